@@ -1,0 +1,332 @@
+//! Decides which account owns a number or a WABA, and whose API key was shown.
+//!
+//! Leaves to others: what an account subscribed to. Invariant (I9): a number and a WABA belong to
+//! one account at most, and API keys are compared in constant time and never printed.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::error::{Error, Result};
+use crate::event::{NumberGiven, WabaNumber, number_given};
+use crate::subscription::Secret;
+
+/// The name of the account that a library host has without configuring one.
+pub const DEFAULT_ACCOUNT: &str = "default";
+
+/// Who may register and publish for which WABAs and numbers.
+///
+/// ```
+/// use wabahook::{Account, Config};
+/// let config = Config::new("outbox").account(
+///     Account::new("acme").api_key("acme-key").waba("123065260884961", ["919999999999"]),
+/// );
+/// # let _ = config;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Account {
+    name: String,
+    api_key: Option<Secret>,
+    wabas: Vec<Waba>,
+    bound: Option<NumberGiven>,
+    /// The account that a library host has by default may use every number.
+    open: bool,
+}
+
+/// One WhatsApp Business Account of an account, with its numbers.
+#[derive(Debug, Clone)]
+struct Waba {
+    id: String,
+    numbers: Vec<NumberGiven>,
+    phone_number_ids: Vec<(String, NumberGiven)>,
+}
+
+impl Account {
+    /// An account that owns nothing yet.
+    pub fn new(name: impl Into<String>) -> Account {
+        Account { name: name.into(), api_key: None, wabas: Vec::new(), bound: None, open: false }
+    }
+
+    /// The key that a client of the host shows. Without one no request can act for the account.
+    #[must_use]
+    pub fn api_key(mut self, api_key: impl Into<String>) -> Account {
+        self.api_key = Some(Secret::new(api_key));
+        self
+    }
+
+    /// Adds a WABA with its display numbers.
+    #[must_use]
+    pub fn waba<N: AsRef<str>>(
+        mut self,
+        id: impl Into<String>,
+        numbers: impl IntoIterator<Item = N>,
+    ) -> Account {
+        let numbers = numbers.into_iter().map(|n| number_given(n.as_ref())).collect();
+        self.wabas.push(Waba { id: id.into(), numbers, phone_number_ids: Vec::new() });
+        self
+    }
+
+    /// Maps one of Meta's `phone_number_id`s to a number of the WABA added last. It wins over the
+    /// display number of a callback.
+    #[must_use]
+    pub fn phone_number_id(mut self, id: impl Into<String>, number: impl AsRef<str>) -> Account {
+        if let Some(waba) = self.wabas.last_mut() {
+            waba.phone_number_ids.push((id.into(), number_given(number.as_ref())));
+        }
+        self
+    }
+
+    /// The number that this key stands for where a gateway has one key per number.
+    #[must_use]
+    pub fn bound_to(mut self, number: impl AsRef<str>) -> Account {
+        self.bound = Some(number_given(number.as_ref()));
+        self
+    }
+
+    /// The account's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The accounts of an engine, checked once and then only looked up.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    accounts: Vec<Account>,
+    by_name: HashMap<String, usize>,
+    by_number: HashMap<WabaNumber, (usize, String)>,
+    by_waba: HashMap<String, (usize, Vec<WabaNumber>)>,
+    by_phone_number_id: HashMap<String, WabaNumber>,
+}
+
+impl Accounts {
+    /// Checks and indexes the accounts; with none, there is one that may use every number.
+    pub(crate) fn new(mut accounts: Vec<Account>) -> Result<Accounts> {
+        if accounts.is_empty() {
+            accounts.push(Account { open: true, ..Account::new(DEFAULT_ACCOUNT) });
+        }
+        let mut all = Accounts {
+            accounts: Vec::new(),
+            by_name: HashMap::new(),
+            by_number: HashMap::new(),
+            by_waba: HashMap::new(),
+            by_phone_number_id: HashMap::new(),
+        };
+        for (place, account) in accounts.iter().enumerate() {
+            all.add(place, account)?;
+        }
+        all.accounts = accounts;
+        Ok(all)
+    }
+
+    fn add(&mut self, place: usize, account: &Account) -> Result<()> {
+        let printable = account.name.chars().all(|c| !c.is_control());
+        if account.name.is_empty() || account.name.len() > 128 || !printable {
+            return Err(Error::invalid(
+                "account.name",
+                &account.name,
+                "1 to 128 bytes without control characters",
+            ));
+        }
+        if self.by_name.insert(account.name.clone(), place).is_some() {
+            return Err(Error::invalid("account.name", &account.name, "a name used once"));
+        }
+        for waba in &account.wabas {
+            self.add_waba(place, waba)?;
+        }
+        if let Some(bound) = &account.bound {
+            let number = checked("account.number", bound)?;
+            if self.owner_place(number) != Some(place) {
+                return Err(Error::invalid("account.number", number, "a number of the account"));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_waba(&mut self, place: usize, waba: &Waba) -> Result<()> {
+        if waba.id.is_empty() {
+            return Err(Error::invalid("account.waba.id", "", "the id of a WABA"));
+        }
+        let mut numbers = Vec::new();
+        for given in &waba.numbers {
+            let number = checked("account.waba.numbers", given)?;
+            if self.by_number.insert(number, (place, waba.id.clone())).is_some() {
+                return Err(Error::invalid(
+                    "account.waba.numbers",
+                    number,
+                    "a number named once, under one WABA of one account",
+                ));
+            }
+            numbers.push(number);
+        }
+        for (id, given) in &waba.phone_number_ids {
+            let number = checked("account.waba.phone_number_ids", given)?;
+            let known = numbers.contains(&number);
+            if !known || self.by_phone_number_id.insert(id.clone(), number).is_some() {
+                return Err(Error::invalid(
+                    "account.waba.phone_number_ids",
+                    id,
+                    "an id named once, for a number of the same WABA",
+                ));
+            }
+        }
+        if self.by_waba.insert(waba.id.clone(), (place, numbers)).is_some() {
+            return Err(Error::invalid("account.waba.id", &waba.id, "a WABA named once"));
+        }
+        Ok(())
+    }
+
+    /// The account meant by a name, or by none where there is one account only.
+    pub(crate) fn meant(&self, name: Option<&str>) -> Result<&Account> {
+        let Some(name) = name else {
+            return match self.accounts.as_slice() {
+                [only] => Ok(only),
+                _ => Err(Error::invalid("account", "", "one of the configured accounts")),
+            };
+        };
+        let place = self.by_name.get(name);
+        place
+            .and_then(|place| self.accounts.get(*place))
+            .ok_or_else(|| Error::invalid("account", name, "one of the configured accounts"))
+    }
+
+    /// The account whose API key this is. Takes the same time whichever key matches, or none.
+    pub fn authenticate(&self, api_key: &[u8]) -> Option<&Account> {
+        let shown = Sha256::digest(api_key);
+        let mut found = u64::MAX;
+        for (place, account) in (0_u64..).zip(&self.accounts) {
+            let Some(expected) = &account.api_key else { continue };
+            let same: Choice = Sha256::digest(expected.reveal()).ct_eq(&shown);
+            found = u64::conditional_select(&found, &place, same);
+        }
+        self.accounts.get(usize::try_from(found).ok()?)
+    }
+
+    /// The account that owns a number.
+    pub fn owner_of_number(&self, number: WabaNumber) -> Option<&Account> {
+        self.accounts.get(self.owner_place(number)?)
+    }
+
+    /// The account that owns a WABA.
+    pub fn owner_of_waba(&self, waba_id: &str) -> Option<&Account> {
+        self.accounts.get(self.by_waba.get(waba_id)?.0)
+    }
+
+    /// The number configured for one of Meta's `phone_number_id`s.
+    pub fn number_of(&self, phone_number_id: &str) -> Option<WabaNumber> {
+        self.by_phone_number_id.get(phone_number_id).copied()
+    }
+
+    /// The numbers of a WABA; none where it is unknown.
+    pub fn numbers_of_waba(&self, waba_id: &str) -> &[WabaNumber] {
+        self.by_waba.get(waba_id).map_or(&[], |(_, numbers)| numbers)
+    }
+
+    /// Whether the account may publish and register for the number.
+    pub fn may_use_number(&self, account: &Account, number: WabaNumber) -> bool {
+        account.open || self.owner_of_number(number).is_some_and(|o| o.name == account.name)
+    }
+
+    /// Whether the account may publish for the WABA.
+    pub fn may_use_waba(&self, account: &Account, waba_id: &str) -> bool {
+        account.open || self.owner_of_waba(waba_id).is_some_and(|o| o.name == account.name)
+    }
+
+    /// Whether the account is the one a library host has by default, which may use every number.
+    pub fn is_open(&self, account: &Account) -> bool {
+        account.open
+    }
+
+    /// All accounts, in the order configured.
+    pub fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter()
+    }
+
+    fn owner_place(&self, number: WabaNumber) -> Option<usize> {
+        self.by_number.get(&number).map(|(place, _)| *place)
+    }
+}
+
+fn checked(field: &str, given: &NumberGiven) -> Result<WabaNumber> {
+    given.as_ref().copied().map_err(|text| {
+        Error::invalid(field, text, "7 to 15 digits with the country code, such as +919999999999")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Vec<Account> {
+        vec![
+            Account::new("acme")
+                .api_key("acme-key")
+                .waba("1", ["+919999999999", "918888888888"])
+                .phone_number_id("77", "918888888888"),
+            Account::new("beta").api_key("beta-key").waba("2", ["917777777777"]),
+        ]
+    }
+
+    fn number(text: &str) -> WabaNumber {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_number_and_a_waba_have_one_owner_and_no_other_account_may_use_them() {
+        let all = Accounts::new(two()).unwrap();
+        let (acme, beta) = (all.meant(Some("acme")).unwrap(), all.meant(Some("beta")).unwrap());
+        assert_eq!(all.owner_of_number(number("919999999999")).unwrap().name(), "acme");
+        assert_eq!(all.owner_of_waba("2").unwrap().name(), "beta");
+        assert!(all.may_use_number(acme, number("918888888888")));
+        assert!(!all.may_use_number(beta, number("918888888888")));
+        assert!(!all.may_use_number(beta, number("916666666666")));
+        assert!(!all.may_use_waba(acme, "2"));
+        assert_eq!(all.number_of("77"), Some(number("918888888888")));
+    }
+
+    #[test]
+    fn keys_find_their_account_and_nothing_else_does() {
+        let mut accounts = two();
+        accounts.push(Account::new("keyless").waba("3", ["916666666666"]));
+        let all = Accounts::new(accounts).unwrap();
+        assert_eq!(all.authenticate(b"beta-key").unwrap().name(), "beta");
+        for wrong in [&b""[..], b"beta-ke", b"beta-key ", b"keyless"] {
+            assert!(all.authenticate(wrong).is_none());
+        }
+        assert!(!format!("{all:?}").contains("beta-key"));
+    }
+
+    #[test]
+    fn without_accounts_there_is_one_that_may_use_everything() {
+        let all = Accounts::new(Vec::new()).unwrap();
+        let account = all.meant(None).unwrap();
+        assert_eq!(account.name(), DEFAULT_ACCOUNT);
+        assert!(all.may_use_number(account, number("916666666666")));
+        assert!(all.authenticate(b"").is_none());
+    }
+
+    fn check_refused(accounts: Vec<Account>, field: &str) {
+        assert_eq!(Accounts::new(accounts).unwrap_err().field(), Some(field));
+    }
+
+    #[test]
+    fn what_is_named_twice_or_is_no_number_is_refused() {
+        let with = |account: Account| {
+            let mut accounts = two();
+            accounts.push(account);
+            accounts
+        };
+        check_refused(with(Account::new("acme")), "account.name");
+        check_refused(with(Account::new("c").waba("3", ["919999999999"])), "account.waba.numbers");
+        check_refused(with(Account::new("c").waba("3", ["none"])), "account.waba.numbers");
+        check_refused(with(Account::new("c").waba("2", ["916666666666"])), "account.waba.id");
+        check_refused(with(Account::new("c").bound_to("919999999999")), "account.number");
+        check_refused(
+            with(
+                Account::new("c").waba("3", ["916666666666"]).phone_number_id("5", "917777777777"),
+            ),
+            "account.waba.phone_number_ids",
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Decides the nouns that the rooms share about one delivery: its id, its attempt, what came back
+//! and what that means.
+//!
+//! Leaves to others: choosing the attempt and its outcome (`dispatch`), making it (`delivery`),
+//! keeping it (`outbox`). Invariant: these are plain values; nothing here reads a clock or does I/O.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::subscription::SubscriptionId;
+
+/// One event owed to one subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct DeliveryId {
+    /// The event's place in the outbox.
+    pub(crate) sequence: u64,
+    /// Whom it is owed to.
+    pub(crate) subscription: SubscriptionId,
+}
+
+/// One HTTP exchange to be made for a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// For which delivery.
+    pub(crate) delivery: DeliveryId,
+    /// Which attempt of it, from 1.
+    pub(crate) number: u32,
+}
+
+/// What came back from the receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// An answer with a status.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// What `Retry-After` asks for, in milliseconds from the answer.
+        retry_after_ms: Option<u64>,
+    },
+    /// No usable answer.
+    Failed(Failure),
+}
+
+/// Why there was no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The attempt's time ran out.
+    Timeout,
+    /// The connection could not be made, or broke.
+    Connect,
+    /// The name could not be looked up.
+    Dns,
+    /// TLS failed; the word says why (`expired`, `unknown_issuer`, `name`, ...).
+    Tls(String),
+    /// The guard refused the address; the word is the rule's name, never the address.
+    Guard(String),
+    /// The answer was no HTTP, or its head was over the limit.
+    Protocol,
+    /// The host stopped before the attempt ended: it is not counted.
+    Interrupted,
+    /// Our own code failed while making the attempt.
+    Internal,
+}
+
+/// What an attempt means for its delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver has it.
+    Delivered,
+    /// Try again, not before what the receiver asked for.
+    Retry {
+        /// What happened.
+        reason: Reason,
+        /// The receiver's `Retry-After`, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// No attempt can help: the delivery goes to the dead letters.
+    Dead(Reason),
+    /// The receiver wants no more: dead, and the subscription is disabled.
+    Gone(Reason),
+    /// The attempt was cut short by us and does not count.
+    Interrupted,
+}
+
+/// Why a delivery was retried or given up, in the form shown to hosts (`status:404`, `timeout`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The receiver answered with this status.
+    Status(u16),
+    /// There was no usable answer.
+    Failed(Failure),
+    /// The delivery grew older than its policy allows. (Where its attempts are used up, the reason
+    /// is that of the last one.)
+    Expired,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Timeout => f.write_str("timeout"),
+            Failure::Connect => f.write_str("connect"),
+            Failure::Dns => f.write_str("dns"),
+            Failure::Tls(why) => write!(f, "tls:{why}"),
+            Failure::Guard(rule) => write!(f, "guard:{rule}"),
+            Failure::Protocol => f.write_str("protocol"),
+            Failure::Interrupted => f.write_str("interrupted"),
+            Failure::Internal => f.write_str("internal"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Status(status) => write!(f, "status:{status}"),
+            Reason::Failed(failure) => failure.fmt(f),
+            Reason::Expired => f.write_str("expired"),
+        }
+    }
+}
+
+/// What is kept of a delivery that failed and will be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetryState {
+    /// Attempts made so far.
+    pub(crate) attempts: u32,
+    /// How long ago the first attempt was when this was saved, in milliseconds.
+    pub(crate) age_ms: u64,
+    /// When the next attempt is due, in milliseconds since the Unix epoch.
+    pub(crate) due_wall_ms: u64,
+    /// When this was saved, in milliseconds since the Unix epoch.
+    pub(crate) saved_wall_ms: u64,
+}
+
+/// A delivery that was given up, kept where somebody can see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeadLetter {
+    /// Which delivery.
+    pub(crate) delivery: DeliveryId,
+    /// Why.
+    pub(crate) reason: Reason,
+    /// Attempts made.
+    pub(crate) attempts: u32,
+    /// When it was given up, in milliseconds since the Unix epoch.
+    pub(crate) at_wall_ms: u64,
+}
+
+/// A change of a delivery's state that the outbox makes durable in its next group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// The delivery needs no more attempts.
+    Settle(DeliveryId),
+    /// The delivery failed and will be tried again.
+    Retry(DeliveryId, RetryState),
+    /// The delivery was given up.
+    Dead(DeadLetter),
+}

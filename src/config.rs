@@ -1,0 +1,225 @@
+//! Decides every limit of the engine: its default, and why that one.
+//!
+//! Leaves to others: keeping them. Invariant (I10): every queue, cache and pool of the engine has
+//! its bound here.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::account::Account;
+use crate::clock::{Clock, System};
+use crate::delivery::Transport;
+use crate::error::{Error, Result};
+use crate::event::Catalogue;
+use crate::store::Store;
+
+/// How an engine is set up. Checked once, by `Engine::open`.
+///
+/// ```
+/// use wabahook::{Account, Config, Limits};
+/// let config = Config::new("outbox")
+///     .account(Account::new("acme").waba("123065260884961", ["919999999999"]))
+///     .limits(Limits { payload_bytes_max: 256 * 1024, ..Limits::default() });
+/// # let _ = config;
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) path: PathBuf,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) limits: Limits,
+    pub(crate) network: Network,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Option<Arc<dyn Store>>,
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+}
+
+impl Config {
+    /// An engine that keeps what it must not lose in the directory `path`, created where missing.
+    pub fn new(path: impl Into<PathBuf>) -> Config {
+        Config {
+            path: path.into(),
+            accounts: Vec::new(),
+            catalogue: Catalogue::default(),
+            limits: Limits::default(),
+            network: Network::default(),
+            clock: Arc::new(System::new()),
+            store: None,
+            transport: None,
+        }
+    }
+
+    /// Adds an account. Without any there is one, which may use every number.
+    #[must_use]
+    pub fn account(mut self, account: Account) -> Config {
+        self.accounts.push(account);
+        self
+    }
+
+    /// The event types known by more than one name. Defaults to [`Catalogue::default`].
+    #[must_use]
+    pub fn catalogue(mut self, catalogue: Catalogue) -> Config {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// The bounds. Defaults to [`Limits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Config {
+        self.limits = limits;
+        self
+    }
+
+    /// Admits targets in these address ranges, which the guard would refuse.
+    #[must_use]
+    pub fn allow_addresses(mut self, ranges: impl IntoIterator<Item = IpNet>) -> Config {
+        self.network.allow.extend(ranges);
+        self
+    }
+
+    /// Admits `http://` targets. Payloads and signatures then travel in the clear.
+    #[must_use]
+    pub fn allow_http(mut self, allowed: bool) -> Config {
+        self.network.allow_http = allowed;
+        self
+    }
+
+    /// Time and chance. Defaults to the machine's; a test gives a [`Manual`](crate::clock::Manual).
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Config {
+        self.clock = clock;
+        self
+    }
+
+    /// Where durable state is kept. Defaults to sled in the directory; a simulation gives a
+    /// [`Memory`](crate::store::Memory), and then the directory is not touched.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Config {
+        self.store = Some(store);
+        self
+    }
+
+    /// What makes an attempt. Defaults to HTTP over ureq.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Config {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("path", &self.path)
+            .field("accounts", &self.accounts.len())
+            .field("limits", &self.limits)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which targets are admitted beyond the safe ones. Empty by default: HTTPS to public addresses.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// Address ranges for which the guard is lifted.
+    pub allow: Vec<IpNet>,
+    /// Whether `http://` targets are admitted.
+    pub allow_http: bool,
+}
+
+/// The engine's bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest payload, in bytes. Defaults to 4 MiB: Meta's callbacks end at 3 MB.
+    pub payload_bytes_max: usize,
+    /// How many events may wait for the device. Defaults to 65,536: a second's burst and six
+    /// requests of 10,000.
+    pub queue_events_max: usize,
+    /// How many bytes of payload may wait for the device. Defaults to 64 MiB.
+    pub queue_bytes_max: usize,
+    /// How many bytes of payload are kept at hand for deliveries under way. Defaults to 32 MiB;
+    /// what falls out is read back from the device.
+    pub cache_bytes_max: usize,
+    /// How many events one group may hold. Defaults to 1,024: a larger group makes its first event
+    /// wait longer than its share of the sync saves.
+    pub group_events_max: usize,
+    /// How many subscriptions there may be. Defaults to 1,000,000.
+    pub subscriptions_max: usize,
+    /// How long a dedup key is remembered, in milliseconds. Defaults to 24 hours.
+    pub dedup_window_ms: u64,
+    /// How many dedup keys are remembered, the newest. Defaults to 1,000,000, about 50 MB.
+    pub dedup_keys_max: usize,
+    /// How many worker threads there may be beside the stuck ones. Defaults to 32: with 16 busy a
+    /// machine's loopback is already full, and twice as many hide the wait of real networks.
+    pub workers_max: usize,
+    /// How many more threads may wait on attempts that do not answer. Defaults to 1,024, about
+    /// 75 MB when all are used.
+    pub stuck_max: usize,
+    /// After how long an attempt without an answer stops counting as a worker, in milliseconds.
+    /// Defaults to 250.
+    pub stuck_after_ms: u64,
+    /// How many attempts one subscription may have under way. Defaults to 16.
+    pub lane_in_flight_max: usize,
+    /// How many notices a reader may leave unread before it is told that it lags. Defaults to
+    /// 1,024.
+    pub notices_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            payload_bytes_max: 4 * 1024 * 1024,
+            queue_events_max: 65_536,
+            queue_bytes_max: 64 * 1024 * 1024,
+            cache_bytes_max: 32 * 1024 * 1024,
+            group_events_max: 1_024,
+            subscriptions_max: 1_000_000,
+            dedup_window_ms: 24 * 3_600_000,
+            dedup_keys_max: 1_000_000,
+            workers_max: 32,
+            stuck_max: 1_024,
+            stuck_after_ms: 250,
+            lane_in_flight_max: 16,
+            notices_max: 1_024,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses a bound with which nothing could work.
+    pub(crate) fn check(&self) -> Result<()> {
+        let bounds = [
+            ("limits.payload_bytes_max", self.payload_bytes_max),
+            ("limits.queue_events_max", self.queue_events_max),
+            ("limits.queue_bytes_max", self.queue_bytes_max),
+            ("limits.group_events_max", self.group_events_max),
+            ("limits.subscriptions_max", self.subscriptions_max),
+            ("limits.workers_max", self.workers_max),
+            ("limits.lane_in_flight_max", self.lane_in_flight_max),
+            ("limits.notices_max", self.notices_max),
+        ];
+        for (field, given) in bounds {
+            if given == 0 {
+                return Err(Error::invalid(field, given, "at least 1"));
+            }
+        }
+        if u32::try_from(self.payload_bytes_max).is_err() {
+            let given = self.payload_bytes_max;
+            return Err(Error::invalid("limits.payload_bytes_max", given, "at most 4 GiB"));
+        }
+        if self.queue_bytes_max < self.payload_bytes_max {
+            let given = self.queue_bytes_max;
+            let expected = "at least payload_bytes_max, or the largest payload could never pass";
+            return Err(Error::invalid("limits.queue_bytes_max", given, expected));
+        }
+        Ok(())
+    }
+}

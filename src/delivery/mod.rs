@@ -1,0 +1,8 @@
+//! Decides how one attempt is made: the exact request, the address it may go to, the exchange.
+//!
+//! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
+//! is sent is a function of the event, the subscription, the attempt's number and its time.
+
+mod transport;
+
+pub use transport::{Request, Transport};

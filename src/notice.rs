@@ -1,0 +1,201 @@
+//! Decides how a host learns what happened: a bounded ring for each reader, and a wake-up.
+//!
+//! Leaves to others: counting (`stats`). Invariant: telling never blocks the engine; a reader that
+//! is slow loses the oldest notices and is told how many ([`Notice::Lagged`]).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::attempt::Reason;
+use crate::event::EventId;
+use crate::subscription::SubscriptionId;
+
+/// Something that happened and that nobody's call returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// This reader was slow: so many notices were dropped here.
+    Lagged(u64),
+    /// A delivery was given up and lies among the dead letters.
+    Died {
+        /// Which event.
+        event: EventId,
+        /// Whom it was owed to.
+        subscription: SubscriptionId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A receiver answered that it is gone; the subscription is served no more.
+    Disabled {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// What the receiver answered.
+        reason: Reason,
+    },
+    /// Deliveries owed to a subscription that was removed were cancelled.
+    Cancelled {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// How many.
+        deliveries: u64,
+    },
+    /// Deliveries are owed to a subscription that is neither known nor removed: they are held.
+    Held {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// How many.
+        deliveries: u64,
+    },
+    /// Every thread for attempts without an answer is in use: such endpoints now delay each other.
+    StuckBudgetSpent {
+        /// How many attempts wait without an answer.
+        stuck: usize,
+    },
+    /// An attempt could not be made for a reason of our own.
+    Faulty {
+        /// What happened.
+        why: String,
+    },
+    /// The engine stopped; what it accepted is safe.
+    Poisoned {
+        /// What failed.
+        why: String,
+    },
+}
+
+/// One reader's ring of notices. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct Notices {
+    ring: Arc<Ring>,
+}
+
+struct Ring {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    notices: VecDeque<Notice>,
+    dropped: u64,
+}
+
+impl Notices {
+    /// The oldest unread notice, if there is one.
+    pub fn try_next(&self) -> Option<Notice> {
+        self.ring.waiting.lock().take()
+    }
+
+    /// The oldest unread notice, waiting up to `timeout` for one.
+    pub fn next_timeout(&self, timeout: Duration) -> Option<Notice> {
+        let mut waiting = self.ring.waiting.lock();
+        if waiting.is_empty() {
+            self.ring.arrived.wait_while_for(&mut waiting, |waiting| waiting.is_empty(), timeout);
+        }
+        waiting.take()
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.notices.is_empty() && self.dropped == 0
+    }
+
+    fn take(&mut self) -> Option<Notice> {
+        match std::mem::take(&mut self.dropped) {
+            0 => self.notices.pop_front(),
+            dropped => Some(Notice::Lagged(dropped)),
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").finish_non_exhaustive()
+    }
+}
+
+/// Where the engine tells what happened.
+pub(crate) struct Board {
+    readers: Mutex<Vec<Weak<Ring>>>,
+    wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+    notices_max: usize,
+}
+
+impl Board {
+    pub(crate) fn new(notices_max: usize) -> Board {
+        Board { readers: Mutex::default(), wakers: Mutex::default(), notices_max }
+    }
+
+    /// A new reader, which sees what happens from now on.
+    pub(crate) fn reader(&self) -> Notices {
+        let ring = Arc::new(Ring { waiting: Mutex::default(), arrived: Condvar::new() });
+        self.readers.lock().push(Arc::downgrade(&ring));
+        Notices { ring }
+    }
+
+    /// Calls `wake` after each notice, on the engine's threads, outside of its locks.
+    pub(crate) fn wake_with(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.wakers.lock().push(wake);
+    }
+
+    /// Tells every reader.
+    pub(crate) fn tell(&self, notice: &Notice) {
+        self.readers.lock().retain(|reader| {
+            let Some(ring) = reader.upgrade() else { return false };
+            let mut waiting = ring.waiting.lock();
+            if waiting.notices.len() >= self.notices_max {
+                waiting.notices.pop_front();
+                waiting.dropped += 1;
+            }
+            waiting.notices.push_back(notice.clone());
+            drop(waiting);
+            ring.arrived.notify_one();
+            true
+        });
+        let wakers = self.wakers.lock().clone();
+        wakers.iter().for_each(|wake| wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn notice(n: u64) -> Notice {
+        Notice::Cancelled { subscription: SubscriptionId(1), deliveries: n }
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_how_much_it_lost_and_a_quick_one_loses_nothing() {
+        let board = Board::new(2);
+        let (slow, quick) = (board.reader(), board.reader());
+        for n in 0..5 {
+            board.tell(&notice(n));
+            assert_eq!(quick.try_next(), Some(notice(n)));
+        }
+        assert_eq!(slow.try_next(), Some(Notice::Lagged(3)));
+        assert_eq!(slow.try_next(), Some(notice(3)));
+        assert_eq!(slow.next_timeout(Duration::ZERO), Some(notice(4)));
+        assert_eq!(slow.next_timeout(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_nothing_and_wakers_are_called() {
+        let board = Board::new(2);
+        drop(board.reader());
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        board.wake_with(Arc::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        }));
+        board.tell(&notice(1));
+        assert_eq!(board.readers.lock().len(), 0);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+    }
+}

@@ -1,0 +1,107 @@
+//! Decides what is counted, and in which words a host reads it.
+//!
+//! Leaves to others: telling single happenings (`notice`). Invariant (I8): every end that an event
+//! or a delivery can have has its own counter here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::subscription::SubscriptionId;
+
+/// A reading of the engine's counters. Counts are since this engine was opened, unless said
+/// otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Events accepted: on the device, or wanted by nobody.
+    pub accepted: u64,
+    /// Events answered with an earlier event's id, because of their dedup key.
+    pub duplicates: u64,
+    /// Events that nobody asked for, or whose number or WABA nobody owns.
+    pub unrouted: u64,
+    /// Events given back because the queue was full.
+    pub busy: u64,
+    /// Deliveries owed now, at any stage, from this run or before.
+    pub owed: u64,
+    /// Deliveries found owed when the engine was opened.
+    pub recovered: u64,
+    /// Deliveries that their receivers acknowledged.
+    pub delivered: u64,
+    /// Attempts made.
+    pub attempts: u64,
+    /// Attempts that failed and will be followed by another.
+    pub retried: u64,
+    /// Deliveries given up.
+    pub dead: u64,
+    /// Deliveries cancelled because their subscription was removed.
+    pub cancelled: u64,
+    /// Deliveries held now because their subscription is neither known nor removed.
+    pub held: u64,
+    /// Attempts under way now.
+    pub in_flight: u64,
+    /// Attempts under way now that have gone unanswered for longer than `stuck_after_ms`.
+    pub stuck: u64,
+    /// Worker threads now, busy, idle and stuck.
+    pub workers: u64,
+    /// Groups written; each was made durable by one sync.
+    pub groups: u64,
+    /// Events waiting for the device now.
+    pub queued_events: u64,
+    /// Payload bytes waiting for the device now.
+    pub queued_bytes: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+    /// The live side of each subscription that is owed something or has been, by id.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// A reading of one subscription's live side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// Which subscription.
+    pub subscription: SubscriptionId,
+    /// Deliveries owed now.
+    pub owed: u64,
+    /// Of these, deliveries that failed and wait for their next attempt.
+    pub retrying: u64,
+    /// Attempts under way now.
+    pub in_flight: u64,
+    /// Deliveries acknowledged since the engine was opened.
+    pub delivered: u64,
+    /// Attempts that failed and will be followed by another, since the engine was opened.
+    pub retried: u64,
+    /// Deliveries given up since the engine was opened.
+    pub dead: u64,
+    /// Attempts that failed since the last one that was acknowledged.
+    pub failures_in_row: u64,
+}
+
+/// The counters that are counted as things happen; the rest is read off where it lives.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: Counter,
+    pub(crate) duplicates: Counter,
+    pub(crate) unrouted: Counter,
+    pub(crate) busy: Counter,
+    pub(crate) recovered: Counter,
+    pub(crate) delivered: Counter,
+    pub(crate) attempts: Counter,
+    pub(crate) retried: Counter,
+    pub(crate) dead: Counter,
+    pub(crate) cancelled: Counter,
+    pub(crate) groups: Counter,
+}
+
+/// One number that only grows. Relaxed, because no other memory is read by its order.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

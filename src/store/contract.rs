@@ -1,0 +1,129 @@
+//! Checks that every store keeps the contract: one suite, run on each implementation.
+
+use std::ops::ControlFlow;
+
+use super::*;
+
+fn batch(pairs: &[(&str, &str)]) -> Batch {
+    let mut batch = Batch::default();
+    for (key, value) in pairs {
+        batch.put(*key, *value);
+    }
+    batch
+}
+
+fn keys(database: &dyn Database, prefix: &str, from: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    database
+        .scan(prefix.as_bytes(), from.as_bytes(), &mut |key, _| {
+            keys.push(String::from_utf8(key.to_vec()).unwrap());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    keys
+}
+
+fn check_order_and_ranges(store: &dyn Store) {
+    let database = store.open("order").unwrap();
+    database
+        .apply(batch(&[("b2", "2"), ("a", "0"), ("b1", "1"), ("c", "3"), ("b3", "4")]))
+        .unwrap();
+    database.sync().unwrap();
+    assert_eq!(keys(&*database, "b", ""), ["b1", "b2", "b3"]);
+    assert_eq!(keys(&*database, "b", "b2"), ["b2", "b3"]);
+    assert_eq!(database.last(b"b", b"b2z").unwrap().unwrap().0, b"b2");
+    assert_eq!(database.last(b"b", b"b").unwrap(), None);
+    let mut first = None;
+    database
+        .scan(b"b", b"", &mut |key, value| {
+            first = Some((key.to_vec(), value.to_vec()));
+            ControlFlow::Break(())
+        })
+        .unwrap();
+    assert_eq!(first.unwrap(), (b"b1".to_vec(), b"1".to_vec()));
+}
+
+fn check_batches(store: &dyn Store) {
+    let database = store.open("batches").unwrap();
+    database.apply(batch(&[("bystander", "untouched")])).unwrap();
+    let mut last_wins = batch(&[("key", "one"), ("key", "two")]);
+    last_wins.put("gone", "soon");
+    last_wins.remove("gone");
+    database.apply(last_wins).unwrap();
+    assert_eq!(database.get(b"key").unwrap().unwrap(), b"two");
+    assert_eq!(database.get(b"gone").unwrap(), None);
+
+    let mut large = batch(&[("half", "applied")]);
+    large.put("large", vec![0; VALUE_BYTES_MAX + 1]);
+    assert!(matches!(database.apply(large), Err(Failure::Limit { .. })));
+    let mut many = Batch::default();
+    (0..=BATCH_OPERATIONS_MAX).for_each(|n| many.put(format!("many{n}"), ""));
+    assert!(matches!(database.apply(many), Err(Failure::Limit { .. })));
+    assert_eq!(database.get(b"half").unwrap(), None, "a refused batch leaves nothing");
+    assert_eq!(database.get(b"bystander").unwrap().unwrap(), b"untouched");
+}
+
+fn check_databases(store: &dyn Store) {
+    let database = store.open("x1").unwrap();
+    database.apply(batch(&[("key", "value")])).unwrap();
+    database.sync().unwrap();
+    assert!(matches!(store.open("x1"), Err(Failure::InUse)));
+    let bystander = store.open("x2").unwrap();
+    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    let names = store.list().unwrap();
+    assert!(names.contains(&"x1".to_owned()) && names.contains(&"x2".to_owned()));
+    drop(database);
+    assert_eq!(store.open("x1").unwrap().get(b"key").unwrap().unwrap(), b"value");
+    store.remove("x1").unwrap();
+    store.remove("x1").unwrap();
+    assert_eq!(store.open("x1").unwrap().get(b"key").unwrap(), None);
+    assert_eq!(bystander.get(b"key").unwrap().unwrap(), b"untouched");
+}
+
+fn check(store: &dyn Store) {
+    check_order_and_ranges(store);
+    check_batches(store);
+    check_databases(store);
+}
+
+#[test]
+fn memory_keeps_the_contract() {
+    check(&Memory::default());
+}
+
+#[test]
+fn sled_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    check(&Sled::new(directory.path()));
+}
+
+#[test]
+fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sled::new(directory.path());
+    store.open("one").unwrap().apply(batch(&[("key", "value")])).unwrap();
+    std::fs::write(directory.path().join("one/snap.0000000000000000.generating"), b"").unwrap();
+    assert_eq!(store.open("one").unwrap().get(b"key").unwrap().unwrap(), b"value");
+}
+
+#[test]
+fn sled_reports_damage_as_a_failure_and_not_as_a_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sled::new(directory.path());
+    let bystander = store.open("two").unwrap();
+    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    let database = store.open("one").unwrap();
+    (0..200).for_each(|n| {
+        let mut one = Batch::default();
+        one.put(format!("key{n}"), vec![7; 1000]);
+        database.apply(one).unwrap();
+    });
+    database.sync().unwrap();
+    drop(database);
+    let file = directory.path().join("one/db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    (0..bytes.len().min(200_000)).step_by(4096).for_each(|place| bytes[place] ^= 1);
+    std::fs::write(&file, bytes).unwrap();
+    assert!(matches!(store.open("one"), Err(Failure::Damaged(_))));
+    assert_eq!(bystander.get(b"key").unwrap().unwrap(), b"untouched");
+}

@@ -1,0 +1,207 @@
+//! Decides how a store behaves that lives in memory, for tests and simulation.
+//!
+//! Leaves to others: durability of any kind. Invariant: it keeps what was synced apart from what was
+//! only applied, so [`Memory::crash`] can show what a power cut would leave.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Batch, Database, Failure, Operation, Pair, Store, Visit};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store in memory. Clones share it, as two handles of one device would.
+///
+/// ```
+/// use wabahook::store::{Batch, Memory, Store};
+/// let store = Memory::default();
+/// let database = store.open("one")?;
+/// let mut batch = Batch::default();
+/// batch.put("key", "value");
+/// database.apply(batch)?;
+/// let after_a_power_cut = store.crash();
+/// assert_eq!(after_a_power_cut.open("one")?.get(b"key")?, None);
+/// # Ok::<(), wabahook::store::Failure>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Memory {
+    disks: Arc<Mutex<BTreeMap<String, Disk>>>,
+}
+
+#[derive(Clone, Default)]
+struct Disk {
+    image: Arc<RwLock<Image>>,
+    owned: Arc<AtomicBool>,
+}
+
+/// What reads see, and the batches that no sync has covered yet, oldest first.
+#[derive(Default)]
+struct Image {
+    visible: Map,
+    durable: Map,
+    unsynced: Vec<Batch>,
+}
+
+impl Memory {
+    /// What a power cut at this moment leaves, as a store of its own: what was synced, and nothing
+    /// that was only applied.
+    pub fn crash(&self) -> Memory {
+        self.crash_keeping(0)
+    }
+
+    /// What a power cut leaves when the device had also written the first `batches` unsynced
+    /// batches of each database, which it may.
+    pub fn crash_keeping(&self, batches: usize) -> Memory {
+        let disks = self.disks.lock();
+        let survivors = disks.iter().map(|(name, disk)| {
+            let image = disk.image.read();
+            let mut durable = image.durable.clone();
+            for batch in image.unsynced.iter().take(batches) {
+                write(&mut durable, batch.clone());
+            }
+            let survivor = Image { visible: durable.clone(), durable, unsynced: Vec::new() };
+            let image = Arc::new(RwLock::new(survivor));
+            (name.clone(), Disk { image, owned: Arc::default() })
+        });
+        Memory { disks: Arc::new(Mutex::new(survivors.collect())) }
+    }
+
+    /// How many batches no sync has covered yet.
+    pub fn unsynced_batches(&self) -> usize {
+        self.disks.lock().values().map(|disk| disk.image.read().unsynced.len()).sum()
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Store for Memory {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
+        let disk = self.disks.lock().entry(name.to_owned()).or_default().clone();
+        if disk.owned.swap(true, Ordering::AcqRel) {
+            return Err(Failure::InUse);
+        }
+        Ok(Arc::new(Opened { disk }))
+    }
+
+    fn list(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.disks.lock().keys().cloned().collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Failure> {
+        let mut disks = self.disks.lock();
+        if disks.get(name).is_some_and(|disk| disk.owned.load(Ordering::Acquire)) {
+            return Err(Failure::InUse);
+        }
+        disks.remove(name);
+        Ok(())
+    }
+}
+
+/// A database that is open; dropping it lets another open it.
+struct Opened {
+    disk: Disk,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.disk.owned.store(false, Ordering::Release);
+    }
+}
+
+impl Database for Opened {
+    fn apply(&self, batch: Batch) -> Result<(), Failure> {
+        batch.check()?;
+        let mut image = self.disk.image.write();
+        write(&mut image.visible, batch.clone());
+        image.unsynced.push(batch);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        let mut image = self.disk.image.write();
+        for batch in std::mem::take(&mut image.unsynced) {
+            write(&mut image.durable, batch);
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.disk.image.read().visible.get(key).cloned())
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+        let image = self.disk.image.read();
+        let start = prefix.max(from).to_vec();
+        for (key, value) in image.visible.range(start..).take_while(|(k, _)| k.starts_with(prefix))
+        {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
+        let image = self.disk.image.read();
+        let below = image.visible.range(..=to.to_vec()).next_back();
+        Ok(below.filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())))
+    }
+}
+
+fn write(map: &mut Map, batch: Batch) {
+    for operation in batch.into_operations() {
+        match operation {
+            Operation::Put(key, value) => {
+                map.insert(key, value);
+            }
+            Operation::Remove(key) => {
+                map.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(database: &dyn Database, key: &str) {
+        let mut batch = Batch::default();
+        batch.put(key, "value");
+        database.apply(batch).unwrap();
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_any_prefix_of_the_rest() {
+        let store = Memory::default();
+        let database = store.open("one").unwrap();
+        put(&*database, "synced");
+        database.sync().unwrap();
+        put(&*database, "second");
+        put(&*database, "third");
+        assert_eq!(store.unsynced_batches(), 2);
+        for (kept, present) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
+            let after = store.crash_keeping(kept).open("one").unwrap();
+            let found = ["synced", "second", "third"]
+                .iter()
+                .filter(|key| after.get(key.as_bytes()).unwrap().is_some())
+                .count();
+            assert_eq!(found, present, "{kept} batches kept");
+        }
+    }
+}

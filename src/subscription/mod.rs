@@ -1,0 +1,262 @@
+//! Decides what a subscription is: who registered it, what it asks for, where it goes and how.
+//!
+//! Leaves to others: finding the subscriptions of an event (`routing`), what each is owed
+//! (`dispatch`, `outbox`). Invariant: a [`Filter`] never is empty on either side, so a subscription
+//! that can never match cannot be registered.
+
+mod policy;
+mod secret;
+mod target;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use policy::{Accept, Policy, Retry};
+pub use secret::Secret;
+pub use target::Target;
+
+use crate::error::{Error, Result};
+use crate::event::{Catalogue, EventType, NumberGiven, WabaNumber, number_given};
+
+/// Names a subscription for ever: ids are given once and never again.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
+)]
+#[serde(transparent)]
+pub struct SubscriptionId(pub u32);
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One registered webhook: account, name, filter, target, policy, secret, profile.
+///
+/// ```
+/// use wabahook::Subscription;
+/// let crm = Subscription::to("https://crm.example/hook")?
+///     .name("crm")
+///     .events(["MESSAGE_RECEIVED", "Template Updated"])
+///     .numbers(["+919999999999"])
+///     .secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+/// # let _ = crm;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Subscription {
+    pub(crate) account: Option<String>,
+    pub(crate) name: String,
+    pub(crate) events: Option<Vec<String>>,
+    pub(crate) numbers: Option<Vec<NumberGiven>>,
+    pub(crate) target: Target,
+    pub(crate) policy: Policy,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) profile: Profile,
+}
+
+impl Subscription {
+    /// A subscription to every event of every number of the account, delivered to `url`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `url` is not an absolute `https://` or `http://` URL, or carries a
+    /// user name, a password or a fragment. Whether `http://` is admitted is decided by the engine
+    /// that it is registered with.
+    pub fn to(url: impl AsRef<str>) -> Result<Subscription> {
+        Ok(Subscription {
+            account: None,
+            name: String::new(),
+            events: None,
+            numbers: None,
+            target: Target::new(url.as_ref())?,
+            policy: Policy::default(),
+            secret: None,
+            profile: Profile::default(),
+        })
+    }
+
+    /// The account it belongs to. Defaults to the only account, where there is one.
+    #[must_use]
+    pub fn account(mut self, name: impl Into<String>) -> Subscription {
+        self.account = Some(name.into());
+        self
+    }
+
+    /// Its name, unique in the account: 1 to 128 bytes. Defaults to the URL.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Subscription {
+        self.name = name.into();
+        self
+    }
+
+    /// Asks for these event types alone, named in any vocabulary of the catalogue. Defaults to all.
+    #[must_use]
+    pub fn events<E: Into<String>>(mut self, events: impl IntoIterator<Item = E>) -> Subscription {
+        self.events = Some(events.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Asks for these WABA numbers alone. Defaults to every number of the account, also one that
+    /// is added later.
+    #[must_use]
+    pub fn numbers<N: AsRef<str>>(mut self, numbers: impl IntoIterator<Item = N>) -> Subscription {
+        self.numbers = Some(numbers.into_iter().map(|n| number_given(n.as_ref())).collect());
+        self
+    }
+
+    /// Signs every attempt with this secret: Standard Webhooks (`webhook-signature`) and Meta's
+    /// form (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
+    #[must_use]
+    pub fn secret(mut self, secret: impl Into<String>) -> Subscription {
+        self.secret = Some(Secret::new(secret));
+        self
+    }
+
+    /// Adds a header to every attempt. Later ones of the same name replace earlier ones.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Subscription {
+        self.target.add_header(name.into(), value.into());
+        self
+    }
+
+    /// When to try again, for how long, and what counts as success. Defaults to
+    /// [`Policy::default`].
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Subscription {
+        self.policy = policy;
+        self
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("account", &self.account)
+            .field("name", &self.name)
+            .field("events", &self.events)
+            .field("numbers", &self.numbers)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which events a subscription asks for: a set of types or all, times a set of numbers or all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// The event types, canonical; `None` means all.
+    pub events: Option<BTreeSet<EventType>>,
+    /// The WABA numbers; `None` means every number of the account.
+    pub numbers: Option<BTreeSet<WabaNumber>>,
+}
+
+impl Filter {
+    /// Reads a filter in any vocabulary; an empty set on either side is refused, because it could
+    /// never match and "all" has its own form.
+    pub(crate) fn parse(
+        events: Option<&[String]>,
+        numbers: Option<&[NumberGiven]>,
+        catalogue: &Catalogue,
+    ) -> Result<Filter> {
+        let events = events.map(|names| parse_events(names, catalogue)).transpose()?;
+        let numbers = numbers.map(parse_numbers).transpose()?;
+        Ok(Filter { events, numbers })
+    }
+}
+
+fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<EventType>> {
+    if names.is_empty() {
+        let expected = "at least one event type, or all of them by leaving events out (\"*\")";
+        return Err(Error::invalid("events", "an empty set", expected));
+    }
+    let each = names.iter().enumerate().map(|(place, name)| {
+        catalogue.canonical(name).map_err(|_| {
+            let expected = "an event type of 1 to 128 visible ASCII characters";
+            Error::invalid(format!("events[{place}]"), name, expected)
+        })
+    });
+    each.collect()
+}
+
+fn parse_numbers(given: &[NumberGiven]) -> Result<BTreeSet<WabaNumber>> {
+    if given.is_empty() {
+        let expected = "at least one number, or all of the account by leaving numbers out (\"*\")";
+        return Err(Error::invalid("numbers", "an empty set", expected));
+    }
+    let each = given.iter().enumerate().map(|(place, number)| {
+        number.as_ref().copied().map_err(|text| {
+            let expected = "7 to 15 digits with the country code, such as +919999999999";
+            Error::invalid(format!("numbers[{place}]"), text, expected)
+        })
+    });
+    each.collect()
+}
+
+/// Which gateway's manners a subscription follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Profile {
+    /// The engine's own registration: the payload byte for byte, named by headers.
+    #[default]
+    Wabahook,
+}
+
+impl Profile {
+    /// The profile's name in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Wabahook => "wabahook",
+        }
+    }
+}
+
+/// Whether a subscription is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum State {
+    /// Deliveries are attempted.
+    #[default]
+    Active,
+    /// The host holds it back; what it is owed waits.
+    Paused,
+    /// The receiver said it is gone (410); what it is owed waits.
+    Disabled,
+}
+
+impl State {
+    /// The state's name in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Active => "active",
+            State::Paused => "paused",
+            State::Disabled => "disabled",
+        }
+    }
+}
+
+/// A subscription as the engine holds it: checked, with its id and state.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Registered {
+    /// Its id, given once.
+    pub id: SubscriptionId,
+    /// The account it belongs to.
+    pub account: String,
+    /// Its name, unique in the account.
+    pub name: String,
+    /// What it asks for.
+    pub filter: Filter,
+    /// Where it goes.
+    pub target: Target,
+    /// When to try again, and what counts as success.
+    pub policy: Policy,
+    /// What its attempts are signed with.
+    pub secret: Option<Secret>,
+    /// Which gateway's manners it follows.
+    pub profile: Profile,
+    /// Whether it is served.
+    pub state: State,
+    /// When it was first registered, in milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
