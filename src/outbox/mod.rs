@@ -156,19 +156,17 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues events for the next group, or gives them back with the bound that is in the way.
-    pub(crate) fn submit(
-        &self,
-        submission: Submission,
-    ) -> std::result::Result<(), (Submission, String)> {
-        let (events, bytes) = (submission.events.len(), payload_bytes(&submission));
-        if let Err(reason) = self.admission.take(events, bytes) {
-            return Err((submission, reason));
-        }
+    /// Takes room for events that [`submit`](Outbox::submit) will bring, or says which bound is in
+    /// the way.
+    pub(crate) fn admit(&self, events: usize, bytes: usize) -> std::result::Result<(), String> {
+        self.admission.take(events, bytes)
+    }
+
+    /// Queues events, for which room was taken, for the next group.
+    pub(crate) fn submit(&self, submission: Submission) {
         // The channel has no bound of its own: admission is the bound. It is closed only with the
-        // engine, and then the promise resolves as closed when the submission is dropped.
+        // engine, and then the promise resolves as closed because the submission is dropped.
         let _ = self.commands.send(Command::Publish(submission));
-        Ok(())
     }
 
     /// Queues a change of a delivery's state. Never refused: it is bounded by attempts under way.
