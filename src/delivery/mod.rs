@@ -3,6 +3,10 @@
 //! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
 //! is sent is a function of the event, the subscription, the attempt's number and its time.
 
+mod guard;
+mod resolver;
 mod transport;
 
+pub(crate) use guard::Guard;
 pub use transport::{Request, Transport};
+
