@@ -389,7 +389,9 @@ fn a_stale_connection_is_not_replaced_by_another_kept_one() {
     });
     let client = Arc::new(client());
     let replies = [0, 1].map(|_| send_aside(&client, receiver.url(), 5_000));
-    replies.map(|reply| assert_eq!(reply.recv_timeout(DEADLINE).unwrap(), status(200)));
+    for reply in replies {
+        assert_eq!(reply.recv_timeout(DEADLINE).unwrap(), status(200));
+    }
     assert_eq!(receiver.next().connection + receiver.next().connection, 1);
     assert_eq!(send(&client, &receiver.url()), status(200));
     assert!(receiver.next().connection < 2);
