@@ -17,4 +17,5 @@ mod publishing;
 mod recovery;
 mod retries;
 mod subscriptions;
+mod tidy;
 mod world;
