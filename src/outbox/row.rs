@@ -1,0 +1,263 @@
+//! Decides which generation holds which event, and which generations are open.
+//!
+//! Leaves to others: what is written (`committer`) and when a generation goes (`reclaim`).
+//! Invariant: the newest generation is the only one written to and is always open; a sealed one is
+//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringTreemap;
+
+use crate::error::{Error, Result};
+use crate::store::{Database, Failure, Store};
+
+/// How many sealed generations stay open for reading: lanes that are far apart read from different
+/// ones, and each open one costs its cache.
+const SEALED_OPEN_MAX: usize = 3;
+
+const PREFIX: &str = "outbox-";
+
+/// The name of a generation's database.
+pub(super) fn name_of(number: u64) -> String {
+    format!("{PREFIX}{number:016x}")
+}
+
+/// The number of the generation that a database's name names.
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX)?;
+    u64::from_str_radix(digits, 16).ok().filter(|number| name_of(*number) == name)
+}
+
+/// What is known of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Generation {
+    pub(super) number: u64,
+    /// Names the events that were accepted into it.
+    pub(super) incarnation: u64,
+    /// Events accepted into it have this sequence or a greater one, up to the next generation's.
+    pub(super) first_sequence: u64,
+    /// Bytes of keys and values written.
+    pub(super) bytes: u64,
+    /// Events in it, those copied into it included.
+    pub(super) events: u64,
+    /// Deliveries of its events that are owed.
+    pub(super) owed: u64,
+    /// Head pages and settle pages in it: what a sealed generation must still have when it is read.
+    pub(super) pages: u64,
+}
+
+/// The generations, oldest first, shared by the committer and those who read.
+#[derive(Debug)]
+pub(super) struct Row {
+    store: Arc<dyn Store>,
+    places: RwLock<Places>,
+    /// The sealed generations that are open, the one used last at the end.
+    open: Mutex<Vec<(u64, Arc<dyn Database>)>>,
+    active: RwLock<Option<Arc<dyn Database>>>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    generations: BTreeMap<u64, Generation>,
+    /// Where each generation's own sequences begin.
+    begins: BTreeMap<u64, u64>,
+    /// Events that were copied forward: the generation that holds them, and their incarnation.
+    moved: HashMap<u64, (u64, u64)>,
+}
+
+impl Places {
+    fn generation_of(&self, sequence: u64) -> Option<u64> {
+        let own = || self.begins.range(..=sequence).next_back().map(|(_, number)| *number);
+        self.moved.get(&sequence).map(|(number, _)| *number).or_else(own)
+    }
+}
+
+impl Row {
+    pub(super) fn new(store: Arc<dyn Store>) -> Row {
+        Row {
+            store,
+            places: RwLock::default(),
+            open: Mutex::default(),
+            active: RwLock::default(),
+        }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Adds a generation that was read back.
+    pub(super) fn add(&self, generation: Generation) {
+        let mut places = self.places.write();
+        places.begins.insert(generation.first_sequence, generation.number);
+        places.generations.insert(generation.number, generation);
+    }
+
+    /// Makes an added generation the one that is written to.
+    pub(super) fn activate(&self, database: Arc<dyn Database>) {
+        *self.active.write() = Some(database);
+    }
+
+    /// The database that is written to; none while the device refuses.
+    pub(super) fn active(&self) -> Option<Arc<dyn Database>> {
+        self.active.read().clone()
+    }
+
+    /// Lets go of the active database, so that it can be opened again.
+    pub(super) fn deactivate(&self) {
+        *self.active.write() = None;
+    }
+
+    /// Lets go of every database.
+    pub(super) fn close(&self) {
+        self.deactivate();
+        self.open.lock().clear();
+    }
+
+    /// What is known of the newest generation.
+    pub(super) fn newest(&self) -> Option<Generation> {
+        self.places.read().generations.last_key_value().map(|(_, newest)| newest.clone())
+    }
+
+    /// What is known of the oldest generation, unless it is the newest too.
+    pub(super) fn oldest_sealed(&self) -> Option<Generation> {
+        let places = self.places.read();
+        let oldest = places.generations.first_key_value().map(|(_, oldest)| oldest.clone());
+        oldest.filter(|_| places.generations.len() > 1)
+    }
+
+    /// Events and bytes held on the device, over all generations.
+    pub(super) fn held(&self) -> (u64, u64) {
+        let places = self.places.read();
+        let all = places.generations.values();
+        all.fold((0, 0), |(events, bytes), one| (events + one.events, bytes + one.bytes))
+    }
+
+    pub(super) fn generations(&self) -> usize {
+        self.places.read().generations.len()
+    }
+
+    /// The generation that holds an event.
+    pub(super) fn generation_of(&self, sequence: u64) -> Option<u64> {
+        self.places.read().generation_of(sequence)
+    }
+
+    /// The incarnation under which an event was accepted.
+    pub(super) fn incarnation_of(&self, sequence: u64) -> Option<u64> {
+        let places = self.places.read();
+        if let Some((_, incarnation)) = places.moved.get(&sequence) {
+            return Some(*incarnation);
+        }
+        let number = places.generation_of(sequence)?;
+        places.generations.get(&number).map(|generation| generation.incarnation)
+    }
+
+    /// The sequences of the events in a generation, and perhaps more that never were events.
+    pub(super) fn sequences_in(&self, number: u64) -> RoaringTreemap {
+        let places = self.places.read();
+        let mut sequences = RoaringTreemap::new();
+        if let Some(generation) = places.generations.get(&number) {
+            let after = places.begins.range(generation.first_sequence + 1..).next();
+            let end = after.map_or(u64::MAX, |(begin, _)| *begin);
+            sequences.insert_range(generation.first_sequence..end);
+        }
+        places.moved.keys().for_each(|sequence| {
+            sequences.remove(*sequence);
+        });
+        let inside = places.moved.iter().filter(|(_, (holder, _))| *holder == number);
+        sequences.extend(inside.map(|(sequence, _)| *sequence));
+        sequences
+    }
+
+    /// Changes what is known of a generation.
+    pub(super) fn change(&self, number: u64, change: impl FnOnce(&mut Generation)) {
+        if let Some(generation) = self.places.write().generations.get_mut(&number) {
+            change(generation);
+        }
+    }
+
+    /// Counts deliveries that ended, each in the generation of its event.
+    pub(super) fn ended(&self, sequences: impl Iterator<Item = u64>) {
+        let mut places = self.places.write();
+        for sequence in sequences {
+            let number = places.generation_of(sequence);
+            if let Some(generation) = number.and_then(|n| places.generations.get_mut(&n)) {
+                generation.owed = generation.owed.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Notes that an event, with what it owes, now lies in another generation.
+    pub(super) fn moved(&self, sequence: u64, incarnation: u64, owed: u64, to: u64) {
+        let mut places = self.places.write();
+        let from = places.generation_of(sequence);
+        if let Some(generation) = from.and_then(|n| places.generations.get_mut(&n)) {
+            generation.owed = generation.owed.saturating_sub(owed);
+            generation.events = generation.events.saturating_sub(1);
+        }
+        if let Some(generation) = places.generations.get_mut(&to) {
+            generation.owed += owed;
+            generation.events += 1;
+        }
+        places.moved.insert(sequence, (to, incarnation));
+    }
+
+    /// A database to read from; opened if it is sealed and not open.
+    pub(super) fn database(&self, number: u64) -> Result<Arc<dyn Database>> {
+        if self.newest().is_some_and(|newest| newest.number == number) {
+            let busy = "the outbox is being opened again after a failed write";
+            return self.active().ok_or_else(|| Error::Unknown { why: busy.to_owned() });
+        }
+        // Held while opening, so that two readers do not open the same one.
+        let mut open = self.open.lock();
+        if let Some(place) = open.iter().position(|(known, _)| *known == number) {
+            let used = open.remove(place);
+            let database = Arc::clone(&used.1);
+            open.push(used);
+            return Ok(database);
+        }
+        let database = self.store.open(&name_of(number)).map_err(failed)?;
+        open.push((number, Arc::clone(&database)));
+        if open.len() > SEALED_OPEN_MAX {
+            open.remove(0);
+        }
+        Ok(database)
+    }
+
+    /// Keeps a generation open that has just been sealed: what was accepted last is read first.
+    pub(super) fn keep_open(&self, number: u64, database: Arc<dyn Database>) {
+        let mut open = self.open.lock();
+        open.push((number, database));
+        if open.len() > SEALED_OPEN_MAX {
+            open.remove(0);
+        }
+    }
+
+    /// Removes a sealed generation whole. Answers false while somebody still reads from it.
+    pub(super) fn remove(&self, number: u64) -> Result<bool> {
+        let mut open = self.open.lock();
+        if let Some(place) = open.iter().position(|(known, _)| *known == number) {
+            let (_, database) = open.remove(place);
+            if Arc::strong_count(&database) > 1 {
+                open.insert(0, (number, database));
+                return Ok(false);
+            }
+        }
+        match self.store.remove(&name_of(number)) {
+            Err(Failure::InUse) => return Ok(false),
+            removed => removed.map_err(failed)?,
+        }
+        let mut places = self.places.write();
+        if let Some(gone) = places.generations.remove(&number) {
+            places.begins.remove(&gone.first_sequence);
+        }
+        places.moved.retain(|_, (holder, _)| *holder != number);
+        Ok(true)
+    }
+}
+
+fn failed(failure: Failure) -> Error {
+    Error::store("opening or removing a generation", failure)
+}
