@@ -134,7 +134,7 @@ fn subscriptions_that_cannot_be_meant_are_refused_by_field_and_none_is_kept() {
     for (field, value, named) in [
         ("name", json!(""), "name"),
         ("name", json!(7), "name"),
-        ("name", json!("n".repeat(200)), "name"),
+        ("name", json!("n".repeat(3_000)), "name"),
         ("url", json!("crm.example"), "url"),
         ("url", json!("ftp://crm.example/"), "url"),
         ("url", json!("http://u:hidden@127.0.0.1/"), "url"),
@@ -157,7 +157,7 @@ fn subscriptions_that_cannot_be_meant_are_refused_by_field_and_none_is_kept() {
         answer.assert_refused(400, "invalid", Some(named));
         assert!(!answer.body.contains("hidden"), "{answer:?}");
     }
-    with("numbers", json!(["919000000003"])).assert_refused(403, "forbidden", Some("numbers[0]"));
+    with("numbers", json!(["919000000003"])).assert_refused(403, "forbidden", Some("numbers"));
     served.post("/subscriptions", ACME, "no json").assert_refused(400, "invalid", None);
     served.post("/subscriptions", ACME, "[]").assert_refused(400, "invalid", None);
     served.post("/subscriptions", ACME, b"\xff{}").assert_refused(400, "invalid", None);

@@ -45,9 +45,9 @@ pub(crate) fn read(text: &str, account: &str) -> Result<Subscription, Refusal> {
     if let Some(field) = NOT_YET.iter().find(|field| given.given(field).is_some()) {
         return Err(Refusal::invalid(field, "not supported by this version; leave it out"));
     }
-    let name = given.required_text("name", "a name of 1 to 128 bytes")?;
+    let name = given.required_text("name", "a name, unique in the account")?;
     if name.is_empty() {
-        return Err(Refusal::invalid("name", "found an empty string; expected 1 to 128 bytes"));
+        return Err(Refusal::invalid("name", "found an empty string; expected a name"));
     }
     let url = given.required_text("url", "an absolute URL such as \"https://crm.example/hook\"")?;
     let mut subscription = Subscription::to(url)?.account(account).name(name);
