@@ -71,6 +71,13 @@ impl Pending {
         self.0.write_all(body).unwrap();
     }
 
+    /// Waits until the host asks for the body of a request that has `expect: 100-continue`.
+    pub(crate) fn until_asked_for_the_body(&mut self) {
+        let mut asked = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        self.0.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
     pub(crate) fn answer(mut self) -> Answer {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).unwrap();

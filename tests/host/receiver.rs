@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver as Inbox, Sender};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use crate::DEADLINE;
@@ -34,11 +34,26 @@ impl Attempt {
 
 /// The status that stands for no answer at all, until the sender gives up.
 pub(crate) const HANG: u16 = 0;
+/// The status that stands for no answer until there is another one.
+pub(crate) const HOLD: u16 = 1;
+
+/// What attempts are answered with.
+struct Script {
+    status: Mutex<u16>,
+    changed: Condvar,
+}
+
+impl Script {
+    fn status(&self) -> u16 {
+        let status = self.status.lock().unwrap();
+        *self.changed.wait_timeout_while(status, DEADLINE, |status| *status == HOLD).unwrap().0
+    }
+}
 
 /// The receiver; one for any number of paths.
 pub(crate) struct Receiver {
     address: SocketAddr,
-    status: Arc<AtomicU16>,
+    script: Arc<Script>,
     stopped: Arc<AtomicBool>,
     inbox: Inbox<Attempt>,
 }
@@ -48,25 +63,27 @@ impl Receiver {
     pub(crate) fn answering(status: u16) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let status = Arc::new(AtomicU16::new(status));
+        let status = Mutex::new(status);
+        let script = Arc::new(Script { status, changed: Condvar::new() });
         let stopped = Arc::new(AtomicBool::new(false));
         let (sender, inbox) = mpsc::channel();
-        let (answer, stop) = (Arc::clone(&status), Arc::clone(&stopped));
+        let (answers, stop) = (Arc::clone(&script), Arc::clone(&stopped));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let (answer, sender) = (Arc::clone(&answer), sender.clone());
-                thread::spawn(move || converse(stream.unwrap(), &answer, &sender));
+                let (script, sender) = (Arc::clone(&answers), sender.clone());
+                thread::spawn(move || converse(stream.unwrap(), &script, &sender));
             }
         });
-        Receiver { address, status, stopped, inbox }
+        Receiver { address, script, stopped, inbox }
     }
 
     /// From now on answers with this status.
     pub(crate) fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::SeqCst);
+        *self.script.status.lock().unwrap() = status;
+        self.script.changed.notify_all();
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -93,15 +110,15 @@ impl Drop for Receiver {
 }
 
 /// Serves one connection until its peer closes it.
-fn converse(stream: TcpStream, status: &AtomicU16, sender: &Sender<Attempt>) {
+fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     while let Some(attempt) = read_attempt(&mut reader) {
-        let status = status.load(Ordering::SeqCst);
         // Told before it is answered: once the host has settled it, it has been told.
         if sender.send(attempt).is_err() {
             return;
         }
+        let status = script.status();
         if status == HANG {
             let _ = reader.read_to_end(&mut Vec::new());
             return;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -125,18 +125,36 @@ impl Served {
         }
     }
 
-    /// Sends a signal and waits for the end.
-    pub(crate) fn signal(mut self, name: &str) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let id = child.id().to_string();
-        let send = format!("kill -{name} {id}");
+    /// Sends a signal.
+    pub(crate) fn send_signal(&self, name: &str) {
+        let send = format!("kill -{name} {}", self.child.as_ref().unwrap().id());
         assert!(Command::new("sh").args(["-c", &send]).status().unwrap().success());
+    }
+
+    /// Waits until it takes no more connections.
+    pub(crate) fn until_it_stops_listening(&self) {
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(started.elapsed() < DEADLINE, "still listening");
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let id = child.id();
         let (ended, end) = mpsc::channel();
         thread::spawn(move || ended.send(child.wait().unwrap()));
         end.recv_timeout(DEADLINE).unwrap_or_else(|_| {
             let _ = Command::new("sh").args(["-c", &format!("kill -KILL {id}")]).status();
-            panic!("the host did not end after SIG{name}");
+            panic!("the host did not end");
         })
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn signal(self, name: &str) -> ExitStatus {
+        self.send_signal(name);
+        self.ended()
     }
 
     pub(crate) fn request(
@@ -166,9 +184,13 @@ impl Served {
         self.request("POST", "/events", &lines_headers(key), lines.as_bytes())
     }
 
-    /// An NDJSON request whose body is yet to be sent.
+    /// An NDJSON request under way, whose body is yet to be sent.
     pub(crate) fn open_lines(&self, key: &str, length: usize) -> Pending {
-        Pending::open(self.address, "POST", "/events", &lines_headers(key), length)
+        let [key, kind] = lines_headers(key);
+        let headers = [key, kind, ("expect", "100-continue")];
+        let mut request = Pending::open(self.address, "POST", "/events", &headers, length);
+        request.until_asked_for_the_body();
+        request
     }
 
     /// Registers a subscription that retries quickly and for long; `more` wins.

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use wabahook::{Accepted, Event};
+use wabahook::{Accepted, Engine, Event, Receipt};
 
 use crate::fields::{self, Object};
 use crate::host::{Caller, Host, Taken};
@@ -36,6 +36,15 @@ impl From<Accepted> for Item {
     }
 }
 
+/// Bodies up to this size are read in less time than handing them to another thread takes.
+const QUICK_BYTES_MAX: usize = 64 * 1024;
+
+/// What is waited for before the answer.
+enum Published {
+    One(Receipt),
+    Many(Receipt<Vec<Accepted>>),
+}
+
 /// `POST /events`.
 pub(crate) async fn publish(
     State(host): State<Arc<Host>>,
@@ -43,27 +52,31 @@ pub(crate) async fn publish(
 ) -> Result<Response, Refusal> {
     let says_lines = says_lines(request.headers());
     let (Caller(account), body) = host.admit(request, host.body_bytes_max).await?;
-    if says_lines || holds_lines(fields::utf8(&body.bytes)?) {
-        return publish_lines(host, account, body).await;
-    }
-    let event = event(fields::utf8(&body.bytes)?, &account)?;
-    let receipt = host.engine.publish(event)?;
-    Ok(json(StatusCode::ACCEPTED, &Item::from(receipt.await?)))
+    let is_quick = body.bytes.len() <= QUICK_BYTES_MAX;
+    let read = move || read_and_publish(&host.engine, &account, &body, says_lines);
+    let published = if is_quick { read()? } else { off_thread(read).await?? };
+    Ok(match published {
+        Published::One(receipt) => json(StatusCode::ACCEPTED, &Item::from(receipt.await?)),
+        Published::Many(receipt) => {
+            let items: Vec<Item> = receipt.await?.into_iter().map(Item::from).collect();
+            json(StatusCode::ACCEPTED, &items)
+        }
+    })
 }
 
-async fn publish_lines(host: Arc<Host>, account: String, body: Taken) -> Result<Response, Refusal> {
-    // Reading 64 MiB of lines takes longer than a task may keep its thread.
-    let (receipt, body) = off_thread(move || {
-        let (events, lines) = events(fields::utf8(&body.bytes)?, &account)?;
-        let published = host.engine.publish_many(events);
-        let receipt = published.map_err(|e| Refusal::from_batch_error(e, &lines))?;
-        Ok::<_, Refusal>((receipt, body))
-    })
-    .await??;
-    let accepted = receipt.await?;
-    drop(body);
-    let items: Vec<Item> = accepted.into_iter().map(Item::from).collect();
-    Ok(json(StatusCode::ACCEPTED, &items))
+fn read_and_publish(
+    engine: &Engine,
+    account: &str,
+    body: &Taken,
+    says_lines: bool,
+) -> Result<Published, Refusal> {
+    let text = fields::utf8(&body.bytes)?;
+    if !says_lines && !holds_lines(text) {
+        return Ok(Published::One(engine.publish(event(text, account)?)?));
+    }
+    let (events, lines) = events(text, account)?;
+    let published = engine.publish_many(events);
+    Ok(Published::Many(published.map_err(|e| Refusal::from_batch_error(e, &lines))?))
 }
 
 /// Whether the content type is one of those that people give to JSON lines.

@@ -110,3 +110,25 @@ pub(crate) async fn healthz(State(host): State<Arc<Host>>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wabahook::store::Memory;
+    use wabahook::{Config, Engine};
+
+    fn host() -> Arc<Host> {
+        let config = Config::new("memory").store(Arc::new(Memory::default()));
+        Arc::new(Host::new(Engine::open(config).unwrap(), None, 1024))
+    }
+
+    #[tokio::test]
+    async fn a_host_is_ready_until_its_engine_stops() {
+        let (stopped, bystander) = (host(), host());
+        assert_eq!(healthz(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
+        stopped.stop_serving();
+        let answer = healthz(State(stopped)).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);
+    }
+}
