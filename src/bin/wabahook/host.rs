@@ -22,8 +22,9 @@ use crate::refusal::Refusal;
 
 /// How long a body may pause. Meta and every client library send without pausing.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How much of a refused body is read past, so that its sender gets to read the answer.
-const DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How much of a refused body is read past, so that its sender gets to read the answer. Four bodies
+/// of the default limit; they pass by and take no memory.
+const DISCARDED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The room for bodies is counted in KiB.
 const ROOM_UNIT: usize = 1024;
 /// So many bodies of the largest size are taken in at once.

@@ -80,6 +80,9 @@ fn explained(error: &clap::Error) -> Result<(), Failure> {
         print!("{error}");
         return Ok(());
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(Failure::Usage("no command was given; see wabahook --help".to_owned()));
+    }
     let text = error.to_string();
     let first_part = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = first_part.split_whitespace().collect();
@@ -100,6 +103,7 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_told_in_one_line() {
+        check_refused(&["wabahook"], "no command");
         check_refused(&["wabahook", "serve"], "--config <FILE>");
         check_refused(&["wabahook", "serve", "--confg", "x"], "--confg");
         check_refused(&["wabahook", "serv"], "serv");

@@ -70,5 +70,7 @@ pub(crate) async fn callback(
 }
 
 fn configured(host: &Host) -> Result<&Meta, Refusal> {
-    host.meta.as_ref().ok_or_else(|| Refusal::not_found("route", "/meta/webhook without [meta]"))
+    host.meta
+        .as_ref()
+        .ok_or_else(|| Refusal::not_found("route", "/meta/webhook: no [meta] is configured"))
 }
