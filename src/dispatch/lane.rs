@@ -247,7 +247,7 @@ impl Lane {
 
     /// The attempt of a delivery, to be marked as stuck: the lane starts no other beside it until
     /// one is acknowledged, and goes behind the lanes that answer.
-    pub(super) fn get_stuck(&mut self, sequence: u64) -> Option<&mut Flight> {
+    pub(super) fn turn_stuck(&mut self, sequence: u64) -> Option<&mut Flight> {
         let flight = self.flights.iter_mut().find(|flight| flight.sequence == sequence)?;
         self.cap = 1;
         self.slow = true;

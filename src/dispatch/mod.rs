@@ -248,7 +248,7 @@ impl Dispatcher {
         }
         let Some(started_ms) = now_ms.checked_sub(self.limits.stuck_after_ms) else { return };
         while let Some(delivery) = self.flights.pop_late(started_ms) {
-            self.get_stuck(delivery);
+            self.turn_stuck(delivery);
         }
     }
 
@@ -326,12 +326,12 @@ impl Dispatcher {
         }
     }
 
-    fn get_stuck(&mut self, delivery: DeliveryId) {
+    fn turn_stuck(&mut self, delivery: DeliveryId) {
         let id = delivery.subscription;
         if let Some(orphan) = self.orphans.get_mut(&delivery) {
             self.flights.mark_stuck(orphan);
         } else if let Some(lane) = self.lanes.get_mut(&id) {
-            if let Some(flight) = lane.get_stuck(delivery.sequence) {
+            if let Some(flight) = lane.turn_stuck(delivery.sequence) {
                 self.flights.mark_stuck(flight);
             }
             lane.take_place(id, &mut self.turns);

@@ -390,7 +390,7 @@ impl Model {
         for stats in self.dispatcher.lane_stats() {
             let lane = stats.subscription.0;
             let owed = self.owed.keys().filter(|d| d.subscription.0 == lane).count() as u64;
-            assert_eq!((stats.owed, stats.in_flight as usize), (owed, self.lane_in_flight(lane)));
+            assert_eq!((stats.owed, stats.in_flight), (owed, self.lane_in_flight(lane) as u64));
         }
     }
 
@@ -435,8 +435,6 @@ fn outcome(end: End) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn no_delivery_is_lost_or_doubled_and_every_ready_lane_has_its_turn(
         steps in proptest::collection::vec(any_step(), 1..300),

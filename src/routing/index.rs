@@ -271,9 +271,12 @@ mod tests {
     use crate::event::Catalogue;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::LazyLock;
 
     fn kind(name: &str) -> EventType {
-        Catalogue::default().canonical(name).unwrap()
+        // Building the catalogue each time would take longer than all that is tested.
+        static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::default);
+        CATALOGUE.canonical(name).unwrap()
     }
 
     fn number(last: u64) -> WabaNumber {
