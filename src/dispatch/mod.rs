@@ -694,6 +694,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stuck_attempt_takes_its_lane_back_to_one_at_a_time() {
+        let mut bench = Bench::new(LIMITS);
+        bench.owe(1..20);
+        for sequence in 1..3 {
+            let attempt = bench.take(sequence, 1);
+            let _ = bench.end(attempt, Outcome::Delivered);
+        }
+        let mut under_way = bench.take_all();
+        assert_eq!(under_way.len(), 3);
+        bench.pass_ms(250);
+        for left in [2, 1] {
+            // An interruption is our doing, so it does not change the cap.
+            let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
+            assert_eq!((bench.next(), bench.dispatcher.in_flight()), (None, left));
+        }
+        let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
+        assert_eq!(bench.take_all().len(), 1);
+    }
+
+    #[test]
     fn a_lane_that_timed_out_goes_behind_lanes_never_tried() {
         let mut bench = Bench::new(LIMITS);
         bench.owe([1, 2]);
@@ -751,13 +771,16 @@ mod tests {
         assert_eq!(bench.dispatcher.remove_lane(LANE), 3);
         assert_eq!(bench.dispatcher.remove_lane(LANE), 0);
         assert_eq!((bench.dispatcher.owed(), bench.dispatcher.in_flight()), (2, 1));
-        bench.pass_ms(2_000);
+        bench.pass_ms(250);
+        assert_eq!(bench.dispatcher.next_wake_ms(), None, "no timer of it is left");
+        bench.pass_ms(1_750);
         assert_eq!((bench.next(), bench.dispatcher.stuck()), (None, 1));
         let targets = [LANE, BYSTANDER];
         bench.dispatcher.set_lane(BYSTANDER, policy(), State::Paused);
         assert_eq!(bench.dispatcher.accepted(900, targets.into_iter()), [LANE]);
         assert_eq!(bench.end(second, Outcome::Delivered), Completed::default());
         assert_eq!(bench.dispatcher.workers_wanted(), 0);
+        assert!(bench.dispatcher.orphans.is_empty());
     }
 
     #[test]
