@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, WabaNumber};
 use crate::store::record;
-use crate::store::{Database, VALUE_BYTES_MAX};
+use crate::store::{Database, Pair, VALUE_BYTES_MAX};
 
 use super::keys;
 use super::page::{self, Location, Stream};
@@ -118,7 +118,7 @@ impl Packer {
     }
 
     /// The pages of the unit, with their keys.
-    pub(super) fn into_pages(mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn into_pages(mut self) -> Result<Vec<Pair>> {
         self.done.extend(self.open.page.take());
         let unit_pages = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
         let unit_first_sequence = self.done.first().map_or(0, |page| page.first_sequence);
@@ -317,8 +317,8 @@ mod tests {
             accepted_wall_ms: 1_700_000_000_000,
             account: "acme".to_owned(),
             kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
-            number: "919999999999".parse().ok().filter(|_| sequence % 3 != 0),
-            waba: (sequence % 2 == 0).then(|| format!("waba-{}", sequence % 7)),
+            number: "919999999999".parse().ok().filter(|_| !sequence.is_multiple_of(3)),
+            waba: sequence.is_multiple_of(2).then(|| format!("waba-{}", sequence % 7)),
             key_hash: sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             targets: targets.into_iter().collect(),
             payload: Location { page: 10 + sequence, offset: 5, length: 100 },
