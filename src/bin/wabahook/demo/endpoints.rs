@@ -118,15 +118,13 @@ impl Endpoint {
     pub(super) fn filter(&self) -> String {
         let types = match self.types {
             [] => "every type".to_owned(),
-            types => types.join("+"),
+            types => types.join(", "),
         };
-        // The last four digits tell the demo's numbers apart.
-        let last = |n: &str| format!("..{}", n.get(n.len().saturating_sub(4)..).unwrap_or(n));
         let numbers = match self.numbers {
             [] => "every number".to_owned(),
-            numbers => numbers.iter().map(|n| last(n)).collect::<Vec<_>>().join("+"),
+            numbers => numbers.join(", "),
         };
-        format!("{types}, {numbers}")
+        format!("{types} of {numbers}")
     }
 
     /// What its deliveries are signed with.
@@ -181,56 +179,56 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         name: "status-board",
-        story: "slow: answers after 80 ms",
+        story: "slow: 80 ms",
         types: &["MESSAGE_STATUS_UPDATE"],
         numbers: &[],
         behaviour: Behaviour::Slow(80),
     },
     Endpoint {
         name: "orders",
-        story: "503 for the first third, then well",
+        story: "503 for a third",
         types: &["MESSAGE_RECEIVED"],
         numbers: &["919000000001"],
         behaviour: Behaviour::FailingUntil(330),
     },
     Endpoint {
         name: "mirror",
-        story: "flapping: 500 by turns",
+        story: "flapping: 500",
         types: &["RAW_CLOUD_API_WEBHOOK"],
         numbers: &[],
         behaviour: Behaviour::Flapping(50),
     },
     Endpoint {
         name: "analytics",
-        story: "hangs until late, then answers",
+        story: "hangs until late",
         types: &["MESSAGE_STATUS_UPDATE"],
         numbers: &["972123456789"],
         behaviour: Behaviour::HangingUntil(600),
     },
     Endpoint {
         name: "partner",
-        story: "asks for pauses: 429, Retry-After",
+        story: "429, Retry-After",
         types: &["MESSAGE_RECEIVED"],
         numbers: &["972123456789", "919000000003"],
         behaviour: Behaviour::Throttling(50),
     },
     Endpoint {
         name: "old-typo",
-        story: "404: the path is wrong",
+        story: "404, a typo",
         types: &["TEMPLATE_UPDATE"],
         numbers: &["919000000001"],
         behaviour: Behaviour::NotFound,
     },
     Endpoint {
         name: "moved-shop",
-        story: "410 after the first quarter",
+        story: "410 from a quarter",
         types: &[],
         numbers: &["919000000003"],
         behaviour: Behaviour::GoneFrom(250),
     },
     Endpoint {
         name: "old-crm",
-        story: "dead: connection refused",
+        story: "refuses to connect",
         types: &[],
         numbers: &["919000000002"],
         behaviour: Behaviour::Dead,

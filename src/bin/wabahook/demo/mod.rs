@@ -33,7 +33,7 @@ use process::{EngineProcess, Orders};
 use receivers::{Receivers, Stage};
 use report::Report;
 use screen::Screen;
-use table::{remarks, sentence, table};
+use table::{cast_list, remarks, sentence, table};
 
 /// Ten receivers, real WhatsApp events, one kill -9, and the account of every delivery.
 #[derive(Debug, Clone, clap::Args)]
@@ -135,6 +135,7 @@ impl<'a> Show<'a> {
              with one kill -9 half-way.\n",
             self.args.rate, self.args.seconds
         ));
+        self.screen.say(&cast_list(ENDPOINTS));
         let mut first = self.start(1, data, &receivers)?;
         let kill_ms = self.moment_ms(KILL);
         match self.watch(&mut first, Some(kill_ms)).await {
@@ -222,10 +223,11 @@ impl<'a> Show<'a> {
     fn hear(&mut self, report: Report) {
         let elapsed_ms = self.elapsed_ms();
         let name = |place: usize| ENDPOINTS.get(place).map_or("?", |endpoint| endpoint.name);
-        let mut ledger = self.stage.ledger.lock();
+        // Locked for each report alone: a screen that stalls must not hold up the receivers.
+        let ledger = || self.stage.ledger.lock();
         match report {
             Report::Opened { recovered, subscriptions, took_ms } => {
-                ledger.listening(self.stage.clock.wall_ms());
+                ledger().listening(self.stage.clock.wall_ms());
                 if subscriptions > 0 {
                     let owed = table::grouped(recovered);
                     let text = format!(
@@ -238,13 +240,13 @@ impl<'a> Show<'a> {
             Report::Accepted { published_ms, events } => {
                 for event in events {
                     if let Ok(id) = event.id.parse() {
-                        ledger.accepted(id, published_ms, &event);
+                        ledger().accepted(id, published_ms, &event);
                     }
                 }
             }
             Report::Died { event, endpoint, reason } => {
                 if let Ok(id) = event.parse() {
-                    ledger.died(endpoint, id, reason);
+                    ledger().died(endpoint, id, reason);
                 }
             }
             Report::Disabled { endpoint, reason } => {
@@ -253,12 +255,12 @@ impl<'a> Show<'a> {
                 self.screen.tell(elapsed_ms, &text);
             }
             Report::Noted { text } => self.screen.tell(elapsed_ms, &text),
-            Report::Progress { lanes } => ledger.lanes(&lanes),
+            Report::Progress { lanes } => ledger().lanes(&lanes),
             Report::Draining => {
                 self.screen.tell(elapsed_ms, "publishing ends; what is owed drains")
             }
             Report::Closed { lanes } => {
-                ledger.lanes(&lanes);
+                ledger().lanes(&lanes);
                 self.failure = None;
             }
             Report::Failed { why } => self.failure = Some(why),

@@ -61,10 +61,18 @@ fn figures(sums: &Sums) -> String {
     )
 }
 
-const COLUMNS: [&str; 12] = [
+/// Who is who, before the show.
+pub(super) fn cast_list(cast: &[Endpoint]) -> String {
+    let rows = cast
+        .iter()
+        .map(|endpoint| [endpoint.name.to_owned(), endpoint.story.to_owned(), endpoint.filter()]);
+    let header = ["endpoint", "what it does", "asks for"].map(str::to_owned);
+    columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>(), 3)
+}
+
+const COLUMNS: [&str; 11] = [
     "endpoint",
     "what it does",
-    "asks for",
     "owed",
     "delivered",
     "retried",
@@ -76,45 +84,21 @@ const COLUMNS: [&str; 12] = [
     "p99 ms",
 ];
 
-/// How many columns are words; the rest are figures and stand to the right.
-const WORDS: usize = 3;
-
 /// The account of every endpoint, and the totals.
 pub(super) fn table(cast: &[Endpoint], verdict: &Verdict) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     for (endpoint, tally) in cast.iter().zip(&verdict.tallies) {
-        let words = [endpoint.name.into(), endpoint.story.into(), endpoint.filter()];
-        rows.push(row(words, tally));
+        rows.push(row(endpoint.name, endpoint.story, tally));
     }
-    let words = ["all".to_owned(), String::new(), String::new()];
-    rows.push(row(words, &total(verdict)));
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max())
-        .map(|widest| widest.unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in &rows {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let cell = if column < WORDS {
-                format!("{cell:<width$}  ")
-            } else {
-                format!("{cell:>width$}  ")
-            };
-            text.push_str(&cell);
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
+    rows.push(row("all", "", &total(verdict)));
+    columns(&rows, 2)
 }
 
-fn row(words: [String; WORDS], tally: &Tally) -> [String; 12] {
-    let [name, story, filter] = words;
+fn row(name: &str, story: &str, tally: &Tally) -> [String; COLUMNS.len()] {
     let latency = |percent| tally.percentile_ms(percent).map_or("-".to_owned(), grouped);
     [
-        name,
-        story,
-        filter,
+        name.to_owned(),
+        story.to_owned(),
         grouped(tally.owed),
         grouped(tally.delivered),
         grouped(tally.retried),
@@ -125,6 +109,30 @@ fn row(words: [String; WORDS], tally: &Tally) -> [String; 12] {
         latency(50),
         latency(99),
     ]
+}
+
+/// Rows in straight columns: the first `words` to the left, the figures after them to the right.
+fn columns<const N: usize>(rows: &[[String; N]], words: usize) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let cell = if column < words {
+                format!("{cell:<width$}  ")
+            } else {
+                format!("{cell:>width$}  ")
+            };
+            text.push_str(&cell);
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
 }
 
 /// The sum of all endpoints; rates and latencies over all of their deliveries.
