@@ -3,6 +3,16 @@
 //! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
 //! is sent is a function of the event, the subscription, the attempt's number and its time.
 
+mod guard;
+mod pool;
+mod request;
+mod resolver;
 mod transport;
 
+pub(crate) use guard::Guard;
+pub(crate) use request::Template;
+pub(crate) use transport::Http;
 pub use transport::{Request, Transport};
+
+#[cfg(test)]
+mod wire_tests;

@@ -1,13 +1,23 @@
 //! Decides how bytes reach a receiver and what came back.
 //!
-//! Leaves to others: what the bytes are (`request`) and what the reply means (`dispatch`).
-//! Invariant: an attempt ends within its timeout, and its reply never names an internal address.
+//! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
+//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout, lookup
+//! aside; a redirect is an answer and is never followed; a reply never names an internal address.
 
 use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, Uri};
+use ureq::{Agent, Body};
 
-use crate::attempt::Reply;
+use super::guard::Guard;
+use super::pool::{Pool, Stale};
+use super::resolver::LookupError;
+use crate::attempt::{Failure, Reply};
+use crate::clock::Clock;
 
 /// The exact request of one attempt.
 #[derive(Clone)]
@@ -17,12 +27,15 @@ pub struct Request<'a> {
     /// The absolute URL.
     pub url: Uri,
     /// The headers, in the order sent, without those that the transport owns (`host`,
-    /// `content-length`, `user-agent`).
+    /// `content-length`, and `user-agent` unless it is among these).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
     pub body: &'a [u8],
     /// How long the attempt may take, in milliseconds.
     pub timeout_ms: u64,
+    /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` that is a
+    /// date counts from here.
+    pub wall_ms: u64,
 }
 
 impl fmt::Debug for Request<'_> {
@@ -42,7 +55,281 @@ pub trait Transport: Send + Sync + 'static {
     /// Makes one attempt and returns what came back, within the request's timeout.
     fn send(&self, request: &Request<'_>) -> Reply;
 
-    /// Ends the attempts under way, and every later one, with
-    /// [`Failure::Interrupted`](crate::Failure::Interrupted). Called when the engine closes.
+    /// Ends the attempts under way, and every later one, with [`Failure::Interrupted`]. Called when
+    /// the engine closes.
     fn interrupt(&self);
+}
+
+/// HTTP/1.1 over ureq.
+pub(crate) struct Http {
+    pool: Pool,
+    clock: Arc<dyn Clock>,
+}
+
+impl Http {
+    /// Keeps up to `idle_max` idle connections for each receiver: what a lane may have under way.
+    pub(crate) fn new(guard: Arc<Guard>, idle_max: usize, clock: Arc<dyn Clock>) -> Http {
+        Http { pool: Pool::new(guard, idle_max), clock }
+    }
+
+    /// One exchange, and a second one where the first met a stale connection. That is no failure
+    /// of the receiver and no attempt of its own, although a receiver that closed the connection
+    /// after it had read the request sees the request twice, with the same `webhook-id`. After an
+    /// interrupt the agent refuses the second exchange by itself.
+    fn exchange(&self, agent: &Agent, request: &Request<'_>) -> Result<Reply, ureq::Error> {
+        let started_ms = self.clock.monotonic_ms();
+        let response = match agent.run(http_request(request)) {
+            Err(error) if is_stale(&error) => {
+                let spent_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
+                let left_ms = request.timeout_ms.saturating_sub(spent_ms);
+                if left_ms == 0 {
+                    return Err(error);
+                }
+                // With an idle age of zero ureq closes the other kept connections, which are
+                // likely to be as stale, and makes a new one, which is then kept.
+                let afresh = agent
+                    .configure_request(http_request(request))
+                    .max_idle_age(Duration::ZERO)
+                    .timeout_global(Some(Duration::from_millis(left_ms)))
+                    .build();
+                agent.run(afresh)?
+            }
+            result => result?,
+        };
+        Ok(answered(response, request.wall_ms))
+    }
+}
+
+impl Transport for Http {
+    fn send(&self, request: &Request<'_>) -> Reply {
+        let Some(agent) = self.pool.agent(&request.url, request.timeout_ms) else {
+            return Reply::Failed(Failure::Interrupted);
+        };
+        match self.exchange(&agent, request) {
+            Ok(reply) => reply,
+            Err(_) if self.pool.is_interrupted() => Reply::Failed(Failure::Interrupted),
+            Err(error) => Reply::Failed(failure(&error)),
+        }
+    }
+
+    fn interrupt(&self) {
+        self.pool.interrupt();
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// A slice as the body makes ureq send a content length, whatever the method: some receivers see
+/// an empty body where it comes in chunks.
+fn http_request<'a>(request: &Request<'a>) -> http::Request<&'a [u8]> {
+    let mut made = http::Request::new(request.body);
+    *made.method_mut() = request.method.clone();
+    *made.uri_mut() = request.url.clone();
+    for (name, value) in &request.headers {
+        made.headers_mut().append(name.clone(), value.clone());
+    }
+    made
+}
+
+/// The head has decided. What follows is read only so that the connection can be kept: where it
+/// is too long, too slow or broken, the connection is closed and the answer stands.
+fn answered(response: http::Response<Body>, wall_ms: u64) -> Reply {
+    let (head, body) = response.into_parts();
+    let mut reader = body.into_reader();
+    let mut chunk = [0_u8; 4 * 1024];
+    let mut drained = 0;
+    while drained <= DRAIN_BYTES_MAX {
+        match reader.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => drained += read,
+        }
+    }
+    let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Reply::Answered {
+        status: head.status.as_u16(),
+        retry_after_ms: retry_after.and_then(|value| retry_after_ms(value, wall_ms)),
+    }
+}
+
+/// What a `Retry-After` asks for, in milliseconds from `wall_ms`: seconds, or an HTTP date. A date
+/// that has passed asks for nothing (0); more than a day is cut to a day, or a receiver's mistake
+/// would hold its deliveries for ever. An unreadable value counts as none.
+fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // Digits that do not fit are a very large number of seconds.
+        let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
+        return Some(seconds.saturating_mul(1_000).min(RETRY_AFTER_MAX_MS));
+    }
+    let date: SystemTime = httpdate::parse_http_date(value).ok()?;
+    let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let date_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    Some(date_ms.saturating_sub(wall_ms).min(RETRY_AFTER_MAX_MS))
+}
+
+fn is_stale(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Other(inner) if inner.is::<Stale>())
+}
+
+/// What an error of ureq means for the attempt. The error's own text may name an address or a
+/// header, so nothing of it is kept.
+fn failure(error: &ureq::Error) -> Failure {
+    match error {
+        ureq::Error::Timeout(_) => Failure::Timeout,
+        ureq::Error::Io(error) => io_failure(error),
+        ureq::Error::HostNotFound => Failure::Dns,
+        ureq::Error::ConnectionFailed => Failure::Connect,
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => Failure::Protocol,
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Failure::Tls("handshake".to_owned()),
+        #[cfg(feature = "tls")]
+        ureq::Error::Rustls(error) => Failure::Tls(tls_word(error).to_owned()),
+        ureq::Error::Other(inner) if inner.is::<Stale>() => Failure::Connect,
+        ureq::Error::Other(inner) => match inner.downcast_ref() {
+            Some(LookupError::NotFound) => Failure::Dns,
+            Some(LookupError::Refused(rule)) => Failure::Guard(rule.as_str().to_owned()),
+            None => Failure::Internal,
+        },
+        // What is left speaks of the request, and the request is our work.
+        _ => Failure::Internal,
+    }
+}
+
+fn io_failure(error: &std::io::Error) -> Failure {
+    // A handshake that fails comes as an I/O error around the reason.
+    #[cfg(feature = "tls")]
+    if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return Failure::Tls(tls_word(reason).to_owned());
+    }
+    match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout,
+        _ => Failure::Connect,
+    }
+}
+
+/// The word of `tls:<why>`. Words are stable: hosts filter by them.
+#[cfg(feature = "tls")]
+fn tls_word(error: &rustls::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error {
+        Error::InvalidCertificate(why) => match why {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "not_yet_valid"
+            }
+            CertificateError::UnknownIssuer => "unknown_issuer",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "name"
+            }
+            CertificateError::Revoked => "revoked",
+            _ => "certificate",
+        },
+        Error::NoCertificatesPresented => "certificate",
+        Error::AlertReceived(_) => "alert",
+        Error::PeerIncompatible(_) => "incompatible",
+        Error::InvalidMessage(_) => "no_tls",
+        _ => "handshake",
+    }
+}
+
+/// How much of an answer is read. A receiver that sends more pays with a new connection.
+const DRAIN_BYTES_MAX: usize = 64 * 1024;
+
+const RETRY_AFTER_MAX_MS: u64 = 24 * 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::guard::Rule;
+
+    /// Wed, 21 Oct 2015 07:28:00 GMT.
+    const DATE_MS: u64 = 1_445_412_480_000;
+
+    fn check_retry_after(value: &str, expected_ms: Option<u64>) {
+        assert_eq!(retry_after_ms(value, DATE_MS), expected_ms, "{value:?}");
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date_and_ends_at_a_day() {
+        check_retry_after("120", Some(120_000));
+        check_retry_after(" 7 ", Some(7_000));
+        check_retry_after("0", Some(0));
+        check_retry_after("86400", Some(RETRY_AFTER_MAX_MS));
+        check_retry_after("86401", Some(RETRY_AFTER_MAX_MS));
+        check_retry_after("99999999999999999999999", Some(RETRY_AFTER_MAX_MS));
+        check_retry_after("Wed, 21 Oct 2015 07:28:30 GMT", Some(30_000));
+        check_retry_after("Wednesday, 21-Oct-15 07:29:00 GMT", Some(60_000));
+        check_retry_after("Wed Oct 21 07:29:00 2015", Some(60_000));
+        check_retry_after("Wed, 21 Oct 2015 07:27:59 GMT", Some(0));
+        check_retry_after("Thu, 01 Jan 1970 00:00:00 GMT", Some(0));
+        check_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", Some(RETRY_AFTER_MAX_MS));
+    }
+
+    #[test]
+    fn an_unreadable_retry_after_counts_as_none() {
+        for value in ["", " ", "soon", "-1", "1.5", "+5", "5 s", "Wed, 21 Oct 2015"] {
+            check_retry_after(value, None);
+        }
+    }
+
+    fn check_failure(error: ureq::Error, expected: Failure) {
+        let shown = format!("{error:?}");
+        assert_eq!(failure(&error), expected, "{shown}");
+    }
+
+    #[test]
+    fn every_error_of_the_client_has_one_meaning() {
+        let io = |kind| ureq::Error::Io(std::io::Error::from(kind));
+        for timeout in [
+            ureq::Timeout::Global,
+            ureq::Timeout::Connect,
+            ureq::Timeout::SendBody,
+            ureq::Timeout::RecvResponse,
+        ] {
+            check_failure(ureq::Error::Timeout(timeout), Failure::Timeout);
+        }
+        check_failure(io(ErrorKind::TimedOut), Failure::Timeout);
+        for kind in [
+            ErrorKind::ConnectionRefused,
+            ErrorKind::ConnectionReset,
+            ErrorKind::UnexpectedEof,
+            ErrorKind::BrokenPipe,
+            ErrorKind::HostUnreachable,
+        ] {
+            check_failure(io(kind), Failure::Connect);
+        }
+        check_failure(ureq::Error::Other(Box::new(Stale)), Failure::Connect);
+        check_failure(LookupError::NotFound.into(), Failure::Dns);
+        check_failure(ureq::Error::HostNotFound, Failure::Dns);
+        check_failure(
+            LookupError::Refused(Rule::LinkLocal).into(),
+            Failure::Guard("link_local".to_owned()),
+        );
+        check_failure(ureq::Error::LargeResponseHeader(2, 1), Failure::Protocol);
+        check_failure(ureq::Error::TlsRequired, Failure::Tls("handshake".to_owned()));
+        check_failure(ureq::Error::BadUri("x".to_owned()), Failure::Internal);
+        check_failure(ureq::Error::Other("another".into()), Failure::Internal);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_handshake_that_fails_says_why_in_one_word() {
+        use rustls::{CertificateError, Error};
+        for (error, word) in [
+            (Error::InvalidCertificate(CertificateError::Expired), "expired"),
+            (Error::InvalidCertificate(CertificateError::NotValidYet), "not_yet_valid"),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), "unknown_issuer"),
+            (Error::InvalidCertificate(CertificateError::NotValidForName), "name"),
+            (Error::InvalidCertificate(CertificateError::BadSignature), "certificate"),
+            (Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), "no_tls"),
+            (Error::HandshakeNotComplete, "handshake"),
+        ] {
+            let wrapped = std::io::Error::new(ErrorKind::InvalidData, error.clone());
+            check_failure(ureq::Error::Io(wrapped), Failure::Tls(word.to_owned()));
+            check_failure(ureq::Error::Rustls(error), Failure::Tls(word.to_owned()));
+        }
+    }
 }

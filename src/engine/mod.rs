@@ -1,81 +1,330 @@
-//! Skeleton of the engine's public face; the bodies land with the outbox.
+//! Decides what a host can ask of the engine.
+//!
+//! Leaves to others: all the work; it only hands values on. Invariant: `publish` never blocks (I7),
+//! `subscribe` and `unsubscribe` return when their change is durable, and no thread of a closed
+//! engine changes anything durable.
+
+mod core;
+mod drain;
+mod publishing;
+mod recovery;
+mod registry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::core::Core;
+use self::registry::Served;
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
-use crate::notice::Notices;
+use crate::notice::{Notice, Notices};
 use crate::receipt::Receipt;
 use crate::stats::Stats;
-use crate::subscription::{Registered, Subscription, SubscriptionId};
+use crate::subscription::{Filter, Registered, State, Subscription, SubscriptionId};
 
-/// The engine.
+/// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
+///
+/// Dropping the last clone signals the engine's threads to end and waits for none; [`close`]
+/// ends in order. Either way nothing accepted is lost.
+///
+/// ```
+/// use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm").events(["ADD_TAG"]))?;
+/// let receipt = engine.publish(Event::new("MESSAGE_RECEIVED", "{}").number("919999999999"))?;
+/// let accepted = receipt.wait()?;
+/// assert_eq!(accepted.owed, 0); // nobody asked for this type
+/// engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`close`]: Engine::close
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    core: Arc<Core>,
+    _owner: Arc<Owner>,
+}
 
-#[allow(unused_variables, reason = "a skeleton")]
+/// Signals the threads when the last handle goes: they hold the core themselves.
+#[derive(Debug)]
+struct Owner(Arc<Core>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.phase.close();
+        self.0.signal_stop();
+        self.0.outbox.signal_stop();
+    }
+}
+
+/// How long a worker may take to end after its attempt was interrupted.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
+
 impl Engine {
-    /// Opens it.
+    /// Opens the data directory, creating it where missing, recovers what was owed and starts
+    /// delivering it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a setting that cannot be right; [`Error::InUse`],
+    /// [`Error::NewerFormat`], [`Error::Directory`], [`Error::Store`] or [`Error::Damaged`] when
+    /// the directory cannot be used. Nothing in it is lost by the refusal.
     pub fn open(config: Config) -> Result<Engine> {
-        Err(Error::Closed)
+        let core = recovery::open(config)?;
+        Ok(Engine { _owner: Arc::new(Owner(Arc::clone(&core))), core })
     }
-    /// Registers, or replaces the one of the same account and name, keeping id and backlog.
+
+    /// Registers a subscription, or replaces the one of the same account and name, which keeps its
+    /// id and what it is owed and is served again if it was disabled. So a host may subscribe at
+    /// every start. Durable and in force when it returns: blocks on a sync.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Forbidden`] names the field at fault and changes nothing.
+    /// After [`Error::Store`] the subscription may be there at the next open.
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
-        Err(Error::Closed)
+        self.core.subscribe(subscription, true)
     }
-    /// Registers under a name not taken yet, else [`Error::NameTaken`].
+
+    /// Registers a subscription under a name that is not taken yet.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Engine::subscribe), and [`Error::NameTaken`].
     pub fn register(&self, subscription: Subscription) -> Result<SubscriptionId> {
-        Err(Error::Closed)
+        self.core.subscribe(subscription, false)
     }
-    /// Removes; what it was owed is cancelled and counted.
+
+    /// Removes a subscription. What it is owed is cancelled and counted. Durable and in force when
+    /// it returns: blocks on two syncs. An attempt under way is not called back.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Store`] when the removal could not be made durable, and then
+    /// it is finished at the next open.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        Err(Error::Closed)
+        self.core.unsubscribe(id)
     }
-    /// All, by id.
+
+    /// Every subscription, in the order of their ids.
     pub fn subscriptions(&self) -> Vec<Arc<Registered>> {
-        Vec::new()
+        self.core.registry.read().all()
     }
-    /// One.
+
+    /// One subscription.
     pub fn subscription(&self, id: SubscriptionId) -> Option<Arc<Registered>> {
-        None
+        self.core.registry.read().served(id).map(|served| Arc::clone(&served.registered))
     }
-    /// Accepts or gives back as [`Error::Busy`]; never blocks.
+
+    /// Accepts an event for everybody who asked for it. Never blocks and never drops: the receipt
+    /// resolves when the event and all deliveries it owes are on the device (I1).
+    ///
+    /// # Errors
+    /// [`Error::Busy`] gives the event back when too much waits for the device;
+    /// [`Error::TooLarge`], [`Error::Invalid`] and [`Error::Forbidden`] name the field at fault.
     pub fn publish(&self, event: Event) -> Result<Receipt> {
-        Err(Error::Closed)
+        self.core.publish(event)
     }
-    /// All or none, in order.
+
+    /// Accepts all of the events, in this order, or none, also across a crash. Never blocks.
+    ///
+    /// # Errors
+    /// As [`publish`](Engine::publish), the field named with the event's place (`events[3].number`);
+    /// [`Error::TooLarge`] also when the events could never fit the queue together.
     pub fn publish_many(&self, events: Vec<Event>) -> Result<Receipt<Vec<Accepted>>> {
-        Err(Error::Closed)
+        self.core.publish_many(events)
     }
-    /// Counts events that nobody owns and that are therefore not published.
-    pub fn count_unrouted(&self, events: u64) {}
-    /// Counters.
+
+    /// Counts events that the host could not publish because nobody owns their number or WABA, so
+    /// that they are visible in [`stats`](Engine::stats).
+    pub fn count_unrouted(&self, events: u64) {
+        self.core.counters.unrouted.add(events);
+    }
+
+    /// A reading of the counters. Costs a short lock and a line for each subscription.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.core.stats()
     }
-    /// A reader of what happens from now on.
-    pub fn notices(&self) -> Option<Notices> {
-        None
+
+    /// A reader of what happens from now on, with a ring of its own.
+    pub fn notices(&self) -> Notices {
+        self.core.board.reader()
     }
-    /// Calls `wake` after each notice.
-    pub fn on_notice(&self, wake: impl Fn() + Send + Sync + 'static) {}
-    /// Accounts as configured.
-    pub fn accounts(&self) -> Option<&Accounts> {
-        None
+
+    /// Calls `wake` after each notice, on a thread of the engine, so that an event loop can be
+    /// woken; it must be quick and must not call the engine.
+    pub fn on_notice(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.core.board.wake_with(Arc::new(wake));
     }
-    /// Catalogue as configured.
-    pub fn catalogue(&self) -> Option<&Catalogue> {
-        None
+
+    /// The accounts as configured.
+    pub fn accounts(&self) -> &Accounts {
+        &self.core.accounts
     }
-    /// Limits as configured.
-    pub fn limits(&self) -> Option<&Limits> {
-        None
+
+    /// The catalogue of event types as configured.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.core.catalogue
     }
-    /// Closes.
+
+    /// The limits as configured.
+    pub fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest
+    /// and lets go of the directory. Never waits for the backlog: what is owed is on the device and
+    /// goes on at the next open. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when the engine had failed before; it is closed all the same.
     pub fn close(&self, timeout: Duration) -> Result<()> {
-        Ok(())
+        self.core.close(timeout)
     }
+}
+
+impl Core {
+    fn subscribe(&self, subscription: Subscription, replace: bool) -> Result<SubscriptionId> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut registered = self.registered(subscription)?;
+        let before = self.registry.read().named(&registered.account, &registered.name);
+        match before {
+            Some(_) if !replace => return Err(Error::NameTaken { name: registered.name }),
+            Some(before) => {
+                registered.id = before.id;
+                registered.created_at_ms = before.created_at_ms;
+            }
+            None => {
+                let (given, limit) = (self.registry.read().len(), self.limits.subscriptions_max);
+                if given >= limit {
+                    let (given, limit) = (given as u64 + 1, limit as u64);
+                    let field = "subscriptions".to_owned();
+                    return Err(Error::TooLarge { field, given, limit });
+                }
+                registered.id = book.fresh_id();
+            }
+        }
+        let served = Served::new(registered)?;
+        let registered = Arc::clone(&served.registered);
+        book.put(&registered)?;
+        // The lane comes before the index: an event that matches must find somebody to owe it to.
+        let mut drive = self.drive.lock();
+        drive.dispatcher.set_lane(registered.id, registered.policy.clone(), registered.state);
+        self.rouse(&drive);
+        drop(drive);
+        self.registry.write().put(served);
+        Ok(registered.id)
+    }
+
+    /// Checks everything about a subscription that can be known before it is used.
+    fn registered(&self, subscription: Subscription) -> Result<Registered> {
+        let account = self.accounts.meant(subscription.account.as_deref())?;
+        let filter = Filter::parse(
+            subscription.events.as_deref(),
+            subscription.numbers.as_deref(),
+            &self.catalogue,
+        )?;
+        for number in filter.numbers.iter().flatten() {
+            if !self.accounts.may_use_number(account, *number) {
+                return Err(Error::forbidden("numbers", number));
+            }
+        }
+        let url = subscription.target.url();
+        self.guard.admit_url(url)?;
+        subscription.target.check()?;
+        subscription.policy.check()?;
+        let name = if subscription.name.is_empty() { url.to_string() } else { subscription.name };
+        check_name(&name)?;
+        Ok(Registered {
+            id: SubscriptionId::default(),
+            account: account.name().to_owned(),
+            name,
+            filter,
+            target: subscription.target,
+            policy: subscription.policy,
+            secret: subscription.secret,
+            profile: subscription.profile,
+            state: State::Active,
+            created_at_ms: self.clock.wall_ms(),
+        })
+    }
+
+    fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
+        let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
+        // Paused first, so that nothing more is tried while the removal becomes durable.
+        self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
+        self.outbox.forget(id).wait()?;
+        let deliveries = self.drive.lock().dispatcher.remove_lane(id);
+        self.counters.cancelled.add(deliveries);
+        if deliveries > 0 {
+            self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
+        }
+        book.remove(id)
+    }
+
+    fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let (queued_events, queued_bytes) = self.outbox.queued();
+        let subscriptions = self.registry.read().len() as u64;
+        let drive = self.drive.lock();
+        Stats {
+            accepted: counters.accepted.value(),
+            duplicates: counters.duplicates.value(),
+            unrouted: counters.unrouted.value(),
+            busy: counters.busy.value(),
+            owed: drive.dispatcher.owed(),
+            recovered: counters.recovered.value(),
+            delivered: counters.delivered.value(),
+            attempts: counters.attempts.value(),
+            retried: counters.retried.value(),
+            dead: counters.dead.value(),
+            cancelled: counters.cancelled.value(),
+            held: drive.dispatcher.held(),
+            in_flight: drive.dispatcher.in_flight() as u64,
+            stuck: drive.dispatcher.stuck() as u64,
+            workers: drive.workers as u64,
+            groups: counters.groups.value(),
+            queued_events: queued_events as u64,
+            queued_bytes: queued_bytes as u64,
+            subscriptions,
+            lanes: drive.dispatcher.lane_stats(),
+        }
+    }
+
+    fn close(&self, timeout: Duration) -> Result<()> {
+        let state = match self.check_open() {
+            Err(Error::Closed) => Ok(()),
+            state => state,
+        };
+        self.phase.close();
+        self.signal_stop();
+        let mut drive = self.drive.lock();
+        self.quiet.wait_while_for(&mut drive, |drive| drive.workers > 0, timeout);
+        drop(drive);
+        self.transport.interrupt();
+        let mut drive = self.drive.lock();
+        let runs = |drive: &mut core::Drive| drive.workers > 0 || drive.timekeeper_runs;
+        self.quiet.wait_while_for(&mut drive, runs, INTERRUPT_GRACE);
+        drop(drive);
+        self.outbox.close();
+        *self.book.lock() = None;
+        *self.lock.lock() = None;
+        state
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    // A URL, which is the default name, may be longer than a name that somebody chose.
+    const NAME_BYTES_MAX: usize = 2_048;
+    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let expected = "1 to 2048 bytes without control characters";
+        return Err(Error::invalid("name", name, expected));
+    }
+    Ok(())
 }

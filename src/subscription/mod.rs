@@ -4,6 +4,7 @@
 //! (`dispatch`, `outbox`). Invariant: a [`Filter`] never is empty on either side, so a subscription
 //! that can never match cannot be registered.
 
+mod book;
 mod policy;
 mod secret;
 mod target;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use book::Book;
 pub use policy::{Accept, Policy, Retry};
 pub use secret::Secret;
 pub use target::Target;

@@ -1,0 +1,279 @@
+//! Decides how values and effects travel between the rooms: from the outbox to the dispatcher, from
+//! there to the workers and back.
+//!
+//! Leaves to others: which attempt is next, what a reply means, what is written. Invariant: nothing
+//! waits for the device or the network while the drive is locked, and no thread polls.
+
+use std::sync::{Arc, Weak};
+use std::thread::Builder;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use super::core::{Core, Drive};
+use super::registry::Served;
+use crate::attempt::{Attempt, Failure, Reason, Record, Reply};
+use crate::delivery::Source;
+use crate::dispatch::{self, Completed};
+use crate::error::{Error, Result};
+use crate::notice::Notice;
+use crate::outbox::{Committed, Owed, Sink};
+use crate::subscription::{State, SubscriptionId};
+
+/// After how long without an attempt a worker ends, as long as others are left.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many idle workers stay, so that the first attempt after a pause starts at once.
+const WORKERS_KEPT: usize = 2;
+
+impl Source for Core {
+    fn next(&self) -> Option<Attempt> {
+        let mut drive = self.drive.lock();
+        loop {
+            if drive.closing {
+                return self.end_worker(drive);
+            }
+            if let Some(attempt) = drive.dispatcher.next_attempt(self.clock.monotonic_ms()) {
+                self.rouse(&drive);
+                return Some(attempt);
+            }
+            drive.idle += 1;
+            let idled = self.work.wait_for(&mut drive, IDLE).timed_out();
+            drive.idle -= 1;
+            if idled && drive.workers > WORKERS_KEPT && drive.dispatcher.workers_wanted() == 0 {
+                return self.end_worker(drive);
+            }
+        }
+    }
+
+    fn attempt(&self, attempt: Attempt) -> Reply {
+        let Some(served) = self.registry.read().served(attempt.delivery.subscription) else {
+            // Removed a moment ago: what it was owed is cancelled already.
+            return Reply::Failed(Failure::Interrupted);
+        };
+        match self.outbox.event(attempt.delivery.sequence) {
+            Ok(event) => {
+                let wall_ms = self.clock.wall_ms();
+                let request = served.template.request(&event, attempt.number, wall_ms);
+                self.transport.send(&request)
+            }
+            Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
+            Err(error) => {
+                self.board.tell(&Notice::Faulty { why: error.to_string() });
+                Reply::Failed(Failure::Internal)
+            }
+        }
+    }
+
+    fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt> {
+        let id = attempt.delivery.subscription;
+        let served = self.registry.read().served(id);
+        let outcome = served.as_deref().map(|served| self.outcome(served, &reply));
+        let now_ms = self.clock.monotonic_ms();
+        let (wall_ms, chance) = (self.clock.wall_ms(), self.clock.chance());
+        let mut drive = self.drive.lock();
+        let outcome = outcome.unwrap_or(crate::attempt::Outcome::Interrupted);
+        let completed = drive.dispatcher.complete(attempt, outcome, now_ms, wall_ms, chance);
+        let next = if drive.closing { None } else { drive.dispatcher.next_attempt(now_ms) };
+        self.rouse(&drive);
+        drop(drive);
+        if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
+            self.counters.attempts.add(1);
+        }
+        self.follow(id, completed);
+        next
+    }
+}
+
+impl Core {
+    fn outcome(&self, served: &Served, reply: &Reply) -> crate::attempt::Outcome {
+        dispatch::outcome(reply, &served.registered.policy)
+    }
+
+    /// Makes the end of an attempt durable, counts it and tells the host.
+    fn follow(&self, id: SubscriptionId, completed: Completed) {
+        let Completed { record, disabled } = completed;
+        let reason = match &record {
+            Some(Record::Dead(letter)) => Some(letter.reason.clone()),
+            _ => None,
+        };
+        if let Some(record) = record {
+            self.count(id, &record);
+            self.outbox.record(record);
+        }
+        if let (true, Some(reason)) = (disabled, reason) {
+            self.disable(id, reason);
+        }
+    }
+
+    fn count(&self, id: SubscriptionId, record: &Record) {
+        match record {
+            Record::Settle(_) => self.counters.delivered.add(1),
+            Record::Retry(..) => self.counters.retried.add(1),
+            Record::Dead(letter) => {
+                self.counters.dead.add(1);
+                self.board.tell(&Notice::Died {
+                    event: self.outbox.id_of(letter.delivery.sequence),
+                    subscription: id,
+                    reason: letter.reason.clone(),
+                });
+            }
+        }
+    }
+
+    /// Keeps that a receiver is gone. Its lane is disabled already; if this is not made durable, the
+    /// next attempt after a restart finds it out again.
+    fn disable(&self, id: SubscriptionId, reason: Reason) {
+        let mut book = self.book.lock();
+        let Some(served) = self.registry.read().served(id) else { return };
+        let mut registered = (*served.registered).clone();
+        registered.state = State::Disabled;
+        let kept = match book.as_mut() {
+            Some(book) => book.put(&registered),
+            None => Err(Error::Closed),
+        };
+        if let Err(error) = kept {
+            self.board.tell(&Notice::Faulty { why: error.to_string() });
+        }
+        if let Ok(served) = Served::new(registered) {
+            self.registry.write().put(served);
+        }
+        drop(book);
+        self.board.tell(&Notice::Disabled { subscription: id, reason });
+    }
+
+    /// Wakes a worker if one is idle and wanted, and the timekeeper if it sleeps too long or a
+    /// worker is missing.
+    pub(super) fn rouse(&self, drive: &Drive) {
+        let wanted = drive.dispatcher.workers_wanted();
+        if drive.idle > 0 && drive.workers - drive.idle < wanted {
+            self.work.notify_one();
+        }
+        let sooner = match (drive.dispatcher.next_wake_ms(), drive.timer_due_ms) {
+            (Some(due_ms), Some(set_ms)) => due_ms < set_ms,
+            (due_ms, None) => due_ms.is_some(),
+            (None, Some(_)) => false,
+        };
+        if sooner || drive.workers < wanted {
+            self.timer.notify_one();
+        }
+    }
+
+    fn end_worker(&self, mut drive: MutexGuard<'_, Drive>) -> Option<Attempt> {
+        drive.workers -= 1;
+        drop(drive);
+        self.quiet.notify_all();
+        None
+    }
+
+    fn committed(&self, committed: Committed) {
+        match committed {
+            Committed::Failed(why) => self.poison(&why),
+            Committed::Group { owed, accepted, unrouted, duplicates, synced } => {
+                self.counters.accepted.add(accepted);
+                self.counters.unrouted.add(unrouted);
+                self.counters.duplicates.add(duplicates);
+                self.counters.groups.add(synced.into());
+                self.owe(&owed);
+            }
+        }
+    }
+
+    fn owe(&self, owed: &[Owed]) {
+        if owed.is_empty() {
+            return;
+        }
+        self.outbox.keep_at_hand(owed);
+        let mut cancelled = Vec::new();
+        let mut drive = self.drive.lock();
+        for Owed { event, targets } in owed {
+            let sequence = event.id.sequence();
+            cancelled.extend(drive.dispatcher.accepted(sequence, targets.iter().copied()));
+        }
+        self.rouse(&drive);
+        drop(drive);
+        // Their subscriptions were removed after the match; the tombstones are on the device.
+        self.counters.cancelled.add(cancelled.len() as u64);
+    }
+}
+
+/// What the committer tells an engine, for as long as there is one.
+pub(super) fn sink(core: Weak<Core>) -> Sink {
+    Box::new(move |committed| {
+        if let Some(core) = core.upgrade() {
+            core.committed(committed);
+        }
+    })
+}
+
+/// Starts the thread that makes deliveries due, notices stuck attempts and adds workers.
+pub(super) fn start_timekeeper(core: &Arc<Core>) -> Result<()> {
+    let failed = |error: std::io::Error| Error::Poisoned { why: error.to_string() };
+    core.drive.lock().timekeeper_runs = true;
+    let kept = Arc::clone(core);
+    let thread = Builder::new().name("wabahook-timekeeper".to_owned());
+    thread.spawn(move || keep_time(&kept)).map(drop).map_err(failed)
+}
+
+/// Tells the engine when the timekeeper ends, also by a panic, which poisons it.
+struct TimekeeperEnds<'a>(&'a Core);
+
+impl Drop for TimekeeperEnds<'_> {
+    fn drop(&mut self) {
+        self.0.drive.lock().timekeeper_runs = false;
+        self.0.quiet.notify_all();
+        if std::thread::panicking() {
+            self.0.poison("the timekeeper panicked");
+        }
+    }
+}
+
+fn keep_time(core: &Arc<Core>) {
+    let _ends = TimekeeperEnds(core);
+    let mut drive = core.drive.lock();
+    while !drive.closing {
+        let now_ms = core.clock.monotonic_ms();
+        drive.dispatcher.tick(now_ms);
+        if let Some(stuck) = newly_spent(&mut drive) {
+            MutexGuard::unlocked(&mut drive, || {
+                core.board.tell(&Notice::StuckBudgetSpent { stuck });
+            });
+        }
+        if add_workers(core, &mut drive) {
+            core.rouse(&drive);
+        }
+        if drive.idle > 0 {
+            core.work.notify_one();
+        }
+        drive.timer_due_ms = drive.dispatcher.next_wake_ms();
+        match drive.timer_due_ms {
+            Some(due_ms) if due_ms <= now_ms => continue,
+            Some(due_ms) => {
+                core.timer.wait_for(&mut drive, Duration::from_millis(due_ms - now_ms));
+            }
+            None => core.timer.wait(&mut drive),
+        }
+    }
+}
+
+/// The number of stuck attempts, when their budget has just been spent.
+fn newly_spent(drive: &mut Drive) -> Option<usize> {
+    let spent = drive.dispatcher.stuck_budget_spent();
+    let newly = spent && !drive.told_spent;
+    drive.told_spent = spent;
+    newly.then(|| drive.dispatcher.stuck())
+}
+
+/// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
+fn add_workers(core: &Arc<Core>, drive: &mut MutexGuard<'_, Drive>) -> bool {
+    let missing = drive.dispatcher.workers_wanted().saturating_sub(drive.workers);
+    for _ in 0..missing {
+        if let Err(error) = core.crew.start(Arc::clone(core) as Arc<dyn Source>) {
+            let why = format!("no thread for another worker: {error}");
+            MutexGuard::unlocked(drive, || core.board.tell(&Notice::Faulty { why }));
+            return false;
+        }
+        drive.workers += 1;
+    }
+    missing > 0
+}

@@ -1,0 +1,227 @@
+//! Decides how an engine comes up from whatever the last one left.
+//!
+//! Leaves to others: reading a generation (`outbox::recovery`) and the book (`subscription::book`).
+//! Invariant (I3): a delivery that was owed is owed again, held where its subscription is not
+//! known; nothing in the directory is changed before its lock is held and its format is known.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::core::{Core, Drive, Phase};
+use super::drain;
+use super::registry::{Registry, Served};
+use crate::account::Accounts;
+use crate::config::{Config, Limits};
+use crate::delivery::{Crew, Guard, Http};
+use crate::dispatch::{DispatchLimits, Dispatcher};
+use crate::error::{Error, Result};
+use crate::notice::{Board, Notice};
+use crate::outbox::{self, Recovered};
+use crate::stats::Counters;
+use crate::store::{Database, Failure, Sled, Store};
+use crate::subscription::{Book, Registered};
+
+/// The version of everything in a data directory.
+const FORMAT: u32 = 1;
+const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+const BOOK: &str = "book";
+const GENERATION: &str = "outbox-0000000000000001";
+
+/// Opens everything, in the order in which each part needs the others, and starts the threads.
+pub(super) fn open(config: Config) -> Result<Arc<Core>> {
+    config.limits.check()?;
+    let accounts = Accounts::new(config.accounts.clone())?;
+    let (lock, store) = match &config.store {
+        Some(store) => (None, Arc::clone(store)),
+        None => {
+            let lock = claim(&config.path)?;
+            (Some(lock), Arc::new(Sled::new(&config.path)) as Arc<dyn Store>)
+        }
+    };
+    let (mut book, registered) =
+        Book::open(open_database(&*store, &config.path, BOOK)?, &config.catalogue)?;
+    let database = open_database(&*store, &config.path, GENERATION)?;
+    let mut opened =
+        outbox::Opened::read(database, &config.catalogue, &config.limits, &*config.clock)?;
+    let recovered = std::mem::take(&mut opened.recovered);
+
+    let registered = without_removed(&mut book, registered, &recovered)?;
+    let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits));
+    let registry = serve(registered, &mut dispatcher)?;
+    let counters = Counters::default();
+    let held = owe_again(&mut dispatcher, &registry, recovered, &config, &counters);
+
+    let (outbox, unstarted) = opened.prepare(&config.limits);
+    let guard = Arc::new(Guard::new(config.network.clone()));
+    let transport = config.transport.clone().unwrap_or_else(|| {
+        let idle_max = config.limits.lane_in_flight_max;
+        Arc::new(Http::new(Arc::clone(&guard), idle_max, Arc::clone(&config.clock)))
+    });
+    let core = Arc::new(Core {
+        board: Board::new(config.limits.notices_max),
+        limits: config.limits,
+        catalogue: config.catalogue,
+        accounts,
+        clock: Arc::clone(&config.clock),
+        guard,
+        transport,
+        counters,
+        crew: Crew::default(),
+        book: Mutex::new(Some(book)),
+        registry: RwLock::new(registry),
+        outbox,
+        drive: Mutex::new(Drive::new(dispatcher)),
+        work: Condvar::new(),
+        timer: Condvar::new(),
+        quiet: Condvar::new(),
+        phase: Phase::default(),
+        poison: Mutex::new(None),
+        lock: Mutex::new(lock),
+        held,
+    });
+    core.outbox.start(unstarted, Arc::clone(&config.clock), drain::sink(Arc::downgrade(&core)))?;
+    drain::start_timekeeper(&core)?;
+    let jumped = Arc::downgrade(&core);
+    config.clock.on_jump(Arc::new(move || {
+        if let Some(core) = jumped.upgrade() {
+            // Under the lock, so that the timekeeper is either waiting or yet to read the clock.
+            let _drive = core.drive.lock();
+            core.timer.notify_all();
+        }
+    }));
+    Ok(core)
+}
+
+/// A subscription whose removal was begun is on the device as removed: the removal is finished.
+fn without_removed(
+    book: &mut Book,
+    registered: Vec<Registered>,
+    recovered: &Recovered,
+) -> Result<Vec<Registered>> {
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        registered.into_iter().partition(|one| recovered.removed.contains(&one.id));
+    removed.iter().try_for_each(|one| book.remove(one.id))?;
+    Ok(kept)
+}
+
+fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Registry> {
+    let mut registry = Registry::default();
+    for one in registered {
+        dispatcher.set_lane(one.id, one.policy.clone(), one.state);
+        registry.put(Served::new(one)?);
+    }
+    Ok(registry)
+}
+
+/// Owes what was owed, and returns a notice for each subscription that nobody knows.
+fn owe_again(
+    dispatcher: &mut Dispatcher,
+    registry: &Registry,
+    recovered: Recovered,
+    config: &Config,
+    counters: &Counters,
+) -> Vec<Notice> {
+    let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
+    let Recovered { mut owed, retries, cancelled, .. } = recovered;
+    counters.cancelled.add(cancelled);
+    counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
+    let mut held = Vec::new();
+    for (id, sequences) in &owed {
+        if registry.served(*id).is_none() {
+            held.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
+        }
+    }
+    for (delivery, state) in retries {
+        if let Some(sequences) = owed.get_mut(&delivery.subscription) {
+            sequences.remove(delivery.sequence);
+        }
+        dispatcher.recovered_retry(delivery, &state, now_ms, wall_ms);
+    }
+    for (id, sequences) in owed {
+        dispatcher.recovered(id, sequences);
+    }
+    held
+}
+
+fn dispatch_limits(limits: &Limits) -> DispatchLimits {
+    DispatchLimits {
+        lane_in_flight_max: limits.lane_in_flight_max,
+        stuck_after_ms: limits.stuck_after_ms,
+        workers_max: limits.workers_max,
+        stuck_max: limits.stuck_max,
+    }
+}
+
+fn open_database(store: &dyn Store, path: &Path, name: &str) -> Result<Arc<dyn Database>> {
+    store.open(name).map_err(|failure| match failure {
+        Failure::InUse => Error::InUse { path: path.to_owned() },
+        Failure::Io(source) => {
+            Error::Directory { path: path.join(name), doing: "opening the database in", source }
+        }
+        other => Error::store("opening a database", other),
+    })
+}
+
+/// Makes the directory where it is missing, locks it, and checks its format.
+fn claim(path: &Path) -> Result<File> {
+    fs::create_dir_all(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
+    let lock_path = path.join(LOCK_FILE);
+    let failed = |error| Error::directory("locking the data directory with", &lock_path, error);
+    let options = File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = options.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    check_format(path)?;
+    Ok(lock)
+}
+
+fn check_format(path: &Path) -> Result<()> {
+    let file = path.join(FORMAT_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let unreadable = || Error::Damaged {
+                record: format!("file {}", file.display()),
+                why: "it is not the format line of a wabahook data directory".to_owned(),
+            };
+            let version = text.strip_prefix("wabahook ").and_then(|v| v.trim_end().parse().ok());
+            let found: u32 = version.ok_or_else(unreadable)?;
+            if found > FORMAT {
+                let path = path.to_owned();
+                return Err(Error::NewerFormat { path, found, supported: FORMAT });
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin(path, &file),
+        Err(error) => Err(Error::directory("reading", &file, error)),
+    }
+}
+
+/// Marks an empty directory as ours. One that holds other things is not taken over.
+fn begin(path: &Path, file: &Path) -> Result<()> {
+    let failed = |error| Error::directory("writing", file, error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if name != LOCK_FILE && name != "format.new" {
+            let given = format!("{}, which holds {}", path.display(), name.to_string_lossy());
+            let expected = "an empty directory, or one that wabahook made";
+            return Err(Error::invalid("data directory", given, expected));
+        }
+    }
+    let new = path.join("format.new");
+    let write = || -> io::Result<()> {
+        let mut format = File::create(&new)?;
+        format.write_all(format!("wabahook {FORMAT}\n").as_bytes())?;
+        format.sync_all()?;
+        fs::rename(&new, file)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(failed)
+}

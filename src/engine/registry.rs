@@ -1,0 +1,96 @@
+//! Decides what is served right now: the subscriptions by id, by name and by what they ask for.
+//!
+//! Leaves to others: keeping them (`subscription::book`) and what they are owed (`dispatch`).
+//! Invariant: the three views name the same subscriptions, because they change together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::account::Accounts;
+use crate::delivery::Template;
+use crate::error::Result;
+use crate::event::{EventType, WabaNumber};
+use crate::routing::Index;
+use crate::subscription::{Registered, SubscriptionId};
+
+/// A subscription with what its attempts share.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) registered: Arc<Registered>,
+    pub(super) template: Template,
+}
+
+impl Served {
+    /// Refuses what could not be sent.
+    pub(super) fn new(registered: Registered) -> Result<Served> {
+        let template = Template::new(&registered)?;
+        Ok(Served { registered: Arc::new(registered), template })
+    }
+}
+
+/// The subscriptions that are served.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    index: Index,
+    by_id: HashMap<SubscriptionId, Arc<Served>>,
+    by_name: HashMap<(String, String), SubscriptionId>,
+}
+
+impl Registry {
+    /// Adds a subscription, or replaces the one of the same id.
+    pub(super) fn put(&mut self, served: Served) {
+        let registered = Arc::clone(&served.registered);
+        self.remove(registered.id);
+        self.index.insert(registered.id, &registered.account, &registered.filter);
+        let name = (registered.account.clone(), registered.name.clone());
+        self.by_name.insert(name, registered.id);
+        self.by_id.insert(registered.id, Arc::new(served));
+    }
+
+    /// Removes a subscription.
+    pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Arc<Registered>> {
+        let registered = Arc::clone(&self.by_id.remove(&id)?.registered);
+        self.index.remove(id, &registered.account, &registered.filter);
+        self.by_name.remove(&(registered.account.clone(), registered.name.clone()));
+        Some(registered)
+    }
+
+    pub(super) fn served(&self, id: SubscriptionId) -> Option<Arc<Served>> {
+        self.by_id.get(&id).cloned()
+    }
+
+    pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<Registered>> {
+        let id = self.by_name.get(&(account.to_owned(), name.to_owned()))?;
+        self.by_id.get(id).map(|served| Arc::clone(&served.registered))
+    }
+
+    /// All, in the order of their ids.
+    pub(super) fn all(&self) -> Vec<Arc<Registered>> {
+        let mut all: Vec<_> =
+            self.by_id.values().map(|served| Arc::clone(&served.registered)).collect();
+        all.sort_unstable_by_key(|registered| registered.id);
+        all
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Who asked for an event. The number decides; the WABA only where there is none.
+    pub(super) fn matches(
+        &self,
+        accounts: &Accounts,
+        account: &str,
+        kind: &EventType,
+        number: Option<WabaNumber>,
+        waba: Option<&str>,
+    ) -> Vec<SubscriptionId> {
+        let mut targets = Vec::new();
+        let waba_numbers = match (number, waba) {
+            (None, Some(waba)) => accounts.numbers_of_waba(waba),
+            _ => &[],
+        };
+        self.index.matches(account, kind, number, waba_numbers, &mut targets);
+        targets
+    }
+}

@@ -1,0 +1,389 @@
+//! Decides what one group writes: the operations, in their order, and what each publisher is told.
+//!
+//! Leaves to others: writing them (`committer`). Invariant: the operations of a group end with its
+//! head pages, so whatever a crash leaves of it, no event is visible before all that it needs; and
+//! a dedup key is written before its head but counts only with it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::attempt::{DeliveryId, Record};
+use crate::error::{Error, Result};
+use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
+use crate::receipt::Promised;
+use crate::store::record::{self, ENVELOPE_BYTES, seal};
+use crate::store::{Batch, Operation, VALUE_BYTES_MAX};
+use crate::subscription::SubscriptionId;
+
+use super::dedup::{self, Dedup, KeyHash};
+use super::heads::{Head, Packer};
+use super::keys;
+use super::page::Stream;
+
+pub(super) const VERSION: u8 = 1;
+pub(super) const PAIR_BYTES: usize = 12;
+const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
+
+/// How many operations one batch takes: few enough that readers do not wait long behind it.
+const BATCH_OPERATIONS: usize = 64;
+
+/// How many sequences are reserved at a time. A restart skips what is left of a block.
+const RESERVED_BLOCK: u64 = 1 << 16;
+
+/// An event that is checked and matched, on its way to the device.
+pub(crate) struct Matched {
+    pub(crate) account: String,
+    pub(crate) kind: EventType,
+    pub(crate) number: Option<WabaNumber>,
+    pub(crate) waba: Option<String>,
+    pub(crate) key_hash: u64,
+    pub(crate) dedup: Option<KeyHash>,
+    pub(crate) targets: Vec<SubscriptionId>,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The events of one publish call, which become durable together, and who waits for them.
+pub(crate) struct Submission {
+    pub(crate) events: Vec<Matched>,
+    pub(crate) promised: Answer,
+}
+
+/// How a publisher is answered.
+pub(crate) enum Answer {
+    /// To `publish`.
+    One(Promised<Accepted>),
+    /// To `publish_many`.
+    Many(Promised<Vec<Accepted>>),
+}
+
+impl Answer {
+    pub(super) fn keep(&self, accepted: Result<Vec<Accepted>>) {
+        match self {
+            Answer::Many(promised) => promised.keep(accepted),
+            Answer::One(promised) => {
+                promised.keep(accepted.and_then(|all| all.first().copied().ok_or(Error::Closed)));
+            }
+        }
+    }
+}
+
+/// An event that is durable, and whom it is owed to.
+#[derive(Debug, Clone)]
+pub(crate) struct Owed {
+    pub(crate) event: Arc<StoredEvent>,
+    pub(crate) targets: Vec<SubscriptionId>,
+}
+
+/// Everything that a group writes and answers.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) operations: Vec<Operation>,
+    pub(super) owed: Vec<Owed>,
+    pub(super) answers: Vec<(Answer, Vec<Accepted>)>,
+    pub(super) forgotten: Vec<Promised<()>>,
+    pub(super) unrouted: u64,
+    pub(super) duplicates: u64,
+}
+
+impl Group {
+    /// The operations as batches. They reach the device in this order.
+    pub(super) fn take_batches(&mut self) -> Vec<Batch> {
+        let operations = std::mem::take(&mut self.operations);
+        let mut batches = vec![Batch::default()];
+        for operation in operations {
+            if batches.last().is_none_or(|batch| batch.len() >= BATCH_OPERATIONS) {
+                batches.push(Batch::default());
+            }
+            let Some(batch) = batches.last_mut() else { continue };
+            match operation {
+                Operation::Put(key, value) => batch.put(key, value),
+                Operation::Remove(key) => batch.remove(key),
+            }
+        }
+        batches.retain(|batch| !batch.is_empty());
+        batches
+    }
+}
+
+/// Where the next group continues.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    pub(super) incarnation: u64,
+    pub(super) next_sequence: u64,
+    pub(super) reserved: u64,
+    pub(super) next_page: u64,
+    pub(super) next_record: u64,
+    pub(super) dedup: Dedup,
+    /// Deliveries with a retry record, so that the record goes when the delivery ends.
+    pub(super) retrying: HashSet<DeliveryId>,
+}
+
+/// The value of the meta record: the incarnation and up to where sequences are reserved.
+pub(super) fn meta(incarnation: u64, reserved: u64) -> Operation {
+    let body = [incarnation.to_le_bytes(), reserved.to_le_bytes()].concat();
+    Operation::Put(keys::META.to_vec(), seal(VERSION, &body))
+}
+
+/// Builds a group from what waited. Records first, then events; sequences in the order given.
+pub(super) fn build(
+    cursor: &mut Cursor,
+    submissions: Vec<Submission>,
+    records: &[Record],
+    wall_ms: u64,
+) -> Result<Group> {
+    let mut group = Group::default();
+    write_records(cursor, records, &mut group.operations)?;
+    cursor.dedup.expire(wall_ms);
+    let mut events = Events {
+        stream: Stream::new(cursor.next_page),
+        packer: Packer::new(wall_ms),
+        dedup_entries: Vec::new(),
+        bucket: cursor.dedup.bucket_at(wall_ms),
+        wall_ms,
+    };
+    for submission in submissions {
+        let mut accepted = Vec::with_capacity(submission.events.len());
+        for matched in submission.events {
+            accepted.push(events.add(cursor, matched, &mut group)?);
+        }
+        group.answers.push((submission.promised, accepted));
+    }
+    events.finish(cursor, &mut group.operations)?;
+    Ok(group)
+}
+
+/// The events of the group being built.
+struct Events {
+    stream: Stream,
+    packer: Packer,
+    dedup_entries: Vec<(KeyHash, u64)>,
+    bucket: u64,
+    wall_ms: u64,
+}
+
+impl Events {
+    fn add(
+        &mut self,
+        cursor: &mut Cursor,
+        matched: Matched,
+        group: &mut Group,
+    ) -> Result<Accepted> {
+        let known = matched.dedup.and_then(|key| cursor.dedup.sequence_of(key));
+        if let Some(sequence) = known {
+            group.duplicates += 1;
+            let id = EventId::new(cursor.incarnation, sequence);
+            return Ok(Accepted { id, owed: 0, duplicate: true });
+        }
+        let sequence = cursor.next_sequence;
+        cursor.next_sequence += 1;
+        let id = EventId::new(cursor.incarnation, sequence);
+        let owed = u32::try_from(matched.targets.len()).unwrap_or(u32::MAX);
+        if matched.targets.is_empty() {
+            group.unrouted += 1;
+            return Ok(Accepted { id, owed, duplicate: false });
+        }
+        if let Some(key) = matched.dedup {
+            cursor.dedup.remember(self.bucket, key, sequence);
+            self.dedup_entries.push((key, sequence));
+        }
+        self.store(id, matched, group)?;
+        Ok(Accepted { id, owed, duplicate: false })
+    }
+
+    fn store(&mut self, id: EventId, matched: Matched, group: &mut Group) -> Result<()> {
+        let targets: RoaringBitmap = matched.targets.iter().map(|target| target.0).collect();
+        let head = Head {
+            sequence: id.sequence(),
+            accepted_wall_ms: self.wall_ms,
+            account: matched.account.clone(),
+            kind: matched.kind.clone(),
+            number: matched.number,
+            waba: matched.waba.clone(),
+            key_hash: matched.key_hash,
+            targets,
+            payload: self.stream.append(&matched.payload),
+        };
+        self.packer.add(&head, &mut self.stream)?;
+        let event = StoredEvent {
+            id,
+            account: matched.account,
+            kind: matched.kind,
+            number: matched.number,
+            waba: matched.waba,
+            key_hash: matched.key_hash,
+            accepted_wall_ms: self.wall_ms,
+            payload: matched.payload,
+        };
+        group.owed.push(Owed { event: Arc::new(event), targets: matched.targets });
+        Ok(())
+    }
+
+    fn finish(self, cursor: &mut Cursor, operations: &mut Vec<Operation>) -> Result<()> {
+        // Ids are given out of what is reserved on the device, so that none is given twice.
+        if cursor.next_sequence > cursor.reserved + 1 {
+            cursor.reserved = cursor.next_sequence + RESERVED_BLOCK;
+            operations.push(meta(cursor.incarnation, cursor.reserved));
+        }
+        let (payload_pages, next_page) = self.stream.into_pages();
+        cursor.next_page = next_page;
+        let dedup_pages = dedup::pages(self.bucket, cursor.next_record, &self.dedup_entries);
+        cursor.next_record += dedup_pages.len() as u64;
+        let head_pages = self.packer.into_pages()?;
+        let puts = payload_pages.into_iter().chain(dedup_pages).chain(head_pages);
+        operations.extend(puts.map(|(key, value)| Operation::Put(key, value)));
+        Ok(())
+    }
+}
+
+/// Settled pairs go into pages of their own; everything else is one operation.
+fn write_records(
+    cursor: &mut Cursor,
+    records: &[Record],
+    operations: &mut Vec<Operation>,
+) -> Result<()> {
+    let mut pairs = Vec::new();
+    for record in records {
+        match record {
+            Record::Settle(delivery) => {
+                pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
+                pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
+                end_retry(cursor, *delivery, operations);
+            }
+            Record::Retry(delivery, state) => {
+                let value = encoded("retry state", state)?;
+                operations.push(Operation::Put(keys::of_delivery(keys::RETRY, *delivery), value));
+                cursor.retrying.insert(*delivery);
+            }
+            Record::Dead(letter) => {
+                let value = encoded("dead letter", letter)?;
+                let key = keys::of_delivery(keys::DEAD, letter.delivery);
+                operations.push(Operation::Put(key, value));
+                end_retry(cursor, letter.delivery, operations);
+            }
+        }
+    }
+    for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {
+        let key = keys::numbered(keys::SETTLED, cursor.next_record);
+        cursor.next_record += 1;
+        operations.push(Operation::Put(key, seal(VERSION, page)));
+    }
+    Ok(())
+}
+
+fn end_retry(cursor: &mut Cursor, delivery: DeliveryId, operations: &mut Vec<Operation>) {
+    if cursor.retrying.remove(&delivery) {
+        operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
+    }
+}
+
+fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
+    record::encode(VERSION, value).map_err(|why| Error::Damaged { record: what.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Catalogue;
+    use crate::receipt::promise;
+
+    fn cursor() -> Cursor {
+        Cursor {
+            incarnation: 7,
+            next_sequence: 1,
+            reserved: 0,
+            next_page: 1,
+            next_record: 1,
+            dedup: Dedup::new(1_000, 10),
+            retrying: HashSet::new(),
+        }
+    }
+
+    fn submission(dedup: Option<KeyHash>, targets: &[u32], bytes: usize) -> Submission {
+        let matched = Matched {
+            account: "acme".to_owned(),
+            kind: Catalogue::default().canonical("ADD_TAG").unwrap(),
+            number: None,
+            waba: None,
+            key_hash: 0,
+            dedup,
+            targets: targets.iter().copied().map(SubscriptionId).collect(),
+            payload: vec![1; bytes],
+        };
+        Submission { events: vec![matched], promised: Answer::One(promise().0) }
+    }
+
+    fn kinds(operations: &[Operation]) -> String {
+        operations
+            .iter()
+            .map(|operation| match operation {
+                Operation::Put(key, _) => key[0] as char,
+                Operation::Remove(key) => key[0].to_ascii_uppercase() as char,
+            })
+            .collect()
+    }
+
+    fn delivery(sequence: u64) -> DeliveryId {
+        DeliveryId { sequence, subscription: SubscriptionId(3) }
+    }
+
+    #[test]
+    fn heads_come_last_and_everything_they_need_before() {
+        let group = build(
+            &mut cursor(),
+            vec![submission(Some(1), &[3], 20_000), submission(None, &[3, 4], 10)],
+            &[Record::Settle(delivery(1))],
+            0,
+        )
+        .unwrap();
+        assert_eq!(kinds(&group.operations), "smpppkh");
+        assert_eq!(group.owed.len(), 2);
+    }
+
+    #[test]
+    fn a_duplicate_names_the_first_event_and_stores_nothing() {
+        let mut cursor = cursor();
+        let events = vec![submission(Some(1), &[3], 10), submission(Some(1), &[3], 10)];
+        let group = build(&mut cursor, events, &[], 0).unwrap();
+        let answers: Vec<_> = group.answers.iter().map(|(_, accepted)| accepted[0]).collect();
+        assert_eq!(answers[0], Accepted { id: EventId::new(7, 1), owed: 1, duplicate: false });
+        assert_eq!(answers[1], Accepted { id: EventId::new(7, 1), owed: 0, duplicate: true });
+        assert_eq!((group.owed.len(), group.duplicates), (1, 1));
+    }
+
+    #[test]
+    fn an_event_that_nobody_asked_for_has_an_id_and_no_record() {
+        let mut cursor = cursor();
+        cursor.reserved = 100;
+        let group = build(&mut cursor, vec![submission(Some(1), &[], 10)], &[], 0).unwrap();
+        assert_eq!((kinds(&group.operations).as_str(), group.unrouted), ("", 1));
+        assert_eq!(cursor.dedup.sequence_of(1), None);
+    }
+
+    #[test]
+    fn a_retry_record_goes_with_its_delivery_and_another_stays() {
+        let mut cursor = cursor();
+        let state =
+            crate::attempt::RetryState { attempts: 1, age_ms: 0, due_wall_ms: 9, saved_wall_ms: 8 };
+        let retries =
+            [Record::Retry(delivery(1), state.clone()), Record::Retry(delivery(2), state)];
+        let group = build(&mut cursor, vec![], &retries, 0).unwrap();
+        assert_eq!(kinds(&group.operations), "rr");
+        let settled = [Record::Settle(delivery(1)), Record::Settle(delivery(5))];
+        let group = build(&mut cursor, vec![], &settled, 0).unwrap();
+        assert_eq!(kinds(&group.operations), "Rs");
+        assert_eq!(cursor.retrying, HashSet::from([delivery(2)]));
+    }
+
+    #[test]
+    fn batches_keep_the_order_and_their_size() {
+        let mut cursor = cursor();
+        let mut group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &[], 0).unwrap();
+        let expected = group.operations.clone();
+        let batches = group.take_batches();
+        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
+        let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
+        assert_eq!(flat, expected);
+    }
+}

@@ -1,0 +1,403 @@
+//! Decides how the heads of events are packed into pages: an event is visible iff its head is.
+//!
+//! Leaves to others: the payloads (`page`) and what a delivery came to (`recovery`). Invariant: the
+//! head pages of one group are one unit; each says how many there are, and a reader takes all of
+//! them or none (I2), so a unit may be larger than one batch of the store.
+//!
+//! Layout of a page: the envelope of `store::record`, version 1, then [`PageV1`] in bincode 1.3.3
+//! with variable-length integers. Its key holds the sequence of its first head.
+
+use std::collections::HashMap;
+
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::event::{Catalogue, EventType, WabaNumber};
+use crate::store::record;
+use crate::store::{Database, VALUE_BYTES_MAX};
+
+use super::keys;
+use super::page::{self, Location, Stream};
+
+const VERSION: u8 = 1;
+
+/// A set of targets that takes more bytes than this lies in the payload pages.
+const INLINE_BYTES_MAX: usize = 512;
+
+/// What a page's fixed part and envelope take at most.
+const FIXED_BYTES: usize = 96;
+
+/// What one head takes at most, its integers at full length.
+const HEAD_BYTES_MAX: usize = 5 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
+
+/// Everything about an event but its payload.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Head {
+    pub(super) sequence: u64,
+    pub(super) accepted_wall_ms: u64,
+    pub(super) account: String,
+    pub(super) kind: EventType,
+    pub(super) number: Option<WabaNumber>,
+    pub(super) waba: Option<String>,
+    pub(super) key_hash: u64,
+    pub(super) targets: RoaringBitmap,
+    pub(super) payload: Location,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PageV1 {
+    unit_first_sequence: u64,
+    unit_page: u32,
+    unit_pages: u32,
+    first_sequence: u64,
+    first_payload_page: u64,
+    accepted_wall_ms: u64,
+    /// Accounts, types and WABA ids, each once.
+    texts: Vec<String>,
+    /// Sets of targets, each once.
+    targets: Vec<TargetsV1>,
+    heads: Vec<HeadV1>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum TargetsV1 {
+    /// In roaring's portable format.
+    Inline(Vec<u8>),
+    /// The same bytes, in the payload pages.
+    Stored(Location),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadV1 {
+    /// From the page's first sequence.
+    sequence: u32,
+    account: u16,
+    kind: u16,
+    /// 0 where there is none, else the place in `texts` plus 1.
+    waba: u16,
+    /// 0 where there is none.
+    number: u64,
+    key_hash: u64,
+    targets: u32,
+    /// From the page's first payload page.
+    payload_page: u32,
+    payload_offset: u32,
+    payload_length: u32,
+}
+
+/// Packs the heads of one group.
+pub(super) struct Packer {
+    accepted_wall_ms: u64,
+    done: Vec<PageV1>,
+    open: Open,
+}
+
+/// The page being filled.
+#[derive(Default)]
+struct Open {
+    page: Option<PageV1>,
+    bytes: usize,
+    text_places: HashMap<String, u16>,
+    target_places: HashMap<Vec<u8>, u32>,
+}
+
+impl Packer {
+    /// All heads of a group share the moment of their acceptance.
+    pub(super) fn new(accepted_wall_ms: u64) -> Packer {
+        Packer { accepted_wall_ms, done: Vec::new(), open: Open::default() }
+    }
+
+    /// Adds a head; sequences ascend. A large set of targets goes into `stream`.
+    pub(super) fn add(&mut self, head: &Head, stream: &mut Stream) -> Result<()> {
+        let targets = portable(&head.targets)?;
+        if self.open.bytes + self.open.growth(head, &targets) > VALUE_BYTES_MAX {
+            self.done.extend(std::mem::take(&mut self.open).page);
+        }
+        self.open.add(head, targets, self.accepted_wall_ms, stream)
+    }
+
+    /// The pages of the unit, with their keys.
+    pub(super) fn into_pages(mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.done.extend(self.open.page.take());
+        let unit_pages = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
+        let unit_first_sequence = self.done.first().map_or(0, |page| page.first_sequence);
+        let pages = (0_u32..).zip(self.done).map(|(unit_page, page)| {
+            let page = PageV1 { unit_first_sequence, unit_page, unit_pages, ..page };
+            let key = keys::numbered(keys::HEADS, page.first_sequence);
+            let sealed = record::encode(VERSION, &page);
+            Ok((key, sealed.map_err(|why| damaged(page.first_sequence, why))?))
+        });
+        pages.collect()
+    }
+}
+
+impl Open {
+    /// How many bytes the head can add to the page, counted high.
+    fn growth(&self, head: &Head, targets: &[u8]) -> usize {
+        let text =
+            |text: &str| if self.text_places.contains_key(text) { 0 } else { text.len() + 5 };
+        let set = if self.target_places.contains_key(targets) {
+            0
+        } else {
+            targets.len().min(INLINE_BYTES_MAX) + 24
+        };
+        let waba = head.waba.as_deref().map_or(0, text);
+        HEAD_BYTES_MAX + text(&head.account) + text(head.kind.as_str()) + waba + set
+    }
+
+    fn add(
+        &mut self,
+        head: &Head,
+        targets: Vec<u8>,
+        accepted_wall_ms: u64,
+        stream: &mut Stream,
+    ) -> Result<()> {
+        let growth = self.growth(head, &targets);
+        let mut page = self.page.take().unwrap_or_else(|| {
+            self.bytes = FIXED_BYTES;
+            PageV1 {
+                unit_first_sequence: 0,
+                unit_page: 0,
+                unit_pages: 0,
+                first_sequence: head.sequence,
+                first_payload_page: head.payload.page,
+                accepted_wall_ms,
+                texts: Vec::new(),
+                targets: Vec::new(),
+                heads: Vec::new(),
+            }
+        });
+        let from = |base: u64, n: u64| {
+            let offset = n.checked_sub(base).and_then(|offset| u32::try_from(offset).ok());
+            offset.ok_or_else(|| damaged(head.sequence, "it lies too far from its page".to_owned()))
+        };
+        let packed = HeadV1 {
+            sequence: from(page.first_sequence, head.sequence)?,
+            account: self.text_place(&mut page, &head.account),
+            kind: self.text_place(&mut page, head.kind.as_str()),
+            waba: head.waba.as_deref().map_or(0, |waba| self.text_place(&mut page, waba) + 1),
+            number: head.number.map_or(0, WabaNumber::digits),
+            key_hash: head.key_hash,
+            targets: self.target_place(&mut page, targets, stream),
+            payload_page: from(page.first_payload_page, head.payload.page)?,
+            payload_offset: head.payload.offset,
+            payload_length: head.payload.length,
+        };
+        page.heads.push(packed);
+        self.bytes += growth;
+        self.page = Some(page);
+        Ok(())
+    }
+
+    fn text_place(&mut self, page: &mut PageV1, text: &str) -> u16 {
+        if let Some(place) = self.text_places.get(text) {
+            return *place;
+        }
+        // A page of 7 KiB holds far fewer texts than a u16 counts.
+        let place = u16::try_from(page.texts.len()).unwrap_or(u16::MAX);
+        page.texts.push(text.to_owned());
+        self.text_places.insert(text.to_owned(), place);
+        place
+    }
+
+    fn target_place(&mut self, page: &mut PageV1, targets: Vec<u8>, stream: &mut Stream) -> u32 {
+        if let Some(place) = self.target_places.get(&targets) {
+            return *place;
+        }
+        let place = u32::try_from(page.targets.len()).unwrap_or(u32::MAX);
+        page.targets.push(if targets.len() > INLINE_BYTES_MAX {
+            TargetsV1::Stored(stream.append(&targets))
+        } else {
+            TargetsV1::Inline(targets.clone())
+        });
+        self.target_places.insert(targets, place);
+        place
+    }
+}
+
+/// A head page as read: which unit it belongs to, and its heads.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) unit_first_sequence: u64,
+    pub(super) unit_page: u32,
+    pub(super) unit_pages: u32,
+    pub(super) heads: Vec<Head>,
+}
+
+/// Reads a head page. Types are canonical already; `catalogue` only shares their text.
+pub(super) fn read(
+    database: &dyn Database,
+    catalogue: &Catalogue,
+    first_sequence: u64,
+    sealed: &[u8],
+) -> Result<Page> {
+    let page: PageV1 =
+        record::decode(VERSION, sealed).map_err(|why| damaged(first_sequence, why))?;
+    let sets = page.targets.iter().map(|set| target_set(database, first_sequence, set));
+    let sets = sets.collect::<Result<Vec<_>>>()?;
+    let kinds = page.texts.iter().map(|text| catalogue.canonical(text).ok()).collect::<Vec<_>>();
+    let heads = page.heads.iter().map(|head| {
+        expand(&page, head, &sets, &kinds)
+            .ok_or_else(|| damaged(first_sequence, "a head in it points nowhere".to_owned()))
+    });
+    Ok(Page {
+        unit_first_sequence: page.unit_first_sequence,
+        unit_page: page.unit_page,
+        unit_pages: page.unit_pages,
+        heads: heads.collect::<Result<Vec<_>>>()?,
+    })
+}
+
+fn target_set(
+    database: &dyn Database,
+    first_sequence: u64,
+    set: &TargetsV1,
+) -> Result<RoaringBitmap> {
+    let read_back;
+    let bytes = match set {
+        TargetsV1::Inline(bytes) => bytes,
+        TargetsV1::Stored(location) => {
+            read_back = page::read(database, *location)?;
+            &read_back
+        }
+    };
+    RoaringBitmap::deserialize_from(bytes.as_slice())
+        .map_err(|error| damaged(first_sequence, format!("its targets cannot be read: {error}")))
+}
+
+fn expand(
+    page: &PageV1,
+    head: &HeadV1,
+    sets: &[RoaringBitmap],
+    kinds: &[Option<EventType>],
+) -> Option<Head> {
+    let text = |place: u16| page.texts.get(usize::from(place));
+    Some(Head {
+        sequence: page.first_sequence + u64::from(head.sequence),
+        accepted_wall_ms: page.accepted_wall_ms,
+        account: text(head.account)?.clone(),
+        kind: kinds.get(usize::from(head.kind))?.clone()?,
+        number: WabaNumber::from_digits(head.number),
+        waba: match head.waba.checked_sub(1) {
+            Some(place) => Some(text(place)?.clone()),
+            None => None,
+        },
+        key_hash: head.key_hash,
+        targets: sets.get(head.targets as usize)?.clone(),
+        payload: Location {
+            page: page.first_payload_page + u64::from(head.payload_page),
+            offset: head.payload_offset,
+            length: head.payload_length,
+        },
+    })
+}
+
+fn portable(targets: &RoaringBitmap) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(targets.serialized_size());
+    targets
+        .serialize_into(&mut bytes)
+        .map_err(|error| Error::Damaged { record: "targets".to_owned(), why: error.to_string() })?;
+    Ok(bytes)
+}
+
+fn damaged(first_sequence: u64, why: String) -> Error {
+    Error::Damaged { record: format!("head page {first_sequence}"), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, Memory, Store};
+    use std::sync::Arc;
+
+    fn head(sequence: u64, targets: impl IntoIterator<Item = u32>) -> Head {
+        Head {
+            sequence,
+            accepted_wall_ms: 1_700_000_000_000,
+            account: "acme".to_owned(),
+            kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
+            number: "919999999999".parse().ok().filter(|_| sequence % 3 != 0),
+            waba: (sequence % 2 == 0).then(|| format!("waba-{}", sequence % 7)),
+            key_hash: sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            targets: targets.into_iter().collect(),
+            payload: Location { page: 10 + sequence, offset: 5, length: 100 },
+        }
+    }
+
+    /// Packs, stores and reads back.
+    fn round_trip(heads: &[Head]) -> (Arc<dyn Database>, Vec<Page>) {
+        let database = Memory::default().open("one").unwrap();
+        let mut stream = Stream::new(1_000_000);
+        let mut packer = Packer::new(1_700_000_000_000);
+        heads.iter().for_each(|head| packer.add(head, &mut stream).unwrap());
+        let mut read_back = Vec::new();
+        let pages = packer.into_pages().unwrap();
+        for (key, value) in stream.into_pages().0.into_iter().chain(pages.clone()) {
+            let mut batch = Batch::default();
+            batch.put(key, value);
+            database.apply(batch).unwrap();
+        }
+        for (key, sealed) in pages {
+            let first = keys::number_of(&key).unwrap();
+            read_back.push(read(&*database, &Catalogue::default(), first, &sealed).unwrap());
+        }
+        (database, read_back)
+    }
+
+    #[test]
+    fn heads_read_back_as_they_were_over_many_pages() {
+        let heads: Vec<Head> = (1..2_000).map(|n| head(n, [1, 5, (n % 40) as u32 + 7])).collect();
+        let (_, pages) = round_trip(&heads);
+        assert!(pages.len() > 5, "{} pages", pages.len());
+        for (place, page) in pages.iter().enumerate() {
+            assert_eq!(page.unit_first_sequence, 1);
+            assert_eq!((page.unit_page as usize, page.unit_pages as usize), (place, pages.len()));
+        }
+        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
+        assert_eq!(read_back, heads);
+    }
+
+    #[test]
+    fn ten_thousand_scattered_targets_do_not_outgrow_a_page() {
+        let heads: Vec<Head> =
+            (1..50).map(|n| head(n, (0..10_000).map(|id| id * 11 + n as u32))).collect();
+        let (_, pages) = round_trip(&heads);
+        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
+        assert_eq!(read_back, heads);
+    }
+
+    #[test]
+    fn long_names_cut_a_page_and_do_not_outgrow_it() {
+        let heads: Vec<Head> = (1..300)
+            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n, [n as u32]) })
+            .collect();
+        let (_, pages) = round_trip(&heads);
+        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
+        assert_eq!(read_back, heads);
+    }
+
+    #[test]
+    fn a_damaged_page_is_named() {
+        let mut packer = Packer::new(0);
+        packer.add(&head(77, [1]), &mut Stream::new(1)).unwrap();
+        let (_, mut sealed) = packer.into_pages().unwrap().remove(0);
+        sealed[20] ^= 1;
+        let database = Memory::default().open("one").unwrap();
+        let error = read(&*database, &Catalogue::default(), 77, &sealed).unwrap_err();
+        assert!(error.to_string().contains("head page 77"), "{error}");
+    }
+
+    #[test]
+    fn the_bytes_of_a_page_are_frozen() {
+        let mut packer = Packer::new(1_700_000_000_000);
+        packer.add(&head(5, [3]), &mut Stream::new(1)).unwrap();
+        let (key, sealed) = packer.into_pages().unwrap().remove(0);
+        assert_eq!(key, b"h\0\0\0\0\0\0\0\x05");
+        let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+        let golden = "01637ed569050001050ffd0068e5cf8b010000020461636d65104d4553534147455f52454345\
+                      495645440100123a30000001000000000000001000000003000100000100fdffef4534d6000000\
+                      fd696c747c9f60151700000564";
+        assert_eq!(hex, golden);
+    }
+}

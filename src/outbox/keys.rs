@@ -1,0 +1,79 @@
+//! Decides the key of every record of a generation.
+//!
+//! Leaves to others: the values (`page`, `heads`, `dedup`). Invariant: keys of one kind share their
+//! first byte and sort as their numbers do, because integers are big-endian.
+
+use crate::attempt::DeliveryId;
+use crate::subscription::SubscriptionId;
+
+/// Payload pages, by page number.
+pub(super) const PAYLOAD: &[u8] = b"p";
+/// Head pages, by the first sequence in them.
+pub(super) const HEADS: &[u8] = b"h";
+/// Settle records, by a running number.
+pub(super) const SETTLED: &[u8] = b"s";
+/// Retry states, by delivery.
+pub(super) const RETRY: &[u8] = b"r";
+/// Dead letters, by delivery.
+pub(super) const DEAD: &[u8] = b"d";
+/// Subscriptions that were removed, by id.
+pub(super) const TOMBSTONE: &[u8] = b"t";
+/// Dedup pages, by time bucket and a running number.
+pub(super) const DEDUP: &[u8] = b"k";
+/// The incarnation and the reserved sequences.
+pub(super) const META: &[u8] = b"m";
+
+pub(super) fn numbered(kind: &[u8], number: u64) -> Vec<u8> {
+    [kind, &number.to_be_bytes()].concat()
+}
+
+pub(super) fn of_delivery(kind: &[u8], delivery: DeliveryId) -> Vec<u8> {
+    [kind, &delivery.sequence.to_be_bytes(), &delivery.subscription.0.to_be_bytes()].concat()
+}
+
+pub(super) fn of_subscription(kind: &[u8], id: SubscriptionId) -> Vec<u8> {
+    [kind, &id.0.to_be_bytes()].concat()
+}
+
+pub(super) fn in_bucket(bucket: u64, number: u64) -> Vec<u8> {
+    [DEDUP, &bucket.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+/// The number after the first byte of a key.
+pub(super) fn number_of(key: &[u8]) -> Option<u64> {
+    let bytes = key.get(1..)?.first_chunk::<8>()?;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+/// The delivery that a key names.
+pub(super) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
+    let id: [u8; 4] = key.get(9..)?.try_into().ok()?;
+    let subscription = SubscriptionId(u32::from_be_bytes(id));
+    Some(DeliveryId { sequence: number_of(key)?, subscription })
+}
+
+/// The subscription that a key names.
+pub(super) fn subscription_of(key: &[u8]) -> Option<SubscriptionId> {
+    let id: [u8; 4] = key.get(1..)?.try_into().ok()?;
+    Some(SubscriptionId(u32::from_be_bytes(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_their_numbers_and_are_read_back() {
+        let delivery = |sequence, id| DeliveryId { sequence, subscription: SubscriptionId(id) };
+        assert!(numbered(HEADS, 255) < numbered(HEADS, 256));
+        assert!(of_delivery(DEAD, delivery(1, 256)) < of_delivery(DEAD, delivery(2, 1)));
+        assert_eq!(number_of(&numbered(HEADS, 77)), Some(77));
+        assert_eq!(delivery_of(&of_delivery(RETRY, delivery(9, 8))), Some(delivery(9, 8)));
+        assert_eq!(
+            subscription_of(&of_subscription(TOMBSTONE, SubscriptionId(5))),
+            Some(SubscriptionId(5))
+        );
+        assert_eq!(number_of(b"h"), None);
+        assert_eq!(delivery_of(b"r12345678"), None);
+    }
+}
