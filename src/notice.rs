@@ -124,16 +124,21 @@ pub(crate) struct Board {
     readers: Mutex<Vec<Weak<Ring>>>,
     wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
     notices_max: usize,
+    /// What was found at open, before there could be a reader: each reader begins with it.
+    standing: Vec<Notice>,
 }
 
 impl Board {
-    pub(crate) fn new(notices_max: usize) -> Board {
-        Board { readers: Mutex::default(), wakers: Mutex::default(), notices_max }
+    pub(crate) fn new(notices_max: usize, standing: Vec<Notice>) -> Board {
+        let (readers, wakers) = (Mutex::default(), Mutex::default());
+        Board { readers, wakers, notices_max, standing }
     }
 
-    /// A new reader, which sees what happens from now on.
+    /// A new reader, which sees what was found at open and what happens from now on.
     pub(crate) fn reader(&self) -> Notices {
-        let ring = Arc::new(Ring { waiting: Mutex::default(), arrived: Condvar::new() });
+        let notices = self.standing.iter().cloned().collect();
+        let waiting = Mutex::new(Waiting { notices, dropped: 0 });
+        let ring = Arc::new(Ring { waiting, arrived: Condvar::new() });
         self.readers.lock().push(Arc::downgrade(&ring));
         Notices { ring }
     }
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_told_how_much_it_lost_and_a_quick_one_loses_nothing() {
-        let board = Board::new(2);
+        let board = Board::new(2, Vec::new());
         let (slow, quick) = (board.reader(), board.reader());
         for n in 0..5 {
             board.tell(&notice(n));
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_costs_nothing_and_wakers_are_called() {
-        let board = Board::new(2);
+        let board = Board::new(2, Vec::new());
         drop(board.reader());
         let woken = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&woken);

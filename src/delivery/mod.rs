@@ -8,11 +8,13 @@ mod pool;
 mod request;
 mod resolver;
 mod transport;
+mod worker;
 
 pub(crate) use guard::Guard;
 pub(crate) use request::Template;
 pub(crate) use transport::Http;
 pub use transport::{Request, Transport};
+pub(crate) use worker::{Crew, Source};
 
 #[cfg(test)]
 mod wire_tests;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -165,7 +165,7 @@ fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
         let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
         return Some(seconds.saturating_mul(1_000).min(RETRY_AFTER_MAX_MS));
     }
-    let date: SystemTime = httpdate::parse_http_date(value).ok()?;
+    let date = httpdate::parse_http_date(value).ok()?;
     let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
     let date_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     Some(date_ms.saturating_sub(wall_ms).min(RETRY_AFTER_MAX_MS))

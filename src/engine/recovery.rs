@@ -63,7 +63,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         Arc::new(Http::new(Arc::clone(&guard), idle_max, Arc::clone(&config.clock)))
     });
     let core = Arc::new(Core {
-        board: Board::new(config.limits.notices_max),
+        board: Board::new(config.limits.notices_max, held),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
@@ -82,7 +82,6 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         phase: Phase::default(),
         poison: Mutex::new(None),
         lock: Mutex::new(lock),
-        held,
     });
     core.outbox.start(unstarted, Arc::clone(&config.clock), drain::sink(Arc::downgrade(&core)))?;
     drain::start_timekeeper(&core)?;
@@ -169,7 +168,8 @@ fn open_database(store: &dyn Store, path: &Path, name: &str) -> Result<Arc<dyn D
 
 /// Makes the directory where it is missing, locks it, and checks its format.
 fn claim(path: &Path) -> Result<File> {
-    fs::create_dir_all(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
+    fs::create_dir_all(path)
+        .map_err(|e| Error::directory("creating the data directory", path, e))?;
     let lock_path = path.join(LOCK_FILE);
     let failed = |error| Error::directory("locking the data directory with", &lock_path, error);
     let options = File::options().create(true).truncate(false).write(true).open(&lock_path);

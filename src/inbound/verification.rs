@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::signature::{Refusal, verify_hub};
 use crate::subscription::Secret;
 
 /// Why a request is not taken for Meta's. Nothing of it may be stored.
@@ -75,12 +75,11 @@ impl std::error::Error for Refused {}
 /// ```
 pub fn verify(app_secret: &Secret, header: Option<&str>, body: &[u8]) -> Result<(), Refused> {
     let header = header.ok_or(Refused::SignatureMissing)?;
-    let hex = header.trim().strip_prefix("sha256=").ok_or(Refused::SignatureMalformed)?;
-    let signature = digest_from_hex(hex).ok_or(Refused::SignatureMalformed)?;
-    if app_secret.reveal().is_empty() {
-        return Err(Refused::SecretEmpty);
-    }
-    hmac_matches(app_secret.reveal(), &signature, body).then_some(()).ok_or(Refused::SignatureWrong)
+    verify_hub(app_secret, header, body).map_err(|refusal| match refusal {
+        Refusal::Malformed => Refused::SignatureMalformed,
+        Refusal::Secret => Refused::SecretEmpty,
+        _ => Refused::SignatureWrong,
+    })
 }
 
 /// Answers Meta's verification request: the text to send back, as `text/plain` with status 200.
@@ -123,26 +122,6 @@ pub fn challenge<'a>(
         return Err(Refused::TokenWrong);
     }
     answer.map(str::to_owned).ok_or(Refused::ChallengeMissing)
-}
-
-fn hmac_matches(secret: &[u8], signature: &[u8], body: &[u8]) -> bool {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
-    mac.update(body);
-    mac.verify_slice(signature).is_ok()
-}
-
-fn digest_from_hex(hex: &str) -> Option<[u8; 32]> {
-    let mut digest = [0_u8; 32];
-    let pairs = hex.as_bytes().chunks_exact(2);
-    if hex.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(pairs) {
-        let &[high, low] = pair else { return None };
-        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
-        *byte = nibble(high)? << 4 | nibble(low)?;
-    }
-    Some(digest)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use book::Book;
+pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Policy, Retry};
 pub use secret::Secret;
 pub use target::Target;

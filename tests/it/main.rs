@@ -1,2 +1,21 @@
 //! The library's integration tests, one binary: each module is named for what it promises.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub,
+    reason = "in a test a panic is the verdict, and nobody reads its documentation"
+)]
+
+mod bad_input;
+mod directory;
+mod lifecycle;
+mod publishing;
+mod recovery;
+mod retries;
+mod subscriptions;
+mod tidy;
+mod world;

@@ -1,0 +1,133 @@
+//! Decides what a reply means for its delivery.
+//!
+//! Leaves to others: what came back (`delivery`), how long to wait and whether attempts are left
+//! (`backoff`, `lane`). Invariant: every reply has exactly one outcome; the first line of this table
+//! that fits gives it.
+//!
+//! | reply | outcome | because |
+//! |---|---|---|
+//! | 200 to 299, or 200 alone under [`Accept::Only200`] | Delivered | the receiver acknowledged it |
+//! | another 2xx under [`Accept::Only200`] | Retry | not acknowledged, and nothing says it never will be |
+//! | 408, 425, 429 | Retry | the receiver asks for another time |
+//! | 410 | Gone | the receiver wants no more: the subscription is disabled |
+//! | 500 to 599 | Retry | the receiver failed |
+//! | below 100, 600 and above | Retry | RFC 9110 15 has an unknown class treated as 5xx |
+//! | 1xx, 3xx, another 4xx | Dead | the same request would be answered the same |
+//! | timeout | Retry; Dead where `retry_on_timeout` is off | nobody knows what the receiver did |
+//! | connect, dns, tls, protocol | Retry | outages, and certificates, get repaired |
+//! | guard | Dead | the address is refused, however often it is tried |
+//! | interrupted | Interrupted | our doing: it does not count |
+//! | internal | Retry | our fault is not the receiver's |
+
+use crate::attempt::{Failure, Outcome, Reason, Reply};
+use crate::subscription::{Accept, Policy};
+
+/// What a reply means under a policy.
+pub(crate) fn outcome(reply: &Reply, policy: &Policy) -> Outcome {
+    match reply {
+        Reply::Answered { status, retry_after_ms } => answered(*status, *retry_after_ms, policy),
+        Reply::Failed(failure) => failed(failure, policy),
+    }
+}
+
+fn answered(status: u16, retry_after_ms: Option<u64>, policy: &Policy) -> Outcome {
+    let reason = Reason::Status(status);
+    match status {
+        200 => Outcome::Delivered,
+        201..=299 => match policy.accept {
+            Accept::Any2xx => Outcome::Delivered,
+            Accept::Only200 => Outcome::Retry { reason, retry_after_ms },
+        },
+        410 => Outcome::Gone(reason),
+        408 | 425 | 429 => Outcome::Retry { reason, retry_after_ms },
+        100..=199 | 300..=499 => Outcome::Dead(reason),
+        _ => Outcome::Retry { reason, retry_after_ms },
+    }
+}
+
+fn failed(failure: &Failure, policy: &Policy) -> Outcome {
+    let reason = Reason::Failed(failure.clone());
+    match failure {
+        Failure::Interrupted => Outcome::Interrupted,
+        Failure::Guard(_) => Outcome::Dead(reason),
+        Failure::Timeout if !policy.retry_on_timeout => Outcome::Dead(reason),
+        Failure::Timeout
+        | Failure::Connect
+        | Failure::Dns
+        | Failure::Tls(_)
+        | Failure::Protocol
+        | Failure::Internal => Outcome::Retry { reason, retry_after_ms: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only_200() -> Policy {
+        Policy { accept: Accept::Only200, ..Policy::default() }
+    }
+
+    fn reply(status: u16) -> Reply {
+        Reply::Answered { status, retry_after_ms: Some(7_000) }
+    }
+
+    /// One letter for each outcome, after checking that it carries the status and `Retry-After`.
+    fn letter(status: u16, policy: &Policy) -> char {
+        let reason = Reason::Status(status);
+        match outcome(&reply(status), policy) {
+            Outcome::Delivered => 'd',
+            Outcome::Retry { reason: r, retry_after_ms: Some(7_000) } if r == reason => 'r',
+            Outcome::Dead(r) if r == reason => 'x',
+            Outcome::Gone(r) if r == reason => 'g',
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+
+    fn check_statuses(policy: &Policy, expected: impl Fn(u16) -> char) {
+        for status in (0..=700).chain([u16::MAX]) {
+            assert_eq!(letter(status, policy), expected(status), "status {status}");
+        }
+    }
+
+    #[test]
+    fn every_status_has_the_outcome_of_its_line() {
+        let common = |status: u16| match status {
+            410 => 'g',
+            408 | 425 | 429 => 'r',
+            _ => match status / 100 {
+                1 | 3 | 4 => 'x',
+                _ => 'r',
+            },
+        };
+        check_statuses(&Policy::default(), |s| if s / 100 == 2 { 'd' } else { common(s) });
+        check_statuses(&only_200(), |s| if s == 200 { 'd' } else { common(s) });
+    }
+
+    #[test]
+    fn every_failure_has_the_outcome_of_its_line() {
+        let impatient = Policy { retry_on_timeout: false, ..Policy::default() };
+        for (failure, retried, retried_without_timeouts) in [
+            (Failure::Timeout, true, false),
+            (Failure::Connect, true, true),
+            (Failure::Dns, true, true),
+            (Failure::Tls("expired".to_owned()), true, true),
+            (Failure::Protocol, true, true),
+            (Failure::Internal, true, true),
+            (Failure::Guard("loopback".to_owned()), false, false),
+        ] {
+            for (policy, retried) in
+                [(Policy::default(), retried), (impatient.clone(), retried_without_timeouts)]
+            {
+                let reason = Reason::Failed(failure.clone());
+                let expected = match retried {
+                    true => Outcome::Retry { reason, retry_after_ms: None },
+                    false => Outcome::Dead(reason),
+                };
+                assert_eq!(outcome(&Reply::Failed(failure.clone()), &policy), expected);
+            }
+        }
+        let interrupted = Reply::Failed(Failure::Interrupted);
+        assert_eq!(outcome(&interrupted, &impatient), Outcome::Interrupted);
+    }
+}

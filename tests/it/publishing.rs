@@ -1,0 +1,293 @@
+//! I1, I7, I8: what is accepted is durable and reaches exactly those who asked for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use wabahook::clock::Manual;
+use wabahook::store::{Batch, Database, Failure, Memory, Pair, Store, Visit};
+use wabahook::{Account, Config, Engine, Error, Event, Limits, Subscription, Transport};
+
+use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, World, quick};
+
+fn to(host: &str) -> Subscription {
+    Subscription::to(format!("https://{host}/")).unwrap().name(host)
+}
+
+#[test]
+fn an_event_reaches_exactly_the_four_kinds_of_filter_that_match() {
+    let world = World::new();
+    let subscribe = |subscription| world.engine.subscribe(subscription).unwrap();
+    subscribe(to("all.all"));
+    subscribe(to("type.all").events(["Message Received"]));
+    subscribe(to("all.number").numbers(["+91 9999 999999"]));
+    subscribe(to("type.number").events(["MESSAGE_RECEIVED", "ADD_TAG"]).numbers(["919999999999"]));
+    subscribe(to("other.type").events(["ADD_TAG"]));
+    subscribe(to("other.number").numbers(["918888888888"]));
+    subscribe(to("other.both").events(["ADD_TAG"]).numbers(["918888888888"]));
+    let accepted = world.publish("message.received", "{ \"a\" : \"\\u0040\" }");
+    assert_eq!((accepted.owed, accepted.duplicate), (4, false));
+    world.wait_until(|stats| stats.delivered == 4);
+    for host in ["all.all", "type.all", "all.number", "type.number"] {
+        let [arrival] = world.receivers.at(host).try_into().unwrap();
+        assert_eq!(arrival.body, b"{ \"a\" : \"\\u0040\" }", "byte for byte");
+        assert_eq!(arrival.id, accepted.id.to_string());
+        assert_eq!(arrival.event_type, "MESSAGE_RECEIVED");
+        assert_eq!((arrival.number.as_deref(), arrival.attempt), (Some("919999999999"), 1));
+    }
+    for bystander in ["other.type", "other.number", "other.both"] {
+        assert!(world.receivers.at(bystander).is_empty(), "{bystander}");
+    }
+}
+
+#[test]
+fn an_event_with_a_waba_and_no_number_reaches_all_and_the_numbers_of_that_waba() {
+    let world = World::with(|config| {
+        config
+            .account(
+                Account::new("acme")
+                    .waba("1", ["919999999999", "918888888888"])
+                    .waba("2", ["917777777777"]),
+            )
+            .account(Account::new("beta").waba("3", ["916666666666"]))
+    });
+    let subscribe = |subscription: Subscription, account| {
+        world.engine.subscribe(subscription.account(account)).unwrap()
+    };
+    subscribe(to("all"), "acme");
+    subscribe(to("both.numbers").numbers(["919999999999", "918888888888"]), "acme");
+    subscribe(to("other.waba").numbers(["917777777777"]), "acme");
+    subscribe(to("other.account"), "beta");
+    let event = Event::new("TEMPLATE_UPDATE", "{}").account("acme").waba("1");
+    assert_eq!(world.engine.publish(event).unwrap().wait().unwrap().owed, 2);
+    world.wait_until(|stats| stats.delivered == 2);
+    assert_eq!(world.receivers.at("all").len(), 1);
+    assert_eq!(world.receivers.at("both.numbers").len(), 1);
+    assert!(world.receivers.at("other.waba").is_empty());
+    assert!(world.receivers.at("other.account").is_empty());
+}
+
+#[test]
+fn an_event_that_nobody_asked_for_has_an_id_and_is_counted() {
+    let world = World::new();
+    world.engine.subscribe(to("tags").events(["ADD_TAG"])).unwrap();
+    let first = world.publish("NEW_LEAD", "{}");
+    let second = world.publish("NEW_LEAD", "{}");
+    assert_eq!((first.owed, second.owed), (0, 0));
+    assert_ne!(first.id, second.id);
+    let stats = world.engine.stats();
+    assert_eq!((stats.accepted, stats.unrouted, stats.owed), (2, 2, 0));
+    assert!(world.receivers.at("tags").is_empty());
+}
+
+#[test]
+fn a_dedup_key_is_answered_with_the_first_id_and_stored_once() {
+    let world = World::new();
+    world.subscribe("crm");
+    let publish = |event_type: &str, key: &str| {
+        let event = Event::new(event_type, "{}").number("919999999999").dedup_key(key);
+        world.engine.publish(event).unwrap().wait().unwrap()
+    };
+    let first = publish("MESSAGE_RECEIVED", "wamid.1");
+    let again = publish("Message Received", "wamid.1");
+    let bystander = publish("MESSAGE_STATUS_UPDATE", "wamid.1");
+    assert!(again.duplicate && again.id == first.id && again.owed == 0);
+    assert!(!bystander.duplicate);
+    let stats = world.wait_until(|stats| stats.delivered == 2);
+    assert_eq!((stats.accepted, stats.duplicates), (2, 1));
+    assert_eq!(world.receivers.at("crm").len(), 2);
+}
+
+#[test]
+fn publish_many_is_all_or_none_and_names_the_event_at_fault() {
+    let world = World::new();
+    world.subscribe("crm");
+    let events = |bad: Option<usize>| {
+        let event = |n| Event::new("ADD_TAG", format!("{n}"));
+        let numbered = |n| match bad {
+            Some(bad) if bad == n => event(n).number("call me"),
+            _ => event(n).number("919999999999"),
+        };
+        (0..50).map(numbered).collect::<Vec<_>>()
+    };
+    let error = world.engine.publish_many(events(Some(30))).unwrap_err();
+    assert_eq!(error.field(), Some("events[30].number"));
+    assert_eq!(world.engine.stats().accepted, 0);
+    let accepted = world.engine.publish_many(events(None)).unwrap().wait().unwrap();
+    assert_eq!(accepted.len(), 50);
+    assert!(accepted.windows(2).all(|pair| pair[0].id < pair[1].id), "in the order given");
+    world.wait_until(|stats| stats.delivered == 50);
+    assert!(world.engine.publish_many(Vec::new()).unwrap().wait().unwrap().is_empty());
+}
+
+#[test]
+fn nothing_is_promised_before_the_sync_and_a_full_queue_gives_events_back() {
+    let gate = Arc::new(Gate::default());
+    let store = Gated { inner: Memory::default(), gate: gate.clone() };
+    let limits = Limits {
+        queue_events_max: 4,
+        queue_bytes_max: 1_000,
+        payload_bytes_max: 1_000,
+        ..Limits::default()
+    };
+    let receivers = Arc::new(Receivers::default());
+    let config = Config::new("unused")
+        .store(Arc::new(store))
+        .clock(Arc::new(Manual::new(BEGIN_WALL_MS, 1)))
+        .transport(receivers.clone())
+        .limits(limits);
+    let engine = Engine::open(config).unwrap();
+    engine.subscribe(quick("crm")).unwrap();
+    gate.shut();
+    let event = || Event::new("ADD_TAG", "body").number("919999999999");
+    let receipts: Vec<_> = (0..4).map(|_| engine.publish(event()).unwrap()).collect();
+    let busy = engine.publish(event()).unwrap_err();
+    assert!(matches!(&busy, Error::Busy { reason, .. } if reason.contains("4 events")), "{busy}");
+    let back = busy.into_events();
+    assert_eq!(back[0].payload(), b"body");
+    let many = engine.publish_many((0..5).map(|_| event()).collect()).unwrap_err();
+    assert!(matches!(many, Error::TooLarge { given: 5, limit: 4, .. }), "{many}");
+    assert!(receipts.iter().all(|receipt| !receipt.is_done()));
+    assert!(receivers.at("crm").is_empty(), "nothing is sent before it is durable");
+    gate.open();
+    for receipt in &receipts {
+        assert_eq!(receipt.wait_timeout(DEADLINE).unwrap().unwrap().owed, 1);
+    }
+    assert!(engine.publish(back[0].clone()).unwrap().wait().is_ok());
+    receivers.wait_for("crm", 5);
+    assert_eq!(engine.stats().busy, 1);
+}
+
+#[test]
+fn a_receipt_is_a_future_for_any_runtime_and_an_engine_crosses_threads() {
+    let world = World::new();
+    world.subscribe("crm");
+    let engine = world.engine.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let event = || Event::new("ADD_TAG", "{}").number("919999999999");
+    let in_task = runtime.block_on(async { engine.publish(event()).unwrap().await.unwrap() });
+    let engine = world.engine.clone();
+    let in_thread = std::thread::spawn(move || engine.publish(event()).unwrap().wait().unwrap())
+        .join()
+        .unwrap();
+    assert_eq!((in_task.owed, in_thread.owed), (1, 1));
+    assert_eq!(world.receivers.wait_for("crm", 2).len(), 2);
+}
+
+#[test]
+fn a_failed_write_is_unknown_to_its_publisher_and_stops_the_engine() {
+    let gate = Arc::new(Gate::default());
+    let store = Gated { inner: Memory::default(), gate: gate.clone() };
+    let config = Config::new("unused")
+        .store(Arc::new(store))
+        .clock(Arc::new(Manual::new(BEGIN_WALL_MS, 1)))
+        .transport(Arc::new(Receivers::default()));
+    let engine = Engine::open(config).unwrap();
+    engine.subscribe(quick("crm")).unwrap();
+    let notices = engine.notices();
+    gate.fail();
+    let event = || Event::new("ADD_TAG", "{}").number("919999999999");
+    let error = engine.publish(event()).unwrap().wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    let notice = notices.next_timeout(DEADLINE).unwrap();
+    assert!(matches!(notice, wabahook::Notice::Poisoned { .. }), "{notice:?}");
+    let error = engine.publish(event()).unwrap_err();
+    assert!(matches!(&error, Error::Poisoned { why } if why.contains("no luck")), "{error}");
+    assert!(matches!(engine.close(Duration::ZERO), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn a_hanging_receiver_delays_no_other() {
+    let world = World::new();
+    world.receivers.script("hangs", &[Answer::Hangs]);
+    world.subscribe("hangs");
+    world.subscribe("crm");
+    (0..200).for_each(|_| {
+        world.publish("ADD_TAG", "{}");
+    });
+    assert_eq!(world.receivers.wait_for("crm", 200).len(), 200);
+    assert_eq!(world.receivers.at("hangs").len(), 1);
+    world.receivers.interrupt();
+}
+
+/// A memory store whose syncs wait for a gate, or fail.
+#[derive(Debug)]
+struct Gated {
+    inner: Memory,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    shut: bool,
+    fails: bool,
+}
+
+impl Gate {
+    fn shut(&self) {
+        self.state.lock().shut = true;
+    }
+
+    fn open(&self) {
+        self.state.lock().shut = false;
+        self.changed.notify_all();
+    }
+
+    fn fail(&self) {
+        self.state.lock().fails = true;
+    }
+}
+
+impl Store for Gated {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
+        let inner = self.inner.open(name)?;
+        Ok(Arc::new(GatedDatabase { inner, gate: self.gate.clone() }))
+    }
+
+    fn list(&self) -> Result<Vec<String>, Failure> {
+        self.inner.list()
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Failure> {
+        self.inner.remove(name)
+    }
+}
+
+#[derive(Debug)]
+struct GatedDatabase {
+    inner: Arc<dyn Database>,
+    gate: Arc<Gate>,
+}
+
+impl Database for GatedDatabase {
+    fn apply(&self, batch: Batch) -> Result<(), Failure> {
+        self.inner.apply(batch)
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        let mut state = self.gate.state.lock();
+        self.gate.changed.wait_while(&mut state, |state| state.shut);
+        if state.fails {
+            return Err(Failure::io(std::io::Error::other("no luck")));
+        }
+        self.inner.sync()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.inner.scan(prefix, from, visit)
+    }
+
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
+        self.inner.last(prefix, to)
+    }
+}

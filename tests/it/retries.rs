@@ -1,0 +1,124 @@
+//! What becomes of a delivery whose attempts fail, with a bystander that must not notice.
+
+use wabahook::{Failure, Notice, Policy, Reason, Retry, State, Subscription};
+
+use crate::world::{Answer, DEADLINE, World, quick};
+
+#[test]
+fn a_failed_attempt_is_repeated_with_the_same_id_when_it_is_due_and_not_before() {
+    let world = World::new();
+    world.receivers.script("crm", &[Answer::Status(503), Answer::Status(500), Answer::Status(200)]);
+    world.subscribe("crm");
+    world.subscribe("bystander");
+    let accepted = world.publish("ADD_TAG", "{}");
+    world.wait_until(|stats| stats.retried == 1 && stats.delivered == 1);
+    world.clock.advance_ms(999);
+    assert_eq!(world.receivers.at("crm").len(), 1);
+    world.clock.advance_ms(1);
+    world.wait_until(|stats| stats.retried == 2);
+    world.clock.advance_ms(1_999);
+    assert_eq!(world.receivers.at("crm").len(), 2);
+    world.clock.advance_ms(1);
+    world.wait_until(|stats| stats.delivered == 2);
+    let arrivals = world.receivers.at("crm");
+    assert_eq!(arrivals.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(arrivals.iter().all(|arrival| arrival.id == accepted.id.to_string()));
+    assert_eq!(world.receivers.at("bystander").len(), 1);
+    assert_eq!(world.engine.stats().owed, 0);
+}
+
+#[test]
+fn retry_after_is_kept_when_it_is_later_than_the_backoff() {
+    let world = World::new();
+    world.receivers.script("crm", &[Answer::StatusAfter(429, 60_000), Answer::Status(200)]);
+    world.subscribe("crm");
+    world.publish("ADD_TAG", "{}");
+    world.wait_until(|stats| stats.retried == 1);
+    world.clock.advance_ms(59_999);
+    assert_eq!(world.receivers.at("crm").len(), 1);
+    world.clock.advance_ms(1);
+    assert_eq!(world.receivers.wait_for("crm", 2).len(), 2);
+}
+
+/// One delivery that dies by these answers, beside one that is delivered.
+fn check_dead(answers: &[Answer], policy: Policy, advances_ms: &[u64], reason: &Reason) {
+    let world = World::new();
+    let notices = world.engine.notices();
+    world.receivers.script("dies", answers);
+    let id = world.engine.subscribe(quick("dies").policy(policy)).unwrap();
+    world.subscribe("bystander");
+    let accepted = world.publish("ADD_TAG", "{}");
+    for (n, advance_ms) in (1..).zip(advances_ms) {
+        world.wait_until(|stats| stats.retried == n);
+        world.clock.advance_ms(*advance_ms);
+    }
+    let stats = world.wait_until(|stats| stats.dead == 1 && stats.delivered == 1);
+    assert_eq!((stats.owed, stats.lanes.len()), (0, 2));
+    let died = Notice::Died { event: accepted.id, subscription: id, reason: reason.clone() };
+    assert_eq!(notices.next_timeout(DEADLINE), Some(died));
+    assert_eq!(world.receivers.at("bystander").len(), 1);
+}
+
+#[test]
+fn what_no_attempt_can_help_is_dead_at_once() {
+    let failed = |failure: Failure| (Answer::Fails(failure.clone()), Reason::Failed(failure));
+    for (answer, reason) in [
+        (Answer::Status(404), Reason::Status(404)),
+        (Answer::Status(302), Reason::Status(302)),
+        failed(Failure::Guard("private".to_owned())),
+    ] {
+        check_dead(&[answer], Policy::default(), &[], &reason);
+    }
+}
+
+#[test]
+fn attempts_and_age_end_a_delivery() {
+    let retry = Retry::Linear { step_ms: 1_000, max_ms: 1_000 };
+    let twice = Policy { retry: retry.clone(), attempts_max: Some(2), ..Policy::default() };
+    check_dead(&[Answer::Status(503)], twice, &[1_000], &Reason::Status(503));
+    let short = Policy { retry, age_max_ms: 1_500, ..Policy::default() };
+    check_dead(&[Answer::Status(503)], short, &[1_000], &Reason::Expired);
+    let once = Policy { retry_on_timeout: false, ..Policy::default() };
+    check_dead(&[Answer::Fails(Failure::Timeout)], once, &[], &Reason::Failed(Failure::Timeout));
+}
+
+#[test]
+fn a_receiver_that_is_gone_disables_its_subscription_and_what_it_is_owed_waits() {
+    let world = World::new();
+    let notices = world.engine.notices();
+    world.receivers.script("gone", &[Answer::Status(410)]);
+    let id = world.subscribe("gone");
+    world.subscribe("bystander");
+    world.publish("ADD_TAG", "1");
+    let disabled = Notice::Disabled { subscription: id, reason: Reason::Status(410) };
+    assert!(matches!(notices.next_timeout(DEADLINE), Some(Notice::Died { .. })));
+    assert_eq!(notices.next_timeout(DEADLINE), Some(disabled));
+    assert_eq!(world.engine.subscription(id).unwrap().state, State::Disabled);
+    world.publish("ADD_TAG", "2");
+    let stats = world.wait_until(|stats| stats.delivered == 2);
+    assert_eq!((stats.owed, stats.dead), (1, 1));
+    assert_eq!(world.receivers.at("gone").len(), 1);
+
+    world.engine.close(DEADLINE).unwrap();
+    let again = world.after_a_power_cut();
+    assert_eq!(again.engine.subscription(id).unwrap().state, State::Disabled);
+    assert_eq!(again.engine.stats().owed, 1);
+    again.subscribe("gone");
+    assert_eq!(again.receivers.wait_for("gone", 1)[0].body, b"2", "subscribed again");
+    assert!(again.receivers.at("bystander").is_empty());
+}
+
+#[test]
+fn a_changed_url_applies_to_what_is_already_owed() {
+    let world = World::new();
+    world.receivers.script("old", &[Answer::Status(503)]);
+    let id = world.engine.subscribe(quick("old").name("crm")).unwrap();
+    let accepted = world.publish("ADD_TAG", "{}");
+    world.wait_until(|stats| stats.retried == 1);
+    let moved = Subscription::to("https://new/hook").unwrap().name("crm");
+    assert_eq!(world.engine.subscribe(moved).unwrap(), id, "the same name keeps its id");
+    world.clock.advance_ms(1_000);
+    let arrivals = world.receivers.wait_for("new", 1);
+    assert_eq!((arrivals[0].id.clone(), arrivals[0].attempt), (accepted.id.to_string(), 2));
+    assert_eq!(world.receivers.at("old").len(), 1);
+}
