@@ -15,6 +15,7 @@ mod samples;
 mod screen;
 mod table;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -93,6 +94,8 @@ struct Show<'a> {
     screen: Screen,
     interrupt: Pin<Box<dyn Future<Output = std::io::Result<()>>>>,
     failure: Option<String>,
+    /// Endpoints known to be disabled: several attempts under way may each be told that they are gone.
+    disabled: BTreeSet<usize>,
 }
 
 /// Why watching an engine process ended.
@@ -108,7 +111,7 @@ enum Watched {
 
 /// The moments of the show, in thousandths: when the process is killed, when publishing ends.
 const KILL: u64 = 500;
-const PUBLISH_END: u64 = 700;
+const PUBLISH_END: u64 = 800;
 
 /// How often the moment and the screen are looked after.
 const TICK: Duration = Duration::from_millis(50);
@@ -123,6 +126,7 @@ impl<'a> Show<'a> {
             screen: Screen::new(),
             interrupt: Box::pin(tokio::signal::ctrl_c()),
             failure: None,
+            disabled: BTreeSet::new(),
         }
     }
 
@@ -249,6 +253,7 @@ impl<'a> Show<'a> {
                     ledger().died(endpoint, id, reason);
                 }
             }
+            Report::Disabled { endpoint, .. } if !self.disabled.insert(endpoint) => {}
             Report::Disabled { endpoint, reason } => {
                 let name = name(endpoint);
                 let text = format!("{name} is gone ({reason}): disabled, what it is owed is held");
