@@ -145,12 +145,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Owes an event to a target that may be unknown: it is held then, until its lane is set.
-    pub(crate) fn hold(&mut self, sequence: u64, id: SubscriptionId) {
-        let new = self.lane_or_held(id).owe(sequence);
-        self.count_owed(id, u64::from(new));
-    }
-
     /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
     pub(crate) fn recovered(&mut self, id: SubscriptionId, pending: RoaringTreemap) {
         let new = self.lane_or_held(id).owe_all(pending);
@@ -787,8 +781,8 @@ mod tests {
     fn what_is_owed_to_somebody_unknown_is_held_until_its_lane_is_set() {
         let mut bench = Bench::new(LIMITS);
         let unknown = SubscriptionId(3);
-        bench.dispatcher.hold(1, unknown);
-        bench.dispatcher.hold(1, unknown);
+        bench.dispatcher.recovered(unknown, [1].into_iter().collect());
+        bench.dispatcher.recovered(unknown, [1].into_iter().collect());
         bench.dispatcher.recovered(unknown, (2..5).collect());
         let failed = DeliveryId { sequence: 5, subscription: unknown };
         let state =
@@ -800,7 +794,7 @@ mod tests {
         bench.dispatcher.set_lane(unknown, policy(), State::Active);
         assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (0, 7));
         assert_eq!(bench.next(), Some(Attempt { delivery: failed, number: 2 }));
-        bench.dispatcher.hold(1, SubscriptionId(4));
+        bench.dispatcher.recovered(SubscriptionId(4), [1].into_iter().collect());
         assert_eq!(bench.dispatcher.remove_lane(SubscriptionId(4)), 1);
         assert_eq!((bench.dispatcher.held(), bench.dispatcher.remove_lane(unknown)), (0, 5));
     }

@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn heads_read_back_as_they_were_over_many_pages() {
-        let heads: Vec<Head> = (1..2_000).map(|n| head(n, [1, 5, (n % 40) as u32 + 7])).collect();
+        let heads: Vec<Head> = (1..2_000_u32).map(|n| head(n.into(), [1, 5, n % 40 + 7])).collect();
         let (_, pages) = round_trip(&heads);
         assert!(pages.len() > 5, "{} pages", pages.len());
         for (place, page) in pages.iter().enumerate() {
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn ten_thousand_scattered_targets_do_not_outgrow_a_page() {
         let heads: Vec<Head> =
-            (1..50).map(|n| head(n, (0..10_000).map(|id| id * 11 + n as u32))).collect();
+            (1..50_u32).map(|n| head(n.into(), (0..10_000).map(|id| id * 11 + n))).collect();
         let (_, pages) = round_trip(&heads);
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
         assert_eq!(read_back, heads);
@@ -369,8 +369,8 @@ mod tests {
 
     #[test]
     fn long_names_cut_a_page_and_do_not_outgrow_it() {
-        let heads: Vec<Head> = (1..300)
-            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n, [n as u32]) })
+        let heads: Vec<Head> = (1..300_u32)
+            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n.into(), [n]) })
             .collect();
         let (_, pages) = round_trip(&heads);
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();

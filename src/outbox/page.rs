@@ -114,7 +114,7 @@ mod tests {
         let payloads: Vec<Vec<u8>> = lengths
             .iter()
             .enumerate()
-            .map(|(n, length)| (0..*length).map(|i| ((i * 7 + n * 13) % 256) as u8).collect())
+            .map(|(n, length)| (0..*length).map(|i| (i * 7 + n * 13).to_le_bytes()[0]).collect())
             .collect();
         let (database, locations) = stored(&payloads);
         for (payload, location) in payloads.iter().zip(locations) {

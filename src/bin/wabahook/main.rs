@@ -5,6 +5,7 @@
 //! the command line or the configuration, 1 for everything else.
 
 mod config;
+mod demo;
 mod events;
 mod fields;
 mod host;
@@ -34,6 +35,11 @@ struct CommandLine {
 enum Command {
     /// Serve the HTTP API until SIGTERM or SIGINT
     Serve(ServeArgs),
+    /// Show the main job: ten receivers, real events, one kill -9, and the account of every delivery
+    Demo(demo::DemoArgs),
+    /// The demo's engine process, which the demo starts and kills
+    #[command(hide = true)]
+    DemoEngine(demo::EngineArgs),
 }
 
 /// The command line of `serve`; what is given here wins over the configuration file.
@@ -61,12 +67,14 @@ pub(crate) enum Failure {
 }
 
 fn main() -> ExitCode {
-    let ended = match CommandLine::try_parse() {
-        Ok(CommandLine { command: Command::Serve(args) }) => serve::run(&args),
-        Err(error) => explained(&error),
+    let ended = match CommandLine::try_parse().map(|line| line.command) {
+        Ok(Command::Serve(args)) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Ok(Command::Demo(args)) => demo::run(&args).map_err(Failure::Run),
+        Ok(Command::DemoEngine(args)) => Ok(demo::run_engine(&args)),
+        Err(error) => explained(&error).map(|()| ExitCode::SUCCESS),
     };
     let (code, message) = match ended {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(code) => return code,
         Err(Failure::Usage(message)) => (2, message),
         Err(Failure::Run(message)) => (1, message),
     };
