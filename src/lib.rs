@@ -1,5 +1,21 @@
-//! An embedded webhook engine for WhatsApp Business events.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! An embedded webhook engine for WhatsApp Business events: the front door.
+//!
+//! It decides what a host can name; every decision about events lies in the rooms below. Invariant:
+//! what is not named here is not public.
+//!
+//! The route of one event, in one direction:
+//!
+//! ```text
+//! host -> publish -> routing (who asked for it) -> outbox (one group, one sync) -> receipt
+//!                                                    | accepted
+//!    dispatch (which attempt next, pure)  <----------+
+//!         |
+//!    delivery: request -> sign -> guard -> send -> reply
+//!         |
+//!    dispatch (what it means) -> settle | retry | dead | gone -> outbox (next group)
+//! ```
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod account;
 mod attempt;

@@ -145,12 +145,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Owes an event to a target that may be unknown: it is held then, until its lane is set.
-    pub(crate) fn hold(&mut self, sequence: u64, id: SubscriptionId) {
-        let new = self.lane_or_held(id).owe(sequence);
-        self.count_owed(id, u64::from(new));
-    }
-
     /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
     pub(crate) fn recovered(&mut self, id: SubscriptionId, pending: RoaringTreemap) {
         let new = self.lane_or_held(id).owe_all(pending);
@@ -694,6 +688,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stuck_attempt_takes_its_lane_back_to_one_at_a_time() {
+        let mut bench = Bench::new(LIMITS);
+        bench.owe(1..20);
+        for sequence in 1..3 {
+            let attempt = bench.take(sequence, 1);
+            let _ = bench.end(attempt, Outcome::Delivered);
+        }
+        let mut under_way = bench.take_all();
+        assert_eq!(under_way.len(), 3);
+        bench.pass_ms(250);
+        for left in [2, 1] {
+            // An interruption is our doing, so it does not change the cap.
+            let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
+            assert_eq!((bench.next(), bench.dispatcher.in_flight()), (None, left));
+        }
+        let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
+        assert_eq!(bench.take_all().len(), 1);
+    }
+
+    #[test]
     fn a_lane_that_timed_out_goes_behind_lanes_never_tried() {
         let mut bench = Bench::new(LIMITS);
         bench.owe([1, 2]);
@@ -751,21 +765,24 @@ mod tests {
         assert_eq!(bench.dispatcher.remove_lane(LANE), 3);
         assert_eq!(bench.dispatcher.remove_lane(LANE), 0);
         assert_eq!((bench.dispatcher.owed(), bench.dispatcher.in_flight()), (2, 1));
-        bench.pass_ms(2_000);
+        bench.pass_ms(250);
+        assert_eq!(bench.dispatcher.next_wake_ms(), None, "no timer of it is left");
+        bench.pass_ms(1_750);
         assert_eq!((bench.next(), bench.dispatcher.stuck()), (None, 1));
         let targets = [LANE, BYSTANDER];
         bench.dispatcher.set_lane(BYSTANDER, policy(), State::Paused);
         assert_eq!(bench.dispatcher.accepted(900, targets.into_iter()), [LANE]);
         assert_eq!(bench.end(second, Outcome::Delivered), Completed::default());
         assert_eq!(bench.dispatcher.workers_wanted(), 0);
+        assert!(bench.dispatcher.orphans.is_empty());
     }
 
     #[test]
     fn what_is_owed_to_somebody_unknown_is_held_until_its_lane_is_set() {
         let mut bench = Bench::new(LIMITS);
         let unknown = SubscriptionId(3);
-        bench.dispatcher.hold(1, unknown);
-        bench.dispatcher.hold(1, unknown);
+        bench.dispatcher.recovered(unknown, [1].into_iter().collect());
+        bench.dispatcher.recovered(unknown, [1].into_iter().collect());
         bench.dispatcher.recovered(unknown, (2..5).collect());
         let failed = DeliveryId { sequence: 5, subscription: unknown };
         let state =
@@ -777,7 +794,7 @@ mod tests {
         bench.dispatcher.set_lane(unknown, policy(), State::Active);
         assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (0, 7));
         assert_eq!(bench.next(), Some(Attempt { delivery: failed, number: 2 }));
-        bench.dispatcher.hold(1, SubscriptionId(4));
+        bench.dispatcher.recovered(SubscriptionId(4), [1].into_iter().collect());
         assert_eq!(bench.dispatcher.remove_lane(SubscriptionId(4)), 1);
         assert_eq!((bench.dispatcher.held(), bench.dispatcher.remove_lane(unknown)), (0, 5));
     }

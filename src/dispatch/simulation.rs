@@ -190,7 +190,7 @@ impl Model {
 
     fn hold(&mut self, lane: u32) {
         let sequence = self.sequence();
-        self.dispatcher.hold(sequence, SubscriptionId(lane));
+        self.dispatcher.recovered(SubscriptionId(lane), [sequence].into_iter().collect());
         self.owe(sequence, lane, 0, Place::Ready);
     }
 

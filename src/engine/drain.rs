@@ -127,6 +127,10 @@ impl Core {
         let mut book = self.book.lock();
         let Some(served) = self.registry.read().served(id) else { return };
         let mut registered = (*served.registered).clone();
+        if registered.state == State::Disabled {
+            // Another attempt that was under way at the same time has said so already.
+            return;
+        }
         registered.state = State::Disabled;
         let kept = match book.as_mut() {
             Some(book) => book.put(&registered),

@@ -226,17 +226,19 @@ impl Core {
             subscription.numbers.as_deref(),
             &self.catalogue,
         )?;
-        for number in filter.numbers.iter().flatten() {
-            if !self.accounts.may_use_number(account, *number) {
-                return Err(Error::forbidden("numbers", number));
+        for (place, given) in subscription.numbers.iter().flatten().enumerate() {
+            if let Ok(number) = given
+                && !self.accounts.may_use_number(account, *number)
+            {
+                return Err(Error::forbidden(format!("numbers[{place}]"), number));
             }
         }
         let url = subscription.target.url();
         self.guard.admit_url(url)?;
         subscription.target.check()?;
         subscription.policy.check()?;
+        check_name(&subscription.name)?;
         let name = if subscription.name.is_empty() { url.to_string() } else { subscription.name };
-        check_name(&name)?;
         Ok(Registered {
             id: SubscriptionId::default(),
             account: account.name().to_owned(),
@@ -319,11 +321,12 @@ impl Core {
     }
 }
 
+/// The longest name that somebody chooses, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
 fn check_name(name: &str) -> Result<()> {
-    // A URL, which is the default name, may be longer than a name that somebody chose.
-    const NAME_BYTES_MAX: usize = 2_048;
     if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let expected = "1 to 2048 bytes without control characters";
+        let expected = "1 to 128 bytes without control characters";
         return Err(Error::invalid("name", name, expected));
     }
     Ok(())

@@ -59,7 +59,7 @@ impl Core {
     fn check_fits(&self, events: usize, bytes: usize) -> Result<()> {
         let bounds = [
             ("events", events, self.limits.queue_events_max),
-            ("events (bytes of payload)", bytes, self.limits.queue_bytes_max),
+            ("events.payload", bytes, self.limits.queue_bytes_max),
         ];
         for (field, given, limit) in bounds {
             if given > limit {

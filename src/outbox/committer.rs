@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::attempt::Record;
 use crate::clock::Clock;
@@ -193,24 +193,33 @@ struct Taken {
 }
 
 impl Taken {
-    /// Waits for the first command, then takes what else is waiting, up to the bounds.
+    /// Waits for the first command, then takes what else is waiting, up to the bounds. A group that
+    /// holds nothing but records waits for company, once, for [`RECORDS_LINGER`] in all.
     fn fill(&mut self, commands: &Receiver<Command>, events_max: usize) {
         match commands.recv() {
             Ok(command) => self.take(command),
             Err(_) => self.stop = true,
         }
+        self.take_waiting(commands, events_max);
+        if self.stop || !self.only_records() {
+            return;
+        }
+        let lingered = crossbeam_channel::after(RECORDS_LINGER);
+        while !self.stop && self.only_records() && !self.is_full(events_max) {
+            crossbeam_channel::select! {
+                recv(commands) -> command => match command {
+                    Ok(command) => self.take(command),
+                    Err(_) => self.stop = true,
+                },
+                recv(lingered) -> _ => break,
+            }
+        }
+        self.take_waiting(commands, events_max);
+    }
+
+    fn take_waiting(&mut self, commands: &Receiver<Command>, events_max: usize) {
         while !self.stop && !self.is_full(events_max) {
-            let next = match commands.try_recv() {
-                Err(TryRecvError::Empty) if self.only_records() => {
-                    match commands.recv_timeout(RECORDS_LINGER) {
-                        Err(RecvTimeoutError::Timeout) => return,
-                        Err(RecvTimeoutError::Disconnected) => Err(TryRecvError::Disconnected),
-                        Ok(command) => Ok(command),
-                    }
-                }
-                other => other,
-            };
-            match next {
+            match commands.try_recv() {
                 Ok(command) => self.take(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => self.stop = true,

@@ -11,8 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
 
-use crate::store::VALUE_BYTES_MAX;
 use crate::store::record::{ENVELOPE_BYTES, seal, unseal};
+use crate::store::{Pair, VALUE_BYTES_MAX};
 
 use super::keys;
 
@@ -141,11 +141,7 @@ impl Dedup {
 }
 
 /// The pages of a group's new keys, with their keys in the store.
-pub(super) fn pages(
-    bucket: u64,
-    first_number: u64,
-    entries: &[(KeyHash, u64)],
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn pages(bucket: u64, first_number: u64, entries: &[(KeyHash, u64)]) -> Vec<Pair> {
     (first_number..)
         .zip(entries.chunks(ENTRIES_PER_PAGE))
         .map(|(number, entries)| {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, WabaNumber};
 use crate::store::record;
-use crate::store::{Database, VALUE_BYTES_MAX};
+use crate::store::{Database, Pair, VALUE_BYTES_MAX};
 
 use super::keys;
 use super::page::{self, Location, Stream};
@@ -118,7 +118,7 @@ impl Packer {
     }
 
     /// The pages of the unit, with their keys.
-    pub(super) fn into_pages(mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn into_pages(mut self) -> Result<Vec<Pair>> {
         self.done.extend(self.open.page.take());
         let unit_pages = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
         let unit_first_sequence = self.done.first().map_or(0, |page| page.first_sequence);
@@ -317,8 +317,8 @@ mod tests {
             accepted_wall_ms: 1_700_000_000_000,
             account: "acme".to_owned(),
             kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
-            number: "919999999999".parse().ok().filter(|_| sequence % 3 != 0),
-            waba: (sequence % 2 == 0).then(|| format!("waba-{}", sequence % 7)),
+            number: "919999999999".parse().ok().filter(|_| !sequence.is_multiple_of(3)),
+            waba: sequence.is_multiple_of(2).then(|| format!("waba-{}", sequence % 7)),
             key_hash: sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             targets: targets.into_iter().collect(),
             payload: Location { page: 10 + sequence, offset: 5, length: 100 },
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn heads_read_back_as_they_were_over_many_pages() {
-        let heads: Vec<Head> = (1..2_000).map(|n| head(n, [1, 5, (n % 40) as u32 + 7])).collect();
+        let heads: Vec<Head> = (1..2_000_u32).map(|n| head(n.into(), [1, 5, n % 40 + 7])).collect();
         let (_, pages) = round_trip(&heads);
         assert!(pages.len() > 5, "{} pages", pages.len());
         for (place, page) in pages.iter().enumerate() {
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn ten_thousand_scattered_targets_do_not_outgrow_a_page() {
         let heads: Vec<Head> =
-            (1..50).map(|n| head(n, (0..10_000).map(|id| id * 11 + n as u32))).collect();
+            (1..50_u32).map(|n| head(n.into(), (0..10_000).map(|id| id * 11 + n))).collect();
         let (_, pages) = round_trip(&heads);
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
         assert_eq!(read_back, heads);
@@ -369,8 +369,8 @@ mod tests {
 
     #[test]
     fn long_names_cut_a_page_and_do_not_outgrow_it() {
-        let heads: Vec<Head> = (1..300)
-            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n, [n as u32]) })
+        let heads: Vec<Head> = (1..300_u32)
+            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n.into(), [n]) })
             .collect();
         let (_, pages) = round_trip(&heads);
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::store::record::{ENVELOPE_BYTES, seal, unseal};
-use crate::store::{Database, VALUE_BYTES_MAX};
+use crate::store::{Database, Pair, VALUE_BYTES_MAX};
 
 use super::keys;
 
@@ -54,7 +54,7 @@ impl Stream {
     }
 
     /// The pages with their keys, and the number of the page after them.
-    pub(super) fn into_pages(self) -> (Vec<(Vec<u8>, Vec<u8>)>, u64) {
+    pub(super) fn into_pages(self) -> (Vec<Pair>, u64) {
         let pages: Vec<_> = (self.first_page..)
             .zip(self.bytes.chunks(PAGE_BYTES))
             .map(|(number, bytes)| (keys::numbered(keys::PAYLOAD, number), seal(VERSION, bytes)))
@@ -114,7 +114,7 @@ mod tests {
         let payloads: Vec<Vec<u8>> = lengths
             .iter()
             .enumerate()
-            .map(|(n, length)| (0..*length).map(|i| (i * 7 + n * 13) as u8).collect())
+            .map(|(n, length)| (0..*length).map(|i| (i * 7 + n * 13).to_le_bytes()[0]).collect())
             .collect();
         let (database, locations) = stored(&payloads);
         for (payload, location) in payloads.iter().zip(locations) {

@@ -86,11 +86,15 @@ impl Source {
         starts.filter_map(|at| self.function(at)).collect()
     }
 
-    /// Lines of the file that are not test code; all of them where the whole file is.
+    /// Lines of the file that are not unit tests, whether these stand in it or it is one of theirs. A
+    /// file below `tests/` counts whole: it is what it is there for.
     pub(super) fn lines_without_tests(&self) -> usize {
         let all = self.text.lines().count();
-        if self.is_test {
+        if self.path.starts_with("tests/") {
             return all;
+        }
+        if self.is_test {
+            return 0;
         }
         let tests: std::collections::BTreeSet<_> = test_items(&self.tokens)
             .flat_map(|(first, last)| self.tokens[first].line..=self.tokens[last].line)
@@ -431,5 +435,8 @@ mod tests {
         let source = Source::new("tests/it/a.rs", "fn a() {}\n\nfn b() {}\n");
         assert!(source.tokens.iter().all(|token| token.is_test));
         assert_eq!(source.lines_without_tests(), 3);
+        let mut unit_tests = Source::new("src/a_tests.rs", "fn a() {}\n");
+        unit_tests.make_test();
+        assert_eq!(unit_tests.lines_without_tests(), 0);
     }
 }

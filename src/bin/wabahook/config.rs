@@ -1,0 +1,410 @@
+//! Decides what the configuration file may say, and what is meant where it says nothing.
+//!
+//! Leaves to others: whether accounts and limits make sense together (`Engine::open`). Invariant:
+//! a key that is not known is refused by name, and no secret appears in a message (I9).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+use wabahook::{Account, Limits, Secret};
+
+use crate::{Failure, ServeArgs};
+
+const LISTEN: &str = "127.0.0.1:7001";
+const DATA: &str = "wabahook-data";
+/// One request of 10,000 events of 6 KiB fits.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What the configuration asks for.
+pub(crate) struct Setup {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) engine: wabahook::Config,
+    pub(crate) meta: Option<Meta>,
+    pub(crate) body_bytes_max: usize,
+}
+
+/// What Meta's callbacks are checked with.
+#[derive(Clone)]
+pub(crate) struct Meta {
+    pub(crate) app_secret: Secret,
+    pub(crate) verify_token: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    data: Option<PathBuf>,
+    #[serde(default)]
+    account: Vec<AccountTable>,
+    meta: Option<MetaTable>,
+    #[serde(default)]
+    network: NetworkTable,
+    #[serde(default)]
+    limits: LimitsTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountTable {
+    name: String,
+    api_key: Option<SecretText>,
+    api_key_env: Option<String>,
+    number: Option<String>,
+    #[serde(default)]
+    waba: Vec<WabaTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WabaTable {
+    id: String,
+    #[serde(default)]
+    numbers: Vec<String>,
+    #[serde(default)]
+    phone_number_ids: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetaTable {
+    app_secret: Option<SecretText>,
+    app_secret_env: Option<String>,
+    verify_token: Option<SecretText>,
+    verify_token_env: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct NetworkTable {
+    allow: Vec<String>,
+    allow_http: bool,
+}
+
+/// The engine's limits under their own names, and the host's own.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsTable {
+    body_bytes_max: Option<usize>,
+    payload_bytes_max: Option<usize>,
+    queue_events_max: Option<usize>,
+    queue_bytes_max: Option<usize>,
+    cache_bytes_max: Option<usize>,
+    group_events_max: Option<usize>,
+    subscriptions_max: Option<usize>,
+    dedup_window_ms: Option<u64>,
+    dedup_keys_max: Option<usize>,
+    workers_max: Option<usize>,
+    stuck_max: Option<usize>,
+    stuck_after_ms: Option<u64>,
+    lane_in_flight_max: Option<usize>,
+    notices_max: Option<usize>,
+}
+
+/// A text that no error message repeats, whatever was given in its place.
+struct SecretText(String);
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SecretText, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(SecretText(text)),
+            other => {
+                let found = other.type_str();
+                let message = format!("a secret must be a string in quotes, found {found}");
+                Err(serde::de::Error::custom(message))
+            }
+        }
+    }
+}
+
+/// Where a secret named by an environment variable is looked up.
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads the configuration file; what the command line gives wins.
+pub(crate) fn load(args: &ServeArgs, environment: Environment<'_>) -> Result<Setup, Failure> {
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!("{}: the configuration cannot be read: {error}", path.display()))
+    })?;
+    let named = |problem: String| Failure::Usage(format!("{}: {problem}", path.display()));
+    let mut file: File = toml::from_str(&text).map_err(|e| named(located(&text, &e)))?;
+    file.listen = args.listen.clone().or(file.listen);
+    file.data = args.data.clone().or(file.data);
+    file.into_setup(environment).map_err(named)
+}
+
+/// Names the line. The line itself is left out: it may hold a secret.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
+impl File {
+    fn into_setup(self, environment: Environment<'_>) -> Result<Setup, String> {
+        let data = self.data.unwrap_or_else(|| DATA.into());
+        let mut engine = wabahook::Config::new(&data)
+            .limits(self.limits.engine())
+            .allow_http(self.network.allow_http)
+            .allow_addresses(ranges(&self.network.allow)?);
+        for account in accounts(self.account, environment)? {
+            engine = engine.account(account);
+        }
+        let body_bytes_max = self.limits.body_bytes_max.unwrap_or(BODY_BYTES_MAX);
+        if body_bytes_max == 0 || u32::try_from(body_bytes_max).is_err() {
+            let given = body_bytes_max;
+            return Err(format!("limits.body_bytes_max: {given} given, expected 1 to 4294967295"));
+        }
+        Ok(Setup {
+            listen: address(self.listen.as_deref().unwrap_or(LISTEN))?,
+            data,
+            engine,
+            meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
+            body_bytes_max,
+        })
+    }
+}
+
+fn address(given: &str) -> Result<SocketAddr, String> {
+    let found = given.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| {
+        format!("listen: {given:?} given, expected an address and a port, such as {LISTEN}")
+    })
+}
+
+fn ranges(given: &[String]) -> Result<Vec<IpNet>, String> {
+    let range = |(place, text): (usize, &String)| {
+        let single = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
+            format!(
+                "network.allow[{place}]: {text:?} given, expected an address range such as \
+                 127.0.0.0/8"
+            )
+        })
+    };
+    given.iter().enumerate().map(range).collect()
+}
+
+fn accounts(
+    tables: Vec<AccountTable>,
+    environment: Environment<'_>,
+) -> Result<Vec<Account>, String> {
+    if tables.is_empty() {
+        return Err("account: none is configured, expected at least one [[account]] with a name \
+                    and an api_key"
+            .to_owned());
+    }
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    let mut accounts = Vec::new();
+    for table in tables {
+        let name = table.name.clone();
+        let field = format!("account {name:?}: api_key");
+        let key = secret(&field, table.api_key.as_ref(), table.api_key_env.as_ref(), environment)?;
+        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(format!("{field}: expected visible ASCII characters without spaces"));
+        }
+        if let Some(other) = keys.insert(key.clone(), name) {
+            return Err(format!("{field}: account {other:?} has the same one, expected its own"));
+        }
+        accounts.push(table.account(key));
+    }
+    Ok(accounts)
+}
+
+impl AccountTable {
+    fn account(self, key: String) -> Account {
+        let mut account = Account::new(self.name).api_key(key);
+        for waba in self.waba {
+            account = account.waba(waba.id, waba.numbers);
+            for (id, number) in waba.phone_number_ids {
+                account = account.phone_number_id(id, number);
+            }
+        }
+        match self.number {
+            Some(number) => account.bound_to(number),
+            None => account,
+        }
+    }
+}
+
+impl MetaTable {
+    fn read(&self, environment: Environment<'_>) -> Result<Meta, String> {
+        let (plain, variable) = (self.app_secret.as_ref(), self.app_secret_env.as_ref());
+        let app_secret = secret("meta.app_secret", plain, variable, environment)?;
+        let (plain, variable) = (self.verify_token.as_ref(), self.verify_token_env.as_ref());
+        let verify_token = secret("meta.verify_token", plain, variable, environment)?;
+        Ok(Meta { app_secret: Secret::new(app_secret), verify_token: Secret::new(verify_token) })
+    }
+}
+
+/// A secret is given as itself or by the name of an environment variable, and never is empty.
+fn secret(
+    field: &str,
+    plain: Option<&SecretText>,
+    variable: Option<&String>,
+    environment: Environment<'_>,
+) -> Result<String, String> {
+    let text = match (plain, variable) {
+        (Some(_), Some(_)) => {
+            return Err(format!("{field}: given twice, expected it or {field}_env, not both"));
+        }
+        (None, None) => return Err(format!("{field}: missing, expected it or {field}_env")),
+        (Some(SecretText(text)), None) => text.clone(),
+        (None, Some(variable)) => environment(variable).ok_or_else(|| {
+            format!("{field}_env: the environment has no variable {variable:?} in UTF-8")
+        })?,
+    };
+    if text.is_empty() {
+        return Err(format!("{field}: it is empty, expected at least one character"));
+    }
+    Ok(text)
+}
+
+impl LimitsTable {
+    fn engine(&self) -> Limits {
+        let mut limits = Limits::default();
+        let counts = [
+            (self.payload_bytes_max, &mut limits.payload_bytes_max),
+            (self.queue_events_max, &mut limits.queue_events_max),
+            (self.queue_bytes_max, &mut limits.queue_bytes_max),
+            (self.cache_bytes_max, &mut limits.cache_bytes_max),
+            (self.group_events_max, &mut limits.group_events_max),
+            (self.subscriptions_max, &mut limits.subscriptions_max),
+            (self.dedup_keys_max, &mut limits.dedup_keys_max),
+            (self.workers_max, &mut limits.workers_max),
+            (self.stuck_max, &mut limits.stuck_max),
+            (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
+            (self.notices_max, &mut limits.notices_max),
+        ];
+        for (given, limit) in counts {
+            *limit = given.unwrap_or(*limit);
+        }
+        limits.dedup_window_ms = self.dedup_window_ms.unwrap_or(limits.dedup_window_ms);
+        limits.stuck_after_ms = self.stuck_after_ms.unwrap_or(limits.stuck_after_ms);
+        limits
+    }
+}
+
+/// The environment of this process.
+pub(crate) fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where a path of the configuration is shown.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNT: &str = "[[account]]\nname = \"acme\"\napi_key = \"acme-key\"\n";
+
+    fn read(text: &str) -> Result<Setup, String> {
+        let file: File = toml::from_str(text).map_err(|e| located(text, &e))?;
+        file.into_setup(&|name| (name == "KEY_OF_ACME").then(|| "from-environment".to_owned()))
+    }
+
+    fn check_refused(text: &str, says: &[&str]) {
+        let message = read(text).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        for part in says {
+            assert!(message.contains(part), "{message:?} does not say {part:?}");
+        }
+        assert!(!message.contains("hidden") && !message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn the_documented_file_is_accepted_and_silence_means_the_defaults() {
+        let setup = read(
+            r#"
+            listen = "127.0.0.1:7005"
+            data = "elsewhere"
+            [[account]]
+            name = "acme"
+            api_key = "acme-key"
+            number = "919999999999"
+            [[account.waba]]
+            id = "123065260884961"
+            numbers = ["919999999999", "918888888888"]
+            phone_number_ids = { "106540352242922" = "919999999999" }
+            [[account]]
+            name = "beta"
+            api_key_env = "KEY_OF_ACME"
+            [meta]
+            app_secret = "s"
+            verify_token = "t"
+            [network]
+            allow = ["127.0.0.0/8", "::1"]
+            allow_http = true
+            [limits]
+            queue_events_max = 5
+            body_bytes_max = 1000
+            "#,
+        )
+        .unwrap();
+        assert_eq!(setup.listen.to_string(), "127.0.0.1:7005");
+        assert_eq!(setup.engine.path(), Path::new("elsewhere"));
+        assert_eq!(setup.body_bytes_max, 1000);
+        assert!(setup.meta.is_some());
+        let debug = format!("{:?}", setup.engine);
+        assert!(debug.contains("queue_events_max: 5") && debug.contains("::1/128"), "{debug}");
+        let silent = read(ACCOUNT).unwrap();
+        assert_eq!(silent.listen.to_string(), LISTEN);
+        assert_eq!(silent.data, Path::new(DATA));
+        assert_eq!(silent.body_bytes_max, BODY_BYTES_MAX);
+        assert!(silent.meta.is_none());
+    }
+
+    #[test]
+    fn keys_that_are_not_known_are_refused_by_name_and_line() {
+        check_refused(&format!("lisen = \"x\"\n{ACCOUNT}"), &["line 1", "`lisen`", "`listen`"]);
+        check_refused(&format!("{ACCOUNT}apikey = \"hidden\"\n"), &["line 4", "`apikey`"]);
+        check_refused(&format!("{ACCOUNT}[network]\nallowed = []\n"), &["line 5", "`allowed`"]);
+        check_refused(&format!("{ACCOUNT}[limits]\nspeed = 1\n"), &["line 5", "`speed`"]);
+        check_refused(&format!("{ACCOUNT}[[account.waba]]\nnumber = 1\n"), &["`number`"]);
+    }
+
+    #[test]
+    fn files_that_are_no_toml_or_of_wrong_types_name_the_line() {
+        check_refused("listen = \n", &["line 1"]);
+        check_refused(&format!("listen = 7001\n{ACCOUNT}"), &["line 1", "expected a string"]);
+        check_refused("[[account]]\nname = \"a\"\napi_key = 77\n", &["line 3", "found integer"]);
+        check_refused("[[account]]\napi_key = \"hidden\"\n", &["`name`"]);
+        check_refused(&format!("{ACCOUNT}[limits]\nworkers_max = -1\n"), &["line 5", "-1"]);
+    }
+
+    #[test]
+    fn accounts_without_a_key_of_their_own_are_refused() {
+        check_refused("", &["[[account]]"]);
+        check_refused("[[account]]\nname = \"a\"\n", &["account \"a\": api_key", "missing"]);
+        check_refused("[[account]]\nname = \"a\"\napi_key = \"\"\n", &["api_key", "empty"]);
+        check_refused("[[account]]\nname = \"a\"\napi_key = \"hidden b\"\n", &["without spaces"]);
+        let env = "api_key_env = \"NO_SUCH\"\n";
+        check_refused(&format!("[[account]]\nname = \"a\"\n{env}"), &["api_key_env", "NO_SUCH"]);
+        check_refused(&format!("{ACCOUNT}{env}"), &["api_key", "not both"]);
+        let twice = format!("{ACCOUNT}{}", ACCOUNT.replace("\"acme\"", "\"beta\""));
+        check_refused(&twice, &["\"beta\"", "\"acme\"", "same"]);
+    }
+
+    #[test]
+    fn values_that_cannot_be_meant_are_refused_with_what_was_given() {
+        check_refused(&format!("listen = \"nowhere\"\n{ACCOUNT}"), &["listen", "nowhere"]);
+        let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
+        check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
+        check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);
+        check_refused(&format!("{ACCOUNT}[meta]\napp_secret = \"hidden\"\n"), &["verify_token"]);
+        check_refused(&format!("{ACCOUNT}[meta]\nverify_token = \"hidden\"\n"), &["app_secret"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let args = ServeArgs { config: "/nowhere/w.toml".into(), data: None, listen: None };
+        let Err(Failure::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
+        assert!(message.starts_with("/nowhere/w.toml: "), "{message}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Decides how the engine process is started, heard and killed.
+//!
+//! Leaves to others: what it reports (`report`) and when it dies (`mod`). Invariant: no engine
+//! process outlives the demo, and every line it wrote whole before it died is heard.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::report::Report;
+
+/// A running engine process. Dropping it kills it.
+pub(super) struct EngineProcess {
+    child: Child,
+    pub(super) reports: UnboundedReceiver<Report>,
+}
+
+/// What one engine process is to do.
+pub(super) struct Orders<'a> {
+    pub(super) data: &'a Path,
+    pub(super) urls: &'a [String],
+    pub(super) rate: u64,
+    pub(super) show_ms: u64,
+    pub(super) publish_ms: u64,
+    pub(super) end_ms: u64,
+    pub(super) seed: u64,
+}
+
+impl EngineProcess {
+    /// Starts this same program again, as the engine process. To be called inside of a runtime.
+    pub(super) fn start(orders: &Orders<'_>) -> Result<EngineProcess, String> {
+        let failed = |error: std::io::Error| format!("cannot start the engine process: {error}");
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut child = Command::new(program)
+            .arg("demo-engine")
+            .arg("--data")
+            .arg(orders.data)
+            .args(["--receivers", &orders.urls.join(",")])
+            .args(["--rate", &orders.rate.to_string()])
+            .args(["--show-ms", &orders.show_ms.to_string()])
+            .args(["--publish-ms", &orders.publish_ms.to_string()])
+            .args(["--end-ms", &orders.end_ms.to_string()])
+            .args(["--seed", &orders.seed.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let (told, reports) = unbounded_channel();
+        if let Some(lines) = child.stdout.take() {
+            tokio::task::spawn_blocking(move || {
+                let whole = BufReader::new(lines).lines().map_while(Result::ok);
+                whole.filter_map(|line| Report::read(&line)).all(|r| told.send(r).is_ok())
+            });
+        }
+        Ok(EngineProcess { child, reports })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it without warning (SIGKILL) and waits until it is gone. Its last reports are still to
+    /// be read.
+    pub(super) fn kill(&mut self) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot kill the engine process: {error}");
+        self.child.kill().map_err(failed)?;
+        self.child.wait().map(drop).map_err(failed)
+    }
+}
+
+impl Drop for EngineProcess {
+    fn drop(&mut self) {
+        // It may be gone already, which is all that is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,136 @@
+//! Decides what the engine process tells the demo: one JSON line for each thing that happened.
+//!
+//! Leaves to others: what it adds up to (`ledger`). Invariant: an `Accepted` line is written only
+//! after the receipt of its events resolved, so what the demo was told is on the device (I1).
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoints::Place;
+
+/// One line from the engine process. Endpoints are named by their place in the cast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// The engine is open.
+    Opened {
+        /// Deliveries found owed on the device.
+        recovered: u64,
+        /// Subscriptions found on the device.
+        subscriptions: u64,
+        /// How long opening took, in milliseconds.
+        took_ms: u64,
+    },
+    /// Events that are on the device, published by one call.
+    Accepted {
+        /// When `publish` was called, in milliseconds since the Unix epoch.
+        published_ms: u64,
+        /// The events.
+        events: Vec<AcceptedEvent>,
+    },
+    /// A delivery is a dead letter.
+    Died {
+        /// The event's id.
+        event: String,
+        /// Whom it was owed to.
+        endpoint: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A subscription was disabled by its receiver.
+    Disabled {
+        /// Which.
+        endpoint: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Another notice of the engine, for people.
+    Noted {
+        /// What it says.
+        text: String,
+    },
+    /// How the lanes are.
+    Progress {
+        /// Each lane.
+        lanes: Vec<Lane>,
+    },
+    /// Publishing is over.
+    Draining,
+    /// The engine is closed; these are its last figures.
+    Closed {
+        /// Each lane.
+        lanes: Vec<Lane>,
+    },
+    /// The engine process gave up.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One accepted event, with what is needed to tell who must get it and that it arrived unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AcceptedEvent {
+    /// The event's id.
+    pub(super) id: String,
+    /// The canonical event type.
+    #[serde(rename = "type")]
+    pub(super) event_type: String,
+    /// Where it belongs.
+    pub(super) place: Place,
+    /// How many deliveries the engine says it owes.
+    pub(super) owed: u32,
+    /// CRC-32 of the payload as published.
+    pub(super) checksum: u32,
+}
+
+/// The engine's figures of one endpoint, since the engine was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lane {
+    /// Which.
+    pub(super) endpoint: usize,
+    /// Deliveries owed now.
+    pub(super) owed: u64,
+    /// Attempts that failed and were or will be followed by another.
+    pub(super) retried: u64,
+}
+
+impl Report {
+    /// Writes the line whole and hands it to the operating system.
+    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        to.write_all(&line)?;
+        to.flush()
+    }
+
+    /// Reads a line; `None` where a kill cut it off.
+    pub(super) fn read(line: &str) -> Option<Report> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_back_and_a_cut_one_is_not() {
+        let report = Report::Accepted {
+            published_ms: 7,
+            events: vec![AcceptedEvent {
+                id: "evt_1".into(),
+                event_type: "ADD_TAG".into(),
+                place: Place::Waba("1".into()),
+                owed: 2,
+                checksum: 3,
+            }],
+        };
+        let mut line = Vec::new();
+        report.write(&mut line).unwrap();
+        let text = String::from_utf8(line).unwrap();
+        assert_eq!(Report::read(text.trim_end()), Some(report));
+        assert_eq!(Report::read(&text[..text.len() - 5]), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! Decides how a subscription is shown.
+//!
+//! Leaves to others: which ones a caller sees (`subscriptions`). Invariant (I9): neither its secret
+//! nor the value of a header is shown.
+
+use serde::{Serialize, Serializer};
+use wabahook::{Accept, LaneStats, Policy, Registered, Retry, SubscriptionId};
+
+/// A subscription in lists and answers.
+#[derive(Serialize)]
+pub(crate) struct Item {
+    id: u32,
+    name: String,
+    url: String,
+    events: SetOrAll,
+    numbers: SetOrAll,
+    profile: &'static str,
+    state: &'static str,
+    created_at: String,
+    header_names: Vec<String>,
+    signed: bool,
+    retry: RetryShape,
+    retry_on_timeout: bool,
+    timeout_ms: u64,
+    accept: &'static str,
+    health: Health,
+}
+
+/// The live side of a subscription.
+#[derive(Serialize, Default)]
+pub(crate) struct Health {
+    owed: u64,
+    retrying: u64,
+    in_flight: u64,
+    delivered: u64,
+    retried: u64,
+    dead: u64,
+    failures_in_row: u64,
+}
+
+struct SetOrAll(Option<Vec<String>>);
+
+#[derive(Serialize)]
+struct RetryShape {
+    #[serde(flatten)]
+    waits: Waits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    max_age_ms: u64,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Waits {
+    Exponential { initial_ms: u64, max_ms: u64, jitter: f64 },
+    Linear { step_ms: u64, max_ms: u64 },
+    List { delays_ms: Vec<u64> },
+    Other,
+}
+
+impl Item {
+    pub(crate) fn of(registered: &Registered, lane: Option<&LaneStats>) -> Item {
+        let Registered { filter, target, policy, .. } = registered;
+        let events = filter.events.as_ref();
+        let numbers = filter.numbers.as_ref();
+        Item {
+            id: registered.id.0,
+            name: registered.name.clone(),
+            url: target.url().to_string(),
+            events: SetOrAll(events.map(|set| set.iter().map(ToString::to_string).collect())),
+            numbers: SetOrAll(numbers.map(|set| set.iter().map(ToString::to_string).collect())),
+            profile: registered.profile.as_str(),
+            state: registered.state.as_str(),
+            created_at: rfc3339(registered.created_at_ms),
+            header_names: target.headers().iter().map(|(name, _)| name.clone()).collect(),
+            signed: registered.secret.is_some(),
+            retry: RetryShape::of(policy),
+            retry_on_timeout: policy.retry_on_timeout,
+            timeout_ms: policy.timeout_ms,
+            accept: match policy.accept {
+                Accept::Only200 => "200",
+                _ => "2xx",
+            },
+            health: Health::of(lane),
+        }
+    }
+}
+
+impl Health {
+    /// A subscription that was never owed anything has no lane.
+    pub(crate) fn of(lane: Option<&LaneStats>) -> Health {
+        lane.map_or_else(Health::default, |lane| Health {
+            owed: lane.owed,
+            retrying: lane.retrying,
+            in_flight: lane.in_flight,
+            delivered: lane.delivered,
+            retried: lane.retried,
+            dead: lane.dead,
+            failures_in_row: lane.failures_in_row,
+        })
+    }
+}
+
+/// The lane of a subscription; the engine lists lanes by id.
+pub(crate) fn lane_of(lanes: &[LaneStats], id: SubscriptionId) -> Option<&LaneStats> {
+    let place = lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
+    lanes.get(place)
+}
+
+impl Serialize for SetOrAll {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(set) => set.serialize(serializer),
+            None => serializer.serialize_str("*"),
+        }
+    }
+}
+
+impl RetryShape {
+    fn of(policy: &Policy) -> RetryShape {
+        let waits = match &policy.retry {
+            Retry::Exponential { initial_ms, max_ms, jitter_permille } => Waits::Exponential {
+                initial_ms: *initial_ms,
+                max_ms: *max_ms,
+                jitter: f64::from(*jitter_permille) / 1000.0,
+            },
+            Retry::Linear { step_ms, max_ms } => {
+                Waits::Linear { step_ms: *step_ms, max_ms: *max_ms }
+            }
+            Retry::List { delays_ms } => Waits::List { delays_ms: delays_ms.clone() },
+            _ => Waits::Other,
+        };
+        RetryShape { waits, attempts: policy.attempts_max, max_age_ms: policy.age_max_ms }
+    }
+}
+
+/// Milliseconds since the Unix epoch as a date and time of RFC 3339, by Howard Hinnant's
+/// `civil_from_days` counted from 1 March of year 0.
+fn rfc3339(wall_ms: u64) -> String {
+    let (days, ms) = (wall_ms / 86_400_000 + 719_468, wall_ms % 86_400_000);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (ms / 3_600_000, ms / 60_000 % 60);
+    let (second, ms) = (ms / 1_000 % 60, ms % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        for (wall_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(wall_ms), text);
+        }
+    }
+
+    #[test]
+    fn all_is_a_star_and_a_set_is_a_list() {
+        assert_eq!(serde_json::to_string(&SetOrAll(None)).unwrap(), "\"*\"");
+        let set = SetOrAll(Some(vec!["ADD_TAG".to_owned()]));
+        assert_eq!(serde_json::to_string(&set).unwrap(), "[\"ADD_TAG\"]");
+    }
+
+    #[test]
+    fn a_policy_is_shown_in_the_words_in_which_it_is_given() {
+        let shown = serde_json::to_value(RetryShape::of(&Policy::default())).unwrap();
+        assert_eq!(
+            shown,
+            serde_json::json!({
+                "kind": "exponential", "initial_ms": 1_000, "max_ms": 3_600_000, "jitter": 0.2,
+                "max_age_ms": 86_400_000,
+            })
+        );
+        let policy = Policy {
+            retry: Retry::List { delays_ms: vec![1, 2] },
+            attempts_max: Some(3),
+            ..Policy::default()
+        };
+        let shown = serde_json::to_value(RetryShape::of(&policy)).unwrap();
+        assert_eq!(shown["kind"], "list");
+        assert_eq!((&shown["delays_ms"], &shown["attempts"]), (&[1, 2][..].into(), &3.into()));
+    }
+}

@@ -1,0 +1,68 @@
+//! What is wrong with the command line, the configuration or the directory is told in one line,
+//! by name, with an exit code that says whose fault it is.
+
+use std::fs;
+use std::process::Command;
+
+use crate::client;
+use crate::served::{ACME, CONFIGURATION, Place, Served};
+
+fn check_refused(command: &mut Command, code: i32, says: &[&str]) {
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.starts_with("wabahook: ") && told.lines().count() == 1, "{told}");
+    for part in says {
+        assert!(told.contains(part), "{told} does not say {part}");
+    }
+    assert!(output.stdout.is_empty());
+    assert!(!told.contains("acme-key"), "{told}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_meant_is_refused_with_code_2() {
+    for (from, to, says) in [
+        ("[network]", "[netwrk]", "`netwrk`"),
+        ("name = \"beta\"", "nam = \"beta\"", "`nam`"),
+        ("api_key = \"beta-key\"", "api_key = \"acme-key\"", "\"beta\""),
+        ("\"919000000003\"", "\"919000000001\"", "account.waba.numbers"),
+        ("\"919000000003\"", "\"ninety\"", "ninety"),
+        ("id = \"100000000000002\"", "id = \"100000000000001\"", "account.waba.id"),
+        ("127.0.0.0/8", "localhost", "network.allow[0]"),
+    ] {
+        let place = Place::new(&CONFIGURATION.replace(from, to));
+        check_refused(&mut place.command(), 2, &["wabahook.toml: ", says]);
+    }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_meant_is_refused_with_code_2() {
+    let place = Place::new(CONFIGURATION);
+    check_refused(place.command().arg("--listen").arg("here"), 2, &["listen", "\"here\""]);
+    check_refused(place.command().arg("--port").arg("1"), 2, &["--port"]);
+    fs::remove_file(place.path("wabahook.toml")).unwrap();
+    check_refused(&mut place.command(), 2, &["wabahook.toml"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_refused_with_code_1_and_harms_nobody() {
+    let place = Place::new(CONFIGURATION);
+    fs::write(place.path("a-file"), "").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wabahook"));
+    command.arg("serve").arg("--config").arg(place.path("wabahook.toml"));
+    check_refused(command.arg("--data").arg(place.path("a-file")), 1, &["a-file"]);
+
+    let served = place.start();
+    check_refused(&mut place.command(), 1, &["data", "already open"]);
+    assert_eq!(served.get("/healthz", "").status, 200);
+    assert_eq!(served.get("/subscriptions", ACME).status, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_and_the_command_line_wins_over_the_file() {
+    let (_place, first) = Served::fresh();
+    let other = Place::new(CONFIGURATION);
+    let taken = first.address.to_string();
+    check_refused(other.command().arg("--listen").arg(&taken), 1, &["listen", &taken]);
+    assert_eq!(client::send(first.address, "GET", "/healthz", &[], b"").status, 200);
+}

@@ -1,0 +1,17 @@
+//! The reference host as its users meet it: the real program, real sockets on loopback, real kills.
+//! Each module is named for what it promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod client;
+mod configuration;
+mod crashes;
+mod publishing;
+mod receiver;
+mod registering;
+mod served;
+mod verified_by_meta;
+
+use std::time::Duration;
+
+/// After so long a test gives up; nothing waits for it to pass.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
