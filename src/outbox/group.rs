@@ -4,7 +4,7 @@
 //! head pages, so whatever a crash leaves of it, no event is visible before all that it needs; and
 //! a dedup key is written before its head but counts only with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -20,6 +20,8 @@ use crate::subscription::SubscriptionId;
 use super::dedup::{self, Dedup, KeyHash};
 use super::heads::{Head, Packer};
 use super::keys;
+use super::letters::Letters;
+use super::meta::Meta;
 use super::page::Stream;
 
 pub(super) const VERSION: u8 = 1;
@@ -85,9 +87,33 @@ pub(super) struct Group {
     pub(super) forgotten: Vec<Promised<()>>,
     pub(super) unrouted: u64,
     pub(super) duplicates: u64,
+    /// The sequences of deliveries that ended, one for each delivery.
+    pub(super) ended: Vec<u64>,
+    /// The dedup keys that came with its events.
+    pub(super) dedup_keys: Vec<KeyHash>,
+    /// Its last head page: whether that is there says whether the group's events are.
+    pub(super) last_head_key: Option<Vec<u8>>,
 }
 
 impl Group {
+    /// Bytes of keys and values that it writes.
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = self.operations.iter().map(|operation| match operation {
+            Operation::Put(key, value) => key.len() + value.len(),
+            Operation::Remove(key) => key.len(),
+        });
+        sizes.sum::<usize>() as u64
+    }
+
+    /// Head pages and settle pages that it writes.
+    pub(super) fn pages(&self) -> u64 {
+        let counted = self.operations.iter().filter(|operation| match operation {
+            Operation::Put(key, _) => keys::is_page(key),
+            Operation::Remove(_) => false,
+        });
+        counted.count() as u64
+    }
+
     /// The operations as batches. They reach the device in this order.
     pub(super) fn take_batches(&mut self) -> Vec<Batch> {
         let operations = std::mem::take(&mut self.operations);
@@ -110,20 +136,19 @@ impl Group {
 /// Where the next group continues.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    pub(super) incarnation: u64,
+    /// The number of the generation that is written to.
+    pub(super) generation: u64,
+    /// Its meta record as it stands.
+    pub(super) meta: Meta,
     pub(super) next_sequence: u64,
-    pub(super) reserved: u64,
     pub(super) next_page: u64,
     pub(super) next_record: u64,
     pub(super) dedup: Dedup,
-    /// Deliveries with a retry record, so that the record goes when the delivery ends.
-    pub(super) retrying: HashSet<DeliveryId>,
-}
-
-/// The value of the meta record: the incarnation and up to where sequences are reserved.
-pub(super) fn meta(incarnation: u64, reserved: u64) -> Operation {
-    let body = [incarnation.to_le_bytes(), reserved.to_le_bytes()].concat();
-    Operation::Put(keys::META.to_vec(), seal(VERSION, &body))
+    pub(super) letters: Letters,
+    /// Deliveries with a retry record, and the generation of the newest.
+    pub(super) retrying: HashMap<DeliveryId, u64>,
+    /// Subscriptions removed since the start: an event that was matched before is not owed to them.
+    pub(super) removed: HashSet<SubscriptionId>,
 }
 
 /// Builds a group from what waited. Records first, then events; sequences in the order given.
@@ -134,11 +159,11 @@ pub(super) fn build(
     wall_ms: u64,
 ) -> Result<Group> {
     let mut group = Group::default();
-    write_records(cursor, records, &mut group.operations)?;
+    write_records(cursor, records, &mut group)?;
     cursor.dedup.expire(wall_ms);
     let mut events = Events {
         stream: Stream::new(cursor.next_page),
-        packer: Packer::new(wall_ms),
+        packer: Packer::default(),
         dedup_entries: Vec::new(),
         bucket: cursor.dedup.bucket_at(wall_ms),
         wall_ms,
@@ -150,7 +175,7 @@ pub(super) fn build(
         }
         group.answers.push((submission.promised, accepted));
     }
-    events.finish(cursor, &mut group.operations)?;
+    events.finish(cursor, &mut group)?;
     Ok(group)
 }
 
@@ -167,18 +192,19 @@ impl Events {
     fn add(
         &mut self,
         cursor: &mut Cursor,
-        matched: Matched,
+        mut matched: Matched,
         group: &mut Group,
     ) -> Result<Accepted> {
+        matched.targets.retain(|target| !cursor.removed.contains(target));
         let known = matched.dedup.and_then(|key| cursor.dedup.sequence_of(key));
         if let Some(sequence) = known {
             group.duplicates += 1;
-            let id = EventId::new(cursor.incarnation, sequence);
+            let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
             return Ok(Accepted { id, owed: 0, duplicate: true });
         }
         let sequence = cursor.next_sequence;
         cursor.next_sequence += 1;
-        let id = EventId::new(cursor.incarnation, sequence);
+        let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
         let owed = u32::try_from(matched.targets.len()).unwrap_or(u32::MAX);
         if matched.targets.is_empty() {
             group.unrouted += 1;
@@ -187,6 +213,7 @@ impl Events {
         if let Some(key) = matched.dedup {
             cursor.dedup.remember(self.bucket, key, sequence);
             self.dedup_entries.push((key, sequence));
+            group.dedup_keys.push(key);
         }
         self.store(id, matched, group)?;
         Ok(Accepted { id, owed, duplicate: false })
@@ -220,65 +247,66 @@ impl Events {
         Ok(())
     }
 
-    fn finish(self, cursor: &mut Cursor, operations: &mut Vec<Operation>) -> Result<()> {
+    fn finish(self, cursor: &mut Cursor, group: &mut Group) -> Result<()> {
         // Ids are given out of what is reserved on the device, so that none is given twice.
-        if cursor.next_sequence > cursor.reserved + 1 {
-            cursor.reserved = cursor.next_sequence + RESERVED_BLOCK;
-            operations.push(meta(cursor.incarnation, cursor.reserved));
+        if cursor.next_sequence > cursor.meta.reserved + 1 {
+            cursor.meta.reserved = cursor.next_sequence + RESERVED_BLOCK;
+            group.operations.push(cursor.meta.write()?);
         }
         let (payload_pages, next_page) = self.stream.into_pages();
         cursor.next_page = next_page;
         let dedup_pages = dedup::pages(self.bucket, cursor.next_record, &self.dedup_entries);
         cursor.next_record += dedup_pages.len() as u64;
         let head_pages = self.packer.into_pages()?;
+        group.last_head_key = head_pages.last().map(|(key, _)| key.clone());
         let puts = payload_pages.into_iter().chain(dedup_pages).chain(head_pages);
-        operations.extend(puts.map(|(key, value)| Operation::Put(key, value)));
+        group.operations.extend(puts.map(|(key, value)| Operation::Put(key, value)));
         Ok(())
     }
 }
 
 /// Settled pairs go into pages of their own; everything else is one operation.
-fn write_records(
-    cursor: &mut Cursor,
-    records: &[Record],
-    operations: &mut Vec<Operation>,
-) -> Result<()> {
+fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> Result<()> {
     let mut pairs = Vec::new();
     for record in records {
         match record {
             Record::Settle(delivery) => {
                 pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
                 pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
-                end_retry(cursor, *delivery, operations);
+                end(cursor, *delivery, group);
             }
             Record::Retry(delivery, state) => {
                 let value = encoded("retry state", state)?;
-                operations.push(Operation::Put(keys::of_delivery(keys::RETRY, *delivery), value));
-                cursor.retrying.insert(*delivery);
+                let key = keys::of_delivery(keys::RETRY, *delivery);
+                group.operations.push(Operation::Put(key, value));
+                cursor.retrying.insert(*delivery, cursor.generation);
             }
             Record::Dead(letter) => {
                 let value = encoded("dead letter", letter)?;
                 let key = keys::of_delivery(keys::DEAD, letter.delivery);
-                operations.push(Operation::Put(key, value));
-                end_retry(cursor, letter.delivery, operations);
+                group.operations.push(Operation::Put(key, value));
+                cursor.letters.keep(letter.at_wall_ms, letter.delivery, cursor.generation);
+                end(cursor, letter.delivery, group);
             }
         }
     }
     for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {
         let key = keys::numbered(keys::SETTLED, cursor.next_record);
         cursor.next_record += 1;
-        operations.push(Operation::Put(key, seal(VERSION, page)));
+        group.operations.push(Operation::Put(key, seal(VERSION, page)));
     }
     Ok(())
 }
 
-fn end_retry(cursor: &mut Cursor, delivery: DeliveryId, operations: &mut Vec<Operation>) {
-    if cursor.retrying.remove(&delivery) {
-        operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
+/// A delivery that ended needs its retry record no more. One in a sealed generation goes with it.
+fn end(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) {
+    group.ended.push(delivery.sequence);
+    if cursor.retrying.remove(&delivery) == Some(cursor.generation) {
+        group.operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
     }
 }
 
-fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
+pub(super) fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
     record::encode(VERSION, value).map_err(|why| Error::Damaged { record: what.to_owned(), why })
 }
 
@@ -286,17 +314,22 @@ fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::event::Catalogue;
+    use crate::outbox::meta::Incarnations;
     use crate::receipt::promise;
 
     fn cursor() -> Cursor {
+        let mut incarnations = Incarnations::default();
+        incarnations.begin(0, 7);
         Cursor {
-            incarnation: 7,
+            generation: 1,
+            meta: Meta { incarnations, reserved: 0, first_sequence: 1, previous: None },
             next_sequence: 1,
-            reserved: 0,
             next_page: 1,
             next_record: 1,
             dedup: Dedup::new(1_000, 10),
-            retrying: HashSet::new(),
+            letters: Letters::new(10, 1_000),
+            retrying: HashMap::new(),
+            removed: HashSet::new(),
         }
     }
 
@@ -355,7 +388,7 @@ mod tests {
     #[test]
     fn an_event_that_nobody_asked_for_has_an_id_and_no_record() {
         let mut cursor = cursor();
-        cursor.reserved = 100;
+        cursor.meta.reserved = 100;
         let group = build(&mut cursor, vec![submission(Some(1), &[], 10)], &[], 0).unwrap();
         assert_eq!((kinds(&group.operations).as_str(), group.unrouted), ("", 1));
         assert_eq!(cursor.dedup.sequence_of(1), None);
@@ -373,7 +406,8 @@ mod tests {
         let settled = [Record::Settle(delivery(1)), Record::Settle(delivery(5))];
         let group = build(&mut cursor, vec![], &settled, 0).unwrap();
         assert_eq!(kinds(&group.operations), "Rs");
-        assert_eq!(cursor.retrying, HashSet::from([delivery(2)]));
+        assert_eq!(cursor.retrying, HashMap::from([(delivery(2), 1)]));
+        assert_eq!(group.ended, [1, 5]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ const INLINE_BYTES_MAX: usize = 512;
 const FIXED_BYTES: usize = 96;
 
 /// What one head takes at most, its integers at full length.
-const HEAD_BYTES_MAX: usize = 5 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
+const HEAD_BYTES_MAX: usize = 5 + 9 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
 
 /// Everything about an event but its payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,8 @@ enum TargetsV1 {
 struct HeadV1 {
     /// From the page's first sequence.
     sequence: u32,
+    /// From the page's moment; an event that was copied keeps its own.
+    accepted_ms: u64,
     account: u16,
     kind: u16,
     /// 0 where there is none, else the place in `texts` plus 1.
@@ -86,9 +88,9 @@ struct HeadV1 {
     payload_length: u32,
 }
 
-/// Packs the heads of one group.
+/// Packs the heads of one unit.
+#[derive(Default)]
 pub(super) struct Packer {
-    accepted_wall_ms: u64,
     done: Vec<PageV1>,
     open: Open,
 }
@@ -103,18 +105,13 @@ struct Open {
 }
 
 impl Packer {
-    /// All heads of a group share the moment of their acceptance.
-    pub(super) fn new(accepted_wall_ms: u64) -> Packer {
-        Packer { accepted_wall_ms, done: Vec::new(), open: Open::default() }
-    }
-
     /// Adds a head; sequences ascend. A large set of targets goes into `stream`.
     pub(super) fn add(&mut self, head: &Head, stream: &mut Stream) -> Result<()> {
         let targets = portable(&head.targets)?;
-        if self.open.bytes + self.open.growth(head, &targets) > VALUE_BYTES_MAX {
+        if !self.open.has_room(head, &targets) {
             self.done.extend(std::mem::take(&mut self.open).page);
         }
-        self.open.add(head, targets, self.accepted_wall_ms, stream)
+        self.open.add(head, targets, stream)
     }
 
     /// The pages of the unit, with their keys.
@@ -133,6 +130,15 @@ impl Packer {
 }
 
 impl Open {
+    /// Moments are kept from the page's on, so a head from before it opens a page of its own.
+    fn has_room(&self, head: &Head, targets: &[u8]) -> bool {
+        let later = self
+            .page
+            .as_ref()
+            .is_none_or(|page| page.accepted_wall_ms <= head.accepted_wall_ms);
+        later && self.bytes + self.growth(head, targets) <= VALUE_BYTES_MAX
+    }
+
     /// How many bytes the head can add to the page, counted high.
     fn growth(&self, head: &Head, targets: &[u8]) -> usize {
         let text =
@@ -146,13 +152,7 @@ impl Open {
         HEAD_BYTES_MAX + text(&head.account) + text(head.kind.as_str()) + waba + set
     }
 
-    fn add(
-        &mut self,
-        head: &Head,
-        targets: Vec<u8>,
-        accepted_wall_ms: u64,
-        stream: &mut Stream,
-    ) -> Result<()> {
+    fn add(&mut self, head: &Head, targets: Vec<u8>, stream: &mut Stream) -> Result<()> {
         let growth = self.growth(head, &targets);
         let mut page = self.page.take().unwrap_or_else(|| {
             self.bytes = FIXED_BYTES;
@@ -162,7 +162,7 @@ impl Open {
                 unit_pages: 0,
                 first_sequence: head.sequence,
                 first_payload_page: head.payload.page,
-                accepted_wall_ms,
+                accepted_wall_ms: head.accepted_wall_ms,
                 texts: Vec::new(),
                 targets: Vec::new(),
                 heads: Vec::new(),
@@ -174,6 +174,7 @@ impl Open {
         };
         let packed = HeadV1 {
             sequence: from(page.first_sequence, head.sequence)?,
+            accepted_ms: head.accepted_wall_ms.saturating_sub(page.accepted_wall_ms),
             account: self.text_place(&mut page, &head.account),
             kind: self.text_place(&mut page, head.kind.as_str()),
             waba: head.waba.as_deref().map_or(0, |waba| self.text_place(&mut page, waba) + 1),
@@ -275,7 +276,7 @@ fn expand(
     let text = |place: u16| page.texts.get(usize::from(place));
     Some(Head {
         sequence: page.first_sequence + u64::from(head.sequence),
-        accepted_wall_ms: page.accepted_wall_ms,
+        accepted_wall_ms: page.accepted_wall_ms + head.accepted_ms,
         account: text(head.account)?.clone(),
         kind: kinds.get(usize::from(head.kind))?.clone()?,
         number: WabaNumber::from_digits(head.number),
@@ -329,7 +330,7 @@ mod tests {
     fn round_trip(heads: &[Head]) -> (Arc<dyn Database>, Vec<Page>) {
         let database = Memory::default().open("one").unwrap();
         let mut stream = Stream::new(1_000_000);
-        let mut packer = Packer::new(1_700_000_000_000);
+        let mut packer = Packer::default();
         heads.iter().for_each(|head| packer.add(head, &mut stream).unwrap());
         let mut read_back = Vec::new();
         let pages = packer.into_pages().unwrap();
@@ -379,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_damaged_page_is_named() {
-        let mut packer = Packer::new(0);
+        let mut packer = Packer::default();
         packer.add(&head(77, [1]), &mut Stream::new(1)).unwrap();
         let (_, mut sealed) = packer.into_pages().unwrap().remove(0);
         sealed[20] ^= 1;
@@ -390,7 +391,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_page_are_frozen() {
-        let mut packer = Packer::new(1_700_000_000_000);
+        let mut packer = Packer::default();
         packer.add(&head(5, [3]), &mut Stream::new(1)).unwrap();
         let (key, sealed) = packer.into_pages().unwrap().remove(0);
         assert_eq!(key, b"h\0\0\0\0\0\0\0\x05");

@@ -23,6 +23,11 @@ pub(super) const DEDUP: &[u8] = b"k";
 /// The incarnation and the reserved sequences.
 pub(super) const META: &[u8] = b"m";
 
+/// Whether a key is that of a head page or a settle page, which a sealed generation must keep.
+pub(super) fn is_page(key: &[u8]) -> bool {
+    key.starts_with(HEADS) || key.starts_with(SETTLED)
+}
+
 pub(super) fn numbered(kind: &[u8], number: u64) -> Vec<u8> {
     [kind, &number.to_be_bytes()].concat()
 }

@@ -1,26 +1,34 @@
-//! Decides what a generation says after any stop: which deliveries are owed, and where to go on.
+//! Decides what the generations say after any stop: which deliveries are owed, and where to go on.
 //!
-//! Leaves to others: who the subscriptions are (`engine::recovery`). Invariant (I2, I3): an event
-//! counts iff its whole unit is there; a delivery is owed iff its event counts and it is neither
-//! settled, dead nor owed to a subscription that was removed.
+//! Leaves to others: reading one generation (`reading`) and who the subscriptions are
+//! (`engine::recovery`). Invariant (I2, I3): a delivery is owed iff its event counts and no
+//! generation says that it ended; damage costs no more than the generation it lies in, and is told.
+//!
+//! Generations are read from the newest to the oldest, because what became of a delivery lies in
+//! its event's generation or a newer one: when a head is read, everything about it is known.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
 use crate::attempt::{DeliveryId, RetryState};
-use crate::config::Limits;
+use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::store::record::{self, unseal};
-use crate::store::{Batch, Database, Visit};
+use crate::store::{Batch, Database, Failure, Store};
 use crate::subscription::SubscriptionId;
 
-use super::dedup::{self, Dedup};
-use super::group::{self, Cursor, PAIR_BYTES};
-use super::heads::{self, Page};
+use super::dedup::{self, Dedup, KeyHash};
+use super::group::Cursor;
 use super::keys;
+use super::letters::Letters;
+use super::meta::{Incarnations, Meta, Sealed};
+use super::reading::{self, Found};
+use super::row::{self, Generation, Row};
+
+/// The database of dedup keys whose generation is gone.
+pub(super) const DEDUP_DATABASE: &str = "dedup";
 
 /// What was found owed when the outbox was opened.
 #[derive(Debug, Default)]
@@ -33,267 +41,306 @@ pub(crate) struct Recovered {
     pub(crate) removed: HashSet<SubscriptionId>,
     /// Deliveries owed to removed subscriptions, which are cancelled.
     pub(crate) cancelled: u64,
-    /// Dead letters kept.
-    pub(crate) dead: u64,
+    /// Dead letters dropped because they were over their bounds.
+    pub(crate) letters_dropped: u64,
+    /// Generations set aside because they could not be read: the new name, and why.
+    pub(crate) set_aside: Vec<(String, String)>,
 }
 
-/// Reads a generation whole and removes what an unfinished group left above the last finished one.
-pub(super) fn recover(
-    database: &dyn Database,
-    catalogue: &Catalogue,
-    limits: &Limits,
-    wall_ms: u64,
-    fresh_incarnation: u64,
-) -> Result<(Cursor, Recovered)> {
-    let mut reading = Reading::start(database, catalogue);
-    reading.read_meta(fresh_incarnation)?;
-    reading.read_ends()?;
-    reading.read_heads()?;
-    let retries = reading.read_retries()?;
-    let dedup = reading.read_dedup(limits, wall_ms)?;
-    let next_page = reading.first_free_page()?;
-    reading.remove_leftovers()?;
-    let retrying = retries.iter().map(|(delivery, _)| *delivery).collect();
-    let next_sequence = reading.reserved.max(reading.last_sequence) + 1;
-    let cursor = Cursor {
-        incarnation: reading.incarnation,
-        next_sequence,
-        reserved: reading.reserved,
-        next_page,
-        next_record: reading.last_record + 1,
-        dedup,
-        retrying,
-    };
-    Ok((cursor, Recovered { retries, ..reading.recovered }))
+/// An outbox that was read back.
+pub(super) struct Read {
+    pub(super) row: Row,
+    pub(super) cursor: Cursor,
+    pub(super) recovered: Recovered,
+    pub(super) dedup_database: Arc<dyn Database>,
 }
 
-struct Reading<'a> {
-    database: &'a dyn Database,
-    catalogue: &'a Catalogue,
-    incarnation: u64,
-    reserved: u64,
-    last_sequence: u64,
-    last_record: u64,
+/// What reading needs to know.
+pub(super) struct Reader<'a> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) limits: &'a Limits,
+    pub(super) on_damage: OnDamage,
+    pub(super) wall_ms: u64,
+    /// Names a new incarnation, where one begins.
+    pub(super) fresh_name: u64,
+}
+
+/// What is known so far, generation by generation.
+#[derive(Default)]
+struct Known {
+    generations: Vec<Generation>,
+    /// The newest generation's meta record and open database.
+    newest: Option<(Meta, Arc<dyn Database>)>,
+    newest_set_aside: bool,
+    /// What the generation read last says of the one before it.
+    expected: Option<Sealed>,
     /// Deliveries that ended, by subscription.
     ended: HashMap<SubscriptionId, RoaringTreemap>,
+    /// Events of which a newer copy was read, and the generation that holds it.
+    moved: HashMap<u64, u64>,
+    retries: HashMap<DeliveryId, (RetryState, u64)>,
+    letters: BTreeMap<(u64, DeliveryId), u64>,
+    dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
+    last_sequence: u64,
+    last_page: u64,
+    last_record: u64,
     recovered: Recovered,
-    leftovers: Vec<Vec<u8>>,
 }
 
-impl<'a> Reading<'a> {
-    fn start(database: &'a dyn Database, catalogue: &'a Catalogue) -> Reading<'a> {
-        Reading {
-            database,
-            catalogue,
-            incarnation: 0,
-            reserved: 0,
-            last_sequence: 0,
-            last_record: 0,
-            ended: HashMap::new(),
-            recovered: Recovered::default(),
-            leftovers: Vec::new(),
+impl Reader<'_> {
+    /// Reads every generation, and opens the newest for writing.
+    pub(super) fn read(self) -> Result<Read> {
+        let names = self.store.list().map_err(failed)?;
+        let mut numbers: Vec<u64> =
+            names.iter().filter_map(|name| row::number_of(name)).collect();
+        numbers.sort_unstable();
+        let mut known = Known::default();
+        for number in numbers.iter().rev() {
+            self.read_one(*number, &mut known)?;
+        }
+        let next_number = numbers.last().map_or(1, |last| last + 1);
+        let dedup_database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
+        reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
+        self.finish(known, next_number, dedup_database)
+    }
+
+    fn read_one(&self, number: u64, known: &mut Known) -> Result<()> {
+        match self.try_one(number, known) {
+            Ok(()) => Ok(()),
+            Err(error) if self.on_damage == OnDamage::SetAside && is_damage(&error) => {
+                let name = self.store.set_aside(&row::name_of(number)).map_err(failed)?;
+                known.newest_set_aside |= known.newest.is_none();
+                known.recovered.set_aside.push((name, error.to_string()));
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn read_meta(&mut self, fresh_incarnation: u64) -> Result<()> {
-        let sealed = self.database.get(keys::META).map_err(failed)?;
-        let Some(sealed) = sealed else {
-            self.incarnation = fresh_incarnation;
-            return Ok(());
+    fn try_one(&self, number: u64, known: &mut Known) -> Result<()> {
+        let within = |error: Error| in_generation(number, error);
+        let database = self.store.open(&row::name_of(number)).map_err(failed).map_err(within)?;
+        let is_newest = known.newest.is_none() && !known.newest_set_aside;
+        let found = reading::generation(&*database, self.catalogue, is_newest).map_err(within)?;
+        let Some(found) = found else {
+            // It was being begun when the engine stopped: nothing was ever written to it.
+            drop(database);
+            return self.store.remove(&row::name_of(number)).map_err(failed);
         };
-        let damaged = |why: String| Error::Damaged { record: "meta record".to_owned(), why };
-        let (version, body) = unseal(&sealed).map_err(damaged)?;
-        let (numbers, rest) = body.as_chunks::<8>();
-        let ([incarnation, reserved], true, group::VERSION) = (numbers, rest.is_empty(), version)
-        else {
-            return Err(damaged(format!("version {version}, {} bytes", body.len())));
+        let expected = known.expected.take().filter(|expected| expected.number == number);
+        if let Some(expected) = expected
+            && expected.pages != found.pages
+        {
+            let (pages, there) = (expected.pages, found.pages);
+            return Err(Error::Damaged {
+                record: format!("generation {number}"),
+                why: format!("it was sealed with {pages} pages and {there} are there"),
+            });
+        }
+        remove_leftovers(&*database, &found.leftovers)?;
+        if known.newest.is_none() {
+            known.newest = Some((found.meta.clone(), database));
+        }
+        known.take(number, found);
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        mut known: Known,
+        next_number: u64,
+        dedup_database: Arc<dyn Database>,
+    ) -> Result<Read> {
+        let mut dedup = Dedup::new(self.limits.dedup_window_ms, self.limits.dedup_keys_max);
+        known.remember_keys(&mut dedup, self.wall_ms);
+        let mut letters =
+            Letters::new(self.limits.dead_letters_max, self.limits.dead_letter_age_max_ms);
+        for ((at_wall_ms, delivery), generation) in std::mem::take(&mut known.letters) {
+            letters.keep(at_wall_ms, delivery, generation);
+        }
+        known.recovered.letters_dropped = letters.trim(self.wall_ms);
+        let retrying = known.owed_retries();
+        let row = Row::new(Arc::clone(&self.store));
+        known.generations.iter().for_each(|generation| row.add(generation.clone()));
+        row.place_moved(std::mem::take(&mut known.moved));
+        let newest = known.newest.take();
+        let generation = row.newest().map_or(0, |newest| newest.number);
+        let mut cursor = Cursor {
+            generation,
+            meta: newest.as_ref().map_or_else(fresh_meta, |(meta, _)| meta.clone()),
+            next_sequence: 1,
+            next_page: known.last_page + 1,
+            next_record: known.last_record + 1,
+            dedup,
+            letters,
+            retrying,
+            removed: HashSet::new(),
         };
-        self.incarnation = u64::from_le_bytes(*incarnation);
-        self.reserved = u64::from_le_bytes(*reserved);
-        Ok(())
+        cursor.next_sequence = cursor.meta.reserved.max(known.last_sequence) + 1;
+        match newest {
+            Some((_, database)) if !known.newest_set_aside => row.activate(database),
+            _ => self.begin_again(&mut cursor, &row, next_number)?,
+        }
+        row.name_after(&cursor.meta.incarnations);
+        Ok(Read { row, cursor, recovered: known.recovered, dedup_database })
     }
 
-    /// Settled deliveries, dead letters and removed subscriptions.
-    fn read_ends(&mut self) -> Result<()> {
-        let mut ended: HashMap<SubscriptionId, RoaringTreemap> = HashMap::new();
-        let mut last_record = 0;
-        scan(self.database, keys::SETTLED, |key, sealed| {
-            last_record = keys::number_of(key).unwrap_or(0).max(last_record);
-            let damaged =
-                |why| Error::Damaged { record: format!("settle record {last_record}"), why };
-            let (_, body) = unseal(sealed).map_err(damaged)?;
-            for pair in body.as_chunks::<PAIR_BYTES>().0 {
-                let [a, b, c, d, e, f, g, h, i, j, k, l] = *pair;
-                let sequence = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                let id = SubscriptionId(u32::from_le_bytes([i, j, k, l]));
-                ended.entry(id).or_default().insert(sequence);
-            }
-            Ok(())
-        })?;
-        let mut dead = 0;
-        scan(self.database, keys::DEAD, |key, _| {
-            if let Some(delivery) = keys::delivery_of(key) {
-                ended.entry(delivery.subscription).or_default().insert(delivery.sequence);
-                dead += 1;
-            }
-            Ok(())
-        })?;
-        let mut removed = HashSet::new();
-        scan(self.database, keys::TOMBSTONE, |key, _| {
-            removed.extend(keys::subscription_of(key));
-            Ok(())
-        })?;
-        self.last_record = last_record;
-        self.ended = ended;
-        self.recovered.dead = dead;
-        self.recovered.removed = removed;
-        Ok(())
+    /// Begins a generation under a new incarnation: there is no newest one to go on with. What
+    /// sequences a generation that was set aside had given is not known, so they are skipped.
+    fn begin_again(&self, cursor: &mut Cursor, row: &Row, number: u64) -> Result<()> {
+        const SKIPPED: u64 = 1 << 32;
+        if cursor.generation != 0 {
+            cursor.next_sequence += SKIPPED;
+        }
+        let first_sequence = cursor.next_sequence;
+        let begins = if cursor.generation == 0 { 0 } else { first_sequence };
+        cursor.meta.incarnations.begin(begins, self.fresh_name);
+        cursor.meta.reserved = first_sequence - 1;
+        row.begin(cursor, number)
     }
+}
 
-    /// Takes each unit whole or not at all. An unfinished one can only be the last.
-    fn read_heads(&mut self) -> Result<()> {
-        let (database, catalogue) = (self.database, self.catalogue);
-        let mut unit: Vec<(Vec<u8>, Page)> = Vec::new();
-        scan(database, keys::HEADS, |key, sealed| {
-            let first_sequence = keys::number_of(key).unwrap_or(0);
-            let page = heads::read(database, catalogue, first_sequence, sealed)?;
-            if page.unit_page == 0 && !unit.is_empty() {
-                return Err(unfinished(&unit));
-            }
-            if page.unit_page as usize != unit.len() {
-                return Err(out_of_place(first_sequence, &page));
-            }
-            unit.push((key.to_vec(), page));
-            if unit.last().is_some_and(|(_, last)| last.unit_page + 1 == last.unit_pages) {
-                unit.drain(..).for_each(|(_, page)| self.take(page));
-            }
-            Ok(())
-        })?;
-        self.leftovers.extend(unit.into_iter().map(|(key, _)| key));
-        Ok(())
-    }
-
-    fn take(&mut self, page: Page) {
-        for head in page.heads {
-            self.last_sequence = self.last_sequence.max(head.sequence);
-            for target in head.targets {
-                let id = SubscriptionId(target);
-                if self.ended.get(&id).is_some_and(|ended| ended.contains(head.sequence)) {
-                    continue;
-                }
-                if self.recovered.removed.contains(&id) {
-                    self.recovered.cancelled += 1;
-                    continue;
-                }
-                self.recovered.owed.entry(id).or_default().insert(head.sequence);
+impl Known {
+    fn take(&mut self, number: u64, found: Found) {
+        self.expected = found.meta.previous.clone();
+        for (id, sequences) in found.ended {
+            *self.ended.entry(id).or_default() |= sequences;
+        }
+        for (delivery, at_wall_ms) in found.letters {
+            let ended = self.ended.entry(delivery.subscription).or_default();
+            // A newer copy of the same letter was read already.
+            if ended.insert(delivery.sequence) {
+                self.letters.insert((at_wall_ms, delivery), number);
             }
         }
+        self.recovered.removed.extend(found.removed);
+        for (delivery, state) in found.retries {
+            self.retries.entry(delivery).or_insert((state, number));
+        }
+        for (bucket, entries) in found.dedup_entries {
+            self.dedup_entries.entry(bucket).or_default().extend(entries);
+        }
+        self.last_page = self.last_page.max(found.last_page);
+        self.last_record = self.last_record.max(found.last_record);
+        let mut generation = Generation {
+            number,
+            first_sequence: found.meta.first_sequence,
+            bytes: found.bytes,
+            events: 0,
+            owed: 0,
+            pages: found.pages,
+        };
+        for (sequence, targets) in found.heads {
+            if self.moved.contains_key(&sequence) {
+                continue;
+            }
+            if sequence < generation.first_sequence {
+                self.moved.insert(sequence, number);
+            }
+            self.last_sequence = self.last_sequence.max(sequence);
+            generation.events += 1;
+            generation.owed += self.owe(sequence, &targets);
+        }
+        self.generations.push(generation);
+    }
+
+    /// Owes an event to those of its targets for whom it has not ended; says to how many.
+    fn owe(&mut self, sequence: u64, targets: &roaring::RoaringBitmap) -> u64 {
+        let mut owed = 0;
+        for id in targets.iter().map(SubscriptionId) {
+            if self.ended.get(&id).is_some_and(|ended| ended.contains(sequence)) {
+                continue;
+            }
+            if self.recovered.removed.contains(&id) {
+                self.recovered.cancelled += 1;
+                continue;
+            }
+            self.recovered.owed.entry(id).or_default().insert(sequence);
+            owed += 1;
+        }
+        owed
     }
 
     /// Retry states of deliveries still owed; others are left over from a delivery that ended.
-    fn read_retries(&mut self) -> Result<Vec<(DeliveryId, RetryState)>> {
-        let mut retries = Vec::new();
-        let (owed, leftovers) = (&self.recovered.owed, &mut self.leftovers);
-        scan(self.database, keys::RETRY, |key, sealed| {
-            let Some(delivery) = keys::delivery_of(key) else { return Ok(()) };
-            let is_owed = owed
-                .get(&delivery.subscription)
-                .is_some_and(|sequences| sequences.contains(delivery.sequence));
-            if !is_owed {
-                leftovers.push(key.to_vec());
-                return Ok(());
-            }
-            let state = record::decode(group::VERSION, sealed).map_err(|why| Error::Damaged {
-                record: format!("retry state of event {}", delivery.sequence),
-                why,
-            })?;
-            retries.push((delivery, state));
-            Ok(())
-        })?;
-        Ok(retries)
+    fn owed_retries(&mut self) -> HashMap<DeliveryId, u64> {
+        let owed = &self.recovered.owed;
+        self.retries.retain(|delivery, _| {
+            let sequences = owed.get(&delivery.subscription);
+            sequences.is_some_and(|sequences| sequences.contains(delivery.sequence))
+        });
+        let states = self.retries.iter().map(|(id, (state, _))| (*id, state.clone()));
+        self.recovered.retries = states.collect();
+        self.retries.iter().map(|(id, (_, generation))| (*id, *generation)).collect()
     }
 
-    /// Keys within the window whose event counts; the pages of older buckets are left to expire.
-    fn read_dedup(&mut self, limits: &Limits, wall_ms: u64) -> Result<Dedup> {
-        let mut dedup = Dedup::new(limits.dedup_window_ms, limits.dedup_keys_max);
-        let last_sequence = self.last_sequence;
-        let mut last_record = self.last_record;
-        let mut entries: BTreeMap<u64, Vec<_>> = BTreeMap::new();
-        scan(self.database, keys::DEDUP, |key, sealed| {
-            let Some(bucket) = keys::number_of(key) else { return Ok(()) };
-            last_record = last_record.max(key.get(8..).and_then(keys::number_of).unwrap_or(0));
+    /// Keys within the window whose event counts; the others are left to expire.
+    fn remember_keys(&mut self, dedup: &mut Dedup, wall_ms: u64) {
+        for (bucket, entries) in std::mem::take(&mut self.dedup_entries) {
             if !dedup.is_current(bucket, wall_ms) {
                 dedup.found_expired(bucket);
-                return Ok(());
+                continue;
             }
-            let page = dedup::read_page(sealed).map_err(|why| Error::Damaged {
-                record: format!("dedup page of bucket {bucket}"),
-                why,
-            })?;
-            entries.entry(bucket).or_default().extend(page);
-            Ok(())
-        })?;
-        for (bucket, page) in entries {
-            for (key, sequence) in page.into_iter().filter(|(_, s)| *s <= last_sequence) {
+            for (key, sequence) in entries.into_iter().filter(|(_, s)| *s <= self.last_sequence) {
                 dedup.remember(bucket, key, sequence);
             }
         }
-        self.last_record = last_record;
-        Ok(dedup)
-    }
-
-    fn first_free_page(&self) -> Result<u64> {
-        let last = self.database.last(keys::PAYLOAD, &keys::numbered(keys::PAYLOAD, u64::MAX));
-        let number = last.map_err(failed)?.and_then(|(key, _)| keys::number_of(&key));
-        Ok(number.map_or(1, |number| number + 1))
-    }
-
-    fn remove_leftovers(&mut self) -> Result<()> {
-        for keys in self.leftovers.chunks(64) {
-            let mut batch = Batch::default();
-            keys.iter().for_each(|key| batch.remove(key.as_slice()));
-            self.database.apply(batch).map_err(failed)?;
-        }
-        if !self.leftovers.is_empty() {
-            self.database.sync().map_err(failed)?;
-        }
-        Ok(())
     }
 }
 
-/// Shows each record of a kind; the first error ends the scan and is returned.
-fn scan(
-    database: &dyn Database,
-    kind: &[u8],
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut outcome = Ok(());
-    let visit: &mut Visit<'_> = &mut |key, value| match visit(key, value) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            outcome = Err(error);
-            ControlFlow::Break(())
-        }
-    };
-    database.scan(kind, b"", visit).map_err(failed)?;
-    outcome
+fn fresh_meta() -> Meta {
+    let incarnations = Incarnations::default();
+    Meta { incarnations, reserved: 0, first_sequence: 1, previous: None }
 }
 
-fn failed(failure: crate::store::Failure) -> Error {
+fn remove_leftovers(database: &dyn Database, leftovers: &[Vec<u8>]) -> Result<()> {
+    for keys in leftovers.chunks(64) {
+        let mut batch = Batch::default();
+        keys.iter().for_each(|key| batch.remove(key.as_slice()));
+        database.apply(batch).map_err(failed)?;
+    }
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    database.sync().map_err(failed)
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Damaged { .. })
+        || matches!(error, Error::Store { source: Failure::Damaged(_), .. })
+}
+
+fn in_generation(number: u64, error: Error) -> Error {
+    match error {
+        Error::Damaged { record, why } => {
+            Error::Damaged { record: format!("generation {number}, {record}"), why }
+        }
+        Error::Store { source: Failure::Damaged(why), .. } => {
+            Error::Damaged { record: format!("generation {number}"), why }
+        }
+        other => other,
+    }
+}
+
+fn failed(failure: Failure) -> Error {
     Error::store("recovering the outbox", failure)
 }
 
-fn unfinished(unit: &[(Vec<u8>, Page)]) -> Error {
-    let first = unit.first().map_or(0, |(_, page)| page.unit_first_sequence);
-    Error::Damaged {
-        record: format!("unit of head pages from {first}"),
-        why: format!("{} page(s) of it are there and later units follow", unit.len()),
+/// The pages of dedup keys that are still within their window, out of a generation that is about to
+/// go, ready for the database of such keys.
+pub(super) fn surviving_keys(
+    database: &dyn Database,
+    cursor: &mut Cursor,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut by_bucket = BTreeMap::new();
+    reading::dedup_pages(database, &mut by_bucket)?;
+    let mut pages = Vec::new();
+    for (bucket, mut entries) in by_bucket {
+        entries.retain(|(key, sequence)| cursor.dedup.sequence_of(*key) == Some(*sequence));
+        let new = dedup::pages(bucket, cursor.next_record, &entries);
+        cursor.next_record += new.len() as u64;
+        pages.extend(new);
     }
-}
-
-fn out_of_place(first_sequence: u64, page: &Page) -> Error {
-    Error::Damaged {
-        record: format!("head page {first_sequence}"),
-        why: format!("it is page {} of its unit and those before it are gone", page.unit_page),
-    }
+    debug_assert!(pages.iter().all(|(key, _)| key.starts_with(keys::DEDUP)));
+    Ok(pages)
 }

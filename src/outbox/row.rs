@@ -11,7 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringTreemap;
 
 use crate::error::{Error, Result};
+use crate::event::EventId;
 use crate::store::{Database, Failure, Store};
+
+use super::meta::Incarnations;
 
 /// How many sealed generations stay open for reading: lanes that are far apart read from different
 /// ones, and each open one costs its cache.
@@ -34,8 +37,6 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Generation {
     pub(super) number: u64,
-    /// Names the events that were accepted into it.
-    pub(super) incarnation: u64,
     /// Events accepted into it have this sequence or a greater one, up to the next generation's.
     pub(super) first_sequence: u64,
     /// Bytes of keys and values written.
@@ -63,14 +64,15 @@ struct Places {
     generations: BTreeMap<u64, Generation>,
     /// Where each generation's own sequences begin.
     begins: BTreeMap<u64, u64>,
-    /// Events that were copied forward: the generation that holds them, and their incarnation.
-    moved: HashMap<u64, (u64, u64)>,
+    /// Events that were copied forward, and the generation that holds each.
+    moved: HashMap<u64, u64>,
+    incarnations: Incarnations,
 }
 
 impl Places {
     fn generation_of(&self, sequence: u64) -> Option<u64> {
         let own = || self.begins.range(..=sequence).next_back().map(|(_, number)| *number);
-        self.moved.get(&sequence).map(|(number, _)| *number).or_else(own)
+        self.moved.get(&sequence).copied().or_else(own)
     }
 }
 
@@ -144,14 +146,14 @@ impl Row {
         self.places.read().generation_of(sequence)
     }
 
-    /// The incarnation under which an event was accepted.
-    pub(super) fn incarnation_of(&self, sequence: u64) -> Option<u64> {
-        let places = self.places.read();
-        if let Some((_, incarnation)) = places.moved.get(&sequence) {
-            return Some(*incarnation);
-        }
-        let number = places.generation_of(sequence)?;
-        places.generations.get(&number).map(|generation| generation.incarnation)
+    /// Notes the incarnations as they are now.
+    pub(super) fn name_after(&self, incarnations: &Incarnations) {
+        self.places.write().incarnations = incarnations.clone();
+    }
+
+    /// The name of a sequence to the outside.
+    pub(super) fn id_of(&self, sequence: u64) -> EventId {
+        EventId::new(self.places.read().incarnations.of(sequence), sequence)
     }
 
     /// The sequences of the events in a generation, and perhaps more that never were events.
@@ -166,7 +168,7 @@ impl Row {
         places.moved.keys().for_each(|sequence| {
             sequences.remove(*sequence);
         });
-        let inside = places.moved.iter().filter(|(_, (holder, _))| *holder == number);
+        let inside = places.moved.iter().filter(|(_, holder)| **holder == number);
         sequences.extend(inside.map(|(sequence, _)| *sequence));
         sequences
     }
@@ -190,7 +192,7 @@ impl Row {
     }
 
     /// Notes that an event, with what it owes, now lies in another generation.
-    pub(super) fn moved(&self, sequence: u64, incarnation: u64, owed: u64, to: u64) {
+    pub(super) fn moved(&self, sequence: u64, owed: u64, to: u64) {
         let mut places = self.places.write();
         let from = places.generation_of(sequence);
         if let Some(generation) = from.and_then(|n| places.generations.get_mut(&n)) {
@@ -201,7 +203,7 @@ impl Row {
             generation.owed += owed;
             generation.events += 1;
         }
-        places.moved.insert(sequence, (to, incarnation));
+        places.moved.insert(sequence, to);
     }
 
     /// A database to read from; opened if it is sealed and not open.
@@ -253,7 +255,7 @@ impl Row {
         if let Some(gone) = places.generations.remove(&number) {
             places.begins.remove(&gone.first_sequence);
         }
-        places.moved.retain(|_, (holder, _)| *holder != number);
+        places.moved.retain(|_, holder| *holder != number);
         Ok(true)
     }
 }

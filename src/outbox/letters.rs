@@ -1,0 +1,86 @@
+//! Decides which dead letters are kept, and where each lies.
+//!
+//! Leaves to others: their records. Invariant: the letters kept never exceed the bound on their
+//! number or age; the oldest go first, and whoever drops one is told how many.
+
+use std::collections::BTreeMap;
+
+use crate::attempt::DeliveryId;
+
+/// The dead letters kept, oldest first, with the generation that holds each one's record.
+#[derive(Debug)]
+pub(super) struct Letters {
+    count_max: usize,
+    age_max_ms: u64,
+    kept: BTreeMap<(u64, DeliveryId), u64>,
+}
+
+impl Letters {
+    pub(super) fn new(count_max: usize, age_max_ms: u64) -> Letters {
+        Letters { count_max, age_max_ms, kept: BTreeMap::new() }
+    }
+
+    /// Keeps a letter whose record lies in `generation`, or notes that it lies there now.
+    pub(super) fn keep(&mut self, at_wall_ms: u64, delivery: DeliveryId, generation: u64) {
+        self.kept.insert((at_wall_ms, delivery), generation);
+    }
+
+    /// Drops what is over the bounds, and says how many.
+    pub(super) fn trim(&mut self, wall_ms: u64) -> u64 {
+        let before = self.kept.len();
+        let oldest_at_ms = wall_ms.saturating_sub(self.age_max_ms);
+        while let Some(((at_wall_ms, _), _)) = self.kept.first_key_value() {
+            let over_age = *at_wall_ms < oldest_at_ms;
+            if !over_age && self.kept.len() <= self.count_max {
+                break;
+            }
+            self.kept.pop_first();
+        }
+        (before - self.kept.len()) as u64
+    }
+
+    /// The letters whose records lie in a generation.
+    pub(super) fn in_generation(&self, generation: u64) -> Vec<(u64, DeliveryId)> {
+        let inside = self.kept.iter().filter(|(_, holder)| **holder == generation);
+        inside.map(|(key, _)| *key).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subscription::SubscriptionId;
+
+    fn delivery(sequence: u64) -> DeliveryId {
+        DeliveryId { sequence, subscription: SubscriptionId(1) }
+    }
+
+    #[test]
+    fn the_oldest_letters_go_first_by_number_and_by_age() {
+        let mut letters = Letters::new(3, 1_000);
+        (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
+        assert_eq!(letters.trim(500), 2);
+        let kept = |letters: &Letters| {
+            letters.in_generation(1).iter().map(|(_, d)| d.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&letters), [3, 4, 5]);
+        assert_eq!(letters.trim(1_350), 1);
+        assert_eq!(kept(&letters), [4, 5]);
+        assert_eq!(letters.trim(1_350), 0);
+    }
+
+    #[test]
+    fn a_letter_that_was_copied_lies_in_its_new_generation_alone() {
+        let mut letters = Letters::new(3, 1_000);
+        letters.keep(5, delivery(1), 1);
+        letters.keep(6, delivery(2), 1);
+        letters.keep(5, delivery(1), 2);
+        assert_eq!(letters.in_generation(1), [(6, delivery(2))]);
+        assert_eq!(letters.in_generation(2), [(5, delivery(1))]);
+        assert_eq!(letters.len(), 2);
+    }
+}

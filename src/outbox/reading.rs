@@ -1,0 +1,210 @@
+//! Decides what one generation says.
+//!
+//! Leaves to others: what the generations say together (`recovery`). Invariant (I2): the heads of
+//! a unit count all together or not at all; an unfinished unit can only be the last of the newest
+//! generation, and anywhere else it is damage.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use crate::attempt::{DeadLetter, DeliveryId, RetryState};
+use crate::error::{Error, Result};
+use crate::event::Catalogue;
+use crate::store::record::{self, unseal};
+use crate::store::{Database, Visit};
+use crate::subscription::SubscriptionId;
+
+use super::dedup::{self, KeyHash};
+use super::group::{self, PAIR_BYTES};
+use super::heads::{self, Page};
+use super::keys;
+use super::meta::Meta;
+
+/// What a generation says.
+pub(super) struct Found {
+    pub(super) meta: Meta,
+    pub(super) ended: HashMap<SubscriptionId, RoaringTreemap>,
+    pub(super) letters: Vec<(DeliveryId, u64)>,
+    pub(super) removed: Vec<SubscriptionId>,
+    pub(super) heads: Vec<(u64, RoaringBitmap)>,
+    pub(super) retries: Vec<(DeliveryId, RetryState)>,
+    pub(super) dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
+    pub(super) last_page: u64,
+    pub(super) last_record: u64,
+    /// Head pages and settle pages.
+    pub(super) pages: u64,
+    /// Bytes of what was counted, payloads included.
+    pub(super) bytes: u64,
+    /// Keys of an unfinished unit.
+    pub(super) leftovers: Vec<Vec<u8>>,
+}
+
+/// Reads a generation; `None` when it was never written to.
+pub(super) fn generation(
+    database: &dyn Database,
+    catalogue: &Catalogue,
+    is_newest: bool,
+) -> Result<Option<Found>> {
+    let Some(sealed) = database.get(keys::META).map_err(failed)? else {
+        let heads = database.last(keys::HEADS, &keys::numbered(keys::HEADS, u64::MAX));
+        return match heads.map_err(failed)? {
+            None => Ok(None),
+            Some(_) => Err(damaged("meta record".to_owned(), "it is missing".to_owned())),
+        };
+    };
+    let mut found = Found {
+        meta: Meta::read(&sealed)?,
+        ended: HashMap::new(),
+        letters: Vec::new(),
+        removed: Vec::new(),
+        heads: Vec::new(),
+        retries: Vec::new(),
+        dedup_entries: BTreeMap::new(),
+        last_page: 0,
+        last_record: 0,
+        pages: 0,
+        bytes: 0,
+        leftovers: Vec::new(),
+    };
+    found.read_settles(database)?;
+    found.read_letters(database)?;
+    scan(database, keys::TOMBSTONE, |key, _| {
+        found.removed.extend(keys::subscription_of(key));
+        Ok(())
+    })?;
+    found.read_heads(database, catalogue, is_newest)?;
+    found.read_retries(database)?;
+    let last_dedup_record = dedup_pages(database, &mut found.dedup_entries)?;
+    found.last_record = found.last_record.max(last_dedup_record);
+    let last = database.last(keys::PAYLOAD, &keys::numbered(keys::PAYLOAD, u64::MAX));
+    found.last_page =
+        last.map_err(failed)?.and_then(|(key, _)| keys::number_of(&key)).unwrap_or(0);
+    Ok(Some(found))
+}
+
+impl Found {
+    fn read_settles(&mut self, database: &dyn Database) -> Result<()> {
+        scan(database, keys::SETTLED, |key, sealed| {
+            let number = keys::number_of(key).unwrap_or(0);
+            self.last_record = self.last_record.max(number);
+            self.pages += 1;
+            self.bytes += sealed.len() as u64;
+            let (_, body) =
+                unseal(sealed).map_err(|why| damaged(format!("settle record {number}"), why))?;
+            for pair in body.as_chunks::<PAIR_BYTES>().0 {
+                let [a, b, c, d, e, f, g, h, i, j, k, l] = *pair;
+                let sequence = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                let id = SubscriptionId(u32::from_le_bytes([i, j, k, l]));
+                self.ended.entry(id).or_default().insert(sequence);
+            }
+            Ok(())
+        })
+    }
+
+    fn read_letters(&mut self, database: &dyn Database) -> Result<()> {
+        scan(database, keys::DEAD, |key, sealed| {
+            let Some(delivery) = keys::delivery_of(key) else { return Ok(()) };
+            let what = || format!("dead letter of event {}", delivery.sequence);
+            let letter: DeadLetter =
+                record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
+            self.letters.push((delivery, letter.at_wall_ms));
+            Ok(())
+        })
+    }
+
+    /// Takes each unit whole or not at all.
+    fn read_heads(
+        &mut self,
+        database: &dyn Database,
+        catalogue: &Catalogue,
+        is_newest: bool,
+    ) -> Result<()> {
+        // Units may lie between each other's pages, because a copied event keeps its sequence.
+        let mut unfinished: BTreeMap<u64, Vec<(Vec<u8>, Page, u64)>> = BTreeMap::new();
+        scan(database, keys::HEADS, |key, sealed| {
+            let first_sequence = keys::number_of(key).unwrap_or(0);
+            let page = heads::read(database, catalogue, first_sequence, sealed)?;
+            let (unit, pages) = (page.unit, page.unit_pages as usize);
+            let parts = unfinished.entry(unit).or_default();
+            parts.push((key.to_vec(), page, sealed.len() as u64));
+            if parts.len() == pages
+                && let Some(parts) = unfinished.remove(&unit)
+            {
+                parts.into_iter().for_each(|(_, page, bytes)| self.take(page, bytes));
+            }
+            Ok(())
+        })?;
+        if unfinished.len() > usize::from(is_newest) {
+            let unit = unfinished.keys().next().copied().unwrap_or(0);
+            return Err(damaged(format!("unit {unit} of head pages"), "pages are missing".into()));
+        }
+        let left = unfinished.into_values().flatten();
+        self.leftovers.extend(left.map(|(key, _, _)| key));
+        Ok(())
+    }
+
+    fn take(&mut self, page: Page, bytes: u64) {
+        self.pages += 1;
+        self.bytes += bytes;
+        for head in page.heads {
+            self.bytes += u64::from(head.payload.length);
+            self.heads.push((head.sequence, head.targets));
+        }
+    }
+
+    fn read_retries(&mut self, database: &dyn Database) -> Result<()> {
+        scan(database, keys::RETRY, |key, sealed| {
+            let Some(delivery) = keys::delivery_of(key) else { return Ok(()) };
+            let what = || format!("retry state of event {}", delivery.sequence);
+            let state =
+                record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
+            self.retries.push((delivery, state));
+            Ok(())
+        })
+    }
+}
+
+/// Adds the entries of every dedup page, by bucket; says the greatest number of a page.
+pub(super) fn dedup_pages(
+    database: &dyn Database,
+    entries: &mut BTreeMap<u64, Vec<(KeyHash, u64)>>,
+) -> Result<u64> {
+    let mut last_record = 0;
+    scan(database, keys::DEDUP, |key, sealed| {
+        let Some(bucket) = keys::number_of(key) else { return Ok(()) };
+        last_record = last_record.max(key.get(8..).and_then(keys::number_of).unwrap_or(0));
+        let page = dedup::read_page(sealed)
+            .map_err(|why| damaged(format!("dedup page of bucket {bucket}"), why))?;
+        entries.entry(bucket).or_default().extend(page);
+        Ok(())
+    })?;
+    Ok(last_record)
+}
+
+/// Shows each record of a kind; the first error ends the scan and is returned.
+fn scan(
+    database: &dyn Database,
+    kind: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut outcome = Ok(());
+    let visit: &mut Visit<'_> = &mut |key, value| match visit(key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            outcome = Err(error);
+            ControlFlow::Break(())
+        }
+    };
+    database.scan(kind, b"", visit).map_err(failed)?;
+    outcome
+}
+
+fn damaged(record: String, why: String) -> Error {
+    Error::Damaged { record, why }
+}
+
+fn failed(failure: crate::store::Failure) -> Error {
+    Error::store("reading a generation", failure)
+}
