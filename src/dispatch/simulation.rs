@@ -106,6 +106,16 @@ struct ModelLane {
     passed_over: u32,
 }
 
+impl ModelLane {
+    /// A lane that changes its queue joins at the back, so its wait begins anew.
+    fn turn_slow(&mut self, slow: bool) {
+        if slow != self.slow {
+            self.passed_over = 0;
+        }
+        self.slow = slow;
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct UnderWay {
     attempt: Attempt,
@@ -268,7 +278,7 @@ impl Model {
             End::Delivered => lane.cap = (lane.cap + 1).min(LIMITS.lane_in_flight_max),
             _ => lane.cap = (lane.cap / 2).max(1),
         }
-        lane.slow = late || matches!(end, End::Timeout);
+        lane.turn_slow(late || matches!(end, End::Timeout));
         lane.active &= !matches!(end, End::Gone);
         owed.attempts += 1;
         let last = owed.attempts >= ATTEMPTS_MAX;
@@ -327,7 +337,8 @@ impl Model {
             if flight.late && self.owed.contains_key(&flight.attempt.delivery) {
                 let lane = flight.attempt.delivery.subscription.0;
                 let lane = self.lanes.get_mut(&lane).unwrap();
-                (lane.cap, lane.slow) = (1, true);
+                lane.cap = 1;
+                lane.turn_slow(true);
             }
         }
     }
@@ -398,7 +409,8 @@ impl Model {
     fn drain(&mut self) {
         (1..=LANES).for_each(|lane| self.set_lane(lane, true));
         let mut left = 100_000_u32;
-        while !self.owed.is_empty() {
+        // What is under way may be owed no more, and holds a thread until it ends all the same.
+        while !self.owed.is_empty() || !self.under_way.is_empty() {
             left -= 1;
             assert!(left > 0, "{} deliveries are never attempted", self.owed.len());
             self.next();

@@ -157,7 +157,8 @@ fn subscriptions_that_cannot_be_meant_are_refused_by_field_and_none_is_kept() {
         answer.assert_refused(400, "invalid", Some(named));
         assert!(!answer.body.contains("hidden"), "{answer:?}");
     }
-    with("numbers", json!(["919000000003"])).assert_refused(403, "forbidden", Some("numbers"));
+    let refused = with("numbers", json!(["919000000003"]));
+    refused.assert_refused(403, "forbidden", Some("numbers[0]"));
     served.post("/subscriptions", ACME, "no json").assert_refused(400, "invalid", None);
     served.post("/subscriptions", ACME, "[]").assert_refused(400, "invalid", None);
     served.post("/subscriptions", ACME, b"\xff{}").assert_refused(400, "invalid", None);

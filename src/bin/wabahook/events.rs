@@ -192,6 +192,7 @@ mod tests {
         check_refused(r#"{"type":"T","type":"hidden","payload":1}"#, &["type", "twice"]);
         check_refused(r#"{"type":"\ud800","number":"1","payload":1}"#, &["type", "surrogate"]);
         check_refused(r#"[{"type":"hidden"}]"#, &["found an array", "one JSON object"]);
+        check_refused("not hidden json", &["not JSON", "one JSON object"]);
         check_refused(r#""hidden""#, &["found a string"]);
         check_refused(r#"{"type":"T","payload":{"a":hidden}}"#, &["not JSON", "column"]);
         check_refused("", &["not JSON"]);

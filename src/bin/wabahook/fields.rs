@@ -7,7 +7,7 @@
 use std::fmt;
 
 use axum::http::StatusCode;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -49,6 +49,8 @@ impl<'a> Object<'a> {
     pub(crate) fn read(text: &'a str, known: &[&str]) -> Result<Object<'a>, Refusal> {
         // Looked at first, because the parser's own message would repeat the value.
         if let Some(found) = kind_of(text).filter(|found| *found != "an object") {
+            let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+            let found = if is_json { found } else { "text that is not JSON" };
             let message = format!("found {found}; expected one JSON object");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid", message));
         }
