@@ -14,7 +14,7 @@ use crate::clock::{Clock, System};
 use crate::delivery::Transport;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::store::Store;
+use crate::store::{Durability, Store};
 
 /// How an engine is set up. Checked once, by `Engine::open`.
 ///
@@ -32,6 +32,8 @@ pub struct Config {
     pub(crate) catalogue: Catalogue,
     pub(crate) limits: Limits,
     pub(crate) network: Network,
+    pub(crate) durability: Durability,
+    pub(crate) on_damage: OnDamage,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) transport: Option<Arc<dyn Transport>>,
@@ -46,6 +48,8 @@ impl Config {
             catalogue: Catalogue::default(),
             limits: Limits::default(),
             network: Network::default(),
+            durability: Durability::default(),
+            on_damage: OnDamage::default(),
             clock: Arc::new(System::new()),
             store: None,
             transport: None,
@@ -84,6 +88,21 @@ impl Config {
     #[must_use]
     pub fn allow_http(mut self, allowed: bool) -> Config {
         self.network.allow_http = allowed;
+        self
+    }
+
+    /// What an accepted event survives. Defaults to [`Durability::Power`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Config {
+        self.durability = durability;
+        self
+    }
+
+    /// What to do at open when a part of the directory cannot be read. Defaults to
+    /// [`OnDamage::Refuse`].
+    #[must_use]
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Config {
+        self.on_damage = on_damage;
         self
     }
 
@@ -126,6 +145,18 @@ impl fmt::Debug for Config {
     }
 }
 
+/// What to do at open when a part of the directory cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnDamage {
+    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part. Nothing is
+    /// changed, so that somebody can look.
+    #[default]
+    Refuse,
+    /// Rename the part to `damaged-...`, tell of it in a notice, and go on with the rest.
+    SetAside,
+}
+
 /// Which targets are admitted beyond the safe ones. Empty by default: HTTPS to public addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Network {
@@ -155,6 +186,19 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// How long a dedup key is remembered, in milliseconds. Defaults to 24 hours.
     pub dedup_window_ms: u64,
+    /// How many bytes a generation of the outbox takes before the next one begins. Defaults to
+    /// 24 MiB of keys and values, about 64 MB of files: the unit in which disk is given back, and
+    /// the most that one damaged file can cost.
+    pub generation_bytes: u64,
+    /// How many events may lie in the outbox, owed ones and those that went but whose generation is
+    /// not given back yet. Defaults to 10,000,000.
+    pub outbox_events_max: u64,
+    /// How many bytes may lie in the outbox. Defaults to 16 GiB.
+    pub outbox_bytes_max: u64,
+    /// How many dead letters are kept, the newest. Defaults to 10,000.
+    pub dead_letters_max: usize,
+    /// How long a dead letter is kept, in milliseconds. Defaults to 30 days.
+    pub dead_letter_age_max_ms: u64,
     /// How many dedup keys are remembered, the newest. Defaults to 1,000,000, about 50 MB.
     pub dedup_keys_max: usize,
     /// How many worker threads there may be beside the stuck ones. Defaults to 32: with 16 busy a
@@ -183,6 +227,11 @@ impl Default for Limits {
             group_events_max: 1_024,
             subscriptions_max: 1_000_000,
             dedup_window_ms: 24 * 3_600_000,
+            generation_bytes: 24 * 1024 * 1024,
+            outbox_events_max: 10_000_000,
+            outbox_bytes_max: 16 * 1024 * 1024 * 1024,
+            dead_letters_max: 10_000,
+            dead_letter_age_max_ms: 30 * 24 * 3_600_000,
             dedup_keys_max: 1_000_000,
             workers_max: 32,
             stuck_max: 1_024,

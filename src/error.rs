@@ -108,6 +108,12 @@ pub enum Error {
         /// Why the group failed.
         why: String,
     },
+    /// The device refused before this was written: nothing of it was stored. The engine tries the
+    /// device again by itself; publish again later.
+    Refused {
+        /// What the device said.
+        why: String,
+    },
     /// The engine was closed. What it had accepted is on the device and goes on at the next open.
     Closed,
     /// A thread of the engine failed and the engine stopped. Nothing durable is lost: drop it and
@@ -229,6 +235,9 @@ impl fmt::Display for Error {
                 "unknown whether the event was stored ({why}); it may yet be delivered: publish \
                  again with the same dedup key"
             ),
+            Error::Refused { why } => {
+                write!(f, "not stored: the device refuses ({why}) and is tried again; try later")
+            }
             Error::Closed => f.write_str("the engine is closed"),
             Error::Poisoned { why } => {
                 write!(f, "the engine stopped ({why}); what it had accepted is safe: open it again")

@@ -38,7 +38,7 @@ mod subscription;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
 pub use attempt::{Failure, Outcome, Reason, Reply};
-pub use config::{Config, Limits, Network};
+pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
 pub use engine::Engine;
 pub use error::{Error, Result};
@@ -48,6 +48,7 @@ pub use event::{
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
 pub use stats::{LaneStats, Stats};
+pub use store::Durability;
 pub use subscription::{
     Accept, Filter, Policy, Profile, Registered, Retry, Secret, State, Subscription,
     SubscriptionId, Target,

@@ -55,6 +55,23 @@ pub enum Notice {
         /// How many attempts wait without an answer.
         stuck: usize,
     },
+    /// The device refused a write: nothing is accepted until [`Notice::Resumed`]. What was accepted
+    /// before is safe and goes on being delivered.
+    Stalled {
+        /// What the device said.
+        why: String,
+    },
+    /// The device takes writes again.
+    Resumed,
+    /// Dead letters were dropped, the oldest, because they were over their bounds.
+    LettersDropped(u64),
+    /// A part of the data directory could not be read and was renamed at open; the rest goes on.
+    SetAside {
+        /// Its new name.
+        name: String,
+        /// What was wrong with it.
+        why: String,
+    },
     /// An attempt could not be made for a reason of our own.
     Faulty {
         /// What happened.

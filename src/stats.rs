@@ -48,6 +48,15 @@ pub struct Stats {
     pub queued_events: u64,
     /// Payload bytes waiting for the device now.
     pub queued_bytes: u64,
+    /// Events that lie in the outbox now: owed ones, and those that went but whose generation is
+    /// not given back yet.
+    pub outbox_events: u64,
+    /// Bytes of keys and values that lie in the outbox now.
+    pub outbox_bytes: u64,
+    /// Generations of the outbox now.
+    pub generations: u64,
+    /// Dead letters dropped because they were over their bounds on number or age.
+    pub letters_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
     /// The live side of each subscription that is owed something or has been, by id.
@@ -90,6 +99,7 @@ pub(crate) struct Counters {
     pub(crate) dead: Counter,
     pub(crate) cancelled: Counter,
     pub(crate) groups: Counter,
+    pub(crate) letters_dropped: Counter,
 }
 
 /// One number that only grows. Relaxed, because no other memory is read by its order.

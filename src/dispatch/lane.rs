@@ -287,6 +287,22 @@ impl Lane {
         self.pending_len + self.retries.len() as u64 + first_attempts as u64
     }
 
+    /// The sequences of everything that is owed.
+    pub(super) fn sequences(&self) -> RoaringTreemap {
+        let mut sequences = self.pending.clone();
+        sequences.extend(self.retries.keys().copied());
+        sequences.extend(self.flights.iter().map(|flight| flight.sequence));
+        sequences
+    }
+
+    /// Of these sequences, the ones that are owed.
+    pub(super) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
+        let mut owed = &self.pending & sequences;
+        let others = self.retries.keys().chain(self.flights.iter().map(|f| &f.sequence));
+        owed.extend(others.copied().filter(|sequence| sequences.contains(*sequence)));
+        owed
+    }
+
     /// The deliveries that failed, each with what is known of it.
     pub(super) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
         self.retries.iter().map(|(sequence, retrying)| (*sequence, retrying))

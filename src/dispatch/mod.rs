@@ -104,15 +104,15 @@ impl Dispatcher {
         lane.take_place(id, &mut self.turns);
     }
 
-    /// Removes a lane. Returns how many deliveries it was owed, which are cancelled with it; the end
-    /// of one under way is ignored later.
-    pub(crate) fn remove_lane(&mut self, id: SubscriptionId) -> u64 {
-        let Some(mut lane) = self.lanes.remove(&id) else { return 0 };
+    /// Removes a lane. Returns what it was owed, which is cancelled with it; the end of a delivery
+    /// under way is ignored later.
+    pub(crate) fn remove_lane(&mut self, id: SubscriptionId) -> RoaringTreemap {
+        let Some(mut lane) = self.lanes.remove(&id) else { return RoaringTreemap::new() };
         lane.leave_place(&mut self.turns);
-        let cancelled = lane.owed();
-        self.owed -= cancelled;
+        let cancelled = lane.sequences();
+        self.owed -= cancelled.len();
         if lane.is_held() {
-            self.held -= cancelled;
+            self.held -= cancelled.len();
         }
         for (sequence, retrying) in lane.retries() {
             let delivery = DeliveryId { sequence, subscription: id };
@@ -169,6 +169,15 @@ impl Dispatcher {
             self.waiting.insert((due_ms, delivery));
         }
         self.count_owed(id, u64::from(new));
+    }
+
+    /// Of these sequences, what each subscription is owed.
+    pub(crate) fn owed_among(
+        &self,
+        sequences: &RoaringTreemap,
+    ) -> HashMap<SubscriptionId, RoaringTreemap> {
+        let lanes = self.lanes.iter().map(|(id, lane)| (*id, lane.owed_among(sequences)));
+        lanes.filter(|(_, owed)| !owed.is_empty()).collect()
     }
 
     /// The next attempt, if a lane is ready. Whoever takes it must [`complete`](Self::complete) it.
@@ -762,8 +771,8 @@ mod tests {
         let first = bench.take(1, 1);
         let _ = bench.end(first, retry());
         let second = bench.take(2, 1);
-        assert_eq!(bench.dispatcher.remove_lane(LANE), 3);
-        assert_eq!(bench.dispatcher.remove_lane(LANE), 0);
+        assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 3);
+        assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 0);
         assert_eq!((bench.dispatcher.owed(), bench.dispatcher.in_flight()), (2, 1));
         bench.pass_ms(250);
         assert_eq!(bench.dispatcher.next_wake_ms(), None, "no timer of it is left");
@@ -795,8 +804,8 @@ mod tests {
         assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (0, 7));
         assert_eq!(bench.next(), Some(Attempt { delivery: failed, number: 2 }));
         bench.dispatcher.recovered(SubscriptionId(4), [1].into_iter().collect());
-        assert_eq!(bench.dispatcher.remove_lane(SubscriptionId(4)), 1);
-        assert_eq!((bench.dispatcher.held(), bench.dispatcher.remove_lane(unknown)), (0, 5));
+        assert_eq!(bench.dispatcher.remove_lane(SubscriptionId(4)).len(), 1);
+        assert_eq!((bench.dispatcher.held(), bench.dispatcher.remove_lane(unknown).len()), (0, 5));
     }
 
     #[test]

@@ -355,7 +355,7 @@ impl Model {
         let before = self.owed.len();
         self.owed.retain(|delivery, _| delivery.subscription.0 != lane);
         self.lanes.remove(&lane);
-        let cancelled = self.dispatcher.remove_lane(SubscriptionId(lane));
+        let cancelled = self.dispatcher.remove_lane(SubscriptionId(lane)).len();
         assert_eq!(cancelled, (before - self.owed.len()) as u64);
     }
 

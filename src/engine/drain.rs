@@ -17,7 +17,7 @@ use crate::delivery::Source;
 use crate::dispatch::{self, Completed};
 use crate::error::{Error, Result};
 use crate::notice::Notice;
-use crate::outbox::{Committed, Owed, Sink};
+use crate::outbox::{Committed, Owed, Owing, Sink, Totals};
 use crate::subscription::{State, SubscriptionId};
 
 /// After how long without an attempt a worker ends, as long as others are left.
@@ -76,6 +76,11 @@ impl Source for Core {
         let completed = drive.dispatcher.complete(attempt, outcome, now_ms, wall_ms, chance);
         let next = if drive.closing { None } else { drive.dispatcher.next_attempt(now_ms) };
         self.rouse(&drive);
+        // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
+        // the answer leaves out.
+        if let Some(record) = &completed.record {
+            self.outbox.record(record.clone());
+        }
         drop(drive);
         if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
             self.counters.attempts.add(1);
@@ -90,7 +95,7 @@ impl Core {
         dispatch::outcome(reply, &served.registered.policy)
     }
 
-    /// Makes the end of an attempt durable, counts it and tells the host.
+    /// Counts the end of an attempt and tells the host.
     fn follow(&self, id: SubscriptionId, completed: Completed) {
         let Completed { record, disabled } = completed;
         let reason = match &record {
@@ -99,7 +104,6 @@ impl Core {
         };
         if let Some(record) = record {
             self.count(id, &record);
-            self.outbox.record(record);
         }
         if let (true, Some(reason)) = (disabled, reason) {
             self.disable(id, reason);
@@ -172,14 +176,21 @@ impl Core {
 
     fn committed(&self, committed: Committed) {
         match committed {
-            Committed::Failed(why) => self.poison(&why),
-            Committed::Group { owed, accepted, unrouted, duplicates, synced } => {
+            Committed::Group(totals, owed) => {
+                let Totals { accepted, unrouted, duplicates, synced } = totals;
                 self.counters.accepted.add(accepted);
                 self.counters.unrouted.add(unrouted);
                 self.counters.duplicates.add(duplicates);
                 self.counters.groups.add(synced.into());
                 self.owe(&owed);
             }
+            Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
+            Committed::Resumed => self.board.tell(&Notice::Resumed),
+            Committed::LettersDropped(letters) => {
+                self.counters.letters_dropped.add(letters);
+                self.board.tell(&Notice::LettersDropped(letters));
+            }
+            Committed::Failed(why) => self.poison(&why),
         }
     }
 
@@ -207,6 +218,14 @@ pub(super) fn sink(core: Weak<Core>) -> Sink {
         if let Some(core) = core.upgrade() {
             core.committed(committed);
         }
+    })
+}
+
+/// What an engine still owes, for as long as there is one.
+pub(super) fn owing(core: Weak<Core>) -> Owing {
+    Box::new(move |sequences| {
+        let core = core.upgrade();
+        core.map(|core| core.drive.lock().dispatcher.owed_among(sequences)).unwrap_or_default()
     })
 }
 

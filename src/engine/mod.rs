@@ -262,7 +262,9 @@ impl Core {
         // Paused first, so that nothing more is tried while the removal becomes durable.
         self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
         self.outbox.forget(id).wait()?;
-        let deliveries = self.drive.lock().dispatcher.remove_lane(id);
+        let cancelled = self.drive.lock().dispatcher.remove_lane(id);
+        let deliveries = cancelled.len();
+        self.outbox.cancel(cancelled);
         self.counters.cancelled.add(deliveries);
         if deliveries > 0 {
             self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
@@ -273,6 +275,7 @@ impl Core {
     fn stats(&self) -> Stats {
         let counters = &self.counters;
         let (queued_events, queued_bytes) = self.outbox.queued();
+        let holding = self.outbox.holding();
         let subscriptions = self.registry.read().len() as u64;
         let drive = self.drive.lock();
         Stats {
@@ -294,6 +297,10 @@ impl Core {
             groups: counters.groups.value(),
             queued_events: queued_events as u64,
             queued_bytes: queued_bytes as u64,
+            outbox_events: holding.events,
+            outbox_bytes: holding.bytes,
+            generations: holding.generations as u64,
+            letters_dropped: counters.letters_dropped.value(),
             subscriptions,
             lanes: drive.dispatcher.lane_stats(),
         }

@@ -20,7 +20,7 @@ use crate::delivery::{Crew, Guard, Http};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
-use crate::outbox::{self, Recovered};
+use crate::outbox::{self, Recovered, Setting};
 use crate::stats::Counters;
 use crate::store::{Database, Failure, Sled, Store};
 use crate::subscription::{Book, Registered};
@@ -30,7 +30,6 @@ const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const BOOK: &str = "book";
-const GENERATION: &str = "outbox-0000000000000001";
 
 /// Opens everything, in the order in which each part needs the others, and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Core>> {
@@ -40,21 +39,25 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         Some(store) => (None, Arc::clone(store)),
         None => {
             let lock = claim(&config.path)?;
-            (Some(lock), Arc::new(Sled::new(&config.path)) as Arc<dyn Store>)
+            let sled = Sled::new(&config.path).durability(config.durability);
+            (Some(lock), Arc::new(sled) as Arc<dyn Store>)
         }
     };
     let (mut book, registered) =
         Book::open(open_database(&*store, &config.path, BOOK)?, &config.catalogue)?;
-    let database = open_database(&*store, &config.path, GENERATION)?;
-    let mut opened =
-        outbox::Opened::read(database, &config.catalogue, &config.limits, &*config.clock)?;
-    let recovered = std::mem::take(&mut opened.recovered);
+    let (opened, recovered) = outbox::Opened::read(Setting {
+        store,
+        catalogue: &config.catalogue,
+        limits: &config.limits,
+        on_damage: config.on_damage,
+        clock: &*config.clock,
+    })?;
 
     let registered = without_removed(&mut book, registered, &recovered)?;
     let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits));
     let registry = serve(registered, &mut dispatcher)?;
     let counters = Counters::default();
-    let held = owe_again(&mut dispatcher, &registry, recovered, &config, &counters);
+    let standing = owe_again(&mut dispatcher, &registry, recovered, &config, &counters);
 
     let (outbox, unstarted) = opened.prepare(&config.limits);
     let guard = Arc::new(Guard::new(config.network.clone()));
@@ -63,7 +66,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         Arc::new(Http::new(Arc::clone(&guard), idle_max, Arc::clone(&config.clock)))
     });
     let core = Arc::new(Core {
-        board: Board::new(config.limits.notices_max, held),
+        board: Board::new(config.limits.notices_max, standing),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
@@ -83,7 +86,8 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         poison: Mutex::new(None),
         lock: Mutex::new(lock),
     });
-    core.outbox.start(unstarted, Arc::clone(&config.clock), drain::sink(Arc::downgrade(&core)))?;
+    let (owing, sink) = (drain::owing(Arc::downgrade(&core)), drain::sink(Arc::downgrade(&core)));
+    core.outbox.start(unstarted, Arc::clone(&config.clock), owing, sink)?;
     drain::start_timekeeper(&core)?;
     let jumped = Arc::downgrade(&core);
     config.clock.on_jump(Arc::new(move || {
@@ -117,7 +121,8 @@ fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Reg
     Ok(registry)
 }
 
-/// Owes what was owed, and returns a notice for each subscription that nobody knows.
+/// Owes what was owed, and returns what the host must be told: parts that were set aside, and
+/// subscriptions that nobody knows.
 fn owe_again(
     dispatcher: &mut Dispatcher,
     registry: &Registry,
@@ -126,13 +131,15 @@ fn owe_again(
     counters: &Counters,
 ) -> Vec<Notice> {
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
-    let Recovered { mut owed, retries, cancelled, .. } = recovered;
+    let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
     counters.cancelled.add(cancelled);
+    counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
-    let mut held = Vec::new();
+    let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
+    let mut standing: Vec<Notice> = told.collect();
     for (id, sequences) in &owed {
         if registry.served(*id).is_none() {
-            held.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
+            standing.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
         }
     }
     for (delivery, state) in retries {
@@ -144,7 +151,7 @@ fn owe_again(
     for (id, sequences) in owed {
         dispatcher.recovered(id, sequences);
     }
-    held
+    standing
 }
 
 fn dispatch_limits(limits: &Limits) -> DispatchLimits {

@@ -93,6 +93,11 @@ impl Dedup {
         }
     }
 
+    /// Forgets a key whose event was not stored after all.
+    pub(super) fn forget(&mut self, key: KeyHash) {
+        self.sequences.remove(&key);
+    }
+
     /// Forgets what is older than the window.
     pub(super) fn expire(&mut self, wall_ms: u64) {
         let oldest_kept = self.bucket_at(wall_ms).saturating_sub(BUCKETS_PER_WINDOW);

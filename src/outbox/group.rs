@@ -29,7 +29,7 @@ pub(super) const PAIR_BYTES: usize = 12;
 const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
 
 /// How many operations one batch takes: few enough that readers do not wait long behind it.
-const BATCH_OPERATIONS: usize = 64;
+pub(super) const BATCH_OPERATIONS: usize = 64;
 
 /// How many sequences are reserved at a time. A restart skips what is left of a block.
 const RESERVED_BLOCK: u64 = 1 << 16;
@@ -91,8 +91,10 @@ pub(super) struct Group {
     pub(super) ended: Vec<u64>,
     /// The dedup keys that came with its events.
     pub(super) dedup_keys: Vec<KeyHash>,
-    /// Its last head page: whether that is there says whether the group's events are.
-    pub(super) last_head_key: Option<Vec<u8>>,
+    /// Its head pages: the last one is there if and only if the group's events are.
+    pub(super) head_keys: Vec<Vec<u8>>,
+    /// Whether it wrote anything.
+    pub(super) synced: bool,
 }
 
 impl Group {
@@ -113,24 +115,23 @@ impl Group {
         });
         counted.count() as u64
     }
+}
 
-    /// The operations as batches. They reach the device in this order.
-    pub(super) fn take_batches(&mut self) -> Vec<Batch> {
-        let operations = std::mem::take(&mut self.operations);
-        let mut batches = vec![Batch::default()];
-        for operation in operations {
-            if batches.last().is_none_or(|batch| batch.len() >= BATCH_OPERATIONS) {
-                batches.push(Batch::default());
-            }
-            let Some(batch) = batches.last_mut() else { continue };
-            match operation {
-                Operation::Put(key, value) => batch.put(key, value),
-                Operation::Remove(key) => batch.remove(key),
-            }
+/// Operations as batches, which reach the device in this order.
+pub(super) fn batches(operations: Vec<Operation>) -> Vec<Batch> {
+    let mut batches = vec![Batch::default()];
+    for operation in operations {
+        if batches.last().is_none_or(|batch| batch.len() >= BATCH_OPERATIONS) {
+            batches.push(Batch::default());
         }
-        batches.retain(|batch| !batch.is_empty());
-        batches
+        let Some(batch) = batches.last_mut() else { continue };
+        match operation {
+            Operation::Put(key, value) => batch.put(key, value),
+            Operation::Remove(key) => batch.remove(key),
+        }
     }
+    batches.retain(|batch| !batch.is_empty());
+    batches
 }
 
 /// Where the next group continues.
@@ -257,8 +258,9 @@ impl Events {
         cursor.next_page = next_page;
         let dedup_pages = dedup::pages(self.bucket, cursor.next_record, &self.dedup_entries);
         cursor.next_record += dedup_pages.len() as u64;
-        let head_pages = self.packer.into_pages()?;
-        group.last_head_key = head_pages.last().map(|(key, _)| key.clone());
+        let head_pages = self.packer.into_pages(cursor.next_record)?;
+        cursor.next_record += 1;
+        group.head_keys = head_pages.iter().map(|(key, _)| key.clone()).collect();
         let puts = payload_pages.into_iter().chain(dedup_pages).chain(head_pages);
         group.operations.extend(puts.map(|(key, value)| Operation::Put(key, value)));
         Ok(())
@@ -413,9 +415,9 @@ mod tests {
     #[test]
     fn batches_keep_the_order_and_their_size() {
         let mut cursor = cursor();
-        let mut group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &[], 0).unwrap();
+        let group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &[], 0).unwrap();
         let expected = group.operations.clone();
-        let batches = group.take_batches();
+        let batches = batches(group.operations);
         assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
         let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
         assert_eq!(flat, expected);

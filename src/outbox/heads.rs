@@ -47,8 +47,9 @@ pub(super) struct Head {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct PageV1 {
-    unit_first_sequence: u64,
-    unit_page: u32,
+    /// The unit that the page belongs to, by a number of its own.
+    unit: u64,
+    /// How many pages the unit has.
     unit_pages: u32,
     first_sequence: u64,
     first_payload_page: u64,
@@ -109,18 +110,22 @@ impl Packer {
     pub(super) fn add(&mut self, head: &Head, stream: &mut Stream) -> Result<()> {
         let targets = portable(&head.targets)?;
         if !self.open.has_room(head, &targets) {
-            self.done.extend(std::mem::take(&mut self.open).page);
+            self.end_page();
         }
         self.open.add(head, targets, stream)
     }
 
-    /// The pages of the unit, with their keys.
-    pub(super) fn into_pages(mut self) -> Result<Vec<Pair>> {
+    /// Ends the page, so that the next head opens one of its own and is found by its exact key.
+    pub(super) fn end_page(&mut self) {
+        self.done.extend(std::mem::take(&mut self.open).page);
+    }
+
+    /// The pages of the unit, with their keys. Without heads there are none.
+    pub(super) fn into_pages(mut self, unit: u64) -> Result<Vec<Pair>> {
         self.done.extend(self.open.page.take());
         let unit_pages = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
-        let unit_first_sequence = self.done.first().map_or(0, |page| page.first_sequence);
-        let pages = (0_u32..).zip(self.done).map(|(unit_page, page)| {
-            let page = PageV1 { unit_first_sequence, unit_page, unit_pages, ..page };
+        let pages = self.done.into_iter().map(|page| {
+            let page = PageV1 { unit, unit_pages, ..page };
             let key = keys::numbered(keys::HEADS, page.first_sequence);
             let sealed = record::encode(VERSION, &page);
             Ok((key, sealed.map_err(|why| damaged(page.first_sequence, why))?))
@@ -132,10 +137,8 @@ impl Packer {
 impl Open {
     /// Moments are kept from the page's on, so a head from before it opens a page of its own.
     fn has_room(&self, head: &Head, targets: &[u8]) -> bool {
-        let later = self
-            .page
-            .as_ref()
-            .is_none_or(|page| page.accepted_wall_ms <= head.accepted_wall_ms);
+        let later =
+            self.page.as_ref().is_none_or(|page| page.accepted_wall_ms <= head.accepted_wall_ms);
         later && self.bytes + self.growth(head, targets) <= VALUE_BYTES_MAX
     }
 
@@ -157,8 +160,7 @@ impl Open {
         let mut page = self.page.take().unwrap_or_else(|| {
             self.bytes = FIXED_BYTES;
             PageV1 {
-                unit_first_sequence: 0,
-                unit_page: 0,
+                unit: 0,
                 unit_pages: 0,
                 first_sequence: head.sequence,
                 first_payload_page: head.payload.page,
@@ -220,10 +222,24 @@ impl Open {
 /// A head page as read: which unit it belongs to, and its heads.
 #[derive(Debug)]
 pub(super) struct Page {
-    pub(super) unit_first_sequence: u64,
-    pub(super) unit_page: u32,
+    pub(super) unit: u64,
     pub(super) unit_pages: u32,
     pub(super) heads: Vec<Head>,
+}
+
+/// The head of an event that lies in this generation.
+pub(super) fn find(database: &dyn Database, catalogue: &Catalogue, sequence: u64) -> Result<Head> {
+    let missing = || Error::Damaged {
+        record: format!("head of event {sequence}"),
+        why: "it is missing".to_owned(),
+    };
+    let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));
+    let (key, sealed) = found
+        .map_err(|failure| Error::store("reading a head page", failure))?
+        .ok_or_else(missing)?;
+    let first_sequence = keys::number_of(&key).ok_or_else(missing)?;
+    let page = read(database, catalogue, first_sequence, &sealed)?;
+    page.heads.into_iter().find(|head| head.sequence == sequence).ok_or_else(missing)
 }
 
 /// Reads a head page. Types are canonical already; `catalogue` only shares their text.
@@ -243,8 +259,7 @@ pub(super) fn read(
             .ok_or_else(|| damaged(first_sequence, "a head in it points nowhere".to_owned()))
     });
     Ok(Page {
-        unit_first_sequence: page.unit_first_sequence,
-        unit_page: page.unit_page,
+        unit: page.unit,
         unit_pages: page.unit_pages,
         heads: heads.collect::<Result<Vec<_>>>()?,
     })
@@ -333,7 +348,7 @@ mod tests {
         let mut packer = Packer::default();
         heads.iter().for_each(|head| packer.add(head, &mut stream).unwrap());
         let mut read_back = Vec::new();
-        let pages = packer.into_pages().unwrap();
+        let pages = packer.into_pages(77).unwrap();
         for (key, value) in stream.into_pages().0.into_iter().chain(pages.clone()) {
             let mut batch = Batch::default();
             batch.put(key, value);
@@ -351,9 +366,8 @@ mod tests {
         let heads: Vec<Head> = (1..2_000_u32).map(|n| head(n.into(), [1, 5, n % 40 + 7])).collect();
         let (_, pages) = round_trip(&heads);
         assert!(pages.len() > 5, "{} pages", pages.len());
-        for (place, page) in pages.iter().enumerate() {
-            assert_eq!(page.unit_first_sequence, 1);
-            assert_eq!((page.unit_page as usize, page.unit_pages as usize), (place, pages.len()));
+        for page in &pages {
+            assert_eq!((page.unit, page.unit_pages as usize), (77, pages.len()));
         }
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
         assert_eq!(read_back, heads);
@@ -382,7 +396,7 @@ mod tests {
     fn a_damaged_page_is_named() {
         let mut packer = Packer::default();
         packer.add(&head(77, [1]), &mut Stream::new(1)).unwrap();
-        let (_, mut sealed) = packer.into_pages().unwrap().remove(0);
+        let (_, mut sealed) = packer.into_pages(9).unwrap().remove(0);
         sealed[20] ^= 1;
         let database = Memory::default().open("one").unwrap();
         let error = read(&*database, &Catalogue::default(), 77, &sealed).unwrap_err();
@@ -393,12 +407,12 @@ mod tests {
     fn the_bytes_of_a_page_are_frozen() {
         let mut packer = Packer::default();
         packer.add(&head(5, [3]), &mut Stream::new(1)).unwrap();
-        let (key, sealed) = packer.into_pages().unwrap().remove(0);
+        let (key, sealed) = packer.into_pages(9).unwrap().remove(0);
         assert_eq!(key, b"h\0\0\0\0\0\0\0\x05");
         let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = "01637ed569050001050ffd0068e5cf8b010000020461636d65104d4553534147455f52454345\
-                      495645440100123a30000001000000000000001000000003000100000100fdffef4534d6000000\
-                      fd696c747c9f60151700000564";
+        let golden = "016bb17ffe0901050ffd0068e5cf8b010000020461636d65104d4553534147455f5245\
+                      4345495645440100123a3000000100000000000000100000000300010000000100fdff\
+                      ef4534d6000000fd696c747c9f60151700000564";
         assert_eq!(hex, golden);
     }
 }

@@ -3,7 +3,7 @@
 //! Leaves to others: their records. Invariant: the letters kept never exceed the bound on their
 //! number or age; the oldest go first, and whoever drops one is told how many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::attempt::DeliveryId;
 
@@ -13,16 +13,20 @@ pub(super) struct Letters {
     count_max: usize,
     age_max_ms: u64,
     kept: BTreeMap<(u64, DeliveryId), u64>,
+    /// How many of them lie in each generation.
+    counts: HashMap<u64, u64>,
 }
 
 impl Letters {
     pub(super) fn new(count_max: usize, age_max_ms: u64) -> Letters {
-        Letters { count_max, age_max_ms, kept: BTreeMap::new() }
+        Letters { count_max, age_max_ms, kept: BTreeMap::new(), counts: HashMap::new() }
     }
 
     /// Keeps a letter whose record lies in `generation`, or notes that it lies there now.
     pub(super) fn keep(&mut self, at_wall_ms: u64, delivery: DeliveryId, generation: u64) {
-        self.kept.insert((at_wall_ms, delivery), generation);
+        let before = self.kept.insert((at_wall_ms, delivery), generation);
+        self.uncount(before);
+        *self.counts.entry(generation).or_default() += 1;
     }
 
     /// Drops what is over the bounds, and says how many.
@@ -34,7 +38,8 @@ impl Letters {
             if !over_age && self.kept.len() <= self.count_max {
                 break;
             }
-            self.kept.pop_first();
+            let dropped = self.kept.pop_first().map(|(_, generation)| generation);
+            self.uncount(dropped);
         }
         (before - self.kept.len()) as u64
     }
@@ -45,8 +50,19 @@ impl Letters {
         inside.map(|(key, _)| *key).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.kept.len()
+    /// How many letters lie in a generation.
+    pub(super) fn count_in(&self, generation: u64) -> u64 {
+        self.counts.get(&generation).copied().unwrap_or(0)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.kept.len() as u64
+    }
+
+    fn uncount(&mut self, generation: Option<u64>) {
+        if let Some(count) = generation.and_then(|generation| self.counts.get_mut(&generation)) {
+            *count -= 1;
+        }
     }
 }
 
@@ -81,6 +97,6 @@ mod tests {
         letters.keep(5, delivery(1), 2);
         assert_eq!(letters.in_generation(1), [(6, delivery(2))]);
         assert_eq!(letters.in_generation(2), [(5, delivery(1))]);
-        assert_eq!(letters.len(), 2);
+        assert_eq!((letters.count_in(1), letters.count_in(2)), (1, 1));
     }
 }

@@ -10,33 +10,43 @@ mod dedup;
 mod group;
 mod heads;
 mod keys;
+mod letters;
+mod meta;
 mod page;
+mod reading;
+mod reclaim;
 mod recovery;
+mod row;
+mod taken;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Sender;
-use parking_lot::{Mutex, RwLock};
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use roaring::RoaringTreemap;
 
-pub(crate) use committer::{Committed, Sink};
+pub(crate) use committer::{Committed, Sink, Totals};
 pub(crate) use dedup::key_hash;
 pub(crate) use group::{Answer, Matched, Owed, Submission};
+pub(crate) use reclaim::Owing;
 pub(crate) use recovery::Recovered;
 
 use crate::attempt::Record;
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventId, StoredEvent};
 use crate::receipt::{Receipt, promise};
-use crate::store::Database;
+use crate::store::{Database, Store};
 use crate::subscription::SubscriptionId;
 
 use self::cache::Cache;
 use self::committer::{Command, Committer};
 use self::group::Cursor;
+use self::recovery::Read;
+use self::row::Row;
 
 /// What waits for the device, counted so that `publish` can refuse without waiting.
 #[derive(Debug)]
@@ -45,9 +55,21 @@ pub(crate) struct Admission {
     bytes: AtomicUsize,
     events_max: usize,
     bytes_max: usize,
+    /// Why the device refuses, while it does.
+    stalled: Mutex<Option<String>>,
 }
 
 impl Admission {
+    fn new(limits: &Limits) -> Admission {
+        Admission {
+            events: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            events_max: limits.queue_events_max,
+            bytes_max: limits.queue_bytes_max,
+            stalled: Mutex::new(None),
+        }
+    }
+
     /// Takes room for a submission, or says which bound is in the way.
     fn take(&self, events: usize, bytes: usize) -> std::result::Result<(), String> {
         if self.events.fetch_add(events, Ordering::AcqRel) + events > self.events_max {
@@ -65,14 +87,29 @@ impl Admission {
         self.events.fetch_sub(events, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
+
+    fn stall(&self, why: Option<String>) {
+        *self.stalled.lock() = why;
+    }
+
+    fn stalled(&self) -> Option<String> {
+        self.stalled.lock().clone()
+    }
+}
+
+/// How an outbox is opened.
+pub(crate) struct Setting<'a> {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) limits: &'a Limits,
+    pub(crate) on_damage: OnDamage,
+    pub(crate) clock: &'a dyn Clock,
 }
 
 /// An outbox that was read and waits to be started.
 pub(crate) struct Opened {
-    database: Arc<dyn Database>,
-    cursor: Cursor,
+    read: Read,
     catalogue: Catalogue,
-    pub(crate) recovered: Recovered,
 }
 
 /// The outbox of a running engine.
@@ -80,75 +117,97 @@ pub(crate) struct Outbox {
     commands: Sender<Command>,
     admission: Arc<Admission>,
     cache: Mutex<Cache>,
-    /// Gone once the outbox is closed, so that the database can be opened again.
-    reader: RwLock<Option<Arc<dyn Database>>>,
+    row: Arc<Row>,
     catalogue: Catalogue,
-    incarnation: u64,
+    events_max: u64,
+    bytes_max: u64,
     committer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the committer's thread will own.
+pub(crate) struct Unstarted {
+    commands: Receiver<Command>,
+    cursor: Cursor,
+    dedup_database: Arc<dyn Database>,
+    group_events_max: usize,
+    generation_bytes: u64,
+}
+
 impl Opened {
-    /// Reads what is there. `fresh_incarnation` names the outbox if it is new.
-    pub(crate) fn read(
-        database: Arc<dyn Database>,
-        catalogue: &Catalogue,
-        limits: &Limits,
-        clock: &dyn Clock,
-    ) -> Result<Opened> {
-        let (cursor, recovered) =
-            recovery::recover(&*database, catalogue, limits, clock.wall_ms(), clock.chance())?;
-        Ok(Opened { database, cursor, catalogue: catalogue.clone(), recovered })
+    /// Reads what is there, beginning an outbox where there is none.
+    pub(crate) fn read(setting: Setting<'_>) -> Result<(Opened, Recovered)> {
+        let catalogue = setting.catalogue.clone();
+        let reader = recovery::Reader {
+            store: setting.store,
+            catalogue: setting.catalogue,
+            limits: setting.limits,
+            on_damage: setting.on_damage,
+            wall_ms: setting.clock.wall_ms(),
+            fresh_name: setting.clock.chance(),
+        };
+        let mut read = reader.read()?;
+        let recovered = std::mem::take(&mut read.recovered);
+        Ok((Opened { read, catalogue }, recovered))
     }
 
     /// Makes the handle; the committer starts with [`Outbox::start`].
     pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, Unstarted) {
         let (sender, commands) = crossbeam_channel::unbounded();
-        let admission = Arc::new(Admission {
-            events: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            events_max: limits.queue_events_max,
-            bytes_max: limits.queue_bytes_max,
-        });
+        let Read { row, cursor, dedup_database, .. } = self.read;
         let outbox = Outbox {
             commands: sender,
-            admission: Arc::clone(&admission),
+            admission: Arc::new(Admission::new(limits)),
             cache: Mutex::new(Cache::new(limits.cache_bytes_max)),
-            reader: RwLock::new(Some(Arc::clone(&self.database))),
+            row: Arc::new(row),
             catalogue: self.catalogue,
-            incarnation: self.cursor.incarnation,
+            events_max: limits.outbox_events_max,
+            bytes_max: limits.outbox_bytes_max,
             committer: Mutex::new(None),
         };
         let unstarted = Unstarted {
-            database: self.database,
-            cursor: self.cursor,
             commands,
-            admission,
+            cursor,
+            dedup_database,
             group_events_max: limits.group_events_max,
+            generation_bytes: limits.generation_bytes,
         };
         (outbox, unstarted)
     }
 }
 
-/// What the committer's thread will own.
-pub(crate) struct Unstarted {
-    database: Arc<dyn Database>,
-    cursor: Cursor,
-    commands: crossbeam_channel::Receiver<Command>,
-    admission: Arc<Admission>,
-    group_events_max: usize,
+/// What the outbox holds on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) generations: usize,
 }
 
 impl Outbox {
-    /// Starts the committer, which tells `sink` what it made durable.
-    pub(crate) fn start(&self, parts: Unstarted, clock: Arc<dyn Clock>, sink: Sink) -> Result<()> {
+    /// Starts the committer, which tells `sink` what it made durable and asks `owing` what is
+    /// still owed when it copies.
+    pub(crate) fn start(
+        &self,
+        parts: Unstarted,
+        clock: Arc<dyn Clock>,
+        owing: Owing,
+        sink: Sink,
+    ) -> Result<()> {
         let committer = Committer {
-            database: parts.database,
+            row: Arc::clone(&self.row),
+            dedup_database: parts.dedup_database,
             cursor: parts.cursor,
+            catalogue: self.catalogue.clone(),
             commands: parts.commands,
-            admission: parts.admission,
+            marker: self.commands.clone(),
+            admission: Arc::clone(&self.admission),
             clock,
             group_events_max: parts.group_events_max,
+            generation_bytes: parts.generation_bytes,
+            owing,
             sink,
+            clearing: None,
+            removable: None,
         };
         let thread = committer.start();
         let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;
@@ -159,6 +218,16 @@ impl Outbox {
     /// Takes room for events that [`submit`](Outbox::submit) will bring, or says which bound is in
     /// the way.
     pub(crate) fn admit(&self, events: usize, bytes: usize) -> std::result::Result<(), String> {
+        if let Some(why) = self.admission.stalled() {
+            return Err(format!("the device refuses ({why}) and is tried again"));
+        }
+        let held = self.holding();
+        if held.events + events as u64 > self.events_max {
+            return Err(format!("the outbox holds its {} events", self.events_max));
+        }
+        if held.bytes + bytes as u64 > self.bytes_max {
+            return Err(format!("the outbox holds its {} bytes", self.bytes_max));
+        }
         self.admission.take(events, bytes)
     }
 
@@ -184,6 +253,11 @@ impl Outbox {
         receipt
     }
 
+    /// Ends what a removed subscription was owed.
+    pub(crate) fn cancel(&self, sequences: RoaringTreemap) {
+        let _ = self.commands.send(Command::Cancel(sequences));
+    }
+
     /// Keeps the events of a group at hand for their deliveries.
     pub(crate) fn keep_at_hand(&self, owed: &[Owed]) {
         let mut cache = self.cache.lock();
@@ -197,29 +271,23 @@ impl Outbox {
         if let Some(event) = self.cache.lock().event(sequence) {
             return Ok(event);
         }
-        let reader = self.reader.read().clone();
-        let database = reader.ok_or(Error::Closed)?;
-        let event = Arc::new(self.read(&*database, sequence)?);
+        let first = self.read(sequence);
+        // It may have been copied forward between being looked up and being read.
+        let event = Arc::new(first.or_else(|_| self.read(sequence))?);
         self.cache.lock().keep(Arc::clone(&event), u64::MAX);
         Ok(event)
     }
 
-    fn read(&self, database: &dyn Database, sequence: u64) -> Result<StoredEvent> {
-        let missing = || Error::Damaged {
-            record: format!("head of event {sequence}"),
-            why: "it is missing".to_owned(),
-        };
-        let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));
-        let (key, sealed) = found
-            .map_err(|failure| Error::store("reading a head page", failure))?
-            .ok_or_else(missing)?;
-        let first_sequence = keys::number_of(&key).ok_or_else(missing)?;
-        let page = heads::read(database, &self.catalogue, first_sequence, &sealed)?;
-        let head = page.heads.into_iter().find(|head| head.sequence == sequence);
-        let head = head.ok_or_else(missing)?;
+    fn read(&self, sequence: u64) -> Result<StoredEvent> {
+        let generation = self.row.generation_of(sequence).ok_or_else(|| Error::Damaged {
+            record: format!("event {sequence}"),
+            why: "its generation is gone".to_owned(),
+        })?;
+        let database = self.row.database(generation)?;
+        let head = heads::find(&*database, &self.catalogue, sequence)?;
         Ok(StoredEvent {
-            id: EventId::new(self.incarnation, sequence),
-            payload: page::read(database, head.payload)?,
+            id: self.id_of(sequence),
+            payload: page::read(&*database, head.payload)?,
             account: head.account,
             kind: head.kind,
             number: head.number,
@@ -231,7 +299,13 @@ impl Outbox {
 
     /// The name of a sequence to the outside.
     pub(crate) fn id_of(&self, sequence: u64) -> EventId {
-        EventId::new(self.incarnation, sequence)
+        self.row.id_of(sequence)
+    }
+
+    /// What lies on the device.
+    pub(crate) fn holding(&self) -> Holding {
+        let (events, bytes) = self.row.held();
+        Holding { events, bytes, generations: self.row.generations() }
     }
 
     /// Events and payload bytes that wait for the device.
@@ -253,7 +327,7 @@ impl Outbox {
             // A panic of the committer was told to the sink already.
             let _ = thread.join();
         }
-        *self.reader.write() = None;
+        self.row.close();
     }
 }
 

@@ -79,8 +79,7 @@ pub(super) fn generation(
     let last_dedup_record = dedup_pages(database, &mut found.dedup_entries)?;
     found.last_record = found.last_record.max(last_dedup_record);
     let last = database.last(keys::PAYLOAD, &keys::numbered(keys::PAYLOAD, u64::MAX));
-    found.last_page =
-        last.map_err(failed)?.and_then(|(key, _)| keys::number_of(&key)).unwrap_or(0);
+    found.last_page = last.map_err(failed)?.and_then(|(key, _)| keys::number_of(&key)).unwrap_or(0);
     Ok(Some(found))
 }
 
@@ -164,6 +163,18 @@ impl Found {
             Ok(())
         })
     }
+}
+
+/// How many head pages and settle pages there are.
+pub(super) fn count_pages(database: &dyn Database) -> Result<u64> {
+    let mut pages = 0;
+    for kind in [keys::HEADS, keys::SETTLED] {
+        scan(database, kind, |_, _| {
+            pages += 1;
+            Ok(())
+        })?;
+    }
+    Ok(pages)
 }
 
 /// Adds the entries of every dedup page, by bucket; says the greatest number of a page.

@@ -92,8 +92,7 @@ impl Reader<'_> {
     /// Reads every generation, and opens the newest for writing.
     pub(super) fn read(self) -> Result<Read> {
         let names = self.store.list().map_err(failed)?;
-        let mut numbers: Vec<u64> =
-            names.iter().filter_map(|name| row::number_of(name)).collect();
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| row::number_of(name)).collect();
         numbers.sort_unstable();
         let mut known = Known::default();
         for number in numbers.iter().rev() {

@@ -12,9 +12,10 @@ use roaring::RoaringTreemap;
 
 use crate::error::{Error, Result};
 use crate::event::EventId;
-use crate::store::{Database, Failure, Store};
+use crate::store::{Batch, Database, Failure, Operation, Store};
 
-use super::meta::Incarnations;
+use super::group::Cursor;
+use super::meta::{Incarnations, Meta, Sealed};
 
 /// How many sealed generations stay open for reading: lanes that are far apart read from different
 /// ones, and each open one costs its cache.
@@ -78,16 +79,7 @@ impl Places {
 
 impl Row {
     pub(super) fn new(store: Arc<dyn Store>) -> Row {
-        Row {
-            store,
-            places: RwLock::default(),
-            open: Mutex::default(),
-            active: RwLock::default(),
-        }
-    }
-
-    pub(super) fn store(&self) -> &dyn Store {
-        &*self.store
+        Row { store, places: RwLock::default(), open: Mutex::default(), active: RwLock::default() }
     }
 
     /// Adds a generation that was read back.
@@ -95,6 +87,32 @@ impl Row {
         let mut places = self.places.write();
         places.begins.insert(generation.first_sequence, generation.number);
         places.generations.insert(generation.number, generation);
+    }
+
+    /// Notes which events were found copied forward.
+    pub(super) fn place_moved(&self, moved: HashMap<u64, u64>) {
+        self.places.write().moved = moved;
+    }
+
+    /// Begins the generation after the newest, and makes it the one that is written to. Its meta
+    /// record is on the device when this returns; until then the newest stays as it is.
+    pub(super) fn begin(&self, cursor: &mut Cursor, number: u64) -> Result<()> {
+        let newest = self.newest();
+        let previous = newest.map(|newest| Sealed { number: newest.number, pages: newest.pages });
+        let first_sequence = cursor.next_sequence;
+        let meta = Meta { first_sequence, previous, ..cursor.meta.clone() };
+        let database = self.store.open(&name_of(number)).map_err(failed)?;
+        let mut batch = Batch::default();
+        if let Operation::Put(key, value) = meta.write()? {
+            batch.put(key, value);
+        }
+        database.apply(batch).map_err(failed)?;
+        database.sync().map_err(failed)?;
+        cursor.meta = meta;
+        cursor.generation = number;
+        self.add(Generation { number, first_sequence, bytes: 0, events: 0, owed: 0, pages: 0 });
+        self.activate(database);
+        Ok(())
     }
 
     /// Makes an added generation the one that is written to.
@@ -110,6 +128,16 @@ impl Row {
     /// Lets go of the active database, so that it can be opened again.
     pub(super) fn deactivate(&self) {
         *self.active.write() = None;
+    }
+
+    /// Opens the generation that is written to again, after the device had refused.
+    pub(super) fn reopen(&self, number: u64) -> Result<()> {
+        let database = self.store.open(&name_of(number)).map_err(|failure| match failure {
+            Failure::Damaged(why) => Error::Damaged { record: format!("generation {number}"), why },
+            other => failed(other),
+        })?;
+        self.activate(database);
+        Ok(())
     }
 
     /// Lets go of every database.
@@ -128,6 +156,20 @@ impl Row {
         let places = self.places.read();
         let oldest = places.generations.first_key_value().map(|(_, oldest)| oldest.clone());
         oldest.filter(|_| places.generations.len() > 1)
+    }
+
+    /// The counts of all sealed generations added up, under the number of none.
+    pub(super) fn sealed_together(&self) -> Generation {
+        let places = self.places.read();
+        let sealed = places.generations.len().saturating_sub(1);
+        let mut sum =
+            Generation { number: 0, first_sequence: 0, bytes: 0, events: 0, owed: 0, pages: 0 };
+        for generation in places.generations.values().take(sealed) {
+            sum.bytes += generation.bytes;
+            sum.events += generation.events;
+            sum.owed += generation.owed.min(generation.events);
+        }
+        sum
     }
 
     /// Events and bytes held on the device, over all generations.
@@ -219,6 +261,10 @@ impl Row {
             let database = Arc::clone(&used.1);
             open.push(used);
             return Ok(database);
+        }
+        if !self.places.read().generations.contains_key(&number) {
+            let record = format!("generation {number}");
+            return Err(Error::Damaged { record, why: "it is gone".to_owned() });
         }
         let database = self.store.open(&name_of(number)).map_err(failed)?;
         open.push((number, Arc::clone(&database)));

@@ -1,13 +1,13 @@
 //! Checks the outbox as its users see it, on the memory store and on sled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::*;
 use crate::attempt::{DeadLetter, DeliveryId, Failure, Reason, RetryState};
 use crate::clock::Manual;
 use crate::event::Accepted;
-use crate::store::{Batch, Memory, Sled, Store};
+use crate::store::{Batch, Faults, Faulty, Memory, Sled, Store};
 
 /// An outbox with the channel on which it tells what it committed.
 struct Running {
@@ -15,19 +15,35 @@ struct Running {
     committed: crossbeam_channel::Receiver<Committed>,
 }
 
-fn open(database: Arc<dyn Database>) -> (Running, Recovered) {
-    open_with(database, &Limits::default())
+fn open(store: impl Store) -> (Running, Recovered) {
+    open_with(store, &Limits::default())
 }
 
-fn open_with(database: Arc<dyn Database>, limits: &Limits) -> (Running, Recovered) {
-    let clock = Arc::new(Manual::new(1_700_000_000_000, 3));
-    let mut opened = Opened::read(database, &Catalogue::default(), limits, &*clock).unwrap();
-    let recovered = std::mem::take(&mut opened.recovered);
+fn open_with(store: impl Store, limits: &Limits) -> (Running, Recovered) {
+    open_owing(store, limits, Box::new(|_| HashMap::new()))
+}
+
+/// Opens one that is told by `owing` what the engine still owes.
+fn open_owing(store: impl Store, limits: &Limits, owing: Owing) -> (Running, Recovered) {
+    let clock = Arc::new(Manual::new(WALL_MS, 3));
+    let (opened, recovered) = read(store, limits, OnDamage::Refuse).unwrap();
     let (outbox, unstarted) = opened.prepare(limits);
     let (sender, committed) = crossbeam_channel::unbounded();
     let sink: Sink = Box::new(move |told| drop(sender.send(told)));
-    outbox.start(unstarted, clock, sink).unwrap();
+    outbox.start(unstarted, clock, owing, sink).unwrap();
     (Running { outbox, committed }, recovered)
+}
+
+const WALL_MS: u64 = 1_700_000_000_000;
+
+fn read(
+    store: impl Store,
+    limits: &Limits,
+    on_damage: OnDamage,
+) -> crate::error::Result<(Opened, Recovered)> {
+    let clock = Manual::new(WALL_MS, 3);
+    let (store, catalogue) = (Arc::new(store), &Catalogue::default());
+    Opened::read(Setting { store, catalogue, limits, on_damage, clock: &clock })
 }
 
 fn matched(payload: Vec<u8>, targets: &[u32]) -> Matched {
@@ -70,11 +86,11 @@ fn retry_state() -> RetryState {
 #[test]
 fn what_was_accepted_is_owed_after_a_crash_and_reads_back_byte_for_byte() {
     let store = Memory::default();
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     let payloads: Vec<Vec<u8>> = [0, 100, 20_000, 2_000_000].iter().map(|n| vec![7; *n]).collect();
     let sequences: Vec<u64> =
         payloads.iter().map(|payload| publish(&running.outbox, payload.clone(), &[1, 2])).collect();
-    let (running, recovered) = open(store.crash().open("outbox").unwrap());
+    let (running, recovered) = open(store.crash());
     let expected: BTreeSet<_> = sequences.iter().flat_map(|s| [(*s, 1), (*s, 2)]).collect();
     assert_eq!(owed(&recovered), expected);
     for (sequence, payload) in sequences.iter().zip(&payloads) {
@@ -88,7 +104,7 @@ fn what_was_accepted_is_owed_after_a_crash_and_reads_back_byte_for_byte() {
 #[test]
 fn each_end_of_a_delivery_survives_and_its_neighbours_are_untouched() {
     let store = Memory::default();
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1, 2, 3, 4]);
     let bystander = publish(&running.outbox, vec![2], &[1, 2, 3, 4]);
     let letter = DeadLetter {
@@ -101,20 +117,19 @@ fn each_end_of_a_delivery_survives_and_its_neighbours_are_untouched() {
     running.outbox.record(Record::Dead(letter));
     running.outbox.record(Record::Retry(delivery(sequence, 3), retry_state()));
     running.outbox.close();
-    let (_, recovered) = open(store.crash().open("outbox").unwrap());
+    let (_, recovered) = open(store.crash());
     let expected = [(sequence, 3), (sequence, 4)].into_iter();
     assert_eq!(owed(&recovered), expected.chain((1..=4).map(|id| (bystander, id))).collect());
     assert_eq!(recovered.retries, [(delivery(sequence, 3), retry_state())]);
-    assert_eq!(recovered.dead, 1);
 }
 
 #[test]
 fn a_removed_subscription_is_owed_nothing_and_another_keeps_its_own() {
     let store = Memory::default();
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1, 2]);
     running.outbox.forget(SubscriptionId(1)).wait().unwrap();
-    let (_, recovered) = open(store.crash().open("outbox").unwrap());
+    let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
     assert_eq!(recovered.cancelled, 1);
     assert!(recovered.removed.contains(&SubscriptionId(1)));
@@ -125,7 +140,7 @@ fn sequences_are_never_given_twice_also_those_without_a_record() {
     let store = Memory::default();
     let mut given = BTreeSet::new();
     for _ in 0..5 {
-        let (running, _) = open(store.open("outbox").unwrap());
+        let (running, _) = open(store.clone());
         assert!(given.insert(publish(&running.outbox, vec![], &[])));
         assert!(given.insert(publish(&running.outbox, vec![], &[1])));
         assert!(given.insert(publish(&running.outbox, vec![], &[])));
@@ -136,29 +151,29 @@ fn sequences_are_never_given_twice_also_those_without_a_record() {
 #[test]
 fn the_incarnation_stays_with_the_outbox_and_a_new_one_has_its_own() {
     let store = Memory::default();
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     publish(&running.outbox, vec![], &[1]);
     let id = running.outbox.id_of(9);
     running.outbox.close();
-    assert_eq!(open(store.crash().open("outbox").unwrap()).0.outbox.id_of(9), id);
+    assert_eq!(open(store.crash()).0.outbox.id_of(9), id);
 }
 
 #[test]
 fn ten_thousand_events_are_all_there_or_none_at_whatever_batch_the_power_goes() {
     let store = Memory::default();
-    let database = store.open("outbox").unwrap();
-    let (running, _) = open(Arc::new(Unsynced(Arc::clone(&database))));
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
     let bystander = publish(&running.outbox, vec![9], &[7]);
-    database.sync().unwrap();
+    faults.skip_syncs();
     let targets: Vec<u32> = (1..300).map(|n| n * 3).collect();
     let events = (0..10_000).map(|_| matched(vec![1; 100], &targets)).collect();
     submit(&running.outbox, events).wait().unwrap();
     let batches = store.unsynced_batches();
     assert!(batches > 2, "{batches} batches");
     for kept in 0..=batches {
-        let (_, recovered) = open(store.crash_keeping(kept).open("outbox").unwrap());
+        let (_, recovered) = open(store.crash_keeping(kept));
         let expected = if kept == batches { 10_000 * 299 } else { 0 };
-        let owed: u64 = recovered.owed.values().map(roaring::RoaringTreemap::len).sum();
+        let owed: u64 = recovered.owed.values().map(RoaringTreemap::len).sum();
         assert!(recovered.owed[&SubscriptionId(7)].contains(bystander));
         assert_eq!(owed - 1, expected, "{kept} of {batches} batches on the device");
     }
@@ -167,15 +182,17 @@ fn ten_thousand_events_are_all_there_or_none_at_whatever_batch_the_power_goes() 
 #[test]
 fn what_an_unfinished_group_left_is_cleared_and_the_outbox_goes_on() {
     let store = Memory::default();
-    let (running, _) = open(Arc::new(Unsynced(store.open("outbox").unwrap())));
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    faults.skip_syncs();
     let events = (0..5_000).map(|_| matched(vec![1; 100], &[1])).collect();
     submit(&running.outbox, events).wait().unwrap();
     let cut = store.crash_keeping(store.unsynced_batches() - 1);
-    let (running, recovered) = open(cut.open("outbox").unwrap());
+    let (running, recovered) = open(cut.clone());
     assert_eq!(owed(&recovered), BTreeSet::new());
     let sequence = publish(&running.outbox, vec![5; 10], &[1]);
     running.outbox.close();
-    let (running, recovered) = open(cut.crash().open("outbox").unwrap());
+    let (running, recovered) = open(cut.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 1)]));
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 10]);
 }
@@ -187,15 +204,17 @@ fn a_dedup_key_outlives_a_crash_with_its_event_and_not_without() {
         dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", key)),
         ..matched(vec![1], &[1])
     };
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     let first = submit(&running.outbox, vec![keyed("a"), keyed("bystander")]).wait().unwrap();
     let cut = store.crash();
-    let (running, _) = open(Arc::new(Unsynced(cut.open("outbox").unwrap())));
+    let (faulty, faults) = faulty(&cut);
+    let (running, _) = open(faulty);
+    faults.skip_syncs();
     let again = submit(&running.outbox, vec![keyed("a"), keyed("b")]).wait().unwrap();
     assert!(again[0].duplicate && again[0].id == first[0].id);
     assert!(!again[1].duplicate);
     for kept in 0..cut.unsynced_batches() {
-        let (running, _) = open(cut.crash_keeping(kept).open("outbox").unwrap());
+        let (running, _) = open(cut.crash_keeping(kept));
         let third = submit(&running.outbox, vec![keyed("b"), keyed("bystander")]).wait().unwrap();
         assert!(!third[0].duplicate, "the event of key b is gone with its group");
         assert!(third[1].duplicate && third[1].id == first[1].id);
@@ -204,137 +223,309 @@ fn a_dedup_key_outlives_a_crash_with_its_event_and_not_without() {
 
 #[test]
 fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
-    let store = Memory::default();
-    let gate = Arc::new(Gate::default());
-    let held = Held { inner: store.open("outbox").unwrap(), gate: Arc::clone(&gate) };
+    let (faulty, faults) = faulty(&Memory::default());
     let limits = Limits { queue_events_max: 3, ..Limits::default() };
-    let (running, _) = open_with(Arc::new(held), &limits);
+    let (running, _) = open_with(faulty, &limits);
+    faults.hold_syncs();
     let waiting: Vec<_> =
         (0..3).map(|_| submit(&running.outbox, vec![matched(vec![1], &[1])])).collect();
     let reason = running.outbox.admit(1, 1).unwrap_err();
     assert!(reason.contains("3 events"), "{reason}");
     assert!(waiting.iter().all(|receipt| !receipt.is_done()), "nothing is promised before a sync");
-    gate.open();
+    faults.release_syncs();
     waiting.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
     assert!(submit(&running.outbox, vec![matched(vec![4], &[1])]).wait().is_ok());
 }
 
 #[test]
-fn a_failed_sync_leaves_receipts_unknown_and_stops_the_committer() {
+fn a_full_outbox_refuses_by_events_and_by_bytes() {
+    let limits = Limits { outbox_events_max: 2, ..Limits::default() };
+    let (running, _) = open_with(Memory::default(), &limits);
+    publish(&running.outbox, vec![1], &[1]);
+    publish(&running.outbox, vec![1], &[1]);
+    assert!(running.outbox.admit(1, 1).unwrap_err().contains("2 events"));
+    let limits = Limits { outbox_bytes_max: 9_000, ..Limits::default() };
+    let (running, _) = open_with(Memory::default(), &limits);
+    publish(&running.outbox, vec![1; 5_000], &[1]);
+    assert!(running.outbox.admit(1, 5_000).unwrap_err().contains("9000 bytes"));
+    assert!(running.outbox.admit(1, 10).is_ok());
+}
+
+fn told(running: &Running, expected: fn(&Committed) -> bool) -> Committed {
+    let deadline = Duration::from_secs(20);
+    loop {
+        let told = running.committed.recv_timeout(deadline).expect("told in time");
+        if expected(&told) {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_takes() {
     let store = Memory::default();
-    let (running, _) = open(Arc::new(Failing(store.open("outbox").unwrap())));
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    let bystander = publish(&running.outbox, vec![7], &[1, 2]);
+    running.outbox.record(Record::Settle(delivery(bystander, 2)));
+    faults.fail_after(0);
     let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
-    let told = running.committed.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert!(matches!(told, Committed::Failed(_)), "{told:?}");
-    let late = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
-    assert!(matches!(late, Error::Closed), "{late}");
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    let reason = running.outbox.admit(1, 1).unwrap_err();
+    assert!(reason.contains("on purpose"), "{reason}");
+    running.outbox.record(Record::Settle(delivery(bystander, 1)));
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let after = publish(&running.outbox, vec![8], &[1]);
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(after, 1)]), "records outlast the refusal");
+}
+
+#[test]
+fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    faults.fail_after_effect(0);
+    let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let group = running.committed.try_iter().count();
+    assert_eq!(group, 0, "everything was told before it resumed");
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered).len(), 1);
 }
 
 #[test]
 fn on_sled_everything_survives_a_close_and_the_directory_opens_again() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Sled::new(directory.path());
-    let (running, _) = open(store.open("outbox").unwrap());
+    let store = || Sled::new(directory.path());
+    let (running, _) = open(store());
     let sequence = publish(&running.outbox, vec![7; 50_000], &[1, 2]);
     running.outbox.record(Record::Settle(delivery(sequence, 1)));
     running.outbox.close();
-    let (running, recovered) = open(store.open("outbox").unwrap());
+    let (running, recovered) = open(store());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![7; 50_000]);
-    let blobs = std::fs::read_dir(directory.path().join("outbox/blobs")).unwrap().count();
+    let blobs = directory.path().join(row::name_of(1)).join("blobs");
+    let blobs = std::fs::read_dir(blobs).unwrap().count();
     assert_eq!(blobs, 0, "sled never syncs its blob files");
 }
 
 #[test]
-fn a_damaged_record_is_named() {
+fn a_damaged_record_is_named_with_its_generation_or_its_generation_is_set_aside() {
     let store = Memory::default();
-    let (running, _) = open(store.open("outbox").unwrap());
+    let (running, _) = open(store.clone());
     publish(&running.outbox, vec![1], &[1]);
     running.outbox.close();
-    let database = store.crash().open("outbox").unwrap();
-    let (key, mut sealed) =
-        database.last(keys::HEADS, &keys::numbered(keys::HEADS, u64::MAX)).unwrap().unwrap();
+    damage(&store, &row::name_of(1), keys::HEADS);
+    let error = read(store.crash(), &Limits::default(), OnDamage::Refuse).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("generation 1, head page") && text.contains("checksum"), "{text}");
+    let store = store.crash();
+    let (_, recovered) = read(store.clone(), &Limits::default(), OnDamage::SetAside).unwrap();
+    let (name, why) = &recovered.set_aside[0];
+    assert!(name.starts_with("damaged-outbox-") && why.contains("checksum"), "{name}: {why}");
+    assert!(store.list().unwrap().contains(name));
+}
+
+/// Flips a bit in the last record of a kind.
+fn damage(store: &Memory, name: &str, kind: &[u8]) {
+    let database = store.open(name).unwrap();
+    let (key, mut sealed) = database.last(kind, &keys::numbered(kind, u64::MAX)).unwrap().unwrap();
     sealed[9] ^= 1;
     let mut batch = Batch::default();
     batch.put(key, sealed);
     database.apply(batch).unwrap();
-    let clock = Manual::new(0, 1);
-    let opened = Opened::read(database, &Catalogue::default(), &Limits::default(), &clock);
-    let error = opened.err().unwrap().to_string();
-    assert!(error.contains("head page") && error.contains("checksum"), "{error}");
+    database.sync().unwrap();
 }
 
-/// A database whose syncs are put off, so that a test decides what reached the device.
-#[derive(Debug)]
-struct Unsynced(Arc<dyn Database>);
-
-/// A database whose sync fails.
-#[derive(Debug)]
-struct Failing(Arc<dyn Database>);
-
-/// A database whose sync waits for a gate.
-#[derive(Debug)]
-struct Held {
-    inner: Arc<dyn Database>,
-    gate: Arc<Gate>,
+fn faulty(store: &Memory) -> (Faulty, Arc<Faults>) {
+    let faults = Arc::new(Faults::default());
+    (Faulty::new(Arc::new(store.clone()), Arc::clone(&faults)), faults)
 }
 
-#[derive(Debug, Default)]
-struct Gate {
-    is_open: Mutex<bool>,
-    opened: parking_lot::Condvar,
-}
+/// An engine's side of the outbox: what it is told is owed, and what it says of it.
+#[derive(Default, Clone)]
+struct Ledger(Arc<Mutex<HashMap<SubscriptionId, RoaringTreemap>>>);
 
-impl Gate {
-    fn open(&self) {
-        *self.is_open.lock() = true;
-        self.opened.notify_all();
+impl Ledger {
+    fn owing(&self) -> Owing {
+        let ledger = self.clone();
+        Box::new(move |sequences| {
+            let all = ledger.0.lock();
+            let among = all.iter().map(|(id, owed)| (*id, owed & sequences));
+            among.filter(|(_, owed)| !owed.is_empty()).collect()
+        })
+    }
+
+    fn accept(&self, sequence: u64, ids: &[u32]) {
+        for id in ids {
+            self.0.lock().entry(SubscriptionId(*id)).or_default().insert(sequence);
+        }
+    }
+
+    fn end(&self, outbox: &Outbox, record: Record) {
+        let delivery = match &record {
+            Record::Settle(delivery) => *delivery,
+            Record::Dead(letter) => letter.delivery,
+            Record::Retry(..) => return outbox.record(record),
+        };
+        // As the engine does: out of the books and into the queue at one moment.
+        let mut all = self.0.lock();
+        all.entry(delivery.subscription).or_default().remove(delivery.sequence);
+        outbox.record(record);
+    }
+
+    fn pairs(&self) -> BTreeSet<(u64, u32)> {
+        let all = self.0.lock();
+        all.iter().flat_map(|(id, set)| set.iter().map(|s| (s, id.0))).collect()
     }
 }
 
-/// Passes everything on but `sync`.
-macro_rules! database_with_sync {
-    ($name:ty, $inner:tt, |$this:ident| $sync:expr) => {
-        impl Database for $name {
-            fn apply(&self, batch: Batch) -> std::result::Result<(), crate::store::Failure> {
-                self.$inner.apply(batch)
-            }
-            fn sync(&self) -> std::result::Result<(), crate::store::Failure> {
-                let $this = self;
-                $sync
-            }
-            fn get(
-                &self,
-                key: &[u8],
-            ) -> std::result::Result<Option<Vec<u8>>, crate::store::Failure> {
-                self.$inner.get(key)
-            }
-            fn scan(
-                &self,
-                prefix: &[u8],
-                from: &[u8],
-                visit: &mut crate::store::Visit<'_>,
-            ) -> std::result::Result<(), crate::store::Failure> {
-                self.$inner.scan(prefix, from, visit)
-            }
-            fn last(
-                &self,
-                prefix: &[u8],
-                to: &[u8],
-            ) -> std::result::Result<Option<crate::store::Pair>, crate::store::Failure> {
-                self.$inner.last(prefix, to)
-            }
-        }
-    };
+fn letter(sequence: u64, id: u32, at_wall_ms: u64) -> DeadLetter {
+    let reason = Reason::Status(404);
+    DeadLetter { delivery: delivery(sequence, id), reason, attempts: 1, at_wall_ms }
 }
 
-database_with_sync!(Unsynced, 0, |_this| Ok(()));
-database_with_sync!(Failing, 0, |_this| {
-    Err(crate::store::Failure::io(std::io::Error::other("no space")))
-});
-database_with_sync!(Held, inner, |this| {
-    let mut is_open = this.gate.is_open.lock();
-    this.gate.opened.wait_while(&mut is_open, |is_open| !*is_open);
-    this.inner.sync()
-});
+/// Small generations, so that a test fills many.
+fn small() -> Limits {
+    Limits { generation_bytes: 20_000, ..Limits::default() }
+}
+
+fn generations(store: &Memory) -> usize {
+    store.list().unwrap().iter().filter(|name| row::number_of(name).is_some()).count()
+}
+
+#[test]
+fn generations_go_when_what_they_hold_is_settled_and_stragglers_live_on() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let payload = |n: u64| n.to_le_bytes().repeat(100);
+    let mut kept = Vec::new();
+    for n in 0..600_u64 {
+        let sequence = publish(outbox, payload(n), &[1, 2]);
+        ledger.accept(sequence, &[1, 2]);
+        ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
+        match n {
+            // Stragglers: owed, owed after a failure, dead.
+            5 | 300 => kept.push((sequence, n)),
+            6 | 301 => {
+                ledger.end(outbox, Record::Retry(delivery(sequence, 2), retry_state()));
+                kept.push((sequence, n));
+            }
+            7 | 302 => ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS))),
+            _ => ledger.end(outbox, Record::Settle(delivery(sequence, 2))),
+        }
+    }
+    outbox.close();
+    assert!(generations(&store) < 8, "{} generations of about 40 are left", generations(&store));
+    let (running, recovered) = open_owing(store.crash(), &small(), ledger.owing());
+    assert_eq!(owed(&recovered), ledger.pairs());
+    assert_eq!(owed(&recovered), kept.iter().map(|(sequence, _)| (*sequence, 2)).collect());
+    assert_eq!(recovered.retries.len(), 2);
+    for (sequence, n) in kept {
+        let event = running.outbox.event(sequence).unwrap();
+        assert_eq!(event.payload, payload(n));
+        assert_eq!(event.id.sequence(), sequence);
+    }
+}
+
+#[test]
+fn a_crash_at_any_batch_of_rotating_and_copying_loses_and_repeats_nothing_settled() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open_owing(faulty, &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let bystander = publish(outbox, vec![9; 100], &[3]);
+    ledger.accept(bystander, &[3]);
+    for n in 0..200_u64 {
+        let sequence = publish(outbox, vec![1; 700], &[1]);
+        ledger.accept(sequence, &[1]);
+        if !n.is_multiple_of(40) {
+            ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
+        }
+        // Everything published before this moment was acknowledged, so it must be there.
+        let must = ledger.pairs();
+        let (_, recovered) =
+            read(store.crash(), &small(), OnDamage::Refuse).expect("a crash damages nothing");
+        let found = owed(&recovered);
+        assert!(found.is_superset(&must), "{:?} lost", must.difference(&found));
+    }
+    assert!(faults.seen() > 400);
+    assert!(running.outbox.holding().generations < 8, "{:?}", running.outbox.holding());
+}
+
+#[test]
+fn a_dedup_key_outlives_its_generation() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let keyed = |key: &str| Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", key)),
+        ..matched(vec![1; 900], &[1])
+    };
+    let first = submit(&running.outbox, vec![keyed("a")]).wait().unwrap()[0];
+    running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
+    for n in 0..200 {
+        let next = submit(&running.outbox, vec![keyed(&format!("{n}"))]).wait().unwrap()[0];
+        running.outbox.record(Record::Settle(delivery(next.id.sequence(), 1)));
+    }
+    running.outbox.close();
+    assert!(!store.list().unwrap().contains(&row::name_of(1)), "the first generation is gone");
+    let (running, _) = open(store.crash());
+    let again = submit(&running.outbox, vec![keyed("a"), keyed("new")]).wait().unwrap();
+    assert!(again[0].duplicate && again[0].id == first.id, "{again:?}");
+    assert!(!again[1].duplicate);
+}
+
+#[test]
+fn a_sealed_generation_that_lost_a_page_without_a_word_is_found() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let mut sequences = Vec::new();
+    for _ in 0..60 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+        sequences.push(sequence);
+    }
+    running.outbox.close();
+    let store = store.crash();
+    let database = store.open(&row::name_of(1)).unwrap();
+    let mut batch = Batch::default();
+    batch.remove(keys::numbered(keys::HEADS, sequences[1]));
+    database.apply(batch).unwrap();
+    database.sync().unwrap();
+    drop(database);
+    let error = read(store.crash(), &small(), OnDamage::Refuse).err().unwrap().to_string();
+    assert!(error.contains("generation 1") && error.contains("pages"), "{error}");
+    let (_, recovered) = read(store.crash(), &small(), OnDamage::SetAside).unwrap();
+    assert_eq!(recovered.set_aside.len(), 1);
+    let found = owed(&recovered);
+    assert!(!found.is_empty() && found.is_subset(&ledger.pairs()), "the others are recovered");
+}
+
+#[test]
+fn dead_letters_over_their_bounds_are_dropped_and_told() {
+    let limits = Limits { dead_letters_max: 2, ..Limits::default() };
+    let store = Memory::default();
+    let (running, _) = open_with(store.clone(), &limits);
+    for at_wall_ms in 0..5 {
+        let sequence = publish(&running.outbox, vec![1], &[1]);
+        running.outbox.record(Record::Dead(letter(sequence, 1, WALL_MS + at_wall_ms)));
+    }
+    running.outbox.close();
+    let dropped: u64 = running
+        .committed
+        .try_iter()
+        .map(|told| if let Committed::LettersDropped(dropped) = told { dropped } else { 0 })
+        .sum();
+    assert_eq!(dropped, 3);
+    let (_, recovered) = open_with(store.crash(), &limits);
+    assert_eq!(recovered.letters_dropped, 3, "what lies on the device is held to the bound too");
+    assert_eq!(owed(&recovered), BTreeSet::new(), "a letter that was dropped is owed no more");
+}

@@ -104,6 +104,15 @@ impl Store for Memory {
         disks.remove(name);
         Ok(())
     }
+
+    fn set_aside(&self, name: &str) -> Result<String, Failure> {
+        let mut disks = self.disks.lock();
+        let new = super::damaged_name(name, |new| disks.contains_key(new));
+        if let Some(disk) = disks.remove(name) {
+            disks.insert(new.clone(), disk);
+        }
+        Ok(new)
+    }
 }
 
 /// A database that is open; dropping it lets another open it.

@@ -5,6 +5,7 @@
 //! across a crash; batches reach the device in the order in which they were applied; and what was
 //! applied before [`Database::sync`] returned `Ok` is on the device.
 
+mod faulty;
 mod memory;
 pub(crate) mod record;
 mod sled;
@@ -13,6 +14,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub use self::faulty::{Faults, Faulty};
 pub use self::memory::Memory;
 pub use self::sled::Sled;
 
@@ -43,6 +45,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// A [`Failure`] when the device refuses; the database may then be there in part, and opening
     /// it must be preceded by another removal.
     fn remove(&self, name: &str) -> Result<(), Failure>;
+
+    /// Gives a database, which must not be open, a name that begins with `damaged-`, and returns
+    /// it, so that somebody can look into it.
+    ///
+    /// # Errors
+    /// A [`Failure`] when the device refuses.
+    fn set_aside(&self, name: &str) -> Result<String, Failure>;
 }
 
 /// An ordered map from bytes to bytes. After any `Err` from [`apply`](Database::apply) or
@@ -86,6 +95,18 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What an accepted event survives. Neither acknowledges before the write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The loss of power: each group is flushed and then synced with `fdatasync`.
+    #[default]
+    Power,
+    /// The end of the process, `kill -9` included, and not that of the machine: each group is
+    /// flushed to the operating system. Spares the wait for the device.
+    Process,
+}
 
 /// Operations that take effect together.
 #[derive(Debug, Clone, Default)]
@@ -194,6 +215,18 @@ impl std::error::Error for Failure {
             _ => None,
         }
     }
+}
+
+/// A name for a damaged database that is not taken yet.
+fn damaged_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut new = format!("damaged-{name}");
+    for number in 2_u32.. {
+        if !is_taken(&new) {
+            break;
+        }
+        new = format!("damaged-{name}-{number}");
+    }
+    new
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Batch, Database, Failure, Operation, Pair, Store, Visit};
+use super::{Batch, Database, Durability, Failure, Operation, Pair, Store, Visit};
 
 /// A store in a directory: one sled database per sub-directory.
 #[derive(Debug)]
 pub struct Sled {
     root: PathBuf,
+    durability: Durability,
 }
 
 /// Bounds sled's page cache per database. It is no bound on memory by itself, and a tiny one costs
@@ -30,7 +31,14 @@ const FLUSHER_PERIOD_MS: u64 = 200;
 impl Sled {
     /// The databases below `root`, which must exist.
     pub fn new(root: impl Into<PathBuf>) -> Sled {
-        Sled { root: root.into() }
+        Sled { root: root.into(), durability: Durability::default() }
+    }
+
+    /// What a sync survives. Defaults to [`Durability::Power`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Sled {
+        self.durability = durability;
+        self
     }
 }
 
@@ -49,7 +57,7 @@ impl Store for Sled {
         if created {
             make_creation_durable(&path)?;
         }
-        Ok(Arc::new(Opened { tree, log }))
+        Ok(Arc::new(Opened { tree, log, durability: self.durability }))
     }
 
     fn list(&self) -> Result<Vec<String>, Failure> {
@@ -70,12 +78,20 @@ impl Store for Sled {
             _ => sync_directory(&self.root),
         }
     }
+
+    fn set_aside(&self, name: &str) -> Result<String, Failure> {
+        let new = super::damaged_name(name, |new| self.root.join(new).exists());
+        fs::rename(self.root.join(name), self.root.join(&new)).map_err(Failure::io)?;
+        sync_directory(&self.root)?;
+        Ok(new)
+    }
 }
 
 /// One open sled database, with a handle of its log for `sync_data`.
 struct Opened {
     tree: ::sled::Db,
     log: File,
+    durability: Durability,
 }
 
 impl fmt::Debug for Opened {
@@ -99,7 +115,10 @@ impl Database for Opened {
 
     fn sync(&self) -> Result<(), Failure> {
         guarded("flushing", || self.tree.flush())?;
-        self.log.sync_data().map_err(Failure::io)
+        match self.durability {
+            Durability::Power => self.log.sync_data().map_err(Failure::io),
+            Durability::Process => Ok(()),
+        }
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {

@@ -1,14 +1,8 @@
 //! I1, I7, I8: what is accepted is durable and reaches exactly those who asked for it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use wabahook::{Account, Error, Event, Limits, Notice, Subscription, Transport};
 
-use parking_lot::{Condvar, Mutex};
-use wabahook::clock::Manual;
-use wabahook::store::{Batch, Database, Failure, Memory, Pair, Store, Visit};
-use wabahook::{Account, Config, Engine, Error, Event, Limits, Subscription, Transport};
-
-use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, World, quick};
+use crate::world::{Answer, DEADLINE, World};
 
 fn to(host: &str) -> Subscription {
     Subscription::to(format!("https://{host}/")).unwrap().name(host)
@@ -122,40 +116,32 @@ fn publish_many_is_all_or_none_and_names_the_event_at_fault() {
 
 #[test]
 fn nothing_is_promised_before_the_sync_and_a_full_queue_gives_events_back() {
-    let gate = Arc::new(Gate::default());
-    let store = Gated { inner: Memory::default(), gate: gate.clone() };
     let limits = Limits {
         queue_events_max: 4,
         queue_bytes_max: 1_000,
         payload_bytes_max: 1_000,
         ..Limits::default()
     };
-    let receivers = Arc::new(Receivers::default());
-    let config = Config::new("unused")
-        .store(Arc::new(store))
-        .clock(Arc::new(Manual::new(BEGIN_WALL_MS, 1)))
-        .transport(receivers.clone())
-        .limits(limits);
-    let engine = Engine::open(config).unwrap();
-    engine.subscribe(quick("crm")).unwrap();
-    gate.shut();
+    let (world, faults) = World::faulty(|config| config.limits(limits));
+    world.subscribe("crm");
+    faults.hold_syncs();
     let event = || Event::new("ADD_TAG", "body").number("919999999999");
-    let receipts: Vec<_> = (0..4).map(|_| engine.publish(event()).unwrap()).collect();
-    let busy = engine.publish(event()).unwrap_err();
+    let receipts: Vec<_> = (0..4).map(|_| world.engine.publish(event()).unwrap()).collect();
+    let busy = world.engine.publish(event()).unwrap_err();
     assert!(matches!(&busy, Error::Busy { reason, .. } if reason.contains("4 events")), "{busy}");
     let back = busy.into_events();
     assert_eq!(back[0].payload(), b"body");
-    let many = engine.publish_many((0..5).map(|_| event()).collect()).unwrap_err();
+    let many = world.engine.publish_many((0..5).map(|_| event()).collect()).unwrap_err();
     assert!(matches!(many, Error::TooLarge { given: 5, limit: 4, .. }), "{many}");
     assert!(receipts.iter().all(|receipt| !receipt.is_done()));
-    assert!(receivers.at("crm").is_empty(), "nothing is sent before it is durable");
-    gate.open();
+    assert!(world.receivers.at("crm").is_empty(), "nothing is sent before it is durable");
+    faults.release_syncs();
     for receipt in &receipts {
         assert_eq!(receipt.wait_timeout(DEADLINE).unwrap().unwrap().owed, 1);
     }
-    assert!(engine.publish(back[0].clone()).unwrap().wait().is_ok());
-    receivers.wait_for("crm", 5);
-    assert_eq!(engine.stats().busy, 1);
+    assert!(world.engine.publish(back[0].clone()).unwrap().wait().is_ok());
+    world.receivers.wait_for("crm", 5);
+    assert_eq!(world.engine.stats().busy, 1);
 }
 
 #[test]
@@ -175,25 +161,32 @@ fn a_receipt_is_a_future_for_any_runtime_and_an_engine_crosses_threads() {
 }
 
 #[test]
-fn a_failed_write_is_unknown_to_its_publisher_and_stops_the_engine() {
-    let gate = Arc::new(Gate::default());
-    let store = Gated { inner: Memory::default(), gate: gate.clone() };
-    let config = Config::new("unused")
-        .store(Arc::new(store))
-        .clock(Arc::new(Manual::new(BEGIN_WALL_MS, 1)))
-        .transport(Arc::new(Receivers::default()));
-    let engine = Engine::open(config).unwrap();
-    engine.subscribe(quick("crm")).unwrap();
-    let notices = engine.notices();
-    gate.fail();
-    let event = || Event::new("ADD_TAG", "{}").number("919999999999");
-    let error = engine.publish(event()).unwrap().wait().unwrap_err();
+fn a_device_that_refuses_is_told_gives_events_back_and_is_tried_again() {
+    let (world, faults) = World::faulty(|config| config);
+    world.subscribe("crm");
+    world.receivers.script("slow", &[Answer::Status(503)]);
+    world.subscribe("slow");
+    world.publish("ADD_TAG", "before");
+    let notices = world.engine.notices();
+    world.wait_until(|stats| stats.delivered == 1 && stats.retried == 1);
+    faults.fail_after(0);
+    let event = || Event::new("ADD_TAG", "refused").number("919999999999");
+    let error = world.engine.publish(event()).unwrap().wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
-    let notice = notices.next_timeout(DEADLINE).unwrap();
-    assert!(matches!(notice, wabahook::Notice::Poisoned { .. }), "{notice:?}");
-    let error = engine.publish(event()).unwrap_err();
-    assert!(matches!(&error, Error::Poisoned { why } if why.contains("no luck")), "{error}");
-    assert!(matches!(engine.close(Duration::ZERO), Err(Error::Poisoned { .. })));
+    let next = || notices.next_timeout(DEADLINE).unwrap();
+    assert!(matches!(next(), Notice::Stalled { why } if why.contains("on purpose")));
+    let busy = world.engine.publish(event()).unwrap_err();
+    assert!(matches!(&busy, Error::Busy { reason, .. } if reason.contains("refuses")), "{busy}");
+    assert_eq!(busy.into_events()[0].payload(), b"refused");
+    world.clock.advance_ms(1_000);
+    world.receivers.wait_for("slow", 2);
+    faults.heal();
+    assert_eq!(next(), Notice::Resumed);
+    assert_eq!(world.publish("ADD_TAG", "after").owed, 2);
+    world.wait_until(|stats| stats.delivered == 2);
+    let bodies: Vec<_> = world.receivers.at("crm").into_iter().map(|a| a.body).collect();
+    assert_eq!(bodies, [&b"before"[..], b"after"], "what was refused was never sent");
+    world.engine.close(DEADLINE).unwrap();
 }
 
 #[test]
@@ -208,86 +201,4 @@ fn a_hanging_receiver_delays_no_other() {
     assert_eq!(world.receivers.wait_for("crm", 200).len(), 200);
     assert_eq!(world.receivers.at("hangs").len(), 1);
     world.receivers.interrupt();
-}
-
-/// A memory store whose syncs wait for a gate, or fail.
-#[derive(Debug)]
-struct Gated {
-    inner: Memory,
-    gate: Arc<Gate>,
-}
-
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    shut: bool,
-    fails: bool,
-}
-
-impl Gate {
-    fn shut(&self) {
-        self.state.lock().shut = true;
-    }
-
-    fn open(&self) {
-        self.state.lock().shut = false;
-        self.changed.notify_all();
-    }
-
-    fn fail(&self) {
-        self.state.lock().fails = true;
-    }
-}
-
-impl Store for Gated {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
-        let inner = self.inner.open(name)?;
-        Ok(Arc::new(GatedDatabase { inner, gate: self.gate.clone() }))
-    }
-
-    fn list(&self) -> Result<Vec<String>, Failure> {
-        self.inner.list()
-    }
-
-    fn remove(&self, name: &str) -> Result<(), Failure> {
-        self.inner.remove(name)
-    }
-}
-
-#[derive(Debug)]
-struct GatedDatabase {
-    inner: Arc<dyn Database>,
-    gate: Arc<Gate>,
-}
-
-impl Database for GatedDatabase {
-    fn apply(&self, batch: Batch) -> Result<(), Failure> {
-        self.inner.apply(batch)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        let mut state = self.gate.state.lock();
-        self.gate.changed.wait_while(&mut state, |state| state.shut);
-        if state.fails {
-            return Err(Failure::io(std::io::Error::other("no luck")));
-        }
-        self.inner.sync()
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        self.inner.get(key)
-    }
-
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
-        self.inner.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
-        self.inner.last(prefix, to)
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
-use wabahook::store::Memory;
+use wabahook::store::{Faults, Faulty, Memory};
 use wabahook::{
     Config, Engine, Event, Failure, Policy, Reply, Request, Retry, Stats, Subscription, Transport,
 };
@@ -137,6 +137,15 @@ impl World {
     /// A world whose configuration is changed first.
     pub fn with(change: impl FnOnce(Config) -> Config) -> World {
         World::on(Memory::default(), Arc::new(Manual::new(BEGIN_WALL_MS, 11)), change)
+    }
+
+    /// A world whose device fails when its faults say so.
+    pub fn faulty(change: impl FnOnce(Config) -> Config) -> (World, Arc<Faults>) {
+        let (store, faults) = (Memory::default(), Arc::new(Faults::default()));
+        let faulty = Arc::new(Faulty::new(Arc::new(store.clone()), Arc::clone(&faults)));
+        let clock = Arc::new(Manual::new(BEGIN_WALL_MS, 11));
+        let world = World::on(store, clock, |config| change(config.store(faulty)));
+        (world, faults)
     }
 
     pub fn on(store: Memory, clock: Arc<Manual>, change: impl FnOnce(Config) -> Config) -> World {

@@ -1,0 +1,148 @@
+//! Decides what goes into a group together: what was waiting when it was begun.
+//!
+//! Leaves to others: building and writing it. Invariant: commands are taken in the order sent, and
+//! a group is bounded in events, bytes and records.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use roaring::RoaringTreemap;
+
+use crate::attempt::Record;
+use crate::error::Error;
+use crate::receipt::Promised;
+use crate::subscription::SubscriptionId;
+
+use super::Admission;
+use super::committer::Command;
+use super::group::Submission;
+
+/// How long a group that holds nothing but records waits for company: nobody waits for a record,
+/// and a sync for each would take the device from those who publish.
+const RECORDS_LINGER: Duration = Duration::from_millis(5);
+
+/// How many records one group takes at most.
+const RECORDS_MAX: usize = 8_192;
+
+/// How many payload bytes one group takes beside its last submission.
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// What was waiting when a group was begun.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) submissions: Vec<Submission>,
+    pub(super) records: Vec<Record>,
+    pub(super) forgotten: Vec<(SubscriptionId, Promised<()>)>,
+    pub(super) cancelled: Vec<RoaringTreemap>,
+    /// Generations that may go once this group is committed.
+    pub(super) cleared: Vec<u64>,
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+    pub(super) stop: bool,
+}
+
+impl Taken {
+    /// Waits for the first command, for `patience` if there is one, then takes what else is
+    /// waiting, up to the bounds. A group that holds nothing but records waits for company, once.
+    pub(super) fn fill(
+        &mut self,
+        commands: &Receiver<Command>,
+        events_max: usize,
+        patience: Option<Duration>,
+    ) {
+        let first = match patience {
+            Some(patience) => commands.recv_timeout(patience),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(command) => self.take(command),
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => self.stop = true,
+        }
+        self.take_waiting(commands, events_max);
+        if self.stop || !self.only_records() {
+            return;
+        }
+        let lingered = crossbeam_channel::after(RECORDS_LINGER);
+        while !self.stop && self.only_records() && !self.is_full(events_max) {
+            crossbeam_channel::select! {
+                recv(commands) -> command => match command {
+                    Ok(command) => self.take(command),
+                    Err(_) => self.stop = true,
+                },
+                recv(lingered) -> _ => break,
+            }
+        }
+        self.take_waiting(commands, events_max);
+    }
+
+    /// While the device refuses, for `pause`: keeps records, and refuses those who wait.
+    pub(super) fn take_while_stalled(
+        &mut self,
+        commands: &Receiver<Command>,
+        admission: &Admission,
+        pause: Duration,
+    ) {
+        let paused = crossbeam_channel::after(pause);
+        while !self.stop {
+            crossbeam_channel::select! {
+                recv(commands) -> command => match command {
+                    Ok(command) => self.take(command),
+                    Err(_) => self.stop = true,
+                },
+                recv(paused) -> _ => break,
+            }
+            self.refuse_those_who_wait(admission);
+        }
+    }
+
+    /// Nothing of what they brought was written.
+    fn refuse_those_who_wait(&mut self, admission: &Admission) {
+        let refused = || Error::Refused { why: admission.stalled().unwrap_or_default() };
+        for submission in self.submissions.drain(..) {
+            submission.promised.keep(Err(refused()));
+        }
+        self.forgotten.drain(..).for_each(|(_, promised)| promised.keep(Err(refused())));
+        admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
+    }
+
+    fn take_waiting(&mut self, commands: &Receiver<Command>, events_max: usize) {
+        while !self.stop && !self.is_full(events_max) {
+            match commands.try_recv() {
+                Ok(command) => self.take(command),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.stop = true,
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Publish(submission) => {
+                self.events += submission.events.len();
+                self.bytes += super::payload_bytes(&submission);
+                self.submissions.push(submission);
+            }
+            Command::Record(record) => self.records.push(record),
+            Command::Forget(id, promised) => self.forgotten.push((id, promised)),
+            Command::Cancel(sequences) => self.cancelled.push(sequences),
+            Command::Clear(generation) => self.cleared.push(generation),
+            Command::Stop => self.stop = true,
+        }
+    }
+
+    fn only_records(&self) -> bool {
+        self.submissions.is_empty() && self.forgotten.is_empty()
+    }
+
+    fn is_full(&self, events_max: usize) -> bool {
+        self.events >= events_max
+            || self.bytes >= GROUP_BYTES_MAX
+            || self.records.len() >= RECORDS_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let nothing_to_note = self.cancelled.is_empty() && self.cleared.is_empty();
+        self.only_records() && self.records.is_empty() && nothing_to_note
+    }
+}
