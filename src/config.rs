@@ -260,6 +260,16 @@ impl Limits {
                 return Err(Error::invalid(field, given, "at least 1"));
             }
         }
+        let large = [
+            ("limits.generation_bytes", self.generation_bytes),
+            ("limits.outbox_events_max", self.outbox_events_max),
+            ("limits.outbox_bytes_max", self.outbox_bytes_max),
+        ];
+        for (field, given) in large {
+            if given == 0 {
+                return Err(Error::invalid(field, given, "at least 1"));
+            }
+        }
         if u32::try_from(self.payload_bytes_max).is_err() {
             let given = self.payload_bytes_max;
             return Err(Error::invalid("limits.payload_bytes_max", given, "at most 4 GiB"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
-use wabahook::{Account, Limits, Secret};
+use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 
 use crate::{Failure, ServeArgs};
 
@@ -40,12 +40,34 @@ struct File {
     listen: Option<String>,
     data: Option<PathBuf>,
     #[serde(default)]
+    durability: DurabilityWord,
+    #[serde(default)]
+    on_damage: OnDamageWord,
+    #[serde(default)]
     account: Vec<AccountTable>,
     meta: Option<MetaTable>,
     #[serde(default)]
     network: NetworkTable,
     #[serde(default)]
     limits: LimitsTable,
+}
+
+/// What an accepted event survives: the loss of power, or the end of the process alone.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum DurabilityWord {
+    #[default]
+    Power,
+    Process,
+}
+
+/// What to do at start when a part of the data directory cannot be read.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum OnDamageWord {
+    #[default]
+    Refuse,
+    SetAside,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +123,11 @@ struct LimitsTable {
     workers_max: Option<usize>,
     stuck_max: Option<usize>,
     stuck_after_ms: Option<u64>,
+    generation_bytes: Option<u64>,
+    outbox_events_max: Option<u64>,
+    outbox_bytes_max: Option<u64>,
+    dead_letters_max: Option<usize>,
+    dead_letter_age_max_ms: Option<u64>,
     lane_in_flight_max: Option<usize>,
     notices_max: Option<usize>,
 }
@@ -149,6 +176,14 @@ impl File {
         let data = self.data.unwrap_or_else(|| DATA.into());
         let mut engine = wabahook::Config::new(&data)
             .limits(self.limits.engine())
+            .durability(match self.durability {
+                DurabilityWord::Power => Durability::Power,
+                DurabilityWord::Process => Durability::Process,
+            })
+            .on_damage(match self.on_damage {
+                OnDamageWord::Refuse => OnDamage::Refuse,
+                OnDamageWord::SetAside => OnDamage::SetAside,
+            })
             .allow_http(self.network.allow_http)
             .allow_addresses(ranges(&self.network.allow)?);
         for account in accounts(self.account, environment)? {
@@ -275,6 +310,7 @@ impl LimitsTable {
             (self.group_events_max, &mut limits.group_events_max),
             (self.subscriptions_max, &mut limits.subscriptions_max),
             (self.dedup_keys_max, &mut limits.dedup_keys_max),
+            (self.dead_letters_max, &mut limits.dead_letters_max),
             (self.workers_max, &mut limits.workers_max),
             (self.stuck_max, &mut limits.stuck_max),
             (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
@@ -283,8 +319,17 @@ impl LimitsTable {
         for (given, limit) in counts {
             *limit = given.unwrap_or(*limit);
         }
-        limits.dedup_window_ms = self.dedup_window_ms.unwrap_or(limits.dedup_window_ms);
-        limits.stuck_after_ms = self.stuck_after_ms.unwrap_or(limits.stuck_after_ms);
+        let numbers = [
+            (self.dedup_window_ms, &mut limits.dedup_window_ms),
+            (self.stuck_after_ms, &mut limits.stuck_after_ms),
+            (self.generation_bytes, &mut limits.generation_bytes),
+            (self.outbox_events_max, &mut limits.outbox_events_max),
+            (self.outbox_bytes_max, &mut limits.outbox_bytes_max),
+            (self.dead_letter_age_max_ms, &mut limits.dead_letter_age_max_ms),
+        ];
+        for (given, limit) in numbers {
+            *limit = given.unwrap_or(*limit);
+        }
         limits
     }
 }
@@ -343,6 +388,7 @@ mod tests {
             allow_http = true
             [limits]
             queue_events_max = 5
+            generation_bytes = 77
             body_bytes_max = 1000
             "#,
         )
@@ -352,7 +398,11 @@ mod tests {
         assert_eq!(setup.body_bytes_max, 1000);
         assert!(setup.meta.is_some());
         let debug = format!("{:?}", setup.engine);
-        assert!(debug.contains("queue_events_max: 5") && debug.contains("::1/128"), "{debug}");
+        assert!(
+            debug.contains("queue_events_max: 5") && debug.contains("generation_bytes: 77"),
+            "{debug}"
+        );
+        assert!(debug.contains("::1/128"), "{debug}");
         let silent = read(ACCOUNT).unwrap();
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));

@@ -81,6 +81,7 @@ impl Refusal {
             Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
             Error::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
             Error::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
+            Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "refused"),
             Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
             Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
             _ => {
@@ -176,6 +177,7 @@ mod tests {
         check(Error::NotFound { what: "subscription", given: "1".into() }, 404, "not_found", None);
         check(Error::NameTaken { name: "crm".into() }, 409, "name_taken", Some("name"));
         check(Error::Unknown { why: "disk".into() }, 503, "unknown", None);
+        check(Error::Refused { why: "full".into() }, 503, "refused", None);
         check(Error::Closed, 503, "closed", None);
         check(Error::Poisoned { why: "panic".into() }, 503, "poisoned", None);
         let source = std::sync::Arc::new(std::io::Error::other("full"));

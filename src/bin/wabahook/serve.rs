@@ -194,7 +194,6 @@ async fn tell_notices(host: Arc<Host>) {
     let wake = Arc::clone(&arrived);
     host.engine.on_notice(move || wake.notify_one());
     loop {
-        arrived.notified().await;
         while let Some(notice) = notices.try_next() {
             if let Notice::Poisoned { .. } = notice {
                 host.stop_serving();
@@ -203,6 +202,7 @@ async fn tell_notices(host: Arc<Host>) {
                 eprintln!("wabahook: {line}");
             }
         }
+        arrived.notified().await;
     }
 }
 
@@ -217,6 +217,16 @@ fn told(notice: &Notice) -> Option<String> {
         }
         Notice::StuckBudgetSpent { stuck } => {
             format!("{stuck} attempts wait without an answer: such endpoints now delay each other")
+        }
+        Notice::Stalled { why } => {
+            format!("the device refuses ({why}): nothing is accepted until it takes writes again")
+        }
+        Notice::Resumed => "the device takes writes again".to_owned(),
+        Notice::LettersDropped(letters) => {
+            format!("{letters} dead letters were dropped, the oldest, because they were too many")
+        }
+        Notice::SetAside { name, why } => {
+            format!("a part of the data directory was set aside as {name}: {why}")
         }
         Notice::Faulty { why } => format!("an attempt could not be made: {why}"),
         Notice::Poisoned { why } => {

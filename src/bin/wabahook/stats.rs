@@ -36,6 +36,11 @@ struct Counters {
     groups: u64,
     queued_events: u64,
     queued_bytes: u64,
+    outbox_events: u64,
+    outbox_bytes: u64,
+    generations: u64,
+    replayed: u64,
+    letters_dropped: u64,
     subscriptions: Vec<Lane>,
 }
 
@@ -90,6 +95,11 @@ impl Counters {
             groups: stats.groups,
             queued_events: stats.queued_events,
             queued_bytes: stats.queued_bytes,
+            outbox_events: stats.outbox_events,
+            outbox_bytes: stats.outbox_bytes,
+            generations: stats.generations,
+            replayed: stats.replayed,
+            letters_dropped: stats.letters_dropped,
             subscriptions,
         }
     }
