@@ -14,12 +14,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::journal::{Contents, Entry, Journal};
-use super::{Filter, Policy, Profile, Registered, Secret, State, SubscriptionId, Target};
+use super::stored::{StoredV1, restore, stored};
+use super::{Registered, SubscriptionId};
 use crate::error::{Error, Result};
-use crate::event::{Catalogue, WabaNumber};
+use crate::event::Catalogue;
 use crate::store::record::{decode, encode};
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Failure, VALUE_BYTES_MAX};
 
@@ -39,22 +38,6 @@ pub(crate) struct Book {
     next_id: u32,
     /// How many parts each takes now, so that a shorter version leaves none behind.
     parts: BTreeMap<SubscriptionId, usize>,
-}
-
-/// A subscription as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct StoredV1 {
-    account: String,
-    name: String,
-    events: Option<Vec<String>>,
-    numbers: Option<Vec<u64>>,
-    url: String,
-    headers: Vec<(String, String)>,
-    policy: Policy,
-    secret: Option<String>,
-    profile: Profile,
-    state: State,
-    created_at_ms: u64,
 }
 
 impl Book {
@@ -194,51 +177,6 @@ fn parts_of(id: SubscriptionId, stored: &StoredV1) -> Result<Vec<u8>> {
     Ok(sealed)
 }
 
-fn stored(registered: &Registered) -> StoredV1 {
-    let Filter { events, numbers } = &registered.filter;
-    let secret = registered.secret.as_ref();
-    StoredV1 {
-        account: registered.account.clone(),
-        name: registered.name.clone(),
-        events: events.as_ref().map(|set| set.iter().map(ToString::to_string).collect()),
-        numbers: numbers.as_ref().map(|set| set.iter().map(|number| number.digits()).collect()),
-        url: registered.target.url().to_string(),
-        headers: registered.target.headers().to_vec(),
-        policy: registered.policy.clone(),
-        secret: secret.map(|secret| String::from_utf8_lossy(secret.reveal()).into_owned()),
-        profile: registered.profile,
-        state: registered.state,
-        created_at_ms: registered.created_at_ms,
-    }
-}
-
-fn restore(id: SubscriptionId, stored: StoredV1, catalogue: &Catalogue) -> Result<Registered> {
-    let what = || format!("subscription {id}");
-    let invalid = |error: Error| damaged(what(), error.to_string());
-    let events = stored.events.map(|names| {
-        names.iter().map(|name| catalogue.canonical(name)).collect::<Result<_>>().map_err(invalid)
-    });
-    let numbers = stored.numbers.map(|digits| {
-        let number = |digits| WabaNumber::from_digits(digits);
-        let all = digits.into_iter().map(number).collect::<Option<_>>();
-        all.ok_or_else(|| damaged(what(), "it names no number".to_owned()))
-    });
-    let mut target = Target::new(&stored.url).map_err(invalid)?;
-    stored.headers.into_iter().for_each(|(name, value)| target.add_header(name, value));
-    Ok(Registered {
-        id,
-        account: stored.account,
-        name: stored.name,
-        filter: Filter { events: events.transpose()?, numbers: numbers.transpose()? },
-        target,
-        policy: stored.policy,
-        secret: stored.secret.map(Secret::new),
-        profile: stored.profile,
-        state: stored.state,
-        created_at_ms: stored.created_at_ms,
-    })
-}
-
 fn key_of(id: SubscriptionId, part: usize) -> Vec<u8> {
     let part = u16::try_from(part).unwrap_or(u16::MAX);
     [&[SUBSCRIPTION][..], &id.0.to_be_bytes(), &part.to_be_bytes()].concat()
@@ -260,8 +198,9 @@ fn damaged(record: impl Into<String>, why: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::WabaNumber;
     use crate::store::{Memory, Store};
-    use crate::subscription::{Accept, Retry};
+    use crate::subscription::{Accept, Filter, Policy, Profile, Retry, Secret, State, Target};
 
     fn registered(id: u32, numbers: u64) -> Registered {
         let catalogue = Catalogue::default();

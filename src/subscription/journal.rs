@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::SubscriptionId;
-use super::book::StoredV1;
+use super::stored::StoredV1;
 use crate::error::{Error, Result};
 
 const VERSION: u32 = 1;

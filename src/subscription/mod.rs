@@ -8,6 +8,7 @@ mod book;
 mod journal;
 mod policy;
 mod secret;
+mod stored;
 mod target;
 
 use std::collections::BTreeSet;

@@ -14,9 +14,8 @@ use serde_json::value::RawValue;
 use wabahook::{Accepted, Engine, Event, Receipt};
 
 use crate::fields::{self, Object};
-use crate::host::{Caller, Host, Taken};
+use crate::host::{Caller, Host, Taken, off_thread};
 use crate::refusal::{Refusal, json};
-use crate::serve::off_thread;
 
 const FIELDS: &[&str] = &["type", "number", "waba", "payload", "key", "dedup_key"];
 const NUMBER: &str = "a WABA number as a string of 7 to 15 digits, such as \"919999999999\"";

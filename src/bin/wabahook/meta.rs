@@ -12,9 +12,8 @@ use axum::response::{IntoResponse, Response};
 use wabahook::inbound::cloud_api;
 
 use crate::config::Meta;
-use crate::host::Host;
+use crate::host::{Host, off_thread};
 use crate::refusal::Refusal;
-use crate::serve::off_thread;
 
 /// Meta's callbacks end at 3 MB; the body of a sender that is not known yet needs no more room.
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -177,16 +177,6 @@ async fn accept(
     graceful
 }
 
-/// Runs what may wait for a disk, or reckons long, on a thread kept for that.
-pub(crate) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| {
-        let message = "the request failed for a reason of our own; the host's log says which";
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-    })
-}
-
 /// Tells the operator on stderr what no caller is told, as long as the engine lives.
 async fn tell_notices(host: Arc<Host>) {
     let notices = host.engine.notices();

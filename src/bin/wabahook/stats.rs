@@ -11,9 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use wabahook::{LaneStats, Stats};
 
-use crate::host::{Caller, Host};
+use crate::host::{Caller, Host, off_thread};
 use crate::refusal::{Refusal, json};
-use crate::serve::off_thread;
 use crate::subscription_item::{Health, lane_of};
 
 #[derive(Serialize)]

@@ -13,9 +13,8 @@ use serde::Serialize;
 use wabahook::{Registered, SubscriptionId};
 
 use crate::fields;
-use crate::host::{Caller, Host};
+use crate::host::{Caller, Host, off_thread};
 use crate::refusal::{Refusal, json};
-use crate::serve::off_thread;
 use crate::subscription_body;
 use crate::subscription_item::{Item, lane_of};
 
