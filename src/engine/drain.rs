@@ -113,8 +113,8 @@ impl Core {
     fn count(&self, id: SubscriptionId, record: &Record) {
         match record {
             Record::Settle(_) => self.counters.delivered.add(1),
-            // Revived by the host and not by an attempt.
-            Record::Revive(_) => {}
+            // No end of an attempt.
+            Record::Revive(_) | Record::Drop(_) => {}
             Record::Retry(..) => self.counters.retried.add(1),
             Record::Dead(letter) => {
                 self.counters.dead.add(1);

@@ -134,7 +134,7 @@ fn owe_again(
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
     let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
     counters.cancelled.add(cancelled);
-    counters.letters_dropped.add(letters_dropped);
+    counters.letters_dropped.add(letters_dropped.len() as u64);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();

@@ -166,11 +166,20 @@ impl Committer {
         for generation in std::mem::take(&mut taken.cleared) {
             self.remove(generation)?;
         }
-        let dropped = self.cursor.letters.lock().trim(wall_ms);
-        if dropped > 0 {
-            (self.sink)(Committed::LettersDropped(dropped));
-        }
+        self.drop_letters(wall_ms);
         Ok(())
+    }
+
+    /// Drops letters over their bounds, and has it written with the next group that they ended.
+    fn drop_letters(&mut self, wall_ms: u64) {
+        let dropped = self.cursor.letters.lock().trim(wall_ms);
+        if dropped.is_empty() {
+            return;
+        }
+        (self.sink)(Committed::LettersDropped(dropped.len() as u64));
+        for delivery in dropped {
+            let _ = self.marker.send(Command::Record(Record::Drop(delivery)));
+        }
     }
 
     fn forget(&mut self, taken: &mut Taken, wall_ms: u64, group: &mut Group) {

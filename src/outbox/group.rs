@@ -276,10 +276,11 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
     for record in records {
         match record {
             Record::Settle(delivery) => {
-                pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
-                pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
+                add_pair(&mut pairs, *delivery);
                 end(cursor, *delivery, group);
             }
+            // The letter's record goes with its generation; that the delivery ended must not.
+            Record::Drop(delivery) => add_pair(&mut pairs, *delivery),
             Record::Retry(delivery, state) => {
                 let value = encoded("retry state", state)?;
                 let key = keys::of_delivery(keys::RETRY, *delivery);
@@ -304,6 +305,11 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
         group.operations.push(Operation::Put(key, seal(VERSION, page)));
     }
     Ok(())
+}
+
+fn add_pair(pairs: &mut Vec<u8>, delivery: DeliveryId) {
+    pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
+    pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
 }
 
 /// A letter that is kept is owed again; one that is not, or was revived before, stays as it is.

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use roaring::RoaringTreemap;
+
 use crate::attempt::DeliveryId;
 
 /// The dead letters kept, oldest first, with the generation that holds each one's record.
@@ -38,9 +40,9 @@ impl Letters {
         *self.counts.entry(generation).or_default() += 1;
     }
 
-    /// Drops what is over the bounds, and says how many.
-    pub(super) fn trim(&mut self, wall_ms: u64) -> u64 {
-        let before = self.kept.len();
+    /// Drops what is over the bounds, and says which.
+    pub(super) fn trim(&mut self, wall_ms: u64) -> Vec<DeliveryId> {
+        let mut dropped = Vec::new();
         let oldest_at_ms = wall_ms.saturating_sub(self.age_max_ms);
         while let Some(((at_wall_ms, _), _)) = self.kept.first_key_value() {
             let over_age = *at_wall_ms < oldest_at_ms;
@@ -50,8 +52,9 @@ impl Letters {
             let Some(((_, delivery), generation)) = self.kept.pop_first() else { break };
             self.moments.remove(&delivery);
             self.uncount(Some(generation));
+            dropped.push(delivery);
         }
-        (before - self.kept.len()) as u64
+        dropped
     }
 
     /// The letters whose records lie in a generation.
@@ -73,6 +76,12 @@ impl Letters {
     pub(super) fn newest(&self, count_max: usize) -> Vec<(DeliveryId, u64)> {
         let newest = self.kept.iter().rev().take(count_max);
         newest.map(|((_, delivery), generation)| (*delivery, *generation)).collect()
+    }
+
+    /// The letters of these events.
+    pub(super) fn among(&self, sequences: &RoaringTreemap) -> Vec<DeliveryId> {
+        let letters = self.moments.keys().filter(|letter| sequences.contains(letter.sequence));
+        letters.copied().collect()
     }
 
     /// How many letters lie in a generation.
@@ -104,14 +113,14 @@ mod tests {
     fn the_oldest_letters_go_first_by_number_and_by_age() {
         let mut letters = Letters::new(3, 1_000);
         (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
-        assert_eq!(letters.trim(500), 2);
+        assert_eq!(letters.trim(500), [delivery(1), delivery(2)]);
         let kept = |letters: &Letters| {
             letters.in_generation(1).iter().map(|(_, d)| d.sequence).collect::<Vec<_>>()
         };
         assert_eq!(kept(&letters), [3, 4, 5]);
-        assert_eq!(letters.trim(1_350), 1);
+        assert_eq!(letters.trim(1_350), [delivery(3)]);
         assert_eq!(kept(&letters), [4, 5]);
-        assert_eq!(letters.trim(1_350), 0);
+        assert_eq!(letters.trim(1_350), []);
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub(crate) struct Setting<'a> {
 pub(crate) struct Opened {
     read: Read,
     catalogue: Catalogue,
+    /// Letters that were dropped when it was read.
+    dropped: Vec<DeliveryId>,
 }
 
 /// The outbox of a running engine.
@@ -149,13 +151,17 @@ impl Opened {
         };
         let mut read = reader.read()?;
         let recovered = std::mem::take(&mut read.recovered);
-        Ok((Opened { read, catalogue }, recovered))
+        let dropped = recovered.letters_dropped.clone();
+        Ok((Opened { read, catalogue, dropped }, recovered))
     }
 
     /// Makes the handle; the committer starts with [`Outbox::start`].
     pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, Unstarted) {
         let (sender, commands) = crossbeam_channel::unbounded();
         let Read { row, cursor, dedup_database, .. } = self.read;
+        for delivery in self.dropped {
+            let _ = sender.send(Command::Record(Record::Drop(delivery)));
+        }
         let outbox = Outbox {
             commands: sender,
             admission: Arc::new(Admission::new(limits)),

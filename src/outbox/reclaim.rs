@@ -83,7 +83,8 @@ pub(super) fn copies(
     }
     let mut copies = Copies::default();
     copies.copy_letters(database, generation, cursor)?;
-    for (_, delivery) in &copies.letters {
+    // An event is kept for its letters too, wherever their records lie.
+    for delivery in cursor.letters.lock().among(&inside) {
         targets.entry(delivery.sequence).or_default().insert(delivery.subscription.0);
     }
     copies.copy_retries(database, generation, cursor)?;

@@ -43,7 +43,7 @@ pub(crate) struct Recovered {
     /// Deliveries owed to removed subscriptions, which are cancelled.
     pub(crate) cancelled: u64,
     /// Dead letters dropped because they were over their bounds.
-    pub(crate) letters_dropped: u64,
+    pub(crate) letters_dropped: Vec<DeliveryId>,
     /// Generations set aside because they could not be read: the new name, and why.
     pub(crate) set_aside: Vec<(String, String)>,
 }

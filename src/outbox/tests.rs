@@ -373,7 +373,9 @@ impl Ledger {
         let delivery = match &record {
             Record::Settle(delivery) => *delivery,
             Record::Dead(letter) => letter.delivery,
-            Record::Retry(..) | Record::Revive(_) => return outbox.record(record),
+            Record::Retry(..) | Record::Revive(_) | Record::Drop(_) => {
+                return outbox.record(record);
+            }
         };
         // As the engine does: out of the books and into the queue at one moment.
         let mut all = self.0.lock();
@@ -518,6 +520,7 @@ fn dead_letters_over_their_bounds_are_dropped_and_told() {
         let sequence = publish(&running.outbox, vec![1], &[1]);
         running.outbox.record(Record::Dead(letter(sequence, 1, WALL_MS + at_wall_ms)));
     }
+    (0..2).for_each(|_| assert!(publish(&running.outbox, vec![], &[1]) > 0));
     running.outbox.close();
     let dropped: u64 = running
         .committed
@@ -526,8 +529,8 @@ fn dead_letters_over_their_bounds_are_dropped_and_told() {
         .sum();
     assert_eq!(dropped, 3);
     let (_, recovered) = open_with(store.crash(), &limits);
-    assert_eq!(recovered.letters_dropped, 3, "what lies on the device is held to the bound too");
-    assert_eq!(owed(&recovered), BTreeSet::new(), "a letter that was dropped is owed no more");
+    assert_eq!(recovered.letters_dropped.len(), 0, "that they were dropped is on the device");
+    assert_eq!(owed(&recovered).len(), 2, "a letter that was dropped is owed no more");
 }
 
 #[test]
@@ -560,4 +563,65 @@ fn a_revived_letter_is_owed_after_any_crash_until_it_ends_again_and_another_stay
     outbox.close();
     let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::new(), "a second revival of what is owed does nothing");
+}
+
+#[test]
+fn a_letter_written_long_after_its_event_keeps_the_event_for_its_replay() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![7; 100], &[1]);
+    ledger.accept(sequence, &[1]);
+    // Generations that are all owed stay, so that the letter lies in another one than its event.
+    let others: Vec<u64> = (0..100).map(|_| publish(outbox, vec![1; 700], &[3])).collect();
+    others.iter().for_each(|other| ledger.accept(*other, &[3]));
+    let before = outbox.holding().generations;
+    ledger.end(outbox, Record::Dead(letter(sequence, 1, WALL_MS)));
+    publish(outbox, vec![], &[]);
+    assert!(before > 3, "{before} generations");
+    for other in others {
+        ledger.end(outbox, Record::Settle(delivery(other, 3)));
+    }
+    for _ in 0..100 {
+        let other = publish(outbox, vec![1; 700], &[3]);
+        ledger.accept(other, &[3]);
+        ledger.end(outbox, Record::Settle(delivery(other, 3)));
+    }
+    assert!(outbox.holding().generations < before, "{:?}", outbox.holding());
+    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    assert_eq!(outbox.event(sequence).unwrap().payload, vec![7; 100]);
+    let (reopened, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered).first(), Some(&(sequence, 1)));
+    assert_eq!(reopened.outbox.event(sequence).unwrap().payload, vec![7; 100]);
+}
+
+#[test]
+fn a_letter_that_was_dropped_never_comes_back_as_owed_through_a_copy_of_its_event() {
+    let limits = Limits { dead_letters_max: 1, ..small() };
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &limits, ledger.owing());
+    let outbox = &running.outbox;
+    let rotate = || {
+        for _ in 0..60 {
+            let other = publish(outbox, vec![1; 700], &[3]);
+            ledger.accept(other, &[3]);
+            ledger.end(outbox, Record::Settle(delivery(other, 3)));
+        }
+    };
+    // One delivery of the event stays owed, so that the event is copied on with its dead one.
+    let sequence = publish(outbox, vec![7; 100], &[1, 2]);
+    ledger.accept(sequence, &[1, 2]);
+    rotate();
+    ledger.end(outbox, Record::Dead(letter(sequence, 1, WALL_MS)));
+    rotate();
+    let other = publish(outbox, vec![7; 100], &[1]);
+    ledger.accept(other, &[1]);
+    ledger.end(outbox, Record::Dead(letter(other, 1, WALL_MS + 5)));
+    for _ in 0..4 {
+        rotate();
+        let (_, recovered) = read(store.crash(), &limits, OnDamage::Refuse).unwrap();
+        let found = owed(&recovered);
+        assert!(found.contains(&(sequence, 2)), "the bystander is still owed");
+        assert!(!found.contains(&(sequence, 1)) && !found.contains(&(other, 1)), "{found:?}");
+    }
 }
