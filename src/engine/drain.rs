@@ -190,6 +190,7 @@ impl Core {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
             }
+            Committed::Faulty(why) => self.board.tell(&Notice::Faulty { why }),
             Committed::Failed(why) => self.poison(&why),
         }
     }

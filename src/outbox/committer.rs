@@ -4,6 +4,7 @@
 //! (I1): a receipt is kept only after the group that holds its events was applied and synced, and
 //! the committer never waits on a send, so no cycle of waiting can form.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(crate) enum Committed {
     Resumed,
     /// Dead letters were dropped because they were over their bounds.
     LettersDropped(u64),
+    /// A part of the outbox cannot be tidied; nothing accepted is lost by it.
+    Faulty(String),
     /// The committer stopped for good.
     Failed(String),
 }
@@ -85,7 +88,8 @@ const WORTH_SHARE: u64 = 6;
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
-    pub(super) dedup_database: Arc<dyn Database>,
+    /// None after it failed, until it is opened again.
+    pub(super) dedup_database: Option<Arc<dyn Database>>,
     pub(super) cursor: Cursor,
     pub(super) catalogue: Catalogue,
     pub(super) commands: Receiver<Command>,
@@ -97,10 +101,36 @@ pub(super) struct Committer {
     pub(super) generation_bytes: u64,
     pub(super) owing: Owing,
     pub(super) sink: Sink,
-    /// The generation whose copies are made and whose mark is in the queue.
-    pub(super) clearing: Option<u64>,
+    /// The generation that is about to go and whose mark is in the queue.
+    pub(super) clearing: Option<Clearing>,
     /// A cleared generation that somebody still read from.
     pub(super) removable: Option<u64>,
+    /// A generation that could not be copied out of; it stays until the next open.
+    pub(super) uncopyable: Option<u64>,
+    /// What a refusing device left to be written first.
+    pub(super) kept: Taken,
+}
+
+/// A generation that is about to go.
+pub(super) struct Clearing {
+    generation: u64,
+    /// What was owed of it when its mark was sent, without what ended durably since.
+    owed: HashMap<SubscriptionId, RoaringTreemap>,
+}
+
+impl Clearing {
+    fn note_ends(&mut self, records: &[Record]) {
+        for record in records {
+            let delivery = match record {
+                Record::Settle(delivery) => *delivery,
+                Record::Dead(letter) => letter.delivery,
+                Record::Retry(..) => continue,
+            };
+            if let Some(owed) = self.owed.get_mut(&delivery.subscription) {
+                owed.remove(delivery.sequence);
+            }
+        }
+    }
 }
 
 impl Committer {
@@ -120,8 +150,10 @@ impl Committer {
     fn run(&mut self) -> Result<()> {
         loop {
             let patience = self.has_leftovers().then_some(TIDY_AFTER);
-            let mut taken = Taken::default();
-            taken.fill(&self.commands, self.group_events_max, patience);
+            let mut taken = std::mem::take(&mut self.kept);
+            if taken.is_empty() {
+                taken.fill(&self.commands, self.group_events_max, patience);
+            }
             if taken.is_empty() && !taken.stop {
                 self.tidy()?;
                 continue;
@@ -143,7 +175,7 @@ impl Committer {
         self.cursor.removed.extend(taken.forgotten.iter().map(|(id, _)| *id));
         let submissions = std::mem::take(&mut taken.submissions);
         let mut group = group::build(&mut self.cursor, submissions, &taken.records, wall_ms)?;
-        self.forget(&mut taken, wall_ms, &mut group);
+        forget(&taken, wall_ms, &mut group);
         let written = self.write(&mut group);
         self.admission.release(taken.events, taken.bytes);
         if let Err(error) = written {
@@ -152,23 +184,18 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
-        self.tell(group);
-        for generation in std::mem::take(&mut taken.cleared) {
-            self.remove(generation)?;
+        if let Some(clearing) = &mut self.clearing {
+            clearing.note_ends(&taken.records);
         }
+        self.tell(group);
+        taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Ok(())));
         let dropped = self.cursor.letters.trim(wall_ms);
         if dropped > 0 {
             (self.sink)(Committed::LettersDropped(dropped));
         }
-        Ok(())
-    }
-
-    fn forget(&mut self, taken: &mut Taken, wall_ms: u64, group: &mut Group) {
-        for (id, promised) in taken.forgotten.drain(..) {
-            let key = keys::of_subscription(keys::TOMBSTONE, id);
-            let sealed = seal(group::VERSION, &wall_ms.to_le_bytes());
-            group.operations.insert(0, Operation::Put(key, sealed));
-            group.forgotten.push(promised);
+        match self.clearing.take_if(|clearing| taken.cleared.contains(&clearing.generation)) {
+            Some(clearing) => self.finish_clearing(clearing),
+            None => Ok(()),
         }
     }
 
@@ -207,7 +234,6 @@ impl Committer {
         };
         (self.sink)(Committed::Group(totals, group.owed));
         group.answers.into_iter().for_each(|(answer, accepted)| answer.keep(Ok(accepted)));
-        group.forgotten.iter().for_each(|promised| promised.keep(Ok(())));
     }
 }
 
@@ -216,67 +242,122 @@ impl Committer {
     /// Begins the next generation when this one is full, and clears the oldest when it may go.
     fn keep_house(&mut self) -> Result<()> {
         if self.row.newest().is_some_and(|newest| newest.bytes >= self.generation_bytes) {
-            self.begin_generation();
+            self.begin_generation()?;
         }
-        self.drop_expired_keys()?;
+        self.drop_expired_keys();
+        if let Some(generation) = self.removable.take() {
+            self.remove(generation);
+        }
         if self.clearing.is_some() || self.removable.is_some() {
             return Ok(());
         }
         let Some(oldest) = self.row.oldest_sealed() else { return Ok(()) };
+        if self.uncopyable == Some(oldest.number) {
+            return Ok(());
+        }
         let verdict = match self.verdict(&oldest) {
             // The oldest stands in the way of the newer ones, so they are judged together.
             Verdict::Keep => self.verdict(&self.row.sealed_together()),
             Verdict::Clear => Verdict::Clear,
         };
-        match verdict {
-            Verdict::Keep => Ok(()),
-            Verdict::Clear => self.clear(oldest.number),
+        if verdict == Verdict::Clear {
+            self.begin_clearing(oldest.number);
         }
+        Ok(())
     }
 
     /// A generation that cannot be begun now is begun later; the full one takes more meanwhile.
-    fn begin_generation(&mut self) {
+    fn begin_generation(&mut self) -> Result<()> {
         let sealed = self.cursor.generation;
-        let Some(database) = self.row.active() else { return };
-        if self.row.begin(&mut self.cursor, sealed + 1).is_ok() {
+        let Some(database) = self.row.active() else { return Ok(()) };
+        if self.row.begin(&mut self.cursor, sealed + 1)? {
             self.row.keep_open(sealed, database);
         }
+        Ok(())
     }
 
-    /// Copies what is alive out of a generation, and marks the queue: what was sent before must be
-    /// committed before the generation goes, because a delivery that has just ended is not copied.
-    fn clear(&mut self, generation: u64) -> Result<()> {
-        let copies = match self.copy_out_of(generation) {
+    /// Asks what is owed of a generation, and marks the queue: the copies are made when what was
+    /// sent before is committed, because a delivery that has just ended is not in the answer.
+    fn begin_clearing(&mut self, generation: u64) {
+        let owed = (self.owing)(&self.row.sequences_in(generation));
+        self.clearing = Some(Clearing { generation, owed });
+        let _ = self.marker.send(Command::Clear(generation));
+    }
+
+    /// Copies what is alive out of a generation and removes it. Whatever ended since the mark and is
+    /// not committed is copied as owed: its end is written to the generation that holds the copy.
+    fn finish_clearing(&mut self, clearing: Clearing) -> Result<()> {
+        let Clearing { generation, mut owed } = clearing;
+        for (id, now) in (self.owing)(&self.row.sequences_in(generation)) {
+            *owed.entry(id).or_default() |= now;
+        }
+        let removed = &self.cursor.removed;
+        owed.retain(|id, _| !removed.contains(id));
+        self.cursor.retrying.retain(|delivery, _| !removed.contains(&delivery.subscription));
+        if !self.keep_keys_of(generation) {
+            return Ok(());
+        }
+        let copies = match self.copies_of(generation, &owed) {
             Ok(copies) => copies,
-            // Damage in an old generation keeps it where it is; deliveries out of it report it.
-            Err(Error::Damaged { .. }) => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.uncopyable = Some(generation);
+                (self.sink)(Committed::Faulty(error.to_string()));
+                return Ok(());
+            }
         };
-        let head_keys = copies.head_keys.clone();
-        let operations = copies.operations.clone();
+        let (operations, head_keys) = (copies.operations.clone(), copies.head_keys.clone());
         let mut group = Group { operations, head_keys, ..Group::default() };
         if let Err(error) = self.write(&mut group) {
             return self.stall(group, Taken::default(), &error);
         }
         copies.done(&self.row, &mut self.cursor);
-        self.clearing = Some(generation);
-        let _ = self.marker.send(Command::Clear(generation));
+        self.remove(generation);
         Ok(())
     }
 
-    fn copy_out_of(&mut self, generation: u64) -> Result<Copies> {
+    fn copies_of(
+        &mut self,
+        generation: u64,
+        owed: &HashMap<SubscriptionId, RoaringTreemap>,
+    ) -> Result<Copies> {
         let database = self.row.database(generation)?;
-        let keys = recovery::surviving_keys(&*database, &mut self.cursor)?;
-        let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
-        write_all(&*self.dedup_database, operations.collect())?;
-        let (row, owing) = (&*self.row, &self.owing);
-        reclaim::copies(&*database, &self.catalogue, row, generation, owing, &mut self.cursor)
+        let row = &*self.row;
+        reclaim::copies(&*database, &self.catalogue, row, generation, owed, &mut self.cursor)
     }
 
-    fn remove(&mut self, generation: u64) -> Result<()> {
-        self.clearing = None;
-        self.removable = (!self.row.remove(generation)?).then_some(generation);
-        Ok(())
+    /// Moves the dedup keys of a generation that are within their window to the database of such
+    /// keys; false when that takes no writes now or the keys cannot be read.
+    fn keep_keys_of(&mut self, generation: u64) -> bool {
+        let database = self.row.database(generation);
+        let keys = database.and_then(|d| recovery::surviving_keys(&*d, &mut self.cursor));
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.uncopyable = Some(generation);
+                (self.sink)(Committed::Faulty(error.to_string()));
+                return false;
+            }
+        };
+        let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
+        let operations: Vec<_> = operations.collect();
+        operations.is_empty()
+            || self.with_dedup_database(|database| write_all(database, operations))
+    }
+
+    /// Works on the database of dedup keys, opened again where it failed before. Says whether it
+    /// worked; what did not is tried again with the next group.
+    fn with_dedup_database(&mut self, work: impl FnOnce(&dyn Database) -> Result<()>) -> bool {
+        let open = || self.row.open_beside(recovery::DEDUP_DATABASE).ok();
+        let Some(database) = self.dedup_database.take().or_else(open) else { return false };
+        let worked = work(&*database).is_ok();
+        self.dedup_database = worked.then_some(database);
+        worked
+    }
+
+    /// A generation that cannot be removed now is removed later; nothing of it counts any more.
+    fn remove(&mut self, generation: u64) {
+        let removed = self.row.remove(generation).unwrap_or(false);
+        self.removable = (!removed).then_some(generation);
     }
 
     /// Whether time alone will let something be tidied.
@@ -301,74 +382,83 @@ impl Committer {
 
     /// Nothing happens: gives back what a drained outbox still holds.
     fn tidy(&mut self) -> Result<()> {
-        if let Some(generation) = self.removable.take() {
-            self.remove(generation)?;
-        }
-        self.drop_expired_keys()?;
         if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
-            self.begin_generation();
+            self.begin_generation()?;
         }
         self.keep_house()
     }
 
     /// Removes pages of dedup keys that are past their window. It need not be synced: a page that
     /// comes back is past its window still.
-    fn drop_expired_keys(&mut self) -> Result<()> {
-        let Some(bucket) = self.cursor.dedup.expired_bucket() else { return Ok(()) };
-        let mut batch = Batch::default();
-        let visit: &mut Visit<'_> = &mut |key, _| {
-            batch.remove(key);
-            match batch.len() < group::BATCH_OPERATIONS {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        };
-        let failed = |failure| Error::store("dropping old dedup keys", failure);
-        let prefix = keys::numbered(keys::DEDUP, bucket);
-        self.dedup_database.scan(&prefix, b"", visit).map_err(failed)?;
-        if batch.len() < group::BATCH_OPERATIONS {
+    fn drop_expired_keys(&mut self) {
+        let Some(bucket) = self.cursor.dedup.expired_bucket() else { return };
+        let mut emptied = false;
+        let worked = self.with_dedup_database(|database| {
+            let batch = expired_pages(database, bucket)?;
+            emptied = batch.len() < group::BATCH_OPERATIONS;
+            let failed = |failure| Error::store("dropping old dedup keys", failure);
+            database.apply(batch).map_err(failed)
+        });
+        if worked && emptied {
             self.cursor.dedup.removed(bucket);
         }
-        self.dedup_database.apply(batch).map_err(failed)
     }
+}
+
+/// A batch that removes pages of a bucket: all of them when it is not full.
+fn expired_pages(database: &dyn Database, bucket: u64) -> Result<Batch> {
+    let mut batch = Batch::default();
+    let visit: &mut Visit<'_> = &mut |key, _| {
+        batch.remove(key);
+        match batch.len() < group::BATCH_OPERATIONS {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    };
+    let failed = |failure| Error::store("dropping old dedup keys", failure);
+    let prefix = keys::numbered(keys::DEDUP, bucket);
+    database.scan(&prefix, b"", visit).map_err(failed)?;
+    Ok(batch)
 }
 
 /// What happens when the device refuses.
 impl Committer {
     /// Answers a group that failed, opens the generation again until the device takes it, and goes
-    /// on with the records, which may be written twice.
+    /// on with the records and removals, which may be written twice.
     fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
-        group.forgotten.iter().for_each(|promised| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
         let mut waiting = Taken { records: taken.records, ..Taken::default() };
         waiting.cancelled = taken.cancelled;
         waiting.cleared = taken.cleared;
-        self.wait_for_the_device(&mut waiting)?;
-        if waiting.stop {
+        waiting.forgotten = taken.forgotten;
+        if !self.wait_for_the_device(&mut waiting, &group)? {
             // The records are lost with the process and repeat their attempts (I3).
             let _ = self.marker.send(Command::Stop);
             return Ok(());
         }
-        self.settle_doubt(group)?;
         self.admission.stall(None);
         (self.sink)(Committed::Resumed);
-        if waiting.is_empty() { Ok(()) } else { self.commit(waiting) }
+        // Written by the loop and not here, so that a device that comes and goes nests nothing.
+        self.kept = waiting;
+        Ok(())
     }
 
-    fn wait_for_the_device(&mut self, waiting: &mut Taken) -> Result<()> {
-        self.row.deactivate();
+    /// Waits until the device has taken a write; false when the engine stops first.
+    fn wait_for_the_device(&mut self, waiting: &mut Taken, group: &Group) -> Result<bool> {
         let mut pause = REOPEN_AFTER;
         loop {
+            self.row.deactivate();
             waiting.take_while_stalled(&self.commands, &self.admission, pause);
             if waiting.stop {
-                return Ok(());
+                return Ok(false);
             }
-            match self.row.reopen(self.cursor.generation) {
-                Ok(()) => return Ok(()),
+            let reopened = self.row.reopen(self.cursor.generation);
+            match reopened.and_then(|()| self.settle_doubt(group)) {
+                Ok(()) => return Ok(true),
                 Err(Error::Damaged { record, why }) => return Err(Error::Damaged { record, why }),
                 Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
             }
@@ -376,8 +466,9 @@ impl Committer {
     }
 
     /// Finds out whether the events of a failed group are there. If so they are owed, as their
-    /// publishers were told they may be; if not, nothing of them is left.
-    fn settle_doubt(&mut self, group: Group) -> Result<()> {
+    /// publishers were told they may be; if not, nothing of them is left. Changes nothing but the
+    /// device until the device has taken a write, so that it can be called again.
+    fn settle_doubt(&mut self, group: &Group) -> Result<()> {
         let failed = |failure| Error::store("looking for a failed group", failure);
         let closed = || Error::store("looking for a failed group", crate::store::Failure::Closed);
         let database = self.row.active().ok_or_else(closed)?;
@@ -386,17 +477,21 @@ impl Committer {
             Some(key) => database.get(key).map_err(failed)?.is_some(),
             None => false,
         };
+        // Written in any case: a device that takes reads alone has not recovered. The sync is for
+        // what is there too, which may be there in the machine's memory alone.
+        let mut operations = vec![self.cursor.meta.write()?];
         if !is_there {
             // Copies count as not there: what they were made from is where it was.
-            group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
-            let removals = group.head_keys.into_iter().map(Operation::Remove);
-            write_all(&*database, removals.collect())?;
+            let keys = group.head_keys.iter().chain(&group.dedup_page_keys);
+            operations.extend(keys.cloned().map(Operation::Remove));
         }
-        // What is there may be there in the machine's memory alone.
-        database.sync().map_err(failed)?;
-        let owed = if is_there { group.owed } else { Vec::new() };
-        let deliveries: usize = owed.iter().map(|owed| owed.targets.len()).sum();
+        write_all(&*database, operations)?;
         let pages = super::reading::count_pages(&*database)?;
+        if !is_there {
+            group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
+        }
+        let owed = if is_there { group.owed.clone() } else { Vec::new() };
+        let deliveries: usize = owed.iter().map(|owed| owed.targets.len()).sum();
         self.row.change(self.cursor.generation, |generation| {
             generation.pages = pages;
             generation.events += owed.len() as u64;
@@ -405,6 +500,15 @@ impl Committer {
         let accepted = owed.len() as u64;
         (self.sink)(Committed::Group(Totals { accepted, ..Totals::default() }, owed));
         Ok(())
+    }
+}
+
+/// Adds the tombstones of removed subscriptions, before the heads.
+fn forget(taken: &Taken, wall_ms: u64, group: &mut Group) {
+    for (id, _) in &taken.forgotten {
+        let key = keys::of_subscription(keys::TOMBSTONE, *id);
+        let sealed = seal(group::VERSION, &wall_ms.to_le_bytes());
+        group.operations.insert(0, Operation::Put(key, sealed));
     }
 }
 

@@ -84,13 +84,14 @@ pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
     pub(super) owed: Vec<Owed>,
     pub(super) answers: Vec<(Answer, Vec<Accepted>)>,
-    pub(super) forgotten: Vec<Promised<()>>,
     pub(super) unrouted: u64,
     pub(super) duplicates: u64,
     /// The sequences of deliveries that ended, one for each delivery.
     pub(super) ended: Vec<u64>,
     /// The dedup keys that came with its events.
     pub(super) dedup_keys: Vec<KeyHash>,
+    /// The pages of these keys.
+    pub(super) dedup_page_keys: Vec<Vec<u8>>,
     /// Its head pages: the last one is there if and only if the group's events are.
     pub(super) head_keys: Vec<Vec<u8>>,
     /// Whether it wrote anything.
@@ -258,6 +259,7 @@ impl Events {
         cursor.next_page = next_page;
         let dedup_pages = dedup::pages(self.bucket, cursor.next_record, &self.dedup_entries);
         cursor.next_record += dedup_pages.len() as u64;
+        group.dedup_page_keys = dedup_pages.iter().map(|(key, _)| key.clone()).collect();
         let head_pages = self.packer.into_pages(cursor.next_record)?;
         cursor.next_record += 1;
         group.head_keys = head_pages.iter().map(|(key, _)| key.clone()).collect();

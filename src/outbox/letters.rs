@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use roaring::RoaringTreemap;
+
 use crate::attempt::DeliveryId;
 
 /// The dead letters kept, oldest first, with the generation that holds each one's record.
@@ -44,10 +46,11 @@ impl Letters {
         (before - self.kept.len()) as u64
     }
 
-    /// The letters whose records lie in a generation.
-    pub(super) fn in_generation(&self, generation: u64) -> Vec<(u64, DeliveryId)> {
-        let inside = self.kept.iter().filter(|(_, holder)| **holder == generation);
-        inside.map(|(key, _)| *key).collect()
+    /// The letters of some events: when each was written, of which delivery, and which generation
+    /// holds its record.
+    pub(super) fn of_events(&self, sequences: &RoaringTreemap) -> Vec<(u64, DeliveryId, u64)> {
+        let theirs = self.kept.iter().filter(|((_, d), _)| sequences.contains(d.sequence));
+        theirs.map(|((at_wall_ms, delivery), holder)| (*at_wall_ms, *delivery, *holder)).collect()
     }
 
     /// How many letters lie in a generation.
@@ -75,17 +78,20 @@ mod tests {
         DeliveryId { sequence, subscription: SubscriptionId(1) }
     }
 
+    /// The letters whose records lie in a generation, by event.
+    fn inside(letters: &Letters, generation: u64) -> Vec<u64> {
+        let all = letters.of_events(&(0..100).collect());
+        all.iter().filter(|letter| letter.2 == generation).map(|(_, d, _)| d.sequence).collect()
+    }
+
     #[test]
     fn the_oldest_letters_go_first_by_number_and_by_age() {
         let mut letters = Letters::new(3, 1_000);
         (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
         assert_eq!(letters.trim(500), 2);
-        let kept = |letters: &Letters| {
-            letters.in_generation(1).iter().map(|(_, d)| d.sequence).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(&letters), [3, 4, 5]);
+        assert_eq!(inside(&letters, 1), [3, 4, 5]);
         assert_eq!(letters.trim(1_350), 1);
-        assert_eq!(kept(&letters), [4, 5]);
+        assert_eq!(inside(&letters, 1), [4, 5]);
         assert_eq!(letters.trim(1_350), 0);
     }
 
@@ -95,8 +101,7 @@ mod tests {
         letters.keep(5, delivery(1), 1);
         letters.keep(6, delivery(2), 1);
         letters.keep(5, delivery(1), 2);
-        assert_eq!(letters.in_generation(1), [(6, delivery(2))]);
-        assert_eq!(letters.in_generation(2), [(5, delivery(1))]);
+        assert_eq!((inside(&letters, 1), inside(&letters, 2)), (vec![2], vec![1]));
         assert_eq!((letters.count_in(1), letters.count_in(2)), (1, 1));
     }
 }

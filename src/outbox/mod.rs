@@ -195,7 +195,7 @@ impl Outbox {
     ) -> Result<()> {
         let committer = Committer {
             row: Arc::clone(&self.row),
-            dedup_database: parts.dedup_database,
+            dedup_database: Some(parts.dedup_database),
             cursor: parts.cursor,
             catalogue: self.catalogue.clone(),
             commands: parts.commands,
@@ -208,6 +208,8 @@ impl Outbox {
             sink,
             clearing: None,
             removable: None,
+            uncopyable: None,
+            kept: taken::Taken::default(),
         };
         let thread = committer.start();
         let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;

@@ -100,7 +100,8 @@ impl Reader<'_> {
         }
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let dedup_database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
-        reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
+        let last_page = reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
+        known.last_record = known.last_record.max(last_page);
         self.finish(known, next_number, dedup_database)
     }
 
@@ -123,6 +124,11 @@ impl Reader<'_> {
         let is_newest = known.newest.is_none() && !known.newest_set_aside;
         let found = reading::generation(&*database, self.catalogue, is_newest).map_err(within)?;
         let Some(found) = found else {
+            if known.newest.is_some() || known.newest_set_aside {
+                let record = format!("generation {number}");
+                let why = "it was sealed and nothing is there".to_owned();
+                return Err(Error::Damaged { record, why });
+            }
             // It was being begun when the engine stopped: nothing was ever written to it.
             drop(database);
             return self.store.remove(&row::name_of(number)).map_err(failed);
@@ -196,7 +202,11 @@ impl Reader<'_> {
         let begins = if cursor.generation == 0 { 0 } else { first_sequence };
         cursor.meta.incarnations.begin(begins, self.fresh_name);
         cursor.meta.reserved = first_sequence - 1;
-        row.begin(cursor, number)
+        if row.begin(cursor, number)? {
+            return Ok(());
+        }
+        let refused = std::io::Error::other("a new generation could not be written");
+        Err(failed(Failure::io(refused)))
     }
 }
 
