@@ -4,8 +4,6 @@
 //! (I1): a receipt is kept only after the group that holds its events was applied and synced, and
 //! the committer never waits on a send, so no cycle of waiting can form.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -20,14 +18,15 @@ use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::receipt::Promised;
 use crate::store::record::seal;
-use crate::store::{Batch, Database, Operation, Visit};
+use crate::store::{Database, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::group::{self, Cursor, Group, Owed, Submission, batches};
-use super::reclaim::{self, Copies, Owing, Verdict};
-use super::row::{Generation, Row};
+use super::reclaim::Owing;
+use super::row::Row;
 use super::taken::Taken;
-use super::{Admission, keys, recovery};
+use super::upkeep::Clearing;
+use super::{Admission, keys};
 
 /// What the committer is asked to do.
 pub(super) enum Command {
@@ -82,9 +81,6 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// How long nothing may happen before what is left over is tidied.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
-/// A drained generation smaller than this share of its bound is not worth another one.
-const WORTH_SHARE: u64 = 6;
-
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
@@ -107,30 +103,10 @@ pub(super) struct Committer {
     pub(super) removable: Option<u64>,
     /// A generation that could not be copied out of; it stays until the next open.
     pub(super) uncopyable: Option<u64>,
+    /// Whether clearing waits for the next group that writes, because dedup keys could not be moved.
+    pub(super) rests: bool,
     /// What a refusing device left to be written first.
     pub(super) kept: Taken,
-}
-
-/// A generation that is about to go.
-pub(super) struct Clearing {
-    generation: u64,
-    /// What was owed of it when its mark was sent, without what ended durably since.
-    owed: HashMap<SubscriptionId, RoaringTreemap>,
-}
-
-impl Clearing {
-    fn note_ends(&mut self, records: &[Record]) {
-        for record in records {
-            let delivery = match record {
-                Record::Settle(delivery) => *delivery,
-                Record::Dead(letter) => letter.delivery,
-                Record::Retry(..) => continue,
-            };
-            if let Some(owed) = self.owed.get_mut(&delivery.subscription) {
-                owed.remove(delivery.sequence);
-            }
-        }
-    }
 }
 
 impl Committer {
@@ -187,6 +163,7 @@ impl Committer {
         if let Some(clearing) = &mut self.clearing {
             clearing.note_ends(&taken.records);
         }
+        self.rests &= !group.synced;
         self.tell(group);
         taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Ok(())));
         let dropped = self.cursor.letters.trim(wall_ms);
@@ -200,7 +177,7 @@ impl Committer {
     }
 
     /// Applies and syncs a group, and counts it in its generation.
-    fn write(&self, group: &mut Group) -> Result<()> {
+    pub(super) fn write(&self, group: &mut Group) -> Result<()> {
         let (bytes, pages) = (group.bytes(), group.pages());
         self.apply(std::mem::take(&mut group.operations))?;
         group.synced = bytes > 0;
@@ -237,195 +214,11 @@ impl Committer {
     }
 }
 
-/// What becomes of generations.
-impl Committer {
-    /// Begins the next generation when this one is full, and clears the oldest when it may go.
-    fn keep_house(&mut self) -> Result<()> {
-        if self.row.newest().is_some_and(|newest| newest.bytes >= self.generation_bytes) {
-            self.begin_generation()?;
-        }
-        self.drop_expired_keys();
-        if let Some(generation) = self.removable.take() {
-            self.remove(generation);
-        }
-        if self.clearing.is_some() || self.removable.is_some() {
-            return Ok(());
-        }
-        let Some(oldest) = self.row.oldest_sealed() else { return Ok(()) };
-        if self.uncopyable == Some(oldest.number) {
-            return Ok(());
-        }
-        let verdict = match self.verdict(&oldest) {
-            // The oldest stands in the way of the newer ones, so they are judged together.
-            Verdict::Keep => self.verdict(&self.row.sealed_together()),
-            Verdict::Clear => Verdict::Clear,
-        };
-        if verdict == Verdict::Clear {
-            self.begin_clearing(oldest.number);
-        }
-        Ok(())
-    }
-
-    /// A generation that cannot be begun now is begun later; the full one takes more meanwhile.
-    fn begin_generation(&mut self) -> Result<()> {
-        let sealed = self.cursor.generation;
-        let Some(database) = self.row.active() else { return Ok(()) };
-        if self.row.begin(&mut self.cursor, sealed + 1)? {
-            self.row.keep_open(sealed, database);
-        }
-        Ok(())
-    }
-
-    /// Asks what is owed of a generation, and marks the queue: the copies are made when what was
-    /// sent before is committed, because a delivery that has just ended is not in the answer.
-    fn begin_clearing(&mut self, generation: u64) {
-        let owed = (self.owing)(&self.row.sequences_in(generation));
-        self.clearing = Some(Clearing { generation, owed });
-        let _ = self.marker.send(Command::Clear(generation));
-    }
-
-    /// Copies what is alive out of a generation and removes it. Whatever ended since the mark and is
-    /// not committed is copied as owed: its end is written to the generation that holds the copy.
-    fn finish_clearing(&mut self, clearing: Clearing) -> Result<()> {
-        let Clearing { generation, mut owed } = clearing;
-        for (id, now) in (self.owing)(&self.row.sequences_in(generation)) {
-            *owed.entry(id).or_default() |= now;
-        }
-        let removed = &self.cursor.removed;
-        owed.retain(|id, _| !removed.contains(id));
-        self.cursor.retrying.retain(|delivery, _| !removed.contains(&delivery.subscription));
-        if !self.keep_keys_of(generation) {
-            return Ok(());
-        }
-        let copies = match self.copies_of(generation, &owed) {
-            Ok(copies) => copies,
-            Err(error) => {
-                self.uncopyable = Some(generation);
-                (self.sink)(Committed::Faulty(error.to_string()));
-                return Ok(());
-            }
-        };
-        let (operations, head_keys) = (copies.operations.clone(), copies.head_keys.clone());
-        let mut group = Group { operations, head_keys, ..Group::default() };
-        if let Err(error) = self.write(&mut group) {
-            return self.stall(group, Taken::default(), &error);
-        }
-        copies.done(&self.row, &mut self.cursor);
-        self.remove(generation);
-        Ok(())
-    }
-
-    fn copies_of(
-        &mut self,
-        generation: u64,
-        owed: &HashMap<SubscriptionId, RoaringTreemap>,
-    ) -> Result<Copies> {
-        let database = self.row.database(generation)?;
-        let row = &*self.row;
-        reclaim::copies(&*database, &self.catalogue, row, generation, owed, &mut self.cursor)
-    }
-
-    /// Moves the dedup keys of a generation that are within their window to the database of such
-    /// keys; false when that takes no writes now or the keys cannot be read.
-    fn keep_keys_of(&mut self, generation: u64) -> bool {
-        let database = self.row.database(generation);
-        let keys = database.and_then(|d| recovery::surviving_keys(&*d, &mut self.cursor));
-        let keys = match keys {
-            Ok(keys) => keys,
-            Err(error) => {
-                self.uncopyable = Some(generation);
-                (self.sink)(Committed::Faulty(error.to_string()));
-                return false;
-            }
-        };
-        let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
-        let operations: Vec<_> = operations.collect();
-        operations.is_empty()
-            || self.with_dedup_database(|database| write_all(database, operations))
-    }
-
-    /// Works on the database of dedup keys, opened again where it failed before. Says whether it
-    /// worked; what did not is tried again with the next group.
-    fn with_dedup_database(&mut self, work: impl FnOnce(&dyn Database) -> Result<()>) -> bool {
-        let open = || self.row.open_beside(recovery::DEDUP_DATABASE).ok();
-        let Some(database) = self.dedup_database.take().or_else(open) else { return false };
-        let worked = work(&*database).is_ok();
-        self.dedup_database = worked.then_some(database);
-        worked
-    }
-
-    /// A generation that cannot be removed now is removed later; nothing of it counts any more.
-    fn remove(&mut self, generation: u64) {
-        let removed = self.row.remove(generation).unwrap_or(false);
-        self.removable = (!removed).then_some(generation);
-    }
-
-    /// Whether time alone will let something be tidied.
-    fn has_leftovers(&self) -> bool {
-        self.removable.is_some()
-            || self.cursor.dedup.expired_bucket().is_some()
-            || self.row.newest().is_some_and(|newest| self.is_drained(&newest))
-    }
-
-    fn is_drained(&self, newest: &Generation) -> bool {
-        newest.owed == 0
-            && newest.bytes >= self.generation_bytes / WORTH_SHARE
-            && self.verdict(newest) == Verdict::Clear
-    }
-
-    fn verdict(&self, generation: &Generation) -> Verdict {
-        let letters = &self.cursor.letters;
-        let all_together = generation.number == 0;
-        let count = if all_together { letters.len() } else { letters.count_in(generation.number) };
-        reclaim::verdict(generation, count)
-    }
-
-    /// Nothing happens: gives back what a drained outbox still holds.
-    fn tidy(&mut self) -> Result<()> {
-        if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
-            self.begin_generation()?;
-        }
-        self.keep_house()
-    }
-
-    /// Removes pages of dedup keys that are past their window. It need not be synced: a page that
-    /// comes back is past its window still.
-    fn drop_expired_keys(&mut self) {
-        let Some(bucket) = self.cursor.dedup.expired_bucket() else { return };
-        let mut emptied = false;
-        let worked = self.with_dedup_database(|database| {
-            let batch = expired_pages(database, bucket)?;
-            emptied = batch.len() < group::BATCH_OPERATIONS;
-            let failed = |failure| Error::store("dropping old dedup keys", failure);
-            database.apply(batch).map_err(failed)
-        });
-        if worked && emptied {
-            self.cursor.dedup.removed(bucket);
-        }
-    }
-}
-
-/// A batch that removes pages of a bucket: all of them when it is not full.
-fn expired_pages(database: &dyn Database, bucket: u64) -> Result<Batch> {
-    let mut batch = Batch::default();
-    let visit: &mut Visit<'_> = &mut |key, _| {
-        batch.remove(key);
-        match batch.len() < group::BATCH_OPERATIONS {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    };
-    let failed = |failure| Error::store("dropping old dedup keys", failure);
-    let prefix = keys::numbered(keys::DEDUP, bucket);
-    database.scan(&prefix, b"", visit).map_err(failed)?;
-    Ok(batch)
-}
-
 /// What happens when the device refuses.
 impl Committer {
     /// Answers a group that failed, opens the generation again until the device takes it, and goes
     /// on with the records and removals, which may be written twice.
-    fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
+    pub(super) fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
@@ -512,7 +305,7 @@ fn forget(taken: &Taken, wall_ms: u64, group: &mut Group) {
     }
 }
 
-fn write_all(database: &dyn Database, operations: Vec<Operation>) -> Result<()> {
+pub(super) fn write_all(database: &dyn Database, operations: Vec<Operation>) -> Result<()> {
     if operations.is_empty() {
         return Ok(());
     }

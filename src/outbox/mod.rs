@@ -18,6 +18,7 @@ mod reclaim;
 mod recovery;
 mod row;
 mod taken;
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -209,6 +210,7 @@ impl Outbox {
             clearing: None,
             removable: None,
             uncopyable: None,
+            rests: false,
             kept: taken::Taken::default(),
         };
         let thread = committer.start();

@@ -48,7 +48,6 @@ impl Sled {
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
         let path = self.root.join(name);
-        let created = !path.join("db").exists();
         fs::create_dir_all(&path).map_err(Failure::io)?;
         remove_unfinished_snapshots(&path)?;
         let config = ::sled::Config::new()
@@ -57,9 +56,8 @@ impl Store for Sled {
             .flush_every_ms(Some(FLUSHER_PERIOD_MS));
         let tree = guarded("opening", || config.open())?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
-        if created {
-            make_creation_durable(&path)?;
-        }
+        // At every open, because the one that made it may have ended before it came to this.
+        make_creation_durable(&path)?;
         Ok(Arc::new(Opened { tree, log, durability: self.durability }))
     }
 
