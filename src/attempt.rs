@@ -176,6 +176,4 @@ pub(crate) enum Record {
     Dead(Letter),
     /// The delivery was given up and is owed again.
     Revive(DeliveryId),
-    /// The delivery was given up long ago and its letter is kept no more.
-    Drop(DeliveryId),
 }

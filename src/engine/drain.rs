@@ -113,8 +113,8 @@ impl Core {
     fn count(&self, id: SubscriptionId, record: &Record) {
         match record {
             Record::Settle(_) => self.counters.delivered.add(1),
-            // No end of an attempt.
-            Record::Revive(_) | Record::Drop(_) => {}
+            // Revived by the host and not by an attempt.
+            Record::Revive(_) => {}
             Record::Retry(..) => self.counters.retried.add(1),
             Record::Dead(letter) => {
                 self.counters.dead.add(1);
@@ -193,6 +193,7 @@ impl Core {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
             }
+            Committed::Faulty(why) => self.board.tell(&Notice::Faulty { why }),
             Committed::Failed(why) => self.poison(&why),
         }
     }

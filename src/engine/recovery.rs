@@ -134,7 +134,7 @@ fn owe_again(
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
     let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
     counters.cancelled.add(cancelled);
-    counters.letters_dropped.add(letters_dropped.len() as u64);
+    counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();
@@ -259,5 +259,12 @@ fn begin(path: &Path, file: &Path) -> Result<()> {
         fs::rename(&new, file)?;
         File::open(path)?.sync_all()
     };
-    write().map_err(failed)
+    write().map_err(failed)?;
+    // The names of the directories on the way, as far as they may be opened, must last too.
+    let absolute = path.canonicalize().map_err(failed)?;
+    for above in absolute.ancestors().skip(1) {
+        let Ok(directory) = File::open(above) else { break };
+        directory.sync_all().map_err(|error| Error::directory("syncing", above, error))?;
+    }
+    Ok(())
 }

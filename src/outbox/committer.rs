@@ -4,7 +4,6 @@
 //! (I1): a receipt is kept only after the group that holds its events was applied and synced, and
 //! the committer never waits on a send, so no cycle of waiting can form.
 
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -19,14 +18,15 @@ use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::receipt::Promised;
 use crate::store::record::seal;
-use crate::store::{Batch, Database, Operation, Visit};
+use crate::store::{Database, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::group::{self, Cursor, Group, Owed, Submission, batches};
-use super::reclaim::{self, Copies, Owing, Verdict};
-use super::row::{Generation, Row};
+use super::reclaim::Owing;
+use super::row::Row;
 use super::taken::Taken;
-use super::{Admission, keys, recovery};
+use super::upkeep::Clearing;
+use super::{Admission, keys};
 
 /// What the committer is asked to do.
 pub(super) enum Command {
@@ -56,6 +56,8 @@ pub(crate) enum Committed {
     Resumed,
     /// Dead letters were dropped because they were over their bounds.
     LettersDropped(u64),
+    /// A part of the outbox cannot be tidied; nothing accepted is lost by it.
+    Faulty(String),
     /// The committer stopped for good.
     Failed(String),
 }
@@ -83,13 +85,11 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// How long nothing may happen before what is left over is tidied.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
-/// A drained generation smaller than this share of its bound is not worth another one.
-const WORTH_SHARE: u64 = 6;
-
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
-    pub(super) dedup_database: Arc<dyn Database>,
+    /// None after it failed, until it is opened again.
+    pub(super) dedup_database: Option<Arc<dyn Database>>,
     pub(super) cursor: Cursor,
     pub(super) catalogue: Catalogue,
     pub(super) commands: Receiver<Command>,
@@ -101,10 +101,16 @@ pub(super) struct Committer {
     pub(super) generation_bytes: u64,
     pub(super) owing: Owing,
     pub(super) sink: Sink,
-    /// The generation whose copies are made and whose mark is in the queue.
-    pub(super) clearing: Option<u64>,
+    /// The generation that is about to go and whose mark is in the queue.
+    pub(super) clearing: Option<Clearing>,
     /// A cleared generation that somebody still read from.
     pub(super) removable: Option<u64>,
+    /// A generation that could not be copied out of; it stays until the next open.
+    pub(super) uncopyable: Option<u64>,
+    /// Whether clearing waits for the next group that writes, because dedup keys could not be moved.
+    pub(super) rests: bool,
+    /// What a refusing device left to be written first.
+    pub(super) kept: Taken,
 }
 
 impl Committer {
@@ -124,8 +130,10 @@ impl Committer {
     fn run(&mut self) -> Result<()> {
         loop {
             let patience = self.has_leftovers().then_some(TIDY_AFTER);
-            let mut taken = Taken::default();
-            taken.fill(&self.commands, self.group_events_max, patience);
+            let mut taken = std::mem::take(&mut self.kept);
+            if taken.is_empty() {
+                taken.fill(&self.commands, self.group_events_max, patience);
+            }
             if taken.is_empty() && !taken.stop {
                 self.tidy()?;
                 continue;
@@ -147,7 +155,7 @@ impl Committer {
         self.cursor.removed.extend(taken.forgotten.iter().map(|(id, _)| *id));
         let submissions = std::mem::take(&mut taken.submissions);
         let mut group = group::build(&mut self.cursor, submissions, &taken.records, wall_ms)?;
-        self.forget(&mut taken, wall_ms, &mut group);
+        forget(&taken, wall_ms, &mut group);
         let written = self.write(&mut group);
         self.admission.release(taken.events, taken.bytes);
         if let Err(error) = written {
@@ -156,43 +164,30 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
+        if let Some(clearing) = &mut self.clearing {
+            clearing.note_ends(&taken.records);
+        }
         let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
+        self.rests &= !group.synced;
         self.tell(group);
         if !revived.is_empty() {
             (self.sink)(Committed::Revived(revived));
         }
-        taken.revivals.iter().for_each(|promised| promised.keep(Ok(())));
-        for generation in std::mem::take(&mut taken.cleared) {
-            self.remove(generation)?;
-        }
-        self.drop_letters(wall_ms);
-        Ok(())
-    }
-
-    /// Drops letters over their bounds, and has it written with the next group that they ended.
-    fn drop_letters(&mut self, wall_ms: u64) {
+        let waited = taken.forgotten.iter().map(|(_, promised)| promised);
+        waited.chain(&taken.revivals).for_each(|promised| promised.keep(Ok(())));
         let dropped = self.cursor.letters.lock().trim(wall_ms);
-        if dropped.is_empty() {
-            return;
+        if dropped > 0 {
+            (self.sink)(Committed::LettersDropped(dropped));
         }
-        (self.sink)(Committed::LettersDropped(dropped.len() as u64));
-        for delivery in dropped {
-            let _ = self.marker.send(Command::Record(Record::Drop(delivery)));
-        }
-    }
-
-    fn forget(&mut self, taken: &mut Taken, wall_ms: u64, group: &mut Group) {
-        for (id, promised) in taken.forgotten.drain(..) {
-            let key = keys::of_subscription(keys::TOMBSTONE, id);
-            let sealed = seal(group::VERSION, &wall_ms.to_le_bytes());
-            group.operations.insert(0, Operation::Put(key, sealed));
-            group.forgotten.push(promised);
+        match self.clearing.take_if(|clearing| taken.cleared.contains(&clearing.generation)) {
+            Some(clearing) => self.finish_clearing(clearing),
+            None => Ok(()),
         }
     }
 
     /// Applies and syncs a group, and counts it in its generation.
-    fn write(&self, group: &mut Group) -> Result<()> {
+    pub(super) fn write(&self, group: &mut Group) -> Result<()> {
         let (bytes, pages) = (group.bytes(), group.pages());
         self.apply(std::mem::take(&mut group.operations))?;
         group.synced = bytes > 0;
@@ -226,171 +221,50 @@ impl Committer {
         };
         (self.sink)(Committed::Group(totals, group.owed));
         group.answers.into_iter().for_each(|(answer, accepted)| answer.keep(Ok(accepted)));
-        group.forgotten.iter().for_each(|promised| promised.keep(Ok(())));
-    }
-}
-
-/// What becomes of generations.
-impl Committer {
-    /// Begins the next generation when this one is full, and clears the oldest when it may go.
-    fn keep_house(&mut self) -> Result<()> {
-        if self.row.newest().is_some_and(|newest| newest.bytes >= self.generation_bytes) {
-            self.begin_generation();
-        }
-        self.drop_expired_keys()?;
-        if self.clearing.is_some() || self.removable.is_some() {
-            return Ok(());
-        }
-        let Some(oldest) = self.row.oldest_sealed() else { return Ok(()) };
-        let verdict = match self.verdict(&oldest) {
-            // The oldest stands in the way of the newer ones, so they are judged together.
-            Verdict::Keep => self.verdict(&self.row.sealed_together()),
-            Verdict::Clear => Verdict::Clear,
-        };
-        match verdict {
-            Verdict::Keep => Ok(()),
-            Verdict::Clear => self.clear(oldest.number),
-        }
-    }
-
-    /// A generation that cannot be begun now is begun later; the full one takes more meanwhile.
-    fn begin_generation(&mut self) {
-        let sealed = self.cursor.generation;
-        let Some(database) = self.row.active() else { return };
-        if self.row.begin(&mut self.cursor, sealed + 1).is_ok() {
-            self.row.keep_open(sealed, database);
-        }
-    }
-
-    /// Copies what is alive out of a generation, and marks the queue: what was sent before must be
-    /// committed before the generation goes, because a delivery that has just ended is not copied.
-    fn clear(&mut self, generation: u64) -> Result<()> {
-        let copies = match self.copy_out_of(generation) {
-            Ok(copies) => copies,
-            // Damage in an old generation keeps it where it is; deliveries out of it report it.
-            Err(Error::Damaged { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let head_keys = copies.head_keys.clone();
-        let operations = copies.operations.clone();
-        let mut group = Group { operations, head_keys, ..Group::default() };
-        if let Err(error) = self.write(&mut group) {
-            return self.stall(group, Taken::default(), &error);
-        }
-        copies.done(&self.row, &mut self.cursor);
-        self.clearing = Some(generation);
-        let _ = self.marker.send(Command::Clear(generation));
-        Ok(())
-    }
-
-    fn copy_out_of(&mut self, generation: u64) -> Result<Copies> {
-        let database = self.row.database(generation)?;
-        let keys = recovery::surviving_keys(&*database, &mut self.cursor)?;
-        let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
-        write_all(&*self.dedup_database, operations.collect())?;
-        let (row, owing) = (&*self.row, &self.owing);
-        reclaim::copies(&*database, &self.catalogue, row, generation, owing, &mut self.cursor)
-    }
-
-    fn remove(&mut self, generation: u64) -> Result<()> {
-        self.clearing = None;
-        self.removable = (!self.row.remove(generation)?).then_some(generation);
-        Ok(())
-    }
-
-    /// Whether time alone will let something be tidied.
-    fn has_leftovers(&self) -> bool {
-        self.removable.is_some()
-            || self.cursor.dedup.expired_bucket().is_some()
-            || self.row.newest().is_some_and(|newest| self.is_drained(&newest))
-    }
-
-    fn is_drained(&self, newest: &Generation) -> bool {
-        newest.owed == 0
-            && newest.bytes >= self.generation_bytes / WORTH_SHARE
-            && self.verdict(newest) == Verdict::Clear
-    }
-
-    fn verdict(&self, generation: &Generation) -> Verdict {
-        let letters = self.cursor.letters.lock();
-        let all_together = generation.number == 0;
-        let count = if all_together { letters.len() } else { letters.count_in(generation.number) };
-        reclaim::verdict(generation, count)
-    }
-
-    /// Nothing happens: gives back what a drained outbox still holds.
-    fn tidy(&mut self) -> Result<()> {
-        if let Some(generation) = self.removable.take() {
-            self.remove(generation)?;
-        }
-        self.drop_expired_keys()?;
-        if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
-            self.begin_generation();
-        }
-        self.keep_house()
-    }
-
-    /// Removes pages of dedup keys that are past their window. It need not be synced: a page that
-    /// comes back is past its window still.
-    fn drop_expired_keys(&mut self) -> Result<()> {
-        let Some(bucket) = self.cursor.dedup.expired_bucket() else { return Ok(()) };
-        let mut batch = Batch::default();
-        let visit: &mut Visit<'_> = &mut |key, _| {
-            batch.remove(key);
-            match batch.len() < group::BATCH_OPERATIONS {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        };
-        let failed = |failure| Error::store("dropping old dedup keys", failure);
-        let prefix = keys::numbered(keys::DEDUP, bucket);
-        self.dedup_database.scan(&prefix, b"", visit).map_err(failed)?;
-        if batch.len() < group::BATCH_OPERATIONS {
-            self.cursor.dedup.removed(bucket);
-        }
-        self.dedup_database.apply(batch).map_err(failed)
     }
 }
 
 /// What happens when the device refuses.
 impl Committer {
     /// Answers a group that failed, opens the generation again until the device takes it, and goes
-    /// on with the records, which may be written twice.
-    fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
+    /// on with the records and removals, which may be written twice.
+    pub(super) fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
-        group.forgotten.iter().for_each(|promised| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
         for (delivery, at_wall_ms, generation) in &group.revived {
             // Their records are written again, so they are letters again until then.
             self.cursor.letters.lock().keep(*at_wall_ms, *delivery, *generation);
         }
-        let Taken { records, revivals, cancelled, cleared, .. } = taken;
-        let mut waiting = Taken { records, revivals, cancelled, cleared, ..Taken::default() };
-        self.wait_for_the_device(&mut waiting)?;
-        if waiting.stop {
+        let Taken { records, revivals, cancelled, cleared, forgotten, .. } = taken;
+        let mut waiting =
+            Taken { records, revivals, cancelled, cleared, forgotten, ..Taken::default() };
+        if !self.wait_for_the_device(&mut waiting, &group)? {
             // The records are lost with the process and repeat their attempts (I3).
             let _ = self.marker.send(Command::Stop);
             return Ok(());
         }
-        self.settle_doubt(group)?;
         self.admission.stall(None);
         (self.sink)(Committed::Resumed);
-        if waiting.is_empty() { Ok(()) } else { self.commit(waiting) }
+        // Written by the loop and not here, so that a device that comes and goes nests nothing.
+        self.kept = waiting;
+        Ok(())
     }
 
-    fn wait_for_the_device(&mut self, waiting: &mut Taken) -> Result<()> {
-        self.row.deactivate();
+    /// Waits until the device has taken a write; false when the engine stops first.
+    fn wait_for_the_device(&mut self, waiting: &mut Taken, group: &Group) -> Result<bool> {
         let mut pause = REOPEN_AFTER;
         loop {
+            self.row.deactivate();
             waiting.take_while_stalled(&self.commands, &self.admission, pause);
             if waiting.stop {
-                return Ok(());
+                return Ok(false);
             }
-            match self.row.reopen(self.cursor.generation) {
-                Ok(()) => return Ok(()),
+            let reopened = self.row.reopen(self.cursor.generation);
+            match reopened.and_then(|()| self.settle_doubt(group)) {
+                Ok(()) => return Ok(true),
                 Err(Error::Damaged { record, why }) => return Err(Error::Damaged { record, why }),
                 Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
             }
@@ -398,8 +272,9 @@ impl Committer {
     }
 
     /// Finds out whether the events of a failed group are there. If so they are owed, as their
-    /// publishers were told they may be; if not, nothing of them is left.
-    fn settle_doubt(&mut self, group: Group) -> Result<()> {
+    /// publishers were told they may be; if not, nothing of them is left. Changes nothing but the
+    /// device until the device has taken a write, so that it can be called again.
+    fn settle_doubt(&mut self, group: &Group) -> Result<()> {
         let failed = |failure| Error::store("looking for a failed group", failure);
         let closed = || Error::store("looking for a failed group", crate::store::Failure::Closed);
         let database = self.row.active().ok_or_else(closed)?;
@@ -408,17 +283,21 @@ impl Committer {
             Some(key) => database.get(key).map_err(failed)?.is_some(),
             None => false,
         };
+        // Written in any case: a device that takes reads alone has not recovered. The sync is for
+        // what is there too, which may be there in the machine's memory alone.
+        let mut operations = vec![self.cursor.meta.write()?];
         if !is_there {
             // Copies count as not there: what they were made from is where it was.
-            group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
-            let removals = group.head_keys.into_iter().map(Operation::Remove);
-            write_all(&*database, removals.collect())?;
+            let keys = group.head_keys.iter().chain(&group.dedup_page_keys);
+            operations.extend(keys.cloned().map(Operation::Remove));
         }
-        // What is there may be there in the machine's memory alone.
-        database.sync().map_err(failed)?;
-        let owed = if is_there { group.owed } else { Vec::new() };
-        let deliveries: usize = owed.iter().map(|owed| owed.targets.len()).sum();
+        write_all(&*database, operations)?;
         let pages = super::reading::count_pages(&*database)?;
+        if !is_there {
+            group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
+        }
+        let owed = if is_there { group.owed.clone() } else { Vec::new() };
+        let deliveries: usize = owed.iter().map(|owed| owed.targets.len()).sum();
         self.row.change(self.cursor.generation, |generation| {
             generation.pages = pages;
             generation.events += owed.len() as u64;
@@ -430,7 +309,16 @@ impl Committer {
     }
 }
 
-fn write_all(database: &dyn Database, operations: Vec<Operation>) -> Result<()> {
+/// Adds the tombstones of removed subscriptions, before the heads.
+fn forget(taken: &Taken, wall_ms: u64, group: &mut Group) {
+    for (id, _) in &taken.forgotten {
+        let key = keys::of_subscription(keys::TOMBSTONE, *id);
+        let sealed = seal(group::VERSION, &wall_ms.to_le_bytes());
+        group.operations.insert(0, Operation::Put(key, sealed));
+    }
+}
+
+pub(super) fn write_all(database: &dyn Database, operations: Vec<Operation>) -> Result<()> {
     if operations.is_empty() {
         return Ok(());
     }

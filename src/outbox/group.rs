@@ -85,7 +85,6 @@ pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
     pub(super) owed: Vec<Owed>,
     pub(super) answers: Vec<(Answer, Vec<Accepted>)>,
-    pub(super) forgotten: Vec<Promised<()>>,
     pub(super) unrouted: u64,
     pub(super) duplicates: u64,
     /// The sequences of deliveries that ended, one for each delivery.
@@ -94,6 +93,8 @@ pub(super) struct Group {
     pub(super) revived: Vec<(DeliveryId, u64, u64)>,
     /// The dedup keys that came with its events.
     pub(super) dedup_keys: Vec<KeyHash>,
+    /// The pages of these keys.
+    pub(super) dedup_page_keys: Vec<Vec<u8>>,
     /// Its head pages: the last one is there if and only if the group's events are.
     pub(super) head_keys: Vec<Vec<u8>>,
     /// Whether it wrote anything.
@@ -261,6 +262,7 @@ impl Events {
         cursor.next_page = next_page;
         let dedup_pages = dedup::pages(self.bucket, cursor.next_record, &self.dedup_entries);
         cursor.next_record += dedup_pages.len() as u64;
+        group.dedup_page_keys = dedup_pages.iter().map(|(key, _)| key.clone()).collect();
         let head_pages = self.packer.into_pages(cursor.next_record)?;
         cursor.next_record += 1;
         group.head_keys = head_pages.iter().map(|(key, _)| key.clone()).collect();
@@ -276,11 +278,10 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
     for record in records {
         match record {
             Record::Settle(delivery) => {
-                add_pair(&mut pairs, *delivery);
+                pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
+                pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
                 end(cursor, *delivery, group);
             }
-            // The letter's record goes with its generation; that the delivery ended must not.
-            Record::Drop(delivery) => add_pair(&mut pairs, *delivery),
             Record::Retry(delivery, state) => {
                 let value = encoded("retry state", state)?;
                 let key = keys::of_delivery(keys::RETRY, *delivery);
@@ -305,11 +306,6 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
         group.operations.push(Operation::Put(key, seal(VERSION, page)));
     }
     Ok(())
-}
-
-fn add_pair(pairs: &mut Vec<u8>, delivery: DeliveryId) {
-    pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
-    pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
 }
 
 /// A letter that is kept is owed again; one that is not, or was revived before, stays as it is.

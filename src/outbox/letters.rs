@@ -40,9 +40,9 @@ impl Letters {
         *self.counts.entry(generation).or_default() += 1;
     }
 
-    /// Drops what is over the bounds, and says which.
-    pub(super) fn trim(&mut self, wall_ms: u64) -> Vec<DeliveryId> {
-        let mut dropped = Vec::new();
+    /// Drops what is over the bounds, and says how many.
+    pub(super) fn trim(&mut self, wall_ms: u64) -> u64 {
+        let before = self.kept.len();
         let oldest_at_ms = wall_ms.saturating_sub(self.age_max_ms);
         while let Some(((at_wall_ms, _), _)) = self.kept.first_key_value() {
             let over_age = *at_wall_ms < oldest_at_ms;
@@ -52,15 +52,15 @@ impl Letters {
             let Some(((_, delivery), generation)) = self.kept.pop_first() else { break };
             self.moments.remove(&delivery);
             self.uncount(Some(generation));
-            dropped.push(delivery);
         }
-        dropped
+        (before - self.kept.len()) as u64
     }
 
-    /// The letters whose records lie in a generation.
-    pub(super) fn in_generation(&self, generation: u64) -> Vec<(u64, DeliveryId)> {
-        let inside = self.kept.iter().filter(|(_, holder)| **holder == generation);
-        inside.map(|(key, _)| *key).collect()
+    /// The letters of some events: when each was written, of which delivery, and which generation
+    /// holds its record.
+    pub(super) fn of_events(&self, sequences: &RoaringTreemap) -> Vec<(u64, DeliveryId, u64)> {
+        let theirs = self.kept.iter().filter(|((_, d), _)| sequences.contains(d.sequence));
+        theirs.map(|((at_wall_ms, delivery), holder)| (*at_wall_ms, *delivery, *holder)).collect()
     }
 
     /// Takes a letter out because its delivery is owed again: when it was given up, and the
@@ -76,12 +76,6 @@ impl Letters {
     pub(super) fn newest(&self, count_max: usize) -> Vec<(DeliveryId, u64)> {
         let newest = self.kept.iter().rev().take(count_max);
         newest.map(|((_, delivery), generation)| (*delivery, *generation)).collect()
-    }
-
-    /// The letters of these events.
-    pub(super) fn among(&self, sequences: &RoaringTreemap) -> Vec<DeliveryId> {
-        let letters = self.moments.keys().filter(|letter| sequences.contains(letter.sequence));
-        letters.copied().collect()
     }
 
     /// How many letters lie in a generation.
@@ -109,18 +103,21 @@ mod tests {
         DeliveryId { sequence, subscription: SubscriptionId(1) }
     }
 
+    /// The letters whose records lie in a generation, by event.
+    fn inside(letters: &Letters, generation: u64) -> Vec<u64> {
+        let all = letters.of_events(&(0..100).collect());
+        all.iter().filter(|letter| letter.2 == generation).map(|(_, d, _)| d.sequence).collect()
+    }
+
     #[test]
     fn the_oldest_letters_go_first_by_number_and_by_age() {
         let mut letters = Letters::new(3, 1_000);
         (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
-        assert_eq!(letters.trim(500), [delivery(1), delivery(2)]);
-        let kept = |letters: &Letters| {
-            letters.in_generation(1).iter().map(|(_, d)| d.sequence).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(&letters), [3, 4, 5]);
-        assert_eq!(letters.trim(1_350), [delivery(3)]);
-        assert_eq!(kept(&letters), [4, 5]);
-        assert_eq!(letters.trim(1_350), []);
+        assert_eq!(letters.trim(500), 2);
+        assert_eq!(inside(&letters, 1), [3, 4, 5]);
+        assert_eq!(letters.trim(1_350), 1);
+        assert_eq!(inside(&letters, 1), [4, 5]);
+        assert_eq!(letters.trim(1_350), 0);
     }
 
     #[test]
@@ -129,8 +126,7 @@ mod tests {
         letters.keep(5, delivery(1), 1);
         letters.keep(6, delivery(2), 1);
         letters.keep(5, delivery(1), 2);
-        assert_eq!(letters.in_generation(1), [(6, delivery(2))]);
-        assert_eq!(letters.in_generation(2), [(5, delivery(1))]);
+        assert_eq!((inside(&letters, 1), inside(&letters, 2)), (vec![2], vec![1]));
         assert_eq!((letters.count_in(1), letters.count_in(2)), (1, 1));
     }
 }

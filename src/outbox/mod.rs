@@ -18,6 +18,7 @@ mod reclaim;
 mod recovery;
 mod row;
 mod taken;
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,8 +112,6 @@ pub(crate) struct Setting<'a> {
 pub(crate) struct Opened {
     read: Read,
     catalogue: Catalogue,
-    /// Letters that were dropped when it was read.
-    dropped: Vec<DeliveryId>,
 }
 
 /// The outbox of a running engine.
@@ -151,17 +150,13 @@ impl Opened {
         };
         let mut read = reader.read()?;
         let recovered = std::mem::take(&mut read.recovered);
-        let dropped = recovered.letters_dropped.clone();
-        Ok((Opened { read, catalogue, dropped }, recovered))
+        Ok((Opened { read, catalogue }, recovered))
     }
 
     /// Makes the handle; the committer starts with [`Outbox::start`].
     pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, Unstarted) {
         let (sender, commands) = crossbeam_channel::unbounded();
         let Read { row, cursor, dedup_database, .. } = self.read;
-        for delivery in self.dropped {
-            let _ = sender.send(Command::Record(Record::Drop(delivery)));
-        }
         let outbox = Outbox {
             commands: sender,
             admission: Arc::new(Admission::new(limits)),
@@ -204,7 +199,7 @@ impl Outbox {
     ) -> Result<()> {
         let committer = Committer {
             row: Arc::clone(&self.row),
-            dedup_database: parts.dedup_database,
+            dedup_database: Some(parts.dedup_database),
             cursor: parts.cursor,
             catalogue: self.catalogue.clone(),
             commands: parts.commands,
@@ -217,6 +212,9 @@ impl Outbox {
             sink,
             clearing: None,
             removable: None,
+            uncopyable: None,
+            rests: false,
+            kept: taken::Taken::default(),
         };
         let thread = committer.start();
         let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;

@@ -41,7 +41,7 @@ pub(super) struct Found {
     pub(super) pages: u64,
     /// Bytes of what was counted, payloads included.
     pub(super) bytes: u64,
-    /// Keys of an unfinished unit.
+    /// What an unfinished group left, by key.
     pub(super) leftovers: Vec<Vec<u8>>,
 }
 
@@ -81,6 +81,9 @@ pub(super) fn generation(
     })?;
     found.read_heads(database, catalogue, is_newest)?;
     found.read_retries(database)?;
+    if is_newest {
+        found.find_keys_without_events(database)?;
+    }
     let last_dedup_record = dedup_pages(database, &mut found.dedup_entries)?;
     found.last_record = found.last_record.max(last_dedup_record);
     let last = database.last(keys::PAYLOAD, &keys::numbered(keys::PAYLOAD, u64::MAX));
@@ -142,6 +145,8 @@ impl Found {
             let first_sequence = keys::number_of(key).unwrap_or(0);
             let page = heads::read(database, catalogue, first_sequence, sealed)?;
             let (unit, pages) = (page.unit, page.unit_pages as usize);
+            // Units are numbered with the records: two of one number would be taken for one.
+            self.last_record = self.last_record.max(unit);
             let parts = unfinished.entry(unit).or_default();
             parts.push((key.to_vec(), page, sealed.len() as u64));
             if parts.len() == pages
@@ -167,6 +172,19 @@ impl Found {
             self.bytes += u64::from(head.payload.length);
             self.heads.push((head.sequence, head.targets));
         }
+    }
+
+    /// The pages of dedup keys that an unfinished group left: its events come after all that count.
+    /// If they stayed, later events would make them look as if theirs counted.
+    fn find_keys_without_events(&mut self, database: &dyn Database) -> Result<()> {
+        let last_sequence = self.heads.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
+        scan(database, keys::DEDUP, |key, sealed| {
+            let page = dedup::read_page(sealed).map_err(|why| damaged("dedup page".into(), why))?;
+            if page.iter().any(|(_, sequence)| *sequence > last_sequence) {
+                self.leftovers.push(key.to_vec());
+            }
+            Ok(())
+        })
     }
 
     fn read_retries(&mut self, database: &dyn Database) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Leaves to others: writing the copies and removing the generation (`committer`). Invariant (I3):
 //! what a generation holds that is owed, dead or remembered is on the device in a newer one before
 //! it goes; generations go oldest first, because what became of an event lies in its own or newer.
+//! So a dead letter moves with its event, also out of a generation newer than the event's.
 
 use std::collections::HashMap;
 
@@ -62,31 +63,30 @@ pub(super) struct Copies {
     retries: Vec<DeliveryId>,
 }
 
-/// Builds the copies of what is alive in `generation`, as one unit.
+/// Builds the copies of what is alive in `generation`, as one unit: the events that are `owed` and
+/// those of dead letters.
 pub(super) fn copies(
     database: &dyn Database,
     catalogue: &Catalogue,
     row: &Row,
     generation: u64,
-    owing: &Owing,
+    owed: &HashMap<SubscriptionId, RoaringTreemap>,
     cursor: &mut Cursor,
 ) -> Result<Copies> {
-    let inside = row.sequences_in(generation);
-    let owed = owing(&inside);
     let mut targets: HashMap<u64, RoaringBitmap> = HashMap::new();
     let mut counts: HashMap<u64, u64> = HashMap::new();
-    for (id, sequences) in &owed {
+    for (id, sequences) in owed {
         for sequence in sequences {
             targets.entry(sequence).or_default().insert(id.0);
             *counts.entry(sequence).or_default() += 1;
         }
     }
     let mut copies = Copies::default();
-    copies.copy_letters(database, generation, cursor)?;
-    // An event is kept for its letters too, wherever their records lie.
-    for delivery in cursor.letters.lock().among(&inside) {
+    copies.copy_letters(database, row, generation, cursor)?;
+    for (_, delivery) in &copies.letters {
         targets.entry(delivery.sequence).or_default().insert(delivery.subscription.0);
     }
+    copies.copy_tombstones(database, cursor)?;
     copies.copy_retries(database, generation, cursor)?;
     copies.copy_events(database, catalogue, targets, &counts, cursor)?;
     Ok(copies)
@@ -111,12 +111,18 @@ impl Copies {
     fn copy_letters(
         &mut self,
         database: &dyn Database,
+        row: &Row,
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        for (at_wall_ms, delivery) in cursor.letters.lock().in_generation(generation) {
+        let inside = row.sequences_in(generation);
+        for (at_wall_ms, delivery, holder) in cursor.letters.lock().of_events(&inside) {
             let key = keys::of_delivery(keys::DEAD, delivery);
-            let Some(sealed) = database.get(&key).map_err(failed)? else { continue };
+            let sealed = match holder == generation {
+                true => database.get(&key),
+                false => row.database(holder)?.get(&key),
+            };
+            let Some(sealed) = sealed.map_err(failed)? else { continue };
             // Read, so that damage is not carried on.
             let _: (u64, Letter) =
                 record::decode(group::VERSION, &sealed).map_err(|why| Error::Damaged {
@@ -125,6 +131,18 @@ impl Copies {
                 })?;
             self.operations.push(Operation::Put(key, sealed));
             self.letters.push((at_wall_ms, delivery));
+        }
+        Ok(())
+    }
+
+    /// A removal that this engine was asked for may not be in the book yet; one from before it was
+    /// opened is.
+    fn copy_tombstones(&mut self, database: &dyn Database, cursor: &Cursor) -> Result<()> {
+        for id in &cursor.removed {
+            let key = keys::of_subscription(keys::TOMBSTONE, *id);
+            if let Some(sealed) = database.get(&key).map_err(failed)? {
+                self.operations.push(Operation::Put(key, sealed));
+            }
         }
         Ok(())
     }

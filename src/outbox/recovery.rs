@@ -43,7 +43,7 @@ pub(crate) struct Recovered {
     /// Deliveries owed to removed subscriptions, which are cancelled.
     pub(crate) cancelled: u64,
     /// Dead letters dropped because they were over their bounds.
-    pub(crate) letters_dropped: Vec<DeliveryId>,
+    pub(crate) letters_dropped: u64,
     /// Generations set aside because they could not be read: the new name, and why.
     pub(crate) set_aside: Vec<(String, String)>,
 }
@@ -104,7 +104,8 @@ impl Reader<'_> {
         }
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let dedup_database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
-        reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
+        let last_page = reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
+        known.last_record = known.last_record.max(last_page);
         self.finish(known, next_number, dedup_database)
     }
 
@@ -127,6 +128,11 @@ impl Reader<'_> {
         let is_newest = known.newest.is_none() && !known.newest_set_aside;
         let found = reading::generation(&*database, self.catalogue, is_newest).map_err(within)?;
         let Some(found) = found else {
+            if known.newest.is_some() || known.newest_set_aside {
+                let record = format!("generation {number}");
+                let why = "it was sealed and nothing is there".to_owned();
+                return Err(Error::Damaged { record, why });
+            }
             // It was being begun when the engine stopped: nothing was ever written to it.
             drop(database);
             return self.store.remove(&row::name_of(number)).map_err(failed);
@@ -200,7 +206,11 @@ impl Reader<'_> {
         let begins = if cursor.generation == 0 { 0 } else { first_sequence };
         cursor.meta.incarnations.begin(begins, self.fresh_name);
         cursor.meta.reserved = first_sequence - 1;
-        row.begin(cursor, number)
+        if row.begin(cursor, number)? {
+            return Ok(());
+        }
+        let refused = std::io::Error::other("a new generation could not be written");
+        Err(failed(Failure::io(refused)))
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Leaves to others: what is written (`committer`) and when a generation goes (`reclaim`).
 //! Invariant: the newest generation is the only one written to and is always open; a sealed one is
-//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open.
+//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open beside
+//! those that are being read from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -63,8 +64,9 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 struct Places {
     generations: BTreeMap<u64, Generation>,
-    /// Where each generation's own sequences begin.
-    begins: BTreeMap<u64, u64>,
+    /// Where each generation's own sequences begin, and its number: of several that begin at one
+    /// sequence only the newest has any of its own.
+    begins: BTreeSet<(u64, u64)>,
     /// Events that were copied forward, and the generation that holds each.
     moved: HashMap<u64, u64>,
     incarnations: Incarnations,
@@ -72,7 +74,8 @@ struct Places {
 
 impl Places {
     fn generation_of(&self, sequence: u64) -> Option<u64> {
-        let own = || self.begins.range(..=sequence).next_back().map(|(_, number)| *number);
+        let own =
+            || self.begins.range(..=(sequence, u64::MAX)).next_back().map(|(_, number)| *number);
         self.moved.get(&sequence).copied().or_else(own)
     }
 }
@@ -85,7 +88,7 @@ impl Row {
     /// Adds a generation that was read back.
     pub(super) fn add(&self, generation: Generation) {
         let mut places = self.places.write();
-        places.begins.insert(generation.first_sequence, generation.number);
+        places.begins.insert((generation.first_sequence, generation.number));
         places.generations.insert(generation.number, generation);
     }
 
@@ -95,24 +98,38 @@ impl Row {
     }
 
     /// Begins the generation after the newest, and makes it the one that is written to. Its meta
-    /// record is on the device when this returns; until then the newest stays as it is.
-    pub(super) fn begin(&self, cursor: &mut Cursor, number: u64) -> Result<()> {
+    /// record is on the device when this returns. Answers false when it could not be begun and
+    /// nothing of it is left, so that the newest stays as it is; after an error something may be
+    /// left, and then nothing may be written to the newest, which that says is sealed.
+    pub(super) fn begin(&self, cursor: &mut Cursor, number: u64) -> Result<bool> {
         let newest = self.newest();
         let previous = newest.map(|newest| Sealed { number: newest.number, pages: newest.pages });
         let first_sequence = cursor.next_sequence;
         let meta = Meta { first_sequence, previous, ..cursor.meta.clone() };
-        let database = self.store.open(&name_of(number)).map_err(failed)?;
+        let Ok(database) = self.store.open(&name_of(number)) else {
+            // Without a meta record it would be removed at the next open all the same.
+            let _ = self.store.remove(&name_of(number));
+            return Ok(false);
+        };
         let mut batch = Batch::default();
         if let Operation::Put(key, value) = meta.write()? {
             batch.put(key, value);
         }
-        database.apply(batch).map_err(failed)?;
-        database.sync().map_err(failed)?;
+        if database.apply(batch).and_then(|()| database.sync()).is_err() {
+            drop(database);
+            self.store.remove(&name_of(number)).map_err(failed)?;
+            return Ok(false);
+        }
         cursor.meta = meta;
         cursor.generation = number;
         self.add(Generation { number, first_sequence, bytes: 0, events: 0, owed: 0, pages: 0 });
         self.activate(database);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Opens a database that is no generation.
+    pub(super) fn open_beside(&self, name: &str) -> Result<Arc<dyn Database>> {
+        self.store.open(name).map_err(failed)
     }
 
     /// Makes an added generation the one that is written to.
@@ -203,7 +220,7 @@ impl Row {
         let places = self.places.read();
         let mut sequences = RoaringTreemap::new();
         if let Some(generation) = places.generations.get(&number) {
-            let after = places.begins.range(generation.first_sequence + 1..).next();
+            let after = places.begins.range((generation.first_sequence, number + 1)..).next();
             let end = after.map_or(u64::MAX, |(begin, _)| *begin);
             sequences.insert_range(generation.first_sequence..end);
         }
@@ -279,9 +296,7 @@ impl Row {
         }
         let database = self.store.open(&name_of(number)).map_err(failed)?;
         open.push((number, Arc::clone(&database)));
-        if open.len() > SEALED_OPEN_MAX {
-            open.remove(0);
-        }
+        close_unused(&mut open);
         Ok(database)
     }
 
@@ -289,9 +304,7 @@ impl Row {
     pub(super) fn keep_open(&self, number: u64, database: Arc<dyn Database>) {
         let mut open = self.open.lock();
         open.push((number, database));
-        if open.len() > SEALED_OPEN_MAX {
-            open.remove(0);
-        }
+        close_unused(&mut open);
     }
 
     /// Removes a sealed generation whole. Answers false while somebody still reads from it.
@@ -310,10 +323,20 @@ impl Row {
         }
         let mut places = self.places.write();
         if let Some(gone) = places.generations.remove(&number) {
-            places.begins.remove(&gone.first_sequence);
+            places.begins.remove(&(gone.first_sequence, gone.number));
         }
         places.moved.retain(|_, holder| *holder != number);
         Ok(true)
+    }
+}
+
+/// Closes those used longest ago. One that somebody reads from stays: it could not be opened again.
+fn close_unused(open: &mut Vec<(u64, Arc<dyn Database>)>) {
+    let is_unused = |one: &(u64, Arc<dyn Database>)| Arc::strong_count(&one.1) == 1;
+    while open.len() > SEALED_OPEN_MAX
+        && let Some(place) = open.iter().position(is_unused)
+    {
+        open.remove(place);
     }
 }
 

@@ -78,7 +78,7 @@ impl Taken {
         self.take_waiting(commands, events_max);
     }
 
-    /// While the device refuses, for `pause`: keeps records, and refuses those who wait.
+    /// While the device refuses, for `pause`: keeps records and removals, and refuses publishers.
     pub(super) fn take_while_stalled(
         &mut self,
         commands: &Receiver<Command>,
@@ -104,7 +104,6 @@ impl Taken {
         for submission in self.submissions.drain(..) {
             submission.promised.keep(Err(refused()));
         }
-        self.forgotten.drain(..).for_each(|(_, promised)| promised.keep(Err(refused())));
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
     }
 

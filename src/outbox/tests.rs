@@ -373,7 +373,7 @@ impl Ledger {
         let delivery = match &record {
             Record::Settle(delivery) => *delivery,
             Record::Dead(letter) => letter.delivery,
-            Record::Retry(..) | Record::Revive(_) | Record::Drop(_) => {
+            Record::Retry(..) | Record::Revive(_) => {
                 return outbox.record(record);
             }
         };
@@ -529,7 +529,7 @@ fn dead_letters_over_their_bounds_are_dropped_and_told() {
         .sum();
     assert_eq!(dropped, 3);
     let (_, recovered) = open_with(store.crash(), &limits);
-    assert_eq!(recovered.letters_dropped.len(), 0, "that they were dropped is on the device");
+    assert!(recovered.letters_dropped >= 3, "what lies on the device is held to the bound too");
     assert_eq!(owed(&recovered).len(), 2, "a letter that was dropped is owed no more");
 }
 
@@ -624,4 +624,437 @@ fn a_letter_that_was_dropped_never_comes_back_as_owed_through_a_copy_of_its_even
         assert!(found.contains(&(sequence, 2)), "the bystander is still owed");
         assert!(!found.contains(&(sequence, 1)) && !found.contains(&(other, 1)), "{found:?}");
     }
+}
+
+/// A store whose databases open at any time, while the writes to some of them fail.
+#[derive(Debug, Clone, Default)]
+struct Full {
+    inner: Memory,
+    /// The databases that take no writes: those whose name begins so.
+    refuses: Arc<Mutex<Option<&'static str>>>,
+    /// Whether a refused write takes effect all the same: its answer is lost.
+    takes_effect: bool,
+}
+
+#[derive(Debug)]
+struct FullDatabase {
+    inner: Arc<dyn Database>,
+    name: String,
+    refuses: Arc<Mutex<Option<&'static str>>>,
+    takes_effect: bool,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+type Done<T> = std::result::Result<T, crate::store::Failure>;
+
+impl Store for Full {
+    fn open(&self, name: &str) -> Done<Arc<dyn Database>> {
+        let (inner, name) = (self.inner.open(name)?, name.to_owned());
+        let refuses = Arc::clone(&self.refuses);
+        let (takes_effect, failed) = (self.takes_effect, false.into());
+        Ok(Arc::new(FullDatabase { inner, name, refuses, takes_effect, failed }))
+    }
+
+    fn list(&self) -> Done<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn remove(&self, name: &str) -> Done<()> {
+        self.inner.remove(name)
+    }
+
+    fn set_aside(&self, name: &str) -> Done<String> {
+        self.inner.set_aside(name)
+    }
+}
+
+impl FullDatabase {
+    fn check(&self) -> Done<()> {
+        let refuses = self.refuses.lock().is_some_and(|prefix| self.name.starts_with(prefix));
+        if refuses || self.failed.load(Ordering::Acquire) {
+            self.failed.store(true, Ordering::Release);
+            return Err(crate::store::Failure::io(std::io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
+    }
+
+    fn meet(&self, work: impl FnOnce() -> Done<()>) -> Done<()> {
+        let refused = self.check();
+        if refused.is_ok() || self.takes_effect {
+            work()?;
+        }
+        refused
+    }
+}
+
+impl Database for FullDatabase {
+    fn apply(&self, batch: Batch) -> Done<()> {
+        self.meet(|| self.inner.apply(batch))
+    }
+
+    fn sync(&self) -> Done<()> {
+        self.meet(|| self.inner.sync())
+    }
+
+    fn get(&self, key: &[u8]) -> Done<Option<Vec<u8>>> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut crate::store::Visit<'_>) -> Done<()> {
+        self.inner.scan(prefix, from, visit)
+    }
+
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Done<Option<crate::store::Pair>> {
+        self.inner.last(prefix, to)
+    }
+}
+
+#[test]
+fn a_disk_that_opens_and_takes_no_writes_is_waited_for_and_nothing_is_lost() {
+    let full = Full::default();
+    let (running, _) = open(full.clone());
+    let outbox = &running.outbox;
+    let bystander = publish(outbox, vec![7], &[1, 2]);
+    *full.refuses.lock() = Some("outbox-");
+    let error = submit(outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    outbox.record(Record::Settle(delivery(bystander, 1)));
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    // Long enough for the device to be tried again more than once.
+    let again = running.committed.recv_timeout(Duration::from_millis(500));
+    assert!(again.is_err(), "nothing is told while it refuses: {again:?}");
+    *full.refuses.lock() = None;
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let after = publish(outbox, vec![8], &[1]);
+    outbox.close();
+    let (_, recovered) = open(full.inner.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(bystander, 2), (after, 1)]));
+}
+
+/// Publishes and settles until the generation that is newest now is gone.
+fn churn(running: &Running, ledger: &Ledger, store: &Memory, gone: u64) {
+    for _ in 0..400 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+        ledger.end(&running.outbox, Record::Settle(delivery(sequence, 1)));
+        if !store.list().unwrap().contains(&row::name_of(gone)) {
+            return;
+        }
+    }
+    panic!("generation {gone} is still there: {:?}", running.outbox.holding());
+}
+
+#[test]
+fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again() {
+    let (full, ledger) = (Full::default(), Ledger::default());
+    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    let keyed = || Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", "a")),
+        ..matched(vec![1; 900], &[1])
+    };
+    let first = submit(&running.outbox, vec![keyed()]).wait().unwrap()[0];
+    running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
+    *full.refuses.lock() = Some("dedup");
+    for _ in 0..100 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        running.outbox.record(Record::Settle(delivery(sequence, 1)));
+    }
+    assert!(full.inner.list().unwrap().contains(&row::name_of(1)), "it holds the key");
+    *full.refuses.lock() = None;
+    churn(&running, &ledger, &full.inner, 1);
+    running.outbox.close();
+    let (running, _) = open(full.inner.crash());
+    assert!(submit(&running.outbox, vec![keyed()]).wait().unwrap()[0].duplicate);
+}
+
+#[test]
+fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
+    let (full, ledger) = (Full { takes_effect: true, ..Full::default() }, Ledger::default());
+    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    *full.refuses.lock() = Some("outbox-0000000000000002");
+    for _ in 0..40 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+    }
+    assert_eq!(running.outbox.holding().generations, 1);
+    let (opened, recovered) = read(full.inner.crash(), &small(), OnDamage::Refuse).unwrap();
+    assert_eq!(owed(&recovered), ledger.pairs());
+    let (outbox, _) = opened.prepare(&small());
+    for (sequence, _) in ledger.pairs() {
+        assert_eq!(outbox.event(sequence).unwrap().payload, vec![1; 900]);
+    }
+    *full.refuses.lock() = None;
+    publish(&running.outbox, vec![1; 900], &[9]);
+    publish(&running.outbox, vec![1; 900], &[9]);
+    assert_eq!(running.outbox.holding().generations, 2);
+}
+
+#[test]
+fn a_dead_letter_keeps_its_event_and_holds_up_no_generation() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let sequence = publish(&running.outbox, vec![5; 900], &[2]);
+    ledger.accept(sequence, &[2]);
+    // The letter's record lies in a later generation than its event.
+    while running.outbox.holding().generations < 3 {
+        let next = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(next, &[1]);
+    }
+    ledger.end(&running.outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
+    for next in ledger.pairs() {
+        ledger.end(&running.outbox, Record::Settle(delivery(next.0, next.1)));
+    }
+    churn(&running, &ledger, &store, 1);
+    assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+    // And on through many generations more.
+    for gone in 2..9 {
+        churn(&running, &ledger, &store, gone);
+    }
+    assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+    running.outbox.close();
+    let (running, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::new());
+    assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+}
+
+#[test]
+fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (sender, records) = crossbeam_channel::unbounded::<Record>();
+    let dies = Arc::new(Mutex::new(None::<u64>));
+    let queue: Arc<Mutex<Option<Sender<Command>>>> = Arc::default();
+    let owing = {
+        let (ledger, queue, dies) = (ledger.clone(), Arc::clone(&queue), Arc::clone(&dies));
+        let ask = ledger.owing();
+        let owing: Owing = Box::new(move |sequences| {
+            // The delivery ended a moment ago: it is in the queue and no more in the books.
+            if let Some(sequence) = dies.lock().take_if(|sequence| sequences.contains(*sequence)) {
+                ledger.0.lock().get_mut(&SubscriptionId(2)).unwrap().remove(sequence);
+                let dead = Record::Dead(letter(sequence, 2, WALL_MS));
+                queue.lock().as_ref().unwrap().send(Command::Record(dead.clone())).unwrap();
+                sender.send(dead).unwrap();
+            }
+            ask(sequences)
+        });
+        owing
+    };
+    let (running, _) = open_owing(store.clone(), &small(), owing);
+    *queue.lock() = Some(running.outbox.commands.clone());
+    let sequence = publish(&running.outbox, vec![5; 900], &[2]);
+    ledger.accept(sequence, &[2]);
+    *dies.lock() = Some(sequence);
+    churn(&running, &ledger, &store, 1);
+    assert_eq!(records.try_iter().count(), 1);
+    assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+}
+
+#[test]
+fn units_of_one_generation_never_share_a_number() {
+    let store = Memory::default();
+    for _ in 0..3 {
+        let (running, _) = open(store.clone());
+        publish(&running.outbox, vec![1], &[1]);
+        publish(&running.outbox, vec![2], &[1]);
+        running.outbox.close();
+    }
+    let database = store.open(&row::name_of(1)).unwrap();
+    let mut units = Vec::new();
+    database
+        .scan(keys::HEADS, b"", &mut |key, sealed| {
+            let first = keys::number_of(key).unwrap();
+            let page = heads::read(&*database, &Catalogue::default(), first, sealed).unwrap();
+            units.push(page.unit);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let distinct: BTreeSet<u64> = units.iter().copied().collect();
+    assert_eq!((units.len(), distinct.len()), (6, 6), "{units:?}");
+}
+
+#[test]
+fn a_sealed_generation_that_lost_everything_without_a_word_is_found() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    while running.outbox.holding().generations < 3 {
+        let next = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(next, &[1]);
+    }
+    running.outbox.close();
+    let store = store.crash();
+    store.remove(&row::name_of(1)).unwrap();
+    drop(store.open(&row::name_of(1)).unwrap());
+    let error = read(store.crash(), &small(), OnDamage::Refuse).err().expect("it is missed");
+    assert!(error.to_string().contains("generation 1"), "{error}");
+}
+
+#[test]
+fn a_generation_that_cannot_be_copied_is_told_once_and_not_written_of_again_and_again() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open_owing(faulty, &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let keyed = Matched { dedup: Some(7), ..matched(vec![1; 900], &[2]) };
+    let straggler = submit(outbox, vec![keyed]).wait().unwrap()[0].id.sequence();
+    ledger.accept(straggler, &[2]);
+    while outbox.holding().generations < 6 {
+        let next = publish(outbox, vec![1; 900], &[1]);
+        ledger.accept(next, &[1]);
+    }
+    damage(&store, &row::name_of(1), keys::PAYLOAD);
+    let pages = store.open(&row::name_of(1)).unwrap();
+    let first = pages.get(&keys::numbered(keys::PAYLOAD, 1)).unwrap().unwrap();
+    let mut batch = Batch::default();
+    batch.put(keys::numbered(keys::PAYLOAD, 1), first[..9].to_vec());
+    pages.apply(batch).unwrap();
+    drop(pages);
+    for next in ledger.pairs().into_iter().filter(|next| next.1 == 1) {
+        ledger.end(outbox, Record::Settle(delivery(next.0, next.1)));
+    }
+    publish(outbox, vec![1], &[9]);
+    told(&running, |told| matches!(told, Committed::Faulty(_)));
+    let before = faults.seen();
+    for _ in 0..20 {
+        publish(outbox, vec![1], &[9]);
+    }
+    // A write and a sync for each group, and perhaps another generation.
+    assert!(faults.seen() - before < 50, "{} writes", faults.seen() - before);
+    let again = running.committed.try_iter().filter(|told| matches!(told, Committed::Faulty(_)));
+    assert_eq!(again.count(), 0);
+    assert!(store.list().unwrap().contains(&row::name_of(1)));
+}
+
+#[test]
+fn a_dedup_key_of_a_failed_group_counts_at_no_later_open() {
+    let keyed = |key: &str, bytes: usize| Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", key)),
+        ..matched(vec![1; bytes], &[1])
+    };
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
+    // Its payload and its dedup page fill a batch; the batch with its head fails.
+    let bytes = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
+    faults.fail_after(1);
+    assert!(submit(&running.outbox, vec![keyed("failed", bytes)]).wait().is_err());
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    publish(&running.outbox, vec![1], &[1]);
+    running.outbox.close();
+    let (running, _) = open(store.crash());
+    let again = submit(&running.outbox, vec![keyed("failed", 1), keyed("bystander", 1)]);
+    let again = again.wait().unwrap();
+    assert!(!again[0].duplicate, "its event was never stored");
+    assert!(again[1].duplicate);
+}
+
+#[test]
+fn a_dedup_key_of_a_group_that_a_crash_cut_counts_at_no_later_open() {
+    let keyed = |key: &str, bytes: usize| Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", key)),
+        ..matched(vec![1; bytes], &[1])
+    };
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
+    faults.skip_syncs();
+    // Its payload and its dedup page fill a batch, so that its head lies in another.
+    let bytes = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
+    submit(&running.outbox, vec![keyed("cut", bytes)]).wait().unwrap();
+    for kept in 0..store.unsynced_batches() {
+        let cut = store.crash_keeping(kept);
+        let (running, _) = open(cut.clone());
+        publish(&running.outbox, vec![1], &[1]);
+        running.outbox.close();
+        let (running, _) = open(cut.crash());
+        let again = submit(&running.outbox, vec![keyed("cut", 1), keyed("bystander", 1)]);
+        let again = again.wait().unwrap();
+        assert!(!again[0].duplicate, "its event is not there; {kept} batches were kept");
+        assert!(again[1].duplicate);
+    }
+}
+
+#[test]
+fn a_generation_in_which_no_event_was_accepted_hides_none_of_the_next() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let straggler = publish(outbox, vec![3; 900], &[2]);
+    ledger.accept(straggler, &[2]);
+    // Failures alone fill generations.
+    while outbox.holding().generations < 4 {
+        ledger.end(outbox, Record::Retry(delivery(straggler, 2), retry_state()));
+        outbox.forget(SubscriptionId(77)).wait().unwrap();
+    }
+    let kept = publish(outbox, vec![4; 900], &[2]);
+    ledger.accept(kept, &[2]);
+    for gone in 1..4 {
+        churn(&running, &ledger, &store, gone);
+    }
+    assert_eq!(outbox.event(kept).unwrap().payload, vec![4; 900]);
+    assert_eq!(outbox.event(straggler).unwrap().payload, vec![3; 900]);
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), ledger.pairs());
+}
+
+#[test]
+fn a_generation_that_is_read_from_is_read_by_another_and_removed_without_a_pause() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let mut firsts = Vec::new();
+    while outbox.holding().generations < 7 {
+        let next = publish(outbox, vec![1; 900], &[1]);
+        ledger.accept(next, &[1]);
+        if firsts.len() < outbox.holding().generations {
+            firsts.push(next);
+        }
+    }
+    let reader = outbox.row.database(1).unwrap();
+    firsts.iter().for_each(|sequence| drop(outbox.read(*sequence).unwrap()));
+    outbox.read(firsts[0]).expect("another reader of the first generation");
+    for next in ledger.pairs() {
+        ledger.end(outbox, Record::Settle(delivery(next.0, next.1)));
+    }
+    for _ in 0..5 {
+        publish(outbox, vec![1; 900], &[9]);
+    }
+    assert!(store.list().unwrap().contains(&row::name_of(1)), "it is read from");
+    drop(reader);
+    churn(&running, &ledger, &store, 1);
+    churn(&running, &ledger, &store, 5);
+}
+
+#[test]
+fn a_removal_is_known_as_long_as_the_engine_runs_whatever_generation_goes() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    running.outbox.forget(SubscriptionId(5)).wait().unwrap();
+    for gone in 1..4 {
+        churn(&running, &ledger, &store, gone);
+    }
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(recovered.removed, std::collections::HashSet::from([SubscriptionId(5)]));
+}
+
+#[test]
+fn a_removal_waits_for_a_device_that_refuses() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![1], &[1, 2]);
+    faults.fail_after(0);
+    let first = outbox.forget(SubscriptionId(1));
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    let second = outbox.forget(SubscriptionId(3));
+    assert!(first.wait_timeout(Duration::from_millis(50)).is_none());
+    faults.heal();
+    assert!(first.wait().is_ok() && second.wait().is_ok());
+    outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
 }

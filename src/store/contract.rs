@@ -107,6 +107,21 @@ fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
 }
 
 #[test]
+fn sled_finishes_a_removal_that_a_crash_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sled::new(directory.path());
+    let bystander = store.open("two").unwrap();
+    std::fs::create_dir(directory.path().join("removed-one")).unwrap();
+    std::fs::write(directory.path().join("removed-one/conf"), b"half of it").unwrap();
+    assert_eq!(store.list().unwrap(), ["two"]);
+    assert!(!directory.path().join("removed-one").exists());
+    drop(store.open("one").unwrap());
+    store.remove("one").unwrap();
+    assert_eq!(store.list().unwrap(), ["two"]);
+    assert_eq!(bystander.get(b"key").unwrap(), None);
+}
+
+#[test]
 fn sled_reports_damage_as_a_failure_and_not_as_a_panic() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());

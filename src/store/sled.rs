@@ -28,6 +28,9 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Only sled's background flusher gives back the space of removed records.
 const FLUSHER_PERIOD_MS: u64 = 200;
 
+/// A database that is being removed has a name that begins so.
+const REMOVED: &str = "removed-";
+
 impl Sled {
     /// The databases below `root`, which must exist.
     pub fn new(root: impl Into<PathBuf>) -> Sled {
@@ -45,7 +48,6 @@ impl Sled {
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
         let path = self.root.join(name);
-        let created = !path.join("db").exists();
         fs::create_dir_all(&path).map_err(Failure::io)?;
         remove_unfinished_snapshots(&path)?;
         let config = ::sled::Config::new()
@@ -54,9 +56,8 @@ impl Store for Sled {
             .flush_every_ms(Some(FLUSHER_PERIOD_MS));
         let tree = guarded("opening", || config.open())?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
-        if created {
-            make_creation_durable(&path)?;
-        }
+        // At every open, because the one that made it may have ended before it came to this.
+        make_creation_durable(&path)?;
         Ok(Arc::new(Opened { tree, log, durability: self.durability }))
     }
 
@@ -64,8 +65,11 @@ impl Store for Sled {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(Failure::io)? {
             let entry = entry.map_err(Failure::io)?;
-            if entry.path().is_dir() {
-                names.extend(entry.file_name().into_string());
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(REMOVED) {
+                remove_directory(&entry.path())?;
+            } else if entry.path().is_dir() {
+                names.push(name);
             }
         }
         names.sort();
@@ -73,10 +77,15 @@ impl Store for Sled {
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
-        match fs::remove_dir_all(self.root.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(error)),
-            _ => sync_directory(&self.root),
+        // Renamed first, because a crash may leave a directory in part, which would not open.
+        let going = self.root.join(format!("{REMOVED}{name}"));
+        remove_directory(&going)?;
+        match fs::rename(self.root.join(name), &going) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(Failure::io)?,
         }
+        sync_directory(&self.root)?;
+        remove_directory(&going)
     }
 
     fn set_aside(&self, name: &str) -> Result<String, Failure> {
@@ -193,6 +202,13 @@ fn make_creation_durable(path: &Path) -> Result<(), Failure> {
     File::open(conf).and_then(|file| file.sync_all()).map_err(Failure::io)?;
     sync_directory(path)?;
     path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn remove_directory(path: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(error)),
+        _ => Ok(()),
+    }
 }
 
 fn sync_directory(path: &Path) -> Result<(), Failure> {
