@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EventId;
 use crate::subscription::SubscriptionId;
 
 /// One event owed to one subscription.
@@ -135,9 +136,25 @@ pub(crate) struct RetryState {
     pub(crate) saved_wall_ms: u64,
 }
 
+/// A delivery that was given up, as a host sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Which event: the `webhook-id` of its attempts, and of those of a replay.
+    pub event: EventId,
+    /// Whom it was owed to.
+    pub subscription: SubscriptionId,
+    /// Why it was given up.
+    pub reason: Reason,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was given up, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
 /// A delivery that was given up, kept where somebody can see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DeadLetter {
+pub(crate) struct Letter {
     /// Which delivery.
     pub(crate) delivery: DeliveryId,
     /// Why.
@@ -156,5 +173,7 @@ pub(crate) enum Record {
     /// The delivery failed and will be tried again.
     Retry(DeliveryId, RetryState),
     /// The delivery was given up.
-    Dead(DeadLetter),
+    Dead(Letter),
+    /// The delivery was given up and is owed again.
+    Revive(DeliveryId),
 }

@@ -37,7 +37,7 @@ pub mod store;
 mod subscription;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
-pub use attempt::{Failure, Outcome, Reason, Reply};
+pub use attempt::{DeadLetter, Failure, Outcome, Reason, Reply};
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
 pub use engine::Engine;

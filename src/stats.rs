@@ -55,6 +55,8 @@ pub struct Stats {
     pub outbox_bytes: u64,
     /// Generations of the outbox now.
     pub generations: u64,
+    /// Dead letters that were owed again at the host's wish.
+    pub replayed: u64,
     /// Dead letters dropped because they were over their bounds on number or age.
     pub letters_dropped: u64,
     /// Subscriptions now.
@@ -100,6 +102,7 @@ pub(crate) struct Counters {
     pub(crate) cancelled: Counter,
     pub(crate) groups: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) replayed: Counter,
 }
 
 /// One number that only grows. Relaxed, because no other memory is read by its order.

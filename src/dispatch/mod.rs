@@ -29,7 +29,7 @@ use roaring::RoaringTreemap;
 
 pub(crate) use outcome::outcome;
 
-use crate::attempt::{Attempt, DeadLetter, DeliveryId, Outcome, Record, RetryState};
+use crate::attempt::{Attempt, DeliveryId, Letter, Outcome, Record, RetryState};
 use crate::stats::LaneStats;
 use crate::subscription::{Policy, State, SubscriptionId};
 use flights::{Flight, Flights};
@@ -230,7 +230,7 @@ impl Dispatcher {
             Ending::Dead(reason) | Ending::Gone(reason) => {
                 self.owed -= 1;
                 let at_wall_ms = wall_ms;
-                Some(Record::Dead(DeadLetter { delivery, reason, attempts: number, at_wall_ms }))
+                Some(Record::Dead(Letter { delivery, reason, attempts: number, at_wall_ms }))
             }
         };
         Completed { record, disabled }
@@ -477,7 +477,7 @@ mod tests {
 
     fn dead(sequence: u64, reason: Reason, attempts: u32, at_ms: u64) -> Completed {
         let at_wall_ms = WALL_MS + at_ms;
-        let letter = DeadLetter { delivery: delivery(sequence), reason, attempts, at_wall_ms };
+        let letter = Letter { delivery: delivery(sequence), reason, attempts, at_wall_ms };
         Completed { record: Some(Record::Dead(letter)), disabled: false }
     }
 

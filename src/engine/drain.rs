@@ -12,7 +12,7 @@ use parking_lot::MutexGuard;
 
 use super::core::{Core, Drive};
 use super::registry::Served;
-use crate::attempt::{Attempt, Failure, Reason, Record, Reply};
+use crate::attempt::{Attempt, DeliveryId, Failure, Reason, Record, Reply};
 use crate::delivery::Source;
 use crate::dispatch::{self, Completed};
 use crate::error::{Error, Result};
@@ -113,6 +113,8 @@ impl Core {
     fn count(&self, id: SubscriptionId, record: &Record) {
         match record {
             Record::Settle(_) => self.counters.delivered.add(1),
+            // Revived by the host and not by an attempt.
+            Record::Revive(_) => {}
             Record::Retry(..) => self.counters.retried.add(1),
             Record::Dead(letter) => {
                 self.counters.dead.add(1);
@@ -184,6 +186,7 @@ impl Core {
                 self.counters.groups.add(synced.into());
                 self.owe(&owed);
             }
+            Committed::Revived(deliveries) => self.owe_again(&deliveries),
             Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
             Committed::Resumed => self.board.tell(&Notice::Resumed),
             Committed::LettersDropped(letters) => {
@@ -192,6 +195,21 @@ impl Core {
             }
             Committed::Failed(why) => self.poison(&why),
         }
+    }
+
+    /// Dead letters that the host revived. One whose subscription was removed meanwhile is
+    /// cancelled, as everything else that it was owed.
+    fn owe_again(&self, deliveries: &[DeliveryId]) {
+        let mut drive = self.drive.lock();
+        for DeliveryId { sequence, subscription } in deliveries {
+            let cancelled = drive.dispatcher.accepted(*sequence, std::iter::once(*subscription));
+            if !cancelled.is_empty() {
+                self.outbox.cancel([*sequence].into_iter().collect());
+                self.counters.cancelled.add(1);
+            }
+        }
+        self.counters.replayed.add(deliveries.len() as u64);
+        self.rouse(&drive);
     }
 
     fn owe(&self, owed: &[Owed]) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use roaring::RoaringTreemap;
 
-use crate::attempt::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -34,6 +34,8 @@ pub(super) enum Command {
     Record(Record),
     /// Make the removal of a subscription durable.
     Forget(SubscriptionId, Promised<()>),
+    /// Owe a dead letter again.
+    Revive(DeliveryId, Promised<()>),
     /// What a removed subscription was owed ends with it.
     Cancel(RoaringTreemap),
     /// Everything sent before the copies out of this generation were made is committed now.
@@ -46,6 +48,8 @@ pub(super) enum Command {
 pub(crate) enum Committed {
     /// A group is durable; receipts are kept right after this returns.
     Group(Totals, Vec<Owed>),
+    /// Dead letters are owed again, durably.
+    Revived(Vec<DeliveryId>),
     /// The device refused; nothing is accepted until [`Committed::Resumed`].
     Stalled(String),
     /// The device takes writes again.
@@ -152,11 +156,17 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
+        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
+        self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.tell(group);
+        if !revived.is_empty() {
+            (self.sink)(Committed::Revived(revived));
+        }
+        taken.revivals.iter().for_each(|promised| promised.keep(Ok(())));
         for generation in std::mem::take(&mut taken.cleared) {
             self.remove(generation)?;
         }
-        let dropped = self.cursor.letters.trim(wall_ms);
+        let dropped = self.cursor.letters.lock().trim(wall_ms);
         if dropped > 0 {
             (self.sink)(Committed::LettersDropped(dropped));
         }
@@ -293,7 +303,7 @@ impl Committer {
     }
 
     fn verdict(&self, generation: &Generation) -> Verdict {
-        let letters = &self.cursor.letters;
+        let letters = self.cursor.letters.lock();
         let all_together = generation.number == 0;
         let count = if all_together { letters.len() } else { letters.count_in(generation.number) };
         reclaim::verdict(generation, count)
@@ -344,9 +354,12 @@ impl Committer {
         group.forgotten.iter().for_each(|promised| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
-        let mut waiting = Taken { records: taken.records, ..Taken::default() };
-        waiting.cancelled = taken.cancelled;
-        waiting.cleared = taken.cleared;
+        for (delivery, at_wall_ms, generation) in &group.revived {
+            // Their records are written again, so they are letters again until then.
+            self.cursor.letters.lock().keep(*at_wall_ms, *delivery, *generation);
+        }
+        let Taken { records, revivals, cancelled, cleared, .. } = taken;
+        let mut waiting = Taken { records, revivals, cancelled, cleared, ..Taken::default() };
         self.wait_for_the_device(&mut waiting)?;
         if waiting.stop {
             // The records are lost with the process and repeat their attempts (I3).

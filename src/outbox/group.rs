@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use crate::attempt::{DeliveryId, Record};
@@ -89,6 +90,8 @@ pub(super) struct Group {
     pub(super) duplicates: u64,
     /// The sequences of deliveries that ended, one for each delivery.
     pub(super) ended: Vec<u64>,
+    /// Dead letters that are owed again: when each was given up, and where its record lies.
+    pub(super) revived: Vec<(DeliveryId, u64, u64)>,
     /// The dedup keys that came with its events.
     pub(super) dedup_keys: Vec<KeyHash>,
     /// Its head pages: the last one is there if and only if the group's events are.
@@ -145,7 +148,7 @@ pub(super) struct Cursor {
     pub(super) next_page: u64,
     pub(super) next_record: u64,
     pub(super) dedup: Dedup,
-    pub(super) letters: Letters,
+    pub(super) letters: Arc<Mutex<Letters>>,
     /// Deliveries with a retry record, and the generation of the newest.
     pub(super) retrying: HashMap<DeliveryId, u64>,
     /// Subscriptions removed since the start: an event that was matched before is not owed to them.
@@ -284,12 +287,15 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
                 cursor.retrying.insert(*delivery, cursor.generation);
             }
             Record::Dead(letter) => {
-                let value = encoded("dead letter", letter)?;
+                let value = encoded("dead letter", &(cursor.next_record, letter))?;
+                cursor.next_record += 1;
                 let key = keys::of_delivery(keys::DEAD, letter.delivery);
                 group.operations.push(Operation::Put(key, value));
-                cursor.letters.keep(letter.at_wall_ms, letter.delivery, cursor.generation);
+                let generation = cursor.generation;
+                cursor.letters.lock().keep(letter.at_wall_ms, letter.delivery, generation);
                 end(cursor, letter.delivery, group);
             }
+            Record::Revive(delivery) => revive(cursor, *delivery, group)?,
         }
     }
     for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {
@@ -297,6 +303,19 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
         cursor.next_record += 1;
         group.operations.push(Operation::Put(key, seal(VERSION, page)));
     }
+    Ok(())
+}
+
+/// A letter that is kept is owed again; one that is not, or was revived before, stays as it is.
+fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) -> Result<()> {
+    let Some((at_wall_ms, generation)) = cursor.letters.lock().take(delivery) else {
+        return Ok(());
+    };
+    let value = encoded("revival", &cursor.next_record)?;
+    cursor.next_record += 1;
+    let key = keys::of_delivery(keys::REVIVED, delivery);
+    group.operations.push(Operation::Put(key, value));
+    group.revived.push((delivery, at_wall_ms, generation));
     Ok(())
 }
 
@@ -329,7 +348,7 @@ mod tests {
             next_page: 1,
             next_record: 1,
             dedup: Dedup::new(1_000, 10),
-            letters: Letters::new(10, 1_000),
+            letters: Arc::new(Mutex::new(Letters::new(10, 1_000))),
             retrying: HashMap::new(),
             removed: HashSet::new(),
         }

@@ -16,6 +16,8 @@ pub(super) const SETTLED: &[u8] = b"s";
 pub(super) const RETRY: &[u8] = b"r";
 /// Dead letters, by delivery.
 pub(super) const DEAD: &[u8] = b"d";
+/// Dead letters that are owed again, by delivery.
+pub(super) const REVIVED: &[u8] = b"a";
 /// Subscriptions that were removed, by id.
 pub(super) const TOMBSTONE: &[u8] = b"t";
 /// Dedup pages, by time bucket and a running number.

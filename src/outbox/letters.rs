@@ -13,19 +13,28 @@ pub(super) struct Letters {
     count_max: usize,
     age_max_ms: u64,
     kept: BTreeMap<(u64, DeliveryId), u64>,
+    /// When each was given up.
+    moments: HashMap<DeliveryId, u64>,
     /// How many of them lie in each generation.
     counts: HashMap<u64, u64>,
 }
 
 impl Letters {
     pub(super) fn new(count_max: usize, age_max_ms: u64) -> Letters {
-        Letters { count_max, age_max_ms, kept: BTreeMap::new(), counts: HashMap::new() }
+        Letters {
+            count_max,
+            age_max_ms,
+            kept: BTreeMap::new(),
+            moments: HashMap::new(),
+            counts: HashMap::new(),
+        }
     }
 
     /// Keeps a letter whose record lies in `generation`, or notes that it lies there now.
     pub(super) fn keep(&mut self, at_wall_ms: u64, delivery: DeliveryId, generation: u64) {
         let before = self.kept.insert((at_wall_ms, delivery), generation);
         self.uncount(before);
+        self.moments.insert(delivery, at_wall_ms);
         *self.counts.entry(generation).or_default() += 1;
     }
 
@@ -38,8 +47,9 @@ impl Letters {
             if !over_age && self.kept.len() <= self.count_max {
                 break;
             }
-            let dropped = self.kept.pop_first().map(|(_, generation)| generation);
-            self.uncount(dropped);
+            let Some(((_, delivery), generation)) = self.kept.pop_first() else { break };
+            self.moments.remove(&delivery);
+            self.uncount(Some(generation));
         }
         (before - self.kept.len()) as u64
     }
@@ -48,6 +58,21 @@ impl Letters {
     pub(super) fn in_generation(&self, generation: u64) -> Vec<(u64, DeliveryId)> {
         let inside = self.kept.iter().filter(|(_, holder)| **holder == generation);
         inside.map(|(key, _)| *key).collect()
+    }
+
+    /// Takes a letter out because its delivery is owed again: when it was given up, and the
+    /// generation that holds its record.
+    pub(super) fn take(&mut self, delivery: DeliveryId) -> Option<(u64, u64)> {
+        let at_wall_ms = self.moments.remove(&delivery)?;
+        let generation = self.kept.remove(&(at_wall_ms, delivery))?;
+        self.uncount(Some(generation));
+        Some((at_wall_ms, generation))
+    }
+
+    /// The newest letters, at most so many, with the generation that holds each one's record.
+    pub(super) fn newest(&self, count_max: usize) -> Vec<(DeliveryId, u64)> {
+        let newest = self.kept.iter().rev().take(count_max);
+        newest.map(|((_, delivery), generation)| (*delivery, *generation)).collect()
     }
 
     /// How many letters lie in a generation.

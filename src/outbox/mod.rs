@@ -33,18 +33,19 @@ pub(crate) use group::{Answer, Matched, Owed, Submission};
 pub(crate) use reclaim::Owing;
 pub(crate) use recovery::Recovered;
 
-use crate::attempt::Record;
+use crate::attempt::{DeliveryId, Letter, Record};
 use crate::clock::Clock;
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventId, StoredEvent};
 use crate::receipt::{Receipt, promise};
-use crate::store::{Database, Store};
+use crate::store::{Database, Store, record};
 use crate::subscription::SubscriptionId;
 
 use self::cache::Cache;
 use self::committer::{Command, Committer};
 use self::group::Cursor;
+use self::letters::Letters;
 use self::recovery::Read;
 use self::row::Row;
 
@@ -118,6 +119,7 @@ pub(crate) struct Outbox {
     admission: Arc<Admission>,
     cache: Mutex<Cache>,
     row: Arc<Row>,
+    letters: Arc<Mutex<Letters>>,
     catalogue: Catalogue,
     events_max: u64,
     bytes_max: u64,
@@ -159,6 +161,7 @@ impl Opened {
             admission: Arc::new(Admission::new(limits)),
             cache: Mutex::new(Cache::new(limits.cache_bytes_max)),
             row: Arc::new(row),
+            letters: Arc::clone(&cursor.letters),
             catalogue: self.catalogue,
             events_max: limits.outbox_events_max,
             bytes_max: limits.outbox_bytes_max,
@@ -251,6 +254,34 @@ impl Outbox {
         let (promised, receipt) = promise();
         let _ = self.commands.send(Command::Forget(id, promised));
         receipt
+    }
+
+    /// Makes durable that a dead letter is owed again; the sink is told, and then the receipt kept.
+    pub(crate) fn revive(&self, delivery: DeliveryId) -> Receipt<()> {
+        let (promised, receipt) = promise();
+        let _ = self.commands.send(Command::Revive(delivery, promised));
+        receipt
+    }
+
+    /// The newest dead letters, at most so many.
+    pub(crate) fn letters(&self, count_max: usize) -> Result<Vec<Letter>> {
+        let newest = self.letters.lock().newest(count_max);
+        let read = |(delivery, generation)| self.letter(delivery, generation);
+        newest.into_iter().filter_map(|one| read(one).transpose()).collect()
+    }
+
+    /// One dead letter; none when it went, or was copied forward, in the meantime.
+    fn letter(&self, delivery: DeliveryId, generation: u64) -> Result<Option<Letter>> {
+        let database = self.row.database(generation)?;
+        let key = keys::of_delivery(keys::DEAD, delivery);
+        let failed = |failure| Error::store("reading a dead letter", failure);
+        let Some(sealed) = database.get(&key).map_err(failed)? else { return Ok(None) };
+        let (_, letter): (u64, Letter) =
+            record::decode(group::VERSION, &sealed).map_err(|why| Error::Damaged {
+                record: format!("dead letter of event {}", delivery.sequence),
+                why,
+            })?;
+        Ok(Some(letter))
     }
 
     /// Ends what a removed subscription was owed.

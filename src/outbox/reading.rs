@@ -4,12 +4,12 @@
 //! a unit count all together or not at all; an unfinished unit can only be the last of the newest
 //! generation, and anywhere else it is damage.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use roaring::{RoaringBitmap, RoaringTreemap};
+use roaring::RoaringBitmap;
 
-use crate::attempt::{DeadLetter, DeliveryId, RetryState};
+use crate::attempt::{DeliveryId, Letter, RetryState};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::store::record::{self, unseal};
@@ -25,8 +25,12 @@ use super::meta::Meta;
 /// What a generation says.
 pub(super) struct Found {
     pub(super) meta: Meta,
-    pub(super) ended: HashMap<SubscriptionId, RoaringTreemap>,
-    pub(super) letters: Vec<(DeliveryId, u64)>,
+    /// The settle pages: each one's number, and the deliveries in it.
+    pub(super) settles: Vec<(u64, Vec<DeliveryId>)>,
+    /// Dead letters: the number of each one's record, and when it was given up.
+    pub(super) letters: Vec<(DeliveryId, u64, u64)>,
+    /// Dead letters owed again: the number of each one's record.
+    pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
     pub(super) heads: Vec<(u64, RoaringBitmap)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
@@ -56,8 +60,9 @@ pub(super) fn generation(
     };
     let mut found = Found {
         meta: Meta::read(&sealed)?,
-        ended: HashMap::new(),
+        settles: Vec::new(),
         letters: Vec::new(),
+        revived: Vec::new(),
         removed: Vec::new(),
         heads: Vec::new(),
         retries: Vec::new(),
@@ -92,12 +97,13 @@ impl Found {
             self.bytes += sealed.len() as u64;
             let (_, body) =
                 unseal(sealed).map_err(|why| damaged(format!("settle record {number}"), why))?;
-            for pair in body.as_chunks::<PAIR_BYTES>().0 {
+            let pairs = body.as_chunks::<PAIR_BYTES>().0.iter().map(|pair| {
                 let [a, b, c, d, e, f, g, h, i, j, k, l] = *pair;
                 let sequence = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                let id = SubscriptionId(u32::from_le_bytes([i, j, k, l]));
-                self.ended.entry(id).or_default().insert(sequence);
-            }
+                let subscription = SubscriptionId(u32::from_le_bytes([i, j, k, l]));
+                DeliveryId { sequence, subscription }
+            });
+            self.settles.push((number, pairs.collect()));
             Ok(())
         })
     }
@@ -106,9 +112,19 @@ impl Found {
         scan(database, keys::DEAD, |key, sealed| {
             let Some(delivery) = keys::delivery_of(key) else { return Ok(()) };
             let what = || format!("dead letter of event {}", delivery.sequence);
-            let letter: DeadLetter =
+            let (number, letter): (u64, Letter) =
                 record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
-            self.letters.push((delivery, letter.at_wall_ms));
+            self.last_record = self.last_record.max(number);
+            self.letters.push((delivery, number, letter.at_wall_ms));
+            Ok(())
+        })?;
+        scan(database, keys::REVIVED, |key, sealed| {
+            let Some(delivery) = keys::delivery_of(key) else { return Ok(()) };
+            let what = || format!("revival of event {}", delivery.sequence);
+            let number =
+                record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
+            self.last_record = self.last_record.max(number);
+            self.revived.push((delivery, number));
             Ok(())
         })
     }

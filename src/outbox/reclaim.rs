@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use crate::attempt::{DeadLetter, DeliveryId};
+use crate::attempt::{DeliveryId, Letter};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::store::{Database, Operation, record};
@@ -98,7 +98,7 @@ impl Copies {
             row.moved(*sequence, *owed, cursor.generation);
         }
         for (at_wall_ms, delivery) in &self.letters {
-            cursor.letters.keep(*at_wall_ms, *delivery, cursor.generation);
+            cursor.letters.lock().keep(*at_wall_ms, *delivery, cursor.generation);
         }
         for delivery in &self.retries {
             if let Some(holder) = cursor.retrying.get_mut(delivery) {
@@ -113,11 +113,11 @@ impl Copies {
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        for (at_wall_ms, delivery) in cursor.letters.in_generation(generation) {
+        for (at_wall_ms, delivery) in cursor.letters.lock().in_generation(generation) {
             let key = keys::of_delivery(keys::DEAD, delivery);
             let Some(sealed) = database.get(&key).map_err(failed)? else { continue };
             // Read, so that damage is not carried on.
-            let _: DeadLetter =
+            let _: (u64, Letter) =
                 record::decode(group::VERSION, &sealed).map_err(|why| Error::Damaged {
                     record: format!("dead letter of event {}", delivery.sequence),
                     why,

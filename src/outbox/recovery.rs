@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
 use crate::attempt::{DeliveryId, RetryState};
@@ -77,6 +78,9 @@ struct Known {
     expected: Option<Sealed>,
     /// Deliveries that ended, by subscription.
     ended: HashMap<SubscriptionId, RoaringTreemap>,
+    /// Dead letters owed again, and the number of the record that says so: an end with a smaller
+    /// number came before.
+    revived: HashMap<DeliveryId, u64>,
     /// Events of which a newer copy was read, and the generation that holds it.
     moved: HashMap<u64, u64>,
     retries: HashMap<DeliveryId, (RetryState, u64)>,
@@ -172,7 +176,7 @@ impl Reader<'_> {
             next_page: known.last_page + 1,
             next_record: known.last_record + 1,
             dedup,
-            letters,
+            letters: Arc::new(Mutex::new(letters)),
             retrying,
             removed: HashSet::new(),
         };
@@ -203,13 +207,18 @@ impl Reader<'_> {
 impl Known {
     fn take(&mut self, number: u64, found: Found) {
         self.expected = found.meta.previous.clone();
-        for (id, sequences) in found.ended {
-            *self.ended.entry(id).or_default() |= sequences;
+        for (delivery, record) in found.revived {
+            let newest = self.revived.entry(delivery).or_default();
+            *newest = record.max(*newest);
         }
-        for (delivery, at_wall_ms) in found.letters {
-            let ended = self.ended.entry(delivery.subscription).or_default();
-            // A newer copy of the same letter was read already.
-            if ended.insert(delivery.sequence) {
+        for (record, deliveries) in found.settles {
+            deliveries.into_iter().for_each(|delivery| {
+                self.end(delivery, record);
+            });
+        }
+        for (delivery, record, at_wall_ms) in found.letters {
+            // A newer copy of the same letter may have been read already.
+            if self.end(delivery, record) {
                 self.letters.insert((at_wall_ms, delivery), number);
             }
         }
@@ -242,6 +251,14 @@ impl Known {
             generation.owed += self.owe(sequence, &targets);
         }
         self.generations.push(generation);
+    }
+
+    /// Notes that a delivery ended, unless it was revived after. Answers whether that is news.
+    fn end(&mut self, delivery: DeliveryId, record: u64) -> bool {
+        if self.revived.get(&delivery).is_some_and(|revived| *revived > record) {
+            return false;
+        }
+        self.ended.entry(delivery.subscription).or_default().insert(delivery.sequence)
     }
 
     /// Owes an event to those of its targets for whom it has not ended; says to how many.

@@ -233,6 +233,17 @@ impl Row {
         }
     }
 
+    /// Counts deliveries that are owed again, each in the generation of its event.
+    pub(super) fn revived(&self, sequences: impl Iterator<Item = u64>) {
+        let mut places = self.places.write();
+        for sequence in sequences {
+            let number = places.generation_of(sequence);
+            if let Some(generation) = number.and_then(|n| places.generations.get_mut(&n)) {
+                generation.owed += 1;
+            }
+        }
+    }
+
     /// Notes that an event, with what it owes, now lies in another generation.
     pub(super) fn moved(&self, sequence: u64, owed: u64, to: u64) {
         let mut places = self.places.write();

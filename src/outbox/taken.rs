@@ -33,6 +33,8 @@ pub(super) struct Taken {
     pub(super) submissions: Vec<Submission>,
     pub(super) records: Vec<Record>,
     pub(super) forgotten: Vec<(SubscriptionId, Promised<()>)>,
+    /// Who waits for a dead letter to be owed again.
+    pub(super) revivals: Vec<Promised<()>>,
     pub(super) cancelled: Vec<RoaringTreemap>,
     /// Generations that may go once this group is committed.
     pub(super) cleared: Vec<u64>,
@@ -125,6 +127,10 @@ impl Taken {
             }
             Command::Record(record) => self.records.push(record),
             Command::Forget(id, promised) => self.forgotten.push((id, promised)),
+            Command::Revive(delivery, promised) => {
+                self.records.push(Record::Revive(delivery));
+                self.revivals.push(promised);
+            }
             Command::Cancel(sequences) => self.cancelled.push(sequences),
             Command::Clear(generation) => self.cleared.push(generation),
             Command::Stop => self.stop = true,
@@ -132,7 +138,7 @@ impl Taken {
     }
 
     fn only_records(&self) -> bool {
-        self.submissions.is_empty() && self.forgotten.is_empty()
+        self.submissions.is_empty() && self.forgotten.is_empty() && self.revivals.is_empty()
     }
 
     fn is_full(&self, events_max: usize) -> bool {

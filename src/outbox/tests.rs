@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::*;
-use crate::attempt::{DeadLetter, DeliveryId, Failure, Reason, RetryState};
+use crate::attempt::{DeliveryId, Failure, Letter, Reason, RetryState};
 use crate::clock::Manual;
 use crate::event::Accepted;
 use crate::store::{Batch, Faults, Faulty, Memory, Sled, Store};
@@ -107,7 +107,7 @@ fn each_end_of_a_delivery_survives_and_its_neighbours_are_untouched() {
     let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1, 2, 3, 4]);
     let bystander = publish(&running.outbox, vec![2], &[1, 2, 3, 4]);
-    let letter = DeadLetter {
+    let letter = Letter {
         delivery: delivery(sequence, 2),
         reason: Reason::Failed(Failure::Guard("private".to_owned())),
         attempts: 1,
@@ -373,7 +373,7 @@ impl Ledger {
         let delivery = match &record {
             Record::Settle(delivery) => *delivery,
             Record::Dead(letter) => letter.delivery,
-            Record::Retry(..) => return outbox.record(record),
+            Record::Retry(..) | Record::Revive(_) => return outbox.record(record),
         };
         // As the engine does: out of the books and into the queue at one moment.
         let mut all = self.0.lock();
@@ -387,9 +387,9 @@ impl Ledger {
     }
 }
 
-fn letter(sequence: u64, id: u32, at_wall_ms: u64) -> DeadLetter {
+fn letter(sequence: u64, id: u32, at_wall_ms: u64) -> Letter {
     let reason = Reason::Status(404);
-    DeadLetter { delivery: delivery(sequence, id), reason, attempts: 1, at_wall_ms }
+    Letter { delivery: delivery(sequence, id), reason, attempts: 1, at_wall_ms }
 }
 
 /// Small generations, so that a test fills many.
@@ -528,4 +528,36 @@ fn dead_letters_over_their_bounds_are_dropped_and_told() {
     let (_, recovered) = open_with(store.crash(), &limits);
     assert_eq!(recovered.letters_dropped, 3, "what lies on the device is held to the bound too");
     assert_eq!(owed(&recovered), BTreeSet::new(), "a letter that was dropped is owed no more");
+}
+
+#[test]
+fn a_revived_letter_is_owed_after_any_crash_until_it_ends_again_and_another_stays_dead() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![1; 100], &[1, 2]);
+    ledger.accept(sequence, &[1, 2]);
+    for id in [1, 2] {
+        ledger.end(outbox, Record::Dead(letter(sequence, id, WALL_MS)));
+    }
+    publish(outbox, vec![], &[]);
+    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    ledger.accept(sequence, &[1]);
+    told(&running, |told| matches!(told, Committed::Revived(_)));
+    let found = || owed(&read(store.crash(), &small(), OnDamage::Refuse).unwrap().1);
+    assert_eq!(found(), BTreeSet::from([(sequence, 1)]));
+    // Through the generations that follow, in which the event is copied forward.
+    for _ in 0..200 {
+        let other = publish(outbox, vec![1; 700], &[3]);
+        ledger.accept(other, &[3]);
+        ledger.end(outbox, Record::Settle(delivery(other, 3)));
+    }
+    assert_eq!(found().first(), Some(&(sequence, 1)));
+    let letters = outbox.letters(10).unwrap();
+    assert_eq!(letters.iter().map(|l| l.delivery).collect::<Vec<_>>(), [delivery(sequence, 2)]);
+    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
+    outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::new(), "a second revival of what is owed does nothing");
 }

@@ -1,6 +1,7 @@
 //! Decides how subscriptions are kept on the device.
 //!
-//! Leaves to others: finding them (`routing`) and serving them (`dispatch`). Invariant: a
+//! Leaves to others: finding them (`routing`), serving them (`dispatch`), and the log from which
+//! the database can be rebuilt (`journal`). Invariant: a
 //! subscription is there as it was last put, whole, or not at all; and an id is never given twice,
 //! also after its subscription was removed.
 //!
@@ -10,10 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::{Contents, Entry, Journal};
 use super::{Filter, Policy, Profile, Registered, Secret, State, SubscriptionId, Target};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, WabaNumber};
@@ -31,13 +34,16 @@ const PARTS_MAX: usize = BATCH_OPERATIONS_MAX / 2 - 1;
 #[derive(Debug)]
 pub(crate) struct Book {
     database: Arc<dyn Database>,
+    /// None where the store is not a directory.
+    journal: Option<Journal>,
     next_id: u32,
     /// How many parts each takes now, so that a shorter version leaves none behind.
     parts: BTreeMap<SubscriptionId, usize>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredV1 {
+/// A subscription as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct StoredV1 {
     account: String,
     name: String,
     events: Option<Vec<String>>,
@@ -52,13 +58,67 @@ struct StoredV1 {
 }
 
 impl Book {
-    /// Reads every subscription, in the order of their ids.
+    /// Reads every subscription, in the order of their ids. Where the log beside the book knows
+    /// more, because the engine stopped between the two or the database lost something without a
+    /// word, the book follows the log.
     pub(crate) fn open(
         database: Arc<dyn Database>,
+        log: Option<&Path>,
         catalogue: &Catalogue,
     ) -> Result<(Book, Vec<Registered>)> {
+        let mut book = Book::read(database)?;
+        if let Some(path) = log {
+            // A log that cannot be read is written anew: the book is whole.
+            let known = Contents::read(path).unwrap_or_default();
+            if let Some(known) = known {
+                book.follow(known)?;
+            }
+            book.journal = Some(Journal::begin(path, &book.contents()?)?);
+        }
+        let registered = book.contents()?.subscriptions;
+        let restored = registered.into_iter().map(|(id, stored)| restore(id, stored, catalogue));
+        let restored = restored.collect::<Result<Vec<_>>>()?;
+        Ok((book, restored))
+    }
+
+    fn read(database: Arc<dyn Database>) -> Result<Book> {
+        let next_id = match database.get(NEXT_ID).map_err(|f| failed("reading the book", f))? {
+            Some(sealed) => decode(VERSION, &sealed).map_err(|why| damaged("next id", why))?,
+            None => 1,
+        };
+        let mut book = Book { database, journal: None, next_id, parts: BTreeMap::new() };
+        let joined = book.joined()?;
+        book.parts = joined.into_iter().map(|(id, (parts, _))| (id, parts)).collect();
+        Ok(book)
+    }
+
+    /// Brings the book to what the log says.
+    fn follow(&mut self, known: Contents) -> Result<()> {
+        let here = self.contents()?.subscriptions;
+        for id in here.keys().filter(|id| !known.subscriptions.contains_key(id)) {
+            self.remove(*id)?;
+        }
+        for (id, stored) in known.subscriptions {
+            if here.get(&id) != Some(&stored) {
+                self.store(id, &stored)?;
+            }
+        }
+        self.next_id = self.next_id.max(known.next_id);
+        Ok(())
+    }
+
+    fn contents(&self) -> Result<Contents> {
+        let subscriptions = self.joined()?.into_iter().map(|(id, (_, sealed))| {
+            let stored = decode(VERSION, &sealed);
+            Ok((id, stored.map_err(|why| damaged(format!("subscription {id}"), why))?))
+        });
+        Ok(Contents { next_id: self.next_id, subscriptions: subscriptions.collect::<Result<_>>()? })
+    }
+
+    /// The parts of each subscription, counted and joined.
+    fn joined(&self) -> Result<BTreeMap<SubscriptionId, (usize, Vec<u8>)>> {
         let mut joined: BTreeMap<SubscriptionId, (usize, Vec<u8>)> = BTreeMap::new();
-        let visited = database.scan(&[SUBSCRIPTION], b"", &mut |key, part| {
+        let visited = self.database.scan(&[SUBSCRIPTION], b"", &mut |key, part| {
             if let Some(id) = id_of(key) {
                 let (parts, bytes) = joined.entry(id).or_default();
                 *parts += 1;
@@ -67,14 +127,7 @@ impl Book {
             ControlFlow::Continue(())
         });
         visited.map_err(|failure| failed("reading the book", failure))?;
-        let next_id = match database.get(NEXT_ID).map_err(|f| failed("reading the book", f))? {
-            Some(sealed) => decode(VERSION, &sealed).map_err(|why| damaged("next id", why))?,
-            None => 1,
-        };
-        let registered = joined.iter().map(|(id, (_, bytes))| restore(*id, bytes, catalogue));
-        let registered = registered.collect::<Result<Vec<_>>>()?;
-        let parts = joined.into_iter().map(|(id, (parts, _))| (id, parts)).collect();
-        Ok((Book { database, next_id, parts }, registered))
+        Ok(joined)
     }
 
     /// An id that was never given. It counts as given once a subscription was put under it.
@@ -84,30 +137,37 @@ impl Book {
 
     /// Writes a subscription; durable when it returns.
     pub(crate) fn put(&mut self, registered: &Registered) -> Result<()> {
-        let what = || format!("subscription {}", registered.id);
-        let sealed = encode(VERSION, &stored(registered)).map_err(|why| damaged(what(), why))?;
-        let parts: Vec<&[u8]> = sealed.chunks(VALUE_BYTES_MAX).collect();
-        if parts.len() > PARTS_MAX {
-            let limit = (PARTS_MAX * VALUE_BYTES_MAX) as u64;
-            let given = sealed.len() as u64;
-            return Err(Error::TooLarge { field: "subscription".to_owned(), given, limit });
+        let stored = stored(registered);
+        parts_of(registered.id, &stored)?;
+        if let Some(journal) = &mut self.journal {
+            let subscription = Box::new(stored.clone());
+            journal.append(&Entry::Put { id: registered.id, subscription })?;
         }
+        self.store(registered.id, &stored)
+    }
+
+    fn store(&mut self, id: SubscriptionId, stored: &StoredV1) -> Result<()> {
+        let sealed = parts_of(id, stored)?;
+        let parts: Vec<&[u8]> = sealed.chunks(VALUE_BYTES_MAX).collect();
         let mut batch = Batch::default();
         for (place, part) in parts.iter().enumerate() {
-            batch.put(key_of(registered.id, place), *part);
+            batch.put(key_of(id, place), *part);
         }
-        let before = self.parts.get(&registered.id).copied().unwrap_or(0);
-        (parts.len()..before).for_each(|place| batch.remove(key_of(registered.id, place)));
-        let next_id = self.next_id.max(registered.id.0.saturating_add(1));
+        let before = self.parts.get(&id).copied().unwrap_or(0);
+        (parts.len()..before).for_each(|place| batch.remove(key_of(id, place)));
+        let next_id = self.next_id.max(id.0.saturating_add(1));
         batch.put(NEXT_ID, encode(VERSION, &next_id).map_err(|why| damaged("next id", why))?);
         self.write(batch)?;
         self.next_id = next_id;
-        self.parts.insert(registered.id, parts.len());
+        self.parts.insert(id, parts.len());
         Ok(())
     }
 
     /// Removes a subscription; durable when it returns.
     pub(crate) fn remove(&mut self, id: SubscriptionId) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.append(&Entry::Remove(id))?;
+        }
         let mut batch = Batch::default();
         let parts = self.parts.get(&id).copied().unwrap_or(0);
         (0..parts).for_each(|place| batch.remove(key_of(id, place)));
@@ -120,6 +180,18 @@ impl Book {
         self.database.apply(batch).map_err(|failure| failed("writing the book", failure))?;
         self.database.sync().map_err(|failure| failed("syncing the book", failure))
     }
+}
+
+/// The sealed record of a subscription, refused where it takes more parts than one batch holds.
+fn parts_of(id: SubscriptionId, stored: &StoredV1) -> Result<Vec<u8>> {
+    let sealed =
+        encode(VERSION, stored).map_err(|why| damaged(format!("subscription {id}"), why))?;
+    let (given, limit) = (sealed.len(), PARTS_MAX * VALUE_BYTES_MAX);
+    if given > limit {
+        let (given, limit) = (given as u64, limit as u64);
+        return Err(Error::TooLarge { field: "subscription".to_owned(), given, limit });
+    }
+    Ok(sealed)
 }
 
 fn stored(registered: &Registered) -> StoredV1 {
@@ -140,9 +212,8 @@ fn stored(registered: &Registered) -> StoredV1 {
     }
 }
 
-fn restore(id: SubscriptionId, sealed: &[u8], catalogue: &Catalogue) -> Result<Registered> {
+fn restore(id: SubscriptionId, stored: StoredV1, catalogue: &Catalogue) -> Result<Registered> {
     let what = || format!("subscription {id}");
-    let stored: StoredV1 = decode(VERSION, sealed).map_err(|why| damaged(what(), why))?;
     let invalid = |error: Error| damaged(what(), error.to_string());
     let events = stored.events.map(|names| {
         names.iter().map(|name| catalogue.canonical(name)).collect::<Result<_>>().map_err(invalid)
@@ -231,14 +302,14 @@ mod tests {
     }
 
     fn reopened(store: &Memory) -> (Book, Vec<Registered>) {
-        Book::open(store.crash().open("book").unwrap(), &Catalogue::default()).unwrap()
+        Book::open(store.crash().open("book").unwrap(), None, &Catalogue::default()).unwrap()
     }
 
     #[test]
     fn subscriptions_survive_a_crash_as_they_were_last_put() {
         let store = Memory::default();
         let (mut book, none) =
-            Book::open(store.open("book").unwrap(), &Catalogue::default()).unwrap();
+            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
         assert!(none.is_empty());
         let bystander = registered(1, 0);
         book.put(&bystander).unwrap();
@@ -255,7 +326,8 @@ mod tests {
     #[test]
     fn an_id_is_never_given_twice() {
         let store = Memory::default();
-        let (mut book, _) = Book::open(store.open("book").unwrap(), &Catalogue::default()).unwrap();
+        let (mut book, _) =
+            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
         assert_eq!(book.fresh_id(), SubscriptionId(1));
         book.put(&registered(1, 0)).unwrap();
         book.remove(SubscriptionId(1)).unwrap();
@@ -266,7 +338,8 @@ mod tests {
     #[test]
     fn a_subscription_too_large_for_one_batch_is_refused_and_the_book_unchanged() {
         let store = Memory::default();
-        let (mut book, _) = Book::open(store.open("book").unwrap(), &Catalogue::default()).unwrap();
+        let (mut book, _) =
+            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
         book.put(&registered(1, 4)).unwrap();
         assert!(book.put(&registered(1, 200_000)).is_err());
         assert_eq!(shown(&reopened(&store).1), shown(&[registered(1, 4)]));
@@ -276,7 +349,7 @@ mod tests {
     fn a_damaged_subscription_is_named() {
         let store = Memory::default();
         let database = store.open("book").unwrap();
-        let (mut book, _) = Book::open(Arc::clone(&database), &Catalogue::default()).unwrap();
+        let (mut book, _) = Book::open(Arc::clone(&database), None, &Catalogue::default()).unwrap();
         book.put(&registered(5, 0)).unwrap();
         let key = key_of(SubscriptionId(5), 0);
         let mut part = database.get(&key).unwrap().unwrap();
@@ -284,7 +357,74 @@ mod tests {
         let mut batch = Batch::default();
         batch.put(key, part);
         database.apply(batch).unwrap();
-        let error = Book::open(database, &Catalogue::default()).unwrap_err().to_string();
+        let error = Book::open(database, None, &Catalogue::default()).unwrap_err().to_string();
         assert!(error.contains("subscription 5"), "{error}");
+    }
+
+    fn opened(store: &Memory, log: &Path) -> (Book, Vec<Registered>) {
+        let database = store.open("book").unwrap();
+        Book::open(database, Some(log), &Catalogue::default()).unwrap()
+    }
+
+    #[test]
+    fn a_book_that_is_lost_is_rebuilt_from_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        let (mut book, _) = opened(&Memory::default(), &log);
+        (1..=3).for_each(|id| book.put(&registered(id, 2)).unwrap());
+        book.put(&registered(2, 900)).unwrap();
+        book.remove(SubscriptionId(3)).unwrap();
+        drop(book);
+        let (book, all) = opened(&Memory::default(), &log);
+        assert_eq!(shown(&all), shown(&[registered(1, 2), registered(2, 900)]));
+        assert_eq!(all[0].secret, Some(Secret::new("hush")));
+        assert_eq!(
+            book.fresh_id(),
+            SubscriptionId(4),
+            "the id of one that was removed stays given"
+        );
+    }
+
+    #[test]
+    fn a_record_that_the_database_lost_without_a_word_comes_back_and_another_is_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        let store = Memory::default();
+        let (mut book, _) = opened(&store, &log);
+        (1..=2).for_each(|id| book.put(&registered(id, 2)).unwrap());
+        let mut batch = Batch::default();
+        batch.remove(key_of(SubscriptionId(1), 0));
+        book.database.apply(batch).unwrap();
+        drop(book);
+        let (_, all) = opened(&store, &log);
+        assert_eq!(shown(&all), shown(&[registered(1, 2), registered(2, 2)]));
+    }
+
+    #[test]
+    fn a_log_that_was_cut_off_counts_without_its_last_line_and_a_damaged_one_is_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        let (mut book, _) = opened(&Memory::default(), &log);
+        (1..=2).for_each(|id| book.put(&registered(id, 0)).unwrap());
+        drop(book);
+        let text = std::fs::read(&log).unwrap();
+        std::fs::write(&log, &text[..text.len() - 9]).unwrap();
+        let store = Memory::default();
+        assert_eq!(shown(&opened(&store, &log).1), shown(&[registered(1, 0)]));
+        let mut damaged = std::fs::read(&log).unwrap();
+        damaged[3] = b'#';
+        std::fs::write(&log, damaged).unwrap();
+        assert_eq!(shown(&opened(&store, &log).1), shown(&[registered(1, 0)]), "the book is whole");
+        assert_eq!(Contents::read(&log).unwrap().unwrap().subscriptions.len(), 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn only_its_owner_may_read_the_log() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        opened(&Memory::default(), &log);
+        assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

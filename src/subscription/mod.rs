@@ -5,6 +5,7 @@
 //! that can never match cannot be registered.
 
 mod book;
+mod journal;
 mod policy;
 mod secret;
 mod target;

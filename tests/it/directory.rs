@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use wabahook::{Config, Engine, Error};
+use wabahook::{Config, Engine, Error, Event, Notice, OnDamage};
 
 use crate::world::{DEADLINE, quick};
 
@@ -69,4 +69,57 @@ fn a_directory_without_write_permission_is_named() {
         }
         Ok(_) => println!("skipped: mode bits do not bind this user"),
     }
+}
+
+/// Flips a bit in a file, as a failing disk would.
+fn damage(file: &std::path::Path) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[10] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_book_is_named_and_rebuilt_from_its_log_when_that_is_wished() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || Config::new(directory.path());
+    let engine = Engine::open(config()).unwrap();
+    let id = engine.subscribe(quick("crm.invalid")).unwrap();
+    let gone = engine.subscribe(quick("gone.invalid")).unwrap();
+    engine.unsubscribe(gone).unwrap();
+    engine.close(DEADLINE).unwrap();
+    damage(&directory.path().join("book/conf"));
+    let text = Engine::open(config()).unwrap_err().to_string();
+    assert!(text.contains("book") && text.contains("SetAside"), "{text}");
+    let engine = Engine::open(config().on_damage(OnDamage::SetAside)).unwrap();
+    let [kept] = engine.subscriptions().try_into().unwrap();
+    assert_eq!((kept.id, kept.name.as_str()), (id, "crm.invalid"));
+    let notice = engine.notices().try_next().unwrap();
+    assert!(
+        matches!(&notice, Notice::SetAside { name, .. } if name == "damaged-book"),
+        "{notice:?}"
+    );
+    assert!(engine.subscribe(quick("new.invalid")).unwrap() > gone, "ids are not given twice");
+}
+
+#[test]
+fn a_damaged_generation_is_named_and_the_subscriptions_survive_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || Config::new(directory.path());
+    let engine = Engine::open(config()).unwrap();
+    engine.subscribe(quick("crm.invalid")).unwrap();
+    let event = Event::new("ADD_TAG", "{}").number("919999999999");
+    let before = engine.publish(event.clone()).unwrap().wait().unwrap();
+    engine.close(DEADLINE).unwrap();
+    damage(&directory.path().join("outbox-0000000000000001/conf"));
+    let text = Engine::open(config()).unwrap_err().to_string();
+    assert!(text.contains("generation 1"), "{text}");
+    let engine = Engine::open(config().on_damage(OnDamage::SetAside)).unwrap();
+    assert_eq!(engine.subscriptions().len(), 1);
+    let notice = engine.notices().try_next().unwrap();
+    let name = "damaged-outbox-0000000000000001";
+    assert!(matches!(&notice, Notice::SetAside { name: n, .. } if n == name), "{notice:?}");
+    assert!(directory.path().join(name).join("db").exists());
+    let after = engine.publish(event).unwrap().wait().unwrap();
+    assert_ne!(after.id, before.id, "a new incarnation begins");
+    assert_eq!(after.owed, 1);
 }

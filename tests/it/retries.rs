@@ -122,3 +122,27 @@ fn a_changed_url_applies_to_what_is_already_owed() {
     assert_eq!((arrivals[0].id.clone(), arrivals[0].attempt), (accepted.id.to_string(), 2));
     assert_eq!(world.receivers.at("old").len(), 1);
 }
+
+#[test]
+fn a_dead_letter_is_listed_and_replayed_with_the_same_id_also_after_a_power_cut() {
+    let world = World::new();
+    world.receivers.script("crm", &[Answer::Status(404), Answer::Status(404), Answer::Status(200)]);
+    let id = world.subscribe("crm");
+    world.subscribe("bystander");
+    let first = world.publish("ADD_TAG", "first");
+    let second = world.publish("ADD_TAG", "second");
+    world.wait_until(|stats| stats.dead == 2 && stats.delivered == 2);
+    world.engine.close(DEADLINE).unwrap();
+    let again = world.after_a_power_cut();
+    let letters = again.engine.dead_letters(10).unwrap();
+    let listed: Vec<_> = letters.iter().map(|letter| letter.event).collect();
+    assert_eq!(listed, [second.id, first.id], "the newest first");
+    assert!(letters.iter().all(|l| l.subscription == id && l.reason == Reason::Status(404)));
+    again.engine.replay(&letters[1]).unwrap();
+    let [arrival] = again.receivers.wait_for("crm", 1).try_into().unwrap();
+    assert_eq!((arrival.id, arrival.attempt), (first.id.to_string(), 1));
+    let stats = again.wait_until(|stats| stats.delivered == 1);
+    assert_eq!((stats.replayed, stats.owed), (1, 0));
+    assert_eq!(again.engine.dead_letters(10).unwrap(), letters[..1]);
+    assert!(again.receivers.at("bystander").is_empty());
+}
