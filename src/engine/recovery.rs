@@ -204,8 +204,7 @@ fn open_database(store: &dyn Store, path: &Path, name: &str) -> Result<Arc<dyn D
 
 /// Makes the directory where it is missing, locks it, and checks its format.
 fn claim(path: &Path) -> Result<File> {
-    fs::create_dir_all(path)
-        .map_err(|e| Error::directory("creating the data directory", path, e))?;
+    make_directory(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
     let lock_path = path.join(LOCK_FILE);
     let failed = |error| Error::directory("locking the data directory with", &lock_path, error);
     let options = File::options().create(true).truncate(false).write(true).open(&lock_path);
@@ -217,6 +216,17 @@ fn claim(path: &Path) -> Result<File> {
     }
     check_format(path)?;
     Ok(lock)
+}
+
+/// Makes a directory and those above it that are missing. Their names are on the device when this
+/// returns: what is synced in a directory without a name would go with it.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|one| !one.exists()).collect();
+    fs::create_dir_all(path)?;
+    let above = missing.iter().filter_map(|one| one.parent());
+    above
+        .map(|one| if one.as_os_str().is_empty() { Path::new(".") } else { one })
+        .try_for_each(|one| File::open(one)?.sync_all())
 }
 
 fn check_format(path: &Path) -> Result<()> {

@@ -1,0 +1,294 @@
+//! Decides what a device holds after its power is cut: a pessimist's file system.
+//!
+//! Leaves to others: where the calls come from (`trace`). Invariant: no change of a file counts
+//! before an `fsync` or `fdatasync` of that file that began after the change had ended, itself has
+//! ended; and no name counts before an `fsync` of its directory did.
+//!
+//! The model is stricter than ext4, xfs or btrfs, which also write the name of a new file that is
+//! synced: here a synced file in a directory that is not has no name and is gone. The length of a
+//! file is part of its content. `sync_file_range` counts as nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use crate::trace::{Call, Moment, Trace};
+
+/// What of the changes that were not synced has reached the device all the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Unsynced {
+    /// None.
+    Lost,
+    /// Any of them, as a device and a page cache write them out of order: each page of each write
+    /// by the toss of a coin with this seed; names in their order up to one of them.
+    Torn(u64),
+}
+
+/// Devices and page caches write so many bytes at a time.
+const PAGE_BYTES: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// The data of that call, at that offset.
+    Write(usize, u64),
+    Length(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Entry {
+    File(usize),
+    Directory,
+}
+
+/// A change of the names in a directory.
+#[derive(Debug, Clone)]
+struct Naming {
+    path: String,
+    entry: Option<Entry>,
+}
+
+/// Changes that are not synced, after those that are.
+#[derive(Debug)]
+struct Unwritten<T> {
+    synced: usize,
+    changes: Vec<T>,
+}
+
+impl<T> Default for Unwritten<T> {
+    fn default() -> Unwritten<T> {
+        Unwritten { synced: 0, changes: Vec::new() }
+    }
+}
+
+impl<T> Unwritten<T> {
+    /// How many changes there were, those that are synced included.
+    fn end(&self) -> usize {
+        self.synced + self.changes.len()
+    }
+
+    /// Takes the changes up to that one; another sync may have taken some of them already.
+    fn take_to(&mut self, end: usize) -> impl Iterator<Item = T> + '_ {
+        let count = end.saturating_sub(self.synced);
+        self.synced += count;
+        self.changes.drain(..count)
+    }
+}
+
+#[derive(Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    unsynced: Unwritten<Change>,
+    length: u64,
+}
+
+struct Descriptor {
+    entry: Entry,
+    position: u64,
+    appends: bool,
+}
+
+/// The device below one directory, as calls change it.
+pub struct Device<'a> {
+    trace: &'a Trace,
+    root: String,
+    files: Vec<File>,
+    /// Names as the process sees them.
+    seen: BTreeMap<String, Entry>,
+    /// Names as the device holds them.
+    durable: BTreeMap<String, Entry>,
+    /// Names changed and not synced, by directory.
+    namings: HashMap<String, Unwritten<Naming>>,
+    descriptors: HashMap<u32, Descriptor>,
+    /// For each sync under way, up to which change it covers.
+    covered: HashMap<usize, (Entry, usize)>,
+}
+
+impl<'a> Device<'a> {
+    /// An empty device, of which `root` alone is durable.
+    pub fn new(trace: &'a Trace, root: &str) -> Device<'a> {
+        Device {
+            trace,
+            root: root.to_owned(),
+            files: Vec::new(),
+            seen: BTreeMap::from([(root.to_owned(), Entry::Directory)]),
+            durable: BTreeMap::new(),
+            namings: HashMap::new(),
+            descriptors: HashMap::new(),
+            covered: HashMap::new(),
+        }
+    }
+
+    /// Goes on by one moment.
+    pub fn meet(&mut self, moment: Moment) {
+        match moment {
+            Moment::Begins(call) => {
+                if let Call::Sync { fd, path } = &self.trace.calls[call] {
+                    let entry = self.descriptors[fd].entry;
+                    let end = match entry {
+                        Entry::File(file) => self.files[file].unsynced.end(),
+                        Entry::Directory => self.namings.get(path).map_or(0, Unwritten::end),
+                    };
+                    self.covered.insert(call, (entry, end));
+                }
+            }
+            Moment::Ends(call) => self.end(call),
+        }
+    }
+
+    fn end(&mut self, number: usize) {
+        let trace = self.trace;
+        match &trace.calls[number] {
+            Call::Open { path, fd, creates, empties, appends } => {
+                self.open(path, *fd, *creates, *empties, *appends);
+            }
+            Call::Write { fd, offset, data } => {
+                let descriptor = self.descriptors.get_mut(fd).expect("it is open");
+                let Entry::File(file) = descriptor.entry else { panic!("a write to a directory") };
+                let file = &mut self.files[file];
+                let here = if descriptor.appends { file.length } else { descriptor.position };
+                let offset = offset.unwrap_or(here);
+                descriptor.position = offset + data.len() as u64;
+                file.length = file.length.max(descriptor.position);
+                file.unsynced.changes.push(Change::Write(number, offset));
+            }
+            Call::Length { fd, bytes } => {
+                let Entry::File(file) = self.descriptors[fd].entry else { panic!("no file") };
+                self.files[file].length = *bytes;
+                self.files[file].unsynced.changes.push(Change::Length(*bytes));
+            }
+            Call::Sync { path, .. } => self.sync(number, path),
+            Call::Rename { from, to } => {
+                let entry = self.seen.remove(from).expect("what is renamed is there");
+                assert_ne!(entry, Entry::Directory, "the renaming of {from} is not understood");
+                assert_eq!(parent(from), parent(to), "moving {from} is not understood");
+                self.name(from, None);
+                self.name(to, Some(entry));
+            }
+            Call::Remove { path } => self.name(path, None),
+            Call::MakeDirectory { path } => self.name(path, Some(Entry::Directory)),
+            Call::Said(_) | Call::Nothing => {}
+        }
+    }
+
+    fn open(&mut self, path: &str, fd: u32, creates: bool, empties: bool, appends: bool) {
+        if !self.seen.contains_key(path) {
+            assert!(creates, "{path} is opened and was never made");
+            self.files.push(File::default());
+            self.name(path, Some(Entry::File(self.files.len() - 1)));
+        }
+        let entry = self.seen[path];
+        if let (Entry::File(file), true) = (entry, empties) {
+            self.files[file].length = 0;
+            self.files[file].unsynced.changes.push(Change::Length(0));
+        }
+        self.descriptors.insert(fd, Descriptor { entry, position: 0, appends });
+    }
+
+    fn name(&mut self, path: &str, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => self.seen.insert(path.to_owned(), entry),
+            None => self.seen.remove(path),
+        };
+        let naming = Naming { path: path.to_owned(), entry };
+        self.namings.entry(parent(path).to_owned()).or_default().changes.push(naming);
+    }
+
+    fn sync(&mut self, call: usize, path: &str) {
+        match self.covered.remove(&call).expect("it began") {
+            (Entry::File(file), end) => {
+                let File { durable, unsynced, .. } = &mut self.files[file];
+                for change in unsynced.take_to(end) {
+                    apply(durable, change, self.trace, || true);
+                }
+            }
+            (Entry::Directory, end) => {
+                let namings = self.namings.entry(path.to_owned()).or_default();
+                namings.take_to(end).for_each(|naming| rename(&mut self.durable, naming));
+            }
+        }
+    }
+
+    /// Writes what the device holds at this moment into an empty directory.
+    pub fn write_image(&self, unsynced: Unsynced, into: &Path) {
+        let mut chance = Chance(if let Unsynced::Torn(seed) = unsynced { seed | 1 } else { 0 });
+        let torn = unsynced != Unsynced::Lost;
+        let mut names = self.durable.clone();
+        if torn {
+            let mut directories: Vec<_> = self.namings.iter().collect();
+            directories.sort_by_key(|(path, _)| path.as_str());
+            for (_, namings) in directories {
+                let kept = chance.below(namings.changes.len() + 1);
+                namings.changes[..kept]
+                    .iter()
+                    .for_each(|naming| rename(&mut names, naming.clone()));
+            }
+        }
+        // In order, so that a directory comes before what lies in it.
+        for (path, entry) in &names {
+            let place = into.join(path[self.root.len()..].trim_start_matches('/'));
+            if !place.parent().is_some_and(Path::is_dir) {
+                continue;
+            }
+            match entry {
+                Entry::Directory => fs::create_dir(&place).unwrap(),
+                Entry::File(file) => {
+                    let mut content = self.files[*file].durable.clone();
+                    if torn {
+                        for change in &self.files[*file].unsynced.changes {
+                            apply(&mut content, *change, self.trace, || chance.below(2) == 0);
+                        }
+                    }
+                    fs::write(&place, content).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Applies those pages of a change that count.
+fn apply(content: &mut Vec<u8>, change: Change, trace: &Trace, mut counts: impl FnMut() -> bool) {
+    match change {
+        Change::Length(bytes) => {
+            if counts() {
+                content.resize(usize::try_from(bytes).unwrap(), 0);
+            }
+        }
+        Change::Write(call, offset) => {
+            let Call::Write { data, .. } = &trace.calls[call] else { panic!("not a write") };
+            let mut at = usize::try_from(offset).unwrap();
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                let (page, after) = rest.split_at((PAGE_BYTES - at % PAGE_BYTES).min(rest.len()));
+                if counts() {
+                    content.resize(content.len().max(at + page.len()), 0);
+                    content[at..at + page.len()].copy_from_slice(page);
+                }
+                (at, rest) = (at + page.len(), after);
+            }
+        }
+    }
+}
+
+fn rename(names: &mut BTreeMap<String, Entry>, naming: Naming) {
+    match naming.entry {
+        Some(entry) => names.insert(naming.path, entry),
+        None => names.remove(&naming.path),
+    };
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// A sequence of numbers that looks like chance and is the same for the same seed.
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+}
