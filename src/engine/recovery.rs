@@ -269,12 +269,5 @@ fn begin(path: &Path, file: &Path) -> Result<()> {
         fs::rename(&new, file)?;
         File::open(path)?.sync_all()
     };
-    write().map_err(failed)?;
-    // The names of the directories on the way, as far as they may be opened, must last too.
-    let absolute = path.canonicalize().map_err(failed)?;
-    for above in absolute.ancestors().skip(1) {
-        let Ok(directory) = File::open(above) else { break };
-        directory.sync_all().map_err(|error| Error::directory("syncing", above, error))?;
-    }
-    Ok(())
+    write().map_err(failed)
 }
