@@ -66,7 +66,10 @@ fn main() {
     let mut rng = fastrand::Rng::with_seed(seed);
     for round in 0..rounds {
         let verdict = play(directory.path(), round, seed, &mut rng, &mut ledger);
-        verdict.unwrap_or_else(|why| panic!("seed {seed}, round {round}: {why}"));
+        if let Err(why) = verdict {
+            let kept = directory.keep();
+            panic!("seed {seed}, round {round}: {why}; the directory is kept: {}", kept.display());
+        }
     }
     look(directory.path(), &mut ledger, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     let (begun, gone) = generations(directory.path());
@@ -164,6 +167,7 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
     let config = Config::new(directory).limits(script::limits()).transport(receivers.clone());
     let config = if drains { config.clock(two_hours_ahead()) } else { config };
     let engine = Engine::open(config).map_err(|error| format!("opening: {error}"))?;
+    let notices = engine.notices();
     let bystander =
         engine.subscriptions().iter().find(|one| one.name == script::BYSTANDER).map(|one| one.id);
     let owed_to_bystander = |stats: &Stats| {
@@ -175,6 +179,10 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
         stats.owed == if drains { 0 } else { owed_to_bystander(&stats) }
     });
     let owed = owed_to_bystander(&engine.stats());
+    let settled = settled.map_err(|why| {
+        let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
+        format!("{why}: {:?}, told {told:?}", engine.stats())
+    });
     engine.close(DEADLINE).map_err(|error| error.to_string())?;
     let subscriptions = engine.subscriptions();
     let subscribed: BTreeSet<String> = subscriptions.iter().map(|one| one.name.clone()).collect();
