@@ -85,7 +85,8 @@ const WORTH_SHARE: u64 = 6;
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
-    pub(super) dedup_database: Arc<dyn Database>,
+    /// Of the keys whose generation is gone; none while the device refuses.
+    pub(super) dedup_database: Option<Arc<dyn Database>>,
     pub(super) cursor: Cursor,
     pub(super) catalogue: Catalogue,
     pub(super) commands: Receiver<Command>,
@@ -123,7 +124,8 @@ impl Committer {
             let mut taken = Taken::default();
             taken.fill(&self.commands, self.group_events_max, patience);
             if taken.is_empty() && !taken.stop {
-                self.tidy()?;
+                let tidied = self.tidy();
+                self.stall_on_failure(tidied)?;
                 continue;
             }
             let stop = taken.stop;
@@ -133,7 +135,8 @@ impl Committer {
             if stop {
                 return Ok(());
             }
-            self.keep_house()?;
+            let kept = self.keep_house();
+            self.stall_on_failure(kept)?;
         }
     }
 
@@ -154,7 +157,7 @@ impl Committer {
         self.row.ended(ended);
         self.tell(group);
         for generation in std::mem::take(&mut taken.cleared) {
-            self.remove(generation)?;
+            self.remove(generation);
         }
         let dropped = self.cursor.letters.trim(wall_ms);
         if dropped > 0 {
@@ -219,6 +222,9 @@ impl Committer {
             self.begin_generation();
         }
         self.drop_expired_keys()?;
+        if let Some(generation) = self.removable.take() {
+            self.remove(generation);
+        }
         if self.clearing.is_some() || self.removable.is_some() {
             return Ok(());
         }
@@ -268,15 +274,16 @@ impl Committer {
         let database = self.row.database(generation)?;
         let keys = recovery::surviving_keys(&*database, &mut self.cursor)?;
         let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
-        write_all(&*self.dedup_database, operations.collect())?;
+        write_all(&*self.dedup_database()?, operations.collect())?;
         let (row, owing) = (&*self.row, &self.owing);
         reclaim::copies(&*database, &self.catalogue, row, generation, owing, &mut self.cursor)
     }
 
-    fn remove(&mut self, generation: u64) -> Result<()> {
+    /// One that somebody still reads from, or that the device does not let go, is tried again.
+    fn remove(&mut self, generation: u64) {
         self.clearing = None;
-        self.removable = (!self.row.remove(generation)?).then_some(generation);
-        Ok(())
+        let is_gone = self.row.remove(generation).unwrap_or(false);
+        self.removable = (!is_gone).then_some(generation);
     }
 
     /// Whether time alone will let something be tidied.
@@ -301,9 +308,6 @@ impl Committer {
 
     /// Nothing happens: gives back what a drained outbox still holds.
     fn tidy(&mut self) -> Result<()> {
-        if let Some(generation) = self.removable.take() {
-            self.remove(generation)?;
-        }
         self.drop_expired_keys()?;
         if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
             self.begin_generation();
@@ -325,11 +329,13 @@ impl Committer {
         };
         let failed = |failure| Error::store("dropping old dedup keys", failure);
         let prefix = keys::numbered(keys::DEDUP, bucket);
-        self.dedup_database.scan(&prefix, b"", visit).map_err(failed)?;
-        if batch.len() < group::BATCH_OPERATIONS {
+        self.dedup_database()?.scan(&prefix, b"", visit).map_err(failed)?;
+        let is_last = batch.len() < group::BATCH_OPERATIONS;
+        self.dedup_database()?.apply(batch).map_err(failed)?;
+        if is_last {
             self.cursor.dedup.removed(bucket);
         }
-        self.dedup_database.apply(batch).map_err(failed)
+        Ok(())
     }
 }
 
@@ -337,7 +343,7 @@ impl Committer {
 impl Committer {
     /// Answers a group that failed, opens the generation again until the device takes it, and goes
     /// on with the records, which may be written twice.
-    fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
+    fn stall(&mut self, mut group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
@@ -347,27 +353,46 @@ impl Committer {
         let mut waiting = Taken { records: taken.records, ..Taken::default() };
         waiting.cancelled = taken.cancelled;
         waiting.cleared = taken.cleared;
-        self.wait_for_the_device(&mut waiting)?;
-        if waiting.stop {
-            // The records are lost with the process and repeat their attempts (I3).
-            let _ = self.marker.send(Command::Stop);
-            return Ok(());
+        // Who closes the engine waits for this thread, however long the device refuses.
+        waiting.stop = taken.stop;
+        loop {
+            self.wait_for_the_device(&mut waiting)?;
+            if waiting.stop {
+                // The records are lost with the process and repeat their attempts (I3).
+                let _ = self.marker.send(Command::Stop);
+                return Ok(());
+            }
+            match self.settle_doubt(&mut group) {
+                Ok(()) => break,
+                Err(error @ Error::Damaged { .. }) => return Err(error),
+                // It opened, and refused again: a full disk does.
+                Err(_) => {}
+            }
         }
-        self.settle_doubt(group)?;
         self.admission.stall(None);
         (self.sink)(Committed::Resumed);
         if waiting.is_empty() { Ok(()) } else { self.commit(waiting) }
     }
 
+    /// Housekeeping that failed is done again once the device takes writes; nobody waits for it.
+    fn stall_on_failure(&mut self, kept: Result<()>) -> Result<()> {
+        match kept {
+            Ok(()) => Ok(()),
+            Err(error @ Error::Damaged { .. }) => Err(error),
+            Err(error) => self.stall(Group::default(), Taken::default(), &error),
+        }
+    }
+
     fn wait_for_the_device(&mut self, waiting: &mut Taken) -> Result<()> {
         self.row.deactivate();
+        self.dedup_database = None;
         let mut pause = REOPEN_AFTER;
         loop {
             waiting.take_while_stalled(&self.commands, &self.admission, pause);
             if waiting.stop {
                 return Ok(());
             }
-            match self.row.reopen(self.cursor.generation) {
+            match self.reopen() {
                 Ok(()) => return Ok(()),
                 Err(Error::Damaged { record, why }) => return Err(Error::Damaged { record, why }),
                 Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
@@ -375,9 +400,23 @@ impl Committer {
         }
     }
 
+    fn reopen(&mut self) -> Result<()> {
+        if self.row.active().is_none() {
+            self.row.reopen(self.cursor.generation)?;
+        }
+        self.dedup_database = Some(self.row.open(recovery::DEDUP_DATABASE)?);
+        Ok(())
+    }
+
+    /// The database of dedup keys whose generation is gone; none while the device refuses.
+    fn dedup_database(&self) -> Result<Arc<dyn Database>> {
+        let closed = || Error::store("keeping dedup keys", crate::store::Failure::Closed);
+        self.dedup_database.clone().ok_or_else(closed)
+    }
+
     /// Finds out whether the events of a failed group are there. If so they are owed, as their
     /// publishers were told they may be; if not, nothing of them is left.
-    fn settle_doubt(&mut self, group: Group) -> Result<()> {
+    fn settle_doubt(&mut self, group: &mut Group) -> Result<()> {
         let failed = |failure| Error::store("looking for a failed group", failure);
         let closed = || Error::store("looking for a failed group", crate::store::Failure::Closed);
         let database = self.row.active().ok_or_else(closed)?;
@@ -389,12 +428,12 @@ impl Committer {
         if !is_there {
             // Copies count as not there: what they were made from is where it was.
             group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
-            let removals = group.head_keys.into_iter().map(Operation::Remove);
+            let removals = group.head_keys.iter().cloned().map(Operation::Remove);
             write_all(&*database, removals.collect())?;
         }
         // What is there may be there in the machine's memory alone.
         database.sync().map_err(failed)?;
-        let owed = if is_there { group.owed } else { Vec::new() };
+        let owed = if is_there { std::mem::take(&mut group.owed) } else { Vec::new() };
         let deliveries: usize = owed.iter().map(|owed| owed.targets.len()).sum();
         let pages = super::reading::count_pages(&*database)?;
         self.row.change(self.cursor.generation, |generation| {

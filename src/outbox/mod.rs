@@ -195,7 +195,7 @@ impl Outbox {
     ) -> Result<()> {
         let committer = Committer {
             row: Arc::clone(&self.row),
-            dedup_database: parts.dedup_database,
+            dedup_database: Some(parts.dedup_database),
             cursor: parts.cursor,
             catalogue: self.catalogue.clone(),
             commands: parts.commands,

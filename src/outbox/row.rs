@@ -2,7 +2,8 @@
 //!
 //! Leaves to others: what is written (`committer`) and when a generation goes (`reclaim`).
 //! Invariant: the newest generation is the only one written to and is always open; a sealed one is
-//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open.
+//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open beyond
+//! the ones that are being read from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -128,6 +129,11 @@ impl Row {
     /// Lets go of the active database, so that it can be opened again.
     pub(super) fn deactivate(&self) {
         *self.active.write() = None;
+    }
+
+    /// Opens a database beside the generations.
+    pub(super) fn open(&self, name: &str) -> Result<Arc<dyn Database>> {
+        self.store.open(name).map_err(failed)
     }
 
     /// Opens the generation that is written to again, after the device had refused.
@@ -268,9 +274,7 @@ impl Row {
         }
         let database = self.store.open(&name_of(number)).map_err(failed)?;
         open.push((number, Arc::clone(&database)));
-        if open.len() > SEALED_OPEN_MAX {
-            open.remove(0);
-        }
+        close_idle(&mut open);
         Ok(database)
     }
 
@@ -278,9 +282,7 @@ impl Row {
     pub(super) fn keep_open(&self, number: u64, database: Arc<dyn Database>) {
         let mut open = self.open.lock();
         open.push((number, database));
-        if open.len() > SEALED_OPEN_MAX {
-            open.remove(0);
-        }
+        close_idle(&mut open);
     }
 
     /// Removes a sealed generation whole. Answers false while somebody still reads from it.
@@ -303,6 +305,16 @@ impl Row {
         }
         places.moved.retain(|_, holder| *holder != number);
         Ok(true)
+    }
+}
+
+/// Closes what was used longest ago. One that somebody reads from stays: while it is held it could
+/// not be opened again, and the next reader would fail.
+fn close_idle(open: &mut Vec<(u64, Arc<dyn Database>)>) {
+    if open.len() > SEALED_OPEN_MAX
+        && let Some(place) = open.iter().position(|(_, database)| Arc::strong_count(database) == 1)
+    {
+        open.remove(place);
     }
 }
 
