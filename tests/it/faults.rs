@@ -20,8 +20,7 @@ use wabahook::{
     Subscription, Transport,
 };
 
-use crate::world::{BEGIN_WALL_MS, quick};
-const DEADLINE: Duration = Duration::from_secs(4);
+use crate::world::{BEGIN_WALL_MS, DEADLINE, quick};
 
 const SOUND: &str = "sound";
 /// Refuses each first attempt with 503.
@@ -622,7 +621,7 @@ fn check(fault: Fault, wanted: std::ops::Range<u64>, totals: &Mutex<Totals>) {
         }
     }
     let broken = verdicts.into_iter().filter_map(|(when, verdict)| Some((when, verdict.err()?)));
-    totals.broken.extend(broken.map(|(when, why)| format!("{fault:?}, {when}: {why}")).inspect(|w| eprintln!("{w}")));
+    totals.broken.extend(broken.map(|(when, why)| format!("{fault:?}, {when}: {why}")));
 }
 
 /// How many operations the story takes when nothing fails.
