@@ -107,6 +107,28 @@ fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
 }
 
 #[test]
+fn sled_finishes_a_removal_that_a_crash_cut_short() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sled::new(directory.path());
+    for name in ["one", "bystander"] {
+        store.open(name).unwrap().apply(batch(&[("key", "value")])).unwrap();
+    }
+    let half = directory.path().join("removed-one");
+    std::fs::rename(directory.path().join("one"), &half).unwrap();
+    std::fs::remove_file(half.join("db")).unwrap();
+    assert_eq!(store.list().unwrap(), ["bystander"]);
+    assert!(!half.exists());
+    // One that is made under the same name and removed meets what another crash left.
+    store.open("one").unwrap();
+    std::fs::create_dir(&half).unwrap();
+    std::fs::write(half.join("conf"), b"").unwrap();
+    store.remove("one").unwrap();
+    assert!(!half.exists());
+    assert_eq!(store.list().unwrap(), ["bystander"]);
+    assert_eq!(store.open("bystander").unwrap().get(b"key").unwrap().unwrap(), b"value");
+}
+
+#[test]
 fn sled_reports_damage_as_a_failure_and_not_as_a_panic() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());

@@ -28,6 +28,9 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Only sled's background flusher gives back the space of removed records.
 const FLUSHER_PERIOD_MS: u64 = 200;
 
+/// What the name of a database begins with that is on its way out.
+const REMOVED: &str = "removed-";
+
 impl Sled {
     /// The databases below `root`, which must exist.
     pub fn new(root: impl Into<PathBuf>) -> Sled {
@@ -64,19 +67,28 @@ impl Store for Sled {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(Failure::io)? {
             let entry = entry.map_err(Failure::io)?;
-            if entry.path().is_dir() {
-                names.extend(entry.file_name().into_string());
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(REMOVED) {
+                // A crash cut the removal short.
+                fs::remove_dir_all(entry.path()).map_err(Failure::io)?;
+            } else if entry.path().is_dir() {
+                names.push(name);
             }
         }
         names.sort();
         Ok(names)
     }
 
+    /// Renamed first: files go one by one, and what a crash leaves of them cannot be opened.
     fn remove(&self, name: &str) -> Result<(), Failure> {
-        match fs::remove_dir_all(self.root.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(error)),
-            _ => sync_directory(&self.root),
+        let removed = self.root.join(format!("{REMOVED}{name}"));
+        remove_files(&removed)?;
+        match fs::rename(self.root.join(name), &removed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(Failure::io)?,
         }
+        sync_directory(&self.root)?;
+        remove_files(&removed)
     }
 
     fn set_aside(&self, name: &str) -> Result<String, Failure> {
@@ -185,6 +197,13 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn remove_files(path: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(error)),
+        _ => Ok(()),
+    }
 }
 
 /// sled syncs neither its `conf` file nor the directories that name its files.

@@ -220,9 +220,8 @@ impl Ledger {
             self.judge_event(&tag, &[script::SOUND, script::SHAKY, script::REFUSING])?;
         }
         if drained {
-            let tags = self.accepted.keys();
-            tags.map(|tag| self.judge_event(tag, &[script::BYSTANDER]))
-                .collect::<Result<(), _>>()?;
+            let mut tags = self.accepted.keys();
+            tags.try_for_each(|tag| self.judge_event(tag, &[script::BYSTANDER]))?;
         }
         let expected = if drained { 0 } else { self.rare };
         if bystander_owed != expected {

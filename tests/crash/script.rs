@@ -47,7 +47,7 @@ pub fn event(tag: &str) -> Event {
 
 /// A fifth of the events published alone carry a dedup key.
 pub fn has_key(tag: &str) -> bool {
-    size(call(tag)) == 1 && hash(tag) % 5 == 0
+    size(call(tag)) == 1 && hash(tag).is_multiple_of(5)
 }
 
 /// The tag of a payload that is whole.
@@ -66,7 +66,7 @@ pub fn wants(host: &str, tag: &str) -> bool {
 /// What a receiver answers to an attempt.
 pub fn status(host: &str, tag: &str, attempt: u32) -> u16 {
     match host {
-        SHAKY if attempt == 1 && hash(tag) % 2 == 0 => 503,
+        SHAKY if attempt == 1 && hash(tag).is_multiple_of(2) => 503,
         REFUSING if hash(tag) % 8 == 3 => 404,
         BYSTANDER => 503,
         _ => 200,
