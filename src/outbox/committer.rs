@@ -135,7 +135,8 @@ impl Committer {
                 taken.fill(&self.commands, self.group_events_max, patience);
             }
             if taken.is_empty() && !taken.stop {
-                self.tidy()?;
+                let tidied = self.tidy();
+                self.stall_on_failure(tidied)?;
                 continue;
             }
             let stop = taken.stop;
@@ -145,7 +146,8 @@ impl Committer {
             if stop {
                 return Ok(());
             }
-            self.keep_house()?;
+            let kept = self.keep_house();
+            self.stall_on_failure(kept)?;
         }
     }
 
@@ -269,6 +271,20 @@ impl Committer {
                 Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
             }
         }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        if self.row.active().is_none() {
+            self.row.reopen(self.cursor.generation)?;
+        }
+        self.dedup_database = Some(self.row.open(recovery::DEDUP_DATABASE)?);
+        Ok(())
+    }
+
+    /// The database of dedup keys whose generation is gone; none while the device refuses.
+    fn dedup_database(&self) -> Result<Arc<dyn Database>> {
+        let closed = || Error::store("keeping dedup keys", crate::store::Failure::Closed);
+        self.dedup_database.clone().ok_or_else(closed)
     }
 
     /// Finds out whether the events of a failed group are there. If so they are owed, as their

@@ -92,6 +92,17 @@ pub(super) fn generation(
 }
 
 impl Found {
+    /// Whether there is nothing but the record that begins it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.pages == 0
+            && self.last_page == 0
+            && self.last_record == 0
+            && self.leftovers.is_empty()
+            && self.letters.is_empty()
+            && self.retries.is_empty()
+            && self.removed.is_empty()
+    }
+
     fn read_settles(&mut self, database: &dyn Database) -> Result<()> {
         scan(database, keys::SETTLED, |key, sealed| {
             let number = keys::number_of(key).unwrap_or(0);

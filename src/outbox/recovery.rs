@@ -74,6 +74,8 @@ struct Known {
     /// The newest generation's meta record and open database.
     newest: Option<(Meta, Arc<dyn Database>)>,
     newest_set_aside: bool,
+    /// Nothing but its beginning was ever written to the newest.
+    newest_is_unused: bool,
     /// What the generation read last says of the one before it.
     expected: Option<Sealed>,
     /// Deliveries that ended, by subscription.
@@ -125,7 +127,8 @@ impl Reader<'_> {
     fn try_one(&self, number: u64, known: &mut Known) -> Result<()> {
         let within = |error: Error| in_generation(number, error);
         let database = self.store.open(&row::name_of(number)).map_err(failed).map_err(within)?;
-        let is_newest = known.newest.is_none() && !known.newest_set_aside;
+        let may_be_newest = known.newest.is_none() || known.newest_is_unused;
+        let is_newest = may_be_newest && !known.newest_set_aside;
         let found = reading::generation(&*database, self.catalogue, is_newest).map_err(within)?;
         let Some(found) = found else {
             if known.newest.is_some() || known.newest_set_aside {
@@ -138,21 +141,33 @@ impl Reader<'_> {
             return self.store.remove(&row::name_of(number)).map_err(failed);
         };
         let expected = known.expected.take().filter(|expected| expected.number == number);
-        if let Some(expected) = expected
-            && expected.pages != found.pages
-        {
-            let (pages, there) = (expected.pages, found.pages);
+        let sealed_pages = expected.map_or(found.pages, |expected| expected.pages);
+        if is_newest && (found.pages > sealed_pages || !found.leftovers.is_empty()) {
+            self.abandon_unused(known)?;
+        } else if found.pages != sealed_pages {
+            let there = found.pages;
             return Err(Error::Damaged {
                 record: format!("generation {number}"),
-                why: format!("it was sealed with {pages} pages and {there} are there"),
+                why: format!("it was sealed with {sealed_pages} pages and {there} are there"),
             });
         }
         remove_leftovers(&*database, &found.leftovers)?;
+        known.newest_is_unused = known.newest.is_none() && found.is_unused();
         if known.newest.is_none() {
             known.newest = Some((found.meta.clone(), database));
         }
         known.take(number, found);
         Ok(())
+    }
+
+    /// The device refused the newest generation while it was begun, and the one before it was
+    /// written to once more: that one is the newest.
+    fn abandon_unused(&self, known: &mut Known) -> Result<()> {
+        known.newest = None;
+        match known.generations.pop() {
+            Some(unused) => self.store.remove(&row::name_of(unused.number)).map_err(failed),
+            None => Ok(()),
+        }
     }
 
     fn finish(

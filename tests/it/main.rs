@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod directory;
+mod faults;
 mod lifecycle;
 mod publishing;
 mod recovery;

@@ -1,0 +1,137 @@
+//! Decides what the process does that is killed: it opens the directory, publishes from several
+//! threads and delivers, and says each step on its standard output, one line a write.
+//!
+//! Leaves to others: killing it (`main`) and judging what it said (`ledger`). Invariant: it says
+//! that a publish begins before it begins, that one is accepted after the receipt says so, and that
+//! a receiver has answered before the engine learns of it; a line that was written outlives it.
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use wabahook::Transport;
+use wabahook::{Accepted, Config, Engine, Error, Event, Failure, Receipt, Reply, Request, Result};
+
+use crate::script;
+
+const PUBLISHERS: u32 = 4;
+
+/// Runs until it is killed. Tags on the standard input are published again first.
+pub fn run(directory: &Path, round: u32, seed: u64) {
+    let again: Vec<String> = io::stdin().lock().lines().map_while(|line| line.ok()).collect();
+    say("opening");
+    let config = Config::new(directory).limits(script::limits()).transport(Arc::new(Receivers));
+    let engine = Engine::open(config).unwrap_or_else(|error| give_up("open", &error));
+    say("opened");
+    for host in script::HOSTS {
+        let subscribed = engine.subscribe(script::subscription(host));
+        subscribed.unwrap_or_else(|error| give_up("subscribe", &error));
+        say(&format!("subscribed {host}"));
+    }
+    again.iter().for_each(|tag| publish_again(&engine, tag));
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            let (engine, salt) = (&engine, seed ^ (u64::from(round) << 32) ^ u64::from(publisher));
+            scope.spawn(move || publish_for_ever(engine, round, publisher, salt));
+        }
+    });
+}
+
+fn publish_for_ever(engine: &Engine, round: u32, publisher: u32, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for number in 0_u32.. {
+        let size = if rng.u8(..8) == 0 { script::MANY } else { 1 };
+        let call = format!("{round}.{publisher}.{number}/{size}");
+        let tags = script::tags(&call);
+        say(&format!("begin {call}"));
+        let accepted = match size {
+            1 => publish(engine, &tags[0]).map(|accepted| vec![accepted]),
+            _ => publish_many(engine, &tags),
+        };
+        let accepted = accepted.unwrap_or_else(|error| give_up("publish", &error));
+        let shown: Vec<String> = accepted.iter().map(shown).collect();
+        say(&format!("accepted {call} {}", shown.join(" ")));
+        if script::has_key(&tags[0]) && rng.bool() {
+            publish_again(engine, &tags[0]);
+        }
+    }
+}
+
+fn publish(engine: &Engine, tag: &str) -> Result<Accepted> {
+    submitted(|| engine.publish(script::event(tag)))?.wait()
+}
+
+fn publish_many(engine: &Engine, tags: &[String]) -> Result<Vec<Accepted>> {
+    let events = || tags.iter().map(|tag| script::event(tag)).collect::<Vec<Event>>();
+    submitted(|| engine.publish_many(events()))?.wait()
+}
+
+fn submitted<T>(publish: impl Fn() -> Result<Receipt<T>>) -> Result<Receipt<T>> {
+    loop {
+        match publish() {
+            Err(Error::Busy { .. }) => thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
+fn publish_again(engine: &Engine, tag: &str) {
+    match publish(engine, tag) {
+        Ok(accepted) => say(&format!("again {tag} {}", shown(&accepted))),
+        Err(error) => give_up("publish again", &error),
+    }
+}
+
+fn shown(accepted: &Accepted) -> String {
+    format!("{}:{}:{}", accepted.id, accepted.owed, u8::from(accepted.duplicate))
+}
+
+/// Answers by the script, and says so first.
+struct Receivers;
+
+thread_local! {
+    static WORKER: u32 = {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+impl Transport for Receivers {
+    fn send(&self, request: &Request<'_>) -> Reply {
+        let host = request.url.host().unwrap_or_default();
+        let id = header(request, "webhook-id");
+        let Some(tag) = script::tag_of(request.body) else {
+            say(&format!("torn {host} {id} {} bytes", request.body.len()));
+            return Reply::Failed(Failure::Internal);
+        };
+        let attempt = header(request, "x-webhook-attempt").parse().unwrap_or(0);
+        let status = script::status(host, &tag, attempt);
+        WORKER.with(|worker| say(&format!("answered {worker} {host} {id} {status} {tag}")));
+        Reply::Answered { status, retry_after_ms: None }
+    }
+
+    fn interrupt(&self) {}
+}
+
+pub fn header(request: &Request<'_>, name: &str) -> String {
+    let found = request.headers.iter().find(|(known, _)| known.as_str() == name);
+    found.and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// One write for each line, so that a kill cannot tear it.
+fn say(line: &str) {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(format!("{line}\n").as_bytes());
+    if written.and_then(|()| output.flush()).is_err() {
+        // Nobody listens any more.
+        exit(0);
+    }
+}
+
+fn give_up(doing: &str, error: &Error) -> ! {
+    say(&format!("failed to {doing}: {error}"));
+    exit(1);
+}

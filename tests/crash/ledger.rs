@@ -1,0 +1,266 @@
+//! Decides whether an outbox kept its promises over a kill: what was accepted, what was answered,
+//! and what may come back.
+//!
+//! Leaves to others: where the news come from (`main`). Invariant: everything is judged by what was
+//! said before the kill; nothing depends on how fast anything was.
+//!
+//! What may come back: an end that a receiver has acknowledged is written with the next group. The
+//! same worker's next attempt shows that the engine has noted the end; a publish that begins after
+//! that goes into the same group or a later one; so once it was accepted the end is on the device.
+//! Every end that is not followed by both is within the window, and may repeat its attempt (I3).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::script;
+
+/// Whom an event was owed to, and its id.
+type Delivery = (String, String);
+
+/// Everything that is known of what the outbox accepted and of what became of it.
+#[derive(Default)]
+pub struct Ledger {
+    /// The ids of accepted events, by tag.
+    accepted: BTreeMap<String, String>,
+    /// The ids under which events arrived, by tag, and the tags by id.
+    ids: HashMap<String, String>,
+    tags: HashMap<String, String>,
+    /// How many of them the bystander wants.
+    rare: u64,
+    /// Accepted events that no verdict was given on yet.
+    unjudged: Vec<String>,
+    /// Deliveries that ended, and whether their end is known to be on the device.
+    ended: HashMap<Delivery, bool>,
+    subscribed: BTreeSet<String>,
+    /// Calls begun since the last verdict, accepted or not.
+    begun: BTreeSet<String>,
+    /// Events with a dedup key published in the last run.
+    keyed: Vec<String>,
+    pub totals: Totals,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    pub accepted: u64,
+    /// Events whose acknowledgement the kill prevented, and that were there.
+    pub unacknowledged: u64,
+    pub duplicates: u64,
+    pub deliveries: u64,
+    pub dead: u64,
+    pub retries: u64,
+    /// Ends that were known to be on the device at a kill: none of them may come back.
+    pub settled: u64,
+    /// Ends that were within the window at a kill.
+    pub window: u64,
+    /// Of these, the ones that came back.
+    pub repeats: u64,
+    pub kills: u64,
+}
+
+/// What one process said, in the order in which it said it.
+#[derive(Default)]
+pub struct Run {
+    place: usize,
+    ended: HashSet<Delivery>,
+    ends: Vec<End>,
+    begun: HashMap<String, usize>,
+    /// Where the latest publish began that was accepted.
+    accepted_from: usize,
+}
+
+struct End {
+    delivery: Delivery,
+    worker: String,
+    /// Where the worker was seen next.
+    noted: Option<usize>,
+}
+
+impl Ledger {
+    /// Takes one line of a process; an error is a promise broken.
+    pub fn hear(&mut self, run: &mut Run, line: &str) -> Result<(), String> {
+        run.place += 1;
+        let words: Vec<&str> = line.split(' ').collect();
+        match *words.as_slice() {
+            ["opening" | "opened"] => Ok(()),
+            ["subscribed", host] => {
+                self.subscribed.insert(host.to_owned());
+                Ok(())
+            }
+            ["begin", call] => {
+                run.begun.insert(call.to_owned(), run.place);
+                self.begun.insert(call.to_owned());
+                self.keyed.extend(script::tags(call).into_iter().filter(|t| script::has_key(t)));
+                Ok(())
+            }
+            ["accepted", call, ref shown @ ..] => {
+                let begun = run.begun.get(call).copied().ok_or("accepted before it began")?;
+                run.accepted_from = run.accepted_from.max(begun);
+                let tags = script::tags(call);
+                if tags.len() != shown.len() {
+                    return Err(format!("{call} was accepted as {} events", shown.len()));
+                }
+                tags.iter().zip(shown).try_for_each(|(tag, shown)| self.accept(tag, shown))
+            }
+            ["again", tag, shown] => self.accept(tag, shown),
+            ["answered", worker, host, id, status, tag] => {
+                let status = status.parse().map_err(|_| format!("unreadable: {line}"))?;
+                let delivery = (host.to_owned(), id.to_owned());
+                self.answer(run, worker, delivery, status, tag)
+            }
+            _ => Err(line.to_owned()),
+        }
+    }
+
+    fn accept(&mut self, tag: &str, shown: &str) -> Result<(), String> {
+        let parts: Vec<&str> = shown.split(':').collect();
+        let [id, owed, duplicate] = *parts.as_slice() else { return Err(shown.to_owned()) };
+        if let Some(first) = self.accepted.get(tag) {
+            // Published once more with its key.
+            self.totals.duplicates += 1;
+            let is_known = first == id && duplicate == "1";
+            return if is_known { Ok(()) } else { Err(format!("{tag}: {first}, now {shown}")) };
+        }
+        if self.ids.get(tag).is_some_and(|arrived| arrived != id) {
+            return Err(format!("{tag} arrived as {:?}, now {shown}", self.ids.get(tag)));
+        }
+        let wanted = script::HOSTS.iter().filter(|host| script::wants(host, tag)).count();
+        // A kill may have come between an event's group and its receipt; its key remembers it.
+        let is_known = duplicate == "1" && script::has_key(tag);
+        if !is_known && (duplicate == "1" || owed != wanted.to_string()) {
+            return Err(format!("{tag} is owed to {wanted}: {shown}"));
+        }
+        self.totals.duplicates += u64::from(is_known);
+        self.totals.accepted += 1;
+        self.unjudged.push(tag.to_owned());
+        self.accepted.insert(tag.to_owned(), id.to_owned());
+        Ok(())
+    }
+
+    /// Takes a receiver's answer.
+    pub fn answer(
+        &mut self,
+        run: &mut Run,
+        worker: &str,
+        delivery: Delivery,
+        status: u16,
+        tag: &str,
+    ) -> Result<(), String> {
+        for end in run.ends.iter_mut().filter(|end| end.noted.is_none() && end.worker == worker) {
+            end.noted = Some(run.place);
+        }
+        let (host, id) = &delivery;
+        if !script::wants(host, tag) {
+            return Err(format!("{host} never asked for {tag}"));
+        }
+        let before = (
+            self.ids.insert(tag.to_owned(), id.clone()),
+            self.tags.insert(id.clone(), tag.to_owned()),
+        );
+        match before {
+            (None, None) => self.rare += u64::from(script::wants(script::BYSTANDER, tag)),
+            (Some(known_id), Some(known_tag)) if known_id == *id && known_tag == tag => {}
+            _ => return Err(format!("{tag} as {id} at {host}, after {before:?}")),
+        }
+        if self.accepted.get(tag).is_some_and(|accepted| accepted != id) {
+            return Err(format!("{tag} was accepted as {:?}, not {id}", self.accepted.get(tag)));
+        }
+        match self.ended.get(&delivery) {
+            Some(_) if run.ended.contains(&delivery) => {
+                return Err(format!("{delivery:?} ({tag}) came back without a kill"));
+            }
+            Some(true) => return Err(format!("{delivery:?} ({tag}) came back beyond the window")),
+            Some(false) => self.totals.repeats += 1,
+            None => {}
+        }
+        match status {
+            503 => self.totals.retries += 1,
+            404 => self.totals.dead += 1,
+            _ => self.totals.deliveries += 1,
+        }
+        if script::is_final(status) {
+            run.ended.insert(delivery.clone());
+            self.ended.insert(delivery.clone(), false);
+            run.ends.push(End { delivery, worker: worker.to_owned(), noted: None });
+        }
+        Ok(())
+    }
+
+    /// The process was killed: what it had on the device by then is settled for good.
+    pub fn killed(&mut self, run: Run) {
+        self.totals.kills += 1;
+        for end in run.ends {
+            let is_settled = end.noted.is_some_and(|noted| noted < run.accepted_from);
+            self.totals.settled += u64::from(is_settled);
+            self.totals.window += u64::from(!is_settled);
+            self.ended.insert(end.delivery, is_settled);
+        }
+    }
+
+    /// The process closed its engine: everything it said is on the device.
+    pub fn closed(&mut self, run: Run) {
+        run.ends.into_iter().for_each(|end| {
+            self.ended.insert(end.delivery, true);
+        });
+    }
+
+    /// Judges an outbox that was opened again and had delivered all that it owed, but what it owes
+    /// the bystander unless that is `drained` too.
+    pub fn judge(
+        &mut self,
+        subscribed: &BTreeSet<String>,
+        bystander_owed: u64,
+        drained: bool,
+    ) -> Result<(), String> {
+        if !self.subscribed.is_subset(subscribed) {
+            return Err(format!("subscribed {:?}, there are {subscribed:?}", self.subscribed));
+        }
+        for call in std::mem::take(&mut self.begun) {
+            self.judge_call(&call)?;
+        }
+        for tag in std::mem::take(&mut self.unjudged) {
+            self.judge_event(&tag, &[script::SOUND, script::SHAKY, script::REFUSING])?;
+        }
+        if drained {
+            let mut tags = self.accepted.keys();
+            tags.try_for_each(|tag| self.judge_event(tag, &[script::BYSTANDER]))?;
+        }
+        let expected = if drained { 0 } else { self.rare };
+        if bystander_owed != expected {
+            return Err(format!("the bystander is owed {bystander_owed} and not {expected}"));
+        }
+        Ok(())
+    }
+
+    /// An accepted event has come to everybody who wants it.
+    fn judge_event(&self, tag: &str, hosts: &[&str]) -> Result<(), String> {
+        let id = self.accepted.get(tag).cloned().unwrap_or_default();
+        for host in hosts.iter().filter(|host| script::wants(host, tag)) {
+            if !self.ended.contains_key(&((*host).to_owned(), id.clone())) {
+                return Err(format!("{tag} ({id}) was accepted and never came to {host}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All of a call's events are there, or none.
+    fn judge_call(&mut self, call: &str) -> Result<(), String> {
+        let tags = script::tags(call);
+        let arrived = tags.iter().filter(|tag| {
+            let id = self.ids.get(*tag).cloned().unwrap_or_default();
+            self.ended.contains_key(&(script::SOUND.to_owned(), id))
+        });
+        let arrived = arrived.count();
+        if arrived != 0 && arrived != tags.len() {
+            return Err(format!("{arrived} of the {} events of {call} are there", tags.len()));
+        }
+        if arrived > 0 && !self.accepted.contains_key(&tags[0]) {
+            self.totals.unacknowledged += arrived as u64;
+        }
+        Ok(())
+    }
+
+    /// Some events with dedup keys of the last run, the newest, to be published once more.
+    pub fn published_again(&mut self) -> Vec<String> {
+        let keyed = std::mem::take(&mut self.keyed);
+        keyed.into_iter().rev().take(6).collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! Decides what every event of the crash test looks like, who wants it and what each receiver
+//! answers, as functions of the event's tag.
+//!
+//! Leaves to others: publishing (`child`) and judging (`ledger`). Invariant: a payload can be made
+//! again from its tag alone, so whoever receives one knows whether it is whole.
+
+use wabahook::{Event, Limits, Policy, Retry, Subscription};
+
+/// Takes everything at the first attempt.
+pub const SOUND: &str = "sound";
+/// Refuses half of the first attempts with 503 and takes the second.
+pub const SHAKY: &str = "shaky";
+/// Refuses an eighth of the events with 404, for good.
+pub const REFUSING: &str = "refusing";
+/// Wants few events and takes none before the last check: what it is owed must outlive every kill
+/// and every generation.
+pub const BYSTANDER: &str = "bystander";
+
+pub const HOSTS: [&str; 4] = [SOUND, SHAKY, REFUSING, BYSTANDER];
+
+/// How many events one call of `publish_many` brings.
+pub const MANY: u32 = 50;
+
+const RARE: &str = "ADD_TAG";
+const USUAL: &str = "MESSAGE_RECEIVED";
+
+/// The tags of one call: `round.thread.number/size`, then `.place` for each of its events.
+pub fn tags(call: &str) -> Vec<String> {
+    (0..size(call)).map(|place| format!("{call}.{place}")).collect()
+}
+
+/// The call that brought an event.
+pub fn call(tag: &str) -> &str {
+    tag.rsplit_once('.').unwrap().0
+}
+
+/// How many events a call brings.
+pub fn size(call: &str) -> u32 {
+    call.rsplit_once('/').unwrap().1.parse().unwrap()
+}
+
+pub fn event(tag: &str) -> Event {
+    let kind = if is_rare(tag) { RARE } else { USUAL };
+    let event = Event::new(kind, payload(tag)).number("919999999999");
+    if has_key(tag) { event.dedup_key(tag) } else { event }
+}
+
+/// A fifth of the events published alone carry a dedup key.
+pub fn has_key(tag: &str) -> bool {
+    size(call(tag)) == 1 && hash(tag).is_multiple_of(5)
+}
+
+/// The tag of a payload that is whole.
+pub fn tag_of(body: &[u8]) -> Option<String> {
+    let end = body.iter().position(|byte| *byte == b'\n')?;
+    let tag = std::str::from_utf8(body.get(..end)?).ok()?;
+    let (call, _) = tag.rsplit_once('.')?;
+    call.rsplit_once('/')?.1.parse::<u32>().ok()?;
+    (payload(tag) == body).then(|| tag.to_owned())
+}
+
+pub fn wants(host: &str, tag: &str) -> bool {
+    host != BYSTANDER || is_rare(tag)
+}
+
+/// What a receiver answers to an attempt.
+pub fn status(host: &str, tag: &str, attempt: u32) -> u16 {
+    match host {
+        SHAKY if attempt == 1 && hash(tag).is_multiple_of(2) => 503,
+        REFUSING if hash(tag) % 8 == 3 => 404,
+        BYSTANDER => 503,
+        _ => 200,
+    }
+}
+
+/// Whether a delivery needs no more attempts after this answer.
+pub fn is_final(status: u16) -> bool {
+    status != 503
+}
+
+pub fn subscription(host: &str) -> Subscription {
+    let delay_ms = if host == BYSTANDER { 3_600_000 } else { 30 };
+    let retry = Retry::List { delays_ms: vec![delay_ms] };
+    let subscription = Subscription::to(format!("https://{host}/hook")).unwrap();
+    let subscription = subscription.name(host).policy(Policy { retry, ..Policy::default() });
+    if host == BYSTANDER { subscription.events([RARE]) } else { subscription }
+}
+
+/// Small generations, so that each run begins several and copies out of old ones; a small cache, so
+/// that deliveries read from the device.
+pub fn limits() -> Limits {
+    let dead_letters_max = 200;
+    let (generation_bytes, cache_bytes_max) = (200_000, 256 * 1024);
+    Limits { generation_bytes, cache_bytes_max, dead_letters_max, ..Limits::default() }
+}
+
+fn is_rare(tag: &str) -> bool {
+    hash(tag) % 41 == 7
+}
+
+fn payload(tag: &str) -> Vec<u8> {
+    let hash = hash(tag);
+    let is_long = size(call(tag)) == 1 && hash % 4 == 1;
+    let bytes = 100 + (hash >> 8) as usize % if is_long { 30_000 } else { 1_500 };
+    let mut payload = format!("{tag}\n").into_bytes();
+    let from = payload.len();
+    payload.resize(from + bytes, 0);
+    fastrand::Rng::with_seed(hash).fill(&mut payload[from..]);
+    payload
+}
+
+/// FNV-1a, its halves folded, so that every residue of it is as good as another.
+fn hash(text: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    (hash ^ (hash >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 3
+}

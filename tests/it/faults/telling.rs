@@ -1,0 +1,282 @@
+//! Decides how the story goes, and what its host does when the device refuses.
+//!
+//! Leaves to others: the verdict (`model`). Invariant: the model knows of every call before it is
+//! made, and of every answer after it came.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wabahook::clock::Manual;
+use wabahook::store::{Faults, Faulty, Memory, Store};
+use wabahook::{Accepted, Config, Engine, Error, Event, Limits, Notice, Notices, Stats};
+
+use super::Fault;
+use super::camera::{Camera, Film};
+use super::model::{BYSTANDER, Call, Fate, HOSTS, LEAVER, Model, Receivers, event, subscription};
+use crate::world::{BEGIN_WALL_MS, DEADLINE};
+
+/// One telling of the story.
+pub struct Telling {
+    pub store: Arc<Faulty>,
+    pub memory: Memory,
+    pub faults: Arc<Faults>,
+    pub film: Arc<Film>,
+    pub clock: Arc<Manual>,
+    pub receivers: Arc<Receivers>,
+    pub model: Arc<Mutex<Model>>,
+    pub engine: Engine,
+    pub notices: Notices,
+    /// Operations after healing until the device fails once more.
+    pub again_after: Option<u64>,
+    pub reopened_for_the_book: u64,
+}
+
+pub fn config(store: Arc<dyn Store>, clock: Arc<Manual>, receivers: Arc<Receivers>) -> Config {
+    let (generation_bytes, dedup_window_ms) = (20_000, 24_000_000);
+    let limits = Limits { generation_bytes, dedup_window_ms, workers_max: 2, ..Limits::default() };
+    Config::new("unused").store(store).clock(clock).transport(receivers).limits(limits)
+}
+
+impl Telling {
+    /// Opens, with the fault counted from the first operation after; films the operations `wanted`.
+    pub fn begin(fault: Fault, wanted: std::ops::Range<u64>) -> Telling {
+        let (memory, faults) = (Memory::default(), Arc::new(Faults::default()));
+        let (receivers, model) = (Arc::new(Receivers::default()), Arc::default());
+        let film = Arc::new(Film {
+            memory: memory.clone(),
+            wanted,
+            seen: AtomicU64::new(0),
+            model: Arc::clone(&model),
+            receivers: Arc::clone(&receivers),
+            images: Mutex::default(),
+        });
+        let camera = Camera { inner: memory.clone(), film: Arc::clone(&film) };
+        let store = Arc::new(Faulty::new(Arc::new(camera), Arc::clone(&faults)));
+        let clock = Arc::new(Manual::new(BEGIN_WALL_MS, 11));
+        let config = config(store.clone(), clock.clone(), receivers.clone());
+        let engine = Engine::open(config).unwrap();
+        match fault {
+            Fault::None => {}
+            Fault::At(k) | Fault::Twice(k, _) => faults.fail_after(k),
+            Fault::AnswerLost(k) => faults.fail_after_effect(k),
+        }
+        let again_after = if let Fault::Twice(_, after) = fault { Some(after) } else { None };
+        let notices = engine.notices();
+        let reopened_for_the_book = 0;
+        Telling {
+            store,
+            memory,
+            faults,
+            film,
+            clock,
+            receivers,
+            model,
+            engine,
+            notices,
+            again_after,
+            reopened_for_the_book,
+        }
+    }
+
+    pub fn tell(&mut self) -> Result<(), String> {
+        for host in HOSTS {
+            self.subscribe(host)?;
+        }
+        self.publish("a.0")?;
+        let first = self.publish("key.1")?;
+        self.publish_many("b", 20)?;
+        self.let_arrive()?;
+        self.unsubscribe_the_leaver()?;
+        self.let_arrive()?;
+        let second = self.publish("key.1")?;
+        if let (Some(first), Some(second)) = (first, second)
+            && (first.id != second.id || !second.duplicate)
+        {
+            return Err(format!("{first:?} again is {second:?}"));
+        }
+        self.publish_many("c", 20)?;
+        self.let_arrive()?;
+        self.publish("d.0")?;
+        self.publish("d.1")?;
+        self.let_arrive()?;
+        self.clock.advance_ms(30_000_000);
+        self.publish("e.0")?;
+        self.let_arrive()?;
+        self.reopen()?;
+        self.publish_many("f", 12)?;
+        self.publish("key.2")?;
+        self.let_arrive()?;
+        *self.receivers.takes_all.lock() = true;
+        self.heal()?;
+        self.publish("g.0")?;
+        self.let_arrive()
+    }
+
+    pub fn subscribe(&mut self, host: &str) -> Result<(), String> {
+        for _ in 0..4 {
+            match self.engine.subscribe(subscription(host)) {
+                Ok(_) => {
+                    self.model.lock().subscribed.insert(host.to_owned());
+                    return Ok(());
+                }
+                Err(Error::Store { .. }) => {
+                    self.heal()?;
+                    self.reopened_for_the_book += 1;
+                    self.reopen()?;
+                }
+                Err(error) => return Err(format!("subscribe {host}: {error}")),
+            }
+        }
+        Err(format!("{host} could not be subscribed on a sound device"))
+    }
+
+    pub fn unsubscribe_the_leaver(&mut self) -> Result<(), String> {
+        self.model.lock().removing = true;
+        self.model.lock().subscribed.remove(LEAVER);
+        for _ in 0..4 {
+            let subscriptions = self.engine.subscriptions();
+            let Some(leaver) = subscriptions.iter().find(|one| one.name == LEAVER) else {
+                break;
+            };
+            if self.engine.unsubscribe(leaver.id).is_ok() {
+                break;
+            }
+            self.heal()?;
+            self.reopened_for_the_book += 1;
+            self.reopen()?;
+        }
+        self.model.lock().removed = true;
+        Ok(())
+    }
+
+    pub fn publish(&mut self, tag: &str) -> Result<Option<Accepted>, String> {
+        let accepted = self.call(vec![tag.to_owned()], |engine| {
+            let receipt = engine.publish(event(tag))?;
+            receipt.wait_timeout(DEADLINE).ok_or(Error::Closed)?.map(|accepted| vec![accepted])
+        });
+        accepted.map(|accepted| accepted.and_then(|all| all.first().copied()))
+    }
+
+    pub fn publish_many(&mut self, name: &str, size: usize) -> Result<(), String> {
+        let tags: Vec<String> = (0..size).map(|place| format!("{name}.{place}")).collect();
+        let events: Vec<Event> = tags.iter().map(|tag| event(tag)).collect();
+        let accepted = self.call(tags, |engine| {
+            engine.publish_many(events)?.wait_timeout(DEADLINE).ok_or(Error::Closed)?
+        });
+        accepted.map(drop)
+    }
+
+    /// Makes a call and keeps what was said of it. After trouble the device is healed, once it was
+    /// seen to refuse another call.
+    pub fn call(
+        &mut self,
+        tags: Vec<String>,
+        publish: impl FnOnce(&Engine) -> wabahook::Result<Vec<Accepted>>,
+    ) -> Result<Option<Vec<Accepted>>, String> {
+        let place = self.model.lock().calls.len();
+        let is_probe = tags.iter().any(|tag| tag.starts_with("probe"));
+        self.model.lock().calls.push(Call { tags, fate: Fate::Pending });
+        let (fate, accepted) = match publish(&self.engine) {
+            Ok(accepted) => {
+                let ids = accepted.iter().map(|one| one.id.to_string()).collect();
+                (Fate::Accepted(ids), Some(accepted))
+            }
+            Err(Error::Busy { .. } | Error::Refused { .. }) => (Fate::Refused, None),
+            Err(Error::Unknown { .. }) => (Fate::Unknown, None),
+            Err(error) => return Err(format!("publish: {error:?}")),
+        };
+        self.model.lock().calls[place].fate = fate;
+        if accepted.is_none() && !is_probe {
+            self.publish(&format!("probe{place}.1"))?;
+            self.heal()?;
+        }
+        Ok(accepted)
+    }
+
+    /// Heals the device, lets it fail a second time where the fault says so, and waits until the
+    /// engine accepts again.
+    pub fn heal(&mut self) -> Result<(), String> {
+        self.faults.heal();
+        if let Some(after) = self.again_after.take() {
+            let seen = self.faults.seen();
+            self.faults.fail_after(after);
+            let deadline = Instant::now() + Duration::from_millis(700);
+            while self.faults.seen() <= seen + after && Instant::now() < deadline {
+                let _ = self.notices.next_timeout(Duration::from_millis(5));
+            }
+            self.faults.heal();
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.engine.publish(event("wake.2")) {
+                Ok(receipt) => match receipt.wait_timeout(DEADLINE) {
+                    Some(Ok(_)) => return Ok(()),
+                    Some(Err(Error::Unknown { .. } | Error::Refused { .. })) => {}
+                    other => return Err(format!("after healing: {other:?}")),
+                },
+                Err(Error::Busy { .. }) => {}
+                Err(error) => return Err(format!("after healing: {error:?}")),
+            }
+            if let Some(Notice::Poisoned { why }) = self.notices.next_timeout(WINK) {
+                return Err(format!("poisoned: {why}"));
+            }
+            if Instant::now() > deadline {
+                return Err("the device is sound and the engine does not go on".to_owned());
+            }
+        }
+    }
+
+    /// Closes and opens the same store; the device is healed where it refuses that.
+    pub fn reopen(&mut self) -> Result<(), String> {
+        let _ = self.engine.close(DEADLINE);
+        let config = || config(self.store.clone(), self.clock.clone(), Arc::clone(&self.receivers));
+        let opened = Engine::open(config()).or_else(|error| {
+            if matches!(error, Error::Damaged { .. }) {
+                return Err(error);
+            }
+            self.faults.heal();
+            Engine::open(config())
+        });
+        self.engine = opened.map_err(|error| format!("opening again: {error}"))?;
+        self.notices = self.engine.notices();
+        Ok(())
+    }
+
+    /// Waits until everything is taken that anybody takes now.
+    pub fn let_arrive(&self) -> Result<(), String> {
+        let waits: Vec<_> = self.engine.subscriptions();
+        let waits = waits.iter().filter(|one| [LEAVER, BYSTANDER].contains(&one.name.as_str()));
+        let waits: Vec<_> = waits.map(|one| one.id).collect();
+        let takes_all = *self.receivers.takes_all.lock();
+        until(&self.engine, &self.clock, |stats| {
+            let lanes = stats.lanes.iter();
+            let mut owing = lanes.filter(|lane| takes_all || !waits.contains(&lane.subscription));
+            owing.all(|lane| lane.owed == 0)
+        })
+    }
+}
+
+pub const WINK: Duration = Duration::from_millis(2);
+
+/// Lets time pass until it is so.
+pub fn until(
+    engine: &Engine,
+    clock: &Manual,
+    is_so: impl Fn(&Stats) -> bool,
+) -> Result<(), String> {
+    let notices = engine.notices();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let stats = engine.stats();
+        if is_so(&stats) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("it did not arrive in time: {stats:?}"));
+        }
+        clock.advance_ms(1_000);
+        let _ = notices.next_timeout(WINK);
+    }
+}
