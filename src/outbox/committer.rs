@@ -135,8 +135,7 @@ impl Committer {
                 taken.fill(&self.commands, self.group_events_max, patience);
             }
             if taken.is_empty() && !taken.stop {
-                let tidied = self.tidy();
-                self.stall_on_failure(tidied)?;
+                self.tidy()?;
                 continue;
             }
             let stop = taken.stop;
@@ -146,8 +145,7 @@ impl Committer {
             if stop {
                 return Ok(());
             }
-            let kept = self.keep_house();
-            self.stall_on_failure(kept)?;
+            self.keep_house()?;
         }
     }
 
@@ -240,9 +238,11 @@ impl Committer {
             // Their records are written again, so they are letters again until then.
             self.cursor.letters.lock().keep(*at_wall_ms, *delivery, *generation);
         }
-        let Taken { records, revivals, cancelled, cleared, forgotten, .. } = taken;
+        // Who closes the engine waits for this thread, however long the device refuses: a stop that
+        // came with the group counts.
+        let Taken { records, revivals, cancelled, cleared, forgotten, stop, .. } = taken;
         let mut waiting =
-            Taken { records, revivals, cancelled, cleared, forgotten, ..Taken::default() };
+            Taken { records, revivals, cancelled, cleared, forgotten, stop, ..Taken::default() };
         if !self.wait_for_the_device(&mut waiting, &group)? {
             // The records are lost with the process and repeat their attempts (I3).
             let _ = self.marker.send(Command::Stop);
@@ -271,20 +271,6 @@ impl Committer {
                 Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
             }
         }
-    }
-
-    fn reopen(&mut self) -> Result<()> {
-        if self.row.active().is_none() {
-            self.row.reopen(self.cursor.generation)?;
-        }
-        self.dedup_database = Some(self.row.open(recovery::DEDUP_DATABASE)?);
-        Ok(())
-    }
-
-    /// The database of dedup keys whose generation is gone; none while the device refuses.
-    fn dedup_database(&self) -> Result<Arc<dyn Database>> {
-        let closed = || Error::store("keeping dedup keys", crate::store::Failure::Closed);
-        self.dedup_database.clone().ok_or_else(closed)
     }
 
     /// Finds out whether the events of a failed group are there. If so they are owed, as their

@@ -147,11 +147,6 @@ impl Row {
         *self.active.write() = None;
     }
 
-    /// Opens a database beside the generations.
-    pub(super) fn open(&self, name: &str) -> Result<Arc<dyn Database>> {
-        self.store.open(name).map_err(failed)
-    }
-
     /// Opens the generation that is written to again, after the device had refused.
     pub(super) fn reopen(&self, number: u64) -> Result<()> {
         let database = self.store.open(&name_of(number)).map_err(|failure| match failure {

@@ -76,7 +76,6 @@ impl Store for Sled {
         Ok(names)
     }
 
-    /// Renamed first: files go one by one, and what a crash leaves of them cannot be opened.
     fn remove(&self, name: &str) -> Result<(), Failure> {
         // Renamed first, because a crash may leave a directory in part, which would not open.
         let going = self.root.join(format!("{REMOVED}{name}"));
@@ -195,13 +194,6 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn remove_files(path: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(error)),
-        _ => Ok(()),
-    }
 }
 
 /// sled syncs neither its `conf` file nor the directories that name its files.
