@@ -86,7 +86,8 @@ fn backlog(subscriptions: usize) -> Outcome<Reopened> {
     kill(child)?;
     let (wrote_s, disk) = (started.elapsed().as_secs_f64(), bed::mb(bed::disk_bytes(&path)));
     println!("{subscriptions} subscription(s): {said}, written in {wrote_s:.1} s, {disk:.0} MB");
-    let (mut cold, mut warm, mut rss, mut peak, mut read) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut cold, mut warm, mut rss, mut peak, mut read) =
+        (vec![], vec![], vec![], vec![], vec![]);
     for run in 1..=bed::option("runs", 5) {
         let left_mb = make_cold(&path)?;
         let [cold_s, cold_rss, cold_peak] = reopened(&path, subscriptions)?;

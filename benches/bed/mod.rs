@@ -39,7 +39,8 @@ pub(crate) fn text(name: &str) -> Option<String> {
 
 /// A fresh directory for data, on the disk that holds the build output.
 pub(crate) fn directory(name: &str) -> io::Result<PathBuf> {
-    let base = text("data").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).into(), PathBuf::from);
+    let base =
+        text("data").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).into(), PathBuf::from);
     let path: PathBuf = base.join(format!("{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path)?;

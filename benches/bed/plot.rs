@@ -43,7 +43,8 @@ pub(crate) fn svg(title: &str, time: &str, panels: &[Panel<'_>]) -> String {
         top += PANEL + GAP;
     }
     let (middle, bottom) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, height - 8.0);
-    let _ = writeln!(out, "<text x=\"{middle}\" y=\"{bottom}\" text-anchor=\"middle\">{time}</text>");
+    let _ =
+        writeln!(out, "<text x=\"{middle}\" y=\"{bottom}\" text-anchor=\"middle\">{time}</text>");
     out.push_str("</svg>\n");
     out
 }
