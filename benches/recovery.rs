@@ -271,5 +271,16 @@ fn drain(path: &Path) -> Outcome {
         last.dead,
         last.retried
     );
+    for _ in 0..6 {
+        sleep(Duration::from_secs(10));
+        let stats = engine.stats();
+        // Not to standard output: nobody reads it after the first line.
+        eprintln!(
+            "  still {} events, {:.1} MB and {} generations in the outbox",
+            stats.outbox_events,
+            bed::mb(stats.outbox_bytes),
+            stats.generations
+        );
+    }
     wait_to_be_killed()
 }
