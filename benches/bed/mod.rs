@@ -1,0 +1,136 @@
+//! Decides what every bench stands on: where data lies, what is read off the process and the
+//! directory, which options there are, and how a figure is printed.
+//!
+//! Leaves to others: what is measured. Invariant: data lies below the directory for build output or
+//! where `--data` says, never in a file system that is memory.
+
+#![allow(dead_code, reason = "every bench uses its own part")]
+
+pub(crate) mod plot;
+pub(crate) mod raw;
+pub(crate) mod scripted;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wabahook::{Config, Engine, Event, Subscription};
+
+/// What a bench can fail with.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long an engine may take to end.
+pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// The value of the option `--name`, or `default`.
+pub(crate) fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
+    text(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The value of the option `--name` as it was given.
+pub(crate) fn text(name: &str) -> Option<String> {
+    let mut given = std::env::args().skip_while(|given| *given != format!("--{name}"));
+    given.nth(1)
+}
+
+/// A fresh directory for data, on the disk that holds the build output.
+pub(crate) fn directory(name: &str) -> io::Result<PathBuf> {
+    let base =
+        text("data").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).into(), PathBuf::from);
+    let path: PathBuf = base.join(format!("{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+/// An engine in `path` whose attempts `transport` makes.
+pub(crate) fn open(path: &Path, transport: impl wabahook::Transport) -> wabahook::Result<Engine> {
+    Engine::open(Config::new(path).transport(std::sync::Arc::new(transport)))
+}
+
+/// Registers so many subscriptions, each of which is owed every event.
+pub(crate) fn subscribe(engine: &Engine, subscriptions: usize) -> wabahook::Result<()> {
+    for n in 0..subscriptions {
+        let url = format!("https://receiver-{n}.example/hook");
+        engine.subscribe(Subscription::to(url)?.name(format!("receiver-{n}")))?;
+    }
+    Ok(())
+}
+
+/// An event of `bytes` bytes that says which one it is and cannot be packed smaller.
+pub(crate) fn event(number: u64, bytes: usize) -> Event {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut payload = format!("{{\"event\":{number},\"text\":\"").into_bytes();
+    while payload.len() + 2 < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let [byte, ..] = state.to_le_bytes();
+        payload.push(b'0' + byte % 75);
+    }
+    payload.extend_from_slice(b"\"}");
+    Event::new("MESSAGE_RECEIVED", payload).number("919999999999")
+}
+
+/// Bytes that the files below `path` take on the device.
+pub(crate) fn disk_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        // A generation may be deleted while it is being counted.
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// A line of `/proc/self/status` that is in kB, in megabytes (10^6 bytes).
+pub(crate) fn status_mb(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(f64::NAN) * 1024.0 / 1e6
+}
+
+/// CPU time that this process has used, all its threads together.
+pub(crate) fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    // The unit of this file is fixed at a hundredth of a second.
+    Duration::from_millis(ticks * 10)
+}
+
+/// The middle one, or the mean of the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
+    f64::midpoint(lower, upper)
+}
+
+/// Megabytes, of 10^6 bytes.
+pub(crate) fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Prints one line for programs.
+pub(crate) fn result(
+    bench: &str,
+    what: impl Display,
+    figure: f64,
+    unit: &str,
+    limit: (f64, &str),
+    ratio: f64,
+) {
+    let (limit, limit_is) = limit;
+    println!(
+        "RESULT bench={bench} what={what} figure={figure:.3} unit={unit} limit={limit:.3} \
+         limit_is={limit_is} ratio={ratio:.3}"
+    );
+}

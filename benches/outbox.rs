@@ -1,0 +1,235 @@
+//! Decides what a durable accept costs, beside the same bytes appended to a plain file and synced.
+//!
+//! Leaves to others: the network (the transport is scripted), recovery and churn. Invariant: every
+//! run of the engine is followed at once by a run of its limit, on the same file system and in
+//! groups of the same size, so that a slow phase of the device strikes both.
+//!
+//! `cargo bench --bench outbox -- --runs 5 --ms 1000`; `--only accept_64` runs that alone.
+//!
+//! `accept_*`: every delivery is acknowledged at once and settled, in the same groups.
+//! `accept_64_fanout_*`: receivers are held back, so that this is the cost of accepting alone.
+//! `settled_64_fanout_*`: as `accept_*`, with more subscriptions.
+
+mod bed;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bed::raw::Raw;
+use bed::scripted::{Instant200, Silent};
+use bed::{Outcome, median};
+use wabahook::{Config, Engine, Event, Limits};
+
+const PAYLOAD_BYTES: usize = 1024;
+
+/// What is measured.
+struct Scenario {
+    what: String,
+    publishers: usize,
+    /// Events of one call.
+    together: usize,
+    fan_out: usize,
+    held_back: bool,
+}
+
+/// What one run of the engine and of its limit came to.
+struct Run {
+    events_per_s: f64,
+    delivered_per_s: f64,
+    /// CPU microseconds an event, publishers included.
+    cpu_us: f64,
+    wait_p50_us: f64,
+    /// Events in a group, groups that only settle counted too.
+    group_events: f64,
+    raw_per_s: f64,
+    /// The limit with nothing but full groups.
+    raw_full_per_s: f64,
+    sync_p50_us: f64,
+}
+
+fn main() -> Outcome {
+    let rounds: usize = bed::option("runs", 5);
+    let only = bed::text("only").unwrap_or_default();
+    let scenarios: Vec<_> =
+        scenarios().into_iter().filter(|one| only.is_empty() || one.what == only).collect();
+    let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
+    for round in 0..rounds {
+        for scenario in &scenarios {
+            let run = run(scenario)?;
+            println!(
+                "run {}/{rounds} {}: {:.0} events/s, {:.0} settled/s, {:.1} us CPU an event, \
+                 {:.0} us to wait (p50), {:.1} events a group; raw {:.0} events/s, a sync {:.0} us",
+                round + 1,
+                scenario.what,
+                run.events_per_s,
+                run.delivered_per_s,
+                run.cpu_us,
+                run.wait_p50_us,
+                run.group_events,
+                run.raw_per_s,
+                run.sync_p50_us
+            );
+            runs.entry(&scenario.what).or_default().push(run);
+        }
+    }
+    scenarios.iter().for_each(|scenario| conclude(scenario, &runs));
+    Ok(())
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let accept = |publishers, together, what: &str| Scenario {
+        what: what.to_owned(),
+        publishers,
+        together,
+        fan_out: 1,
+        held_back: false,
+    };
+    let mut all = vec![
+        accept(1, 1, "accept_1"),
+        accept(32, 1, "accept_32"),
+        accept(64, 1, "accept_64"),
+        accept(1, 256, "accept_many_256"),
+    ];
+    for fan_out in [1, 10, 100, 1_000] {
+        let what = format!("accept_64_fanout_{fan_out}");
+        all.push(Scenario { fan_out, held_back: true, ..accept(64, 1, &what) });
+    }
+    for fan_out in [10, 100] {
+        let what = format!("settled_64_fanout_{fan_out}");
+        all.push(Scenario { fan_out, ..accept(64, 1, &what) });
+    }
+    all
+}
+
+/// One run in a directory of its own, then its limit.
+fn run(scenario: &Scenario) -> Outcome<Run> {
+    let directory = bed::directory("outbox")?;
+    let data = directory.join("data");
+    let engine = open(scenario, &data)?;
+    bed::subscribe(&engine, scenario.fan_out)?;
+    let span = Duration::from_millis(bed::option("ms", 1_000));
+    // What the first groups find unmade (threads, the first generation) is not what is asked.
+    publish(&engine, scenario, span / 10)?;
+    let (before, cpu_before, started) = (engine.stats(), bed::cpu_time(), Instant::now());
+    let waits = publish(&engine, scenario, span)?;
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), bed::cpu_time() - cpu_before);
+    let after = engine.stats();
+    engine.close(bed::CLOSE_MAX)?;
+    let accepted = (after.accepted - before.accepted) as f64;
+    let group_events = accepted / (after.groups - before.groups).max(1) as f64;
+    let (raw_per_s, sync_p50_us) = limit(&directory, group_events, span / 2)?;
+    let full = (scenario.publishers * scenario.together) as f64;
+    let (raw_full_per_s, _) = limit(&directory, full, span / 2)?;
+    fs::remove_dir_all(&directory)?;
+    Ok(Run {
+        events_per_s: accepted / elapsed,
+        delivered_per_s: (after.delivered - before.delivered) as f64 / elapsed,
+        cpu_us: cpu.as_secs_f64() * 1e6 / accepted,
+        wait_p50_us: median(waits),
+        group_events,
+        raw_per_s,
+        raw_full_per_s,
+        sync_p50_us,
+    })
+}
+
+fn open(scenario: &Scenario, data: &Path) -> Outcome<Engine> {
+    let config = Config::new(data);
+    let config = if scenario.held_back {
+        // One worker, which waits for ever: nothing is delivered and nothing is tried again.
+        let limits = Limits { workers_max: 1, stuck_max: 0, ..Limits::default() };
+        config.limits(limits).transport(Arc::new(Silent::default()))
+    } else {
+        config.transport(Arc::new(Instant200))
+    };
+    Ok(Engine::open(config)?)
+}
+
+/// Lets every publisher publish and wait, again and again. Returns the waits, in microseconds.
+fn publish(engine: &Engine, scenario: &Scenario, span: Duration) -> Outcome<Vec<f64>> {
+    let payload = vec![b'7'; PAYLOAD_BYTES];
+    let end = Instant::now() + span;
+    let publisher = || -> Outcome<Vec<f64>> {
+        let mut waits = Vec::new();
+        while Instant::now() < end {
+            let event = || Event::new("MESSAGE_RECEIVED", payload.clone()).number("919999999999");
+            let started = Instant::now();
+            if scenario.together == 1 {
+                engine.publish(event())?.wait()?;
+            } else {
+                let events = (0..scenario.together).map(|_| event()).collect();
+                engine.publish_many(events)?.wait()?;
+            }
+            waits.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(waits)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..scenario.publishers).map(|_| scope.spawn(publisher)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().map_err(|_| "a publisher panicked")??);
+        }
+        Ok(all)
+    })
+}
+
+/// Events a second that a plain file takes in groups of this size, and the middle sync, in
+/// microseconds.
+fn limit(directory: &Path, group_events: f64, span: Duration) -> Outcome<(f64, f64)> {
+    let mut raw = Raw::new(directory)?;
+    let mut syncs = Vec::new();
+    let (mut due, mut done) = (0.0, 0_u32);
+    let started = Instant::now();
+    while started.elapsed() < span {
+        due += group_events;
+        // A mean of 3.4 events is groups of 3 and of 4.
+        let begun = done;
+        while done == begun || f64::from(done) + 0.5 < due {
+            done += 1;
+        }
+        let events = usize::try_from(done - begun)?;
+        syncs.push(raw.append(events * PAYLOAD_BYTES)?.as_secs_f64() * 1e6);
+    }
+    let elapsed = started.elapsed().as_secs_f64();
+    fs::remove_file(directory.join("raw"))?;
+    Ok((f64::from(done) / elapsed, median(syncs)))
+}
+
+fn conclude(scenario: &Scenario, runs: &BTreeMap<&str, Vec<Run>>) {
+    let what = scenario.what.as_str();
+    let Some(own) = runs.get(what) else { return };
+    let middle = |of: fn(&Run) -> f64| median(own.iter().map(of).collect());
+    let ratio = middle(|run| run.events_per_s / run.raw_per_s);
+    let least = own.iter().map(|run| run.events_per_s / run.raw_per_s).fold(f64::MAX, f64::min);
+    println!(
+        "{what}: {:.0} events/s, {:.0} settled/s, {:.1} us CPU an event, {:.0} us to wait (p50), \
+         {:.1} events a group, a sync {:.0} us; {ratio:.2} of raw (least {least:.2}), {:.2} of raw \
+         in full groups",
+        middle(|run| run.events_per_s),
+        middle(|run| run.delivered_per_s),
+        middle(|run| run.cpu_us),
+        middle(|run| run.wait_p50_us),
+        middle(|run| run.group_events),
+        middle(|run| run.sync_p50_us),
+        middle(|run| run.events_per_s / run.raw_full_per_s),
+    );
+    let limit = (middle(|run| run.raw_per_s), "raw_append_fdatasync");
+    bed::result("outbox", what, middle(|run| run.events_per_s), "events/s", limit, ratio);
+    // What an event costs against one that is owed once, pair by pair of the same round.
+    if let (true, Some(once)) = (scenario.fan_out > 1, runs.get("accept_64_fanout_1")) {
+        let against = |of: fn(&Run) -> f64| {
+            let pairs = own.iter().zip(once);
+            median(pairs.map(|(many, one)| of(many) / of(one)).collect())
+        };
+        let time = against(|run| 1.0 / run.events_per_s);
+        let limit = (median(once.iter().map(|run| run.cpu_us).collect()), "cpu_at_fanout_1");
+        let (cpu_us, ratio) = (middle(|run| run.cpu_us), against(|run| run.cpu_us));
+        println!("{what}: {time:.2} times the time and {ratio:.2} times the CPU of fan-out 1");
+        bed::result("outbox", format!("{what}_cpu"), cpu_us, "us/event", limit, ratio);
+    }
+}
