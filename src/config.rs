@@ -149,8 +149,8 @@ impl fmt::Debug for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
-    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part. Nothing is
-    /// changed, so that somebody can look.
+    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part. It is left as
+    /// it is, so that somebody can look.
     #[default]
     Refuse,
     /// Rename the part to `damaged-...`, tell of it in a notice, and go on with the rest.

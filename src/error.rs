@@ -87,8 +87,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<std::io::Error>,
     },
-    /// The store failed. What was accepted before is on the device; the engine that reports this
-    /// while running is poisoned: close it and open it again.
+    /// The store failed. What was accepted before is on the device: close the engine and open it
+    /// again.
     Store {
         /// What was being done.
         doing: &'static str,

@@ -101,8 +101,9 @@ impl Engine {
     /// it returns: blocks on two syncs. An attempt under way is not called back.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Store`] when the removal could not be made durable, and then
-    /// it is finished at the next open.
+    /// [`Error::NotFound`]; [`Error::Store`] when the book took no write, and then the removal is
+    /// finished at the next open; [`Error::Closed`] when the engine ended first, and then the next
+    /// open shows whether it was removed. While the device refuses this waits for it.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
         self.core.unsubscribe(id)
     }

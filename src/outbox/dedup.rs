@@ -2,7 +2,7 @@
 //!
 //! Leaves to others: reading and writing the pages (`recovery`, `group`). Invariant: a key is
 //! remembered only together with its event, for the window, and the table never holds more than its
-//! bound; what leaves it early is the oldest, and counted.
+//! bound; what leaves it early is the oldest.
 //!
 //! Layout of a page: the envelope of `store::record`, version 1, then entries of 24 bytes: the hash
 //! (16, little-endian) and the event's sequence (8, little-endian).

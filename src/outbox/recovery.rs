@@ -105,10 +105,22 @@ impl Reader<'_> {
             self.read_one(*number, &mut known)?;
         }
         let next_number = numbers.last().map_or(1, |last| last + 1);
-        let dedup_database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
-        let last_page = reading::dedup_pages(&*dedup_database, &mut known.dedup_entries)?;
-        known.last_record = known.last_record.max(last_page);
+        let dedup_database = match self.read_dedup_database(&mut known) {
+            Err(error) if self.on_damage == OnDamage::SetAside && is_damage(&error) => {
+                let name = self.store.set_aside(DEDUP_DATABASE).map_err(failed)?;
+                known.recovered.set_aside.push((name, error.to_string()));
+                self.read_dedup_database(&mut known)?
+            }
+            read => read?,
+        };
         self.finish(known, next_number, dedup_database)
+    }
+
+    fn read_dedup_database(&self, known: &mut Known) -> Result<Arc<dyn Database>> {
+        let database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
+        let last_page = reading::dedup_pages(&*database, &mut known.dedup_entries)?;
+        known.last_record = known.last_record.max(last_page);
+        Ok(database)
     }
 
     fn read_one(&self, number: u64, known: &mut Known) -> Result<()> {

@@ -1058,3 +1058,23 @@ fn a_removal_waits_for_a_device_that_refuses() {
     let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
 }
+
+#[test]
+fn a_damaged_database_of_dedup_keys_is_set_aside_and_the_events_stay() {
+    let store = Memory::default();
+    let (running, _) = open(store.clone());
+    let sequence = publish(&running.outbox, vec![1], &[1]);
+    running.outbox.close();
+    let store = store.crash();
+    let database = store.open(recovery::DEDUP_DATABASE).unwrap();
+    let mut batch = Batch::default();
+    batch.put(keys::in_bucket(1, 1), vec![1; 30]);
+    database.apply(batch).unwrap();
+    database.sync().unwrap();
+    drop(database);
+    let error = read(store.crash(), &Limits::default(), OnDamage::Refuse).err().unwrap();
+    assert!(error.to_string().contains("dedup page"), "{error}");
+    let (_, recovered) = read(store.crash(), &Limits::default(), OnDamage::SetAside).unwrap();
+    assert_eq!(recovered.set_aside[0].0, "damaged-dedup");
+    assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 1)]));
+}
