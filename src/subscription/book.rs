@@ -51,10 +51,13 @@ impl Book {
     ) -> Result<(Book, Vec<Registered>)> {
         let mut book = Book::read(database)?;
         if let Some(path) = log {
-            // A log that cannot be read is written anew: the book is whole.
-            let known = Contents::read(path).unwrap_or_default();
-            if let Some(known) = known {
-                book.follow(known)?;
+            match Contents::read(path) {
+                Ok(Some(known)) => book.follow(known)?,
+                Ok(None) => {}
+                // A book that knows nothing may be one that was lost.
+                Err(error) if book.knows_nothing() => return Err(error),
+                // The log is written anew: the book is whole.
+                Err(_) => {}
             }
             book.journal = Some(Journal::begin(path, &book.contents()?)?);
         }
@@ -75,10 +78,15 @@ impl Book {
         Ok(book)
     }
 
-    /// Brings the book to what the log says.
+    fn knows_nothing(&self) -> bool {
+        self.next_id == 1 && self.parts.is_empty()
+    }
+
+    /// Brings the book to what the log says. What the log does not speak of stays: only a log that
+    /// lost something knows less than the book.
     fn follow(&mut self, known: Contents) -> Result<()> {
         let here = self.contents()?.subscriptions;
-        for id in here.keys().filter(|id| !known.subscriptions.contains_key(id)) {
+        for id in here.keys().filter(|id| known.removed.contains(id)) {
             self.remove(*id)?;
         }
         for (id, stored) in known.subscriptions {
@@ -95,7 +103,8 @@ impl Book {
             let stored = decode(VERSION, &sealed);
             Ok((id, stored.map_err(|why| damaged(format!("subscription {id}"), why))?))
         });
-        Ok(Contents { next_id: self.next_id, subscriptions: subscriptions.collect::<Result<_>>()? })
+        let subscriptions = subscriptions.collect::<Result<_>>()?;
+        Ok(Contents { next_id: self.next_id, subscriptions, ..Contents::default() })
     }
 
     /// The parts of each subscription, counted and joined.

@@ -7,7 +7,7 @@
 //! Layout: one JSON object a line. The first is `{"wabahook_book_log":1,"next_id":n}`; then
 //! `{"put":{..}}` with a whole subscription or `{"remove":id}`. It is written anew at every open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(super) struct Journal {
 pub(super) struct Contents {
     pub(super) next_id: u32,
     pub(super) subscriptions: BTreeMap<SubscriptionId, StoredV1>,
+    /// Subscriptions of which it says that they are no more.
+    pub(super) removed: BTreeSet<SubscriptionId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,22 +59,25 @@ impl Contents {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("reading", path, error)),
         };
-        let mut lines = BufReader::new(file).split(b'\n').peekable();
+        let mut reader = BufReader::new(file);
         let mut contents = Contents::default();
-        let mut number = 0_u64;
-        while let Some(line) = lines.next() {
-            let line = line.map_err(|error| failed("reading", path, error))?;
-            number += 1;
-            let taken = if number == 1 { contents.begin(&line) } else { contents.take(&line) };
-            match taken {
-                Ok(()) => {}
-                // The newline comes last, so only the last line can have been cut off.
-                Err(_) if lines.peek().is_none() => break,
-                Err(why) => {
-                    let record = format!("line {number} of {}", path.display());
-                    return Err(Error::Damaged { record, why });
+        let damaged = |number: u64, why: String| {
+            let record = format!("line {number} of {}", path.display());
+            Error::Damaged { record, why }
+        };
+        for number in 1.. {
+            let mut line = Vec::new();
+            let read = reader.read_until(b'\n', &mut line);
+            read.map_err(|error| failed("reading", path, error))?;
+            // The newline comes last, so a line without one was cut off, and nobody was answered.
+            if line.pop() != Some(b'\n') {
+                if number == 1 {
+                    return Err(damaged(1, "it is not whole".to_owned()));
                 }
+                break;
             }
+            let taken = if number == 1 { contents.begin(&line) } else { contents.take(&line) };
+            taken.map_err(|why| damaged(number, why))?;
         }
         Ok(Some(contents))
     }
@@ -94,6 +99,7 @@ impl Contents {
             }
             Entry::Remove(id) => {
                 self.subscriptions.remove(&id);
+                self.removed.insert(id);
             }
         }
         Ok(())
