@@ -102,8 +102,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Store`] when the book took no write, and then the removal is
-    /// finished at the next open; [`Error::Closed`] when the engine ended first, and then the next
-    /// open shows whether it was removed. While the device refuses this waits for it.
+    /// finished at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
+    /// and then it is in force in this engine and made durable when the device takes writes;
+    /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
+    /// removed.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
         self.core.unsubscribe(id)
     }
@@ -297,7 +299,7 @@ impl Core {
         let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
         // Paused first, so that nothing more is tried while the removal becomes durable.
         self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
-        self.outbox.forget(id).wait()?;
+        let told = self.outbox.forget(id).wait();
         let cancelled = self.drive.lock().dispatcher.remove_lane(id);
         let deliveries = cancelled.len();
         self.outbox.cancel(cancelled);
@@ -305,7 +307,8 @@ impl Core {
         if deliveries > 0 {
             self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
         }
-        book.remove(id)
+        // The book goes second: what is in it and has a tombstone is removed at the next open.
+        told.and_then(|()| book.remove(id))
     }
 
     fn stats(&self) -> Stats {

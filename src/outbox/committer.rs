@@ -232,6 +232,8 @@ impl Committer {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
+        let removals = taken.forgotten.iter().map(|(_, promised)| promised);
+        removals.chain(&taken.revivals).for_each(|one| one.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
         for (delivery, at_wall_ms, generation) in &group.revived {

@@ -104,6 +104,8 @@ impl Taken {
         for submission in self.submissions.drain(..) {
             submission.promised.keep(Err(refused()));
         }
+        // Removals are written when the device takes writes; who asked is told and waits no longer.
+        self.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(refused())));
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
     }
 
