@@ -244,7 +244,7 @@ fn goes_on(engine: &Engine, promised: &Promised) -> Result<(), String> {
     let notices = engine.notices();
     let publish = |number| -> Result<_, String> {
         let receipt = engine.publish(event(number)).map_err(|error| error.to_string())?;
-        let accepted = receipt.wait_timeout(Duration::from_secs(5)).ok_or_else(|| {
+        let accepted = receipt.wait_timeout(DEADLINE).ok_or_else(|| {
             let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).take(3).collect();
             format!("no receipt in time; it told {told:?}")
         })?;
