@@ -149,12 +149,15 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
     Ok(samples)
 }
 
+/// What is read off a sample: its name, its unit, and how.
+type Reading = (&'static str, &'static str, fn(&Sample) -> f64);
+
 /// Prints quarter against quarter, and draws.
 fn conclude(samples: &[Sample], drawing: &Path) -> Outcome {
     let minutes = samples.last().map_or(0.0, |sample| sample.second) / 60.0;
     println!("{} samples over {minutes:.1} minutes", samples.len());
     let quarters: Vec<_> = samples.chunks(samples.len().div_ceil(4).max(1)).collect();
-    let readings: [(&str, &str, fn(&Sample) -> f64); 6] = [
+    let readings: [Reading; 6] = [
         ("disk", "MB", |sample| sample.disk_mb),
         ("rss", "MB", |sample| sample.rss_mb),
         ("owed", "deliveries", |sample| sample.owed),

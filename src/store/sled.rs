@@ -48,16 +48,12 @@ impl Sled {
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
         let path = self.root.join(name);
-        fs::create_dir_all(&path).map_err(Failure::io)?;
+        if !path.exists() {
+            self.create(name)?;
+        }
         remove_unfinished_snapshots(&path)?;
-        let config = ::sled::Config::new()
-            .path(&path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(FLUSHER_PERIOD_MS));
-        let tree = guarded("opening", || config.open())?;
+        let tree = guarded("opening", || config(&path).open())?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
-        // At every open, because the one that made it may have ended before it came to this.
-        make_creation_durable(&path)?;
         Ok(Arc::new(Opened { tree, log, durability: self.durability }))
     }
 
@@ -66,9 +62,10 @@ impl Store for Sled {
         for entry in fs::read_dir(&self.root).map_err(Failure::io)? {
             let entry = entry.map_err(Failure::io)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
+            let unfinished = entry.path().extension().is_some_and(|end| end == UNFINISHED);
             if name.starts_with(REMOVED) {
                 remove_directory(&entry.path())?;
-            } else if entry.path().is_dir() {
+            } else if entry.path().is_dir() && !unfinished {
                 names.push(name);
             }
         }
@@ -94,6 +91,44 @@ impl Store for Sled {
         sync_directory(&self.root)?;
         Ok(new)
     }
+}
+
+/// How the name of a database ends that is being made.
+const UNFINISHED: &str = "unfinished";
+
+impl Sled {
+    /// Makes an empty database. It gets its name when all of it is on the device: one whose making
+    /// the power cut short could not be opened, and nothing would tell it from a damaged one.
+    fn create(&self, name: &str) -> Result<(), Failure> {
+        let path = self.root.join(format!("{name}.{UNFINISHED}"));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::io(error));
+            }
+            _ => fs::create_dir(&path).map_err(Failure::io)?,
+        }
+        let tree = guarded("making a database", || config(&path).open())?;
+        guarded("making a database", || tree.flush())?;
+        guarded("making a database", move || {
+            drop(tree);
+            Ok(())
+        })?;
+        // sled syncs neither its `conf` file nor the directories that name its files.
+        for entry in fs::read_dir(&path).map_err(Failure::io)? {
+            let path = entry.map_err(Failure::io)?.path();
+            File::open(path).and_then(|file| file.sync_all()).map_err(Failure::io)?;
+        }
+        sync_directory(&path)?;
+        fs::rename(&path, self.root.join(name)).map_err(Failure::io)?;
+        sync_directory(&self.root)
+    }
+}
+
+fn config(path: &Path) -> ::sled::Config {
+    ::sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(FLUSHER_PERIOD_MS))
 }
 
 /// One open sled database, with a handle of its log for `sync_data`.
@@ -194,14 +229,6 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// sled syncs neither its `conf` file nor the directories that name its files.
-fn make_creation_durable(path: &Path) -> Result<(), Failure> {
-    let conf = path.join("conf");
-    File::open(conf).and_then(|file| file.sync_all()).map_err(Failure::io)?;
-    sync_directory(path)?;
-    path.parent().map_or(Ok(()), sync_directory)
 }
 
 fn remove_directory(path: &Path) -> Result<(), Failure> {

@@ -45,6 +45,8 @@ enum Entry {
 struct Naming {
     path: String,
     entry: Option<Entry>,
+    /// The name that a directory had before, with all that lies in it.
+    was: Option<String>,
 }
 
 /// Changes that are not synced, after those that are.
@@ -159,10 +161,13 @@ impl<'a> Device<'a> {
             Call::Sync { path, .. } => self.sync(number, path),
             Call::Rename { from, to } => {
                 let entry = self.seen.remove(from).expect("what is renamed is there");
-                assert_ne!(entry, Entry::Directory, "the renaming of {from} is not understood");
                 assert_eq!(parent(from), parent(to), "moving {from} is not understood");
-                self.name(from, None);
-                self.name(to, Some(entry));
+                if entry == Entry::Directory {
+                    self.rename_directory(from, to);
+                } else {
+                    self.name(from, None);
+                    self.name(to, Some(entry));
+                }
             }
             Call::Remove { path } => self.name(path, None),
             Call::MakeDirectory { path } => self.name(path, Some(Entry::Directory)),
@@ -189,8 +194,23 @@ impl<'a> Device<'a> {
             Some(entry) => self.seen.insert(path.to_owned(), entry),
             None => self.seen.remove(path),
         };
-        let naming = Naming { path: path.to_owned(), entry };
+        let naming = Naming { path: path.to_owned(), entry, was: None };
         self.namings.entry(parent(path).to_owned()).or_default().changes.push(naming);
+    }
+
+    fn rename_directory(&mut self, from: &str, to: &str) {
+        if to.rsplit('/').next().is_some_and(|name| name.starts_with("removed-")) {
+            // It is on its way out: nobody reads what it is called in there any more.
+            self.namings.retain(|path, _| path != from && !is_below(path, from));
+        }
+        let open = self.namings.iter().any(|(path, names)| {
+            (path == from || is_below(path, from)) && !names.changes.is_empty()
+        });
+        assert!(!open, "{from} gets another name before the names in it are synced");
+        move_all(&mut self.seen, from, to);
+        let entry = Some(Entry::Directory);
+        let naming = Naming { path: to.to_owned(), entry, was: Some(from.to_owned()) };
+        self.namings.entry(parent(to).to_owned()).or_default().changes.push(naming);
     }
 
     fn sync(&mut self, call: usize, path: &str) {
@@ -269,7 +289,25 @@ fn apply(content: &mut Vec<u8>, change: Change, trace: &Trace, mut counts: impl 
     }
 }
 
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn move_all(names: &mut BTreeMap<String, Entry>, from: &str, to: &str) {
+    names.remove(from);
+    names.insert(to.to_owned(), Entry::Directory);
+    let below: Vec<String> = names.keys().filter(|path| is_below(path, from)).cloned().collect();
+    for path in below {
+        if let Some(entry) = names.remove(&path) {
+            names.insert(format!("{to}{}", &path[from.len()..]), entry);
+        }
+    }
+}
+
 fn rename(names: &mut BTreeMap<String, Entry>, naming: Naming) {
+    if let Some(was) = naming.was {
+        return move_all(names, &was, &naming.path);
+    }
     match naming.entry {
         Some(entry) => names.insert(naming.path, entry),
         None => names.remove(&naming.path),

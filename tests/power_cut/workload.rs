@@ -241,9 +241,13 @@ pub fn check(image: &Path, promised: &Promised) -> Result<(), String> {
 
 /// It takes an event, knows an old one by its key, and gives no id twice.
 fn goes_on(engine: &Engine, promised: &Promised) -> Result<(), String> {
+    let notices = engine.notices();
     let publish = |number| -> Result<_, String> {
         let receipt = engine.publish(event(number)).map_err(|error| error.to_string())?;
-        let accepted = receipt.wait_timeout(DEADLINE).ok_or("no receipt in time")?;
+        let accepted = receipt.wait_timeout(DEADLINE).ok_or_else(|| {
+            let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).take(3).collect();
+            format!("no receipt in time; it told {told:?}")
+        })?;
         accepted.map_err(|error| error.to_string())
     };
     let fresh = publish(EVENTS)?;
