@@ -113,7 +113,9 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
     let started = Instant::now();
     let mut samples: Vec<Sample> = Vec::new();
     let (mut published, mut before) = (0_u64, engine.stats());
-    for burst in 0..seconds * BURSTS_PER_S {
+    let mut burst = 0;
+    while started.elapsed().as_secs() < seconds {
+        burst += 1;
         let due = Duration::from_secs_f64(burst as f64 / BURSTS_PER_S as f64);
         sleep(due.saturating_sub(started.elapsed()));
         while published < burst * rate / BURSTS_PER_S {
@@ -125,12 +127,12 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
                 Err(error) => return Err(error.into()),
             }
         }
-        if burst % BURSTS_PER_S != BURSTS_PER_S - 1 {
+        let second = started.elapsed().as_secs_f64();
+        let span = second - samples.last().map_or(0.0, |sample| sample.second);
+        if span < 1.0 {
             continue;
         }
         let now = engine.stats();
-        let second = started.elapsed().as_secs_f64();
-        let span = second - samples.last().map_or(0.0, |sample| sample.second);
         let owed_events = now.owed as f64 / subscriptions as f64;
         let sample = Sample {
             second,
