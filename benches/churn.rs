@@ -41,6 +41,9 @@ struct Sample {
     delivered_per_s: f64,
 }
 
+/// One column of a sample.
+type Reading = fn(&Sample) -> f64;
+
 const COLUMNS: &str =
     "second,disk_mb,rss_mb,owed,owed_mb,generations,accepted_per_s,delivered_per_s";
 
@@ -156,7 +159,7 @@ fn conclude(samples: &[Sample], drawing: &Path) -> Outcome {
     let minutes = samples.last().map_or(0.0, |sample| sample.second) / 60.0;
     println!("{} samples over {minutes:.1} minutes", samples.len());
     let quarters: Vec<_> = samples.chunks(samples.len().div_ceil(4).max(1)).collect();
-    let readings: [(&str, &str, fn(&Sample) -> f64); 6] = [
+    let readings: [(&str, &str, Reading); 6] = [
         ("disk", "MB", |sample| sample.disk_mb),
         ("rss", "MB", |sample| sample.rss_mb),
         ("owed", "deliveries", |sample| sample.owed),
