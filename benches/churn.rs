@@ -41,6 +41,9 @@ struct Sample {
     delivered_per_s: f64,
 }
 
+/// One column of a sample.
+type Reading = fn(&Sample) -> f64;
+
 const COLUMNS: &str =
     "second,disk_mb,rss_mb,owed,owed_mb,generations,accepted_per_s,delivered_per_s";
 
@@ -113,7 +116,9 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
     let started = Instant::now();
     let mut samples: Vec<Sample> = Vec::new();
     let (mut published, mut before) = (0_u64, engine.stats());
-    for burst in 0..seconds * BURSTS_PER_S {
+    let mut burst = 0;
+    while started.elapsed().as_secs() < seconds {
+        burst += 1;
         let due = Duration::from_secs_f64(burst as f64 / BURSTS_PER_S as f64);
         sleep(due.saturating_sub(started.elapsed()));
         while published < burst * rate / BURSTS_PER_S {
@@ -125,12 +130,12 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
                 Err(error) => return Err(error.into()),
             }
         }
-        if burst % BURSTS_PER_S != BURSTS_PER_S - 1 {
+        let second = started.elapsed().as_secs_f64();
+        let span = second - samples.last().map_or(0.0, |sample| sample.second);
+        if span < 1.0 {
             continue;
         }
         let now = engine.stats();
-        let second = started.elapsed().as_secs_f64();
-        let span = second - samples.last().map_or(0.0, |sample| sample.second);
         let owed_events = now.owed as f64 / subscriptions as f64;
         let sample = Sample {
             second,
@@ -149,15 +154,12 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
     Ok(samples)
 }
 
-/// What is read off a sample: its name, its unit, and how.
-type Reading = (&'static str, &'static str, fn(&Sample) -> f64);
-
 /// Prints quarter against quarter, and draws.
 fn conclude(samples: &[Sample], drawing: &Path) -> Outcome {
     let minutes = samples.last().map_or(0.0, |sample| sample.second) / 60.0;
     println!("{} samples over {minutes:.1} minutes", samples.len());
     let quarters: Vec<_> = samples.chunks(samples.len().div_ceil(4).max(1)).collect();
-    let readings: [Reading; 6] = [
+    let readings: [(&str, &str, Reading); 6] = [
         ("disk", "MB", |sample| sample.disk_mb),
         ("rss", "MB", |sample| sample.rss_mb),
         ("owed", "deliveries", |sample| sample.owed),
