@@ -53,6 +53,9 @@ impl Store for Sled {
         }
         remove_unfinished_snapshots(&path)?;
         let tree = guarded("opening", || config(&path).open())?;
+        // Opening replaced the snapshot, and sled does not sync the directory that names it: with the
+        // old one and the new log it would lose records without a word.
+        sync_directory(&path)?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
         Ok(Arc::new(Opened { tree, log, durability: self.durability }))
     }

@@ -22,6 +22,8 @@ pub enum Unsynced {
     /// Any of them, as a device and a page cache write them out of order: each page of each write
     /// by the toss of a coin with this seed; names in their order up to one of them.
     Torn(u64),
+    /// All of them, as after the end of the process alone.
+    Kept,
 }
 
 /// Devices and page caches write so many bytes at a time.
@@ -237,7 +239,8 @@ impl<'a> Device<'a> {
             let mut directories: Vec<_> = self.namings.iter().collect();
             directories.sort_by_key(|(path, _)| path.as_str());
             for (_, namings) in directories {
-                let kept = chance.below(namings.changes.len() + 1);
+                let all = namings.changes.len();
+                let kept = if unsynced == Unsynced::Kept { all } else { chance.below(all + 1) };
                 namings.changes[..kept]
                     .iter()
                     .for_each(|naming| rename(&mut names, naming.clone()));
@@ -255,7 +258,9 @@ impl<'a> Device<'a> {
                     let mut content = self.files[*file].durable.clone();
                     if torn {
                         for change in &self.files[*file].unsynced.changes {
-                            apply(&mut content, *change, self.trace, || chance.below(2) == 0);
+                            apply(&mut content, *change, self.trace, || {
+                                unsynced == Unsynced::Kept || chance.below(2) == 0
+                            });
                         }
                     }
                     fs::write(&place, content).unwrap();
