@@ -104,12 +104,8 @@ impl Sled {
     /// the power cut short could not be opened, and nothing would tell it from a damaged one.
     fn create(&self, name: &str) -> Result<(), Failure> {
         let path = self.root.join(format!("{name}.{UNFINISHED}"));
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::io(error));
-            }
-            _ => fs::create_dir(&path).map_err(Failure::io)?,
-        }
+        remove_directory(&path)?;
+        fs::create_dir(&path).map_err(Failure::io)?;
         let tree = guarded("making a database", || config(&path).open())?;
         guarded("making a database", || tree.flush())?;
         guarded("making a database", move || {
