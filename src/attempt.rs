@@ -33,14 +33,84 @@ pub(crate) struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// An answer with a status.
-    Answered {
-        /// The HTTP status.
-        status: u16,
-        /// What `Retry-After` asks for, in milliseconds from the answer.
-        retry_after_ms: Option<u64>,
-    },
+    Answered(Answered),
     /// No usable answer.
     Failed(Failure),
+}
+
+impl Reply {
+    /// An answer that says nothing but its status.
+    pub const fn status(status: u16) -> Reply {
+        Reply::Answered(Answered::new(status))
+    }
+}
+
+/// What a receiver answered.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answered {
+    /// The HTTP status.
+    pub status: u16,
+    /// What `Retry-After` asks for, in milliseconds from the answer.
+    pub retry_after_ms: Option<u64>,
+    /// What the response header `webhook-delivery` asks for.
+    pub control: Option<Control>,
+    /// The first bytes of the body, at most [`EXCERPT_BYTES_MAX`].
+    pub excerpt: Vec<u8>,
+}
+
+/// How much of an answer is kept in the history of a delivery: enough for the message of an error,
+/// and little enough to be written with each failure.
+pub const EXCERPT_BYTES_MAX: usize = 256;
+
+/// What a receiver may ask for in the response header `webhook-delivery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Control {
+    /// `disable`: no more deliveries to this subscription.
+    Disable,
+    /// `abort-message`: no more attempts for this delivery.
+    AbortMessage,
+}
+
+impl Answered {
+    /// An answer that says nothing but its status.
+    pub const fn new(status: u16) -> Answered {
+        Answered { status, retry_after_ms: None, control: None, excerpt: Vec::new() }
+    }
+
+    /// Asks for the next attempt no sooner than so many milliseconds from now.
+    #[must_use]
+    pub fn retry_after_ms(mut self, retry_after_ms: u64) -> Answered {
+        self.retry_after_ms = Some(retry_after_ms);
+        self
+    }
+
+    /// Asks for something in the header `webhook-delivery`.
+    #[must_use]
+    pub fn control(mut self, control: Control) -> Answered {
+        self.control = Some(control);
+        self
+    }
+
+    /// Keeps the first [`EXCERPT_BYTES_MAX`] bytes of a body.
+    #[must_use]
+    pub fn excerpt(mut self, body: &[u8]) -> Answered {
+        self.excerpt = body.iter().copied().take(EXCERPT_BYTES_MAX).collect();
+        self
+    }
+}
+
+impl fmt::Debug for Answered {
+    /// Without the excerpt, which may repeat the payload (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered")
+            .field("status", &self.status)
+            .field("retry_after_ms", &self.retry_after_ms)
+            .field("control", &self.control)
+            .field("excerpt_bytes", &self.excerpt.len())
+            .finish()
+    }
 }
 
 /// Why there was no usable answer.
@@ -96,6 +166,14 @@ pub enum Reason {
     /// The delivery grew older than its policy allows. (Where its attempts are used up, the reason
     /// is that of the last one.)
     Expired,
+    /// The delivery of the same event that this one waited for was given up (`after`).
+    Gate,
+    /// The receiver asked for no more attempts of it, in the header `webhook-delivery`.
+    Aborted,
+    /// The receiver asked for no more deliveries, in the header `webhook-delivery`.
+    Asked,
+    /// Nothing but failure for as long as the policy allows.
+    Failing,
 }
 
 impl fmt::Display for Failure {
@@ -119,6 +197,10 @@ impl fmt::Display for Reason {
             Reason::Status(status) => write!(f, "status:{status}"),
             Reason::Failed(failure) => failure.fmt(f),
             Reason::Expired => f.write_str("expired"),
+            Reason::Gate => f.write_str("gate"),
+            Reason::Aborted => f.write_str("aborted"),
+            Reason::Asked => f.write_str("asked"),
+            Reason::Failing => f.write_str("failing"),
         }
     }
 }
@@ -135,6 +217,56 @@ pub(crate) struct RetryState {
     /// When this was saved, in milliseconds since the Unix epoch.
     pub(crate) saved_wall_ms: u64,
 }
+
+/// What is kept of the endpoint of a lane that failed, so that a restart neither hammers it nor
+/// forgets for how long it has failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneHealth {
+    /// Failed attempts since the last success.
+    pub(crate) failures_in_row: u32,
+    /// For how long there has been nothing but failure when this was saved, in milliseconds.
+    pub(crate) failing_for_ms: u64,
+    /// How often in a row the breaker opened; 0 while it is closed.
+    pub(crate) trips: u32,
+    /// How much longer the breaker waits from when this was saved, in milliseconds.
+    pub(crate) breaker_left_ms: u64,
+    /// Whether the last word of the endpoint was that it did not answer in time.
+    pub(crate) slow: bool,
+    /// When this was saved, in milliseconds since the Unix epoch.
+    pub(crate) saved_wall_ms: u64,
+}
+
+/// One failed attempt in the history of its delivery.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Tried {
+    /// Which attempt, from 1.
+    pub number: u32,
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// What happened.
+    pub reason: Reason,
+    /// The first bytes of the answer, at most [`EXCERPT_BYTES_MAX`].
+    pub excerpt: Vec<u8>,
+}
+
+impl fmt::Debug for Tried {
+    /// Without the excerpt, which may repeat the payload (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tried")
+            .field("number", &self.number)
+            .field("at_ms", &self.at_ms)
+            .field("took_ms", &self.took_ms)
+            .field("reason", &self.reason)
+            .field("excerpt_bytes", &self.excerpt.len())
+            .finish()
+    }
+}
+
+/// How many failed attempts of a delivery are kept: the newest ones.
+pub const HISTORY_MAX: u32 = 8;
 
 /// A delivery that was given up, as a host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,10 +302,16 @@ pub(crate) struct Letter {
 pub(crate) enum Record {
     /// The delivery needs no more attempts.
     Settle(DeliveryId),
+    /// As `Settle`, and others wait until this is durable: the outbox tells when it is.
+    SettleMain(DeliveryId),
     /// The delivery failed and will be tried again.
     Retry(DeliveryId, RetryState),
     /// The delivery was given up.
     Dead(Letter),
     /// The delivery was given up and is owed again.
     Revive(DeliveryId),
+    /// An attempt of the delivery failed; goes before what became of the delivery.
+    Tried(DeliveryId, Tried),
+    /// How the endpoint of a lane is.
+    Health(SubscriptionId, LaneHealth),
 }

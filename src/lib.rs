@@ -37,7 +37,10 @@ pub mod store;
 mod subscription;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
-pub use attempt::{DeadLetter, Failure, Outcome, Reason, Reply};
+pub use attempt::{
+    Answered, Control, DeadLetter, EXCERPT_BYTES_MAX, Failure, HISTORY_MAX, Outcome, Reason, Reply,
+    Tried,
+};
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
 pub use engine::Engine;
@@ -50,6 +53,6 @@ pub use receipt::Receipt;
 pub use stats::{LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
-    Accept, Filter, Policy, Profile, Registered, Retry, Secret, State, Subscription,
-    SubscriptionId, Target,
+    Accept, Breaker, Filter, Ordering, Policy, Profile, RateLimit, Registered, Retried, Retry,
+    Secret, State, Subscription, SubscriptionId, Target,
 };

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use wabahook::{Failure, Reply, Request, Transport};
 
 const fn answered(status: u16) -> Reply {
-    Reply::Answered { status, retry_after_ms: None }
+    Reply::status(status)
 }
 
 /// Acknowledges everything at once.

@@ -9,14 +9,14 @@ use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::RETRY_AFTER;
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::header::{HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method, Uri};
 use ureq::{Agent, Body};
 
 use super::guard::Guard;
 use super::pool::{Pool, Stale};
 use super::resolver::LookupError;
-use crate::attempt::{Failure, Reply};
+use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
 
 /// The exact request of one attempt.
@@ -49,6 +49,9 @@ impl fmt::Debug for Request<'_> {
             .finish_non_exhaustive()
     }
 }
+
+/// Where a receiver asks for the end of a delivery, or of all of them.
+const CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// What makes an attempt. A test gives a scripted one.
 pub trait Transport: Send + Sync + 'static {
@@ -142,16 +145,33 @@ fn answered(response: http::Response<Body>, wall_ms: u64) -> Reply {
     let mut reader = body.into_reader();
     let mut chunk = [0_u8; 4 * 1024];
     let mut drained = 0;
+    let mut excerpt = Vec::new();
     while drained <= DRAIN_BYTES_MAX {
         match reader.read(&mut chunk) {
             Ok(0) | Err(_) => break,
-            Ok(read) => drained += read,
+            Ok(read) => {
+                if !head.status.is_success() && excerpt.len() < EXCERPT_BYTES_MAX {
+                    excerpt.extend(chunk.iter().take(read.min(EXCERPT_BYTES_MAX - excerpt.len())));
+                }
+                drained += read;
+            }
         }
     }
-    let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    Reply::Answered {
+    let value_of = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    Reply::Answered(Answered {
         status: head.status.as_u16(),
-        retry_after_ms: retry_after.and_then(|value| retry_after_ms(value, wall_ms)),
+        retry_after_ms: value_of(RETRY_AFTER).and_then(|value| retry_after_ms(value, wall_ms)),
+        control: value_of(CONTROL).and_then(control),
+        excerpt,
+    })
+}
+
+/// What the header `webhook-delivery` asks for; an unknown word asks for nothing.
+fn control(value: &str) -> Option<Control> {
+    match value.trim() {
+        word if word.eq_ignore_ascii_case("disable") => Some(Control::Disable),
+        word if word.eq_ignore_ascii_case("abort-message") => Some(Control::AbortMessage),
+        _ => None,
     }
 }
 

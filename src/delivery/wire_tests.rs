@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{Guard, Http, Request, Transport};
-use crate::attempt::{Failure, Reply};
+use crate::attempt::{Answered, Failure, Reply};
 use crate::clock::System;
 use crate::config::Network;
 
@@ -193,7 +193,7 @@ fn send_aside(client: &Arc<Http>, url: String, timeout_ms: u64) -> Inbox<Reply> 
 }
 
 fn status(status: u16) -> Reply {
-    Reply::Answered { status, retry_after_ms: None }
+    Reply::status(status)
 }
 
 fn failed(failure: Failure) -> Reply {
@@ -261,9 +261,12 @@ fn any_status_is_an_answer_and_retry_after_is_read_in_both_forms() {
     check_answer("HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n", &status(410));
     check_answer(
         "HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
-        &status(500),
+        &Reply::Answered(Answered::new(500).excerpt(b"no")),
     );
-    let asked = |retry_after_ms| Reply::Answered { status: 503, retry_after_ms };
+    let asked = |retry_after_ms| {
+        let answered = Answered { retry_after_ms, ..Answered::new(503) };
+        Reply::Answered(answered)
+    };
     for (value, expected_ms) in [
         ("7", Some(7_000)),
         ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30_000)),
@@ -300,7 +303,7 @@ fn one_connection_carries_many_attempts() {
     });
     let client = client();
     for n in 0..20 {
-        assert!(matches!(send(&client, &receiver.url()), Reply::Answered { .. }), "attempt {n}");
+        assert!(matches!(send(&client, &receiver.url()), Reply::Answered(_)), "attempt {n}");
         assert_eq!(receiver.next().connection, 0, "attempt {n}");
     }
 }

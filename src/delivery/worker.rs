@@ -74,7 +74,7 @@ mod tests {
 
         fn attempt(&self, attempt: Attempt) -> Reply {
             assert!(attempt.delivery.sequence != 2, "a bug of ours");
-            Reply::Answered { status: 200, retry_after_ms: None }
+            Reply::status(200)
         }
 
         fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt> {
@@ -92,7 +92,7 @@ mod tests {
         let (replies, received) = crossbeam_channel::unbounded();
         let left = Mutex::new(vec![attempt(3), attempt(2), attempt(1)]);
         Crew::default().start(Arc::new(Scripted { left, replies })).unwrap();
-        let answered = Reply::Answered { status: 200, retry_after_ms: None };
+        let answered = Reply::status(200);
         let expected =
             [(1, answered.clone()), (2, Reply::Failed(Failure::Internal)), (3, answered)];
         for expected in expected {

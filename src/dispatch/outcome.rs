@@ -25,7 +25,7 @@ use crate::subscription::{Accept, Policy};
 /// What a reply means under a policy.
 pub(crate) fn outcome(reply: &Reply, policy: &Policy) -> Outcome {
     match reply {
-        Reply::Answered { status, retry_after_ms } => answered(*status, *retry_after_ms, policy),
+        Reply::Answered(answer) => answered(answer.status, answer.retry_after_ms, policy),
         Reply::Failed(failure) => failed(failure, policy),
     }
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     fn reply(status: u16) -> Reply {
-        Reply::Answered { status, retry_after_ms: Some(7_000) }
+        Reply::Answered(crate::attempt::Answered::new(status).retry_after_ms(7_000))
     }
 
     /// One letter for each outcome, after checking that it carries the status and `Retry-After`.

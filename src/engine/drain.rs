@@ -112,9 +112,9 @@ impl Core {
 
     fn count(&self, id: SubscriptionId, record: &Record) {
         match record {
-            Record::Settle(_) => self.counters.delivered.add(1),
+            Record::Settle(_) | Record::SettleMain(_) => self.counters.delivered.add(1),
             // Revived by the host and not by an attempt.
-            Record::Revive(_) => {}
+            Record::Revive(_) | Record::Tried(..) | Record::Health(..) => {}
             Record::Retry(..) => self.counters.retried.add(1),
             Record::Dead(letter) => {
                 self.counters.dead.add(1);

@@ -277,7 +277,8 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
     let mut pairs = Vec::new();
     for record in records {
         match record {
-            Record::Settle(delivery) => {
+            // The group's sink is told of the second kind when it is durable.
+            Record::Settle(delivery) | Record::SettleMain(delivery) => {
                 pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
                 pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
                 end(cursor, *delivery, group);
@@ -298,6 +299,7 @@ fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> 
                 end(cursor, letter.delivery, group);
             }
             Record::Revive(delivery) => revive(cursor, *delivery, group)?,
+            Record::Tried(..) | Record::Health(..) => {}
         }
     }
     for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {

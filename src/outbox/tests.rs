@@ -371,9 +371,9 @@ impl Ledger {
 
     fn end(&self, outbox: &Outbox, record: Record) {
         let delivery = match &record {
-            Record::Settle(delivery) => *delivery,
+            Record::Settle(delivery) | Record::SettleMain(delivery) => *delivery,
             Record::Dead(letter) => letter.delivery,
-            Record::Retry(..) | Record::Revive(_) => {
+            Record::Retry(..) | Record::Revive(_) | Record::Tried(..) | Record::Health(..) => {
                 return outbox.record(record);
             }
         };

@@ -35,9 +35,11 @@ impl Clearing {
     pub(super) fn note_ends(&mut self, records: &[Record]) {
         for record in records {
             let delivery = match record {
-                Record::Settle(delivery) => *delivery,
+                Record::Settle(delivery) | Record::SettleMain(delivery) => *delivery,
                 Record::Dead(letter) => letter.delivery,
-                Record::Retry(..) | Record::Revive(_) => continue,
+                Record::Retry(..) | Record::Revive(_) | Record::Tried(..) | Record::Health(..) => {
+                    continue;
+                }
             };
             if let Some(owed) = self.owed.get_mut(&delivery.subscription) {
                 owed.remove(delivery.sequence);

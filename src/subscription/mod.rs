@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use book::Book;
 pub(crate) use policy::LONGEST_MS;
-pub use policy::{Accept, Policy, Retry};
+pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
 pub use secret::Secret;
 pub use target::Target;
 

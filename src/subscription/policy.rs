@@ -1,10 +1,12 @@
-//! Decides the terms of a subscription: when to try again, for how long, and what is success.
+//! Decides the terms of a subscription: when to try again, for how long, in which order, and what is
+//! success.
 //!
 //! Leaves to others: applying them (`dispatch::backoff`, `dispatch::outcome`). Invariant: a policy
 //! that [`Policy::check`] admits always ends, by attempts or by age.
 
 use serde::{Deserialize, Serialize};
 
+use super::SubscriptionId;
 use crate::error::{Error, Result};
 
 /// When to try again, for how long, and what counts as success.
@@ -26,6 +28,81 @@ pub struct Policy {
     pub retry_on_timeout: bool,
     /// Which answers are success. Defaults to any 2xx.
     pub accept: Accept,
+    /// Which failures are tried again. Defaults to those that time may mend.
+    pub retried: Retried,
+    /// In which order deliveries start. Defaults to none, because order makes one failing delivery
+    /// hold up others.
+    pub ordering: Ordering,
+    /// How many attempts may start in any span of time. Defaults to no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Another subscription of the same account, whose delivery of the same event must have
+    /// succeeded first. That one may not wait for a third. Defaults to none.
+    pub after: Option<SubscriptionId>,
+    /// When an endpoint that fails is left alone for a while.
+    pub breaker: Breaker,
+    /// After how long of nothing but failure the subscription is disabled, in milliseconds, at most
+    /// 30 days. Defaults to 5 days: longer than a long weekend. `None` never disables.
+    pub disable_after_ms: Option<u64>,
+    /// With so many deliveries in retry, none is tried for the first time, 1 to 1,000,000. Defaults
+    /// to 1,000, because each takes about 200 bytes of memory, and one that was never tried a few
+    /// bits.
+    pub retrying_max: u32,
+    /// Whether the receiver's response header `webhook-delivery` is honoured. Defaults to true.
+    pub obeys_receiver: bool,
+}
+
+/// Which failures are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Retried {
+    /// Those that time may mend: 408, 425, 429, 5xx, timeouts and connections that fail.
+    #[default]
+    Passing,
+    /// Everything that is not success, 410 included.
+    All,
+}
+
+/// In which order the deliveries of a subscription start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Ordering {
+    /// In none: a delivery that fails holds up no other.
+    #[default]
+    None,
+    /// Deliveries of one key one after the other, in the order published; those without a key in
+    /// none.
+    PerKey,
+    /// All deliveries one after the other, in the order published.
+    Strict,
+}
+
+/// At most `events` attempts start in any span of `per_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Attempts, 1 to 10,000: the start of each is remembered for the span.
+    pub events: u32,
+    /// The span, in milliseconds, 1 to 86,400,000.
+    pub per_ms: u64,
+}
+
+/// When an endpoint that fails is left alone, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// After how many failures in a row, 1 to 1,000; `None` for never. Defaults to 10: an endpoint
+    /// that fails a third of its attempts by chance meets that once in 60,000.
+    pub failures: Option<u32>,
+    /// How long it is left alone at first, in milliseconds. The wait doubles with each probe that
+    /// fails. Defaults to 1 s, because a restart is the most common outage.
+    pub initial_ms: u64,
+    /// How long it is left alone at most, in milliseconds, at most 1 day. Defaults to 5 minutes: the
+    /// time after which an endpoint that came back is found.
+    pub max_ms: u64,
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker { failures: Some(10), initial_ms: 1_000, max_ms: 300_000 }
+    }
 }
 
 /// Which answers count as success.
@@ -84,12 +161,22 @@ impl Default for Policy {
             timeout_ms: 15_000,
             retry_on_timeout: true,
             accept: Accept::default(),
+            retried: Retried::default(),
+            ordering: Ordering::default(),
+            rate_limit: None,
+            after: None,
+            breaker: Breaker::default(),
+            disable_after_ms: Some(5 * DAY_MS),
+            retrying_max: 1_000,
+            obeys_receiver: true,
         }
     }
 }
 
+const DAY_MS: u64 = 24 * 3_600_000;
+
 /// No wait and no age is longer than this: 30 days.
-pub(crate) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+pub(crate) const LONGEST_MS: u64 = 30 * DAY_MS;
 
 impl Policy {
     /// Checks every bound; what it admits always ends.
@@ -99,6 +186,19 @@ impl Policy {
         if let Some(attempts_max) = self.attempts_max {
             within("retry.attempts", attempts_max.into(), 1, 10_000)?;
         }
+        if let Some(RateLimit { events, per_ms }) = self.rate_limit {
+            within("rate_limit.events", events.into(), 1, 10_000)?;
+            within("rate_limit.per_ms", per_ms, 1, DAY_MS)?;
+        }
+        if let Some(failures) = self.breaker.failures {
+            within("breaker.failures", failures.into(), 1, 1_000)?;
+        }
+        within("breaker.initial_ms", self.breaker.initial_ms, 1, DAY_MS)?;
+        within("breaker.max_ms", self.breaker.max_ms, self.breaker.initial_ms, DAY_MS)?;
+        if let Some(disable_after_ms) = self.disable_after_ms {
+            within("disable_after_ms", disable_after_ms, 1, LONGEST_MS)?;
+        }
+        within("retrying_max", self.retrying_max.into(), 1, 1_000_000)?;
         self.retry.check()
     }
 }

@@ -110,7 +110,7 @@ impl Transport for Receivers {
         let attempt = header(request, "x-webhook-attempt").parse().unwrap_or(0);
         let status = script::status(host, &tag, attempt);
         WORKER.with(|worker| say(&format!("answered {worker} {host} {id} {status} {tag}")));
-        Reply::Answered { status, retry_after_ms: None }
+        Reply::status(status)
     }
 
     fn interrupt(&self) {}

@@ -249,7 +249,7 @@ impl Transport for Receivers {
         let (id, tag) = (child::header(request, "webhook-id"), script::tag_of(request.body));
         self.arrived.lock().push((host, id, status, tag));
         self.changed.notify_all();
-        Reply::Answered { status, retry_after_ms: None }
+        Reply::status(status)
     }
 
     fn interrupt(&self) {}

@@ -100,9 +100,9 @@ impl Transport for Receivers {
         };
         self.changed.notify_all();
         match answer {
-            Answer::Status(status) => Reply::Answered { status, retry_after_ms: None },
+            Answer::Status(status) => Reply::status(status),
             Answer::StatusAfter(status, after_ms) => {
-                Reply::Answered { status, retry_after_ms: Some(after_ms) }
+                Reply::Answered(wabahook::Answered::new(status).retry_after_ms(after_ms))
             }
             Answer::Fails(failure) => Reply::Failed(failure),
             Answer::Hangs => {

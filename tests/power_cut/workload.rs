@@ -125,7 +125,7 @@ impl Transport for Receivers {
             None => arrived.1.push(format!("{id} with {} other bytes", request.body.len())),
         }
         self.changed.notify_all();
-        Reply::Answered { status: if refuses { 503 } else { 200 }, retry_after_ms: None }
+        Reply::status(if refuses { 503 } else { 200 })
     }
 
     fn interrupt(&self) {}

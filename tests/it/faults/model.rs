@@ -111,7 +111,7 @@ impl Transport for Receivers {
         };
         let (id, is_end) = (header("webhook-id"), status != 503);
         self.arrivals.lock().push(Arrival { host, id, tag, is_end });
-        Reply::Answered { status, retry_after_ms: None }
+        Reply::status(status)
     }
 
     fn interrupt(&self) {}
