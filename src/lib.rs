@@ -44,6 +44,8 @@ pub use attempt::{
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
 pub use engine::Engine;
+#[doc(hidden)]
+pub use engine::stepping;
 pub use error::{Error, Result};
 pub use event::{
     Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,

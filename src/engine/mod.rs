@@ -9,6 +9,7 @@ mod drain;
 mod publishing;
 mod recovery;
 mod registry;
+pub mod stepping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +171,7 @@ impl Engine {
             return Err(Error::NotFound { what: "event", given: letter.event.to_string() });
         }
         let delivery = DeliveryId { sequence, subscription: letter.subscription };
-        self.core.outbox.revive(delivery).wait()
+        self.core.outbox.wait(self.core.outbox.revive(delivery))
     }
 
     /// Counts events that the host could not publish because nobody owns their number or WABA, so
@@ -299,7 +300,7 @@ impl Core {
         let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
         // Paused first, so that nothing more is tried while the removal becomes durable.
         self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
-        let told = self.outbox.forget(id).wait();
+        let told = self.outbox.wait(self.outbox.forget(id));
         let cancelled = self.drive.lock().dispatcher.remove_lane(id);
         let deliveries = cancelled.len();
         self.outbox.cancel(cancelled);

@@ -20,7 +20,7 @@ use crate::delivery::{Crew, Guard, Http};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
-use crate::outbox::{self, Recovered, Setting};
+use crate::outbox::{self, Recovered, Setting, Unstarted};
 use crate::stats::Counters;
 use crate::store::{Database, Failure, Sled, Store};
 use crate::subscription::{Book, Registered};
@@ -32,8 +32,26 @@ const LOCK_FILE: &str = "lock";
 const BOOK: &str = "book";
 const BOOK_LOG: &str = "book.log";
 
-/// Opens everything, in the order in which each part needs the others, and starts the threads.
+/// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Core>> {
+    let (core, unstarted) = prepare(config)?;
+    let clock = Arc::clone(&core.clock);
+    let (owing, sink) = (drain::owing(Arc::downgrade(&core)), drain::sink(Arc::downgrade(&core)));
+    core.outbox.start(unstarted, Arc::clone(&clock), owing, sink)?;
+    drain::start_timekeeper(&core)?;
+    let jumped = Arc::downgrade(&core);
+    clock.on_jump(Arc::new(move || {
+        if let Some(core) = jumped.upgrade() {
+            // Under the lock, so that the timekeeper is either waiting or yet to read the clock.
+            let _drive = core.drive.lock();
+            core.timer.notify_all();
+        }
+    }));
+    Ok(core)
+}
+
+/// Opens everything, in the order in which each part needs the others, and starts no thread.
+pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     config.limits.check()?;
     let accounts = Accounts::new(config.accounts.clone())?;
     let (lock, store) = match &config.store {
@@ -87,18 +105,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         poison: Mutex::new(None),
         lock: Mutex::new(lock),
     });
-    let (owing, sink) = (drain::owing(Arc::downgrade(&core)), drain::sink(Arc::downgrade(&core)));
-    core.outbox.start(unstarted, Arc::clone(&config.clock), owing, sink)?;
-    drain::start_timekeeper(&core)?;
-    let jumped = Arc::downgrade(&core);
-    config.clock.on_jump(Arc::new(move || {
-        if let Some(core) = jumped.upgrade() {
-            // Under the lock, so that the timekeeper is either waiting or yet to read the clock.
-            let _drive = core.drive.lock();
-            core.timer.notify_all();
-        }
-    }));
-    Ok(core)
+    Ok((core, unstarted))
 }
 
 /// A subscription whose removal was begun is on the device as removed: the removal is finished.
@@ -149,6 +156,9 @@ fn owe_again(
         }
         dispatcher.recovered_retry(delivery, &state, now_ms, wall_ms);
     }
+    // In the order of their ids, which is the order of their turns, so that a simulation repeats.
+    let mut owed: Vec<_> = owed.into_iter().collect();
+    owed.sort_unstable_by_key(|(id, _)| *id);
     for (id, sequences) in owed {
         dispatcher.recovered(id, sequences);
     }

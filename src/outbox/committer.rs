@@ -4,6 +4,7 @@
 //! (I1): a receipt is kept only after the group that holds its events was applied and synced, and
 //! the committer never waits on a send, so no cycle of waiting can form.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -134,19 +135,39 @@ impl Committer {
             if taken.is_empty() {
                 taken.fill(&self.commands, self.group_events_max, patience);
             }
-            if taken.is_empty() && !taken.stop {
-                self.tidy()?;
-                continue;
-            }
-            let stop = taken.stop;
-            if !taken.is_empty() {
-                self.commit(taken)?;
-            }
-            if stop {
+            if self.step(taken)?.is_break() {
                 return Ok(());
             }
-            self.keep_house()?;
         }
+    }
+
+    /// One turn of the loop without its wait: commits what is queued, or tidies where nothing is.
+    /// Returns whether there was anything to do.
+    pub(super) fn step_now(&mut self) -> Result<bool> {
+        let mut taken = std::mem::take(&mut self.kept);
+        if taken.is_empty() {
+            taken.take_waiting(&self.commands, self.group_events_max);
+        }
+        if taken.is_empty() && !self.has_leftovers() {
+            return Ok(false);
+        }
+        self.step(taken).map(|_| true)
+    }
+
+    fn step(&mut self, taken: Taken) -> Result<ControlFlow<()>> {
+        let stop = taken.stop;
+        if taken.is_empty() && !stop {
+            self.tidy()?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        if !taken.is_empty() {
+            self.commit(taken)?;
+        }
+        if stop {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.keep_house()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     fn commit(&mut self, mut taken: Taken) -> Result<()> {
