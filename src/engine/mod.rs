@@ -10,6 +10,7 @@ mod publishing;
 mod recovery;
 mod registry;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,7 +250,8 @@ impl Core {
         book.put(&registered)?;
         // The lane comes before the index: an event that matches must find somebody to owe it to.
         let mut drive = self.drive.lock();
-        drive.dispatcher.set_lane(registered.id, registered.policy.clone(), registered.state);
+        let (policy, state) = (registered.policy.clone(), registered.state);
+        drive.dispatcher.set_lane(registered.id, policy, state, &HashMap::new());
         self.rouse(&drive);
         drop(drive);
         self.registry.write().put(served);
@@ -298,7 +300,8 @@ impl Core {
         let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
         let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
         // Paused first, so that nothing more is tried while the removal becomes durable.
-        self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
+        let policy = removed.policy.clone();
+        self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());
         let told = self.outbox.forget(id).wait();
         let cancelled = self.drive.lock().dispatcher.remove_lane(id);
         let deliveries = cancelled.len();

@@ -4,6 +4,7 @@
 //! Invariant (I3): a delivery that was owed is owed again, held where its subscription is not
 //! known; nothing in the directory is changed before its lock is held and its format is known.
 
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
@@ -116,7 +117,7 @@ fn without_removed(
 fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Registry> {
     let mut registry = Registry::default();
     for one in registered {
-        dispatcher.set_lane(one.id, one.policy.clone(), one.state);
+        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &HashMap::new());
         registry.put(Served::new(one)?);
     }
     Ok(registry)
@@ -132,7 +133,9 @@ fn owe_again(
     counters: &Counters,
 ) -> Vec<Notice> {
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
-    let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
+    let Recovered {
+        mut owed, retries, keys, health, cancelled, letters_dropped, set_aside, ..
+    } = recovered;
     counters.cancelled.add(cancelled);
     counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
@@ -147,11 +150,16 @@ fn owe_again(
         if let Some(sequences) = owed.get_mut(&delivery.subscription) {
             sequences.remove(delivery.sequence);
         }
-        dispatcher.recovered_retry(delivery, &state, now_ms, wall_ms);
+        let key_hash = keys.get(&delivery.sequence).copied().unwrap_or(0);
+        dispatcher.recovered_retry(delivery, key_hash, &state, now_ms, wall_ms);
     }
     for (id, sequences) in owed {
-        dispatcher.recovered(id, sequences);
+        dispatcher.recovered(id, sequences, &keys);
     }
+    for (id, health) in health {
+        dispatcher.recovered_health(id, &health, now_ms, wall_ms);
+    }
+    dispatcher.close_gates();
     standing
 }
 

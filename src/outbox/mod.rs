@@ -253,6 +253,11 @@ impl Outbox {
         let _ = self.commands.send(Command::Record(record));
     }
 
+    /// Queues changes that lie in one batch.
+    pub(crate) fn record_together(&self, records: Vec<Record>) {
+        records.into_iter().for_each(|record| self.record(record));
+    }
+
     /// Makes durable that a subscription was removed: what it is owed is cancelled from then on.
     pub(crate) fn forget(&self, id: SubscriptionId) -> Receipt<()> {
         let (promised, receipt) = promise();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
-use crate::attempt::{DeliveryId, RetryState};
+use crate::attempt::{DeliveryId, LaneHealth, RetryState};
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -38,6 +38,10 @@ pub(crate) struct Recovered {
     pub(crate) owed: HashMap<SubscriptionId, RoaringTreemap>,
     /// The state of those that failed before; they are in `owed` too.
     pub(crate) retries: Vec<(DeliveryId, RetryState)>,
+    /// The key of each event that is owed to a lane that keeps an order, by sequence.
+    pub(crate) keys: HashMap<u64, u64>,
+    /// What is known of endpoints that failed.
+    pub(crate) health: HashMap<SubscriptionId, LaneHealth>,
     /// Subscriptions that were removed.
     pub(crate) removed: HashSet<SubscriptionId>,
     /// Deliveries owed to removed subscriptions, which are cancelled.
