@@ -187,6 +187,8 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
+            // No lane waits for another yet.
+            Committed::Settled(_) => {}
             Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
             Committed::Resumed => self.board.tell(&Notice::Resumed),
             Committed::LettersDropped(letters) => {
