@@ -196,6 +196,12 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
+            // No lane waits for another yet.
+            Committed::Settled(mains) => {
+                let mut drive = self.drive.lock();
+                drive.dispatcher.settled(&mains);
+                self.rouse(&drive);
+            }
             Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
             Committed::Resumed => self.board.tell(&Notice::Resumed),
             Committed::LettersDropped(letters) => {

@@ -6,6 +6,7 @@
 
 mod core;
 mod drain;
+mod letters;
 mod publishing;
 mod recovery;
 mod registry;
@@ -14,10 +15,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::letters::{DeadLetterFilter, DeadLetterId};
+
 use self::core::Core;
 use self::registry::Served;
 use crate::account::Accounts;
-use crate::attempt::{DeadLetter, DeliveryId};
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
@@ -138,40 +140,6 @@ impl Engine {
     /// [`Error::TooLarge`] also when the events could never fit the queue together.
     pub fn publish_many(&self, events: Vec<Event>) -> Result<Receipt<Vec<Accepted>>> {
         self.core.publish_many(events)
-    }
-
-    /// The newest dead letters, newest first, at most `count_max`.
-    ///
-    /// # Errors
-    /// [`Error::Store`] or [`Error::Damaged`] when one cannot be read.
-    pub fn dead_letters(&self, count_max: usize) -> Result<Vec<DeadLetter>> {
-        self.core.check_open()?;
-        let letters = self.core.outbox.letters(count_max)?;
-        let shown = letters.into_iter().map(|letter| DeadLetter {
-            event: self.core.outbox.id_of(letter.delivery.sequence),
-            subscription: letter.delivery.subscription,
-            reason: letter.reason,
-            attempts: letter.attempts,
-            at_ms: letter.at_wall_ms,
-        });
-        Ok(shown.collect())
-    }
-
-    /// Owes a dead letter again, from its first attempt on and with the same `webhook-id`. Durable
-    /// when it returns: blocks on a sync. A letter that is gone, or was replayed before, is left as
-    /// it is.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when the event is of another outbox; [`Error::Unknown`] when the write
-    /// failed half-way.
-    pub fn replay(&self, letter: &DeadLetter) -> Result<()> {
-        self.core.check_open()?;
-        let sequence = letter.event.sequence();
-        if self.core.outbox.id_of(sequence) != letter.event {
-            return Err(Error::NotFound { what: "event", given: letter.event.to_string() });
-        }
-        let delivery = DeliveryId { sequence, subscription: letter.subscription };
-        self.core.outbox.revive(delivery).wait()
     }
 
     /// Counts events that the host could not publish because nobody owns their number or WABA, so

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use roaring::RoaringBitmap;
 
 use super::core::{Core, Drive, Phase};
 use super::drain;
@@ -24,7 +25,7 @@ use crate::notice::{Board, Notice};
 use crate::outbox::{self, Recovered, Setting};
 use crate::stats::Counters;
 use crate::store::{Database, Failure, Sled, Store};
-use crate::subscription::{Book, Registered};
+use crate::subscription::{Book, Ordering, Registered};
 
 /// The version of everything in a data directory.
 const FORMAT: u32 = 1;
@@ -51,6 +52,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         catalogue: &config.catalogue,
         limits: &config.limits,
         on_damage: config.on_damage,
+        ordered: ordered(&registered),
         clock: &*config.clock,
     })?;
 
@@ -100,6 +102,12 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         }
     }));
     Ok(core)
+}
+
+/// Those whose deliveries need the key of their event.
+fn ordered(registered: &[Registered]) -> RoaringBitmap {
+    let per_key = registered.iter().filter(|one| one.policy.ordering == Ordering::PerKey);
+    per_key.map(|one| one.id.0).collect()
 }
 
 /// A subscription whose removal was begun is on the device as removed: the removal is finished.
