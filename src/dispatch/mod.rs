@@ -509,4 +509,6 @@ fn retry_state(retrying: Retrying, wall_ms: u64) -> RetryState {
 }
 
 #[cfg(test)]
+mod terms_tests;
+#[cfg(test)]
 mod tests;

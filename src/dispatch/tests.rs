@@ -4,27 +4,27 @@ use super::*;
 use crate::attempt::{Failure, Outcome, Reason};
 use crate::subscription::Retry;
 
-const LANE: SubscriptionId = SubscriptionId(1);
-const BYSTANDER: SubscriptionId = SubscriptionId(9);
-const WALL_MS: u64 = 1_700_000_000_000;
+pub(super) const LANE: SubscriptionId = SubscriptionId(1);
+pub(super) const BYSTANDER: SubscriptionId = SubscriptionId(9);
+pub(super) const WALL_MS: u64 = 1_700_000_000_000;
 
-const LIMITS: DispatchLimits =
+pub(super) const LIMITS: DispatchLimits =
     DispatchLimits { lane_in_flight_max: 4, stuck_after_ms: 250, workers_max: 8, stuck_max: 16 };
 
 /// Waits 1 s, 2 s, then 4 s for ever, with three attempts and ten seconds of age.
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let retry = Retry::Exponential { initial_ms: 1_000, max_ms: 4_000, jitter_permille: 0 };
     Policy { retry, attempts_max: Some(3), age_max_ms: 10_000, ..Policy::default() }
 }
 
 /// One lane under test, and one that is paused with deliveries owed, which nothing may touch.
-struct Bench {
-    dispatcher: Dispatcher,
-    now_ms: u64,
+pub(super) struct Bench {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) now_ms: u64,
 }
 
 impl Bench {
-    fn new(limits: DispatchLimits) -> Bench {
+    pub(super) fn new(limits: DispatchLimits) -> Bench {
         let mut dispatcher = Dispatcher::new(limits);
         dispatcher.set_lane(BYSTANDER, policy(), State::Paused, &HashMap::new());
         assert!(dispatcher.accepted(900, 0, &[BYSTANDER]).is_empty());
@@ -37,29 +37,29 @@ impl Bench {
         Bench { dispatcher, now_ms: 0 }
     }
 
-    fn owe(&mut self, sequences: impl IntoIterator<Item = u64>) {
+    pub(super) fn owe(&mut self, sequences: impl IntoIterator<Item = u64>) {
         for sequence in sequences {
             assert!(self.dispatcher.accepted(sequence, 0, &[LANE]).is_empty());
         }
     }
 
-    fn next(&mut self) -> Option<Attempt> {
+    pub(super) fn next(&mut self) -> Option<Attempt> {
         self.dispatcher.next_attempt(self.now_ms)
     }
 
-    fn take(&mut self, sequence: u64, number: u32) -> Attempt {
+    pub(super) fn take(&mut self, sequence: u64, number: u32) -> Attempt {
         let attempt = attempt(sequence, number);
         assert_eq!(self.next(), Some(attempt));
         attempt
     }
 
     /// Without what is to be remembered of the endpoint, and without how long it took.
-    fn end(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
+    pub(super) fn end(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
         let completed = self.end_whole(attempt, outcome);
         Completed { health: None, took_ms: 0, ..completed }
     }
 
-    fn end_whole(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
+    pub(super) fn end_whole(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
         let disable = match &outcome {
             Outcome::Gone(reason) => Some(reason.clone()),
             _ => None,
@@ -68,18 +68,18 @@ impl Bench {
         self.dispatcher.complete(attempt, judged, self.now_ms, WALL_MS + self.now_ms, 0)
     }
 
-    fn pass_ms(&mut self, span_ms: u64) {
+    pub(super) fn pass_ms(&mut self, span_ms: u64) {
         self.now_ms += span_ms;
         self.dispatcher.tick(self.now_ms);
     }
 
-    fn stats(&self, id: SubscriptionId) -> LaneStats {
+    pub(super) fn stats(&self, id: SubscriptionId) -> LaneStats {
         let all = self.dispatcher.lane_stats();
         all.into_iter().find(|stats| stats.subscription == id).unwrap_or_default()
     }
 
     /// Fills the cap and returns what is under way.
-    fn take_all(&mut self) -> Vec<Attempt> {
+    pub(super) fn take_all(&mut self) -> Vec<Attempt> {
         std::iter::from_fn(|| self.next()).collect()
     }
 }
@@ -110,29 +110,35 @@ impl Drop for Bench {
     }
 }
 
-fn delivery(sequence: u64) -> DeliveryId {
+pub(super) fn delivery(sequence: u64) -> DeliveryId {
     DeliveryId { sequence, subscription: LANE }
 }
 
-fn attempt(sequence: u64, number: u32) -> Attempt {
+pub(super) fn attempt(sequence: u64, number: u32) -> Attempt {
     Attempt { delivery: delivery(sequence), number }
 }
 
-fn retry() -> Outcome {
+pub(super) fn retry() -> Outcome {
     Outcome::Retry { reason: Reason::Status(503), retry_after_ms: None }
 }
 
-fn timeout() -> Outcome {
+pub(super) fn timeout() -> Outcome {
     Outcome::Retry { reason: Reason::Failed(Failure::Timeout), retry_after_ms: None }
 }
 
-fn dead(sequence: u64, reason: Reason, attempts: u32, at_ms: u64) -> Completed {
+pub(super) fn dead(sequence: u64, reason: Reason, attempts: u32, at_ms: u64) -> Completed {
     let at_wall_ms = WALL_MS + at_ms;
     let letter = Letter { delivery: delivery(sequence), reason, attempts, at_wall_ms };
     Completed { record: Some(Record::Dead(letter)), ..Completed::default() }
 }
 
-fn waits(sequence: u64, attempts: u32, age_ms: u64, at_ms: u64, wait_ms: u64) -> Completed {
+pub(super) fn waits(
+    sequence: u64,
+    attempts: u32,
+    age_ms: u64,
+    at_ms: u64,
+    wait_ms: u64,
+) -> Completed {
     let saved_wall_ms = WALL_MS + at_ms;
     let due_wall_ms = saved_wall_ms + wait_ms;
     let state = RetryState { attempts, age_ms, due_wall_ms, saved_wall_ms };
