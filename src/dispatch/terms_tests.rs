@@ -193,7 +193,7 @@ fn a_restart_neither_closes_a_breaker_nor_forgets_for_how_long_an_endpoint_faile
         let Some(Record::Health(LANE, health)) = ended.health else { panic!("{ended:?}") };
         assert_eq!(
             (health.failures_in_row, health.failing_for_ms),
-            (number, u64::from(number) - 1)
+            (number, 2 * u64::from(number) - 2)
         );
         before.pass_ms(1);
         if number == 2 {
