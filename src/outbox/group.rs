@@ -417,7 +417,8 @@ mod tests {
     #[test]
     fn batches_keep_the_order_and_their_size() {
         let mut cursor = cursor();
-        let group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &alone([]), 0).unwrap();
+        let group =
+            build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &alone([]), 0).unwrap();
         let expected = group.operations.clone();
         let batches = batches(group.operations, &group.together);
         assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
