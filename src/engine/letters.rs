@@ -346,7 +346,20 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::attempt::{Record, Reply};
+    use crate::clock::Manual;
+    use crate::config::Config;
+    use crate::delivery::{Request, Transport};
+    use crate::event::Event;
+    use crate::store::Memory;
+    use crate::subscription::{Policy, Subscription};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     #[test]
     fn an_id_reads_back_and_what_is_none_is_refused() {
@@ -359,5 +372,118 @@ mod tests {
             let error = text.parse::<DeadLetterId>().unwrap_err();
             assert_eq!(error.field(), Some("id"), "{text}");
         }
+    }
+
+    /// A receiver that always answers the same.
+    struct Always(AtomicU16);
+
+    impl Transport for Always {
+        fn send(&self, _: &Request<'_>) -> Reply {
+            Reply::status(self.0.load(Ordering::Acquire))
+        }
+
+        fn interrupt(&self) {}
+    }
+
+    fn open(store: Memory, status: u16) -> Engine {
+        let clock = Arc::new(Manual::new(1_700_000_000_000, 3));
+        let receiver = Arc::new(Always(status.into()));
+        let config = Config::new("unused").store(Arc::new(store));
+        Engine::open(config.clock(clock).transport(receiver)).unwrap()
+    }
+
+    fn subscribe(engine: &Engine, name: &str, after: Option<SubscriptionId>) -> SubscriptionId {
+        let subscription = Subscription::to("https://a.example/hook").unwrap().name(name);
+        let policy = Policy { after, ..Policy::default() };
+        engine.subscribe(subscription.policy(policy)).unwrap()
+    }
+
+    /// What an engine leaves that ended these deliveries of each of two events.
+    fn left_dead(subscriptions: &[(&str, Option<u32>, Reason)]) -> (Memory, Vec<EventId>) {
+        let store = Memory::default();
+        let engine = open(store.clone(), 503);
+        let mut ids = Vec::new();
+        for (name, after, reason) in subscriptions {
+            let id = subscribe(&engine, name, after.map(SubscriptionId));
+            ids.push((id, reason));
+        }
+        let events = [1, 2].map(|_| {
+            let receipt = engine.publish(Event::new("ADD_TAG", "{}").number("919999999999"));
+            receipt.unwrap().wait().unwrap().id
+        });
+        for event in events {
+            let dead = ids.iter().map(|(subscription, reason)| {
+                let delivery =
+                    DeliveryId { sequence: event.sequence(), subscription: *subscription };
+                let reason = (*reason).clone();
+                Record::Dead(Letter {
+                    delivery,
+                    reason,
+                    attempts: 1,
+                    at_wall_ms: 1_700_000_000_000,
+                })
+            });
+            engine.core.outbox.record_together(dead.collect());
+        }
+        engine.close(DEADLINE).unwrap();
+        (store.crash(), events.to_vec())
+    }
+
+    fn wait_delivered(engine: &Engine, delivered: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        while engine.stats().delivered < delivered {
+            assert!(Instant::now() < deadline, "not in time: {:?}", engine.stats());
+            std::thread::yield_now();
+        }
+    }
+
+    fn letters(engine: &Engine) -> Vec<(EventId, u32)> {
+        let all = engine.dead_letters(&DeadLetterFilter::default(), None, 100).unwrap();
+        let mut all: Vec<_> = all.iter().map(|one| (one.event, one.subscription.0)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn a_main_comes_back_with_those_that_ended_because_it_did_and_with_no_other() {
+        let refused = Reason::Status(404);
+        let (store, events) = left_dead(&[
+            ("main", None, refused.clone()),
+            ("waits", Some(1), Reason::Gate),
+            ("failed by itself", Some(1), refused.clone()),
+            ("bystander", None, Reason::Gate),
+        ]);
+        let engine = open(store, 200);
+        let main = DeadLetterId { event: events[0], subscription: SubscriptionId(1) };
+        let (letter, _) = engine.dead_letter(main).unwrap().unwrap();
+        engine.replay(&letter).unwrap();
+        wait_delivered(&engine, 2);
+        let left = [3, 4].map(|id| (events[0], id)).into_iter();
+        let left: Vec<_> = left.chain((1..=4).map(|id| (events[1], id))).collect();
+        assert_eq!(letters(&engine), left);
+        assert_eq!((engine.stats().replayed, engine.stats().owed), (2, 0));
+        engine.close(DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn mains_that_a_filter_admits_bring_their_dependents_and_a_dependent_alone_brings_none() {
+        let refused = Reason::Status(404);
+        let (store, events) = left_dead(&[
+            ("main", None, refused),
+            ("waits", Some(1), Reason::Gate),
+            ("bystander", None, Reason::Gate),
+        ]);
+        let engine = open(store.crash(), 200);
+        let refused = DeadLetterFilter::default().reason("status:404");
+        assert_eq!(engine.replay_matching(&refused).unwrap(), 4);
+        wait_delivered(&engine, 4);
+        assert_eq!(letters(&engine), [(events[0], 3), (events[1], 3)]);
+        engine.close(DEADLINE).unwrap();
+        let engine = open(store, 200);
+        let waits = DeadLetterFilter::default().subscription(SubscriptionId(2));
+        assert_eq!(engine.replay_matching(&waits).unwrap(), 2);
+        wait_delivered(&engine, 2);
+        assert_eq!(letters(&engine).len(), 4);
+        engine.close(DEADLINE).unwrap();
     }
 }

@@ -491,7 +491,7 @@ fn the_bytes_of_the_new_records_are_frozen() {
     let value = group::encoded("failed attempt", &(300_u64, tried)).unwrap();
     assert_eq!(hex(value), "01f3640f6bfb2c0109280503026e6f");
     let value = group::encoded("health", &LaneHealth { saved_wall_ms: 7, ..health(3) }).unwrap();
-    assert_eq!(hex(value), "01");
+    assert_eq!(hex(value), "010dcaf990030002000107");
     assert_eq!(hex(keys::of_attempt(delivery(9, 8), 7)), "6600000000000000090000000807");
     assert_eq!(hex(keys::of_subscription(keys::HEALTH, SubscriptionId(8))), "6c00000008");
 }
