@@ -43,7 +43,7 @@ pub use attempt::{
 };
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
-pub use engine::Engine;
+pub use engine::{DeadLetterFilter, DeadLetterId, Engine};
 #[doc(hidden)]
 pub use engine::stepping;
 pub use error::{Error, Result};

@@ -256,7 +256,7 @@ impl World {
     }
 
     fn replay(&mut self) {
-        let letters = self.running().engine.dead_letters(usize::MAX).unwrap();
+        let letters = self.running().engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
         if letters.is_empty() {
             return;
         }

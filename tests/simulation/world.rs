@@ -142,7 +142,7 @@ impl World {
         }
         self.open();
         let engine = &self.running().engine;
-        let letters = engine.dead_letters(usize::MAX).unwrap();
+        let letters = engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
         let (registered, stats) = (engine.subscriptions(), engine.stats());
         self.model.reopened(&registered, &letters, &stats, self.clocks());
     }
