@@ -43,9 +43,9 @@ pub use attempt::{
 };
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
-pub use engine::{DeadLetterFilter, DeadLetterId, Engine};
 #[doc(hidden)]
 pub use engine::stepping;
+pub use engine::{DeadLetterFilter, DeadLetterId, Engine};
 pub use error::{Error, Result};
 pub use event::{
     Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,

@@ -19,9 +19,7 @@ impl Model {
         }
         for ((place, _), delivery) in &mut self.deliveries {
             delivery.crash();
-            if self.events[*place].there == There::Maybe
-                && delivery.durable == [Life::Absent]
-            {
+            if self.events[*place].there == There::Maybe && delivery.durable == [Life::Absent] {
                 delivery.durable.push(Life::fresh());
             }
         }
@@ -139,10 +137,12 @@ impl Model {
             if self.subs[&key.1].removed {
                 continue;
             }
-            delivery.narrow(*key, &format!("its letter is {letter:?}"), |life| match (life, &letter) {
-                (Life::Dead { reason, .. }, Some(listed)) => reason == listed,
-                (Life::Dead { .. }, None) | (_, Some(_)) => false,
-                (_, None) => true,
+            delivery.narrow(*key, &format!("its letter is {letter:?}"), |life| {
+                match (life, &letter) {
+                    (Life::Dead { reason, .. }, Some(listed)) => reason == listed,
+                    (Life::Dead { .. }, None) | (_, Some(_)) => false,
+                    (_, None) => true,
+                }
             });
         }
         assert!(listed.is_empty(), "letters of nothing that died: {listed:?}");
@@ -160,6 +160,9 @@ impl Delivery {
     }
 
     fn cancel(&mut self) {
-        self.durable.iter_mut().filter(|life| life.is_owed()).for_each(|life| *life = Life::Cancelled);
+        self.durable
+            .iter_mut()
+            .filter(|life| life.is_owed())
+            .for_each(|life| *life = Life::Cancelled);
     }
 }

@@ -54,7 +54,10 @@ impl Lane {
         let (cap, trips, rests_until_ms) = (self.cap, self.trips, self.rest_ms());
         assert!(self.flying.len() < cap, "{key:?} starts over the cap of {cap}");
         assert!(trips == 0 || self.flying.is_empty(), "{key:?} is a second probe");
-        assert!(rests_until_ms <= now_ms, "{key:?} starts before {rests_until_ms} of a lane at rest");
+        assert!(
+            rests_until_ms <= now_ms,
+            "{key:?} starts before {rests_until_ms} of a lane at rest"
+        );
         if let Some(limit) = policy.rate_limit {
             let recent = self.recent(limit, now_ms);
             assert!(recent < limit.events as usize, "{key:?} starts over the rate of {limit:?}");
@@ -131,7 +134,8 @@ impl Lane {
             return;
         }
         self.trips += 1;
-        let doubled = (1..self.trips).fold(breaker.initial_ms, |ms, _| (ms * 2).min(breaker.max_ms));
+        let doubled =
+            (1..self.trips).fold(breaker.initial_ms, |ms, _| (ms * 2).min(breaker.max_ms));
         // A fifth of jitter either way.
         self.opens_ms = now_ms + doubled * 4 / 5;
         self.opens_surely_ms = now_ms + doubled * 6 / 5 + 1;

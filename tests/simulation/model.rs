@@ -115,7 +115,9 @@ impl Awaited {
 
     fn answers(&self) -> Vec<Accepted> {
         let answers = match &self.receipt {
-            Waiting::One(receipt) => receipt.wait_timeout(AT_ONCE).map(|one| one.map(|one| vec![one])),
+            Waiting::One(receipt) => {
+                receipt.wait_timeout(AT_ONCE).map(|one| one.map(|one| vec![one]))
+            }
             Waiting::Many(receipt) => receipt.wait_timeout(AT_ONCE),
         };
         answers.expect("it is done").expect("a device that works takes every group")

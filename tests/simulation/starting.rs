@@ -17,7 +17,8 @@ impl Model {
         assert_eq!(event.draft.payload, arrival.body, "the payload of event {place}");
         assert_eq!(event.draft.kind, arrival.kind, "the type of event {place}");
         assert_eq!(*event.id.get_or_insert(arrival.id.clone()), arrival.id, "the id of {place}");
-        let served = self.subs.iter().find(|(_, sub)| sub.is_served() && sub.terms.url() == arrival.url);
+        let served =
+            self.subs.iter().find(|(_, sub)| sub.is_served() && sub.terms.url() == arrival.url);
         let (id, sub) = served.unwrap_or_else(|| panic!("nobody is served at {}", arrival.url));
         let (key, policy) = ((place, *id), sub.terms.policy.clone());
         assert_eq!(policy.timeout_ms, arrival.timeout_ms);
@@ -120,9 +121,10 @@ impl Model {
     /// Which deliveries could start now as far as anybody knows, one for each lane that nothing holds
     /// back.
     pub fn startable(&self, now_ms: u64) -> Vec<Key> {
-        let open = self.subs.iter().filter(|(_, sub)| {
-            sub.is_served() && sub.lane.is_open(&sub.terms.policy, now_ms)
-        });
+        let open = self
+            .subs
+            .iter()
+            .filter(|(_, sub)| sub.is_served() && sub.lane.is_open(&sub.terms.policy, now_ms));
         open.filter_map(|(id, _)| self.startable_of(*id, now_ms)).collect()
     }
 
@@ -152,7 +154,8 @@ impl Model {
             *id == key.1 && delivery.revived && delivery.may_be_owed()
         };
         ordering == Ordering::None
-            || (!self.rivals(key, ordering).iter().any(blocks) && !self.deliveries.iter().any(revived))
+            || (!self.rivals(key, ordering).iter().any(blocks)
+                && !self.deliveries.iter().any(revived))
     }
 
     /// What must have ended when every endpoint answers and every wait is over.

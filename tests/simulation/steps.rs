@@ -3,7 +3,7 @@
 //! Leaves to others: the world they change (`world`). Invariant: a step that the power cut met is
 //! told to the model as what may have happened, and nothing of what it returned is believed.
 
-use wabahook::{SubscriptionId, State};
+use wabahook::{State, SubscriptionId};
 
 use super::endpoint::{MOODS, Mood};
 use super::model::{Sub, There, Waiting};
@@ -124,14 +124,19 @@ impl World {
     fn publish_again(&mut self) {
         let place = self.model.events.len();
         let repeats = |there: There| matches!(there, There::Maybe) || there == There::Yes;
-        let known: Vec<_> = self.model.events.iter().filter(|event| {
-            event.draft.dedup.is_some() && repeats(event.there)
-        }).collect();
+        let known: Vec<_> = self
+            .model
+            .events
+            .iter()
+            .filter(|event| event.draft.dedup.is_some() && repeats(event.there))
+            .collect();
         let doubtful: Vec<_> = known.iter().filter(|one| one.there == There::Maybe).collect();
         let Some(draft) = doubtful.first().map(|one| one.draft.clone()).or_else(|| {
             let place = self.chance.place(known.len());
             known.get(place).map(|one| one.draft.clone())
-        }) else { return };
+        }) else {
+            return;
+        };
         if place >= EVENTS_MAX + 20 {
             return;
         }
@@ -256,7 +261,8 @@ impl World {
     }
 
     fn replay(&mut self) {
-        let letters = self.running().engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
+        let letters =
+            self.running().engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
         if letters.is_empty() {
             return;
         }

@@ -280,7 +280,9 @@ impl World {
         self.jumps_left_ms -= span_ms;
         let wall_ms = self.clock.wall_ms();
         let back = self.chance.one_in(2);
-        self.note(|_| format!("the wall clock jumps {span_ms} ms {}", if back { "back" } else { "on" }));
+        self.note(|_| {
+            format!("the wall clock jumps {span_ms} ms {}", if back { "back" } else { "on" })
+        });
         self.clock.set_wall_ms(if back { wall_ms - span_ms } else { wall_ms + span_ms });
     }
 
