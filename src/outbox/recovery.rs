@@ -94,13 +94,14 @@ struct Known {
     /// Events of which a newer copy was read, and the generation that holds it.
     moved: HashMap<u64, u64>,
     retries: HashMap<DeliveryId, (RetryState, u64)>,
-    /// Failed attempts by delivery and slot: the newest record, and the generation that holds it.
-    attempts: HashMap<(DeliveryId, u8), (FoundAttempt, u64)>,
+    histories: Histories,
     /// The newest health of each lane, and the generation that holds it.
     health: HashMap<SubscriptionId, (LaneHealth, u64)>,
     /// Subscriptions whose deliveries need the key of their event.
     ordered: RoaringBitmap,
     letters: BTreeMap<(u64, DeliveryId), u64>,
+    /// The deliveries of these letters.
+    dead: HashSet<DeliveryId>,
     dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
     last_sequence: u64,
     last_page: u64,
@@ -211,7 +212,7 @@ impl Reader<'_> {
         }
         known.recovered.letters_dropped = letters.trim(self.wall_ms).len() as u64;
         let retrying = known.owed_retries();
-        let histories = known.histories(&letters);
+        let histories = known.owed_histories(&letters);
         let health = known.lane_health();
         let row = Row::new(Arc::clone(&self.store));
         known.generations.iter().for_each(|generation| row.add(generation.clone()));
@@ -281,6 +282,7 @@ impl Known {
             // A newer copy of the same letter may have been read already.
             if self.end(delivery, record) {
                 self.letters.insert((at_wall_ms, delivery), number);
+                self.dead.insert(delivery);
             }
         }
         self.recovered.removed.extend(found.removed);
@@ -353,28 +355,28 @@ impl Known {
         }
     }
 
+    /// Keeps the newest record of each slot, which is the one read first, where its delivery may
+    /// need it: neither settled nor revived since.
     fn take_attempts(&mut self, generation: u64, found: Vec<FoundAttempt>) {
-        for attempt in found {
-            let place = (attempt.delivery, attempt.slot);
-            let known = self.attempts.entry(place).or_insert((attempt, generation));
-            if known.0.record < attempt.record {
-                *known = (attempt, generation);
+        for FoundAttempt { delivery, slot, record, bytes } in found {
+            let is_past = self.revived.get(&delivery).is_some_and(|revived| *revived > record);
+            let ended = self.ended.get(&delivery.subscription);
+            let is_settled = ended.is_some_and(|ended| ended.contains(delivery.sequence))
+                && !self.dead.contains(&delivery);
+            if !is_past && !is_settled && self.histories.place_of(delivery, slot).is_none() {
+                self.histories.keep(delivery, slot, Place { generation, bytes });
             }
         }
     }
 
-    /// Failed attempts of deliveries that are owed or dead, since they were last revived.
-    fn histories(&mut self, letters: &Letters) -> Histories {
-        let mut histories = Histories::default();
-        for (found, generation) in std::mem::take(&mut self.attempts).into_values() {
-            let FoundAttempt { delivery, slot, record, bytes } = found;
+    /// The histories of deliveries that are owed and of dead letters.
+    fn owed_histories(&mut self, letters: &Letters) -> Histories {
+        let mut histories = std::mem::take(&mut self.histories);
+        histories.retain(|delivery| {
             let owed = self.recovered.owed.get(&delivery.subscription);
             let is_owed = owed.is_some_and(|owed| owed.contains(delivery.sequence));
-            let is_past = self.revived.get(&delivery).is_some_and(|revived| *revived > record);
-            if !is_past && (is_owed || letters.holder_of(delivery).is_some()) {
-                histories.keep(delivery, slot, Place { generation, bytes });
-            }
-        }
+            is_owed || letters.holder_of(delivery).is_some()
+        });
         histories
     }
 
