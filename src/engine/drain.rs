@@ -196,7 +196,6 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
-            // No lane waits for another yet.
             Committed::Settled(mains) => {
                 let mut drive = self.drive.lock();
                 drive.dispatcher.settled(&mains);
