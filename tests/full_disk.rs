@@ -80,7 +80,11 @@ mod linux {
         let output = tried.args(["-t", "tmpfs", "tmpfs"]).arg(below).output();
         let output = output.map_err(|error| format!("unshare does not start: {error}"))?;
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if output.status.success() { Ok(()) } else { Err(format!("no namespace to mount in: {said}")) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("no namespace to mount in: {said}"))
+        }
     }
 
     fn inside(below: &Path) {
@@ -336,7 +340,6 @@ mod linux {
             match Engine::open(config(&disk.data()).0) {
                 Ok(engine) => engine.close(DEADLINE).unwrap(),
                 Err(error) => {
-                    eprintln!("{left} {error:?}");
                     assert_says_what_to_do(&error);
                     refused += 1;
                 }

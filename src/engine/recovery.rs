@@ -166,10 +166,13 @@ fn dispatch_limits(limits: &Limits) -> DispatchLimits {
 }
 
 /// Opens the book, beside its log where the store is a directory.
-fn open_book(store: &Arc<dyn Store>, config: &Config, has_log: bool) -> Result<subscription::Opened> {
+fn open_book(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    has_log: bool,
+) -> Result<subscription::Opened> {
     let log = has_log.then(|| config.path.join(BOOK_LOG));
-    let opened =
-        Book::open(Arc::clone(store), log.as_deref(), &config.catalogue, config.on_damage);
+    let opened = Book::open(Arc::clone(store), log.as_deref(), &config.catalogue, config.on_damage);
     opened.map_err(|error| match error {
         Error::Store { source: Failure::InUse, .. } => Error::InUse { path: config.path.clone() },
         Error::Store { doing, source: Failure::Io(source) } => {

@@ -72,8 +72,8 @@ impl Book {
                     return Err(advised(&error, log));
                 }
                 let name = store.set_aside(NAME).map_err(|f| failed("setting it aside", f))?;
-                let told = "it was rebuilt from its log, no subscription is lost by it";
-                set_aside.push((name, format!("{error}; {told}")));
+                let told = "it was rebuilt from its log, and no subscription is lost by it";
+                set_aside.push((name, format!("{}; {told}", what_is_wrong(&error))));
                 Kept::read(&*store)?
             }
             read => read?,
@@ -311,8 +311,17 @@ fn advised(error: &Error, log: Option<&Path>) -> Error {
                 .to_owned()
         }
     };
-    let why = format!("{error}; {advice}; nothing of the outbox is touched");
-    Error::Damaged { record: "the book of subscriptions".to_owned(), why }
+    let found = what_is_wrong(error);
+    let why = format!("{found}; {advice}; the outbox is not touched and what it owes is kept");
+    Error::Damaged { record: "book of subscriptions".to_owned(), why }
+}
+
+fn what_is_wrong(error: &Error) -> String {
+    match error {
+        Error::Damaged { record, why } => format!("{record}: {why}"),
+        Error::Store { source: Failure::Damaged(why), .. } => why.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn read(id: SubscriptionId, sealed: &[u8]) -> Result<StoredV1> {

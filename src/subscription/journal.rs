@@ -125,7 +125,8 @@ pub(super) fn salvage(path: &Path) -> Result<(String, String)> {
     contents.next_id = contents.next_id.max(1).saturating_add(IDS_SKIPPED);
     let name = keep_copy(path).map_err(|error| failed("keeping a copy of", path, error))?;
     Journal::begin(path, &contents)?;
-    let lines: Vec<_> = unreadable.iter().map(|(number, why)| format!("{number} ({why})")).collect();
+    let lines: Vec<_> =
+        unreadable.iter().map(|(number, why)| format!("{number} ({why})")).collect();
     let told = format!(
         "of the log of subscriptions, which was all there was, these lines cannot be read: {}; what \
          was registered in them is lost and must be registered again, what was removed in them is \
