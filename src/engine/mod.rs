@@ -84,7 +84,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Forbidden`] names the field at fault and changes nothing.
-    /// After [`Error::Store`] the subscription may be there at the next open.
+    /// After [`Error::Store`] or [`Error::Directory`] it is not registered in this engine, and the next
+    /// call writes to the book again; only if the engine ends before, the next open may find it.
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
         self.core.subscribe(subscription, true)
     }
@@ -341,6 +342,7 @@ impl Core {
             generations: holding.generations as u64,
             replayed: counters.replayed.value(),
             letters_dropped: counters.letters_dropped.value(),
+            keys_dropped: counters.keys_dropped.value(),
             subscriptions,
             lanes: drive.dispatcher.lane_stats(),
         }

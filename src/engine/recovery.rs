@@ -133,12 +133,18 @@ fn owe_again(
     counters: &Counters,
 ) -> Vec<Notice> {
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
-    let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
+    let Recovered {
+        mut owed, retries, cancelled, letters_dropped, set_aside, keys_dropped, ..
+    } = recovered;
     counters.cancelled.add(cancelled);
     counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();
+    if let Some(dropped) = keys_dropped {
+        counters.keys_dropped.add(dropped.keys);
+        standing.push(Notice::KeysDropped(dropped.keys));
+    }
     for (id, sequences) in &owed {
         if registry.served(*id).is_none() {
             standing.push(Notice::Held { subscription: *id, deliveries: sequences.len() });

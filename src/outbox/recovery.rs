@@ -20,7 +20,7 @@ use crate::event::Catalogue;
 use crate::store::{Batch, Database, Failure, Store};
 use crate::subscription::SubscriptionId;
 
-use super::dedup::{self, Dedup, KeyHash};
+use super::dedup::{self, Dedup, Dropped, KeyHash};
 use super::group::Cursor;
 use super::keys;
 use super::letters::Letters;
@@ -61,6 +61,8 @@ pub(crate) struct Recovered {
     pub(crate) cancelled: u64,
     /// Dead letters dropped because they were over their bounds.
     pub(crate) letters_dropped: u64,
+    /// Dedup keys dropped because there were more than the bound.
+    pub(crate) keys_dropped: Option<Dropped>,
     /// Generations set aside because they could not be read: the new name, and why.
     pub(crate) set_aside: Vec<(String, String)>,
 }
@@ -215,6 +217,7 @@ impl Reader<'_> {
     ) -> Result<Read> {
         let mut dedup = Dedup::new(self.limits.dedup_window_ms, self.limits.dedup_keys_max);
         known.remember_keys(&mut dedup, self.wall_ms);
+        known.recovered.keys_dropped = dedup.take_dropped(self.wall_ms);
         let mut letters =
             Letters::new(self.limits.dead_letters_max, self.limits.dead_letter_age_max_ms);
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut known.letters) {
