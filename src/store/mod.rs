@@ -48,7 +48,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn remove(&self, name: &str) -> Result<(), Failure>;
 
     /// Gives a database, which must not be open, a name that begins with `damaged-`, and returns
-    /// it, so that somebody can look into it.
+    /// it, so that somebody can look into it. Of one that is missing altogether only the name is
+    /// given up, and returned.
     ///
     /// # Errors
     /// A [`Failure`] when the device refuses.

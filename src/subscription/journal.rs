@@ -40,6 +40,9 @@ pub(super) struct Contents {
     pub(super) removed: BTreeSet<SubscriptionId>,
 }
 
+/// The lines that cannot be read, by number, and why.
+type Unreadable = Vec<(u64, String)>;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     wabahook_book_log: u32,
@@ -69,14 +72,14 @@ impl Contents {
     }
 
     /// Reads every line that can be read; also says which could not, and why.
-    fn read_lines(path: &Path) -> Result<Option<(Contents, Vec<(u64, String)>)>> {
+    fn read_lines(path: &Path) -> Result<Option<(Contents, Unreadable)>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("reading", path, error)),
         };
         let mut reader = BufReader::new(file);
-        let (mut contents, mut unreadable) = (Contents::default(), Vec::new());
+        let (mut contents, mut unreadable) = (Contents::default(), Unreadable::new());
         for number in 1.. {
             let mut line = Vec::new();
             let read = reader.read_until(b'\n', &mut line);
