@@ -87,8 +87,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<std::io::Error>,
     },
-    /// The store failed. What was accepted before is on the device: close the engine and open it
-    /// again.
+    /// The store failed. What was accepted before is on the device. Put the cause right and call
+    /// again: the engine opens what failed again by itself.
     Store {
         /// What was being done.
         doing: &'static str,

@@ -102,8 +102,8 @@ impl Engine {
     /// it returns: blocks on two syncs. An attempt under way is not called back.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Store`] when the book took no write, and then the removal is
-    /// finished at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
+    /// [`Error::NotFound`]; [`Error::Store`] or [`Error::Directory`] when the book took no write, and then
+    /// the removal is finished by the next call that writes to it, or at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
     /// and then it is in force in this engine and made durable when the device takes writes;
     /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
     /// removed.
