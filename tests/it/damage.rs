@@ -17,6 +17,8 @@ use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, quick};
 
 const GENERATIONS: u64 = 3;
 const GENERATION_BYTES: u64 = 120_000;
+/// At how many places of a log a bit is flipped, and a page made zeros.
+const PLACES: u64 = 6;
 const CRM: &str = "crm.invalid";
 const BYSTANDER: &str = "bystander.invalid";
 
@@ -62,14 +64,20 @@ fn cut(file: &Path, to: fn(u64) -> u64) {
 
 fn overwrite(database: &Path, from: fn(u64) -> u64, bytes: usize) {
     let path = database.join("db");
-    let from = from(used_bytes(&path));
+    overwrite_at(&path, from(used_bytes(&path)), bytes);
+}
+
+fn overwrite_at(path: &Path, from: u64, bytes: usize) {
     let mut file = OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(from)).unwrap();
     file.write_all(&vec![0; bytes]).unwrap();
 }
 
 fn flip(path: &Path, place: fn(u64) -> u64) {
-    let place = place(used_bytes(path));
+    flip_at(path, place(used_bytes(path)));
+}
+
+fn flip_at(path: &Path, place: u64) {
     let mut file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(place)).unwrap();
     let mut byte = [0];
@@ -210,36 +218,30 @@ fn opened(path: &Path, on_damage: OnDamage) -> Result<Outcome, Error> {
 
 /// Damages the database `name` in each way, and judges what is said of it.
 fn check(name: &str, part: &str, damages: &[Damage]) -> usize {
-    let sound = sound();
-    let mut found = 0;
-    for (what, damage) in damages {
-        let case = format!("{what} of {name}");
-        let copied = tempfile::tempdir().unwrap();
-        let path = copied.path().join("data");
-        copy(sound.directory.path(), &path);
-        damage(&path.join(name));
-        let refused = opened(&path, OnDamage::Refuse);
-        if let Err(error) = &refused {
-            let text = error.to_string();
-            for said in [part, name, "open with OnDamage::SetAside", "not touched"] {
-                assert!(text.contains(said), "{case}: {text:?} does not say {said:?}");
-            }
-            assert!(opened(&path, OnDamage::Refuse).is_err(), "{case}: refused once only");
-            found += 1;
+    let is_found = |(what, damage): &&Damage| check_one(name, part, what, damage);
+    damages.iter().filter(is_found).count()
+}
+
+/// Judges what is said of one damage; answers whether it was refused.
+fn check_one(name: &str, part: &str, what: &str, damage: impl Fn(&Path)) -> bool {
+    let (sound, case) = (sound(), format!("{what} of {name}"));
+    let copied = tempfile::tempdir().unwrap();
+    let path = copied.path().join("data");
+    copy(sound.directory.path(), &path);
+    damage(&path.join(name));
+    let refused = opened(&path, OnDamage::Refuse);
+    if let Err(error) = &refused {
+        let text = error.to_string();
+        for said in [part, name, "open with OnDamage::SetAside", "not touched"] {
+            assert!(text.contains(said), "{case}: {text:?} does not say {said:?}");
         }
-        let outcome = match refused {
-            Ok(outcome) => outcome,
-            Err(_) => opened(&path, OnDamage::SetAside).unwrap(),
-        };
-        judge(&case, name, sound, &outcome);
-        println!(
-            "{case}: {} of {} arrive, {:?}",
-            outcome.arrived.len(),
-            sound.owed.len(),
-            outcome.told
-        );
+        assert!(opened(&path, OnDamage::Refuse).is_err(), "{case}: refused once only");
     }
-    found
+    let is_refused = refused.is_err();
+    let outcome = refused.unwrap_or_else(|_| opened(&path, OnDamage::SetAside).unwrap());
+    judge(&case, name, sound, &outcome);
+    println!("{case}: {} of {} arrive", outcome.arrived.len(), sound.owed.len());
+    is_refused
 }
 
 /// Whatever is missing was told of, and lies in the part that was set aside.
@@ -289,4 +291,29 @@ fn damage_of_the_book_costs_no_subscription_and_no_event() {
 #[test]
 fn damage_of_the_dedup_keys_costs_no_event() {
     assert_eq!(check("dedup", "database of dedup keys", &DAMAGES_OF_PLACE), 2);
+}
+
+/// A bit or a page, at places spread over the log.
+fn check_anywhere(name: &str, places: u64) {
+    let mut found = 0;
+    for place in 0..places {
+        let at = |used: u64| (used - 1) * place / places + place % 7;
+        found += usize::from(check_one(name, "generation ", &format!("bit {place}"), |database| {
+            flip_at(&database.join("db"), at(used_bytes(&database.join("db"))));
+        }));
+        found +=
+            usize::from(check_one(name, "generation ", &format!("page {place}"), |database| {
+                let used = used_bytes(&database.join("db"));
+                overwrite_at(&database.join("db"), at(used) / 4096 * 4096, 4096);
+            }));
+    }
+    println!("{name}: {found} of {} found", 2 * places);
+    assert!(found as u64 > places, "{found} found");
+}
+
+#[test]
+fn damage_anywhere_in_the_log_of_a_generation_is_told_or_costs_nothing() {
+    for name in ["outbox-0000000000000002", "outbox-0000000000000003"] {
+        check_anywhere(name, PLACES);
+    }
 }
