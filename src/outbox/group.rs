@@ -455,12 +455,12 @@ mod tests {
         let mut group = build(&mut cursor(), vec![], &records, 0).unwrap();
         assert_eq!(
             (kinds(&group.operations).as_str(), group.together.as_slice()),
-            ("ss", &[0..1][..])
+            ("ss", std::slice::from_ref(&(0..1)))
         );
         group.put_first(Operation::Remove(b"t".to_vec()));
         assert_eq!(
             (kinds(&group.operations).as_str(), group.together.as_slice()),
-            ("Tss", &[1..2][..])
+            ("Tss", std::slice::from_ref(&(1..2)))
         );
         assert_eq!(group.settled_mains, [delivery(1)]);
     }
