@@ -202,7 +202,6 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
-            // No lane waits for another yet.
             Committed::Settled(mains) => {
                 let mut drive = self.drive.lock();
                 drive.dispatcher.settled(&mains);
@@ -213,6 +212,12 @@ impl Core {
             Committed::LettersDropped(letters) => {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
+            }
+            Committed::KeysDropped(dropped) => {
+                self.counters.keys_dropped.add(dropped.keys);
+                if dropped.begins {
+                    self.board.tell(&Notice::KeysDropped(dropped.keys));
+                }
             }
             Committed::Faulty(why) => self.board.tell(&Notice::Faulty { why }),
             Committed::Failed(why) => self.poison(&why),

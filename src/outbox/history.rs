@@ -16,14 +16,14 @@ use super::keys;
 /// Where the kept attempts of deliveries lie.
 #[derive(Debug, Default)]
 pub(super) struct Histories {
-    /// By slot; short of those that no attempt has reached yet.
-    kept: HashMap<DeliveryId, Vec<Option<Place>>>,
+    /// By slot; short of those that no attempt has reached yet, and nowhere where one was skipped.
+    kept: HashMap<DeliveryId, Vec<Place>>,
     /// What the kept records of each generation take, in bytes.
     bytes: HashMap<u64, u64>,
 }
 
-/// Where one record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where one record lies. Generations are numbered from 1; 0 stands for nowhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) generation: u64,
     /// What key and value take.
@@ -36,17 +36,16 @@ impl Histories {
         let slots = self.kept.entry(delivery).or_default();
         let slot = usize::from(slot);
         if slots.len() <= slot {
-            slots.resize(slot + 1, None);
+            slots.resize(slot + 1, Place::default());
         }
-        let before = slots.get_mut(slot).and_then(|kept| kept.replace(place));
+        let before = slots.get_mut(slot).map(|kept| std::mem::replace(kept, place));
         *self.bytes.entry(place.generation).or_default() += u64::from(place.bytes);
-        self.uncount(before);
+        self.uncount(before.unwrap_or_default());
     }
 
     /// Notes that a record lies in another generation now.
     pub(super) fn moved(&mut self, delivery: DeliveryId, slot: u8, to: u64) {
-        let slots = self.kept.get(&delivery);
-        if let Some(Some(place)) = slots.and_then(|slots| slots.get(usize::from(slot))).copied() {
+        if let Some(place) = self.place_of(delivery, slot) {
             self.keep(delivery, slot, Place { generation: to, ..place });
         }
     }
@@ -64,11 +63,18 @@ impl Histories {
         gone.into_iter().for_each(|delivery| self.forget(delivery));
     }
 
+    /// Where the newest record of a slot lies.
+    pub(super) fn place_of(&self, delivery: DeliveryId, slot: u8) -> Option<Place> {
+        let place = self.kept.get(&delivery)?.get(usize::from(slot)).copied();
+        place.filter(|place| place.generation != 0)
+    }
+
     /// The slots of a delivery, and the generation that holds each one's record.
     pub(super) fn slots_of(&self, delivery: DeliveryId) -> Vec<(u8, u64)> {
         let slots = self.kept.get(&delivery).map(Vec::as_slice).unwrap_or_default();
         let held = (0_u8..).zip(slots);
-        held.filter_map(|(slot, place)| place.map(|place| (slot, place.generation))).collect()
+        let held = held.map(|(slot, place)| (slot, place.generation));
+        held.filter(|(_, generation)| *generation != 0).collect()
     }
 
     /// The records that lie in a generation.
@@ -76,7 +82,7 @@ impl Histories {
         let mut inside = Vec::new();
         for (delivery, slots) in &self.kept {
             for (slot, place) in (0_u8..).zip(slots) {
-                if place.is_some_and(|place| place.generation == generation) {
+                if place.generation == generation {
                     inside.push((*delivery, slot));
                 }
             }
@@ -94,8 +100,7 @@ impl Histories {
         self.bytes.values().sum()
     }
 
-    fn uncount(&mut self, place: Option<Place>) {
-        let Some(Place { generation, bytes }) = place else { return };
+    fn uncount(&mut self, Place { generation, bytes }: Place) {
         if let Some(count) = self.bytes.get_mut(&generation) {
             *count -= u64::from(bytes);
             if *count == 0 {

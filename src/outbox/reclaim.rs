@@ -186,7 +186,8 @@ impl Copies {
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        for (delivery, slot) in cursor.histories.lock().inside(generation) {
+        let inside = cursor.histories.lock().inside(generation);
+        for (delivery, slot) in inside {
             let key = keys::of_attempt(delivery, slot);
             if let Some(sealed) = database.get(&key).map_err(failed)? {
                 self.operations.push(Operation::Put(key, sealed));

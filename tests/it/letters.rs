@@ -3,10 +3,10 @@
 
 use wabahook::{
     Account, Config, DeadLetter, DeadLetterFilter, DeadLetterId, Engine, Error, Event, EventId,
-    Reason, Subscription, SubscriptionId,
+    Failure, Policy, Reason, Subscription, SubscriptionId,
 };
 
-use crate::world::{Answer, DEADLINE, World, quick};
+use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, World, quick};
 
 fn letters(engine: &Engine, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
     engine.dead_letters(filter, None, 1_000).unwrap()
@@ -160,4 +160,82 @@ fn many_are_replayed_by_a_filter_in_few_groups_and_the_others_stay() {
     assert_eq!(world.engine.replay_matching(&mine).unwrap(), 0);
     let left = world.engine.dead_letters(&DeadLetterFilter::default(), None, usize::MAX).unwrap();
     assert!(left.len() as u64 == EVENTS && left.iter().all(|l| l.subscription != refuses));
+}
+
+#[test]
+fn a_letter_is_shown_with_its_attempts_also_after_a_power_cut_and_a_replay_begins_anew() {
+    let world = World::new();
+    let answers = [Answer::Status(503), Answer::Fails(Failure::Timeout), Answer::Status(404)];
+    world.receivers.script("refuses", &answers);
+    let refuses = world.engine.subscribe(asks("refuses")).unwrap();
+    let bystander = world.engine.subscribe(asks("bystander")).unwrap();
+    let id = world.publish("ADD_TAG", "{}").id;
+    world.wait_until(|stats| stats.retried == 1 && stats.delivered == 1);
+    world.clock.advance_ms(1_000);
+    world.wait_until(|stats| stats.retried == 2);
+    world.clock.advance_ms(2_000);
+    world.wait_until(|stats| stats.dead == 1);
+    world.engine.close(DEADLINE).unwrap();
+    let again = world.after_a_power_cut();
+    let letter = DeadLetterId { event: id, subscription: refuses };
+    let (letter, history) = again.engine.dead_letter(letter).unwrap().unwrap();
+    assert_eq!(letter.attempts, 3);
+    let seen: Vec<_> = history.into_iter().map(|t| (t.number, t.at_ms, t.reason)).collect();
+    let expected = [
+        (1, BEGIN_WALL_MS, Reason::Status(503)),
+        (2, BEGIN_WALL_MS + 1_000, Reason::Failed(Failure::Timeout)),
+        (3, BEGIN_WALL_MS + 3_000, Reason::Status(404)),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(again.engine.history(id, bystander).unwrap(), []);
+
+    again.receivers.script("refuses", &[Answer::Status(500), Answer::Status(200)]);
+    again.engine.replay(&letter).unwrap();
+    again.wait_until(|stats| stats.retried == 1);
+    let nobodys = again.engine.publish(event("DELETE_TAG")).unwrap();
+    assert_eq!(nobodys.wait().unwrap().owed, 0);
+    let history = again.engine.history(id, refuses).unwrap();
+    let seen: Vec<_> = history.into_iter().map(|t| (t.number, t.reason)).collect();
+    assert_eq!(seen, [(1, Reason::Status(500))]);
+    again.clock.advance_ms(1_000);
+    again.wait_until(|stats| stats.delivered == 1);
+    assert_eq!(again.engine.publish(event("DELETE_TAG")).unwrap().wait().unwrap().owed, 0);
+    assert_eq!(again.engine.history(id, refuses).unwrap(), [], "it was delivered");
+}
+
+#[test]
+fn deliveries_that_waited_for_one_that_died_die_and_come_back_with_it_over_power_cuts() {
+    let world = World::new();
+    world.receivers.script("main", &[Answer::Status(404)]);
+    world.receivers.script("bystander", &[Answer::Status(404)]);
+    let main = world.engine.subscribe(asks("main")).unwrap();
+    let policy = Policy { after: Some(main), ..Policy::default() };
+    let waits = world.engine.subscribe(asks("waits").policy(policy)).unwrap();
+    let bystander = world.engine.subscribe(asks("bystander")).unwrap();
+    let id = publish(&world, event, 3);
+    let reasons = |engine: &Engine| {
+        let mut reasons: Vec<_> =
+            all(engine).into_iter().map(|one| (one.subscription, one.reason)).collect();
+        reasons.sort_unstable_by_key(|(subscription, _)| *subscription);
+        reasons
+    };
+    let refused = Reason::Status(404);
+    let expected = [(main, refused.clone()), (waits, Reason::Gate), (bystander, refused.clone())];
+    assert_eq!(reasons(&world.engine), expected);
+    let again = world.after_a_power_cut();
+    assert_eq!(reasons(&again.engine), expected);
+    assert!(again.receivers.at("waits").is_empty());
+
+    let letter = DeadLetterId { event: id, subscription: main };
+    let (letter, _) = again.engine.dead_letter(letter).unwrap().unwrap();
+    again.receivers.script("main", &[Answer::Hangs]);
+    again.engine.replay(&letter).unwrap();
+    again.receivers.wait_for("main", 1);
+    let last = again.after_a_power_cut();
+    assert_eq!(last.engine.stats().recovered, 2, "both are owed");
+    let stats = last.wait_until(|stats| stats.delivered == 2);
+    assert_eq!((stats.owed, stats.dead), (0, 0));
+    let arrivals = ["main", "waits"].map(|host| last.receivers.at(host));
+    assert!(arrivals.iter().all(|at| at.len() == 1 && at[0].id == id.to_string()));
+    assert_eq!(reasons(&last.engine), [(bystander, refused)]);
 }
