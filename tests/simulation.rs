@@ -40,6 +40,9 @@ const SEEDS: u64 = 2_000;
 /// How much of a failing seed's trace is printed; a replay prints all of it.
 const TAIL: usize = 25;
 
+/// How many failing seeds are named.
+const SHOWN: usize = 20;
+
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, not a number")))
@@ -54,15 +57,20 @@ fn run(seed: u64, trace: &Trace) {
 }
 
 /// Why a seed failed, and the end of what happened in it.
-fn failure(seed: u64) -> Option<String> {
+struct Failed {
+    seed: u64,
+    why: String,
+    tail: String,
+}
+
+fn failure(seed: u64) -> Option<Failed> {
     let trace = Trace::default();
-    let verdict = catch_unwind(AssertUnwindSafe(|| run(seed, &trace)));
-    let panic = verdict.err()?;
+    let panic = catch_unwind(AssertUnwindSafe(|| run(seed, &trace))).err()?;
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     let trace = trace.lock();
     let tail = trace[trace.len().saturating_sub(TAIL)..].join("\n");
-    Some(format!("seed {seed}: {}\n{tail}", text.unwrap_or_default()))
+    Some(Failed { seed, why: text.unwrap_or_default(), tail })
 }
 
 #[test]
@@ -79,26 +87,25 @@ fn every_seed_keeps_the_promises() {
     let first = number("WABAHOOK_SIMULATION_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
     let end = first + number("WABAHOOK_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let failures = thread::scope(|scope| {
+    let mut failures = thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let search = || {
             let drawn = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-            let found = drawn.take_while(|seed| *seed < end).find_map(failure);
-            // The first failure ends the search of the others too.
-            if found.is_some() {
-                next.store(end, Ordering::Relaxed);
-            }
-            found
+            drawn.take_while(|seed| *seed < end).filter_map(failure).collect::<Vec<_>>()
         };
         let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
-        searches.into_iter().filter_map(|search| search.join().unwrap()).collect::<Vec<_>>()
+        searches.into_iter().flat_map(|search| search.join().unwrap()).collect::<Vec<_>>()
     });
     drop(std::panic::take_hook());
-    assert!(
-        failures.is_empty(),
-        "{}\nreplay: WABAHOOK_SIMULATION_SEED=<seed> cargo test --test simulation every_seed -- --nocapture",
-        failures.join("\n\n")
-    );
+    failures.sort_unstable_by_key(|failed| failed.seed);
+    for Failed { seed, why, .. } in failures.iter().take(SHOWN) {
+        println!("seed {seed}: {why}");
+    }
+    if let Some(Failed { seed, tail, .. }) = failures.first() {
+        println!("the end of seed {seed}:\n{tail}");
+        println!("replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --test simulation every_seed -- --nocapture");
+    }
+    assert!(failures.is_empty(), "{} of {} seeds fail", failures.len(), end - first);
     println!("{} seeds kept the promises", end - first);
 }
 

@@ -123,20 +123,20 @@ impl World {
 
     fn publish_again(&mut self) {
         let place = self.model.events.len();
-        let repeats = |there: There| matches!(there, There::Maybe) || there == There::Yes;
-        let known: Vec<_> = self
-            .model
-            .events
-            .iter()
-            .filter(|event| event.draft.dedup.is_some() && repeats(event.there))
-            .collect();
-        let doubtful: Vec<_> = known.iter().filter(|one| one.there == There::Maybe).collect();
-        let Some(draft) = doubtful.first().map(|one| one.draft.clone()).or_else(|| {
-            let place = self.chance.place(known.len());
-            known.get(place).map(|one| one.draft.clone())
-        }) else {
-            return;
+        let with = |there: There| {
+            let events = self.model.events.iter().filter(move |event| event.there == there);
+            events.map(|event| &event.draft).filter(|draft| draft.dedup.is_some())
         };
+        // With two in doubt nobody could tell which of them a third repeats.
+        let alone = |draft: &&plan::Draft| {
+            with(There::Maybe).filter(|other| other.dedup == draft.dedup).count() == 1
+        };
+        let doubtful: Vec<_> = with(There::Maybe).filter(alone).collect();
+        let known = if doubtful.is_empty() { with(There::Yes).collect() } else { doubtful };
+        if known.is_empty() {
+            return;
+        }
+        let draft = known[self.chance.place(known.len())].clone();
         if place >= EVENTS_MAX + 20 {
             return;
         }
