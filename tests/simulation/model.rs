@@ -240,11 +240,10 @@ impl Model {
         let originals = self.originals_of(place);
         if accepted.duplicate {
             self.counts.duplicates += 1;
-            let is_it = |original: &&usize| match &self.events[**original].id {
-                Some(known) => *known == id,
-                None => self.events[**original].there == There::Maybe,
-            };
-            let Some(original) = originals.iter().find(is_it).copied() else {
+            let known = |original: &&usize| self.events[**original].id.as_ref() == Some(&id);
+            let unnamed = |original: &&usize| self.events[**original].id.is_none();
+            let original = originals.iter().find(known).or(originals.iter().find(unnamed));
+            let Some(original) = original.copied() else {
                 panic!("event {place} is a duplicate of nothing that is there");
             };
             self.events[place].there = There::Duplicate;
@@ -281,15 +280,23 @@ impl Model {
 
     /// Earlier events with the same dedup key that are or may be there.
     fn originals_of(&self, place: usize) -> Vec<usize> {
+        let repeats = self.repeats_of(place).into_iter();
+        let is_there = |other: &usize| {
+            matches!(self.events[*other].there, There::Yes | There::Maybe)
+        };
+        repeats.filter(|other| *other < place).filter(is_there).collect()
+    }
+
+    /// The other events with the same dedup key.
+    pub fn repeats_of(&self, place: usize) -> Vec<usize> {
         let Draft { kind, dedup: Some(dedup), .. } = &self.events[place].draft else {
             return Vec::new();
         };
         let same = |other: &usize| {
-            let Event { draft, there, .. } = &self.events[*other];
-            let is_there = matches!(there, There::Yes | There::Maybe);
-            is_there && draft.kind == *kind && draft.dedup.as_ref() == Some(dedup)
+            let draft = &self.events[*other].draft;
+            *other != place && draft.kind == *kind && draft.dedup.as_ref() == Some(dedup)
         };
-        (0..place).filter(same).collect()
+        (0..self.events.len()).filter(same).collect()
     }
 }
 

@@ -94,6 +94,11 @@ impl Model {
             }
             self.events[place].there = There::Yes;
             self.narrow_event(place, "its event is there", |life| *life != Life::Absent);
+            for repeat in self.repeats_of(place) {
+                if self.events[repeat].there == There::Maybe {
+                    self.deny(repeat);
+                }
+            }
         }
     }
 
