@@ -18,5 +18,6 @@ mod publishing;
 mod recovery;
 mod retries;
 mod subscriptions;
+mod terms;
 mod tidy;
 mod world;
