@@ -9,6 +9,7 @@ mod publishing;
 mod receiver;
 mod registering;
 mod served;
+mod terms;
 mod verified_by_meta;
 
 use std::time::Duration;

@@ -16,6 +16,7 @@ mod stats;
 mod subscription_body;
 mod subscription_item;
 mod subscriptions;
+mod terms_body;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

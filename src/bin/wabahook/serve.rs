@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -119,10 +119,12 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn routes(host: Arc<Host>) -> Router {
     Router::new()
-        .route("/events", axum::routing::post(events::publish))
+        .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
         .route("/subscriptions/{id}", get(subscriptions::read).delete(subscriptions::delete))
+        .route("/subscriptions/{id}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/stats", get(stats::stats))
         .route("/healthz", get(stats::healthz))
         .fallback(no_route)

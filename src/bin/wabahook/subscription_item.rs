@@ -4,7 +4,9 @@
 //! nor the value of a header is shown.
 
 use serde::{Serialize, Serializer};
-use wabahook::{Accept, LaneStats, Policy, Registered, Retry, SubscriptionId};
+use wabahook::{
+    Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retry, SubscriptionId,
+};
 
 /// A subscription in lists and answers.
 #[derive(Serialize)]
@@ -19,12 +21,40 @@ pub(crate) struct Item {
     created_at: String,
     header_names: Vec<String>,
     signed: bool,
+    #[serde(flatten)]
+    terms: Terms,
+    health: Health,
+}
+
+/// The terms of a subscription, in the shapes in which they are given.
+#[derive(Serialize)]
+struct Terms {
     retry: RetryShape,
     retry_on_timeout: bool,
     timeout_ms: u64,
     accept: &'static str,
-    health: Health,
+    ordering: &'static str,
+    rate_limit: Option<RateShape>,
+    after: Option<u32>,
+    breaker: OrNever<BreakerShape>,
+    disable_after_ms: OrNever<u64>,
+    retrying_max: u32,
 }
+
+#[derive(Serialize)]
+struct RateShape {
+    events: u32,
+    per_ms: u64,
+}
+
+#[derive(Serialize)]
+struct BreakerShape {
+    failures: u32,
+    initial_ms: u64,
+    max_ms: u64,
+}
+
+struct OrNever<T>(Option<T>);
 
 /// The live side of a subscription.
 #[derive(Serialize, Default)]
@@ -74,6 +104,17 @@ impl Item {
             created_at: rfc3339(registered.created_at_ms),
             header_names: target.headers().iter().map(|(name, _)| name.clone()).collect(),
             signed: registered.secret.is_some(),
+            terms: Terms::of(policy),
+            health: Health::of(lane),
+        }
+    }
+}
+
+impl Terms {
+    fn of(policy: &Policy) -> Terms {
+        let Breaker { failures, initial_ms, max_ms } = policy.breaker;
+        let rate_limit = policy.rate_limit;
+        Terms {
             retry: RetryShape::of(policy),
             retry_on_timeout: policy.retry_on_timeout,
             timeout_ms: policy.timeout_ms,
@@ -81,7 +122,20 @@ impl Item {
                 Accept::Only200 => "200",
                 _ => "2xx",
             },
-            health: Health::of(lane),
+            ordering: match policy.ordering {
+                Ordering::PerKey => "per_key",
+                Ordering::Strict => "strict",
+                _ => "none",
+            },
+            rate_limit: rate_limit.map(|RateLimit { events, per_ms }| RateShape { events, per_ms }),
+            after: policy.after.map(|main| main.0),
+            breaker: OrNever(failures.map(|failures| BreakerShape {
+                failures,
+                initial_ms,
+                max_ms,
+            })),
+            disable_after_ms: OrNever(policy.disable_after_ms),
+            retrying_max: policy.retrying_max,
         }
     }
 }
@@ -112,6 +166,15 @@ impl Serialize for SetOrAll {
         match &self.0 {
             Some(set) => set.serialize(serializer),
             None => serializer.serialize_str("*"),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for OrNever<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str("never"),
         }
     }
 }
@@ -176,22 +239,28 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_shown_in_the_words_in_which_it_is_given() {
-        let shown = serde_json::to_value(RetryShape::of(&Policy::default())).unwrap();
-        assert_eq!(
-            shown,
-            serde_json::json!({
-                "kind": "exponential", "initial_ms": 1_000, "max_ms": 3_600_000, "jitter": 0.2,
-                "max_age_ms": 86_400_000,
-            })
-        );
+    fn terms_are_shown_in_the_words_in_which_they_are_given() {
+        let shown = serde_json::to_value(Terms::of(&Policy::default())).unwrap();
+        let retry = serde_json::json!({
+            "kind": "exponential", "initial_ms": 1_000, "max_ms": 3_600_000, "jitter": 0.2,
+            "max_age_ms": 86_400_000,
+        });
+        assert_eq!(shown["retry"], retry);
+        assert_eq!((&shown["ordering"], &shown["rate_limit"]), (&"none".into(), &().into()));
+        assert_eq!(shown["breaker"]["failures"], 10);
         let policy = Policy {
             retry: Retry::List { delays_ms: vec![1, 2] },
             attempts_max: Some(3),
+            ordering: Ordering::PerKey,
+            rate_limit: Some(RateLimit { events: 5, per_ms: 1_000 }),
+            after: Some(SubscriptionId(4)),
+            breaker: Breaker { failures: None, ..Breaker::default() },
+            disable_after_ms: None,
             ..Policy::default()
         };
-        let shown = serde_json::to_value(RetryShape::of(&policy)).unwrap();
-        assert_eq!(shown["kind"], "list");
-        assert_eq!((&shown["delays_ms"], &shown["attempts"]), (&[1, 2][..].into(), &3.into()));
+        let given = serde_json::to_string(&Terms::of(&policy)).unwrap();
+        let read = crate::fields::Object::read(&given, crate::terms_body::FIELDS);
+        let read = crate::terms_body::read(&read.unwrap()).unwrap();
+        assert_eq!(read, policy, "what is shown can be given back");
     }
 }
