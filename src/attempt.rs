@@ -276,6 +276,8 @@ pub struct DeadLetter {
     pub event: EventId,
     /// Whom it was owed to.
     pub subscription: SubscriptionId,
+    /// The account of that subscription.
+    pub account: String,
     /// Why it was given up.
     pub reason: Reason,
     /// Attempts made.

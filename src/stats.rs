@@ -75,6 +75,9 @@ pub struct LaneStats {
     pub owed: u64,
     /// Of these, deliveries that failed and wait for their next attempt.
     pub retrying: u64,
+    /// Of these, deliveries never tried that wait for another of their key, or for another
+    /// subscription's.
+    pub blocked: u64,
     /// Attempts under way now.
     pub in_flight: u64,
     /// Deliveries acknowledged since the engine was opened.
@@ -85,6 +88,12 @@ pub struct LaneStats {
     pub dead: u64,
     /// Attempts that failed since the last one that was acknowledged.
     pub failures_in_row: u64,
+    /// For how long there has been nothing but failure, in milliseconds.
+    pub failing_for_ms: u64,
+    /// How often in a row the breaker opened; 0 while it is closed.
+    pub breaker_trips: u64,
+    /// How much longer the endpoint is left alone, in milliseconds.
+    pub rests_for_ms: u64,
 }
 
 /// The counters that are counted as things happen; the rest is read off where it lives.

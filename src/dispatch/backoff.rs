@@ -10,6 +10,9 @@ use crate::subscription::{LONGEST_MS, Retry};
 /// A receiver may ask for a day at most, so that a mistyped header does not silence it for a year.
 pub(crate) const RETRY_AFTER_MAX_MS: u64 = 24 * 3_600_000;
 
+/// A breaker waits a day and its jitter at most.
+pub(super) const BREAKER_MAX_MS: u64 = 2 * RETRY_AFTER_MAX_MS;
+
 /// How long to wait after so many failures (from 1), in milliseconds: the later of the policy's own
 /// wait and the receiver's `Retry-After`. `chance` is 64 uniform bits, and only jitter uses them.
 pub(crate) fn delay_ms(

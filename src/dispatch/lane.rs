@@ -1,57 +1,40 @@
-//! Decides what one subscription is owed, which delivery of it is next, and how an attempt ends.
+//! Decides how many attempts one subscription may start now, and how an attempt ends.
 //!
-//! Leaves to others: whose turn it is (`turns`), the time of day and the timers (`Dispatcher`).
-//! Invariant: an owed delivery is in exactly one place: pending (never tried), waiting for its time,
-//! due, or under way; so none is lost and none is tried twice at once.
+//! Leaves to others: which delivery is next (`backlog`), whose turn it is (`turns`), what is known of
+//! the endpoint (`endpoint`), the timers (`Dispatcher`). Invariant: an attempt that starts is among
+//! its flights until it lands, and lands once.
 //!
-//! Whether a lane is ready is [`Lane::wish`], and which delivery is its next is
-//! [`Lane::next_delivery`]: what holds a lane or a delivery back later belongs there.
+//! What holds a lane back: nobody knows it, the host paused it, its endpoint is left alone, its
+//! rate. What holds one delivery back: its wait, its key, its main delivery.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::HashMap;
 
-use roaring::RoaringTreemap;
-
+use super::backlog::{Backlog, Place, Retrying};
 use super::backoff;
+use super::endpoint::Endpoint;
 use super::flights::{Charge, Flight};
+use super::rate::Rate;
 use super::turns::{Ticket, Turns, Wish};
-use crate::attempt::{Failure, Outcome, Reason};
+use crate::attempt::{LaneHealth, Outcome, Reason};
 use crate::stats::LaneStats;
-use crate::subscription::{Policy, State, SubscriptionId};
+use crate::subscription::{Policy, RateLimit, State, SubscriptionId};
 
 /// The live side of one subscription.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lane {
     /// `None` while nobody knows the subscription: what it is owed is held.
     policy: Option<Policy>,
     state: State,
-    /// Deliveries never tried. One that succeeds at once costs its bit here and no more.
-    pending: RoaringTreemap,
-    /// The bitmap would count itself by walking its containers.
-    pending_len: u64,
-    /// Deliveries that failed, wherever they are now.
-    retries: BTreeMap<u64, Retrying>,
-    /// Of these, the ones whose time has come, in the order in which it came.
-    due: VecDeque<u64>,
+    pub(super) backlog: Backlog,
     flights: Vec<Flight>,
-    /// How many attempts may be under way.
-    cap: usize,
-    /// Whether the last word of this endpoint was that it did not answer in time.
-    slow: bool,
+    endpoint: Endpoint,
+    rate: Rate,
     ticket: Option<Ticket>,
+    /// When the dispatcher looks at the lane again because time alone makes it ready.
+    pub(super) timer_ms: Option<u64>,
     delivered: u64,
     retried: u64,
     dead: u64,
-    failures_in_row: u64,
-}
-
-/// A delivery that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Retrying {
-    pub(super) attempts: u32,
-    /// Its age at `at_ms`, counted from its first attempt.
-    pub(super) age_ms: u64,
-    pub(super) at_ms: u64,
-    pub(super) due_ms: u64,
 }
 
 /// How an attempt ended for its delivery.
@@ -63,94 +46,79 @@ pub(super) enum Ending {
     Waits(Retrying),
     /// No longer owed: given up.
     Dead(Reason),
-    /// As `Dead`, and the lane is disabled.
-    Gone(Reason),
     /// Where it was before the attempt.
     Again,
 }
 
-impl Lane {
-    /// A lane whose subscription nobody knows: it keeps what it is owed and is never ready.
-    pub(super) fn held() -> Lane {
-        Lane {
-            policy: None,
-            state: State::Active,
-            pending: RoaringTreemap::new(),
-            pending_len: 0,
-            retries: BTreeMap::new(),
-            due: VecDeque::new(),
-            flights: Vec::new(),
-            cap: 1,
-            slow: false,
-            ticket: None,
-            delivered: 0,
-            retried: 0,
-            dead: 0,
-            failures_in_row: 0,
-        }
-    }
+/// The moment of a step, and the chance in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now_ms: u64,
+    pub(super) chance: u64,
+}
 
-    /// Gives the lane its terms. What it is owed stays.
-    pub(super) fn set(&mut self, policy: Policy, state: State) {
+/// Its terms.
+impl Lane {
+    /// Gives the lane its terms. What it is owed stays. `keys` are of what is owed, for an order that
+    /// begins.
+    pub(super) fn set(
+        &mut self,
+        policy: Policy,
+        state: State,
+        keys: &HashMap<u64, u64>,
+        now_ms: u64,
+    ) {
+        if self.state == State::Disabled && state != State::Disabled {
+            // The host says that it is mended; the time of failing begins anew.
+            self.endpoint = Endpoint::default();
+        }
+        self.backlog.set_ordering(policy.ordering, keys, now_ms);
         self.policy = Some(policy);
         self.state = state;
     }
 
-    /// Owes a delivery that was never tried. Returns whether it was not owed before.
-    pub(super) fn owe(&mut self, sequence: u64) -> bool {
-        let known = self.retries.contains_key(&sequence) || self.is_in_flight(sequence);
-        let new = !known && self.pending.insert(sequence);
-        self.pending_len += u64::from(new);
-        new
+    pub(super) fn disable(&mut self) {
+        self.state = State::Disabled;
     }
 
-    /// Owes many deliveries that were never tried. Returns how many were not owed before.
-    pub(super) fn owe_all(&mut self, mut sequences: RoaringTreemap) -> u64 {
-        for sequence in self.retries.keys().chain(self.flights.iter().map(|f| &f.sequence)) {
-            sequences.remove(*sequence);
+    /// Whether nobody knows the subscription.
+    pub(super) fn is_held(&self) -> bool {
+        self.policy.is_none()
+    }
+
+    fn retrying_max(&self) -> u32 {
+        self.policy.as_ref().map_or(0, |policy| policy.retrying_max)
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.policy.as_ref().and_then(|policy| policy.rate_limit)
+    }
+
+    /// What was known of the endpoint before the engine was opened.
+    pub(super) fn resume(&mut self, health: &LaneHealth, now_ms: u64, wall_ms: u64) {
+        self.endpoint = Endpoint::resumed(health, now_ms, wall_ms);
+    }
+
+    pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
+        self.endpoint.health(now_ms, wall_ms)
+    }
+}
+
+/// Its attempts.
+impl Lane {
+    /// Starts the next attempt. `None` where nothing may start. An endpoint that never answered may
+    /// hang and would hold a worker until it is stuck, so it is charged to the stuck budget from the
+    /// start, where there is `room` in it.
+    pub(super) fn start(&mut self, now_ms: u64, room: bool) -> Option<Flight> {
+        let (sequence, number) = self.backlog.take_next(self.retrying_max())?;
+        if let Some(limit) = self.rate_limit() {
+            self.rate.start(limit, now_ms);
         }
-        self.pending |= sequences;
-        let before = std::mem::replace(&mut self.pending_len, self.pending.len());
-        self.pending_len - before
-    }
-
-    /// Owes a delivery that failed before. Returns whether it is new among those that failed, and
-    /// whether it was not owed before.
-    pub(super) fn owe_retry(&mut self, sequence: u64, retrying: Retrying) -> (bool, bool) {
-        if self.retries.contains_key(&sequence) || self.is_in_flight(sequence) {
-            return (false, false);
-        }
-        self.retries.insert(sequence, retrying);
-        let was_pending = self.pending.remove(sequence);
-        self.pending_len -= u64::from(was_pending);
-        (true, !was_pending)
-    }
-
-    /// Makes a delivery that failed due, now that its time has come.
-    pub(super) fn fall_due(&mut self, sequence: u64) {
-        self.due.push_back(sequence);
-    }
-
-    /// Starts the next attempt. `None` where nothing is due or pending.
-    pub(super) fn start(&mut self, now_ms: u64) -> Option<Flight> {
-        let (sequence, number) = self.next_delivery()?;
-        let charge = if self.slow { Charge::Presumed } else { Charge::Worker };
+        let presumed = self.endpoint.is_slow() || (room && !self.endpoint.is_proven());
+        let charge = if presumed { Charge::Presumed } else { Charge::Worker };
         let flight = Flight { sequence, number, started_ms: now_ms, charge };
         self.flights.push(flight);
         Some(flight)
-    }
-
-    /// The next delivery, taken from where it waited, with the number of its attempt: what failed
-    /// before goes before what was never tried.
-    fn next_delivery(&mut self) -> Option<(u64, u32)> {
-        if let Some(sequence) = self.due.pop_front() {
-            let attempts = self.retries.get(&sequence).map_or(0, |retrying| retrying.attempts);
-            return Some((sequence, attempts.saturating_add(1)));
-        }
-        let sequence = self.pending.min()?;
-        self.pending.remove(sequence);
-        self.pending_len -= 1;
-        Some((sequence, 1))
     }
 
     /// Takes an attempt out of those under way; `None` where there is no such attempt.
@@ -160,63 +128,44 @@ impl Lane {
         Some(self.flights.swap_remove(place))
     }
 
-    /// Ends an attempt that was taken out of those under way.
+    /// Ends an attempt that was taken out of those under way. Returns how, and whether something is to
+    /// be remembered of the endpoint.
     pub(super) fn end(
         &mut self,
         flight: Flight,
         outcome: Outcome,
         cap_max: usize,
-        now_ms: u64,
-        chance: u64,
-    ) -> Ending {
-        self.learn(flight, &outcome, cap_max);
-        let ending = self.ending(flight, outcome, now_ms, chance);
-        match &ending {
+        moment: Moment,
+    ) -> (Ending, bool) {
+        let Moment { now_ms, chance } = moment;
+        let breaker = self.policy.as_ref().map(|policy| policy.breaker).unwrap_or_default();
+        // The same bits would make the breaker's wait and the delivery's move together.
+        let moment_of_lane = Moment { now_ms, chance: chance.rotate_left(32) };
+        let learnt = self.endpoint.learn(flight, &outcome, breaker, cap_max, moment_of_lane);
+        let ending = self.ending(flight, outcome, moment);
+        let place = match &ending {
             Ending::Waits(retrying) => {
                 self.retried += 1;
-                self.retries.insert(flight.sequence, *retrying);
+                Place::Waits(*retrying)
             }
-            Ending::Again => self.put_back(flight.sequence),
+            Ending::Again => Place::Again,
             Ending::Delivered => {
                 self.delivered += 1;
-                self.retries.remove(&flight.sequence);
+                Place::Ended
             }
-            Ending::Dead(_) | Ending::Gone(_) => {
+            Ending::Dead(_) => {
                 self.dead += 1;
-                self.retries.remove(&flight.sequence);
-            }
-        }
-        if let Ending::Gone(_) = ending {
-            self.state = State::Disabled;
-        }
-        ending
-    }
-
-    /// What the endpoint's answer says about the endpoint.
-    fn learn(&mut self, flight: Flight, outcome: &Outcome, cap_max: usize) {
-        let reason = match outcome {
-            Outcome::Interrupted => return,
-            Outcome::Delivered => None,
-            Outcome::Retry { reason, .. } | Outcome::Dead(reason) | Outcome::Gone(reason) => {
-                Some(reason)
+                Place::Ended
             }
         };
-        let timed_out = matches!(reason, Some(Reason::Failed(Failure::Timeout)));
-        self.slow = timed_out || flight.charge == Charge::Stuck;
-        if reason.is_none() {
-            self.cap = (self.cap + 1).min(cap_max.max(1));
-            self.failures_in_row = 0;
-        } else {
-            self.cap = (self.cap / 2).max(1);
-            self.failures_in_row += 1;
-        }
+        self.backlog.put(flight.sequence, place, now_ms);
+        (ending, learnt)
     }
 
-    fn ending(&self, flight: Flight, outcome: Outcome, now_ms: u64, chance: u64) -> Ending {
+    fn ending(&self, flight: Flight, outcome: Outcome, moment: Moment) -> Ending {
         let (reason, retry_after_ms) = match outcome {
             Outcome::Delivered => return Ending::Delivered,
-            Outcome::Dead(reason) => return Ending::Dead(reason),
-            Outcome::Gone(reason) => return Ending::Gone(reason),
+            Outcome::Dead(reason) | Outcome::Gone(reason) => return Ending::Dead(reason),
             Outcome::Interrupted => return Ending::Again,
             Outcome::Retry { reason, retry_after_ms } => (reason, retry_after_ms),
         };
@@ -225,8 +174,9 @@ impl Lane {
         if policy.attempts_max.is_some_and(|most| flight.number >= most) {
             return Ending::Dead(reason);
         }
+        let Moment { now_ms, chance } = moment;
         let wait_ms = backoff::delay_ms(&policy.retry, flight.number, retry_after_ms, chance);
-        let age_ms = match self.retries.get(&flight.sequence) {
+        let age_ms = match self.backlog.retrying(flight.sequence) {
             Some(before) => before.age_ms.saturating_add(now_ms.saturating_sub(before.at_ms)),
             None => now_ms.saturating_sub(flight.started_ms),
         };
@@ -237,26 +187,38 @@ impl Lane {
         Ending::Waits(Retrying { attempts: flight.number, age_ms, at_ms: now_ms, due_ms })
     }
 
-    fn put_back(&mut self, sequence: u64) {
-        if self.retries.contains_key(&sequence) {
-            self.due.push_front(sequence);
-        } else {
-            self.pending_len += u64::from(self.pending.insert(sequence));
-        }
+    /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
+    pub(super) fn give_up_gated(&mut self, sequence: u64, now_ms: u64) -> bool {
+        let gave_up = self.backlog.give_up_gated(sequence, now_ms);
+        self.dead += u64::from(gave_up);
+        gave_up
     }
 
-    /// The attempt of a delivery, to be marked as stuck: the lane starts no other beside it until
-    /// one is acknowledged, and goes behind the lanes that answer.
+    /// Whether there has been nothing but failure for as long as the terms allow.
+    pub(super) fn has_failed_for_too_long(&self, now_ms: u64) -> bool {
+        let most_ms = self.policy.as_ref().and_then(|policy| policy.disable_after_ms);
+        self.state == State::Active
+            && most_ms.is_some_and(|most_ms| self.endpoint.failing_for_ms(now_ms) >= most_ms)
+    }
+
+    /// The attempt of a delivery, to be marked as stuck.
     pub(super) fn turn_stuck(&mut self, sequence: u64) -> Option<&mut Flight> {
         let flight = self.flights.iter_mut().find(|flight| flight.sequence == sequence)?;
-        self.cap = 1;
-        self.slow = true;
+        self.endpoint.turn_slow();
         Some(flight)
     }
 
+    /// Ends the lane and gives up its attempts under way.
+    pub(super) fn into_flights(self) -> Vec<Flight> {
+        self.flights
+    }
+}
+
+/// Its place among the turns.
+impl Lane {
     /// Brings the lane's place among the turns in line with whether it is ready.
-    pub(super) fn take_place(&mut self, id: SubscriptionId, turns: &mut Turns) {
-        let wish = self.wish();
+    pub(super) fn take_place(&mut self, id: SubscriptionId, turns: &mut Turns, now_ms: u64) {
+        let wish = self.wish(now_ms);
         turns.update(id, &mut self.ticket, wish);
     }
 
@@ -266,74 +228,48 @@ impl Lane {
     }
 
     /// What the lane asks of the turns; `None` while it is not ready.
-    fn wish(&self) -> Option<Wish> {
-        if self.is_held() || self.state != State::Active {
+    fn wish(&self, now_ms: u64) -> Option<Wish> {
+        let mut attempts = self.ready().min(self.endpoint.room(self.flights.len(), now_ms));
+        if let Some(limit) = self.rate_limit() {
+            attempts = attempts.min(self.rate.room(limit, now_ms));
+        }
+        (attempts > 0).then_some(Wish { slow: self.endpoint.is_slow(), attempts })
+    }
+
+    /// How many deliveries may start, as far as they and the host are concerned.
+    fn ready(&self) -> usize {
+        match self.state {
+            State::Active if !self.is_held() => self.backlog.ready(self.retrying_max()),
+            _ => 0,
+        }
+    }
+
+    /// When time alone makes the lane ready; `None` where it does not.
+    pub(super) fn opens_ms(&self, now_ms: u64) -> Option<u64> {
+        if self.ready() == 0 {
             return None;
         }
-        let pending = usize::try_from(self.pending_len).unwrap_or(usize::MAX);
-        let waiting = pending.saturating_add(self.due.len());
-        let attempts = waiting.min(self.cap.saturating_sub(self.flights.len()));
-        (attempts > 0).then_some(Wish { slow: self.slow, attempts })
-    }
-
-    /// Whether nobody knows the subscription.
-    pub(super) fn is_held(&self) -> bool {
-        self.policy.is_none()
-    }
-
-    /// Deliveries owed, at any stage.
-    pub(super) fn owed(&self) -> u64 {
-        let first_attempts = self.flights.len() - self.retries_in_flight();
-        self.pending_len + self.retries.len() as u64 + first_attempts as u64
-    }
-
-    /// The sequences of everything that is owed.
-    pub(super) fn sequences(&self) -> RoaringTreemap {
-        let mut sequences = self.pending.clone();
-        sequences.extend(self.retries.keys().copied());
-        sequences.extend(self.flights.iter().map(|flight| flight.sequence));
-        sequences
-    }
-
-    /// Of these sequences, the ones that are owed.
-    pub(super) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
-        let mut owed = &self.pending & sequences;
-        let others = self.retries.keys().chain(self.flights.iter().map(|f| &f.sequence));
-        owed.extend(others.copied().filter(|sequence| sequences.contains(*sequence)));
-        owed
-    }
-
-    /// The deliveries that failed, each with what is known of it.
-    pub(super) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
-        self.retries.iter().map(|(sequence, retrying)| (*sequence, retrying))
-    }
-
-    /// Ends the lane and gives up its attempts under way.
-    pub(super) fn into_flights(self) -> Vec<Flight> {
-        self.flights
+        let rate_ms = self.rate_limit().and_then(|limit| self.rate.opens_ms(limit, now_ms));
+        Some(self.endpoint.opens_ms()).max(rate_ms).filter(|opens_ms| *opens_ms > now_ms)
     }
 
     /// A reading; `None` for a lane that is owed nothing and never was.
-    pub(super) fn stats(&self, subscription: SubscriptionId) -> Option<LaneStats> {
+    pub(super) fn stats(&self, subscription: SubscriptionId, now_ms: u64) -> Option<LaneStats> {
         let stats = LaneStats {
             subscription,
-            owed: self.owed(),
-            retrying: (self.retries.len() - self.retries_in_flight()) as u64,
+            owed: self.backlog.owed(),
+            retrying: self.backlog.waiting(),
+            blocked: self.backlog.blocked(),
             in_flight: self.flights.len() as u64,
             delivered: self.delivered,
             retried: self.retried,
             dead: self.dead,
-            failures_in_row: self.failures_in_row,
+            failures_in_row: self.endpoint.failures_in_row().into(),
+            failing_for_ms: self.endpoint.failing_for_ms(now_ms),
+            breaker_trips: self.endpoint.trips().into(),
+            rests_for_ms: self.endpoint.opens_ms().saturating_sub(now_ms),
         };
         let untouched = LaneStats { subscription, ..LaneStats::default() };
         (stats != untouched).then_some(stats)
-    }
-
-    fn retries_in_flight(&self) -> usize {
-        self.flights.iter().filter(|flight| self.retries.contains_key(&flight.sequence)).count()
-    }
-
-    fn is_in_flight(&self, sequence: u64) -> bool {
-        self.flights.iter().any(|flight| flight.sequence == sequence)
     }
 }

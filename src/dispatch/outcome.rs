@@ -1,4 +1,4 @@
-//! Decides what a reply means for its delivery.
+//! Decides what a reply means for its delivery, and for its subscription.
 //!
 //! Leaves to others: what came back (`delivery`), how long to wait and whether attempts are left
 //! (`backoff`, `lane`). Invariant: every reply has exactly one outcome; the first line of this table
@@ -7,6 +7,8 @@
 //! | reply | outcome | because |
 //! |---|---|---|
 //! | 200 to 299, or 200 alone under [`Accept::Only200`] | Delivered | the receiver acknowledged it |
+//! | `webhook-delivery: abort-message`, where obeyed | Dead, `aborted` | the receiver wants no more attempts of it |
+//! | any other status under [`Retried::All`] | Retry | the gateway's manners are to try on |
 //! | another 2xx under [`Accept::Only200`] | Retry | not acknowledged, and nothing says it never will be |
 //! | 408, 425, 429 | Retry | the receiver asks for another time |
 //! | 410 | Gone | the receiver wants no more: the subscription is disabled |
@@ -18,30 +20,57 @@
 //! | guard | Dead | the address is refused, however often it is tried |
 //! | interrupted | Interrupted | our doing: it does not count |
 //! | internal | Retry | our fault is not the receiver's |
+//!
+//! Whatever the outcome, an answer with `webhook-delivery: disable` disables the subscription, where
+//! that header is obeyed.
 
-use crate::attempt::{Failure, Outcome, Reason, Reply};
-use crate::subscription::{Accept, Policy};
+use crate::attempt::{Answered, Control, Failure, Outcome, Reason, Reply};
+use crate::subscription::{Accept, Policy, Retried};
+
+/// What a reply means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// For its delivery.
+    pub(crate) outcome: Outcome,
+    /// Why its subscription is disabled, where it is.
+    pub(crate) disable: Option<Reason>,
+}
 
 /// What a reply means under a policy.
-pub(crate) fn outcome(reply: &Reply, policy: &Policy) -> Outcome {
-    match reply {
-        Reply::Answered(answer) => answered(answer.status, answer.retry_after_ms, policy),
+pub(crate) fn judge(reply: &Reply, policy: &Policy) -> Judged {
+    let outcome = match reply {
+        Reply::Answered(answer) => answered(answer, policy),
         Reply::Failed(failure) => failed(failure, policy),
+    };
+    let disable = match (&outcome, control(reply, policy)) {
+        (Outcome::Gone(reason), _) => Some(reason.clone()),
+        (_, Some(Control::Disable)) => Some(Reason::Asked),
+        _ => None,
+    };
+    Judged { outcome, disable }
+}
+
+fn control(reply: &Reply, policy: &Policy) -> Option<Control> {
+    match reply {
+        Reply::Answered(answer) if policy.obeys_receiver => answer.control,
+        _ => None,
     }
 }
 
-fn answered(status: u16, retry_after_ms: Option<u64>, policy: &Policy) -> Outcome {
+fn answered(answer: &Answered, policy: &Policy) -> Outcome {
+    let Answered { status, retry_after_ms, .. } = *answer;
     let reason = Reason::Status(status);
+    let retry = |reason| Outcome::Retry { reason, retry_after_ms };
+    let aborted = policy.obeys_receiver && answer.control == Some(Control::AbortMessage);
     match status {
         200 => Outcome::Delivered,
-        201..=299 => match policy.accept {
-            Accept::Any2xx => Outcome::Delivered,
-            Accept::Only200 => Outcome::Retry { reason, retry_after_ms },
-        },
+        201..=299 if policy.accept == Accept::Any2xx => Outcome::Delivered,
+        _ if aborted => Outcome::Dead(Reason::Aborted),
+        _ if policy.retried == Retried::All => retry(reason),
         410 => Outcome::Gone(reason),
-        408 | 425 | 429 => Outcome::Retry { reason, retry_after_ms },
+        408 | 425 | 429 => retry(reason),
         100..=199 | 300..=499 => Outcome::Dead(reason),
-        _ => Outcome::Retry { reason, retry_after_ms },
+        _ => retry(reason),
     }
 }
 
@@ -69,13 +98,13 @@ mod tests {
     }
 
     fn reply(status: u16) -> Reply {
-        Reply::Answered(crate::attempt::Answered::new(status).retry_after_ms(7_000))
+        Reply::Answered(Answered::new(status).retry_after_ms(7_000))
     }
 
     /// One letter for each outcome, after checking that it carries the status and `Retry-After`.
     fn letter(status: u16, policy: &Policy) -> char {
         let reason = Reason::Status(status);
-        match outcome(&reply(status), policy) {
+        match judge(&reply(status), policy).outcome {
             Outcome::Delivered => 'd',
             Outcome::Retry { reason: r, retry_after_ms: Some(7_000) } if r == reason => 'r',
             Outcome::Dead(r) if r == reason => 'x',
@@ -124,10 +153,41 @@ mod tests {
                     true => Outcome::Retry { reason, retry_after_ms: None },
                     false => Outcome::Dead(reason),
                 };
-                assert_eq!(outcome(&Reply::Failed(failure.clone()), &policy), expected);
+                assert_eq!(judge(&Reply::Failed(failure.clone()), &policy).outcome, expected);
             }
         }
         let interrupted = Reply::Failed(Failure::Interrupted);
-        assert_eq!(outcome(&interrupted, &impatient), Outcome::Interrupted);
+        assert_eq!(judge(&interrupted, &impatient).outcome, Outcome::Interrupted);
+    }
+
+    #[test]
+    fn a_policy_that_retries_all_gives_up_nothing_but_what_the_guard_refuses() {
+        let policy = Policy { retried: Retried::All, ..only_200() };
+        check_statuses(&policy, |status| if status == 200 { 'd' } else { 'r' });
+        let guard = Reply::Failed(Failure::Guard("loopback".to_owned()));
+        assert!(matches!(judge(&guard, &policy).outcome, Outcome::Dead(_)));
+    }
+
+    #[test]
+    fn a_receiver_ends_a_delivery_or_all_of_them_where_it_is_obeyed() {
+        let deaf = Policy { obeys_receiver: false, ..Policy::default() };
+        for status in [200, 204, 400, 410, 429, 503] {
+            let plain = judge(&Reply::status(status), &deaf);
+            let answer = |control| Reply::Answered(Answered::new(status).control(control));
+            let disabling = judge(&answer(Control::Disable), &Policy::default());
+            assert_eq!(disabling.outcome, plain.outcome, "{status}");
+            let asked = if status == 410 { Reason::Status(410) } else { Reason::Asked };
+            assert_eq!(disabling.disable, Some(asked), "{status}");
+            let aborting = judge(&answer(Control::AbortMessage), &Policy::default());
+            let aborted = if status < 300 { plain.clone() } else { dead(Reason::Aborted) };
+            assert_eq!(aborting, aborted, "{status}");
+            for control in [Control::Disable, Control::AbortMessage] {
+                assert_eq!(judge(&answer(control), &deaf), plain, "{status}");
+            }
+        }
+    }
+
+    fn dead(reason: Reason) -> Judged {
+        Judged { outcome: Outcome::Dead(reason), disable: None }
     }
 }

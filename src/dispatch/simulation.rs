@@ -3,13 +3,13 @@
 //! Leaves to others: single rules (the unit tests of each file). Invariant: the model shares no code
 //! with the dispatcher; it keeps one plain state per delivery and scans all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
-use super::{Completed, DispatchLimits, Dispatcher};
+use super::{Completed, DispatchLimits, Dispatcher, Judged};
 use crate::attempt::{Attempt, DeliveryId, Failure, Outcome, Reason, Record, RetryState};
-use crate::subscription::{Policy, Retry, State, SubscriptionId};
+use crate::subscription::{Breaker, Policy, Retry, State, SubscriptionId};
 
 const LANES: u32 = 5;
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -80,7 +80,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn policy() -> Policy {
     let retry = Retry::Linear { step_ms: 60, max_ms: WAIT_MAX_MS };
-    Policy { retry, attempts_max: Some(ATTEMPTS_MAX), ..Policy::default() }
+    let breaker = Breaker { failures: None, ..Breaker::default() };
+    Policy { retry, attempts_max: Some(ATTEMPTS_MAX), breaker, ..Policy::default() }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,7 +101,9 @@ struct Owed {
 struct ModelLane {
     known: bool,
     active: bool,
+    disabled: bool,
     cap: usize,
+    proven: bool,
     slow: bool,
     /// Turns that others had while this lane was ready.
     passed_over: u32,
@@ -177,7 +180,15 @@ impl Model {
     }
 
     fn owe(&mut self, sequence: u64, lane: u32, attempts: u32, place: Place) {
-        let unknown = ModelLane { known: false, active: true, cap: 1, slow: false, passed_over: 0 };
+        let unknown = ModelLane {
+            known: false,
+            active: true,
+            cap: 1,
+            disabled: false,
+            proven: false,
+            slow: false,
+            passed_over: 0,
+        };
         self.lanes.entry(lane).or_insert(unknown);
         self.owed.insert(id(sequence, lane), Owed { attempts, place });
     }
@@ -185,8 +196,11 @@ impl Model {
     fn accept(&mut self, bits: u8) {
         let sequence = self.sequence();
         let targets: Vec<u32> = (1..=LANES).filter(|lane| bits & (1 << lane) != 0).collect();
-        let cancelled =
-            self.dispatcher.accepted(sequence, targets.iter().copied().map(SubscriptionId));
+        let cancelled = self.dispatcher.accepted(
+            sequence,
+            0,
+            &targets.iter().copied().map(SubscriptionId).collect::<Vec<_>>(),
+        );
         let gone: Vec<_> = targets
             .iter()
             .filter(|lane| !self.lanes.contains_key(lane))
@@ -200,20 +214,28 @@ impl Model {
 
     fn hold(&mut self, lane: u32) {
         let sequence = self.sequence();
-        self.dispatcher.recovered(SubscriptionId(lane), [sequence].into_iter().collect());
+        self.dispatcher.recovered(
+            SubscriptionId(lane),
+            [sequence].into_iter().collect(),
+            &HashMap::new(),
+        );
         self.owe(sequence, lane, 0, Place::Ready);
     }
 
     fn recover(&mut self, lane: u32, pending: u64, attempts: u32, left_ms: u64) {
         let sequences: Vec<u64> = (0..pending).map(|_| self.sequence()).collect();
-        self.dispatcher.recovered(SubscriptionId(lane), sequences.iter().copied().collect());
+        self.dispatcher.recovered(
+            SubscriptionId(lane),
+            sequences.iter().copied().collect(),
+            &HashMap::new(),
+        );
         sequences.iter().for_each(|sequence| self.owe(*sequence, lane, 0, Place::Ready));
         let sequence = self.sequence();
         let saved_wall_ms = WALL_MS - 1_000;
         let due_wall_ms = WALL_MS + self.now_ms + left_ms;
         let state = RetryState { attempts, age_ms: 0, due_wall_ms, saved_wall_ms };
         let wall_ms = WALL_MS + self.now_ms;
-        self.dispatcher.recovered_retry(id(sequence, lane), &state, self.now_ms, wall_ms);
+        self.dispatcher.recovered_retry(id(sequence, lane), 0, &state, self.now_ms, wall_ms);
         self.owe(sequence, lane, attempts, Place::Waits { due_ms: self.now_ms + left_ms });
     }
 
@@ -237,7 +259,8 @@ impl Model {
             other.subscription.0 != lane || !before || attempt.number > 1
         });
         assert!(retried_first, "{attempt:?} went before a retry");
-        let presumed = self.lanes[&lane].slow;
+        let unproven = !self.lanes[&lane].proven && charged < LIMITS.stuck_max;
+        let presumed = self.lanes[&lane].slow || unproven;
         self.under_way.push(UnderWay { attempt, started_ms: self.now_ms, late: false, presumed });
         for other in ready {
             let other_lane = self.lanes.get_mut(&other).unwrap();
@@ -259,8 +282,13 @@ impl Model {
         let UnderWay { attempt, late, .. } = self.under_way.remove(place);
         let outcome = outcome(end);
         let (now_ms, wall_ms) = (self.now_ms, WALL_MS + self.now_ms);
-        let completed = self.dispatcher.complete(attempt, outcome.clone(), now_ms, wall_ms, 0);
-        let again = self.dispatcher.complete(attempt, outcome, now_ms, wall_ms, 0);
+        let disable = match &outcome {
+            Outcome::Gone(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let judged = Judged { outcome, disable };
+        let completed = self.dispatcher.complete(attempt, judged.clone(), now_ms, wall_ms, 0);
+        let again = self.dispatcher.complete(attempt, judged, now_ms, wall_ms, 0);
         assert_eq!(again, Completed::default(), "an attempt ends once");
         let delivery = attempt.delivery;
         let Some(owed) = self.owed.get_mut(&delivery) else {
@@ -268,7 +296,7 @@ impl Model {
             return;
         };
         let lane = self.lanes.get_mut(&delivery.subscription.0).unwrap();
-        assert_eq!(completed.disabled, matches!(end, End::Gone));
+        assert_eq!(completed.disabled.is_some(), matches!(end, End::Gone));
         match end {
             End::Interrupted => {
                 assert_eq!(completed.record, None);
@@ -279,7 +307,9 @@ impl Model {
             _ => lane.cap = (lane.cap / 2).max(1),
         }
         lane.turn_slow(late || matches!(end, End::Timeout));
+        lane.proven |= !lane.slow;
         lane.active &= !matches!(end, End::Gone);
+        lane.disabled |= matches!(end, End::Gone);
         owed.attempts += 1;
         let last = owed.attempts >= ATTEMPTS_MAX;
         match (completed.record.expect("an attempt that counts has a record"), end) {
@@ -345,10 +375,21 @@ impl Model {
 
     fn set_lane(&mut self, lane: u32, active: bool) {
         let state = if active { State::Active } else { State::Paused };
-        self.dispatcher.set_lane(SubscriptionId(lane), policy(), state);
-        let new = ModelLane { known: true, active, cap: 1, slow: false, passed_over: 0 };
+        self.dispatcher.set_lane(SubscriptionId(lane), policy(), state, &HashMap::new());
+        let new = ModelLane {
+            known: true,
+            active,
+            cap: 1,
+            disabled: false,
+            proven: false,
+            slow: false,
+            passed_over: 0,
+        };
         let lane = self.lanes.entry(lane).or_insert(new);
         (lane.known, lane.active) = (true, active);
+        if std::mem::take(&mut lane.disabled) {
+            (lane.cap, lane.slow, lane.proven) = (1, false, false);
+        }
     }
 
     fn remove_lane(&mut self, lane: u32) {
@@ -395,7 +436,7 @@ impl Model {
         assert_eq!(self.dispatcher.in_flight(), self.under_way.len());
         let late = self.under_way.iter().filter(|flight| flight.late).count();
         assert_eq!(self.dispatcher.stuck(), late);
-        assert_eq!(self.dispatcher.stuck_budget_spent(), self.charged() >= LIMITS.stuck_max);
+        assert_eq!(self.dispatcher.stuck_budget_spent(), late >= LIMITS.stuck_max);
         let wanted = self.dispatcher.workers_wanted();
         assert!(wanted <= LIMITS.workers_max + LIMITS.stuck_max);
         for stats in self.dispatcher.lane_stats() {

@@ -12,9 +12,9 @@ use parking_lot::MutexGuard;
 
 use super::core::{Core, Drive};
 use super::registry::Served;
-use crate::attempt::{Attempt, DeliveryId, Failure, Reason, Record, Reply};
+use crate::attempt::{Attempt, DeliveryId, Failure, Outcome, Reason, Record, Reply, Tried};
 use crate::delivery::Source;
-use crate::dispatch::{self, Completed};
+use crate::dispatch::{self, Completed, Judged};
 use crate::error::{Error, Result};
 use crate::notice::Notice;
 use crate::outbox::{Committed, Owed, Owing, Sink, Totals};
@@ -68,19 +68,20 @@ impl Source for Core {
     fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt> {
         let id = attempt.delivery.subscription;
         let served = self.registry.read().served(id);
-        let outcome = served.as_deref().map(|served| self.outcome(served, &reply));
+        let judged =
+            served.as_deref().map(|served| dispatch::judge(&reply, &served.registered.policy));
+        let judged = judged.unwrap_or(Judged { outcome: Outcome::Interrupted, disable: None });
+        let reason = reason(&judged.outcome);
         let now_ms = self.clock.monotonic_ms();
         let (wall_ms, chance) = (self.clock.wall_ms(), self.clock.chance());
         let mut drive = self.drive.lock();
-        let outcome = outcome.unwrap_or(crate::attempt::Outcome::Interrupted);
-        let completed = drive.dispatcher.complete(attempt, outcome, now_ms, wall_ms, chance);
+        let completed = drive.dispatcher.complete(attempt, judged, now_ms, wall_ms, chance);
         let next = if drive.closing { None } else { drive.dispatcher.next_attempt(now_ms) };
         self.rouse(&drive);
         // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
         // the answer leaves out.
-        if let Some(record) = &completed.record {
-            self.outbox.record(record.clone());
-        }
+        let tried = reason.map(|reason| tried(attempt, reason, &reply, completed.took_ms, wall_ms));
+        self.record(tried, &completed);
         drop(drive);
         if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
             self.counters.attempts.add(1);
@@ -91,26 +92,34 @@ impl Source for Core {
 }
 
 impl Core {
-    fn outcome(&self, served: &Served, reply: &Reply) -> crate::attempt::Outcome {
-        dispatch::outcome(reply, &served.registered.policy)
+    /// Has everything written that the end of an attempt changed, its history first.
+    fn record(&self, tried: Option<Record>, completed: &Completed) {
+        let Completed { record, with, health, .. } = completed;
+        // An attempt that changed nothing, because its subscription is removed, has no history.
+        let tried = tried.filter(|_| record.is_some());
+        for single in tried.into_iter().chain(health.clone()) {
+            self.outbox.record(single);
+        }
+        match record {
+            Some(record) if with.is_empty() => self.outbox.record(record.clone()),
+            Some(record) => {
+                let together = std::iter::once(record).chain(with).cloned().collect();
+                self.outbox.record_together(together);
+            }
+            None => {}
+        }
     }
 
     /// Counts the end of an attempt and tells the host.
     fn follow(&self, id: SubscriptionId, completed: Completed) {
-        let Completed { record, disabled } = completed;
-        let reason = match &record {
-            Some(Record::Dead(letter)) => Some(letter.reason.clone()),
-            _ => None,
-        };
-        if let Some(record) = record {
-            self.count(id, &record);
-        }
-        if let (true, Some(reason)) = (disabled, reason) {
+        let Completed { record, with, disabled, .. } = completed;
+        record.iter().chain(&with).for_each(|record| self.count(record));
+        if let Some(reason) = disabled {
             self.disable(id, reason);
         }
     }
 
-    fn count(&self, id: SubscriptionId, record: &Record) {
+    fn count(&self, record: &Record) {
         match record {
             Record::Settle(_) | Record::SettleMain(_) => self.counters.delivered.add(1),
             // Revived by the host and not by an attempt.
@@ -120,7 +129,7 @@ impl Core {
                 self.counters.dead.add(1);
                 self.board.tell(&Notice::Died {
                     event: self.outbox.id_of(letter.delivery.sequence),
-                    subscription: id,
+                    subscription: letter.delivery.subscription,
                     reason: letter.reason.clone(),
                 });
             }
@@ -187,6 +196,12 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
+            // No lane waits for another yet.
+            Committed::Settled(mains) => {
+                let mut drive = self.drive.lock();
+                drive.dispatcher.settled(&mains);
+                self.rouse(&drive);
+            }
             Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
             Committed::Resumed => self.board.tell(&Notice::Resumed),
             Committed::LettersDropped(letters) => {
@@ -202,12 +217,9 @@ impl Core {
     /// cancelled, as everything else that it was owed.
     fn owe_again(&self, deliveries: &[DeliveryId]) {
         let mut drive = self.drive.lock();
-        for DeliveryId { sequence, subscription } in deliveries {
-            let cancelled = drive.dispatcher.accepted(*sequence, std::iter::once(*subscription));
-            if !cancelled.is_empty() {
-                self.outbox.cancel([*sequence].into_iter().collect());
-                self.counters.cancelled.add(1);
-            }
+        for delivery in drive.dispatcher.revived(deliveries) {
+            self.outbox.cancel([delivery.sequence].into_iter().collect());
+            self.counters.cancelled.add(1);
         }
         self.counters.replayed.add(deliveries.len() as u64);
         self.rouse(&drive);
@@ -222,13 +234,32 @@ impl Core {
         let mut drive = self.drive.lock();
         for Owed { event, targets } in owed {
             let sequence = event.id.sequence();
-            cancelled.extend(drive.dispatcher.accepted(sequence, targets.iter().copied()));
+            cancelled.extend(drive.dispatcher.accepted(sequence, event.key_hash, targets));
         }
         self.rouse(&drive);
         drop(drive);
         // Their subscriptions were removed after the match; the tombstones are on the device.
         self.counters.cancelled.add(cancelled.len() as u64);
     }
+}
+
+/// Why an attempt failed; `None` where it did not.
+fn reason(outcome: &Outcome) -> Option<Reason> {
+    match outcome {
+        Outcome::Delivered | Outcome::Interrupted => None,
+        Outcome::Retry { reason, .. } | Outcome::Dead(reason) | Outcome::Gone(reason) => {
+            Some(reason.clone())
+        }
+    }
+}
+
+fn tried(attempt: Attempt, reason: Reason, reply: &Reply, took_ms: u64, at_ms: u64) -> Record {
+    let excerpt = match reply {
+        Reply::Answered(answer) => answer.excerpt.clone(),
+        Reply::Failed(_) => Vec::new(),
+    };
+    let number = attempt.number;
+    Record::Tried(attempt.delivery, Tried { number, at_ms, took_ms, reason, excerpt })
 }
 
 /// What the committer tells an engine, for as long as there is one.

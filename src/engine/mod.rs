@@ -6,18 +6,21 @@
 
 mod core;
 mod drain;
+mod letters;
 mod publishing;
 mod recovery;
 mod registry;
 mod terms;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::letters::{DeadLetterFilter, DeadLetterId};
 
 use self::core::Core;
 use self::registry::Served;
 use crate::account::Accounts;
-use crate::attempt::{DeadLetter, DeliveryId};
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
@@ -176,40 +179,6 @@ impl Engine {
         self.core.publish_many(events)
     }
 
-    /// The newest dead letters, newest first, at most `count_max`.
-    ///
-    /// # Errors
-    /// [`Error::Store`] or [`Error::Damaged`] when one cannot be read.
-    pub fn dead_letters(&self, count_max: usize) -> Result<Vec<DeadLetter>> {
-        self.core.check_open()?;
-        let letters = self.core.outbox.letters(count_max)?;
-        let shown = letters.into_iter().map(|letter| DeadLetter {
-            event: self.core.outbox.id_of(letter.delivery.sequence),
-            subscription: letter.delivery.subscription,
-            reason: letter.reason,
-            attempts: letter.attempts,
-            at_ms: letter.at_wall_ms,
-        });
-        Ok(shown.collect())
-    }
-
-    /// Owes a dead letter again, from its first attempt on and with the same `webhook-id`. Durable
-    /// when it returns: blocks on a sync. A letter that is gone, or was replayed before, is left as
-    /// it is.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when the event is of another outbox; [`Error::Unknown`] when the write
-    /// failed half-way.
-    pub fn replay(&self, letter: &DeadLetter) -> Result<()> {
-        self.core.check_open()?;
-        let sequence = letter.event.sequence();
-        if self.core.outbox.id_of(sequence) != letter.event {
-            return Err(Error::NotFound { what: "event", given: letter.event.to_string() });
-        }
-        let delivery = DeliveryId { sequence, subscription: letter.subscription };
-        self.core.outbox.revive(delivery).wait()
-    }
-
     /// Counts events that the host could not publish because nobody owns their number or WABA, so
     /// that they are visible in [`stats`](Engine::stats).
     pub fn count_unrouted(&self, events: u64) {
@@ -287,8 +256,7 @@ impl Core {
         self.check_after(&registered)?;
         let served = Served::new(registered)?;
         let id = served.registered.id;
-        book.put(&served.registered)?;
-        self.enforce(served, before.map(|before| before.state));
+        self.adopt(book, served, before.as_deref())?;
         Ok(id)
     }
 
@@ -334,7 +302,8 @@ impl Core {
         let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
         let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
         // Paused first, so that nothing more is tried while the removal becomes durable.
-        self.drive.lock().dispatcher.set_lane(id, removed.policy.clone(), State::Paused);
+        let policy = removed.policy.clone();
+        self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());
         let told = self.outbox.forget(id).wait();
         let cancelled = self.drive.lock().dispatcher.remove_lane(id);
         let deliveries = cancelled.len();

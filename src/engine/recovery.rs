@@ -4,12 +4,14 @@
 //! Invariant (I3): a delivery that was owed is owed again, held where its subscription is not
 //! known; nothing in the directory is changed before its lock is held and its format is known.
 
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use roaring::RoaringBitmap;
 
 use super::core::{Core, Drive, Phase};
 use super::drain;
@@ -23,7 +25,7 @@ use crate::notice::{Board, Notice};
 use crate::outbox::{self, Recovered, Setting};
 use crate::stats::Counters;
 use crate::store::{Database, Failure, Sled, Store};
-use crate::subscription::{Book, Registered};
+use crate::subscription::{Book, Ordering, Registered};
 
 /// The version of everything in a data directory. 2 added what dispatch remembers: the terms of a
 /// subscription, the history of a delivery, the health of a lane. What 1 wrote is read.
@@ -51,6 +53,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         catalogue: &config.catalogue,
         limits: &config.limits,
         on_damage: config.on_damage,
+        ordered: ordered(&registered),
         clock: &*config.clock,
     })?;
 
@@ -102,6 +105,12 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
     Ok(core)
 }
 
+/// Those whose deliveries need the key of their event.
+fn ordered(registered: &[Registered]) -> RoaringBitmap {
+    let per_key = registered.iter().filter(|one| one.policy.ordering == Ordering::PerKey);
+    per_key.map(|one| one.id.0).collect()
+}
+
 /// A subscription whose removal was begun is on the device as removed: the removal is finished, and
 /// whoever waited for it waits no longer.
 fn without_removed(
@@ -124,7 +133,7 @@ fn without_removed(
 fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Registry> {
     let mut registry = Registry::default();
     for one in registered {
-        dispatcher.set_lane(one.id, one.policy.clone(), one.state);
+        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &HashMap::new());
         registry.put(Served::new(one)?);
     }
     Ok(registry)
@@ -140,7 +149,9 @@ fn owe_again(
     counters: &Counters,
 ) -> Vec<Notice> {
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
-    let Recovered { mut owed, retries, cancelled, letters_dropped, set_aside, .. } = recovered;
+    let Recovered {
+        mut owed, retries, keys, health, cancelled, letters_dropped, set_aside, ..
+    } = recovered;
     counters.cancelled.add(cancelled);
     counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
@@ -155,11 +166,16 @@ fn owe_again(
         if let Some(sequences) = owed.get_mut(&delivery.subscription) {
             sequences.remove(delivery.sequence);
         }
-        dispatcher.recovered_retry(delivery, &state, now_ms, wall_ms);
+        let key_hash = keys.get(&delivery.sequence).copied().unwrap_or(0);
+        dispatcher.recovered_retry(delivery, key_hash, &state, now_ms, wall_ms);
     }
     for (id, sequences) in owed {
-        dispatcher.recovered(id, sequences);
+        dispatcher.recovered(id, sequences, &keys);
     }
+    for (id, health) in health {
+        dispatcher.recovered_health(id, &health, now_ms, wall_ms);
+    }
+    dispatcher.close_gates();
     standing
 }
 

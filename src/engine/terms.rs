@@ -5,13 +5,14 @@
 //! (`subscription::book`). Invariant: what is in force is on the device first; nobody waits for a
 //! subscription that waits itself, nor for one that is removed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::core::Core;
 use super::registry::Served;
 use crate::attempt::{LaneHealth, Record};
 use crate::error::{Error, Result};
-use crate::subscription::{Book, Registered, State, SubscriptionId};
+use crate::subscription::{Book, Ordering, Registered, State, SubscriptionId};
 
 /// How many subscriptions may wait for one: what becomes of a delivery and of those that wait for it
 /// is written as a whole.
@@ -44,12 +45,45 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a subscription that is on the device in force.
-    pub(super) fn enforce(&self, served: Served, before: Option<State>) {
+    /// Keeps a subscription and puts it in force, in place of what it was before.
+    pub(super) fn adopt(
+        &self,
+        book: &mut Book,
+        served: Served,
+        before: Option<&Registered>,
+    ) -> Result<()> {
+        let begins = |before: &&Registered| {
+            let per_key = |one: &Registered| one.policy.ordering == Ordering::PerKey;
+            per_key(&served.registered) && !per_key(before)
+        };
+        let Some(unordered) = before.filter(begins) else {
+            book.put(&served.registered)?;
+            self.enforce(served, before.map(|before| before.state), &HashMap::new());
+            return Ok(());
+        };
+        // What comes while the keys are read is noted by the lane.
+        let owed = self.drive.lock().dispatcher.note_keys(unordered.id);
+        let keys = self.outbox.key_hashes(&owed);
+        match keys.and_then(|keys| book.put(&served.registered).map(|()| keys)) {
+            Ok(keys) => self.enforce(served, Some(unordered.state), &keys),
+            Err(error) => {
+                let (policy, state) = (unordered.policy.clone(), unordered.state);
+                let mut drive = self.drive.lock();
+                drive.dispatcher.set_lane(unordered.id, policy, state, &HashMap::new());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a subscription that is on the device in force. `keys` are of what it is owed, where an
+    /// order by them begins.
+    fn enforce(&self, served: Served, before: Option<State>, keys: &HashMap<u64, u64>) {
         let registered = Arc::clone(&served.registered);
         // The lane comes before the index: an event that matches must find somebody to owe it to.
         let mut drive = self.drive.lock();
-        drive.dispatcher.set_lane(registered.id, registered.policy.clone(), registered.state);
+        let (policy, state) = (registered.policy.clone(), registered.state);
+        drive.dispatcher.set_lane(registered.id, policy, state, keys);
         self.rouse(&drive);
         drop(drive);
         if (before, registered.state) == (Some(State::Disabled), State::Active) {
@@ -85,9 +119,7 @@ impl Core {
             return Ok(());
         }
         let served = Served::new(Registered { state: after, ..(*known.registered).clone() })?;
-        book.put(&served.registered)?;
-        self.enforce(served, Some(before));
-        Ok(())
+        self.adopt(book, served, Some(&known.registered))
     }
 
     /// Lets those go that waited for a subscription that is removed: in this engine whatever happens,
@@ -101,7 +133,7 @@ impl Core {
             freed.policy.after = None;
             let served = Served::new(freed)?;
             kept = kept.and_then(|()| book.put(&served.registered));
-            self.enforce(served, None);
+            self.enforce(served, None, &HashMap::new());
         }
         kept
     }

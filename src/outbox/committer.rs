@@ -4,6 +4,7 @@
 //! (I1): a receipt is kept only after the group that holds its events was applied and synced, and
 //! the committer never waits on a send, so no cycle of waiting can form.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::receipt::Promised;
 use crate::store::record::seal;
-use crate::store::{Database, Operation};
+use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::group::{self, Cursor, Group, Owed, Submission, batches};
@@ -32,10 +33,12 @@ use super::{Admission, keys};
 pub(super) enum Command {
     Publish(Submission),
     Record(Record),
+    /// Changes that take effect as a whole or not at all.
+    RecordTogether(Vec<Record>),
     /// Make the removal of a subscription durable.
     Forget(SubscriptionId, Promised<()>),
-    /// Owe a dead letter again.
-    Revive(DeliveryId, Promised<()>),
+    /// Owe dead letters again, those of one vector together; tells how many were letters.
+    Revive(Vec<Vec<DeliveryId>>, Promised<u64>),
     /// What a removed subscription was owed ends with it.
     Cancel(RoaringTreemap),
     /// Everything sent before the copies out of this generation were made is committed now.
@@ -50,6 +53,8 @@ pub(crate) enum Committed {
     Group(Totals, Vec<Owed>),
     /// Dead letters are owed again, durably.
     Revived(Vec<DeliveryId>),
+    /// Deliveries for whose end others wait are settled, durably.
+    Settled(Vec<DeliveryId>),
     /// The device refused; nothing is accepted until [`Committed::Resumed`].
     Stalled(String),
     /// The device takes writes again.
@@ -153,6 +158,9 @@ impl Committer {
         let wall_ms = self.clock.wall_ms();
         let reserved = self.cursor.meta.reserved;
         self.cursor.removed.extend(taken.forgotten.iter().map(|(id, _)| *id));
+        for (id, _) in &taken.forgotten {
+            self.cursor.health.remove(id);
+        }
         let submissions = std::mem::take(&mut taken.submissions);
         let mut group = group::build(&mut self.cursor, submissions, &taken.records, wall_ms)?;
         forget(&taken, wall_ms, &mut group);
@@ -170,16 +178,10 @@ impl Committer {
         let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.rests &= !group.synced;
+        let settled_mains = std::mem::take(&mut group.settled_mains);
         self.tell(group);
-        if !revived.is_empty() {
-            (self.sink)(Committed::Revived(revived));
-        }
-        let waited = taken.forgotten.iter().map(|(_, promised)| promised);
-        waited.chain(&taken.revivals).for_each(|promised| promised.keep(Ok(())));
-        let dropped = self.cursor.letters.lock().trim(wall_ms);
-        if dropped > 0 {
-            (self.sink)(Committed::LettersDropped(dropped));
-        }
+        self.tell_records(&taken, revived, settled_mains);
+        self.drop_letters(wall_ms);
         match self.clearing.take_if(|clearing| taken.cleared.contains(&clearing.generation)) {
             Some(clearing) => self.finish_clearing(clearing),
             None => Ok(()),
@@ -189,7 +191,7 @@ impl Committer {
     /// Applies and syncs a group, and counts it in its generation.
     pub(super) fn write(&self, group: &mut Group) -> Result<()> {
         let (bytes, pages) = (group.bytes(), group.pages());
-        self.apply(std::mem::take(&mut group.operations))?;
+        self.apply(batches(std::mem::take(&mut group.operations), &group.together))?;
         group.synced = bytes > 0;
         let owed: usize = group.owed.iter().map(|owed| owed.targets.len()).sum();
         let events = group.owed.len() as u64;
@@ -202,13 +204,13 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&self, operations: Vec<Operation>) -> Result<()> {
-        if operations.is_empty() {
+    fn apply(&self, batches: Vec<Batch>) -> Result<()> {
+        if batches.is_empty() {
             return Ok(());
         }
         let closed = || Error::store("writing a group", crate::store::Failure::Closed);
         let database = self.row.active().ok_or_else(closed)?;
-        write_all(&*database, operations)
+        write_all(&*database, batches)
     }
 
     fn tell(&mut self, group: Group) {
@@ -222,6 +224,34 @@ impl Committer {
         (self.sink)(Committed::Group(totals, group.owed));
         group.answers.into_iter().for_each(|(answer, accepted)| answer.keep(Ok(accepted)));
     }
+
+    /// Tells what the records of a group changed, and keeps what was promised to those who wait.
+    fn tell_records(&mut self, taken: &Taken, revived: Vec<DeliveryId>, mains: Vec<DeliveryId>) {
+        let owed: HashSet<DeliveryId> = revived.iter().copied().collect();
+        if !revived.is_empty() {
+            (self.sink)(Committed::Revived(revived));
+        }
+        if !mains.is_empty() {
+            (self.sink)(Committed::Settled(mains));
+        }
+        taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Ok(())));
+        for (promised, asked) in &taken.revivals {
+            let count = asked.iter().filter(|delivery| owed.contains(delivery)).count();
+            promised.keep(Ok(count as u64));
+        }
+    }
+
+    /// Drops the dead letters that are over their bounds, with their histories.
+    fn drop_letters(&mut self, wall_ms: u64) {
+        let dropped = self.cursor.letters.lock().trim(wall_ms);
+        if dropped.is_empty() {
+            return;
+        }
+        let mut histories = self.cursor.histories.lock();
+        dropped.iter().for_each(|delivery| histories.forget(*delivery));
+        drop(histories);
+        (self.sink)(Committed::LettersDropped(dropped.len() as u64));
+    }
 }
 
 /// What happens when the device refuses.
@@ -232,8 +262,8 @@ impl Committer {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
-        let removals = taken.forgotten.iter().map(|(_, promised)| promised);
-        removals.chain(&taken.revivals).for_each(|one| one.keep(Err(unknown.clone())));
+        taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(unknown.clone())));
+        taken.revivals.iter().for_each(|(promised, _)| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
         for (delivery, at_wall_ms, generation) in &group.revived {
@@ -295,7 +325,7 @@ impl Committer {
             let keys = group.head_keys.iter().chain(&group.dedup_page_keys);
             operations.extend(keys.cloned().map(Operation::Remove));
         }
-        write_all(&*database, operations)?;
+        write_all(&*database, batches(operations, &[]))?;
         let pages = super::reading::count_pages(&*database)?;
         if !is_there {
             group.dedup_keys.iter().for_each(|key| self.cursor.dedup.forget(*key));
@@ -318,15 +348,15 @@ fn forget(taken: &Taken, wall_ms: u64, group: &mut Group) {
     for (id, _) in &taken.forgotten {
         let key = keys::of_subscription(keys::TOMBSTONE, *id);
         let sealed = seal(group::VERSION, &wall_ms.to_le_bytes());
-        group.operations.insert(0, Operation::Put(key, sealed));
+        group.put_first(Operation::Put(key, sealed));
     }
 }
 
-pub(super) fn write_all(database: &dyn Database, operations: Vec<Operation>) -> Result<()> {
-    if operations.is_empty() {
+pub(super) fn write_all(database: &dyn Database, batches: Vec<Batch>) -> Result<()> {
+    if batches.is_empty() {
         return Ok(());
     }
-    for batch in batches(operations) {
+    for batch in batches {
         database.apply(batch).map_err(|failure| Error::store("writing a group", failure))?;
     }
     database.sync().map_err(|failure| Error::store("syncing a group", failure))

@@ -5,29 +5,31 @@
 //! a dedup key is written before its head but counts only with it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use crate::attempt::{DeliveryId, Record};
+use crate::attempt::DeliveryId;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
 use crate::receipt::Promised;
-use crate::store::record::{self, ENVELOPE_BYTES, seal};
-use crate::store::{Batch, Operation, VALUE_BYTES_MAX};
+use crate::store::record;
+use crate::store::{BATCH_OPERATIONS_MAX, Batch, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::dedup::{self, Dedup, KeyHash};
 use super::heads::{Head, Packer};
+use super::history::Histories;
 use super::keys;
 use super::letters::Letters;
 use super::meta::Meta;
 use super::page::Stream;
+use super::records::{self, Records};
 
 pub(super) const VERSION: u8 = 1;
 pub(super) const PAIR_BYTES: usize = 12;
-const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
 
 /// How many operations one batch takes: few enough that readers do not wait long behind it.
 pub(super) const BATCH_OPERATIONS: usize = 64;
@@ -83,6 +85,8 @@ pub(crate) struct Owed {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
+    /// Which of the operations lie in one batch, in ascending order.
+    pub(super) together: Vec<Range<usize>>,
     pub(super) owed: Vec<Owed>,
     pub(super) answers: Vec<(Answer, Vec<Accepted>)>,
     pub(super) unrouted: u64,
@@ -91,6 +95,8 @@ pub(super) struct Group {
     pub(super) ended: Vec<u64>,
     /// Dead letters that are owed again: when each was given up, and where its record lies.
     pub(super) revived: Vec<(DeliveryId, u64, u64)>,
+    /// Settled deliveries for whose end others wait.
+    pub(super) settled_mains: Vec<DeliveryId>,
     /// The dedup keys that came with its events.
     pub(super) dedup_keys: Vec<KeyHash>,
     /// The pages of these keys.
@@ -111,6 +117,14 @@ impl Group {
         sizes.sum::<usize>() as u64
     }
 
+    /// Puts an operation before all others.
+    pub(super) fn put_first(&mut self, operation: Operation) {
+        self.operations.insert(0, operation);
+        for range in &mut self.together {
+            *range = range.start + 1..range.end + 1;
+        }
+    }
+
     /// Head pages and settle pages that it writes.
     pub(super) fn pages(&self) -> u64 {
         let counted = self.operations.iter().filter(|operation| match operation {
@@ -121,11 +135,23 @@ impl Group {
     }
 }
 
-/// Operations as batches, which reach the device in this order.
-pub(super) fn batches(operations: Vec<Operation>) -> Vec<Batch> {
+/// Operations as batches, which reach the device in this order. No batch ends within one of the
+/// ranges of `together`.
+pub(super) fn batches(operations: Vec<Operation>, together: &[Range<usize>]) -> Vec<Batch> {
     let mut batches = vec![Batch::default()];
-    for operation in operations {
-        if batches.last().is_none_or(|batch| batch.len() >= BATCH_OPERATIONS) {
+    let mut ranges = together.iter().peekable();
+    for (place, operation) in operations.into_iter().enumerate() {
+        while ranges.next_if(|range| range.end <= place).is_some() {}
+        let range = ranges.peek().filter(|range| range.contains(&place));
+        let is_full = |batch: &Batch| match range {
+            None => batch.len() >= BATCH_OPERATIONS,
+            Some(range) if range.start == place => {
+                !batch.is_empty() && batch.len() + range.len() > BATCH_OPERATIONS
+            }
+            // The store refuses more, for ever; what is sent together is far below that.
+            Some(_) => batch.len() >= BATCH_OPERATIONS_MAX,
+        };
+        if batches.last().is_none_or(is_full) {
             batches.push(Batch::default());
         }
         let Some(batch) = batches.last_mut() else { continue };
@@ -150,6 +176,9 @@ pub(super) struct Cursor {
     pub(super) next_record: u64,
     pub(super) dedup: Dedup,
     pub(super) letters: Arc<Mutex<Letters>>,
+    pub(super) histories: Arc<Mutex<Histories>>,
+    /// Lanes with a record of their health, and the generation of the newest.
+    pub(super) health: HashMap<SubscriptionId, u64>,
     /// Deliveries with a retry record, and the generation of the newest.
     pub(super) retrying: HashMap<DeliveryId, u64>,
     /// Subscriptions removed since the start: an event that was matched before is not owed to them.
@@ -160,11 +189,11 @@ pub(super) struct Cursor {
 pub(super) fn build(
     cursor: &mut Cursor,
     submissions: Vec<Submission>,
-    records: &[Record],
+    records: &Records,
     wall_ms: u64,
 ) -> Result<Group> {
     let mut group = Group::default();
-    write_records(cursor, records, &mut group)?;
+    records::write(cursor, records, &mut group)?;
     cursor.dedup.expire(wall_ms);
     let mut events = Events {
         stream: Stream::new(cursor.next_page),
@@ -272,65 +301,6 @@ impl Events {
     }
 }
 
-/// Settled pairs go into pages of their own; everything else is one operation.
-fn write_records(cursor: &mut Cursor, records: &[Record], group: &mut Group) -> Result<()> {
-    let mut pairs = Vec::new();
-    for record in records {
-        match record {
-            // The group's sink is told of the second kind when it is durable.
-            Record::Settle(delivery) | Record::SettleMain(delivery) => {
-                pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
-                pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
-                end(cursor, *delivery, group);
-            }
-            Record::Retry(delivery, state) => {
-                let value = encoded("retry state", state)?;
-                let key = keys::of_delivery(keys::RETRY, *delivery);
-                group.operations.push(Operation::Put(key, value));
-                cursor.retrying.insert(*delivery, cursor.generation);
-            }
-            Record::Dead(letter) => {
-                let value = encoded("dead letter", &(cursor.next_record, letter))?;
-                cursor.next_record += 1;
-                let key = keys::of_delivery(keys::DEAD, letter.delivery);
-                group.operations.push(Operation::Put(key, value));
-                let generation = cursor.generation;
-                cursor.letters.lock().keep(letter.at_wall_ms, letter.delivery, generation);
-                end(cursor, letter.delivery, group);
-            }
-            Record::Revive(delivery) => revive(cursor, *delivery, group)?,
-            Record::Tried(..) | Record::Health(..) => {}
-        }
-    }
-    for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {
-        let key = keys::numbered(keys::SETTLED, cursor.next_record);
-        cursor.next_record += 1;
-        group.operations.push(Operation::Put(key, seal(VERSION, page)));
-    }
-    Ok(())
-}
-
-/// A letter that is kept is owed again; one that is not, or was revived before, stays as it is.
-fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) -> Result<()> {
-    let Some((at_wall_ms, generation)) = cursor.letters.lock().take(delivery) else {
-        return Ok(());
-    };
-    let value = encoded("revival", &cursor.next_record)?;
-    cursor.next_record += 1;
-    let key = keys::of_delivery(keys::REVIVED, delivery);
-    group.operations.push(Operation::Put(key, value));
-    group.revived.push((delivery, at_wall_ms, generation));
-    Ok(())
-}
-
-/// A delivery that ended needs its retry record no more. One in a sealed generation goes with it.
-fn end(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) {
-    group.ended.push(delivery.sequence);
-    if cursor.retrying.remove(&delivery) == Some(cursor.generation) {
-        group.operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
-    }
-}
-
 pub(super) fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
     record::encode(VERSION, value).map_err(|why| Error::Damaged { record: what.to_owned(), why })
 }
@@ -338,6 +308,7 @@ pub(super) fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt::Record;
     use crate::event::Catalogue;
     use crate::outbox::meta::Incarnations;
     use crate::receipt::promise;
@@ -353,6 +324,8 @@ mod tests {
             next_record: 1,
             dedup: Dedup::new(1_000, 10),
             letters: Arc::new(Mutex::new(Letters::new(10, 1_000))),
+            histories: Arc::default(),
+            health: HashMap::new(),
             retrying: HashMap::new(),
             removed: HashSet::new(),
         }
@@ -382,6 +355,12 @@ mod tests {
             .collect()
     }
 
+    fn alone(all: impl IntoIterator<Item = Record>) -> Records {
+        let mut records = Records::default();
+        all.into_iter().for_each(|record| records.push(record));
+        records
+    }
+
     fn delivery(sequence: u64) -> DeliveryId {
         DeliveryId { sequence, subscription: SubscriptionId(3) }
     }
@@ -391,7 +370,7 @@ mod tests {
         let group = build(
             &mut cursor(),
             vec![submission(Some(1), &[3], 20_000), submission(None, &[3, 4], 10)],
-            &[Record::Settle(delivery(1))],
+            &alone([Record::Settle(delivery(1))]),
             0,
         )
         .unwrap();
@@ -403,7 +382,7 @@ mod tests {
     fn a_duplicate_names_the_first_event_and_stores_nothing() {
         let mut cursor = cursor();
         let events = vec![submission(Some(1), &[3], 10), submission(Some(1), &[3], 10)];
-        let group = build(&mut cursor, events, &[], 0).unwrap();
+        let group = build(&mut cursor, events, &alone([]), 0).unwrap();
         let answers: Vec<_> = group.answers.iter().map(|(_, accepted)| accepted[0]).collect();
         assert_eq!(answers[0], Accepted { id: EventId::new(7, 1), owed: 1, duplicate: false });
         assert_eq!(answers[1], Accepted { id: EventId::new(7, 1), owed: 0, duplicate: true });
@@ -414,7 +393,7 @@ mod tests {
     fn an_event_that_nobody_asked_for_has_an_id_and_no_record() {
         let mut cursor = cursor();
         cursor.meta.reserved = 100;
-        let group = build(&mut cursor, vec![submission(Some(1), &[], 10)], &[], 0).unwrap();
+        let group = build(&mut cursor, vec![submission(Some(1), &[], 10)], &alone([]), 0).unwrap();
         assert_eq!((kinds(&group.operations).as_str(), group.unrouted), ("", 1));
         assert_eq!(cursor.dedup.sequence_of(1), None);
     }
@@ -426,10 +405,10 @@ mod tests {
             crate::attempt::RetryState { attempts: 1, age_ms: 0, due_wall_ms: 9, saved_wall_ms: 8 };
         let retries =
             [Record::Retry(delivery(1), state.clone()), Record::Retry(delivery(2), state)];
-        let group = build(&mut cursor, vec![], &retries, 0).unwrap();
+        let group = build(&mut cursor, vec![], &alone(retries), 0).unwrap();
         assert_eq!(kinds(&group.operations), "rr");
         let settled = [Record::Settle(delivery(1)), Record::Settle(delivery(5))];
-        let group = build(&mut cursor, vec![], &settled, 0).unwrap();
+        let group = build(&mut cursor, vec![], &alone(settled), 0).unwrap();
         assert_eq!(kinds(&group.operations), "Rs");
         assert_eq!(cursor.retrying, HashMap::from([(delivery(2), 1)]));
         assert_eq!(group.ended, [1, 5]);
@@ -438,11 +417,64 @@ mod tests {
     #[test]
     fn batches_keep_the_order_and_their_size() {
         let mut cursor = cursor();
-        let group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &[], 0).unwrap();
+        let group =
+            build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &alone([]), 0).unwrap();
         let expected = group.operations.clone();
-        let batches = batches(group.operations);
+        let batches = batches(group.operations, &group.together);
         assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
         let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
         assert_eq!(flat, expected);
+    }
+
+    #[test]
+    fn what_lies_together_is_never_cut_and_all_else_keeps_its_order() {
+        let operations: Vec<_> =
+            (0..1_000_u64).map(|n| Operation::Remove(n.to_be_bytes().to_vec())).collect();
+        for length in [1, 2, 17, 63, 64, 65, 200] {
+            let starts = [0, 300, 300 + length, 530, 1_000 - length];
+            let together: Vec<_> = starts.map(|start| start..start + length).to_vec();
+            let cut = batches(operations.clone(), &together);
+            let ends = cut.iter().scan(0, |end, batch| {
+                *end += batch.len();
+                Some(*end)
+            });
+            for end in ends {
+                let within = together.iter().find(|range| range.start < end && end < range.end);
+                assert_eq!(within, None, "a batch of {length} together ends at {end}");
+            }
+            assert!(cut.iter().all(|batch| batch.check().is_ok() && !batch.is_empty()));
+            let flat: Vec<_> = cut.into_iter().flat_map(Batch::into_operations).collect();
+            assert_eq!(flat, operations);
+        }
+    }
+
+    #[test]
+    fn an_operation_put_first_moves_what_lies_together() {
+        let mut records = alone([Record::Settle(delivery(9))]);
+        records.push_together([Record::SettleMain(delivery(1)), Record::Settle(delivery(2))]);
+        let mut group = build(&mut cursor(), vec![], &records, 0).unwrap();
+        assert_eq!((kinds(&group.operations).as_str(), group.together.clone()), ("ss", vec![0..1]));
+        group.put_first(Operation::Remove(b"t".to_vec()));
+        assert_eq!((kinds(&group.operations).as_str(), group.together), ("Tss", vec![1..2]));
+        assert_eq!(group.settled_mains, [delivery(1)]);
+    }
+
+    #[test]
+    fn a_group_writes_the_health_of_a_lane_once_and_of_another_too() {
+        let health = |failures_in_row| crate::attempt::LaneHealth {
+            failures_in_row,
+            ..crate::attempt::LaneHealth::default()
+        };
+        let (id, other) = (SubscriptionId(3), SubscriptionId(4));
+        let mut cursor = cursor();
+        cursor.removed.insert(SubscriptionId(5));
+        let records = [(id, 1), (other, 7), (id, 2), (SubscriptionId(5), 3)];
+        let records = records.map(|(id, failures)| Record::Health(id, health(failures)));
+        let group = build(&mut cursor, vec![], &alone(records), 0).unwrap();
+        assert_eq!(kinds(&group.operations), "ll");
+        let newest = encoded("health of a lane", &health(2)).unwrap();
+        let key = keys::of_subscription(keys::HEALTH, id);
+        assert!(group.operations.contains(&Operation::Put(key, newest)));
+        assert_eq!(cursor.health, HashMap::from([(id, 1), (other, 1)]));
     }
 }

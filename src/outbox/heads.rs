@@ -256,6 +256,17 @@ pub(super) fn find(database: &dyn Database, catalogue: &Catalogue, sequence: u64
     expand(&page, packed, kind, targets).ok_or_else(nowhere)
 }
 
+/// The hash of the key of every event in the page that would hold `sequence`; none when there is no
+/// such page.
+pub(super) fn key_hashes(database: &dyn Database, sequence: u64) -> Result<Vec<(u64, u64)>> {
+    let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));
+    let found = found.map_err(|failure| Error::store("reading a head page", failure))?;
+    let Some((key, sealed)) = found else { return Ok(Vec::new()) };
+    let first_sequence = keys::number_of(&key).unwrap_or(0);
+    let page = decode(first_sequence, &sealed)?;
+    Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
+}
+
 /// Reads a head page. Types are canonical already; `catalogue` only shares their text.
 pub(super) fn read(
     database: &dyn Database,

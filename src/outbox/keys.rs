@@ -22,6 +22,10 @@ pub(super) const REVIVED: &[u8] = b"a";
 pub(super) const TOMBSTONE: &[u8] = b"t";
 /// Dedup pages, by time bucket and a running number.
 pub(super) const DEDUP: &[u8] = b"k";
+/// Failed attempts, by delivery and slot.
+pub(super) const TRIED: &[u8] = b"f";
+/// How the endpoints of lanes are, by subscription.
+pub(super) const HEALTH: &[u8] = b"l";
 /// The incarnation and the reserved sequences.
 pub(super) const META: &[u8] = b"m";
 
@@ -42,6 +46,12 @@ pub(super) fn of_subscription(kind: &[u8], id: SubscriptionId) -> Vec<u8> {
     [kind, &id.0.to_be_bytes()].concat()
 }
 
+pub(super) fn of_attempt(delivery: DeliveryId, slot: u8) -> Vec<u8> {
+    let mut key = of_delivery(TRIED, delivery);
+    key.push(slot);
+    key
+}
+
 pub(super) fn in_bucket(bucket: u64, number: u64) -> Vec<u8> {
     [DEDUP, &bucket.to_be_bytes(), &number.to_be_bytes()].concat()
 }
@@ -57,6 +67,12 @@ pub(super) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
     let id: [u8; 4] = key.get(9..)?.try_into().ok()?;
     let subscription = SubscriptionId(u32::from_be_bytes(id));
     Some(DeliveryId { sequence: number_of(key)?, subscription })
+}
+
+/// The delivery and the slot that a key names.
+pub(super) fn attempt_of(key: &[u8]) -> Option<(DeliveryId, u8)> {
+    let (slot, key) = key.split_last()?;
+    Some((delivery_of(key)?, *slot))
 }
 
 /// The subscription that a key names.
@@ -80,6 +96,8 @@ mod tests {
             subscription_of(&of_subscription(TOMBSTONE, SubscriptionId(5))),
             Some(SubscriptionId(5))
         );
+        assert_eq!(attempt_of(&of_attempt(delivery(9, 8), 7)), Some((delivery(9, 8), 7)));
+        assert_eq!(attempt_of(&of_delivery(TRIED, delivery(9, 8))), None);
         assert_eq!(number_of(b"h"), None);
         assert_eq!(delivery_of(b"r12345678"), None);
     }

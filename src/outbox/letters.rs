@@ -3,20 +3,25 @@
 //! Leaves to others: their records. Invariant: the letters kept never exceed the bound on their
 //! number or age; the oldest go first, and whoever drops one is told how many.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use roaring::RoaringTreemap;
 
 use crate::attempt::DeliveryId;
+
+/// When a delivery was given up, in milliseconds since the Unix epoch, and which: the order of letters.
+pub(super) type Moment = (u64, DeliveryId);
 
 /// The dead letters kept, oldest first, with the generation that holds each one's record.
 #[derive(Debug)]
 pub(super) struct Letters {
     count_max: usize,
     age_max_ms: u64,
-    kept: BTreeMap<(u64, DeliveryId), u64>,
+    kept: BTreeMap<Moment, u64>,
     /// When each was given up.
     moments: HashMap<DeliveryId, u64>,
+    /// The newest of those that were owed again, and when each had been given up.
+    revived: VecDeque<(DeliveryId, u64)>,
     /// How many of them lie in each generation.
     counts: HashMap<u64, u64>,
 }
@@ -28,6 +33,7 @@ impl Letters {
             age_max_ms,
             kept: BTreeMap::new(),
             moments: HashMap::new(),
+            revived: VecDeque::new(),
             counts: HashMap::new(),
         }
     }
@@ -40,9 +46,9 @@ impl Letters {
         *self.counts.entry(generation).or_default() += 1;
     }
 
-    /// Drops what is over the bounds, and says how many.
-    pub(super) fn trim(&mut self, wall_ms: u64) -> u64 {
-        let before = self.kept.len();
+    /// Drops what is over the bounds, and says what.
+    pub(super) fn trim(&mut self, wall_ms: u64) -> Vec<DeliveryId> {
+        let mut dropped = Vec::new();
         let oldest_at_ms = wall_ms.saturating_sub(self.age_max_ms);
         while let Some(((at_wall_ms, _), _)) = self.kept.first_key_value() {
             let over_age = *at_wall_ms < oldest_at_ms;
@@ -52,8 +58,9 @@ impl Letters {
             let Some(((_, delivery), generation)) = self.kept.pop_first() else { break };
             self.moments.remove(&delivery);
             self.uncount(Some(generation));
+            dropped.push(delivery);
         }
-        (before - self.kept.len()) as u64
+        dropped
     }
 
     /// The letters of some events: when each was written, of which delivery, and which generation
@@ -69,13 +76,34 @@ impl Letters {
         let at_wall_ms = self.moments.remove(&delivery)?;
         let generation = self.kept.remove(&(at_wall_ms, delivery))?;
         self.uncount(Some(generation));
+        self.revived.push_back((delivery, at_wall_ms));
+        if self.revived.len() > self.count_max {
+            self.revived.pop_front();
+        }
         Some((at_wall_ms, generation))
     }
 
-    /// The newest letters, at most so many, with the generation that holds each one's record.
-    pub(super) fn newest(&self, count_max: usize) -> Vec<(DeliveryId, u64)> {
-        let newest = self.kept.iter().rev().take(count_max);
-        newest.map(|((_, delivery), generation)| (*delivery, *generation)).collect()
+    /// The newest letters given up before one, or of all: when each was, and which delivery.
+    pub(super) fn before(&self, one: Option<Moment>, count_max: usize) -> Vec<Moment> {
+        let older = match one {
+            Some(one) => self.kept.range(..one),
+            None => self.kept.range(..),
+        };
+        older.rev().take(count_max).map(|(moment, _)| *moment).collect()
+    }
+
+    /// The place of a letter among the others, also of one that was revived a while ago: who reads
+    /// a list page by page may revive what is on the first pages.
+    pub(super) fn moment_of(&self, delivery: DeliveryId) -> Option<Moment> {
+        let kept = self.moments.get(&delivery).copied();
+        let revived = || self.revived.iter().rev().find(|(known, _)| *known == delivery);
+        kept.or_else(|| revived().map(|(_, at_wall_ms)| *at_wall_ms)).map(|at| (at, delivery))
+    }
+
+    /// The generation that holds the record of a letter.
+    pub(super) fn holder_of(&self, delivery: DeliveryId) -> Option<u64> {
+        let at_wall_ms = self.moments.get(&delivery)?;
+        self.kept.get(&(*at_wall_ms, delivery)).copied()
     }
 
     /// How many letters lie in a generation.
@@ -113,11 +141,11 @@ mod tests {
     fn the_oldest_letters_go_first_by_number_and_by_age() {
         let mut letters = Letters::new(3, 1_000);
         (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
-        assert_eq!(letters.trim(500), 2);
+        assert_eq!(letters.trim(500), [delivery(1), delivery(2)]);
         assert_eq!(inside(&letters, 1), [3, 4, 5]);
-        assert_eq!(letters.trim(1_350), 1);
+        assert_eq!(letters.trim(1_350), [delivery(3)]);
         assert_eq!(inside(&letters, 1), [4, 5]);
-        assert_eq!(letters.trim(1_350), 0);
+        assert_eq!(letters.trim(1_350), []);
     }
 
     #[test]
@@ -128,5 +156,24 @@ mod tests {
         letters.keep(5, delivery(1), 2);
         assert_eq!((inside(&letters, 1), inside(&letters, 2)), (vec![2], vec![1]));
         assert_eq!((letters.count_in(1), letters.count_in(2)), (1, 1));
+    }
+
+    #[test]
+    fn pages_go_on_after_a_letter_that_was_revived_meanwhile() {
+        let mut letters = Letters::new(3, 1_000);
+        (1..=3).for_each(|n| letters.keep(n * 100, delivery(n), 1));
+        let page = letters.before(None, 2);
+        assert_eq!(page, [(300, delivery(3)), (200, delivery(2))]);
+        assert_eq!(letters.take(delivery(2)), Some((200, 1)));
+        assert_eq!(letters.holder_of(delivery(2)), None);
+        let after = letters.moment_of(delivery(2)).unwrap();
+        assert_eq!(letters.before(Some(after), 2), [(100, delivery(1))]);
+        assert_eq!(letters.moment_of(delivery(9)), None);
+        assert_eq!(letters.holder_of(delivery(3)), Some(1));
+        for n in 10..20 {
+            letters.keep(n * 100, delivery(n), 1);
+            letters.take(delivery(n));
+        }
+        assert_eq!(letters.moment_of(delivery(2)), None, "what is remembered is bounded");
     }
 }

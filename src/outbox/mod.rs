@@ -9,12 +9,15 @@ mod committer;
 mod dedup;
 mod group;
 mod heads;
+mod history;
 mod keys;
 mod letters;
+mod lookup;
 mod meta;
 mod page;
 mod reading;
 mod reclaim;
+mod records;
 mod recovery;
 mod row;
 mod taken;
@@ -26,7 +29,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
-use roaring::RoaringTreemap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 pub(crate) use committer::{Committed, Sink, Totals};
 pub(crate) use dedup::key_hash;
@@ -34,21 +37,26 @@ pub(crate) use group::{Answer, Matched, Owed, Submission};
 pub(crate) use reclaim::Owing;
 pub(crate) use recovery::Recovered;
 
-use crate::attempt::{DeliveryId, Letter, Record};
+use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventId, StoredEvent};
 use crate::receipt::{Receipt, promise};
-use crate::store::{Database, Store, record};
+use crate::store::{Database, Store};
 use crate::subscription::SubscriptionId;
 
 use self::cache::Cache;
 use self::committer::{Command, Committer};
 use self::group::Cursor;
+use self::history::Histories;
 use self::letters::Letters;
 use self::recovery::Read;
 use self::row::Row;
+
+/// How many records may lie together: each is at most two operations, and a batch of the store takes
+/// 256. A main delivery and its 16 dependents, with an attempt of each, are 34.
+pub(crate) const TOGETHER_MAX: usize = 64;
 
 /// What waits for the device, counted so that `publish` can refuse without waiting.
 #[derive(Debug)]
@@ -105,6 +113,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) limits: &'a Limits,
     pub(crate) on_damage: OnDamage,
+    /// Subscriptions whose deliveries need the key of their event.
+    pub(crate) ordered: RoaringBitmap,
     pub(crate) clock: &'a dyn Clock,
 }
 
@@ -121,6 +131,7 @@ pub(crate) struct Outbox {
     cache: Mutex<Cache>,
     row: Arc<Row>,
     letters: Arc<Mutex<Letters>>,
+    histories: Arc<Mutex<Histories>>,
     catalogue: Catalogue,
     events_max: u64,
     bytes_max: u64,
@@ -145,6 +156,7 @@ impl Opened {
             catalogue: setting.catalogue,
             limits: setting.limits,
             on_damage: setting.on_damage,
+            ordered: setting.ordered,
             wall_ms: setting.clock.wall_ms(),
             fresh_name: setting.clock.chance(),
         };
@@ -163,6 +175,7 @@ impl Opened {
             cache: Mutex::new(Cache::new(limits.cache_bytes_max)),
             row: Arc::new(row),
             letters: Arc::clone(&cursor.letters),
+            histories: Arc::clone(&cursor.histories),
             catalogue: self.catalogue,
             events_max: limits.outbox_events_max,
             bytes_max: limits.outbox_bytes_max,
@@ -247,7 +260,7 @@ impl Outbox {
 
     /// Queues a change of a delivery's state. Never refused: it is bounded by attempts under way.
     pub(crate) fn record(&self, record: Record) {
-        if let Record::Settle(delivery) = &record {
+        if let Record::Settle(delivery) | Record::SettleMain(delivery) = &record {
             self.cache.lock().settled(delivery.sequence);
         }
         let _ = self.commands.send(Command::Record(record));
@@ -260,32 +273,25 @@ impl Outbox {
         receipt
     }
 
-    /// Makes durable that a dead letter is owed again; the sink is told, and then the receipt kept.
-    pub(crate) fn revive(&self, delivery: DeliveryId) -> Receipt<()> {
+    /// Queues changes that take effect as a whole or not at all, also across a crash: all of them
+    /// lie in one batch. For at most [`TOGETHER_MAX`] records.
+    pub(crate) fn record_together(&self, records: Vec<Record>) {
+        debug_assert!(records.len() <= TOGETHER_MAX, "{} records together", records.len());
+        for record in &records {
+            if let Record::Settle(delivery) | Record::SettleMain(delivery) = record {
+                self.cache.lock().settled(delivery.sequence);
+            }
+        }
+        let _ = self.commands.send(Command::RecordTogether(records));
+    }
+
+    /// Makes durable that dead letters are owed again, those of one vector as a whole or not at
+    /// all; the sink is told, and then the receipt kept with how many were letters.
+    pub(crate) fn revive(&self, deliveries: Vec<Vec<DeliveryId>>) -> Receipt<u64> {
+        debug_assert!(deliveries.iter().all(|together| together.len() <= TOGETHER_MAX));
         let (promised, receipt) = promise();
-        let _ = self.commands.send(Command::Revive(delivery, promised));
+        let _ = self.commands.send(Command::Revive(deliveries, promised));
         receipt
-    }
-
-    /// The newest dead letters, at most so many.
-    pub(crate) fn letters(&self, count_max: usize) -> Result<Vec<Letter>> {
-        let newest = self.letters.lock().newest(count_max);
-        let read = |(delivery, generation)| self.letter(delivery, generation);
-        newest.into_iter().filter_map(|one| read(one).transpose()).collect()
-    }
-
-    /// One dead letter; none when it went, or was copied forward, in the meantime.
-    fn letter(&self, delivery: DeliveryId, generation: u64) -> Result<Option<Letter>> {
-        let database = self.row.database(generation)?;
-        let key = keys::of_delivery(keys::DEAD, delivery);
-        let failed = |failure| Error::store("reading a dead letter", failure);
-        let Some(sealed) = database.get(&key).map_err(failed)? else { return Ok(None) };
-        let (_, letter): (u64, Letter) =
-            record::decode(group::VERSION, &sealed).map_err(|why| Error::Damaged {
-                record: format!("dead letter of event {}", delivery.sequence),
-                why,
-            })?;
-        Ok(Some(letter))
     }
 
     /// Ends what a removed subscription was owed.
@@ -370,5 +376,7 @@ fn payload_bytes(submission: &Submission) -> usize {
     submission.events.iter().map(|event| event.payload.len()).sum()
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use roaring::RoaringBitmap;
 
-use crate::attempt::{DeliveryId, Letter, RetryState};
+use crate::attempt::{DeliveryId, LaneHealth, Letter, RetryState, Tried};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::store::record::{self, unseal};
@@ -32,8 +32,12 @@ pub(super) struct Found {
     /// Dead letters owed again: the number of each one's record.
     pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
-    pub(super) heads: Vec<(u64, RoaringBitmap)>,
+    /// Events: the sequence, the hash of the key, and the targets of each.
+    pub(super) heads: Vec<(u64, u64, RoaringBitmap)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
+    /// Failed attempts, in the order of their keys.
+    pub(super) attempts: Vec<FoundAttempt>,
+    pub(super) health: Vec<(SubscriptionId, LaneHealth)>,
     pub(super) dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
     pub(super) last_page: u64,
     pub(super) last_record: u64,
@@ -43,6 +47,17 @@ pub(super) struct Found {
     pub(super) bytes: u64,
     /// What an unfinished group left, by key.
     pub(super) leftovers: Vec<Vec<u8>>,
+}
+
+/// The record of a failed attempt, without what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FoundAttempt {
+    pub(super) delivery: DeliveryId,
+    pub(super) slot: u8,
+    /// Greater than those of records written before.
+    pub(super) record: u64,
+    /// What key and value take.
+    pub(super) bytes: u32,
 }
 
 /// Reads a generation; `None` when it was never written to.
@@ -66,6 +81,8 @@ pub(super) fn generation(
         removed: Vec::new(),
         heads: Vec::new(),
         retries: Vec::new(),
+        attempts: Vec::new(),
+        health: Vec::new(),
         dedup_entries: BTreeMap::new(),
         last_page: 0,
         last_record: 0,
@@ -81,6 +98,8 @@ pub(super) fn generation(
     })?;
     found.read_heads(database, catalogue, is_newest)?;
     found.read_retries(database)?;
+    found.read_attempts(database)?;
+    found.read_health(database)?;
     if is_newest {
         found.find_keys_without_events(database)?;
     }
@@ -100,6 +119,7 @@ impl Found {
             && self.leftovers.is_empty()
             && self.letters.is_empty()
             && self.retries.is_empty()
+            && self.health.is_empty()
             && self.removed.is_empty()
     }
 
@@ -181,14 +201,14 @@ impl Found {
         self.bytes += bytes;
         for head in page.heads {
             self.bytes += u64::from(head.payload.length);
-            self.heads.push((head.sequence, head.targets));
+            self.heads.push((head.sequence, head.key_hash, head.targets));
         }
     }
 
     /// The pages of dedup keys that an unfinished group left: its events come after all that count.
     /// If they stayed, later events would make them look as if theirs counted.
     fn find_keys_without_events(&mut self, database: &dyn Database) -> Result<()> {
-        let last_sequence = self.heads.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
+        let last_sequence = self.heads.iter().map(|(sequence, ..)| *sequence).max().unwrap_or(0);
         scan(database, keys::DEDUP, |key, sealed| {
             let page = dedup::read_page(sealed).map_err(|why| damaged("dedup page".into(), why))?;
             if page.iter().any(|(_, sequence)| *sequence > last_sequence) {
@@ -205,6 +225,33 @@ impl Found {
             let state =
                 record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
             self.retries.push((delivery, state));
+            Ok(())
+        })
+    }
+}
+
+impl Found {
+    fn read_attempts(&mut self, database: &dyn Database) -> Result<()> {
+        scan(database, keys::TRIED, |key, sealed| {
+            let Some((delivery, slot)) = keys::attempt_of(key) else { return Ok(()) };
+            let what = || format!("failed attempt of event {}", delivery.sequence);
+            let (record, _): (u64, Tried) =
+                record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
+            self.last_record = self.last_record.max(record);
+            let bytes = u32::try_from(key.len() + sealed.len()).unwrap_or(u32::MAX);
+            self.bytes += u64::from(bytes);
+            self.attempts.push(FoundAttempt { delivery, slot, record, bytes });
+            Ok(())
+        })
+    }
+
+    fn read_health(&mut self, database: &dyn Database) -> Result<()> {
+        scan(database, keys::HEALTH, |key, sealed| {
+            let Some(id) = keys::subscription_of(key) else { return Ok(()) };
+            let what = || format!("health of the lane of subscription {id}");
+            let health =
+                record::decode(group::VERSION, sealed).map_err(|why| damaged(what(), why))?;
+            self.health.push((id, health));
             Ok(())
         })
     }

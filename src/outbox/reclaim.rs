@@ -34,12 +34,14 @@ pub(super) enum Verdict {
 /// written for copies stays a third of what is written for events.
 const ALIVE_SHARE: u64 = 4;
 
-/// Judges a generation by its counts; `letters` are the dead letters whose records lie in it.
-pub(super) fn verdict(generation: &Generation, letters: u64) -> Verdict {
+/// Judges a generation by its counts; `letters` are the dead letters whose records lie in it, and
+/// `history_bytes` what the histories take that would be copied: they may outweigh the events.
+pub(super) fn verdict(generation: &Generation, letters: u64, history_bytes: u64) -> Verdict {
     // A delivery keeps its whole event alive; that several may share one only helps.
     let alive = generation.owed.saturating_add(letters).min(generation.events);
     let mean_bytes = generation.bytes / generation.events.max(1);
-    if alive.saturating_mul(mean_bytes).saturating_mul(ALIVE_SHARE) <= generation.bytes {
+    let alive_bytes = alive.saturating_mul(mean_bytes).saturating_add(history_bytes);
+    if alive_bytes.saturating_mul(ALIVE_SHARE) <= generation.bytes {
         Verdict::Clear
     } else {
         Verdict::Keep
@@ -61,6 +63,10 @@ pub(super) struct Copies {
     letters: Vec<(u64, DeliveryId)>,
     /// Deliveries whose retry states are copied.
     retries: Vec<DeliveryId>,
+    /// Failed attempts whose records are copied.
+    attempts: Vec<(DeliveryId, u8)>,
+    /// Lanes whose health is copied.
+    health: Vec<SubscriptionId>,
 }
 
 /// Builds the copies of what is alive in `generation`, as one unit: the events that are `owed` and
@@ -88,6 +94,8 @@ pub(super) fn copies(
     }
     copies.copy_tombstones(database, cursor)?;
     copies.copy_retries(database, generation, cursor)?;
+    copies.copy_attempts(database, generation, cursor)?;
+    copies.copy_health(database, generation, cursor)?;
     copies.copy_events(database, catalogue, targets, &counts, cursor)?;
     Ok(copies)
 }
@@ -106,6 +114,12 @@ impl Copies {
                 *holder = cursor.generation;
             }
         }
+        let mut histories = cursor.histories.lock();
+        for (delivery, slot) in &self.attempts {
+            histories.moved(*delivery, *slot, cursor.generation);
+        }
+        drop(histories);
+        cursor.health.extend(self.health.iter().map(|id| (*id, cursor.generation)));
     }
 
     fn copy_letters(
@@ -164,6 +178,40 @@ impl Copies {
         Ok(())
     }
 
+    /// The histories of deliveries that are owed and of dead letters, but for slots that were written
+    /// again since.
+    fn copy_attempts(
+        &mut self,
+        database: &dyn Database,
+        generation: u64,
+        cursor: &Cursor,
+    ) -> Result<()> {
+        for (delivery, slot) in cursor.histories.lock().inside(generation) {
+            let key = keys::of_attempt(delivery, slot);
+            if let Some(sealed) = database.get(&key).map_err(failed)? {
+                self.operations.push(Operation::Put(key, sealed));
+                self.attempts.push((delivery, slot));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_health(
+        &mut self,
+        database: &dyn Database,
+        generation: u64,
+        cursor: &Cursor,
+    ) -> Result<()> {
+        for (id, _) in cursor.health.iter().filter(|(_, holder)| **holder == generation) {
+            let key = keys::of_subscription(keys::HEALTH, *id);
+            if let Some(sealed) = database.get(&key).map_err(failed)? {
+                self.operations.push(Operation::Put(key, sealed));
+                self.health.push(*id);
+            }
+        }
+        Ok(())
+    }
+
     /// Each event gets a head page of its own, so that it is found by its exact key.
     fn copy_events(
         &mut self,
@@ -214,7 +262,8 @@ mod tests {
             owed,
             pages: 9,
         };
-        assert_eq!(verdict(&generation, letters), expected, "{owed} owed, {letters} letters");
+        let found = verdict(&generation, letters, 0);
+        assert_eq!(found, expected, "{owed} owed, {letters} letters");
     }
 
     #[test]
@@ -231,6 +280,16 @@ mod tests {
     fn an_empty_generation_goes() {
         let generation =
             Generation { number: 1, first_sequence: 1, bytes: 0, events: 0, owed: 0, pages: 0 };
-        assert_eq!(verdict(&generation, 0), Verdict::Clear);
+        assert_eq!(verdict(&generation, 0, 0), Verdict::Clear);
+    }
+
+    #[test]
+    fn a_generation_full_of_histories_that_count_stays_and_is_not_copied_on_for_ever() {
+        let bytes = 100_000;
+        let generation =
+            Generation { number: 1, first_sequence: 1, bytes, events: 0, owed: 0, pages: 0 };
+        assert_eq!(verdict(&generation, 0, 25_000), Verdict::Clear);
+        assert_eq!(verdict(&generation, 0, 25_001), Verdict::Keep);
+        assert_eq!(verdict(&generation, 0, u64::MAX), Verdict::Keep);
     }
 }

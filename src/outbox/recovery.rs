@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use roaring::RoaringTreemap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
-use crate::attempt::{DeliveryId, RetryState};
+use crate::attempt::{DeliveryId, LaneHealth, RetryState};
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -22,10 +22,11 @@ use crate::subscription::SubscriptionId;
 
 use super::dedup::{self, Dedup, KeyHash};
 use super::group::Cursor;
+use super::history::{Histories, Place};
 use super::keys;
 use super::letters::Letters;
 use super::meta::{Incarnations, Meta, Sealed};
-use super::reading::{self, Found};
+use super::reading::{self, Found, FoundAttempt};
 use super::row::{self, Generation, Row};
 
 /// The database of dedup keys whose generation is gone.
@@ -38,6 +39,11 @@ pub(crate) struct Recovered {
     pub(crate) owed: HashMap<SubscriptionId, RoaringTreemap>,
     /// The state of those that failed before; they are in `owed` too.
     pub(crate) retries: Vec<(DeliveryId, RetryState)>,
+    /// The newest health of each lane that ever failed.
+    pub(crate) health: HashMap<SubscriptionId, LaneHealth>,
+    /// The hash of the key of each event that is owed to a subscription whose deliveries need it;
+    /// events without a key are left out.
+    pub(crate) keys: HashMap<u64, u64>,
     /// Subscriptions that were removed.
     pub(crate) removed: HashSet<SubscriptionId>,
     /// Deliveries owed to removed subscriptions, which are cancelled.
@@ -63,6 +69,8 @@ pub(super) struct Reader<'a> {
     pub(super) limits: &'a Limits,
     pub(super) on_damage: OnDamage,
     pub(super) wall_ms: u64,
+    /// Subscriptions whose deliveries need the key of their event.
+    pub(super) ordered: RoaringBitmap,
     /// Names a new incarnation, where one begins.
     pub(super) fresh_name: u64,
 }
@@ -86,6 +94,12 @@ struct Known {
     /// Events of which a newer copy was read, and the generation that holds it.
     moved: HashMap<u64, u64>,
     retries: HashMap<DeliveryId, (RetryState, u64)>,
+    /// Failed attempts by delivery and slot: the newest record, and the generation that holds it.
+    attempts: HashMap<(DeliveryId, u8), (FoundAttempt, u64)>,
+    /// The newest health of each lane, and the generation that holds it.
+    health: HashMap<SubscriptionId, (LaneHealth, u64)>,
+    /// Subscriptions whose deliveries need the key of their event.
+    ordered: RoaringBitmap,
     letters: BTreeMap<(u64, DeliveryId), u64>,
     dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
     last_sequence: u64,
@@ -100,7 +114,7 @@ impl Reader<'_> {
         let names = self.store.list().map_err(failed)?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| row::number_of(name)).collect();
         numbers.sort_unstable();
-        let mut known = Known::default();
+        let mut known = Known { ordered: self.ordered.clone(), ..Known::default() };
         for number in numbers.iter().rev() {
             self.read_one(*number, &mut known)?;
         }
@@ -195,8 +209,10 @@ impl Reader<'_> {
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut known.letters) {
             letters.keep(at_wall_ms, delivery, generation);
         }
-        known.recovered.letters_dropped = letters.trim(self.wall_ms);
+        known.recovered.letters_dropped = letters.trim(self.wall_ms).len() as u64;
         let retrying = known.owed_retries();
+        let histories = known.histories(&letters);
+        let health = known.lane_health();
         let row = Row::new(Arc::clone(&self.store));
         known.generations.iter().for_each(|generation| row.add(generation.clone()));
         row.place_moved(std::mem::take(&mut known.moved));
@@ -210,6 +226,8 @@ impl Reader<'_> {
             next_record: known.last_record + 1,
             dedup,
             letters: Arc::new(Mutex::new(letters)),
+            histories: Arc::new(Mutex::new(histories)),
+            health,
             retrying,
             removed: HashSet::new(),
         };
@@ -244,6 +262,12 @@ impl Reader<'_> {
 impl Known {
     fn take(&mut self, number: u64, found: Found) {
         self.expected = found.meta.previous.clone();
+        // Before the revivals: a state from before a revival lies in an older generation than that.
+        for (delivery, state) in found.retries {
+            if !self.revived.contains_key(&delivery) {
+                self.retries.entry(delivery).or_insert((state, number));
+            }
+        }
         for (delivery, record) in found.revived {
             let newest = self.revived.entry(delivery).or_default();
             *newest = record.max(*newest);
@@ -260,8 +284,9 @@ impl Known {
             }
         }
         self.recovered.removed.extend(found.removed);
-        for (delivery, state) in found.retries {
-            self.retries.entry(delivery).or_insert((state, number));
+        self.take_attempts(number, found.attempts);
+        for (id, health) in found.health {
+            self.health.entry(id).or_insert((health, number));
         }
         for (bucket, entries) in found.dedup_entries {
             self.dedup_entries.entry(bucket).or_default().extend(entries);
@@ -276,7 +301,7 @@ impl Known {
             owed: 0,
             pages: found.pages,
         };
-        for (sequence, targets) in found.heads {
+        for (sequence, key_hash, targets) in found.heads {
             if self.moved.contains_key(&sequence) {
                 continue;
             }
@@ -285,7 +310,9 @@ impl Known {
             }
             self.last_sequence = self.last_sequence.max(sequence);
             generation.events += 1;
-            generation.owed += self.owe(sequence, &targets);
+            let owed = self.owe(sequence, &targets);
+            generation.owed += owed;
+            self.keep_key(sequence, key_hash, &targets);
         }
         self.generations.push(generation);
     }
@@ -313,6 +340,51 @@ impl Known {
             owed += 1;
         }
         owed
+    }
+
+    /// Keeps the key of an event where somebody who is owed it needs it.
+    fn keep_key(&mut self, sequence: u64, key_hash: u64, targets: &RoaringBitmap) {
+        let needs = |id: u32| {
+            let owed = self.recovered.owed.get(&SubscriptionId(id));
+            owed.is_some_and(|owed| owed.contains(sequence))
+        };
+        if key_hash != 0 && (targets & &self.ordered).into_iter().any(needs) {
+            self.recovered.keys.insert(sequence, key_hash);
+        }
+    }
+
+    fn take_attempts(&mut self, generation: u64, found: Vec<FoundAttempt>) {
+        for attempt in found {
+            let place = (attempt.delivery, attempt.slot);
+            let known = self.attempts.entry(place).or_insert((attempt, generation));
+            if known.0.record < attempt.record {
+                *known = (attempt, generation);
+            }
+        }
+    }
+
+    /// Failed attempts of deliveries that are owed or dead, since they were last revived.
+    fn histories(&mut self, letters: &Letters) -> Histories {
+        let mut histories = Histories::default();
+        for (found, generation) in std::mem::take(&mut self.attempts).into_values() {
+            let FoundAttempt { delivery, slot, record, bytes } = found;
+            let owed = self.recovered.owed.get(&delivery.subscription);
+            let is_owed = owed.is_some_and(|owed| owed.contains(delivery.sequence));
+            let is_past = self.revived.get(&delivery).is_some_and(|revived| *revived > record);
+            if !is_past && (is_owed || letters.holder_of(delivery).is_some()) {
+                histories.keep(delivery, slot, Place { generation, bytes });
+            }
+        }
+        histories
+    }
+
+    /// Tells the health of the lanes that are left, and where the record of each lies.
+    fn lane_health(&mut self) -> HashMap<SubscriptionId, u64> {
+        let mut all = std::mem::take(&mut self.health);
+        all.retain(|id, _| !self.recovered.removed.contains(id));
+        let holders = all.iter().map(|(id, (_, generation))| (*id, *generation)).collect();
+        self.recovered.health = all.into_iter().map(|(id, (health, _))| (id, health)).collect();
+        holders
     }
 
     /// Retry states of deliveries still owed; others are left over from a delivery that ended.

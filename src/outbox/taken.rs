@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use roaring::RoaringTreemap;
 
-use crate::attempt::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::error::Error;
 use crate::receipt::Promised;
 use crate::subscription::SubscriptionId;
@@ -16,6 +16,7 @@ use crate::subscription::SubscriptionId;
 use super::Admission;
 use super::committer::Command;
 use super::group::Submission;
+use super::records::Records;
 
 /// How long a group that holds nothing but records waits for company: nobody waits for a record,
 /// and a sync for each would take the device from those who publish.
@@ -31,10 +32,10 @@ const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) submissions: Vec<Submission>,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Records,
     pub(super) forgotten: Vec<(SubscriptionId, Promised<()>)>,
-    /// Who waits for a dead letter to be owed again.
-    pub(super) revivals: Vec<Promised<()>>,
+    /// Who waits for dead letters to be owed again, and for which.
+    pub(super) revivals: Vec<(Promised<u64>, Vec<DeliveryId>)>,
     pub(super) cancelled: Vec<RoaringTreemap>,
     /// Generations that may go once this group is committed.
     pub(super) cleared: Vec<u64>,
@@ -104,8 +105,9 @@ impl Taken {
         for submission in self.submissions.drain(..) {
             submission.promised.keep(Err(refused()));
         }
-        // Removals are written when the device takes writes; who asked is told and waits no longer.
+        // Removals and revivals are written when the device takes writes; who asked is told and waits no longer.
         self.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(refused())));
+        self.revivals.iter().for_each(|(promised, _)| promised.keep(Err(refused())));
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
     }
 
@@ -128,9 +130,12 @@ impl Taken {
             }
             Command::Record(record) => self.records.push(record),
             Command::Forget(id, promised) => self.forgotten.push((id, promised)),
-            Command::Revive(delivery, promised) => {
-                self.records.push(Record::Revive(delivery));
-                self.revivals.push(promised);
+            Command::RecordTogether(records) => self.records.push_together(records),
+            Command::Revive(deliveries, promised) => {
+                for together in &deliveries {
+                    self.records.push_together(together.iter().copied().map(Record::Revive));
+                }
+                self.revivals.push((promised, deliveries.concat()));
             }
             Command::Cancel(sequences) => self.cancelled.push(sequences),
             Command::Clear(generation) => self.cleared.push(generation),

@@ -43,7 +43,8 @@ fn read(
 ) -> crate::error::Result<(Opened, Recovered)> {
     let clock = Manual::new(WALL_MS, 3);
     let (store, catalogue) = (Arc::new(store), &Catalogue::default());
-    Opened::read(Setting { store, catalogue, limits, on_damage, clock: &clock })
+    let ordered = RoaringBitmap::new();
+    Opened::read(Setting { store, catalogue, limits, on_damage, ordered, clock: &clock })
 }
 
 fn matched(payload: Vec<u8>, targets: &[u32]) -> Matched {
@@ -544,7 +545,7 @@ fn a_revived_letter_is_owed_after_any_crash_until_it_ends_again_and_another_stay
         ledger.end(outbox, Record::Dead(letter(sequence, id, WALL_MS)));
     }
     publish(outbox, vec![], &[]);
-    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    outbox.revive(vec![vec![delivery(sequence, 1)]]).wait().unwrap();
     ledger.accept(sequence, &[1]);
     told(&running, |told| matches!(told, Committed::Revived(_)));
     let found = || owed(&read(store.crash(), &small(), OnDamage::Refuse).unwrap().1);
@@ -556,9 +557,9 @@ fn a_revived_letter_is_owed_after_any_crash_until_it_ends_again_and_another_stay
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     assert_eq!(found().first(), Some(&(sequence, 1)));
-    let letters = outbox.letters(10).unwrap();
-    assert_eq!(letters.iter().map(|l| l.delivery).collect::<Vec<_>>(), [delivery(sequence, 2)]);
-    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    let letters = outbox.letters_before(None, 10);
+    assert_eq!(letters, [(WALL_MS, delivery(sequence, 2))]);
+    outbox.revive(vec![vec![delivery(sequence, 1)]]).wait().unwrap();
     ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
     outbox.close();
     let (_, recovered) = open(store.crash());
@@ -588,7 +589,7 @@ fn a_letter_written_long_after_its_event_keeps_the_event_for_its_replay() {
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     assert!(outbox.holding().generations < before, "{:?}", outbox.holding());
-    outbox.revive(delivery(sequence, 1)).wait().unwrap();
+    outbox.revive(vec![vec![delivery(sequence, 1)]]).wait().unwrap();
     assert_eq!(outbox.event(sequence).unwrap().payload, vec![7; 100]);
     let (reopened, recovered) = open(store.crash());
     assert_eq!(owed(&recovered).first(), Some(&(sequence, 1)));

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use roaring::RoaringTreemap;
 
-use crate::attempt::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::error::{Error, Result};
 use crate::store::{Batch, Database, Operation, Visit};
 use crate::subscription::SubscriptionId;
@@ -104,6 +104,7 @@ impl Committer {
         let removed = &self.cursor.removed;
         owed.retain(|id, _| !removed.contains(id));
         self.cursor.retrying.retain(|delivery, _| !removed.contains(&delivery.subscription));
+        self.forget_removed_histories();
         if !self.keep_keys_of(generation) {
             return Ok(());
         }
@@ -123,6 +124,15 @@ impl Committer {
         copies.done(&self.row, &mut self.cursor);
         self.remove(generation);
         Ok(())
+    }
+
+    /// The deliveries of a removed subscription ended with it; its dead letters are there to see.
+    fn forget_removed_histories(&self) {
+        let (removed, letters) = (&self.cursor.removed, self.cursor.letters.lock());
+        let keeps = |delivery: DeliveryId| {
+            !removed.contains(&delivery.subscription) || letters.holder_of(delivery).is_some()
+        };
+        self.cursor.histories.lock().retain(keeps);
     }
 
     fn copies_of(
@@ -151,7 +161,7 @@ impl Committer {
         let operations = keys.into_iter().map(|(key, value)| Operation::Put(key, value));
         let operations: Vec<_> = operations.collect();
         let moved = operations.is_empty()
-            || self.with_dedup_database(|database| write_all(database, operations));
+            || self.with_dedup_database(|d| write_all(d, group::batches(operations, &[])));
         // Its own mark must not make it try again at once and for ever.
         self.rests = !moved;
         moved
@@ -190,7 +200,10 @@ impl Committer {
         let letters = self.cursor.letters.lock();
         let all_together = generation.number == 0;
         let count = if all_together { letters.len() } else { letters.count_in(generation.number) };
-        reclaim::verdict(generation, count)
+        let histories = self.cursor.histories.lock();
+        let bytes =
+            if all_together { histories.bytes() } else { histories.bytes_in(generation.number) };
+        reclaim::verdict(generation, count, bytes)
     }
 
     /// Nothing happens: gives back what a drained outbox still holds.

@@ -13,6 +13,7 @@
 mod bad_input;
 mod directory;
 mod faults;
+mod letters;
 mod lifecycle;
 mod publishing;
 mod recovery;
