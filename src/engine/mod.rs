@@ -7,6 +7,7 @@
 mod core;
 mod drain;
 mod letters;
+mod listing;
 mod publishing;
 mod recovery;
 mod registry;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
+pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
 use self::core::Core;
 use self::registry::Served;
