@@ -126,8 +126,10 @@ impl DeadLetterFilter {
             && self.until_ms.is_none_or(|until_ms| at_ms < until_ms)
     }
 
-    fn admits(&self, letter: &DeadLetter) -> bool {
-        self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
+    /// Whether it admits a letter.
+    pub fn admits(&self, letter: &DeadLetter) -> bool {
+        self.admits_moment(letter.at_ms, letter.subscription)
+            && self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
             && self.account.as_ref().is_none_or(|name| *name == letter.account)
     }
 }

@@ -5,6 +5,7 @@
 mod client;
 mod configuration;
 mod crashes;
+mod letters;
 mod publishing;
 mod receiver;
 mod registering;

@@ -15,6 +15,7 @@ mod directory;
 mod faults;
 mod letters;
 mod lifecycle;
+mod listing;
 mod publishing;
 mod recovery;
 mod retries;

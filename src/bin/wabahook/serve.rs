@@ -25,7 +25,7 @@ use crate::config::{self, Setup};
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{Failure, ServeArgs};
-use crate::{events, meta, stats, subscriptions};
+use crate::{dead_letters, deliveries, events, meta, stats, subscriptions};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -125,6 +125,10 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/subscriptions/{id}", get(subscriptions::read).delete(subscriptions::delete))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/deliveries", get(deliveries::list))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
         .route("/healthz", get(stats::healthz))
         .fallback(no_route)

@@ -8,6 +8,8 @@ use wabahook::{
     Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retry, SubscriptionId,
 };
 
+use crate::moment::rfc3339;
+
 /// A subscription in lists and answers.
 #[derive(Serialize)]
 pub(crate) struct Item {
@@ -61,11 +63,15 @@ struct OrNever<T>(Option<T>);
 pub(crate) struct Health {
     owed: u64,
     retrying: u64,
+    blocked: u64,
     in_flight: u64,
     delivered: u64,
     retried: u64,
     dead: u64,
     failures_in_row: u64,
+    failing_for_ms: u64,
+    breaker_trips: u64,
+    rests_for_ms: u64,
 }
 
 struct SetOrAll(Option<Vec<String>>);
@@ -146,11 +152,15 @@ impl Health {
         lane.map_or_else(Health::default, |lane| Health {
             owed: lane.owed,
             retrying: lane.retrying,
+            blocked: lane.blocked,
             in_flight: lane.in_flight,
             delivered: lane.delivered,
             retried: lane.retried,
             dead: lane.dead,
             failures_in_row: lane.failures_in_row,
+            failing_for_ms: lane.failing_for_ms,
+            breaker_trips: lane.breaker_trips,
+            rests_for_ms: lane.rests_for_ms,
         })
     }
 }
@@ -197,39 +207,9 @@ impl RetryShape {
     }
 }
 
-/// Milliseconds since the Unix epoch as a date and time of RFC 3339, by Howard Hinnant's
-/// `civil_from_days` counted from 1 March of year 0.
-fn rfc3339(wall_ms: u64) -> String {
-    let (days, ms) = (wall_ms / 86_400_000 + 719_468, wall_ms % 86_400_000);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute) = (ms / 3_600_000, ms / 60_000 % 60);
-    let (second, ms) = (ms / 1_000 % 60, ms % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_as_rfc_3339() {
-        for (wall_ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
-            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(wall_ms), text);
-        }
-    }
 
     #[test]
     fn all_is_a_star_and_a_set_is_a_list() {
