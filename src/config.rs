@@ -149,11 +149,13 @@ impl fmt::Debug for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
-    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part. It is left as
-    /// it is, so that somebody can look.
+    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part, what is lost and
+    /// what is not. The engine leaves it as it is, so that somebody can look; sled may overwrite what
+    /// it cannot read as it opens it.
     #[default]
     Refuse,
-    /// Rename the part to `damaged-...`, tell of it in a notice, and go on with the rest.
+    /// Rename the part to `damaged-...`, tell of it in a notice, and go on with the rest. A full disk,
+    /// missing rights or an I/O error is not damage and sets nothing aside.
     SetAside,
 }
 
@@ -199,7 +201,8 @@ pub struct Limits {
     pub dead_letters_max: usize,
     /// How long a dead letter is kept, in milliseconds. Defaults to 30 days.
     pub dead_letter_age_max_ms: u64,
-    /// How many dedup keys are remembered, the newest. Defaults to 1,000,000, about 50 MB.
+    /// How many dedup keys are remembered, the newest. Defaults to 1,000,000, about 50 MB; those over
+    /// it are counted and told ([`Notice::KeysDropped`](crate::Notice::KeysDropped)).
     pub dedup_keys_max: usize,
     /// How many worker threads there may be beside the stuck ones. Defaults to 32: with 16 busy a
     /// machine's loopback is already full, and twice as many hide the wait of real networks.

@@ -87,8 +87,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<std::io::Error>,
     },
-    /// The store failed. What was accepted before is on the device: close the engine and open it
-    /// again.
+    /// The store failed. What was accepted before is on the device. Put the cause right and call
+    /// again: the engine opens what failed again by itself.
     Store {
         /// What was being done.
         doing: &'static str,
@@ -149,6 +149,20 @@ impl Error {
         Error::Store { doing, source }
     }
 
+    /// Whether something stored cannot be read, however it was found.
+    pub(crate) fn is_damage(&self) -> bool {
+        use crate::store::Failure;
+        matches!(self, Error::Damaged { .. } | Error::Store { source: Failure::Damaged(_), .. })
+    }
+
+    /// Adds what somebody can do about damage, and what is lost by it.
+    pub(crate) fn advised(mut self, advice: &str) -> Error {
+        if let Error::Damaged { why, .. } = &mut self {
+            *why = format!("{why}; {advice}");
+        }
+        self
+    }
+
     /// The events that were not accepted, given back; empty unless this is [`Error::Busy`].
     ///
     /// ```
@@ -197,6 +211,18 @@ fn shortened(given: &str) -> String {
     kept
 }
 
+/// What somebody can do about a refusal of the operating system.
+fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => "; free some space and try again: what was accepted is safe",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "; let this process read and write there and try again: what was accepted is safe"
+        }
+        _ => "",
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -226,9 +252,15 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Error::Directory { path, doing, source } => {
-                write!(f, "{doing} {}: {source}", path.display())
+                write!(f, "{doing} {}: {source}{}", path.display(), advice(source))
             }
-            Error::Store { doing, source } => write!(f, "store failed while {doing}: {source}"),
+            Error::Store { doing, source } => {
+                write!(f, "store failed while {doing}: {source}")?;
+                match source {
+                    crate::store::Failure::Io(error) => f.write_str(advice(error)),
+                    _ => Ok(()),
+                }
+            }
             Error::Damaged { record, why } => write!(f, "stored {record} is damaged: {why}"),
             Error::Unknown { why } => write!(
                 f,

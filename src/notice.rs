@@ -65,11 +65,16 @@ pub enum Notice {
     Resumed,
     /// Dead letters were dropped, the oldest, because they were over their bounds.
     LettersDropped(u64),
+    /// Dedup keys were dropped, the oldest, before their window ended, because there were more than
+    /// `dedup_keys_max`: duplicates of their events would be accepted. Told when it begins and once in
+    /// each twenty-fourth of the window while it goes on, with the number dropped at that moment;
+    /// [`Stats::keys_dropped`](crate::Stats::keys_dropped) counts all.
+    KeysDropped(u64),
     /// A part of the data directory could not be read and was renamed at open; the rest goes on.
     SetAside {
-        /// Its new name.
+        /// Its new name; its old one where it is missing altogether.
         name: String,
-        /// What was wrong with it.
+        /// What was wrong with it, and what is lost.
         why: String,
     },
     /// An attempt could not be made for a reason of our own.

@@ -59,6 +59,9 @@ pub struct Stats {
     pub replayed: u64,
     /// Dead letters dropped because they were over their bounds on number or age.
     pub letters_dropped: u64,
+    /// Dedup keys dropped before their window ended, because there were more than `dedup_keys_max`:
+    /// a duplicate of their events would be accepted.
+    pub keys_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
     /// The live side of each subscription that is owed something or has been, by id.
@@ -111,6 +114,7 @@ pub(crate) struct Counters {
     pub(crate) cancelled: Counter,
     pub(crate) groups: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) keys_dropped: Counter,
     pub(crate) replayed: Counter,
 }
 

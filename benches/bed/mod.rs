@@ -8,6 +8,7 @@
 
 pub(crate) mod plot;
 pub(crate) mod raw;
+pub(crate) mod receivers;
 pub(crate) mod scripted;
 
 use std::error::Error;

@@ -208,6 +208,12 @@ impl Core {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
             }
+            Committed::KeysDropped(dropped) => {
+                self.counters.keys_dropped.add(dropped.keys);
+                if dropped.begins {
+                    self.board.tell(&Notice::KeysDropped(dropped.keys));
+                }
+            }
             Committed::Faulty(why) => self.board.tell(&Notice::Faulty { why }),
             Committed::Failed(why) => self.poison(&why),
         }

@@ -91,7 +91,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Forbidden`] names the field at fault and changes nothing.
-    /// After [`Error::Store`] the subscription may be there at the next open.
+    /// After [`Error::Store`] or [`Error::Directory`] it is not registered in this engine, and the next
+    /// call writes to the book again; only if the engine ends before, the next open may find it.
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
         self.core.subscribe(subscription, true)
     }
@@ -110,8 +111,8 @@ impl Engine {
     /// not called back.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Store`] when the book took no write, and then the removal is
-    /// finished at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
+    /// [`Error::NotFound`]; [`Error::Store`] or [`Error::Directory`] when the book took no write, and then
+    /// the removal is finished by the next call that writes to it, or at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
     /// and then it is in force in this engine and made durable when the device takes writes;
     /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
     /// removed.
@@ -350,6 +351,7 @@ impl Core {
             generations: holding.generations as u64,
             replayed: counters.replayed.value(),
             letters_dropped: counters.letters_dropped.value(),
+            keys_dropped: counters.keys_dropped.value(),
             subscriptions,
             lanes: drive.dispatcher.lane_stats(),
         }

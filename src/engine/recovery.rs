@@ -17,22 +17,21 @@ use super::core::{Core, Drive, Phase};
 use super::drain;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
-use crate::config::{Config, Limits, OnDamage};
+use crate::config::{Config, Limits};
 use crate::delivery::{Crew, Guard, Http};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
 use crate::outbox::{self, Recovered, Setting};
 use crate::stats::Counters;
-use crate::store::{Database, Failure, Sled, Store};
-use crate::subscription::{Book, Ordering, Registered};
+use crate::store::{Failure, Sled, Store};
+use crate::subscription::{self, Book, Ordering, Registered};
 
 /// The version of everything in a data directory. 2 added what dispatch remembers: the terms of a
 /// subscription, the history of a delivery, the health of a lane. What 1 wrote is read.
 const FORMAT: u32 = 2;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
-const BOOK: &str = "book";
 const BOOK_LOG: &str = "book.log";
 
 /// Opens everything, in the order in which each part needs the others, and starts the threads.
@@ -47,7 +46,8 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
             (Some(lock), Arc::new(sled) as Arc<dyn Store>)
         }
     };
-    let (mut book, registered, rebuilt) = open_book(&*store, &config, lock.is_some())?;
+    let subscription::Opened { mut book, registered, set_aside } =
+        open_book(&store, &config, lock.is_some())?;
     let (opened, recovered) = outbox::Opened::read(Setting {
         store,
         catalogue: &config.catalogue,
@@ -61,7 +61,8 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
     let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits));
     let registry = serve(registered, &mut dispatcher)?;
     let counters = Counters::default();
-    let mut standing: Vec<Notice> = rebuilt.into_iter().collect();
+    let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
+    let mut standing: Vec<Notice> = told.collect();
     standing.extend(owe_again(&mut dispatcher, &registry, recovered, &config, &counters));
 
     let (outbox, unstarted) = opened.prepare(&config.limits);
@@ -150,13 +151,25 @@ fn owe_again(
 ) -> Vec<Notice> {
     let (now_ms, wall_ms) = (config.clock.monotonic_ms(), config.clock.wall_ms());
     let Recovered {
-        mut owed, retries, keys, health, cancelled, letters_dropped, set_aside, ..
+        mut owed,
+        retries,
+        keys,
+        health,
+        cancelled,
+        letters_dropped,
+        set_aside,
+        keys_dropped,
+        ..
     } = recovered;
     counters.cancelled.add(cancelled);
     counters.letters_dropped.add(letters_dropped);
     counters.recovered.add(owed.values().map(roaring::RoaringTreemap::len).sum());
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();
+    if let Some(dropped) = keys_dropped {
+        counters.keys_dropped.add(dropped.keys);
+        standing.push(Notice::KeysDropped(dropped.keys));
+    }
     for (id, sequences) in &owed {
         if registry.served(*id).is_none() {
             standing.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
@@ -188,41 +201,20 @@ fn dispatch_limits(limits: &Limits) -> DispatchLimits {
     }
 }
 
-/// Opens the book, and rebuilds it from its log where it is damaged and that is wished.
+/// Opens the book, beside its log where the store is a directory.
 fn open_book(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     config: &Config,
     has_log: bool,
-) -> Result<(Book, Vec<Registered>, Option<Notice>)> {
+) -> Result<subscription::Opened> {
     let log = has_log.then(|| config.path.join(BOOK_LOG));
-    let open = || {
-        let database = open_database(store, &config.path, BOOK)?;
-        Book::open(database, log.as_deref(), &config.catalogue)
-    };
-    let why = match open() {
-        Ok((book, registered)) => return Ok((book, registered, None)),
-        Err(Error::Damaged { record, why }) => format!("{record}: {why}"),
-        Err(Error::Store { source: Failure::Damaged(why), .. }) => why,
-        Err(other) => return Err(other),
-    };
-    if config.on_damage == OnDamage::Refuse || log.as_ref().is_none_or(|log| !log.exists()) {
-        let advice = "the log beside it holds the subscriptions: open with OnDamage::SetAside";
-        let why = format!("{why}; {advice}");
-        return Err(Error::Damaged { record: "the book of subscriptions".to_owned(), why });
-    }
-    let failed = |failure| Error::store("setting the damaged book aside", failure);
-    let name = store.set_aside(BOOK).map_err(failed)?;
-    let (book, registered) = open()?;
-    Ok((book, registered, Some(Notice::SetAside { name, why })))
-}
-
-fn open_database(store: &dyn Store, path: &Path, name: &str) -> Result<Arc<dyn Database>> {
-    store.open(name).map_err(|failure| match failure {
-        Failure::InUse => Error::InUse { path: path.to_owned() },
-        Failure::Io(source) => {
-            Error::Directory { path: path.join(name), doing: "opening the database in", source }
+    let opened = Book::open(Arc::clone(store), log.as_deref(), &config.catalogue, config.on_damage);
+    opened.map_err(|error| match error {
+        Error::Store { source: Failure::InUse, .. } => Error::InUse { path: config.path.clone() },
+        Error::Store { doing, source: Failure::Io(source) } => {
+            Error::Directory { path: config.path.join("book"), doing, source }
         }
-        other => Error::store("opening a database", other),
+        other => other,
     })
 }
 

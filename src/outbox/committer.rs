@@ -22,6 +22,7 @@ use crate::store::record::seal;
 use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
 
+use super::dedup::Dropped;
 use super::group::{self, Cursor, Group, Owed, Submission, batches};
 use super::reclaim::Owing;
 use super::row::Row;
@@ -61,6 +62,8 @@ pub(crate) enum Committed {
     Resumed,
     /// Dead letters were dropped because they were over their bounds.
     LettersDropped(u64),
+    /// Dedup keys left before their window ended, because there were too many.
+    KeysDropped(Dropped),
     /// A part of the outbox cannot be tidied; nothing accepted is lost by it.
     Faulty(String),
     /// The committer stopped for good.
@@ -182,6 +185,9 @@ impl Committer {
         self.tell(group);
         self.tell_records(&taken, revived, settled_mains);
         self.drop_letters(wall_ms);
+        if let Some(dropped) = self.cursor.dedup.take_dropped(wall_ms) {
+            (self.sink)(Committed::KeysDropped(dropped));
+        }
         match self.clearing.take_if(|clearing| taken.cleared.contains(&clearing.generation)) {
             Some(clearing) => self.finish_clearing(clearing),
             None => Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! Leaves to others: reading and writing the pages (`recovery`, `group`). Invariant: a key is
 //! remembered only together with its event, for the window, and the table never holds more than its
-//! bound; what leaves it early is the oldest.
+//! bound; what leaves it early is the oldest, and is counted.
 //!
 //! Layout of a page: the envelope of `store::record`, version 1, then entries of 24 bytes: the hash
 //! (16, little-endian) and the event's sequence (8, little-endian).
@@ -47,6 +47,18 @@ pub(super) struct Dedup {
     buckets: VecDeque<Bucket>,
     /// Buckets whose pages are still to be removed.
     expired: Vec<u64>,
+    /// Keys that left early and were not taken note of yet.
+    dropped: u64,
+    /// The bucket in which the host was told last that keys leave early.
+    told: Option<u64>,
+}
+
+/// Keys that left before their window ended, because there were too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) keys: u64,
+    /// Whether a burst begins: nobody was told in this bucket yet.
+    pub(crate) begins: bool,
 }
 
 #[derive(Debug)]
@@ -63,7 +75,20 @@ impl Dedup {
             sequences: HashMap::new(),
             buckets: VecDeque::new(),
             expired: Vec::new(),
+            dropped: 0,
+            told: None,
         }
+    }
+
+    /// Takes note of the keys that left early since it was called last.
+    pub(super) fn take_dropped(&mut self, wall_ms: u64) -> Option<Dropped> {
+        let keys = std::mem::take(&mut self.dropped);
+        if keys == 0 {
+            return None;
+        }
+        let bucket = Some(self.bucket_at(wall_ms));
+        let begins = std::mem::replace(&mut self.told, bucket) != bucket;
+        Some(Dropped { keys, begins })
     }
 
     /// The bucket of a moment. Never one before the newest, so that a clock set back cannot make
@@ -134,8 +159,10 @@ impl Dedup {
 
     fn drop_oldest(&mut self) {
         let Some(oldest) = self.buckets.front_mut() else { return };
-        if let Some(key) = oldest.keys.pop_front() {
-            self.sequences.remove(&key);
+        if let Some(key) = oldest.keys.pop_front()
+            && self.sequences.remove(&key).is_some()
+        {
+            self.dropped += 1;
         }
         if oldest.keys.is_empty()
             && let Some(bucket) = self.buckets.pop_front()
@@ -213,6 +240,20 @@ mod tests {
         (1..=3).for_each(|n| remember_at(&mut dedup, n * HOUR_MS, n.into(), n));
         assert_eq!(dedup.sequence_of(1), None);
         assert_eq!((dedup.sequence_of(2), dedup.sequence_of(3)), (Some(2), Some(3)));
+    }
+
+    #[test]
+    fn what_leaves_at_the_bound_is_counted_and_a_burst_begins_once() {
+        let mut dedup = dedup(2);
+        let mut take = |at_ms, key: u64| {
+            remember_at(&mut dedup, at_ms, key.into(), key);
+            dedup.take_dropped(at_ms).map(|dropped| (dropped.keys, dropped.begins))
+        };
+        assert_eq!([take(1, 1), take(2, 2), take(3, 3)], [None, None, Some((1, true))]);
+        assert_eq!([take(4, 4), take(5, 5)], [Some((1, false)), Some((1, false))]);
+        assert_eq!(take(HOUR_MS + 1, 6), Some((1, true)));
+        dedup.expire(100 * HOUR_MS);
+        assert_eq!(dedup.take_dropped(100 * HOUR_MS), None, "their window had ended");
     }
 
     #[test]

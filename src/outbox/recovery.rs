@@ -20,7 +20,7 @@ use crate::event::Catalogue;
 use crate::store::{Batch, Database, Failure, Store};
 use crate::subscription::SubscriptionId;
 
-use super::dedup::{self, Dedup, KeyHash};
+use super::dedup::{self, Dedup, Dropped, KeyHash};
 use super::group::Cursor;
 use super::history::{Histories, Place};
 use super::keys;
@@ -31,6 +31,23 @@ use super::row::{self, Generation, Row};
 
 /// The database of dedup keys whose generation is gone.
 pub(super) const DEDUP_DATABASE: &str = "dedup";
+
+/// What is said of a damaged generation that stays as it is.
+const REFUSED: &str = "what it holds is out of reach: events that may be owed, dead letters, dedup \
+                       keys; the subscriptions and the other generations are not touched: put back \
+                       a copy of it, or open with OnDamage::SetAside, which renames it and goes on \
+                       without it";
+
+/// What is said of one that was set aside.
+const LOST: &str = "the events, dead letters and dedup keys in it are out of reach, and what had \
+                    ended in it may be delivered again; the subscriptions and the other generations \
+                    go on";
+
+const DEDUP_REFUSED: &str = "events, dead letters and subscriptions are not touched: put back \
+                             a copy of it, or open with OnDamage::SetAside, which renames it; \
+                             duplicates may then be accepted";
+
+const DEDUP_LOST: &str = "no event is lost, duplicates may be accepted";
 
 /// What was found owed when the outbox was opened.
 #[derive(Debug, Default)]
@@ -50,6 +67,8 @@ pub(crate) struct Recovered {
     pub(crate) cancelled: u64,
     /// Dead letters dropped because they were over their bounds.
     pub(crate) letters_dropped: u64,
+    /// Dedup keys dropped because there were more than the bound.
+    pub(crate) keys_dropped: Option<Dropped>,
     /// Generations set aside because they could not be read: the new name, and why.
     pub(crate) set_aside: Vec<(String, String)>,
 }
@@ -120,9 +139,13 @@ impl Reader<'_> {
         }
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let dedup_database = match self.read_dedup_database(&mut known) {
-            Err(error) if self.on_damage == OnDamage::SetAside && is_damage(&error) => {
+            Err(error) if error.is_damage() => {
+                let error = in_part("the database of dedup keys", error);
+                if self.on_damage == OnDamage::Refuse {
+                    return Err(error.advised(DEDUP_REFUSED));
+                }
                 let name = self.store.set_aside(DEDUP_DATABASE).map_err(failed)?;
-                known.recovered.set_aside.push((name, error.to_string()));
+                known.recovered.set_aside.push((name, format!("{error}; {DEDUP_LOST}")));
                 self.read_dedup_database(&mut known)?
             }
             read => read?,
@@ -140,10 +163,15 @@ impl Reader<'_> {
     fn read_one(&self, number: u64, known: &mut Known) -> Result<()> {
         match self.try_one(number, known) {
             Ok(()) => Ok(()),
-            Err(error) if self.on_damage == OnDamage::SetAside && is_damage(&error) => {
-                let name = self.store.set_aside(&row::name_of(number)).map_err(failed)?;
+            Err(error) if error.is_damage() => {
+                let name = row::name_of(number);
+                let error = in_part(&format!("generation {number} ({name})"), error);
+                if self.on_damage == OnDamage::Refuse {
+                    return Err(error.advised(REFUSED));
+                }
+                let name = self.store.set_aside(&name).map_err(failed)?;
                 known.newest_set_aside |= known.newest.is_none();
-                known.recovered.set_aside.push((name, error.to_string()));
+                known.recovered.set_aside.push((name, format!("{error}; {LOST}")));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -151,31 +179,30 @@ impl Reader<'_> {
     }
 
     fn try_one(&self, number: u64, known: &mut Known) -> Result<()> {
-        let within = |error: Error| in_generation(number, error);
-        let database = self.store.open(&row::name_of(number)).map_err(failed).map_err(within)?;
+        let database = self.store.open(&row::name_of(number)).map_err(failed)?;
         let may_be_newest = known.newest.is_none() || known.newest_is_unused;
         let is_newest = may_be_newest && !known.newest_set_aside;
-        let found = reading::generation(&*database, self.catalogue, is_newest).map_err(within)?;
-        let Some(found) = found else {
-            if known.newest.is_some() || known.newest_set_aside {
-                let record = format!("generation {number}");
-                let why = "it was sealed and nothing is there".to_owned();
-                return Err(Error::Damaged { record, why });
+        let vouched = database.vouched();
+        let Some(found) = reading::generation(&*database, self.catalogue, is_newest)? else {
+            if known.newest.is_some() || known.newest_set_aside || vouched.is_some() {
+                return Err(too_short("it was written to and nothing is there".to_owned()));
             }
             // It was being begun when the engine stopped: nothing was ever written to it.
             drop(database);
             return self.store.remove(&row::name_of(number)).map_err(failed);
         };
+        if let Some(vouched) = vouched.filter(|vouched| found.pages < *vouched) {
+            let there = found.pages;
+            return Err(too_short(format!("{vouched} were on the device and {there} are there")));
+        }
         let expected = known.expected.take().filter(|expected| expected.number == number);
         let sealed_pages = expected.map_or(found.pages, |expected| expected.pages);
         if is_newest && (found.pages > sealed_pages || !found.leftovers.is_empty()) {
             self.abandon_unused(known)?;
         } else if found.pages != sealed_pages {
             let there = found.pages;
-            return Err(Error::Damaged {
-                record: format!("generation {number}"),
-                why: format!("it was sealed with {sealed_pages} pages and {there} are there"),
-            });
+            let why = format!("it was sealed with {sealed_pages} and {there} are there");
+            return Err(too_short(why));
         }
         remove_leftovers(&*database, &found.leftovers)?;
         known.newest_is_unused = known.newest.is_none() && found.is_unused();
@@ -204,6 +231,7 @@ impl Reader<'_> {
     ) -> Result<Read> {
         let mut dedup = Dedup::new(self.limits.dedup_window_ms, self.limits.dedup_keys_max);
         known.remember_keys(&mut dedup, self.wall_ms);
+        known.recovered.keys_dropped = dedup.take_dropped(self.wall_ms);
         let mut letters =
             Letters::new(self.limits.dead_letters_max, self.limits.dead_letter_age_max_ms);
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut known.letters) {
@@ -430,18 +458,18 @@ fn remove_leftovers(database: &dyn Database, leftovers: &[Vec<u8>]) -> Result<()
     database.sync().map_err(failed)
 }
 
-fn is_damage(error: &Error) -> bool {
-    matches!(error, Error::Damaged { .. })
-        || matches!(error, Error::Store { source: Failure::Damaged(_), .. })
+fn too_short(why: String) -> Error {
+    Error::Damaged { record: "pages of events and ends".to_owned(), why }
 }
 
-fn in_generation(number: u64, error: Error) -> Error {
+/// Names the part of the outbox in which something is damaged.
+fn in_part(part: &str, error: Error) -> Error {
     match error {
         Error::Damaged { record, why } => {
-            Error::Damaged { record: format!("generation {number}, {record}"), why }
+            Error::Damaged { record: format!("{part}, {record}"), why }
         }
         Error::Store { source: Failure::Damaged(why), .. } => {
-            Error::Damaged { record: format!("generation {number}"), why }
+            Error::Damaged { record: part.to_owned(), why }
         }
         other => other,
     }

@@ -134,6 +134,9 @@ impl Row {
 
     /// Makes an added generation the one that is written to.
     pub(super) fn activate(&self, database: Arc<dyn Database>) {
+        if let Some(newest) = self.newest() {
+            database.vouch(newest.pages);
+        }
         *self.active.write() = Some(database);
     }
 
@@ -232,10 +235,19 @@ impl Row {
         sequences
     }
 
-    /// Changes what is known of a generation.
+    /// Changes what is known of a generation that is written to, all of it on the device.
     pub(super) fn change(&self, number: u64, change: impl FnOnce(&mut Generation)) {
-        if let Some(generation) = self.places.write().generations.get_mut(&number) {
-            change(generation);
+        let mut places = self.places.write();
+        let Some(generation) = places.generations.get_mut(&number) else { return };
+        let before = generation.pages;
+        change(generation);
+        let pages = generation.pages;
+        drop(places);
+        // No successor says yet how many pages it must have.
+        if pages != before
+            && let Some(active) = self.active()
+        {
+            active.vouch(pages);
         }
     }
 

@@ -326,7 +326,8 @@ fn a_damaged_record_is_named_with_its_generation_or_its_generation_is_set_aside(
     damage(&store, &row::name_of(1), keys::HEADS);
     let error = read(store.crash(), &Limits::default(), OnDamage::Refuse).err().unwrap();
     let text = error.to_string();
-    assert!(text.contains("generation 1, head page") && text.contains("checksum"), "{text}");
+    assert!(text.contains("generation 1 (outbox-"), "{text}");
+    assert!(text.contains("head page") && text.contains("checksum"), "{text}");
     let store = store.crash();
     let (_, recovered) = read(store.clone(), &Limits::default(), OnDamage::SetAside).unwrap();
     let (name, why) = &recovered.set_aside[0];

@@ -183,6 +183,14 @@ impl Database for Opened {
     fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
         self.inner.last(prefix, to)
     }
+
+    fn vouch(&self, records: u64) {
+        self.inner.vouch(records);
+    }
+
+    fn vouched(&self) -> Option<u64> {
+        self.inner.vouched()
+    }
 }
 
 impl fmt::Debug for Opened {

@@ -9,6 +9,7 @@ mod faulty;
 mod memory;
 pub(crate) mod record;
 mod sled;
+mod witness;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -27,7 +28,7 @@ pub const VALUE_BYTES_MAX: usize = 7 * 1024;
 /// A family of databases with one owner at a time.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Opens a database, creating it if there is none of that name. The name itself is durable when
-    /// this returns.
+    /// this returns. One that should be there and is not is damaged, and listed all the same.
     ///
     /// # Errors
     /// A [`Failure`] when it is open elsewhere, damaged, or the device refuses.
@@ -47,7 +48,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn remove(&self, name: &str) -> Result<(), Failure>;
 
     /// Gives a database, which must not be open, a name that begins with `damaged-`, and returns
-    /// it, so that somebody can look into it.
+    /// it, so that somebody can look into it. Of one that is missing altogether only the name is
+    /// given up, and returned.
     ///
     /// # Errors
     /// A [`Failure`] when the device refuses.
@@ -88,6 +90,17 @@ pub trait Database: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// A [`Failure`] when the device refuses or the data is damaged.
     fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure>;
+
+    /// Notes, outside of what the database itself keeps, that so many records of its owner's choice
+    /// are on the device, so that a database which lost some without a word is found out. Costs no
+    /// sync: after a crash an older note may be there, or none. Does nothing where a store cannot
+    /// lose records so.
+    fn vouch(&self, _records: u64) {}
+
+    /// What was noted last, as far as it is known.
+    fn vouched(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What [`Database::scan`] calls with each key and value.

@@ -1,6 +1,6 @@
 //! Decides how the store's contract is kept on sled 0.34.7: the only file that names sled.
 //!
-//! Leaves to others: what is stored. Invariant: `sync` is sled's flush followed by `sync_data` on
+//! Leaves to others: what is stored, and which databases must be there (`witness`). Invariant: `sync` is sled's flush followed by `sync_data` on
 //! its log, because on Linux the flush alone does not reach the device; and a panic inside sled
 //! comes out as a [`Failure`].
 
@@ -11,7 +11,9 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::witness::{self, Witness};
 use super::{Batch, Database, Durability, Failure, Operation, Pair, Store, Visit};
 
 /// A store in a directory: one sled database per sub-directory.
@@ -48,35 +50,50 @@ impl Sled {
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
         let path = self.root.join(name);
-        if !path.exists() {
-            self.create(name)?;
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(damaged(name, "is a file and not a directory")),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::io(error));
+            }
+            Err(_) if witness::speaks_of(&self.root, name) => {
+                return Err(damaged(name, "is missing: somebody removed or renamed it"));
+            }
+            Err(_) => self.create(name)?,
         }
         remove_unfinished_snapshots(&path)?;
-        let tree = guarded("opening", || config(&path).open())?;
+        let opened = open_unlocked(&path);
+        let tree = opened.map_err(|failure| match failure {
+            Failure::Damaged(why) => damaged(name, &format!("cannot be opened: {why}")),
+            other => other,
+        })?;
         // Opening replaced the snapshot, and sled does not sync the directory that names it: with the
         // old one and the new log it would lose records without a word.
         sync_directory(&path)?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
-        Ok(Arc::new(Opened { tree, log, durability: self.durability }))
+        let witness = Witness::open(&self.root, name).map_err(Failure::io)?;
+        Ok(Arc::new(Opened { tree: Some(tree), log, witness, durability: self.durability }))
     }
 
     fn list(&self) -> Result<Vec<String>, Failure> {
-        let mut names = Vec::new();
+        let mut names = witness::names(&self.root).map_err(Failure::io)?;
         for entry in fs::read_dir(&self.root).map_err(Failure::io)? {
             let entry = entry.map_err(Failure::io)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let unfinished = entry.path().extension().is_some_and(|end| end == UNFINISHED);
             if name.starts_with(REMOVED) {
                 remove_directory(&entry.path())?;
-            } else if entry.path().is_dir() && !unfinished {
+            } else if entry.path().is_dir() && !unfinished && name != witness::DIRECTORY {
                 names.push(name);
             }
         }
         names.sort();
+        names.dedup();
         Ok(names)
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
+        witness::end(&self.root, name).map_err(Failure::io)?;
         // Renamed first, because a crash may leave a directory in part, which would not open.
         let going = self.root.join(format!("{REMOVED}{name}"));
         remove_directory(&going)?;
@@ -90,7 +107,12 @@ impl Store for Sled {
 
     fn set_aside(&self, name: &str) -> Result<String, Failure> {
         let new = super::damaged_name(name, |new| self.root.join(new).exists());
-        fs::rename(self.root.join(name), self.root.join(&new)).map_err(Failure::io)?;
+        witness::end(&self.root, name).map_err(Failure::io)?;
+        match fs::rename(self.root.join(name), self.root.join(&new)) {
+            // It is missing: nothing but its name is left.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(name.to_owned()),
+            renamed => renamed.map_err(Failure::io)?,
+        }
         sync_directory(&self.root)?;
         Ok(new)
     }
@@ -106,7 +128,7 @@ impl Sled {
         let path = self.root.join(format!("{name}.{UNFINISHED}"));
         remove_directory(&path)?;
         fs::create_dir(&path).map_err(Failure::io)?;
-        let tree = guarded("making a database", || config(&path).open())?;
+        let tree = open_unlocked(&path)?;
         guarded("making a database", || tree.flush())?;
         guarded("making a database", move || {
             drop(tree);
@@ -132,9 +154,26 @@ fn config(path: &Path) -> ::sled::Config {
 
 /// One open sled database, with a handle of its log for `sync_data`.
 struct Opened {
-    tree: ::sled::Db,
+    /// None only while it is dropped.
+    tree: Option<::sled::Db>,
     log: File,
+    witness: Witness,
     durability: Durability,
+}
+
+impl Opened {
+    fn tree(&self) -> Result<&::sled::Db, Failure> {
+        self.tree.as_ref().ok_or(Failure::Closed)
+    }
+}
+
+impl Drop for Opened {
+    /// sled panics where a device refuses the last sync, and there is nobody to tell: what was
+    /// synced is on the device.
+    fn drop(&mut self) {
+        let tree = self.tree.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(tree)));
+    }
 }
 
 impl fmt::Debug for Opened {
@@ -153,11 +192,13 @@ impl Database for Opened {
                 Operation::Remove(key) => operations.remove(key),
             }
         }
-        guarded("writing", || self.tree.apply_batch(operations))
+        let tree = self.tree()?;
+        guarded("writing", || tree.apply_batch(operations))
     }
 
     fn sync(&self) -> Result<(), Failure> {
-        guarded("flushing", || self.tree.flush())?;
+        let tree = self.tree()?;
+        guarded("flushing", || tree.flush())?;
         match self.durability {
             Durability::Power => self.log.sync_data().map_err(Failure::io),
             Durability::Process => Ok(()),
@@ -165,13 +206,15 @@ impl Database for Opened {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        let value = guarded("reading", || self.tree.get(key))?;
+        let tree = self.tree()?;
+        let value = guarded("reading", || tree.get(key))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+        let tree = self.tree()?;
         guarded("scanning", || {
-            for pair in self.tree.range(prefix.max(from)..) {
+            for pair in tree.range(prefix.max(from)..) {
                 let (key, value) = pair?;
                 if !key.starts_with(prefix) {
                     break;
@@ -185,11 +228,43 @@ impl Database for Opened {
     }
 
     fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
-        let below = guarded("reading", || self.tree.range(..=to).next_back().transpose())?;
+        let tree = self.tree()?;
+        let below = guarded("reading", || tree.range(..=to).next_back().transpose())?;
         Ok(below
             .filter(|(key, _)| key.starts_with(prefix))
             .map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
+
+    fn vouch(&self, records: u64) {
+        self.witness.note(records);
+    }
+
+    fn vouched(&self) -> Option<u64> {
+        self.witness.noted()
+    }
+}
+
+/// How often, and how long apart, a lock is asked for that sled's threads may still hold.
+const LOCK_TRIES: u32 = 250;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Opens a database. The threads of one that was just closed, or that could not be opened, let go
+/// of its lock a little later.
+fn open_unlocked(path: &Path) -> Result<::sled::Db, Failure> {
+    let open = || guarded("opening", || config(path).open());
+    let mut opened = open();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(opened, Err(Failure::InUse)) {
+            break;
+        }
+        std::thread::park_timeout(LOCK_PAUSE);
+        opened = open();
+    }
+    opened
+}
+
+fn damaged(name: &str, why: &str) -> Failure {
+    Failure::Damaged(format!("the directory {name} {why}"))
 }
 
 /// Turns sled's errors and panics into failures. sled's panics unwind and leave nothing of ours
@@ -198,13 +273,28 @@ fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T, ::sled::Error>) -> R
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(failure(error)),
-        Err(_) => Err(Failure::Damaged(format!("sled panicked while {doing}"))),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no word");
+            Err(Failure::Damaged(format!("sled panicked while {doing} ({said})")))
+        }
     }
 }
 
 fn failure(error: ::sled::Error) -> Failure {
     match error {
         ::sled::Error::Io(error) if is_lock_conflict(&error) => Failure::InUse,
+        // A file is shorter than it was, or of another kind.
+        ::sled::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Failure::Damaged(error.to_string())
+        }
         ::sled::Error::Io(error) => Failure::io(error),
         other => Failure::Damaged(other.to_string()),
     }

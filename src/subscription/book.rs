@@ -11,87 +11,211 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::journal::{Contents, Entry, Journal};
+use super::journal::{self, Contents, Entry, Journal};
 use super::stored::{Stored, restore, sealed, stored, unsealed};
 use super::{Registered, SubscriptionId};
+use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::store::record::{decode, encode};
-use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Failure, VALUE_BYTES_MAX};
+use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Failure, Store, VALUE_BYTES_MAX};
 
 const VERSION: u8 = 1;
 const SUBSCRIPTION: u8 = b's';
 const NEXT_ID: &[u8] = b"n";
 
+/// The book's database.
+const NAME: &str = "book";
+
 /// How many parts a subscription may take, so that it is written in one batch.
 const PARTS_MAX: usize = BATCH_OPERATIONS_MAX / 2 - 1;
 
-/// The subscriptions on the device.
+/// The subscriptions on the device. After a failed write it is opened again by the next call, and
+/// is then as it was before the write that failed, except that removals are finished.
 #[derive(Debug)]
 pub(crate) struct Book {
-    database: Arc<dyn Database>,
+    store: Arc<dyn Store>,
     /// None where the store is not a directory.
+    log: Option<PathBuf>,
+    /// None after a failed write.
+    kept: Option<Kept>,
+    /// What a subscription must be whose write failed: as it was, or none.
+    doubts: BTreeMap<SubscriptionId, Option<Stored>>,
+    next_id: u32,
+}
+
+/// A book that was opened.
+pub(crate) struct Opened {
+    pub(crate) book: Book,
+    /// In the order of their ids.
+    pub(crate) registered: Vec<Registered>,
+    /// What was damaged and set aside: its new name, and what was wrong with it.
+    pub(crate) set_aside: Vec<(String, String)>,
+}
+
+impl Book {
+    /// Reads every subscription. Where the log beside the book knows more, because the engine
+    /// stopped between the two or the database lost something without a word, the book follows it.
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        log: Option<&Path>,
+        catalogue: &Catalogue,
+        on_damage: OnDamage,
+    ) -> Result<Opened> {
+        let mut set_aside = Vec::new();
+        let mut kept = match Kept::read(&*store) {
+            Err(error) if error.is_damage() => {
+                if on_damage == OnDamage::Refuse || log.is_none_or(|log| !log.exists()) {
+                    return Err(advised(&error, log));
+                }
+                let name = store.set_aside(NAME).map_err(|f| failed("setting it aside", f))?;
+                let told = "it was rebuilt from its log, and no subscription is lost by it";
+                set_aside.push((name, format!("{}; {told}", what_is_wrong(&error))));
+                Kept::read(&*store)?
+            }
+            read => read?,
+        };
+        if let Some(path) = log
+            && kept.knows_nothing()
+            && let Err(error @ Error::Damaged { .. }) = Contents::read(path)
+        {
+            if on_damage == OnDamage::Refuse {
+                let advice = "the book beside it is empty, so the log may be all there is: put back \
+                              a copy of it, or open with OnDamage::SetAside, which keeps a copy and \
+                              takes the lines that can be read";
+                return Err(error.advised(advice));
+            }
+            set_aside.push(journal::salvage(path)?);
+        }
+        kept.follow(log)?;
+        let registered = kept.contents()?.subscriptions;
+        let registered = registered.into_iter().map(|(id, stored)| restore(id, stored, catalogue));
+        let registered = registered.collect::<Result<Vec<_>>>()?;
+        let (next_id, log) = (kept.next_id, log.map(Path::to_owned));
+        let book = Book { store, log, kept: Some(kept), doubts: BTreeMap::new(), next_id };
+        Ok(Opened { book, registered, set_aside })
+    }
+
+    /// The open book, opened again where a write failed before.
+    fn kept(&mut self) -> Result<&mut Kept> {
+        let kept = match self.kept.take() {
+            Some(kept) => kept,
+            None => self.reopened()?,
+        };
+        Ok(self.kept.insert(kept))
+    }
+
+    fn reopened(&mut self) -> Result<Kept> {
+        let mut kept = Kept::read(&*self.store)?;
+        kept.next_id = kept.next_id.max(self.next_id);
+        kept.follow(self.log.as_deref())?;
+        // The log has what was refused: the caller was told that it failed, and nobody serves it.
+        for (id, wanted) in &self.doubts {
+            match wanted {
+                Some(stored) if kept.stored(*id)?.as_ref() != Some(stored) => {
+                    kept.put(*id, stored)?;
+                }
+                None if kept.parts.contains_key(id) => kept.remove(*id)?,
+                _ => {}
+            }
+        }
+        self.doubts.clear();
+        self.next_id = kept.next_id;
+        Ok(kept)
+    }
+
+    /// An id that was never given. It counts as given once a subscription was put under it.
+    pub(crate) fn fresh_id(&self) -> SubscriptionId {
+        SubscriptionId(self.next_id)
+    }
+
+    /// Writes a subscription; durable when it returns.
+    pub(crate) fn put(&mut self, registered: &Registered) -> Result<()> {
+        let (id, stored) = (registered.id, stored(registered));
+        parts_of(id, &stored)?;
+        let kept = self.kept()?;
+        let before = kept.stored(id)?;
+        let written = kept.put(id, &stored);
+        self.next_id = self.next_id.max(id.0.saturating_add(1));
+        self.settled(id, before, written)
+    }
+
+    /// Removes a subscription; durable when it returns. After an error it is removed before anything
+    /// else is written.
+    pub(crate) fn remove(&mut self, id: SubscriptionId) -> Result<()> {
+        let removed = self.kept().and_then(|kept| kept.remove(id));
+        self.settled(id, None, removed)
+    }
+
+    /// Lets go of the database after a write that failed: it would refuse every other one.
+    fn settled(
+        &mut self,
+        id: SubscriptionId,
+        wanted: Option<Stored>,
+        written: Result<()>,
+    ) -> Result<()> {
+        if written.is_err() {
+            self.kept = None;
+            self.doubts.insert(id, wanted);
+        }
+        written
+    }
+}
+
+/// A book that is open.
+#[derive(Debug)]
+struct Kept {
+    database: Arc<dyn Database>,
     journal: Option<Journal>,
     next_id: u32,
     /// How many parts each takes now, so that a shorter version leaves none behind.
     parts: BTreeMap<SubscriptionId, usize>,
 }
 
-impl Book {
-    /// Reads every subscription, in the order of their ids. Where the log beside the book knows
-    /// more, because the engine stopped between the two or the database lost something without a
-    /// word, the book follows the log.
-    pub(crate) fn open(
-        database: Arc<dyn Database>,
-        log: Option<&Path>,
-        catalogue: &Catalogue,
-    ) -> Result<(Book, Vec<Registered>)> {
-        let mut book = Book::read(database)?;
-        if let Some(path) = log {
-            match Contents::read(path) {
-                Ok(Some(known)) => book.follow(known)?,
-                Ok(None) => {}
-                // A book that knows nothing may be one that was lost.
-                Err(error) if book.knows_nothing() => return Err(error),
-                // The log is written anew: the book is whole.
-                Err(_) => {}
-            }
-            book.journal = Some(Journal::begin(path, &book.contents()?)?);
-        }
-        let registered = book.contents()?.subscriptions;
-        let restored = registered.into_iter().map(|(id, stored)| restore(id, stored, catalogue));
-        let restored = restored.collect::<Result<Vec<_>>>()?;
-        Ok((book, restored))
-    }
-
-    fn read(database: Arc<dyn Database>) -> Result<Book> {
+impl Kept {
+    fn read(store: &dyn Store) -> Result<Kept> {
+        let database = store.open(NAME).map_err(|failure| failed("opening the book", failure))?;
         let next_id = match database.get(NEXT_ID).map_err(|f| failed("reading the book", f))? {
             Some(sealed) => decode(VERSION, &sealed).map_err(|why| damaged("next id", why))?,
             None => 1,
         };
-        let mut book = Book { database, journal: None, next_id, parts: BTreeMap::new() };
-        let joined = book.joined()?;
-        book.parts = joined.into_iter().map(|(id, (parts, _))| (id, parts)).collect();
-        Ok(book)
+        let mut kept = Kept { database, journal: None, next_id, parts: BTreeMap::new() };
+        for (id, (parts, sealed)) in kept.joined(None)? {
+            read(id, &sealed)?;
+            kept.parts.insert(id, parts);
+        }
+        Ok(kept)
     }
 
     fn knows_nothing(&self) -> bool {
         self.next_id == 1 && self.parts.is_empty()
     }
 
-    /// Brings the book to what the log says. What the log does not speak of stays: only a log that
-    /// lost something knows less than the book.
-    fn follow(&mut self, known: Contents) -> Result<()> {
+    /// Brings the book to what the log says, and begins the log anew. What the log does not speak of
+    /// stays: only a log that lost something knows less than the book.
+    fn follow(&mut self, log: Option<&Path>) -> Result<()> {
+        let Some(path) = log else { return Ok(()) };
+        match Contents::read(path) {
+            Ok(known) => self.take(known.unwrap_or_default())?,
+            // The log is written anew: the book is whole.
+            Err(Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.journal = Some(Journal::begin(path, &self.contents()?)?);
+        Ok(())
+    }
+
+    fn take(&mut self, known: Contents) -> Result<()> {
         let here = self.contents()?.subscriptions;
         for id in here.keys().filter(|id| known.removed.contains(id)) {
             self.remove(*id)?;
         }
         for (id, stored) in known.subscriptions {
             if here.get(&id) != Some(&stored) {
-                self.store(id, &stored)?;
+                self.put(id, &stored)?;
             }
         }
         self.next_id = self.next_id.max(known.next_id);
@@ -99,18 +223,26 @@ impl Book {
     }
 
     fn contents(&self) -> Result<Contents> {
-        let subscriptions = self.joined()?.into_iter().map(|(id, (_, sealed))| {
-            let stored = unsealed(&sealed);
-            Ok((id, stored.map_err(|why| damaged(format!("subscription {id}"), why))?))
-        });
+        let subscriptions = self.joined(None)?.into_iter();
+        let subscriptions = subscriptions.map(|(id, (_, sealed))| Ok((id, read(id, &sealed)?)));
         let subscriptions = subscriptions.collect::<Result<_>>()?;
         Ok(Contents { next_id: self.next_id, subscriptions, ..Contents::default() })
     }
 
-    /// The parts of each subscription, counted and joined.
-    fn joined(&self) -> Result<BTreeMap<SubscriptionId, (usize, Vec<u8>)>> {
+    fn stored(&self, id: SubscriptionId) -> Result<Option<Stored>> {
+        let found = self.joined(Some(id))?.remove(&id);
+        found.map(|(_, sealed)| read(id, &sealed)).transpose()
+    }
+
+    /// The parts of each subscription, or of one, counted and joined.
+    fn joined(
+        &self,
+        only: Option<SubscriptionId>,
+    ) -> Result<BTreeMap<SubscriptionId, (usize, Vec<u8>)>> {
         let mut joined: BTreeMap<SubscriptionId, (usize, Vec<u8>)> = BTreeMap::new();
-        let visited = self.database.scan(&[SUBSCRIPTION], b"", &mut |key, part| {
+        let mut prefix = vec![SUBSCRIPTION];
+        prefix.extend(only.iter().flat_map(|id| id.0.to_be_bytes()));
+        let visited = self.database.scan(&prefix, b"", &mut |key, part| {
             if let Some(id) = id_of(key) {
                 let (parts, bytes) = joined.entry(id).or_default();
                 *parts += 1;
@@ -122,23 +254,12 @@ impl Book {
         Ok(joined)
     }
 
-    /// An id that was never given. It counts as given once a subscription was put under it.
-    pub(crate) fn fresh_id(&self) -> SubscriptionId {
-        SubscriptionId(self.next_id)
-    }
-
-    /// Writes a subscription; durable when it returns.
-    pub(crate) fn put(&mut self, registered: &Registered) -> Result<()> {
-        let stored = stored(registered);
-        parts_of(registered.id, &stored)?;
+    /// Into the log, where there is one, and then into the database.
+    fn put(&mut self, id: SubscriptionId, stored: &Stored) -> Result<()> {
         if let Some(journal) = &mut self.journal {
             let subscription = Box::new(stored.clone());
-            journal.append(&Entry::Put { id: registered.id, subscription })?;
+            journal.append(&Entry::Put { id, subscription })?;
         }
-        self.store(registered.id, &stored)
-    }
-
-    fn store(&mut self, id: SubscriptionId, stored: &Stored) -> Result<()> {
         let sealed = parts_of(id, stored)?;
         let parts: Vec<&[u8]> = sealed.chunks(VALUE_BYTES_MAX).collect();
         let mut batch = Batch::default();
@@ -155,8 +276,7 @@ impl Book {
         Ok(())
     }
 
-    /// Removes a subscription; durable when it returns.
-    pub(crate) fn remove(&mut self, id: SubscriptionId) -> Result<()> {
+    fn remove(&mut self, id: SubscriptionId) -> Result<()> {
         if let Some(journal) = &mut self.journal {
             journal.append(&Entry::Remove(id))?;
         }
@@ -172,6 +292,40 @@ impl Book {
         self.database.apply(batch).map_err(|failure| failed("writing the book", failure))?;
         self.database.sync().map_err(|failure| failed("syncing the book", failure))
     }
+}
+
+/// What somebody can do about a damaged book, beside what is wrong with it.
+fn advised(error: &Error, log: Option<&Path>) -> Error {
+    let advice = match log.map(Contents::read) {
+        Some(Ok(Some(_))) => {
+            "the log beside it holds the subscriptions and is whole: open with OnDamage::SetAside, \
+             which renames the book and rebuilds it"
+                .to_owned()
+        }
+        Some(Err(damage)) => format!(
+            "the log beside it cannot be read whole ({damage}): put back a copy of it, or open with \
+             OnDamage::SetAside, which keeps both and takes the lines that can be read"
+        ),
+        Some(Ok(None)) | None => {
+            "there is no log beside it to rebuild it from: put back a copy of book or book.log"
+                .to_owned()
+        }
+    };
+    let found = what_is_wrong(error);
+    let why = format!("{found}; {advice}; the outbox is not touched and what it owes is kept");
+    Error::Damaged { record: "book of subscriptions".to_owned(), why }
+}
+
+fn what_is_wrong(error: &Error) -> String {
+    match error {
+        Error::Damaged { record, why } => format!("{record}: {why}"),
+        Error::Store { source: Failure::Damaged(why), .. } => why.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn read(id: SubscriptionId, sealed: &[u8]) -> Result<Stored> {
+    unsealed(sealed).map_err(|why| damaged(format!("subscription {id}"), why))
 }
 
 /// The sealed record of a subscription, refused where it takes more parts than one batch holds.
@@ -207,7 +361,7 @@ fn damaged(record: impl Into<String>, why: String) -> Error {
 mod tests {
     use super::*;
     use crate::event::WabaNumber;
-    use crate::store::{Memory, Store};
+    use crate::store::{Faults, Faulty, Memory};
     use crate::subscription::{Accept, Filter, Policy, Profile, Retry, Secret, State, Target};
 
     fn registered(id: u32, numbers: u64) -> Registered {
@@ -249,14 +403,19 @@ mod tests {
     }
 
     fn reopened(store: &Memory) -> (Book, Vec<Registered>) {
-        Book::open(store.crash().open("book").unwrap(), None, &Catalogue::default()).unwrap()
+        opened_in(&store.crash(), None).unwrap()
+    }
+
+    fn opened_in(store: &Memory, log: Option<&Path>) -> Result<(Book, Vec<Registered>)> {
+        let (store, catalogue) = (Arc::new(store.clone()), Catalogue::default());
+        let opened = Book::open(store, log, &catalogue, OnDamage::Refuse)?;
+        Ok((opened.book, opened.registered))
     }
 
     #[test]
     fn subscriptions_survive_a_crash_as_they_were_last_put() {
         let store = Memory::default();
-        let (mut book, none) =
-            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
+        let (mut book, none) = opened_in(&store, None).unwrap();
         assert!(none.is_empty());
         let bystander = registered(1, 0);
         book.put(&bystander).unwrap();
@@ -273,8 +432,7 @@ mod tests {
     #[test]
     fn an_id_is_never_given_twice() {
         let store = Memory::default();
-        let (mut book, _) =
-            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
+        let (mut book, _) = opened_in(&store, None).unwrap();
         assert_eq!(book.fresh_id(), SubscriptionId(1));
         book.put(&registered(1, 0)).unwrap();
         book.remove(SubscriptionId(1)).unwrap();
@@ -285,8 +443,7 @@ mod tests {
     #[test]
     fn a_subscription_too_large_for_one_batch_is_refused_and_the_book_unchanged() {
         let store = Memory::default();
-        let (mut book, _) =
-            Book::open(store.open("book").unwrap(), None, &Catalogue::default()).unwrap();
+        let (mut book, _) = opened_in(&store, None).unwrap();
         book.put(&registered(1, 4)).unwrap();
         assert!(book.put(&registered(1, 200_000)).is_err());
         assert_eq!(shown(&reopened(&store).1), shown(&[registered(1, 4)]));
@@ -295,22 +452,23 @@ mod tests {
     #[test]
     fn a_damaged_subscription_is_named() {
         let store = Memory::default();
-        let database = store.open("book").unwrap();
-        let (mut book, _) = Book::open(Arc::clone(&database), None, &Catalogue::default()).unwrap();
+        let (mut book, _) = opened_in(&store, None).unwrap();
         book.put(&registered(5, 0)).unwrap();
+        let database = Arc::clone(&book.kept().unwrap().database);
+        drop(book);
         let key = key_of(SubscriptionId(5), 0);
         let mut part = database.get(&key).unwrap().unwrap();
         part[12] ^= 1;
         let mut batch = Batch::default();
         batch.put(key, part);
         database.apply(batch).unwrap();
-        let error = Book::open(database, None, &Catalogue::default()).unwrap_err().to_string();
+        drop(database);
+        let error = opened_in(&store, None).unwrap_err().to_string();
         assert!(error.contains("subscription 5"), "{error}");
     }
 
     fn opened(store: &Memory, log: &Path) -> (Book, Vec<Registered>) {
-        let database = store.open("book").unwrap();
-        Book::open(database, Some(log), &Catalogue::default()).unwrap()
+        opened_in(store, Some(log)).unwrap()
     }
 
     #[test]
@@ -341,7 +499,7 @@ mod tests {
         (1..=2).for_each(|id| book.put(&registered(id, 2)).unwrap());
         let mut batch = Batch::default();
         batch.remove(key_of(SubscriptionId(1), 0));
-        book.database.apply(batch).unwrap();
+        book.kept().unwrap().database.apply(batch).unwrap();
         drop(book);
         let (_, all) = opened(&store, &log);
         assert_eq!(shown(&all), shown(&[registered(1, 2), registered(2, 2)]));
@@ -363,6 +521,70 @@ mod tests {
         std::fs::write(&log, damaged).unwrap();
         assert_eq!(shown(&opened(&store, &log).1), shown(&[registered(1, 0)]), "the book is whole");
         assert_eq!(Contents::read(&log).unwrap().unwrap().subscriptions.len(), 1);
+    }
+
+    #[test]
+    fn after_a_refused_write_the_book_goes_on_by_itself_and_is_what_was_confirmed() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        for fails_after in 0..2 {
+            let (memory, faults) = (Memory::default(), Arc::new(Faults::default()));
+            let faulty = Arc::new(Faulty::new(Arc::new(memory.clone()), Arc::clone(&faults)));
+            let _ = std::fs::remove_file(&log);
+            let catalogue = Catalogue::default();
+            let open = || Book::open(faulty.clone(), Some(&log), &catalogue, OnDamage::Refuse);
+            let mut book = open().unwrap().book;
+            (1..=3).for_each(|id| book.put(&registered(id, 2)).unwrap());
+            faults.fail_after_effect(fails_after);
+            assert!(book.put(&registered(2, 900)).is_err());
+            assert!(book.put(&registered(4, 1)).is_err(), "the device refuses still");
+            assert!(book.remove(SubscriptionId(3)).is_err());
+            faults.heal();
+            let given = book.fresh_id();
+            book.put(&registered(given.0, 5)).unwrap();
+            let wanted = [registered(1, 2), registered(2, 2), registered(given.0, 5)];
+            drop(book);
+            assert_eq!(shown(&open().unwrap().registered), shown(&wanted), "{fails_after}");
+            assert_eq!(open().unwrap().book.fresh_id(), SubscriptionId(given.0 + 1));
+        }
+    }
+
+    #[test]
+    fn a_damaged_log_beside_an_empty_book_is_advised_kept_once_and_taken_line_by_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        let (mut book, _) = opened_in(&Memory::default(), Some(&log)).unwrap();
+        (1..=3).for_each(|id| book.put(&registered(id, 0)).unwrap());
+        drop(book);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let damaged = text.replacen("{\"put\":{\"id\":2", "{\"put\":{#id\":2", 1);
+        std::fs::write(&log, &damaged).unwrap();
+        let refused = opened_in(&Memory::default(), Some(&log)).unwrap_err().to_string();
+        assert!(refused.contains("line 3") && refused.contains("SetAside"), "{refused}");
+        let store = Arc::new(Memory::default());
+        let open = || {
+            let catalogue = Catalogue::default();
+            Book::open(store.clone(), Some(&log), &catalogue, OnDamage::SetAside).unwrap()
+        };
+        let opened = open();
+        assert_eq!(shown(&opened.registered), shown(&[registered(1, 0), registered(3, 0)]));
+        assert!(opened.book.fresh_id().0 > 1_000_000, "lost ids are not given again");
+        let [(name, why)] = opened.set_aside.try_into().unwrap();
+        assert!(name == "damaged-book.log" && why.contains("3 ("), "{name}: {why}");
+        assert!(!why.contains("hush"), "{why}");
+        drop(opened.book);
+        assert!(open().set_aside.is_empty(), "it is whole now");
+        // A crash after the copy and before the new log.
+        std::fs::write(&log, &damaged).unwrap();
+        let catalogue = Catalogue::default();
+        let empty = Arc::new(Memory::default());
+        Book::open(empty, Some(&log), &catalogue, OnDamage::SetAside).unwrap();
+        let names = std::fs::read_dir(directory.path()).unwrap();
+        let copies = names.filter(|one| {
+            one.as_ref().unwrap().file_name().to_string_lossy().starts_with("damaged-")
+        });
+        assert_eq!(copies.count(), 1);
+        assert_eq!(std::fs::read_to_string(directory.path().join(name)).unwrap(), damaged);
     }
 
     #[test]
@@ -394,8 +616,7 @@ mod tests {
         assert!(written.starts_with(r#"{"wabahook_book_log":2,"next_id":2}"#), "{written}");
         assert_eq!(opened(&Memory::default(), &log).1.len(), 1, "it reads what it wrote");
         std::fs::write(&log, written.replacen("log\":2", "log\":3", 1)).unwrap();
-        let database = Memory::default().open("book").unwrap();
-        let error = Book::open(database, Some(&log), &Catalogue::default()).unwrap_err();
+        let error = opened_in(&Memory::default(), Some(&log)).unwrap_err();
         assert!(error.to_string().contains("version 3"), "{error}");
     }
 

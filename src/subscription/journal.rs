@@ -21,6 +21,10 @@ use crate::error::{Error, Result};
 
 const VERSION: u32 = 2;
 
+/// How many ids are skipped when lines of the log were lost: those that they gave must not be given
+/// again, because deliveries may be owed to them.
+const IDS_SKIPPED: u32 = 1 << 20;
+
 /// The log, open for appending.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -38,6 +42,9 @@ pub(super) struct Contents {
     /// Subscriptions of which it says that they are no more.
     pub(super) removed: BTreeSet<SubscriptionId>,
 }
+
+/// The lines that cannot be read, by number, and why.
+type Unreadable = Vec<(u64, String)>;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -57,32 +64,44 @@ pub(super) enum Entry<S = Stored> {
 impl Entry {
     /// A line of a log of this version.
     fn read(version: u32, line: &[u8]) -> std::result::Result<Entry, String> {
-        if version != 1 {
-            return serde_json::from_slice(line).map_err(shown);
-        }
-        Ok(match serde_json::from_slice::<Entry<StoredV1>>(line).map_err(shown)? {
+        let newest = || serde_json::from_slice(line).map_err(shown);
+        let oldest = || match serde_json::from_slice::<Entry<StoredV1>>(line).map_err(shown)? {
             Entry::Put { id, subscription } => {
-                Entry::Put { id, subscription: Box::new(Stored::from(*subscription)) }
+                Ok(Entry::Put { id, subscription: Box::new(Stored::from(*subscription)) })
             }
-            Entry::Remove(id) => Entry::Remove(id),
-        })
+            Entry::Remove(id) => Ok(Entry::Remove(id)),
+        };
+        match version {
+            // The first line cannot be read, so a line may be of any version.
+            0 => newest().or_else(|_| oldest()),
+            1 => oldest(),
+            _ => newest(),
+        }
     }
 }
 
 impl Contents {
     /// Reads a log; `None` where there is none. A last line that was cut off counts as not written.
     pub(super) fn read(path: &Path) -> Result<Option<Contents>> {
+        let Some((contents, unreadable)) = Contents::read_lines(path)? else { return Ok(None) };
+        match unreadable.into_iter().next() {
+            None => Ok(Some(contents)),
+            Some((number, why)) => {
+                let record = format!("line {number} of {}", path.display());
+                Err(Error::Damaged { record, why })
+            }
+        }
+    }
+
+    /// Reads every line that can be read; also says which could not, and why.
+    fn read_lines(path: &Path) -> Result<Option<(Contents, Unreadable)>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("reading", path, error)),
         };
         let mut reader = BufReader::new(file);
-        let mut contents = Contents::default();
-        let damaged = |number: u64, why: String| {
-            let record = format!("line {number} of {}", path.display());
-            Error::Damaged { record, why }
-        };
+        let (mut contents, mut unreadable) = (Contents::default(), Unreadable::new());
         for number in 1.. {
             let mut line = Vec::new();
             let read = reader.read_until(b'\n', &mut line);
@@ -90,14 +109,14 @@ impl Contents {
             // The newline comes last, so a line without one was cut off, and nobody was answered.
             if line.pop() != Some(b'\n') {
                 if number == 1 {
-                    return Err(damaged(1, "it is not whole".to_owned()));
+                    unreadable.push((1, "it is not whole".to_owned()));
                 }
                 break;
             }
             let taken = if number == 1 { contents.begin(&line) } else { contents.take(&line) };
-            taken.map_err(|why| damaged(number, why))?;
+            unreadable.extend(taken.err().map(|why| (number, why)));
         }
-        Ok(Some(contents))
+        Ok(Some((contents, unreadable)))
     }
 
     fn begin(&mut self, line: &[u8]) -> std::result::Result<(), String> {
@@ -126,6 +145,41 @@ impl Contents {
         }
         Ok(())
     }
+}
+
+/// Writes a damaged log anew with the lines that can be read, and keeps a copy of it as it was, one
+/// however often this is cut short. Says the copy's name and what is lost.
+pub(super) fn salvage(path: &Path) -> Result<(String, String)> {
+    let (mut contents, unreadable) = Contents::read_lines(path)?.unwrap_or_default();
+    contents.next_id = contents.next_id.max(1).saturating_add(IDS_SKIPPED);
+    let name = keep_copy(path).map_err(|error| failed("keeping a copy of", path, error))?;
+    Journal::begin(path, &contents)?;
+    let lines: Vec<_> =
+        unreadable.iter().map(|(number, why)| format!("{number} ({why})")).collect();
+    let told = format!(
+        "of the log of subscriptions, which was all there was, these lines cannot be read: {}; what \
+         was registered in them is lost and must be registered again, what was removed in them is \
+         back; {} subscriptions were read",
+        lines.join(", "),
+        contents.subscriptions.len()
+    );
+    Ok((name, told))
+}
+
+fn keep_copy(path: &Path) -> io::Result<String> {
+    let (bytes, name) = (fs::read(path)?, path.file_name().unwrap_or_default().to_string_lossy());
+    let mut new = format!("damaged-{name}");
+    for number in 2_u32.. {
+        match fs::read(path.with_file_name(&new)) {
+            Ok(there) if there != bytes => new = format!("damaged-{name}-{number}"),
+            _ => break,
+        }
+    }
+    let copy = path.with_file_name(&new);
+    // With its rights, because it holds secrets.
+    fs::copy(path, &copy)?;
+    File::open(&copy)?.sync_all()?;
+    Ok(new)
 }
 
 impl Journal {

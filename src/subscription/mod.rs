@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use book::Book;
+pub(crate) use book::{Book, Opened};
 pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
 pub use secret::Secret;

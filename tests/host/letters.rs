@@ -80,7 +80,8 @@ fn dead_letters_are_listed_looked_at_and_replayed_with_the_same_id_by_their_acco
     assert_eq!(items(&served, "/dead-letters", ACME), listed[1..]);
     let rest = json!({"subscription": id, "since": "2020-01-01T00:00:00Z"});
     assert_eq!(replay(&served, ACME, rest), 2);
-    served.until(|stats| stats["delivered"] == 2);
+    // The first may arrive again: nobody waited for its end to be on the device.
+    served.until(|stats| stats["delivered"].as_u64() >= Some(2) && stats["owed"] == 0);
     assert_eq!(items(&served, "/dead-letters", ACME), [] as [Value; 0]);
 }
 

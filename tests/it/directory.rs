@@ -138,3 +138,43 @@ fn a_damaged_generation_is_named_and_the_subscriptions_survive_it() {
     assert_ne!(after.id, before.id, "a new incarnation begins");
     assert_eq!(after.owed, 1);
 }
+
+#[test]
+fn a_book_damaged_with_its_log_is_set_aside_once_and_the_lines_that_can_be_read_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || Config::new(directory.path());
+    let engine = Engine::open(config()).unwrap();
+    let ids = ["one.invalid", "two.invalid", "three.invalid"]
+        .map(|host| engine.subscribe(quick(host)).unwrap());
+    let event = || Event::new("ADD_TAG", "{}").number("919999999999");
+    engine.publish(event()).unwrap().wait().unwrap();
+    engine.close(DEADLINE).unwrap();
+    damage(&directory.path().join("book/conf"));
+    let log = directory.path().join("book.log");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replacen("two.invalid", "two\u{1}invalid", 1)).unwrap();
+    let text = Engine::open(config()).unwrap_err().to_string();
+    assert!(text.contains("line 3") && text.contains("OnDamage::SetAside"), "{text}");
+    let engine = Engine::open(config().on_damage(OnDamage::SetAside)).unwrap();
+    let kept: Vec<_> = engine.subscriptions().iter().map(|one| one.id).collect();
+    assert_eq!(kept, [ids[0], ids[2]]);
+    let notices = engine.notices();
+    let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
+    let is_aside = |notice: &Notice, wanted: &str| {
+        matches!(notice, Notice::SetAside { name, why }
+            if name == wanted && (wanted == "damaged-book" || why.contains("3 (")))
+    };
+    for name in ["damaged-book", "damaged-book.log"] {
+        assert!(told.iter().any(|notice| is_aside(notice, name)), "{told:?}");
+    }
+    let held = |notice: &Notice| matches!(notice, Notice::Held { subscription, .. } if *subscription == ids[1]);
+    assert!(told.iter().any(held), "{told:?}");
+    assert!(engine.subscribe(quick("two.invalid")).unwrap().0 > 1_000_000);
+    engine.close(DEADLINE).unwrap();
+    let engine = Engine::open(config()).unwrap();
+    assert_eq!(engine.subscriptions().len(), 3);
+    let names = fs::read_dir(directory.path()).unwrap().map(|one| one.unwrap().file_name());
+    let aside = names.filter(|name| name.to_string_lossy().starts_with("damaged-")).count();
+    assert_eq!(aside, 2, "the book and its log, once");
+    engine.close(DEADLINE).unwrap();
+}

@@ -41,7 +41,6 @@ struct Totals {
     accepted: u64,
     refused: u64,
     unknown: u64,
-    reopened_for_the_book: u64,
     broken: Vec<String>,
 }
 
@@ -64,7 +63,6 @@ fn check(fault: Fault, wanted: Range<u64>, totals: &Mutex<Totals>) {
     let mut totals = totals.lock();
     totals.tellings += 1;
     totals.images += images.len() as u64;
-    totals.reopened_for_the_book += telling.reopened_for_the_book;
     for call in &model.calls {
         match &call.fate {
             Fate::Accepted(ids) => totals.accepted += ids.len() as u64,

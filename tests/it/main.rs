@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod damage;
 mod directory;
 mod faults;
 mod letters;

@@ -75,6 +75,35 @@ fn an_event_that_nobody_asked_for_has_an_id_and_is_counted() {
 }
 
 #[test]
+fn dedup_keys_over_their_bound_are_counted_and_told_once_in_a_burst() {
+    let limits = || Limits { dedup_keys_max: 3, ..Limits::default() };
+    let world = World::with(|config| config.limits(limits()));
+    let notices = world.engine.notices();
+    world.subscribe("all.invalid");
+    let publish = |world: &World, key: u32| {
+        let event = Event::new("ADD_TAG", "{}").number("919999999999");
+        let receipt = world.engine.publish(event.dedup_key(key.to_string())).unwrap();
+        receipt.wait_timeout(DEADLINE).unwrap().unwrap()
+    };
+    (1..=3).for_each(|key| assert!(!publish(&world, key).duplicate));
+    assert_eq!(world.engine.stats().keys_dropped, 0);
+    (4..=8).for_each(|key| assert!(!publish(&world, key).duplicate));
+    assert!(publish(&world, 8).duplicate, "the newest keys stay");
+    world.wait_until(|stats| stats.keys_dropped == 5);
+    assert_eq!(notices.try_next(), Some(Notice::KeysDropped(1)));
+    assert_eq!(notices.try_next(), None, "told once");
+    assert!(!publish(&world, 1).duplicate, "the oldest went first");
+    world.wait_until(|stats| stats.delivered == 9);
+    assert_eq!(world.engine.stats().letters_dropped, 0, "nothing else is dropped");
+    let store = world.store.crash();
+    let clock = world.clock.clone();
+    drop(world);
+    let world = World::on(store, clock, |config| config.limits(limits()));
+    assert_eq!(world.engine.stats().keys_dropped, 6, "what lies on the device is held to it too");
+    assert_eq!(world.engine.notices().try_next(), Some(Notice::KeysDropped(6)));
+}
+
+#[test]
 fn a_dedup_key_is_answered_with_the_first_id_and_stored_once() {
     let world = World::new();
     world.subscribe("crm");

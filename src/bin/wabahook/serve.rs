@@ -221,6 +221,11 @@ fn told(notice: &Notice) -> Option<String> {
         Notice::LettersDropped(letters) => {
             format!("{letters} dead letters were dropped, the oldest, because they were too many")
         }
+        Notice::KeysDropped(_) => {
+            "dedup keys are dropped before their window ends, the oldest, because they are too many; \
+             /stats counts them"
+                .to_owned()
+        }
         Notice::SetAside { name, why } => {
             format!("a part of the data directory was set aside as {name}: {why}")
         }

@@ -40,6 +40,7 @@ struct Counters {
     generations: u64,
     replayed: u64,
     letters_dropped: u64,
+    keys_dropped: u64,
     subscriptions: Vec<Lane>,
 }
 
@@ -99,6 +100,7 @@ impl Counters {
             generations: stats.generations,
             replayed: stats.replayed,
             letters_dropped: stats.letters_dropped,
+            keys_dropped: stats.keys_dropped,
             subscriptions,
         }
     }

@@ -30,7 +30,6 @@ pub struct Telling {
     pub notices: Notices,
     /// Operations after healing until the device fails once more.
     pub again_after: Option<u64>,
-    pub reopened_for_the_book: u64,
 }
 
 pub fn config(store: Arc<dyn Store>, clock: Arc<Manual>, receivers: Arc<Receivers>) -> Config {
@@ -64,7 +63,6 @@ impl Telling {
         }
         let again_after = if let Fault::Twice(_, after) = fault { Some(after) } else { None };
         let notices = engine.notices();
-        let reopened_for_the_book = 0;
         Telling {
             store,
             memory,
@@ -76,7 +74,6 @@ impl Telling {
             engine,
             notices,
             again_after,
-            reopened_for_the_book,
         }
     }
 
@@ -123,8 +120,6 @@ impl Telling {
                 }
                 Err(Error::Store { .. }) => {
                     self.heal()?;
-                    self.reopened_for_the_book += 1;
-                    self.reopen()?;
                 }
                 Err(error) => return Err(format!("subscribe {host}: {error}")),
             }
@@ -144,8 +139,6 @@ impl Telling {
                 break;
             }
             self.heal()?;
-            self.reopened_for_the_book += 1;
-            self.reopen()?;
         }
         self.model.lock().removed = true;
         Ok(())
