@@ -317,8 +317,10 @@ impl Core {
         }
         // The book goes second: what is in it and has a tombstone is removed at the next open, and
         // those that waited for it are let go.
-        let opened = self.open_gates_of(id, book);
-        told.and(opened).and_then(|()| book.remove(id))
+        let freed = self.open_gates_of(id)?;
+        told?;
+        freed.iter().try_for_each(|one| book.put(one))?;
+        book.remove(id)
     }
 
     fn stats(&self) -> Stats {

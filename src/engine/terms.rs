@@ -122,19 +122,20 @@ impl Core {
         self.adopt(book, served, Some(&known.registered))
     }
 
-    /// Lets those go that waited for a subscription that is removed: in this engine whatever happens,
-    /// and on the device if it takes the write.
-    pub(super) fn open_gates_of(&self, main: SubscriptionId, book: &mut Book) -> Result<()> {
+    /// Lets those go that waited for a subscription that is removed from this engine. Returns them as
+    /// they are now, to be kept once the removal is on the device: before, it may yet be undone by a
+    /// crash, and they must wait again.
+    pub(super) fn open_gates_of(&self, main: SubscriptionId) -> Result<Vec<Arc<Registered>>> {
         let dependents = self.registry.read().dependents_of(main);
-        let mut kept = Ok(());
+        let mut freed = Vec::new();
         for id in dependents {
             let Some(dependent) = self.registry.read().served(id) else { continue };
-            let mut freed = (*dependent.registered).clone();
-            freed.policy.after = None;
-            let served = Served::new(freed)?;
-            kept = kept.and_then(|()| book.put(&served.registered));
+            let mut registered = (*dependent.registered).clone();
+            registered.policy.after = None;
+            let served = Served::new(registered)?;
+            freed.push(Arc::clone(&served.registered));
             self.enforce(served, None, &HashMap::new());
         }
-        kept
+        Ok(freed)
     }
 }
