@@ -43,7 +43,10 @@ pub use attempt::{
 };
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
-pub use engine::{DeadLetterFilter, DeadLetterId, Engine};
+pub use engine::{
+    DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
+    DeliveryState, Engine,
+};
 pub use error::{Error, Result};
 pub use event::{
     Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,
