@@ -45,7 +45,10 @@ pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
 #[doc(hidden)]
 pub use engine::stepping;
-pub use engine::{DeadLetterFilter, DeadLetterId, Engine};
+pub use engine::{
+    DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
+    DeliveryState, Engine,
+};
 pub use error::{Error, Result};
 pub use event::{
     Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,

@@ -103,7 +103,9 @@ fn every_seed_keeps_the_promises() {
     }
     if let Some(Failed { seed, tail, .. }) = failures.first() {
         println!("the end of seed {seed}:\n{tail}");
-        println!("replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --test simulation every_seed -- --nocapture");
+        println!(
+            "replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --test simulation every_seed -- --nocapture"
+        );
     }
     assert!(failures.is_empty(), "{} of {} seeds fail", failures.len(), end - first);
     println!("{} seeds kept the promises", end - first);

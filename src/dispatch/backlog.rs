@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use roaring::RoaringTreemap;
 
 use super::order::Order;
+use super::{Listed, Stage};
 use crate::subscription::Ordering;
 
 /// What one lane owes.
@@ -379,6 +380,42 @@ impl Backlog {
     /// Deliveries never tried that are held back.
     pub(super) fn blocked(&self) -> u64 {
         self.blocked.len
+    }
+
+    /// What is owed from a sequence on, in the order published, at the stages that are wanted. What was
+    /// never tried and is not held back here is at the stage `never_tried`.
+    pub(super) fn listed(
+        &self,
+        from: u64,
+        never_tried: Stage,
+        wanted: impl Fn(Stage) -> bool,
+        count_max: usize,
+    ) -> Vec<Listed> {
+        let mut listed = Vec::new();
+        let mut add = |stage: Stage, sequences: &mut dyn Iterator<Item = u64>| {
+            if wanted(stage) {
+                let next = sequences.filter(|sequence| *sequence >= from).take(count_max);
+                listed.extend(next.map(|sequence| Listed { sequence, stage }));
+            }
+        };
+        let (mut pending, mut blocked) = (self.pending.set.iter(), self.blocked.set.iter());
+        pending.advance_to(from);
+        blocked.advance_to(from);
+        add(never_tried, &mut pending);
+        add(Stage::Blocked, &mut blocked);
+        let mut first: Vec<u64> = self.under_way.clone();
+        first.retain(|sequence| !self.retries.contains_key(sequence));
+        add(Stage::Owed, &mut first.into_iter());
+        let failed = |(sequence, retrying): (&u64, &Retrying)| {
+            let Retrying { attempts, due_ms, .. } = *retrying;
+            Listed { sequence: *sequence, stage: Stage::Retrying { attempts, due_ms } }
+        };
+        if wanted(Stage::Retrying { attempts: 0, due_ms: 0 }) {
+            listed.extend(self.retries.range(from..).map(failed).take(count_max));
+        }
+        listed.sort_unstable_by_key(|one| one.sequence);
+        listed.truncate(count_max);
+        listed
     }
 
     fn retries_under_way(&self) -> usize {

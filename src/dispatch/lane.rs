@@ -86,6 +86,11 @@ impl Lane {
         self.policy.is_none()
     }
 
+    /// Whether nothing of it is tried, whatever it owes.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_held() || self.state != State::Active
+    }
+
     fn retrying_max(&self) -> u32 {
         self.policy.as_ref().map_or(0, |policy| policy.retrying_max)
     }

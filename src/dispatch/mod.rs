@@ -502,6 +502,40 @@ fn place(
     }
 }
 
+/// A delivery that is owed, as it is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) sequence: u64,
+    pub(crate) stage: Stage,
+}
+
+/// What an owed delivery waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its first attempt, or the end of that.
+    Owed,
+    /// Its order, its gate, or its lane to be served.
+    Blocked,
+    /// Its next attempt after a failure; `due_ms` is monotonic.
+    Retrying { attempts: u32, due_ms: u64 },
+}
+
+impl Dispatcher {
+    /// What a lane owes from a sequence on, in the order published, at the stages that `wanted` names
+    /// by an example. Costs what is wanted and not what is owed, so a backlog is read in slices.
+    pub(crate) fn listed(
+        &self,
+        id: SubscriptionId,
+        from: u64,
+        wanted: impl Fn(Stage) -> bool,
+        count_max: usize,
+    ) -> Vec<Listed> {
+        let Some(lane) = self.lanes.get(&id) else { return Vec::new() };
+        let never_tried = if lane.is_held_back() { Stage::Blocked } else { Stage::Owed };
+        lane.backlog.listed(from, never_tried, wanted, count_max)
+    }
+}
+
 fn retry_state(retrying: Retrying, wall_ms: u64) -> RetryState {
     let Retrying { attempts, age_ms, at_ms, due_ms } = retrying;
     let due_wall_ms = wall_ms.saturating_add(due_ms.saturating_sub(at_ms));

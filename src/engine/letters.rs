@@ -126,8 +126,10 @@ impl DeadLetterFilter {
             && self.until_ms.is_none_or(|until_ms| at_ms < until_ms)
     }
 
-    fn admits(&self, letter: &DeadLetter) -> bool {
-        self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
+    /// Whether it admits a letter.
+    pub fn admits(&self, letter: &DeadLetter) -> bool {
+        self.admits_moment(letter.at_ms, letter.subscription)
+            && self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
             && self.account.as_ref().is_none_or(|name| *name == letter.account)
     }
 }
@@ -222,11 +224,18 @@ impl Engine {
     /// some may be owed again already.
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.core.check_open()?;
-        let mut replayed = 0;
-        for group in self.core.revivals(filter)? {
-            replayed += self.core.outbox.wait(self.core.outbox.revive(group))?;
-        }
-        Ok(replayed)
+        let letters = self.core.dead_letters(filter, None, usize::MAX)?;
+        self.core.revive_all(letters.iter().map(DeadLetter::id))
+    }
+
+    /// As [`replay_matching`](Engine::replay_matching), of the dead letters that are named. One that
+    /// is gone, or was replayed before, is left as it is and not counted.
+    ///
+    /// # Errors
+    /// As [`replay_matching`](Engine::replay_matching).
+    pub fn replay_these(&self, ids: &[DeadLetterId]) -> Result<u64> {
+        self.core.check_open()?;
+        self.core.revive_all(ids.iter().copied())
     }
 }
 
@@ -312,15 +321,23 @@ impl Core {
         Ok(together)
     }
 
-    /// What a filter admits, in groups; within a group what is revived together. Mains come first,
-    /// so that none of their dependents is revived without them.
-    fn revivals(&self, filter: &DeadLetterFilter) -> Result<Vec<Vec<Vec<DeliveryId>>>> {
+    fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
+        // An event of another outbox has no letters here.
+        let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
+        let mut revived = 0;
+        for group in self.revivals(here)? {
+            revived += self.outbox.wait(self.outbox.revive(group))?;
+        }
+        Ok(revived)
+    }
+
+    /// Dead letters in groups; within a group what is revived together. Mains come first, so that
+    /// none of their dependents is revived without them.
+    fn revivals(
+        &self,
+        deliveries: impl Iterator<Item = DeliveryId>,
+    ) -> Result<Vec<Vec<Vec<DeliveryId>>>> {
         let dependents = self.dependents();
-        let letters = self.dead_letters(filter, None, usize::MAX)?;
-        let deliveries = letters.iter().map(|letter| DeliveryId {
-            sequence: letter.event.sequence(),
-            subscription: letter.subscription,
-        });
         let (mains, others): (Vec<_>, Vec<_>) =
             deliveries.partition(|delivery| dependents.contains_key(&delivery.subscription));
         let mut seen: HashSet<DeliveryId> = HashSet::new();

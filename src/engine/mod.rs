@@ -7,16 +7,19 @@
 mod core;
 mod drain;
 mod letters;
+mod listing;
 mod publishing;
 mod recovery;
 mod registry;
 pub mod stepping;
+mod terms;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
+pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
 use self::core::Core;
 use self::registry::Served;
@@ -83,8 +86,9 @@ impl Engine {
     }
 
     /// Registers a subscription, or replaces the one of the same account and name, which keeps its
-    /// id and what it is owed and is served again if it was disabled. So a host may subscribe at
-    /// every start. Durable and in force when it returns: blocks on a sync.
+    /// id and what it is owed, is served again if it was disabled, and stays paused if it was
+    /// [paused](Engine::pause). So a host may subscribe at every start. Durable and in force when it
+    /// returns: blocks on a sync.
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Forbidden`] names the field at fault and changes nothing.
@@ -102,8 +106,10 @@ impl Engine {
         self.core.subscribe(subscription, false)
     }
 
-    /// Removes a subscription. What it is owed is cancelled and counted. Durable and in force when
-    /// it returns: blocks on two syncs. An attempt under way is not called back.
+    /// Removes a subscription. What it is owed is cancelled and counted; those that waited for its
+    /// deliveries ([`Policy::after`](crate::Policy::after)) wait no longer. Durable and in force when
+    /// it returns: blocks on two syncs, and one more for each that waited. An attempt under way is
+    /// not called back.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Store`] or [`Error::Directory`] when the book took no write, and then
@@ -113,6 +119,39 @@ impl Engine {
     /// removed.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
         self.core.unsubscribe(id)
+    }
+
+    /// Holds a subscription back until [`resume`](Engine::resume): events go on being owed to it and
+    /// none is attempted, also across a restart. Durable and in force when it returns: blocks on a
+    /// sync. An attempt under way is not called back. One that is disabled stays disabled; one that
+    /// is paused already is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; after [`Error::Store`] it may be paused at the next open.
+    pub fn pause(&self, id: SubscriptionId) -> Result<()> {
+        self.core.pause(id)
+    }
+
+    /// Serves a subscription again that was paused or disabled. What it is owed goes on where it was;
+    /// what was published while it was disabled was never owed to it. One that was disabled starts as
+    /// if its endpoint had never failed. Durable and in force when it returns: blocks on a sync.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; after [`Error::Store`] it may be resumed at the next open.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, State, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// engine.pause(crm)?;
+    /// assert_eq!(engine.subscription(crm).map(|crm| crm.state), Some(State::Paused));
+    /// engine.resume(crm)?;
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&self, id: SubscriptionId) -> Result<()> {
+        self.core.resume(id)
     }
 
     /// Every subscription, in the order of their ids.
@@ -199,11 +238,14 @@ impl Core {
         let book = book.as_mut().ok_or(Error::Closed)?;
         let mut registered = self.registered(subscription)?;
         let before = self.registry.read().named(&registered.account, &registered.name);
-        match before {
+        match &before {
             Some(_) if !replace => return Err(Error::NameTaken { name: registered.name }),
             Some(before) => {
                 registered.id = before.id;
                 registered.created_at_ms = before.created_at_ms;
+                if before.state == State::Paused {
+                    registered.state = State::Paused;
+                }
             }
             None => {
                 let (given, limit) = (self.registry.read().len(), self.limits.subscriptions_max);
@@ -215,17 +257,11 @@ impl Core {
                 registered.id = book.fresh_id();
             }
         }
+        self.check_after(&registered)?;
         let served = Served::new(registered)?;
-        let registered = Arc::clone(&served.registered);
-        book.put(&registered)?;
-        // The lane comes before the index: an event that matches must find somebody to owe it to.
-        let mut drive = self.drive.lock();
-        let (policy, state) = (registered.policy.clone(), registered.state);
-        drive.dispatcher.set_lane(registered.id, policy, state, &HashMap::new());
-        self.rouse(&drive);
-        drop(drive);
-        self.registry.write().put(served);
-        Ok(registered.id)
+        let id = served.registered.id;
+        self.adopt(book, served, before.as_deref())?;
+        Ok(id)
     }
 
     /// Checks everything about a subscription that can be known before it is used.
@@ -280,8 +316,12 @@ impl Core {
         if deliveries > 0 {
             self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
         }
-        // The book goes second: what is in it and has a tombstone is removed at the next open.
-        told.and_then(|()| book.remove(id))
+        // The book goes second: what is in it and has a tombstone is removed at the next open, and
+        // those that waited for it are let go.
+        let freed = self.open_gates_of(id)?;
+        told?;
+        freed.iter().try_for_each(|one| book.put(one))?;
+        book.remove(id)
     }
 
     fn stats(&self) -> Stats {

@@ -27,8 +27,9 @@ use crate::stats::Counters;
 use crate::store::{Failure, Sled, Store};
 use crate::subscription::{self, Book, Ordering, Registered};
 
-/// The version of everything in a data directory.
-const FORMAT: u32 = 1;
+/// The version of everything in a data directory. 2 added what dispatch remembers: the terms of a
+/// subscription, the history of a delivery, the health of a lane. What 1 wrote is read.
+const FORMAT: u32 = 2;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const BOOK_LOG: &str = "book.log";
@@ -118,14 +119,21 @@ fn ordered(registered: &[Registered]) -> RoaringBitmap {
     per_key.map(|one| one.id.0).collect()
 }
 
-/// A subscription whose removal was begun is on the device as removed: the removal is finished.
+/// A subscription whose removal was begun is on the device as removed: the removal is finished, and
+/// whoever waited for it waits no longer.
 fn without_removed(
     book: &mut Book,
     registered: Vec<Registered>,
     recovered: &Recovered,
 ) -> Result<Vec<Registered>> {
-    let (removed, kept): (Vec<_>, Vec<_>) =
+    let (removed, mut kept): (Vec<_>, Vec<_>) =
         registered.into_iter().partition(|one| recovered.removed.contains(&one.id));
+    let waits_in_vain =
+        |one: &Registered| one.policy.after.is_some_and(|main| recovered.removed.contains(&main));
+    for one in kept.iter_mut().filter(|one| waits_in_vain(one)) {
+        one.policy.after = None;
+        book.put(one)?;
+    }
     removed.iter().try_for_each(|one| book.remove(one.id))?;
     Ok(kept)
 }
@@ -261,6 +269,10 @@ fn check_format(path: &Path) -> Result<()> {
                 let path = path.to_owned();
                 return Err(Error::NewerFormat { path, found, supported: FORMAT });
             }
+            if found < FORMAT {
+                // Before anything of the newer format is written: an older build must not misread it.
+                write_format(path, &file).map_err(|e| Error::directory("writing", &file, e))?;
+            }
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => begin(path, &file),
@@ -279,13 +291,15 @@ fn begin(path: &Path, file: &Path) -> Result<()> {
             return Err(Error::invalid("data directory", given, expected));
         }
     }
+    write_format(path, file).map_err(failed)
+}
+
+/// Whole or not at all.
+fn write_format(path: &Path, file: &Path) -> io::Result<()> {
     let new = path.join("format.new");
-    let write = || -> io::Result<()> {
-        let mut format = File::create(&new)?;
-        format.write_all(format!("wabahook {FORMAT}\n").as_bytes())?;
-        format.sync_all()?;
-        fs::rename(&new, file)?;
-        File::open(path)?.sync_all()
-    };
-    write().map_err(failed)
+    let mut format = File::create(&new)?;
+    format.write_all(format!("wabahook {FORMAT}\n").as_bytes())?;
+    format.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(path)?.sync_all()
 }

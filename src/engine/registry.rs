@@ -1,9 +1,11 @@
-//! Decides what is served right now: the subscriptions by id, by name and by what they ask for.
+//! Decides what is served right now: the subscriptions by id, by name, by whom they wait for and by
+//! what they ask for.
 //!
 //! Leaves to others: keeping them (`subscription::book`) and what they are owed (`dispatch`).
-//! Invariant: the three views name the same subscriptions, because they change together.
+//! Invariant: the views name the same subscriptions, because they change together; only a disabled
+//! one is not found by what it asks for, so that nothing more is owed to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::account::Accounts;
@@ -11,7 +13,7 @@ use crate::delivery::Template;
 use crate::error::Result;
 use crate::event::{EventType, WabaNumber};
 use crate::routing::Index;
-use crate::subscription::{Registered, SubscriptionId};
+use crate::subscription::{Registered, State, SubscriptionId};
 
 /// A subscription with what its attempts share.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Registry {
     index: Index,
     by_id: HashMap<SubscriptionId, Arc<Served>>,
     by_name: HashMap<(String, String), SubscriptionId>,
+    /// Who waits for a subscription's deliveries.
+    dependents: HashMap<SubscriptionId, BTreeSet<SubscriptionId>>,
 }
 
 impl Registry {
@@ -41,7 +45,12 @@ impl Registry {
     pub(super) fn put(&mut self, served: Served) {
         let registered = Arc::clone(&served.registered);
         self.remove(registered.id);
-        self.index.insert(registered.id, &registered.account, &registered.filter);
+        if registered.state != State::Disabled {
+            self.index.insert(registered.id, &registered.account, &registered.filter);
+        }
+        if let Some(main) = registered.policy.after {
+            self.dependents.entry(main).or_default().insert(registered.id);
+        }
         let name = (registered.account.clone(), registered.name.clone());
         self.by_name.insert(name, registered.id);
         self.by_id.insert(registered.id, Arc::new(served));
@@ -50,7 +59,12 @@ impl Registry {
     /// Removes a subscription.
     pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Arc<Registered>> {
         let registered = Arc::clone(&self.by_id.remove(&id)?.registered);
-        self.index.remove(id, &registered.account, &registered.filter);
+        if registered.state != State::Disabled {
+            self.index.remove(id, &registered.account, &registered.filter);
+        }
+        if let Some(main) = registered.policy.after {
+            self.leave(main, id);
+        }
         self.by_name.remove(&(registered.account.clone(), registered.name.clone()));
         Some(registered)
     }
@@ -62,6 +76,19 @@ impl Registry {
     pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<Registered>> {
         let id = self.by_name.get(&(account.to_owned(), name.to_owned()))?;
         self.by_id.get(id).map(|served| Arc::clone(&served.registered))
+    }
+
+    fn leave(&mut self, main: SubscriptionId, id: SubscriptionId) {
+        let Some(dependents) = self.dependents.get_mut(&main) else { return };
+        dependents.remove(&id);
+        if dependents.is_empty() {
+            self.dependents.remove(&main);
+        }
+    }
+
+    /// Who waits for the deliveries of a subscription, also of one that was just removed.
+    pub(super) fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
+        self.dependents.get(&main).into_iter().flatten().copied().collect()
     }
 
     /// All, in the order of their ids.

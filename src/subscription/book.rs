@@ -6,8 +6,8 @@
 //! also after its subscription was removed.
 //!
 //! Layout: key `s`, id (4 bytes, big-endian), part (2 bytes, big-endian). The parts joined are the
-//! envelope of `store::record`, version 1, around [`StoredV1`] in bincode 1.3.3. Key `n` holds the
-//! next id (4 bytes, little-endian) in the same envelope.
+//! envelope of `store::record` around [`Stored`] in bincode 1.3.3, in the version that `stored` names.
+//! Key `n` holds the next id (bincode u32) in an envelope of version 1.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::journal::{self, Contents, Entry, Journal};
-use super::stored::{StoredV1, restore, stored};
+use super::stored::{Stored, restore, sealed, stored, unsealed};
 use super::{Registered, SubscriptionId};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) struct Book {
     /// None after a failed write.
     kept: Option<Kept>,
     /// What a subscription must be whose write failed: as it was, or none.
-    doubts: BTreeMap<SubscriptionId, Option<StoredV1>>,
+    doubts: BTreeMap<SubscriptionId, Option<Stored>>,
     next_id: u32,
 }
 
@@ -154,7 +154,7 @@ impl Book {
     fn settled(
         &mut self,
         id: SubscriptionId,
-        wanted: Option<StoredV1>,
+        wanted: Option<Stored>,
         written: Result<()>,
     ) -> Result<()> {
         if written.is_err() {
@@ -229,7 +229,7 @@ impl Kept {
         Ok(Contents { next_id: self.next_id, subscriptions, ..Contents::default() })
     }
 
-    fn stored(&self, id: SubscriptionId) -> Result<Option<StoredV1>> {
+    fn stored(&self, id: SubscriptionId) -> Result<Option<Stored>> {
         let found = self.joined(Some(id))?.remove(&id);
         found.map(|(_, sealed)| read(id, &sealed)).transpose()
     }
@@ -255,7 +255,7 @@ impl Kept {
     }
 
     /// Into the log, where there is one, and then into the database.
-    fn put(&mut self, id: SubscriptionId, stored: &StoredV1) -> Result<()> {
+    fn put(&mut self, id: SubscriptionId, stored: &Stored) -> Result<()> {
         if let Some(journal) = &mut self.journal {
             let subscription = Box::new(stored.clone());
             journal.append(&Entry::Put { id, subscription })?;
@@ -324,14 +324,13 @@ fn what_is_wrong(error: &Error) -> String {
     }
 }
 
-fn read(id: SubscriptionId, sealed: &[u8]) -> Result<StoredV1> {
-    decode(VERSION, sealed).map_err(|why| damaged(format!("subscription {id}"), why))
+fn read(id: SubscriptionId, sealed: &[u8]) -> Result<Stored> {
+    unsealed(sealed).map_err(|why| damaged(format!("subscription {id}"), why))
 }
 
 /// The sealed record of a subscription, refused where it takes more parts than one batch holds.
-fn parts_of(id: SubscriptionId, stored: &StoredV1) -> Result<Vec<u8>> {
-    let sealed =
-        encode(VERSION, stored).map_err(|why| damaged(format!("subscription {id}"), why))?;
+fn parts_of(id: SubscriptionId, stored: &Stored) -> Result<Vec<u8>> {
+    let sealed = sealed(stored).map_err(|why| damaged(format!("subscription {id}"), why))?;
     let (given, limit) = (sealed.len(), PARTS_MAX * VALUE_BYTES_MAX);
     if given > limit {
         let (given, limit) = (given as u64, limit as u64);
@@ -586,6 +585,39 @@ mod tests {
         });
         assert_eq!(copies.count(), 1);
         assert_eq!(std::fs::read_to_string(directory.path().join(name)).unwrap(), damaged);
+    }
+
+    #[test]
+    fn a_log_of_version_1_is_followed_and_one_of_a_newer_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        // Written by the last build that wrote version 1.
+        let v1 = concat!(
+            r#"{"wabahook_book_log":1,"next_id":1}"#,
+            "\n",
+            r#"{"put":{"id":1,"subscription":{"account":"acme","name":"crm","events":["MESSAGE_RECEIVED"],"#,
+            r#""numbers":[919000000001],"url":"http://127.0.0.1:9/hook?a=b","headers":[["x-tenant","acme"]],"#,
+            r#""policy":{"retry":{"List":{"delays_ms":[0,5000]}},"attempts_max":7,"age_max_ms":60000,"#,
+            r#""timeout_ms":2000,"retry_on_timeout":false,"accept":"Only200"},"secret":"hush","#,
+            r#""profile":"Wabahook","state":"Active","created_at_ms":1795273574910}}}"#,
+            "\n{\"remove\":4}\n",
+        );
+        std::fs::write(&log, v1).unwrap();
+        let (book, all) = opened(&Memory::default(), &log);
+        let [crm] = all.try_into().unwrap();
+        assert_eq!(
+            (crm.id, crm.name.as_str(), crm.policy.attempts_max),
+            (SubscriptionId(1), "crm", Some(7))
+        );
+        assert_eq!(crm.policy.breaker, Policy::default().breaker);
+        assert_eq!((crm.secret, book.fresh_id()), (Some(Secret::new("hush")), SubscriptionId(2)));
+        drop(book);
+        let written = std::fs::read_to_string(&log).unwrap();
+        assert!(written.starts_with(r#"{"wabahook_book_log":2,"next_id":2}"#), "{written}");
+        assert_eq!(opened(&Memory::default(), &log).1.len(), 1, "it reads what it wrote");
+        std::fs::write(&log, written.replacen("log\":2", "log\":3", 1)).unwrap();
+        let error = opened_in(&Memory::default(), Some(&log)).unwrap_err();
+        assert!(error.to_string().contains("version 3"), "{error}");
     }
 
     #[test]

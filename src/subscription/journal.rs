@@ -4,8 +4,9 @@
 //! book takes it, so the log never knows less than the book; and only its owner may read the file,
 //! because it holds secrets.
 //!
-//! Layout: one JSON object a line. The first is `{"wabahook_book_log":1,"next_id":n}`; then
-//! `{"put":{..}}` with a whole subscription or `{"remove":id}`. It is written anew at every open.
+//! Layout: one JSON object a line. The first is `{"wabahook_book_log":2,"next_id":n}`; then
+//! `{"put":{..}}` with a whole subscription or `{"remove":id}`. It is written anew at every open, so
+//! the first line's version is that of every line; a log of version 1 is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,10 +16,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::SubscriptionId;
-use super::stored::StoredV1;
+use super::stored::{Stored, StoredV1};
 use crate::error::{Error, Result};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How many ids are skipped when lines of the log were lost: those that they gave must not be given
 /// again, because deliveries may be owed to them.
@@ -34,8 +35,10 @@ pub(super) struct Journal {
 /// What a log says when it is read from its beginning to its end.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
+    /// The version of its lines; 0 before the first one was read.
+    pub(super) version: u32,
     pub(super) next_id: u32,
-    pub(super) subscriptions: BTreeMap<SubscriptionId, StoredV1>,
+    pub(super) subscriptions: BTreeMap<SubscriptionId, Stored>,
     /// Subscriptions of which it says that they are no more.
     pub(super) removed: BTreeSet<SubscriptionId>,
 }
@@ -51,11 +54,30 @@ struct Header {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Entry {
+pub(super) enum Entry<S = Stored> {
     /// The subscription as it is from now on.
-    Put { id: SubscriptionId, subscription: Box<StoredV1> },
+    Put { id: SubscriptionId, subscription: Box<S> },
     /// The subscription is no more.
     Remove(SubscriptionId),
+}
+
+impl Entry {
+    /// A line of a log of this version.
+    fn read(version: u32, line: &[u8]) -> std::result::Result<Entry, String> {
+        let newest = || serde_json::from_slice(line).map_err(shown);
+        let oldest = || match serde_json::from_slice::<Entry<StoredV1>>(line).map_err(shown)? {
+            Entry::Put { id, subscription } => {
+                Ok(Entry::Put { id, subscription: Box::new(Stored::from(*subscription)) })
+            }
+            Entry::Remove(id) => Ok(Entry::Remove(id)),
+        };
+        match version {
+            // The first line cannot be read, so a line may be of any version.
+            0 => newest().or_else(|_| oldest()),
+            1 => oldest(),
+            _ => newest(),
+        }
+    }
 }
 
 impl Contents {
@@ -99,15 +121,19 @@ impl Contents {
 
     fn begin(&mut self, line: &[u8]) -> std::result::Result<(), String> {
         let header: Header = serde_json::from_slice(line).map_err(shown)?;
-        if header.wabahook_book_log != VERSION {
-            return Err(format!("it has version {}", header.wabahook_book_log));
+        self.version = header.wabahook_book_log;
+        if !(1..=VERSION).contains(&self.version) {
+            return Err(format!(
+                "it has version {}, this build reads up to {VERSION}",
+                self.version
+            ));
         }
         self.next_id = header.next_id;
         Ok(())
     }
 
     fn take(&mut self, line: &[u8]) -> std::result::Result<(), String> {
-        match serde_json::from_slice(line).map_err(shown)? {
+        match Entry::read(self.version, line)? {
             Entry::Put { id, subscription } => {
                 self.next_id = self.next_id.max(id.0.saturating_add(1));
                 self.subscriptions.insert(id, *subscription);

@@ -126,11 +126,45 @@ impl Subscription {
         self
     }
 
-    /// When to try again, for how long, and what counts as success. Defaults to
-    /// [`Policy::default`].
+    /// All terms at once: when to try again, for how long, in which order, and what counts as
+    /// success. Defaults to [`Policy::default`]. Give it before the single terms below, which it
+    /// would replace.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Subscription {
         self.policy = policy;
+        self
+    }
+
+    /// In which order its deliveries start. Defaults to none.
+    #[must_use]
+    pub fn ordering(mut self, ordering: Ordering) -> Subscription {
+        self.policy.ordering = ordering;
+        self
+    }
+
+    /// At most so many attempts start in any span of `per_ms` milliseconds. Defaults to no limit.
+    #[must_use]
+    pub fn rate_limit(mut self, events: u32, per_ms: u64) -> Subscription {
+        self.policy.rate_limit = Some(RateLimit { events, per_ms });
+        self
+    }
+
+    /// Each delivery waits until that subscription's delivery of the same event has succeeded. It
+    /// must belong to the same account and wait for no other itself; at most 16 may wait for one.
+    /// Defaults to none.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let main = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("main"))?;
+    /// engine.subscribe(Subscription::to("https://log.example/hook")?.name("extra").after(main))?;
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn after(mut self, main: SubscriptionId) -> Subscription {
+        self.policy.after = Some(main);
         self
     }
 }
@@ -223,9 +257,10 @@ pub enum State {
     /// Deliveries are attempted.
     #[default]
     Active,
-    /// The host holds it back; what it is owed waits.
+    /// The host holds it back; what it is owed waits, and events go on being owed to it.
     Paused,
-    /// The receiver said it is gone (410); what it is owed waits.
+    /// The receiver wants no more (410, or its header `webhook-delivery`), or there was nothing but
+    /// failure for too long. What it is owed waits; what is published meanwhile is not owed to it.
     Disabled,
 }
 

@@ -5,10 +5,12 @@
 mod client;
 mod configuration;
 mod crashes;
+mod letters;
 mod publishing;
 mod receiver;
 mod registering;
 mod served;
+mod terms;
 mod verified_by_meta;
 
 use std::time::Duration;

@@ -14,6 +14,8 @@ fn every_route_but_health_asks_for_the_key_of_an_account() {
         ("POST", "/subscriptions"),
         ("GET", "/subscriptions/1"),
         ("DELETE", "/subscriptions/1"),
+        ("POST", "/subscriptions/1/pause"),
+        ("POST", "/subscriptions/1/resume"),
         ("GET", "/stats"),
     ] {
         for headers in [
@@ -38,7 +40,7 @@ fn every_route_but_health_asks_for_the_key_of_an_account() {
 fn routes_and_methods_that_do_not_exist_are_told_in_the_same_shape() {
     let (_place, served) = Served::fresh();
     served.get("/nowhere", ACME).assert_refused(404, "not_found", None);
-    served.post("/subscriptions/1/pause", ACME, "{}").assert_refused(404, "not_found", None);
+    served.post("/subscriptions/1/nap", ACME, "{}").assert_refused(404, "not_found", None);
     let answer = served.get("/events", ACME);
     answer.assert_refused(405, "method_not_allowed", None);
     assert_eq!(answer.header("allow"), Some("POST"));
@@ -150,7 +152,13 @@ fn subscriptions_that_cannot_be_meant_are_refused_by_field_and_none_is_kept() {
         ("timeout_ms", json!(0), "timeout_ms"),
         ("retry", json!({"kind": "list", "delays_ms": []}), "retry.delays_ms"),
         ("retry", json!({"kind": "linear", "step_ms": 0, "max_ms": 1}), "retry.step_ms"),
-        ("ordering", json!("per_key"), "ordering"),
+        ("ordering", json!("hidden"), "ordering"),
+        ("rate_limit", json!({"events": 0, "per_ms": 1}), "rate_limit.events"),
+        ("after", json!(99), "after"),
+        ("breaker", json!({"failures": 0}), "breaker.failures"),
+        ("disable_after_ms", json!(0), "disable_after_ms"),
+        ("retrying_max", json!(0), "retrying_max"),
+        ("query", json!({"a": "b"}), "query"),
         ("colour", json!("red"), "colour"),
     ] {
         let answer = with(field, value);

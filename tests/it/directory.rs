@@ -23,9 +23,24 @@ fn a_newer_format_is_refused_by_its_number_and_untouched() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("format"), "wabahook 7\n").unwrap();
     let error = Engine::open(Config::new(directory.path())).unwrap_err();
-    assert!(matches!(error, Error::NewerFormat { found: 7, supported: 1, .. }), "{error}");
+    assert!(matches!(error, Error::NewerFormat { found: 7, supported: 2, .. }), "{error}");
     assert!(error.to_string().contains("newer wabahook"), "{error}");
     assert!(!directory.path().join("book").exists());
+}
+
+#[test]
+fn an_older_format_is_read_and_an_older_build_refuses_it_from_then_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let format = directory.path().join("format");
+    let engine = Engine::open(Config::new(directory.path())).unwrap();
+    engine.subscribe(quick("crm")).unwrap();
+    engine.close(DEADLINE).unwrap();
+    drop(engine);
+    fs::write(&format, "wabahook 1\n").unwrap();
+    let engine = Engine::open(Config::new(directory.path())).unwrap();
+    assert_eq!(engine.subscriptions().len(), 1);
+    assert_eq!(fs::read_to_string(&format).unwrap(), "wabahook 2\n");
+    assert!(!directory.path().join("format.new").exists());
 }
 
 #[test]

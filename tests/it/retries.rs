@@ -1,6 +1,8 @@
 //! What becomes of a delivery whose attempts fail, with a bystander that must not notice.
 
-use wabahook::{DeadLetterFilter, Failure, Notice, Policy, Reason, Retry, State, Subscription};
+use wabahook::{
+    DeadLetterFilter, Event, Failure, Notice, Policy, Reason, Retry, State, Subscription,
+};
 
 use crate::world::{Answer, DEADLINE, World, quick};
 
@@ -83,20 +85,21 @@ fn attempts_and_age_end_a_delivery() {
 }
 
 #[test]
-fn a_receiver_that_is_gone_disables_its_subscription_and_what_it_is_owed_waits() {
+fn a_receiver_that_is_gone_disables_its_subscription_and_what_it_is_owed_waits_and_grows_no_more() {
     let world = World::new();
     let notices = world.engine.notices();
     world.receivers.script("gone", &[Answer::Status(410)]);
     let id = world.subscribe("gone");
     world.subscribe("bystander");
-    world.publish("ADD_TAG", "1");
+    let both = ["1", "2"].map(|payload| Event::new("ADD_TAG", payload).number("919999999999"));
+    world.engine.publish_many(both.into()).unwrap().wait_timeout(DEADLINE).unwrap().unwrap();
     let disabled = Notice::Disabled { subscription: id, reason: Reason::Status(410) };
     assert!(matches!(notices.next_timeout(DEADLINE), Some(Notice::Died { .. })));
     assert_eq!(notices.next_timeout(DEADLINE), Some(disabled));
     assert_eq!(world.engine.subscription(id).unwrap().state, State::Disabled);
-    world.publish("ADD_TAG", "2");
-    let stats = world.wait_until(|stats| stats.delivered == 2);
-    assert_eq!((stats.owed, stats.dead), (1, 1));
+    assert_eq!(world.publish("ADD_TAG", "3").owed, 1, "the bystander's alone");
+    let stats = world.wait_until(|stats| stats.delivered == 3);
+    assert_eq!((stats.owed, stats.dead, stats.unrouted), (1, 1, 0));
     assert_eq!(world.receivers.at("gone").len(), 1);
 
     world.engine.close(DEADLINE).unwrap();

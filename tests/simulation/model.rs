@@ -189,7 +189,8 @@ impl Model {
         for draft in drafts {
             let place = self.events.len();
             for (id, sub) in &self.subs {
-                if !sub.removed && sub.terms.asks_for(draft.kind, draft.number) {
+                let is_matched = !sub.removed && sub.state != State::Disabled;
+                if is_matched && sub.terms.asks_for(draft.kind, draft.number) {
                     self.deliveries.insert((place, *id), Delivery::of_nothing());
                 }
             }
@@ -281,9 +282,8 @@ impl Model {
     /// Earlier events with the same dedup key that are or may be there.
     fn originals_of(&self, place: usize) -> Vec<usize> {
         let repeats = self.repeats_of(place).into_iter();
-        let is_there = |other: &usize| {
-            matches!(self.events[*other].there, There::Yes | There::Maybe)
-        };
+        let is_there =
+            |other: &usize| matches!(self.events[*other].there, There::Yes | There::Maybe);
         repeats.filter(|other| *other < place).filter(is_there).collect()
     }
 

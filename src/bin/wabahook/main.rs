@@ -4,18 +4,23 @@
 //! is one line on stderr that starts with `wabahook:`, and the exit code says whose it is: 2 for
 //! the command line or the configuration, 1 for everything else.
 
+mod asked;
 mod config;
+mod dead_letters;
+mod deliveries;
 mod demo;
 mod events;
 mod fields;
 mod host;
 mod meta;
+mod moment;
 mod refusal;
 mod serve;
 mod stats;
 mod subscription_body;
 mod subscription_item;
 mod subscriptions;
+mod terms_body;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

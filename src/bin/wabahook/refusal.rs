@@ -94,6 +94,16 @@ impl Refusal {
         Refusal { status, code, message, field }
     }
 
+    /// As [`from_error`](Refusal::from_error), for a page that begins after something that is gone.
+    pub(crate) fn from_page_error(error: Error) -> Refusal {
+        match error {
+            Error::NotFound { .. } => {
+                Refusal::invalid("cursor", "what it names is gone; begin again without it")
+            }
+            other => Refusal::from_error(other),
+        }
+    }
+
     /// As [`from_error`](Refusal::from_error), for events that came one a line: an error that names
     /// `events[3].number` is told as the field `number` on the line of the fourth event.
     pub(crate) fn from_batch_error(error: Error, lines: &[usize]) -> Refusal {

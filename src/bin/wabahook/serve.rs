@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -25,7 +25,7 @@ use crate::config::{self, Setup};
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{Failure, ServeArgs};
-use crate::{events, meta, stats, subscriptions};
+use crate::{dead_letters, deliveries, events, meta, stats, subscriptions};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -119,10 +119,16 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn routes(host: Arc<Host>) -> Router {
     Router::new()
-        .route("/events", axum::routing::post(events::publish))
+        .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
         .route("/subscriptions/{id}", get(subscriptions::read).delete(subscriptions::delete))
+        .route("/subscriptions/{id}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/deliveries", get(deliveries::list))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
         .route("/healthz", get(stats::healthz))
         .fallback(no_route)

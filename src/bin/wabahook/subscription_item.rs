@@ -4,7 +4,11 @@
 //! nor the value of a header is shown.
 
 use serde::{Serialize, Serializer};
-use wabahook::{Accept, LaneStats, Policy, Registered, Retry, SubscriptionId};
+use wabahook::{
+    Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retry, SubscriptionId,
+};
+
+use crate::moment::rfc3339;
 
 /// A subscription in lists and answers.
 #[derive(Serialize)]
@@ -19,23 +23,55 @@ pub(crate) struct Item {
     created_at: String,
     header_names: Vec<String>,
     signed: bool,
+    #[serde(flatten)]
+    terms: Terms,
+    health: Health,
+}
+
+/// The terms of a subscription, in the shapes in which they are given.
+#[derive(Serialize)]
+struct Terms {
     retry: RetryShape,
     retry_on_timeout: bool,
     timeout_ms: u64,
     accept: &'static str,
-    health: Health,
+    ordering: &'static str,
+    rate_limit: Option<RateShape>,
+    after: Option<u32>,
+    breaker: OrNever<BreakerShape>,
+    disable_after_ms: OrNever<u64>,
+    retrying_max: u32,
 }
+
+#[derive(Serialize)]
+struct RateShape {
+    events: u32,
+    per_ms: u64,
+}
+
+#[derive(Serialize)]
+struct BreakerShape {
+    failures: u32,
+    initial_ms: u64,
+    max_ms: u64,
+}
+
+struct OrNever<T>(Option<T>);
 
 /// The live side of a subscription.
 #[derive(Serialize, Default)]
 pub(crate) struct Health {
     owed: u64,
     retrying: u64,
+    blocked: u64,
     in_flight: u64,
     delivered: u64,
     retried: u64,
     dead: u64,
     failures_in_row: u64,
+    failing_for_ms: u64,
+    breaker_trips: u64,
+    rests_for_ms: u64,
 }
 
 struct SetOrAll(Option<Vec<String>>);
@@ -74,6 +110,17 @@ impl Item {
             created_at: rfc3339(registered.created_at_ms),
             header_names: target.headers().iter().map(|(name, _)| name.clone()).collect(),
             signed: registered.secret.is_some(),
+            terms: Terms::of(policy),
+            health: Health::of(lane),
+        }
+    }
+}
+
+impl Terms {
+    fn of(policy: &Policy) -> Terms {
+        let Breaker { failures, initial_ms, max_ms } = policy.breaker;
+        let rate_limit = policy.rate_limit;
+        Terms {
             retry: RetryShape::of(policy),
             retry_on_timeout: policy.retry_on_timeout,
             timeout_ms: policy.timeout_ms,
@@ -81,7 +128,20 @@ impl Item {
                 Accept::Only200 => "200",
                 _ => "2xx",
             },
-            health: Health::of(lane),
+            ordering: match policy.ordering {
+                Ordering::PerKey => "per_key",
+                Ordering::Strict => "strict",
+                _ => "none",
+            },
+            rate_limit: rate_limit.map(|RateLimit { events, per_ms }| RateShape { events, per_ms }),
+            after: policy.after.map(|main| main.0),
+            breaker: OrNever(failures.map(|failures| BreakerShape {
+                failures,
+                initial_ms,
+                max_ms,
+            })),
+            disable_after_ms: OrNever(policy.disable_after_ms),
+            retrying_max: policy.retrying_max,
         }
     }
 }
@@ -92,11 +152,15 @@ impl Health {
         lane.map_or_else(Health::default, |lane| Health {
             owed: lane.owed,
             retrying: lane.retrying,
+            blocked: lane.blocked,
             in_flight: lane.in_flight,
             delivered: lane.delivered,
             retried: lane.retried,
             dead: lane.dead,
             failures_in_row: lane.failures_in_row,
+            failing_for_ms: lane.failing_for_ms,
+            breaker_trips: lane.breaker_trips,
+            rests_for_ms: lane.rests_for_ms,
         })
     }
 }
@@ -112,6 +176,15 @@ impl Serialize for SetOrAll {
         match &self.0 {
             Some(set) => set.serialize(serializer),
             None => serializer.serialize_str("*"),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for OrNever<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str("never"),
         }
     }
 }
@@ -134,39 +207,9 @@ impl RetryShape {
     }
 }
 
-/// Milliseconds since the Unix epoch as a date and time of RFC 3339, by Howard Hinnant's
-/// `civil_from_days` counted from 1 March of year 0.
-fn rfc3339(wall_ms: u64) -> String {
-    let (days, ms) = (wall_ms / 86_400_000 + 719_468, wall_ms % 86_400_000);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute) = (ms / 3_600_000, ms / 60_000 % 60);
-    let (second, ms) = (ms / 1_000 % 60, ms % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_as_rfc_3339() {
-        for (wall_ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
-            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(wall_ms), text);
-        }
-    }
 
     #[test]
     fn all_is_a_star_and_a_set_is_a_list() {
@@ -176,22 +219,28 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_shown_in_the_words_in_which_it_is_given() {
-        let shown = serde_json::to_value(RetryShape::of(&Policy::default())).unwrap();
-        assert_eq!(
-            shown,
-            serde_json::json!({
-                "kind": "exponential", "initial_ms": 1_000, "max_ms": 3_600_000, "jitter": 0.2,
-                "max_age_ms": 86_400_000,
-            })
-        );
+    fn terms_are_shown_in_the_words_in_which_they_are_given() {
+        let shown = serde_json::to_value(Terms::of(&Policy::default())).unwrap();
+        let retry = serde_json::json!({
+            "kind": "exponential", "initial_ms": 1_000, "max_ms": 3_600_000, "jitter": 0.2,
+            "max_age_ms": 86_400_000,
+        });
+        assert_eq!(shown["retry"], retry);
+        assert_eq!((&shown["ordering"], &shown["rate_limit"]), (&"none".into(), &().into()));
+        assert_eq!(shown["breaker"]["failures"], 10);
         let policy = Policy {
             retry: Retry::List { delays_ms: vec![1, 2] },
             attempts_max: Some(3),
+            ordering: Ordering::PerKey,
+            rate_limit: Some(RateLimit { events: 5, per_ms: 1_000 }),
+            after: Some(SubscriptionId(4)),
+            breaker: Breaker { failures: None, ..Breaker::default() },
+            disable_after_ms: None,
             ..Policy::default()
         };
-        let shown = serde_json::to_value(RetryShape::of(&policy)).unwrap();
-        assert_eq!(shown["kind"], "list");
-        assert_eq!((&shown["delays_ms"], &shown["attempts"]), (&[1, 2][..].into(), &3.into()));
+        let given = serde_json::to_string(&Terms::of(&policy)).unwrap();
+        let read = crate::fields::Object::read(&given, crate::terms_body::FIELDS);
+        let read = crate::terms_body::read(&read.unwrap()).unwrap();
+        assert_eq!(read, policy, "what is shown can be given back");
     }
 }

@@ -1,4 +1,5 @@
-//! Decides what the routes under `/subscriptions` do: list, create, read, delete.
+//! Decides what the routes under `/subscriptions` do: list, create, read, delete, pause,
+//! resume.
 //!
 //! Leaves to others: how a subscription is read (`subscription_body`) and shown
 //! (`subscription_item`). Invariant (I9): an account sees and changes its own alone; another's id
@@ -10,7 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
-use wabahook::{Registered, SubscriptionId};
+use wabahook::{Engine, Registered, SubscriptionId};
 
 use crate::fields;
 use crate::host::{Caller, Host, off_thread};
@@ -68,6 +69,40 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let item = off_thread(move || {
+        let registered = own(&host, &account, &id)?;
+        let lanes = host.engine.stats().lanes;
+        Ok::<_, Refusal>(Item::of(&registered, lane_of(&lanes, registered.id)))
+    });
+    Ok(json(StatusCode::OK, &item.await??))
+}
+
+/// `POST /subscriptions/{id}/pause`.
+pub(crate) async fn pause(
+    State(host): State<Arc<Host>>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    changed(host, account, id, Engine::pause).await
+}
+
+/// `POST /subscriptions/{id}/resume`.
+pub(crate) async fn resume(
+    State(host): State<Arc<Host>>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    changed(host, account, id, Engine::resume).await
+}
+
+/// Changes a subscription and shows it as it is then.
+async fn changed(
+    host: Arc<Host>,
+    account: String,
+    id: String,
+    change: impl FnOnce(&Engine, SubscriptionId) -> wabahook::Result<()> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let item = off_thread(move || {
+        change(&host.engine, own(&host, &account, &id)?.id)?;
         let registered = own(&host, &account, &id)?;
         let lanes = host.engine.stats().lanes;
         Ok::<_, Refusal>(Item::of(&registered, lane_of(&lanes, registered.id)))

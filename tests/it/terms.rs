@@ -1,0 +1,166 @@
+//! What a subscription says: paused and resumed, disabled, and waiting for another.
+
+use std::sync::Arc;
+
+use wabahook::store::{Faults, Faulty, Memory};
+use wabahook::{
+    Account, Config, Engine, Error, Notice, Ordering, State, Subscription, SubscriptionId,
+};
+
+use crate::world::{Answer, DEADLINE, World, quick};
+
+fn state(world: &World, id: SubscriptionId) -> State {
+    world.engine.subscription(id).unwrap().state
+}
+
+#[test]
+fn a_paused_subscription_is_owed_and_not_tried_until_it_is_resumed_also_across_a_power_cut() {
+    let world = World::new();
+    let crm = world.subscribe("crm");
+    let bystander = world.subscribe("bystander");
+    world.engine.pause(crm).unwrap();
+    assert_eq!(world.publish("ADD_TAG", "1").owed, 2);
+    world.wait_until(|stats| stats.delivered == 1 && stats.owed == 1);
+    world.engine.close(DEADLINE).unwrap();
+    let again = world.after_a_power_cut();
+    assert_eq!((state(&again, crm), state(&again, bystander)), (State::Paused, State::Active));
+    assert_eq!(again.subscribe("crm"), crm);
+    assert_eq!(state(&again, crm), State::Paused, "a host that subscribes at its start");
+    again.engine.pause(crm).unwrap();
+    again.publish("ADD_TAG", "2");
+    again.wait_until(|stats| stats.delivered == 1 && stats.owed == 2);
+    assert!(again.receivers.at("crm").is_empty());
+    again.engine.resume(crm).unwrap();
+    again.wait_until(|stats| stats.owed == 0);
+    let arrived: Vec<_> = again.receivers.at("crm").into_iter().map(|one| one.body).collect();
+    assert_eq!(arrived, [b"1", b"2"]);
+    assert_eq!((state(&again, crm), again.receivers.at("bystander").len()), (State::Active, 1));
+    let nobody = SubscriptionId(77);
+    for error in [again.engine.pause(nobody), again.engine.resume(nobody)] {
+        assert!(matches!(error, Err(Error::NotFound { what: "subscription", .. })), "{error:?}");
+    }
+    again.engine.close(DEADLINE).unwrap();
+    assert!(matches!(again.engine.pause(crm), Err(Error::Closed)));
+}
+
+#[test]
+fn a_disabled_subscription_is_owed_nothing_new_and_resumed_it_gets_what_it_was_owed() {
+    let world = World::new();
+    world.receivers.script("crm", &[Answer::Status(410), Answer::Status(200)]);
+    let notices = world.engine.notices();
+    let crm = world.engine.subscribe(quick("crm").events(["ADD_TAG", "NEW_LEAD"])).unwrap();
+    let bystander = world.engine.subscribe(quick("bystander").events(["ADD_TAG"])).unwrap();
+    world.engine.pause(crm).unwrap();
+    world.publish("ADD_TAG", "1");
+    world.publish("ADD_TAG", "2");
+    world.engine.resume(crm).unwrap();
+    while !matches!(notices.next_timeout(DEADLINE).unwrap(), Notice::Disabled { .. }) {}
+    world.engine.pause(crm).unwrap();
+    assert_eq!(state(&world, crm), State::Disabled, "it is held back already");
+    assert_eq!(world.publish("ADD_TAG", "3").owed, 1);
+    assert_eq!(world.publish("NEW_LEAD", "4").owed, 0);
+    let stats = world.wait_until(|stats| stats.delivered == 3);
+    assert_eq!((stats.unrouted, stats.owed, stats.dead), (1, 1, 1));
+    world.engine.close(DEADLINE).unwrap();
+    let again = world.after_a_power_cut();
+    assert_eq!(again.publish("NEW_LEAD", "5").owed, 0, "not after a restart either");
+    again.engine.resume(crm).unwrap();
+    again.wait_until(|stats| stats.owed == 0);
+    assert_eq!(again.publish("ADD_TAG", "6").owed, 2);
+    again.wait_until(|stats| stats.owed == 0);
+    let arrived: Vec<_> = again.receivers.at("crm").into_iter().map(|one| one.body).collect();
+    assert_eq!(arrived, [b"2", b"6"]);
+    assert_eq!((state(&again, crm), state(&again, bystander)), (State::Active, State::Active));
+    assert_eq!(again.receivers.at("bystander").len(), 1);
+}
+
+fn check_refused(world: &World, subscription: Subscription, expected: &str) {
+    let listed = || -> Vec<_> {
+        let all = world.engine.subscriptions();
+        all.iter().map(|one| (one.id, one.name.clone(), one.policy.after)).collect()
+    };
+    let before = listed();
+    match world.engine.subscribe(subscription).unwrap_err() {
+        Error::Invalid { field, expected: said, .. } => {
+            assert_eq!(field, "after");
+            assert!(said.contains(expected), "{said}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(listed(), before);
+}
+
+#[test]
+fn whom_a_subscription_may_wait_for_is_checked_when_it_is_registered() {
+    let world = World::with(|config| {
+        config
+            .account(Account::new("acme").waba("1", ["919999999999"]))
+            .account(Account::new("beta").waba("2", ["918888888888"]))
+    });
+    let of_acme = |name: &str| quick(name).account("acme");
+    let main = world.engine.subscribe(of_acme("main")).unwrap();
+    let foreign = world.engine.subscribe(quick("foreign").account("beta")).unwrap();
+    let first = world.engine.subscribe(of_acme("d0").after(main)).unwrap();
+    check_refused(&world, of_acme("x").after(foreign), "of the same account");
+    check_refused(&world, of_acme("x").after(SubscriptionId(99)), "of the same account");
+    check_refused(&world, of_acme("main").after(main), "another subscription than this one");
+    check_refused(&world, of_acme("x").after(first), "waits for no other itself");
+    let other = world.engine.subscribe(of_acme("other")).unwrap();
+    check_refused(&world, of_acme("main").after(other), "other subscriptions wait for this one");
+    for place in 1..16 {
+        world.engine.subscribe(of_acme(&format!("d{place}")).after(main)).unwrap();
+    }
+    check_refused(&world, of_acme("d16").after(main), "fewer than 16");
+    let again = of_acme("d0").after(main).ordering(Ordering::PerKey).rate_limit(5, 1_000);
+    assert_eq!(world.engine.subscribe(again).unwrap(), first, "it counts once");
+    let policy = world.engine.subscription(first).unwrap().policy.clone();
+    assert_eq!((policy.after, policy.ordering), (Some(main), Ordering::PerKey));
+    assert_eq!(policy.rate_limit.map(|limit| (limit.events, limit.per_ms)), Some((5, 1_000)));
+    world.engine.subscribe(of_acme("d0")).unwrap();
+    world.engine.subscribe(of_acme("d16").after(main)).unwrap();
+    assert_eq!(world.engine.subscription(foreign).unwrap().policy.after, None);
+    let error = world.engine.subscribe(of_acme("x").rate_limit(0, 1_000)).unwrap_err();
+    assert_eq!(error.field(), Some("rate_limit.events"));
+}
+
+#[test]
+fn whoever_waited_for_a_subscription_that_is_removed_waits_for_none_also_after_a_power_cut() {
+    let world = World::new();
+    let (main, other) = (world.subscribe("main"), world.subscribe("other"));
+    let waits = world.engine.subscribe(quick("waits").after(main)).unwrap();
+    let bystander = world.engine.subscribe(quick("bystander").after(other)).unwrap();
+    let after = |world: &World, id| world.engine.subscription(id).unwrap().policy.after;
+    let world = world.after_a_power_cut();
+    assert_eq!((after(&world, waits), after(&world, bystander)), (Some(main), Some(other)));
+    world.engine.unsubscribe(main).unwrap();
+    assert_eq!((after(&world, waits), after(&world, bystander)), (None, Some(other)));
+    let world = world.after_a_power_cut();
+    assert_eq!((after(&world, waits), after(&world, bystander)), (None, Some(other)));
+    assert_eq!(world.publish("ADD_TAG", "1").owed, 3);
+    assert_eq!(world.receivers.wait_for("waits", 1).len(), 1);
+    world.engine.subscribe(quick("another").after(waits)).unwrap();
+}
+
+#[test]
+fn a_removal_that_is_cut_short_anywhere_is_all_or_nothing_for_those_that_waited() {
+    let mut seen = [false; 2];
+    for fails_after in 0..12 {
+        let (memory, faults) = (Memory::default(), Arc::new(Faults::default()));
+        let faulty = Arc::new(Faulty::new(Arc::new(memory.clone()), Arc::clone(&faults)));
+        let engine = Engine::open(Config::new("unused").store(faulty)).unwrap();
+        let main = engine.subscribe(quick("main")).unwrap();
+        let waits = engine.subscribe(quick("waits").after(main)).unwrap();
+        let bystander = engine.subscribe(quick("bystander")).unwrap();
+        faults.fail_after(fails_after);
+        let told = engine.unsubscribe(main);
+        drop(engine);
+        let engine = Engine::open(Config::new("unused").store(Arc::new(memory.crash()))).unwrap();
+        let removed = engine.subscription(main).is_none();
+        let after = engine.subscription(waits).unwrap().policy.after;
+        assert_eq!(after.is_none(), removed, "{fails_after}: {told:?}");
+        assert!(removed || told.is_err(), "{fails_after}");
+        assert!(engine.subscription(bystander).is_some());
+        seen[usize::from(removed)] = true;
+    }
+    assert_eq!(seen, [true, true], "both sides of the moment were met");
+}
