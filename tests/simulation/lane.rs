@@ -18,10 +18,14 @@ pub struct Lane {
     pub flying: Vec<(Key, u64)>,
     /// Whether nothing is known against the endpoint: no failure since its last success.
     pub is_clean: bool,
+    /// Whether its past since the last success is known: it is not after a crash.
+    is_known: bool,
     /// Starts of other lanes while this one was ready.
     pub passed_over: usize,
     /// When attempts started, for the rate.
     starts: Vec<u64>,
+    /// The first failure since the last success; unknown after a crash.
+    failing_since_ms: Option<u64>,
     /// Failures in a row that count for the breaker.
     strikes: u32,
     trips: u32,
@@ -35,7 +39,7 @@ pub struct Lane {
 
 impl Lane {
     pub fn fresh(is_clean: bool) -> Lane {
-        Lane { cap: 1, is_clean, ..Lane::default() }
+        Lane { cap: 1, is_clean, is_known: is_clean, ..Lane::default() }
     }
 
     /// What was known against the endpoint counts no more; what is under way and the rate stay.
@@ -91,6 +95,14 @@ impl Lane {
         self.is_clean = false;
     }
 
+    /// Whether it has to be disabled for nothing but failure, and whether it may be: a crash hides
+    /// since when it has failed.
+    pub fn fails_for_too_long(&self, policy: &Policy, now_ms: u64) -> (bool, bool) {
+        let Some(most_ms) = policy.disable_after_ms else { return (false, false) };
+        let too_long = self.failing_since_ms.is_some_and(|since_ms| now_ms - since_ms >= most_ms);
+        (too_long, too_long || !self.is_known)
+    }
+
     pub fn learn(
         &mut self,
         meant: &Meaning,
@@ -103,10 +115,14 @@ impl Lane {
             self.cap = (self.cap + 1).min(cap_max);
             self.is_clean = self.rests_until_ms <= now_ms;
             (self.strikes, self.trips) = (0, 0);
+            (self.is_known, self.failing_since_ms) = (true, None);
             (self.opens_ms, self.opens_surely_ms) = (0, 0);
             return;
         }
         self.cap = (self.cap / 2).max(1);
+        if self.is_known {
+            self.failing_since_ms.get_or_insert(now_ms);
+        }
         self.is_clean = false;
         if let Meaning::Retry { .. } = meant {
             self.strikes += 1;

@@ -318,13 +318,19 @@ impl Model {
         let (meant, disable) = meaning(reply, &policy);
         sub.lane.learn(&meant, reply, &policy, clocks.0, self.limits.lane_in_flight_max);
         sub.lane.is_clean &= !is_late;
+        let active = sub.state == State::Active && meant != Meaning::Delivered;
+        let (must, may) = sub.lane.fails_for_too_long(&policy, clocks.0);
         let delivery = self.deliveries.get_mut(&key).unwrap();
         delivery.in_flight = false;
         let [Life::Owed(tries)] = &delivery.now[..] else { panic!("{key:?} was under way") };
         let tries = tries.clone();
         let died = self.take_died(key, told);
-        if let Some(why) = disable {
-            self.disabled(key.1, &why, told);
+        match disable {
+            Some(why) => self.disabled(key.1, &why, told),
+            None if active && may && (must || says_failing(told)) => {
+                self.disabled(key.1, "failing", told);
+            }
+            None => {}
         }
         let attempts = tries.attempts + 1;
         let life = match (meant, died) {
@@ -385,6 +391,10 @@ impl Model {
         let notice = notice.unwrap_or_else(|| panic!("{id} was disabled without a word"));
         told.remove(notice);
     }
+}
+
+fn says_failing(told: &[Notice]) -> bool {
+    told.iter().any(|notice| matches!(notice, Notice::Disabled { .. }))
 }
 
 /// What the host does.

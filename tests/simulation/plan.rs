@@ -12,7 +12,7 @@ use wabahook::{
 use super::chance::Chance;
 
 /// Whether order, rates, breakers and the receivers' wishes are simulated.
-pub const LANDED: bool = false;
+pub const LANDED: bool = true;
 
 pub const KINDS: [&str; 3] = ["MESSAGE_RECEIVED", "MESSAGE_STATUS_UPDATED", "ADD_TAG"];
 pub const NUMBERS: [&str; 2] = ["919999999999", "918888888888"];
