@@ -16,13 +16,13 @@ use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::receipt::Promised;
+use crate::receipt::{Bells, Promised};
 use crate::store::record::seal;
 use crate::store::{Database, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::dedup::Dropped;
-use super::group::{self, Cursor, Group, Owed, Submission, batches};
+use super::group::{self, Cursor, Group, Owed, Submission, answer_all, batches};
 use super::reclaim::Owing;
 use super::row::Row;
 use super::taken::Taken;
@@ -99,6 +99,7 @@ pub(super) struct Committer {
     /// Its own end of the queue, to mark a place in it.
     pub(super) marker: Sender<Command>,
     pub(super) admission: Arc<Admission>,
+    pub(super) bells: Arc<Bells>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) group_events_max: usize,
     pub(super) generation_bytes: u64,
@@ -141,6 +142,7 @@ impl Committer {
                 self.tidy()?;
                 continue;
             }
+            self.bells.change();
             let stop = taken.stop;
             if !taken.is_empty() {
                 self.commit(taken)?;
@@ -217,7 +219,7 @@ impl Committer {
         write_all(&*database, operations)
     }
 
-    fn tell(&mut self, group: Group) {
+    fn tell(&mut self, mut group: Group) {
         let answered: usize = group.answers.iter().map(|(_, accepted)| accepted.len()).sum();
         let totals = Totals {
             accepted: answered as u64 - group.duplicates,
@@ -226,7 +228,8 @@ impl Committer {
             synced: group.synced,
         };
         (self.sink)(Committed::Group(totals, group.owed));
-        group.answers.into_iter().for_each(|(answer, accepted)| answer.keep(Ok(accepted)));
+        let answers = group.answers.iter_mut();
+        answer_all(answers.map(|(answer, accepted)| (&*answer, Ok(std::mem::take(accepted)))));
     }
 }
 
@@ -237,7 +240,7 @@ impl Committer {
     pub(super) fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
-        group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
+        answer_all(group.answers.iter().map(|(answer, _)| (answer, Err(unknown.clone()))));
         let removals = taken.forgotten.iter().map(|(_, promised)| promised);
         removals.chain(&taken.revivals).for_each(|one| one.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use crate::attempt::{DeliveryId, Record};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
-use crate::receipt::Promised;
+use crate::receipt::{Bell, Promised};
 use crate::store::record::{self, ENVELOPE_BYTES, seal};
 use crate::store::{Batch, Operation, VALUE_BYTES_MAX};
 use crate::subscription::SubscriptionId;
@@ -62,13 +62,30 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn keep(&self, accepted: Result<Vec<Accepted>>) {
+    /// Resolves the receipt and leaves its bell to be rung.
+    fn resolve(&self, accepted: Result<Vec<Accepted>>) -> Option<&Arc<Bell>> {
         match self {
-            Answer::Many(promised) => promised.keep(accepted),
+            Answer::Many(promised) => promised.resolve(accepted),
             Answer::One(promised) => {
-                promised.keep(accepted.and_then(|all| all.first().copied().ok_or(Error::Closed)));
+                promised.resolve(accepted.and_then(|all| all.first().copied().ok_or(Error::Closed)))
             }
         }
+    }
+}
+
+/// Answers publishers, and wakes those who share a bell together.
+pub(super) fn answer_all<'a>(
+    answers: impl Iterator<Item = (&'a Answer, Result<Vec<Accepted>>)>,
+) {
+    let mut silent: Option<&Arc<Bell>> = None;
+    for (answer, accepted) in answers {
+        let Some(bell) = answer.resolve(accepted) else { continue };
+        if let Some(before) = silent.replace(bell).filter(|before| !Arc::ptr_eq(before, bell)) {
+            before.ring();
+        }
+    }
+    if let Some(bell) = silent {
+        bell.ring();
     }
 }
 
