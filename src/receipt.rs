@@ -278,7 +278,8 @@ mod tests {
         let unkept = waiting.next().unwrap();
         let threads: Vec<_> =
             waiting.map(|receipt| std::thread::spawn(move || receipt.wait())).collect();
-        let slow = std::thread::spawn(move || (unkept.wait_timeout(Duration::from_secs(60)), unkept));
+        let slow =
+            std::thread::spawn(move || (unkept.wait_timeout(Duration::from_secs(60)), unkept));
         let rung: Vec<_> =
             kept.iter().skip(1).filter_map(|one| one.resolve(Ok(accepted()))).collect();
         assert!(rung.iter().all(|bell| Arc::ptr_eq(bell, rung[0])));

@@ -8,6 +8,7 @@
 //! [`Lane::next_delivery`]: what holds a lane or a delivery back later belongs there.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
@@ -101,6 +102,18 @@ impl Lane {
         let known = self.retries.contains_key(&sequence) || self.is_in_flight(sequence);
         let new = !known && self.pending.insert(sequence);
         self.pending_len += u64::from(new);
+        new
+    }
+
+    /// Owes consecutive deliveries as [`owe`](Lane::owe) does. Returns how many were not owed before.
+    pub(super) fn owe_run(&mut self, sequences: RangeInclusive<u64>) -> u64 {
+        let is_known = self.retries.range(sequences.clone()).next().is_some()
+            || self.flights.iter().any(|flight| sequences.contains(&flight.sequence));
+        if is_known {
+            return sequences.filter(|sequence| self.owe(*sequence)).count() as u64;
+        }
+        let new = self.pending.insert_range(sequences);
+        self.pending_len += new;
         new
     }
 

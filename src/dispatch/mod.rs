@@ -24,6 +24,7 @@ mod simulation;
 mod turns;
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
@@ -143,6 +144,31 @@ impl Dispatcher {
             self.count_owed(id, u64::from(new));
         }
         cancelled
+    }
+
+    /// Owes durable events of consecutive sequences to targets that they share. Returns how many
+    /// deliveries are cancelled, as [`accepted`](Self::accepted) says. It costs each lane about as
+    /// much as one event does.
+    #[must_use = "a cancelled delivery is counted"]
+    pub(crate) fn accepted_run(
+        &mut self,
+        sequences: RangeInclusive<u64>,
+        targets: &[SubscriptionId],
+    ) -> u64 {
+        let mut missing = 0;
+        for id in targets {
+            let Some(lane) = self.lanes.get_mut(id) else {
+                missing += 1;
+                continue;
+            };
+            let new = lane.owe_run(sequences.clone());
+            self.owed += new;
+            if lane.is_held() {
+                self.held += new;
+            }
+            lane.take_place(*id, &mut self.turns);
+        }
+        missing * sequences.count() as u64
     }
 
     /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
@@ -749,6 +775,25 @@ mod tests {
             assert_eq!(bench.dispatcher.workers_wanted(), wanted);
             assert_eq!(bench.dispatcher.stuck_budget_spent(), spent);
         }
+    }
+
+    #[test]
+    fn a_run_of_events_is_owed_as_one_after_the_other_is() {
+        let mut bench = Bench::new(LIMITS);
+        bench.dispatcher.set_lane(BYSTANDER, policy(), State::Paused);
+        bench.owe([2, 4]);
+        let failed = bench.take(2, 1);
+        let _ = bench.end(failed, retry());
+        let _under_way = bench.take(4, 1);
+        // Of the run, 2 waits for its next attempt and 4 is under way.
+        let targets = [LANE, SubscriptionId(77), BYSTANDER];
+        assert_eq!(bench.dispatcher.accepted_run(1..=5, &targets), 5, "77 has no lane");
+        assert_eq!(bench.dispatcher.accepted_run(5..=6, &[LANE]), 0);
+        assert_eq!(bench.dispatcher.owed(), 6 + 5);
+        let mut owed = bench.dispatcher.owed_among(&(0..100).collect());
+        assert_eq!(owed.remove(&LANE), Some((1..=6).collect()));
+        assert_eq!(owed.remove(&BYSTANDER), Some((1..=5).collect()));
+        assert_eq!(owed.len(), 0);
     }
 
     #[test]

@@ -224,17 +224,24 @@ impl Core {
             return;
         }
         self.outbox.keep_at_hand(owed);
-        let mut cancelled = Vec::new();
+        let mut cancelled = 0;
         let mut drive = self.drive.lock();
-        for Owed { event, targets } in owed {
-            let sequence = event.id.sequence();
-            cancelled.extend(drive.dispatcher.accepted(sequence, targets.iter().copied()));
+        for run in owed.chunk_by(is_followed_by) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let sequences = first.event.id.sequence()..=last.event.id.sequence();
+            cancelled += drive.dispatcher.accepted_run(sequences, &first.targets);
         }
         self.rouse(&drive);
         drop(drive);
         // Their subscriptions were removed after the match; the tombstones are on the device.
-        self.counters.cancelled.add(cancelled.len() as u64);
+        self.counters.cancelled.add(cancelled);
     }
+}
+
+/// Whether an event comes right after another one and is owed to the same targets.
+fn is_followed_by(one: &Owed, next: &Owed) -> bool {
+    next.event.id.sequence() == one.event.id.sequence() + 1
+        && Arc::ptr_eq(&one.targets, &next.targets)
 }
 
 /// What the committer tells an engine, for as long as there is one.

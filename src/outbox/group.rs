@@ -43,7 +43,7 @@ pub(crate) struct Matched {
     pub(crate) waba: Option<String>,
     pub(crate) key_hash: u64,
     pub(crate) dedup: Option<KeyHash>,
-    pub(crate) targets: Vec<SubscriptionId>,
+    pub(crate) targets: Arc<[SubscriptionId]>,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -74,9 +74,7 @@ impl Answer {
 }
 
 /// Answers publishers, and wakes those who share a bell together.
-pub(super) fn answer_all<'a>(
-    answers: impl Iterator<Item = (&'a Answer, Result<Vec<Accepted>>)>,
-) {
+pub(super) fn answer_all<'a>(answers: impl Iterator<Item = (&'a Answer, Result<Vec<Accepted>>)>) {
     let mut silent: Option<&Arc<Bell>> = None;
     for (answer, accepted) in answers {
         let Some(bell) = answer.resolve(accepted) else { continue };
@@ -93,7 +91,7 @@ pub(super) fn answer_all<'a>(
 #[derive(Debug, Clone)]
 pub(crate) struct Owed {
     pub(crate) event: Arc<StoredEvent>,
-    pub(crate) targets: Vec<SubscriptionId>,
+    pub(crate) targets: Arc<[SubscriptionId]>,
 }
 
 /// Everything that a group writes and answers.
@@ -189,6 +187,7 @@ pub(super) fn build(
         dedup_entries: Vec::new(),
         bucket: cursor.dedup.bucket_at(wall_ms),
         wall_ms,
+        last: None,
     };
     for submission in submissions {
         let mut accepted = Vec::with_capacity(submission.events.len());
@@ -208,6 +207,27 @@ struct Events {
     dedup_entries: Vec<(KeyHash, u64)>,
     bucket: u64,
     wall_ms: u64,
+    /// The targets seen last: events that are matched alike share theirs.
+    last: Option<Targets>,
+}
+
+/// The targets of an event, without those removed since it was matched.
+struct Targets {
+    matched: Arc<[SubscriptionId]>,
+    kept: Arc<[SubscriptionId]>,
+    set: Arc<RoaringBitmap>,
+}
+
+impl Targets {
+    fn new(matched: Arc<[SubscriptionId]>, removed: &HashSet<SubscriptionId>) -> Targets {
+        let kept = if matched.iter().any(|target| removed.contains(target)) {
+            matched.iter().filter(|target| !removed.contains(target)).copied().collect()
+        } else {
+            Arc::clone(&matched)
+        };
+        let set = Arc::new(kept.iter().map(|target| target.0).collect());
+        Targets { matched, kept, set }
+    }
 }
 
 impl Events {
@@ -217,7 +237,7 @@ impl Events {
         mut matched: Matched,
         group: &mut Group,
     ) -> Result<Accepted> {
-        matched.targets.retain(|target| !cursor.removed.contains(target));
+        let set = self.keep_targets(cursor, &mut matched);
         let known = matched.dedup.and_then(|key| cursor.dedup.sequence_of(key));
         if let Some(sequence) = known {
             group.duplicates += 1;
@@ -237,12 +257,26 @@ impl Events {
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
-        self.store(id, matched, group)?;
+        self.store(id, matched, set, group)?;
         Ok(Accepted { id, owed, duplicate: false })
     }
 
-    fn store(&mut self, id: EventId, matched: Matched, group: &mut Group) -> Result<()> {
-        let targets: RoaringBitmap = matched.targets.iter().map(|target| target.0).collect();
+    /// Takes removed subscriptions out of an event's targets; the rest as a set.
+    fn keep_targets(&mut self, cursor: &Cursor, matched: &mut Matched) -> Arc<RoaringBitmap> {
+        let last = self.last.take().filter(|last| Arc::ptr_eq(&last.matched, &matched.targets));
+        let targets =
+            last.unwrap_or_else(|| Targets::new(Arc::clone(&matched.targets), &cursor.removed));
+        matched.targets = Arc::clone(&targets.kept);
+        Arc::clone(&self.last.insert(targets).set)
+    }
+
+    fn store(
+        &mut self,
+        id: EventId,
+        matched: Matched,
+        targets: Arc<RoaringBitmap>,
+        group: &mut Group,
+    ) -> Result<()> {
         let head = Head {
             sequence: id.sequence(),
             accepted_wall_ms: self.wall_ms,
@@ -423,6 +457,25 @@ mod tests {
         assert_eq!(answers[0], Accepted { id: EventId::new(7, 1), owed: 1, duplicate: false });
         assert_eq!(answers[1], Accepted { id: EventId::new(7, 1), owed: 0, duplicate: true });
         assert_eq!((group.owed.len(), group.duplicates), (1, 1));
+    }
+
+    #[test]
+    fn a_subscription_removed_since_the_match_is_owed_nothing_and_the_others_are() {
+        let mut cursor = cursor();
+        cursor.removed.insert(SubscriptionId(4));
+        let shared: Arc<[_]> = [3, 4, 5].map(SubscriptionId).into();
+        let events = [&shared, &shared, &[SubscriptionId(4)].into(), &[SubscriptionId(9)].into()]
+            .map(|targets| {
+                let mut submission = submission(None, &[], 10);
+                submission.events[0].targets = Arc::clone(targets);
+                submission
+            });
+        let group = build(&mut cursor, events.into(), &[], 0).unwrap();
+        let owed: Vec<_> = group.owed.iter().map(|owed| owed.targets.to_vec()).collect();
+        let kept = [3, 5].map(SubscriptionId).to_vec();
+        assert_eq!(owed, [kept.clone(), kept, vec![SubscriptionId(9)]]);
+        assert!(Arc::ptr_eq(&group.owed[0].targets, &group.owed[1].targets));
+        assert_eq!(group.unrouted, 1);
     }
 
     #[test]

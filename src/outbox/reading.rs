@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
@@ -32,7 +33,7 @@ pub(super) struct Found {
     /// Dead letters owed again: the number of each one's record.
     pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
-    pub(super) heads: Vec<(u64, RoaringBitmap)>,
+    pub(super) heads: Vec<(u64, Arc<RoaringBitmap>)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
     pub(super) dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
     pub(super) last_page: u64,

@@ -6,6 +6,7 @@
 //! So a dead letter moves with its event, also out of a generation newer than the event's.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
@@ -180,7 +181,7 @@ impl Copies {
         for sequence in sequences {
             let head = heads::find(database, catalogue, sequence)?;
             let payload = page::read(database, head.payload)?;
-            let targets = targets.remove(&sequence).unwrap_or_default();
+            let targets = Arc::new(targets.remove(&sequence).unwrap_or_default());
             let head = Head { targets, payload: stream.append(&payload), ..head };
             packer.add(&head, &mut stream)?;
             packer.end_page();
