@@ -33,14 +33,14 @@ impl Source for Core {
             if drive.closing {
                 return self.end_worker(drive);
             }
-            if let Some(attempt) = drive.dispatcher.next_attempt(self.clock.monotonic_ms()) {
+            if let Some(attempt) = drive.next_attempt(self.clock.monotonic_ms()) {
                 self.rouse(&drive);
                 return Some(attempt);
             }
             drive.idle += 1;
             let idled = self.work.wait_for(&mut drive, IDLE).timed_out();
             drive.idle -= 1;
-            if idled && drive.workers > WORKERS_KEPT && drive.dispatcher.workers_wanted() == 0 {
+            if idled && drive.workers > WORKERS_KEPT && drive.workers_wanted() == 0 {
                 return self.end_worker(drive);
             }
         }
@@ -58,6 +58,7 @@ impl Source for Core {
                 self.transport.send(&request)
             }
             Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
+            Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
             Err(error) => {
                 self.board.tell(&Notice::Faulty { why: error.to_string() });
                 Reply::Failed(Failure::Internal)
@@ -74,7 +75,10 @@ impl Source for Core {
         let mut drive = self.drive.lock();
         let outcome = outcome.unwrap_or(crate::attempt::Outcome::Interrupted);
         let completed = drive.dispatcher.complete(attempt, outcome, now_ms, wall_ms, chance);
-        let next = if drive.closing { None } else { drive.dispatcher.next_attempt(now_ms) };
+        if completed.record.is_some() {
+            drive.note_end();
+        }
+        let next = if drive.closing { None } else { drive.next_attempt(now_ms) };
         self.rouse(&drive);
         // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
         // the answer leaves out.
@@ -91,6 +95,14 @@ impl Source for Core {
 }
 
 impl Core {
+    /// Whether an event cannot be read because the device refuses: its delivery goes back to its
+    /// lane, and nothing of the attempt is counted or told.
+    fn waits_for_the_device(&self, error: &Error) -> bool {
+        let refuses = self.drive.lock().note_unread();
+        // A generation that was being opened again may be open by now.
+        refuses || matches!(error, Error::Unknown { .. })
+    }
+
     fn outcome(&self, served: &Served, reply: &Reply) -> crate::attempt::Outcome {
         dispatch::outcome(reply, &served.registered.policy)
     }
@@ -155,7 +167,7 @@ impl Core {
     /// Wakes a worker if one is idle and wanted, and the timekeeper if it sleeps too long or a
     /// worker is missing.
     pub(super) fn rouse(&self, drive: &Drive) {
-        let wanted = drive.dispatcher.workers_wanted();
+        let wanted = drive.workers_wanted();
         if drive.idle > 0 && drive.workers - drive.idle < wanted {
             self.work.notify_one();
         }
@@ -187,8 +199,17 @@ impl Core {
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
-            Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
-            Committed::Resumed => self.board.tell(&Notice::Resumed),
+            Committed::Stalled(why) => {
+                self.drive.lock().stall(self.limits.queue_events_max);
+                self.board.tell(&Notice::Stalled { why });
+            }
+            Committed::Resumed => {
+                let mut drive = self.drive.lock();
+                drive.stall = None;
+                self.rouse(&drive);
+                drop(drive);
+                self.board.tell(&Notice::Resumed);
+            }
             Committed::LettersDropped(letters) => {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
@@ -321,7 +342,7 @@ fn newly_spent(drive: &mut Drive) -> Option<usize> {
 
 /// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
 fn add_workers(core: &Arc<Core>, drive: &mut MutexGuard<'_, Drive>) -> bool {
-    let missing = drive.dispatcher.workers_wanted().saturating_sub(drive.workers);
+    let missing = drive.workers_wanted().saturating_sub(drive.workers);
     for _ in 0..missing {
         if let Err(error) = core.crew.start(Arc::clone(core) as Arc<dyn Source>) {
             let why = format!("no thread for another worker: {error}");

@@ -111,7 +111,8 @@ pub(super) struct Committer {
     pub(super) removable: Option<u64>,
     /// A generation that could not be copied out of; it stays until the next open.
     pub(super) uncopyable: Option<u64>,
-    /// Whether clearing waits for the next group that writes, because dedup keys could not be moved.
+    /// Whether clearing waits for the next group that writes or for a while, because dedup keys could
+    /// not be moved.
     pub(super) rests: bool,
     /// What a refusing device left to be written first.
     pub(super) kept: Taken,

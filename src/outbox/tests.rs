@@ -769,6 +769,37 @@ fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again(
 }
 
 #[test]
+fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
+    let (full, ledger) = (Full::default(), Ledger::default());
+    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    let keyed = || Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", "a")),
+        ..matched(vec![1; 900], &[1])
+    };
+    let first = submit(&running.outbox, vec![keyed()]).wait().unwrap()[0];
+    running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
+    *full.refuses.lock() = Some("dedup");
+    for _ in 0..100 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        running.outbox.record(Record::Settle(delivery(sequence, 1)));
+    }
+    let owed_still = publish(&running.outbox, vec![1; 900], &[1, 2]);
+    assert!(full.inner.list().unwrap().contains(&row::name_of(1)), "it holds the key");
+    // Until nothing more is told, so that no group is left to be written.
+    while running.committed.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    *full.refuses.lock() = None;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while full.inner.list().unwrap().contains(&row::name_of(1)) {
+        assert!(std::time::Instant::now() < deadline, "generation 1 is there still");
+        std::thread::yield_now();
+    }
+    assert_eq!(running.outbox.event(owed_still).unwrap().payload, [1; 900]);
+    running.outbox.close();
+    let (running, _) = open(full.inner.crash());
+    assert!(submit(&running.outbox, vec![keyed()]).wait().unwrap()[0].duplicate);
+}
+
+#[test]
 fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
     let (full, ledger) = (Full { takes_effect: true, ..Full::default() }, Ledger::default());
     let (running, _) = open_owing(full.clone(), &small(), ledger.owing());

@@ -174,6 +174,7 @@ impl Committer {
     /// Whether time alone will let something be tidied.
     pub(super) fn has_leftovers(&self) -> bool {
         self.removable.is_some()
+            || self.rests
             || self.cursor.dedup.expired_bucket().is_some()
             || self.row.newest().is_some_and(|newest| self.is_drained(&newest))
     }
@@ -196,6 +197,8 @@ impl Committer {
         if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
             self.begin_generation()?;
         }
+        // What could not be moved when it was tried last is tried again, however little happens.
+        self.rests = false;
         self.keep_house()
     }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod publishing;
 mod recovery;
 mod retries;
+mod stalls;
 mod subscriptions;
 mod tidy;
 mod world;
