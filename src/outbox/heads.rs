@@ -462,8 +462,10 @@ mod tests {
             .into_iter()
             .map(|ids: Vec<u32>| Arc::new(ids.into_iter().collect::<RoaringBitmap>()))
             .collect();
-        let shared: Vec<Head> = (1..900_u64)
-            .map(|n| Head { targets: Arc::clone(&sets[n as usize / 5 % 3]), ..head(n, []) })
+        let five_each = sets.iter().cycle().flat_map(|set| std::iter::repeat_n(set, 5));
+        let shared: Vec<Head> = (1..900)
+            .zip(five_each)
+            .map(|(n, set)| Head { targets: Arc::clone(set), ..head(n, []) })
             .collect();
         let own: Vec<Head> = shared
             .iter()
