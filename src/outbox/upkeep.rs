@@ -87,7 +87,7 @@ impl Committer {
     /// Asks what is owed of a generation, and marks the queue: the copies are made when what was
     /// sent before is committed, because a delivery that has just ended is not in the answer.
     fn begin_clearing(&mut self, generation: u64) {
-        let owed = (self.owing)(&self.row.sequences_in(generation));
+        let owed = (self.owing)(&self.sequences_in(generation));
         self.clearing = Some(Clearing { generation, owed });
         let _ = self.marker.send(Command::Clear(generation));
     }
@@ -96,7 +96,7 @@ impl Committer {
     /// not committed is copied as owed: its end is written to the generation that holds the copy.
     pub(super) fn finish_clearing(&mut self, clearing: Clearing) -> Result<()> {
         let Clearing { generation, mut owed } = clearing;
-        for (id, now) in (self.owing)(&self.row.sequences_in(generation)) {
+        for (id, now) in (self.owing)(&self.sequences_in(generation)) {
             *owed.entry(id).or_default() |= now;
         }
         let removed = &self.cursor.removed;
@@ -121,6 +121,10 @@ impl Committer {
         copies.done(&self.row, &mut self.cursor);
         self.remove(generation);
         Ok(())
+    }
+
+    fn sequences_in(&self, generation: u64) -> RoaringTreemap {
+        self.row.sequences_in(generation, self.cursor.next_sequence)
     }
 
     fn copies_of(
