@@ -167,10 +167,11 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
+        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         if let Some(clearing) = &mut self.clearing {
             clearing.note_ends(&taken.records);
+            clearing.note_revived(&revived, &self.row);
         }
-        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.rests &= !group.synced;
         self.tell(group);

@@ -819,6 +819,24 @@ fn a_dead_letter_keeps_its_event_and_holds_up_no_generation() {
 }
 
 #[test]
+fn a_letter_is_read_where_it_was_copied_and_one_that_went_is_left_out() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![5; 900], &[2, 3]);
+    ledger.accept(sequence, &[2, 3]);
+    ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
+    ledger.end(outbox, Record::Dead(letter(sequence, 3, WALL_MS)));
+    churn(&running, &ledger, &store, 1);
+    outbox.revive(delivery(sequence, 3)).wait().unwrap();
+    // As they were listed a moment before their generation went.
+    let listed = 1;
+    let read = outbox.letter(delivery(sequence, 2), listed).unwrap();
+    assert_eq!(read, Some(letter(sequence, 2, WALL_MS)));
+    assert_eq!(outbox.letter(delivery(sequence, 3), listed).unwrap(), None);
+}
+
+#[test]
 fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
     let (store, ledger) = (Memory::default(), Ledger::default());
     let (sender, records) = crossbeam_channel::unbounded::<Record>();
@@ -847,6 +865,43 @@ fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
     churn(&running, &ledger, &store, 1);
     assert_eq!(records.try_iter().count(), 1);
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+}
+
+#[test]
+fn a_letter_that_is_replayed_and_dies_again_while_its_generation_is_copied_keeps_its_event() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let queue: Arc<Mutex<Option<Sender<Command>>>> = Arc::default();
+    let (replay, replayed) = promise();
+    let commands = vec![
+        Command::Record(Record::Dead(letter(1, 2, WALL_MS))),
+        Command::Revive(delivery(1, 2), replay),
+    ];
+    let owing: Owing = {
+        let (ask, queue) = (ledger.owing(), Arc::clone(&queue));
+        let commands = Mutex::new(commands);
+        Box::new(move |sequences| {
+            // Replayed before the mark; that it died again is in the queue when the copies are made.
+            if let Some(command) = commands.lock().pop() {
+                queue.lock().as_ref().unwrap().send(command).unwrap();
+            }
+            ask(sequences)
+        })
+    };
+    let (running, _) = open_owing(store.clone(), &small(), owing);
+    *queue.lock() = Some(running.outbox.commands.clone());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![5; 900], &[2]);
+    let bystander = publish(outbox, vec![6; 900], &[2]);
+    assert_eq!(sequence, 1);
+    ledger.accept(bystander, &[2]);
+    ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
+    churn(&running, &ledger, &store, 1);
+    assert!(replayed.wait().is_ok());
+    assert_eq!(outbox.event(sequence).unwrap().payload, vec![5; 900]);
+    assert_eq!(outbox.event(bystander).unwrap().payload, vec![6; 900]);
+    outbox.close();
+    let (running, _) = open_owing(store.crash(), &small(), ledger.owing());
+    assert_eq!(running.outbox.letters(9).unwrap(), [letter(sequence, 2, WALL_MS)]);
 }
 
 #[test]

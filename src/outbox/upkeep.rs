@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use roaring::RoaringTreemap;
 
-use crate::attempt::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::error::{Error, Result};
 use crate::store::{Batch, Database, Operation, Visit};
 use crate::subscription::SubscriptionId;
@@ -17,7 +17,7 @@ use crate::subscription::SubscriptionId;
 use super::committer::{Command, Committed, Committer, write_all};
 use super::group::{self, Group};
 use super::reclaim::{self, Copies, Verdict};
-use super::row::Generation;
+use super::row::{Generation, Row};
 use super::taken::Taken;
 use super::{keys, recovery};
 
@@ -27,11 +27,20 @@ const WORTH_SHARE: u64 = 6;
 /// A generation that is about to go.
 pub(super) struct Clearing {
     pub(super) generation: u64,
-    /// What was owed of it when its mark was sent, without what ended durably since.
+    /// What was owed of it when its mark was sent or was revived since, without what ended durably.
     owed: HashMap<SubscriptionId, RoaringTreemap>,
 }
 
 impl Clearing {
+    /// A delivery that is owed again may have ended by the time the copies are made, and that end is
+    /// not on the device then.
+    pub(super) fn note_revived(&mut self, revived: &[DeliveryId], row: &Row) {
+        let held = |sequence| row.generation_of(sequence) == Some(self.generation);
+        for delivery in revived.iter().filter(|delivery| held(delivery.sequence)) {
+            self.owed.entry(delivery.subscription).or_default().insert(delivery.sequence);
+        }
+    }
+
     pub(super) fn note_ends(&mut self, records: &[Record]) {
         for record in records {
             let delivery = match record {
