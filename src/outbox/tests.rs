@@ -284,6 +284,21 @@ fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_tak
 }
 
 #[test]
+fn a_large_group_is_synced_as_it_is_written_and_a_small_one_once() {
+    let (faulty, faults) = faulty(&Memory::default());
+    let (running, _) = open(faulty);
+    publish(&running.outbox, vec![7], &[1]);
+    let before = faults.seen();
+    publish(&running.outbox, vec![7], &[1]);
+    let one_write_and_one_sync = 2;
+    assert_eq!(faults.seen() - before, one_write_and_one_sync);
+    let before = faults.seen();
+    publish(&running.outbox, vec![7; 2_000_000], &[1]);
+    let (writes, syncs) = (2_000_000 / (128 * 1024), 2_000_000 / (256 * 1024));
+    assert!(faults.seen() - before > writes + syncs, "{} operations", faults.seen() - before);
+}
+
+#[test]
 fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
