@@ -88,6 +88,12 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// How long nothing may happen before what is left over is tidied.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
+/// How many bytes of a group are written between two syncs at most. sled makes about twice as many of
+/// them, in segments of 512 KiB, and the header of each says that what lies before it is there: where
+/// several are on their way at once and reach the device out of order, a cut leaves what cannot be
+/// told from damage.
+const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
+
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
@@ -170,10 +176,11 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
+        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         if let Some(clearing) = &mut self.clearing {
             clearing.note_ends(&taken.records);
+            clearing.note_revived(&revived, &self.row);
         }
-        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.rests &= !group.synced;
         self.tell(group);
@@ -336,8 +343,15 @@ pub(super) fn write_all(database: &dyn Database, operations: Vec<Operation>) -> 
     if operations.is_empty() {
         return Ok(());
     }
-    for batch in batches(operations) {
+    let failed = |failure| Error::store("syncing a group", failure);
+    let mut unsynced = 0;
+    for (bytes, batch) in batches(operations) {
+        if unsynced + bytes > UNSYNCED_BYTES_MAX {
+            database.sync().map_err(failed)?;
+            unsynced = 0;
+        }
+        unsynced += bytes;
         database.apply(batch).map_err(|failure| Error::store("writing a group", failure))?;
     }
-    database.sync().map_err(|failure| Error::store("syncing a group", failure))
+    database.sync().map_err(failed)
 }

@@ -32,6 +32,9 @@ const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
 /// How many operations one batch takes: few enough that readers do not wait long behind it.
 pub(super) const BATCH_OPERATIONS: usize = 64;
 
+/// How many bytes: a part of what may be written between two syncs.
+const BATCH_BYTES: usize = 128 * 1024;
+
 /// How many sequences are reserved at a time. A restart skips what is left of a block.
 const RESERVED_BLOCK: u64 = 1 << 16;
 
@@ -119,11 +122,7 @@ pub(super) struct Group {
 impl Group {
     /// Bytes of keys and values that it writes.
     pub(super) fn bytes(&self) -> u64 {
-        let sizes = self.operations.iter().map(|operation| match operation {
-            Operation::Put(key, value) => key.len() + value.len(),
-            Operation::Remove(key) => key.len(),
-        });
-        sizes.sum::<usize>() as u64
+        self.operations.iter().map(bytes_of).sum::<usize>() as u64
     }
 
     /// Head pages and settle pages that it writes.
@@ -136,20 +135,32 @@ impl Group {
     }
 }
 
-/// Operations as batches, which reach the device in this order.
-pub(super) fn batches(operations: Vec<Operation>) -> Vec<Batch> {
-    let mut batches = vec![Batch::default()];
+fn bytes_of(operation: &Operation) -> usize {
+    match operation {
+        Operation::Put(key, value) => key.len() + value.len(),
+        Operation::Remove(key) => key.len(),
+    }
+}
+
+/// Operations as batches, which reach the device in this order, each with its bytes.
+pub(super) fn batches(operations: Vec<Operation>) -> Vec<(usize, Batch)> {
+    let mut batches: Vec<(usize, Batch)> = Vec::new();
     for operation in operations {
-        if batches.last().is_none_or(|batch| batch.len() >= BATCH_OPERATIONS) {
-            batches.push(Batch::default());
-        }
-        let Some(batch) = batches.last_mut() else { continue };
+        let bytes = bytes_of(&operation);
+        let has_room = |(taken, batch): &&mut (usize, Batch)| {
+            batch.len() < BATCH_OPERATIONS && *taken + bytes <= BATCH_BYTES
+        };
+        let mut begun = (0, Batch::default());
+        let (taken, batch) = batches.last_mut().filter(has_room).unwrap_or(&mut begun);
+        *taken += bytes;
         match operation {
             Operation::Put(key, value) => batch.put(key, value),
             Operation::Remove(key) => batch.remove(key),
         }
+        if !begun.1.is_empty() {
+            batches.push(begun);
+        }
     }
-    batches.retain(|batch| !batch.is_empty());
     batches
 }
 
@@ -509,8 +520,10 @@ mod tests {
         let group = build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &[], 0).unwrap();
         let expected = group.operations.clone();
         let batches = batches(group.operations);
-        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
-        let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
+        assert!(batches.len() > 1 && batches.iter().all(|(_, batch)| batch.check().is_ok()));
+        assert!(batches.iter().all(|(bytes, _)| *bytes <= BATCH_BYTES));
+        let flat: Vec<_> =
+            batches.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
         assert_eq!(flat, expected);
     }
 }

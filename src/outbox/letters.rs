@@ -78,6 +78,12 @@ impl Letters {
         newest.map(|((_, delivery), generation)| (*delivery, *generation)).collect()
     }
 
+    /// The generation that holds a letter's record.
+    pub(super) fn generation_of(&self, delivery: DeliveryId) -> Option<u64> {
+        let at_wall_ms = self.moments.get(&delivery)?;
+        self.kept.get(&(*at_wall_ms, delivery)).copied()
+    }
+
     /// How many letters lie in a generation.
     pub(super) fn count_in(&self, generation: u64) -> u64 {
         self.counts.get(&generation).copied().unwrap_or(0)

@@ -282,8 +282,22 @@ impl Outbox {
         newest.into_iter().filter_map(|one| read(one).transpose()).collect()
     }
 
-    /// One dead letter; none when it went, or was copied forward, in the meantime.
-    fn letter(&self, delivery: DeliveryId, generation: u64) -> Result<Option<Letter>> {
+    /// One dead letter, wherever it was copied since it was seen in `generation`; none when it went.
+    fn letter(&self, delivery: DeliveryId, mut generation: u64) -> Result<Option<Letter>> {
+        loop {
+            let read = self.read_letter(delivery, generation);
+            if matches!(read, Ok(Some(_))) {
+                return read;
+            }
+            match self.letters.lock().generation_of(delivery) {
+                Some(now) if now != generation => generation = now,
+                Some(_) => return read,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn read_letter(&self, delivery: DeliveryId, generation: u64) -> Result<Option<Letter>> {
         let database = self.row.database(generation)?;
         let key = keys::of_delivery(keys::DEAD, delivery);
         let failed = |failure| Error::store("reading a dead letter", failure);

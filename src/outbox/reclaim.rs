@@ -116,7 +116,7 @@ impl Copies {
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        let inside = row.sequences_in(generation);
+        let inside = row.sequences_in(generation, cursor.next_sequence);
         for (at_wall_ms, delivery, holder) in cursor.letters.lock().of_events(&inside) {
             let key = keys::of_delivery(keys::DEAD, delivery);
             let sealed = match holder == generation {
