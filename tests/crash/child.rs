@@ -16,7 +16,10 @@ use std::thread;
 
 use parking_lot::Mutex;
 use wabahook::Transport;
-use wabahook::{Accepted, Config, Engine, Error, Event, Failure, Receipt, Reply, Request, Result};
+use wabahook::{
+    Accepted, Config, DeadLetterFilter, Engine, Error, Event, Failure, Receipt, Reply, Request,
+    Result,
+};
 
 use crate::script;
 
@@ -71,7 +74,7 @@ fn publish_for_ever(engine: &Engine, receivers: &Receivers, round: u32, publishe
 
 /// Replays the newest dead letter that no other thread replays.
 fn replay_one(engine: &Engine, receivers: &Receivers, publisher: u32) {
-    let letters = engine.dead_letters(LETTERS);
+    let letters = engine.dead_letters(&DeadLetterFilter::default(), None, LETTERS);
     let letters = letters.unwrap_or_else(|error| give_up("list dead letters", &error));
     let is_ours = |id: &str| script::replayer(id) == u64::from(publisher);
     let Some(letter) = letters.into_iter().find(|one| is_ours(&one.event.to_string())) else {

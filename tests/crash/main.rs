@@ -38,7 +38,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
-use wabahook::{Config, Engine, Reply, Request, Stats, Transport};
+use wabahook::{Config, DeadLetterFilter, Engine, Reply, Request, Stats, Transport};
 
 use ledger::{Delivery, Ledger, Run};
 
@@ -185,7 +185,9 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
         let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
         format!("{why}: {:?}, told {told:?}", engine.stats())
     });
-    let letters = engine.dead_letters(usize::MAX).map_err(|error| error.to_string())?;
+    let letters = engine
+        .dead_letters(&DeadLetterFilter::default(), None, usize::MAX)
+        .map_err(|error| error.to_string())?;
     engine.close(DEADLINE).map_err(|error| error.to_string())?;
     let subscriptions = engine.subscriptions();
     let name = |id| subscriptions.iter().find(|one| one.id == id).map(|one| one.name.clone());
