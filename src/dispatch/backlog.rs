@@ -6,6 +6,7 @@
 //! held back), or under way for the first time; so none is lost and none is tried twice at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
@@ -21,6 +22,8 @@ pub(super) struct Backlog {
     blocked: Counted,
     /// Deliveries that failed, wherever they are now.
     retries: BTreeMap<u64, Retrying>,
+    /// Of these, the ones whose wait is over, as the dispatcher's timer said: it says so once.
+    waited: RoaringTreemap,
     /// Of these, the ones that may start, in the order in which their time came.
     due: VecDeque<u64>,
     /// What is being tried.
@@ -105,6 +108,22 @@ impl Backlog {
         }
     }
 
+    /// Owes consecutive deliveries as [`owe`](Self::owe) does. Returns how many were not owed before.
+    pub(super) fn owe_run(&mut self, sequences: RangeInclusive<u64>, key_hashes: &[u64]) -> u64 {
+        let is_plain = self.ordering == Ordering::None && self.noted.is_none();
+        let is_known = self.blocked.len > 0
+            || self.retries.range(sequences.clone()).next().is_some()
+            || self.under_way.iter().any(|sequence| sequences.contains(sequence));
+        if !is_plain || is_known {
+            let keyed = sequences.zip(key_hashes);
+            return keyed.filter(|(sequence, key_hash)| self.owe(*sequence, **key_hash)).count()
+                as u64;
+        }
+        let new = self.pending.set.insert_range(sequences);
+        self.pending.len += new;
+        new
+    }
+
     /// Owes a dead letter again, outside of the order. Returns whether it was not owed before.
     pub(super) fn owe_again(&mut self, sequence: u64) -> bool {
         let new = !self.owes(sequence) && self.pending.insert(sequence);
@@ -162,12 +181,7 @@ impl Backlog {
 
     /// Puts everything owed into the lines of another order, or lets it out of them. `keys` says the
     /// key of what was owed before they were noted; what is named nowhere has none.
-    pub(super) fn set_ordering(
-        &mut self,
-        ordering: Ordering,
-        keys: &HashMap<u64, u64>,
-        now_ms: u64,
-    ) {
+    pub(super) fn set_ordering(&mut self, ordering: Ordering, keys: &HashMap<u64, u64>) {
         let noted = self.noted.take().unwrap_or_default();
         if ordering == self.ordering {
             return;
@@ -188,7 +202,7 @@ impl Backlog {
             }
         }
         self.blocked.extend(never_tried);
-        waiting.iter().for_each(|sequence| self.release(sequence, now_ms));
+        waiting.iter().for_each(|sequence| self.release(sequence));
     }
 }
 
@@ -212,16 +226,16 @@ impl Backlog {
     }
 
     /// Lets a delivery go whose main one is settled.
-    pub(super) fn open(&mut self, sequence: u64, now_ms: u64) {
+    pub(super) fn open(&mut self, sequence: u64) {
         if self.gated.remove(sequence) {
-            self.release(sequence, now_ms);
+            self.release(sequence);
         }
     }
 
     /// Lets everything go that waits for a main one.
-    pub(super) fn open_all(&mut self, now_ms: u64) {
+    pub(super) fn open_all(&mut self) {
         for sequence in std::mem::take(&mut self.gated) {
-            self.release(sequence, now_ms);
+            self.release(sequence);
         }
     }
 
@@ -230,13 +244,13 @@ impl Backlog {
     }
 
     /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
-    pub(super) fn give_up_gated(&mut self, sequence: u64, now_ms: u64) -> bool {
+    pub(super) fn give_up_gated(&mut self, sequence: u64) -> bool {
         if !self.gated.remove(sequence) || !self.blocked.remove(sequence) {
             return false;
         }
         self.exempt.remove(&sequence);
         if let Some(next) = self.order.withdraw(sequence) {
-            self.release(next, now_ms);
+            self.release(next);
         }
         true
     }
@@ -276,13 +290,16 @@ impl Backlog {
     }
 
     /// Ends what [`take_next`](Self::take_next) began.
-    pub(super) fn put(&mut self, sequence: u64, place: Place, now_ms: u64) {
+    pub(super) fn put(&mut self, sequence: u64, place: Place) {
         if let Some(at) = self.under_way.iter().position(|one| *one == sequence) {
             self.under_way.swap_remove(at);
         }
         match place {
-            Place::Ended => self.forget(sequence, now_ms),
-            Place::Waits(retrying) => drop(self.retries.insert(sequence, retrying)),
+            Place::Ended => self.forget(sequence),
+            Place::Waits(retrying) => {
+                self.waited.remove(sequence);
+                self.retries.insert(sequence, retrying);
+            }
             Place::Again => self.put_back(sequence),
         }
     }
@@ -298,29 +315,31 @@ impl Backlog {
     }
 
     /// A delivery is no longer owed: the next one of its key may go.
-    fn forget(&mut self, sequence: u64, now_ms: u64) {
+    fn forget(&mut self, sequence: u64) {
         self.retries.remove(&sequence);
+        self.waited.remove(sequence);
         self.exempt.remove(&sequence);
         if let Some(next) = self.order.leave(sequence) {
-            self.release(next, now_ms);
+            self.release(next);
         }
     }
 
     /// A delivery that failed has waited its time.
     pub(super) fn fall_due(&mut self, sequence: u64) {
+        self.waited.insert(sequence);
         if !self.is_held_back(sequence) {
             self.due.push_back(sequence);
         }
     }
 
     /// Puts a delivery that is not under way where it may start from, unless it is held back still.
-    fn release(&mut self, sequence: u64, now_ms: u64) {
+    fn release(&mut self, sequence: u64) {
         if self.is_held_back(sequence) {
             return;
         }
         if self.blocked.remove(sequence) {
             self.pending.insert(sequence);
-        } else if self.retries.get(&sequence).is_some_and(|retrying| retrying.due_ms <= now_ms) {
+        } else if self.waited.contains(sequence) {
             self.due.push_back(sequence);
         }
     }
@@ -437,7 +456,7 @@ mod tests {
 
     fn owing(ordering: Ordering, keyed: &[(u64, u64)]) -> Backlog {
         let mut backlog = Backlog::default();
-        backlog.set_ordering(ordering, &HashMap::new(), 0);
+        backlog.set_ordering(ordering, &HashMap::new());
         keyed.iter().for_each(|(sequence, key)| assert!(backlog.owe(*sequence, *key)));
         backlog
     }
@@ -465,16 +484,16 @@ mod tests {
     fn a_failing_delivery_blocks_its_key_alone_until_it_ends() {
         let mut backlog = owing(Ordering::PerKey, KEYED);
         taken(&mut backlog);
-        backlog.put(1, waits(50), 10);
-        backlog.put(3, Place::Ended, 10);
+        backlog.put(1, waits(50));
+        backlog.put(3, Place::Ended);
         assert_eq!((taken(&mut backlog), backlog.blocked()), (vec![], 2));
         backlog.fall_due(1);
         assert_eq!(taken(&mut backlog), [1]);
-        backlog.put(1, Place::Ended, 60);
+        backlog.put(1, Place::Ended);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Again, 60);
+        backlog.put(2, Place::Again);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Ended, 60);
+        backlog.put(2, Place::Ended);
         assert_eq!(taken(&mut backlog), [5]);
     }
 
@@ -482,19 +501,19 @@ mod tests {
     fn an_order_that_begins_with_a_backlog_takes_in_what_is_under_way_failed_and_noted() {
         let mut backlog = owing(Ordering::None, &[(1, 7), (2, 7), (3, 7), (4, 8)]);
         assert_eq!(taken(&mut backlog), [1, 2, 3, 4]);
-        backlog.put(1, waits(5), 0);
-        backlog.put(3, Place::Again, 0);
-        backlog.put(4, Place::Ended, 0);
+        backlog.put(1, waits(5));
+        backlog.put(3, Place::Again);
+        backlog.put(4, Place::Ended);
         backlog.fall_due(1);
         let keys = backlog.note_keys().into_iter().map(|sequence| (sequence, 7)).collect();
         assert!(backlog.owe(5, 8) && backlog.owe(6, 8));
-        backlog.set_ordering(Ordering::PerKey, &keys, 9);
+        backlog.set_ordering(Ordering::PerKey, &keys);
         assert_eq!(taken(&mut backlog), [5]);
-        backlog.put(2, Place::Ended, 9);
+        backlog.put(2, Place::Ended);
         assert_eq!(taken(&mut backlog), [1], "due since, and parked until now");
-        backlog.put(1, Place::Ended, 9);
+        backlog.put(1, Place::Ended);
         assert_eq!(taken(&mut backlog), [3]);
-        backlog.set_ordering(Ordering::None, &HashMap::new(), 9);
+        backlog.set_ordering(Ordering::None, &HashMap::new());
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![6], 3));
     }
 
@@ -503,12 +522,40 @@ mod tests {
         let mut backlog = owing(Ordering::PerKey, KEYED);
         backlog.gate_among(&[1, 2, 3].into_iter().collect());
         assert_eq!(taken(&mut backlog), [4, 6]);
-        backlog.open(2, 0);
+        backlog.open(2);
         assert!(taken(&mut backlog).is_empty(), "its key waits for 1");
-        assert!(backlog.give_up_gated(1, 0) && !backlog.give_up_gated(2, 0));
+        assert!(backlog.give_up_gated(1) && !backlog.give_up_gated(2));
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.open_all(0);
+        backlog.open_all();
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![3], 5));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_before_its_timer_says_so_leads_to_one_attempt() {
+        let mut backlog = owing(Ordering::None, &[(1, 7), (9, 8)]);
+        assert_eq!(backlog.take_next(10), Some((1, 1)));
+        backlog.put(1, waits(50));
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        assert!(taken(&mut backlog).is_empty(), "its timer has said nothing yet");
+        backlog.fall_due(1);
+        assert_eq!(taken(&mut backlog), [1]);
+        backlog.put(1, Place::Ended);
+        assert_eq!((taken(&mut backlog), backlog.owed()), (vec![9], 1));
+    }
+
+    #[test]
+    fn an_order_over_what_failed_and_what_was_never_tried_begins_with_the_earliest() {
+        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let mut backlog = Backlog::default();
+        assert!(backlog.owe(2, 0) && backlog.owe(4, 0));
+        assert_eq!(backlog.owe_retry(3, failed, 0), (true, true));
+        assert_eq!(backlog.owe_retry(1, failed, 0), (true, true));
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        [3, 1].into_iter().for_each(|sequence| backlog.fall_due(sequence));
+        for sequence in 1..=4 {
+            assert_eq!(taken(&mut backlog), [sequence]);
+            backlog.put(sequence, Place::Ended);
+        }
     }
 
     #[test]
@@ -516,9 +563,9 @@ mod tests {
         let mut backlog = owing(Ordering::Strict, &[(5, 0), (6, 0)]);
         assert!(backlog.owe_again(1) && !backlog.owe_again(1));
         assert_eq!(taken(&mut backlog), [1, 5]);
-        backlog.put(1, Place::Ended, 0);
+        backlog.put(1, Place::Ended);
         assert!(taken(&mut backlog).is_empty());
-        backlog.put(5, Place::Ended, 0);
+        backlog.put(5, Place::Ended);
         assert_eq!(taken(&mut backlog), [6]);
     }
 
@@ -528,7 +575,7 @@ mod tests {
         for _ in 0..2 {
             let (sequence, number) = backlog.take_next(2).unwrap();
             assert_eq!(number, 1);
-            backlog.put(sequence, waits(5), 0);
+            backlog.put(sequence, waits(5));
         }
         assert_eq!((backlog.take_next(2), backlog.ready(2), backlog.ready(3)), (None, 0, 4));
         backlog.fall_due(1);

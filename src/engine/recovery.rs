@@ -4,7 +4,6 @@
 //! Invariant (I3): a delivery that was owed is owed again, held where its subscription is not
 //! known; nothing in the directory is changed before its lock is held and its format is known.
 
-use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
@@ -77,7 +76,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
 
     let registered = without_removed(&mut book, registered, &recovered)?;
     let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits));
-    let registry = serve(registered, &mut dispatcher)?;
+    let registry = serve(registered)?;
     let counters = Counters::default();
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();
@@ -138,10 +137,9 @@ fn without_removed(
     Ok(kept)
 }
 
-fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Registry> {
+fn serve(registered: Vec<Registered>) -> Result<Registry> {
     let mut registry = Registry::default();
     for one in registered {
-        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &HashMap::new());
         registry.put(Served::new(one)?);
     }
     Ok(registry)
@@ -195,6 +193,11 @@ fn owe_again(
     for (id, sequences) in owed {
         dispatcher.recovered(id, sequences, &keys);
     }
+    // Their terms come last: an order takes in all that is owed at once, the earliest first, whether
+    // it failed before or was never tried.
+    for one in registry.all() {
+        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &keys);
+    }
     for (id, health) in health {
         dispatcher.recovered_health(id, &health, now_ms, wall_ms);
     }
@@ -245,14 +248,23 @@ fn claim(path: &Path) -> Result<File> {
 }
 
 /// Makes a directory and those above it that are missing. Their names are on the device when this
-/// returns: what is synced in a directory without a name would go with it.
+/// returns: what is synced in a directory without a name would go with it. A start that was killed
+/// may have made them and not come to that, so it is done as long as the format is not there.
 fn make_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|one| !one.exists()).collect();
+    let missing = path.ancestors().take_while(|one| !one.exists()).count();
     fs::create_dir_all(path)?;
-    let above = missing.iter().filter_map(|one| one.parent());
-    above
-        .map(|one| if one.as_os_str().is_empty() { Path::new(".") } else { one })
-        .try_for_each(|one| File::open(one)?.sync_all())
+    if path.join(FORMAT_FILE).exists() {
+        return Ok(());
+    }
+    for (place, above) in path.ancestors().skip(1).enumerate() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let synced = File::open(above).and_then(|directory| directory.sync_all());
+        // Those that were there are perhaps not ours to open.
+        if place < missing {
+            synced?;
+        }
+    }
+    Ok(())
 }
 
 fn check_format(path: &Path) -> Result<()> {
