@@ -165,10 +165,18 @@ impl Backlog {
 
     /// Puts a delivery into its line, where the lane keeps an order.
     fn join(&mut self, sequence: u64, key_hash: u64) {
+        match self.line_of(key_hash) {
+            Some(line) if self.is_under_way(sequence) => self.order.join_ahead(sequence, line),
+            Some(line) => self.order.join(sequence, line),
+            None => {}
+        }
+    }
+
+    fn line_of(&self, key_hash: u64) -> Option<u64> {
         match self.ordering {
-            Ordering::Strict => self.order.join(sequence, 0),
-            Ordering::PerKey if key_hash != 0 => self.order.join(sequence, key_hash),
-            Ordering::PerKey | Ordering::None => {}
+            Ordering::Strict => Some(0),
+            Ordering::PerKey => Some(key_hash).filter(|key_hash| *key_hash != 0),
+            Ordering::None => None,
         }
     }
 
@@ -283,7 +291,9 @@ impl Backlog {
     }
 
     fn first_attempts(&self, retrying_max: u32) -> usize {
-        if self.retries.len() as u64 >= u64::from(retrying_max) {
+        let many = self.retries.len() as u64 >= u64::from(retrying_max);
+        // Those that are parked wait for one that was never tried: it must go, or none ever does.
+        if many && self.retries.keys().any(|sequence| !self.order.is_parked(*sequence)) {
             return 0;
         }
         usize::try_from(self.pending.len).unwrap_or(usize::MAX)
@@ -294,6 +304,7 @@ impl Backlog {
         if let Some(at) = self.under_way.iter().position(|one| *one == sequence) {
             self.under_way.swap_remove(at);
         }
+        self.order.land(sequence);
         match place {
             Place::Ended => self.forget(sequence),
             Place::Waits(retrying) => {
@@ -319,7 +330,7 @@ impl Backlog {
         self.retries.remove(&sequence);
         self.waited.remove(sequence);
         self.exempt.remove(&sequence);
-        if let Some(next) = self.order.leave(sequence) {
+        if let Some(next) = self.order.withdraw(sequence) {
             self.release(next);
         }
     }
@@ -334,7 +345,7 @@ impl Backlog {
 
     /// Puts a delivery that is not under way where it may start from, unless it is held back still.
     fn release(&mut self, sequence: u64) {
-        if self.is_held_back(sequence) {
+        if self.is_held_back(sequence) || self.is_under_way(sequence) {
             return;
         }
         if self.blocked.remove(sequence) {
@@ -553,6 +564,40 @@ mod tests {
         backlog.set_ordering(Ordering::Strict, &HashMap::new());
         [3, 1].into_iter().for_each(|sequence| backlog.fall_due(sequence));
         for sequence in 1..=4 {
+            assert_eq!(taken(&mut backlog), [sequence]);
+            backlog.put(sequence, Place::Ended);
+        }
+    }
+
+    #[test]
+    fn what_failed_and_is_parked_behind_one_never_tried_does_not_keep_it_from_starting() {
+        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let mut backlog = Backlog::default();
+        assert!(backlog.owe(1, 7) && backlog.owe(3, 8));
+        assert_eq!(backlog.owe_retry(2, failed, 7), (true, true));
+        assert_eq!(backlog.ready(1), 0, "as many failed as may");
+        let keys = HashMap::from([(1, 7), (2, 7), (3, 8)]);
+        backlog.set_ordering(Ordering::PerKey, &keys);
+        backlog.fall_due(2);
+        assert_eq!(backlog.take_next(1), Some((1, 1)));
+        backlog.put(1, Place::Ended);
+        assert_eq!(backlog.take_next(1), Some((2, 2)));
+        assert_eq!(backlog.take_next(1), None, "the bystander's first attempt waits");
+    }
+
+    #[test]
+    fn an_order_that_begins_waits_for_all_that_is_under_way() {
+        let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+        let begun: Vec<_> = (0..3).filter_map(|_| backlog.take_next(10)).collect();
+        assert_eq!(begun, [(1, 1), (2, 1), (3, 1)]);
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        backlog.put(3, Place::Ended);
+        backlog.put(1, Place::Ended);
+        assert!(taken(&mut backlog).is_empty(), "2 is under way");
+        backlog.put(2, waits(5));
+        assert!(taken(&mut backlog).is_empty(), "2 is before them still");
+        backlog.fall_due(2);
+        for sequence in [2, 4, 5] {
             assert_eq!(taken(&mut backlog), [sequence]);
             backlog.put(sequence, Place::Ended);
         }
