@@ -24,6 +24,8 @@ pub struct Lane {
     pub passed_over: usize,
     /// When attempts started, for the rate.
     starts: Vec<u64>,
+    /// How many of them started before the limit was what it is.
+    unlimited: usize,
     /// The first failure since the last success; unknown after a crash.
     failing_since_ms: Option<u64>,
     /// Failures in a row that count for the breaker.
@@ -44,8 +46,8 @@ impl Lane {
 
     /// What was known against the endpoint counts no more; what is under way and the rate stay.
     pub fn begin_anew(&mut self) {
-        let Lane { flying, starts, .. } = std::mem::take(self);
-        *self = Lane { flying, starts, ..Lane::fresh(true) };
+        let Lane { flying, starts, unlimited, .. } = std::mem::take(self);
+        *self = Lane { flying, starts, unlimited, ..Lane::fresh(true) };
     }
 
     pub fn land(&mut self, key: Key) -> Option<u64> {
@@ -63,7 +65,7 @@ impl Lane {
             "{key:?} starts before {rests_until_ms} of a lane at rest"
         );
         if let Some(limit) = policy.rate_limit {
-            let recent = self.recent(limit, now_ms);
+            let recent = recent(&self.starts[self.unlimited..], limit, now_ms);
             assert!(recent < limit.events as usize, "{key:?} starts over the rate of {limit:?}");
         }
         self.starts.push(now_ms);
@@ -74,20 +76,17 @@ impl Lane {
         self.rests_until_ms.max(self.opens_ms)
     }
 
-    fn recent(&self, limit: RateLimit, now_ms: u64) -> usize {
-        self.starts.iter().filter(|start_ms| **start_ms + limit.per_ms > now_ms).count()
-    }
-
     /// Whether the engine has no reason to hold this lane back at all.
     pub fn is_open(&self, policy: &Policy, now_ms: u64) -> bool {
         let limit = policy.rate_limit;
-        let has_rate = limit.is_none_or(|limit| self.recent(limit, now_ms) < limit.events as usize);
+        let has_rate =
+            limit.is_none_or(|limit| recent(&self.starts, limit, now_ms) < limit.events as usize);
         self.is_clean && self.flying.is_empty() && has_rate && self.rest_ms() <= now_ms
     }
 
     /// A limit begins to count with the change that brings it.
     pub fn forget_starts(&mut self) {
-        self.starts.clear();
+        self.unlimited = self.starts.len();
     }
 
     pub fn turn_stuck(&mut self) {
@@ -156,4 +155,8 @@ impl Lane {
         self.opens_ms = now_ms + doubled * 4 / 5;
         self.opens_surely_ms = now_ms + doubled * 6 / 5 + 1;
     }
+}
+
+fn recent(starts: &[u64], limit: RateLimit, now_ms: u64) -> usize {
+    starts.iter().filter(|start_ms| **start_ms + limit.per_ms > now_ms).count()
 }
