@@ -126,15 +126,16 @@ impl Model {
     /// Which deliveries could start now as far as anybody knows, one for each lane that nothing holds
     /// back.
     pub fn startable(&self, now_ms: u64) -> Vec<Key> {
-        let open = self
-            .subs
-            .iter()
-            .filter(|(_, sub)| sub.is_served() && sub.lane.is_open(&sub.terms.policy, now_ms));
-        open.filter_map(|(id, _)| self.startable_of(*id, now_ms)).collect()
+        self.subs.keys().filter_map(|id| self.startable_of(*id, now_ms)).collect()
     }
 
-    fn startable_of(&self, id: u32, now_ms: u64) -> Option<Key> {
-        let policy = &self.subs[&id].terms.policy;
+    /// One of a lane, where nothing holds the lane back.
+    pub fn startable_of(&self, id: u32, now_ms: u64) -> Option<Key> {
+        let sub = self.subs.get(&id)?;
+        let policy = &sub.terms.policy;
+        if !sub.is_served() || !sub.lane.is_open(policy, now_ms) {
+            return None;
+        }
         let of_lane = || self.deliveries.iter().filter(move |((_, sub), _)| *sub == id);
         let failed = |delivery: &&super::model::Delivery| {
             delivery.now.iter().any(|life| life.tries().is_some_and(|tries| tries.attempts > 0))

@@ -56,6 +56,9 @@ pub struct Flying {
     is_late: bool,
 }
 
+/// The first subscription of every world: nothing may hold it up.
+const BYSTANDER: u32 = 1;
+
 const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
 
 impl World {
@@ -172,19 +175,19 @@ impl World {
 impl World {
     /// One worker that is idle takes an attempt, if one is ready.
     pub fn begin(&mut self) -> bool {
-        let startable = self.model.startable(self.now_ms());
+        let startable = self.model.startable_of(BYSTANDER, self.now_ms());
         let begun = self.running().stepped.begin();
         begun.is_some_and(|begun| {
-            self.begun(begun, &startable);
+            self.begun(begun, startable.is_some());
             true
         })
     }
 
-    fn begun(&mut self, begun: Begun, startable: &[Key]) {
+    fn begun(&mut self, begun: Begun, bystander_ready: bool) {
         let arrival = self.line.take().unwrap_or_else(|| panic!("not sent: {begun:?}"));
         let now_ms = self.now_ms();
         let key = self.model.started(&arrival, now_ms);
-        self.pass_over(key, startable);
+        self.pass_over(key, bystander_ready);
         let name = self.model.subs[&key.1].terms.name.clone();
         let mood = self.moods[&name];
         let answer = mood.answer(&mut self.chance, arrival.timeout_ms);
@@ -198,19 +201,14 @@ impl World {
     }
 
     /// Counts how long the lane that nothing may hold up waits for its turn.
-    fn pass_over(&mut self, started: Key, startable: &[Key]) {
+    fn pass_over(&mut self, started: Key, was_ready: bool) {
         let lanes = self.model.subs.values().filter(|sub| !sub.removed).count();
-        for (id, sub) in &mut self.model.subs {
-            if sub.terms.name != "bystander" {
-                continue;
-            }
-            let was_ready = startable.iter().any(|key| key.1 == *id);
-            match was_ready && started.1 != *id {
-                true => sub.lane.passed_over += 1,
-                false => sub.lane.passed_over = 0,
-            }
-            assert!(sub.lane.passed_over <= 2 * lanes + 2, "the bystander waits for its turn");
-        }
+        let lane = &mut self.model.subs.get_mut(&BYSTANDER).unwrap().lane;
+        lane.passed_over = match was_ready && started.1 != BYSTANDER {
+            true => lane.passed_over + 1,
+            false => 0,
+        };
+        assert!(lane.passed_over <= 2 * lanes + 2, "the bystander waits for its turn");
     }
 
     /// The timekeeper's turn, and then every worker's.
@@ -242,8 +240,7 @@ impl World {
         let late = self.flying.iter().filter(|flying| flying.is_late).count();
         let working = self.flying.len() - late.min(stuck_max);
         let waiting = self.model.startable(self.now_ms());
-        let served = |key: &&Key| self.model.subs[&key.1].terms.name == "bystander";
-        if let Some(key) = waiting.iter().find(served) {
+        if let Some(key) = waiting.iter().find(|key| key.1 == BYSTANDER) {
             assert!(working >= workers_max, "the bystander's {key:?} waits, a worker being free");
         }
         let spare = self.flying.len() < workers_max.min(stuck_max.max(1));
@@ -261,7 +258,7 @@ impl World {
         self.model.ended(key, (&reply, is_late), self.clocks(), &mut told);
         self.account_for(told);
         if let Some(next) = next {
-            self.begun(next, &[]);
+            self.begun(next, false);
         }
     }
 
