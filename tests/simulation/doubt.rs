@@ -156,7 +156,7 @@ impl Delivery {
                 self.durable.push(life);
             }
         }
-        self.in_flight = false;
+        (self.in_flight, self.first) = (false, false);
     }
 
     fn cancel(&mut self) {

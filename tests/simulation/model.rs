@@ -74,6 +74,8 @@ pub struct Delivery {
     pub in_flight: bool,
     /// Replayed: exempt from order.
     pub revived: bool,
+    /// Under way when the terms changed: it holds its line until it ends.
+    pub first: bool,
 }
 
 pub enum Queued {
@@ -154,6 +156,7 @@ impl Delivery {
             queued: VecDeque::new(),
             in_flight: false,
             revived: false,
+            first: false,
         }
     }
 
@@ -421,6 +424,12 @@ impl Model {
         };
         assert!((least..=most).contains(&said), "{said} cancelled of {id}, not {least} to {most}");
         self.counts.cancelled += said;
+    }
+
+    /// What is under way when an order begins holds its line, whatever was published before it.
+    pub fn go_on_first(&mut self, id: u32) {
+        let of_lane = self.deliveries.iter_mut().filter(|((_, sub), _)| *sub == id);
+        of_lane.for_each(|(_, delivery)| delivery.first |= delivery.in_flight);
     }
 
     /// A dead letter is owed again.

@@ -50,7 +50,8 @@ impl Model {
         for rival in rivals {
             let delivery = &self.deliveries[&rival];
             assert!(!delivery.in_flight, "{key:?} starts while {rival:?} of its key is under way");
-            if rival.0 > key.0 || !delivery.may_be_owed() {
+            let goes_first = self.deliveries[&key].first;
+            if rival.0 > key.0 || goes_first || !delivery.may_be_owed() {
                 continue;
             }
             assert!(!delivery.is_owed(), "{key:?} starts before {rival:?} of its key");
@@ -154,7 +155,8 @@ impl Model {
         let ordering = self.subs[&key.1].terms.policy.ordering;
         let blocks = |rival: &Key| {
             let delivery = &self.deliveries[rival];
-            delivery.in_flight || (rival.0 < key.0 && delivery.may_be_owed())
+            let before = rival.0 < key.0 || delivery.first;
+            delivery.in_flight || (before && delivery.may_be_owed())
         };
         let revived = |((_, id), delivery): (&Key, &super::model::Delivery)| {
             *id == key.1 && delivery.revived && delivery.may_be_owed()

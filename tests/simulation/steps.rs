@@ -240,6 +240,7 @@ impl World {
             return;
         }
         sub.changed(terms);
+        self.model.go_on_first(id);
     }
 
     fn unsubscribe(&mut self) {
@@ -290,27 +291,25 @@ impl World {
     pub fn recover_everybody(&mut self) {
         self.moods.values_mut().for_each(|mood| *mood = Mood::Fast);
         self.note(|_| "everybody is well from now on".to_owned());
-        self.disabled().into_iter().for_each(|id| self.renew_kindly(id));
-    }
-
-    fn renew_kindly(&mut self, id: u32) {
-        self.renew(id);
     }
 
     pub fn drain(&mut self) {
         self.recover_everybody();
         let mut turns_left = 300 + 30 * self.model.deliveries.len();
         loop {
+            self.disabled().into_iter().for_each(|id| self.renew(id));
             self.commit(true);
             self.pump();
             while let Some(place) = self.ready_to_end() {
                 self.complete(place);
             }
             self.check();
-            self.disabled().into_iter().for_each(|id| self.renew_kindly(id));
             let stats = self.running().engine.stats();
             if stats.owed == 0 && self.flying.is_empty() {
                 break;
+            }
+            if !self.disabled().is_empty() {
+                continue;
             }
             turns_left -= 1;
             assert!(turns_left > 0, "not served in time: {:?}", self.model.unfinished());
