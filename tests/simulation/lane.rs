@@ -33,6 +33,8 @@ pub struct Lane {
     trips: u32,
     /// No attempt starts before, because the endpoint asked to be left alone.
     rests_until_ms: u64,
+    /// That rest is surely over from here on.
+    rests_surely_ms: u64,
     /// No attempt starts before, because the breaker is open.
     opens_ms: u64,
     /// The breaker's wait is surely over from here on.
@@ -81,7 +83,10 @@ impl Lane {
         let limit = policy.rate_limit;
         let has_rate =
             limit.is_none_or(|limit| recent(&self.starts, limit, now_ms) < limit.events as usize);
-        self.is_clean && self.flying.is_empty() && has_rate && self.rest_ms() <= now_ms
+        self.is_clean
+            && self.flying.is_empty()
+            && has_rate
+            && self.rest_ms().max(self.rests_surely_ms) <= now_ms
     }
 
     /// A limit begins to count with the change that brings it.
@@ -112,7 +117,7 @@ impl Lane {
     ) {
         if *meant == Meaning::Delivered {
             self.cap = (self.cap + 1).min(cap_max);
-            self.is_clean = self.rests_until_ms <= now_ms;
+            self.is_clean = true;
             (self.strikes, self.trips) = (0, 0);
             (self.is_known, self.failing_since_ms) = (true, None);
             (self.opens_ms, self.opens_surely_ms) = (0, 0);
@@ -131,8 +136,11 @@ impl Lane {
             && LANDED
             && matches!(answered.status, 429 | 502 | 504)
         {
-            let asked_ms = answered.retry_after_ms.unwrap_or(0);
-            self.rests_until_ms = self.rests_until_ms.max(now_ms + asked_ms);
+            let own_ms = policy.breaker.initial_ms * 4 / 5;
+            let rest_ms = answered.retry_after_ms.unwrap_or(own_ms);
+            self.rests_until_ms = self.rests_until_ms.max(now_ms + rest_ms);
+            let most_ms = answered.retry_after_ms.unwrap_or(policy.breaker.max_ms * 6 / 5 + 1);
+            self.rests_surely_ms = self.rests_surely_ms.max(now_ms + most_ms);
         }
     }
 
