@@ -24,6 +24,7 @@ mod lane;
 mod order;
 mod outcome;
 mod rate;
+mod recovery;
 #[cfg(test)]
 mod simulation;
 mod turns;
@@ -35,7 +36,7 @@ use roaring::RoaringTreemap;
 
 pub(crate) use outcome::{Judged, judge};
 
-use crate::attempt::{Attempt, DeliveryId, LaneHealth, Letter, Reason, Record, RetryState};
+use crate::attempt::{Attempt, DeliveryId, Letter, Reason, Record, RetryState};
 use crate::stats::LaneStats;
 use crate::subscription::{Policy, State, SubscriptionId};
 use backlog::Retrying;
@@ -220,57 +221,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
-    /// `keys` are of the events of lanes that keep an order. Gates are closed afterwards, by
-    /// [`close_gates`](Self::close_gates).
-    pub(crate) fn recovered(
-        &mut self,
-        id: SubscriptionId,
-        pending: RoaringTreemap,
-        keys: &HashMap<u64, u64>,
-    ) {
-        let new = self.lanes.entry(id).or_default().backlog.owe_all(pending, keys);
-        self.count_owed(id, new);
-    }
-
-    /// Owes a delivery that had failed before the outbox was opened; held where its lane is unknown.
-    /// It is due after what is left of its wait, of which a jump of the wall clock can add nothing.
-    /// Ahead of what was never tried, so that it keeps its place in the order.
-    pub(crate) fn recovered_retry(
-        &mut self,
-        delivery: DeliveryId,
-        key_hash: u64,
-        state: &RetryState,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        let (age_ms, left_ms) = backoff::resumed_ms(state, wall_ms);
-        let due_ms = now_ms.saturating_add(left_ms);
-        let retrying = Retrying { attempts: state.attempts, age_ms, at_ms: now_ms, due_ms };
-        let DeliveryId { sequence, subscription: id } = delivery;
-        let lane = self.lanes.entry(id).or_default();
-        let (waits, new) = lane.backlog.owe_retry(sequence, retrying, key_hash);
-        if waits {
-            self.waiting.insert((due_ms, delivery));
-        }
-        self.count_owed(id, u64::from(new));
-    }
-
-    /// Remembers what was known of an endpoint when the outbox was closed.
-    pub(crate) fn recovered_health(
-        &mut self,
-        id: SubscriptionId,
-        health: &LaneHealth,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        self.now_ms = self.now_ms.max(now_ms);
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.resume(health, now_ms, wall_ms);
-        }
-        self.refresh(id);
-    }
-
     /// Of these sequences, what each subscription is owed.
     pub(crate) fn owed_among(
         &self,
@@ -440,14 +390,6 @@ impl Dispatcher {
             self.lanes.iter().filter_map(|(id, l)| l.stats(*id, self.now_ms)).collect();
         stats.sort_unstable_by_key(|stats| stats.subscription);
         stats
-    }
-
-    fn count_owed(&mut self, id: SubscriptionId, new: u64) {
-        self.owed += new;
-        if self.lanes.get(&id).is_some_and(|lane| lane.is_held()) {
-            self.held += new;
-        }
-        self.refresh(id);
     }
 
     /// Brings a lane's turn and its timer in line with what it is now.
