@@ -173,8 +173,8 @@ pub struct Network {
 pub struct Limits {
     /// The longest payload, in bytes. Defaults to 4 MiB: Meta's callbacks end at 3 MB.
     pub payload_bytes_max: usize,
-    /// How many events may wait for the device. Defaults to 65,536: a second's burst and six
-    /// requests of 10,000.
+    /// How many events may wait for the device, and while it refuses, how many ends of attempts: then
+    /// no more are made. Defaults to 65,536: a second's burst and six requests of 10,000.
     pub queue_events_max: usize,
     /// How many bytes of payload may wait for the device. Defaults to 64 MiB.
     pub queue_bytes_max: usize,

@@ -6,6 +6,7 @@
 //! held back), or under way for the first time; so none is lost and none is tried twice at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
@@ -103,6 +104,22 @@ impl Backlog {
         } else {
             self.pending.insert(sequence)
         }
+    }
+
+    /// Owes consecutive deliveries as [`owe`](Self::owe) does. Returns how many were not owed before.
+    pub(super) fn owe_run(&mut self, sequences: RangeInclusive<u64>, key_hashes: &[u64]) -> u64 {
+        let is_plain = self.ordering == Ordering::None && self.noted.is_none();
+        let is_known = self.blocked.len > 0
+            || self.retries.range(sequences.clone()).next().is_some()
+            || self.under_way.iter().any(|sequence| sequences.contains(sequence));
+        if !is_plain || is_known {
+            let keyed = sequences.zip(key_hashes);
+            return keyed.filter(|(sequence, key_hash)| self.owe(*sequence, **key_hash)).count()
+                as u64;
+        }
+        let new = self.pending.set.insert_range(sequences);
+        self.pending.len += new;
+        new
     }
 
     /// Owes a dead letter again, outside of the order. Returns whether it was not owed before.

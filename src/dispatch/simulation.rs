@@ -196,7 +196,7 @@ impl Model {
     fn accept(&mut self, bits: u8) {
         let sequence = self.sequence();
         let targets: Vec<u32> = (1..=LANES).filter(|lane| bits & (1 << lane) != 0).collect();
-        let cancelled = self.dispatcher.accepted(
+        let cancelled = self.dispatcher.accept(
             sequence,
             0,
             &targets.iter().copied().map(SubscriptionId).collect::<Vec<_>>(),
@@ -206,7 +206,7 @@ impl Model {
             .filter(|lane| !self.lanes.contains_key(lane))
             .map(|lane| SubscriptionId(*lane))
             .collect();
-        assert_eq!(cancelled, gone);
+        assert_eq!(cancelled, gone.len() as u64);
         for lane in targets.into_iter().filter(|lane| !gone.contains(&SubscriptionId(*lane))) {
             self.owe(sequence, lane, 0, Place::Ready);
         }

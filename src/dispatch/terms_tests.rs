@@ -27,7 +27,7 @@ fn gated() -> Bench {
 }
 
 fn owe(bench: &mut Bench, sequence: u64, key_hash: u64, targets: &[SubscriptionId]) {
-    assert!(bench.dispatcher.accepted(sequence, key_hash, targets).is_empty());
+    assert!(bench.dispatcher.accept(sequence, key_hash, targets) == 0);
 }
 
 /// What is served until nothing is: sequences of these lanes, in the order served.

@@ -12,6 +12,13 @@ pub(super) const WALL_MS: u64 = 1_700_000_000_000;
 pub(super) const LIMITS: DispatchLimits =
     DispatchLimits { lane_in_flight_max: 4, stuck_after_ms: 250, workers_max: 8, stuck_max: 16 };
 
+impl Dispatcher {
+    /// One event.
+    pub(super) fn accept(&mut self, sequence: u64, key_hash: u64, to: &[SubscriptionId]) -> u64 {
+        self.accepted(sequence..=sequence, &[key_hash], to)
+    }
+}
+
 /// Waits 1 s, 2 s, then 4 s for ever, with three attempts and ten seconds of age.
 pub(super) fn policy() -> Policy {
     let retry = Retry::Exponential { initial_ms: 1_000, max_ms: 4_000, jitter_permille: 0 };
@@ -28,7 +35,7 @@ impl Bench {
     pub(super) fn new(limits: DispatchLimits) -> Bench {
         let mut dispatcher = Dispatcher::new(limits);
         dispatcher.set_lane(BYSTANDER, policy(), State::Paused, &HashMap::new());
-        assert!(dispatcher.accepted(900, 0, &[BYSTANDER]).is_empty());
+        assert!(dispatcher.accept(900, 0, &[BYSTANDER]) == 0);
         let state =
             RetryState { attempts: 2, age_ms: 7, due_wall_ms: WALL_MS, saved_wall_ms: WALL_MS };
         let failed = DeliveryId { sequence: 901, subscription: BYSTANDER };
@@ -40,7 +47,7 @@ impl Bench {
 
     pub(super) fn owe(&mut self, sequences: impl IntoIterator<Item = u64>) {
         for sequence in sequences {
-            assert!(self.dispatcher.accepted(sequence, 0, &[LANE]).is_empty());
+            assert!(self.dispatcher.accept(sequence, 0, &[LANE]) == 0);
         }
     }
 
@@ -312,7 +319,7 @@ fn ready_lanes_take_turns() {
     bench.dispatcher.set_lane(SubscriptionId(2), policy(), State::Active, &HashMap::new());
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
-        let _ = bench.dispatcher.accepted(sequence, 0, &[SubscriptionId(2)]);
+        let _ = bench.dispatcher.accept(sequence, 0, &[SubscriptionId(2)]);
     }
     let mut served = Vec::new();
     while let Some(attempt) = bench.next() {
@@ -336,7 +343,7 @@ fn an_attempt_without_an_answer_is_stuck_and_a_replacement_is_wanted() {
     bench.pass_ms(1);
     assert_eq!((bench.dispatcher.stuck(), bench.dispatcher.in_flight()), (1, 1));
     assert_eq!(bench.dispatcher.next_wake_ms(), None);
-    let _ = bench.dispatcher.accepted(7, 0, &[other]);
+    let _ = bench.dispatcher.accept(7, 0, &[other]);
     assert_eq!(bench.dispatcher.workers_wanted(), 2, "one stuck, one for the other lane");
     assert_eq!(bench.next().unwrap().delivery.subscription, other);
     // Answered late: the lane goes on, behind the other one and at the stuck budget's cost.
@@ -379,7 +386,7 @@ fn a_lane_that_timed_out_goes_behind_lanes_never_tried() {
     let _ = bench.end(first, timeout());
     let never_tried = SubscriptionId(2);
     bench.dispatcher.set_lane(never_tried, policy(), State::Active, &HashMap::new());
-    let _ = bench.dispatcher.accepted(5, 0, &[never_tried]);
+    let _ = bench.dispatcher.accept(5, 0, &[never_tried]);
     assert_eq!(bench.next().unwrap().delivery.subscription, never_tried);
     bench.take(2, 1);
 }
@@ -392,8 +399,8 @@ fn workers_are_wanted_up_to_both_maxima_and_a_spent_budget_is_told() {
     for id in &lanes {
         bench.dispatcher.set_lane(*id, policy(), State::Active, &HashMap::new());
     }
-    let _ = bench.dispatcher.accepted(1, 0, &lanes);
-    let _ = bench.dispatcher.accepted(2, 0, &lanes);
+    let _ = bench.dispatcher.accept(1, 0, &lanes);
+    let _ = bench.dispatcher.accept(2, 0, &lanes);
     assert_eq!(bench.dispatcher.workers_wanted(), 2);
     for (hanging, wanted, spent) in [(2, 4, false), (3, 5, true), (5, 5, true)] {
         while bench.dispatcher.in_flight() < hanging {
@@ -435,7 +442,7 @@ fn a_removed_lane_is_cancelled_and_its_attempts_under_way_are_ignored_but_hold_t
     assert_eq!((bench.next(), bench.dispatcher.stuck()), (None, 1));
     let targets = [LANE, BYSTANDER];
     bench.dispatcher.set_lane(BYSTANDER, policy(), State::Paused, &HashMap::new());
-    assert_eq!(bench.dispatcher.accepted(900, 0, &targets), [LANE]);
+    assert_eq!(bench.dispatcher.accept(900, 0, &targets), 1);
     assert_eq!(bench.end(second, Outcome::Delivered), Completed::default());
     assert_eq!(bench.dispatcher.workers_wanted(), 0);
     assert!(bench.dispatcher.orphans.is_empty());
@@ -531,4 +538,24 @@ fn a_tick_is_bounded_and_says_that_there_is_more() {
     bench.pass_ms(0);
     assert_eq!(bench.dispatcher.next_wake_ms(), None);
     assert_eq!(bench.stats(LANE).retrying, many);
+}
+
+#[test]
+fn a_run_of_events_is_owed_as_one_after_the_other_is() {
+    let mut bench = Bench::new(LIMITS);
+    let other = SubscriptionId(2);
+    bench.dispatcher.set_lane(other, policy(), State::Paused, &HashMap::new());
+    bench.owe([2, 4]);
+    let failed = bench.take(2, 1);
+    let _ = bench.end(failed, retry());
+    let _under_way = bench.take(4, 1);
+    // Of the run, 2 waits for its next attempt and 4 is under way.
+    let targets = [LANE, SubscriptionId(77), other];
+    assert_eq!(bench.dispatcher.accepted(1..=5, &[0; 5], &targets), 5, "77 has no lane");
+    assert_eq!(bench.dispatcher.accepted(5..=6, &[0; 2], &[LANE]), 0);
+    assert_eq!(bench.dispatcher.owed(), 6 + 5 + 2);
+    let mut owed = bench.dispatcher.owed_among(&(0..100).collect());
+    assert_eq!(owed.remove(&LANE), Some((1..=6).collect()));
+    assert_eq!(owed.remove(&other), Some((1..=5).collect()));
+    assert_eq!(owed.len(), 0);
 }

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::registry::Registry;
 use crate::account::Accounts;
+use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::delivery::{Crew, Guard, Transport};
@@ -62,6 +63,8 @@ pub(super) struct Drive {
     pub(super) timekeeper_runs: bool,
     /// Whether the host was told that the stuck budget is spent.
     pub(super) told_spent: bool,
+    /// While the device refuses: how many more ends of attempts may wait for it.
+    pub(super) stall: Option<usize>,
     pub(super) closing: bool,
 }
 
@@ -74,8 +77,49 @@ impl Drive {
             timer_due_ms: None,
             timekeeper_runs: false,
             told_spent: false,
+            stall: None,
             closing: false,
         }
+    }
+}
+
+/// What the device's refusal holds up. Deliveries go on while there is room to remember their ends,
+/// and no longer, so that what waits for the device does not grow with the backlog (I10).
+impl Drive {
+    /// The device refuses from now on: so many ends may wait for it.
+    pub(super) fn stall(&mut self, ends_max: usize) {
+        self.stall = Some(ends_max);
+    }
+
+    /// An attempt ended with something to be written.
+    pub(super) fn note_end(&mut self) {
+        if let Some(room) = &mut self.stall {
+            *room = room.saturating_sub(1);
+        }
+    }
+
+    /// An event could not be read. Answers whether that is because the device refuses, and then
+    /// nothing more is tried until it takes writes: the next would fare no better.
+    pub(super) fn note_unread(&mut self) -> bool {
+        if let Some(room) = &mut self.stall {
+            *room = 0;
+        }
+        self.stall.is_some()
+    }
+
+    fn is_held_up(&self) -> bool {
+        self.stall == Some(0)
+    }
+
+    /// The next attempt, unless the device holds it up.
+    pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
+        if self.is_held_up() { None } else { self.dispatcher.next_attempt(now_ms) }
+    }
+
+    /// How many workers are useful now.
+    pub(super) fn workers_wanted(&self) -> usize {
+        let wanted = self.dispatcher.workers_wanted();
+        if self.is_held_up() { wanted.min(self.dispatcher.in_flight()) } else { wanted }
     }
 }
 

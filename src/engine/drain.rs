@@ -33,14 +33,14 @@ impl Source for Core {
             if drive.closing {
                 return self.end_worker(drive);
             }
-            if let Some(attempt) = drive.dispatcher.next_attempt(self.clock.monotonic_ms()) {
+            if let Some(attempt) = drive.next_attempt(self.clock.monotonic_ms()) {
                 self.rouse(&drive);
                 return Some(attempt);
             }
             drive.idle += 1;
             let idled = self.work.wait_for(&mut drive, IDLE).timed_out();
             drive.idle -= 1;
-            if idled && drive.workers > WORKERS_KEPT && drive.dispatcher.workers_wanted() == 0 {
+            if idled && drive.workers > WORKERS_KEPT && drive.workers_wanted() == 0 {
                 return self.end_worker(drive);
             }
         }
@@ -58,6 +58,7 @@ impl Source for Core {
                 self.transport.send(&request)
             }
             Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
+            Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
             Err(error) => {
                 self.board.tell(&Notice::Faulty { why: error.to_string() });
                 Reply::Failed(Failure::Internal)
@@ -76,7 +77,10 @@ impl Source for Core {
         let (wall_ms, chance) = (self.clock.wall_ms(), self.clock.chance());
         let mut drive = self.drive.lock();
         let completed = drive.dispatcher.complete(attempt, judged, now_ms, wall_ms, chance);
-        let next = if drive.closing { None } else { drive.dispatcher.next_attempt(now_ms) };
+        if completed.record.is_some() {
+            drive.note_end();
+        }
+        let next = if drive.closing { None } else { drive.next_attempt(now_ms) };
         self.rouse(&drive);
         // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
         // the answer leaves out.
@@ -108,6 +112,14 @@ impl Core {
             }
             None => {}
         }
+    }
+
+    /// Whether an event cannot be read because the device refuses: its delivery goes back to its
+    /// lane, and nothing of the attempt is counted or told.
+    fn waits_for_the_device(&self, error: &Error) -> bool {
+        let refuses = self.drive.lock().note_unread();
+        // A generation that was being opened again may be open by now.
+        refuses || matches!(error, Error::Unknown { .. })
     }
 
     /// Counts the end of an attempt and tells the host.
@@ -164,7 +176,7 @@ impl Core {
     /// Wakes a worker if one is idle and wanted, and the timekeeper if it sleeps too long or a
     /// worker is missing.
     pub(super) fn rouse(&self, drive: &Drive) {
-        let wanted = drive.dispatcher.workers_wanted();
+        let wanted = drive.workers_wanted();
         if drive.idle > 0 && drive.workers - drive.idle < wanted {
             self.work.notify_one();
         }
@@ -201,8 +213,17 @@ impl Core {
                 drive.dispatcher.settled(&mains);
                 self.rouse(&drive);
             }
-            Committed::Stalled(why) => self.board.tell(&Notice::Stalled { why }),
-            Committed::Resumed => self.board.tell(&Notice::Resumed),
+            Committed::Stalled(why) => {
+                self.drive.lock().stall(self.limits.queue_events_max);
+                self.board.tell(&Notice::Stalled { why });
+            }
+            Committed::Resumed => {
+                let mut drive = self.drive.lock();
+                drive.stall = None;
+                self.rouse(&drive);
+                drop(drive);
+                self.board.tell(&Notice::Resumed);
+            }
             Committed::LettersDropped(letters) => {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));
@@ -235,16 +256,18 @@ impl Core {
             return;
         }
         self.outbox.keep_at_hand(owed);
-        let mut cancelled = Vec::new();
+        let mut cancelled = 0;
         let mut drive = self.drive.lock();
-        for Owed { event, targets } in owed {
-            let sequence = event.id.sequence();
-            cancelled.extend(drive.dispatcher.accepted(sequence, event.key_hash, targets));
+        for run in owed.chunk_by(is_followed_by) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let sequences = first.event.id.sequence()..=last.event.id.sequence();
+            let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
+            cancelled += drive.dispatcher.accepted(sequences, &keys, &first.targets);
         }
         self.rouse(&drive);
         drop(drive);
         // Their subscriptions were removed after the match; the tombstones are on the device.
-        self.counters.cancelled.add(cancelled.len() as u64);
+        self.counters.cancelled.add(cancelled);
     }
 }
 
@@ -265,6 +288,12 @@ fn tried(attempt: Attempt, reason: Reason, reply: &Reply, took_ms: u64, at_ms: u
     };
     let number = attempt.number;
     Record::Tried(attempt.delivery, Tried { number, at_ms, took_ms, reason, excerpt })
+}
+
+/// Whether an event comes right after another one and is owed to the same targets.
+fn is_followed_by(one: &Owed, next: &Owed) -> bool {
+    next.event.id.sequence() == one.event.id.sequence() + 1
+        && Arc::ptr_eq(&one.targets, &next.targets)
 }
 
 /// What the committer tells an engine, for as long as there is one.
@@ -344,7 +373,7 @@ fn newly_spent(drive: &mut Drive) -> Option<usize> {
 
 /// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
 fn add_workers(core: &Arc<Core>, drive: &mut MutexGuard<'_, Drive>) -> bool {
-    let missing = drive.dispatcher.workers_wanted().saturating_sub(drive.workers);
+    let missing = drive.workers_wanted().saturating_sub(drive.workers);
     for _ in 0..missing {
         if let Err(error) = core.crew.start(Arc::clone(core) as Arc<dyn Source>) {
             let why = format!("no thread for another worker: {error}");

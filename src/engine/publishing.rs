@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, WabaNumber};
 use crate::outbox::{Answer, Matched, Submission, key_hash};
-use crate::receipt::{Receipt, promise};
+use crate::receipt::Receipt;
 
 /// What checking an event found out.
 struct Checked<'a> {
@@ -27,7 +27,7 @@ impl Core {
         if let Err(reason) = self.outbox.admit(1, event.payload.len()) {
             return Err(self.busy(vec![event], reason));
         }
-        let (promised, receipt) = promise();
+        let (promised, receipt) = self.outbox.promise();
         let events = vec![self.matched(checked, event)];
         self.outbox.submit(Submission { events, promised: Answer::One(promised) });
         Ok(receipt)
@@ -44,7 +44,7 @@ impl Core {
         if let Err(reason) = self.outbox.admit(events.len(), bytes) {
             return Err(self.busy(events, reason));
         }
-        let (promised, receipt) = promise();
+        let (promised, receipt) = self.outbox.promise();
         let matched = checked.into_iter().zip(events);
         let events = matched.map(|(checked, event)| self.matched(checked, event)).collect();
         self.outbox.submit(Submission { events, promised: Answer::Many(promised) });

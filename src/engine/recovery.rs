@@ -235,14 +235,23 @@ fn claim(path: &Path) -> Result<File> {
 }
 
 /// Makes a directory and those above it that are missing. Their names are on the device when this
-/// returns: what is synced in a directory without a name would go with it.
+/// returns: what is synced in a directory without a name would go with it. A start that was killed
+/// may have made them and not come to that, so it is done as long as the format is not there.
 fn make_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|one| !one.exists()).collect();
+    let missing = path.ancestors().take_while(|one| !one.exists()).count();
     fs::create_dir_all(path)?;
-    let above = missing.iter().filter_map(|one| one.parent());
-    above
-        .map(|one| if one.as_os_str().is_empty() { Path::new(".") } else { one })
-        .try_for_each(|one| File::open(one)?.sync_all())
+    if path.join(FORMAT_FILE).exists() {
+        return Ok(());
+    }
+    for (place, above) in path.ancestors().skip(1).enumerate() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let synced = File::open(above).and_then(|directory| directory.sync_all());
+        // Those that were there are perhaps not ours to open.
+        if place < missing {
+            synced?;
+        }
+    }
+    Ok(())
 }
 
 fn check_format(path: &Path) -> Result<()> {

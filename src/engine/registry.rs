@@ -111,13 +111,11 @@ impl Registry {
         kind: &EventType,
         number: Option<WabaNumber>,
         waba: Option<&str>,
-    ) -> Vec<SubscriptionId> {
-        let mut targets = Vec::new();
+    ) -> Arc<[SubscriptionId]> {
         let waba_numbers = match (number, waba) {
             (None, Some(waba)) => accounts.numbers_of_waba(waba),
             _ => &[],
         };
-        self.index.matches(account, kind, number, waba_numbers, &mut targets);
-        targets
+        self.index.targets(account, kind, number, waba_numbers)
     }
 }

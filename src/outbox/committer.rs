@@ -17,13 +17,13 @@ use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::receipt::Promised;
+use crate::receipt::{Bells, Promised};
 use crate::store::record::seal;
 use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
 
 use super::dedup::Dropped;
-use super::group::{self, Cursor, Group, Owed, Submission, batches};
+use super::group::{self, Cursor, Group, Owed, Submission, answer_all, batches};
 use super::reclaim::Owing;
 use super::row::Row;
 use super::taken::Taken;
@@ -93,6 +93,12 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// How long nothing may happen before what is left over is tidied.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
+/// How many bytes of a group are written between two syncs at most. sled makes about twice as many of
+/// them, in segments of 512 KiB, and the header of each says that what lies before it is there: where
+/// several are on their way at once and reach the device out of order, a cut leaves what cannot be
+/// told from damage.
+const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
+
 /// The committer's belongings.
 pub(super) struct Committer {
     pub(super) row: Arc<Row>,
@@ -104,6 +110,7 @@ pub(super) struct Committer {
     /// Its own end of the queue, to mark a place in it.
     pub(super) marker: Sender<Command>,
     pub(super) admission: Arc<Admission>,
+    pub(super) bells: Arc<Bells>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) group_events_max: usize,
     pub(super) generation_bytes: u64,
@@ -115,7 +122,8 @@ pub(super) struct Committer {
     pub(super) removable: Option<u64>,
     /// A generation that could not be copied out of; it stays until the next open.
     pub(super) uncopyable: Option<u64>,
-    /// Whether clearing waits for the next group that writes, because dedup keys could not be moved.
+    /// Whether clearing waits for the next group that writes or for a while, because dedup keys could
+    /// not be moved.
     pub(super) rests: bool,
     /// What a refusing device left to be written first.
     pub(super) kept: Taken,
@@ -146,6 +154,7 @@ impl Committer {
                 self.tidy()?;
                 continue;
             }
+            self.bells.change();
             let stop = taken.stop;
             if !taken.is_empty() {
                 self.commit(taken)?;
@@ -175,10 +184,11 @@ impl Committer {
         }
         let ended = group.ended.drain(..).chain(taken.cancelled.iter().flatten());
         self.row.ended(ended);
+        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         if let Some(clearing) = &mut self.clearing {
             clearing.note_ends(&taken.records);
+            clearing.note_revived(&revived, &self.row);
         }
-        let revived: Vec<_> = group.revived.drain(..).map(|(delivery, _, _)| delivery).collect();
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.rests &= !group.synced;
         let settled_mains = std::mem::take(&mut group.settled_mains);
@@ -210,7 +220,7 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&self, batches: Vec<Batch>) -> Result<()> {
+    fn apply(&self, batches: Vec<(usize, Batch)>) -> Result<()> {
         if batches.is_empty() {
             return Ok(());
         }
@@ -219,7 +229,7 @@ impl Committer {
         write_all(&*database, batches)
     }
 
-    fn tell(&mut self, group: Group) {
+    fn tell(&mut self, mut group: Group) {
         let answered: usize = group.answers.iter().map(|(_, accepted)| accepted.len()).sum();
         let totals = Totals {
             accepted: answered as u64 - group.duplicates,
@@ -228,7 +238,8 @@ impl Committer {
             synced: group.synced,
         };
         (self.sink)(Committed::Group(totals, group.owed));
-        group.answers.into_iter().for_each(|(answer, accepted)| answer.keep(Ok(accepted)));
+        let answers = group.answers.iter_mut();
+        answer_all(answers.map(|(answer, accepted)| (&*answer, Ok(std::mem::take(accepted)))));
     }
 
     /// Tells what the records of a group changed, and keeps what was promised to those who wait.
@@ -267,7 +278,7 @@ impl Committer {
     pub(super) fn stall(&mut self, group: Group, taken: Taken, error: &Error) -> Result<()> {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
-        group.answers.iter().for_each(|(answer, _)| answer.keep(Err(unknown.clone())));
+        answer_all(group.answers.iter().map(|(answer, _)| (answer, Err(unknown.clone()))));
         taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(unknown.clone())));
         taken.revivals.iter().for_each(|(promised, _)| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
@@ -358,12 +369,19 @@ fn forget(taken: &Taken, wall_ms: u64, group: &mut Group) {
     }
 }
 
-pub(super) fn write_all(database: &dyn Database, batches: Vec<Batch>) -> Result<()> {
+pub(super) fn write_all(database: &dyn Database, batches: Vec<(usize, Batch)>) -> Result<()> {
     if batches.is_empty() {
         return Ok(());
     }
-    for batch in batches {
+    let failed = |failure| Error::store("syncing a group", failure);
+    let mut unsynced = 0;
+    for (bytes, batch) in batches {
+        if unsynced + bytes > UNSYNCED_BYTES_MAX {
+            database.sync().map_err(failed)?;
+            unsynced = 0;
+        }
+        unsynced += bytes;
         database.apply(batch).map_err(|failure| Error::store("writing a group", failure))?;
     }
-    database.sync().map_err(|failure| Error::store("syncing a group", failure))
+    database.sync().map_err(failed)
 }

@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 use crate::attempt::DeliveryId;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
-use crate::receipt::Promised;
+use crate::receipt::{Bell, Promised};
 use crate::store::record;
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Operation};
 use crate::subscription::SubscriptionId;
@@ -34,6 +34,9 @@ pub(super) const PAIR_BYTES: usize = 12;
 /// How many operations one batch takes: few enough that readers do not wait long behind it.
 pub(super) const BATCH_OPERATIONS: usize = 64;
 
+/// How many bytes: a part of what may be written between two syncs.
+const BATCH_BYTES: usize = 128 * 1024;
+
 /// How many sequences are reserved at a time. A restart skips what is left of a block.
 const RESERVED_BLOCK: u64 = 1 << 16;
 
@@ -45,7 +48,7 @@ pub(crate) struct Matched {
     pub(crate) waba: Option<String>,
     pub(crate) key_hash: u64,
     pub(crate) dedup: Option<KeyHash>,
-    pub(crate) targets: Vec<SubscriptionId>,
+    pub(crate) targets: Arc<[SubscriptionId]>,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -64,13 +67,28 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn keep(&self, accepted: Result<Vec<Accepted>>) {
+    /// Resolves the receipt and leaves its bell to be rung.
+    fn resolve(&self, accepted: Result<Vec<Accepted>>) -> Option<&Arc<Bell>> {
         match self {
-            Answer::Many(promised) => promised.keep(accepted),
+            Answer::Many(promised) => promised.resolve(accepted),
             Answer::One(promised) => {
-                promised.keep(accepted.and_then(|all| all.first().copied().ok_or(Error::Closed)));
+                promised.resolve(accepted.and_then(|all| all.first().copied().ok_or(Error::Closed)))
             }
         }
+    }
+}
+
+/// Answers publishers, and wakes those who share a bell together.
+pub(super) fn answer_all<'a>(answers: impl Iterator<Item = (&'a Answer, Result<Vec<Accepted>>)>) {
+    let mut silent: Option<&Arc<Bell>> = None;
+    for (answer, accepted) in answers {
+        let Some(bell) = answer.resolve(accepted) else { continue };
+        if let Some(before) = silent.replace(bell).filter(|before| !Arc::ptr_eq(before, bell)) {
+            before.ring();
+        }
+    }
+    if let Some(bell) = silent {
+        bell.ring();
     }
 }
 
@@ -78,7 +96,7 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub(crate) struct Owed {
     pub(crate) event: Arc<StoredEvent>,
-    pub(crate) targets: Vec<SubscriptionId>,
+    pub(crate) targets: Arc<[SubscriptionId]>,
 }
 
 /// Everything that a group writes and answers.
@@ -110,11 +128,7 @@ pub(super) struct Group {
 impl Group {
     /// Bytes of keys and values that it writes.
     pub(super) fn bytes(&self) -> u64 {
-        let sizes = self.operations.iter().map(|operation| match operation {
-            Operation::Put(key, value) => key.len() + value.len(),
-            Operation::Remove(key) => key.len(),
-        });
-        sizes.sum::<usize>() as u64
+        self.operations.iter().map(bytes_of).sum::<usize>() as u64
     }
 
     /// Puts an operation before all others.
@@ -135,32 +149,44 @@ impl Group {
     }
 }
 
-/// Operations as batches, which reach the device in this order. No batch ends within one of the
-/// ranges of `together`.
-pub(super) fn batches(operations: Vec<Operation>, together: &[Range<usize>]) -> Vec<Batch> {
-    let mut batches = vec![Batch::default()];
+fn bytes_of(operation: &Operation) -> usize {
+    match operation {
+        Operation::Put(key, value) => key.len() + value.len(),
+        Operation::Remove(key) => key.len(),
+    }
+}
+
+/// Operations as batches, which reach the device in this order, each with its bytes. No batch ends
+/// within one of the ranges of `together`.
+pub(super) fn batches(
+    operations: Vec<Operation>,
+    together: &[Range<usize>],
+) -> Vec<(usize, Batch)> {
+    let mut batches: Vec<(usize, Batch)> = Vec::new();
     let mut ranges = together.iter().peekable();
     for (place, operation) in operations.into_iter().enumerate() {
         while ranges.next_if(|range| range.end <= place).is_some() {}
         let range = ranges.peek().filter(|range| range.contains(&place));
-        let is_full = |batch: &Batch| match range {
-            None => batch.len() >= BATCH_OPERATIONS,
+        let bytes = bytes_of(&operation);
+        let is_full = |(taken, batch): &(usize, Batch)| match range {
+            None => batch.len() >= BATCH_OPERATIONS || taken + bytes > BATCH_BYTES,
             Some(range) if range.start == place => {
-                !batch.is_empty() && batch.len() + range.len() > BATCH_OPERATIONS
+                let count = batch.len() + range.len();
+                count > BATCH_OPERATIONS || taken + bytes > BATCH_BYTES
             }
             // The store refuses more, for ever; what is sent together is far below that.
             Some(_) => batch.len() >= BATCH_OPERATIONS_MAX,
         };
-        if batches.last().is_none_or(is_full) {
-            batches.push(Batch::default());
+        if batches.last().is_none_or(|last| !last.1.is_empty() && is_full(last)) {
+            batches.push((0, Batch::default()));
         }
-        let Some(batch) = batches.last_mut() else { continue };
+        let Some((taken, batch)) = batches.last_mut() else { continue };
+        *taken += bytes;
         match operation {
             Operation::Put(key, value) => batch.put(key, value),
             Operation::Remove(key) => batch.remove(key),
         }
     }
-    batches.retain(|batch| !batch.is_empty());
     batches
 }
 
@@ -201,6 +227,7 @@ pub(super) fn build(
         dedup_entries: Vec::new(),
         bucket: cursor.dedup.bucket_at(wall_ms),
         wall_ms,
+        last: None,
     };
     for submission in submissions {
         let mut accepted = Vec::with_capacity(submission.events.len());
@@ -220,6 +247,27 @@ struct Events {
     dedup_entries: Vec<(KeyHash, u64)>,
     bucket: u64,
     wall_ms: u64,
+    /// The targets seen last: events that are matched alike share theirs.
+    last: Option<Targets>,
+}
+
+/// The targets of an event, without those removed since it was matched.
+struct Targets {
+    matched: Arc<[SubscriptionId]>,
+    kept: Arc<[SubscriptionId]>,
+    set: Arc<RoaringBitmap>,
+}
+
+impl Targets {
+    fn new(matched: Arc<[SubscriptionId]>, removed: &HashSet<SubscriptionId>) -> Targets {
+        let kept = if matched.iter().any(|target| removed.contains(target)) {
+            matched.iter().filter(|target| !removed.contains(target)).copied().collect()
+        } else {
+            Arc::clone(&matched)
+        };
+        let set = Arc::new(kept.iter().map(|target| target.0).collect());
+        Targets { matched, kept, set }
+    }
 }
 
 impl Events {
@@ -229,7 +277,7 @@ impl Events {
         mut matched: Matched,
         group: &mut Group,
     ) -> Result<Accepted> {
-        matched.targets.retain(|target| !cursor.removed.contains(target));
+        let set = self.keep_targets(cursor, &mut matched);
         let known = matched.dedup.and_then(|key| cursor.dedup.sequence_of(key));
         if let Some(sequence) = known {
             group.duplicates += 1;
@@ -249,12 +297,26 @@ impl Events {
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
-        self.store(id, matched, group)?;
+        self.store(id, matched, set, group)?;
         Ok(Accepted { id, owed, duplicate: false })
     }
 
-    fn store(&mut self, id: EventId, matched: Matched, group: &mut Group) -> Result<()> {
-        let targets: RoaringBitmap = matched.targets.iter().map(|target| target.0).collect();
+    /// Takes removed subscriptions out of an event's targets; the rest as a set.
+    fn keep_targets(&mut self, cursor: &Cursor, matched: &mut Matched) -> Arc<RoaringBitmap> {
+        let last = self.last.take().filter(|last| Arc::ptr_eq(&last.matched, &matched.targets));
+        let targets =
+            last.unwrap_or_else(|| Targets::new(Arc::clone(&matched.targets), &cursor.removed));
+        matched.targets = Arc::clone(&targets.kept);
+        Arc::clone(&self.last.insert(targets).set)
+    }
+
+    fn store(
+        &mut self,
+        id: EventId,
+        matched: Matched,
+        targets: Arc<RoaringBitmap>,
+        group: &mut Group,
+    ) -> Result<()> {
         let head = Head {
             sequence: id.sequence(),
             accepted_wall_ms: self.wall_ms,
@@ -390,6 +452,25 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_removed_since_the_match_is_owed_nothing_and_the_others_are() {
+        let mut cursor = cursor();
+        cursor.removed.insert(SubscriptionId(4));
+        let shared: Arc<[_]> = [3, 4, 5].map(SubscriptionId).into();
+        let events = [&shared, &shared, &[SubscriptionId(4)].into(), &[SubscriptionId(9)].into()]
+            .map(|targets| {
+                let mut submission = submission(None, &[], 10);
+                submission.events[0].targets = Arc::clone(targets);
+                submission
+            });
+        let group = build(&mut cursor, events.into(), &alone([]), 0).unwrap();
+        let owed: Vec<_> = group.owed.iter().map(|owed| owed.targets.to_vec()).collect();
+        let kept = [3, 5].map(SubscriptionId).to_vec();
+        assert_eq!(owed, [kept.clone(), kept, vec![SubscriptionId(9)]]);
+        assert!(Arc::ptr_eq(&group.owed[0].targets, &group.owed[1].targets));
+        assert_eq!(group.unrouted, 1);
+    }
+
+    #[test]
     fn an_event_that_nobody_asked_for_has_an_id_and_no_record() {
         let mut cursor = cursor();
         cursor.meta.reserved = 100;
@@ -421,8 +502,10 @@ mod tests {
             build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &alone([]), 0).unwrap();
         let expected = group.operations.clone();
         let batches = batches(group.operations, &group.together);
-        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
-        let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
+        assert!(batches.len() > 1 && batches.iter().all(|(_, batch)| batch.check().is_ok()));
+        assert!(batches.iter().all(|(bytes, _)| *bytes <= BATCH_BYTES));
+        let flat: Vec<_> =
+            batches.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
         assert_eq!(flat, expected);
     }
 
@@ -435,15 +518,16 @@ mod tests {
             let together: Vec<_> = starts.map(|start| start..start + length).to_vec();
             let cut = batches(operations.clone(), &together);
             let ends = cut.iter().scan(0, |end, batch| {
-                *end += batch.len();
+                *end += batch.1.len();
                 Some(*end)
             });
             for end in ends {
                 let within = together.iter().find(|range| range.start < end && end < range.end);
                 assert_eq!(within, None, "a batch of {length} together ends at {end}");
             }
-            assert!(cut.iter().all(|batch| batch.check().is_ok() && !batch.is_empty()));
-            let flat: Vec<_> = cut.into_iter().flat_map(Batch::into_operations).collect();
+            assert!(cut.iter().all(|(_, batch)| batch.check().is_ok() && !batch.is_empty()));
+            let flat: Vec<_> =
+                cut.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
             assert_eq!(flat, operations);
         }
     }

@@ -8,6 +8,7 @@
 //! with variable-length integers. Its key holds the sequence of its first head.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,8 @@ pub(super) struct Head {
     pub(super) number: Option<WabaNumber>,
     pub(super) waba: Option<String>,
     pub(super) key_hash: u64,
-    pub(super) targets: RoaringBitmap,
+    /// Shared by the heads whose sets are known to be the same.
+    pub(super) targets: Arc<RoaringBitmap>,
     pub(super) payload: Location,
 }
 
@@ -100,6 +102,8 @@ struct HeadV1 {
 pub(super) struct Packer {
     done: Vec<PageV1>,
     open: Open,
+    /// The set packed last, which the next head often shares, and its bytes.
+    last: Option<(Arc<RoaringBitmap>, Vec<u8>)>,
 }
 
 /// The page being filled.
@@ -109,16 +113,24 @@ struct Open {
     bytes: usize,
     text_places: HashMap<String, u16>,
     target_places: HashMap<Vec<u8>, u32>,
+    /// The set added last, and its place.
+    last: Option<(Arc<RoaringBitmap>, u32)>,
 }
 
 impl Packer {
     /// Adds a head; sequences ascend. A large set of targets goes into `stream`.
     pub(super) fn add(&mut self, head: &Head, stream: &mut Stream) -> Result<()> {
-        let targets = portable(&head.targets)?;
+        let last = self.last.take().filter(|(set, _)| Arc::ptr_eq(set, &head.targets));
+        let targets = match last {
+            Some((_, targets)) => targets,
+            None => portable(&head.targets)?,
+        };
         if !self.open.has_room(head, &targets) {
             self.end_page();
         }
-        self.open.add(head, targets, stream)
+        let added = self.open.add(head, &targets, stream);
+        self.last = Some((Arc::clone(&head.targets), targets));
+        added
     }
 
     /// Ends the page, so that the next head opens one of its own and is found by its exact key.
@@ -152,7 +164,7 @@ impl Open {
     fn growth(&self, head: &Head, targets: &[u8]) -> usize {
         let text =
             |text: &str| if self.text_places.contains_key(text) { 0 } else { text.len() + 5 };
-        let set = if self.target_places.contains_key(targets) {
+        let set = if self.place_of(&head.targets, targets).is_some() {
             0
         } else {
             targets.len().min(INLINE_BYTES_MAX) + 24
@@ -161,8 +173,8 @@ impl Open {
         HEAD_BYTES_MAX + text(&head.account) + text(head.kind.as_str()) + waba + set
     }
 
-    fn add(&mut self, head: &Head, targets: Vec<u8>, stream: &mut Stream) -> Result<()> {
-        let growth = self.growth(head, &targets);
+    fn add(&mut self, head: &Head, targets: &[u8], stream: &mut Stream) -> Result<()> {
+        let growth = self.growth(head, targets);
         let mut page = self.page.take().unwrap_or_else(|| {
             self.bytes = FIXED_BYTES;
             PageV1 {
@@ -188,7 +200,7 @@ impl Open {
             waba: head.waba.as_deref().map_or(0, |waba| self.text_place(&mut page, waba) + 1),
             number: head.number.map_or(0, WabaNumber::digits),
             key_hash: head.key_hash,
-            targets: self.target_place(&mut page, targets, stream),
+            targets: self.target_place(&mut page, &head.targets, targets, stream),
             payload_page: from(page.first_payload_page, head.payload.page)?,
             payload_offset: head.payload.offset,
             payload_length: head.payload.length,
@@ -210,17 +222,31 @@ impl Open {
         place
     }
 
-    fn target_place(&mut self, page: &mut PageV1, targets: Vec<u8>, stream: &mut Stream) -> u32 {
-        if let Some(place) = self.target_places.get(&targets) {
-            return *place;
-        }
-        let place = u32::try_from(page.targets.len()).unwrap_or(u32::MAX);
-        page.targets.push(if targets.len() > INLINE_BYTES_MAX {
-            TargetsV1::Stored(stream.append(&targets))
-        } else {
-            TargetsV1::Inline(targets.clone())
+    /// The place of a set that is in the page already.
+    fn place_of(&self, set: &Arc<RoaringBitmap>, targets: &[u8]) -> Option<u32> {
+        let last = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, set));
+        last.map(|(_, place)| place).or_else(|| self.target_places.get(targets)).copied()
+    }
+
+    fn target_place(
+        &mut self,
+        page: &mut PageV1,
+        set: &Arc<RoaringBitmap>,
+        targets: &[u8],
+        stream: &mut Stream,
+    ) -> u32 {
+        let known = self.place_of(set, targets);
+        let place = known.unwrap_or_else(|| {
+            let place = u32::try_from(page.targets.len()).unwrap_or(u32::MAX);
+            page.targets.push(if targets.len() > INLINE_BYTES_MAX {
+                TargetsV1::Stored(stream.append(targets))
+            } else {
+                TargetsV1::Inline(targets.to_vec())
+            });
+            self.target_places.insert(targets.to_vec(), place);
+            place
         });
-        self.target_places.insert(targets, place);
+        self.last = Some((Arc::clone(set), place));
         place
     }
 }
@@ -304,7 +330,7 @@ fn target_set(
     database: &dyn Database,
     first_sequence: u64,
     set: &TargetsV1,
-) -> Result<RoaringBitmap> {
+) -> Result<Arc<RoaringBitmap>> {
     let read_back;
     let bytes = match set {
         TargetsV1::Inline(bytes) => bytes,
@@ -314,10 +340,16 @@ fn target_set(
         }
     };
     RoaringBitmap::deserialize_from(bytes.as_slice())
+        .map(Arc::new)
         .map_err(|error| damaged(first_sequence, format!("its targets cannot be read: {error}")))
 }
 
-fn expand(page: &PageV1, head: &HeadV1, kind: EventType, targets: RoaringBitmap) -> Option<Head> {
+fn expand(
+    page: &PageV1,
+    head: &HeadV1,
+    kind: EventType,
+    targets: Arc<RoaringBitmap>,
+) -> Option<Head> {
     let text = |place: u16| page.texts.get(usize::from(place));
     Some(Head {
         sequence: page.sequence_of(head),
@@ -355,7 +387,6 @@ fn damaged(first_sequence: u64, why: String) -> Error {
 mod tests {
     use super::*;
     use crate::store::{Batch, Memory, Store};
-    use std::sync::Arc;
 
     fn head(sequence: u64, targets: impl IntoIterator<Item = u32>) -> Head {
         Head {
@@ -366,7 +397,7 @@ mod tests {
             number: "919999999999".parse().ok().filter(|_| !sequence.is_multiple_of(3)),
             waba: sequence.is_multiple_of(2).then(|| format!("waba-{}", sequence % 7)),
             key_hash: sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            targets: targets.into_iter().collect(),
+            targets: Arc::new(targets.into_iter().collect()),
             payload: Location { page: 10 + sequence, offset: 5, length: 100 },
         }
     }
@@ -434,6 +465,27 @@ mod tests {
         let (_, pages) = round_trip(&heads);
         let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
         assert_eq!(read_back, heads);
+    }
+
+    #[test]
+    fn heads_that_share_a_set_read_back_as_those_with_a_set_of_their_own() {
+        let sets: Vec<_> = [vec![1, 2], (0..2_000).map(|id| id * 9).collect(), vec![3]]
+            .into_iter()
+            .map(|ids: Vec<u32>| Arc::new(ids.into_iter().collect::<RoaringBitmap>()))
+            .collect();
+        let five_each = sets.iter().cycle().flat_map(|set| std::iter::repeat_n(set, 5));
+        let shared: Vec<Head> = (1..900)
+            .zip(five_each)
+            .map(|(n, set)| Head { targets: Arc::clone(set), ..head(n, []) })
+            .collect();
+        let own: Vec<Head> = shared
+            .iter()
+            .map(|head| Head { targets: Arc::new((*head.targets).clone()), ..head.clone() })
+            .collect();
+        let [shared, own] = [shared, own].map(|heads| (round_trip(&heads).1, heads));
+        let read_back: Vec<Head> = shared.0.into_iter().flat_map(|page| page.heads).collect();
+        assert_eq!(read_back, shared.1);
+        assert_eq!(own.0.into_iter().flat_map(|page| page.heads).collect::<Vec<_>>(), read_back);
     }
 
     #[test]

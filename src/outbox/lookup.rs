@@ -28,14 +28,17 @@ impl Outbox {
 
     /// One dead letter; none when there is none, or none any more.
     pub(crate) fn letter(&self, delivery: DeliveryId) -> Result<Option<Letter>> {
-        twice(|| {
-            let holder = self.letters.lock().holder_of(delivery);
-            let Some(generation) = holder else { return Ok(None) };
-            let key = keys::of_delivery(keys::DEAD, delivery);
-            let what = || format!("dead letter of event {}", delivery.sequence);
-            let found: Option<(u64, Letter)> = self.decoded(generation, &key, what)?;
-            Ok(found.map(|(_, letter)| letter))
-        })
+        let holder = || self.letters.lock().holder_of(delivery);
+        let key = keys::of_delivery(keys::DEAD, delivery);
+        let what = || format!("dead letter of event {}", delivery.sequence);
+        while let Some(generation) = holder() {
+            let found: Result<Option<(u64, Letter)>> = self.decoded(generation, &key, what);
+            // It may have been copied forward between being looked up and being read.
+            if matches!(found, Ok(Some(_))) || holder() == Some(generation) {
+                return Ok(found?.map(|(_, letter)| letter));
+            }
+        }
+        Ok(None)
     }
 
     /// The failed attempts of a delivery that are kept, oldest first. None of a delivery that never

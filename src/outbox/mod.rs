@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventId, StoredEvent};
-use crate::receipt::{Receipt, promise};
+use crate::receipt::{Bells, Promised, Receipt, promise, promise_with};
 use crate::store::{Database, Store};
 use crate::subscription::SubscriptionId;
 
@@ -128,6 +128,7 @@ pub(crate) struct Opened {
 pub(crate) struct Outbox {
     commands: Sender<Command>,
     admission: Arc<Admission>,
+    bells: Arc<Bells>,
     cache: Mutex<Cache>,
     row: Arc<Row>,
     letters: Arc<Mutex<Letters>>,
@@ -172,6 +173,7 @@ impl Opened {
         let outbox = Outbox {
             commands: sender,
             admission: Arc::new(Admission::new(limits)),
+            bells: Arc::new(Bells::new(limits.group_events_max)),
             cache: Mutex::new(Cache::new(limits.cache_bytes_max)),
             row: Arc::new(row),
             letters: Arc::clone(&cursor.letters),
@@ -218,6 +220,7 @@ impl Outbox {
             commands: parts.commands,
             marker: self.commands.clone(),
             admission: Arc::clone(&self.admission),
+            bells: Arc::clone(&self.bells),
             clock,
             group_events_max: parts.group_events_max,
             generation_bytes: parts.generation_bytes,
@@ -249,6 +252,11 @@ impl Outbox {
             return Err(format!("the outbox holds its {} bytes", self.bytes_max));
         }
         self.admission.take(events, bytes)
+    }
+
+    /// A promise to whom publishes now, to be submitted soon.
+    pub(crate) fn promise<T: Clone>(&self) -> (Promised<T>, Receipt<T>) {
+        promise_with(self.bells.bell())
     }
 
     /// Queues events, for which room was taken, for the next group.

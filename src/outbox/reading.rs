@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
@@ -33,7 +34,7 @@ pub(super) struct Found {
     pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
     /// Events: the sequence, the hash of the key, and the targets of each.
-    pub(super) heads: Vec<(u64, u64, RoaringBitmap)>,
+    pub(super) heads: Vec<(u64, u64, Arc<RoaringBitmap>)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
     /// Failed attempts, in the order of their keys.
     pub(super) attempts: Vec<FoundAttempt>,

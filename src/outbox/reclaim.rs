@@ -6,6 +6,7 @@
 //! So a dead letter moves with its event, also out of a generation newer than the event's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
@@ -130,7 +131,7 @@ impl Copies {
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        let inside = row.sequences_in(generation);
+        let inside = row.sequences_in(generation, cursor.next_sequence);
         for (at_wall_ms, delivery, holder) in cursor.letters.lock().of_events(&inside) {
             let key = keys::of_delivery(keys::DEAD, delivery);
             let sealed = match holder == generation {
@@ -230,7 +231,7 @@ impl Copies {
         for sequence in sequences {
             let head = heads::find(database, catalogue, sequence)?;
             let payload = page::read(database, head.payload)?;
-            let targets = targets.remove(&sequence).unwrap_or_default();
+            let targets = Arc::new(targets.remove(&sequence).unwrap_or_default());
             let head = Head { targets, payload: stream.append(&payload), ..head };
             packer.add(&head, &mut stream)?;
             packer.end_page();

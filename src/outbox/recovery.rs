@@ -259,7 +259,9 @@ impl Reader<'_> {
             retrying,
             removed: HashSet::new(),
         };
-        cursor.next_sequence = cursor.meta.reserved.max(known.last_sequence) + 1;
+        // After a group that failed a generation may begin above what is reserved.
+        let given = cursor.meta.reserved.max(known.last_sequence);
+        cursor.next_sequence = cursor.meta.first_sequence.max(given + 1);
         match newest {
             Some((_, database)) if !known.newest_set_aside => row.activate(database),
             _ => self.begin_again(&mut cursor, &row, next_number)?,

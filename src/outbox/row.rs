@@ -218,13 +218,14 @@ impl Row {
         EventId::new(self.places.read().incarnations.of(sequence), sequence)
     }
 
-    /// The sequences of the events in a generation, and perhaps more that never were events.
-    pub(super) fn sequences_in(&self, number: u64) -> RoaringTreemap {
+    /// The sequences of the events in a generation, and perhaps more that never were events, all of
+    /// them below the next that will be given.
+    pub(super) fn sequences_in(&self, number: u64, next_sequence: u64) -> RoaringTreemap {
         let places = self.places.read();
         let mut sequences = RoaringTreemap::new();
         if let Some(generation) = places.generations.get(&number) {
             let after = places.begins.range((generation.first_sequence, number + 1)..).next();
-            let end = after.map_or(u64::MAX, |(begin, _)| *begin);
+            let end = after.map_or(next_sequence, |(begin, _)| next_sequence.min(*begin));
             sequences.insert_range(generation.first_sequence..end);
         }
         places.moved.keys().for_each(|sequence| {
@@ -354,4 +355,41 @@ fn close_unused(open: &mut Vec<(u64, Arc<dyn Database>)>) {
 
 fn failed(failure: Failure) -> Error {
     Error::store("opening or removing a generation", failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    fn row(first_sequences: &[u64]) -> Row {
+        let row = Row::new(Arc::new(Memory::default()));
+        for (number, first_sequence) in (1..).zip(first_sequences.iter().copied()) {
+            row.add(Generation { number, first_sequence, bytes: 0, events: 0, owed: 0, pages: 0 });
+        }
+        row
+    }
+
+    fn sequences(row: &Row, number: u64, next_sequence: u64) -> Vec<u64> {
+        row.sequences_in(number, next_sequence).iter().collect()
+    }
+
+    #[test]
+    fn the_sequences_of_a_generation_end_where_those_of_the_next_begin_or_no_more_were_given() {
+        let row = row(&[1, 4, 4, 8]);
+        assert_eq!(sequences(&row, 1, 10), [1, 2, 3]);
+        assert_eq!(sequences(&row, 2, 10), [0; 0], "nothing was accepted into it");
+        assert_eq!(sequences(&row, 3, 10), [4, 5, 6, 7]);
+        // Without the bound this would fill memory until the process ends.
+        assert_eq!(sequences(&row, 4, 10), [8, 9]);
+        assert_eq!(sequences(&row, 9, 10), [0; 0], "there is no such generation");
+    }
+
+    #[test]
+    fn an_event_that_moved_is_in_the_generation_that_it_moved_to_and_in_no_other() {
+        let row = row(&[1, 4]);
+        row.moved(2, 0, 2);
+        assert_eq!(sequences(&row, 1, 6), [1, 3]);
+        assert_eq!(sequences(&row, 2, 6), [2, 4, 5]);
+    }
 }

@@ -15,7 +15,7 @@ use crate::subscription::SubscriptionId;
 
 use super::Admission;
 use super::committer::Command;
-use super::group::Submission;
+use super::group::{Submission, answer_all};
 use super::records::Records;
 
 /// How long a group that holds nothing but records waits for company: nobody waits for a record,
@@ -102,9 +102,9 @@ impl Taken {
     /// Nothing of what they brought was written.
     fn refuse_those_who_wait(&mut self, admission: &Admission) {
         let refused = || Error::Refused { why: admission.stalled().unwrap_or_default() };
-        for submission in self.submissions.drain(..) {
-            submission.promised.keep(Err(refused()));
-        }
+        let refusals = self.submissions.iter().map(|one| (&one.promised, Err(refused())));
+        answer_all(refusals);
+        self.submissions.clear();
         // Removals and revivals are written when the device takes writes; who asked is told and waits no longer.
         self.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(refused())));
         self.revivals.iter().for_each(|(promised, _)| promised.keep(Err(refused())));

@@ -285,6 +285,21 @@ fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_tak
 }
 
 #[test]
+fn a_large_group_is_synced_as_it_is_written_and_a_small_one_once() {
+    let (faulty, faults) = faulty(&Memory::default());
+    let (running, _) = open(faulty);
+    publish(&running.outbox, vec![7], &[1]);
+    let before = faults.seen();
+    publish(&running.outbox, vec![7], &[1]);
+    let one_write_and_one_sync = 2;
+    assert_eq!(faults.seen() - before, one_write_and_one_sync);
+    let before = faults.seen();
+    publish(&running.outbox, vec![7; 2_000_000], &[1]);
+    let (writes, syncs) = (2_000_000 / (128 * 1024), 2_000_000 / (256 * 1024));
+    assert!(faults.seen() - before > writes + syncs, "{} operations", faults.seen() - before);
+}
+
+#[test]
 fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
@@ -770,6 +785,37 @@ fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again(
 }
 
 #[test]
+fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
+    let (full, ledger) = (Full::default(), Ledger::default());
+    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    let keyed = || Matched {
+        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", "a")),
+        ..matched(vec![1; 900], &[1])
+    };
+    let first = submit(&running.outbox, vec![keyed()]).wait().unwrap()[0];
+    running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
+    *full.refuses.lock() = Some("dedup");
+    for _ in 0..100 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        running.outbox.record(Record::Settle(delivery(sequence, 1)));
+    }
+    let owed_still = publish(&running.outbox, vec![1; 900], &[1, 2]);
+    assert!(full.inner.list().unwrap().contains(&row::name_of(1)), "it holds the key");
+    // Until nothing more is told, so that no group is left to be written.
+    while running.committed.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    *full.refuses.lock() = None;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while full.inner.list().unwrap().contains(&row::name_of(1)) {
+        assert!(std::time::Instant::now() < deadline, "generation 1 is there still");
+        std::thread::yield_now();
+    }
+    assert_eq!(running.outbox.event(owed_still).unwrap().payload, [1; 900]);
+    running.outbox.close();
+    let (running, _) = open(full.inner.crash());
+    assert!(submit(&running.outbox, vec![keyed()]).wait().unwrap()[0].duplicate);
+}
+
+#[test]
 fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
     let (full, ledger) = (Full { takes_effect: true, ..Full::default() }, Ledger::default());
     let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
@@ -820,6 +866,22 @@ fn a_dead_letter_keeps_its_event_and_holds_up_no_generation() {
 }
 
 #[test]
+fn a_letter_is_read_where_it_was_copied_and_one_that_went_is_left_out() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![5; 900], &[2, 3]);
+    ledger.accept(sequence, &[2, 3]);
+    ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
+    ledger.end(outbox, Record::Dead(letter(sequence, 3, WALL_MS)));
+    churn(&running, &ledger, &store, 1);
+    outbox.revive(vec![vec![delivery(sequence, 3)]]).wait().unwrap();
+    let read = outbox.letter(delivery(sequence, 2)).unwrap();
+    assert_eq!(read, Some(letter(sequence, 2, WALL_MS)));
+    assert_eq!(outbox.letter(delivery(sequence, 3)).unwrap(), None);
+}
+
+#[test]
 fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
     let (store, ledger) = (Memory::default(), Ledger::default());
     let (sender, records) = crossbeam_channel::unbounded::<Record>();
@@ -848,6 +910,44 @@ fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
     churn(&running, &ledger, &store, 1);
     assert_eq!(records.try_iter().count(), 1);
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
+}
+
+#[test]
+fn a_letter_that_is_replayed_and_dies_again_while_its_generation_is_copied_keeps_its_event() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let queue: Arc<Mutex<Option<Sender<Command>>>> = Arc::default();
+    let (replay, replayed) = promise();
+    let commands = vec![
+        Command::Record(Record::Dead(letter(1, 2, WALL_MS))),
+        Command::Revive(vec![vec![delivery(1, 2)]], replay),
+    ];
+    let owing: Owing = {
+        let (ask, queue) = (ledger.owing(), Arc::clone(&queue));
+        let commands = Mutex::new(commands);
+        Box::new(move |sequences| {
+            // Replayed before the mark; that it died again is in the queue when the copies are made.
+            if let Some(command) = commands.lock().pop() {
+                queue.lock().as_ref().unwrap().send(command).unwrap();
+            }
+            ask(sequences)
+        })
+    };
+    let (running, _) = open_owing(store.clone(), &small(), owing);
+    *queue.lock() = Some(running.outbox.commands.clone());
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![5; 900], &[2]);
+    let bystander = publish(outbox, vec![6; 900], &[2]);
+    assert_eq!(sequence, 1);
+    ledger.accept(bystander, &[2]);
+    ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
+    churn(&running, &ledger, &store, 1);
+    assert!(replayed.wait().is_ok());
+    assert_eq!(outbox.event(sequence).unwrap().payload, vec![5; 900]);
+    assert_eq!(outbox.event(bystander).unwrap().payload, vec![6; 900]);
+    outbox.close();
+    let (running, _) = open_owing(store.crash(), &small(), ledger.owing());
+    let kept = running.outbox.letter(delivery(sequence, 2)).unwrap();
+    assert_eq!(kept, Some(letter(sequence, 2, WALL_MS)));
 }
 
 #[test]
@@ -999,6 +1099,33 @@ fn a_generation_in_which_no_event_was_accepted_hides_none_of_the_next() {
     running.outbox.close();
     let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), ledger.pairs());
+}
+
+#[test]
+fn sequences_of_a_group_that_failed_leave_no_later_event_in_the_wrong_generation() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open_owing(faulty, &small(), ledger.owing());
+    let outbox = &running.outbox;
+    // Records alone reserve no sequences, and make the generation worth another one.
+    (0..200).for_each(|_| outbox.record(Record::Retry(delivery(99, 2), retry_state())));
+    outbox.forget(SubscriptionId(77)).wait().unwrap();
+    faults.fail_after(0);
+    let events = (0..5).map(|_| matched(vec![1; 100], &[1])).collect();
+    assert!(submit(outbox, events).wait().is_err());
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    // A generation begins before another group does: nothing is owed and nothing happens.
+    while outbox.holding().generations < 2 {
+        std::thread::yield_now();
+    }
+    // Without a cache, so that both are read from the device.
+    let limits = Limits { cache_bytes_max: 0, ..small() };
+    let (running, _) = open_owing(store.crash(), &limits, ledger.owing());
+    let kept = publish(&running.outbox, vec![2; 900], &[1]);
+    let bystander = publish(&running.outbox, vec![3; 900], &[2]);
+    assert_eq!(running.outbox.event(kept).unwrap().payload, vec![2; 900]);
+    assert_eq!(running.outbox.event(bystander).unwrap().payload, vec![3; 900]);
 }
 
 #[test]

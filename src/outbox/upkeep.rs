@@ -17,7 +17,7 @@ use crate::subscription::SubscriptionId;
 use super::committer::{Command, Committed, Committer, write_all};
 use super::group::{self, Group};
 use super::reclaim::{self, Copies, Verdict};
-use super::row::Generation;
+use super::row::{Generation, Row};
 use super::taken::Taken;
 use super::{keys, recovery};
 
@@ -27,11 +27,20 @@ const WORTH_SHARE: u64 = 6;
 /// A generation that is about to go.
 pub(super) struct Clearing {
     pub(super) generation: u64,
-    /// What was owed of it when its mark was sent, without what ended durably since.
+    /// What was owed of it when its mark was sent or was revived since, without what ended durably.
     owed: HashMap<SubscriptionId, RoaringTreemap>,
 }
 
 impl Clearing {
+    /// A delivery that is owed again may have ended by the time the copies are made, and that end is
+    /// not on the device then.
+    pub(super) fn note_revived(&mut self, revived: &[DeliveryId], row: &Row) {
+        let held = |sequence| row.generation_of(sequence) == Some(self.generation);
+        for delivery in revived.iter().filter(|delivery| held(delivery.sequence)) {
+            self.owed.entry(delivery.subscription).or_default().insert(delivery.sequence);
+        }
+    }
+
     pub(super) fn note_ends(&mut self, records: &[Record]) {
         for record in records {
             let delivery = match record {
@@ -89,7 +98,7 @@ impl Committer {
     /// Asks what is owed of a generation, and marks the queue: the copies are made when what was
     /// sent before is committed, because a delivery that has just ended is not in the answer.
     fn begin_clearing(&mut self, generation: u64) {
-        let owed = (self.owing)(&self.row.sequences_in(generation));
+        let owed = (self.owing)(&self.sequences_in(generation));
         self.clearing = Some(Clearing { generation, owed });
         let _ = self.marker.send(Command::Clear(generation));
     }
@@ -98,7 +107,7 @@ impl Committer {
     /// not committed is copied as owed: its end is written to the generation that holds the copy.
     pub(super) fn finish_clearing(&mut self, clearing: Clearing) -> Result<()> {
         let Clearing { generation, mut owed } = clearing;
-        for (id, now) in (self.owing)(&self.row.sequences_in(generation)) {
+        for (id, now) in (self.owing)(&self.sequences_in(generation)) {
             *owed.entry(id).or_default() |= now;
         }
         let removed = &self.cursor.removed;
@@ -133,6 +142,10 @@ impl Committer {
             !removed.contains(&delivery.subscription) || letters.holder_of(delivery).is_some()
         };
         self.cursor.histories.lock().retain(keeps);
+    }
+
+    fn sequences_in(&self, generation: u64) -> RoaringTreemap {
+        self.row.sequences_in(generation, self.cursor.next_sequence)
     }
 
     fn copies_of(
@@ -186,6 +199,7 @@ impl Committer {
     /// Whether time alone will let something be tidied.
     pub(super) fn has_leftovers(&self) -> bool {
         self.removable.is_some()
+            || self.rests
             || self.cursor.dedup.expired_bucket().is_some()
             || self.row.newest().is_some_and(|newest| self.is_drained(&newest))
     }
@@ -211,6 +225,8 @@ impl Committer {
         if self.row.newest().is_some_and(|newest| self.is_drained(&newest)) {
             self.begin_generation()?;
         }
+        // What could not be moved when it was tried last is tried again, however little happens.
+        self.rests = false;
         self.keep_house()
     }
 

@@ -10,7 +10,9 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use crate::event::{EventType, WabaNumber};
@@ -22,6 +24,7 @@ pub(crate) struct Index {
     accounts: Names<Box<str>>,
     kinds: Names<EventType>,
     listed: HashMap<Place, List>,
+    known: Mutex<Known>,
 }
 
 /// One (account, type, number), with `ALL` for a type or a number that is not named.
@@ -39,19 +42,52 @@ const ALL_NUMBERS: u64 = 0;
 impl Index {
     /// Lists a subscription under its filter. Doing so again changes nothing.
     pub(crate) fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
+        self.known.get_mut().clear();
         each_pair(filter, |kind, number| self.list(id, account, kind, number));
     }
 
     /// Takes a subscription off the lists of the filter that it was inserted with.
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
+        self.known.get_mut().clear();
         each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
-    /// Replaces `out` with the subscriptions that an event reaches, ascending, each once.
+    /// The subscriptions that an event reaches, ascending, each once. Events that are asked for alike
+    /// share the answer, so that what follows from it is worked out once for them all.
     ///
     /// The number decides. An event without one reaches the subscriptions to all numbers, and those
     /// that name a number of its WABA (`waba_numbers`).
-    pub(crate) fn matches(
+    pub(crate) fn targets(
+        &self,
+        account: &str,
+        kind: &EventType,
+        number: Option<WabaNumber>,
+        waba_numbers: &[WabaNumber],
+    ) -> Arc<[SubscriptionId]> {
+        let mut found = Vec::new();
+        let Some(account_id) = self.accounts.id(account) else { return found.into() };
+        let digits = match number {
+            Some(number) => number.digits(),
+            None if waba_numbers.is_empty() => ALL_NUMBERS,
+            None => {
+                self.matches(account, kind, number, waba_numbers, &mut found);
+                return found.into();
+            }
+        };
+        let kind_id = self.kinds.id(kind).unwrap_or(ALL);
+        let place = Place { account: account_id, kind: kind_id, number: digits };
+        if let Some(known) = self.known.lock().of(&place) {
+            return known;
+        }
+        self.matches(account, kind, number, waba_numbers, &mut found);
+        let targets: Arc<[_]> = found.into();
+        // Nobody changes the index meanwhile, because the caller borrows it.
+        self.known.lock().keep(place, &targets);
+        targets
+    }
+
+    /// Replaces `out` with the subscriptions that an event reaches.
+    fn matches(
         &self,
         account: &str,
         kind: &EventType,
@@ -139,6 +175,42 @@ fn each_pair<'a>(
     match &filter.events {
         None => each_number(None),
         Some(kinds) => kinds.iter().for_each(|kind| each_number(Some(kind))),
+    }
+}
+
+/// Answers given since the index changed last.
+#[derive(Debug, Default)]
+struct Known {
+    by_place: HashMap<Place, Arc<[SubscriptionId]>>,
+    /// Ids in the answers, and so many for each answer itself as it weighs.
+    weight: usize,
+}
+
+/// How much the known answers may weigh, in ids of 4 bytes.
+const KNOWN_WEIGHT_MAX: usize = 1 << 18;
+
+/// What an answer weighs beside its ids.
+const ANSWER_WEIGHT: usize = 16;
+
+impl Known {
+    fn of(&self, place: &Place) -> Option<Arc<[SubscriptionId]>> {
+        self.by_place.get(place).cloned()
+    }
+
+    fn keep(&mut self, place: Place, targets: &Arc<[SubscriptionId]>) {
+        let weight = targets.len() + ANSWER_WEIGHT;
+        if self.weight + weight > KNOWN_WEIGHT_MAX {
+            self.clear();
+        }
+        if weight <= KNOWN_WEIGHT_MAX && self.by_place.insert(place, Arc::clone(targets)).is_none()
+        {
+            self.weight += weight;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_place.clear();
+        self.weight = 0;
     }
 }
 
@@ -298,9 +370,10 @@ mod tests {
         waba_numbers: &[u64],
     ) -> Vec<u32> {
         let waba_numbers: Vec<_> = waba_numbers.iter().map(|last| number(*last)).collect();
-        let mut out = vec![SubscriptionId(999)];
-        index.matches(account, &kind(name), of.map(number), &waba_numbers, &mut out);
-        out.into_iter().map(|id| id.0).collect()
+        let ask = || index.targets(account, &kind(name), of.map(number), &waba_numbers);
+        let (first, again) = (ask(), ask());
+        assert_eq!(first, again, "what is known is what was found");
+        first.iter().map(|id| id.0).collect()
     }
 
     /// One subscription of each kind of filter, and one of another account that asks for all.
@@ -351,6 +424,28 @@ mod tests {
         index.remove(SubscriptionId(5), "beta", &filter(None, None));
         assert!(index.listed.is_empty());
         assert!(index.accounts.by_name.is_empty() && index.kinds.by_name.is_empty());
+    }
+
+    #[test]
+    fn answers_are_shared_until_the_index_changes_and_their_number_is_bounded() {
+        let mut index = each_kind();
+        let ask = |index: &Index, account: &str, last| {
+            index.targets(account, &kind("A"), Some(number(last)), &[])
+        };
+        let (first, bystander) = (ask(&index, "acme", 1), ask(&index, "beta", 1));
+        assert!(Arc::ptr_eq(&first, &ask(&index, "acme", 1)));
+        index.insert(SubscriptionId(6), "acme", &filter(None, None));
+        assert_eq!(*ask(&index, "acme", 1), [1, 2, 3, 4, 6].map(SubscriptionId));
+        index.remove(SubscriptionId(6), "acme", &filter(None, None));
+        assert_eq!(ask(&index, "acme", 1), first);
+        assert_eq!(ask(&index, "beta", 1), bystander);
+        for last in 0..2 * KNOWN_WEIGHT_MAX / ANSWER_WEIGHT {
+            ask(&index, "acme", last as u64);
+        }
+        let known = index.known.lock();
+        let ids: usize = known.by_place.values().map(|targets| targets.len()).sum();
+        assert!(known.weight <= KNOWN_WEIGHT_MAX && !known.by_place.is_empty());
+        assert_eq!(known.weight, ids + known.by_place.len() * ANSWER_WEIGHT);
     }
 
     #[test]

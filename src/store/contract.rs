@@ -107,6 +107,30 @@ fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
 }
 
 #[test]
+fn sled_makes_databases_however_late_its_own_threads_let_go_of_a_file() {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                // Where no sync gives them time to.
+                let memory = std::path::Path::new("/dev/shm");
+                let directory = match memory.is_dir() {
+                    true => tempfile::tempdir_in(memory).unwrap(),
+                    false => tempfile::tempdir().unwrap(),
+                };
+                let store = Sled::new(directory.path());
+                let bystander = store.open("bystander").unwrap();
+                for n in 0..20 {
+                    let made = store.open(&format!("made-{n}"));
+                    made.unwrap().apply(batch(&[("key", "value")])).unwrap();
+                }
+                assert_eq!(store.list().unwrap().len(), 21);
+                assert_eq!(bystander.get(b"key").unwrap(), None);
+            });
+        }
+    });
+}
+
+#[test]
 fn sled_finishes_a_removal_that_a_crash_cut() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());

@@ -134,6 +134,10 @@ impl Sled {
             drop(tree);
             Ok(())
         })?;
+        // sled's own threads may hold the file, and with it its lock, a moment longer.
+        let log = File::open(path.join("db")).map_err(Failure::io)?;
+        log.lock().map_err(Failure::io)?;
+        drop(log);
         // sled syncs neither its `conf` file nor the directories that name its files.
         for entry in fs::read_dir(&path).map_err(Failure::io)? {
             let path = entry.map_err(Failure::io)?.path();

@@ -1,10 +1,12 @@
-//! Decides what the process does that is killed: it opens the directory, publishes from several
-//! threads and delivers, and says each step on its standard output, one line a write.
+//! Decides what the process does that is killed: it opens the directory, publishes and replays from
+//! several threads and delivers, and says each step on its standard output, one line a write.
 //!
 //! Leaves to others: killing it (`main`) and judging what it said (`ledger`). Invariant: it says
-//! that a publish begins before it begins, that one is accepted after the receipt says so, and that
-//! a receiver has answered before the engine learns of it; a line that was written outlives it.
+//! that a publish or a replay begins before it begins, that one is accepted after the receipt says
+//! so, and that a receiver has answered before the engine learns of it; a line that was written
+//! outlives it.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::process::exit;
@@ -12,18 +14,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use parking_lot::Mutex;
 use wabahook::Transport;
-use wabahook::{Accepted, Config, Engine, Error, Event, Failure, Receipt, Reply, Request, Result};
+use wabahook::{
+    Accepted, Config, DeadLetterFilter, Engine, Error, Event, Failure, Receipt, Reply, Request,
+    Result,
+};
 
 use crate::script;
 
-const PUBLISHERS: u32 = 4;
+/// Of so many of the newest dead letters one is replayed.
+const LETTERS: usize = 20;
 
 /// Runs until it is killed. Tags on the standard input are published again first.
 pub fn run(directory: &Path, round: u32, seed: u64) {
     let again: Vec<String> = io::stdin().lock().lines().map_while(|line| line.ok()).collect();
     say("opening");
-    let config = Config::new(directory).limits(script::limits()).transport(Arc::new(Receivers));
+    let receivers = Arc::new(Receivers::default());
+    let config = Config::new(directory).limits(script::limits()).transport(receivers.clone());
     let engine = Engine::open(config).unwrap_or_else(|error| give_up("open", &error));
     say("opened");
     for host in script::HOSTS {
@@ -33,14 +41,15 @@ pub fn run(directory: &Path, round: u32, seed: u64) {
     }
     again.iter().for_each(|tag| publish_again(&engine, tag));
     thread::scope(|scope| {
-        for publisher in 0..PUBLISHERS {
-            let (engine, salt) = (&engine, seed ^ (u64::from(round) << 32) ^ u64::from(publisher));
-            scope.spawn(move || publish_for_ever(engine, round, publisher, salt));
+        for publisher in 0..script::PUBLISHERS {
+            let salt = seed ^ (u64::from(round) << 32) ^ u64::from(publisher);
+            let (engine, receivers) = (&engine, &receivers);
+            scope.spawn(move || publish_for_ever(engine, receivers, round, publisher, salt));
         }
     });
 }
 
-fn publish_for_ever(engine: &Engine, round: u32, publisher: u32, seed: u64) {
+fn publish_for_ever(engine: &Engine, receivers: &Receivers, round: u32, publisher: u32, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     for number in 0_u32.. {
         let size = if rng.u8(..8) == 0 { script::MANY } else { 1 };
@@ -57,7 +66,28 @@ fn publish_for_ever(engine: &Engine, round: u32, publisher: u32, seed: u64) {
         if script::has_key(&tags[0]) && rng.bool() {
             publish_again(engine, &tags[0]);
         }
+        if rng.u8(..4) == 0 {
+            replay_one(engine, receivers, publisher);
+        }
     }
+}
+
+/// Replays the newest dead letter that no other thread replays.
+fn replay_one(engine: &Engine, receivers: &Receivers, publisher: u32) {
+    let letters = engine.dead_letters(&DeadLetterFilter::default(), None, LETTERS);
+    let letters = letters.unwrap_or_else(|error| give_up("list dead letters", &error));
+    let is_ours = |id: &str| script::replayer(id) == u64::from(publisher);
+    let Some(letter) = letters.into_iter().find(|one| is_ours(&one.event.to_string())) else {
+        return;
+    };
+    let subscriptions = engine.subscriptions();
+    let of = subscriptions.iter().find(|one| one.id == letter.subscription);
+    let host = of.map(|one| one.name.clone()).unwrap_or_default();
+    let id = letter.event.to_string();
+    receivers.replayed.lock().insert((host.clone(), id.clone()));
+    say(&format!("replaying {host} {id}"));
+    engine.replay(&letter).unwrap_or_else(|error| give_up("replay", &error));
+    say(&format!("replayed {host} {id}"));
 }
 
 fn publish(engine: &Engine, tag: &str) -> Result<Accepted> {
@@ -90,7 +120,11 @@ fn shown(accepted: &Accepted) -> String {
 }
 
 /// Answers by the script, and says so first.
-struct Receivers;
+#[derive(Default)]
+struct Receivers {
+    /// Hosts and ids of what was replayed.
+    replayed: Mutex<HashSet<(String, String)>>,
+}
 
 thread_local! {
     static WORKER: u32 = {
@@ -108,7 +142,8 @@ impl Transport for Receivers {
             return Reply::Failed(Failure::Internal);
         };
         let attempt = header(request, "x-webhook-attempt").parse().unwrap_or(0);
-        let status = script::status(host, &tag, attempt);
+        let is_replayed = self.replayed.lock().contains(&(host.to_owned(), id.clone()));
+        let status = script::status(host, &tag, attempt, is_replayed);
         WORKER.with(|worker| say(&format!("answered {worker} {host} {id} {status} {tag}")));
         Reply::status(status)
     }

@@ -8,13 +8,16 @@
 //! same worker's next attempt shows that the engine has noted the end; a publish that begins after
 //! that goes into the same group or a later one; so once it was accepted the end is on the device.
 //! Every end that is not followed by both is within the window, and may repeat its attempt (I3).
+//!
+//! A dead letter whose replay has returned comes to its receiver again. One whose replay began and was
+//! cut off comes again, or is a dead letter still.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::script;
 
 /// Whom an event was owed to, and its id.
-type Delivery = (String, String);
+pub type Delivery = (String, String);
 
 /// Everything that is known of what the outbox accepted and of what became of it.
 #[derive(Default)]
@@ -30,6 +33,12 @@ pub struct Ledger {
     unjudged: Vec<String>,
     /// Deliveries that ended, and whether their end is known to be on the device.
     ended: HashMap<Delivery, bool>,
+    /// The last answer to each delivery.
+    answered: HashMap<Delivery, u16>,
+    /// Deliveries that were given up or whose replay began, and that no verdict was given on yet.
+    given_up: BTreeSet<Delivery>,
+    /// Deliveries whose replay returned, and that have not come again yet.
+    replayed: BTreeSet<Delivery>,
     subscribed: BTreeSet<String>,
     /// Calls begun since the last verdict, accepted or not.
     begun: BTreeSet<String>,
@@ -47,6 +56,9 @@ pub struct Totals {
     pub deliveries: u64,
     pub dead: u64,
     pub retries: u64,
+    pub replays: u64,
+    /// Replays that a kill cut off, and that were on the device or not.
+    pub replays_cut: u64,
     /// Ends that were known to be on the device at a kill: none of them may come back.
     pub settled: u64,
     /// Ends that were within the window at a kill.
@@ -63,6 +75,8 @@ pub struct Run {
     ended: HashSet<Delivery>,
     ends: Vec<End>,
     begun: HashMap<String, usize>,
+    /// Replays that began and did not return.
+    replaying: HashSet<Delivery>,
     /// Where the latest publish began that was accepted.
     accepted_from: usize,
 }
@@ -106,8 +120,34 @@ impl Ledger {
                 let delivery = (host.to_owned(), id.to_owned());
                 self.answer(run, worker, delivery, status, tag)
             }
+            ["replaying", host, id] => self.replay(run, (host.to_owned(), id.to_owned())),
+            ["replayed", host, id] => {
+                let delivery = (host.to_owned(), id.to_owned());
+                self.totals.replays += 1;
+                // Unless it has come again already.
+                if run.replaying.remove(&delivery) {
+                    self.replayed.insert(delivery);
+                }
+                Ok(())
+            }
             _ => Err(line.to_owned()),
         }
+    }
+
+    /// Takes the beginning of a replay: from here on the delivery may come again.
+    fn replay(&mut self, run: &mut Run, delivery: Delivery) -> Result<(), String> {
+        if self.replayed.contains(&delivery) {
+            return Err(format!("{delivery:?} is a dead letter after its replay returned"));
+        }
+        if self.answered.get(&delivery) != Some(&404) {
+            return Err(format!("{delivery:?} is a dead letter and was not refused"));
+        }
+        self.ended.remove(&delivery);
+        run.ended.remove(&delivery);
+        run.ends.retain(|end| end.delivery != delivery);
+        self.given_up.insert(delivery.clone());
+        run.replaying.insert(delivery);
+        Ok(())
     }
 
     fn accept(&mut self, tag: &str, shown: &str) -> Result<(), String> {
@@ -171,6 +211,12 @@ impl Ledger {
             Some(false) => self.totals.repeats += 1,
             None => {}
         }
+        run.replaying.remove(&delivery);
+        self.replayed.remove(&delivery);
+        self.answered.insert(delivery.clone(), status);
+        if status == 404 {
+            self.given_up.insert(delivery.clone());
+        }
         match status {
             503 => self.totals.retries += 1,
             404 => self.totals.dead += 1,
@@ -187,6 +233,7 @@ impl Ledger {
     /// The process was killed: what it had on the device by then is settled for good.
     pub fn killed(&mut self, run: Run) {
         self.totals.kills += 1;
+        self.totals.replays_cut += run.replaying.len() as u64;
         for end in run.ends {
             let is_settled = end.noted.is_some_and(|noted| noted < run.accepted_from);
             self.totals.settled += u64::from(is_settled);
@@ -203,10 +250,11 @@ impl Ledger {
     }
 
     /// Judges an outbox that was opened again and had delivered all that it owed, but what it owes
-    /// the bystander unless that is `drained` too.
+    /// the bystander unless that is `drained` too. `letters` are its dead letters.
     pub fn judge(
         &mut self,
         subscribed: &BTreeSet<String>,
+        letters: &BTreeSet<Delivery>,
         bystander_owed: u64,
         drained: bool,
     ) -> Result<(), String> {
@@ -218,6 +266,9 @@ impl Ledger {
         }
         for tag in std::mem::take(&mut self.unjudged) {
             self.judge_event(&tag, &[script::SOUND, script::SHAKY, script::REFUSING])?;
+        }
+        for delivery in std::mem::take(&mut self.given_up) {
+            self.judge_letter(&delivery, letters)?;
         }
         if drained {
             let mut tags = self.accepted.keys();
@@ -234,11 +285,29 @@ impl Ledger {
     fn judge_event(&self, tag: &str, hosts: &[&str]) -> Result<(), String> {
         let id = self.accepted.get(tag).cloned().unwrap_or_default();
         for host in hosts.iter().filter(|host| script::wants(host, tag)) {
-            if !self.ended.contains_key(&((*host).to_owned(), id.clone())) {
+            let answered = self.answered.get(&((*host).to_owned(), id.clone()));
+            if !answered.is_some_and(|status| script::is_final(*status)) {
                 return Err(format!("{tag} ({id}) was accepted and never came to {host}"));
             }
         }
         Ok(())
+    }
+
+    /// What was given up is a dead letter, or has come again since.
+    fn judge_letter(
+        &self,
+        delivery: &Delivery,
+        letters: &BTreeSet<Delivery>,
+    ) -> Result<(), String> {
+        if self.replayed.contains(delivery) {
+            return Err(format!("{delivery:?} was replayed and never came again"));
+        }
+        let came = self.answered.get(delivery) != Some(&404);
+        match (came, letters.contains(delivery)) {
+            (true, true) => Err(format!("{delivery:?} was taken and is a dead letter")),
+            (false, false) => Err(format!("{delivery:?} was given up and is no dead letter")),
+            _ => Ok(()),
+        }
     }
 
     /// All of a call's events are there, or none.

@@ -1,9 +1,10 @@
-//! Promises I1, I2 and I3 over `kill -9`: a process that publishes and delivers is killed at
+//! Promises I1, I2 and I3 over `kill -9`: a process that publishes, delivers and replays is killed at
 //! moments picked by a seed, and its directory, the same one over all rounds, is opened again.
 //!
 //! Nothing accepted is missing, no call of `publish_many` is there in part, no payload is torn, no
 //! end comes back beyond the window (`ledger` says what that is), no open fails, no dedup key is
-//! there without its event, and a bystander is owed exactly what it was owed.
+//! there without its event, a dead letter stays one or comes again, and a bystander is owed exactly
+//! what it was owed.
 //!
 //! `cargo test --test crash` makes 20 rounds with a seed of its own, which it prints. The long form:
 //!
@@ -37,9 +38,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
-use wabahook::{Config, Engine, Reply, Request, Stats, Transport};
+use wabahook::{Config, DeadLetterFilter, Engine, Reply, Request, Stats, Transport};
 
-use ledger::{Ledger, Run};
+use ledger::{Delivery, Ledger, Run};
 
 const ROUNDS: u32 = 20;
 
@@ -77,6 +78,7 @@ fn main() {
     println!("crash: passed in {:.1} s", began.elapsed().as_secs_f64());
     let totals = ledger.totals;
     assert!(totals.settled > totals.window && totals.dead > 0, "too little was put to the test");
+    assert!(totals.replays > u64::from(rounds), "too little was replayed");
     assert!(rounds < ROUNDS || gone > 2, "no generation was ever given back");
 }
 
@@ -183,8 +185,16 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
         let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
         format!("{why}: {:?}, told {told:?}", engine.stats())
     });
+    let letters = engine
+        .dead_letters(&DeadLetterFilter::default(), None, usize::MAX)
+        .map_err(|error| error.to_string())?;
     engine.close(DEADLINE).map_err(|error| error.to_string())?;
     let subscriptions = engine.subscriptions();
+    let name = |id| subscriptions.iter().find(|one| one.id == id).map(|one| one.name.clone());
+    let letters: BTreeSet<Delivery> = letters
+        .iter()
+        .map(|letter| (name(letter.subscription).unwrap_or_default(), letter.event.to_string()))
+        .collect();
     let subscribed: BTreeSet<String> = subscriptions.iter().map(|one| one.name.clone()).collect();
     let mut run = Run::default();
     for (host, id, status, tag) in std::mem::take(&mut *receivers.arrived.lock()) {
@@ -193,7 +203,7 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
     }
     ledger.closed(run);
     settled?;
-    ledger.judge(&subscribed, owed, drains)
+    ledger.judge(&subscribed, &letters, owed, drains)
 }
 
 fn two_hours_ahead() -> Arc<Manual> {

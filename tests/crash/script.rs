@@ -18,6 +18,9 @@ pub const BYSTANDER: &str = "bystander";
 
 pub const HOSTS: [&str; 4] = [SOUND, SHAKY, REFUSING, BYSTANDER];
 
+/// How many threads publish and replay.
+pub const PUBLISHERS: u32 = 4;
+
 /// How many events one call of `publish_many` brings.
 pub const MANY: u32 = 50;
 
@@ -63,14 +66,20 @@ pub fn wants(host: &str, tag: &str) -> bool {
     host != BYSTANDER || is_rare(tag)
 }
 
-/// What a receiver answers to an attempt.
-pub fn status(host: &str, tag: &str, attempt: u32) -> u16 {
+/// What a receiver answers to an attempt; one that refused an event may take it when it was replayed.
+pub fn status(host: &str, tag: &str, attempt: u32, is_replayed: bool) -> u16 {
     match host {
         SHAKY if attempt == 1 && hash(tag).is_multiple_of(2) => 503,
+        REFUSING if is_replayed && hash(tag) % 16 == 3 => 200,
         REFUSING if hash(tag) % 8 == 3 => 404,
         BYSTANDER => 503,
         _ => 200,
     }
+}
+
+/// Which publisher replays a dead letter: no two of them may do so at once.
+pub fn replayer(id: &str) -> u64 {
+    hash(id) % u64::from(PUBLISHERS)
 }
 
 /// Whether a delivery needs no more attempts after this answer.
@@ -89,7 +98,8 @@ pub fn subscription(host: &str) -> Subscription {
 /// Small generations, so that each run begins several and copies out of old ones; a small cache, so
 /// that deliveries read from the device.
 pub fn limits() -> Limits {
-    let dead_letters_max = 200;
+    // More than die between a moment at which a letter is the newest and the next look at it.
+    let dead_letters_max = 1_000;
     let (generation_bytes, cache_bytes_max) = (200_000, 256 * 1024);
     Limits { generation_bytes, cache_bytes_max, dead_letters_max, ..Limits::default() }
 }

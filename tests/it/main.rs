@@ -20,6 +20,7 @@ mod listing;
 mod publishing;
 mod recovery;
 mod retries;
+mod stalls;
 mod subscriptions;
 mod terms;
 mod tidy;

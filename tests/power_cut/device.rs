@@ -201,10 +201,6 @@ impl<'a> Device<'a> {
     }
 
     fn rename_directory(&mut self, from: &str, to: &str) {
-        if to.rsplit('/').next().is_some_and(|name| name.starts_with("removed-")) {
-            // It is on its way out: nobody reads what it is called in there any more.
-            self.namings.retain(|path, _| path != from && !is_below(path, from));
-        }
         let open = self.namings.iter().any(|(path, names)| {
             (path == from || is_below(path, from)) && !names.changes.is_empty()
         });

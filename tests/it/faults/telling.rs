@@ -237,8 +237,17 @@ impl Telling {
         Ok(())
     }
 
-    /// Waits until everything is taken that anybody takes now.
-    pub fn let_arrive(&self) -> Result<(), String> {
+    /// Waits until everything is taken that anybody takes now. A device that refused a record alone
+    /// refused nobody here, and what has to be read from it waits until it is healed.
+    pub fn let_arrive(&mut self) -> Result<(), String> {
+        if self.arrive().is_ok() {
+            return Ok(());
+        }
+        self.heal()?;
+        self.arrive()
+    }
+
+    fn arrive(&self) -> Result<(), String> {
         let waits: Vec<_> = self.engine.subscriptions();
         let waits = waits.iter().filter(|one| [LEAVER, BYSTANDER].contains(&one.name.as_str()));
         let waits: Vec<_> = waits.map(|one| one.id).collect();
