@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::attempt::{DeliveryId, Letter, RetryState};
 use crate::error::{Error, Result};
@@ -33,7 +33,8 @@ pub(super) struct Found {
     /// Dead letters owed again: the number of each one's record.
     pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
-    pub(super) heads: Vec<(u64, Arc<RoaringBitmap>)>,
+    /// The sequences of events that have the same targets, and those targets.
+    pub(super) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
     pub(super) dedup_entries: BTreeMap<u64, Vec<(KeyHash, u64)>>,
     pub(super) last_page: u64,
@@ -65,7 +66,7 @@ pub(super) fn generation(
         letters: Vec::new(),
         revived: Vec::new(),
         removed: Vec::new(),
-        heads: Vec::new(),
+        events: Vec::new(),
         retries: Vec::new(),
         dedup_entries: BTreeMap::new(),
         last_page: 0,
@@ -179,17 +180,15 @@ impl Found {
 
     fn take(&mut self, page: Page, bytes: u64) {
         self.pages += 1;
-        self.bytes += bytes;
-        for head in page.heads {
-            self.bytes += u64::from(head.payload.length);
-            self.heads.push((head.sequence, head.targets));
-        }
+        self.bytes += bytes + page.payload_bytes;
+        self.events.extend(page.events);
     }
 
     /// The pages of dedup keys that an unfinished group left: its events come after all that count.
     /// If they stayed, later events would make them look as if theirs counted.
     fn find_keys_without_events(&mut self, database: &dyn Database) -> Result<()> {
-        let last_sequence = self.heads.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
+        let last_sequence = self.events.iter().filter_map(|(sequences, _)| sequences.max());
+        let last_sequence = last_sequence.max().unwrap_or(0);
         scan(database, keys::DEDUP, |key, sealed| {
             let page = dedup::read_page(sealed).map_err(|why| damaged("dedup page".into(), why))?;
             if page.iter().any(|(_, sequence)| *sequence > last_sequence) {
