@@ -1208,3 +1208,61 @@ fn a_damaged_database_of_dedup_keys_is_set_aside_and_the_events_stay() {
     assert_eq!(recovered.set_aside[0].0, "damaged-dedup");
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 1)]));
 }
+
+#[test]
+fn of_many_generations_the_damaged_ones_alone_are_set_aside() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let mut held = BTreeSet::new();
+    while running.outbox.holding().generations < 14 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1, 2]);
+        ledger.accept(sequence, &[1, 2]);
+        held.extend([(sequence, 1), (sequence, 2)]);
+    }
+    let row = Arc::clone(&running.outbox.row);
+    running.outbox.close();
+    let damaged = [3, 8, 9];
+    for number in damaged {
+        damage(&store, &row::name_of(number), keys::HEADS);
+        let lost = |sequence| row.generation_of(sequence) == Some(number);
+        held.retain(|(sequence, _)| !lost(*sequence));
+    }
+    let error = read(store.clone(), &small(), OnDamage::Refuse).err().expect("it is refused");
+    assert!(error.to_string().contains("generation 9"), "the newest is told first: {error}");
+    let (opened, recovered) = read(store.clone(), &small(), OnDamage::SetAside).unwrap();
+    let names: Vec<&str> = recovered.set_aside.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = damaged.map(|number| format!("damaged-{}", row::name_of(number)));
+    assert_eq!(names, expected.iter().rev().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(owed(&recovered), held);
+    assert_eq!(opened.read.row.generations(), 14 - damaged.len());
+}
+
+#[test]
+fn a_sealed_generation_is_open_only_while_it_is_read_from() {
+    let (store, ledger) = (Memory::default(), Ledger::default());
+    let limits = Limits { cache_bytes_max: 0, ..small() };
+    let (running, _) = open_owing(store.clone(), &limits, ledger.owing());
+    let row = &running.outbox.row;
+    let mut first_of = Vec::new();
+    while row.generations() < 5 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+        if row.newest().unwrap().number > first_of.len() as u64 {
+            first_of.push(sequence);
+        }
+    }
+    assert!(!row.has_open_sealed(), "what was sealed is closed");
+    for sequence in &first_of {
+        assert_eq!(running.outbox.event(*sequence).unwrap().payload, vec![1; 900]);
+    }
+    let reading = row.database(1).unwrap();
+    row.close_unread();
+    assert!(row.has_open_sealed(), "all of those open were read since");
+    row.close_unread();
+    assert!(row.has_open_sealed(), "one is being read");
+    drop(reading);
+    row.close_unread();
+    assert!(!row.has_open_sealed());
+    assert_eq!(running.outbox.event(first_of[0]).unwrap().payload, vec![1; 900]);
+    assert!(row.has_open_sealed(), "it is opened again");
+}
