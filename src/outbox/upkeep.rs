@@ -119,7 +119,7 @@ impl Committer {
         if !self.keep_keys_of(generation) {
             return Ok(());
         }
-        let copies = match self.copies_of(generation, &owed) {
+        let mut copies = match self.copies_of(generation, &owed) {
             Ok(copies) => copies,
             Err(error) => {
                 self.uncopyable = Some(generation);
@@ -127,7 +127,8 @@ impl Committer {
                 return Ok(());
             }
         };
-        let (operations, head_keys) = (copies.operations.clone(), copies.head_keys.clone());
+        let operations = std::mem::take(&mut copies.operations);
+        let head_keys = std::mem::take(&mut copies.head_keys);
         let mut group = Group { operations, head_keys, ..Group::default() };
         if let Err(error) = self.write(&mut group) {
             return self.stall(group, Taken::default(), &error);
