@@ -5,7 +5,7 @@
 //! it goes; generations go oldest first, because what became of an event lies in its own or newer.
 //! So a dead letter moves with its event, also out of a generation newer than the event's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
@@ -20,7 +20,7 @@ use super::group::{self, Cursor};
 use super::heads::{self, Head, Packer};
 use super::page::{self, Stream};
 use super::row::Generation;
-use super::{keys, row::Row};
+use super::{dedup, keys, reading, row::Row};
 
 /// What to do with the oldest sealed generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +196,25 @@ impl Copies {
         self.operations.extend(puts.map(|(key, value)| Operation::Put(key, value)));
         Ok(())
     }
+}
+
+/// The pages of dedup keys that are still within their window, out of a generation that is about to
+/// go, ready for the database of such keys.
+pub(super) fn surviving_keys(
+    database: &dyn Database,
+    cursor: &mut Cursor,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut by_bucket = BTreeMap::new();
+    reading::dedup_pages(database, &mut by_bucket)?;
+    let mut pages = Vec::new();
+    for (bucket, mut entries) in by_bucket {
+        entries.retain(|(key, sequence)| cursor.dedup.sequence_of(*key) == Some(*sequence));
+        let new = dedup::pages(bucket, cursor.next_record, &entries);
+        cursor.next_record += new.len() as u64;
+        pages.extend(new);
+    }
+    debug_assert!(pages.iter().all(|(key, _)| key.starts_with(keys::DEDUP)));
+    Ok(pages)
 }
 
 fn failed(failure: crate::store::Failure) -> Error {

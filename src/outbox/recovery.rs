@@ -21,9 +21,8 @@ use crate::event::Catalogue;
 use crate::store::{Batch, Database, Failure, Store};
 use crate::subscription::SubscriptionId;
 
-use super::dedup::{self, Dedup, Dropped, KeyHash};
+use super::dedup::{Dedup, Dropped, KeyHash};
 use super::group::Cursor;
-use super::keys;
 use super::letters::Letters;
 use super::meta::{Incarnations, Meta, Sealed};
 use super::reading::{self, Found};
@@ -488,23 +487,4 @@ fn in_part(part: &str, error: Error) -> Error {
 
 fn failed(failure: Failure) -> Error {
     Error::store("recovering the outbox", failure)
-}
-
-/// The pages of dedup keys that are still within their window, out of a generation that is about to
-/// go, ready for the database of such keys.
-pub(super) fn surviving_keys(
-    database: &dyn Database,
-    cursor: &mut Cursor,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut by_bucket = BTreeMap::new();
-    reading::dedup_pages(database, &mut by_bucket)?;
-    let mut pages = Vec::new();
-    for (bucket, mut entries) in by_bucket {
-        entries.retain(|(key, sequence)| cursor.dedup.sequence_of(*key) == Some(*sequence));
-        let new = dedup::pages(bucket, cursor.next_record, &entries);
-        cursor.next_record += new.len() as u64;
-        pages.extend(new);
-    }
-    debug_assert!(pages.iter().all(|(key, _)| key.starts_with(keys::DEDUP)));
-    Ok(pages)
 }

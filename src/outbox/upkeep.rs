@@ -156,7 +156,7 @@ impl Committer {
     /// keys; false when that takes no writes now or the keys cannot be read.
     fn keep_keys_of(&mut self, generation: u64) -> bool {
         let database = self.row.database(generation);
-        let keys = database.and_then(|d| recovery::surviving_keys(&*d, &mut self.cursor));
+        let keys = database.and_then(|d| reclaim::surviving_keys(&*d, &mut self.cursor));
         let keys = match keys {
             Ok(keys) => keys,
             Err(error) => {
