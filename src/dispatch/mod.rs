@@ -24,6 +24,8 @@ mod lane;
 mod order;
 mod outcome;
 mod rate;
+mod reading;
+mod recovery;
 #[cfg(test)]
 mod simulation;
 mod turns;
@@ -34,9 +36,9 @@ use std::ops::RangeInclusive;
 use roaring::RoaringTreemap;
 
 pub(crate) use outcome::{Judged, judge};
+pub(crate) use reading::{Listed, Stage};
 
-use crate::attempt::{Attempt, DeliveryId, LaneHealth, Letter, Reason, Record, RetryState};
-use crate::stats::LaneStats;
+use crate::attempt::{Attempt, DeliveryId, Letter, Reason, Record, RetryState};
 use crate::subscription::{Policy, State, SubscriptionId};
 use backlog::Retrying;
 use flights::{Flight, Flights};
@@ -220,57 +222,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
-    /// `keys` are of the events of lanes that keep an order. Gates are closed afterwards, by
-    /// [`close_gates`](Self::close_gates).
-    pub(crate) fn recovered(
-        &mut self,
-        id: SubscriptionId,
-        pending: RoaringTreemap,
-        keys: &HashMap<u64, u64>,
-    ) {
-        let new = self.lanes.entry(id).or_default().backlog.owe_all(pending, keys);
-        self.count_owed(id, new);
-    }
-
-    /// Owes a delivery that had failed before the outbox was opened; held where its lane is unknown.
-    /// It is due after what is left of its wait, of which a jump of the wall clock can add nothing.
-    /// Ahead of what was never tried, so that it keeps its place in the order.
-    pub(crate) fn recovered_retry(
-        &mut self,
-        delivery: DeliveryId,
-        key_hash: u64,
-        state: &RetryState,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        let (age_ms, left_ms) = backoff::resumed_ms(state, wall_ms);
-        let due_ms = now_ms.saturating_add(left_ms);
-        let retrying = Retrying { attempts: state.attempts, age_ms, at_ms: now_ms, due_ms };
-        let DeliveryId { sequence, subscription: id } = delivery;
-        let lane = self.lanes.entry(id).or_default();
-        let (waits, new) = lane.backlog.owe_retry(sequence, retrying, key_hash);
-        if waits {
-            self.waiting.insert((due_ms, delivery));
-        }
-        self.count_owed(id, u64::from(new));
-    }
-
-    /// Remembers what was known of an endpoint when the outbox was closed.
-    pub(crate) fn recovered_health(
-        &mut self,
-        id: SubscriptionId,
-        health: &LaneHealth,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        self.now_ms = self.now_ms.max(now_ms);
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.resume(health, now_ms, wall_ms);
-        }
-        self.refresh(id);
-    }
-
     /// Of these sequences, what each subscription is owed.
     pub(crate) fn owed_among(
         &self,
@@ -414,42 +365,6 @@ impl Dispatcher {
         self.flights.stuck() >= self.limits.stuck_max.max(1)
     }
 
-    /// Deliveries owed, at any stage, held ones included.
-    pub(crate) fn owed(&self) -> u64 {
-        self.owed
-    }
-
-    /// Deliveries held because nobody knows their subscription.
-    pub(crate) fn held(&self) -> u64 {
-        self.held
-    }
-
-    /// Attempts under way, those of removed lanes included.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.flights.in_flight()
-    }
-
-    /// Attempts under way that have gone unanswered for `stuck_after_ms`.
-    pub(crate) fn stuck(&self) -> usize {
-        self.flights.stuck()
-    }
-
-    /// A reading of every lane that is owed something or was, by id. Looks at all lanes.
-    pub(crate) fn lane_stats(&self) -> Vec<LaneStats> {
-        let mut stats: Vec<_> =
-            self.lanes.iter().filter_map(|(id, l)| l.stats(*id, self.now_ms)).collect();
-        stats.sort_unstable_by_key(|stats| stats.subscription);
-        stats
-    }
-
-    fn count_owed(&mut self, id: SubscriptionId, new: u64) {
-        self.owed += new;
-        if self.lanes.get(&id).is_some_and(|lane| lane.is_held()) {
-            self.held += new;
-        }
-        self.refresh(id);
-    }
-
     /// Brings a lane's turn and its timer in line with what it is now.
     fn refresh(&mut self, id: SubscriptionId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
@@ -503,40 +418,6 @@ fn place(
     }
     if let Some(opens_ms) = opens_ms {
         resting.insert((opens_ms, id));
-    }
-}
-
-/// A delivery that is owed, as it is listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Listed {
-    pub(crate) sequence: u64,
-    pub(crate) stage: Stage,
-}
-
-/// What an owed delivery waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Its first attempt, or the end of that.
-    Owed,
-    /// Its order, its gate, or its lane to be served.
-    Blocked,
-    /// Its next attempt after a failure; `due_ms` is monotonic.
-    Retrying { attempts: u32, due_ms: u64 },
-}
-
-impl Dispatcher {
-    /// What a lane owes from a sequence on, in the order published, at the stages that `wanted` names
-    /// by an example. Costs what is wanted and not what is owed, so a backlog is read in slices.
-    pub(crate) fn listed(
-        &self,
-        id: SubscriptionId,
-        from: u64,
-        wanted: impl Fn(Stage) -> bool,
-        count_max: usize,
-    ) -> Vec<Listed> {
-        let Some(lane) = self.lanes.get(&id) else { return Vec::new() };
-        let never_tried = if lane.is_held_back() { Stage::Blocked } else { Stage::Owed };
-        lane.backlog.listed(from, never_tried, wanted, count_max)
     }
 }
 

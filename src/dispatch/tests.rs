@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::attempt::{Failure, Outcome, Reason};
+use crate::stats::LaneStats;
 use crate::subscription::Retry;
 
 pub(super) const LANE: SubscriptionId = SubscriptionId(1);

@@ -123,6 +123,8 @@ pub(super) struct Committer {
     pub(super) removable: Option<u64>,
     /// A generation that could not be copied out of; it stays until the next open.
     pub(super) uncopyable: Option<u64>,
+    /// When the generations were closed last that nobody read from.
+    pub(super) closed_at_ms: u64,
     /// Whether clearing waits for the next group that writes or for a while, because dedup keys could
     /// not be moved.
     pub(super) rests: bool,

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -251,12 +251,16 @@ impl Open {
     }
 }
 
-/// A head page as read: which unit it belongs to, and its heads.
+/// What a head page says together: the unit it belongs to, and its events by whom they are for.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) unit: u64,
     pub(super) unit_pages: u32,
-    pub(super) heads: Vec<Head>,
+    /// The sequences of the events that have the same targets, and those targets.
+    pub(super) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
+    /// The hash of the key of each event that has one and is for somebody who needs it.
+    pub(super) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
+    pub(super) payload_bytes: u64,
 }
 
 /// The head of an event that lies in this generation.
@@ -293,29 +297,38 @@ pub(super) fn key_hashes(database: &dyn Database, sequence: u64) -> Result<Vec<(
     Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
 }
 
-/// Reads a head page. Types are canonical already; `catalogue` only shares their text.
+/// Reads a head page, which is done for every page there is when an engine is opened. Each head is
+/// checked as [`find`] would, and none is built. The keys
+/// are of events that are for any of `ordered`.
 pub(super) fn read(
     database: &dyn Database,
     catalogue: &Catalogue,
+    ordered: &RoaringBitmap,
     first_sequence: u64,
     sealed: &[u8],
 ) -> Result<Page> {
     let page = decode(first_sequence, sealed)?;
     let sets = page.targets.iter().map(|set| target_set(database, first_sequence, set));
-    let sets = sets.collect::<Result<Vec<_>>>()?;
-    let kinds = page.texts.iter().map(|text| catalogue.canonical(text).ok()).collect::<Vec<_>>();
-    let heads = page.heads.iter().map(|head| {
-        let kind = kinds.get(usize::from(head.kind)).cloned().flatten();
-        let targets = sets.get(head.targets as usize).cloned();
-        let expanded =
-            kind.zip(targets).and_then(|(kind, targets)| expand(&page, head, kind, targets));
-        expanded.ok_or_else(|| points_nowhere(first_sequence))
-    });
-    Ok(Page {
-        unit: page.unit,
-        unit_pages: page.unit_pages,
-        heads: heads.collect::<Result<Vec<_>>>()?,
-    })
+    let mut events: Vec<_> =
+        sets.map(|set| Ok((RoaringTreemap::new(), set?))).collect::<Result<_>>()?;
+    let are_kinds: Vec<bool> =
+        page.texts.iter().map(|text| catalogue.canonical(text).is_ok()).collect();
+    let is_text = |place: u16| usize::from(place) < page.texts.len();
+    let (mut payload_bytes, mut keyed) = (0, Vec::new());
+    for head in &page.heads {
+        let is_kind = are_kinds.get(usize::from(head.kind)).is_some_and(|is_kind| *is_kind);
+        let is_waba = head.waba.checked_sub(1).is_none_or(is_text);
+        let set = events.get_mut(head.targets as usize);
+        let (sequences, targets) = set
+            .filter(|_| is_kind && is_waba && is_text(head.account))
+            .ok_or_else(|| points_nowhere(first_sequence))?;
+        sequences.insert(page.sequence_of(head));
+        if head.key_hash != 0 && !targets.is_disjoint(ordered) {
+            keyed.push((page.sequence_of(head), head.key_hash, Arc::clone(targets)));
+        }
+        payload_bytes += u64::from(head.payload_length);
+    }
+    Ok(Page { unit: page.unit, unit_pages: page.unit_pages, events, keyed, payload_bytes })
 }
 
 fn decode(first_sequence: u64, sealed: &[u8]) -> Result<PageV1> {
@@ -402,8 +415,9 @@ mod tests {
         }
     }
 
-    /// Packs, stores and reads back.
-    fn round_trip(heads: &[Head]) -> (Arc<dyn Database>, Vec<Page>) {
+    /// Packs, stores and reads back: every head is found as it was, and all pages together have the
+    /// same events for the same targets.
+    fn check(heads: &[Head]) -> (Arc<dyn Database>, Vec<Page>) {
         let database = Memory::default().open("one").unwrap();
         let mut stream = Stream::new(1_000_000);
         let mut packer = Packer::default();
@@ -417,7 +431,23 @@ mod tests {
         }
         for (key, sealed) in pages {
             let first = keys::number_of(&key).unwrap();
-            read_back.push(read(&*database, &Catalogue::default(), first, &sealed).unwrap());
+            read_back.push(
+                read(&*database, &Catalogue::default(), &RoaringBitmap::new(), first, &sealed)
+                    .unwrap(),
+            );
+        }
+        let mut events: Vec<(u64, &Arc<RoaringBitmap>)> = Vec::new();
+        for (sequences, targets) in read_back.iter().flat_map(|page: &Page| &page.events) {
+            events.extend(sequences.iter().map(|sequence| (sequence, targets)));
+        }
+        events.sort_by_key(|(sequence, _)| *sequence);
+        let expected: Vec<_> = heads.iter().map(|head| (head.sequence, &head.targets)).collect();
+        assert_eq!(events, expected);
+        let payload_bytes: u64 = read_back.iter().map(|page| page.payload_bytes).sum();
+        assert_eq!(payload_bytes, 100 * heads.len() as u64);
+        for head in heads {
+            let found = find(&*database, &Catalogue::default(), head.sequence).unwrap();
+            assert_eq!(&found, head);
         }
         (database, read_back)
     }
@@ -425,25 +455,19 @@ mod tests {
     #[test]
     fn heads_read_back_as_they_were_over_many_pages() {
         let heads: Vec<Head> = (1..2_000_u32).map(|n| head(n.into(), [1, 5, n % 40 + 7])).collect();
-        let (_, pages) = round_trip(&heads);
+        let (_, pages) = check(&heads);
         assert!(pages.len() > 5, "{} pages", pages.len());
         for page in &pages {
             assert_eq!((page.unit, page.unit_pages as usize), (77, pages.len()));
         }
-        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
-        assert_eq!(read_back, heads);
     }
 
     #[test]
-    fn one_head_is_found_as_the_whole_page_reads_it_and_a_gap_is_named() {
+    fn heads_with_targets_of_their_own_are_found_and_a_gap_is_named() {
         let heads: Vec<Head> = (1..500_u32)
             .map(|n| head(u64::from(n) * 2, (0..n * 10).map(|id| id * 11 + n)))
             .collect();
-        let (database, _) = round_trip(&heads);
-        for head in &heads {
-            let found = find(&*database, &Catalogue::default(), head.sequence).unwrap();
-            assert_eq!(&found, head);
-        }
+        let (database, _) = check(&heads);
         let error = find(&*database, &Catalogue::default(), 301).unwrap_err().to_string();
         assert!(error.contains("head of event 301"), "{error}");
     }
@@ -452,9 +476,7 @@ mod tests {
     fn ten_thousand_scattered_targets_do_not_outgrow_a_page() {
         let heads: Vec<Head> =
             (1..50_u32).map(|n| head(n.into(), (0..10_000).map(|id| id * 11 + n))).collect();
-        let (_, pages) = round_trip(&heads);
-        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
-        assert_eq!(read_back, heads);
+        check(&heads);
     }
 
     #[test]
@@ -462,9 +484,7 @@ mod tests {
         let heads: Vec<Head> = (1..300_u32)
             .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n.into(), [n]) })
             .collect();
-        let (_, pages) = round_trip(&heads);
-        let read_back: Vec<Head> = pages.into_iter().flat_map(|page| page.heads).collect();
-        assert_eq!(read_back, heads);
+        check(&heads);
     }
 
     #[test]
@@ -482,10 +502,8 @@ mod tests {
             .iter()
             .map(|head| Head { targets: Arc::new((*head.targets).clone()), ..head.clone() })
             .collect();
-        let [shared, own] = [shared, own].map(|heads| (round_trip(&heads).1, heads));
-        let read_back: Vec<Head> = shared.0.into_iter().flat_map(|page| page.heads).collect();
-        assert_eq!(read_back, shared.1);
-        assert_eq!(own.0.into_iter().flat_map(|page| page.heads).collect::<Vec<_>>(), read_back);
+        check(&shared);
+        check(&own);
     }
 
     #[test]
@@ -495,8 +513,38 @@ mod tests {
         let (_, mut sealed) = packer.into_pages(9).unwrap().remove(0);
         sealed[20] ^= 1;
         let database = Memory::default().open("one").unwrap();
-        let error = read(&*database, &Catalogue::default(), 77, &sealed).unwrap_err();
+        let error = read(&*database, &Catalogue::default(), &RoaringBitmap::new(), 77, &sealed)
+            .unwrap_err();
         assert!(error.to_string().contains("head page 77"), "{error}");
+    }
+
+    #[test]
+    fn a_head_that_points_nowhere_is_damage_to_whoever_reads_it() {
+        type Change = fn(&mut HeadV1);
+        let changes: [Change; 4] = [
+            |head| head.account = 9,
+            |head| head.kind = 9,
+            |head| head.waba = 9,
+            |head| head.targets = 9,
+        ];
+        for change in changes {
+            let database = Memory::default().open("one").unwrap();
+            let mut packer = Packer::default();
+            packer.add(&head(2, [1]), &mut Stream::new(1)).unwrap();
+            packer.open.page.iter_mut().flat_map(|page| &mut page.heads).for_each(change);
+            let (key, sealed) = packer.into_pages(9).unwrap().remove(0);
+            let mut batch = Batch::default();
+            batch.put(key, sealed.clone());
+            database.apply(batch).unwrap();
+            let catalogue = Catalogue::default();
+            let errors = [
+                read(&*database, &catalogue, &RoaringBitmap::new(), 2, &sealed).unwrap_err(),
+                find(&*database, &catalogue, 2).unwrap_err(),
+            ];
+            for error in errors {
+                assert!(error.to_string().contains("points nowhere"), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -249,6 +249,7 @@ impl Outbox {
             row: Arc::clone(&self.row),
             dedup_database: Some(parts.dedup_database),
             cursor: parts.cursor,
+            closed_at_ms: clock.monotonic_ms(),
             catalogue: self.catalogue.clone(),
             commands: parts.commands,
             marker: self.commands.clone(),
@@ -357,19 +358,21 @@ impl Outbox {
         }
         let first = self.read(sequence);
         // It may have been copied forward between being looked up and being read.
-        let event = Arc::new(first.or_else(|_| self.read(sequence))?);
-        self.cache.lock().keep(Arc::clone(&event), u64::MAX);
+        let (event, targets) = first.or_else(|_| self.read(sequence))?;
+        let event = Arc::new(event);
+        self.cache.lock().keep(Arc::clone(&event), targets);
         Ok(event)
     }
 
-    fn read(&self, sequence: u64) -> Result<StoredEvent> {
+    /// An event from the device, and how many deliveries may need it.
+    fn read(&self, sequence: u64) -> Result<(StoredEvent, u64)> {
         let generation = self.row.generation_of(sequence).ok_or_else(|| Error::Damaged {
             record: format!("event {sequence}"),
             why: "its generation is gone".to_owned(),
         })?;
         let database = self.row.database(generation)?;
         let head = heads::find(&*database, &self.catalogue, sequence)?;
-        Ok(StoredEvent {
+        let event = StoredEvent {
             id: self.id_of(sequence),
             payload: page::read(&*database, head.payload)?,
             account: head.account,
@@ -378,7 +381,8 @@ impl Outbox {
             waba: head.waba,
             key_hash: head.key_hash,
             accepted_wall_ms: head.accepted_wall_ms,
-        })
+        };
+        Ok((event, head.targets.len()))
     }
 
     /// The name of a sequence to the outside.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::attempt::{DeliveryId, LaneHealth, Letter, RetryState, Tried};
 use crate::error::{Error, Result};
@@ -33,8 +33,10 @@ pub(super) struct Found {
     /// Dead letters owed again: the number of each one's record.
     pub(super) revived: Vec<(DeliveryId, u64)>,
     pub(super) removed: Vec<SubscriptionId>,
-    /// Events: the sequence, the hash of the key, and the targets of each.
-    pub(super) heads: Vec<(u64, u64, Arc<RoaringBitmap>)>,
+    /// The sequences of events that have the same targets, and those targets.
+    pub(super) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
+    /// The hash of the key of each event that has one and is for somebody who needs it.
+    pub(super) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
     /// Failed attempts, in the order of their keys.
     pub(super) attempts: Vec<FoundAttempt>,
@@ -65,6 +67,7 @@ pub(super) struct FoundAttempt {
 pub(super) fn generation(
     database: &dyn Database,
     catalogue: &Catalogue,
+    ordered: &RoaringBitmap,
     is_newest: bool,
 ) -> Result<Option<Found>> {
     let Some(sealed) = database.get(keys::META).map_err(failed)? else {
@@ -80,7 +83,8 @@ pub(super) fn generation(
         letters: Vec::new(),
         revived: Vec::new(),
         removed: Vec::new(),
-        heads: Vec::new(),
+        events: Vec::new(),
+        keyed: Vec::new(),
         retries: Vec::new(),
         attempts: Vec::new(),
         health: Vec::new(),
@@ -97,7 +101,7 @@ pub(super) fn generation(
         found.removed.extend(keys::subscription_of(key));
         Ok(())
     })?;
-    found.read_heads(database, catalogue, is_newest)?;
+    found.read_heads(database, catalogue, ordered, is_newest)?;
     found.read_retries(database)?;
     found.read_attempts(database)?;
     found.read_health(database)?;
@@ -169,13 +173,14 @@ impl Found {
         &mut self,
         database: &dyn Database,
         catalogue: &Catalogue,
+        ordered: &RoaringBitmap,
         is_newest: bool,
     ) -> Result<()> {
         // Units may lie between each other's pages, because a copied event keeps its sequence.
         let mut unfinished: BTreeMap<u64, Vec<(Vec<u8>, Page, u64)>> = BTreeMap::new();
         scan(database, keys::HEADS, |key, sealed| {
             let first_sequence = keys::number_of(key).unwrap_or(0);
-            let page = heads::read(database, catalogue, first_sequence, sealed)?;
+            let page = heads::read(database, catalogue, ordered, first_sequence, sealed)?;
             let (unit, pages) = (page.unit, page.unit_pages as usize);
             // Units are numbered with the records: two of one number would be taken for one.
             self.last_record = self.last_record.max(unit);
@@ -199,17 +204,16 @@ impl Found {
 
     fn take(&mut self, page: Page, bytes: u64) {
         self.pages += 1;
-        self.bytes += bytes;
-        for head in page.heads {
-            self.bytes += u64::from(head.payload.length);
-            self.heads.push((head.sequence, head.key_hash, head.targets));
-        }
+        self.bytes += bytes + page.payload_bytes;
+        self.events.extend(page.events);
+        self.keyed.extend(page.keyed);
     }
 
     /// The pages of dedup keys that an unfinished group left: its events come after all that count.
     /// If they stayed, later events would make them look as if theirs counted.
     fn find_keys_without_events(&mut self, database: &dyn Database) -> Result<()> {
-        let last_sequence = self.heads.iter().map(|(sequence, ..)| *sequence).max().unwrap_or(0);
+        let last_sequence = self.events.iter().filter_map(|(sequences, _)| sequences.max());
+        let last_sequence = last_sequence.max().unwrap_or(0);
         scan(database, keys::DEDUP, |key, sealed| {
             let page = dedup::read_page(sealed).map_err(|why| damaged("dedup page".into(), why))?;
             if page.iter().any(|(_, sequence)| *sequence > last_sequence) {

@@ -16,12 +16,11 @@ use crate::event::Catalogue;
 use crate::store::{Database, Operation, record};
 use crate::subscription::SubscriptionId;
 
-use super::dedup;
 use super::group::{self, Cursor};
 use super::heads::{self, Head, Packer};
 use super::page::{self, Stream};
 use super::row::Generation;
-use super::{keys, reading, row::Row};
+use super::{dedup, keys, reading, row::Row};
 
 /// What to do with the oldest sealed generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::thread::{self, Builder};
 
 use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
@@ -47,6 +48,9 @@ const DEDUP_REFUSED: &str = "events, dead letters and subscriptions are not touc
                              duplicates may then be accepted";
 
 const DEDUP_LOST: &str = "no event is lost, duplicates may be accepted";
+
+/// How many sealed generations are read at a time.
+const READERS: usize = 4;
 
 /// What was found owed when the outbox was opened.
 #[derive(Debug, Default)]
@@ -134,9 +138,14 @@ impl Reader<'_> {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| row::number_of(name)).collect();
         numbers.sort_unstable();
         let mut known = Known { ordered: self.ordered.clone(), ..Known::default() };
-        for number in numbers.iter().rev() {
-            self.read_one(*number, &mut known)?;
+        let mut newest_first = numbers.iter().rev().copied();
+        while !known.newest_is_certain()
+            && let Some(number) = newest_first.next()
+        {
+            let read = self.try_one(number, &mut known);
+            self.or_set_aside(number, read, &mut known)?;
         }
+        self.read_sealed(&newest_first.collect::<Vec<_>>(), &mut known)?;
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let dedup_database = match self.read_dedup_database(&mut known) {
             Err(error) if error.is_damage() => {
@@ -160,8 +169,58 @@ impl Reader<'_> {
         Ok(database)
     }
 
-    fn read_one(&self, number: u64, known: &mut Known) -> Result<()> {
-        match self.try_one(number, known) {
+    /// Reads generations that are sealed beyond doubt, newest first: several at a time, because
+    /// opening one waits for the device more than it computes, and taken in their order. A reader is
+    /// at most one generation ahead, so that memory does not follow their number.
+    fn read_sealed(&self, numbers: &[u64], known: &mut Known) -> Result<()> {
+        let no_thread = |why: &dyn ToString| Error::Poisoned { why: why.to_string() };
+        thread::scope(|scope| {
+            let (mut queues, mut readers) = (Vec::new(), Vec::new());
+            for first in 0..READERS.min(numbers.len()) {
+                let (sender, queue) = crossbeam_channel::bounded(0);
+                let mut own = numbers.iter().skip(first).step_by(READERS);
+                let read = move || own.all(|number| sender.send(self.sealed(*number)).is_ok());
+                let thread = Builder::new().name("wabahook-reader".to_owned());
+                readers.push(thread.spawn_scoped(scope, read).map_err(|e| no_thread(&e))?);
+                queues.push(queue);
+            }
+            let taken =
+                numbers.iter().zip(queues.iter().cycle()).try_for_each(|(number, queue)| {
+                    let found =
+                        queue.recv().unwrap_or_else(|_| Err(no_thread(&"a reader panicked")));
+                    let read = found.and_then(|found| known.take_sealed(*number, found));
+                    self.or_set_aside(*number, read, known)
+                });
+            // Readers that are ahead end when nobody takes what they send. One that panicked was
+            // told of above, and must not end the host.
+            drop(queues);
+            readers.into_iter().for_each(|reader| drop(reader.join()));
+            taken
+        })
+    }
+
+    /// What a sealed generation says; it is closed again.
+    fn sealed(&self, number: u64) -> Result<Found> {
+        let database = self.store.open(&row::name_of(number)).map_err(failed)?;
+        self.found(&*database, false)?.ok_or_else(nothing_there)
+    }
+
+    /// What a generation says, with no fewer pages than were on the device.
+    fn found(&self, database: &dyn Database, is_newest: bool) -> Result<Option<Found>> {
+        let vouched = database.vouched();
+        let found = reading::generation(database, self.catalogue, &self.ordered, is_newest)?;
+        match (&found, vouched) {
+            (None, Some(_)) => Err(nothing_there()),
+            (Some(found), Some(vouched)) if found.pages < vouched => {
+                let there = found.pages;
+                Err(too_short(format!("{vouched} were on the device and {there} are there")))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn or_set_aside(&self, number: u64, read: Result<()>, known: &mut Known) -> Result<()> {
+        match read {
             Ok(()) => Ok(()),
             Err(error) if error.is_damage() => {
                 let name = row::name_of(number);
@@ -182,27 +241,19 @@ impl Reader<'_> {
         let database = self.store.open(&row::name_of(number)).map_err(failed)?;
         let may_be_newest = known.newest.is_none() || known.newest_is_unused;
         let is_newest = may_be_newest && !known.newest_set_aside;
-        let vouched = database.vouched();
-        let Some(found) = reading::generation(&*database, self.catalogue, is_newest)? else {
-            if known.newest.is_some() || known.newest_set_aside || vouched.is_some() {
-                return Err(too_short("it was written to and nothing is there".to_owned()));
+        let Some(found) = self.found(&*database, is_newest)? else {
+            if known.newest.is_some() || known.newest_set_aside {
+                return Err(nothing_there());
             }
             // It was being begun when the engine stopped: nothing was ever written to it.
             drop(database);
             return self.store.remove(&row::name_of(number)).map_err(failed);
         };
-        if let Some(vouched) = vouched.filter(|vouched| found.pages < *vouched) {
-            let there = found.pages;
-            return Err(too_short(format!("{vouched} were on the device and {there} are there")));
-        }
-        let expected = known.expected.take().filter(|expected| expected.number == number);
-        let sealed_pages = expected.map_or(found.pages, |expected| expected.pages);
+        let sealed_pages = known.sealed_pages(number, &found);
         if is_newest && (found.pages > sealed_pages || !found.leftovers.is_empty()) {
             self.abandon_unused(known)?;
-        } else if found.pages != sealed_pages {
-            let there = found.pages;
-            let why = format!("it was sealed with {sealed_pages} and {there} are there");
-            return Err(too_short(why));
+        } else {
+            check_pages(&found, sealed_pages)?;
         }
         remove_leftovers(&*database, &found.leftovers)?;
         known.newest_is_unused = known.newest.is_none() && found.is_unused();
@@ -290,6 +341,24 @@ impl Reader<'_> {
 }
 
 impl Known {
+    /// Whether what is not read yet is sealed.
+    fn newest_is_certain(&self) -> bool {
+        self.newest.is_some() && !self.newest_is_unused
+    }
+
+    /// How many pages a generation must have: what the one after it says, or as many as it has.
+    fn sealed_pages(&mut self, number: u64, found: &Found) -> u64 {
+        let expected = self.expected.take().filter(|expected| expected.number == number);
+        expected.map_or(found.pages, |expected| expected.pages)
+    }
+
+    fn take_sealed(&mut self, number: u64, found: Found) -> Result<()> {
+        let sealed_pages = self.sealed_pages(number, &found);
+        check_pages(&found, sealed_pages)?;
+        self.take(number, found);
+        Ok(())
+    }
+
     fn take(&mut self, number: u64, found: Found) {
         self.expected = found.meta.previous.clone();
         // Before the revivals: a state from before a revival lies in an older generation than that.
@@ -332,17 +401,17 @@ impl Known {
             owed: 0,
             pages: found.pages,
         };
-        for (sequence, key_hash, targets) in found.heads {
-            if self.moved.contains_key(&sequence) {
-                continue;
+        for (mut sequences, targets) in found.events {
+            if !self.moved.is_empty() {
+                sequences = sequences.iter().filter(|one| !self.moved.contains_key(one)).collect();
             }
-            if sequence < generation.first_sequence {
-                self.moved.insert(sequence, number);
-            }
-            self.last_sequence = self.last_sequence.max(sequence);
-            generation.events += 1;
-            let owed = self.owe(sequence, &targets);
-            generation.owed += owed;
+            let copied = sequences.iter().take_while(|one| *one < generation.first_sequence);
+            self.moved.extend(copied.map(|sequence| (sequence, number)));
+            self.last_sequence = self.last_sequence.max(sequences.max().unwrap_or(0));
+            generation.events += sequences.len();
+            generation.owed += self.owe(&sequences, &targets);
+        }
+        for (sequence, key_hash, targets) in found.keyed {
             self.keep_key(sequence, key_hash, &targets);
         }
         self.generations.push(generation);
@@ -356,19 +425,20 @@ impl Known {
         self.ended.entry(delivery.subscription).or_default().insert(delivery.sequence)
     }
 
-    /// Owes an event to those of its targets for whom it has not ended; says to how many.
-    fn owe(&mut self, sequence: u64, targets: &roaring::RoaringBitmap) -> u64 {
+    /// Owes events to those of their targets for whom they have not ended; says how many deliveries.
+    fn owe(&mut self, sequences: &RoaringTreemap, targets: &RoaringBitmap) -> u64 {
         let mut owed = 0;
         for id in targets.iter().map(SubscriptionId) {
-            if self.ended.get(&id).is_some_and(|ended| ended.contains(sequence)) {
-                continue;
+            let mut theirs = sequences.clone();
+            if let Some(ended) = self.ended.get(&id) {
+                theirs -= ended;
             }
             if self.recovered.removed.contains(&id) {
-                self.recovered.cancelled += 1;
+                self.recovered.cancelled += theirs.len();
                 continue;
             }
-            self.recovered.owed.entry(id).or_default().insert(sequence);
-            owed += 1;
+            owed += theirs.len();
+            *self.recovered.owed.entry(id).or_default() |= theirs;
         }
         owed
     }
@@ -379,7 +449,7 @@ impl Known {
             let owed = self.recovered.owed.get(&SubscriptionId(id));
             owed.is_some_and(|owed| owed.contains(sequence))
         };
-        if key_hash != 0 && (targets & &self.ordered).into_iter().any(needs) {
+        if (targets & &self.ordered).into_iter().any(needs) {
             self.recovered.keys.insert(sequence, key_hash);
         }
     }
@@ -442,6 +512,18 @@ impl Known {
             }
         }
     }
+}
+
+fn check_pages(found: &Found, sealed_pages: u64) -> Result<()> {
+    let there = found.pages;
+    match there == sealed_pages {
+        true => Ok(()),
+        false => Err(too_short(format!("it was sealed with {sealed_pages} and {there} are there"))),
+    }
+}
+
+fn nothing_there() -> Error {
+    too_short("it was written to and nothing is there".to_owned())
 }
 
 fn fresh_meta() -> Meta {

@@ -2,8 +2,8 @@
 //!
 //! Leaves to others: what is written (`committer`) and when a generation goes (`reclaim`).
 //! Invariant: the newest generation is the only one written to and is always open; a sealed one is
-//! opened when something is read from it, and at most [`SEALED_OPEN_MAX`] of them stay open beside
-//! those that are being read from.
+//! opened when something is read from it and closed when nothing was for a while, and at most
+//! [`SEALED_OPEN_MAX`] of them stay open beside those that are being read from (I10).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::group::Cursor;
 use super::meta::{Incarnations, Meta, Sealed};
 
 /// How many sealed generations stay open for reading: lanes that are far apart read from different
-/// ones, and each open one costs its cache.
-const SEALED_OPEN_MAX: usize = 3;
+/// ones, and each open one may hold all that was read from it in memory.
+const SEALED_OPEN_MAX: usize = 2;
 
 const PREFIX: &str = "outbox-";
 
@@ -57,8 +57,24 @@ pub(super) struct Row {
     store: Arc<dyn Store>,
     places: RwLock<Places>,
     /// The sealed generations that are open, the one used last at the end.
-    open: Mutex<Vec<(u64, Arc<dyn Database>)>>,
+    open: Mutex<Vec<OpenSealed>>,
     active: RwLock<Option<Arc<dyn Database>>>,
+}
+
+/// A sealed generation that is open.
+#[derive(Debug)]
+struct OpenSealed {
+    number: u64,
+    database: Arc<dyn Database>,
+    /// Whether it was read from since the unread ones were last closed.
+    was_read: bool,
+}
+
+impl OpenSealed {
+    /// One that somebody reads from stays open: it could not be opened a second time.
+    fn is_being_read(&self) -> bool {
+        Arc::strong_count(&self.database) > 1
+    }
 }
 
 #[derive(Debug, Default)]
@@ -297,9 +313,9 @@ impl Row {
         }
         // Held while opening, so that two readers do not open the same one.
         let mut open = self.open.lock();
-        if let Some(place) = open.iter().position(|(known, _)| *known == number) {
-            let used = open.remove(place);
-            let database = Arc::clone(&used.1);
+        if let Some(place) = open.iter().position(|known| known.number == number) {
+            let used = OpenSealed { was_read: true, ..open.remove(place) };
+            let database = Arc::clone(&used.database);
             open.push(used);
             return Ok(database);
         }
@@ -308,27 +324,44 @@ impl Row {
             return Err(Error::Damaged { record, why: "it is gone".to_owned() });
         }
         let database = self.store.open(&name_of(number)).map_err(failed)?;
-        open.push((number, Arc::clone(&database)));
+        open.push(OpenSealed { number, database: Arc::clone(&database), was_read: true });
         close_unused(&mut open);
         Ok(database)
     }
 
-    /// Keeps a generation open that has just been sealed: what was accepted last is read first.
-    pub(super) fn keep_open(&self, number: u64, database: Arc<dyn Database>) {
+    /// Closes a generation that has just been sealed, unless somebody reads from it: what was
+    /// accepted last is at hand, and what the next one takes in memory is what this one gives back.
+    pub(super) fn close_sealed(&self, number: u64, database: Arc<dyn Database>) {
+        // Held while closing, so that a reader does not open one that is not closed yet.
         let mut open = self.open.lock();
-        open.push((number, database));
+        open.push(OpenSealed { number, database, was_read: false });
+        open.retain(|one| one.number != number || one.is_being_read());
         close_unused(&mut open);
+    }
+
+    /// Closes the sealed generations that nobody read from since this was called last.
+    pub(super) fn close_unread(&self) {
+        // Held while closing, so that a reader does not open one that is not closed yet.
+        self.open.lock().retain_mut(|one| {
+            let stays = one.was_read || one.is_being_read();
+            one.was_read = false;
+            stays
+        });
+    }
+
+    /// Whether any sealed generation is open.
+    pub(super) fn has_open_sealed(&self) -> bool {
+        !self.open.lock().is_empty()
     }
 
     /// Removes a sealed generation whole. Answers false while somebody still reads from it.
     pub(super) fn remove(&self, number: u64) -> Result<bool> {
         let mut open = self.open.lock();
-        if let Some(place) = open.iter().position(|(known, _)| *known == number) {
-            let (_, database) = open.remove(place);
-            if Arc::strong_count(&database) > 1 {
-                open.insert(0, (number, database));
+        if let Some(place) = open.iter().position(|known| known.number == number) {
+            if open.get(place).is_some_and(OpenSealed::is_being_read) {
                 return Ok(false);
             }
+            open.remove(place);
         }
         match self.store.remove(&name_of(number)) {
             Err(Failure::InUse) => return Ok(false),
@@ -343,11 +376,10 @@ impl Row {
     }
 }
 
-/// Closes those used longest ago. One that somebody reads from stays: it could not be opened again.
-fn close_unused(open: &mut Vec<(u64, Arc<dyn Database>)>) {
-    let is_unused = |one: &(u64, Arc<dyn Database>)| Arc::strong_count(&one.1) == 1;
+/// Closes those used longest ago.
+fn close_unused(open: &mut Vec<OpenSealed>) {
     while open.len() > SEALED_OPEN_MAX
-        && let Some(place) = open.iter().position(is_unused)
+        && let Some(place) = open.iter().position(|one| !one.is_being_read())
     {
         open.remove(place);
     }

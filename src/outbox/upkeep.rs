@@ -24,6 +24,10 @@ use super::{keys, recovery};
 /// A drained generation smaller than this share of its bound is not worth another one.
 const WORTH_SHARE: u64 = 6;
 
+/// How long a sealed generation stays open at least that nobody reads from, and at most twice that:
+/// opening it again takes milliseconds, and what was read from it is in memory while it is open.
+const UNREAD_MS_MAX: u64 = 5_000;
+
 /// A generation that is about to go.
 pub(super) struct Clearing {
     pub(super) generation: u64,
@@ -64,6 +68,7 @@ impl Committer {
             self.begin_generation()?;
         }
         self.drop_expired_keys();
+        self.close_unread();
         if let Some(generation) = self.removable.take() {
             self.remove(generation);
         }
@@ -90,7 +95,7 @@ impl Committer {
         let sealed = self.cursor.generation;
         let Some(database) = self.row.active() else { return Ok(()) };
         if self.row.begin(&mut self.cursor, sealed + 1)? {
-            self.row.keep_open(sealed, database);
+            self.row.close_sealed(sealed, database);
         }
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Committer {
         if !self.keep_keys_of(generation) {
             return Ok(());
         }
-        let copies = match self.copies_of(generation, &owed) {
+        let mut copies = match self.copies_of(generation, &owed) {
             Ok(copies) => copies,
             Err(error) => {
                 self.uncopyable = Some(generation);
@@ -125,7 +130,8 @@ impl Committer {
                 return Ok(());
             }
         };
-        let (operations, head_keys) = (copies.operations.clone(), copies.head_keys.clone());
+        let operations = std::mem::take(&mut copies.operations);
+        let head_keys = std::mem::take(&mut copies.head_keys);
         let mut group = Group { operations, head_keys, ..Group::default() };
         if let Err(error) = self.write(&mut group) {
             return self.stall(group, Taken::default(), &error);
@@ -200,8 +206,18 @@ impl Committer {
     pub(super) fn has_leftovers(&self) -> bool {
         self.removable.is_some()
             || self.rests
+            || self.row.has_open_sealed()
             || self.cursor.dedup.expired_bucket().is_some()
             || self.row.newest().is_some_and(|newest| self.is_drained(&newest))
+    }
+
+    /// Gives back the memory of generations that are no longer read from.
+    fn close_unread(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if now_ms.saturating_sub(self.closed_at_ms) >= UNREAD_MS_MAX {
+            self.closed_at_ms = now_ms;
+            self.row.close_unread();
+        }
     }
 
     fn is_drained(&self, newest: &Generation) -> bool {

@@ -23,8 +23,10 @@ pub struct Sled {
     durability: Durability,
 }
 
-/// Bounds sled's page cache per database. It is no bound on memory by itself, and a tiny one costs
-/// more memory than it saves.
+/// Bounds sled's page cache per database, but not one as small as a generation: sled shares the
+/// bound among 256 parts of the cache and leaves each the page it used last, and a generation has
+/// about as many pages. All that is read of it stays in memory until it is closed, so what bounds
+/// memory is how many generations are open.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Only sled's background flusher gives back the space of removed records.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
 use wabahook::store::{Batch, Database, Failure, Faults, Faulty, Memory, Pair, Store, Visit};
-use wabahook::{Error, Event, Limits, Notice, Notices, Policy, Retry};
+use wabahook::{Breaker, Error, Event, Limits, Notice, Notices, Policy, Retry};
 
 use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, World, quick};
 
@@ -36,9 +36,11 @@ fn deliveries_go_on_while_the_device_refuses_until_so_many_ends_wait_for_it() {
     let bounds = Limits { queue_events_max: 3, workers_max: 2, stuck_max: 0, ..Limits::default() };
     let (world, faults) = World::faulty(|config| config.limits(bounds));
     let notices = world.engine.notices();
-    for host in ["first", "bystander"] {
-        world.subscribe(host);
-    }
+    let breaker = Breaker { failures: None, ..Breaker::default() };
+    let retry = Retry::Linear { step_ms: 1_000, max_ms: 3_000 };
+    let unbroken = Policy { breaker, retry, ..Policy::default() };
+    world.engine.subscribe(quick("first").policy(unbroken)).unwrap();
+    world.subscribe("bystander");
     let mut script = vec![Answer::Status(503); 20];
     script.push(Answer::Status(200));
     world.receivers.script("first", &script);

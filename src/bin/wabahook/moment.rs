@@ -84,8 +84,11 @@ fn offset_ms(zone: &str) -> Option<i64> {
 
 fn days_of(year: u64, month: u64) -> u64 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
+        2 => {
+            let leap =
+                year.is_multiple_of(400) || (year.is_multiple_of(4) && !year.is_multiple_of(100));
+            28 + u64::from(leap)
+        }
         4 | 6 | 9 | 11 => 30,
         _ => 31,
     }

@@ -45,6 +45,7 @@ const CONFINED: [Confined; 5] = [
         places: &[
             "src/engine/",
             "src/outbox/committer.rs",
+            "src/outbox/recovery.rs",
             "src/delivery/worker.rs",
             "src/delivery/resolver.rs",
             "src/delivery/pool.rs",

@@ -36,7 +36,6 @@ pub(super) struct Ledger {
     sides: Vec<Side>,
     accepted: u64,
     owed: u64,
-    misjudged: u64,
     forged: u64,
     cut: Option<Cut>,
 }
@@ -49,6 +48,8 @@ struct Known {
     /// When it was published and its checksum; `None` where the kill cut off its receipt and a
     /// receiver was the first to tell of it.
     published: Option<(u64, u32)>,
+    /// To how many the receipt says that it is owed.
+    said_owed: Option<usize>,
 }
 
 /// What is known of an endpoint.
@@ -62,6 +63,8 @@ struct Side {
     /// Retries counted by engine processes that are gone, and by the one that lives.
     retried_before: u64,
     lane: Option<Lane>,
+    /// Whether it was disabled: what was published after that is not owed to it.
+    gone: bool,
 }
 
 /// The span around a kill in which a dead letter could become durable and nobody be told.
@@ -132,7 +135,6 @@ impl Ledger {
             sides: endpoints.iter().map(|_| Side::default()).collect(),
             accepted: 0,
             owed: 0,
-            misjudged: 0,
             forged: 0,
             cut: None,
         }
@@ -141,12 +143,32 @@ impl Ledger {
     /// The engine process says that an event is on the device.
     pub(super) fn accepted(&mut self, id: EventId, published_ms: u64, said: &AcceptedEvent) {
         let wanted_by = self.wanted_by(&said.event_type, &said.place);
-        let owed = wanted_by.len() as u64;
         self.accepted += 1;
-        self.owed += owed;
-        self.misjudged += u64::from(owed != u64::from(said.owed));
+        self.owed += u64::from(said.owed);
         let published = Some((published_ms, said.checksum));
-        self.events.insert(id, Known { wanted_by, published });
+        let said_owed = usize::try_from(said.owed).ok();
+        self.events.insert(id, Known { wanted_by, published, said_owed });
+    }
+
+    /// The engine process says that an endpoint wants no more.
+    pub(super) fn disabled(&mut self, endpoint: usize) {
+        if let Some(side) = self.sides.get_mut(endpoint) {
+            side.gone = true;
+        }
+    }
+
+    /// Whom an event is owed to: all who want it, without those that were gone when it was accepted.
+    /// Which events those are only the receipts know, because the notice of the end may come later
+    /// than they do; of an event without a receipt it is taken for granted, unless it came there.
+    fn owed_to(&self, id: EventId, known: &Known) -> Vec<usize> {
+        let mut owed_to = known.wanted_by.clone();
+        if known.said_owed == Some(owed_to.len()) {
+            return owed_to;
+        }
+        owed_to.retain(|place| {
+            self.sides.get(*place).is_none_or(|side| !side.gone || side.has_seen(&id))
+        });
+        owed_to
     }
 
     /// A receiver answered a request.
@@ -154,7 +176,7 @@ impl Ledger {
         let (id, place) = (exchange.event, exchange.endpoint);
         if !self.events.contains_key(&id) {
             let wanted_by = self.wanted_by(&exchange.event_type, &exchange.place);
-            self.events.insert(id, Known { wanted_by, published: None });
+            self.events.insert(id, Known { wanted_by, published: None, said_owed: None });
         }
         let Some(side) = self.sides.get_mut(place) else { return };
         match exchange.status {
@@ -235,10 +257,14 @@ impl Ledger {
     pub(super) fn verdict(&self) -> Verdict {
         let places = 0..self.endpoints.len();
         let unreceipted = self.events.values().filter(|known| known.published.is_none()).count();
+        let is_misjudged = |(id, known): &(&EventId, &Known)| {
+            known.said_owed.is_some_and(|said| said != self.owed_to(**id, known).len())
+        };
+        let misjudged = self.events.iter().filter(is_misjudged).count() as u64;
         Verdict {
             events: self.events.len() as u64,
             unreceipted: unreceipted as u64,
-            misjudged: self.misjudged,
+            misjudged,
             forged: self.forged,
             tallies: places.zip(&self.sides).map(|(place, side)| self.tally(place, side)).collect(),
         }
@@ -248,7 +274,10 @@ impl Ledger {
         let mut tally =
             Tally { repeated: side.repeated, retried: side.retried(), ..Tally::default() };
         let mut open = BTreeSet::new();
-        for (id, known) in self.events.iter().filter(|(_, k)| k.wanted_by.contains(&place)) {
+        for (id, known) in &self.events {
+            if !self.owed_to(*id, known).contains(&place) {
+                continue;
+            }
             tally.owed += 1;
             if let Some(exchange) = side.acknowledged.get(id) {
                 tally.delivered += 1;
@@ -297,6 +326,12 @@ impl Ledger {
 }
 
 impl Side {
+    fn has_seen(&self, id: &EventId) -> bool {
+        self.acknowledged.contains_key(id)
+            || self.refused.contains_key(id)
+            || self.dead.contains_key(id)
+    }
+
     fn retried(&self) -> u64 {
         self.retried_before + self.lane.map_or(0, |lane| lane.retried)
     }
@@ -424,6 +459,23 @@ mod tests {
         let verdict = ledger.verdict();
         assert_eq!((verdict.lost(), verdict.tallies[CRM].waiting), (0, 1));
         assert_eq!(verdict.tallies[AUDIT_LOG].waiting, 0);
+    }
+
+    #[test]
+    fn what_an_endpoint_was_not_owed_because_it_was_gone_is_not_lost_and_all_else_is() {
+        let mut ledger = settled();
+        accept(&mut ledger, 3, "MESSAGE_RECEIVED", "919000000004", 1);
+        accept(&mut ledger, 4, "MESSAGE_RECEIVED", "919000000004", 2);
+        for n in [3, 4] {
+            ledger.answered(exchange(AUDIT_LOG, n, 200, 1_100));
+        }
+        let verdict = ledger.verdict();
+        assert_eq!((verdict.lost(), verdict.misjudged), (2, 1), "nobody said that it was gone");
+        ledger.disabled(CRM);
+        let verdict = ledger.verdict();
+        assert_eq!((verdict.lost(), verdict.misjudged), (1, 0));
+        assert_eq!((&verdict.tallies[CRM].lost, verdict.tallies[CRM].owed), (&vec![id(4)], 3));
+        assert_eq!((verdict.tallies[AUDIT_LOG].owed, verdict.tallies[AUDIT_LOG].delivered), (4, 4));
     }
 
     #[test]

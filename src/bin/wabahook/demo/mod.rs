@@ -255,8 +255,11 @@ impl<'a> Show<'a> {
             }
             Report::Disabled { endpoint, .. } if !self.disabled.insert(endpoint) => {}
             Report::Disabled { endpoint, reason } => {
+                ledger().disabled(endpoint);
                 let name = name(endpoint);
-                let text = format!("{name} is gone ({reason}): disabled, what it is owed is held");
+                let text = format!(
+                    "{name} is gone ({reason}): disabled, owed nothing more; what it is owed is held"
+                );
                 self.screen.tell(elapsed_ms, &text);
             }
             Report::Noted { text } => self.screen.tell(elapsed_ms, &text),

@@ -1,0 +1,106 @@
+//! Checks what a device that refuses leaves, and that it is waited for.
+
+use super::*;
+
+#[test]
+fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_takes() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    let bystander = publish(&running.outbox, vec![7], &[1, 2]);
+    running.outbox.record(Record::Settle(delivery(bystander, 2)));
+    faults.fail_after(0);
+    let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    let reason = running.outbox.admit(1, 1).unwrap_err();
+    assert!(reason.contains("on purpose"), "{reason}");
+    running.outbox.record(Record::Settle(delivery(bystander, 1)));
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let after = publish(&running.outbox, vec![8], &[1]);
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(after, 1)]), "records outlast the refusal");
+}
+
+#[test]
+fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    faults.fail_after_effect(0);
+    let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let group = running.committed.try_iter().count();
+    assert_eq!(group, 0, "everything was told before it resumed");
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered).len(), 1);
+}
+
+#[test]
+fn a_disk_that_opens_and_takes_no_writes_is_waited_for_and_nothing_is_lost() {
+    let full = Full::default();
+    let (running, _) = open(full.clone());
+    let outbox = &running.outbox;
+    let bystander = publish(outbox, vec![7], &[1, 2]);
+    *full.refuses.lock() = Some("outbox-");
+    let error = submit(outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    outbox.record(Record::Settle(delivery(bystander, 1)));
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    // Long enough for the device to be tried again more than once.
+    let again = running.committed.recv_timeout(Duration::from_millis(500));
+    assert!(again.is_err(), "nothing is told while it refuses: {again:?}");
+    *full.refuses.lock() = None;
+    told(&running, |told| matches!(told, Committed::Resumed));
+    let after = publish(outbox, vec![8], &[1]);
+    outbox.close();
+    let (_, recovered) = open(full.inner.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(bystander, 2), (after, 1)]));
+}
+
+#[test]
+fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
+    let (full, ledger) = (Full { takes_effect: true, ..Full::default() }, Ledger::default());
+    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    *full.refuses.lock() = Some("outbox-0000000000000002");
+    for _ in 0..40 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+    }
+    assert_eq!(running.outbox.holding().generations, 1);
+    let (opened, recovered) = read(full.inner.crash(), &small(), OnDamage::Refuse).unwrap();
+    assert_eq!(owed(&recovered), ledger.pairs());
+    let (outbox, _) = opened.prepare(&small());
+    for (sequence, _) in ledger.pairs() {
+        assert_eq!(outbox.event(sequence).unwrap().payload, vec![1; 900]);
+    }
+    *full.refuses.lock() = None;
+    publish(&running.outbox, vec![1; 900], &[9]);
+    publish(&running.outbox, vec![1; 900], &[9]);
+    assert_eq!(running.outbox.holding().generations, 2);
+}
+
+#[test]
+fn a_removal_that_the_device_refuses_is_told_so_and_written_when_it_takes_writes() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    let outbox = &running.outbox;
+    let sequence = publish(outbox, vec![1], &[1, 2]);
+    faults.fail_after(0);
+    let first = outbox.forget(SubscriptionId(1));
+    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    let second = outbox.forget(SubscriptionId(3));
+    assert!(matches!(first.wait(), Err(Error::Unknown { .. })));
+    assert!(matches!(second.wait(), Err(Error::Refused { .. })));
+    faults.heal();
+    told(&running, |told| matches!(told, Committed::Resumed));
+    outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
+}
