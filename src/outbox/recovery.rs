@@ -27,7 +27,7 @@ use super::known::Known;
 use super::letters::Letters;
 use super::meta::{Incarnations, Meta};
 use super::reading::{self, Found};
-use super::row::{self, Generation, Row};
+use super::row::{self, Row};
 
 /// The database of dedup keys whose generation is gone.
 pub(super) const DEDUP_DATABASE: &str = "dedup";
