@@ -11,6 +11,7 @@ mod group;
 mod heads;
 mod history;
 mod keys;
+mod known;
 mod letters;
 mod lookup;
 mod meta;
