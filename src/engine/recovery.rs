@@ -175,6 +175,8 @@ fn owe_again(
         counters.keys_dropped.add(dropped.keys);
         standing.push(Notice::KeysDropped(dropped.keys));
     }
+    // A removed subscription whose tombstone went with the last that it was owed holds nothing.
+    owed.retain(|_, sequences| !sequences.is_empty());
     for (id, sequences) in &owed {
         if registry.served(*id).is_none() {
             standing.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
