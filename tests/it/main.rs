@@ -24,4 +24,5 @@ mod stalls;
 mod subscriptions;
 mod terms;
 mod tidy;
+mod workers;
 mod world;
