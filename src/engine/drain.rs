@@ -245,8 +245,8 @@ impl Core {
         }
     }
 
-    /// Dead letters that the host revived. One whose subscription was removed meanwhile is
-    /// cancelled, as everything else that it was owed.
+    /// Dead letters that the host revived. The committer leaves those of removed subscriptions out;
+    /// should a lane be gone all the same, what it is owed is cancelled as everything else was.
     fn owe_again(&self, deliveries: &[DeliveryId]) {
         let mut drive = self.drive.lock();
         for delivery in drive.dispatcher.revived(deliveries) {

@@ -203,20 +203,25 @@ impl Engine {
     /// returns: blocks on a sync. A letter that is gone, or was replayed before, is left as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the event is of another outbox. [`Error::Refused`] or
-    /// [`Error::Unknown`] while the device refuses, and then it is owed again when the device takes
-    /// writes.
+    /// [`Error::NotFound`] when its subscription is removed, or the event is of another outbox: the
+    /// letter stays as it is. [`Error::Refused`] or [`Error::Unknown`] while the device refuses, and
+    /// then it is owed again when the device takes writes.
     pub fn replay(&self, letter: &DeadLetter) -> Result<()> {
         self.core.check_open()?;
         let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
+        self.core.check_registered(letter.subscription)?;
         let dependents = self.core.dependents();
         let together = self.core.with_dependents(delivery, &dependents)?;
-        self.core.outbox.wait(self.core.outbox.revive(vec![together])).map(drop)
+        match self.core.outbox.wait(self.core.outbox.revive(vec![together]))? {
+            // It may have been removed since it was looked for.
+            0 => self.core.check_registered(letter.subscription),
+            _ => Ok(()),
+        }
     }
 
     /// Owes all dead letters again that a filter admits, as [`replay`](Engine::replay) does one, and
-    /// says how many deliveries that are. Durable when it returns: blocks on a sync for about a
-    /// thousand of them.
+    /// says how many deliveries that are. Letters of removed subscriptions are left out. Durable when
+    /// it returns: blocks on a sync for about a thousand of them.
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Damaged`] when a letter cannot be read, and then none is
@@ -229,7 +234,8 @@ impl Engine {
     }
 
     /// As [`replay_matching`](Engine::replay_matching), of the dead letters that are named. One that
-    /// is gone, or was replayed before, is left as it is and not counted.
+    /// is gone, was replayed before, or whose subscription is removed, is left as it is and not
+    /// counted.
     ///
     /// # Errors
     /// As [`replay_matching`](Engine::replay_matching).
@@ -281,6 +287,11 @@ impl Core {
         Ok(DeliveryId { sequence, subscription })
     }
 
+    fn check_registered(&self, id: SubscriptionId) -> Result<()> {
+        let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
+        self.registry.read().served(id).map(drop).ok_or_else(unknown)
+    }
+
     fn shown(&self, letter: Letter) -> Result<DeadLetter> {
         let DeliveryId { sequence, subscription } = letter.delivery;
         let account = match self.registry.read().served(subscription) {
@@ -324,6 +335,7 @@ impl Core {
     fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
         // An event of another outbox has no letters here.
         let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
+        let here = here.filter(|delivery| self.check_registered(delivery.subscription).is_ok());
         let mut revived = 0;
         for group in self.revivals(here)? {
             revived += self.outbox.wait(self.outbox.revive(group))?;
@@ -502,5 +514,31 @@ mod tests {
         wait_delivered(&engine, 2);
         assert_eq!(letters(&engine).len(), 4);
         engine.close(DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn a_letter_of_a_removed_subscription_is_refused_and_left_out_where_many_are_replayed() {
+        let refused = Reason::Status(404);
+        let (store, events) =
+            left_dead(&[("leaves", None, refused.clone()), ("bystander", None, refused)]);
+        let engine = open(store.clone(), 200);
+        let all = DeadLetterFilter::default();
+        let gone = DeadLetterId { event: events[0], subscription: SubscriptionId(1) };
+        let (letter, _) = engine.dead_letter(gone).unwrap().unwrap();
+        engine.unsubscribe(SubscriptionId(1)).unwrap();
+        let error = engine.replay(&letter).unwrap_err();
+        assert_eq!(error.to_string(), "no subscription \"1\" in this account");
+        assert_eq!(engine.replay_these(&[gone]).unwrap(), 0);
+        assert_eq!(engine.replay_matching(&all).unwrap(), 2);
+        wait_delivered(&engine, 2);
+        assert_eq!(letters(&engine), [(events[0], 1), (events[1], 1)], "they are there to see");
+        let stats = engine.stats();
+        assert_eq!((stats.replayed, stats.cancelled, stats.owed), (2, 0, 0));
+        engine.close(DEADLINE).unwrap();
+        let again = open(store.crash(), 200);
+        assert_eq!((again.stats().held, again.stats().owed), (0, 0));
+        let error = again.replay(&letter).unwrap_err();
+        assert!(matches!(error, Error::NotFound { what: "subscription", .. }), "{error}");
+        again.close(DEADLINE).unwrap();
     }
 }

@@ -468,6 +468,8 @@ mod tests {
         assert_eq!(owed, [kept.clone(), kept, vec![SubscriptionId(9)]]);
         assert!(Arc::ptr_eq(&group.owed[0].targets, &group.owed[1].targets));
         assert_eq!(group.unrouted, 1);
+        let told: Vec<_> = group.answers.iter().map(|(_, accepted)| accepted[0].owed).collect();
+        assert_eq!(told, [2, 2, 0, 1], "a receipt says what is left");
     }
 
     #[test]
@@ -530,6 +532,25 @@ mod tests {
                 cut.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
             assert_eq!(flat, operations);
         }
+    }
+
+    #[test]
+    fn a_letter_whose_subscription_was_removed_stays_one_and_brings_back_none_that_waited_for_it() {
+        let mut cursor = cursor();
+        cursor.removed.insert(SubscriptionId(3));
+        let of = |sequence, id| DeliveryId { sequence, subscription: SubscriptionId(id) };
+        for (sequence, id) in [(1, 3), (1, 4), (2, 4), (2, 3), (3, 5)] {
+            cursor.letters.lock().keep(10, of(sequence, id), 1);
+        }
+        let mut records = Records::default();
+        for together in [vec![of(1, 3), of(1, 4)], vec![of(2, 4), of(2, 3)], vec![of(3, 5)]] {
+            records.push_together(together.into_iter().map(Record::Revive));
+        }
+        let group = build(&mut cursor, vec![], &records, 0).unwrap();
+        let revived: Vec<_> = group.revived.iter().map(|(delivery, _, _)| *delivery).collect();
+        assert_eq!(revived, [of(2, 4), of(3, 5)]);
+        let left: Vec<_> = cursor.letters.lock().before(None, 9).into_iter().map(|m| m.1).collect();
+        assert_eq!(left, [of(2, 3), of(1, 4), of(1, 3)]);
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub(super) fn write(cursor: &mut Cursor, records: &Records, group: &mut Group) -
     let mut pairs = Vec::new();
     let mut health = HashMap::new();
     for (run, together) in records.runs() {
+        if together && is_revival_in_vain(cursor, run) {
+            continue;
+        }
         let start = group.operations.len();
         let mut own_pairs = Vec::new();
         let pairs = if together { &mut own_pairs } else { &mut pairs };
@@ -135,9 +138,23 @@ fn bury(cursor: &mut Cursor, letter: &Letter, group: &mut Group) -> Result<()> {
     Ok(())
 }
 
+/// Whether records revive a delivery, the first of them, whose subscription was removed: nobody is there
+/// to be owed it, and those that ended because it did stay with it.
+fn is_revival_in_vain(cursor: &Cursor, run: &[Record]) -> bool {
+    matches!(run.first(), Some(Record::Revive(first)) if is_of_removed(cursor, *first))
+}
+
+fn is_of_removed(cursor: &Cursor, delivery: DeliveryId) -> bool {
+    cursor.removed.contains(&delivery.subscription)
+}
+
 /// A letter that is kept is owed again, as if it had never been tried; one that is not, or was
-/// revived before, stays as it is.
+/// revived before, or whose subscription was removed, stays as it is: a revival outlives the tombstone
+/// that would cancel it.
 fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) -> Result<()> {
+    if is_of_removed(cursor, delivery) {
+        return Ok(());
+    }
     let Some((at_wall_ms, generation)) = cursor.letters.lock().take(delivery) else {
         return Ok(());
     };
