@@ -19,6 +19,7 @@ mod simulation {
     pub mod disk;
     pub mod doubt;
     pub mod endpoint;
+    pub mod gate;
     pub mod lane;
     pub mod life;
     pub mod model;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use wabahook::{DeadLetter, Registered, Stats};
 
-use super::lane::Lane;
 use super::life::Life;
 use super::model::{Counts, Delivery, Key, Model, Sub, There};
 
@@ -23,6 +22,12 @@ impl Model {
                 delivery.durable.push(Life::fresh());
             }
         }
+        let in_doubt = |key: &Key| {
+            let durable = &self.deliveries[key].durable;
+            let dead = durable.iter().filter(|life| matches!(life, Life::Dead { .. })).count();
+            (durable.len(), dead) == (2, 1)
+        };
+        self.together.retain(|keys| keys.iter().all(in_doubt));
         self.queue.clear();
         self.counts = Counts::default();
     }
@@ -36,21 +41,23 @@ impl Model {
         clocks: (u64, u64),
     ) {
         self.cancelled_before = stats.cancelled;
-        self.settle_subscriptions(registered);
+        self.settle_subscriptions(registered, clocks);
         for delivery in self.deliveries.values_mut() {
             delivery.now =
                 delivery.durable.iter().map(|life| life.resumed(clocks.0, clocks.1)).collect();
         }
         self.settle_letters(letters);
         self.recheck();
+        self.look_at_all_gates();
     }
 
-    /// A crash met a replay: it is a letter still, or owed again.
-    pub fn replaying(&mut self, key: Key) {
-        let delivery = self.deliveries.get_mut(&key).unwrap();
-        delivery.revived = true;
-        let removed = self.subs[&key.1].removed;
-        delivery.durable.push(if removed { Life::Cancelled } else { Life::fresh() });
+    /// A crash met a replay: each is a letter still, or owed again.
+    pub fn replaying(&mut self, keys: &[Key]) {
+        for key in keys {
+            let delivery = self.deliveries.get_mut(key).unwrap();
+            delivery.revived = true;
+            delivery.durable.push(Life::fresh());
+        }
     }
 
     pub fn key_of(&self, letter: &DeadLetter) -> Key {
@@ -85,7 +92,18 @@ impl Model {
         known.into_keys().for_each(|place| self.confirm(place));
     }
 
-    fn settle_subscriptions(&mut self, registered: &[std::sync::Arc<Registered>]) {
+    fn settle_subscriptions(
+        &mut self,
+        registered: &[std::sync::Arc<Registered>],
+        clocks: (u64, u64),
+    ) {
+        let is_there = |id: u32| registered.iter().any(|one| one.id.0 == id);
+        for sub in self.subs.values_mut().filter(|sub| !sub.removed) {
+            let waiting = sub.instead.iter_mut().map(|(terms, _)| terms);
+            for terms in waiting.chain([&mut sub.terms]) {
+                terms.policy.after = terms.policy.after.filter(|main| is_there(main.0));
+            }
+        }
         for one in registered {
             let id = one.id.0;
             let Some(sub) = self.subs.get_mut(&id) else {
@@ -111,9 +129,8 @@ impl Model {
         self.creating = None;
         for (id, sub) in &mut self.subs {
             sub.instead.clear();
-            sub.lane = Lane::fresh(false);
-            let is_there = registered.iter().any(|one| one.id.0 == *id);
-            if sub.removed || is_there {
+            sub.lane = sub.lane.resumed(clocks);
+            if sub.removed || is_there(*id) {
                 continue;
             }
             assert!(sub.removing, "subscription {id} is gone");
@@ -126,6 +143,18 @@ impl Model {
 
     /// The dead letters say which of the deaths in doubt were written.
     fn settle_letters(&mut self, letters: &[DeadLetter]) {
+        for keys in std::mem::take(&mut self.together) {
+            let there = keys.iter().filter(|key| !self.subs[&key.1].removed);
+            let there: Vec<Key> = there.copied().collect();
+            let listed = |key: &&Key| {
+                let id = self.events[key.0].id.as_ref();
+                letters.iter().any(|letter| {
+                    letter.subscription.0 == key.1 && Some(&letter.event.to_string()) == id
+                })
+            };
+            let listed = there.iter().filter(listed).count();
+            assert!(listed == 0 || listed == there.len(), "a part of {there:?} is dead");
+        }
         let mut listed: BTreeMap<(String, u32), String> = BTreeMap::new();
         for letter in letters {
             let key = (letter.event.to_string(), letter.subscription.0);
@@ -156,7 +185,7 @@ impl Delivery {
                 self.durable.push(life);
             }
         }
-        (self.in_flight, self.first) = (false, false);
+        (self.in_flight, self.first, self.settling) = (false, false, false);
     }
 
     fn cancel(&mut self) {

@@ -5,12 +5,13 @@
 //! (`starting`), what a crash leaves open (`doubt`). Invariant: it shares no code with the engine;
 //! it knows the engine by its receipts, its requests, its notices and its counters alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use wabahook::{Accepted, Limits, Notice, Receipt, Reply, State, Stats};
 
 use super::endpoint::AT_ONCE;
+use super::gate::GATE;
 use super::lane::Lane;
 use super::life::{Life, Meaning, Tries, after, meaning};
 use super::plan::{Draft, Terms};
@@ -28,6 +29,8 @@ pub struct Model {
     pub queue: VecDeque<Queued>,
     /// A subscription that a crash met while it was registered.
     pub creating: Option<Terms>,
+    /// What ended or came back as a whole, and may not be on the device yet.
+    pub together: Vec<Vec<Key>>,
     pub counts: Counts,
     /// What the engine could not know to be owed when it counted: cancelled while it was opened.
     pub cancelled_before: u64,
@@ -76,11 +79,16 @@ pub struct Delivery {
     pub revived: bool,
     /// Under way when the terms changed: it holds its line until it ends.
     pub first: bool,
+    /// Waits for its main delivery, if that was owed when the gate was looked at.
+    pub gated: bool,
+    /// Delivered, and surely not on the device yet.
+    pub settling: bool,
 }
 
 pub enum Queued {
     Publish(Awaited),
     Record(Key),
+    Health(u32),
 }
 
 pub struct Awaited {
@@ -140,7 +148,12 @@ impl Sub {
         if self.terms.policy.rate_limit != terms.policy.rate_limit {
             self.lane.forget_starts();
         }
-        (self.terms, self.state) = (terms, State::Active);
+        let state = if self.state == State::Paused { State::Paused } else { State::Active };
+        (self.terms, self.state) = (terms, state);
+    }
+
+    pub fn main(&self) -> Option<u32> {
+        self.terms.policy.after.map(|main| main.0)
     }
 
     pub fn is_served(&self) -> bool {
@@ -157,6 +170,8 @@ impl Delivery {
             in_flight: false,
             revived: false,
             first: false,
+            gated: false,
+            settling: false,
         }
     }
 
@@ -211,7 +226,7 @@ impl Model {
         assert!(none_waits || !everything, "a receipt did not resolve with everything committed");
         let events = |queued: &Queued| match queued {
             Queued::Publish(awaited) => awaited.places.len(),
-            Queued::Record(_) => 0,
+            Queued::Record(_) | Queued::Health(_) => 0,
         };
         // A group that was not full took everything that waited.
         let full = self.queue.iter().map(events).sum::<usize>() >= self.limits.group_events_max;
@@ -235,8 +250,31 @@ impl Model {
                         delivery.durable = vec![life];
                     }
                 }
+                Queued::Health(id) => self.subs.get_mut(&id).unwrap().lane.saved(),
             }
         }
+        if everything {
+            self.together.clear();
+        }
+        self.may_have_settled(everything);
+    }
+
+    /// What was sent before the first event that still waits may be on the device, and no more.
+    fn may_have_settled(&mut self, everything: bool) {
+        let waits = |queued: &Queued| matches!(queued, Queued::Publish(one) if !one.is_done());
+        let later: BTreeSet<Key> = match everything {
+            true => BTreeSet::new(),
+            false => {
+                let later = self.queue.iter().skip_while(|queued| !waits(queued));
+                let keys = later.filter_map(|queued| match queued {
+                    Queued::Record(key) => Some(*key),
+                    _ => None,
+                });
+                keys.collect()
+            }
+        };
+        let settling = self.deliveries.iter_mut().filter(|(_, delivery)| delivery.settling);
+        settling.for_each(|(key, delivery)| delivery.settling = later.contains(key));
     }
 
     fn accepted(&mut self, place: usize, accepted: Accepted) {
@@ -271,11 +309,12 @@ impl Model {
         let leaving = |id: &&u32| self.subs[*id].removing;
         let leaving = targets.iter().filter(leaving).count();
         assert!(dropped <= leaving, "event {place} owes {}, not {targets:?}", accepted.owed);
-        for id in targets {
-            let is_dropped = dropped > 0 && self.subs[&id].removing;
+        for id in &targets {
+            let is_dropped = dropped > 0 && self.subs[id].removing;
             let life = if is_dropped { Life::Cancelled } else { Life::fresh() };
-            self.deliveries.get_mut(&(place, id)).unwrap().become_durably(life);
+            self.deliveries.get_mut(&(place, *id)).unwrap().become_durably(life);
         }
+        targets.into_iter().for_each(|id| self.look_at_gate((place, id)));
     }
 
     pub fn targets_of(&self, place: usize) -> Vec<u32> {
@@ -319,7 +358,11 @@ impl Model {
         let Some(started_ms) = sub.lane.land(key) else { return };
         let policy = sub.terms.policy.clone();
         let (meant, disable) = meaning(reply, &policy);
-        sub.lane.learn(&meant, reply, &policy, clocks.0, self.limits.lane_in_flight_max);
+        let cap_max = self.limits.lane_in_flight_max;
+        if sub.lane.learn(&meant, reply, &policy, clocks.0, cap_max) {
+            sub.lane.save(clocks);
+            self.queue.push_back(Queued::Health(key.1));
+        }
         sub.lane.is_clean &= !is_late;
         let active = sub.state == State::Active && meant != Meaning::Delivered;
         let (must, may) = sub.lane.fails_for_too_long(&policy, clocks.0);
@@ -352,7 +395,13 @@ impl Model {
             }
             (meant, died) => panic!("{key:?} died of {died:?} after an answer of {meant:?}"),
         };
+        let given_up = matches!(life, Life::Dead { .. });
+        let with = if given_up { self.give_up_gated(key, told) } else { Vec::new() };
         self.record(key, life);
+        for dependent in &with {
+            self.record(*dependent, Life::Dead { reason: GATE.to_owned(), attempts: 0 });
+        }
+        self.together.push([vec![key], with].concat());
     }
 
     /// A change of a delivery's life that the next group makes durable.
@@ -364,12 +413,13 @@ impl Model {
         }
         let delivery = self.deliveries.get_mut(&key).unwrap();
         delivery.now = vec![life.clone()];
+        delivery.settling = life == Life::Delivered;
         delivery.queued.push_back(life);
         self.queue.push_back(Queued::Record(key));
     }
 
     /// Takes the notice of a death out of what was told.
-    fn take_died(&self, key: Key, told: &mut Vec<Notice>) -> Option<String> {
+    pub fn take_died(&self, key: Key, told: &mut Vec<Notice>) -> Option<String> {
         let id = self.events[key.0].id.as_ref()?;
         let died = told.iter().position(|notice| {
             matches!(notice, Notice::Died { event, subscription, .. }
@@ -424,6 +474,7 @@ impl Model {
         };
         assert!((least..=most).contains(&said), "{said} cancelled of {id}, not {least} to {most}");
         self.counts.cancelled += said;
+        self.open_gates_of(id);
     }
 
     /// What is under way when an order begins holds its line, whatever was published before it.
@@ -432,14 +483,42 @@ impl Model {
         of_lane.for_each(|(_, delivery)| delivery.first |= delivery.in_flight);
     }
 
-    /// A dead letter is owed again.
-    pub fn replayed(&mut self, key: Key) {
-        self.counts.replayed += 1;
-        let gone = self.subs[&key.1].removed;
-        self.counts.cancelled += u64::from(gone);
-        let delivery = self.deliveries.get_mut(&key).unwrap();
-        delivery.revived = true;
-        delivery.become_durably(if gone { Life::Cancelled } else { Life::fresh() });
+    /// The host gave a subscription other terms.
+    pub fn changed(&mut self, id: u32, terms: Terms, clocks: (u64, u64)) {
+        let sub = self.subs.get_mut(&id).unwrap();
+        let main = sub.main();
+        let begins_anew = sub.state == State::Disabled;
+        sub.changed(terms);
+        if main != sub.main() {
+            self.look_at_gates_of(id);
+        }
+        if begins_anew {
+            self.save_health(id, clocks);
+        }
+    }
+
+    pub fn resumed(&mut self, id: u32, clocks: (u64, u64)) {
+        let sub = self.subs.get_mut(&id).unwrap();
+        if std::mem::replace(&mut sub.state, State::Active) == State::Disabled {
+            sub.lane.begin_anew();
+            self.save_health(id, clocks);
+        }
+    }
+
+    fn save_health(&mut self, id: u32, clocks: (u64, u64)) {
+        self.subs.get_mut(&id).unwrap().lane.save(clocks);
+        self.queue.push_back(Queued::Health(id));
+    }
+
+    /// Dead letters are owed again.
+    pub fn replayed(&mut self, keys: &[Key]) {
+        self.counts.replayed += keys.len() as u64;
+        for key in keys {
+            let delivery = self.deliveries.get_mut(key).unwrap();
+            delivery.revived = true;
+            delivery.become_durably(Life::fresh());
+        }
+        keys.iter().for_each(|key| self.look_at_gate(*key));
     }
 }
 

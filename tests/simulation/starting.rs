@@ -36,6 +36,7 @@ impl Model {
         delivery.now.retain(may_start);
         delivery.now = vec![Life::merged(&delivery.now)];
         delivery.in_flight = true;
+        self.pass_gate(key);
         self.check_order(key, policy.ordering);
         self.subs.get_mut(&key.1).unwrap().lane.start(key, &policy, now_ms);
         key
@@ -145,7 +146,11 @@ impl Model {
         let mut found = of_lane().filter(|(key, delivery)| {
             let due = |life: &Life| life.tries().is_some_and(|tries| tries.is_due(now_ms));
             let first = retrying < policy.retrying_max as usize || failed(delivery);
-            delivery.now.iter().all(due) && first && !delivery.revived && self.leads(**key)
+            delivery.now.iter().all(due)
+                && first
+                && !delivery.revived
+                && self.leads(**key)
+                && self.is_let_go(**key)
         });
         found.next().map(|(key, _)| *key)
     }

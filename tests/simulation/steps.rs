@@ -3,10 +3,12 @@
 //! Leaves to others: the world they change (`world`). Invariant: a step that the power cut met is
 //! told to the model as what may have happened, and nothing of what it returned is believed.
 
-use wabahook::{State, SubscriptionId};
+use std::collections::BTreeSet;
+
+use wabahook::{DeadLetter, DeadLetterFilter, Error, State, SubscriptionId};
 
 use super::endpoint::{MOODS, Mood};
-use super::model::{Sub, There, Waiting};
+use super::model::{Key, Sub, There, Waiting};
 use super::plan::{self, Terms};
 use super::world::World;
 
@@ -27,12 +29,14 @@ enum Step {
     Subscribe,
     Change,
     Unsubscribe,
+    Pause,
+    Resume,
     Replay,
     Rest,
     Crash,
 }
 
-const STEPS: [(u64, Step); 17] = [
+const STEPS: [(u64, Step); 19] = [
     (14, Step::Publish),
     (3, Step::PublishMany),
     (4, Step::Again),
@@ -47,6 +51,8 @@ const STEPS: [(u64, Step); 17] = [
     (1, Step::Subscribe),
     (4, Step::Change),
     (1, Step::Unsubscribe),
+    (1, Step::Pause),
+    (2, Step::Resume),
     (3, Step::Replay),
     (1, Step::Rest),
     (3, Step::Crash),
@@ -91,6 +97,8 @@ impl World {
             Step::Subscribe => self.subscribe_another(),
             Step::Change => self.change(),
             Step::Unsubscribe => self.unsubscribe(),
+            Step::Pause => self.pause(),
+            Step::Resume => self.resume_one(),
             Step::Replay => self.replay(),
             Step::Rest => self.running().stepped.rest(),
             Step::Crash => {
@@ -199,7 +207,8 @@ impl World {
         self.names += 1;
         let name = format!("s{}", self.names);
         self.version += 1;
-        let terms = plan::terms(&mut self.chance, &name, self.version);
+        let mut terms = plan::terms(&mut self.chance, &name, self.version);
+        terms.policy.after = self.draw_main(None);
         let mood = self.chance.weighted(&MOODS);
         self.moods.insert(name, mood);
         self.subscribe(terms);
@@ -229,18 +238,69 @@ impl World {
     pub fn renew(&mut self, id: u32) {
         self.version += 1;
         let name = self.model.subs[&id].terms.name.clone();
-        let terms = plan::terms(&mut self.chance, &name, self.version);
+        let mut terms = plan::terms(&mut self.chance, &name, self.version);
+        terms.policy.after = self.draw_main(Some(id));
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
         let cut = self.disk.is_cut();
-        let sub = self.model.subs.get_mut(&id).unwrap();
         if cut {
-            sub.instead.push((terms, State::Active));
+            let sub = self.model.subs.get_mut(&id).unwrap();
+            let paused = sub.state == State::Paused;
+            sub.instead.push((terms, if paused { State::Paused } else { State::Active }));
             return;
         }
-        sub.changed(terms);
+        self.model.changed(id, terms, self.clocks());
         self.model.go_on_first(id);
+    }
+
+    /// Whom a subscription may wait for, if it shall wait for one.
+    fn draw_main(&mut self, own: Option<u32>) -> Option<SubscriptionId> {
+        let is_main = own.is_some_and(|own| !self.model.dependents_of(own).is_empty());
+        let may_be = self
+            .model
+            .subs
+            .iter()
+            .filter(|(id, sub)| !sub.removed && sub.main().is_none() && Some(**id) != own);
+        let may_be: Vec<u32> = may_be.map(|(id, _)| *id).collect();
+        let draws = self.chance.one_in(3) && !is_main && !may_be.is_empty();
+        draws.then(|| SubscriptionId(self.chance.pick(&may_be)))
+    }
+
+    fn pause(&mut self) {
+        let ids = self.others();
+        if ids.is_empty() {
+            return;
+        }
+        let id = self.chance.pick(&ids);
+        self.note(|_| format!("pause {id}"));
+        self.running().engine.pause(SubscriptionId(id)).unwrap();
+        let cut = self.disk.is_cut();
+        let sub = self.model.subs.get_mut(&id).unwrap();
+        match (sub.state, cut) {
+            (State::Disabled, _) => {}
+            (_, true) => sub.instead.push((sub.terms.clone(), State::Paused)),
+            (_, false) => sub.state = State::Paused,
+        }
+    }
+
+    fn resume_one(&mut self) {
+        let ids = self.held_back();
+        if !ids.is_empty() {
+            let id = self.chance.pick(&ids);
+            self.resume(id);
+        }
+    }
+
+    fn resume(&mut self, id: u32) {
+        self.note(|_| format!("resume {id}"));
+        self.running().engine.resume(SubscriptionId(id)).unwrap();
+        if self.disk.is_cut() {
+            let sub = self.model.subs.get_mut(&id).unwrap();
+            sub.instead.push((sub.terms.clone(), State::Active));
+            return;
+        }
+        self.model.resumed(id, self.clocks());
     }
 
     fn unsubscribe(&mut self) {
@@ -268,15 +328,48 @@ impl World {
             return;
         }
         let letter = self.chance.pick(&letters);
+        if self.chance.one_in(3) {
+            let filter = DeadLetterFilter::default().subscription(letter.subscription);
+            return self.replay_matching(&filter, &letters);
+        }
         let key = self.model.key_of(&letter);
         self.note(|_| format!("replay {key:?}"));
-        self.running().engine.replay(&letter).unwrap();
+        let replayed = self.running().engine.replay(&letter);
+        if self.model.subs[&key.1].removed {
+            let error = replayed.expect_err("nobody is there to be owed it");
+            assert!(matches!(error, Error::NotFound { what: "subscription", .. }), "{error}");
+            return;
+        }
+        replayed.unwrap();
+        let keys = self.model.with_dependents(key);
         if self.disk.is_cut() {
-            self.model.replaying(key);
+            self.model.replaying(&keys);
+            self.model.together.push(keys);
             return;
         }
         self.model.committed(true);
-        self.model.replayed(key);
+        self.model.replayed(&keys);
+    }
+
+    fn replay_matching(&mut self, filter: &DeadLetterFilter, letters: &[DeadLetter]) {
+        self.note(|_| format!("replay all of {filter:?}"));
+        let count = self.running().engine.replay_matching(filter).unwrap();
+        let admitted = letters.iter().filter(|letter| filter.admits(letter));
+        let keys = admitted.map(|letter| self.model.key_of(letter));
+        let there = keys.filter(|key| !self.model.subs[&key.1].removed);
+        let wholes: Vec<Vec<Key>> = there.map(|key| self.model.with_dependents(key)).collect();
+        let keys: BTreeSet<Key> = wholes.iter().flatten().copied().collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        assert_eq!(count, keys.len() as u64, "replayed of {keys:?}");
+        if self.disk.is_cut() {
+            self.model.replaying(&keys);
+            self.model.together.extend(wholes);
+            return;
+        }
+        self.model.committed(true);
+        if !keys.is_empty() {
+            self.model.replayed(&keys);
+        }
     }
 }
 
@@ -293,11 +386,17 @@ impl World {
         self.note(|_| "everybody is well from now on".to_owned());
     }
 
+    /// The host registers it again, or resumes it.
+    fn serve_again(&mut self, id: u32) {
+        let is_paused = self.model.subs[&id].state == State::Paused;
+        if is_paused || self.chance.one_in(2) { self.resume(id) } else { self.renew(id) }
+    }
+
     pub fn drain(&mut self) {
         self.recover_everybody();
         let mut turns_left = 300 + 30 * self.model.deliveries.len();
         loop {
-            self.disabled().into_iter().for_each(|id| self.renew(id));
+            self.held_back().into_iter().for_each(|id| self.serve_again(id));
             self.commit(true);
             self.pump();
             while let Some(place) = self.ready_to_end() {
@@ -308,7 +407,7 @@ impl World {
             if stats.owed == 0 && self.flying.is_empty() {
                 break;
             }
-            if !self.disabled().is_empty() {
+            if !self.held_back().is_empty() {
                 continue;
             }
             turns_left -= 1;

@@ -255,8 +255,14 @@ impl World {
         self.note(|_| format!("{key:?} of {name} hears {reply:?}"));
         let next = self.running().stepped.complete(begun);
         let mut told = self.told();
+        let before = self.model.subs[&key.1].state;
         self.model.ended(key, (&reply, is_late), self.clocks(), &mut told);
         self.account_for(told);
+        let cut = self.disk.is_cut();
+        let sub = self.model.subs.get_mut(&key.1).unwrap();
+        if cut && sub.state != before {
+            sub.instead.push((sub.terms.clone(), before));
+        }
         if let Some(next) = next {
             self.begun(next, false);
         }
@@ -300,7 +306,7 @@ impl World {
         there.map(|(id, _)| *id).collect()
     }
 
-    pub fn disabled(&self) -> Vec<u32> {
+    pub fn held_back(&self) -> Vec<u32> {
         let is_off = |id: &u32| self.model.subs[id].state != State::Active;
         self.others().into_iter().filter(is_off).collect()
     }
