@@ -57,6 +57,7 @@ impl Stepped {
     pub fn mark_time(&self) {
         let now_ms = self.core.clock.monotonic_ms();
         drain::mark_time(&self.core, &mut self.core.drive.lock(), now_ms, &|| Ok(()));
+        self.count_idle();
     }
 
     /// When [`mark_time`](Stepped::mark_time) has something to do next, in monotonic milliseconds.
@@ -77,21 +78,33 @@ impl Stepped {
         if drive.workers <= drive.dispatcher.in_flight() {
             return None;
         }
-        let attempt = self.core.take_attempt(&mut drive)?;
+        drive.idle = drive.idle.saturating_sub(1);
+        let attempt = self.core.take_attempt(&mut drive);
         drop(drive);
-        Some(self.sent(attempt))
+        self.count_idle();
+        attempt.map(|attempt| self.sent(attempt))
     }
 
     /// A worker's step: brings the reply, and goes on with the next attempt where one is ready.
     pub fn complete(&self, begun: Begun) -> Option<Begun> {
         let Begun { attempt, reply } = begun;
-        self.core.complete(attempt, reply).map(|attempt| self.sent(attempt))
+        let next = self.core.complete(attempt, reply);
+        self.count_idle();
+        next.map(|attempt| self.sent(attempt))
     }
 
     /// Idle workers end, as after a long time without an attempt.
     pub fn rest(&self) {
         let mut drive = self.core.drive.lock();
         drive.workers = drive.workers.min(drive.dispatcher.in_flight().max(drain::WORKERS_KEPT));
+        drop(drive);
+        self.count_idle();
+    }
+
+    /// A worker that makes no attempt is idle: there is no thread that could say so itself.
+    fn count_idle(&self) {
+        let mut drive = self.core.drive.lock();
+        drive.idle = drive.workers.saturating_sub(drive.dispatcher.in_flight());
     }
 
     fn sent(&self, attempt: Attempt) -> Begun {
