@@ -86,8 +86,8 @@ impl World {
                 self.publish(count);
             }
             Step::Again => self.publish_again(),
-            Step::Commit => self.commit(false),
-            Step::CommitAll => self.commit(true),
+            Step::Commit => _ = self.commit(false),
+            Step::CommitAll => _ = self.commit(true),
             Step::Begin => drop(self.begin()),
             Step::Pump => self.pump(),
             Step::Complete => self.complete_one(),
@@ -155,19 +155,23 @@ impl World {
         self.model.publish(vec![draft], Waiting::One(receipt));
     }
 
-    pub fn commit(&mut self, everything: bool) {
+    /// Returns whether there was anything to commit.
+    pub fn commit(&mut self, everything: bool) -> bool {
         let mut groups = 0;
+        // Each takes an event at least; what tidies may wait for time to pass, and say so for ever.
+        let groups_max = self.model.queue.len() + 20;
         while self.running().stepped.commit().expect("a device that works") {
             groups += 1;
-            if !everything || groups > 200 {
+            if !everything || groups > groups_max {
                 break;
             }
         }
         if self.disk.is_cut() {
-            return;
+            return true;
         }
         self.note(|_| format!("{groups} groups are committed"));
         self.model.committed(everything);
+        groups > 0
     }
 
     fn complete_one(&mut self) {
@@ -366,8 +370,8 @@ impl World {
             self.model.together.extend(wholes);
             return;
         }
-        self.model.committed(true);
         if !keys.is_empty() {
+            self.model.committed(true);
             self.model.replayed(&keys);
         }
     }
@@ -415,6 +419,10 @@ impl World {
             let wake_ms = self.running().stepped.next_wake_ms();
             let ends_ms = self.flying.iter().map(|one| one.ends_ms).min();
             let next_ms = wake_ms.into_iter().chain(ends_ms).min();
+            // The end of a main delivery lets others go when it is on the device.
+            if next_ms.is_none() && self.commit(true) {
+                continue;
+            }
             let next_ms = next_ms.unwrap_or_else(|| {
                 panic!("nothing will ever happen to {:?}", self.model.unfinished())
             });
