@@ -20,6 +20,7 @@ mod simulation {
     pub mod doubt;
     pub mod endpoint;
     pub mod gate;
+    pub mod host;
     pub mod lane;
     pub mod life;
     pub mod model;
