@@ -52,7 +52,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn run(seed: u64, trace: &Trace) {
     let mut world = World::new(seed, Trace::clone(trace));
-    let steps = world.chance.within(40, 180);
+    let steps = world.chance.within(40, 150);
     (0..steps).for_each(|_| world.step());
     world.drain();
     world.reopen_at_the_end();

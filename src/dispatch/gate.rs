@@ -66,7 +66,9 @@ impl Dispatcher {
     /// Closes the gates of everything never tried whose main delivery is owed, after all that was owed
     /// has been recovered.
     pub(crate) fn close_gates(&mut self) {
-        let dependents: Vec<_> = self.gates.mains.keys().copied().collect();
+        let mut dependents: Vec<_> = self.gates.mains.keys().copied().collect();
+        // In an order of their own, so that a simulation repeats.
+        dependents.sort_unstable();
         dependents.into_iter().for_each(|id| self.close_all_gates_of(id));
     }
 

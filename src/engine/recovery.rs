@@ -200,6 +200,8 @@ fn owe_again(
     for one in registry.all() {
         dispatcher.set_lane(one.id, one.policy.clone(), one.state, &keys);
     }
+    let mut health: Vec<_> = health.into_iter().collect();
+    health.sort_unstable_by_key(|(id, _)| *id);
     for (id, health) in health {
         dispatcher.recovered_health(id, &health, now_ms, wall_ms);
     }

@@ -55,9 +55,11 @@ impl Model {
         }
     }
 
-    /// A first attempt starts: its main delivery is at its end, and that is on the device.
-    pub fn pass_gate(&mut self, key: Key) {
-        let waited = std::mem::take(&mut self.deliveries.get_mut(&key).unwrap().gated);
+    /// An attempt starts. If it is the first, its main delivery is at its end, and that is on the
+    /// device; what was tried before waits for nobody.
+    pub fn pass_gate(&mut self, key: Key, number: u32) {
+        let gated = std::mem::take(&mut self.deliveries.get_mut(&key).unwrap().gated);
+        let waited = gated && number == 1;
         let Some(main) = self.main_of(key).filter(|_| waited) else { return };
         let delivery = self.deliveries.get_mut(&main).unwrap();
         assert!(!delivery.settling, "{key:?} starts before the end of {main:?} is on the device");

@@ -124,7 +124,13 @@ fn policy(chance: &mut Chance) -> Policy {
             initial_ms: chance.within(1, 2_000),
             max_ms: chance.within(2_000, 30_000),
         },
-        disable_after_ms: chance.pick(&[None, None, Some(5 * 24 * 3_600_000), Some(20_000)]),
+        disable_after_ms: chance.pick(&[
+            None,
+            None,
+            Some(5 * 24 * 3_600_000),
+            Some(20_000),
+            Some(2_000),
+        ]),
         retrying_max: chance.pick(&[1, 3, 1_000]),
         obeys_receiver: !chance.one_in(3),
         ..Policy::default()

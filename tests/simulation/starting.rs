@@ -36,7 +36,7 @@ impl Model {
         delivery.now.retain(may_start);
         delivery.now = vec![Life::merged(&delivery.now)];
         delivery.in_flight = true;
-        self.pass_gate(key);
+        self.pass_gate(key, number);
         self.check_order(key, policy.ordering);
         self.subs.get_mut(&key.1).unwrap().lane.start(key, &policy, now_ms);
         key
