@@ -58,6 +58,8 @@ pub(super) struct Drive {
     pub(super) workers: usize,
     /// Of these, the ones that wait for an attempt.
     pub(super) idle: usize,
+    /// And the ones that wait for the book and take no attempt meanwhile.
+    pub(super) keeping_book: usize,
     /// Until when the timekeeper sleeps; `None` when until it is woken.
     pub(super) timer_due_ms: Option<u64>,
     pub(super) timekeeper_runs: bool,
@@ -74,6 +76,7 @@ impl Drive {
             dispatcher,
             workers: 0,
             idle: 0,
+            keeping_book: 0,
             timer_due_ms: None,
             timekeeper_runs: false,
             told_spent: false,
@@ -114,6 +117,11 @@ impl Drive {
     /// The next attempt, unless the device holds it up.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
         if self.is_held_up() { None } else { self.dispatcher.next_attempt(now_ms) }
+    }
+
+    /// How many workers are at an attempt or could take one.
+    pub(super) fn workers_serving(&self) -> usize {
+        self.workers - self.keeping_book
     }
 
     /// How many workers are useful now.
