@@ -52,20 +52,24 @@ impl Core {
         served: Served,
         before: Option<&Registered>,
     ) -> Result<()> {
+        let was_disabled = before.is_some_and(|before| before.state == State::Disabled);
+        if was_disabled && served.registered.state == State::Active {
+            self.forget_failures(served.registered.id)?;
+        }
         let begins = |before: &&Registered| {
             let per_key = |one: &Registered| one.policy.ordering == Ordering::PerKey;
             per_key(&served.registered) && !per_key(before)
         };
         let Some(unordered) = before.filter(begins) else {
             book.put(&served.registered)?;
-            self.enforce(served, before.map(|before| before.state), &HashMap::new());
+            self.enforce(served, &HashMap::new());
             return Ok(());
         };
         // What comes while the keys are read is noted by the lane.
         let owed = self.drive.lock().dispatcher.note_keys(unordered.id);
         let keys = self.outbox.key_hashes(&owed);
         match keys.and_then(|keys| book.put(&served.registered).map(|()| keys)) {
-            Ok(keys) => self.enforce(served, Some(unordered.state), &keys),
+            Ok(keys) => self.enforce(served, &keys),
             Err(error) => {
                 let (policy, state) = (unordered.policy.clone(), unordered.state);
                 let mut drive = self.drive.lock();
@@ -76,9 +80,24 @@ impl Core {
         Ok(())
     }
 
+    /// Forgets, on the device first of all, how the endpoint of a disabled subscription failed. Were it
+    /// served first, a crash in between would bring its time of failing back, and the next failure
+    /// disable it again.
+    fn forget_failures(&self, id: SubscriptionId) -> Result<()> {
+        let (now_ms, saved_wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        let clean = LaneHealth { saved_wall_ms, ..LaneHealth::default() };
+        let mut drive = self.drive.lock();
+        // The lane goes with it: an attempt that is still under way and fails is recorded after
+        // this, and must not bring back what came before.
+        drive.dispatcher.recovered_health(id, &clean, now_ms, saved_wall_ms);
+        let told = self.outbox.record_and_tell(Record::Health(id, clean));
+        drop(drive);
+        told.wait()
+    }
+
     /// Puts a subscription that is on the device in force. `keys` are of what it is owed, where an
     /// order by them begins.
-    pub(super) fn enforce(&self, served: Served, before: Option<State>, keys: &HashMap<u64, u64>) {
+    pub(super) fn enforce(&self, served: Served, keys: &HashMap<u64, u64>) {
         let registered = Arc::clone(&served.registered);
         // The lane comes before the index: an event that matches must find somebody to owe it to.
         let mut drive = self.drive.lock();
@@ -86,12 +105,6 @@ impl Core {
         drive.dispatcher.set_lane(registered.id, policy, state, keys);
         self.rouse(&drive);
         drop(drive);
-        if (before, registered.state) == (Some(State::Disabled), State::Active) {
-            // The lane has forgotten its failures, and the next open must not remember them.
-            let saved_wall_ms = self.clock.wall_ms();
-            let clean = LaneHealth { saved_wall_ms, ..LaneHealth::default() };
-            self.outbox.record(Record::Health(registered.id, clean));
-        }
         self.registry.write().put(served);
     }
 
@@ -134,7 +147,7 @@ impl Core {
             registered.policy.after = None;
             let served = Served::new(registered)?;
             freed.push(Arc::clone(&served.registered));
-            self.enforce(served, None, &HashMap::new());
+            self.enforce(served, &HashMap::new());
         }
         Ok(freed)
     }
