@@ -43,6 +43,8 @@ pub use attempt::{
 };
 pub use config::{Config, Limits, Network, OnDamage};
 pub use delivery::{Request, Transport};
+#[doc(hidden)]
+pub use engine::stepping;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
     DeliveryState, Engine,

@@ -40,7 +40,8 @@ mod linux {
 
     use wabahook::clock::Manual;
     use wabahook::{
-        Accepted, Config, Engine, Error, Event, Limits, Notice, Notices, OnDamage, Subscription,
+        Accepted, Breaker, Config, Engine, Error, Event, Limits, Notice, Notices, OnDamage, Policy,
+        Retry, Subscription,
     };
 
     use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, quick};
@@ -340,7 +341,11 @@ mod linux {
     fn is_full_at_open(disk: &Disk) {
         const OWED: u64 = 40;
         let host = open(&disk.data());
-        let crm = host.engine.subscribe(to("crm.invalid", "ADD_TAG")).unwrap();
+        let breaker = Breaker { failures: None, ..Breaker::default() };
+        let retry = Retry::Linear { step_ms: 1_000, max_ms: 3_000 };
+        let unbroken = Policy { breaker, retry, ..Policy::default() };
+        let to_crm = to("crm.invalid", "ADD_TAG").policy(unbroken);
+        let crm = host.engine.subscribe(to_crm).unwrap();
         host.engine.subscribe(to("bystander.invalid", "ORDER")).unwrap();
         host.receivers.script("crm.invalid", &[Answer::Status(503)]);
         for place in 0..OWED {

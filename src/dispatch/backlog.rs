@@ -22,6 +22,8 @@ pub(super) struct Backlog {
     blocked: Counted,
     /// Deliveries that failed, wherever they are now.
     retries: BTreeMap<u64, Retrying>,
+    /// Of these, the ones whose wait is over, as the dispatcher's timer said: it says so once.
+    waited: RoaringTreemap,
     /// Of these, the ones that may start, in the order in which their time came.
     due: VecDeque<u64>,
     /// What is being tried.
@@ -163,10 +165,18 @@ impl Backlog {
 
     /// Puts a delivery into its line, where the lane keeps an order.
     fn join(&mut self, sequence: u64, key_hash: u64) {
+        match self.line_of(key_hash) {
+            Some(line) if self.is_under_way(sequence) => self.order.join_ahead(sequence, line),
+            Some(line) => self.order.join(sequence, line),
+            None => {}
+        }
+    }
+
+    fn line_of(&self, key_hash: u64) -> Option<u64> {
         match self.ordering {
-            Ordering::Strict => self.order.join(sequence, 0),
-            Ordering::PerKey if key_hash != 0 => self.order.join(sequence, key_hash),
-            Ordering::PerKey | Ordering::None => {}
+            Ordering::Strict => Some(0),
+            Ordering::PerKey => Some(key_hash).filter(|key_hash| *key_hash != 0),
+            Ordering::None => None,
         }
     }
 
@@ -179,12 +189,7 @@ impl Backlog {
 
     /// Puts everything owed into the lines of another order, or lets it out of them. `keys` says the
     /// key of what was owed before they were noted; what is named nowhere has none.
-    pub(super) fn set_ordering(
-        &mut self,
-        ordering: Ordering,
-        keys: &HashMap<u64, u64>,
-        now_ms: u64,
-    ) {
+    pub(super) fn set_ordering(&mut self, ordering: Ordering, keys: &HashMap<u64, u64>) {
         let noted = self.noted.take().unwrap_or_default();
         if ordering == self.ordering {
             return;
@@ -205,7 +210,7 @@ impl Backlog {
             }
         }
         self.blocked.extend(never_tried);
-        waiting.iter().for_each(|sequence| self.release(sequence, now_ms));
+        waiting.iter().for_each(|sequence| self.release(sequence));
     }
 }
 
@@ -229,16 +234,16 @@ impl Backlog {
     }
 
     /// Lets a delivery go whose main one is settled.
-    pub(super) fn open(&mut self, sequence: u64, now_ms: u64) {
+    pub(super) fn open(&mut self, sequence: u64) {
         if self.gated.remove(sequence) {
-            self.release(sequence, now_ms);
+            self.release(sequence);
         }
     }
 
     /// Lets everything go that waits for a main one.
-    pub(super) fn open_all(&mut self, now_ms: u64) {
+    pub(super) fn open_all(&mut self) {
         for sequence in std::mem::take(&mut self.gated) {
-            self.release(sequence, now_ms);
+            self.release(sequence);
         }
     }
 
@@ -247,13 +252,13 @@ impl Backlog {
     }
 
     /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
-    pub(super) fn give_up_gated(&mut self, sequence: u64, now_ms: u64) -> bool {
+    pub(super) fn give_up_gated(&mut self, sequence: u64) -> bool {
         if !self.gated.remove(sequence) || !self.blocked.remove(sequence) {
             return false;
         }
         self.exempt.remove(&sequence);
         if let Some(next) = self.order.withdraw(sequence) {
-            self.release(next, now_ms);
+            self.release(next);
         }
         true
     }
@@ -286,20 +291,26 @@ impl Backlog {
     }
 
     fn first_attempts(&self, retrying_max: u32) -> usize {
-        if self.retries.len() as u64 >= u64::from(retrying_max) {
+        let many = self.retries.len() as u64 >= u64::from(retrying_max);
+        // Those that are parked wait for one that was never tried: it must go, or none ever does.
+        if many && self.retries.keys().any(|sequence| !self.order.is_parked(*sequence)) {
             return 0;
         }
         usize::try_from(self.pending.len).unwrap_or(usize::MAX)
     }
 
     /// Ends what [`take_next`](Self::take_next) began.
-    pub(super) fn put(&mut self, sequence: u64, place: Place, now_ms: u64) {
+    pub(super) fn put(&mut self, sequence: u64, place: Place) {
         if let Some(at) = self.under_way.iter().position(|one| *one == sequence) {
             self.under_way.swap_remove(at);
         }
+        self.order.land(sequence);
         match place {
-            Place::Ended => self.forget(sequence, now_ms),
-            Place::Waits(retrying) => drop(self.retries.insert(sequence, retrying)),
+            Place::Ended => self.forget(sequence),
+            Place::Waits(retrying) => {
+                self.waited.remove(sequence);
+                self.retries.insert(sequence, retrying);
+            }
             Place::Again => self.put_back(sequence),
         }
     }
@@ -315,29 +326,31 @@ impl Backlog {
     }
 
     /// A delivery is no longer owed: the next one of its key may go.
-    fn forget(&mut self, sequence: u64, now_ms: u64) {
+    fn forget(&mut self, sequence: u64) {
         self.retries.remove(&sequence);
+        self.waited.remove(sequence);
         self.exempt.remove(&sequence);
-        if let Some(next) = self.order.leave(sequence) {
-            self.release(next, now_ms);
+        if let Some(next) = self.order.withdraw(sequence) {
+            self.release(next);
         }
     }
 
     /// A delivery that failed has waited its time.
     pub(super) fn fall_due(&mut self, sequence: u64) {
+        self.waited.insert(sequence);
         if !self.is_held_back(sequence) {
             self.due.push_back(sequence);
         }
     }
 
     /// Puts a delivery that is not under way where it may start from, unless it is held back still.
-    fn release(&mut self, sequence: u64, now_ms: u64) {
-        if self.is_held_back(sequence) {
+    fn release(&mut self, sequence: u64) {
+        if self.is_held_back(sequence) || self.is_under_way(sequence) {
             return;
         }
         if self.blocked.remove(sequence) {
             self.pending.insert(sequence);
-        } else if self.retries.get(&sequence).is_some_and(|retrying| retrying.due_ms <= now_ms) {
+        } else if self.waited.contains(sequence) {
             self.due.push_back(sequence);
         }
     }
@@ -454,7 +467,7 @@ mod tests {
 
     fn owing(ordering: Ordering, keyed: &[(u64, u64)]) -> Backlog {
         let mut backlog = Backlog::default();
-        backlog.set_ordering(ordering, &HashMap::new(), 0);
+        backlog.set_ordering(ordering, &HashMap::new());
         keyed.iter().for_each(|(sequence, key)| assert!(backlog.owe(*sequence, *key)));
         backlog
     }
@@ -482,16 +495,16 @@ mod tests {
     fn a_failing_delivery_blocks_its_key_alone_until_it_ends() {
         let mut backlog = owing(Ordering::PerKey, KEYED);
         taken(&mut backlog);
-        backlog.put(1, waits(50), 10);
-        backlog.put(3, Place::Ended, 10);
+        backlog.put(1, waits(50));
+        backlog.put(3, Place::Ended);
         assert_eq!((taken(&mut backlog), backlog.blocked()), (vec![], 2));
         backlog.fall_due(1);
         assert_eq!(taken(&mut backlog), [1]);
-        backlog.put(1, Place::Ended, 60);
+        backlog.put(1, Place::Ended);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Again, 60);
+        backlog.put(2, Place::Again);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Ended, 60);
+        backlog.put(2, Place::Ended);
         assert_eq!(taken(&mut backlog), [5]);
     }
 
@@ -499,19 +512,19 @@ mod tests {
     fn an_order_that_begins_with_a_backlog_takes_in_what_is_under_way_failed_and_noted() {
         let mut backlog = owing(Ordering::None, &[(1, 7), (2, 7), (3, 7), (4, 8)]);
         assert_eq!(taken(&mut backlog), [1, 2, 3, 4]);
-        backlog.put(1, waits(5), 0);
-        backlog.put(3, Place::Again, 0);
-        backlog.put(4, Place::Ended, 0);
+        backlog.put(1, waits(5));
+        backlog.put(3, Place::Again);
+        backlog.put(4, Place::Ended);
         backlog.fall_due(1);
         let keys = backlog.note_keys().into_iter().map(|sequence| (sequence, 7)).collect();
         assert!(backlog.owe(5, 8) && backlog.owe(6, 8));
-        backlog.set_ordering(Ordering::PerKey, &keys, 9);
+        backlog.set_ordering(Ordering::PerKey, &keys);
         assert_eq!(taken(&mut backlog), [5]);
-        backlog.put(2, Place::Ended, 9);
+        backlog.put(2, Place::Ended);
         assert_eq!(taken(&mut backlog), [1], "due since, and parked until now");
-        backlog.put(1, Place::Ended, 9);
+        backlog.put(1, Place::Ended);
         assert_eq!(taken(&mut backlog), [3]);
-        backlog.set_ordering(Ordering::None, &HashMap::new(), 9);
+        backlog.set_ordering(Ordering::None, &HashMap::new());
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![6], 3));
     }
 
@@ -520,12 +533,74 @@ mod tests {
         let mut backlog = owing(Ordering::PerKey, KEYED);
         backlog.gate_among(&[1, 2, 3].into_iter().collect());
         assert_eq!(taken(&mut backlog), [4, 6]);
-        backlog.open(2, 0);
+        backlog.open(2);
         assert!(taken(&mut backlog).is_empty(), "its key waits for 1");
-        assert!(backlog.give_up_gated(1, 0) && !backlog.give_up_gated(2, 0));
+        assert!(backlog.give_up_gated(1) && !backlog.give_up_gated(2));
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.open_all(0);
+        backlog.open_all();
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![3], 5));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_before_its_timer_says_so_leads_to_one_attempt() {
+        let mut backlog = owing(Ordering::None, &[(1, 7), (9, 8)]);
+        assert_eq!(backlog.take_next(10), Some((1, 1)));
+        backlog.put(1, waits(50));
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        assert!(taken(&mut backlog).is_empty(), "its timer has said nothing yet");
+        backlog.fall_due(1);
+        assert_eq!(taken(&mut backlog), [1]);
+        backlog.put(1, Place::Ended);
+        assert_eq!((taken(&mut backlog), backlog.owed()), (vec![9], 1));
+    }
+
+    #[test]
+    fn an_order_over_what_failed_and_what_was_never_tried_begins_with_the_earliest() {
+        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let mut backlog = Backlog::default();
+        assert!(backlog.owe(2, 0) && backlog.owe(4, 0));
+        assert_eq!(backlog.owe_retry(3, failed, 0), (true, true));
+        assert_eq!(backlog.owe_retry(1, failed, 0), (true, true));
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        [3, 1].into_iter().for_each(|sequence| backlog.fall_due(sequence));
+        for sequence in 1..=4 {
+            assert_eq!(taken(&mut backlog), [sequence]);
+            backlog.put(sequence, Place::Ended);
+        }
+    }
+
+    #[test]
+    fn what_failed_and_is_parked_behind_one_never_tried_does_not_keep_it_from_starting() {
+        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let mut backlog = Backlog::default();
+        assert!(backlog.owe(1, 7) && backlog.owe(3, 8));
+        assert_eq!(backlog.owe_retry(2, failed, 7), (true, true));
+        assert_eq!(backlog.ready(1), 0, "as many failed as may");
+        let keys = HashMap::from([(1, 7), (2, 7), (3, 8)]);
+        backlog.set_ordering(Ordering::PerKey, &keys);
+        backlog.fall_due(2);
+        assert_eq!(backlog.take_next(1), Some((1, 1)));
+        backlog.put(1, Place::Ended);
+        assert_eq!(backlog.take_next(1), Some((2, 2)));
+        assert_eq!(backlog.take_next(1), None, "the bystander's first attempt waits");
+    }
+
+    #[test]
+    fn an_order_that_begins_waits_for_all_that_is_under_way() {
+        let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+        let begun: Vec<_> = (0..3).filter_map(|_| backlog.take_next(10)).collect();
+        assert_eq!(begun, [(1, 1), (2, 1), (3, 1)]);
+        backlog.set_ordering(Ordering::Strict, &HashMap::new());
+        backlog.put(3, Place::Ended);
+        backlog.put(1, Place::Ended);
+        assert!(taken(&mut backlog).is_empty(), "2 is under way");
+        backlog.put(2, waits(5));
+        assert!(taken(&mut backlog).is_empty(), "2 is before them still");
+        backlog.fall_due(2);
+        for sequence in [2, 4, 5] {
+            assert_eq!(taken(&mut backlog), [sequence]);
+            backlog.put(sequence, Place::Ended);
+        }
     }
 
     #[test]
@@ -533,9 +608,9 @@ mod tests {
         let mut backlog = owing(Ordering::Strict, &[(5, 0), (6, 0)]);
         assert!(backlog.owe_again(1) && !backlog.owe_again(1));
         assert_eq!(taken(&mut backlog), [1, 5]);
-        backlog.put(1, Place::Ended, 0);
+        backlog.put(1, Place::Ended);
         assert!(taken(&mut backlog).is_empty());
-        backlog.put(5, Place::Ended, 0);
+        backlog.put(5, Place::Ended);
         assert_eq!(taken(&mut backlog), [6]);
     }
 
@@ -545,7 +620,7 @@ mod tests {
         for _ in 0..2 {
             let (sequence, number) = backlog.take_next(2).unwrap();
             assert_eq!(number, 1);
-            backlog.put(sequence, waits(5), 0);
+            backlog.put(sequence, waits(5));
         }
         assert_eq!((backlog.take_next(2), backlog.ready(2), backlog.ready(3)), (None, 0, 4));
         backlog.fall_due(1);

@@ -83,7 +83,7 @@ impl Dispatcher {
             return;
         }
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.backlog.open_all(self.now_ms);
+            lane.backlog.open_all();
         }
         self.close_all_gates_of(id);
     }
@@ -113,7 +113,7 @@ impl Dispatcher {
     pub(super) fn open_gates(&mut self, main: SubscriptionId, sequences: &RoaringTreemap) {
         for id in self.gates.dependents_of(main) {
             if let Some(lane) = self.lanes.get_mut(&id) {
-                sequences.iter().for_each(|sequence| lane.backlog.open(sequence, self.now_ms));
+                sequences.iter().for_each(|sequence| lane.backlog.open(sequence));
             }
             self.refresh(id);
         }
@@ -132,7 +132,7 @@ impl Dispatcher {
         let mut records = Vec::new();
         for id in self.gates.dependents_of(main.subscription) {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            if !lane.give_up_gated(main.sequence, self.now_ms) {
+            if !lane.give_up_gated(main.sequence) {
                 continue;
             }
             self.owed -= 1;

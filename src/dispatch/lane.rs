@@ -61,18 +61,12 @@ pub(super) struct Moment {
 impl Lane {
     /// Gives the lane its terms. What it is owed stays. `keys` are of what is owed, for an order that
     /// begins.
-    pub(super) fn set(
-        &mut self,
-        policy: Policy,
-        state: State,
-        keys: &HashMap<u64, u64>,
-        now_ms: u64,
-    ) {
+    pub(super) fn set(&mut self, policy: Policy, state: State, keys: &HashMap<u64, u64>) {
         if self.state == State::Disabled && state != State::Disabled {
             // The host says that it is mended; the time of failing begins anew.
             self.endpoint = Endpoint::default();
         }
-        self.backlog.set_ordering(policy.ordering, keys, now_ms);
+        self.backlog.set_ordering(policy.ordering, keys);
         self.policy = Some(policy);
         self.state = state;
     }
@@ -163,7 +157,7 @@ impl Lane {
                 Place::Ended
             }
         };
-        self.backlog.put(flight.sequence, place, now_ms);
+        self.backlog.put(flight.sequence, place);
         (ending, learnt)
     }
 
@@ -193,8 +187,8 @@ impl Lane {
     }
 
     /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
-    pub(super) fn give_up_gated(&mut self, sequence: u64, now_ms: u64) -> bool {
-        let gave_up = self.backlog.give_up_gated(sequence, now_ms);
+    pub(super) fn give_up_gated(&mut self, sequence: u64) -> bool {
+        let gave_up = self.backlog.give_up_gated(sequence);
         self.dead += u64::from(gave_up);
         gave_up
     }

@@ -132,7 +132,7 @@ impl Dispatcher {
         if lane.is_held() {
             self.held -= lane.backlog.owed();
         }
-        lane.set(policy, state, keys, self.now_ms);
+        lane.set(policy, state, keys);
         self.set_main(id, after);
         self.refresh(id);
     }

@@ -4,7 +4,7 @@
 //! of a key one holds the line, the earliest that joined, and the others are parked until it leaves;
 //! each is parked once, so a long line costs nothing while it waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use roaring::RoaringTreemap;
 
@@ -16,6 +16,8 @@ pub(super) struct Order {
     holders: HashMap<u64, u64>,
     /// All that wait in lines.
     parked: RoaringTreemap,
+    /// Of these, the ones that were under way when the order began, and are: they go first.
+    ahead: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -42,27 +44,48 @@ impl Order {
         line.parked.insert(place, sequence);
     }
 
+    /// Puts a delivery that is under way into its line, ahead of all that are not.
+    pub(super) fn join_ahead(&mut self, sequence: u64, key_hash: u64) {
+        self.join(sequence, key_hash);
+        if self.is_parked(sequence) {
+            self.ahead.insert(sequence);
+        }
+    }
+
+    /// A delivery is no longer under way: from now on its sequence says when it goes.
+    pub(super) fn land(&mut self, sequence: u64) {
+        self.ahead.remove(&sequence);
+    }
+
     /// Takes the holder of a line out of it, and returns the one that holds it now. Whoever holds no
     /// line changes nothing.
     pub(super) fn leave(&mut self, sequence: u64) -> Option<u64> {
         let key_hash = self.holders.remove(&sequence)?;
         let line = self.lines.get_mut(&key_hash)?;
-        let Some(next) = line.parked.pop_front() else {
+        let ahead = |sequence: &u64| self.ahead.contains(sequence);
+        let place = match self.ahead.is_empty() {
+            true => 0,
+            false => line.parked.iter().position(ahead).unwrap_or(0),
+        };
+        let Some(next) = line.parked.remove(place) else {
             self.lines.remove(&key_hash);
             return None;
         };
         line.holder = next;
         self.parked.remove(next);
+        self.ahead.remove(&next);
         self.holders.insert(next, key_hash);
         Some(next)
     }
 
-    /// Takes a delivery out that will never go. Looks through all lines where it is parked, which is
-    /// rare: only a delivery that waits for another subscription's as well ends without an attempt.
+    /// Takes a delivery out that has ended. Looks through all lines where it is parked, which is
+    /// rare: only a delivery that waits for another subscription's as well ends without an attempt, and
+    /// only one that was under way when the order began ends without having held its line.
     pub(super) fn withdraw(&mut self, sequence: u64) -> Option<u64> {
         if !self.parked.remove(sequence) {
             return self.leave(sequence);
         }
+        self.ahead.remove(&sequence);
         for line in self.lines.values_mut() {
             if let Ok(place) = line.parked.binary_search(&sequence) {
                 line.parked.remove(place);

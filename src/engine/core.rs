@@ -114,9 +114,14 @@ impl Drive {
         self.stall == Some(0)
     }
 
-    /// The next attempt, unless the device holds it up.
+    /// The next attempt, unless the device holds it up, or more workers are busy than are wanted: what
+    /// the stuck budget lent them for is over, and they end when they have been idle for a while.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        if self.is_held_up() { None } else { self.dispatcher.next_attempt(now_ms) }
+        let busy = self.workers - self.idle;
+        if self.is_held_up() || busy > self.dispatcher.workers_wanted() {
+            return None;
+        }
+        self.dispatcher.next_attempt(now_ms)
     }
 
     /// How many workers are at an attempt or could take one.

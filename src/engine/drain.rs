@@ -25,7 +25,7 @@ use crate::subscription::{State, SubscriptionId};
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How many idle workers stay, so that the first attempt after a pause starts at once.
-const WORKERS_KEPT: usize = 2;
+pub(super) const WORKERS_KEPT: usize = 2;
 
 impl Source for Core {
     fn next(&self) -> Option<Attempt> {
@@ -34,8 +34,7 @@ impl Source for Core {
             if drive.closing {
                 return self.end_worker(drive);
             }
-            if let Some(attempt) = drive.next_attempt(self.clock.monotonic_ms()) {
-                self.rouse(&drive);
+            if let Some(attempt) = self.take_attempt(&mut drive) {
                 return Some(attempt);
             }
             drive.idle += 1;
@@ -104,6 +103,13 @@ impl Source for Core {
 }
 
 impl Core {
+    /// The next attempt, where one is ready.
+    pub(super) fn take_attempt(&self, drive: &mut Drive) -> Option<Attempt> {
+        let attempt = drive.next_attempt(self.clock.monotonic_ms())?;
+        self.rouse(drive);
+        Some(attempt)
+    }
+
     /// Has everything written that the end of an attempt changed, its history first.
     fn record(&self, tried: Option<Record>, completed: &Completed) {
         let Completed { record, with, health, .. } = completed;
@@ -349,19 +355,9 @@ fn keep_time(core: &Arc<Core>) {
     let mut drive = core.drive.lock();
     while !drive.closing {
         let now_ms = core.clock.monotonic_ms();
-        drive.dispatcher.tick(now_ms);
-        if let Some(stuck) = newly_spent(&mut drive) {
-            MutexGuard::unlocked(&mut drive, || {
-                core.board.tell(&Notice::StuckBudgetSpent { stuck });
-            });
-        }
-        if add_workers(core, &mut drive) {
-            core.rouse(&drive);
-        }
-        if drive.idle > 0 {
-            core.work.notify_one();
-        }
-        drive.timer_due_ms = drive.dispatcher.next_wake_ms();
+        mark_time(core, &mut drive, now_ms, &|| {
+            core.crew.start(Arc::clone(core) as Arc<dyn Source>)
+        });
         match drive.timer_due_ms {
             Some(due_ms) if due_ms <= now_ms => continue,
             Some(due_ms) => {
@@ -372,6 +368,31 @@ fn keep_time(core: &Arc<Core>) {
     }
 }
 
+/// One turn of the timekeeper: what time alone changes, and the workers that are missing.
+pub(super) fn mark_time(
+    core: &Core,
+    drive: &mut MutexGuard<'_, Drive>,
+    now_ms: u64,
+    start: StartWorker<'_>,
+) {
+    drive.dispatcher.tick(now_ms);
+    if let Some(stuck) = newly_spent(drive) {
+        MutexGuard::unlocked(drive, || {
+            core.board.tell(&Notice::StuckBudgetSpent { stuck });
+        });
+    }
+    if add_workers(core, drive, start) {
+        core.rouse(drive);
+    }
+    if drive.idle > 0 {
+        core.work.notify_one();
+    }
+    drive.timer_due_ms = drive.dispatcher.next_wake_ms();
+}
+
+/// Starts one more worker.
+type StartWorker<'a> = &'a dyn Fn() -> std::io::Result<()>;
+
 /// The number of stuck attempts, when their budget has just been spent.
 fn newly_spent(drive: &mut Drive) -> Option<usize> {
     let spent = drive.dispatcher.stuck_budget_spent();
@@ -381,10 +402,10 @@ fn newly_spent(drive: &mut Drive) -> Option<usize> {
 }
 
 /// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
-fn add_workers(core: &Arc<Core>, drive: &mut MutexGuard<'_, Drive>) -> bool {
+fn add_workers(core: &Core, drive: &mut MutexGuard<'_, Drive>, start: StartWorker<'_>) -> bool {
     let missing = drive.workers_wanted().saturating_sub(drive.workers_serving());
     for _ in 0..missing {
-        if let Err(error) = core.crew.start(Arc::clone(core) as Arc<dyn Source>) {
+        if let Err(error) = start() {
             let why = format!("no thread for another worker: {error}");
             MutexGuard::unlocked(drive, || core.board.tell(&Notice::Faulty { why }));
             return false;

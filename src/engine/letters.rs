@@ -211,7 +211,7 @@ impl Engine {
         let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
         let dependents = self.core.dependents();
         let together = self.core.with_dependents(delivery, &dependents)?;
-        self.core.outbox.revive(vec![together]).wait().map(drop)
+        self.core.outbox.wait(self.core.outbox.revive(vec![together])).map(drop)
     }
 
     /// Owes all dead letters again that a filter admits, as [`replay`](Engine::replay) does one, and
@@ -326,7 +326,7 @@ impl Core {
         let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
         let mut revived = 0;
         for group in self.revivals(here)? {
-            revived += self.outbox.revive(group).wait()?;
+            revived += self.outbox.wait(self.outbox.revive(group))?;
         }
         Ok(revived)
     }

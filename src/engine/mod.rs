@@ -11,6 +11,7 @@ mod listing;
 mod publishing;
 mod recovery;
 mod registry;
+pub mod stepping;
 mod terms;
 
 use std::collections::HashMap;
@@ -312,7 +313,7 @@ impl Core {
         // Paused first, so that nothing more is tried while the removal becomes durable.
         let policy = removed.policy.clone();
         self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());
-        let told = self.outbox.forget(id).wait();
+        let told = self.outbox.wait(self.outbox.forget(id));
         let cancelled = self.drive.lock().dispatcher.remove_lane(id);
         let deliveries = cancelled.len();
         self.outbox.cancel(cancelled);

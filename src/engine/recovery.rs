@@ -4,7 +4,6 @@
 //! Invariant (I3): a delivery that was owed is owed again, held where its subscription is not
 //! known; nothing in the directory is changed before its lock is held and its format is known.
 
-use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,7 +21,7 @@ use crate::delivery::{Crew, Guard, Http};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
-use crate::outbox::{self, Recovered, Setting};
+use crate::outbox::{self, Recovered, Setting, Unstarted};
 use crate::stats::Counters;
 use crate::store::{Failure, Sled, Store};
 use crate::subscription::{self, Book, Ordering, Registered};
@@ -34,8 +33,26 @@ const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const BOOK_LOG: &str = "book.log";
 
-/// Opens everything, in the order in which each part needs the others, and starts the threads.
+/// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Core>> {
+    let (core, unstarted) = prepare(config)?;
+    let clock = Arc::clone(&core.clock);
+    let (owing, sink) = (drain::owing(Arc::downgrade(&core)), drain::sink(Arc::downgrade(&core)));
+    core.outbox.start(unstarted, Arc::clone(&clock), owing, sink)?;
+    drain::start_timekeeper(&core)?;
+    let jumped = Arc::downgrade(&core);
+    clock.on_jump(Arc::new(move || {
+        if let Some(core) = jumped.upgrade() {
+            // Under the lock, so that the timekeeper is either waiting or yet to read the clock.
+            let _drive = core.drive.lock();
+            core.timer.notify_all();
+        }
+    }));
+    Ok(core)
+}
+
+/// Opens everything, in the order in which each part needs the others, and starts no thread.
+pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     config.limits.check()?;
     let accounts = Accounts::new(config.accounts.clone())?;
     let (lock, store) = match &config.store {
@@ -59,7 +76,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
 
     let registered = without_removed(&mut book, registered, &recovered)?;
     let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits));
-    let registry = serve(registered, &mut dispatcher)?;
+    let registry = serve(registered)?;
     let counters = Counters::default();
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut standing: Vec<Notice> = told.collect();
@@ -92,18 +109,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
         poison: Mutex::new(None),
         lock: Mutex::new(lock),
     });
-    let (owing, sink) = (drain::owing(Arc::downgrade(&core)), drain::sink(Arc::downgrade(&core)));
-    core.outbox.start(unstarted, Arc::clone(&config.clock), owing, sink)?;
-    drain::start_timekeeper(&core)?;
-    let jumped = Arc::downgrade(&core);
-    config.clock.on_jump(Arc::new(move || {
-        if let Some(core) = jumped.upgrade() {
-            // Under the lock, so that the timekeeper is either waiting or yet to read the clock.
-            let _drive = core.drive.lock();
-            core.timer.notify_all();
-        }
-    }));
-    Ok(core)
+    Ok((core, unstarted))
 }
 
 /// Those whose deliveries need the key of their event.
@@ -131,10 +137,9 @@ fn without_removed(
     Ok(kept)
 }
 
-fn serve(registered: Vec<Registered>, dispatcher: &mut Dispatcher) -> Result<Registry> {
+fn serve(registered: Vec<Registered>) -> Result<Registry> {
     let mut registry = Registry::default();
     for one in registered {
-        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &HashMap::new());
         registry.put(Served::new(one)?);
     }
     Ok(registry)
@@ -170,6 +175,8 @@ fn owe_again(
         counters.keys_dropped.add(dropped.keys);
         standing.push(Notice::KeysDropped(dropped.keys));
     }
+    // A removed subscription whose tombstone went with the last that it was owed holds nothing.
+    owed.retain(|_, sequences| !sequences.is_empty());
     for (id, sequences) in &owed {
         if registry.served(*id).is_none() {
             standing.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
@@ -182,8 +189,16 @@ fn owe_again(
         let key_hash = keys.get(&delivery.sequence).copied().unwrap_or(0);
         dispatcher.recovered_retry(delivery, key_hash, &state, now_ms, wall_ms);
     }
+    // In the order of their ids, which is the order of their turns, so that a simulation repeats.
+    let mut owed: Vec<_> = owed.into_iter().collect();
+    owed.sort_unstable_by_key(|(id, _)| *id);
     for (id, sequences) in owed {
         dispatcher.recovered(id, sequences, &keys);
+    }
+    // Their terms come last: an order takes in all that is owed at once, the earliest first, whether
+    // it failed before or was never tried.
+    for one in registry.all() {
+        dispatcher.set_lane(one.id, one.policy.clone(), one.state, &keys);
     }
     for (id, health) in health {
         dispatcher.recovered_health(id, &health, now_ms, wall_ms);

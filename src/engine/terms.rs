@@ -92,7 +92,7 @@ impl Core {
         drive.dispatcher.recovered_health(id, &clean, now_ms, saved_wall_ms);
         let told = self.outbox.record_and_tell(Record::Health(id, clean));
         drop(drive);
-        told.wait()
+        self.outbox.wait(told)
     }
 
     /// Puts a subscription that is on the device in force. `keys` are of what it is owed, where an

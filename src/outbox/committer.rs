@@ -5,6 +5,7 @@
 //! the committer never waits on a send, so no cycle of waiting can form.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -154,20 +155,40 @@ impl Committer {
             if taken.is_empty() {
                 taken.fill(&self.commands, self.group_events_max, patience);
             }
-            if taken.is_empty() && !taken.stop {
-                self.tidy()?;
-                continue;
-            }
-            self.bells.change();
-            let stop = taken.stop;
-            if !taken.is_empty() {
-                self.commit(taken)?;
-            }
-            if stop {
+            if self.step(taken)?.is_break() {
                 return Ok(());
             }
-            self.keep_house()?;
         }
+    }
+
+    /// One turn of the loop without its wait: commits what is queued, or tidies where nothing is.
+    /// Returns whether there was anything to do.
+    pub(super) fn step_now(&mut self) -> Result<bool> {
+        let mut taken = std::mem::take(&mut self.kept);
+        if taken.is_empty() {
+            taken.take_waiting(&self.commands, self.group_events_max);
+        }
+        if taken.is_empty() && !self.has_leftovers() {
+            return Ok(false);
+        }
+        self.step(taken).map(|_| true)
+    }
+
+    fn step(&mut self, taken: Taken) -> Result<ControlFlow<()>> {
+        let stop = taken.stop;
+        if taken.is_empty() && !stop {
+            self.tidy()?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.bells.change();
+        if !taken.is_empty() {
+            self.commit(taken)?;
+        }
+        if stop {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.keep_house()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     fn commit(&mut self, mut taken: Taken) -> Result<()> {

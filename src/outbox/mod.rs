@@ -138,6 +138,8 @@ pub(crate) struct Outbox {
     events_max: u64,
     bytes_max: u64,
     committer: Mutex<Option<JoinHandle<()>>>,
+    /// The committer of an engine that has no thread for it.
+    stepped: Mutex<Option<Committer>>,
 }
 
 /// What the committer's thread will own.
@@ -183,6 +185,7 @@ impl Opened {
             events_max: limits.outbox_events_max,
             bytes_max: limits.outbox_bytes_max,
             committer: Mutex::new(None),
+            stepped: Mutex::new(None),
         };
         let unstarted = Unstarted {
             commands,
@@ -213,7 +216,37 @@ impl Outbox {
         owing: Owing,
         sink: Sink,
     ) -> Result<()> {
-        let committer = Committer {
+        let thread = self.committer(parts, clock, owing, sink).start();
+        let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;
+        *self.committer.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Takes the committer without a thread of its own: it works in [`step`](Outbox::step).
+    pub(crate) fn start_stepped(
+        &self,
+        parts: Unstarted,
+        clock: Arc<dyn Clock>,
+        owing: Owing,
+        sink: Sink,
+    ) {
+        *self.stepped.lock() = Some(self.committer(parts, clock, owing, sink));
+    }
+
+    /// Lets a committer without a thread do what is waiting, up to one group. Returns whether there
+    /// was anything to do.
+    pub(crate) fn step(&self) -> Result<bool> {
+        self.stepped.lock().as_mut().map_or(Ok(false), Committer::step_now)
+    }
+
+    fn committer(
+        &self,
+        parts: Unstarted,
+        clock: Arc<dyn Clock>,
+        owing: Owing,
+        sink: Sink,
+    ) -> Committer {
+        Committer {
             row: Arc::clone(&self.row),
             dedup_database: Some(parts.dedup_database),
             cursor: parts.cursor,
@@ -233,11 +266,13 @@ impl Outbox {
             uncopyable: None,
             rests: false,
             kept: taken::Taken::default(),
-        };
-        let thread = committer.start();
-        let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;
-        *self.committer.lock() = Some(thread);
-        Ok(())
+        }
+    }
+
+    /// Waits until the committer has kept a promise. One without a thread keeps it here.
+    pub(crate) fn wait<T: Clone>(&self, receipt: Receipt<T>) -> Result<T> {
+        while !receipt.is_done() && self.step()? {}
+        receipt.wait()
     }
 
     /// Takes room for events that [`submit`](Outbox::submit) will bring, or says which bound is in

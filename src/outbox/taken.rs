@@ -114,7 +114,8 @@ impl Taken {
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
     }
 
-    fn take_waiting(&mut self, commands: &Receiver<Command>, events_max: usize) {
+    /// Takes what is waiting, up to the bounds.
+    pub(super) fn take_waiting(&mut self, commands: &Receiver<Command>, events_max: usize) {
         while !self.stop && !self.is_full(events_max) {
             match commands.try_recv() {
                 Ok(command) => self.take(command),

@@ -90,6 +90,12 @@ impl Faults {
         self.plan.lock().seen
     }
 
+    /// Whether writes, syncs and opens fail from now on, until healed.
+    pub fn refuses(&self) -> bool {
+        let plan = self.plan.lock();
+        plan.fails_at.is_some_and(|at| plan.seen >= at)
+    }
+
     /// Counts an operation; answers whether it must fail, and whether it takes effect.
     fn meet(&self) -> (bool, bool) {
         let mut plan = self.plan.lock();
@@ -98,11 +104,6 @@ impl Faults {
         let fails = plan.fails_at.is_some_and(|at| place >= at);
         let takes_effect = !fails || (plan.takes_effect && plan.fails_at == Some(place));
         (fails, takes_effect)
-    }
-
-    fn refuses_to_open(&self) -> bool {
-        let plan = self.plan.lock();
-        plan.fails_at.is_some_and(|at| plan.seen >= at)
     }
 }
 
@@ -115,7 +116,7 @@ impl Faulty {
 
 impl Store for Faulty {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
-        if self.faults.refuses_to_open() {
+        if self.faults.refuses() {
             return Err(fault());
         }
         let inner = self.inner.open(name)?;

@@ -9,6 +9,7 @@ mod faulty;
 mod memory;
 pub(crate) mod record;
 mod sled;
+mod waking;
 mod witness;
 
 use std::fmt;

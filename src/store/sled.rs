@@ -1,4 +1,4 @@
-//! Decides how the store's contract is kept on sled 0.34.7: the only file that names sled.
+//! Decides how the store's contract is kept on sled 0.34.7: with `waking` the only file that names sled.
 //!
 //! Leaves to others: what is stored, and which databases must be there (`witness`). Invariant: `sync` is sled's flush followed by `sync_data` on
 //! its log, because on Linux the flush alone does not reach the device; and a panic inside sled
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::waking::Waking;
 use super::witness::{self, Witness};
 use super::{Batch, Database, Durability, Failure, Operation, Pair, Store, Visit};
 
@@ -21,6 +22,7 @@ use super::{Batch, Database, Durability, Failure, Operation, Pair, Store, Visit}
 pub struct Sled {
     root: PathBuf,
     durability: Durability,
+    waking: Arc<Waking>,
 }
 
 /// Bounds sled's page cache per database, but not one as small as a generation: sled shares the
@@ -38,7 +40,7 @@ const REMOVED: &str = "removed-";
 impl Sled {
     /// The databases below `root`, which must exist.
     pub fn new(root: impl Into<PathBuf>) -> Sled {
-        Sled { root: root.into(), durability: Durability::default() }
+        Sled { root: root.into(), durability: Durability::default(), waking: Arc::default() }
     }
 
     /// What a sync survives. Defaults to [`Durability::Power`].
@@ -64,17 +66,20 @@ impl Store for Sled {
             Err(_) => self.create(name)?,
         }
         remove_unfinished_snapshots(&path)?;
-        let opened = open_unlocked(&path);
-        let tree = opened.map_err(|failure| match failure {
+        let config = config(&path).flush_every_ms(Some(FLUSHER_PERIOD_MS));
+        let opened = open_unlocked(&config);
+        let tree = Arc::new(opened.map_err(|failure| match failure {
             Failure::Damaged(why) => damaged(name, &format!("cannot be opened: {why}")),
             other => other,
-        })?;
+        })?);
+        self.waking.watch(config, &tree).map_err(Failure::io)?;
         // Opening replaced the snapshot, and sled does not sync the directory that names it: with the
         // old one and the new log it would lose records without a word.
         sync_directory(&path)?;
         let log = OpenOptions::new().write(true).open(path.join("db")).map_err(Failure::io)?;
         let witness = Witness::open(&self.root, name).map_err(Failure::io)?;
-        Ok(Arc::new(Opened { tree: Some(tree), log, witness, durability: self.durability }))
+        let (durability, waking) = (self.durability, Arc::clone(&self.waking));
+        Ok(Arc::new(Opened { tree: Some(tree), log, witness, durability, _waking: waking }))
     }
 
     fn list(&self) -> Result<Vec<String>, Failure> {
@@ -130,7 +135,8 @@ impl Sled {
         let path = self.root.join(format!("{name}.{UNFINISHED}"));
         remove_directory(&path)?;
         fs::create_dir(&path).map_err(Failure::io)?;
-        let tree = open_unlocked(&path)?;
+        // With no flusher: beside it, a flush may miss that it failed, and nobody watches this one.
+        let tree = open_unlocked(&config(&path).flush_every_ms(None))?;
         guarded("making a database", || tree.flush())?;
         guarded("making a database", move || {
             drop(tree);
@@ -152,24 +158,23 @@ impl Sled {
 }
 
 fn config(path: &Path) -> ::sled::Config {
-    ::sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(Some(FLUSHER_PERIOD_MS))
+    ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES)
 }
 
 /// One open sled database, with a handle of its log for `sync_data`.
 struct Opened {
     /// None only while it is dropped.
-    tree: Option<::sled::Db>,
+    tree: Option<Arc<::sled::Db>>,
     log: File,
     witness: Witness,
     durability: Durability,
+    /// Kept while the database is open.
+    _waking: Arc<Waking>,
 }
 
 impl Opened {
     fn tree(&self) -> Result<&::sled::Db, Failure> {
-        self.tree.as_ref().ok_or(Failure::Closed)
+        self.tree.as_deref().ok_or(Failure::Closed)
     }
 }
 
@@ -177,6 +182,8 @@ impl Drop for Opened {
     /// sled panics where a device refuses the last sync, and there is nobody to tell: what was
     /// synced is on the device.
     fn drop(&mut self) {
+        // Before it is dropped, because nobody is woken who waits inside the drop.
+        let _ = self.tree().and_then(|tree| guarded("closing", || tree.flush()));
         let tree = self.tree.take();
         let _ = catch_unwind(AssertUnwindSafe(move || drop(tree)));
     }
@@ -256,8 +263,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Opens a database. The threads of one that was just closed, or that could not be opened, let go
 /// of its lock a little later.
-fn open_unlocked(path: &Path) -> Result<::sled::Db, Failure> {
-    let open = || guarded("opening", || config(path).open());
+fn open_unlocked(config: &::sled::Config) -> Result<::sled::Db, Failure> {
+    let open = || guarded("opening", || config.open());
     let mut opened = open();
     for _ in 0..LOCK_TRIES {
         if !matches!(opened, Err(Failure::InUse)) {
@@ -275,7 +282,10 @@ fn damaged(name: &str, why: &str) -> Failure {
 
 /// Turns sled's errors and panics into failures. sled's panics unwind and leave nothing of ours
 /// half-changed; the caller drops the database after any failed write.
-fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T, ::sled::Error>) -> Result<T, Failure> {
+pub(super) fn guarded<T>(
+    doing: &str,
+    work: impl FnOnce() -> Result<T, ::sled::Error>,
+) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(failure(error)),

@@ -25,4 +25,5 @@ mod stalls;
 mod subscriptions;
 mod terms;
 mod tidy;
+mod workers;
 mod world;

@@ -124,7 +124,7 @@ pub fn look(image: &Image) -> Result<(), String> {
     let clock = Arc::new(Manual::new(BEGIN_WALL_MS + 40_000_000, 5));
     let config = || config(Arc::new(image.store.clone()), clock.clone(), Arc::clone(&receivers));
     let engine = Engine::open(config()).map_err(|error| format!("opening: {error}"))?;
-    until(&engine, &clock, |stats| stats.owed == 0)?;
+    until(&engine, &clock, DEADLINE, |stats| stats.owed == 0)?;
     let names: BTreeSet<String> =
         engine.subscriptions().iter().map(|one| one.name.clone()).collect();
     engine.close(DEADLINE).map_err(|error| error.to_string())?;

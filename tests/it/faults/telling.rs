@@ -238,21 +238,24 @@ impl Telling {
     }
 
     /// Waits until everything is taken that anybody takes now. A device that refused a record alone
-    /// refused nobody here, and what has to be read from it waits until it is healed.
+    /// refused nobody here, and what has to be read from it waits while it refuses: then it is
+    /// healed, and the engine goes on with no call that would rouse it.
     pub fn let_arrive(&mut self) -> Result<(), String> {
-        if self.arrive().is_ok() {
+        if self.arrive(PATIENCE).is_ok() {
             return Ok(());
         }
-        self.heal()?;
-        self.arrive()
+        if self.faults.refuses() {
+            self.faults.heal();
+        }
+        self.arrive(DEADLINE)
     }
 
-    fn arrive(&self) -> Result<(), String> {
+    fn arrive(&self, patience: Duration) -> Result<(), String> {
         let waits: Vec<_> = self.engine.subscriptions();
         let waits = waits.iter().filter(|one| [LEAVER, BYSTANDER].contains(&one.name.as_str()));
         let waits: Vec<_> = waits.map(|one| one.id).collect();
         let takes_all = *self.receivers.takes_all.lock();
-        until(&self.engine, &self.clock, |stats| {
+        until(&self.engine, &self.clock, patience, |stats| {
             let lanes = stats.lanes.iter();
             let mut owing = lanes.filter(|lane| takes_all || !waits.contains(&lane.subscription));
             owing.all(|lane| lane.owed == 0)
@@ -260,16 +263,20 @@ impl Telling {
     }
 }
 
+/// How long what is owed is waited for before one looks whether the device holds it up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub const WINK: Duration = Duration::from_millis(2);
 
 /// Lets time pass until it is so.
 pub fn until(
     engine: &Engine,
     clock: &Manual,
+    patience: Duration,
     is_so: impl Fn(&Stats) -> bool,
 ) -> Result<(), String> {
     let notices = engine.notices();
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + patience;
     loop {
         let stats = engine.stats();
         if is_so(&stats) {

@@ -18,7 +18,7 @@ struct Confined {
 const CONFINED: [Confined; 5] = [
     Confined {
         what: "sled",
-        places: &["src/store/sled.rs"],
+        places: &["src/store/sled.rs", "src/store/waking.rs"],
         free_for_hosts: false,
         found_in: |path| path[0] == "sled",
     },
@@ -46,6 +46,7 @@ const CONFINED: [Confined; 5] = [
             "src/engine/",
             "src/outbox/committer.rs",
             "src/outbox/recovery.rs",
+            "src/store/waking.rs",
             "src/delivery/worker.rs",
             "src/delivery/resolver.rs",
             "src/delivery/pool.rs",

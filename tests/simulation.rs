@@ -1,0 +1,124 @@
+//! The engine, simulated: one seed makes subscriptions, events, endpoints and crashes, and a model
+//! that shares no code with the engine checks its promises (I1 to I5, I8) after every step.
+//!
+//! `WABAHOOK_SIMULATION_SEEDS=20000` runs more seeds than the usual, `WABAHOOK_SIMULATION_FIRST` says
+//! where to begin, and `WABAHOOK_SIMULATION_SEED=17` replays one and prints what happened in it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub,
+    reason = "in a test a panic is the verdict, and nobody reads its documentation"
+)]
+
+mod simulation {
+    pub mod chance;
+    pub mod disk;
+    pub mod doubt;
+    pub mod endpoint;
+    pub mod lane;
+    pub mod life;
+    pub mod model;
+    pub mod plan;
+    pub mod starting;
+    pub mod steps;
+    pub mod world;
+}
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use simulation::world::{Trace, World};
+
+/// Seeds of a usual run.
+const SEEDS: u64 = 2_000;
+
+/// How much of a failing seed's trace is printed; a replay prints all of it.
+const TAIL: usize = 25;
+
+/// How many failing seeds are named.
+const SHOWN: usize = 20;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, not a number")))
+}
+
+fn run(seed: u64, trace: &Trace) {
+    let mut world = World::new(seed, Trace::clone(trace));
+    let steps = world.chance.within(40, 180);
+    (0..steps).for_each(|_| world.step());
+    world.drain();
+    world.reopen_at_the_end();
+}
+
+/// Why a seed failed, and the end of what happened in it.
+struct Failed {
+    seed: u64,
+    why: String,
+    tail: String,
+}
+
+fn failure(seed: u64) -> Option<Failed> {
+    let trace = Trace::default();
+    let panic = catch_unwind(AssertUnwindSafe(|| run(seed, &trace))).err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let trace = trace.lock();
+    let tail = trace[trace.len().saturating_sub(TAIL)..].join("\n");
+    Some(Failed { seed, why: text.unwrap_or_default(), tail })
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    if let Some(seed) = number("WABAHOOK_SIMULATION_SEED") {
+        let trace = Trace::default();
+        let verdict = catch_unwind(AssertUnwindSafe(|| run(seed, &trace)));
+        println!("{}", trace.lock().join("\n"));
+        assert!(verdict.is_ok(), "seed {seed} fails");
+        return;
+    }
+    // A failure is told once and with its trace, not as each thread meets it.
+    std::panic::set_hook(Box::new(|_| {}));
+    let first = number("WABAHOOK_SIMULATION_FIRST").unwrap_or(0);
+    let next = AtomicU64::new(first);
+    let end = first + number("WABAHOOK_SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let mut failures = thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let search = || {
+            let drawn = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            drawn.take_while(|seed| *seed < end).filter_map(failure).collect::<Vec<_>>()
+        };
+        let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        searches.into_iter().flat_map(|search| search.join().unwrap()).collect::<Vec<_>>()
+    });
+    drop(std::panic::take_hook());
+    failures.sort_unstable_by_key(|failed| failed.seed);
+    for Failed { seed, why, .. } in failures.iter().take(SHOWN) {
+        println!("seed {seed}: {why}");
+    }
+    if let Some(Failed { seed, tail, .. }) = failures.first() {
+        println!("the end of seed {seed}:\n{tail}");
+        println!(
+            "replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --test simulation every_seed -- --nocapture"
+        );
+    }
+    assert!(failures.is_empty(), "{} of {} seeds fail", failures.len(), end - first);
+    println!("{} seeds kept the promises", end - first);
+}
+
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in [3, 77, 1_999] {
+        let traces = [0, 1].map(|_| {
+            let trace = Trace::default();
+            run(seed, &trace);
+            std::mem::take(&mut *trace.lock())
+        });
+        assert!(traces[0].len() > 50 && traces[0] == traces[1], "seed {seed} went two ways");
+    }
+}

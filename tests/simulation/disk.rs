@@ -1,0 +1,124 @@
+//! Decides when the power goes: after how many operations of the store, and what of the writes that
+//! no sync has covered is on the device then.
+//!
+//! Leaves to others: what an engine finds there (`world`). Invariant: the image is taken at that
+//! moment; what the doomed engine does afterwards changes nothing of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use wabahook::store::{Batch, Database, Failure, Memory, Pair, Store, Visit};
+
+/// A store in memory whose power can be cut after any of its operations.
+#[derive(Clone)]
+pub struct Disk {
+    memory: Memory,
+    cut: Arc<Mutex<Cut>>,
+}
+
+#[derive(Default)]
+struct Cut {
+    /// Operations left until the power goes.
+    after: Option<u64>,
+    /// How many unsynced batches of each database the device keeps.
+    kept: usize,
+    image: Option<Memory>,
+}
+
+impl Disk {
+    pub fn new(memory: Memory) -> Disk {
+        Disk { memory, cut: Arc::default() }
+    }
+
+    /// Cuts the power after so many operations from now.
+    pub fn cut_after(&self, operations: u64, kept: usize) {
+        *self.cut.lock() = Cut { after: Some(operations), kept, image: None };
+    }
+
+    /// What a power cut right now leaves.
+    pub fn cut_now(&self, kept: usize) -> Memory {
+        self.memory.crash_keeping(kept)
+    }
+
+    /// What is left where the power has gone; if it has not, it stays.
+    pub fn take_image(&self) -> Option<Memory> {
+        std::mem::take(&mut *self.cut.lock()).image
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.lock().image.is_some()
+    }
+
+    fn worked(&self) {
+        let mut cut = self.cut.lock();
+        match cut.after {
+            Some(1) => {
+                cut.after = None;
+                cut.image = Some(self.memory.crash_keeping(cut.kept));
+            }
+            Some(left) => cut.after = Some(left - 1),
+            None => {}
+        }
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
+
+impl Store for Disk {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
+        let inner = self.memory.open(name)?;
+        self.worked();
+        Ok(Arc::new(Watched { inner, disk: self.clone() }))
+    }
+
+    fn list(&self) -> Result<Vec<String>, Failure> {
+        self.memory.list()
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Failure> {
+        self.memory.remove(name)?;
+        self.worked();
+        Ok(())
+    }
+
+    fn set_aside(&self, name: &str) -> Result<String, Failure> {
+        self.memory.set_aside(name)
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    inner: Arc<dyn Database>,
+    disk: Disk,
+}
+
+impl Database for Watched {
+    fn apply(&self, batch: Batch) -> Result<(), Failure> {
+        self.inner.apply(batch)?;
+        self.disk.worked();
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.inner.sync()?;
+        self.disk.worked();
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.inner.scan(prefix, from, visit)
+    }
+
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
+        self.inner.last(prefix, to)
+    }
+}

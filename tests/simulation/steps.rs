@@ -1,0 +1,337 @@
+//! Decides which steps there are, and how often each is taken.
+//!
+//! Leaves to others: the world they change (`world`). Invariant: a step that the power cut met is
+//! told to the model as what may have happened, and nothing of what it returned is believed.
+
+use wabahook::{State, SubscriptionId};
+
+use super::endpoint::{MOODS, Mood};
+use super::model::{Sub, There, Waiting};
+use super::plan::{self, Terms};
+use super::world::World;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Publish,
+    PublishMany,
+    /// Publishes again what a crash left in doubt, as a host would.
+    Again,
+    Commit,
+    CommitAll,
+    Begin,
+    Pump,
+    Complete,
+    Pass,
+    Jump,
+    Mood,
+    Subscribe,
+    Change,
+    Unsubscribe,
+    Replay,
+    Rest,
+    Crash,
+}
+
+const STEPS: [(u64, Step); 17] = [
+    (14, Step::Publish),
+    (3, Step::PublishMany),
+    (4, Step::Again),
+    (10, Step::Commit),
+    (6, Step::CommitAll),
+    (14, Step::Begin),
+    (14, Step::Pump),
+    (24, Step::Complete),
+    (16, Step::Pass),
+    (1, Step::Jump),
+    (6, Step::Mood),
+    (1, Step::Subscribe),
+    (4, Step::Change),
+    (1, Step::Unsubscribe),
+    (3, Step::Replay),
+    (1, Step::Rest),
+    (3, Step::Crash),
+];
+
+/// More are not published: the model scans all of them after every step.
+const EVENTS_MAX: usize = 60;
+
+impl World {
+    /// Takes one step. Now and then the power goes somewhere in the middle of it.
+    pub fn step(&mut self) {
+        let step = self.chance.weighted(&STEPS);
+        if self.chance.one_in(40) {
+            let (operations, kept) = (self.chance.within(1, 6), self.chance.place(4));
+            self.disk.cut_after(operations, kept);
+        }
+        self.take(step);
+        let image = self.disk.take_image();
+        if let Some(image) = image {
+            self.note(|_| format!("the power goes in the middle of {step:?}"));
+            self.crash(image);
+        }
+        self.check();
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Publish => self.publish(1),
+            Step::PublishMany => {
+                let count = self.chance.within(2, 5) as usize;
+                self.publish(count);
+            }
+            Step::Again => self.publish_again(),
+            Step::Commit => self.commit(false),
+            Step::CommitAll => self.commit(true),
+            Step::Begin => drop(self.begin()),
+            Step::Pump => self.pump(),
+            Step::Complete => self.complete_one(),
+            Step::Pass => self.pass(),
+            Step::Jump => self.jump(),
+            Step::Mood => self.change_mood(),
+            Step::Subscribe => self.subscribe_another(),
+            Step::Change => self.change(),
+            Step::Unsubscribe => self.unsubscribe(),
+            Step::Replay => self.replay(),
+            Step::Rest => self.running().stepped.rest(),
+            Step::Crash => {
+                let kept = self.chance.place(4);
+                self.note(|_| "the power goes".to_owned());
+                let image = self.disk.cut_now(kept);
+                self.crash(image);
+            }
+        }
+    }
+
+    fn publish(&mut self, count: usize) {
+        let place = self.model.events.len();
+        if place + count > EVENTS_MAX {
+            return;
+        }
+        let places = place..place + count;
+        let drafts: Vec<_> = places.map(|place| plan::draft(&mut self.chance, place)).collect();
+        self.note(|_| format!("publish {:?}", drafts.iter().map(short).collect::<Vec<_>>()));
+        let engine = &self.running().engine;
+        let receipt = match &drafts[..] {
+            [draft] => Waiting::One(engine.publish(draft.event()).unwrap()),
+            drafts => {
+                let events = drafts.iter().map(plan::Draft::event).collect();
+                Waiting::Many(engine.publish_many(events).unwrap())
+            }
+        };
+        self.model.publish(drafts, receipt);
+    }
+
+    fn publish_again(&mut self) {
+        let place = self.model.events.len();
+        let with = |there: There| {
+            let events = self.model.events.iter().filter(move |event| event.there == there);
+            events.map(|event| &event.draft).filter(|draft| draft.dedup.is_some())
+        };
+        // With two in doubt nobody could tell which of them a third repeats.
+        let alone = |draft: &&plan::Draft| {
+            with(There::Maybe).filter(|other| other.dedup == draft.dedup).count() == 1
+        };
+        let doubtful: Vec<_> = with(There::Maybe).filter(alone).collect();
+        let known = if doubtful.is_empty() { with(There::Yes).collect() } else { doubtful };
+        if known.is_empty() {
+            return;
+        }
+        let draft = known[self.chance.place(known.len())].clone();
+        if place >= EVENTS_MAX + 20 {
+            return;
+        }
+        let payload = format!("{place} again");
+        let draft = plan::Draft { payload, ..draft };
+        self.note(|_| format!("publish again {}", short(&draft)));
+        let receipt = self.running().engine.publish(draft.event()).unwrap();
+        self.model.publish(vec![draft], Waiting::One(receipt));
+    }
+
+    pub fn commit(&mut self, everything: bool) {
+        let mut groups = 0;
+        while self.running().stepped.commit().expect("a device that works") {
+            groups += 1;
+            if !everything || groups > 200 {
+                break;
+            }
+        }
+        if self.disk.is_cut() {
+            return;
+        }
+        self.note(|_| format!("{groups} groups are committed"));
+        self.model.committed(everything);
+    }
+
+    fn complete_one(&mut self) {
+        let now_ms = self.now_ms();
+        let ready = self.flying.iter().enumerate().filter(|(_, one)| one.ends_ms <= now_ms);
+        let ready: Vec<usize> = ready.map(|(place, _)| place).collect();
+        if !ready.is_empty() {
+            let place = self.chance.pick(&ready);
+            return self.complete(place);
+        }
+        if let Some(ends_ms) = self.flying.iter().map(|one| one.ends_ms).min() {
+            self.pass_ms(ends_ms - now_ms);
+            if !self.chance.one_in(3) {
+                self.mark_time();
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        let now_ms = self.now_ms();
+        let wake_ms = self.running().stepped.next_wake_ms().unwrap_or(now_ms);
+        let span_ms = match self.chance.below(4) {
+            0 => wake_ms.saturating_sub(now_ms).min(60_000),
+            1 => self.chance.below(4_000),
+            _ => self.chance.below(60),
+        };
+        self.pass_ms(span_ms);
+        if !self.chance.one_in(4) {
+            self.mark_time();
+        }
+    }
+
+    pub fn subscribe_another(&mut self) {
+        if self.others().len() >= 7 {
+            return;
+        }
+        self.names += 1;
+        let name = format!("s{}", self.names);
+        self.version += 1;
+        let terms = plan::terms(&mut self.chance, &name, self.version);
+        let mood = self.chance.weighted(&MOODS);
+        self.moods.insert(name, mood);
+        self.subscribe(terms);
+    }
+
+    pub fn subscribe(&mut self, terms: Terms) {
+        self.note(|world| format!("subscribe {terms:?}, {:?}", world.moods.get(&terms.name)));
+        let id = self.running().engine.subscribe(terms.subscription()).unwrap();
+        if self.disk.is_cut() {
+            self.model.creating = Some(terms);
+            return;
+        }
+        let sub = Sub::new(terms);
+        assert!(self.model.subs.insert(id.0, sub).is_none(), "the id {id} was given twice");
+    }
+
+    /// The host registers a name again, with another URL and other terms.
+    fn change(&mut self) {
+        let ids = self.others();
+        if ids.is_empty() {
+            return;
+        }
+        let id = self.chance.pick(&ids);
+        self.renew(id);
+    }
+
+    pub fn renew(&mut self, id: u32) {
+        self.version += 1;
+        let name = self.model.subs[&id].terms.name.clone();
+        let terms = plan::terms(&mut self.chance, &name, self.version);
+        self.note(|_| format!("subscribe {id} anew: {terms:?}"));
+        let given = self.running().engine.subscribe(terms.subscription()).unwrap();
+        assert_eq!(given, SubscriptionId(id), "a name keeps its id");
+        let cut = self.disk.is_cut();
+        let sub = self.model.subs.get_mut(&id).unwrap();
+        if cut {
+            sub.instead.push((terms, State::Active));
+            return;
+        }
+        sub.changed(terms);
+        self.model.go_on_first(id);
+    }
+
+    fn unsubscribe(&mut self) {
+        let ids = self.others();
+        if ids.len() < 2 {
+            return;
+        }
+        let id = self.chance.pick(&ids);
+        self.note(|_| format!("unsubscribe {id}"));
+        self.model.subs.get_mut(&id).unwrap().removing = true;
+        self.running().engine.unsubscribe(SubscriptionId(id)).unwrap();
+        if self.disk.is_cut() {
+            return;
+        }
+        self.model.committed(true);
+        let mut told = self.told();
+        self.model.removed(id, &mut told);
+        self.account_for(told);
+    }
+
+    fn replay(&mut self) {
+        let letters =
+            self.running().engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
+        if letters.is_empty() {
+            return;
+        }
+        let letter = self.chance.pick(&letters);
+        let key = self.model.key_of(&letter);
+        self.note(|_| format!("replay {key:?}"));
+        self.running().engine.replay(&letter).unwrap();
+        if self.disk.is_cut() {
+            self.model.replaying(key);
+            return;
+        }
+        self.model.committed(true);
+        self.model.replayed(key);
+    }
+}
+
+fn short(draft: &plan::Draft) -> String {
+    let plan::Draft { kind, number, key, dedup, payload } = draft;
+    let place = payload.split(' ').next().unwrap_or_default();
+    format!("{place} {kind} {number} {key:?} {dedup:?} {} bytes", payload.len())
+}
+
+/// The end of a seed: every endpoint is well, so everything that is owed must go.
+impl World {
+    pub fn recover_everybody(&mut self) {
+        self.moods.values_mut().for_each(|mood| *mood = Mood::Fast);
+        self.note(|_| "everybody is well from now on".to_owned());
+    }
+
+    pub fn drain(&mut self) {
+        self.recover_everybody();
+        let mut turns_left = 300 + 30 * self.model.deliveries.len();
+        loop {
+            self.disabled().into_iter().for_each(|id| self.renew(id));
+            self.commit(true);
+            self.pump();
+            while let Some(place) = self.ready_to_end() {
+                self.complete(place);
+            }
+            self.check();
+            let stats = self.running().engine.stats();
+            if stats.owed == 0 && self.flying.is_empty() {
+                break;
+            }
+            if !self.disabled().is_empty() {
+                continue;
+            }
+            turns_left -= 1;
+            assert!(turns_left > 0, "not served in time: {:?}", self.model.unfinished());
+            let wake_ms = self.running().stepped.next_wake_ms();
+            let ends_ms = self.flying.iter().map(|one| one.ends_ms).min();
+            let next_ms = wake_ms.into_iter().chain(ends_ms).min();
+            let next_ms = next_ms.unwrap_or_else(|| {
+                panic!("nothing will ever happen to {:?}", self.model.unfinished())
+            });
+            self.pass_ms(next_ms.saturating_sub(self.now_ms()));
+        }
+        self.commit(true);
+        assert_eq!(self.model.unfinished(), [], "owed, and the engine knows nothing of it");
+        self.check();
+        self.model.finish();
+    }
+
+    /// What has ended does not come back.
+    pub fn reopen_at_the_end(&mut self) {
+        let image = self.disk.cut_now(0);
+        self.crash(image);
+        self.check();
+        assert_eq!(self.running().engine.stats().owed, 0, "what had ended is owed again");
+    }
+}
