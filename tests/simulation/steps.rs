@@ -231,9 +231,14 @@ impl World {
         let name = self.model.subs[&id].terms.name.clone();
         let terms = plan::terms(&mut self.chance, &name, self.version);
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
+        let was_disabled = self.model.subs[&id].state == State::Disabled;
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
         let cut = self.disk.is_cut();
+        if was_disabled && !cut {
+            // That its failures are forgotten is waited for, and everything queued before it.
+            self.model.committed(true);
+        }
         let sub = self.model.subs.get_mut(&id).unwrap();
         if cut {
             sub.instead.push((terms, State::Active));
