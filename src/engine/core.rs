@@ -117,7 +117,7 @@ impl Drive {
     /// The next attempt, unless the device holds it up, or more workers are busy than are wanted: what
     /// the stuck budget lent them for is over, and they end when they have been idle for a while.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        let busy = self.workers - self.idle;
+        let busy = self.workers_serving() - self.idle;
         if self.is_held_up() || busy > self.dispatcher.workers_wanted() {
             return None;
         }
@@ -129,12 +129,22 @@ impl Drive {
         self.workers - self.keeping_book
     }
 
+    /// How many workers are to be started now.
+    pub(super) fn workers_missing(&self) -> usize {
+        let replaced = self.keeping_book.min(KEEPERS_REPLACED_MAX);
+        self.workers_wanted().saturating_sub(self.workers - replaced)
+    }
+
     /// How many workers are useful now.
     pub(super) fn workers_wanted(&self) -> usize {
         let wanted = self.dispatcher.workers_wanted();
         if self.is_held_up() { wanted.min(self.dispatcher.in_flight()) } else { wanted }
     }
 }
+
+/// How many workers that wait for the book have a replacement: were it one for each, endpoints that are
+/// all gone at once would take a thread each (I10).
+const KEEPERS_REPLACED_MAX: usize = 32;
 
 /// How far the engine's life has come.
 #[derive(Debug, Default)]

@@ -403,7 +403,7 @@ fn newly_spent(drive: &mut Drive) -> Option<usize> {
 
 /// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
 fn add_workers(core: &Core, drive: &mut MutexGuard<'_, Drive>, start: StartWorker<'_>) -> bool {
-    let missing = drive.workers_wanted().saturating_sub(drive.workers_serving());
+    let missing = drive.workers_missing();
     for _ in 0..missing {
         if let Err(error) = start() {
             let why = format!("no thread for another worker: {error}");
