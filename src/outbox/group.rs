@@ -368,14 +368,14 @@ pub(super) fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::attempt::Record;
     use crate::event::Catalogue;
     use crate::outbox::meta::Incarnations;
     use crate::receipt::promise;
 
-    fn cursor() -> Cursor {
+    pub(in crate::outbox) fn cursor() -> Cursor {
         let mut incarnations = Incarnations::default();
         incarnations.begin(0, 7);
         Cursor {

@@ -119,6 +119,7 @@ impl Row {
     /// left, and then nothing may be written to the newest, which that says is sealed.
     pub(super) fn begin(&self, cursor: &mut Cursor, number: u64) -> Result<bool> {
         let newest = self.newest();
+        let sealing = newest.as_ref().map(|newest| newest.number).zip(self.active());
         let previous = newest.map(|newest| Sealed { number: newest.number, pages: newest.pages });
         let first_sequence = cursor.next_sequence;
         let meta = Meta { first_sequence, previous, ..cursor.meta.clone() };
@@ -138,6 +139,10 @@ impl Row {
         }
         cursor.meta = meta;
         cursor.generation = number;
+        // Before it is sealed, so that whoever reads from it then finds it open.
+        if let Some((number, database)) = sealing {
+            self.open.lock().push(OpenSealed { number, database, was_read: false });
+        }
         self.add(Generation { number, first_sequence, bytes: 0, events: 0, owed: 0, pages: 0 });
         self.activate(database);
         Ok(true)
@@ -331,10 +336,9 @@ impl Row {
 
     /// Closes a generation that has just been sealed, unless somebody reads from it: what was
     /// accepted last is at hand, and what the next one takes in memory is what this one gives back.
-    pub(super) fn close_sealed(&self, number: u64, database: Arc<dyn Database>) {
+    pub(super) fn close_sealed(&self, number: u64) {
         // Held while closing, so that a reader does not open one that is not closed yet.
         let mut open = self.open.lock();
-        open.push(OpenSealed { number, database, was_read: false });
         open.retain(|one| one.number != number || one.is_being_read());
         close_unused(&mut open);
     }
@@ -415,6 +419,23 @@ mod tests {
         // Without the bound this would fill memory until the process ends.
         assert_eq!(sequences(&row, 4, 10), [8, 9]);
         assert_eq!(sequences(&row, 9, 10), [0; 0], "there is no such generation");
+    }
+
+    #[test]
+    fn a_generation_that_is_being_sealed_can_be_read_from_and_another_too() {
+        let store = Arc::new(Memory::default());
+        let row = Row::new(Arc::clone(&store) as Arc<dyn Store>);
+        let mut cursor = crate::outbox::group::tests::cursor();
+        assert!(row.begin(&mut cursor, 1).unwrap());
+        let first = row.active().unwrap();
+        assert!(row.begin(&mut cursor, 2).unwrap());
+        // The committer holds the first still; a reader must not open it a second time.
+        assert!(Arc::ptr_eq(&row.database(1).unwrap(), &first));
+        assert!(Arc::ptr_eq(&row.database(2).unwrap(), &row.active().unwrap()));
+        drop(first);
+        row.close_sealed(1);
+        assert!(!row.has_open_sealed());
+        assert!(row.database(1).is_ok());
     }
 
     #[test]

@@ -93,9 +93,11 @@ impl Committer {
     /// A generation that cannot be begun now is begun later; the full one takes more meanwhile.
     fn begin_generation(&mut self) -> Result<()> {
         let sealed = self.cursor.generation;
-        let Some(database) = self.row.active() else { return Ok(()) };
+        if self.row.active().is_none() {
+            return Ok(());
+        }
         if self.row.begin(&mut self.cursor, sealed + 1)? {
-            self.row.close_sealed(sealed, database);
+            self.row.close_sealed(sealed);
         }
         Ok(())
     }
