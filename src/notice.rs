@@ -20,7 +20,8 @@ use crate::subscription::SubscriptionId;
 pub enum Notice {
     /// This reader was slow: so many notices were dropped here.
     Lagged(u64),
-    /// A delivery was given up and lies among the dead letters.
+    /// A delivery was given up and lies among the dead letters. Those that were given up with it,
+    /// because they waited for it, are told after it, each by itself.
     Died {
         /// Which event.
         event: EventId,
@@ -29,11 +30,12 @@ pub enum Notice {
         /// Why.
         reason: Reason,
     },
-    /// A receiver answered that it is gone; the subscription is served no more.
+    /// A subscription is served no more until it is [resumed](crate::Engine::resume) or subscribed again.
     Disabled {
         /// Which subscription.
         subscription: SubscriptionId,
-        /// What the receiver answered.
+        /// Why: what the receiver answered (410), [`Reason::Asked`] where it asked for no more
+        /// deliveries, [`Reason::Failing`] where it did nothing but fail for as long as its terms allow.
         reason: Reason,
     },
     /// Deliveries owed to a subscription that was removed were cancelled.

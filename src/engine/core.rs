@@ -58,6 +58,8 @@ pub(super) struct Drive {
     pub(super) workers: usize,
     /// Of these, the ones that wait for an attempt.
     pub(super) idle: usize,
+    /// And the ones that wait for the book and take no attempt meanwhile.
+    pub(super) keeping_book: usize,
     /// Until when the timekeeper sleeps; `None` when until it is woken.
     pub(super) timer_due_ms: Option<u64>,
     pub(super) timekeeper_runs: bool,
@@ -74,6 +76,7 @@ impl Drive {
             dispatcher,
             workers: 0,
             idle: 0,
+            keeping_book: 0,
             timer_due_ms: None,
             timekeeper_runs: false,
             told_spent: false,
@@ -114,11 +117,22 @@ impl Drive {
     /// The next attempt, unless the device holds it up, or more workers are busy than are wanted: what
     /// the stuck budget lent them for is over, and they end when they have been idle for a while.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        let busy = self.workers - self.idle;
+        let busy = self.workers_serving() - self.idle;
         if self.is_held_up() || busy > self.dispatcher.workers_wanted() {
             return None;
         }
         self.dispatcher.next_attempt(now_ms)
+    }
+
+    /// How many workers are at an attempt or could take one.
+    pub(super) fn workers_serving(&self) -> usize {
+        self.workers - self.keeping_book
+    }
+
+    /// How many workers are to be started now.
+    pub(super) fn workers_missing(&self) -> usize {
+        let replaced = self.keeping_book.min(KEEPERS_REPLACED_MAX);
+        self.workers_wanted().saturating_sub(self.workers - replaced)
     }
 
     /// How many workers are useful now.
@@ -127,6 +141,10 @@ impl Drive {
         if self.is_held_up() { wanted.min(self.dispatcher.in_flight()) } else { wanted }
     }
 }
+
+/// How many workers that wait for the book have a replacement: were it one for each, endpoints that are
+/// all gone at once would take a thread each (I10).
+const KEEPERS_REPLACED_MAX: usize = 32;
 
 /// How far the engine's life has come.
 #[derive(Debug, Default)]

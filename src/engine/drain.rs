@@ -4,6 +4,7 @@
 //! Leaves to others: which attempt is next, what a reply means, what is written. Invariant: nothing
 //! waits for the device or the network while the drive is locked, and no thread polls.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::thread::Builder;
 use std::time::Duration;
@@ -79,7 +80,11 @@ impl Source for Core {
         if completed.record.is_some() {
             drive.note_end();
         }
-        let next = if drive.closing { None } else { drive.next_attempt(now_ms) };
+        // Whoever keeps in the book that a lane is disabled waits for the device: no attempt waits
+        // with it (I4).
+        let keeps_book = completed.disabled.is_some();
+        drive.keeping_book += usize::from(keeps_book);
+        let next = if drive.closing || keeps_book { None } else { drive.next_attempt(now_ms) };
         self.rouse(&drive);
         // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
         // the answer leaves out.
@@ -90,6 +95,9 @@ impl Source for Core {
             self.counters.attempts.add(1);
         }
         self.follow(id, completed);
+        if keeps_book {
+            self.drive.lock().keeping_book -= 1;
+        }
         next
     }
 }
@@ -154,8 +162,9 @@ impl Core {
         }
     }
 
-    /// Keeps that a receiver is gone. Its lane is disabled already; if this is not made durable, the
-    /// next attempt after a restart finds it out again.
+    /// Keeps that a receiver is gone. Its lane is disabled already, and is so again here: a call of the
+    /// host that had the book in between has set it to something else. If this is not made durable,
+    /// the next attempt after a restart finds it out again.
     fn disable(&self, id: SubscriptionId, reason: Reason) {
         let mut book = self.book.lock();
         let Some(served) = self.registry.read().served(id) else { return };
@@ -173,7 +182,7 @@ impl Core {
             self.board.tell(&Notice::Faulty { why: error.to_string() });
         }
         if let Ok(served) = Served::new(registered) {
-            self.registry.write().put(served);
+            self.enforce(served, &HashMap::new());
         }
         drop(book);
         self.board.tell(&Notice::Disabled { subscription: id, reason });
@@ -183,7 +192,7 @@ impl Core {
     /// worker is missing.
     pub(super) fn rouse(&self, drive: &Drive) {
         let wanted = drive.workers_wanted();
-        if drive.idle > 0 && drive.workers - drive.idle < wanted {
+        if drive.idle > 0 && drive.workers_serving() - drive.idle < wanted {
             self.work.notify_one();
         }
         let sooner = match (drive.dispatcher.next_wake_ms(), drive.timer_due_ms) {
@@ -191,7 +200,7 @@ impl Core {
             (due_ms, None) => due_ms.is_some(),
             (None, Some(_)) => false,
         };
-        if sooner || drive.workers < wanted {
+        if sooner || drive.workers_serving() < wanted {
             self.timer.notify_one();
         }
     }
@@ -394,7 +403,7 @@ fn newly_spent(drive: &mut Drive) -> Option<usize> {
 
 /// Starts the workers that are missing. Where the system refuses a thread, those there are go on.
 fn add_workers(core: &Core, drive: &mut MutexGuard<'_, Drive>, start: StartWorker<'_>) -> bool {
-    let missing = drive.workers_wanted().saturating_sub(drive.workers);
+    let missing = drive.workers_missing();
     for _ in 0..missing {
         if let Err(error) = start() {
             let why = format!("no thread for another worker: {error}");

@@ -94,6 +94,8 @@ impl Engine {
     /// [`Error::Invalid`] or [`Error::Forbidden`] names the field at fault and changes nothing.
     /// After [`Error::Store`] or [`Error::Directory`] it is not registered in this engine, and the next
     /// call writes to the book again; only if the engine ends before, the next open may find it.
+    /// [`Error::Refused`] or [`Error::Unknown`] while the device refuses and the one it would replace
+    /// is disabled, which it stays.
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
         self.core.subscribe(subscription, true)
     }
@@ -134,10 +136,13 @@ impl Engine {
 
     /// Serves a subscription again that was paused or disabled. What it is owed goes on where it was;
     /// what was published while it was disabled was never owed to it. One that was disabled starts as
-    /// if its endpoint had never failed. Durable and in force when it returns: blocks on a sync.
+    /// if its endpoint had never failed. Durable and in force when it returns: blocks on a sync, and on
+    /// another one where it was disabled.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; after [`Error::Store`] it may be resumed at the next open.
+    /// [`Error::NotFound`]; after [`Error::Store`] it may be resumed at the next open;
+    /// [`Error::Refused`] or [`Error::Unknown`] while the device refuses, and then one that was disabled
+    /// stays so.
     ///
     /// ```
     /// use wabahook::{Config, Engine, State, Subscription};

@@ -52,20 +52,24 @@ impl Core {
         served: Served,
         before: Option<&Registered>,
     ) -> Result<()> {
+        let was_disabled = before.is_some_and(|before| before.state == State::Disabled);
+        if was_disabled && served.registered.state == State::Active {
+            self.forget_failures(served.registered.id)?;
+        }
         let begins = |before: &&Registered| {
             let per_key = |one: &Registered| one.policy.ordering == Ordering::PerKey;
             per_key(&served.registered) && !per_key(before)
         };
         let Some(unordered) = before.filter(begins) else {
             book.put(&served.registered)?;
-            self.enforce(served, before.map(|before| before.state), &HashMap::new());
+            self.enforce(served, &HashMap::new());
             return Ok(());
         };
         // What comes while the keys are read is noted by the lane.
         let owed = self.drive.lock().dispatcher.note_keys(unordered.id);
         let keys = self.outbox.key_hashes(&owed);
         match keys.and_then(|keys| book.put(&served.registered).map(|()| keys)) {
-            Ok(keys) => self.enforce(served, Some(unordered.state), &keys),
+            Ok(keys) => self.enforce(served, &keys),
             Err(error) => {
                 let (policy, state) = (unordered.policy.clone(), unordered.state);
                 let mut drive = self.drive.lock();
@@ -76,9 +80,24 @@ impl Core {
         Ok(())
     }
 
+    /// Forgets, on the device first of all, how the endpoint of a disabled subscription failed. Were it
+    /// served first, a crash in between would bring its time of failing back, and the next failure
+    /// disable it again.
+    fn forget_failures(&self, id: SubscriptionId) -> Result<()> {
+        let (now_ms, saved_wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        let clean = LaneHealth { saved_wall_ms, ..LaneHealth::default() };
+        let mut drive = self.drive.lock();
+        // The lane goes with it: an attempt that is still under way and fails is recorded after
+        // this, and must not bring back what came before.
+        drive.dispatcher.recovered_health(id, &clean, now_ms, saved_wall_ms);
+        let told = self.outbox.record_and_tell(Record::Health(id, clean));
+        drop(drive);
+        self.outbox.wait(told)
+    }
+
     /// Puts a subscription that is on the device in force. `keys` are of what it is owed, where an
     /// order by them begins.
-    fn enforce(&self, served: Served, before: Option<State>, keys: &HashMap<u64, u64>) {
+    pub(super) fn enforce(&self, served: Served, keys: &HashMap<u64, u64>) {
         let registered = Arc::clone(&served.registered);
         // The lane comes before the index: an event that matches must find somebody to owe it to.
         let mut drive = self.drive.lock();
@@ -86,12 +105,6 @@ impl Core {
         drive.dispatcher.set_lane(registered.id, policy, state, keys);
         self.rouse(&drive);
         drop(drive);
-        if (before, registered.state) == (Some(State::Disabled), State::Active) {
-            // The lane has forgotten its failures, and the next open must not remember them.
-            let saved_wall_ms = self.clock.wall_ms();
-            let clean = LaneHealth { saved_wall_ms, ..LaneHealth::default() };
-            self.outbox.record(Record::Health(registered.id, clean));
-        }
         self.registry.write().put(served);
     }
 
@@ -134,8 +147,126 @@ impl Core {
             registered.policy.after = None;
             let served = Served::new(registered)?;
             freed.push(Arc::clone(&served.registered));
-            self.enforce(served, None, &HashMap::new());
+            self.enforce(served, &HashMap::new());
         }
         Ok(freed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use parking_lot::{Condvar, Mutex};
+
+    use super::*;
+    use crate::attempt::{Reason, Reply};
+    use crate::config::Config;
+    use crate::delivery::{Request, Transport};
+    use crate::engine::{DeliveryFilter, DeliveryState, Engine};
+    use crate::event::Event;
+    use crate::notice::Notice;
+    use crate::store::Memory;
+    use crate::subscription::Subscription;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Answers the first attempt at `gone` with 410 and no other one there; everybody else with 200.
+    #[derive(Default)]
+    struct GoneOnce {
+        attempts: Mutex<(usize, bool)>,
+        changed: Condvar,
+    }
+
+    impl Transport for GoneOnce {
+        fn send(&self, request: &Request<'_>) -> Reply {
+            if request.url.host() != Some("gone") {
+                return Reply::status(200);
+            }
+            let mut attempts = self.attempts.lock();
+            attempts.0 += 1;
+            self.changed.notify_all();
+            if attempts.0 == 1 {
+                return Reply::status(410);
+            }
+            self.changed.wait_while(&mut attempts, |attempts| !attempts.1);
+            Reply::Failed(crate::attempt::Failure::Interrupted)
+        }
+
+        fn interrupt(&self) {
+            self.attempts.lock().1 = true;
+            self.changed.notify_all();
+        }
+    }
+
+    impl GoneOnce {
+        fn wait_for(&self, count: usize) {
+            let mut attempts = self.attempts.lock();
+            let too_few = |attempts: &mut (usize, bool)| attempts.0 < count;
+            let late = self.changed.wait_while_for(&mut attempts, too_few, DEADLINE).timed_out();
+            assert!(!late, "{} attempts of {count} in time", attempts.0);
+        }
+    }
+
+    fn states_of(engine: &Engine, id: SubscriptionId) -> Vec<DeliveryState> {
+        let of_it = DeliveryFilter::default().subscription(id);
+        let of_it = of_it.states([DeliveryState::Owed, DeliveryState::Blocked]);
+        let page = engine.deliveries(&of_it, None, 10).unwrap();
+        page.items.iter().map(|delivery| delivery.state).collect()
+    }
+
+    /// A receiver answers 410, and before that is kept in the book a host's call has its turn.
+    /// Returns the engine with what the receiver asked for in force.
+    fn disabled_after(call: State) -> (Engine, SubscriptionId, Arc<GoneOnce>) {
+        let transport = Arc::new(GoneOnce::default());
+        let config = Config::new("unused").store(Arc::new(Memory::default()));
+        let engine = Engine::open(config.transport(transport.clone())).unwrap();
+        let named = |host: &str| Subscription::to(format!("https://{host}/hook")).unwrap();
+        let id = engine.subscribe(named("gone").name("gone")).unwrap();
+        let bystander = engine.subscribe(named("bystander")).unwrap();
+        let notices = engine.notices();
+        let core = &engine.core;
+        let mut book = core.book.lock();
+        let events = ["1", "2", "3"].map(|payload| Event::new("ADD_TAG", payload));
+        let events = events.map(|one| one.number("919999999999"));
+        engine.publish_many(events.into()).unwrap().wait().unwrap();
+        // The worker that is about to ask for the book holds no attempt of another's meanwhile.
+        let deadline = Instant::now() + DEADLINE;
+        while core.counters.attempts.value() < 4 {
+            assert!(Instant::now() < deadline, "the bystander waits for the book");
+            std::thread::yield_now();
+        }
+        assert_eq!(states_of(&engine, id), [DeliveryState::Blocked; 2]);
+        let before = core.registry.read().served(id).unwrap();
+        let called = Registered { state: call, ..(*before.registered).clone() };
+        let served = Served::new(called).unwrap();
+        core.adopt(book.as_mut().unwrap(), served, Some(&before.registered)).unwrap();
+        if call == State::Active {
+            transport.wait_for(2);
+        }
+        drop(book);
+        let reason = Reason::Status(410);
+        let disabled = Notice::Disabled { subscription: id, reason };
+        let told = || notices.next_timeout(DEADLINE).unwrap();
+        assert!(std::iter::repeat_with(told).take(2).any(|notice| notice == disabled));
+        let state = |id| engine.subscription(id).unwrap().state;
+        assert_eq!((state(id), state(bystander)), (State::Disabled, State::Active));
+        (engine, id, transport)
+    }
+
+    #[test]
+    fn a_subscription_that_is_replaced_while_it_is_being_disabled_is_served_no_more() {
+        let (engine, id, _transport) = disabled_after(State::Active);
+        // The second attempt, which began in between, is not called back; the third never begins.
+        assert_eq!(states_of(&engine, id), [DeliveryState::Owed, DeliveryState::Blocked]);
+    }
+
+    #[test]
+    fn a_subscription_that_is_paused_while_it_is_being_disabled_is_disabled_until_it_is_resumed() {
+        let (engine, id, transport) = disabled_after(State::Paused);
+        assert_eq!(states_of(&engine, id), [DeliveryState::Blocked; 2]);
+        engine.resume(id).unwrap();
+        transport.wait_for(2);
+        assert_eq!(states_of(&engine, id), [DeliveryState::Owed; 2]);
     }
 }

@@ -35,6 +35,8 @@ use super::{Admission, keys};
 pub(super) enum Command {
     Publish(Submission),
     Record(Record),
+    /// As `Record`, and somebody waits until it is durable.
+    RecordAndTell(Record, Promised<()>),
     /// Changes that take effect as a whole or not at all.
     RecordTogether(Vec<Record>),
     /// Make the removal of a subscription durable.
@@ -275,6 +277,7 @@ impl Committer {
             (self.sink)(Committed::Settled(mains));
         }
         taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Ok(())));
+        taken.awaited.iter().for_each(|promised| promised.keep(Ok(())));
         for (promised, asked) in &taken.revivals {
             let count = asked.iter().filter(|delivery| owed.contains(delivery)).count();
             promised.keep(Ok(count as u64));
@@ -303,6 +306,7 @@ impl Committer {
         let unknown = Error::Unknown { why: why.clone() };
         answer_all(group.answers.iter().map(|(answer, _)| (answer, Err(unknown.clone()))));
         taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(unknown.clone())));
+        taken.awaited.iter().for_each(|promised| promised.keep(Err(unknown.clone())));
         taken.revivals.iter().for_each(|(promised, _)| promised.keep(Err(unknown.clone())));
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));

@@ -311,6 +311,13 @@ impl Outbox {
         let _ = self.commands.send(Command::Record(record));
     }
 
+    /// As [`record`](Outbox::record), and tells when it is durable.
+    pub(crate) fn record_and_tell(&self, record: Record) -> Receipt<()> {
+        let (promised, receipt) = promise();
+        let _ = self.commands.send(Command::RecordAndTell(record, promised));
+        receipt
+    }
+
     /// Makes durable that a subscription was removed: what it is owed is cancelled from then on.
     pub(crate) fn forget(&self, id: SubscriptionId) -> Receipt<()> {
         let (promised, receipt) = promise();

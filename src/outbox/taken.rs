@@ -34,6 +34,8 @@ pub(super) struct Taken {
     pub(super) submissions: Vec<Submission>,
     pub(super) records: Records,
     pub(super) forgotten: Vec<(SubscriptionId, Promised<()>)>,
+    /// Who waits for one of the records.
+    pub(super) awaited: Vec<Promised<()>>,
     /// Who waits for dead letters to be owed again, and for which.
     pub(super) revivals: Vec<(Promised<u64>, Vec<DeliveryId>)>,
     pub(super) cancelled: Vec<RoaringTreemap>,
@@ -108,6 +110,7 @@ impl Taken {
         // Removals and revivals are written when the device takes writes; who asked is told and waits no longer.
         self.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(refused())));
         self.revivals.iter().for_each(|(promised, _)| promised.keep(Err(refused())));
+        self.awaited.drain(..).for_each(|promised| promised.keep(Err(refused())));
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
     }
 
@@ -130,6 +133,10 @@ impl Taken {
                 self.submissions.push(submission);
             }
             Command::Record(record) => self.records.push(record),
+            Command::RecordAndTell(record, promised) => {
+                self.records.push(record);
+                self.awaited.push(promised);
+            }
             Command::Forget(id, promised) => self.forgotten.push((id, promised)),
             Command::RecordTogether(records) => self.records.push_together(records),
             Command::Revive(deliveries, promised) => {
@@ -145,7 +152,8 @@ impl Taken {
     }
 
     fn only_records(&self) -> bool {
-        self.submissions.is_empty() && self.forgotten.is_empty() && self.revivals.is_empty()
+        let nobody_waits = self.forgotten.is_empty() && self.awaited.is_empty();
+        self.submissions.is_empty() && nobody_waits && self.revivals.is_empty()
     }
 
     fn is_full(&self, events_max: usize) -> bool {

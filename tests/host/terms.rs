@@ -13,7 +13,8 @@ fn terms_are_shown_as_they_were_given_and_kept_across_a_restart() {
     let main = served.subscribe(ACME, &receiver.url("/main"), json!({}));
     let terms = json!({
         "retry": {"kind": "list", "delays_ms": [0, 5_000], "attempts": 7, "max_age_ms": 60_000},
-        "retry_on_timeout": false, "timeout_ms": 2_000, "accept": "200", "ordering": "per_key",
+        "retry_on_timeout": false, "timeout_ms": 2_000, "accept": "200",
+        "retried": "all", "obeys_receiver": false, "ordering": "per_key",
         "rate_limit": {"events": 5, "per_ms": 1_000}, "after": main,
         "breaker": {"failures": 3, "initial_ms": 10, "max_ms": 20}, "disable_after_ms": "never",
         "retrying_max": 9,

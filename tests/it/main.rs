@@ -17,6 +17,7 @@ mod faults;
 mod letters;
 mod lifecycle;
 mod listing;
+mod order;
 mod publishing;
 mod recovery;
 mod retries;

@@ -1,10 +1,12 @@
 //! What becomes of a delivery whose attempts fail, with a bystander that must not notice.
 
+use std::time::Duration;
+
 use wabahook::{
-    DeadLetterFilter, Event, Failure, Notice, Policy, Reason, Retry, State, Subscription,
+    Control, DeadLetterFilter, Event, Failure, Notice, Policy, Reason, Retry, State, Subscription,
 };
 
-use crate::world::{Answer, DEADLINE, World, quick};
+use crate::world::{Answer, DEADLINE, World, quick, quick_policy};
 
 #[test]
 fn a_failed_attempt_is_repeated_with_the_same_id_when_it_is_due_and_not_before() {
@@ -40,6 +42,27 @@ fn retry_after_is_kept_when_it_is_later_than_the_backoff() {
     assert_eq!(world.receivers.at("crm").len(), 1);
     world.clock.advance_ms(1);
     assert_eq!(world.receivers.wait_for("crm", 2).len(), 2);
+}
+
+#[test]
+fn an_endpoint_that_asks_for_time_is_sent_nothing_else_until_then() {
+    let world = World::new();
+    world.receivers.script("crm", &[Answer::StatusAfter(429, 60_000), Answer::Status(200)]);
+    world.subscribe("crm");
+    world.subscribe("bystander");
+    world.publish("ADD_TAG", "1");
+    world.wait_until(|stats| (stats.retried, stats.delivered) == (1, 1));
+    world.publish("ADD_TAG", "2");
+    world.clock.advance_ms(59_999);
+    world.publish("ADD_TAG", "3");
+    let stats = world.wait_until(|stats| stats.delivered == 3);
+    assert_eq!((stats.owed, stats.lanes[0].rests_for_ms), (3, 1));
+    assert_eq!(world.receivers.at("crm").len(), 1);
+    world.clock.advance_ms(1);
+    world.wait_until(|stats| stats.delivered == 6);
+    let bodies: Vec<_> = world.receivers.at("crm").into_iter().map(|one| one.body).collect();
+    assert_eq!(bodies[..2], [b"1", b"1"], "what failed goes first");
+    assert_eq!((bodies.len(), world.receivers.at("bystander").len()), (4, 3));
 }
 
 /// One delivery that dies by these answers, beside one that is delivered.
@@ -109,6 +132,74 @@ fn a_receiver_that_is_gone_disables_its_subscription_and_what_it_is_owed_waits_a
     again.subscribe("gone");
     assert_eq!(again.receivers.wait_for("gone", 1)[0].body, b"2", "subscribed again");
     assert!(again.receivers.at("bystander").is_empty());
+}
+
+/// One event to an endpoint that answers so, beside one that is delivered. Returns what was told,
+/// what the endpoint was (delivered, retried, dead), and what became of its subscription.
+fn asked(answer: Answer, policy: Policy) -> (Vec<Notice>, [u64; 3], State) {
+    let world = World::new();
+    let notices = world.engine.notices();
+    world.receivers.script("asks", &[answer]);
+    let id = world.engine.subscribe(quick("asks").policy(policy)).unwrap();
+    let bystander = world.subscribe("bystander");
+    world.publish("ADD_TAG", "{}");
+    let stats = world.wait_until(|stats| {
+        stats.attempts == 2 && stats.delivered + stats.retried + stats.dead == 2
+    });
+    let ended = [stats.lanes[0].delivered, stats.lanes[0].retried, stats.lanes[0].dead];
+    // What is told last is told after the counters have changed.
+    world.engine.close(DEADLINE).unwrap();
+    let told = std::iter::from_fn(|| notices.next_timeout(Duration::ZERO)).collect();
+    assert_eq!(world.engine.subscription(bystander).unwrap().state, State::Active);
+    assert_eq!(world.receivers.at("bystander").len(), 1);
+    (told, ended, world.engine.subscription(id).unwrap().state)
+}
+
+#[test]
+fn a_receiver_that_asks_for_no_more_deliveries_is_disabled_for_that_reason_where_it_is_obeyed() {
+    let subscription = wabahook::SubscriptionId(1);
+    let disabled = vec![Notice::Disabled { subscription, reason: Reason::Asked }];
+    for (status, ended) in [(200, [1, 0, 0]), (503, [0, 1, 0])] {
+        let answer = Answer::Asks(status, Control::Disable);
+        let seen = asked(answer.clone(), quick_policy());
+        assert_eq!(seen, (disabled.clone(), ended, State::Disabled), "{status}");
+        let deaf = Policy { obeys_receiver: false, ..quick_policy() };
+        assert_eq!(asked(answer, deaf), (vec![], ended, State::Active), "{status}");
+    }
+}
+
+#[test]
+fn a_receiver_that_asks_for_no_more_attempts_of_a_delivery_has_it_given_up_where_it_is_obeyed() {
+    let answer = || Answer::Asks(503, Control::AbortMessage);
+    let (told, ended, state) = asked(answer(), quick_policy());
+    assert!(matches!(&told[..], [Notice::Died { reason: Reason::Aborted, .. }]), "{told:?}");
+    assert_eq!((ended, state), ([0, 0, 1], State::Active));
+    let deaf = Policy { obeys_receiver: false, ..quick_policy() };
+    assert_eq!(asked(answer(), deaf), (vec![], [0, 1, 0], State::Active));
+}
+
+#[test]
+fn nothing_but_failure_for_long_enough_disables_for_that_reason_and_what_is_owed_stays() {
+    let world = World::new();
+    let notices = world.engine.notices();
+    world.receivers.script("fails", &[Answer::Status(503)]);
+    let policy = Policy { disable_after_ms: Some(3_000), ..quick_policy() };
+    let id = world.engine.subscribe(quick("fails").policy(policy)).unwrap();
+    let bystander = world.subscribe("bystander");
+    world.publish("ADD_TAG", "{}");
+    world.wait_until(|stats| (stats.retried, stats.delivered) == (1, 1));
+    world.clock.advance_ms(1_000);
+    world.wait_until(|stats| stats.retried == 2);
+    assert_eq!(world.engine.subscription(id).unwrap().state, State::Active);
+    assert_eq!(notices.next_timeout(Duration::ZERO), None);
+    world.clock.advance_ms(2_000);
+    let disabled = Notice::Disabled { subscription: id, reason: Reason::Failing };
+    assert_eq!(notices.next_timeout(DEADLINE), Some(disabled));
+    assert_eq!(world.engine.subscription(id).unwrap().state, State::Disabled);
+    assert_eq!(world.engine.subscription(bystander).unwrap().state, State::Active);
+    assert_eq!(world.publish("ADD_TAG", "{}").owed, 1, "the bystander's alone");
+    let stats = world.wait_until(|stats| stats.delivered == 2);
+    assert_eq!((stats.owed, stats.dead, world.receivers.at("fails").len()), (1, 0, 3));
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use wabahook::store::{Faults, Faulty, Memory};
 use wabahook::{
-    Account, Config, Engine, Error, Notice, Ordering, State, Subscription, SubscriptionId,
+    Account, Config, Engine, Error, Notice, Ordering, Policy, State, Subscription, SubscriptionId,
 };
 
-use crate::world::{Answer, DEADLINE, World, quick};
+use crate::world::{Answer, DEADLINE, World, quick, quick_policy};
 
 fn state(world: &World, id: SubscriptionId) -> State {
     world.engine.subscription(id).unwrap().state
@@ -72,6 +72,65 @@ fn a_disabled_subscription_is_owed_nothing_new_and_resumed_it_gets_what_it_was_o
     assert_eq!(arrived, [b"2", b"6"]);
     assert_eq!((state(&again, crm), state(&again, bystander)), (State::Active, State::Active));
     assert_eq!(again.receivers.at("bystander").len(), 1);
+}
+
+/// An engine whose subscription failed for as long as its terms allow, with a bystander.
+fn disabled_by_failing(world: &World) -> [SubscriptionId; 2] {
+    let notices = world.engine.notices();
+    world.receivers.script("fails", &[Answer::Status(503)]);
+    let policy = Policy { disable_after_ms: Some(1_000), ..quick_policy() };
+    let id = world.engine.subscribe(quick("fails").policy(policy)).unwrap();
+    let bystander = world.subscribe("bystander");
+    world.publish("ADD_TAG", "1");
+    world.wait_until(|stats| (stats.retried, stats.delivered) == (1, 1));
+    world.clock.advance_ms(1_000);
+    assert!(matches!(notices.next_timeout(DEADLINE), Some(Notice::Disabled { .. })));
+    // What it failed is on the device with what is published after it.
+    assert_eq!(world.publish("ADD_TAG", "2").owed, 1);
+    world.wait_until(|stats| (stats.delivered, stats.owed) == (2, 1));
+    [id, bystander]
+}
+
+#[test]
+fn a_power_cut_right_after_a_resume_does_not_bring_the_time_of_failing_back() {
+    let resumes: [fn(&World, SubscriptionId); 2] = [
+        |world, id| world.engine.resume(id).unwrap(),
+        |world, id| {
+            let policy = world.engine.subscription(id).unwrap().policy.clone();
+            world.engine.subscribe(quick("fails").policy(policy)).unwrap();
+        },
+    ];
+    for resume in resumes {
+        let world = World::new();
+        let [id, bystander] = disabled_by_failing(&world);
+        resume(&world, id);
+        let world = world.after_a_power_cut();
+        world.receivers.script("fails", &[Answer::Status(503)]);
+        world.clock.advance_ms(2_000);
+        let stats = world.wait_until(|stats| stats.retried == 1);
+        assert_eq!(stats.lanes[0].failures_in_row, 1);
+        // Takes the book after whoever would disable it.
+        world.engine.pause(bystander).unwrap();
+        assert_eq!((state(&world, id), state(&world, bystander)), (State::Active, State::Paused));
+    }
+}
+
+#[test]
+fn a_subscription_whose_failures_cannot_be_forgotten_on_the_device_is_not_resumed() {
+    let (world, faults) = World::faulty(|config| config);
+    let [id, bystander] = disabled_by_failing(&world);
+    faults.fail_after(0);
+    assert!(world.engine.resume(id).is_err());
+    assert_eq!((state(&world, id), state(&world, bystander)), (State::Disabled, State::Active));
+    faults.heal();
+    let notices = world.engine.notices();
+    while world.engine.resume(id).is_err() {
+        let _ = notices.next_timeout(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(state(&world, id), State::Active);
+    world.receivers.script("fails", &[Answer::Status(200)]);
+    world.clock.advance_ms(2_000);
+    world.wait_until(|stats| (stats.delivered, stats.owed) == (3, 0));
 }
 
 fn check_refused(world: &World, subscription: Subscription, expected: &str) {

@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
 use wabahook::store::{Faults, Faulty, Memory};
 use wabahook::{
-    Config, Engine, Event, Failure, Policy, Reply, Request, Retry, Stats, Subscription, Transport,
+    Answered, Config, Control, Engine, Event, Failure, Policy, Reply, Request, Retry, Stats,
+    Subscription, Transport,
 };
 
 /// No wait of a test lasts longer; nothing passes or fails by how fast it is.
@@ -45,6 +46,10 @@ struct State {
 pub enum Answer {
     Status(u16),
     StatusAfter(u16, u64),
+    /// Asks for something in the header `webhook-delivery`.
+    Asks(u16, Control),
+    /// The status depends on what arrived, and not on what arrived before it.
+    Judges(fn(&Arrival) -> u16),
     Fails(Failure),
     /// Does not answer until the engine interrupts it.
     Hangs,
@@ -84,14 +89,15 @@ impl Transport for Receivers {
             found.map(|(_, value)| value.to_str().unwrap().to_owned())
         };
         let mut state = self.state.lock();
-        state.arrivals.push(Arrival {
+        let arrival = Arrival {
             host: host.clone(),
             id: header("webhook-id").unwrap(),
             attempt: header("x-webhook-attempt").unwrap().parse().unwrap(),
             event_type: header("x-webhook-event").unwrap(),
             number: header("x-webhook-number"),
             body: request.body.to_vec(),
-        });
+        };
+        state.arrivals.push(arrival.clone());
         let script = state.scripts.entry(host).or_default();
         let answer = match script.len() {
             0 => Answer::Status(200),
@@ -102,8 +108,12 @@ impl Transport for Receivers {
         match answer {
             Answer::Status(status) => Reply::status(status),
             Answer::StatusAfter(status, after_ms) => {
-                Reply::Answered(wabahook::Answered::new(status).retry_after_ms(after_ms))
+                Reply::Answered(Answered::new(status).retry_after_ms(after_ms))
             }
+            Answer::Asks(status, control) => {
+                Reply::Answered(Answered::new(status).control(control))
+            }
+            Answer::Judges(status) => Reply::status(status(&arrival)),
             Answer::Fails(failure) => Reply::Failed(failure),
             Answer::Hangs => {
                 self.changed.wait_while(&mut state, |state| !state.interrupted);
@@ -165,6 +175,12 @@ impl World {
         World::on(store, clock, |config| config)
     }
 
+    /// What the next engine finds after this one was closed.
+    pub fn reopened(self) -> World {
+        self.engine.close(DEADLINE).unwrap();
+        World::on(self.store, self.clock, |config| config)
+    }
+
     /// Subscribes `host` to everything, with quick linear retries.
     pub fn subscribe(&self, host: &str) -> wabahook::SubscriptionId {
         self.engine.subscribe(quick(host)).unwrap()
@@ -192,9 +208,11 @@ impl World {
 
 /// A subscription of `host` to everything, which is tried again after 1 s, 2 s, 3 s.
 pub fn quick(host: &str) -> Subscription {
+    Subscription::to(format!("https://{host}/hook")).unwrap().name(host).policy(quick_policy())
+}
+
+/// Waits 1 s, 2 s, 3 s.
+pub fn quick_policy() -> Policy {
     let retry = Retry::Linear { step_ms: 1_000, max_ms: 3_000 };
-    Subscription::to(format!("https://{host}/hook"))
-        .unwrap()
-        .name(host)
-        .policy(Policy { retry, ..Policy::default() })
+    Policy { retry, ..Policy::default() }
 }

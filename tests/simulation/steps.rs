@@ -245,6 +245,7 @@ impl World {
         let mut terms = plan::terms(&mut self.chance, &name, self.version);
         terms.policy.after = self.draw_main(Some(id));
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
+        let was_disabled = self.model.subs[&id].state == State::Disabled;
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
         let cut = self.disk.is_cut();
@@ -255,6 +256,10 @@ impl World {
             return;
         }
         self.model.changed(id, terms, self.clocks());
+        if was_disabled {
+            // That its failures are forgotten is waited for, and everything queued before it.
+            self.model.committed(true);
+        }
         self.model.go_on_first(id);
     }
 
@@ -298,6 +303,7 @@ impl World {
 
     fn resume(&mut self, id: u32) {
         self.note(|_| format!("resume {id}"));
+        let was_disabled = self.model.subs[&id].state == State::Disabled;
         self.running().engine.resume(SubscriptionId(id)).unwrap();
         if self.disk.is_cut() {
             let sub = self.model.subs.get_mut(&id).unwrap();
@@ -305,6 +311,10 @@ impl World {
             return;
         }
         self.model.resumed(id, self.clocks());
+        if was_disabled {
+            // That its failures are forgotten is waited for, and everything queued before it.
+            self.model.committed(true);
+        }
     }
 
     fn unsubscribe(&mut self) {

@@ -5,7 +5,8 @@
 
 use serde::{Serialize, Serializer};
 use wabahook::{
-    Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retry, SubscriptionId,
+    Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retried, Retry,
+    SubscriptionId,
 };
 
 use crate::moment::rfc3339;
@@ -35,6 +36,8 @@ struct Terms {
     retry_on_timeout: bool,
     timeout_ms: u64,
     accept: &'static str,
+    retried: &'static str,
+    obeys_receiver: bool,
     ordering: &'static str,
     rate_limit: Option<RateShape>,
     after: Option<u32>,
@@ -128,6 +131,11 @@ impl Terms {
                 Accept::Only200 => "200",
                 _ => "2xx",
             },
+            retried: match policy.retried {
+                Retried::All => "all",
+                _ => "passing",
+            },
+            obeys_receiver: policy.obeys_receiver,
             ordering: match policy.ordering {
                 Ordering::PerKey => "per_key",
                 Ordering::Strict => "strict",
@@ -228,7 +236,13 @@ mod tests {
         assert_eq!(shown["retry"], retry);
         assert_eq!((&shown["ordering"], &shown["rate_limit"]), (&"none".into(), &().into()));
         assert_eq!(shown["breaker"]["failures"], 10);
+        assert_eq!(
+            (&shown["retried"], &shown["obeys_receiver"]),
+            (&"passing".into(), &true.into())
+        );
         let policy = Policy {
+            retried: Retried::All,
+            obeys_receiver: false,
             retry: Retry::List { delays_ms: vec![1, 2] },
             attempts_max: Some(3),
             ordering: Ordering::PerKey,

@@ -4,7 +4,7 @@
 //! is by default, and one that is given and not understood is refused by name.
 
 use serde_json::value::RawValue;
-use wabahook::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, SubscriptionId};
+use wabahook::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry, SubscriptionId};
 
 use crate::fields::{self, Object};
 use crate::refusal::Refusal;
@@ -15,6 +15,8 @@ pub(crate) const FIELDS: &[&str] = &[
     "retry_on_timeout",
     "timeout_ms",
     "accept",
+    "retried",
+    "obeys_receiver",
     "ordering",
     "rate_limit",
     "after",
@@ -35,6 +37,14 @@ pub(crate) fn read(given: &Object<'_>) -> Result<Policy, Refusal> {
     policy.retry_on_timeout =
         given.value("retry_on_timeout", "true or false")?.unwrap_or(policy.retry_on_timeout);
     policy.timeout_ms = given.value("timeout_ms", MS)?.unwrap_or(policy.timeout_ms);
+    read_manners(given, &mut policy)?;
+    read_turns(given, &mut policy)?;
+    read_failing(given, &mut policy)?;
+    Ok(policy)
+}
+
+/// What an answer means.
+fn read_manners(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
     let expected = "\"2xx\" or \"200\"";
     policy.accept = match given.text("accept", expected)?.as_deref() {
         None => policy.accept,
@@ -45,9 +55,19 @@ pub(crate) fn read(given: &Object<'_>) -> Result<Policy, Refusal> {
             return Err(Refusal::invalid("accept", problem));
         }
     };
-    read_turns(given, &mut policy)?;
-    read_failing(given, &mut policy)?;
-    Ok(policy)
+    let expected = "\"passing\" or \"all\"";
+    policy.retried = match given.text("retried", expected)?.as_deref() {
+        None => policy.retried,
+        Some("passing") => Retried::Passing,
+        Some("all") => Retried::All,
+        Some(_) => {
+            let problem = format!("found another string; expected {expected}");
+            return Err(Refusal::invalid("retried", problem));
+        }
+    };
+    let obeys_receiver = given.value("obeys_receiver", "true or false")?;
+    policy.obeys_receiver = obeys_receiver.unwrap_or(policy.obeys_receiver);
+    Ok(())
 }
 
 /// When a delivery may start.
@@ -204,6 +224,10 @@ mod tests {
         check_read(r#"{"retry_on_timeout":false,"timeout_ms":500,"accept":"200"}"#, |p| {
             (p.retry_on_timeout, p.timeout_ms, p.accept) = (false, 500, Accept::Only200);
         });
+        check_read(r#"{"retried":"all","obeys_receiver":false}"#, |p| {
+            (p.retried, p.obeys_receiver) = (Retried::All, false);
+        });
+        check_read(r#"{"retried":"passing","obeys_receiver":true}"#, |_| {});
         check_read(r#"{"ordering":"per_key","after":7}"#, |p| {
             (p.ordering, p.after) = (Ordering::PerKey, Some(SubscriptionId(7)));
         });
@@ -234,6 +258,9 @@ mod tests {
         check_refused(r#""timeout_ms":-1"#, &["timeout_ms", "milliseconds"]);
         check_refused(r#""retry_on_timeout":"yes""#, &["retry_on_timeout", "true or false"]);
         check_refused(r#""accept":"201""#, &["accept", "2xx"]);
+        check_refused(r#""retried":"hidden""#, &["retried", "passing", "all"]);
+        check_refused(r#""retried":true"#, &["retried", "found a boolean", "passing"]);
+        check_refused(r#""obeys_receiver":"hidden""#, &["obeys_receiver", "true or false"]);
         check_refused(r#""retry":3"#, &["retry", "an object"]);
         check_refused(r#""retry":{"attempts":3}"#, &["retry.kind", "missing"]);
         check_refused(r#""retry":{"kind":"hidden"}"#, &["retry.kind", "linear"]);
