@@ -15,6 +15,8 @@ use parking_lot::{Condvar, Mutex};
 /// Addresses of the second kind: they accept and never answer.
 const HANGING: u8 = 2;
 const STACK_BYTES: usize = 128 * 1024;
+/// How many connections may wait to be accepted.
+const PENDING_MAX: i32 = 4_096;
 
 /// A listener on every loopback address.
 pub(crate) struct Receivers {
@@ -32,6 +34,9 @@ impl Receivers {
     /// Starts to listen, until the process ends.
     pub(crate) fn start() -> io::Result<Receivers> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // All endpoints share this listener, and a thousand may be connected to at once: beyond the
+        // usual 128 the system drops connections, which are then tried again after a second.
+        rustix::net::listen(&listener, PENDING_MAX)?;
         let port = listener.local_addr()?.port();
         let answered = Arc::new(Answered::default());
         let counted = Arc::clone(&answered);
