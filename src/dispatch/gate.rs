@@ -14,26 +14,24 @@ use std::collections::HashMap;
 use roaring::RoaringTreemap;
 
 use super::Dispatcher;
+use super::lane::Lane;
 use crate::attempt::{DeliveryId, Letter, Reason, Record};
 use crate::subscription::SubscriptionId;
 
-/// Who waits for whom.
+/// Who waits for whom, by the one waited for. The other way round it is in the terms of the lane.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
-    mains: HashMap<SubscriptionId, SubscriptionId>,
     dependents: HashMap<SubscriptionId, Vec<SubscriptionId>>,
 }
 
 impl Gates {
-    /// Makes `main` the one that `dependent` waits for. Returns whether that is a change.
-    pub(super) fn set(&mut self, dependent: SubscriptionId, main: Option<SubscriptionId>) -> bool {
-        let before = match main {
-            Some(main) => self.mains.insert(dependent, main),
-            None => self.mains.remove(&dependent),
-        };
-        if before == main {
-            return false;
-        }
+    /// Notes that `dependent` waits for another main lane than before.
+    pub(super) fn change(
+        &mut self,
+        dependent: SubscriptionId,
+        before: Option<SubscriptionId>,
+        main: Option<SubscriptionId>,
+    ) {
         if let Some(before) = before
             && let Some(others) = self.dependents.get_mut(&before)
         {
@@ -45,16 +43,11 @@ impl Gates {
         if let Some(main) = main {
             self.dependents.entry(main).or_default().push(dependent);
         }
-        true
     }
 
     /// Whether anybody waits for anybody.
     pub(super) fn are_there(&self) -> bool {
-        !self.mains.is_empty()
-    }
-
-    fn main_of(&self, dependent: SubscriptionId) -> Option<SubscriptionId> {
-        self.mains.get(&dependent).copied()
+        !self.dependents.is_empty()
     }
 
     fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
@@ -66,7 +59,7 @@ impl Dispatcher {
     /// Closes the gates of everything never tried whose main delivery is owed, after all that was owed
     /// has been recovered.
     pub(crate) fn close_gates(&mut self) {
-        let mut dependents: Vec<_> = self.gates.mains.keys().copied().collect();
+        let mut dependents: Vec<_> = self.gates.dependents.values().flatten().copied().collect();
         // In an order of their own, so that a simulation repeats.
         dependents.sort_unstable();
         dependents.into_iter().for_each(|id| self.close_all_gates_of(id));
@@ -79,21 +72,29 @@ impl Dispatcher {
         }
     }
 
-    /// Notes for whom a lane waits. Where that changes, it holds for what is owed already.
-    pub(super) fn set_main(&mut self, id: SubscriptionId, main: Option<SubscriptionId>) {
-        if !self.gates.set(id, main) {
+    /// Makes a lane wait for another than `before`, as its terms say. That holds for what is owed
+    /// already.
+    pub(super) fn change_main(&mut self, id: SubscriptionId, before: Option<SubscriptionId>) {
+        let main = self.lanes.get(&id).and_then(|lane| lane.after());
+        if main == before {
             return;
         }
+        self.gates.change(id, before, main);
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.backlog.open_all();
         }
         self.close_all_gates_of(id);
     }
 
+    /// The lane that another waits for. Nobody may ever come to know one that is held, so nobody waits
+    /// for it.
+    fn main_of(&self, dependent: SubscriptionId) -> Option<&Lane> {
+        let main = self.lanes.get(&dependent)?.after()?;
+        self.lanes.get(&main).map(|lane| &**lane).filter(|lane| !lane.is_held())
+    }
+
     fn close_all_gates_of(&mut self, id: SubscriptionId) {
-        let main = self.gates.main_of(id).and_then(|main| self.lanes.get(&main));
-        // Nobody may ever come to know a lane that is held.
-        let Some(main) = main.filter(|main| !main.is_held()) else { return };
+        let Some(main) = self.main_of(id) else { return };
         let owed = main.backlog.sequences();
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.backlog.gate_among(&owed);
@@ -104,8 +105,7 @@ impl Dispatcher {
     /// Holds the deliveries of one event back whose main one is owed.
     pub(super) fn close_gates_of(&mut self, sequence: u64, targets: &[SubscriptionId]) {
         for id in targets {
-            let main = self.gates.main_of(*id).and_then(|main| self.lanes.get(&main));
-            let closed = main.is_some_and(|main| !main.is_held() && main.backlog.owes(sequence));
+            let closed = self.main_of(*id).is_some_and(|main| main.backlog.owes(sequence));
             if closed && let Some(lane) = self.lanes.get_mut(id) {
                 lane.backlog.gate(sequence);
             }

@@ -75,6 +75,11 @@ impl Lane {
         self.state = State::Disabled;
     }
 
+    /// The subscription whose delivery of the same event goes first.
+    pub(super) fn after(&self) -> Option<SubscriptionId> {
+        self.policy.as_ref().and_then(|policy| policy.after)
+    }
+
     /// Whether nobody knows the subscription.
     pub(super) fn is_held(&self) -> bool {
         self.policy.is_none()
@@ -237,10 +242,7 @@ impl Lane {
 
     /// How many deliveries may start, as far as they and the host are concerned.
     fn ready(&self) -> usize {
-        match self.state {
-            State::Active if !self.is_held() => self.backlog.ready(self.retrying_max()),
-            _ => 0,
-        }
+        if self.is_held_back() { 0 } else { self.backlog.ready(self.retrying_max()) }
     }
 
     /// When time alone makes the lane ready; `None` where it does not.

@@ -127,13 +127,13 @@ impl Dispatcher {
         state: State,
         keys: &HashMap<u64, u64>,
     ) {
-        let after = policy.after;
         let lane = self.lanes.entry(id).or_default();
+        let before = lane.after();
         if lane.is_held() {
             self.held -= lane.backlog.owed();
         }
         lane.set(policy, state, keys);
-        self.set_main(id, after);
+        self.change_main(id, before);
         self.refresh(id);
     }
 
@@ -160,11 +160,11 @@ impl Dispatcher {
             let delivery = DeliveryId { sequence, subscription: id };
             self.waiting.remove(&(retrying.due_ms, delivery));
         }
+        self.gates.change(id, lane.after(), None);
         for flight in lane.into_flights() {
             let delivery = DeliveryId { sequence: flight.sequence, subscription: id };
             self.orphans.insert(delivery, flight);
         }
-        self.gates.set(id, None);
         self.open_gates(id, &cancelled);
         cancelled
     }
@@ -212,8 +212,7 @@ impl Dispatcher {
                 continue;
             };
             let new = lane.backlog.owe_again(delivery.sequence);
-            self.owed += u64::from(new);
-            self.held += u64::from(new && lane.is_held());
+            self.count_owed(delivery.subscription, u64::from(new));
         }
         for DeliveryId { sequence, subscription } in deliveries {
             self.close_gates_of(*sequence, &[*subscription]);

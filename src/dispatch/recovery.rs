@@ -65,7 +65,7 @@ impl Dispatcher {
         self.refresh(id);
     }
 
-    fn count_owed(&mut self, id: SubscriptionId, new: u64) {
+    pub(super) fn count_owed(&mut self, id: SubscriptionId, new: u64) {
         self.owed += new;
         if self.lanes.get(&id).is_some_and(|lane| lane.is_held()) {
             self.held += new;
