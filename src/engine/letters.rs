@@ -4,7 +4,7 @@
 //! delivery that others waited for is owed again together with those that ended because of it, so
 //! none of them can overtake it; and (I9) a filter by account shows the letters of no other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -210,8 +210,7 @@ impl Engine {
         self.core.check_open()?;
         let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
         self.core.check_registered(letter.subscription)?;
-        let dependents = self.core.dependents();
-        let together = self.core.with_dependents(delivery, &dependents)?;
+        let together = self.core.with_dependents(delivery)?;
         match self.core.outbox.wait(self.core.outbox.revive(vec![together]))? {
             // It may have been removed since it was looked for.
             0 => self.core.check_registered(letter.subscription),
@@ -234,19 +233,24 @@ impl Engine {
     }
 
     /// As [`replay_matching`](Engine::replay_matching), of the dead letters that are named. One that
-    /// is gone, was replayed before, or whose subscription is removed, is left as it is and not
-    /// counted.
+    /// the filter does not admit, that is gone, was replayed before, or whose subscription is
+    /// removed, is left as it is and not counted.
     ///
     /// # Errors
     /// As [`replay_matching`](Engine::replay_matching).
-    pub fn replay_these(&self, ids: &[DeadLetterId]) -> Result<u64> {
+    pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.core.check_open()?;
-        self.core.revive_all(ids.iter().copied())
+        let mut meant = Vec::new();
+        for id in ids {
+            // An event of another outbox has no letters here.
+            let Ok(delivery) = self.core.delivery_of(id.event, id.subscription) else { continue };
+            let letter = self.core.outbox.letter(delivery)?;
+            let letter = letter.map(|letter| self.core.shown(letter)).transpose()?;
+            meant.extend(letter.filter(|letter| filter.admits(letter)).map(|letter| letter.id()));
+        }
+        self.core.revive_all(meant.into_iter())
     }
 }
-
-/// The subscriptions that wait for each.
-type Dependents = HashMap<SubscriptionId, Vec<SubscriptionId>>;
 
 impl Core {
     fn dead_letters(
@@ -288,8 +292,7 @@ impl Core {
     }
 
     fn check_registered(&self, id: SubscriptionId) -> Result<()> {
-        let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
-        self.registry.read().served(id).map(drop).ok_or_else(unknown)
+        self.registry.read().known(id).map(drop)
     }
 
     fn shown(&self, letter: Letter) -> Result<DeadLetter> {
@@ -309,27 +312,21 @@ impl Core {
         })
     }
 
-    fn dependents(&self) -> Dependents {
-        let mut dependents = Dependents::new();
-        for one in self.registry.read().all() {
-            if let Some(main) = one.policy.after {
-                dependents.entry(main).or_default().push(one.id);
-            }
-        }
-        dependents
-    }
-
     /// A delivery, and those of its event that ended because it did.
-    fn with_dependents(&self, main: DeliveryId, all: &Dependents) -> Result<Vec<DeliveryId>> {
+    fn with_dependents(&self, main: DeliveryId) -> Result<Vec<DeliveryId>> {
         let mut together = vec![main];
-        for id in all.get(&main.subscription).into_iter().flatten() {
-            let delivery = DeliveryId { subscription: *id, ..main };
+        for subscription in self.dependents_of(main.subscription) {
+            let delivery = DeliveryId { subscription, ..main };
             let letter = self.outbox.letter(delivery)?;
             if letter.is_some_and(|letter| letter.reason == Reason::Gate) {
                 together.push(delivery);
             }
         }
         Ok(together)
+    }
+
+    fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
+        self.registry.read().dependents_of(main)
     }
 
     fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
@@ -349,16 +346,15 @@ impl Core {
         &self,
         deliveries: impl Iterator<Item = DeliveryId>,
     ) -> Result<Vec<Vec<Vec<DeliveryId>>>> {
-        let dependents = self.dependents();
-        let (mains, others): (Vec<_>, Vec<_>) =
-            deliveries.partition(|delivery| dependents.contains_key(&delivery.subscription));
+        let is_main = |delivery: &DeliveryId| !self.dependents_of(delivery.subscription).is_empty();
+        let (mains, others): (Vec<_>, Vec<_>) = deliveries.partition(is_main);
         let mut seen: HashSet<DeliveryId> = HashSet::new();
         let (mut groups, mut group, mut count) = (Vec::new(), Vec::new(), 0);
         for delivery in mains.into_iter().chain(others) {
             if seen.contains(&delivery) {
                 continue;
             }
-            let together = self.with_dependents(delivery, &dependents)?;
+            let together = self.with_dependents(delivery)?;
             seen.extend(&together);
             count += together.len();
             group.push(together);
@@ -528,7 +524,7 @@ mod tests {
         engine.unsubscribe(SubscriptionId(1)).unwrap();
         let error = engine.replay(&letter).unwrap_err();
         assert_eq!(error.to_string(), "no subscription \"1\" in this account");
-        assert_eq!(engine.replay_these(&[gone]).unwrap(), 0);
+        assert_eq!(engine.replay_these(&[gone], &all).unwrap(), 0);
         assert_eq!(engine.replay_matching(&all).unwrap(), 2);
         wait_delivered(&engine, 2);
         assert_eq!(letters(&engine), [(events[0], 1), (events[1], 1)], "they are there to see");

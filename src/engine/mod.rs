@@ -308,8 +308,7 @@ impl Core {
         self.check_open()?;
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
-        let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
-        let removed = self.registry.write().remove(id).ok_or_else(unknown)?;
+        let removed = self.registry.write().remove(id).ok_or_else(|| registry::unknown(id))?;
         // Paused first, so that nothing more is tried while the removal becomes durable.
         let policy = removed.policy.clone();
         self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());

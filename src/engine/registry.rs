@@ -10,10 +10,15 @@ use std::sync::Arc;
 
 use crate::account::Accounts;
 use crate::delivery::Template;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{EventType, WabaNumber};
 use crate::routing::Index;
 use crate::subscription::{Registered, State, SubscriptionId};
+
+/// There is no subscription of this id.
+pub(super) fn unknown(id: SubscriptionId) -> Error {
+    Error::NotFound { what: "subscription", given: id.to_string() }
+}
 
 /// A subscription with what its attempts share.
 #[derive(Debug)]
@@ -89,6 +94,11 @@ impl Registry {
     /// Who waits for the deliveries of a subscription, also of one that was just removed.
     pub(super) fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
         self.dependents.get(&main).into_iter().flatten().copied().collect()
+    }
+
+    /// A subscription that is served, or the error that there is none of this id.
+    pub(super) fn known(&self, id: SubscriptionId) -> Result<Arc<Served>> {
+        self.served(id).ok_or_else(|| unknown(id))
     }
 
     /// All, in the order of their ids.

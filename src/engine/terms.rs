@@ -125,8 +125,7 @@ impl Core {
         self.check_open()?;
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
-        let unknown = || Error::NotFound { what: "subscription", given: id.to_string() };
-        let known = self.registry.read().served(id).ok_or_else(unknown)?;
+        let known = self.registry.read().known(id)?;
         let (before, after) = (known.registered.state, change(known.registered.state));
         if before == after {
             return Ok(());

@@ -7,15 +7,23 @@ use std::str::FromStr;
 
 use axum::extract::Query;
 use axum::http::{StatusCode, Uri};
+use serde::Serialize;
 
 use crate::refusal::Refusal;
+
+/// One page of a listing, and where the next one begins.
+#[derive(Serialize)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) cursor: Option<String>,
+}
 
 /// What a query asks for.
 pub(crate) struct Asked(Vec<(String, String)>);
 
 /// How many items a page has unless the query says otherwise, and at most.
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
 
 impl Asked {
     /// Reads the query of a request that may have these names, each at most once.
@@ -60,9 +68,9 @@ impl Asked {
 
     /// How many items the page may have.
     pub(crate) fn limit(&self) -> Result<usize, Refusal> {
-        let expected = format!("a whole number from 1 to {PAGE_MAX}");
-        let limit = self.value("limit", &expected)?.unwrap_or(PAGE);
-        match (1..=PAGE_MAX).contains(&limit) {
+        let expected = format!("a whole number from 1 to {LIMIT_MAX}");
+        let limit = self.value("limit", &expected)?.unwrap_or(LIMIT);
+        match (1..=LIMIT_MAX).contains(&limit) {
             true => Ok(limit),
             false => Err(Refusal::invalid("limit", format!("expected {expected}"))),
         }
@@ -83,7 +91,7 @@ mod tests {
         let asked = read("limit=7&reason=status%3A404&cursor=").unwrap();
         assert_eq!((asked.limit().unwrap(), asked.text("reason")), (7, Some("status:404")));
         assert_eq!(asked.cursor::<u64>().unwrap(), None);
-        assert_eq!(read("").unwrap().limit().unwrap(), PAGE);
+        assert_eq!(read("").unwrap().limit().unwrap(), LIMIT);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Reason, SubscriptionId, Tried};
 
-use crate::asked::Asked;
-use crate::fields::{self, Object};
+use crate::asked::{Asked, Page};
+use crate::fields::{self, Object, SUBSCRIPTION};
 use crate::host::{Caller, Host, off_thread};
 use crate::moment::{from_rfc3339, rfc3339};
 use crate::refusal::{Refusal, json};
@@ -21,13 +21,6 @@ use crate::refusal::{Refusal, json};
 /// 1,000 ids fit.
 const BODY_BYTES_MAX: usize = 128 * 1024;
 const IDS_MAX: usize = 1_000;
-const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
-
-#[derive(Serialize)]
-struct List {
-    items: Vec<Item>,
-    cursor: Option<String>,
-}
 
 /// A dead letter in lists.
 #[derive(Serialize)]
@@ -80,8 +73,8 @@ pub(crate) async fn list(
     let letters = letters.await?.map_err(Refusal::from_page_error)?;
     let last = letters.last().filter(|_| letters.len() == limit);
     let cursor = last.map(|letter| letter.id().to_string());
-    let items = letters.iter().map(Item::of).collect();
-    Ok(json(StatusCode::OK, &List { items, cursor }))
+    let items: Vec<_> = letters.iter().map(Item::of).collect();
+    Ok(json(StatusCode::OK, &Page { items, cursor }))
 }
 
 /// `GET /dead-letters/{id}`.
@@ -109,8 +102,8 @@ pub(crate) async fn replay(
     let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
     let (ids, filter) = meant(fields::utf8(&body.bytes)?, &account)?;
     let replayed = off_thread(move || match ids {
-        None => Ok(host.engine.replay_matching(&filter)?),
-        Some(ids) => Ok(host.engine.replay_these(&own_among(&host, &ids, &filter)?)?),
+        None => host.engine.replay_matching(&filter),
+        Some(ids) => host.engine.replay_these(&ids, &filter),
     });
     let replayed = replayed.await?.map_err(Refusal::from_error)?;
     Ok(json(StatusCode::ACCEPTED, &Replayed { replayed }))
@@ -153,22 +146,6 @@ fn read_ids(raw: &RawValue) -> Result<Vec<DeadLetterId>, Refusal> {
         text.parse().map_err(|_| Refusal::invalid(&field, format!("expected {expected}")))
     };
     items.iter().enumerate().map(read).collect()
-}
-
-/// Of these, the account's that are there and of which the filter holds.
-fn own_among(
-    host: &Host,
-    ids: &[DeadLetterId],
-    filter: &DeadLetterFilter,
-) -> wabahook::Result<Vec<DeadLetterId>> {
-    let mut own = Vec::new();
-    for id in ids {
-        let letter = host.engine.dead_letter(*id)?;
-        if letter.is_some_and(|(letter, _)| filter.admits(&letter)) {
-            own.push(*id);
-        }
-    }
-    Ok(own)
 }
 
 impl Item {

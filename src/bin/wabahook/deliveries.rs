@@ -10,16 +10,11 @@ use axum::response::Response;
 use serde::Serialize;
 use wabahook::{Delivery, DeliveryFilter, DeliveryState, SubscriptionId};
 
-use crate::asked::Asked;
+use crate::asked::{Asked, Page};
+use crate::fields::SUBSCRIPTION;
 use crate::host::{Caller, Host, off_thread};
 use crate::moment::rfc3339;
 use crate::refusal::{Refusal, json};
-
-#[derive(Serialize)]
-struct List {
-    items: Vec<Item>,
-    cursor: Option<String>,
-}
 
 #[derive(Serialize)]
 struct Item {
@@ -46,14 +41,13 @@ pub(crate) async fn list(
     let asked = Asked::read(&uri, &["state", "subscription", "limit", "cursor"])?;
     let (limit, after) = (asked.limit()?, asked.cursor()?);
     let mut filter = DeliveryFilter::default().account(account);
-    let expected = "the id of a subscription, a whole number";
-    filter.subscription = asked.value("subscription", expected)?.map(SubscriptionId);
+    filter.subscription = asked.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
     filter.states = asked.text("state").map(states).transpose()?;
     let page = off_thread(move || host.engine.deliveries(&filter, after, limit));
     let page = page.await?.map_err(Refusal::from_page_error)?;
-    let items = page.items.iter().map(Item::of).collect();
+    let items: Vec<_> = page.items.iter().map(Item::of).collect();
     let cursor = page.next.map(|next| next.to_string());
-    Ok(json(StatusCode::OK, &List { items, cursor }))
+    Ok(json(StatusCode::OK, &Page { items, cursor }))
 }
 
 /// States separated by commas.

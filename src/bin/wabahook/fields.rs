@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::refusal::Refusal;
 
+/// What is expected where a subscription is named.
+pub(crate) const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
+
 /// The fields of one JSON object, not yet looked into.
 pub(crate) struct Object<'a> {
     /// What the field names are prefixed with, such as `retry.`.

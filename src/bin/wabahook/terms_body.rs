@@ -6,7 +6,7 @@
 use serde_json::value::RawValue;
 use wabahook::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry, SubscriptionId};
 
-use crate::fields::{self, Object};
+use crate::fields::{self, Object, SUBSCRIPTION};
 use crate::refusal::Refusal;
 
 /// The fields of a subscription that are terms.
@@ -43,28 +43,27 @@ pub(crate) fn read(given: &Object<'_>) -> Result<Policy, Refusal> {
     Ok(policy)
 }
 
+/// One of a few words, which may be left out.
+fn read_word<T: Copy>(
+    given: &Object<'_>,
+    field: &str,
+    expected: &str,
+    words: &[(&str, T)],
+) -> Result<Option<T>, Refusal> {
+    let Some(text) = given.text(field, expected)? else { return Ok(None) };
+    let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+    let unknown = || format!("found another string; expected {expected}");
+    meant.map(Some).ok_or_else(|| Refusal::invalid(field, unknown()))
+}
+
 /// What an answer means.
 fn read_manners(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
-    let expected = "\"2xx\" or \"200\"";
-    policy.accept = match given.text("accept", expected)?.as_deref() {
-        None => policy.accept,
-        Some("2xx") => Accept::Any2xx,
-        Some("200") => Accept::Only200,
-        Some(_) => {
-            let problem = format!("found another string; expected {expected}");
-            return Err(Refusal::invalid("accept", problem));
-        }
-    };
-    let expected = "\"passing\" or \"all\"";
-    policy.retried = match given.text("retried", expected)?.as_deref() {
-        None => policy.retried,
-        Some("passing") => Retried::Passing,
-        Some("all") => Retried::All,
-        Some(_) => {
-            let problem = format!("found another string; expected {expected}");
-            return Err(Refusal::invalid("retried", problem));
-        }
-    };
+    let accepts = [("2xx", Accept::Any2xx), ("200", Accept::Only200)];
+    policy.accept =
+        read_word(given, "accept", "\"2xx\" or \"200\"", &accepts)?.unwrap_or(policy.accept);
+    let retried = [("passing", Retried::Passing), ("all", Retried::All)];
+    policy.retried =
+        read_word(given, "retried", "\"passing\" or \"all\"", &retried)?.unwrap_or(policy.retried);
     let obeys_receiver = given.value("obeys_receiver", "true or false")?;
     policy.obeys_receiver = obeys_receiver.unwrap_or(policy.obeys_receiver);
     Ok(())
@@ -73,16 +72,10 @@ fn read_manners(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> 
 /// When a delivery may start.
 fn read_turns(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
     let expected = "\"none\", \"per_key\" or \"strict\"";
-    policy.ordering = match given.text("ordering", expected)?.as_deref() {
-        None => policy.ordering,
-        Some("none") => Ordering::None,
-        Some("per_key") => Ordering::PerKey,
-        Some("strict") => Ordering::Strict,
-        Some(_) => {
-            let problem = format!("found another string; expected {expected}");
-            return Err(Refusal::invalid("ordering", problem));
-        }
-    };
+    let orderings =
+        [("none", Ordering::None), ("per_key", Ordering::PerKey), ("strict", Ordering::Strict)];
+    policy.ordering =
+        read_word(given, "ordering", expected, &orderings)?.unwrap_or(policy.ordering);
     if let Some(raw) = given.given("rate_limit") {
         let limit = Object::read_inner("rate_limit", "rate_limit.", raw)?;
         limit.check_names(&["events", "per_ms"])?;
@@ -90,7 +83,7 @@ fn read_turns(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
         let per_ms = limit.required_value("per_ms", MS)?;
         policy.rate_limit = Some(RateLimit { events, per_ms });
     }
-    let main = given.value("after", "the id of a subscription, a whole number")?;
+    let main = given.value("after", SUBSCRIPTION)?;
     policy.after = main.map(SubscriptionId);
     Ok(())
 }
