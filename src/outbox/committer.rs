@@ -305,9 +305,7 @@ impl Committer {
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         answer_all(group.answers.iter().map(|(answer, _)| (answer, Err(unknown.clone()))));
-        taken.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(unknown.clone())));
-        taken.awaited.iter().for_each(|promised| promised.keep(Err(unknown.clone())));
-        taken.revivals.iter().for_each(|(promised, _)| promised.keep(Err(unknown.clone())));
+        taken.answer_records(&unknown);
         self.admission.stall(Some(why.clone()));
         (self.sink)(Committed::Stalled(why));
         for (delivery, at_wall_ms, generation) in &group.revived {

@@ -269,12 +269,8 @@ pub(super) fn find(database: &dyn Database, catalogue: &Catalogue, sequence: u64
         record: format!("head of event {sequence}"),
         why: "it is missing".to_owned(),
     };
-    let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));
-    let (key, sealed) = found
-        .map_err(|failure| Error::store("reading a head page", failure))?
-        .ok_or_else(missing)?;
-    let first_sequence = keys::number_of(&key).ok_or_else(missing)?;
-    let page = decode(first_sequence, &sealed)?;
+    let page = page_around(database, sequence)?.ok_or_else(missing)?;
+    let first_sequence = page.first_sequence;
     // A page holds hundreds of heads, and the one is read for every delivery out of a backlog.
     let packed = page.heads.iter().find(|head| page.sequence_of(head) == sequence);
     let packed = packed.ok_or_else(missing)?;
@@ -289,12 +285,17 @@ pub(super) fn find(database: &dyn Database, catalogue: &Catalogue, sequence: u64
 /// The hash of the key of every event in the page that would hold `sequence`; none when there is no
 /// such page.
 pub(super) fn key_hashes(database: &dyn Database, sequence: u64) -> Result<Vec<(u64, u64)>> {
+    let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
+    Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
+}
+
+/// The page that would hold the head of an event; none when there is no such page.
+fn page_around(database: &dyn Database, sequence: u64) -> Result<Option<PageV1>> {
     let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));
     let found = found.map_err(|failure| Error::store("reading a head page", failure))?;
-    let Some((key, sealed)) = found else { return Ok(Vec::new()) };
-    let first_sequence = keys::number_of(&key).unwrap_or(0);
-    let page = decode(first_sequence, &sealed)?;
-    Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
+    let Some((key, sealed)) = found else { return Ok(None) };
+    let Some(first_sequence) = keys::number_of(&key) else { return Ok(None) };
+    decode(first_sequence, &sealed).map(Some)
 }
 
 /// Reads a head page, which is done for every page there is when an engine is opened. Each head is

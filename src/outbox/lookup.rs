@@ -4,13 +4,15 @@
 //! while a generation is cleared sees the record or its copy, and never an error because of that.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
 use crate::attempt::{DeliveryId, Letter, Tried};
 use crate::error::{Error, Result};
-use crate::store::record;
+use crate::store::{Database, record};
 
+use super::heads::Head;
 use super::letters::Moment;
 use super::{Outbox, group, heads, keys};
 
@@ -87,15 +89,19 @@ impl Outbox {
 
     /// Whose event it is: its account.
     pub(crate) fn account_of(&self, sequence: u64) -> Result<String> {
-        twice(|| {
-            let gone = || Error::Damaged {
-                record: format!("event {sequence}"),
-                why: "its generation is gone".to_owned(),
-            };
-            let generation = self.row.generation_of(sequence).ok_or_else(gone)?;
-            let database = self.row.database(generation)?;
-            Ok(heads::find(&*database, &self.catalogue, sequence)?.account)
-        })
+        twice(|| self.head(sequence)).map(|(_, head)| head.account)
+    }
+
+    /// The head of an event, and the database that holds it.
+    pub(super) fn head(&self, sequence: u64) -> Result<(Arc<dyn Database>, Head)> {
+        let gone = || Error::Damaged {
+            record: format!("event {sequence}"),
+            why: "its generation is gone".to_owned(),
+        };
+        let generation = self.row.generation_of(sequence).ok_or_else(gone)?;
+        let database = self.row.database(generation)?;
+        let head = heads::find(&*database, &self.catalogue, sequence)?;
+        Ok((database, head))
     }
 
     /// The record under a key of a generation.
@@ -115,6 +121,6 @@ impl Outbox {
 
 /// Reads again where reading failed: what is read may have been copied forward between being looked
 /// up and being read.
-fn twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
+pub(super) fn twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
     read().or_else(|_| read())
 }

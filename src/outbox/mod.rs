@@ -364,9 +364,7 @@ impl Outbox {
         if let Some(event) = self.cache.lock().event(sequence) {
             return Ok(event);
         }
-        let first = self.read(sequence);
-        // It may have been copied forward between being looked up and being read.
-        let (event, targets) = first.or_else(|_| self.read(sequence))?;
+        let (event, targets) = lookup::twice(|| self.read(sequence))?;
         let event = Arc::new(event);
         self.cache.lock().keep(Arc::clone(&event), targets);
         Ok(event)
@@ -374,12 +372,7 @@ impl Outbox {
 
     /// An event from the device, and how many deliveries may need it.
     fn read(&self, sequence: u64) -> Result<(StoredEvent, u64)> {
-        let generation = self.row.generation_of(sequence).ok_or_else(|| Error::Damaged {
-            record: format!("event {sequence}"),
-            why: "its generation is gone".to_owned(),
-        })?;
-        let database = self.row.database(generation)?;
-        let head = heads::find(&*database, &self.catalogue, sequence)?;
+        let (database, head) = self.head(sequence)?;
         let event = StoredEvent {
             id: self.id_of(sequence),
             payload: page::read(&*database, head.payload)?,

@@ -107,11 +107,17 @@ impl Taken {
         let refusals = self.submissions.iter().map(|one| (&one.promised, Err(refused())));
         answer_all(refusals);
         self.submissions.clear();
-        // Removals and revivals are written when the device takes writes; who asked is told and waits no longer.
-        self.forgotten.iter().for_each(|(_, promised)| promised.keep(Err(refused())));
-        self.revivals.iter().for_each(|(promised, _)| promised.keep(Err(refused())));
-        self.awaited.drain(..).for_each(|promised| promised.keep(Err(refused())));
+        // What they asked for is written when the device takes writes; they wait no longer.
+        self.answer_records(&refused());
+        self.awaited.clear();
         admission.release(std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
+    }
+
+    /// Tells those who wait for a record that it is not on the device.
+    pub(super) fn answer_records(&self, error: &Error) {
+        let waiting = self.forgotten.iter().map(|(_, promised)| promised).chain(&self.awaited);
+        waiting.for_each(|promised| promised.keep(Err(error.clone())));
+        self.revivals.iter().for_each(|(promised, _)| promised.keep(Err(error.clone())));
     }
 
     /// Takes what is waiting, up to the bounds.

@@ -127,8 +127,7 @@ impl Committer {
         let mut copies = match self.copies_of(generation, &owed) {
             Ok(copies) => copies,
             Err(error) => {
-                self.uncopyable = Some(generation);
-                (self.sink)(Committed::Faulty(error.to_string()));
+                self.leave_uncopied(generation, &error);
                 return Ok(());
             }
         };
@@ -174,8 +173,7 @@ impl Committer {
         let keys = match keys {
             Ok(keys) => keys,
             Err(error) => {
-                self.uncopyable = Some(generation);
-                (self.sink)(Committed::Faulty(error.to_string()));
+                self.leave_uncopied(generation, &error);
                 return false;
             }
         };
@@ -186,6 +184,12 @@ impl Committer {
         // Its own mark must not make it try again at once and for ever.
         self.rests = !moved;
         moved
+    }
+
+    /// A generation that cannot be read stays as it is until the next open.
+    fn leave_uncopied(&mut self, generation: u64, error: &Error) {
+        self.uncopyable = Some(generation);
+        (self.sink)(Committed::Faulty(error.to_string()));
     }
 
     /// Works on the database of dedup keys, opened again where it failed before. Says whether it

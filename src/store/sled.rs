@@ -1,8 +1,9 @@
-//! Decides how the store's contract is kept on sled 0.34.7: with `waking` the only file that names sled.
+//! Decides how the store's contract is kept on sled 0.34.7: with `waking` the only file that names
+//! sled.
 //!
-//! Leaves to others: what is stored, and which databases must be there (`witness`). Invariant: `sync` is sled's flush followed by `sync_data` on
-//! its log, because on Linux the flush alone does not reach the device; and a panic inside sled
-//! comes out as a [`Failure`].
+//! Leaves to others: what is stored, and which databases must be there (`witness`). Invariant:
+//! `sync` is sled's flush followed by `sync_data` on its log, because on Linux the flush alone does
+//! not reach the device; and a panic inside sled comes out as a [`Failure`].
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -97,45 +97,50 @@ fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
 
 #[test]
 fn a_dedup_key_of_a_failed_group_counts_at_no_later_open() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
-    submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
-    // Its payload and its dedup page fill a batch; the batch with its head fails.
-    let bytes = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
+    let (store, running, faults) = with_a_bystander();
+    // The batch with its head fails.
     faults.fail_after(1);
-    assert!(submit(&running.outbox, vec![keyed("failed", bytes)]).wait().is_err());
+    assert!(submit(&running.outbox, vec![keyed("failed", BATCH_BYTES)]).wait().is_err());
     faults.heal();
     told(&running, |told| matches!(told, Committed::Resumed));
     publish(&running.outbox, vec![1], &[1]);
     running.outbox.close();
     let (running, _) = open(store.crash());
-    let again = submit(&running.outbox, vec![keyed("failed", 1), keyed("bystander", 1)]);
+    check_only_the_bystander_is_known(&running, "failed", "its event was never stored");
+}
+
+/// A payload whose pages fill a batch with its dedup page, so that its head lies in another.
+const BATCH_BYTES: usize = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
+
+/// An outbox that knows a key already.
+fn with_a_bystander() -> (Memory, Running, Arc<Faults>) {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
+    (store, running, faults)
+}
+
+fn check_only_the_bystander_is_known(running: &Running, key: &str, why: &str) {
+    let again = submit(&running.outbox, vec![keyed(key, 1), keyed("bystander", 1)]);
     let again = again.wait().unwrap();
-    assert!(!again[0].duplicate, "its event was never stored");
+    assert!(!again[0].duplicate, "{why}");
     assert!(again[1].duplicate);
 }
 
 #[test]
 fn a_dedup_key_of_a_group_that_a_crash_cut_counts_at_no_later_open() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
-    submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
+    let (store, running, faults) = with_a_bystander();
     faults.skip_syncs();
-    // Its payload and its dedup page fill a batch, so that its head lies in another.
-    let bytes = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
-    submit(&running.outbox, vec![keyed("cut", bytes)]).wait().unwrap();
+    submit(&running.outbox, vec![keyed("cut", BATCH_BYTES)]).wait().unwrap();
     for kept in 0..store.unsynced_batches() {
         let cut = store.crash_keeping(kept);
         let (running, _) = open(cut.clone());
         publish(&running.outbox, vec![1], &[1]);
         running.outbox.close();
         let (running, _) = open(cut.crash());
-        let again = submit(&running.outbox, vec![keyed("cut", 1), keyed("bystander", 1)]);
-        let again = again.wait().unwrap();
-        assert!(!again[0].duplicate, "its event is not there; {kept} batches were kept");
-        assert!(again[1].duplicate);
+        let why = format!("its event is not there; {kept} batches were kept");
+        check_only_the_bystander_is_known(&running, "cut", &why);
     }
 }
 
