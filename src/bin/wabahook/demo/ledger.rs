@@ -157,18 +157,12 @@ impl Ledger {
         }
     }
 
-    /// Whom an event is owed to: all who want it, without those that were gone when it was accepted.
-    /// Which events those are only the receipts know, because the notice of the end may come later
-    /// than they do; of an event without a receipt it is taken for granted, unless it came there.
-    fn owed_to(&self, id: EventId, known: &Known) -> Vec<usize> {
-        let mut owed_to = known.wanted_by.clone();
-        if known.said_owed == Some(owed_to.len()) {
-            return owed_to;
-        }
-        owed_to.retain(|place| {
-            self.sides.get(*place).is_none_or(|side| !side.gone || side.has_seen(&id))
-        });
-        owed_to
+    /// Whether an event is owed to one that wants it, who may have been gone when it was accepted. That
+    /// only the receipt knows, because the notice of the end may come later than it; of an event
+    /// without a receipt it is taken for granted, unless it came there.
+    fn is_owed(&self, id: &EventId, known: &Known, place: usize) -> bool {
+        known.said_owed == Some(known.wanted_by.len())
+            || self.sides.get(place).is_none_or(|side| !side.gone || side.has_seen(id))
     }
 
     /// A receiver answered a request.
@@ -258,7 +252,8 @@ impl Ledger {
         let places = 0..self.endpoints.len();
         let unreceipted = self.events.values().filter(|known| known.published.is_none()).count();
         let is_misjudged = |(id, known): &(&EventId, &Known)| {
-            known.said_owed.is_some_and(|said| said != self.owed_to(**id, known).len())
+            let owed = || known.wanted_by.iter().filter(|place| self.is_owed(id, known, **place));
+            known.said_owed.is_some_and(|said| said != owed().count())
         };
         let misjudged = self.events.iter().filter(is_misjudged).count() as u64;
         Verdict {
@@ -275,7 +270,7 @@ impl Ledger {
             Tally { repeated: side.repeated, retried: side.retried(), ..Tally::default() };
         let mut open = BTreeSet::new();
         for (id, known) in &self.events {
-            if !self.owed_to(*id, known).contains(&place) {
+            if !known.wanted_by.contains(&place) || !self.is_owed(id, known, place) {
                 continue;
             }
             tally.owed += 1;
