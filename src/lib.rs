@@ -41,7 +41,7 @@ pub use attempt::{
     Answered, Control, DeadLetter, EXCERPT_BYTES_MAX, Failure, HISTORY_MAX, Outcome, Reason, Reply,
     Tried,
 };
-pub use config::{Config, Limits, Network, OnDamage};
+pub use config::{Config, Limits, Network, OnDamage, Roots};
 pub use delivery::{Request, Transport};
 #[doc(hidden)]
 pub use engine::stepping;
@@ -58,6 +58,6 @@ pub use receipt::Receipt;
 pub use stats::{LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
-    Accept, Breaker, Filter, Ordering, Policy, Profile, RateLimit, Registered, Retried, Retry,
-    Secret, State, Subscription, SubscriptionId, Target,
+    Accept, Breaker, ClientPair, Filter, Ordering, Policy, Profile, RateLimit, Registered, Retried,
+    Retry, Secret, State, Subscription, SubscriptionId, Target, Tls,
 };

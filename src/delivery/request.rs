@@ -67,6 +67,7 @@ impl Template {
             headers,
             body: &event.payload,
             timeout_ms: self.timeout_ms,
+            tls: None,
             wall_ms,
         }
     }

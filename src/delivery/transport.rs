@@ -1,9 +1,9 @@
 //! Decides how bytes reach a receiver and what came back.
 //!
 //! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
-//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout, lookup
-//! aside; a redirect is an answer and is never followed; a reply never names an internal address.
+//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an answer and is never followed; a reply never names an internal address.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -11,13 +11,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Method, Uri};
+use parking_lot::Mutex;
 use ureq::{Agent, Body};
 
+use super::dialer::{AFRESH, Dialer, Later};
+use super::exchange::{HEAD_BYTES_MAX, Stale};
 use super::guard::Guard;
-use super::pool::{Pool, Stale};
-use super::resolver::LookupError;
+use super::pool::Pool;
+use super::resolver::{LookupError, Names};
+use super::tls::{Identities, Identity, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
+use crate::config::Roots;
+use crate::subscription::Tls;
 
 /// The exact request of one attempt.
 #[derive(Clone)]
@@ -31,8 +37,11 @@ pub struct Request<'a> {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
     pub body: &'a [u8],
-    /// How long the attempt may take, in milliseconds.
+    /// How long the attempt may take, in milliseconds, from the lookup of the name to the last byte of
+    /// the answer.
     pub timeout_ms: u64,
+    /// What its TLS does otherwise than that of all others.
+    pub tls: Option<&'a Tls>,
     /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` that is a
     /// date counts from here.
     pub wall_ms: u64,
@@ -65,20 +74,38 @@ pub trait Transport: Send + Sync + 'static {
 
 /// HTTP/1.1 over ureq.
 pub(crate) struct Http {
-    pool: Pool,
+    pool: Arc<Pool>,
+    names: Arc<Names>,
+    identities: Identities,
+    agents: Mutex<HashMap<Manner, Agent>>,
     clock: Arc<dyn Clock>,
 }
 
+/// What ureq is set up with once for all requests that have it in common: the TLS identity and the
+/// timeout. Where they lead makes no difference, because the connections are in our pool.
+type Manner = (u64, u64);
+
 impl Http {
     /// Keeps up to `idle_max` idle connections for each receiver: what a lane may have under way.
-    pub(crate) fn new(guard: Arc<Guard>, idle_max: usize, clock: Arc<dyn Clock>) -> Http {
-        Http { pool: Pool::new(guard, idle_max), clock }
+    pub(crate) fn new(
+        guard: Arc<Guard>,
+        roots: Roots,
+        idle_max: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Http {
+        Http {
+            pool: Arc::new(Pool::new(idle_max, Arc::clone(&clock))),
+            names: Arc::new(Names::new(guard, Arc::clone(&clock))),
+            identities: Identities::new(roots),
+            agents: Mutex::default(),
+            clock,
+        }
     }
 
     /// One exchange, and a second one where the first met a stale connection. That is no failure
     /// of the receiver and no attempt of its own, although a receiver that closed the connection
     /// after it had read the request sees the request twice, with the same `webhook-id`. After an
-    /// interrupt the agent refuses the second exchange by itself.
+    /// interrupt the pool refuses the second exchange by itself.
     fn exchange(&self, agent: &Agent, request: &Request<'_>) -> Result<Reply, ureq::Error> {
         let started_ms = self.clock.monotonic_ms();
         let response = match agent.run(http_request(request)) {
@@ -88,11 +115,9 @@ impl Http {
                 if left_ms == 0 {
                     return Err(error);
                 }
-                // With an idle age of zero ureq closes the other kept connections, which are
-                // likely to be as stale, and makes a new one, which is then kept.
                 let afresh = agent
                     .configure_request(http_request(request))
-                    .max_idle_age(Duration::ZERO)
+                    .max_idle_age(AFRESH)
                     .timeout_global(Some(Duration::from_millis(left_ms)))
                     .build();
                 agent.run(afresh)?
@@ -101,13 +126,35 @@ impl Http {
         };
         Ok(answered(response, request.wall_ms))
     }
+
+    fn agent(&self, identity: Arc<Identity>, timeout_ms: u64) -> Agent {
+        let manner = (identity.number(), timeout_ms);
+        let mut agents = self.agents.lock();
+        if let Some(agent) = agents.get(&manner) {
+            return agent.clone();
+        }
+        if agents.len() >= AGENTS_MAX {
+            agents.clear();
+        }
+        let dialer = Dialer {
+            pool: Arc::clone(&self.pool),
+            names: Arc::clone(&self.names),
+            identity,
+            clock: Arc::clone(&self.clock),
+        };
+        let agent = Agent::with_parts(settings(timeout_ms), dialer, Later);
+        agents.insert(manner, agent.clone());
+        agent
+    }
 }
 
 impl Transport for Http {
     fn send(&self, request: &Request<'_>) -> Reply {
-        let Some(agent) = self.pool.agent(&request.url, request.timeout_ms) else {
-            return Reply::Failed(Failure::Interrupted);
+        // It was readable when it was registered, and the host's roots when the engine was opened.
+        let Ok(identity) = self.identities.identity(request.tls) else {
+            return Reply::Failed(Failure::Internal);
         };
+        let agent = self.agent(identity, request.timeout_ms);
         match self.exchange(&agent, request) {
             Ok(reply) => reply,
             Err(_) if self.pool.is_interrupted() => Reply::Failed(Failure::Interrupted),
@@ -117,6 +164,7 @@ impl Transport for Http {
 
     fn interrupt(&self) {
         self.pool.interrupt();
+        self.names.interrupt();
     }
 }
 
@@ -126,10 +174,24 @@ impl fmt::Debug for Http {
     }
 }
 
+fn settings(timeout_ms: u64) -> ureq::config::Config {
+    Agent::config_builder()
+        .proxy(None) // from the environment; it would look names up behind the guard's back
+        .max_redirects(0) // a redirect is an answer; to follow it would leak the signature
+        .http_status_as_error(false)
+        .accept("")
+        .user_agent(concat!("wabahook/", env!("CARGO_PKG_VERSION")))
+        .max_response_header_size(HEAD_BYTES_MAX)
+        .max_idle_connections(0) // ours is the pool that keeps them
+        .timeout_global(Some(Duration::from_millis(timeout_ms)))
+        .build()
+}
+
 /// A slice as the body makes ureq send a content length, whatever the method: some receivers see
 /// an empty body where it comes in chunks.
 fn http_request<'a>(request: &Request<'a>) -> http::Request<&'a [u8]> {
     let mut made = http::Request::new(request.body);
+    made.headers_mut().reserve(request.headers.len() + HEADERS_ADDED);
     *made.method_mut() = request.method.clone();
     *made.uri_mut() = request.url.clone();
     for (name, value) in &request.headers {
@@ -204,12 +266,11 @@ fn failure(error: &ureq::Error) -> Failure {
         ureq::Error::HostNotFound => Failure::Dns,
         ureq::Error::ConnectionFailed => Failure::Connect,
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => Failure::Protocol,
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Failure::Tls("handshake".to_owned()),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(error) => Failure::Tls(tls_word(error).to_owned()),
         ureq::Error::Other(inner) if inner.is::<Stale>() => Failure::Connect,
         ureq::Error::Other(inner) => match inner.downcast_ref() {
             Some(LookupError::NotFound) => Failure::Dns,
+            Some(LookupError::TimedOut) => Failure::Timeout,
+            Some(LookupError::Interrupted) => Failure::Interrupted,
             Some(LookupError::Refused(rule)) => Failure::Guard(rule.as_str().to_owned()),
             None => Failure::Internal,
         },
@@ -220,38 +281,13 @@ fn failure(error: &ureq::Error) -> Failure {
 
 fn io_failure(error: &std::io::Error) -> Failure {
     // A handshake that fails comes as an I/O error around the reason.
-    #[cfg(feature = "tls")]
-    if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        return Failure::Tls(tls_word(reason).to_owned());
+    if let Some(word) = word_of(error) {
+        return Failure::Tls(word.to_owned());
     }
     match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout,
+        ErrorKind::FileTooLarge => Failure::Protocol,
         _ => Failure::Connect,
-    }
-}
-
-/// The word of `tls:<why>`. Words are stable: hosts filter by them.
-#[cfg(feature = "tls")]
-fn tls_word(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    match error {
-        Error::InvalidCertificate(why) => match why {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "not_yet_valid"
-            }
-            CertificateError::UnknownIssuer => "unknown_issuer",
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "name"
-            }
-            CertificateError::Revoked => "revoked",
-            _ => "certificate",
-        },
-        Error::NoCertificatesPresented => "certificate",
-        Error::AlertReceived(_) => "alert",
-        Error::PeerIncompatible(_) => "incompatible",
-        Error::InvalidMessage(_) => "no_tls",
-        _ => "handshake",
     }
 }
 
@@ -259,6 +295,13 @@ fn tls_word(error: &rustls::Error) -> &'static str {
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 const RETRY_AFTER_MAX_MS: u64 = 24 * 3_600_000;
+
+/// How many manners are held ready. A host has a few timeouts, and few subscriptions a TLS of their
+/// own; more than this are set up anew now and then.
+const AGENTS_MAX: usize = 1_024;
+
+/// `host`, `content-length` and `user-agent`, which ureq adds.
+const HEADERS_ADDED: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -329,27 +372,17 @@ mod tests {
             Failure::Guard("link_local".to_owned()),
         );
         check_failure(ureq::Error::LargeResponseHeader(2, 1), Failure::Protocol);
-        check_failure(ureq::Error::TlsRequired, Failure::Tls("handshake".to_owned()));
+        check_failure(LookupError::TimedOut.into(), Failure::Timeout);
+        check_failure(io(ErrorKind::FileTooLarge), Failure::Protocol);
         check_failure(ureq::Error::BadUri("x".to_owned()), Failure::Internal);
         check_failure(ureq::Error::Other("another".into()), Failure::Internal);
     }
 
     #[cfg(feature = "tls")]
     #[test]
-    fn a_handshake_that_fails_says_why_in_one_word() {
-        use rustls::{CertificateError, Error};
-        for (error, word) in [
-            (Error::InvalidCertificate(CertificateError::Expired), "expired"),
-            (Error::InvalidCertificate(CertificateError::NotValidYet), "not_yet_valid"),
-            (Error::InvalidCertificate(CertificateError::UnknownIssuer), "unknown_issuer"),
-            (Error::InvalidCertificate(CertificateError::NotValidForName), "name"),
-            (Error::InvalidCertificate(CertificateError::BadSignature), "certificate"),
-            (Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), "no_tls"),
-            (Error::HandshakeNotComplete, "handshake"),
-        ] {
-            let wrapped = std::io::Error::new(ErrorKind::InvalidData, error.clone());
-            check_failure(ureq::Error::Io(wrapped), Failure::Tls(word.to_owned()));
-            check_failure(ureq::Error::Rustls(error), Failure::Tls(word.to_owned()));
-        }
+    fn a_handshake_that_fails_is_a_failure_of_tls() {
+        let reason = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let wrapped = std::io::Error::new(ErrorKind::InvalidData, reason);
+        check_failure(ureq::Error::Io(wrapped), Failure::Tls("expired".to_owned()));
     }
 }

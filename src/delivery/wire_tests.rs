@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{Guard, Http, Request, Transport};
 use crate::attempt::{Answered, Failure, Reply};
 use crate::clock::System;
-use crate::config::Network;
+use crate::config::{Network, Roots};
 
 /// What is seen later than this never comes.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -152,8 +152,8 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
 
 fn http(allow: &[&str]) -> Http {
     let allow = allow.iter().map(|range| range.parse().unwrap()).collect();
-    let guard = Guard::new(Network { allow, allow_http: true });
-    Http::new(Arc::new(guard), 16, Arc::new(System::new()))
+    let guard = Guard::new(Network { allow, allow_http: true, ..Network::default() });
+    Http::new(Arc::new(guard), Roots::Bundled, 16, Arc::new(System::new()))
 }
 
 /// A client that may reach the receivers of these tests.
@@ -176,6 +176,7 @@ fn request<'a>(url: &str, body: &'a [u8], timeout_ms: u64) -> Request<'a> {
         ],
         body,
         timeout_ms,
+        tls: None,
         wall_ms: WALL_MS,
     }
 }

@@ -17,7 +17,7 @@ use super::drain;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
-use crate::delivery::{Crew, Guard, Http};
+use crate::delivery::{Crew, Guard, Http, check_roots};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
@@ -54,6 +54,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
 /// Opens everything, in the order in which each part needs the others, and starts no thread.
 pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     config.limits.check()?;
+    check_roots(&config.network.roots)?;
     let accounts = Accounts::new(config.accounts.clone())?;
     let (lock, store) = match &config.store {
         Some(store) => (None, Arc::clone(store)),
@@ -86,7 +87,8 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     let guard = Arc::new(Guard::new(config.network.clone()));
     let transport = config.transport.clone().unwrap_or_else(|| {
         let idle_max = config.limits.lane_in_flight_max;
-        Arc::new(Http::new(Arc::clone(&guard), idle_max, Arc::clone(&config.clock)))
+        let roots = config.network.roots.clone();
+        Arc::new(Http::new(Arc::clone(&guard), roots, idle_max, Arc::clone(&config.clock)))
     });
     let core = Arc::new(Core {
         board: Board::new(config.limits.notices_max, standing),

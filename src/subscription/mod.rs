@@ -10,6 +10,7 @@ mod policy;
 mod secret;
 mod stored;
 mod target;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,6 +22,7 @@ pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
 pub use secret::Secret;
 pub use target::Target;
+pub use tls::{ClientPair, Tls};
 
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, NumberGiven, WabaNumber, number_given};
