@@ -42,7 +42,7 @@ pub use attempt::{
     Tried,
 };
 pub use config::{Config, Limits, Network, OnDamage, Roots};
-pub use delivery::{Request, Transport};
+pub use delivery::{Http, Request, Transport};
 #[doc(hidden)]
 pub use engine::stepping;
 pub use engine::{

@@ -22,9 +22,7 @@ use plain as tls;
 
 pub(crate) use guard::Guard;
 pub(crate) use request::Template;
-pub(crate) use tls::check_roots;
-pub(crate) use transport::Http;
-pub use transport::{Request, Transport};
+pub use transport::{Http, Request, Transport};
 pub(crate) use worker::{Crew, Source};
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ pub(super) fn check(tls: &Tls) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Invalid`] that names `network.roots`.
-pub(crate) fn check_roots(roots: &Roots) -> Result<()> {
+pub(super) fn check_roots(roots: &Roots) -> Result<()> {
     match roots {
         Roots::Given(_) => read_roots(roots).map(drop),
         Roots::System | Roots::Bundled => Ok(()),

@@ -19,10 +19,11 @@ use super::exchange::{HEAD_BYTES_MAX, Stale};
 use super::guard::Guard;
 use super::pool::Pool;
 use super::resolver::{LookupError, Names};
-use super::tls::{Identities, Identity, word_of};
+use super::tls::{Identities, Identity, check_roots, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
-use crate::config::Roots;
+use crate::config::Network;
+use crate::error::Result;
 use crate::subscription::Tls;
 
 /// The exact request of one attempt.
@@ -72,8 +73,33 @@ pub trait Transport: Send + Sync + 'static {
     fn interrupt(&self);
 }
 
-/// HTTP/1.1 over ureq.
-pub(crate) struct Http {
+/// What makes the attempts of an engine that is given no other transport: HTTP/1.1 over connections
+/// that are kept. Public for a host whose own transport stands around it, to count or to record.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wabahook::{Config, Http, Network, Reply, Request, Transport, clock::System};
+///
+/// struct Shown(Http);
+///
+/// impl Transport for Shown {
+///     fn send(&self, request: &Request<'_>) -> Reply {
+///         let reply = self.0.send(request);
+///         println!("{request:?} {reply:?}");
+///         reply
+///     }
+///
+///     fn interrupt(&self) {
+///         self.0.interrupt();
+///     }
+/// }
+///
+/// let http = Http::new(Network::default(), 16, Arc::new(System::new()))?;
+/// let config = Config::new("outbox").transport(Arc::new(Shown(http)));
+/// # let _ = config;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
+pub struct Http {
     pool: Arc<Pool>,
     names: Arc<Names>,
     identities: Identities,
@@ -86,20 +112,22 @@ pub(crate) struct Http {
 type Manner = (u64, u64);
 
 impl Http {
-    /// Keeps up to `idle_max` idle connections for each receiver: what a lane may have under way.
-    pub(crate) fn new(
-        guard: Arc<Guard>,
-        roots: Roots,
-        idle_max: usize,
-        clock: Arc<dyn Clock>,
-    ) -> Http {
-        Http {
+    /// Reaches what `network` allows, and keeps up to `idle_max` idle connections for each receiver,
+    /// 1,024 in all, for 30 s each. An engine gives
+    /// [`lane_in_flight_max`](crate::Limits::lane_in_flight_max): what a lane may have under way.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) where the given roots are no certificates.
+    pub fn new(network: Network, idle_max: usize, clock: Arc<dyn Clock>) -> Result<Http> {
+        check_roots(&network.roots)?;
+        let roots = network.roots.clone();
+        Ok(Http {
             pool: Arc::new(Pool::new(idle_max, Arc::clone(&clock))),
-            names: Arc::new(Names::new(guard, Arc::clone(&clock))),
+            names: Arc::new(Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock))),
             identities: Identities::new(roots),
             agents: Mutex::default(),
             clock,
-        }
+        })
     }
 
     /// One exchange, and a second one where the first met a stale connection. That is no failure

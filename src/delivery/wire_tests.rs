@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Guard, Http, Request, Transport};
+use super::{Http, Request, Transport};
 use crate::attempt::{Answered, Failure, Reply};
 use crate::clock::System;
-use crate::config::{Network, Roots};
+use crate::config::Network;
 
 /// What is seen later than this never comes.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -152,8 +152,8 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
 
 fn http(allow: &[&str]) -> Http {
     let allow = allow.iter().map(|range| range.parse().unwrap()).collect();
-    let guard = Guard::new(Network { allow, allow_http: true, ..Network::default() });
-    Http::new(Arc::new(guard), Roots::Bundled, 16, Arc::new(System::new()))
+    let network = Network { allow, allow_http: true, ..Network::default() };
+    Http::new(network, 16, Arc::new(System::new())).unwrap()
 }
 
 /// A client that may reach the receivers of these tests.

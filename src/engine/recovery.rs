@@ -17,7 +17,7 @@ use super::drain;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
-use crate::delivery::{Crew, Guard, Http, check_roots};
+use crate::delivery::{Crew, Guard, Http, Transport};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
@@ -54,7 +54,6 @@ pub(super) fn open(config: Config) -> Result<Arc<Core>> {
 /// Opens everything, in the order in which each part needs the others, and starts no thread.
 pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     config.limits.check()?;
-    check_roots(&config.network.roots)?;
     let accounts = Accounts::new(config.accounts.clone())?;
     let (lock, store) = match &config.store {
         Some(store) => (None, Arc::clone(store)),
@@ -85,11 +84,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
 
     let (outbox, unstarted) = opened.prepare(&config.limits);
     let guard = Arc::new(Guard::new(config.network.clone()));
-    let transport = config.transport.clone().unwrap_or_else(|| {
-        let idle_max = config.limits.lane_in_flight_max;
-        let roots = config.network.roots.clone();
-        Arc::new(Http::new(Arc::clone(&guard), roots, idle_max, Arc::clone(&config.clock)))
-    });
+    let transport = transport(&config)?;
     let core = Arc::new(Core {
         board: Board::new(config.limits.notices_max, standing),
         limits: config.limits,
@@ -112,6 +107,15 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
         lock: Mutex::new(lock),
     });
     Ok((core, unstarted))
+}
+
+fn transport(config: &Config) -> Result<Arc<dyn Transport>> {
+    if let Some(given) = &config.transport {
+        return Ok(Arc::clone(given));
+    }
+    let idle_max = config.limits.lane_in_flight_max;
+    let http = Http::new(config.network.clone(), idle_max, Arc::clone(&config.clock))?;
+    Ok(Arc::new(http))
 }
 
 /// Those whose deliveries need the key of their event.
