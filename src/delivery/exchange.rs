@@ -23,7 +23,7 @@ pub(super) struct Exchange {
     place: Place,
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
-    room: Box<Room>,
+    room: Room,
     is_https: bool,
     /// The connection carried a request before.
     reused: bool,
@@ -99,7 +99,7 @@ impl Exchange {
 
 impl Transport for Exchange {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut *self.room
+        &mut self.room
     }
 
     /// Holds the bytes back until there is too little room for more, or an answer is waited for.
@@ -239,7 +239,7 @@ impl Buffers for Room {
 thread_local! {
     /// The room of this thread's last exchange. So an idle connection has none, and the threads
     /// that make attempts, which are few, make theirs once.
-    static SPARE: Cell<Option<Box<Room>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<Room>> = const { Cell::new(None) };
 }
 
 /// For what is sent and for what comes back, each. Larger ones gained nothing.

@@ -65,36 +65,48 @@ pub(super) struct Identities {
     roots: Roots,
     /// The host's roots, read when they are first needed.
     read: OnceLock<Arc<RootCertStore>>,
+    /// That of all who ask for nothing of their own.
+    usual: OnceLock<Arc<Identity>>,
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    by_setting: HashMap<Option<[u8; 32]>, Arc<Identity>>,
+    by_setting: HashMap<[u8; 32], Arc<Identity>>,
     made: u64,
 }
 
 impl Identities {
     pub(super) fn new(roots: Roots) -> Identities {
-        Identities { roots, read: OnceLock::new(), known: Mutex::default() }
+        Identities { roots, read: OnceLock::new(), usual: OnceLock::new(), known: Mutex::default() }
     }
 
-    /// The identity of a setting. It was checked when it was registered; what cannot be read all the
-    /// same, such as a list of roots that the host has replaced since, is an error of rustls.
+    /// The identity of a setting. An error where it cannot be read, although it was when it was
+    /// registered.
     pub(super) fn identity(&self, tls: Option<&Tls>) -> Result<Arc<Identity>> {
-        let setting = tls.map(digest);
+        let Some(tls) = tls else { return self.usual() };
+        let setting = digest(tls);
         if let Some(known) = self.known.lock().by_setting.get(&setting) {
             return Ok(Arc::clone(known));
         }
-        // Reading roots takes milliseconds, which should not happen under the lock.
-        let config = client_config(tls, || self.roots())?;
+        // Reading certificates takes milliseconds, which should not happen under the lock.
+        let config = client_config(Some(tls), || self.roots())?;
         let mut known = self.known.lock();
         if known.by_setting.len() >= IDENTITIES_MAX {
             known.by_setting.clear();
         }
         known.made += 1;
-        let identity = Arc::new(Identity { number: known.made, config });
+        let identity = Arc::new(Identity { number: USUAL + known.made, config });
         Ok(Arc::clone(known.by_setting.entry(setting).or_insert(identity)))
+    }
+
+    fn usual(&self) -> Result<Arc<Identity>> {
+        if let Some(usual) = self.usual.get() {
+            return Ok(Arc::clone(usual));
+        }
+        let config = client_config(None, || self.roots())?;
+        let usual = self.usual.get_or_init(|| Arc::new(Identity { number: USUAL, config }));
+        Ok(Arc::clone(usual))
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>> {
@@ -339,6 +351,9 @@ fn word(error: &rustls::Error) -> &'static str {
         _ => "handshake",
     }
 }
+
+/// The number of the usual identity; those of others follow.
+const USUAL: u64 = 0;
 
 /// How many settings are held ready. More than that are made anew now and then.
 const IDENTITIES_MAX: usize = 1_024;

@@ -3,7 +3,6 @@
 //! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
 //! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an answer and is never followed; a reply never names an internal address.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -103,7 +102,7 @@ pub struct Http {
     pool: Arc<Pool>,
     names: Arc<Names>,
     identities: Identities,
-    agents: Mutex<HashMap<Manner, Agent>>,
+    agents: Mutex<Vec<(Manner, Agent)>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -158,7 +157,7 @@ impl Http {
     fn agent(&self, identity: Arc<Identity>, timeout_ms: u64) -> Agent {
         let manner = (identity.number(), timeout_ms);
         let mut agents = self.agents.lock();
-        if let Some(agent) = agents.get(&manner) {
+        if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == manner) {
             return agent.clone();
         }
         if agents.len() >= AGENTS_MAX {
@@ -171,7 +170,7 @@ impl Http {
             clock: Arc::clone(&self.clock),
         };
         let agent = Agent::with_parts(settings(timeout_ms), dialer, Later);
-        agents.insert(manner, agent.clone());
+        agents.push((manner, agent.clone()));
         agent
     }
 }
@@ -324,9 +323,9 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 const RETRY_AFTER_MAX_MS: u64 = 24 * 3_600_000;
 
-/// How many manners are held ready. A host has a few timeouts, and few subscriptions a TLS of their
-/// own; more than this are set up anew now and then.
-const AGENTS_MAX: usize = 1_024;
+/// How many manners are held ready. A host has a few timeouts, and few subscriptions have a TLS of their
+/// own; more than this are set up anew now and then, which costs microseconds.
+const AGENTS_MAX: usize = 64;
 
 /// `host`, `content-length` and `user-agent`, which ureq adds.
 const HEADERS_ADDED: usize = 3;
