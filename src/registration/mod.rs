@@ -5,7 +5,12 @@
 //! request shows, of its own subscriptions of that gateway alone.
 
 mod answer;
+mod business_api;
+mod call;
+mod dialog360;
+mod doubletick;
 pub mod fields;
+mod webhooks;
 
 use http::{Request, Response};
 
