@@ -10,6 +10,7 @@
 
 mod bed;
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -194,7 +195,7 @@ impl Endpoints {
             method: Method::POST,
             url: self.urls.get(place).ok_or("no URL")?.clone(),
             headers,
-            body: &self.body,
+            body: Cow::Borrowed(&self.body),
             timeout_ms: TIMEOUT_MS,
             tls: None,
             wall_ms: timestamp_s * 1_000,
@@ -227,7 +228,7 @@ impl Raw {
             head += &format!("{name}: {}\r\n", value.to_str()?);
         }
         head += &format!("content-length: {BODY_BYTES}\r\nuser-agent: wabahook/0.1.0\r\n\r\n");
-        let bytes = [head.as_bytes(), request.body].concat();
+        let bytes = [head.as_bytes(), &request.body].concat();
         Ok(Raw { streams: streams.collect::<Result<_, _>>()?, bytes })
     }
 

@@ -4,14 +4,17 @@
 //! Invariant (I6): a request is a function of the subscription, the event, the attempt's number
 //! and its time; the body is the payload byte for byte, and the signatures are made on those bytes.
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Uri};
 
+use super::tls;
 use super::transport::Request;
 use crate::error::{Error, Result};
 use crate::event::StoredEvent;
 use crate::signature::Signer;
-use crate::subscription::{Registered, Target};
+use crate::subscription::{Registered, Target, Tls};
 
 /// What all requests of one subscription share, prepared once: a request is made from it without
 /// parsing a name or keying a signature again.
@@ -21,24 +24,27 @@ pub(crate) struct Template {
     timeout_ms: u64,
     headers: Vec<(HeaderName, HeaderValue)>,
     signer: Option<Signer>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Template {
     /// Refuses what no request could carry: a header that HTTP does not allow, a secret that
-    /// cannot sign.
+    /// cannot sign, a client certificate that is not its key's.
     pub(crate) fn new(subscription: &Registered) -> Result<Template> {
         let Registered { target, policy, secret, .. } = subscription;
+        target.tls().map_or(Ok(()), tls::check)?;
         Ok(Template {
             url: target.url().clone(),
             timeout_ms: policy.timeout_ms,
             headers: fixed_headers(target)?,
             signer: secret.as_ref().map(Signer::new).transpose()?,
+            tls: target.tls().cloned().map(Box::new),
         })
     }
 
     /// The request of the attempt `number` (from 1) that starts at `wall_ms`.
     pub(crate) fn request<'a>(
-        &self,
+        &'a self,
         event: &'a StoredEvent,
         number: u32,
         wall_ms: u64,
@@ -65,9 +71,9 @@ impl Template {
             method: Method::POST,
             url: self.url.clone(),
             headers,
-            body: &event.payload,
+            body: Cow::Borrowed(&event.payload),
+            tls: self.tls.as_deref(),
             timeout_ms: self.timeout_ms,
-            tls: None,
             wall_ms,
         }
     }
@@ -116,7 +122,7 @@ mod tests {
     use crate::event::{Catalogue, EventId};
     use crate::signature::{Received, verify, verify_hub};
     use crate::subscription::{
-        Filter, Policy, Profile, Secret, State, Subscription, SubscriptionId,
+        Filter, Level, Policy, Profile, Secret, State, Subscription, SubscriptionId,
     };
 
     const SENT_WALL_MS: u64 = 1_700_000_001_999;
@@ -130,7 +136,9 @@ mod tests {
             target: subscription.target,
             policy: Policy { timeout_ms: 4_321, ..Policy::default() },
             secret: subscription.secret,
+            retiring: Vec::new(),
             profile: Profile::default(),
+            level: Level::default(),
             state: State::default(),
             created_at_ms: 0,
         }
@@ -167,7 +175,7 @@ mod tests {
         let request = template.request(&event, 3, SENT_WALL_MS);
         assert_eq!(request.method, Method::POST);
         assert_eq!(request.url, "https://crm.example/hook?a=b");
-        assert_eq!(request.body, event.payload);
+        assert_eq!(*request.body, *event.payload);
         assert_eq!((request.timeout_ms, request.wall_ms), (4_321, SENT_WALL_MS));
         assert_eq!(
             lines(&request),
@@ -227,8 +235,8 @@ mod tests {
             timestamp: value("webhook-timestamp"),
             signature: value("webhook-signature"),
         };
-        assert_eq!(verify(&secret, &received, request.body, 1_700_000_001, 0), Ok(()));
-        assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), request.body), Ok(()));
+        assert_eq!(verify(&secret, &received, &request.body, 1_700_000_001, 0), Ok(()));
+        assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), &request.body), Ok(()));
         assert!(!format!("{template:?} {request:?}").contains("MfKQ"));
     }
 

@@ -3,6 +3,7 @@
 //! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
 //! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an answer and is never followed; a reply never names an internal address.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -36,12 +37,13 @@ pub struct Request<'a> {
     /// `content-length`, and `user-agent` unless it is among these).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
-    pub body: &'a [u8],
+    pub body: Cow<'a, [u8]>,
+    /// What its TLS connection does otherwise than all others. A connection made with it is used by
+    /// no request that has another.
+    pub tls: Option<&'a Tls>,
     /// How long the attempt may take, in milliseconds, from the lookup of the name to the last byte of
     /// the answer.
     pub timeout_ms: u64,
-    /// What its TLS does otherwise than that of all others.
-    pub tls: Option<&'a Tls>,
     /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` that is a
     /// date counts from here.
     pub wall_ms: u64,
@@ -216,8 +218,8 @@ fn settings(timeout_ms: u64) -> ureq::config::Config {
 
 /// A slice as the body makes ureq send a content length, whatever the method: some receivers see
 /// an empty body where it comes in chunks.
-fn http_request<'a>(request: &Request<'a>) -> http::Request<&'a [u8]> {
-    let mut made = http::Request::new(request.body);
+fn http_request<'a>(request: &'a Request<'_>) -> http::Request<&'a [u8]> {
+    let mut made = http::Request::new(&*request.body);
     made.headers_mut().reserve(request.headers.len() + HEADERS_ADDED);
     *made.method_mut() = request.method.clone();
     *made.uri_mut() = request.url.clone();

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use super::precedence::{Bearing, Precedence};
 use crate::event::{EventType, WabaNumber};
-use crate::subscription::{Filter, SubscriptionId};
+use crate::subscription::{Filter, Level, Profile, SubscriptionId};
 
 /// Event -> subscriptions.
 #[derive(Debug, Default)]
@@ -24,7 +25,20 @@ pub(crate) struct Index {
     accounts: Names<Box<str>>,
     kinds: Names<EventType>,
     listed: HashMap<Place, List>,
+    precedence: Precedence,
     known: Mutex<Known>,
+}
+
+/// What about an event decides who gets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    pub(crate) account: &'a str,
+    pub(crate) kind: &'a EventType,
+    pub(crate) number: Option<WabaNumber>,
+    /// The numbers of its WABA, where it has no number itself.
+    pub(crate) waba_numbers: &'a [WabaNumber],
+    /// Whether it is a part of a callback that is published whole beside it.
+    pub(crate) is_part: bool,
 }
 
 /// One (account, type, number), with `ALL` for a type or a number that is not named.
@@ -33,6 +47,8 @@ struct Place {
     account: u32,
     kind: u32,
     number: u64,
+    /// Only of answers; the lists know no parts.
+    is_part: bool,
 }
 
 /// No name is given this id, and no WABA number is this short.
@@ -46,9 +62,16 @@ impl Index {
         each_pair(filter, |kind, number| self.list(id, account, kind, number));
     }
 
+    /// Says for whom more than the filter decides. To be told of each that is inserted.
+    pub(crate) fn rank(&mut self, id: SubscriptionId, level: Level, profile: Profile) {
+        self.known.get_mut().clear();
+        self.precedence.put(id, level, profile);
+    }
+
     /// Takes a subscription off the lists of the filter that it was inserted with.
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.known.get_mut().clear();
+        self.precedence.remove(id);
         each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
@@ -56,30 +79,25 @@ impl Index {
     /// share the answer, so that what follows from it is worked out once for them all.
     ///
     /// The number decides. An event without one reaches the subscriptions to all numbers, and those
-    /// that name a number of its WABA (`waba_numbers`).
-    pub(crate) fn targets(
-        &self,
-        account: &str,
-        kind: &EventType,
-        number: Option<WabaNumber>,
-        waba_numbers: &[WabaNumber],
-    ) -> Arc<[SubscriptionId]> {
+    /// that name a number of its WABA.
+    pub(crate) fn targets(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
         let mut found = Vec::new();
-        let Some(account_id) = self.accounts.id(account) else { return found.into() };
-        let digits = match number {
+        let Some(account) = self.accounts.id(sought.account) else { return found.into() };
+        let digits = match sought.number {
             Some(number) => number.digits(),
-            None if waba_numbers.is_empty() => ALL_NUMBERS,
+            None if sought.waba_numbers.is_empty() => ALL_NUMBERS,
             None => {
-                self.matches(account, kind, number, waba_numbers, &mut found);
+                self.matches(sought, &mut found);
                 return found.into();
             }
         };
-        let kind_id = self.kinds.id(kind).unwrap_or(ALL);
-        let place = Place { account: account_id, kind: kind_id, number: digits };
+        let kind = self.kinds.id(sought.kind).unwrap_or(ALL);
+        let is_part = sought.is_part && !self.precedence.is_empty();
+        let place = Place { account, kind, number: digits, is_part };
         if let Some(known) = self.known.lock().of(&place) {
             return known;
         }
-        self.matches(account, kind, number, waba_numbers, &mut found);
+        self.matches(sought, &mut found);
         let targets: Arc<[_]> = found.into();
         // Nobody changes the index meanwhile, because the caller borrows it.
         self.known.lock().keep(place, &targets);
@@ -87,21 +105,17 @@ impl Index {
     }
 
     /// Replaces `out` with the subscriptions that an event reaches.
-    fn matches(
-        &self,
-        account: &str,
-        kind: &EventType,
-        number: Option<WabaNumber>,
-        waba_numbers: &[WabaNumber],
-        out: &mut Vec<SubscriptionId>,
-    ) {
+    fn matches(&self, sought: &Sought<'_>, out: &mut Vec<SubscriptionId>) {
         out.clear();
-        let Some(account) = self.accounts.id(account) else { return };
+        let &Sought { kind, number, waba_numbers, is_part, .. } = sought;
+        let Some(account) = self.accounts.id(sought.account) else { return };
         // A type that nobody names still reaches those who asked for all types.
         let kind = self.kinds.id(kind);
         let mut collect = |number: u64| {
             for kind in [Some(ALL), kind].into_iter().flatten() {
-                if let Some(list) = self.listed.get(&Place { account, kind, number }) {
+                if let Some(list) =
+                    self.listed.get(&Place { account, kind, number, is_part: false })
+                {
                     list.copy_to(out);
                 }
             }
@@ -113,6 +127,9 @@ impl Index {
         }
         out.sort_unstable();
         out.dedup();
+        if !self.precedence.is_empty() {
+            self.precedence.settle(out, Bearing { has_number: number.is_some(), is_part });
+        }
     }
 
     fn list(
@@ -126,6 +143,7 @@ impl Index {
             account: self.accounts.name(account, |name| Box::from(name)),
             kind: kind.map_or(ALL, |kind| self.kinds.name(kind, EventType::clone)),
             number: number.map_or(ALL_NUMBERS, WabaNumber::digits),
+            is_part: false,
         };
         if let Some(list) = self.listed.get_mut(&place) {
             list.insert(id);
@@ -150,7 +168,7 @@ impl Index {
             return;
         };
         let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
-        let place = Place { account: account_id, kind: kind_id, number };
+        let place = Place { account: account_id, kind: kind_id, number, is_part: false };
         let Some(list) = self.listed.get_mut(&place) else { return };
         if !list.remove(id) {
             return;
@@ -370,7 +388,14 @@ mod tests {
         waba_numbers: &[u64],
     ) -> Vec<u32> {
         let waba_numbers: Vec<_> = waba_numbers.iter().map(|last| number(*last)).collect();
-        let ask = || index.targets(account, &kind(name), of.map(number), &waba_numbers);
+        let sought = Sought {
+            account,
+            kind: &kind(name),
+            number: of.map(number),
+            waba_numbers: &waba_numbers,
+            is_part: false,
+        };
+        let ask = || index.targets(&sought);
         let (first, again) = (ask(), ask());
         assert_eq!(first, again, "what is known is what was found");
         first.iter().map(|id| id.0).collect()
@@ -430,7 +455,8 @@ mod tests {
     fn answers_are_shared_until_the_index_changes_and_their_number_is_bounded() {
         let mut index = each_kind();
         let ask = |index: &Index, account: &str, last| {
-            index.targets(account, &kind("A"), Some(number(last)), &[])
+            let (kind, number) = (&kind("A"), Some(number(last)));
+            index.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
         };
         let (first, bystander) = (ask(&index, "acme", 1), ask(&index, "beta", 1));
         assert!(Arc::ptr_eq(&first, &ask(&index, "acme", 1)));

@@ -4,5 +4,6 @@
 //! the device (`outbox`). Invariant (I6): a match is a function of the index and the event alone.
 
 mod index;
+mod precedence;
 
-pub(crate) use index::Index;
+pub(crate) use index::{Index, Sought};
