@@ -24,6 +24,3 @@ pub(crate) use guard::Guard;
 pub(crate) use request::Template;
 pub use transport::{Http, Request, Transport};
 pub(crate) use worker::{Crew, Source};
-
-#[cfg(test)]
-mod wire_tests;

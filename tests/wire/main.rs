@@ -1,0 +1,14 @@
+//! Decides what the transport does with receivers as they are found: the whole of it, over real sockets.
+//!
+//! Each module is named for what it holds the transport to. Leaves to others: what each file can show
+//! without a socket. Invariant: no test sleeps; every wait is for a signal and has a deadline.
+
+mod answers;
+mod connections;
+mod deadlines;
+mod early;
+mod guard;
+mod nginx;
+mod receiver;
+#[cfg(feature = "tls")]
+mod tls;
