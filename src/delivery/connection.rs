@@ -246,8 +246,9 @@ impl Socket {
         let taken = session.read_tls(&mut &*self.stream);
         let state = session.process_new_packets();
         let is_blocking = self.stream.set_nonblocking(false).is_ok();
-        let is_quiet =
-            |state: rustls::IoState| !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0;
+        let is_quiet = |state: rustls::IoState| {
+            !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0
+        };
         is_blocking && taken.is_ok_and(|bytes| bytes > 0) && state.is_ok_and(is_quiet)
     }
 }

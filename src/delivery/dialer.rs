@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::Scheme;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use ureq::config::Config;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
@@ -94,15 +95,16 @@ impl Dialer {
     }
 
     fn connect_to(&self, address: &SocketAddr, most: Duration) -> io::Result<Connection> {
-        let stream = match TcpStream::connect_timeout(address, most) {
-            Err(error) if is_out_of_files(&error) && self.pool.make_room() => {
-                TcpStream::connect_timeout(address, most)?
-            }
+        let socket = || Socket::new(Domain::for_address(*address), Type::STREAM, None);
+        let socket = match socket() {
+            Err(error) if is_out_of_files(&error) && self.pool.make_room() => socket()?,
             result => result?,
         };
-        stream.set_nodelay(true)?;
-        let stream = Arc::new(stream);
+        let stream = Arc::new(TcpStream::from(socket));
+        // Before it connects, so that an interrupt ends that, too.
         let alive = self.pool.admit(&stream)?;
+        SockRef::from(&*stream).connect_timeout(&SockAddr::from(*address), most)?;
+        stream.set_nodelay(true)?;
         Ok(Connection::new(stream, alive, Arc::clone(&self.clock)))
     }
 }
@@ -152,9 +154,44 @@ const CONNECT_MS_MAX: u64 = 10_000;
 
 const SHARE_MS_MIN: u64 = 250;
 
-#[cfg(test)]
+// Linux alone says which connections are being made, and drops what a full queue has no room for.
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::clock::System;
+    use crate::config::{Network, Roots};
+    use crate::delivery::guard::Guard;
+    use crate::delivery::tls::Identities;
+    use std::fs;
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Instant;
+
+    /// What is seen later than this never comes; shorter than a connect may take.
+    const DEADLINE: Duration = Duration::from_millis(CONNECT_MS_MAX / 2);
+
+    fn dialer() -> Dialer {
+        let clock: Arc<dyn Clock> = Arc::new(System::new());
+        let guard = Arc::new(Guard::new(Network::default()));
+        Dialer {
+            pool: Arc::new(Pool::new(4, Arc::clone(&clock))),
+            names: Arc::new(Names::new(guard, Arc::clone(&clock))),
+            identity: Identities::new(Roots::Bundled).identity(None).unwrap(),
+            clock,
+        }
+    }
+
+    /// An address that swallows packets: its queue of connections is full. Holds what fills it.
+    fn swallowing() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+        let filling: Vec<_> = std::iter::from_fn(connect).take(100).collect();
+        assert!(filling.len() < 100, "the queue has no end");
+        (address, listener, filling)
+    }
 
     #[test]
     fn an_address_has_half_of_what_is_left_and_never_more_than_that_or_a_moment() {
@@ -163,5 +200,42 @@ mod tests {
         {
             assert_eq!(share_ms(left_ms), expected_ms, "{left_ms}");
         }
+    }
+
+    #[test]
+    fn an_address_that_swallows_packets_leaves_time_for_the_next_and_alone_ends_in_time() {
+        let (silent, _listener, _filling) = swallowing();
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialer = dialer();
+        let in_ms = |ms| dialer.clock.monotonic_ms() + ms;
+        assert!(dialer.dial(&[silent, good.local_addr().unwrap()], in_ms(800)).is_ok());
+        let error = dialer.dial(&[silent, silent], in_ms(400)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(dialer.dial(&[good.local_addr().unwrap()], in_ms(400)).is_ok());
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_wait_for_a_connection() {
+        let (silent, _listener, _filling) = swallowing();
+        let (dialer, other) = (Arc::new(dialer()), dialer());
+        let (tell, failed) = channel();
+        let dialing = Arc::clone(&dialer);
+        thread::spawn(move || tell.send(dialing.dial(&[silent], u64::MAX).unwrap_err()));
+        let started = Instant::now();
+        while !is_connecting(silent.port()) {
+            assert!(started.elapsed() < DEADLINE, "nobody connects");
+            thread::yield_now();
+        }
+        dialer.pool.interrupt();
+        failed.recv_timeout(DEADLINE).unwrap();
+        let good = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(dialer.dial(&[good], u64::MAX).unwrap_err().kind(), ErrorKind::NotConnected);
+        assert!(!other.pool.is_interrupted());
+    }
+
+    /// Whether a connection to this port of 127.0.0.1 is being made, as the system's table says.
+    fn is_connecting(port: u16) -> bool {
+        let sought = format!(" 0100007F:{port:04X} 02 ");
+        fs::read_to_string("/proc/net/tcp").unwrap().contains(&sought)
     }
 }

@@ -215,12 +215,17 @@ fn given_roots(pem: &str, field: &str) -> Result<RootCertStore> {
 }
 
 fn certificates(pem: &str, field: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let read: Option<Vec<_>> = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::ok).collect();
+    let read: Option<Vec<_>> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::ok).collect();
     read.filter(|read| !read.is_empty()).ok_or_else(|| not_certificates(field))
 }
 
 fn not_certificates(field: &str) -> Error {
-    Error::invalid(field, "[not shown]", "one or more certificates in PEM (-----BEGIN CERTIFICATE-----)")
+    Error::invalid(
+        field,
+        "[not shown]",
+        "one or more certificates in PEM (-----BEGIN CERTIFICATE-----)",
+    )
 }
 
 /// What tells two settings apart, without keeping a key for it.

@@ -105,7 +105,8 @@ fn a_redirect_is_an_answer_and_is_not_followed() {
     for code in [300, 301, 302, 303, 304, 307, 308] {
         let location = elsewhere.url();
         let length = if code == 304 { "" } else { "content-length: 0\r\n" };
-        let redirect = format!("HTTP/1.1 {code} Over There\r\nlocation: {location}\r\n{length}\r\n");
+        let redirect =
+            format!("HTTP/1.1 {code} Over There\r\nlocation: {location}\r\n{length}\r\n");
         check_kept(&redirect, &status(code));
     }
     assert!(elsewhere.saw_nothing());

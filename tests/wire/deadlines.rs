@@ -24,7 +24,11 @@ fn check(answer: Answer, timeout_ms: u64, expected: &Reply) {
 #[test]
 fn silence_ends_at_the_timeout() {
     check(hang(), 200, &failed(Failure::Timeout));
-    check(Answer::SayAndHang(b"HTTP/1.1 200 OK\r\nx-a: b".to_vec()), 200, &failed(Failure::Timeout));
+    check(
+        Answer::SayAndHang(b"HTTP/1.1 200 OK\r\nx-a: b".to_vec()),
+        200,
+        &failed(Failure::Timeout),
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use wabahook::{Reply, Transport};
 
 use super::receiver::*;
 
-const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Answers the first connection as soon as the head is there, without reading the body, and does with
 /// the connection what `then` says; answers every later request in full.
