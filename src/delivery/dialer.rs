@@ -154,9 +154,11 @@ const CONNECT_MS_MAX: u64 = 10_000;
 
 const SHARE_MS_MIN: u64 = 250;
 
-// Linux alone says which connections are being made, and drops what a full queue has no room for.
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    // Linux alone says which connections are being made, and drops what a full queue has no room for.
+    #![cfg(target_os = "linux")]
+
     use super::*;
     use crate::clock::System;
     use crate::config::{Network, Roots};

@@ -9,18 +9,21 @@ use wabahook::{Reply, Transport};
 
 use super::receiver::*;
 
-const TOO_LARGE: &[u8] =
-    b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const CLOSING: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const NOT_CLOSING: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
 
 /// Answers the first connection as soon as the head is there, without reading the body, and does with
 /// the connection what `then` says; answers every later request in full.
-fn receiver(then: impl FnOnce(TcpStream) + Send + 'static) -> (String, JoinHandle<()>) {
+fn receiver(
+    answer: &'static str,
+    then: impl FnOnce(TcpStream) + Send + 'static,
+) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let serving = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         read_head(&mut stream);
-        stream.write_all(TOO_LARGE).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
         then(stream);
         let (mut stream, _) = listener.accept().unwrap();
         read_head(&mut stream);
@@ -39,8 +42,8 @@ fn read_head(stream: &mut TcpStream) {
     }
 }
 
-fn check(then: impl FnOnce(TcpStream) + Send + 'static) {
-    let (url, serving) = receiver(then);
+fn check(answer: &'static str, then: impl FnOnce(TcpStream) + Send + 'static) {
+    let (url, serving) = receiver(answer, then);
     let client = client();
     let body = vec![b'x'; 16 << 20];
     assert_eq!(client.send(&request(&url, &body, 15_000)), Reply::status(413));
@@ -51,19 +54,20 @@ fn check(then: impl FnOnce(TcpStream) + Send + 'static) {
 
 #[test]
 fn a_413_that_is_followed_by_a_close_is_the_answer() {
-    check(drop);
+    check(CLOSING, drop);
+    check(NOT_CLOSING, drop);
 }
 
 #[test]
 fn a_413_of_a_receiver_that_reads_no_further_is_the_answer() {
     let (keep, kept): (Sender<TcpStream>, _) = channel();
-    check(move |stream| keep.send(stream).unwrap());
+    check(NOT_CLOSING, move |stream| keep.send(stream).unwrap());
     drop(kept);
 }
 
 #[test]
 fn a_413_of_a_receiver_that_reads_all_the_same_is_the_answer() {
-    check(|mut stream| {
+    check(CLOSING, |mut stream| {
         thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
     });
 }
