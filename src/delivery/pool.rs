@@ -2,8 +2,8 @@
 //! those in use when the engine closes.
 //!
 //! Leaves to others: making them (`dialer`) and what passes over them (`exchange`). Invariants
-//! (I10): at most [`IDLE_MAX`] idle connections are kept, of each place at most `per_place_max`, none
-//! longer than [`IDLE_AGE_MAX_MS`]; one that was kept is given out to the same place alone, which
+//! (I10): at most [`IDLE_MAX`] idle connections are kept, and no more than half of the files that the
+//! process may open, of each place at most `per_place_max`, none longer than [`IDLE_AGE_MAX_MS`]; one that was kept is given out to the same place alone, which
 //! includes the TLS identity; once interrupted, the pool gives out none and admits none.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,6 +34,7 @@ pub(super) struct Place {
 pub(super) struct Pool {
     shared: Arc<Shared>,
     per_place_max: usize,
+    idle_max: usize,
 }
 
 struct Shared {
@@ -85,7 +86,8 @@ impl Pool {
     /// A pool that keeps up to `per_place_max` idle connections for each place.
     pub(super) fn new(per_place_max: usize, clock: Arc<dyn Clock>) -> Pool {
         let (idle, ended, live) = <(Mutex<Idle>, Condvar, Arc<Mutex<Live>>)>::default();
-        Pool { shared: Arc::new(Shared { clock, idle, ended, live }), per_place_max }
+        let shared = Arc::new(Shared { clock, idle, ended, live });
+        Pool { shared, per_place_max, idle_max: idle_max(files_max()) }
     }
 
     /// Registers a socket before anything is sent over it. An error after an interrupt.
@@ -122,7 +124,7 @@ impl Pool {
             drop(idle);
             return;
         }
-        let oldest = if idle.in_order.len() >= IDLE_MAX { idle.take_oldest() } else { None };
+        let oldest = if idle.in_order.len() >= self.idle_max { idle.take_oldest() } else { None };
         idle.keep(place, connection, now_ms);
         let wants_reaper = !std::mem::replace(&mut idle.has_reaper, true);
         drop(idle);
@@ -242,6 +244,24 @@ impl Idle {
     }
 }
 
+/// How many files the process may open; none where there is no limit.
+#[cfg(unix)]
+fn files_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// How many files the process may open; none where there is no limit.
+#[cfg(not(unix))]
+fn files_max() -> Option<u64> {
+    None
+}
+
+/// The other half is for the host, the outbox and the connections in use.
+fn idle_max(files_max: Option<u64>) -> usize {
+    let half = files_max.map_or(u64::MAX, |files| files / 2);
+    usize::try_from(half).unwrap_or(IDLE_MAX).min(IDLE_MAX)
+}
+
 fn start_reaper(shared: Arc<Shared>) -> io::Result<()> {
     let thread = Builder::new().name("wabahook-reaper".to_owned()).stack_size(STACK_BYTES);
     thread.spawn(move || reap(&shared)).map(drop)
@@ -262,16 +282,16 @@ fn reap(shared: &Shared) {
     idle.has_reaper = false;
 }
 
-/// How many idle connections are kept in all. A thousand receivers are served without a new
+/// How many idle connections are kept in all, where the process may open twice as many files. A thousand receivers are served without a new
 /// connection for each attempt; beyond, those used longest ago are closed.
-pub(super) const IDLE_MAX: usize = 1_024;
+const IDLE_MAX: usize = 1_024;
 
 /// How many lists there may be before the empty ones go.
 const PLACES_MAX: usize = 4 * IDLE_MAX;
 
 /// How long an idle connection is kept, in milliseconds: shorter than what proxies and firewalls
 /// commonly allow, and what lies open for longer serves nobody.
-pub(super) const IDLE_AGE_MAX_MS: u64 = 30_000;
+const IDLE_AGE_MAX_MS: u64 = 30_000;
 
 /// How long a connection is used, in milliseconds, so that a name that leads elsewhere is followed.
 const AGE_MAX_MS: u64 = 300_000;
@@ -363,16 +383,40 @@ mod tests {
 
     #[test]
     fn a_place_keeps_its_share_and_the_oldest_makes_room_for_another() {
-        let bed = Bed::new(2);
+        let mut bed = Bed::new(2);
+        bed.pool.idle_max = 4;
         let ends: Vec<_> = (0..3).map(|_| bed.put(&place(0))).collect();
         assert_eq!(bed.idle(), 2);
         assert!(is_closed(&ends[2]));
-        let others: Vec<_> = (1..IDLE_MAX).map(|n| bed.put(&place(n))).collect();
-        assert_eq!(bed.idle(), IDLE_MAX);
+        let others: Vec<_> = (1..4).map(|n| bed.put(&place(n))).collect();
+        assert_eq!(bed.idle(), 4);
         assert!(is_closed(&ends[0]));
-        assert!(bed.pool.take(&place(0)).is_some());
-        assert!(bed.pool.take(&place(1)).is_some());
+        for n in 0..4 {
+            assert!(bed.pool.take(&place(n)).is_some(), "{n}");
+        }
         drop(others);
+    }
+
+    #[test]
+    fn idle_connections_leave_half_of_the_files_to_others() {
+        for (files_max, expected) in
+            [(None, IDLE_MAX), (Some(1 << 20), IDLE_MAX), (Some(1_024), 512), (Some(1), 0)]
+        {
+            assert_eq!(idle_max(files_max), expected, "{files_max:?}");
+        }
+    }
+
+    #[test]
+    fn places_that_nobody_has_a_connection_to_are_forgotten() {
+        let bed = Bed::new(1);
+        let _other_end = bed.put(&place(0));
+        let (mut connection, _its_end) = bed.connection();
+        for n in 1..=2 * PLACES_MAX {
+            bed.pool.put(&place(n), connection);
+            connection = bed.pool.take(&place(n)).unwrap();
+        }
+        assert!(bed.pool.shared.idle.lock().by_place.len() <= PLACES_MAX);
+        assert!(bed.pool.take(&place(0)).is_some());
     }
 
     #[test]

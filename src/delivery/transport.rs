@@ -114,7 +114,7 @@ type Manner = (u64, u64);
 
 impl Http {
     /// Reaches what `network` allows, and keeps up to `idle_max` idle connections for each receiver,
-    /// 1,024 in all, for 30 s each. An engine gives
+    /// 1,024 in all or half of the files that the process may open, for 30 s each. An engine gives
     /// [`lane_in_flight_max`](crate::Limits::lane_in_flight_max): what a lane may have under way.
     ///
     /// # Errors
