@@ -4,6 +4,8 @@
 //! them (`pool`). Invariant: every call ends by its deadline, however few bytes arrive at a time.
 
 use std::fmt;
+#[cfg(feature = "tls")]
+use std::io::BufRead;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -89,13 +91,16 @@ impl Connection {
 
     /// Whether it can carry another request: it is open, and the receiver sent nothing unasked.
     pub(super) fn is_open(&mut self) -> bool {
-        match self.socket.pending() {
+        match self.socket.pending(&mut [0]) {
             Ok(None) => true,
             #[cfg(feature = "tls")]
             // Most likely tickets for later sessions, which come when the receiver likes.
-            Ok(Some(_)) => {
+            Ok(Some(1..)) => {
                 let Some(session) = &mut self.tls else { return false };
-                self.socket.take_in_pending(session)
+                let is_quiet = |state: rustls::IoState| {
+                    !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0
+                };
+                self.socket.take_in(session).is_ok_and(is_quiet)
             }
             _ => false,
         }
@@ -122,13 +127,16 @@ impl Socket {
             match self.send_some(bytes, until_ms) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(error) if is_cut(error.kind()) => return Ok(Sent::Cut),
-                Err(error) => return Err(error),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                Err(_) if self.is_answered() => return Ok(Sent::Cut),
+                Err(_) => {}
             }
         }
         Ok(Sent::Whole)
     }
 
-    /// Sends some of it. While the receiver takes nothing, looks whether it has answered.
+    /// Sends some of it. An error that is `WouldBlock` when the receiver takes nothing and has sent
+    /// something, be it an answer or not.
     fn send_some(&mut self, bytes: &[u8], until_ms: u64) -> io::Result<usize> {
         loop {
             let wait_ms = self.left_ms(until_ms)?.min(ANSWER_LOOK_MS);
@@ -139,12 +147,22 @@ impl Socket {
             match (&*self.stream).write(bytes) {
                 Ok(0) => return Err(ErrorKind::BrokenPipe.into()),
                 Err(error) if is_pause(error.kind()) => {
-                    if !matches!(self.pending(), Ok(None)) {
-                        return Err(ErrorKind::BrokenPipe.into());
+                    if !matches!(self.pending(&mut [0]), Ok(None)) {
+                        return Err(ErrorKind::WouldBlock.into());
                     }
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Whether what the receiver has sent is an answer, or the end.
+    fn is_answered(&self) -> bool {
+        let mut start = [0; STATUS_BYTES];
+        match self.pending(&mut start) {
+            Ok(None) => false,
+            Ok(Some(0)) | Err(_) => true,
+            Ok(Some(bytes)) => is_final(start.get(..bytes).unwrap_or_default()),
         }
     }
 
@@ -170,10 +188,10 @@ impl Socket {
 
     /// Looks without waiting whether bytes came: none yet, some, or 0 when it is closed.
     #[cfg(unix)]
-    fn pending(&self) -> io::Result<Option<usize>> {
+    fn pending(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
         use rustix::net::{RecvFlags, recv};
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match recv(&*self.stream, &mut [0_u8; 1], flags) {
+        match recv(&*self.stream, into, flags) {
             Ok((_, bytes)) => Ok(Some(bytes)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
@@ -182,9 +200,9 @@ impl Socket {
 
     /// Looks without waiting whether bytes came: none yet, some, or 0 when it is closed.
     #[cfg(not(unix))]
-    fn pending(&self) -> io::Result<Option<usize>> {
+    fn pending(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
         self.stream.set_nonblocking(true)?;
-        let peeked = self.stream.peek(&mut [0_u8; 1]);
+        let peeked = self.stream.peek(into);
         self.stream.set_nonblocking(false)?;
         match peeked {
             Ok(bytes) => Ok(Some(bytes)),
@@ -213,7 +231,9 @@ impl Socket {
                 match session.write_tls(&mut self.during(until_ms)) {
                     Ok(_) => {}
                     Err(error) if is_cut(error.kind()) => return Ok(Sent::Cut),
-                    Err(error) => return Err(error),
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                    Err(_) if self.is_answered_under(session) => return Ok(Sent::Cut),
+                    Err(_) => {}
                 }
             }
         }
@@ -238,18 +258,28 @@ impl Socket {
         Ok(())
     }
 
-    /// Takes in what came between two requests. False when the connection is of no more use.
-    fn take_in_pending(&mut self, session: &mut rustls::ClientConnection) -> bool {
-        if self.stream.set_nonblocking(true).is_err() {
-            return false;
-        }
+    /// Takes in what came, without waiting.
+    fn take_in(&self, session: &mut rustls::ClientConnection) -> io::Result<rustls::IoState> {
+        self.stream.set_nonblocking(true)?;
         let taken = session.read_tls(&mut &*self.stream);
-        let state = session.process_new_packets();
-        let is_blocking = self.stream.set_nonblocking(false).is_ok();
-        let is_quiet = |state: rustls::IoState| {
-            !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0
-        };
-        is_blocking && taken.is_ok_and(|bytes| bytes > 0) && state.is_ok_and(is_quiet)
+        self.stream.set_nonblocking(false)?;
+        if taken? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        session
+            .process_new_packets()
+            .map_err(|reason| io::Error::new(ErrorKind::InvalidData, reason))
+    }
+
+    /// As `is_answered`. What came may be tickets for later sessions, which are no answer.
+    fn is_answered_under(&self, session: &mut rustls::ClientConnection) -> bool {
+        if self.take_in(session).is_err() {
+            return true;
+        }
+        match session.reader().fill_buf() {
+            Ok(start) => start.is_empty() || is_final(start),
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 }
 
@@ -288,6 +318,12 @@ fn patience_ms(set_ms: u64, left_ms: u64) -> u64 {
     if left_ms <= SHORT_MS { left_ms } else { left_ms - left_ms / 8 }
 }
 
+/// Whether this is the start of an answer, and not of a word in advance, such as `100 Continue`, after
+/// which the receiver waits for the rest of the request.
+fn is_final(start: &[u8]) -> bool {
+    start.get(STATUS_BYTES - 1).is_some_and(|class| *class != b'1')
+}
+
 /// The connection broke, from whichever side.
 pub(super) fn is_cut(kind: ErrorKind) -> bool {
     matches!(
@@ -307,6 +343,9 @@ fn is_pause(kind: ErrorKind) -> bool {
 
 /// How often an early answer is looked for while the receiver takes no more of a request.
 const ANSWER_LOOK_MS: u64 = 250;
+
+/// `HTTP/1.1 1`: as much of an answer as tells of which class it is.
+const STATUS_BYTES: usize = 10;
 
 /// What is left of this or less is waited for in one go.
 const SHORT_MS: u64 = 64;

@@ -154,11 +154,10 @@ const CONNECT_MS_MAX: u64 = 10_000;
 
 const SHARE_MS_MIN: u64 = 250;
 
+// Linux alone says which connections are being made, and drops what a full queue has no room for.
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
-    // Linux alone says which connections are being made, and drops what a full queue has no room for.
-    #![cfg(target_os = "linux")]
-
     use super::*;
     use crate::clock::System;
     use crate::config::{Network, Roots};

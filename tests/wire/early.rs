@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use wabahook::{Reply, Transport};
 
@@ -70,4 +71,27 @@ fn a_413_of_a_receiver_that_reads_all_the_same_is_the_answer() {
     check(CLOSING, |mut stream| {
         thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
     });
+}
+
+#[test]
+fn a_word_in_advance_of_a_receiver_that_pauses_is_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // So that the client soon can write nothing more, however slowly it writes.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let body = vec![b'x'; 24 << 20];
+    let length = body.len();
+    let (running, pause) = channel::<()>();
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        // Longer than it takes the client to look for an answer.
+        let _ = pause.recv_timeout(Duration::from_millis(1_000));
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    assert_eq!(client().send(&request(&url, &body, 15_000)), Reply::status(200));
+    serving.join().unwrap();
+    drop(running);
 }

@@ -144,13 +144,13 @@ fn no_spelling_of_an_address_that_is_not_public_is_registered() {
     let mut refused = 0;
     for (host, _) in SPELLINGS {
         // What is no URL at all is refused before the guard is asked.
-        let given = Subscription::to(format!("https://{host}/hook"));
+        let given = Subscription::to(format!("http://{host}/hook"));
         let error = given.and_then(|given| engine.subscribe(given)).unwrap_err();
         assert_eq!(error.field(), Some("url"), "{host}");
         refused += 1;
     }
     assert!(refused >= 60, "{refused}");
-    assert!(engine.subscribe(Subscription::to("https://crm.example/hook").unwrap()).is_ok());
+    assert!(engine.subscribe(Subscription::to("http://crm.example/hook").unwrap()).is_ok());
 }
 
 #[test]

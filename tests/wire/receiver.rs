@@ -86,6 +86,8 @@ struct Shared {
     script: Box<Script>,
     tell: Mutex<Sender<Seen>>,
     requests: AtomicUsize,
+    /// Taken by the next connection, which waits so long before it reads.
+    pause: Mutex<Option<Duration>>,
     /// Bytes that a flood has got rid of.
     flooded: AtomicUsize,
     stopping: AtomicBool,
@@ -113,6 +115,7 @@ impl Receiver {
             script: Box::new(script),
             tell: Mutex::new(tell),
             requests: AtomicUsize::new(0),
+            pause: Mutex::new(None),
             flooded: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop: Mutex::new(Some(stop)),
@@ -134,6 +137,11 @@ impl Receiver {
     /// Whether no request came that was not looked at.
     pub(crate) fn saw_nothing(&self) -> bool {
         self.seen.try_recv().is_err()
+    }
+
+    /// Lets the next connection wait for a while before anything is read from it.
+    pub(crate) fn pause_once(&self, pause: Duration) {
+        *self.shared.pause.lock().unwrap() = Some(pause);
     }
 
     pub(crate) fn flooded(&self) -> usize {
@@ -162,6 +170,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             let stream = stream.unwrap();
             stream.set_nodelay(true).unwrap();
             if let Some(stream) = (shared.accepted)(stream) {
+                let pause = shared.pause.lock().unwrap().take();
+                if let Some(pause) = pause {
+                    let _ = shared.stopped.lock().unwrap().recv_timeout(pause);
+                }
                 serve(stream, connection, &shared);
             }
         });

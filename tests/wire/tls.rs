@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -179,6 +180,20 @@ fn a_trusted_receiver_is_reached_and_its_connection_used_again() {
     let body = vec![b'x'; 3 << 20];
     assert_eq!(client.send(&request(&url, &body, 10_000)), status(200));
     assert_eq!(receiver.next().body, body);
+}
+
+#[test]
+fn a_receiver_that_pauses_in_the_middle_of_a_request_has_not_answered() {
+    let authority = Authority::new("ours");
+    let (receiver, url, _) = receiver(&authority.sign("localhost", |_| ()), None);
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    // More than the system's buffers hold; what the receiver has sent by then are tickets.
+    let body = vec![b'x'; 24 << 20];
+    receiver.pause_once(Duration::from_millis(700));
+    assert_eq!(client.send(&request(&url, &body, 15_000)), status(200));
+    assert_eq!(receiver.next().body.len(), body.len());
+    assert_eq!(send(&client, &url), status(200));
+    assert_eq!(receiver.next().connection, 0);
 }
 
 #[test]
