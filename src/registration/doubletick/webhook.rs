@@ -139,7 +139,7 @@ fn add_headers(
         let field = format!("headers.{name}");
         let expected = "a string of visible ASCII characters, spaces and tabs";
         let value = plain_text(&field, raw, expected)?;
-        if HeaderValue::from_str(&value).is_err() {
+        if !HeaderValue::from_str(&value).is_ok_and(|value| value.to_str().is_ok()) {
             return Err(Problem::at(&field, format!("not acceptable; expected {expected}")).into());
         }
         if !names.insert(lower) {
@@ -215,7 +215,7 @@ fn add_authorization(
         "BEARER" => Authorization::bearer(payload),
         _ => return Err(unlisted("authorization.type", kinds).into()),
     };
-    if authorization.header_value().is_err() {
+    if !authorization.header_value().is_ok_and(|value| value.to_str().is_ok()) {
         let problem = "not acceptable; expected visible ASCII characters, spaces and tabs";
         return Err(Problem::at("authorization.payload", problem).into());
     }
