@@ -343,20 +343,31 @@ fn the_catalogue_is_data() {
     assert_eq!(known.body["invalidWebhooks"], json!([]));
 }
 
-#[test]
-fn a_malformed_body_is_refused_with_400_by_field_and_stores_nothing() {
+/// A registration and an edit with these texts, each refused as malformed for its reason, and neither
+/// storing anything.
+fn check_malformed(texts: impl IntoIterator<Item = (Vec<u8>, &'static str)>) {
     let guarded = Guarded::new();
     guarded.registered(json!({"name": "taken"}));
     let edited = guarded.registered(json!({"name": "edited"}));
-    let count = guarded.webhooks().len();
     let edit = format!("/v2/webhook/{}", edited.id);
-    let check = |text: &str, says: &str| {
+    for (text, says) in texts {
         for path in [REGISTER, &edit] {
-            let answered = guarded.call("POST", path, Some(ACME), text);
-            assert_refused(&answered, 400, "Bad Request", &[says]);
+            let mut request = request("POST", path, Some(ACME), "");
+            request.body_mut().extend(&text);
+            assert_refused(&guarded.world.answer(&request), 400, "Bad Request", &[says]);
         }
+    }
+    assert_eq!(guarded.webhooks().len(), 2);
+    let mut others = guarded.bystanders.iter().chain([&edited]);
+    let same = |one: &Arc<Registered>| {
+        Arc::ptr_eq(one, &guarded.world.engine.subscription(one.id).unwrap())
     };
-    for (field, value, says) in [
+    assert!(others.all(same), "a refused edit changes nothing");
+}
+
+#[test]
+fn a_malformed_field_is_refused_with_400_by_name_and_stores_nothing() {
+    let cases = [
         ("method", json!(null), "method: missing"),
         ("method", json!("get"), "method: "),
         ("method", json!("hidden"), "GET, POST, PUT, DELETE, PATCH, HEAD"),
@@ -408,26 +419,24 @@ fn a_malformed_body_is_refused_with_400_by_field_and_stores_nothing() {
         ("wabaNumbers", json!([]), "wabaNumbers: found an empty array"),
         ("wabaNumbers", json!([919_999_999_999_u64]), "wabaNumbers[0]: found a number"),
         ("colour", json!("hidden"), "colour: unknown field"),
-    ] {
-        check(&body(json!({field: value})).to_string(), says);
-    }
-    for (text, says) in [
-        ("", "not JSON"),
-        ("hidden", "not JSON"),
-        ("[]", "found an array"),
-        ("{", "not JSON"),
-        ("{\"name\":\"a\",\"name\":\"b\"}", "name: given twice"),
-        (&"[".repeat(200_000), "found text that is not JSON"),
-        (&format!("{{\"body\":{}", "{\"a\":".repeat(100_000)), "not JSON"),
-    ] {
-        check(text, says);
-    }
-    let mut bytes = request("POST", REGISTER, Some(ACME), "");
-    bytes.body_mut().extend(b"{\"name\":\"\xff\"}");
-    assert_refused(&guarded.world.answer(&bytes), 400, "Bad Request", &["UTF-8"]);
-    assert_eq!(guarded.webhooks().len(), count);
-    let after = guarded.world.engine.subscription(edited.id).unwrap();
-    assert!(Arc::ptr_eq(&edited, &after), "a refused edit changes nothing");
+    ];
+    let written = |field: &str, value| body(json!({field: value})).to_string().into_bytes();
+    check_malformed(cases.map(|(field, value, says)| (written(field, value), says)));
+}
+
+#[test]
+fn a_body_that_is_no_object_of_json_is_refused_with_400() {
+    let deep = format!("{{\"body\":{}", "{\"a\":".repeat(100_000));
+    check_malformed([
+        (b"".to_vec(), "not JSON"),
+        (b"hidden".to_vec(), "not JSON"),
+        (b"[]".to_vec(), "found an array"),
+        (b"{".to_vec(), "not JSON"),
+        (b"{\"name\":\"a\",\"name\":\"b\"}".to_vec(), "name: given twice"),
+        (b"{\"name\":\"\xff\"}".to_vec(), "UTF-8"),
+        ("[".repeat(200_000).into_bytes(), "found text that is not JSON"),
+        (deep.into_bytes(), "not JSON"),
+    ]);
 }
 
 #[test]
