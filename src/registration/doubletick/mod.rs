@@ -191,8 +191,12 @@ impl From<Error> for Refusal {
                                that is not in use";
                 Refusal::new(StatusCode::BAD_REQUEST, message)
             }
-            Error::Invalid { .. } | Error::Forbidden { .. } | Error::TooLarge { .. } => {
+            Error::Invalid { .. } | Error::Forbidden { .. } => {
                 Refusal::unprocessable(error.to_string())
+            }
+            // How many there are is left out: the limit is for the webhooks of all accounts.
+            Error::TooLarge { field, limit, .. } => {
+                Refusal::unprocessable(format!("{field}: over the limit of {limit}"))
             }
             // The others may name paths of the machine, which are not the caller's business.
             _ => {

@@ -700,7 +700,7 @@ fn a_full_house_and_a_closed_engine_are_told_in_the_same_shape() {
     }));
     let id = guarded.registered(json!({})).id;
     let full = guarded.register(&body(json!({"name": "one more"})));
-    assert_refused(&full, 422, "Unprocessable Entity", &["subscriptions", "limit of 3"]);
+    assert_refused(&full, 422, "Unprocessable Entity", &["subscriptions: over the limit of 3"]);
     guarded.world.engine.close(Duration::from_secs(10)).unwrap();
     for (method, path, given) in [
         ("POST", REGISTER, body(json!({"name": "late"}))),
