@@ -287,7 +287,7 @@ impl Core {
 }
 
 /// Why an attempt failed; `None` where it did not.
-fn reason(outcome: &Outcome) -> Option<Reason> {
+pub(super) fn reason(outcome: &Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Delivered | Outcome::Interrupted => None,
         Outcome::Retry { reason, .. } | Outcome::Dead(reason) | Outcome::Gone(reason) => {
