@@ -59,8 +59,11 @@ impl Core {
         let event = self.test_event(&served.registered)?;
         let started_ms = self.clock.monotonic_ms();
         let reply = delivery::unwound(|| {
-            let request = served.template.request(&event, 1, event.accepted_wall_ms);
-            self.transport.send(&request)
+            let wall_ms = event.accepted_wall_ms;
+            match served.template.request(&event, 1, wall_ms, &self.catalogue) {
+                Ok(request) => self.transport.send(&request),
+                Err(failure) => Reply::Failed(failure),
+            }
         });
         let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
         let judged = dispatch::judge(&reply, &served.registered.policy);
