@@ -42,8 +42,8 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let acme = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
     let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
     let config = Config::new("unused").store(Arc::new(Memory::default()));
-    let (engine, stepped) = Stepped::open(config.account(acme).account(other).allow_http(true))
-        .expect("a new engine");
+    let (engine, stepped) =
+        Stepped::open(config.account(acme).account(other).allow_http(true)).expect("a new engine");
     std::mem::forget(stepped);
     let bystander = Subscription::to("http://other.example/hook").expect("a URL");
     engine.subscribe(bystander.account("other").name("bystander")).expect("a subscription");

@@ -48,7 +48,7 @@ static STORED: LazyLock<Vec<Stored>> = LazyLock::new(|| {
     for n in 0..3_u32 {
         let event = Event::new("ADD_TAG", format!("{{\"n\":{n}}}")).number("919999999999");
         let event = event.key("contact").dedup_key(n.to_string());
-        engine.publish(event).expect("accepted");
+        drop(engine.publish(event).expect("accepted"));
     }
     for _ in 0..40 {
         while stepped.commit().expect("a group") {}
