@@ -54,8 +54,11 @@ impl Source for Core {
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
-                let request = served.template.request(&event, attempt.number, wall_ms);
-                self.transport.send(&request)
+                let template = &served.template;
+                match template.request(&event, attempt.number, wall_ms, &self.catalogue) {
+                    Ok(request) => self.transport.send(&request),
+                    Err(failure) => Reply::Failed(failure),
+                }
             }
             Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
             Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
@@ -287,7 +290,7 @@ impl Core {
 }
 
 /// Why an attempt failed; `None` where it did not.
-fn reason(outcome: &Outcome) -> Option<Reason> {
+pub(super) fn reason(outcome: &Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Delivered | Outcome::Interrupted => None,
         Outcome::Retry { reason, .. } | Outcome::Dead(reason) | Outcome::Gone(reason) => {
