@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::recent::Recent;
 use super::registry::Registry;
 use crate::account::Accounts;
 use crate::attempt::Attempt;
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) counters: Counters,
     pub(super) board: Board,
+    /// Its lock is taken last of all, and with no other.
+    pub(super) recent: Recent,
     pub(super) crew: Crew,
     /// `None` once the engine is closed, so that its database can be opened again.
     pub(super) book: Mutex<Option<Book>>,

@@ -10,6 +10,7 @@ mod drain;
 mod letters;
 mod listing;
 mod publishing;
+mod recent;
 mod recovery;
 mod registry;
 pub mod stepping;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
 pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
+pub use self::recent::{RecentAttempt, RecentOutcome};
 pub use self::testing::Tested;
 
 pub(crate) use self::changes::{Change, Standing};
@@ -285,6 +287,27 @@ impl Engine {
     /// that they are visible in [`stats`](Engine::stats).
     pub fn count_unrouted(&self, events: u64) {
         self.core.counters.unrouted.add(events);
+    }
+
+    /// The newest attempts of a subscription, successes too, the last one first: at most `count_max`,
+    /// and at most [`recent_attempts_each_max`](Limits::recent_attempts_each_max). They are remembered
+    /// in memory alone, so a restart forgets them; what must not be forgotten of failures is in
+    /// [`history`](Engine::history) and [`dead_letters`](Engine::dead_letters). None of a subscription
+    /// that there is not.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// for attempt in engine.recent_attempts(crm, 100) {
+    ///     println!("{} {}: {}", attempt.at_ms, attempt.event, attempt.outcome.as_str());
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent_attempts(&self, id: SubscriptionId, count_max: usize) -> Vec<RecentAttempt> {
+        self.core.recent.of(id, count_max)
     }
 
     /// A reading of the counters. Costs a short lock and a line for each subscription.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::core::Core;
 use super::drain;
-use crate::attempt::{Answered, Failure, Reason, Reply};
+use crate::attempt::{Answered, Failure, Made, Reason, Reply};
 use crate::delivery;
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -58,10 +58,11 @@ impl Core {
         let served = self.registry.read().known(id)?;
         let event = self.test_event(&served.registered)?;
         let started_ms = self.clock.monotonic_ms();
-        let reply = delivery::unwound(|| {
+        let made = delivery::unwound(|| {
             let request = served.template.request(&event, 1, event.accepted_wall_ms);
-            self.transport.send(&request)
+            Made { reply: self.transport.send(&request), event_type: None }
         });
+        let reply = made.reply;
         let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
         let judged = dispatch::judge(&reply, &served.registered.policy);
         let (status, excerpt) = match reply {
