@@ -36,7 +36,7 @@ use crate::event::{Accepted, Catalogue, Event};
 use crate::notice::Notices;
 use crate::receipt::Receipt;
 use crate::stats::Stats;
-use crate::subscription::{Registered, Secret, Subscription, SubscriptionId};
+use crate::subscription::{Registered, Secret, State, Subscription, SubscriptionId};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
 ///
@@ -135,6 +135,16 @@ impl Engine {
         &self,
         id: SubscriptionId,
         revise: impl FnOnce(&Registered) -> Result<Subscription>,
+    ) -> Result<()> {
+        self.core.revise(id, |before| Ok((revise(before)?, before.state)))
+    }
+
+    /// As [`revise`](Engine::revise), its state included: one that was disabled and is active then
+    /// starts as if its endpoint had never failed.
+    pub(crate) fn revise_with_state(
+        &self,
+        id: SubscriptionId,
+        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
     ) -> Result<()> {
         self.core.revise(id, revise)
     }
