@@ -14,7 +14,7 @@ use super::registry::Registry;
 use crate::account::Accounts;
 use crate::attempt::Attempt;
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::{Limits, Network};
 use crate::delivery::{Crew, Guard, Transport};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ pub(super) struct Core {
     pub(super) catalogue: Catalogue,
     pub(super) accounts: Accounts,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) network: Network,
     pub(super) guard: Arc<Guard>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) counters: Counters,

@@ -30,7 +30,7 @@ pub(crate) use self::changes::{Change, Standing};
 
 use self::core::Core;
 use crate::account::Accounts;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Network};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
 use crate::notice::Notices;
@@ -349,6 +349,11 @@ impl Engine {
     /// The limits as configured.
     pub fn limits(&self) -> &Limits {
         &self.core.limits
+    }
+
+    /// The targets admitted beyond the safe ones, as configured.
+    pub fn network(&self) -> &Network {
+        &self.core.network
     }
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest

@@ -96,6 +96,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
         catalogue: config.catalogue,
         accounts,
         clock: Arc::clone(&config.clock),
+        network: config.network,
         guard,
         transport,
         counters,
