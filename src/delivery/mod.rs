@@ -3,8 +3,11 @@
 //! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
 //! is sent is a function of the event, the subscription, the attempt's number and its time.
 
+mod content;
+mod form;
 mod guard;
 mod pool;
+mod query;
 mod request;
 mod resolver;
 mod transport;

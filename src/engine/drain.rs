@@ -55,8 +55,12 @@ impl Source for Core {
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
-                let request = served.template.request(&event, attempt.number, wall_ms);
-                let reply = self.transport.send(&request);
+                let template = &served.template;
+                let request = template.request(&event, attempt.number, wall_ms, &self.catalogue);
+                let reply = match request {
+                    Ok(request) => self.transport.send(&request),
+                    Err(failure) => Reply::Failed(failure),
+                };
                 Made { reply, event_type: Some(event.kind.clone()) }
             }
             Err(Error::Closed) => Failure::Interrupted.into(),

@@ -59,8 +59,12 @@ impl Core {
         let event = self.test_event(&served.registered)?;
         let started_ms = self.clock.monotonic_ms();
         let made = delivery::unwound(|| {
-            let request = served.template.request(&event, 1, event.accepted_wall_ms);
-            Made { reply: self.transport.send(&request), event_type: None }
+            let wall_ms = event.accepted_wall_ms;
+            let reply = match served.template.request(&event, 1, wall_ms, &self.catalogue) {
+                Ok(request) => self.transport.send(&request),
+                Err(failure) => Reply::Failed(failure),
+            };
+            Made { reply, event_type: None }
         });
         let reply = made.reply;
         let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);

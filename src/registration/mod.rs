@@ -10,7 +10,6 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
-mod moment;
 mod webhooks;
 
 use http::{Request, Response};

@@ -15,12 +15,11 @@ use serde_json::value::RawValue;
 
 use super::call::Call;
 use super::fields::{self, Object, Problem};
-use super::moment::rfc3339;
 use super::{BODY_BYTES_MAX, answer};
-use crate::clock::fill_random;
+use crate::clock::{fill_random, rfc3339};
 use crate::engine::{Change, RecentAttempt, RecentOutcome, Standing, Tested};
 use crate::error::Error;
-use crate::event::EventType;
+use crate::event::{Catalogue, EventType, TEST};
 use crate::subscription::{
     Policy, Profile, Registered, Retry, State, Subscription, SubscriptionId,
 };
@@ -88,7 +87,7 @@ impl Caller<'_> {
     fn list(&self) -> Result<Answer, Refused> {
         let all = self.call.engine.subscriptions_of(self.account);
         let own = all.iter().filter(|one| one.profile == Profile::Session);
-        let webhooks: Vec<_> = own.map(|one| Webhook::of(one)).collect();
+        let webhooks: Vec<_> = own.map(|one| Webhook::of(one, self.catalogue())).collect();
         Ok(success(StatusCode::OK, "Webhooks retrieved successfully", &webhooks))
     }
 
@@ -116,12 +115,12 @@ impl Caller<'_> {
         })?;
         let created = ids.first().and_then(|id| self.call.engine.subscription(*id));
         let created = created.ok_or_else(Refused::missing)?;
-        let webhook = Webhook { secret: generated, ..Webhook::of(&created) };
+        let webhook = Webhook { secret: generated, ..Webhook::of(&created, self.catalogue()) };
         Ok(success(StatusCode::CREATED, "Webhook created successfully", &webhook))
     }
 
     fn read(&self, id: &str) -> Result<Answer, Refused> {
-        let webhook = Webhook::of(&*self.own(id)?);
+        let webhook = Webhook::of(&*self.own(id)?, self.catalogue());
         Ok(success(StatusCode::OK, "Webhook retrieved successfully", &webhook))
     }
 
@@ -144,7 +143,7 @@ impl Caller<'_> {
             let after = secret.into_iter().fold(after, Subscription::secret);
             Ok((after, state(active, before.state)))
         })?;
-        let webhook = Webhook::of(&*self.own(id)?);
+        let webhook = Webhook::of(&*self.own(id)?, self.catalogue());
         Ok(success(StatusCode::OK, "Webhook updated successfully", &webhook))
     }
 
@@ -156,7 +155,8 @@ impl Caller<'_> {
     fn logs(&self, id: &str) -> Result<Answer, Refused> {
         let id = self.own(id)?.id;
         let attempts = self.call.engine.recent_attempts(id, LOGS_MAX);
-        let logs: Vec<_> = attempts.iter().map(|attempt| Log::of(id, attempt)).collect();
+        let logs: Vec<_> =
+            attempts.iter().map(|attempt| Log::of(id, attempt, self.catalogue())).collect();
         Ok(success(StatusCode::OK, "Webhook logs retrieved successfully", &logs))
     }
 
@@ -164,7 +164,9 @@ impl Caller<'_> {
         let tested = self.call.engine.test(self.own(id)?.id)?;
         let message =
             if tested.is_delivered() { "Webhook test delivered" } else { "Webhook test failed" };
-        Ok(success(StatusCode::OK, message, &Test::of(&tested)))
+        let catalogue = self.catalogue();
+        let kind = catalogue.canonical(TEST)?;
+        Ok(success(StatusCode::OK, message, &Test::of(&tested, named(&kind, catalogue))))
     }
 
     /// The caller's webhook with this id. Another account's, and what another gateway registered, is as
@@ -176,6 +178,10 @@ impl Caller<'_> {
         let is_own =
             |one: &Arc<Registered>| one.account == self.account && one.profile == Profile::Session;
         known.filter(is_own).ok_or_else(Refused::missing)
+    }
+
+    fn catalogue(&self) -> &Catalogue {
+        self.call.engine.catalogue()
     }
 
     fn given(&self, known: &[&str]) -> Result<Object<'_>, Problem> {
@@ -235,6 +241,11 @@ fn free_name(standing: &Standing, webhooks_max: usize) -> Result<String, Refused
     names.into_iter().find(|name| !taken.contains(name.as_str())).ok_or_else(Refused::missing)
 }
 
+/// An event type by the name that this gateway has for it.
+fn named(kind: &EventType, catalogue: &Catalogue) -> String {
+    catalogue.name_in(Profile::Session, kind).to_owned()
+}
+
 /// What a webhook is to be, if it was said. One that its receiver switched off stays so until it is
 /// switched on.
 fn state(active: Option<bool>, before: State) -> State {
@@ -257,15 +268,6 @@ fn fresh_secret() -> Result<String, Refused> {
     Ok(text)
 }
 
-/// An event by the name that this gateway has for it.
-fn named(event_type: &EventType) -> &str {
-    match event_type.as_str() {
-        "MESSAGE_RECEIVED" => "message.received",
-        "TEST" => "test.ping",
-        other => other,
-    }
-}
-
 /// A webhook as it is shown.
 #[derive(Serialize)]
 struct Webhook {
@@ -280,12 +282,12 @@ struct Webhook {
 }
 
 impl Webhook {
-    fn of(registered: &Registered) -> Webhook {
+    fn of(registered: &Registered, catalogue: &Catalogue) -> Webhook {
         let events = registered.filter.events.iter().flatten();
         Webhook {
             id: registered.id.0,
             url: registered.target.url().to_string(),
-            events: events.map(|event_type| named(event_type).to_owned()).collect(),
+            events: events.map(|kind| named(kind, catalogue)).collect(),
             active: registered.state == State::Active,
             created_at: rfc3339(registered.created_at_ms),
             secret: None,
@@ -309,11 +311,11 @@ struct Log {
 }
 
 impl Log {
-    fn of(id: SubscriptionId, attempt: &RecentAttempt) -> Log {
+    fn of(id: SubscriptionId, attempt: &RecentAttempt, catalogue: &Catalogue) -> Log {
         Log {
             webhook_id: id.0,
             event_id: attempt.event.to_string(),
-            event_type: attempt.event_type.as_ref().map(|one| named(one).to_owned()),
+            event_type: attempt.event_type.as_ref().map(|kind| named(kind, catalogue)),
             status: match attempt.outcome {
                 RecentOutcome::Delivered => "success",
                 RecentOutcome::Retry => "retrying",
@@ -333,7 +335,7 @@ impl Log {
 #[derive(Serialize)]
 struct Test {
     event_id: String,
-    event_type: &'static str,
+    event_type: String,
     status: &'static str,
     status_code: Option<u16>,
     last_error: Option<String>,
@@ -342,10 +344,10 @@ struct Test {
 }
 
 impl Test {
-    fn of(tested: &Tested) -> Test {
+    fn of(tested: &Tested, event_type: String) -> Test {
         Test {
             event_id: tested.event_id.to_string(),
-            event_type: "test.ping",
+            event_type,
             status: if tested.is_delivered() { "success" } else { "failed" },
             status_code: tested.status,
             last_error: tested.reason.as_ref().map(ToString::to_string),
