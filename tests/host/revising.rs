@@ -66,6 +66,30 @@ fn a_request_goes_as_the_subscription_says_and_its_credentials_are_never_shown()
     assert_eq!(body, json!({"n": 1, "static": ["hidden-3", 1]}));
 }
 
+/// The fields that have a default, and what shows each.
+const WITH_DEFAULTS: [(&str, &str); 20] = [
+    ("headers", "header_names"),
+    ("query", "query_names"),
+    ("body", "body_names"),
+    ("secret", "signed"),
+    ("method", "method"),
+    ("body_format", "body_format"),
+    ("authorization", "authorization"),
+    ("tls", "tls"),
+    ("retry", "retry"),
+    ("retry_on_timeout", "retry_on_timeout"),
+    ("timeout_ms", "timeout_ms"),
+    ("accept", "accept"),
+    ("retried", "retried"),
+    ("obeys_receiver", "obeys_receiver"),
+    ("ordering", "ordering"),
+    ("rate_limit", "rate_limit"),
+    ("after", "after"),
+    ("breaker", "breaker"),
+    ("disable_after_ms", "disable_after_ms"),
+    ("retrying_max", "retrying_max"),
+];
+
 #[test]
 fn a_change_leaves_what_it_does_not_name_and_null_puts_a_field_back() {
     let (place, served) = Served::fresh();
@@ -111,28 +135,7 @@ fn a_change_leaves_what_it_does_not_name_and_null_puts_a_field_back() {
     }
     expected["header_names"] = json!(["x-b"]);
     step(json!({"headers": {"x-b": "2"}}), &expected);
-    for (field, shown) in [
-        ("headers", "header_names"),
-        ("query", "query_names"),
-        ("body", "body_names"),
-        ("secret", "signed"),
-        ("method", "method"),
-        ("body_format", "body_format"),
-        ("authorization", "authorization"),
-        ("tls", "tls"),
-        ("retry", "retry"),
-        ("retry_on_timeout", "retry_on_timeout"),
-        ("timeout_ms", "timeout_ms"),
-        ("accept", "accept"),
-        ("retried", "retried"),
-        ("obeys_receiver", "obeys_receiver"),
-        ("ordering", "ordering"),
-        ("rate_limit", "rate_limit"),
-        ("after", "after"),
-        ("breaker", "breaker"),
-        ("disable_after_ms", "disable_after_ms"),
-        ("retrying_max", "retrying_max"),
-    ] {
+    for (field, shown) in WITH_DEFAULTS {
         expected[shown] = default[shown].clone();
         let mut change = json!({});
         change[field] = Value::Null;

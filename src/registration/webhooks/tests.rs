@@ -26,11 +26,14 @@ const BEGIN_WALL_MS: u64 = 1_765_967_400_000;
 const ACME: Option<(&str, &str)> = Some(("authorization", "acme-key"));
 const BETA: Option<(&str, &str)> = Some(("authorization", "Bearer beta-key"));
 
+/// Host, headers and body of an attempt.
+type Arrival = (String, Vec<(String, String)>, String);
+
 /// Receivers by host: each answers with its statuses in turn, the last one for ever, or 200.
 #[derive(Default)]
 struct Scripted {
     statuses: Mutex<HashMap<&'static str, Vec<u16>>>,
-    arrivals: Mutex<Vec<(String, Vec<(String, String)>, String)>>,
+    arrivals: Mutex<Vec<Arrival>>,
 }
 
 impl Transport for Scripted {
@@ -92,10 +95,10 @@ impl World {
     }
 
     /// Registers a webhook of acme.
-    fn register(&self, body: Value) -> u64 {
+    fn register(&self, body: Value) -> u32 {
         let (code, answer) = self.acme("POST", "/webhooks", body);
         assert_eq!(code, 201, "{answer}");
-        answer["data"]["id"].as_u64().unwrap()
+        answer["data"]["id"].as_u64().unwrap().try_into().unwrap()
     }
 
     fn publish(&self, event_type: &str) {
@@ -283,7 +286,7 @@ fn a_change_leaves_what_it_does_not_name_as_it_was() {
         assert_eq!(read(id), expected, "{change}");
         assert_eq!(read(bystander), untouched);
     }
-    let known = world.engine.subscription(SubscriptionId(id as u32)).unwrap();
+    let known = world.engine.subscription(SubscriptionId(id)).unwrap();
     assert_eq!(known.secret.as_ref().unwrap().reveal_text(), "another");
     assert_eq!((known.policy.attempts_max, known.policy.timeout_ms), (Some(3), 10_000));
 }
@@ -309,7 +312,7 @@ fn one_that_its_receiver_switched_off_is_inactive_until_it_is_switched_on() {
     ] {
         let (_, answer) = world.acme("PATCH", &path, change.clone());
         assert_eq!(answer["data"]["active"], expected, "{change}");
-        let known = world.engine.subscription(SubscriptionId(gone as u32)).unwrap();
+        let known = world.engine.subscription(SubscriptionId(gone)).unwrap();
         assert_eq!(known.state, state, "{change}");
     }
     assert_eq!(active(&format!("/webhooks/{bystander}")), true);
@@ -488,7 +491,7 @@ fn a_delivery_is_tried_three_times_2_and_4_seconds_apart_and_the_logs_say_how_ea
     assert_eq!(world.hosts().iter().filter(|host| *host == "crm").count(), 2);
     world.clock.advance_ms(1);
     world.wait_until(|stats| stats.dead == 2);
-    let logs = |id: u64| {
+    let logs = |id: u32| {
         let (code, answer) = world.acme("GET", &format!("/webhooks/{id}/logs"), Value::Null);
         assert_eq!(
             (code, &answer["message"]),
@@ -496,7 +499,7 @@ fn a_delivery_is_tried_three_times_2_and_4_seconds_apart_and_the_logs_say_how_ea
         );
         answer["data"].as_array().unwrap().clone()
     };
-    let words = |id: u64| -> Vec<Value> {
+    let words = |id: u32| -> Vec<Value> {
         let word = |log: &Value| json!([log["status"], log["status_code"], log["attempt_count"]]);
         logs(id).iter().map(word).collect()
     };
