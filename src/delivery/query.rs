@@ -27,13 +27,21 @@ pub(super) fn with_parameters<'a>(
     text.parse()
 }
 
+/// How many bytes a value takes in a URL.
+pub(super) fn encoded_bytes(value: &[u8]) -> usize {
+    value.iter().map(|byte| if is_unreserved(*byte) { 1 } else { 3 }).sum()
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
 /// All but the unreserved characters of RFC 3986 as `%` and two hexadecimal digits: no decoder reads
 /// that otherwise, and a space is never a plus.
 fn push_encoded(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        let letter = char::from(*byte);
-        if letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_' | '~') {
-            text.push(letter);
+        if is_unreserved(*byte) {
+            text.push(char::from(*byte));
         } else {
             text.push('%');
             for nibble in [byte >> 4, byte & 0xf] {
@@ -70,5 +78,7 @@ mod tests {
         let given: &[(&str, &[u8])] = &[("a b&", "\u{e4}=+/%".as_bytes()), ("raw", b"\xff\0-._~")];
         let expected = "https://crm.example/?a%20b%26=%C3%A4%3D%2B%2F%25&raw=%FF%00-._~";
         check("https://crm.example/", given, expected);
+        assert_eq!(encoded_bytes(given[0].1), "%C3%A4%3D%2B%2F%25".len());
+        assert_eq!(encoded_bytes(given[1].1), "%FF%00-._~".len());
     }
 }

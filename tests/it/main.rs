@@ -21,6 +21,7 @@ mod listing;
 mod order;
 mod publishing;
 mod recovery;
+mod requests;
 mod retries;
 mod stalls;
 mod subscriptions;
