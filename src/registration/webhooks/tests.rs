@@ -265,7 +265,7 @@ fn a_change_leaves_what_it_does_not_name_as_it_was() {
     let id = world.register(body);
     let bystander = world.register(to("bystander"));
     let read =
-        |id: u64| world.acme("GET", &format!("/webhooks/{id}"), Value::Null).1["data"].clone();
+        |id: u32| world.acme("GET", &format!("/webhooks/{id}"), Value::Null).1["data"].clone();
     let untouched = read(bystander);
     let mut expected = read(id);
     for (change, field, value) in [
