@@ -48,6 +48,7 @@ fn described(text: &str, before: Option<&Registered>) -> Result<Subscription, Re
         Some(before) => before.target.url().to_string(),
         None => given.required_text("url", URL)?,
     };
+    let mut subscription = Subscription::to(url)?.name(name);
     let events = match kept("events") {
         Some(before) => before.filter.events.as_ref().map(texts),
         None => set(&given, "events", EVENTS)?,
@@ -60,7 +61,6 @@ fn described(text: &str, before: Option<&Registered>) -> Result<Subscription, Re
         Some(before) => before.secret.clone(),
         None => given.text("secret", SECRET)?.map(Secret::new),
     };
-    let mut subscription = Subscription::to(url)?.name(name);
     subscription = events.into_iter().fold(subscription, Subscription::events);
     subscription = numbers.into_iter().fold(subscription, Subscription::numbers);
     subscription = secret.into_iter().fold(subscription, Subscription::secret);
