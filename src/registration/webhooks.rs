@@ -13,9 +13,9 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::answer;
 use super::call::Call;
 use super::fields::{self, Object, Problem};
-use super::{BODY_BYTES_MAX, answer};
 use crate::clock::{fill_random, rfc3339};
 use crate::engine::{Change, RecentAttempt, RecentOutcome, Standing, Tested};
 use crate::error::Error;
@@ -46,10 +46,6 @@ fn routed(call: &Call<'_>) -> Result<Answer, Refused> {
     let account = call.account(AUTHORIZATION.as_str()).ok_or_else(|| {
         Refused::new(StatusCode::UNAUTHORIZED, "Invalid or missing authentication")
     })?;
-    if call.body.len() > BODY_BYTES_MAX {
-        let limit = format!("The request body is over the limit of {BODY_BYTES_MAX} bytes");
-        return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, limit));
-    }
     let caller = Caller { call, account: account.name() };
     let mut parts = call.path.trim_start_matches('/').split('/').skip(1);
     let (id, of_it) = (parts.next(), parts.next());
@@ -430,7 +426,6 @@ fn message(status: StatusCode) -> &'static str {
         403 => "Forbidden",
         404 => "Not found",
         405 => "Method not allowed",
-        413 => "Payload too large",
         503 => "Service unavailable",
         _ => "Internal server error",
     }
@@ -445,7 +440,12 @@ impl From<Problem> for Refused {
 impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
         let status = match error {
-            Error::Invalid { .. } | Error::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+            // How many there are is left out: the limit is for the webhooks of all accounts (I9).
+            Error::TooLarge { field, limit, .. } => {
+                let error = format!("{field}: over the limit of {limit}");
+                return Refused::new(StatusCode::BAD_REQUEST, error);
+            }
             Error::Forbidden { .. } => StatusCode::FORBIDDEN,
             Error::NotFound { .. } => return Refused::missing(),
             Error::Unknown { .. }

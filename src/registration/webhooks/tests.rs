@@ -16,7 +16,7 @@ use crate::config::{Config, Limits};
 use crate::delivery::{Request as Sent, Transport};
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::registration::Registration;
+use crate::registration::{BODY_BYTES_MAX, Registration};
 use crate::stats::Stats;
 use crate::store::Memory;
 
@@ -258,6 +258,17 @@ fn an_account_has_as_many_webhooks_as_the_host_admits_and_no_more() {
 }
 
 #[test]
+fn a_full_house_is_told_without_how_many_webhooks_all_accounts_have() {
+    let limits = Limits { subscriptions_max: 1, ..Limits::default() };
+    let world = world(|config| config.limits(limits));
+    let beta = world.call("POST", "/webhooks", BETA, &to("beta").to_string());
+    assert_eq!(enveloped(&beta).0, 201);
+    let (code, answer) = world.acme("POST", "/webhooks", to("crm"));
+    assert_eq!((code, &answer["error"]), (400, &json!("subscriptions: over the limit of 1")));
+    assert_eq!(world.engine.subscriptions().len(), 1);
+}
+
+#[test]
 fn a_change_leaves_what_it_does_not_name_as_it_was() {
     let world = fresh();
     let mut body = to("crm");
@@ -376,7 +387,7 @@ fn what_is_malformed_is_refused_by_name_and_changes_nothing() {
         assert!(!error.contains("hidden"), "{error}");
     }
     let large = " ".repeat(BODY_BYTES_MAX + 1);
-    assert_eq!(world.call("POST", "/webhooks", ACME, &large).status(), 413);
+    assert_eq!(enveloped(&world.call("POST", "/webhooks", ACME, &large)).0, 413);
     let not_text = world.registration.answer(
         &Request::post("/webhooks")
             .header("authorization", "acme-key")
