@@ -49,7 +49,8 @@ fn what_is_registered_at_webhooks_is_delivered_logged_and_listed_with_its_profil
     let beta = served.get("/webhooks", BETA).json();
     assert_eq!((&beta["code"], &beta["data"]), (&json!(200), &json!([])));
 
-    served.kill();
+    // In order, so that what was delivered is not delivered again.
+    assert!(served.signal("TERM").success());
     let served = place.start();
     let shown = served.get(&format!("/webhooks/{id}"), ACME).json();
     assert_eq!(shown["data"], created["data"]);
