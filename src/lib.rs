@@ -48,7 +48,7 @@ pub use delivery::{Http, Request, Transport};
 pub use engine::stepping;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliveryState, Engine, Tested,
+    DeliveryState, Engine, RecentAttempt, RecentOutcome, Tested,
 };
 pub use error::{Error, Result};
 pub use event::{

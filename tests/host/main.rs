@@ -10,7 +10,9 @@ mod letters;
 mod publishing;
 mod receiver;
 mod registering;
+mod revising;
 mod served;
+mod session;
 mod terms;
 mod verified_by_meta;
 
