@@ -214,6 +214,11 @@ impl Engine {
         self.core.change(account, decide)
     }
 
+    /// Refuses a URL to which no subscription may go.
+    pub(crate) fn check_url(&self, url: &http::Uri) -> Result<()> {
+        self.core.guard.admit_url(url)
+    }
+
     /// Every subscription, in the order of their ids.
     pub fn subscriptions(&self) -> Vec<Arc<Registered>> {
         self.core.registry.read().all()

@@ -10,12 +10,17 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+mod hook;
+#[cfg(test)]
+mod trial;
 mod webhooks;
 
 use http::{Request, Response};
 
 use self::call::Call;
+pub use self::dialog360::Dialog360;
 use crate::engine::Engine;
+use crate::error::Result;
 
 /// The registration APIs of the gateways, to be mounted in any HTTP server.
 ///
@@ -24,11 +29,11 @@ use crate::engine::Engine;
 ///
 /// ```
 /// use wabahook::registration::Registration;
-/// use wabahook::{Account, Accounts, Config, Engine};
+/// use wabahook::{Account, Config, Engine};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path();
 /// let account = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
-/// let engine = Engine::open(Config::new(path).accounts(Accounts::new([account])?))?;
+/// let engine = Engine::open(Config::new(path).account(account))?;
 /// let registration = Registration::new(engine.clone());
 /// let request = http::Request::get("/v2/webhooks").header("authorization", "acme-key");
 /// let request = request.body(Vec::new())?;
@@ -40,6 +45,7 @@ use crate::engine::Engine;
 #[derive(Debug, Clone)]
 pub struct Registration {
     engine: Engine,
+    dialog360: Dialog360,
 }
 
 /// The longest body of a request, in bytes: a webhook with thousands of events and numbers fits. A
@@ -49,7 +55,17 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 impl Registration {
     /// Registers with this engine.
     pub fn new(engine: Engine) -> Registration {
-        Registration { engine }
+        Registration { engine, dialog360: Dialog360::default() }
+    }
+
+    /// What is configurable of 360dialog's API.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a bound that the engine could not keep.
+    pub fn dialog360(mut self, dialog360: Dialog360) -> Result<Registration> {
+        dialog360.check()?;
+        self.dialog360 = dialog360;
+        Ok(self)
     }
 
     /// Whether a path belongs to one of the gateways.
@@ -77,7 +93,7 @@ impl Registration {
                 business_api::answer(&call)
             }
             path if business_api::serves(path) || dialog360::serves(path) => {
-                dialog360::answer(&call)
+                dialog360::answer(&call, &self.dialog360)
             }
             path if webhooks::serves(path) => webhooks::answer(&call),
             path => answer::no_route(path),

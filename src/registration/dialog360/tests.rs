@@ -1,0 +1,1 @@
+//! Promises of 360dialog's API.
