@@ -11,7 +11,9 @@
 )]
 
 mod bad_input;
+mod business_api;
 mod damage;
+mod dialog360;
 mod directory;
 mod faults;
 mod letters;

@@ -57,7 +57,11 @@ impl Default for Dialog360 {
 const DESTINATIONS_MAX: usize = 16;
 
 impl Dialog360 {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses a bound that the engine could not keep.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names it.
+    pub fn check(&self) -> Result<()> {
         let given = self.destinations_max;
         if given > DESTINATIONS_MAX {
             let expected = format!("0 to {DESTINATIONS_MAX} destinations");
