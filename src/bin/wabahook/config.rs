@@ -406,6 +406,9 @@ mod tests {
             [meta]
             app_secret = "s"
             verify_token = "t"
+            [dialog360]
+            destinations_max = 5
+            destinations_wait = false
             [network]
             allow = ["127.0.0.0/8", "::1"]
             allow_http = true
@@ -426,7 +429,10 @@ mod tests {
             "{debug}"
         );
         assert!(debug.contains("::1/128"), "{debug}");
+        let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
+        assert_eq!(setup.dialog360, dialog360);
         let silent = read(ACCOUNT).unwrap();
+        assert_eq!(silent.dialog360, Dialog360::default());
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));
         assert_eq!(silent.body_bytes_max, BODY_BYTES_MAX);
@@ -470,6 +476,8 @@ mod tests {
         let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
         check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
         check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);
+        let many = format!("{ACCOUNT}[dialog360]\ndestinations_max = 17\n");
+        check_refused(&many, &["dialog360.destinations_max", "17", "16"]);
         check_refused(&format!("{ACCOUNT}[meta]\napp_secret = \"hidden\"\n"), &["verify_token"]);
         check_refused(&format!("{ACCOUNT}[meta]\nverify_token = \"hidden\"\n"), &["app_secret"]);
     }
