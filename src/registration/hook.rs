@@ -67,10 +67,12 @@ impl Refusal {
 
     fn response(self) -> Response<Vec<u8>> {
         let code = self.status.as_u16();
-        let mut meta =
-            json!({"success": false, "http_code": code, "developer_message": self.message});
+        let mut meta = Map::new();
+        meta.insert("success".to_owned(), false.into());
+        meta.insert("http_code".to_owned(), code.into());
+        meta.insert("developer_message".to_owned(), self.message.into());
         if self.status.is_client_error() {
-            meta["details"] = self.field.into_iter().collect();
+            meta.insert("details".to_owned(), self.field.into_iter().collect());
         }
         let mut response = answer::json(self.status, &json!({"meta": meta}));
         let headers = response.headers_mut();
