@@ -109,6 +109,12 @@ impl Engine {
         self.core.subscribe(subscription, false)
     }
 
+    /// Whether a subscription could be registered, but for its name and for who it waits for. Changes
+    /// nothing.
+    pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        self.core.check_subscription(subscription)
+    }
+
     /// Changes a subscription in place, its name included: `revise` is given what it is and answers
     /// what it is to be, and nothing else changes it meanwhile. It keeps its id, what it is owed, and
     /// its state. Durable and in force when it returns: blocks on a sync.
@@ -212,11 +218,6 @@ impl Engine {
         decide: impl FnOnce(&Standing) -> std::result::Result<(Vec<Change>, T), E>,
     ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
         self.core.change(account, decide)
-    }
-
-    /// Refuses a URL to which no subscription may go.
-    pub(crate) fn check_url(&self, url: &http::Uri) -> Result<()> {
-        self.core.guard.admit_url(url)
     }
 
     /// Every subscription, in the order of their ids.

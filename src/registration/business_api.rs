@@ -42,11 +42,11 @@ fn answered(call: &Call<'_>) -> Answer {
             Ok(Value::Object(hook::shown(&set.target)))
         }
         Method::POST => {
-            let reader = Reader { engine: call.engine, check_url };
+            let reader = Reader { engine: call.engine, account, check_url };
             let body = Object::read(utf8(call.body)?, &["url", "headers"])?;
             set(call, account, reader.hook(&body)?)
         }
-        _ => Err(Refusal::method("GET, POST")),
+        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
     }
 }
 

@@ -5,12 +5,13 @@
 //! `http_code` is the status of the answer, and no message holds a header's value or a path of this
 //! machine (I9).
 
-use http::header::{ALLOW, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode, Uri};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
 use super::answer;
 use super::fields::{Object, Problem, text};
+use crate::account::Account;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::subscription::{Registered, Subscription, Target};
@@ -25,12 +26,12 @@ pub(super) struct Refusal {
     message: String,
     field: Option<String>,
     /// The methods that the route has, where another was used.
-    allowed: Option<&'static str>,
+    allowed: &'static [Method],
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
-        Refusal { status, message: message.into(), field: None, allowed: None }
+        Refusal { status, message: message.into(), field: None, allowed: &[] }
     }
 
     /// The request is malformed, or does not fit how things stand.
@@ -45,10 +46,9 @@ impl Refusal {
     }
 
     /// The route has other methods.
-    pub(super) fn method(allowed: &'static str) -> Refusal {
-        let message = format!("this route has the methods {allowed} alone");
-        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message);
-        Refusal { allowed: Some(allowed), ..refusal }
+    pub(super) fn method(allowed: &'static [Method]) -> Refusal {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this route has other methods");
+        Refusal { allowed, ..refusal }
     }
 
     /// No webhook has been set.
@@ -75,14 +75,14 @@ impl Refusal {
             meta.insert("details".to_owned(), self.field.into_iter().collect());
         }
         let mut response = answer::json(self.status, &json!({"meta": meta}));
-        let headers = response.headers_mut();
-        if let Some(allowed) = self.allowed {
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
-        }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            let scheme = HeaderValue::from_static("ApiKey");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
         }
-        response
+        match self.allowed {
+            [] => response,
+            allowed => answer::allowing(response, allowed),
+        }
     }
 }
 
@@ -96,7 +96,11 @@ impl From<Problem> for Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
         let status = match error {
-            Error::Invalid { .. } | Error::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            // How many there are is left out: the limit is for the webhooks of all accounts.
+            Error::TooLarge { field, limit, .. } => {
+                return Problem::at(&field, format!("over the limit of {limit}")).into();
+            }
+            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Forbidden { .. } => StatusCode::FORBIDDEN,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
             Error::NameTaken { .. } => StatusCode::CONFLICT,
@@ -113,6 +117,11 @@ impl From<Error> for Refusal {
         let refusal = Refusal::new(status, error.to_string());
         Refusal { field: error.field().map(str::to_owned), ..refusal }
     }
+}
+
+/// The refusal of a body that is too long to be read.
+pub(super) fn too_large(message: String) -> Response<Vec<u8>> {
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).response()
 }
 
 /// The response that carries an answer.
@@ -140,6 +149,7 @@ pub(super) struct Amendment {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) engine: &'a Engine,
+    pub(super) account: &'a Account,
     /// What a gateway asks of a URL beyond what the engine does: refused with what is expected.
     pub(super) check_url: fn(&Uri) -> Result<(), &'static str>,
 }
@@ -153,7 +163,7 @@ impl Reader<'_> {
         let target = self.url(object)?;
         let mut target = target.ok_or_else(|| object.missing("url", URL_EXPECTED))?;
         target.set_headers(headers(object)?.unwrap_or_default());
-        target.check()?;
+        self.check(&target)?;
         Ok(Hook { target })
     }
 
@@ -165,10 +175,16 @@ impl Reader<'_> {
     fn url(&self, object: &Object<'_>) -> Result<Option<Target>, Refusal> {
         let Some(text) = object.text("url", URL_EXPECTED)? else { return Ok(None) };
         let target = Target::new(&text)?;
-        self.engine.check_url(target.url())?;
+        self.check(&target)?;
         let refused = |expected| Problem::at("url", format!("expected {expected}"));
         (self.check_url)(target.url()).map_err(refused)?;
         Ok(Some(target))
+    }
+
+    /// Asks the engine here already, where the place of the webhook in its request is known.
+    fn check(&self, target: &Target) -> Result<(), Error> {
+        let subscription = Subscription::to_target(target.clone()).account(self.account.name());
+        self.engine.check_subscription(subscription)
     }
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod cloud_gateways;
 mod configuration;
 mod crashes;
+mod doubletick;
 mod letters;
 mod publishing;
 mod receiver;

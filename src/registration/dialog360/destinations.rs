@@ -45,14 +45,14 @@ pub(super) fn all(asked: &Asked<'_>) -> Answer {
             append(asked, given.ok_or_else(|| body.missing("destinations", LIST_EXPECTED))?)
         }
         Method::PATCH => amend(asked),
-        _ => Err(Refusal::method("GET, POST, PUT, PATCH")),
+        _ => Err(Refusal::method(&[Method::GET, Method::POST, Method::PUT, Method::PATCH])),
     }
 }
 
 /// `/multi_webhook/{dest_name}`
 pub(super) fn one(asked: &Asked<'_>, encoded: &str) -> Answer {
     if *asked.call.method != Method::DELETE {
-        return Err(Refusal::method("DELETE"));
+        return Err(Refusal::method(&[Method::DELETE]));
     }
     let expected = "dest_name: expected a name in UTF-8, percent-encoded";
     let name = percent_decoded(encoded).ok_or_else(|| Refusal::bad_request(expected))?;

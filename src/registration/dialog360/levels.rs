@@ -25,7 +25,7 @@ pub(super) fn number(asked: &Asked<'_>) -> Answer {
             let body = Object::read(utf8(asked.call.body)?, &["url", "headers"])?;
             set_number(asked, asked.reader().hook(&body)?)
         }
-        _ => Err(Refusal::method("GET, POST")),
+        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn waba(asked: &Asked<'_>) -> Answer {
             let overrides = body.value("override_all", "true or false")?.unwrap_or(false);
             set_waba(asked, asked.reader().hook(&body)?, overrides)
         }
-        _ => Err(Refusal::method("GET, POST")),
+        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
     }
 }
 

@@ -107,7 +107,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn reader(&self) -> Reader<'_> {
-        Reader { engine: self.call.engine, check_url }
+        Reader { engine: self.call.engine, account: self.key.account, check_url }
     }
 }
 
