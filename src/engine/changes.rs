@@ -48,6 +48,8 @@ pub(crate) struct Standing {
     pub(crate) subscriptions: Vec<Arc<Registered>>,
     /// What gateways keep for the account, by key.
     pub(crate) notes: BTreeMap<String, String>,
+    /// The id of the first that is created, so that others can name it in the same change.
+    pub(crate) fresh_id: SubscriptionId,
 }
 
 /// Changes that were checked.
@@ -110,7 +112,7 @@ impl Core {
         let book = book.as_mut().ok_or(Error::Closed)?;
         let notes = book.notes_of(account)?;
         let subscriptions = self.registry.read().of_account(account);
-        let standing = Standing { subscriptions, notes };
+        let standing = Standing { subscriptions, notes, fresh_id: book.fresh_id() };
         let (changes, answer) = decide(&standing)?;
         let plan = self.plan(book, account, standing, changes)?;
         Ok((self.carry_out(book, account, plan)?, answer))

@@ -203,7 +203,7 @@ impl Core {
             self.board.tell(&Notice::Faulty { why: error.to_string() });
         }
         if let Ok(served) = Served::new(registered) {
-            self.enforce(served, &HashMap::new());
+            self.enforce_all(vec![(served, HashMap::new())]);
         }
         drop(book);
         self.board.tell(&Notice::Disabled { subscription: id, reason });

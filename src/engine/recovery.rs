@@ -139,7 +139,7 @@ fn without_removed(
     let waits_in_vain =
         |one: &Registered| one.policy.after.is_some_and(|main| recovered.removed.contains(&main));
     for one in kept.iter_mut().filter(|one| waits_in_vain(one)) {
-        one.policy.after = None;
+        one.wait_no_longer();
         book.put(one)?;
     }
     removed.iter().try_for_each(|one| book.remove(one.id))?;

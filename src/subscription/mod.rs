@@ -79,17 +79,21 @@ impl Subscription {
     /// user name, a password or a fragment. Whether `http://` is admitted is decided by the engine
     /// that it is registered with.
     pub fn to(url: impl AsRef<str>) -> Result<Subscription> {
-        Ok(Subscription {
+        Target::new(url.as_ref()).map(Subscription::to_target)
+    }
+
+    pub(crate) fn to_target(target: Target) -> Subscription {
+        Subscription {
             account: None,
             name: String::new(),
             events: None,
             numbers: None,
-            target: Target::new(url.as_ref())?,
+            target,
             policy: Policy::default(),
             secret: None,
             profile: Profile::default(),
             level: Level::default(),
-        })
+        }
     }
 
     /// The account it belongs to. Defaults to the only account, where there is one.
@@ -123,6 +127,15 @@ impl Subscription {
     #[must_use]
     pub fn numbers<N: AsRef<str>>(mut self, numbers: impl IntoIterator<Item = N>) -> Subscription {
         self.numbers = Some(numbers.into_iter().map(|n| number_given(n.as_ref())).collect());
+        self
+    }
+
+    /// Asks for the events of these numbers, or of every number of the account.
+    pub(crate) fn numbers_or_all(
+        mut self,
+        numbers: Option<impl IntoIterator<Item = WabaNumber>>,
+    ) -> Subscription {
+        self.numbers = numbers.map(|numbers| numbers.into_iter().map(Ok).collect());
         self
     }
 
@@ -378,4 +391,15 @@ pub struct Registered {
     pub state: State,
     /// When it was first registered, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+}
+
+impl Registered {
+    /// Whom it waited for is no more. It ranked as that one did; now it stands beside all others, so
+    /// that it silences nobody.
+    pub(crate) fn wait_no_longer(&mut self) {
+        self.policy.after = None;
+        if self.level != Level::Masked {
+            self.level = Level::Beside;
+        }
+    }
 }

@@ -121,6 +121,17 @@ impl Target {
         self.headers.push((name, value));
     }
 
+    /// Goes where another target goes; all else stays.
+    pub(crate) fn take_url_of(&mut self, other: &Target) {
+        self.url = other.url.clone();
+    }
+
+    /// Replaces the headers that the host adds.
+    pub(crate) fn set_headers(&mut self, headers: Vec<(String, String)>) {
+        self.headers.clear();
+        headers.into_iter().for_each(|(name, value)| self.add_header(name, value));
+    }
+
     /// Checks what is added to a request; `url` was checked when the target was made.
     pub(crate) fn check(&self) -> Result<()> {
         if !METHODS.contains(&self.method) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod client;
+mod cloud_gateways;
 mod configuration;
 mod crashes;
 mod doubletick;

@@ -12,7 +12,9 @@
 
 mod attempts;
 mod bad_input;
+mod business_api;
 mod damage;
+mod dialog360;
 mod directory;
 mod faults;
 mod letters;

@@ -70,7 +70,10 @@ async fn serve(listener: StdListener, engine: Engine, setup: Setup) -> Result<()
     listener.set_nonblocking(true).map_err(failed("listening"))?;
     let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
     let address = listener.local_addr().map_err(failed("listening"))?;
-    let host = Arc::new(Host::new(engine.clone(), setup.meta, setup.body_bytes_max));
+    let mut host = Host::new(engine.clone(), setup.meta, setup.body_bytes_max);
+    let registration = host.registration.dialog360(setup.dialog360);
+    host.registration = registration.map_err(|error| Failure::Usage(error.to_string()))?;
+    let host = Arc::new(host);
     tokio::spawn(tell_notices(Arc::clone(&host)));
     announce(&format!("listening on http://{address} (data in {})", config::shown(&setup.data)))
         .map_err(failed("writing to stdout"))?;
