@@ -3,6 +3,8 @@
 //! Leaves to others: whether the publisher may use the number (`account`), and what a match costs
 //! the device (`outbox`). Invariant (I6): a match is a function of the index and the event alone.
 
+mod door;
 mod index;
 
+pub use door::Matching;
 pub(crate) use index::Index;
