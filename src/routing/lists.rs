@@ -13,20 +13,12 @@ use roaring::RoaringBitmap;
 /// The subscriptions listed under one number, or under all numbers of an account.
 #[derive(Debug)]
 pub(super) enum Lists {
-    /// Of one type.
-    One(One),
+    /// Of one type, and few. The fields stand here because a struct of them would take 8 bytes more.
+    One { kind: u32, count: u8, ids: [u32; ONE_MAX] },
     /// Of any, by type and then by id.
     Block(Vec<Pair>),
     /// Too many to read them through for every look-up.
     Map(Box<HashMap<u32, Long>>),
-}
-
-/// A short list of one type.
-#[derive(Debug)]
-pub(super) struct One {
-    kind: u32,
-    count: u8,
-    ids: [u32; ONE_MAX],
 }
 
 /// One subscription in the list of a type.
@@ -45,19 +37,18 @@ const BLOCK_MAX: usize = 64;
 impl Lists {
     /// Lists with one subscription.
     pub(super) fn new(kind: u32, id: u32) -> Lists {
-        let mut one = One { kind, count: 0, ids: [0; ONE_MAX] };
-        one.insert(id);
-        Lists::One(one)
+        Lists::One { kind, count: 1, ids: [id; ONE_MAX] }
     }
 
     /// Lists a subscription. Returns whether it is the first of its type.
     pub(super) fn insert(&mut self, kind: u32, id: u32) -> bool {
         match self {
-            Lists::One(one) => {
-                if one.kind == kind && one.insert(id) {
+            Lists::One { kind: only, count, ids } => {
+                if *only == kind && insert_id(count, ids, id) {
                     return false;
                 }
-                let mut block: Vec<_> = one.ids().iter().map(|id| one.pair(*id)).collect();
+                let pair = |id: &u32| Pair { kind: *only, id: *id };
+                let mut block: Vec<_> = counted(*count, ids).iter().map(pair).collect();
                 let is_first = insert_pair(&mut block, Pair { kind, id });
                 *self = Lists::Block(block);
                 is_first
@@ -71,8 +62,9 @@ impl Lists {
             }
             Lists::Map(map) => {
                 let long = map.entry(kind).or_default();
+                let was_empty = long.is_empty();
                 long.insert(id);
-                long.len() == 1
+                was_empty
             }
         }
     }
@@ -80,7 +72,9 @@ impl Lists {
     /// Takes a subscription off. Returns whether it was the last of its type.
     pub(super) fn remove(&mut self, kind: u32, id: u32) -> bool {
         match self {
-            Lists::One(one) => one.kind == kind && one.remove(id) && one.count == 0,
+            Lists::One { kind: only, count, ids } => {
+                *only == kind && remove_id(count, ids, id) && *count == 0
+            }
             Lists::Block(block) => {
                 let Ok(at) = block.binary_search(&Pair { kind, id }) else { return false };
                 block.remove(at);
@@ -99,7 +93,7 @@ impl Lists {
 
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Lists::One(one) => one.count == 0,
+            Lists::One { count, .. } => *count == 0,
             Lists::Block(block) => block.is_empty(),
             Lists::Map(map) => map.is_empty(),
         }
@@ -108,49 +102,45 @@ impl Lists {
     /// The list of a type.
     pub(super) fn of(&self, kind: u32) -> List<'_> {
         match self {
-            Lists::One(one) if one.kind == kind => List::Ids(one.ids()),
-            Lists::One(_) => List::Ids(&[]),
+            Lists::One { kind: only, count, ids } if *only == kind => {
+                List::Ids(counted(*count, ids))
+            }
+            Lists::One { .. } => List::Ids(&[]),
             Lists::Block(block) => List::Pairs(pairs_of(block, kind)),
             Lists::Map(map) => map.get(&kind).map_or(List::Ids(&[]), Long::list),
         }
     }
 }
 
-impl One {
-    fn ids(&self) -> &[u32] {
-        self.ids.get(..usize::from(self.count)).unwrap_or_default()
-    }
+fn counted(count: u8, ids: &[u32; ONE_MAX]) -> &[u32] {
+    ids.get(..usize::from(count)).unwrap_or_default()
+}
 
-    fn pair(&self, id: u32) -> Pair {
-        Pair { kind: self.kind, id }
+/// Whether the id is listed now; false where there is no room for it.
+fn insert_id(count: &mut u8, ids: &mut [u32; ONE_MAX], id: u32) -> bool {
+    let Err(at) = counted(*count, ids).binary_search(&id) else { return true };
+    if usize::from(*count) == ONE_MAX {
+        return false;
     }
+    *count += 1;
+    // The place behind the last comes round to where the new one belongs.
+    if let Some(moved) = ids.get_mut(at..usize::from(*count)) {
+        moved.rotate_right(1);
+    }
+    if let Some(place) = ids.get_mut(at) {
+        *place = id;
+    }
+    true
+}
 
-    /// Whether the subscription is listed now; false where there is no room for it.
-    fn insert(&mut self, id: u32) -> bool {
-        let Err(at) = self.ids().binary_search(&id) else { return true };
-        if usize::from(self.count) == ONE_MAX {
-            return false;
-        }
-        self.count += 1;
-        // The one behind the last comes round to the place of the new one.
-        if let Some(moved) = self.ids.get_mut(at..usize::from(self.count)) {
-            moved.rotate_right(1);
-        }
-        if let Some(place) = self.ids.get_mut(at) {
-            *place = id;
-        }
-        true
+/// Whether the id was listed.
+fn remove_id(count: &mut u8, ids: &mut [u32; ONE_MAX], id: u32) -> bool {
+    let Ok(at) = counted(*count, ids).binary_search(&id) else { return false };
+    if let Some(moved) = ids.get_mut(at..usize::from(*count)) {
+        moved.rotate_left(1);
     }
-
-    /// Whether the subscription was listed.
-    fn remove(&mut self, id: u32) -> bool {
-        let Ok(at) = self.ids().binary_search(&id) else { return false };
-        if let Some(moved) = self.ids.get_mut(at..usize::from(self.count)) {
-            moved.rotate_left(1);
-        }
-        self.count -= 1;
-        true
-    }
+    *count -= 1;
+    true
 }
 
 /// Whether it is the first pair of its type.
@@ -212,10 +202,6 @@ impl Long {
             Long::Few(ids) => ids.binary_search(&id).map(|at| ids.remove(at)).is_ok(),
             Long::Many(ids) => ids.remove(id),
         }
-    }
-
-    fn len(&self) -> usize {
-        self.list().len()
     }
 
     fn is_empty(&self) -> bool {
@@ -307,8 +293,8 @@ mod tests {
 
     #[test]
     fn whatever_its_form_a_list_is_ascending_and_names_each_once() {
-        check(1, 1, |lists| matches!(lists, Lists::One(_)));
-        check(1, 10, |lists| matches!(lists, Lists::One(_)));
+        check(1, 1, |lists| matches!(lists, Lists::One { .. }));
+        check(1, 10, |lists| matches!(lists, Lists::One { .. }));
         check(1, 11, |lists| matches!(lists, Lists::Block(_)));
         check(2, 2, |lists| matches!(lists, Lists::Block(_)));
         check(8, 8, |lists| matches!(lists, Lists::Block(_)));
