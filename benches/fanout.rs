@@ -213,8 +213,8 @@ fn latency(arrivals: &mut Arrivals, runs: usize) -> Outcome<Vec<f64>> {
         engine.close(bed::CLOSE_MAX)?;
         fs::remove_dir_all(&path)?;
         took_ms.sort_by(f64::total_cmp);
-        p50s.push(quantile(&took_ms, 0.5));
-        p99s.push(quantile(&took_ms, 0.99));
+        p50s.push(quantile(&took_ms, 500));
+        p99s.push(quantile(&took_ms, 990));
         syncs.push(median(synced_ms));
         all.extend(took_ms);
     }
@@ -227,8 +227,9 @@ fn latency(arrivals: &mut Arrivals, runs: usize) -> Outcome<Vec<f64>> {
     Ok(all)
 }
 
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = (sorted.len() as f64 * share) as usize;
+/// What so many thousandths of the values do not exceed.
+fn quantile(sorted: &[f64], thousandths: usize) -> f64 {
+    let place = sorted.len() * thousandths / 1_000;
     sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
@@ -270,11 +271,11 @@ fn publish_call(arrivals: &mut Arrivals, runs: usize) -> Outcome {
         fs::remove_dir_all(&path)?;
         took_us.sort_by(f64::total_cmp);
         empty_us.sort_by(f64::total_cmp);
-        let (p50, p999) = (quantile(&took_us, 0.5), quantile(&took_us, 0.999));
+        let (p50, p999) = (quantile(&took_us, 500), quantile(&took_us, 999));
         println!("  publish_call at {offered:.0}/s: p50 {p50:.1} us, p99.9 {p999:.1} us");
         p50s.push(p50);
         p999s.push(p999);
-        nothing.push(quantile(&empty_us, 0.999));
+        nothing.push(quantile(&empty_us, 999));
     }
     let (figure, limit) = (median(p999s), median(nothing));
     println!("publish_call: p50 {:.1} us, p99.9 {figure:.1} us", median(p50s));

@@ -11,6 +11,8 @@
 //! ten, and types are spread over the numbers. `match_1m_mixed`: four name the number and all types, six
 //! a type and the number. `match_1m_all_named`: each names the number and all 32 types one by one.
 
+#![expect(clippy::indexing_slicing, reason = "places are drawn from the range of what they index")]
+
 mod bed;
 
 use std::collections::BTreeSet;
@@ -58,15 +60,13 @@ fn measure(
     runs: usize,
 ) -> Outcome {
     let world = World::new(subscriptions / PER_NUMBER)?;
-    let before_mb = bed::status_mb("VmRSS:");
+    let before_kib = resident_kib()?;
     let started = Instant::now();
     let mut index = world.index(shape);
     let built_s = started.elapsed().as_secs_f64();
-    let took_mb = bed::status_mb("VmRSS:") - before_mb;
-    println!(
-        "\n{what}: {subscriptions} subscriptions listed in {built_s:.2} s and {took_mb:.0} MB"
-    );
-    let memory = Memory::new((took_mb * 1e6) as usize);
+    let took_kib = resident_kib()?.saturating_sub(before_kib);
+    println!("\n{what}: {subscriptions} subscriptions listed in {built_s:.2} s and {} KiB");
+    let memory = Memory::new(took_kib)?;
     let (mut looked_ns, mut read_ns, mut changed_us, mut worst_us) =
         (vec![], vec![], vec![], vec![]);
     for run in 0..runs {
@@ -91,6 +91,14 @@ fn measure(
         bed::result("matching", change, figure, "us", (read_us, "random_read"), figure / read_us);
     }
     Ok(())
+}
+
+/// What the process has in memory.
+fn resident_kib() -> Outcome<usize> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
+    Ok(kib.parse()?)
 }
 
 /// The numbers and types.
@@ -200,15 +208,15 @@ const LINE_BYTES: usize = 64;
 const PLACES_A_LINE: usize = LINE_BYTES / size_of::<u32>();
 
 impl Memory {
-    fn new(bytes: usize) -> Memory {
-        let lines = (bytes / LINE_BYTES).max(2);
-        let mut order: Vec<u32> = (0..lines as u32).collect();
+    fn new(kib: usize) -> Outcome<Memory> {
+        let lines = (kib * 1024 / LINE_BYTES).max(2);
+        let mut order: Vec<u32> = (0..u32::try_from(lines)?).collect();
         fastrand::Rng::with_seed(5).shuffle(&mut order);
         let mut next = vec![0; lines * PLACES_A_LINE];
         for (at, line) in order.iter().enumerate() {
             next[*line as usize * PLACES_A_LINE] = order[(at + 1) % lines];
         }
-        Memory { next }
+        Ok(Memory { next })
     }
 
     /// Nanoseconds a read.

@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn what_is_known_is_bounded_and_an_answer_above_the_bound_is_given_and_not_kept() {
         let answers = Answers::default();
-        for number in 0..2 * WEIGHT_MAX / ANSWER_WEIGHT {
-            answers.known_or(asked(number as u64 % 20_000), || ids(number as u32 % 40));
+        for number in 0..2 * u32::try_from(WEIGHT_MAX / ANSWER_WEIGHT).unwrap() {
+            answers.known_or(asked(u64::from(number % 20_000)), || ids(number % 40));
         }
         let sum = |known: &Known| known.by_asked.values().map(weight).sum::<usize>();
         let before = {
