@@ -65,7 +65,7 @@ fn measure(
     let mut index = world.index(shape);
     let built_s = started.elapsed().as_secs_f64();
     let took_kib = resident_kib()?.saturating_sub(before_kib);
-    println!("\n{what}: {subscriptions} subscriptions listed in {built_s:.2} s and {} KiB");
+    println!("\n{what}: {subscriptions} subscriptions listed in {built_s:.2} s and {took_kib} KiB");
     let memory = Memory::new(took_kib)?;
     let (mut looked_ns, mut read_ns, mut changed_us, mut worst_us) =
         (vec![], vec![], vec![], vec![]);
