@@ -30,15 +30,17 @@ struct Context {
 /// The runtime, the queue and its worker; they end when this goes.
 pub(crate) struct Running {
     runtime: Option<Runtime>,
-    _queue: Arc<Queue>,
-    _worker: Worker,
+    served: Option<(Arc<Queue>, Worker)>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let Some(runtime) = self.runtime.take() else { return };
+        // Both start a task when they are dropped, which needs a runtime to be there.
+        let entered = runtime.enter();
+        drop(self.served.take());
+        drop(entered);
+        runtime.shutdown_background();
     }
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn run(work: &Work, receiver: &mut Receiver) -> Outcome<(u64, Running
         publish(&queue, payloads, work.urls.len()).await?;
         Outcome::Ok((started_ns, queue, worker))
     })?;
-    Ok((started_ns, Running { runtime: Some(runtime), _queue: queue, _worker: worker }))
+    Ok((started_ns, Running { runtime: Some(runtime), served: Some((queue, worker)) }))
 }
 
 async fn publish(queue: &Arc<Queue>, payloads: Arc<Vec<Vec<u8>>>, fan_out: usize) -> Outcome {
