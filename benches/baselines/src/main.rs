@@ -102,6 +102,7 @@ fn measure(
     let directory = PathBuf::from(option("data", directory.to_string_lossy().into_owned()));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory)?;
+    println!("  the device takes {:.0} syncs/s", receiver::syncs_per_s(&directory)?);
     let urls = (0..fan_out).map(|n| receiver.url(n)).collect();
     // It delivers one after the other, so that it would take minutes.
     let deliveries = if peer.starts_with("webhooksmith") { deliveries / 10 } else { deliveries };

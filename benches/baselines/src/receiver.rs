@@ -139,6 +139,20 @@ impl Drop for Ended {
     }
 }
 
+/// How many syncs of 1 KiB the device takes in a second: what every baseline waits for.
+pub(crate) fn syncs_per_s(directory: &Path) -> Outcome<f64> {
+    let mut file = std::fs::File::create(directory.join("probe"))?;
+    let (started_ns, mut syncs) = (now_ns(), 0);
+    while now_ns() - started_ns < PROBE_NS {
+        file.write_all(&[7; 1024])?;
+        file.sync_data()?;
+        syncs += 1;
+    }
+    Ok(f64::from(syncs) * 1e9 / (now_ns() - started_ns) as f64)
+}
+
+const PROBE_NS: u64 = 300_000_000;
+
 /// Builds a program by cargo and finds out where it lies.
 fn built(what: &[&str], manifest: &Path, kind: &str) -> Outcome<PathBuf> {
     let output = Command::new("cargo")
