@@ -274,6 +274,8 @@ pub struct Event {
     pub(crate) key: Option<String>,
     pub(crate) dedup_key: Option<String>,
     pub(crate) payload: Vec<u8>,
+    /// Whether it is a part of a callback that is published whole beside it.
+    pub(crate) is_part: bool,
 }
 
 /// A number as the host gave it: parsed, or the text that could not be.
@@ -294,6 +296,7 @@ impl Event {
             key: None,
             dedup_key: None,
             payload: payload.into(),
+            is_part: false,
         }
     }
 

@@ -30,6 +30,7 @@ pub mod inbound;
 mod notice;
 mod outbox;
 mod receipt;
+pub mod registration;
 mod routing;
 pub mod signature;
 mod stats;
@@ -60,6 +61,7 @@ pub use routing::Matching;
 pub use stats::{LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
-    Accept, Breaker, Filter, Ordering, Policy, Profile, RateLimit, Registered, Retried, Retry,
-    Secret, State, Subscription, SubscriptionId, Target,
+    Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,
+    Profile, RateLimit, Registered, Retiring, Retried, Retry, Secret, State, Subscription,
+    SubscriptionId, Target, Tls,
 };

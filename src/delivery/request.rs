@@ -4,6 +4,8 @@
 //! Invariant (I6): a request is a function of the subscription, the event, the attempt's number
 //! and its time; the body is the payload byte for byte, and the signatures are made on those bytes.
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Uri};
 
@@ -65,7 +67,8 @@ impl Template {
             method: Method::POST,
             url: self.url.clone(),
             headers,
-            body: &event.payload,
+            body: Cow::Borrowed(&event.payload),
+            tls: None,
             timeout_ms: self.timeout_ms,
             wall_ms,
         }
@@ -115,7 +118,7 @@ mod tests {
     use crate::event::{Catalogue, EventId};
     use crate::signature::{Received, verify, verify_hub};
     use crate::subscription::{
-        Filter, Policy, Profile, Secret, State, Subscription, SubscriptionId,
+        Filter, Level, Policy, Profile, Secret, State, Subscription, SubscriptionId,
     };
 
     const SENT_WALL_MS: u64 = 1_700_000_001_999;
@@ -129,7 +132,9 @@ mod tests {
             target: subscription.target,
             policy: Policy { timeout_ms: 4_321, ..Policy::default() },
             secret: subscription.secret,
+            retiring: Vec::new(),
             profile: Profile::default(),
+            level: Level::default(),
             state: State::default(),
             created_at_ms: 0,
         }
@@ -166,7 +171,7 @@ mod tests {
         let request = template.request(&event, 3, SENT_WALL_MS);
         assert_eq!(request.method, Method::POST);
         assert_eq!(request.url, "https://crm.example/hook?a=b");
-        assert_eq!(request.body, event.payload);
+        assert_eq!(*request.body, *event.payload);
         assert_eq!((request.timeout_ms, request.wall_ms), (4_321, SENT_WALL_MS));
         assert_eq!(
             lines(&request),
@@ -226,8 +231,8 @@ mod tests {
             timestamp: value("webhook-timestamp"),
             signature: value("webhook-signature"),
         };
-        assert_eq!(verify(&secret, &received, request.body, 1_700_000_001, 0), Ok(()));
-        assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), request.body), Ok(()));
+        assert_eq!(verify(&secret, &received, &request.body, 1_700_000_001, 0), Ok(()));
+        assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), &request.body), Ok(()));
         assert!(!format!("{template:?} {request:?}").contains("MfKQ"));
     }
 

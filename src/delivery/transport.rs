@@ -4,6 +4,7 @@
 //! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout, lookup
 //! aside; a redirect is an answer and is never followed; a reply never names an internal address.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::pool::{Pool, Stale};
 use super::resolver::LookupError;
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
+use crate::subscription::Tls;
 
 /// The exact request of one attempt.
 #[derive(Clone)]
@@ -30,7 +32,10 @@ pub struct Request<'a> {
     /// `content-length`, and `user-agent` unless it is among these).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
-    pub body: &'a [u8],
+    pub body: Cow<'a, [u8]>,
+    /// What its TLS connection does otherwise than all others. A connection made with it is used by
+    /// no request that has another.
+    pub tls: Option<&'a Tls>,
     /// How long the attempt may take, in milliseconds.
     pub timeout_ms: u64,
     /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` that is a
@@ -128,8 +133,8 @@ impl fmt::Debug for Http {
 
 /// A slice as the body makes ureq send a content length, whatever the method: some receivers see
 /// an empty body where it comes in chunks.
-fn http_request<'a>(request: &Request<'a>) -> http::Request<&'a [u8]> {
-    let mut made = http::Request::new(request.body);
+fn http_request<'a>(request: &'a Request<'_>) -> http::Request<&'a [u8]> {
+    let mut made = http::Request::new(&*request.body);
     *made.method_mut() = request.method.clone();
     *made.uri_mut() = request.url.clone();
     for (name, value) in &request.headers {

@@ -174,7 +174,8 @@ fn request<'a>(url: &str, body: &'a [u8], timeout_ms: u64) -> Request<'a> {
             header("x-tenant", "acme"),
             header("webhook-id", "evt_1"),
         ],
-        body,
+        body: body.into(),
+        tls: None,
         timeout_ms,
         wall_ms: WALL_MS,
     }

@@ -4,6 +4,7 @@
 //! `subscribe` and `unsubscribe` return when their change is durable, and no thread of a closed
 //! engine changes anything durable.
 
+mod changes;
 mod core;
 mod drain;
 mod letters;
@@ -14,23 +15,23 @@ mod registry;
 pub mod stepping;
 mod terms;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
 pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
+pub(crate) use self::changes::{Change, Standing};
+
 use self::core::Core;
-use self::registry::Served;
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
-use crate::notice::{Notice, Notices};
+use crate::notice::Notices;
 use crate::receipt::Receipt;
 use crate::stats::Stats;
-use crate::subscription::{Filter, Registered, State, Subscription, SubscriptionId};
+use crate::subscription::{Registered, Secret, Subscription, SubscriptionId};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
 ///
@@ -108,6 +109,55 @@ impl Engine {
         self.core.subscribe(subscription, false)
     }
 
+    /// Whether a subscription could be registered, but for its name and for who it waits for. Changes
+    /// nothing.
+    pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        self.core.check_subscription(subscription)
+    }
+
+    /// Changes a subscription in place, its name included: `revise` is given what it is and answers
+    /// what it is to be, and nothing else changes it meanwhile. It keeps its id, what it is owed, and
+    /// its state. Durable and in force when it returns: blocks on a sync.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NameTaken`], what `revise` answers, and as
+    /// [`subscribe`](Engine::subscribe).
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// engine.revise(crm, |crm| Ok(Subscription::from(crm).events(["ADD_TAG"])))?;
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn revise(
+        &self,
+        id: SubscriptionId,
+        revise: impl FnOnce(&Registered) -> Result<Subscription>,
+    ) -> Result<()> {
+        self.core.revise(id, revise)
+    }
+
+    /// Gives a subscription another secret, or one made here where none is given, and returns it. The
+    /// one before goes on signing beside it for `overlap_ms` (at most 30 days), so that the receiver
+    /// can change over; 0 revokes it, and all that were replaced before it, at once. At most 4 sign
+    /// beside the newest; the oldest goes first. Durable and in force when it returns: blocks on a
+    /// sync.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a secret that cannot sign or a longer overlap; and
+    /// as [`subscribe`](Engine::subscribe).
+    pub fn rotate_secret(
+        &self,
+        id: SubscriptionId,
+        secret: Option<Secret>,
+        overlap_ms: u64,
+    ) -> Result<Secret> {
+        self.core.rotate_secret(id, secret, overlap_ms)
+    }
+
     /// Removes a subscription. What it is owed is cancelled and counted; those that waited for its
     /// deliveries ([`Policy::after`](crate::Policy::after)) wait no longer. Durable and in force when
     /// it returns: blocks on two syncs, and one more for each that waited. An attempt under way is
@@ -159,9 +209,25 @@ impl Engine {
         self.core.resume(id)
     }
 
+    /// Makes several changes to the subscriptions of an account together, all or none, of which
+    /// `decide` is told how they stand; nothing else changes them meanwhile. Returns the ids of those
+    /// that were created or replaced, in order, and what `decide` answers beside.
+    pub(crate) fn change<T, E: From<Error>>(
+        &self,
+        account: &str,
+        decide: impl FnOnce(&Standing) -> std::result::Result<(Vec<Change>, T), E>,
+    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
+        self.core.change(account, decide)
+    }
+
     /// Every subscription, in the order of their ids.
     pub fn subscriptions(&self) -> Vec<Arc<Registered>> {
         self.core.registry.read().all()
+    }
+
+    /// Every subscription of an account, in the order of their ids.
+    pub fn subscriptions_of(&self, account: &str) -> Vec<Arc<Registered>> {
+        self.core.registry.read().of_account(account)
     }
 
     /// One subscription.
@@ -237,97 +303,6 @@ impl Engine {
 }
 
 impl Core {
-    fn subscribe(&self, subscription: Subscription, replace: bool) -> Result<SubscriptionId> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
-        let mut registered = self.registered(subscription)?;
-        let before = self.registry.read().named(&registered.account, &registered.name);
-        match &before {
-            Some(_) if !replace => return Err(Error::NameTaken { name: registered.name }),
-            Some(before) => {
-                registered.id = before.id;
-                registered.created_at_ms = before.created_at_ms;
-                if before.state == State::Paused {
-                    registered.state = State::Paused;
-                }
-            }
-            None => {
-                let (given, limit) = (self.registry.read().len(), self.limits.subscriptions_max);
-                if given >= limit {
-                    let (given, limit) = (given as u64 + 1, limit as u64);
-                    let field = "subscriptions".to_owned();
-                    return Err(Error::TooLarge { field, given, limit });
-                }
-                registered.id = book.fresh_id();
-            }
-        }
-        self.check_after(&registered)?;
-        let served = Served::new(registered)?;
-        let id = served.registered.id;
-        self.adopt(book, served, before.as_deref())?;
-        Ok(id)
-    }
-
-    /// Checks everything about a subscription that can be known before it is used.
-    fn registered(&self, subscription: Subscription) -> Result<Registered> {
-        let account = self.accounts.meant(subscription.account.as_deref())?;
-        let filter = Filter::parse(
-            subscription.events.as_deref(),
-            subscription.numbers.as_deref(),
-            &self.catalogue,
-        )?;
-        for (place, given) in subscription.numbers.iter().flatten().enumerate() {
-            if let Ok(number) = given
-                && !self.accounts.may_use_number(account, *number)
-            {
-                return Err(Error::forbidden(format!("numbers[{place}]"), number));
-            }
-        }
-        let url = subscription.target.url();
-        self.guard.admit_url(url)?;
-        subscription.target.check()?;
-        subscription.policy.check()?;
-        check_name(&subscription.name)?;
-        let name = if subscription.name.is_empty() { url.to_string() } else { subscription.name };
-        Ok(Registered {
-            id: SubscriptionId::default(),
-            account: account.name().to_owned(),
-            name,
-            filter,
-            target: subscription.target,
-            policy: subscription.policy,
-            secret: subscription.secret,
-            profile: subscription.profile,
-            state: State::Active,
-            created_at_ms: self.clock.wall_ms(),
-        })
-    }
-
-    fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
-        let removed = self.registry.write().remove(id).ok_or_else(|| registry::unknown(id))?;
-        // Paused first, so that nothing more is tried while the removal becomes durable.
-        let policy = removed.policy.clone();
-        self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());
-        let told = self.outbox.wait(self.outbox.forget(id));
-        let cancelled = self.drive.lock().dispatcher.remove_lane(id);
-        let deliveries = cancelled.len();
-        self.outbox.cancel(cancelled);
-        self.counters.cancelled.add(deliveries);
-        if deliveries > 0 {
-            self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
-        }
-        // The book goes second: what is in it and has a tombstone is removed at the next open, and
-        // those that waited for it are let go.
-        let freed = self.open_gates_of(id)?;
-        told?;
-        freed.iter().try_for_each(|one| book.put(one))?;
-        book.remove(id)
-    }
-
     fn stats(&self) -> Stats {
         let counters = &self.counters;
         let (queued_events, queued_bytes) = self.outbox.queued();
@@ -384,15 +359,4 @@ impl Core {
         *self.lock.lock() = None;
         state
     }
-}
-
-/// The longest name that somebody chooses, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-
-fn check_name(name: &str) -> Result<()> {
-    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let expected = "1 to 128 bytes without control characters";
-        return Err(Error::invalid("name", name, expected));
-    }
-    Ok(())
 }

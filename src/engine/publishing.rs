@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, WabaNumber};
 use crate::outbox::{Answer, Matched, Submission, key_hash};
 use crate::receipt::Receipt;
+use crate::routing::Sought;
 
 /// What checking an event found out.
 struct Checked<'a> {
@@ -106,13 +107,14 @@ impl Core {
     fn matched(&self, checked: Checked<'_>, event: Event) -> Matched {
         let Checked { account, kind, number } = checked;
         let waba = event.waba;
-        let targets = self.registry.read().matches(
-            &self.accounts,
-            account.name(),
-            &kind,
-            number,
-            waba.as_deref(),
-        );
+        // The number decides; the WABA only where there is none.
+        let waba_numbers = match (number, &waba) {
+            (None, Some(waba)) => self.accounts.numbers_of_waba(waba),
+            _ => &[],
+        };
+        let (account_name, is_part) = (account.name(), event.is_part);
+        let sought = Sought { account: account_name, kind: &kind, number, waba_numbers, is_part };
+        let targets = self.registry.read().matches(&sought);
         let dedup = event.dedup_key.map(|key| key_hash(account.name(), kind.as_str(), &key));
         Matched {
             account: account.name().to_owned(),

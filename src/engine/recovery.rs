@@ -28,7 +28,7 @@ use crate::subscription::{self, Book, Ordering, Registered};
 
 /// The version of everything in a data directory. 2 added what dispatch remembers: the terms of a
 /// subscription, the history of a delivery, the health of a lane. What 1 wrote is read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const BOOK_LOG: &str = "book.log";

@@ -8,11 +8,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::account::Accounts;
 use crate::delivery::Template;
 use crate::error::{Error, Result};
-use crate::event::{EventType, WabaNumber};
-use crate::routing::Index;
+use crate::routing::{Index, Sought};
 use crate::subscription::{Registered, State, SubscriptionId};
 
 /// There is no subscription of this id.
@@ -40,7 +38,8 @@ impl Served {
 pub(super) struct Registry {
     index: Index,
     by_id: HashMap<SubscriptionId, Arc<Served>>,
-    by_name: HashMap<(String, String), SubscriptionId>,
+    /// By account and then by name.
+    by_name: HashMap<String, HashMap<String, SubscriptionId>>,
     /// Who waits for a subscription's deliveries.
     dependents: HashMap<SubscriptionId, BTreeSet<SubscriptionId>>,
 }
@@ -52,12 +51,13 @@ impl Registry {
         self.remove(registered.id);
         if registered.state != State::Disabled {
             self.index.insert(registered.id, &registered.account, &registered.filter);
+            self.index.rank(registered.id, registered.level, registered.profile);
         }
         if let Some(main) = registered.policy.after {
             self.dependents.entry(main).or_default().insert(registered.id);
         }
-        let name = (registered.account.clone(), registered.name.clone());
-        self.by_name.insert(name, registered.id);
+        let of_account = self.by_name.entry(registered.account.clone()).or_default();
+        of_account.insert(registered.name.clone(), registered.id);
         self.by_id.insert(registered.id, Arc::new(served));
     }
 
@@ -70,7 +70,9 @@ impl Registry {
         if let Some(main) = registered.policy.after {
             self.leave(main, id);
         }
-        self.by_name.remove(&(registered.account.clone(), registered.name.clone()));
+        if let Some(of_account) = self.by_name.get_mut(&registered.account) {
+            of_account.remove(&registered.name);
+        }
         Some(registered)
     }
 
@@ -79,7 +81,7 @@ impl Registry {
     }
 
     pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<Registered>> {
-        let id = self.by_name.get(&(account.to_owned(), name.to_owned()))?;
+        let id = self.by_name.get(account)?.get(name)?;
         self.by_id.get(id).map(|served| Arc::clone(&served.registered))
     }
 
@@ -113,19 +115,17 @@ impl Registry {
         self.by_id.len()
     }
 
-    /// Who asked for an event. The number decides; the WABA only where there is none.
-    pub(super) fn matches(
-        &self,
-        accounts: &Accounts,
-        account: &str,
-        kind: &EventType,
-        number: Option<WabaNumber>,
-        waba: Option<&str>,
-    ) -> Arc<[SubscriptionId]> {
-        let waba_numbers = match (number, waba) {
-            (None, Some(waba)) => accounts.numbers_of_waba(waba),
-            _ => &[],
-        };
-        self.index.targets(account, kind, number, waba_numbers)
+    /// All of an account, in the order of their ids.
+    pub(super) fn of_account(&self, account: &str) -> Vec<Arc<Registered>> {
+        let ids = self.by_name.get(account).into_iter().flat_map(HashMap::values);
+        let found = ids.filter_map(|id| self.by_id.get(id));
+        let mut all: Vec<_> = found.map(|served| Arc::clone(&served.registered)).collect();
+        all.sort_unstable_by_key(|registered| registered.id);
+        all
+    }
+
+    /// Who gets an event.
+    pub(super) fn matches(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
+        self.index.targets(sought)
     }
 }

@@ -12,23 +12,46 @@ use super::core::Core;
 use super::registry::Served;
 use crate::attempt::{LaneHealth, Record};
 use crate::error::{Error, Result};
-use crate::subscription::{Book, Ordering, Registered, State, SubscriptionId};
+use crate::subscription::{Book, BookChange, Ordering, Registered, State, SubscriptionId};
 
 /// How many subscriptions may wait for one: what becomes of a delivery and of those that wait for it
 /// is written as a whole.
 const DEPENDENTS_MAX: usize = 16;
 
+/// A subscription that is to be in force, in place of what it was.
+pub(super) struct Adopted {
+    pub(super) served: Served,
+    pub(super) before: Option<Arc<Registered>>,
+}
+
+impl Adopted {
+    fn is_served_again(&self) -> bool {
+        let was_disabled = self.before.as_ref().is_some_and(|one| one.state == State::Disabled);
+        was_disabled && self.served.registered.state == State::Active
+    }
+
+    /// What it was before an order by keys begins with it.
+    fn unordered(&self) -> Option<&Registered> {
+        let per_key = |one: &Registered| one.policy.ordering == Ordering::PerKey;
+        let begins = per_key(&self.served.registered);
+        self.before.as_deref().filter(|before| begins && !per_key(before))
+    }
+}
+
 impl Core {
-    /// Checks whom a subscription would wait for. Another account's is answered like one that does
-    /// not exist (I9).
-    pub(super) fn check_after(&self, registered: &Registered) -> Result<()> {
+    /// Checks whom a subscription would wait for, which may be one that is adopted beside it. Another
+    /// account's is answered like one that does not exist (I9).
+    pub(super) fn check_after(&self, registered: &Registered, beside: &[Adopted]) -> Result<()> {
         let Some(main) = registered.policy.after else { return Ok(()) };
         let refused = |expected: &str| Err(Error::invalid("after", main, expected));
         if main == registered.id {
             return refused("another subscription than this one");
         }
         let registry = self.registry.read();
-        let known = registry.served(main).map(|served| Arc::clone(&served.registered));
+        let mut beside = beside.iter().map(|one| &one.served.registered);
+        let known = beside.find(|one| one.id == main).map(Arc::clone);
+        let known =
+            known.or_else(|| registry.served(main).map(|served| Arc::clone(&served.registered)));
         let Some(known) = known.filter(|known| known.account == registered.account) else {
             return refused("the id of a subscription of the same account");
         };
@@ -50,34 +73,51 @@ impl Core {
         &self,
         book: &mut Book,
         served: Served,
-        before: Option<&Registered>,
+        before: Option<&Arc<Registered>>,
     ) -> Result<()> {
-        let was_disabled = before.is_some_and(|before| before.state == State::Disabled);
-        if was_disabled && served.registered.state == State::Active {
-            self.forget_failures(served.registered.id)?;
+        let adopted = Adopted { served, before: before.map(Arc::clone) };
+        self.adopt_all(book, vec![adopted], Vec::new())
+    }
+
+    /// Keeps subscriptions, together with other changes of the book, and puts them in force.
+    pub(super) fn adopt_all(
+        &self,
+        book: &mut Book,
+        adopted: Vec<Adopted>,
+        beside: Vec<BookChange<'_>>,
+    ) -> Result<()> {
+        for one in adopted.iter().filter(|one| one.is_served_again()) {
+            self.forget_failures(one.served.registered.id)?;
         }
-        let begins = |before: &&Registered| {
-            let per_key = |one: &Registered| one.policy.ordering == Ordering::PerKey;
-            per_key(&served.registered) && !per_key(before)
-        };
-        let Some(unordered) = before.filter(begins) else {
-            book.put(&served.registered)?;
-            self.enforce(served, &HashMap::new());
-            return Ok(());
-        };
-        // What comes while the keys are read is noted by the lane.
-        let owed = self.drive.lock().dispatcher.note_keys(unordered.id);
-        let keys = self.outbox.key_hashes(&owed);
-        match keys.and_then(|keys| book.put(&served.registered).map(|()| keys)) {
-            Ok(keys) => self.enforce(served, &keys),
+        let keys = adopted.iter().map(|one| self.keys_for(one)).collect::<Result<Vec<_>>>();
+        let puts = adopted.iter().map(|one| BookChange::Put(&one.served.registered));
+        let changes = beside.into_iter().chain(puts).collect();
+        match keys.and_then(|keys| book.apply(changes).map(|()| keys)) {
+            Ok(keys) => {
+                let each = adopted.into_iter().zip(keys);
+                each.for_each(|(one, keys)| self.enforce(one.served, &keys));
+                Ok(())
+            }
             Err(error) => {
-                let (policy, state) = (unordered.policy.clone(), unordered.state);
-                let mut drive = self.drive.lock();
-                drive.dispatcher.set_lane(unordered.id, policy, state, &HashMap::new());
-                return Err(error);
+                adopted.iter().for_each(|one| self.forget_keys(one));
+                Err(error)
             }
         }
-        Ok(())
+    }
+
+    /// The keys of what a subscription is owed, where an order by them begins. What comes while they
+    /// are read is noted by the lane.
+    fn keys_for(&self, adopted: &Adopted) -> Result<HashMap<u64, u64>> {
+        let Some(unordered) = adopted.unordered() else { return Ok(HashMap::new()) };
+        let owed = self.drive.lock().dispatcher.note_keys(unordered.id);
+        self.outbox.key_hashes(&owed)
+    }
+
+    fn forget_keys(&self, adopted: &Adopted) {
+        let Some(unordered) = adopted.unordered() else { return };
+        let (policy, state) = (unordered.policy.clone(), unordered.state);
+        let mut drive = self.drive.lock();
+        drive.dispatcher.set_lane(unordered.id, policy, state, &HashMap::new());
     }
 
     /// Forgets, on the device first of all, how the endpoint of a disabled subscription failed. Were it

@@ -204,7 +204,7 @@ impl Reading<'_> {
         let dedup_key = change_key(text, place, &route);
         if template {
             let id = value.as_ref().and_then(|value| value.text("message_template_id"));
-            let event = route.event("TEMPLATE_UPDATE", payload.clone());
+            let event = route.part("TEMPLATE_UPDATE", payload.clone());
             self.add(keyed(event, id).dedup_key(dedup_key.clone()))?;
         }
         self.add(route.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key))
@@ -229,7 +229,7 @@ impl Reading<'_> {
                 Some(whole) if updates.elements == 1 => whole.to_owned(),
                 _ => wrapped(&[body, entry, &around], &update.alone(value, &contacts)),
             };
-            let event = route.event(update.list.event_type(), payload);
+            let event = route.part(update.list.event_type(), payload);
             self.add(keyed(event, update.key()).dedup_key(update.dedup_key()))?;
         }
         Ok(())
@@ -258,6 +258,12 @@ impl Route<'_> {
         event.number = self.number.map(Ok);
         event.waba = self.waba.map(str::to_owned);
         event
+    }
+
+    /// An event beside the one that holds its whole change: gateways that know callbacks only whole
+    /// do not get it.
+    fn part(&self, kind: &str, payload: String) -> Event {
+        Event { is_part: true, ..self.event(kind, payload) }
     }
 }
 

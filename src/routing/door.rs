@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Index;
+use super::{Index, Sought};
 use crate::event::{EventType, WabaNumber};
 use crate::subscription::{Filter, SubscriptionId};
 
@@ -33,6 +33,7 @@ impl Matching {
         kind: &EventType,
         number: WabaNumber,
     ) -> Arc<[SubscriptionId]> {
-        self.0.targets(account, kind, Some(number), &[])
+        let number = Some(number);
+        self.0.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
     }
 }

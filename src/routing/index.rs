@@ -11,13 +11,13 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use smallvec::SmallVec;
 
 use super::answers::Answers;
 use super::lists::{List, Lists};
 use super::names::Names;
+use super::precedence::{Bearing, Found, Precedence};
 use crate::event::{EventType, WabaNumber};
-use crate::subscription::{Filter, SubscriptionId};
+use crate::subscription::{Filter, Level, Profile, SubscriptionId};
 
 /// Event -> subscriptions.
 #[derive(Debug, Default)]
@@ -25,7 +25,20 @@ pub(crate) struct Index {
     accounts: Names<Box<str>>,
     kinds: Names<EventType>,
     listed: HashMap<Place, Lists>,
+    precedence: Precedence,
     answers: Answers,
+}
+
+/// What about an event decides who gets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    pub(crate) account: &'a str,
+    pub(crate) kind: &'a EventType,
+    pub(crate) number: Option<WabaNumber>,
+    /// The numbers of its WABA, where it has no number itself.
+    pub(crate) waba_numbers: &'a [WabaNumber],
+    /// Whether it is a part of a callback that is published whole beside it.
+    pub(crate) is_part: bool,
 }
 
 /// One number of an account, or all of them.
@@ -41,12 +54,13 @@ pub(super) struct Asked {
     number: u64,
     account: u32,
     kind: u32,
+    is_part: bool,
 }
 
 #[cfg(test)]
 impl Asked {
     pub(super) fn new(number: u64) -> Asked {
-        Asked { number, account: 1, kind: 1 }
+        Asked { number, account: 1, kind: 1, is_part: false }
     }
 }
 
@@ -56,7 +70,7 @@ const ALL_NUMBERS: u64 = 0;
 
 /// An answer of up to so many is gathered without a list on the heap, and anew for each event: that costs
 /// less than looking for it among those given before.
-const FEW_MAX: usize = 16;
+pub(super) const FEW_MAX: usize = 16;
 
 impl Index {
     /// Lists a subscription under its filter. Doing so again changes nothing.
@@ -65,9 +79,16 @@ impl Index {
         each_pair(filter, |kind, number| self.list(id, account, kind, number));
     }
 
+    /// Says for whom more than the filter decides. To be told of each that is inserted.
+    pub(crate) fn rank(&mut self, id: SubscriptionId, level: Level, profile: Profile) {
+        self.answers.forget();
+        self.precedence.put(id, level, profile);
+    }
+
     /// Takes a subscription off the lists of the filter that it was inserted with.
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.answers.forget();
+        self.precedence.remove(id);
         each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
@@ -75,54 +96,75 @@ impl Index {
     /// for alike share the answer, so that what follows from it is worked out once for them all.
     ///
     /// The number decides. An event without one reaches the subscriptions to all numbers, and those
-    /// that name a number of its WABA (`waba_numbers`).
-    pub(crate) fn targets(
-        &self,
-        account: &str,
-        kind: &EventType,
-        number: Option<WabaNumber>,
-        waba_numbers: &[WabaNumber],
-    ) -> Arc<[SubscriptionId]> {
-        let Some(account) = self.accounts.id(account) else { return Arc::default() };
+    /// that name a number of its WABA.
+    pub(crate) fn targets(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
+        let Some(account) = self.accounts.id(sought.account) else { return Arc::default() };
         // A type that nobody names still reaches those who asked for all types.
-        let kind = self.kinds.id(kind).unwrap_or(ALL);
-        let number = match number {
+        let kind = self.kinds.id(sought.kind).unwrap_or(ALL);
+        let is_part = sought.is_part && !self.precedence.is_empty();
+        let number = match sought.number {
             Some(number) => number.digits(),
-            None if waba_numbers.is_empty() => ALL_NUMBERS,
-            None => return self.of_waba(account, kind, waba_numbers),
+            None if sought.waba_numbers.is_empty() => ALL_NUMBERS,
+            None => return self.of_waba(account, kind, sought.waba_numbers, is_part),
         };
-        self.of_number(Asked { number, account, kind })
+        self.of_number(Asked { number, account, kind, is_part })
     }
 
     /// Whom an event of one number reaches, or one of an account alone.
     fn of_number(&self, asked: Asked) -> Arc<[SubscriptionId]> {
-        let Asked { number, account, kind } = asked;
+        let Asked { number, account, kind, is_part } = asked;
         let [of_all, of_kind] = self.lists(Place { number: ALL_NUMBERS, account }, kind);
         let own = match number {
             ALL_NUMBERS => NONE,
             number => self.lists(Place { number, account }, kind),
         };
         let lists = [of_all, of_kind, own[0], own[1]];
+        let bearing = Bearing { has_number: number != ALL_NUMBERS, is_part };
         if lists.iter().map(List::len).sum::<usize>() <= FEW_MAX {
-            return gathered(&lists);
+            return self.gathered(&lists, bearing);
         }
         // Nobody changes the index meanwhile, because the caller borrows it.
-        self.answers.known_or(asked, || gathered(&lists))
+        self.answers.known_or(asked, || self.gathered(&lists, bearing))
     }
 
     /// Whom an event without a number reaches, by those of its WABA.
-    fn of_waba(&self, account: u32, kind: u32, numbers: &[WabaNumber]) -> Arc<[SubscriptionId]> {
+    fn of_waba(
+        &self,
+        account: u32,
+        kind: u32,
+        numbers: &[WabaNumber],
+        is_part: bool,
+    ) -> Arc<[SubscriptionId]> {
         let numbers = numbers.iter().map(|number| number.digits());
         let each = [ALL_NUMBERS].into_iter().chain(numbers);
         let lists: Vec<_> =
             each.flat_map(|number| self.lists(Place { number, account }, kind)).collect();
-        gathered(&lists)
+        self.gathered(&lists, Bearing { has_number: false, is_part })
     }
 
     /// The lists of all types and of one type under a number.
     fn lists(&self, place: Place, kind: u32) -> [List<'_>; 2] {
         let Some(lists) = self.listed.get(&place) else { return NONE };
         [lists.of(ALL), if kind == ALL { NONE[0] } else { lists.of(kind) }]
+    }
+
+    /// The ids of some lists, ascending, each once, without those that another one goes before.
+    fn gathered(&self, lists: &[List<'_>], bearing: Bearing) -> Arc<[SubscriptionId]> {
+        let mut ids = Found::new();
+        let mut filled = 0;
+        for list in lists.iter().filter(|list| list.len() > 0) {
+            list.each(|id| ids.push(SubscriptionId(id)));
+            filled += 1;
+        }
+        // Every list is ascending by itself.
+        if filled > 1 {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        if !self.precedence.is_empty() {
+            self.precedence.settle(&mut ids, bearing);
+        }
+        Arc::from(ids.as_slice())
     }
 
     fn list(
@@ -180,22 +222,6 @@ impl Index {
 /// Neither list.
 const NONE: [List<'static>; 2] = [List::Ids(&[]); 2];
 
-/// The ids of some lists, ascending, each once.
-fn gathered(lists: &[List<'_>]) -> Arc<[SubscriptionId]> {
-    let mut ids = SmallVec::<[SubscriptionId; FEW_MAX]>::new();
-    let mut filled = 0;
-    for list in lists.iter().filter(|list| list.len() > 0) {
-        list.each(|id| ids.push(SubscriptionId(id)));
-        filled += 1;
-    }
-    // Every list is ascending by itself.
-    if filled > 1 {
-        ids.sort_unstable();
-        ids.dedup();
-    }
-    Arc::from(ids.as_slice())
-}
-
 /// Calls `visit` for every (type, number) of a filter; `None` stands for all.
 fn each_pair<'a>(
     filter: &'a Filter,
@@ -244,7 +270,14 @@ mod tests {
         waba_numbers: &[u64],
     ) -> Vec<u32> {
         let waba_numbers: Vec<_> = waba_numbers.iter().map(|last| number(*last)).collect();
-        let ask = || index.targets(account, &kind(name), of.map(number), &waba_numbers);
+        let sought = Sought {
+            account,
+            kind: &kind(name),
+            number: of.map(number),
+            waba_numbers: &waba_numbers,
+            is_part: false,
+        };
+        let ask = || index.targets(&sought);
         let (first, again) = (ask(), ask());
         assert_eq!(first, again, "what is known is what was found");
         first.iter().map(|id| id.0).collect()
@@ -303,8 +336,10 @@ mod tests {
     #[test]
     fn events_that_reach_many_share_the_answer_until_the_index_changes() {
         let mut index = each_kind();
-        let ask =
-            |index: &Index, account: &str| index.targets(account, &kind("A"), Some(number(1)), &[]);
+        let ask = |index: &Index, account: &str| {
+            let (kind, number) = (&kind("A"), Some(number(1)));
+            index.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
+        };
         let bystander = ask(&index, "beta");
         let more = u32::try_from(FEW_MAX).unwrap();
         (10..10 + more)

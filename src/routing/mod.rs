@@ -8,6 +8,7 @@ mod door;
 mod index;
 mod lists;
 mod names;
+mod precedence;
 
 pub use door::Matching;
-pub(crate) use index::Index;
+pub(crate) use index::{Index, Sought};

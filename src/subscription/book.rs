@@ -7,14 +7,15 @@
 //!
 //! Layout: key `s`, id (4 bytes, big-endian), part (2 bytes, big-endian). The parts joined are the
 //! envelope of `store::record` around [`Stored`] in bincode 1.3.3, in the version that `stored` names.
-//! Key `n` holds the next id (bincode u32) in an envelope of version 1.
+//! Key `n` holds the next id (bincode u32) in an envelope of version 1. Key `g`, account, a zero byte and
+//! a gateway's key holds a note (bincode string) in an envelope of version 1.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::journal::{self, Contents, Entry, Journal};
+use super::journal::{self, Contents, Entry, Journal, NoteKey};
 use super::stored::{Stored, restore, sealed, stored, unsealed};
 use super::{Registered, SubscriptionId};
 use crate::config::OnDamage;
@@ -25,6 +26,7 @@ use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Failure, Store, VALUE_
 
 const VERSION: u8 = 1;
 const SUBSCRIPTION: u8 = b's';
+const NOTE: u8 = b'g';
 const NEXT_ID: &[u8] = b"n";
 
 /// The book's database.
@@ -42,8 +44,8 @@ pub(crate) struct Book {
     log: Option<PathBuf>,
     /// None after a failed write.
     kept: Option<Kept>,
-    /// What a subscription must be whose write failed: as it was, or none.
-    doubts: BTreeMap<SubscriptionId, Option<Stored>>,
+    /// What must be undone of writes that failed: subscriptions as they were, or none, and notes.
+    doubts: Vec<Entry>,
     next_id: u32,
 }
 
@@ -95,7 +97,7 @@ impl Book {
         let registered = registered.into_iter().map(|(id, stored)| restore(id, stored, catalogue));
         let registered = registered.collect::<Result<Vec<_>>>()?;
         let (next_id, log) = (kept.next_id, log.map(Path::to_owned));
-        let book = Book { store, log, kept: Some(kept), doubts: BTreeMap::new(), next_id };
+        let book = Book { store, log, kept: Some(kept), doubts: Vec::new(), next_id };
         Ok(Opened { book, registered, set_aside })
     }
 
@@ -113,15 +115,14 @@ impl Book {
         kept.next_id = kept.next_id.max(self.next_id);
         kept.follow(self.log.as_deref())?;
         // The log has what was refused: the caller was told that it failed, and nobody serves it.
-        for (id, wanted) in &self.doubts {
-            match wanted {
-                Some(stored) if kept.stored(*id)?.as_ref() != Some(stored) => {
-                    kept.put(*id, stored)?;
-                }
-                None if kept.parts.contains_key(id) => kept.remove(*id)?,
-                _ => {}
+        // Undone from the last to the first, so that each is what it was before all of them.
+        let mut undone = Vec::new();
+        for wanted in self.doubts.iter().rev() {
+            if !kept.says(wanted)? {
+                undone.push(wanted.clone());
             }
         }
+        kept.apply(&undone)?;
         self.doubts.clear();
         self.next_id = kept.next_id;
         Ok(kept)
@@ -134,34 +135,70 @@ impl Book {
 
     /// Writes a subscription; durable when it returns.
     pub(crate) fn put(&mut self, registered: &Registered) -> Result<()> {
-        let (id, stored) = (registered.id, stored(registered));
-        parts_of(id, &stored)?;
-        let kept = self.kept()?;
-        let before = kept.stored(id)?;
-        let written = kept.put(id, &stored);
-        self.next_id = self.next_id.max(id.0.saturating_add(1));
-        self.settled(id, before, written)
+        self.apply(vec![Change::Put(registered)])
     }
 
     /// Removes a subscription; durable when it returns. After an error it is removed before anything
     /// else is written.
     pub(crate) fn remove(&mut self, id: SubscriptionId) -> Result<()> {
-        let removed = self.kept().and_then(|kept| kept.remove(id));
-        self.settled(id, None, removed)
+        self.apply(vec![Change::Remove(id)])
     }
 
-    /// Lets go of the database after a write that failed: it would refuse every other one.
-    fn settled(
-        &mut self,
-        id: SubscriptionId,
-        wanted: Option<Stored>,
-        written: Result<()>,
-    ) -> Result<()> {
+    /// Makes all of these changes or, where it fails, none but the removals, which are made before
+    /// anything else is written. Durable when it returns.
+    pub(crate) fn apply(&mut self, changes: Vec<Change<'_>>) -> Result<()> {
+        let entries: Vec<Entry> = changes.into_iter().map(Entry::from).collect();
+        check_size(&entries)?;
+        let highest = entries.iter().filter_map(Entry::id).max();
+        let kept = match self.kept() {
+            Ok(kept) => kept,
+            Err(error) => {
+                let removals = entries.into_iter().filter(|one| matches!(one, Entry::Remove(_)));
+                self.doubts.extend(removals);
+                return Err(error);
+            }
+        };
+        let before =
+            entries.iter().map(|entry| kept.opposite(entry)).collect::<Result<Vec<_>>>()?;
+        let written = kept.apply(&entries);
+        self.next_id = self.next_id.max(highest.map_or(0, |id| id.0.saturating_add(1)));
         if written.is_err() {
+            // It would refuse every other write.
             self.kept = None;
-            self.doubts.insert(id, wanted);
+            self.doubts.extend(before);
         }
         written
+    }
+
+    /// What gateways keep for an account, by key.
+    pub(crate) fn notes_of(&mut self, account: &str) -> Result<BTreeMap<String, String>> {
+        let notes = self.kept()?.notes()?.into_iter();
+        Ok(notes.filter(|((of, _), _)| of == account).map(|((_, key), text)| (key, text)).collect())
+    }
+}
+
+/// One change of the book.
+pub(crate) enum Change<'a> {
+    /// The subscription is this from now on.
+    Put(&'a Registered),
+    /// The subscription is no more.
+    Remove(SubscriptionId),
+    /// What a gateway keeps for an account under a key; an empty text for no longer.
+    Note { account: &'a str, key: &'a str, text: &'a str },
+}
+
+impl From<Change<'_>> for Entry {
+    fn from(change: Change<'_>) -> Entry {
+        match change {
+            Change::Put(registered) => {
+                Entry::Put { id: registered.id, subscription: Box::new(stored(registered)) }
+            }
+            Change::Remove(id) => Entry::Remove(id),
+            Change::Note { account, key, text } => {
+                let (account, key, text) = (account.to_owned(), key.to_owned(), text.to_owned());
+                Entry::Note { account, key, text }
+            }
+        }
     }
 }
 
@@ -209,13 +246,19 @@ impl Kept {
     }
 
     fn take(&mut self, known: Contents) -> Result<()> {
-        let here = self.contents()?.subscriptions;
-        for id in here.keys().filter(|id| known.removed.contains(id)) {
-            self.remove(*id)?;
+        let here = self.contents()?;
+        for id in here.subscriptions.keys().filter(|id| known.removed.contains(id)) {
+            self.apply(&[Entry::Remove(*id)])?;
         }
         for (id, stored) in known.subscriptions {
-            if here.get(&id) != Some(&stored) {
-                self.put(id, &stored)?;
+            if here.subscriptions.get(&id) != Some(&stored) {
+                self.apply(&[Entry::Put { id, subscription: Box::new(stored) }])?;
+            }
+        }
+        for ((account, key), text) in known.notes {
+            let entry = Entry::Note { account, key, text };
+            if !self.says(&entry)? {
+                self.apply(&[entry])?;
             }
         }
         self.next_id = self.next_id.max(known.next_id);
@@ -226,7 +269,60 @@ impl Kept {
         let subscriptions = self.joined(None)?.into_iter();
         let subscriptions = subscriptions.map(|(id, (_, sealed))| Ok((id, read(id, &sealed)?)));
         let subscriptions = subscriptions.collect::<Result<_>>()?;
-        Ok(Contents { next_id: self.next_id, subscriptions, ..Contents::default() })
+        let notes = self.notes()?;
+        Ok(Contents { next_id: self.next_id, subscriptions, notes, ..Contents::default() })
+    }
+
+    fn notes(&self) -> Result<BTreeMap<NoteKey, String>> {
+        let mut sealed = Vec::new();
+        let visited = self.database.scan(&[NOTE], b"", &mut |key, note| {
+            sealed.push((key.to_vec(), note.to_vec()));
+            ControlFlow::Continue(())
+        });
+        visited.map_err(|failure| failed("reading the book", failure))?;
+        let read = |(key, note): (Vec<u8>, Vec<u8>)| {
+            let text = decode(VERSION, &note).map_err(|why| damaged("note of a gateway", why))?;
+            let names = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+            let (account, key) = names.split_once('\0').unwrap_or((&names, ""));
+            Ok(((account.to_owned(), key.to_owned()), text))
+        };
+        sealed.into_iter().map(read).collect()
+    }
+
+    /// Whether the book is as after this change.
+    fn says(&self, entry: &Entry) -> Result<bool> {
+        Ok(match entry {
+            Entry::Put { id, subscription } => self.stored(*id)?.as_ref() == Some(subscription),
+            Entry::Remove(id) => !self.parts.contains_key(id),
+            Entry::Note { .. } => match self.opposite(entry)? {
+                Entry::Note { text: here, .. } => {
+                    matches!(entry, Entry::Note { text, .. } if *text == here)
+                }
+                _ => false,
+            },
+            Entry::Together(entries) => entries
+                .iter()
+                .map(|entry| self.says(entry))
+                .collect::<Result<Vec<_>>>()?
+                .iter()
+                .all(|said| *said),
+        })
+    }
+
+    /// What undoes a change. A removal is not undone: whoever asked for it has let it go already.
+    fn opposite(&self, entry: &Entry) -> Result<Entry> {
+        Ok(match entry {
+            Entry::Put { id, .. } => match self.stored(*id)? {
+                Some(before) => Entry::Put { id: *id, subscription: Box::new(before) },
+                None => Entry::Remove(*id),
+            },
+            Entry::Note { account, key, .. } => {
+                let names = (account.clone(), key.clone());
+                let text = self.notes()?.remove(&names).unwrap_or_default();
+                Entry::Note { account: names.0, key: names.1, text }
+            }
+            removal => removal.clone(),
+        })
     }
 
     fn stored(&self, id: SubscriptionId) -> Result<Option<Stored>> {
@@ -254,38 +350,65 @@ impl Kept {
         Ok(joined)
     }
 
-    /// Into the log, where there is one, and then into the database.
-    fn put(&mut self, id: SubscriptionId, stored: &Stored) -> Result<()> {
-        if let Some(journal) = &mut self.journal {
-            let subscription = Box::new(stored.clone());
-            journal.append(&Entry::Put { id, subscription })?;
+    /// Into the log, where there is one, and then into the database, in one batch.
+    fn apply(&mut self, entries: &[Entry]) -> Result<()> {
+        let together = || Entry::Together(entries.to_vec());
+        match (&mut self.journal, entries) {
+            (_, []) => return Ok(()),
+            (Some(journal), [only]) => journal.append(only)?,
+            (Some(journal), _) => journal.append(&together())?,
+            (None, _) => {}
         }
-        let sealed = parts_of(id, stored)?;
-        let parts: Vec<&[u8]> = sealed.chunks(VALUE_BYTES_MAX).collect();
-        let mut batch = Batch::default();
-        for (place, part) in parts.iter().enumerate() {
-            batch.put(key_of(id, place), *part);
+        let (mut batch, mut parts) = (Batch::default(), Vec::new());
+        let mut next_id = self.next_id;
+        for entry in entries {
+            parts.extend(self.add(entry, &mut batch)?);
+            next_id = next_id.max(entry.id().map_or(0, |id| id.0.saturating_add(1)));
         }
-        let before = self.parts.get(&id).copied().unwrap_or(0);
-        (parts.len()..before).for_each(|place| batch.remove(key_of(id, place)));
-        let next_id = self.next_id.max(id.0.saturating_add(1));
-        batch.put(NEXT_ID, encode(VERSION, &next_id).map_err(|why| damaged("next id", why))?);
+        if next_id > self.next_id {
+            batch.put(NEXT_ID, encode(VERSION, &next_id).map_err(|why| damaged("next id", why))?);
+        }
         self.write(batch)?;
         self.next_id = next_id;
-        self.parts.insert(id, parts.len());
+        for (id, count) in parts {
+            match count {
+                0 => self.parts.remove(&id),
+                count => self.parts.insert(id, count),
+            };
+        }
         Ok(())
     }
 
-    fn remove(&mut self, id: SubscriptionId) -> Result<()> {
-        if let Some(journal) = &mut self.journal {
-            journal.append(&Entry::Remove(id))?;
+    /// Adds a change to a batch. Returns how many parts the subscription takes after it.
+    fn add(&self, entry: &Entry, batch: &mut Batch) -> Result<Option<(SubscriptionId, usize)>> {
+        match entry {
+            Entry::Put { id, subscription } => {
+                let sealed = sealed_record(*id, subscription)?;
+                let parts: Vec<&[u8]> = sealed.chunks(VALUE_BYTES_MAX).collect();
+                for (place, part) in parts.iter().enumerate() {
+                    batch.put(key_of(*id, place), *part);
+                }
+                let before = self.parts.get(id).copied().unwrap_or(0);
+                (parts.len()..before).for_each(|place| batch.remove(key_of(*id, place)));
+                Ok(Some((*id, parts.len())))
+            }
+            Entry::Remove(id) => {
+                let parts = self.parts.get(id).copied().unwrap_or(0);
+                (0..parts).for_each(|place| batch.remove(key_of(*id, place)));
+                Ok(Some((*id, 0)))
+            }
+            Entry::Note { account, key, text } => {
+                let name = [&[NOTE][..], account.as_bytes(), &[0], key.as_bytes()].concat();
+                if text.is_empty() {
+                    batch.remove(name);
+                } else {
+                    let sealed = encode(VERSION, text);
+                    batch.put(name, sealed.map_err(|why| damaged("note of a gateway", why))?);
+                }
+                Ok(None)
+            }
+            Entry::Together(_) => Ok(None),
         }
-        let mut batch = Batch::default();
-        let parts = self.parts.get(&id).copied().unwrap_or(0);
-        (0..parts).for_each(|place| batch.remove(key_of(id, place)));
-        self.write(batch)?;
-        self.parts.remove(&id);
-        Ok(())
     }
 
     fn write(&self, batch: Batch) -> Result<()> {
@@ -328,15 +451,28 @@ fn read(id: SubscriptionId, sealed: &[u8]) -> Result<Stored> {
     unsealed(sealed).map_err(|why| damaged(format!("subscription {id}"), why))
 }
 
-/// The sealed record of a subscription, refused where it takes more parts than one batch holds.
-fn parts_of(id: SubscriptionId, stored: &Stored) -> Result<Vec<u8>> {
-    let sealed = sealed(stored).map_err(|why| damaged(format!("subscription {id}"), why))?;
-    let (given, limit) = (sealed.len(), PARTS_MAX * VALUE_BYTES_MAX);
-    if given > limit {
-        let (given, limit) = (given as u64, limit as u64);
-        return Err(Error::TooLarge { field: "subscription".to_owned(), given, limit });
+/// Refuses what takes more operations than one batch holds.
+fn check_size(entries: &[Entry]) -> Result<()> {
+    let mut operations = 0;
+    for entry in entries {
+        let parts = match entry {
+            Entry::Put { id, subscription } => {
+                sealed_record(*id, subscription)?.len().div_ceil(VALUE_BYTES_MAX)
+            }
+            _ => 1,
+        };
+        operations += parts;
     }
-    Ok(sealed)
+    if operations <= PARTS_MAX {
+        return Ok(());
+    }
+    let (given, limit) = (operations * VALUE_BYTES_MAX, PARTS_MAX * VALUE_BYTES_MAX);
+    let (given, limit) = (given as u64, limit as u64);
+    Err(Error::TooLarge { field: "subscription".to_owned(), given, limit })
+}
+
+fn sealed_record(id: SubscriptionId, stored: &Stored) -> Result<Vec<u8>> {
+    sealed(stored).map_err(|why| damaged(format!("subscription {id}"), why))
 }
 
 fn key_of(id: SubscriptionId, part: usize) -> Vec<u8> {
@@ -362,7 +498,9 @@ mod tests {
     use super::*;
     use crate::event::WabaNumber;
     use crate::store::{Faults, Faulty, Memory};
-    use crate::subscription::{Accept, Filter, Policy, Profile, Retry, Secret, State, Target};
+    use crate::subscription::{
+        Accept, Filter, Level, Policy, Profile, Retry, Secret, State, Target,
+    };
 
     fn registered(id: u32, numbers: u64) -> Registered {
         let catalogue = Catalogue::default();
@@ -392,7 +530,9 @@ mod tests {
                 ..Policy::default()
             },
             secret: Some(Secret::new("hush")),
+            retiring: Vec::new(),
             profile: Profile::Wabahook,
+            level: Level::Beside,
             state: State::Paused,
             created_at_ms: 77,
         }
@@ -427,6 +567,37 @@ mod tests {
         assert_eq!(shown(&reopened(&store).1), shown(&[bystander.clone(), registered(2, 3)]));
         book.remove(SubscriptionId(2)).unwrap();
         assert_eq!(shown(&reopened(&store).1), shown(&[bystander]));
+    }
+
+    #[test]
+    fn changes_made_together_count_all_or_none_also_when_the_book_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("book.log");
+        let (mut book, _) = opened_in(&Memory::default(), Some(&log)).unwrap();
+        let note = |text| Change::Note { account: "acme", key: "multi", text };
+        (1..=3).for_each(|id| book.put(&registered(id, 2)).unwrap());
+        let (two, four) = (registered(2, 1), registered(4, 0));
+        let changes = vec![Change::Put(&two), Change::Put(&four), note("on")];
+        book.apply(
+            [changes, vec![Change::Remove(SubscriptionId(1))]].into_iter().flatten().collect(),
+        )
+        .unwrap();
+        drop(book);
+        let written = std::fs::read(&log).unwrap();
+        let (mut book, all) = opened_in(&Memory::default(), Some(&log)).unwrap();
+        assert_eq!(shown(&all), shown(&[two, registered(3, 2), four]));
+        let on = [("multi".to_owned(), "on".to_owned())].into();
+        assert_eq!(book.notes_of("acme").unwrap(), on);
+        assert!(book.notes_of("other").unwrap().is_empty());
+        book.apply(vec![note("")]).unwrap();
+        assert!(book.notes_of("acme").unwrap().is_empty());
+        drop(book);
+        // The last line cut off: none of them.
+        std::fs::write(&log, &written[..written.len() - 1]).unwrap();
+        let (mut book, all) = opened_in(&Memory::default(), Some(&log)).unwrap();
+        let before = [registered(1, 2), registered(2, 2), registered(3, 2)];
+        assert_eq!(shown(&all), shown(&before));
+        assert!(book.notes_of("acme").unwrap().is_empty());
     }
 
     #[test]
@@ -613,11 +784,11 @@ mod tests {
         assert_eq!((crm.secret, book.fresh_id()), (Some(Secret::new("hush")), SubscriptionId(2)));
         drop(book);
         let written = std::fs::read_to_string(&log).unwrap();
-        assert!(written.starts_with(r#"{"wabahook_book_log":2,"next_id":2}"#), "{written}");
+        assert!(written.starts_with(r#"{"wabahook_book_log":3,"next_id":2}"#), "{written}");
         assert_eq!(opened(&Memory::default(), &log).1.len(), 1, "it reads what it wrote");
-        std::fs::write(&log, written.replacen("log\":2", "log\":3", 1)).unwrap();
+        std::fs::write(&log, written.replacen("log\":3", "log\":4", 1)).unwrap();
         let error = opened_in(&Memory::default(), Some(&log)).unwrap_err();
-        assert!(error.to_string().contains("version 3"), "{error}");
+        assert!(error.to_string().contains("version 4"), "{error}");
     }
 
     #[test]

@@ -4,22 +4,24 @@
 //! book takes it, so the log never knows less than the book; and only its owner may read the file,
 //! because it holds secrets.
 //!
-//! Layout: one JSON object a line. The first is `{"wabahook_book_log":2,"next_id":n}`; then
-//! `{"put":{..}}` with a whole subscription or `{"remove":id}`. It is written anew at every open, so
-//! the first line's version is that of every line; a log of version 1 is read.
+//! Layout: one JSON object a line. The first is `{"wabahook_book_log":3,"next_id":n}`; then
+//! `{"put":{..}}` with a whole subscription, `{"remove":id}`, `{"note":{..}}`, or `{"together":[..]}` with
+//! several of them that count all or none. It is written anew at every open, so the first line's
+//! version is that of every line; logs of versions 1 and 2 are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SubscriptionId;
-use super::stored::{Stored, StoredV1};
+use super::stored::{Stored, StoredV1, StoredV2};
 use crate::error::{Error, Result};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// How many ids are skipped when lines of the log were lost: those that they gave must not be given
 /// again, because deliveries may be owed to them.
@@ -41,7 +43,12 @@ pub(super) struct Contents {
     pub(super) subscriptions: BTreeMap<SubscriptionId, Stored>,
     /// Subscriptions of which it says that they are no more.
     pub(super) removed: BTreeSet<SubscriptionId>,
+    /// What gateways keep beside the subscriptions; an empty text where it says that one is no more.
+    pub(super) notes: BTreeMap<NoteKey, String>,
 }
+
+/// Whose note, and which.
+pub(super) type NoteKey = (String, String);
 
 /// The lines that cannot be read, by number, and why.
 type Unreadable = Vec<(u64, String)>;
@@ -52,31 +59,54 @@ struct Header {
     next_id: u32,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry<S = Stored> {
     /// The subscription as it is from now on.
     Put { id: SubscriptionId, subscription: Box<S> },
     /// The subscription is no more.
     Remove(SubscriptionId),
+    /// What a gateway keeps for an account under a key; an empty text for no longer.
+    Note { account: String, key: String, text: String },
+    /// All of these or none.
+    Together(Vec<Entry<S>>),
 }
 
 impl Entry {
+    /// The subscription that it puts or removes.
+    pub(super) fn id(&self) -> Option<SubscriptionId> {
+        match self {
+            Entry::Put { id, .. } | Entry::Remove(id) => Some(*id),
+            Entry::Note { .. } | Entry::Together(_) => None,
+        }
+    }
+
     /// A line of a log of this version.
     fn read(version: u32, line: &[u8]) -> std::result::Result<Entry, String> {
         let newest = || serde_json::from_slice(line).map_err(shown);
-        let oldest = || match serde_json::from_slice::<Entry<StoredV1>>(line).map_err(shown)? {
-            Entry::Put { id, subscription } => {
-                Ok(Entry::Put { id, subscription: Box::new(Stored::from(*subscription)) })
-            }
-            Entry::Remove(id) => Ok(Entry::Remove(id)),
-        };
+        let second = || read_as::<StoredV2>(line, Stored::from);
+        let oldest = || read_as::<StoredV1>(line, |stored| StoredV2::from(stored).into());
         match version {
             // The first line cannot be read, so a line may be of any version.
-            0 => newest().or_else(|_| oldest()),
+            0 => newest().or_else(|_| second()).or_else(|_| oldest()),
             1 => oldest(),
+            2 => second(),
             _ => newest(),
         }
+    }
+}
+
+/// A line of an older log, brought to the newest layout.
+fn read_as<S: DeserializeOwned>(
+    line: &[u8],
+    newest: impl Fn(S) -> Stored,
+) -> std::result::Result<Entry, String> {
+    match serde_json::from_slice::<Entry<S>>(line).map_err(shown)? {
+        Entry::Put { id, subscription } => {
+            Ok(Entry::Put { id, subscription: Box::new(newest(*subscription)) })
+        }
+        Entry::Remove(id) => Ok(Entry::Remove(id)),
+        Entry::Note { .. } | Entry::Together(_) => Err("no older log has such a line".to_owned()),
     }
 }
 
@@ -133,7 +163,12 @@ impl Contents {
     }
 
     fn take(&mut self, line: &[u8]) -> std::result::Result<(), String> {
-        match Entry::read(self.version, line)? {
+        self.apply(Entry::read(self.version, line)?);
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        match entry {
             Entry::Put { id, subscription } => {
                 self.next_id = self.next_id.max(id.0.saturating_add(1));
                 self.subscriptions.insert(id, *subscription);
@@ -142,8 +177,11 @@ impl Contents {
                 self.subscriptions.remove(&id);
                 self.removed.insert(id);
             }
+            Entry::Note { account, key, text } => {
+                self.notes.insert((account, key), text);
+            }
+            Entry::Together(entries) => entries.into_iter().for_each(|entry| self.apply(entry)),
         }
-        Ok(())
     }
 }
 
@@ -194,6 +232,10 @@ impl Journal {
             for (id, subscription) in &contents.subscriptions {
                 let subscription = Box::new(subscription.clone());
                 text.extend(line(&Entry::Put { id: *id, subscription })?);
+            }
+            for ((account, key), note) in &contents.notes {
+                let (account, key, note) = (account.clone(), key.clone(), note.clone());
+                text.extend(line(&Entry::<Stored>::Note { account, key, text: note })?);
             }
             file.write_all(&text)?;
             file.sync_all()?;

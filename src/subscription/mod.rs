@@ -4,23 +4,31 @@
 //! (`dispatch`, `outbox`). Invariant: a [`Filter`] never is empty on either side, so a subscription
 //! that can never match cannot be registered.
 
+mod authorization;
 mod book;
 mod journal;
+mod level;
 mod policy;
+mod profile;
 mod secret;
 mod stored;
 mod target;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use book::{Book, Opened};
+pub use authorization::Authorization;
+pub(crate) use book::{Book, Change as BookChange, Opened};
+pub use level::Level;
 pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
-pub use secret::Secret;
-pub use target::Target;
+pub use profile::Profile;
+pub use secret::{Retiring, Secret};
+pub use target::{BodyFormat, Target};
+pub use tls::{ClientPair, Tls};
 
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, NumberGiven, WabaNumber, number_given};
@@ -60,6 +68,7 @@ pub struct Subscription {
     pub(crate) policy: Policy,
     pub(crate) secret: Option<Secret>,
     pub(crate) profile: Profile,
+    pub(crate) level: Level,
 }
 
 impl Subscription {
@@ -79,6 +88,7 @@ impl Subscription {
             policy: Policy::default(),
             secret: None,
             profile: Profile::default(),
+            level: Level::default(),
         })
     }
 
@@ -94,6 +104,11 @@ impl Subscription {
     pub fn name(mut self, name: impl Into<String>) -> Subscription {
         self.name = name.into();
         self
+    }
+
+    /// The name, or the URL where none was given.
+    pub(crate) fn name_or_url(&self) -> String {
+        if self.name.is_empty() { self.target.url().to_string() } else { self.name.clone() }
     }
 
     /// Asks for these event types alone, named in any vocabulary of the catalogue. Defaults to all.
@@ -123,6 +138,64 @@ impl Subscription {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Subscription {
         self.target.add_header(name.into(), value.into());
+        self
+    }
+
+    /// The method of each request: GET, POST, PUT, DELETE, PATCH or HEAD. Defaults to POST. GET and
+    /// HEAD carry the event in the query, as one parameter `payload` of at most 8 KiB.
+    #[must_use]
+    pub fn method(mut self, method: http::Method) -> Subscription {
+        self.target.method = method;
+        self
+    }
+
+    /// Adds a parameter to the URL's own query.
+    #[must_use]
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Subscription {
+        self.target.query.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a key to the body of each request, its value given as JSON text. A key of the event wins
+    /// over it.
+    #[must_use]
+    pub fn body(mut self, name: impl Into<String>, json: impl Into<String>) -> Subscription {
+        self.target.body.push((name.into(), json.into()));
+        self
+    }
+
+    /// The header `authorization` of each request; wins over one among the headers.
+    #[must_use]
+    pub fn authorization(mut self, authorization: Authorization) -> Subscription {
+        self.target.authorization = Some(authorization);
+        self
+    }
+
+    /// How the body is written. Defaults to JSON.
+    #[must_use]
+    pub fn body_format(mut self, body_format: BodyFormat) -> Subscription {
+        self.target.body_format = body_format;
+        self
+    }
+
+    /// What its TLS connections do otherwise than all others.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Subscription {
+        self.target.tls = Some(tls);
+        self
+    }
+
+    /// Which gateway's manners it follows. Defaults to the engine's own.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Subscription {
+        self.profile = profile;
+        self
+    }
+
+    /// How it ranks beside others of its gateway. Defaults to beside all others.
+    #[must_use]
+    pub fn level(mut self, level: Level) -> Subscription {
+        self.level = level;
         self
     }
 
@@ -232,24 +305,6 @@ fn parse_numbers(given: &[NumberGiven]) -> Result<BTreeSet<WabaNumber>> {
     each.collect()
 }
 
-/// Which gateway's manners a subscription follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Profile {
-    /// The engine's own registration: the payload byte for byte, named by headers.
-    #[default]
-    Wabahook,
-}
-
-impl Profile {
-    /// The profile's name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Profile::Wabahook => "wabahook",
-        }
-    }
-}
-
 /// Whether a subscription is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -275,6 +330,25 @@ impl State {
     }
 }
 
+impl From<&Registered> for Subscription {
+    /// The subscription as it would have to be registered to be as it is, so that a part of it can be
+    /// changed.
+    fn from(registered: &Registered) -> Subscription {
+        let Filter { events, numbers } = &registered.filter;
+        Subscription {
+            account: Some(registered.account.clone()),
+            name: registered.name.clone(),
+            events: events.as_ref().map(|set| set.iter().map(ToString::to_string).collect()),
+            numbers: numbers.as_ref().map(|set| set.iter().map(|number| Ok(*number)).collect()),
+            target: registered.target.clone(),
+            policy: registered.policy.clone(),
+            secret: registered.secret.clone(),
+            profile: registered.profile,
+            level: registered.level,
+        }
+    }
+}
+
 /// A subscription as the engine holds it: checked, with its id and state.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -293,8 +367,12 @@ pub struct Registered {
     pub policy: Policy,
     /// What its attempts are signed with.
     pub secret: Option<Secret>,
+    /// What they are signed with beside it, each for a while, after the secret was changed.
+    pub retiring: Vec<Retiring>,
     /// Which gateway's manners it follows.
     pub profile: Profile,
+    /// How it ranks beside others of its gateway.
+    pub level: Level,
     /// Whether it is served.
     pub state: State,
     /// When it was first registered, in milliseconds since the Unix epoch.

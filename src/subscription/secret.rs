@@ -14,6 +14,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
+/// A secret that was replaced, and goes on signing for a while, so that a receiver can change over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retiring {
+    /// The secret.
+    pub secret: Secret,
+    /// Until when it signs, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
 impl Secret {
     /// The prefix of a Standard Webhooks secret; what follows is the key in base64.
     pub const STANDARD_PREFIX: &str = "whsec_";

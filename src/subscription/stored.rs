@@ -2,52 +2,69 @@
 //!
 //! Leaves to others: where it is written (`book`, `journal`). Invariant: a layout is frozen; a
 //! change is a new version beside it, and every version that was ever written is read. The enums in
-//! a layout (retry, accept, retried, ordering, profile, state) may only grow at their end.
+//! a layout (retry, accept, retried, ordering, profile, state, level, body format) may only grow at
+//! their end.
+
+mod before;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use before::{StoredV1, StoredV2};
+
 use super::{
-    Accept, Breaker, Filter, Ordering, Policy, Profile, RateLimit, Registered, Retried, Retry,
-    Secret, State, SubscriptionId, Target,
+    Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,
+    Profile, RateLimit, Registered, Retiring, Retried, Retry, Secret, State, SubscriptionId,
+    Target, Tls,
 };
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, WabaNumber};
 use crate::store::record::{decode, encode, unseal};
 
 /// The version that is written.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A subscription as it is written.
-pub(super) type Stored = StoredV2;
-/// With the order, the rate, the gate, the breaker and what else dispatch decides.
-pub(super) type StoredV2 = Layout<PolicyV2>;
-/// Before dispatch decided more than retries.
-pub(super) type StoredV1 = Layout<PolicyV1>;
+pub(super) type Stored = StoredV3;
 
-/// What all versions so far have in common.
+/// With all that a gateway's registration says of a request, the secrets that retire, and the level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Layout<P> {
+pub(super) struct StoredV3 {
     account: String,
     name: String,
     events: Option<Vec<String>>,
     numbers: Option<Vec<u64>>,
-    url: String,
-    headers: Vec<(String, String)>,
-    policy: P,
+    target: TargetV3,
+    policy: PolicyV2,
     secret: Option<String>,
+    retiring: Vec<(String, u64)>,
     profile: Profile,
+    level: Level,
     state: State,
     created_at_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct PolicyV1 {
-    retry: Retry,
-    attempts_max: Option<u32>,
-    age_max_ms: u64,
-    timeout_ms: u64,
-    retry_on_timeout: bool,
-    accept: Accept,
+struct TargetV3 {
+    url: String,
+    method: String,
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    body: Vec<(String, String)>,
+    authorization: Option<AuthorizationV3>,
+    body_format: BodyFormat,
+    tls: Option<TlsV3>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum AuthorizationV3 {
+    Basic(String),
+    Bearer(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct TlsV3 {
+    roots_pem: Option<String>,
+    client: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,38 +106,9 @@ pub(super) fn sealed(stored: &Stored) -> std::result::Result<Vec<u8>, String> {
 /// A subscription out of a record of any version, or what is wrong with it.
 pub(super) fn unsealed(sealed: &[u8]) -> std::result::Result<Stored, String> {
     match unseal(sealed)? {
-        (1, _) => decode::<StoredV1>(1, sealed).map(Stored::from),
+        (1, _) => decode::<StoredV1>(1, sealed).map(|stored| StoredV2::from(stored).into()),
+        (2, _) => decode::<StoredV2>(2, sealed).map(Stored::from),
         _ => decode(VERSION, sealed),
-    }
-}
-
-impl From<StoredV1> for StoredV2 {
-    /// What the older version does not say is as it is by default.
-    fn from(stored: StoredV1) -> StoredV2 {
-        let PolicyV1 { retry, attempts_max, age_max_ms, timeout_ms, retry_on_timeout, accept } =
-            stored.policy;
-        let policy = Policy {
-            retry,
-            attempts_max,
-            age_max_ms,
-            timeout_ms,
-            retry_on_timeout,
-            accept,
-            ..Policy::default()
-        };
-        StoredV2 {
-            account: stored.account,
-            name: stored.name,
-            events: stored.events,
-            numbers: stored.numbers,
-            url: stored.url,
-            headers: stored.headers,
-            policy: policy.into(),
-            secret: stored.secret,
-            profile: stored.profile,
-            state: stored.state,
-            created_at_ms: stored.created_at_ms,
-        }
     }
 }
 
@@ -172,20 +160,73 @@ impl From<PolicyV2> for Policy {
     }
 }
 
+impl From<&Target> for TargetV3 {
+    fn from(target: &Target) -> TargetV3 {
+        TargetV3 {
+            url: target.url().to_string(),
+            method: target.method.to_string(),
+            headers: target.headers().to_vec(),
+            query: target.query.clone(),
+            body: target.body.clone(),
+            authorization: target.authorization.as_ref().map(|authorization| match authorization {
+                Authorization::Basic(payload) => AuthorizationV3::Basic(text(payload)),
+                Authorization::Bearer(payload) => AuthorizationV3::Bearer(text(payload)),
+            }),
+            body_format: target.body_format,
+            tls: target.tls.as_ref().map(|tls| TlsV3 {
+                roots_pem: tls.roots_pem.clone(),
+                client: tls
+                    .client
+                    .as_ref()
+                    .map(|pair| (pair.certificate_pem.clone(), text(&pair.key_pem))),
+            }),
+        }
+    }
+}
+
+impl TargetV3 {
+    fn restore(self) -> Result<Target> {
+        let mut target = Target::new(&self.url)?;
+        let method = self.method.parse();
+        target.method = method.map_err(|_| Error::invalid("method", &self.method, "a method"))?;
+        self.headers.into_iter().for_each(|(name, value)| target.add_header(name, value));
+        target.query = self.query;
+        target.body = self.body;
+        target.authorization = self.authorization.map(|authorization| match authorization {
+            AuthorizationV3::Basic(payload) => Authorization::basic(payload),
+            AuthorizationV3::Bearer(payload) => Authorization::bearer(payload),
+        });
+        target.body_format = self.body_format;
+        target.tls = self.tls.map(|TlsV3 { roots_pem, client }| {
+            let client = client.map(|(certificate_pem, key_pem)| ClientPair {
+                certificate_pem,
+                key_pem: Secret::new(key_pem),
+            });
+            Tls { roots_pem, client }
+        });
+        Ok(target)
+    }
+}
+
+fn text(secret: &Secret) -> String {
+    String::from_utf8_lossy(secret.reveal()).into_owned()
+}
+
 /// The stored form of a subscription.
 pub(super) fn stored(registered: &Registered) -> Stored {
     let Filter { events, numbers } = &registered.filter;
-    let secret = registered.secret.as_ref();
+    let retiring = registered.retiring.iter();
     Stored {
         account: registered.account.clone(),
         name: registered.name.clone(),
         events: events.as_ref().map(|set| set.iter().map(ToString::to_string).collect()),
         numbers: numbers.as_ref().map(|set| set.iter().map(|number| number.digits()).collect()),
-        url: registered.target.url().to_string(),
-        headers: registered.target.headers().to_vec(),
+        target: TargetV3::from(&registered.target),
         policy: registered.policy.clone().into(),
-        secret: secret.map(|secret| String::from_utf8_lossy(secret.reveal()).into_owned()),
+        secret: registered.secret.as_ref().map(text),
+        retiring: retiring.map(|one| (text(&one.secret), one.until_ms)).collect(),
         profile: registered.profile,
+        level: registered.level,
         state: registered.state,
         created_at_ms: registered.created_at_ms,
     }
@@ -206,17 +247,20 @@ pub(super) fn restore(
         let all = digits.into_iter().map(number).collect::<Option<_>>();
         all.ok_or_else(|| damaged(id, "it names no number".to_owned()))
     });
-    let mut target = Target::new(&stored.url).map_err(invalid)?;
-    stored.headers.into_iter().for_each(|(name, value)| target.add_header(name, value));
+    let retiring = stored.retiring.into_iter();
+    let retiring =
+        retiring.map(|(text, until_ms)| Retiring { secret: Secret::new(text), until_ms });
     Ok(Registered {
         id,
         account: stored.account,
         name: stored.name,
         filter: Filter { events: events.transpose()?, numbers: numbers.transpose()? },
-        target,
+        target: stored.target.restore().map_err(invalid)?,
         policy: stored.policy.into(),
         secret: stored.secret.map(Secret::new),
+        retiring: retiring.collect(),
         profile: stored.profile,
+        level: stored.level,
         state: stored.state,
         created_at_ms: stored.created_at_ms,
     })
@@ -287,20 +331,47 @@ mod tests {
             obeys_receiver: false,
             ..Policy::default()
         };
-        Registered { policy, state: State::Disabled, ..restored(V1[0]) }
+        let mut all = Registered { policy, state: State::Disabled, ..restored(V1[0]) };
+        all.target.method = http::Method::PATCH;
+        all.target.query.push(("a".to_owned(), "b c".to_owned()));
+        all.target.body.push(("tenant".to_owned(), "{\"a\":1}".to_owned()));
+        all.target.authorization = Some(Authorization::basic("user:word"));
+        all.target.body_format = BodyFormat::FormData;
+        all.target.tls = Some(Tls::default().roots("roots").client("chain", "key"));
+        all.retiring.push(Retiring { secret: Secret::new("old"), until_ms: 99 });
+        (all.profile, all.level) = (Profile::Session, Level::Masked);
+        all
+    }
+
+    /// Written by the last build that wrote version 2.
+    const V2: &str = "02536594360461636d650363726d0101104d4553534147455f52454345495645440101fd0126\
+                      abf8d50000001b687474703a2f2f3132372e302e302e313a392f686f6f6b3f613d620108782d\
+                      74656e616e740461636d650001020300fc005c2605fb983a01000102010afbe8030103000506\
+                      004d000104687573680002fdfec9a4fea1010000";
+
+    #[test]
+    fn what_version_2_wrote_is_read_with_the_defaults_for_what_it_does_not_say() {
+        let (back, newest) = (restored(V2), with_everything());
+        assert_eq!((back.policy, back.state), (newest.policy, State::Disabled));
+        let plain = restored(V1[0]);
+        assert_eq!((back.target, back.secret), (plain.target, plain.secret));
+        assert_eq!(
+            (back.retiring, back.profile, back.level),
+            (vec![], Profile::Wabahook, Level::Beside)
+        );
     }
 
     #[test]
-    fn the_bytes_of_version_2_are_frozen_and_hold_every_term() {
-        let golden = "02536594360461636d650363726d0101104d4553534147455f52454345495645440101fd0126\
-             abf8d50000001b687474703a2f2f3132372e302e302e313a392f686f6f6b3f613d620108782d\
-             74656e616e740461636d650001020300fc005c2605fb983a01000102010afbe8030103000506\
-             004d000104687573680002fdfec9a4fea1010000";
+    fn the_bytes_of_version_3_are_frozen_and_hold_every_term() {
+        let golden = "03bd2bd77c0461636d650363726d0101104d4553534147455f52454345495645440101fd0126\
+             abf8d50000001b687474703a2f2f3132372e302e302e313a392f686f6f6b3f613d620550415443480108782d\
+             74656e616e740461636d6501016103622063010674656e616e74077b2261223a317d010009757365723a776f\
+             726401010105726f6f74730105636861696e036b65790001020300fc005c2605fb983a01000102010afbe803\
+             0103000506004d0001046875736801036f6c6463040302fdfec9a4fea1010000";
         let sealed = sealed(&stored(&with_everything())).unwrap();
         let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
-        let back = restored(golden);
-        assert_eq!((back.policy, back.state), (with_everything().policy, State::Disabled));
+        assert_eq!(stored(&restored(golden)), stored(&with_everything()));
     }
 
     #[test]
@@ -321,7 +392,22 @@ mod tests {
         check(Retried::All, 1);
         check(Accept::Any2xx, 0);
         check(Accept::Only200, 1);
-        check(Profile::Wabahook, 0);
+        let profiles = [
+            Profile::Wabahook,
+            Profile::DoubleTick,
+            Profile::BusinessApi,
+            Profile::Dialog360,
+            Profile::Session,
+        ];
+        for (place, profile) in profiles.iter().enumerate() {
+            check(profile, u8::try_from(place).unwrap());
+        }
+        let levels = [Level::Beside, Level::Number, Level::Waba, Level::Masked];
+        for (place, level) in levels.iter().enumerate() {
+            check(level, u8::try_from(place).unwrap());
+        }
+        check(BodyFormat::Json, 0);
+        check(BodyFormat::FormData, 1);
     }
 
     #[test]

@@ -1,21 +1,45 @@
-//! Decides where a subscription's attempts go and which headers the host adds to them.
+//! Decides where a subscription's attempts go, by which method, and what the host adds to them.
 //!
 //! Leaves to others: whether an address may be reached (`delivery::guard`), and the bytes of a
 //! request (`delivery::request`). Invariant: a target's URL is absolute, has a host and carries no
-//! credentials; its headers cannot break or forge the request.
+//! credentials; what is added to a request can neither break nor forge it.
 
 use std::fmt;
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::{Authorization, Tls};
 use crate::error::{Error, Result};
 
 /// Where and how a delivery is sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     url: Uri,
+    pub(crate) method: Method,
     headers: Vec<(String, String)>,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) body: Vec<(String, String)>,
+    pub(crate) authorization: Option<Authorization>,
+    pub(crate) body_format: BodyFormat,
+    pub(crate) tls: Option<Tls>,
 }
+
+/// How a request carries what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BodyFormat {
+    /// As JSON: the payload byte for byte, unless something is added to it.
+    #[default]
+    Json,
+    /// As `multipart/form-data` (RFC 7578): one field for each key of the payload.
+    FormData,
+}
+
+/// The methods that a target may use.
+const METHODS: [Method; 6] =
+    [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD];
 
 /// The headers that the engine writes itself; a host that could set them could forge or break a
 /// request.
@@ -45,6 +69,10 @@ const RESERVED: &[&str] = &[
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 const URL_BYTES_MAX: usize = 2 * 1024;
+/// The same for what is added to the query, and with more room for what is added to the body.
+const EXTRAS_MAX: usize = 64;
+const QUERY_BYTES_MAX: usize = 4 * 1024;
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 impl Target {
     pub(crate) fn new(url: &str) -> Result<Target> {
@@ -71,7 +99,16 @@ impl Target {
         if authority.host().is_empty() || !port_is_readable {
             return Err(refused(absolute));
         }
-        Ok(Target { url: uri, headers: Vec::new() })
+        Ok(Target {
+            url: uri,
+            method: Method::POST,
+            headers: Vec::new(),
+            query: Vec::new(),
+            body: Vec::new(),
+            authorization: None,
+            body_format: BodyFormat::default(),
+            tls: None,
+        })
     }
 
     pub(crate) fn add_header(&mut self, name: String, value: String) {
@@ -79,8 +116,24 @@ impl Target {
         self.headers.push((name, value));
     }
 
-    /// Checks the headers; `url` was checked when the target was made.
+    /// Checks what is added to a request; `url` was checked when the target was made.
     pub(crate) fn check(&self) -> Result<()> {
+        if !METHODS.contains(&self.method) {
+            let expected = "GET, POST, PUT, DELETE, PATCH or HEAD";
+            return Err(Error::invalid("method", &self.method, expected));
+        }
+        self.check_headers()?;
+        check_extras("query", &self.query, QUERY_BYTES_MAX)?;
+        check_extras("body", &self.body, BODY_BYTES_MAX)?;
+        for (name, value) in &self.body {
+            if serde_json::from_str::<&RawValue>(value).is_err() {
+                return Err(Error::invalid(format!("body.{name}"), "[redacted]", "a JSON value"));
+            }
+        }
+        self.authorization.as_ref().map_or(Ok(()), Authorization::check)
+    }
+
+    fn check_headers(&self) -> Result<()> {
         let bytes: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         if self.headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
             let given = format!("{} headers, {bytes} bytes", self.headers.len());
@@ -108,10 +161,58 @@ impl Target {
         &self.url
     }
 
+    /// The method. Defaults to POST.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// The headers that the host adds, in the order given. Their values may be credentials.
     pub fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
+
+    /// What is added to the URL's own query, in the order given.
+    pub fn query(&self) -> &[(String, String)] {
+        &self.query
+    }
+
+    /// What is added to the body: names, and values as JSON text. The event's own keys win.
+    pub fn body(&self) -> &[(String, String)] {
+        &self.body
+    }
+
+    /// The header `authorization` of each request, which wins over one among the headers.
+    pub fn authorization(&self) -> Option<&Authorization> {
+        self.authorization.as_ref()
+    }
+
+    /// How the body is written. Defaults to JSON.
+    pub fn body_format(&self) -> BodyFormat {
+        self.body_format
+    }
+
+    /// What its TLS connections do otherwise than all others.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+}
+
+fn check_extras(field: &str, extras: &[(String, String)], bytes_max: usize) -> Result<()> {
+    let bytes: usize = extras.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if extras.len() > EXTRAS_MAX || bytes > bytes_max {
+        let given = format!("{} of them, {bytes} bytes", extras.len());
+        let expected = format!("at most {EXTRAS_MAX} of them, and {bytes_max} bytes in all");
+        return Err(Error::invalid(field, given, expected));
+    }
+    for (place, (name, _)) in extras.iter().enumerate() {
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(Error::invalid(field, name, "names without control characters"));
+        }
+        if extras.iter().take(place).any(|(known, _)| known == name) {
+            return Err(Error::invalid(field, name, "each name once"));
+        }
+    }
+    Ok(())
 }
 
 /// Hides a password that somebody wrote into a URL.
@@ -129,9 +230,10 @@ impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Target")
+            .field("method", &self.method)
             .field("url", &self.url.to_string())
             .field("header_names", &names)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -137,7 +137,7 @@ impl Transport for Receivers {
     fn send(&self, request: &Request<'_>) -> Reply {
         let host = request.url.host().unwrap_or_default();
         let id = header(request, "webhook-id");
-        let Some(tag) = script::tag_of(request.body) else {
+        let Some(tag) = script::tag_of(&request.body) else {
             say(&format!("torn {host} {id} {} bytes", request.body.len()));
             return Reply::Failed(Failure::Internal);
         };

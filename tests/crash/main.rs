@@ -256,7 +256,7 @@ impl Transport for Receivers {
         let host = request.url.host().unwrap_or_default().to_owned();
         let takes = self.drains || host != script::BYSTANDER;
         let status = if takes { 200 } else { 503 };
-        let (id, tag) = (child::header(request, "webhook-id"), script::tag_of(request.body));
+        let (id, tag) = (child::header(request, "webhook-id"), script::tag_of(&request.body));
         self.arrived.lock().push((host, id, status, tag));
         self.changed.notify_all();
         Reply::status(status)

@@ -23,7 +23,7 @@ fn a_newer_format_is_refused_by_its_number_and_untouched() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("format"), "wabahook 7\n").unwrap();
     let error = Engine::open(Config::new(directory.path())).unwrap_err();
-    assert!(matches!(error, Error::NewerFormat { found: 7, supported: 2, .. }), "{error}");
+    assert!(matches!(error, Error::NewerFormat { found: 7, supported: 3, .. }), "{error}");
     assert!(error.to_string().contains("newer wabahook"), "{error}");
     assert!(!directory.path().join("book").exists());
 }
@@ -39,7 +39,7 @@ fn an_older_format_is_read_and_an_older_build_refuses_it_from_then_on() {
     fs::write(&format, "wabahook 1\n").unwrap();
     let engine = Engine::open(Config::new(directory.path())).unwrap();
     assert_eq!(engine.subscriptions().len(), 1);
-    assert_eq!(fs::read_to_string(&format).unwrap(), "wabahook 2\n");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "wabahook 3\n");
     assert!(!directory.path().join("format.new").exists());
 }
 

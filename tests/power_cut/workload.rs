@@ -120,7 +120,7 @@ impl Transport for Receivers {
             say(&format!("{DELIVERED} {}", number.unwrap()));
         }
         let mut arrived = self.arrived.lock();
-        match number.filter(|number| payload(*number) == request.body) {
+        match number.filter(|number| payload(*number) == *request.body) {
             Some(number) => drop(arrived.0.insert(number, id)),
             None => arrived.1.push(format!("{id} with {} other bytes", request.body.len())),
         }

@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 
+/// What is expected where a subscription is named.
+pub(crate) const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
+
 /// One page of a listing, and where the next one begins.
 #[derive(Serialize)]
 pub(crate) struct Page<T> {

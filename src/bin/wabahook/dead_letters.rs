@@ -13,7 +13,9 @@ use serde_json::value::RawValue;
 use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Reason, SubscriptionId, Tried};
 
 use crate::asked::{Asked, Page};
-use crate::fields::{self, Object, SUBSCRIPTION};
+use wabahook::registration::fields::{self, Object};
+
+use crate::asked::SUBSCRIPTION;
 use crate::host::{Caller, Host, off_thread};
 use crate::moment::{from_rfc3339, rfc3339};
 use crate::refusal::{Refusal, json};

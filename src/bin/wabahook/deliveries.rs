@@ -10,8 +10,8 @@ use axum::response::Response;
 use serde::Serialize;
 use wabahook::{Delivery, DeliveryFilter, DeliveryState, SubscriptionId};
 
+use crate::asked::SUBSCRIPTION;
 use crate::asked::{Asked, Page};
-use crate::fields::SUBSCRIPTION;
 use crate::host::{Caller, Host, off_thread};
 use crate::moment::rfc3339;
 use crate::refusal::{Refusal, json};

@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use wabahook::{Accepted, Engine, Event, Receipt};
 
-use crate::fields::{self, Object};
 use crate::host::{Caller, Host, Taken, off_thread};
 use crate::refusal::{Refusal, json};
+use wabahook::registration::fields::{self, Object};
 
 const FIELDS: &[&str] = &["type", "number", "waba", "payload", "key", "dedup_key"];
 const NUMBER: &str = "a WABA number as a string of 7 to 15 digits, such as \"919999999999\"";
@@ -131,7 +131,7 @@ fn event(text: &str, account: &str) -> Result<Event, Refusal> {
     let payload = given.raw("payload").ok_or_else(|| given.missing("payload", "any JSON value"))?;
     let mut event = Event::new(kind, payload.get()).account(account);
     if number.is_none() && waba.is_none() {
-        return Err(given.missing("number", &format!("{NUMBER}, or \"waba\"")));
+        return Err(given.missing("number", &format!("{NUMBER}, or \"waba\"")).into());
     }
     if let Some(number) = number {
         event = event.number(number);

@@ -16,6 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wabahook::Engine;
+use wabahook::registration::Registration;
 
 use crate::config::Meta;
 use crate::refusal::Refusal;
@@ -33,6 +34,7 @@ const BODIES_AT_ONCE: usize = 4;
 /// What every route works on.
 pub(crate) struct Host {
     pub(crate) engine: Engine,
+    pub(crate) registration: Registration,
     pub(crate) meta: Option<Meta>,
     pub(crate) body_bytes_max: usize,
     room: Arc<Semaphore>,
@@ -52,7 +54,8 @@ impl Host {
     pub(crate) fn new(engine: Engine, meta: Option<Meta>, body_bytes_max: usize) -> Host {
         let room = body_bytes_max.div_ceil(ROOM_UNIT).saturating_mul(BODIES_AT_ONCE);
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
-        Host { engine, meta, body_bytes_max, room, serving: AtomicBool::new(true) }
+        let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
+        Host { engine, registration, meta, body_bytes_max, room, serving }
     }
 
     /// From now on `/healthz` says that this host does not serve.

@@ -10,7 +10,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod events;
-mod fields;
+mod gateways;
 mod host;
 mod meta;
 mod moment;

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use wabahook::Error;
+use wabahook::registration::fields::Problem;
 
 /// A request that is not honoured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub(crate) struct Refusal {
     code: &'static str,
     message: String,
     field: Option<String>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        match problem.field {
+            Some(field) => Refusal::invalid(&field, problem.message),
+            None => Refusal::new(StatusCode::BAD_REQUEST, "invalid", problem.message),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -25,7 +25,7 @@ use crate::config::{self, Setup};
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{Failure, ServeArgs};
-use crate::{dead_letters, deliveries, events, meta, stats, subscriptions};
+use crate::{dead_letters, deliveries, events, gateways, meta, stats, subscriptions};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -131,13 +131,9 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
         .route("/healthz", get(stats::healthz))
-        .fallback(no_route)
+        .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)
         .with_state(host)
-}
-
-async fn no_route(uri: Uri) -> Refusal {
-    Refusal::not_found("route", uri.path())
 }
 
 async fn no_method(method: Method, uri: Uri) -> Refusal {

@@ -6,9 +6,9 @@
 use serde_json::value::RawValue;
 use wabahook::Subscription;
 
-use crate::fields::{self, Object};
 use crate::refusal::Refusal;
 use crate::terms_body;
+use wabahook::registration::fields::{self, Object};
 
 const FIELDS: &[&str] = &["name", "url", "events", "numbers", "secret", "headers"];
 /// Named by the contract of this route and served by a later version; until then each may say what

@@ -253,7 +253,7 @@ mod tests {
             ..Policy::default()
         };
         let given = serde_json::to_string(&Terms::of(&policy)).unwrap();
-        let read = crate::fields::Object::read(&given, crate::terms_body::FIELDS);
+        let read = wabahook::registration::fields::Object::read(&given, crate::terms_body::FIELDS);
         let read = crate::terms_body::read(&read.unwrap()).unwrap();
         assert_eq!(read, policy, "what is shown can be given back");
     }

@@ -13,11 +13,11 @@ use axum::response::Response;
 use serde::Serialize;
 use wabahook::{Engine, Registered, SubscriptionId};
 
-use crate::fields;
 use crate::host::{Caller, Host, off_thread};
 use crate::refusal::{Refusal, json};
 use crate::subscription_body;
 use crate::subscription_item::{Item, lane_of};
+use wabahook::registration::fields;
 
 /// A subscription with 10,000 event types and numbers fits.
 const BODY_BYTES_MAX: usize = 1024 * 1024;

@@ -6,7 +6,9 @@
 use serde_json::value::RawValue;
 use wabahook::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry, SubscriptionId};
 
-use crate::fields::{self, Object, SUBSCRIPTION};
+use wabahook::registration::fields::{self, Object};
+
+use crate::asked::SUBSCRIPTION;
 use crate::refusal::Refusal;
 
 /// The fields of a subscription that are terms.
@@ -113,7 +115,7 @@ fn read_failing(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> 
 fn read_breaker(raw: &RawValue, breaker: &mut Breaker) -> Result<Option<u32>, Refusal> {
     if !raw.get().starts_with('{') {
         let expected = format!("an object, or {NEVER}");
-        return Err(fields::wrong_kind("breaker", raw, &expected));
+        return Err(fields::wrong_kind("breaker", raw, &expected).into());
     }
     let given = Object::read_inner("breaker", "breaker.", raw)?;
     given.check_names(&["failures", "initial_ms", "max_ms"])?;

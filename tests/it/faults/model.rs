@@ -100,7 +100,7 @@ impl Transport for Receivers {
         };
         let text = String::from_utf8(request.body.to_vec()).unwrap();
         let tag = text.split(' ').next().unwrap().to_owned();
-        assert_eq!(payload(&tag), request.body, "a payload came torn");
+        assert_eq!(payload(&tag), *request.body, "a payload came torn");
         let is_first = header("x-webhook-attempt") == "1";
         let status = match host.as_str() {
             _ if *self.takes_all.lock() => 200,

@@ -6,18 +6,46 @@
 
 use std::fmt;
 
-use axum::http::StatusCode;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::refusal::Refusal;
+/// What is wrong with a request: the field, where it is one, and what was found and is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The field as the caller knows it.
+    pub field: Option<String>,
+    /// What was found and what is right, without the value and without the field's name.
+    pub message: String,
+}
 
-/// What is expected where a subscription is named.
-pub(crate) const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
+impl Problem {
+    /// A problem of one field.
+    pub fn at(field: &str, problem: impl fmt::Display) -> Problem {
+        Problem { field: Some(field.to_owned()), message: problem.to_string() }
+    }
+
+    /// A problem of the body as a whole.
+    pub fn of_body(message: impl Into<String>) -> Problem {
+        Problem { field: None, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(f, "{field}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
 
 /// The fields of one JSON object, not yet looked into.
-pub(crate) struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     /// What the field names are prefixed with, such as `retry.`.
     prefix: &'static str,
     pairs: Vec<(String, &'a RawValue)>,
@@ -49,13 +77,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
 
 impl<'a> Object<'a> {
     /// Reads a whole text that must be one object with these fields, each at most once.
-    pub(crate) fn read(text: &'a str, known: &[&str]) -> Result<Object<'a>, Refusal> {
+    pub fn read(text: &'a str, known: &[&str]) -> Result<Object<'a>, Problem> {
         // Looked at first, because the parser's own message would repeat the value.
         if let Some(found) = kind_of(text).filter(|found| *found != "an object") {
             let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
             let found = if is_json { found } else { "text that is not JSON" };
             let message = format!("found {found}; expected one JSON object");
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid", message));
+            return Err(Problem::of_body(message));
         }
         let Pairs(pairs) = serde_json::from_str(text).map_err(|e| not_json(&e))?;
         let object = Object { prefix: "", pairs };
@@ -64,11 +92,11 @@ impl<'a> Object<'a> {
     }
 
     /// Reads the value of a field that must itself be an object.
-    pub(crate) fn read_inner(
+    pub fn read_inner(
         field: &str,
         prefix: &'static str,
         raw: &'a RawValue,
-    ) -> Result<Object<'a>, Refusal> {
+    ) -> Result<Object<'a>, Problem> {
         let wrong = || wrong_kind(field, raw, "an object");
         let Pairs(pairs) = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
         let object = Object { prefix, pairs };
@@ -77,25 +105,25 @@ impl<'a> Object<'a> {
     }
 
     /// Refuses a field that is not known, by name.
-    pub(crate) fn check_names(&self, known: &[&str]) -> Result<(), Refusal> {
+    pub fn check_names(&self, known: &[&str]) -> Result<(), Problem> {
         self.check_unrepeated()?;
         match self.pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             Some((name, _)) => {
                 let field = self.named(&shortened(name));
                 let problem = format!("unknown field; expected one of {}", known.join(", "));
-                Err(Refusal::invalid(&field, problem))
+                Err(Problem::at(&field, problem))
             }
             None => Ok(()),
         }
     }
 
-    fn check_unrepeated(&self) -> Result<(), Refusal> {
+    fn check_unrepeated(&self) -> Result<(), Problem> {
         let mut names: Vec<&str> = self.pairs.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair.first() == pair.last()) {
             Some(pair) => {
                 let field = self.named(&shortened(pair.first().copied().unwrap_or_default()));
-                Err(Refusal::invalid(&field, "given twice; expected once"))
+                Err(Problem::at(&field, "given twice; expected once"))
             }
             None => Ok(()),
         }
@@ -107,32 +135,35 @@ impl<'a> Object<'a> {
     }
 
     /// The value as it stands, `null` included.
-    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, raw)| *raw)
     }
 
     /// The value of a field that may be left out; `null` means the same as leaving it out.
-    pub(crate) fn given(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn given(&self, name: &str) -> Option<&'a RawValue> {
         self.raw(name).filter(|raw| raw.get() != "null")
     }
 
     /// A text that may be left out.
-    pub(crate) fn text(&self, name: &str, expected: &str) -> Result<Option<String>, Refusal> {
+    ///
+    /// # Errors
+    /// A value of another type.
+    pub fn text(&self, name: &str, expected: &str) -> Result<Option<String>, Problem> {
         let read = |raw| text(&self.named(name), raw, expected);
         self.given(name).map(read).transpose()
     }
 
     /// A text that must be there.
-    pub(crate) fn required_text(&self, name: &str, expected: &str) -> Result<String, Refusal> {
+    pub fn required_text(&self, name: &str, expected: &str) -> Result<String, Problem> {
         self.text(name, expected)?.ok_or_else(|| self.missing(name, expected))
     }
 
     /// A value of another type that may be left out.
-    pub(crate) fn value<T: Deserialize<'a>>(
+    pub fn value<T: Deserialize<'a>>(
         &self,
         name: &str,
         expected: &str,
-    ) -> Result<Option<T>, Refusal> {
+    ) -> Result<Option<T>, Problem> {
         let read = |raw: &'a RawValue| {
             let parsed = serde_json::from_str(raw.get());
             parsed.map_err(|_| wrong_kind(&self.named(name), raw, expected))
@@ -141,53 +172,53 @@ impl<'a> Object<'a> {
     }
 
     /// A value of another type that must be there.
-    pub(crate) fn required_value<T: Deserialize<'a>>(
+    pub fn required_value<T: Deserialize<'a>>(
         &self,
         name: &str,
         expected: &str,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, Problem> {
         self.value(name, expected)?.ok_or_else(|| self.missing(name, expected))
     }
 
     /// The refusal of a field that must be there and is not.
-    pub(crate) fn missing(&self, name: &str, expected: &str) -> Refusal {
-        Refusal::invalid(&self.named(name), format!("missing; expected {expected}"))
+    pub fn missing(&self, name: &str, expected: &str) -> Problem {
+        Problem::at(&self.named(name), format!("missing; expected {expected}"))
     }
 
     /// Every field with its value, in the order given.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.pairs.iter().map(|(name, raw)| (name.as_str(), *raw))
     }
 }
 
 /// A value that must be a text.
-pub(crate) fn text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Refusal> {
+pub fn text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Problem> {
     if kind_of(raw.get()) != Some("a string") {
         return Err(wrong_kind(field, raw, expected));
     }
     let unpaired = || {
         let problem = "found a string with half a surrogate pair; expected Unicode text";
-        Refusal::invalid(field, problem)
+        Problem::at(field, problem)
     };
     serde_json::from_str(raw.get()).map_err(|_| unpaired())
 }
 
 /// The refusal of a value of another type or out of range.
-pub(crate) fn wrong_kind(field: &str, raw: &RawValue, expected: &str) -> Refusal {
+pub fn wrong_kind(field: &str, raw: &RawValue, expected: &str) -> Problem {
     let found = kind_of(raw.get()).unwrap_or("nothing");
-    Refusal::invalid(field, format!("found {found}; expected {expected}"))
+    Problem::at(field, format!("found {found}; expected {expected}"))
 }
 
 /// A body as text.
-pub(crate) fn utf8(body: &[u8]) -> Result<&str, Refusal> {
+pub fn utf8(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|error| {
         let message = format!("the body is not UTF-8 at byte {}", error.valid_up_to());
-        Refusal::new(StatusCode::BAD_REQUEST, "invalid", message)
+        Problem::of_body(message)
     })
 }
 
 /// What the parser says, without its line where the text is a single one.
-pub(crate) fn not_json(error: &serde_json::Error) -> Refusal {
+pub fn not_json(error: &serde_json::Error) -> Problem {
     let said = error.to_string();
     let why = said.split(" at line ").next().unwrap_or_default();
     let place = match error.line() {
@@ -195,7 +226,7 @@ pub(crate) fn not_json(error: &serde_json::Error) -> Refusal {
         line => format!("line {line}, column {}", error.column()),
     };
     let message = format!("not JSON: {why} at {place}");
-    Refusal::new(StatusCode::BAD_REQUEST, "invalid", message)
+    Problem::of_body(message)
 }
 
 /// What a JSON text is, judged by how it starts.

@@ -1,0 +1,114 @@
+//! Decides what the header `authorization` of a subscription's requests says.
+//!
+//! Leaves to others: writing it (`delivery::request`). Invariant (I9): `Debug` never shows it, and its
+//! value is one that a header can carry.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+
+use super::Secret;
+use crate::error::{Error, Result};
+
+/// The credentials that a receiver asks for.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authorization {
+    /// HTTP Basic (RFC 7617). A payload with a colon is `user:password` and is encoded; one without is
+    /// taken to be encoded already, because base64 has no colon.
+    Basic(Secret),
+    /// A bearer token (RFC 6750), with or without the word in front.
+    Bearer(Secret),
+}
+
+/// The longest payload, in bytes: tokens that carry claims have a few thousand.
+const PAYLOAD_BYTES_MAX: usize = 8 * 1024;
+
+impl Authorization {
+    /// HTTP Basic with `user:password`, or with both encoded already.
+    pub fn basic(payload: impl Into<String>) -> Authorization {
+        Authorization::Basic(Secret::new(payload))
+    }
+
+    /// A bearer token.
+    pub fn bearer(payload: impl Into<String>) -> Authorization {
+        Authorization::Bearer(Secret::new(payload))
+    }
+
+    /// The header's value, marked as one that must not be shown.
+    pub(crate) fn header_value(&self) -> Result<HeaderValue> {
+        let text = match self {
+            Authorization::Basic(payload) => {
+                let payload = payload.reveal();
+                match payload.contains(&b':') {
+                    true => format!("Basic {}", STANDARD.encode(payload)),
+                    false => format!("Basic {}", String::from_utf8_lossy(payload)),
+                }
+            }
+            Authorization::Bearer(payload) => {
+                let payload = String::from_utf8_lossy(payload.reveal());
+                let bare = payload.split_at_checked("Bearer ".len());
+                let bare = bare.filter(|(word, _)| word.eq_ignore_ascii_case("Bearer "));
+                format!("Bearer {}", bare.map_or(&*payload, |(_, token)| token.trim()))
+            }
+        };
+        let expected = "visible ASCII characters, spaces and tabs";
+        let mut value = HeaderValue::from_str(&text).map_err(|_| refused(expected))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let (Authorization::Basic(payload) | Authorization::Bearer(payload)) = self;
+        let bytes = payload.reveal().len();
+        if bytes == 0 || bytes > PAYLOAD_BYTES_MAX {
+            return Err(refused("1 to 8192 bytes"));
+        }
+        self.header_value().map(drop)
+    }
+}
+
+fn refused(expected: &str) -> Error {
+    Error::invalid("authorization.payload", "[redacted]", expected)
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Authorization::Basic(_) => "Basic([redacted])",
+            Authorization::Bearer(_) => "Bearer([redacted])",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(authorization: Authorization, expected: &str) {
+        let value = authorization.header_value().unwrap();
+        assert_eq!(value.to_str().unwrap(), expected);
+        assert!(value.is_sensitive() && authorization.check().is_ok());
+        assert!(!format!("{authorization:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_payload_with_a_colon_is_encoded_and_a_token_has_its_word_once() {
+        check(Authorization::basic("user:hidden"), "Basic dXNlcjpoaWRkZW4=");
+        check(Authorization::basic("dXNlcjpoaWRkZW4="), "Basic dXNlcjpoaWRkZW4=");
+        check(Authorization::bearer("hidden"), "Bearer hidden");
+        check(Authorization::bearer("bearer hidden"), "Bearer hidden");
+        check(Authorization::bearer("Bear"), "Bearer Bear");
+    }
+
+    #[test]
+    fn what_no_header_could_carry_is_refused_without_being_shown() {
+        for payload in ["", "hidden\r\nx: y", &"h".repeat(9_000)] {
+            let error = Authorization::bearer(payload).check().unwrap_err();
+            assert_eq!(error.field(), Some("authorization.payload"));
+            assert!(!error.to_string().contains("hidden"), "{error}");
+        }
+    }
+}
