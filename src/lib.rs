@@ -56,6 +56,8 @@ pub use event::{
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
+#[doc(hidden)]
+pub use routing::Matching;
 pub use stats::{LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{

@@ -328,8 +328,7 @@ fn tried(attempt: Attempt, reason: Reason, reply: &Reply, took_ms: u64, at_ms: u
 
 /// Whether an event comes right after another one and is owed to the same targets.
 fn is_followed_by(one: &Owed, next: &Owed) -> bool {
-    next.event.id.sequence() == one.event.id.sequence() + 1
-        && Arc::ptr_eq(&one.targets, &next.targets)
+    next.event.id.sequence() == one.event.id.sequence() + 1 && one.targets == next.targets
 }
 
 /// What the committer tells an engine, for as long as there is one.
