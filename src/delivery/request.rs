@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use super::content::{self, Composer};
 use super::form::form;
 use super::query::{encoded_bytes, with_parameters};
+use super::tls;
 use super::transport::Request;
 use crate::attempt::Failure;
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ use crate::subscription::{BodyFormat, Profile, Registered, Target, Tls};
 pub(crate) struct Template {
     method: Method,
     url: Uri,
-    tls: Option<Tls>,
+    tls: Option<Box<Tls>>,
     timeout_ms: u64,
     headers: Vec<(HeaderName, HeaderValue)>,
     signers: Option<Signers>,
@@ -73,14 +74,15 @@ const PARAMETER: &str = "payload";
 
 impl Template {
     /// Refuses what no request could carry: a header that HTTP does not allow, a secret that
-    /// cannot sign.
+    /// cannot sign, a client certificate that is not its key's.
     pub(crate) fn new(subscription: &Registered) -> Result<Template> {
         let Registered { target, policy, profile, .. } = subscription;
+        target.tls().map_or(Ok(()), tls::check)?;
         let carrier = Carrier::of(target);
         Ok(Template {
             method: target.method().clone(),
             url: url_with_query(target, carrier)?,
-            tls: target.tls().cloned(),
+            tls: target.tls().cloned().map(Box::new),
             timeout_ms: policy.timeout_ms,
             headers: fixed_headers(target, carrier)?,
             signers: Signers::of(subscription)?,
@@ -130,7 +132,7 @@ impl Template {
             url: carried.url.into_owned(),
             headers,
             body: carried.body,
-            tls: self.tls.as_ref(),
+            tls: self.tls.as_deref(),
             timeout_ms: self.timeout_ms,
             wall_ms,
         })
@@ -577,9 +579,10 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tls")]
     #[test]
     fn what_is_said_of_tls_goes_to_the_transport() {
-        let tls = Tls::default().roots("a root");
+        let tls = Tls::default();
         let template = Template::new(&registered(to().tls(tls.clone()))).unwrap();
         let event = event();
         assert_eq!(request(&template, &event).tls, Some(&tls));
