@@ -269,7 +269,7 @@ fn control(value: &str) -> Option<Control> {
 /// What a `Retry-After` asks for, in milliseconds from `wall_ms`: seconds, or an HTTP date. A date
 /// that has passed asks for nothing (0); more than a day is cut to a day, or a receiver's mistake
 /// would hold its deliveries for ever. An unreadable value counts as none.
-fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
+pub(crate) fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         // Digits that do not fit are a very large number of seconds.
