@@ -204,7 +204,11 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("ON_SLA_ESCALATED_PUBLIC", &[]),
     ("CALL_PERMISSION_REPLY_RECEIVED", &[]),
     ("WA_GROUP_MESSAGE_RECEIVED", &[]),
+    (TEST, &["test.ping"]),
 ];
+
+/// The type of the event that a test of a subscription sends.
+pub(crate) const TEST: &str = "TEST";
 
 /// The type of a Meta callback's change as it came.
 pub const RAW_CLOUD_API_WEBHOOK: &str = "RAW_CLOUD_API_WEBHOOK";

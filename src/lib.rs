@@ -48,7 +48,7 @@ pub use delivery::{Request, Transport};
 pub use engine::stepping;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliveryState, Engine,
+    DeliveryState, Engine, RecentAttempt, RecentOutcome, Tested,
 };
 pub use error::{Error, Result};
 pub use event::{

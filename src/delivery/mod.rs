@@ -14,7 +14,7 @@ pub(crate) use guard::Guard;
 pub(crate) use request::Template;
 pub(crate) use transport::Http;
 pub use transport::{Request, Transport};
-pub(crate) use worker::{Crew, Source};
+pub(crate) use worker::{Crew, Source, unwound};
 
 #[cfg(test)]
 mod wire_tests;

@@ -114,11 +114,13 @@ impl Core {
     pub(super) fn revise(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&Registered) -> Result<Subscription>,
+        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
     ) -> Result<()> {
         self.amend(id, |before| {
-            let mut after = self.registered(revise(before)?)?;
-            after.state = before.state;
+            let (subscription, state) = revise(before)?;
+            let mut after = self.registered(subscription)?;
+            after.state = state;
+            keep_retiring(&mut after, before);
             Ok(after)
         })
     }
@@ -318,7 +320,11 @@ fn take_over(registered: &mut Registered, before: &Registered) {
     if before.state == State::Paused {
         registered.state = State::Paused;
     }
-    // With another secret, what was replaced before is of no use to the receiver.
+    keep_retiring(registered, before);
+}
+
+/// With another secret, what was replaced before is of no use to the receiver.
+fn keep_retiring(registered: &mut Registered, before: &Registered) {
     if registered.secret == before.secret {
         registered.retiring.clone_from(&before.retiring);
     }

@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 use super::core::{Core, Drive, Phase};
 use super::drain;
+use super::recent::Recent;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
@@ -90,10 +91,12 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     });
     let core = Arc::new(Core {
         board: Board::new(config.limits.notices_max, standing),
+        recent: Recent::new(&config.limits),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
         clock: Arc::clone(&config.clock),
+        network: config.network,
         guard,
         transport,
         counters,

@@ -10,6 +10,7 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+mod moment;
 mod webhooks;
 
 use http::{Request, Response};

@@ -129,8 +129,8 @@ impl Subscription {
     /// Signs every attempt with this secret: Standard Webhooks (`webhook-signature`) and Meta's
     /// form (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
     #[must_use]
-    pub fn secret(mut self, secret: impl Into<String>) -> Subscription {
-        self.secret = Some(Secret::new(secret));
+    pub fn secret(mut self, secret: impl Into<Secret>) -> Subscription {
+        self.secret = Some(secret.into());
         self
     }
 

@@ -38,6 +38,11 @@ impl Secret {
         self.0.as_bytes()
     }
 
+    /// The text, to be shown once to whom it belongs, and never logged.
+    pub fn reveal_text(&self) -> &str {
+        &self.0
+    }
+
     /// The key of Standard Webhooks `v1`: the decoded bytes after `whsec_`, else the text itself.
     ///
     /// # Errors
@@ -53,6 +58,18 @@ impl Secret {
             return Ok(self.0.as_bytes().to_vec());
         };
         STANDARD.decode(encoded).ok().filter(|key| !key.is_empty()).ok_or_else(refused)
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret::new(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Secret {
+        Secret::new(text)
     }
 }
 

@@ -111,6 +111,11 @@ impl Target {
         })
     }
 
+    /// The same at another URL.
+    pub(crate) fn at(&self, url: &str) -> Result<Target> {
+        Ok(Target { url: Target::new(url)?.url, ..self.clone() })
+    }
+
     pub(crate) fn add_header(&mut self, name: String, value: String) {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         self.headers.push((name, value));

@@ -10,6 +10,7 @@
     reason = "in a test a panic is the verdict, and nobody reads its documentation"
 )]
 
+mod attempts;
 mod bad_input;
 mod damage;
 mod directory;

@@ -130,6 +130,9 @@ struct LimitsTable {
     dead_letter_age_max_ms: Option<u64>,
     lane_in_flight_max: Option<usize>,
     notices_max: Option<usize>,
+    recent_attempts_max: Option<usize>,
+    recent_attempts_each_max: Option<usize>,
+    session_webhooks_max: Option<usize>,
 }
 
 /// A text that no error message repeats, whatever was given in its place.
@@ -315,6 +318,9 @@ impl LimitsTable {
             (self.stuck_max, &mut limits.stuck_max),
             (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
             (self.notices_max, &mut limits.notices_max),
+            (self.recent_attempts_max, &mut limits.recent_attempts_max),
+            (self.recent_attempts_each_max, &mut limits.recent_attempts_each_max),
+            (self.session_webhooks_max, &mut limits.session_webhooks_max),
         ];
         for (given, limit) in counts {
             *limit = given.unwrap_or(*limit);

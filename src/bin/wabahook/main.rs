@@ -20,6 +20,7 @@ mod stats;
 mod subscription_body;
 mod subscription_item;
 mod subscriptions;
+mod target_body;
 mod terms_body;
 
 use std::path::PathBuf;

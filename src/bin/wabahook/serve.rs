@@ -122,7 +122,12 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
-        .route("/subscriptions/{id}", get(subscriptions::read).delete(subscriptions::delete))
+        .route(
+            "/subscriptions/{id}",
+            get(subscriptions::read).patch(subscriptions::revise).delete(subscriptions::delete),
+        )
+        .route("/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/subscriptions/{id}/test", post(subscriptions::test))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/deliveries", get(deliveries::list))
