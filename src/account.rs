@@ -88,6 +88,14 @@ impl Account {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Its WABAs, each with the numbers that could be read; an engine opens only where all can.
+    pub fn wabas(&self) -> impl Iterator<Item = (&str, Vec<WabaNumber>)> {
+        self.wabas.iter().map(|waba| {
+            let numbers = waba.numbers.iter().filter_map(|number| number.as_ref().ok().copied());
+            (waba.id.as_str(), numbers.collect())
+        })
+    }
 }
 
 /// The accounts of an engine, checked once and then only looked up.

@@ -2,8 +2,10 @@
 //! Each module is named for what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod browser;
 mod client;
 mod configuration;
+mod console;
 mod crashes;
 mod letters;
 mod publishing;

@@ -84,7 +84,9 @@ async function read() {
   while (mine === reading && key.value()) {
     try {
       note(await get("/stats"));
-      if (route().parts.length === 0 && !document.querySelector("dialog")) await show();
+      // What somebody is on with the keyboard stays as it is.
+      const busy = document.querySelector("dialog") || (document.activeElement !== main && main.contains(document.activeElement));
+      if (route().parts.length === 0 && !busy) await show();
     } catch { /* shown by the view itself */ }
     await new Promise((resolve) => setTimeout(resolve, READ_EVERY_MS));
   }
@@ -121,7 +123,7 @@ signin.addEventListener("submit", async (event) => {
   try {
     await enter();
     input.value = "";
-    main.focus();
+    main.focus({ preventScroll: true });
   } catch (refused) {
     key.forget();
     problem.textContent = refused.status === 401 ? "No account has this key." : refused.message;
@@ -130,6 +132,11 @@ signin.addEventListener("submit", async (event) => {
 });
 document.getElementById("signout").addEventListener("click", leave);
 document.addEventListener("signed-out", () => { if (!shell.hidden) leave(); });
-window.addEventListener("hashchange", () => { status.textContent = ""; show(); main.focus(); });
+window.addEventListener("hashchange", () => {
+  status.textContent = "";
+  show();
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+});
 
 if (key.value()) enter().catch(leave); else leave();

@@ -36,7 +36,7 @@ export function facts(pairs) {
 export function table(columns, rows) {
   const head = element("tr", {}, columns.map((column) => element("th", { scope: "col" }, column)));
   const body = rows.map((cells) => element("tr", {}, cells.map((cell, place) =>
-    element("td", { "data-name": columns[place] }, cell instanceof Node ? cell : element("span", {}, String(cell))))));
+    element("td", { "data-name": columns[place], className: cell === "" ? "none" : "" }, cell instanceof Node ? cell : element("span", {}, String(cell))))));
   return element("div", { className: "table" },
     element("table", { className: "stack" }, element("thead", {}, head), element("tbody", {}, body)));
 }

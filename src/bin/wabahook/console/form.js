@@ -65,7 +65,8 @@ const ORDERINGS = [
 
 /** Opens the form for a new webhook, or for a change of one; `done` is told of what the host answers. */
 export function edit(account, known, done) {
-  const events = account.event_types.map(({ name, label }) => [name, label ? `${label} (${name})` : name]);
+  const spoken = [...account.event_types].sort((one, other) => Boolean(other.label) - Boolean(one.label));
+  const events = spoken.map(({ name, label }) => [name, label ? `${label} (${name})` : name]);
   const others = Array.isArray(known?.events) ? known.events.filter((name) => !events.some(([one]) => one === name)) : [];
   const numbers = account.wabas.flatMap((waba) => waba.numbers.map((number) => [number, `${number} (WABA ${waba.id})`]));
   const problem = element("p", { className: "problem", role: "alert" });

@@ -37,6 +37,7 @@ function card(item, view) {
       ["triggers", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers")],
       ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["dead", count(lane.dead)],
       ["latency", speed], ["registered by", item.profile],
+      ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
     ]),
     element("div", { className: "actions" },
       act("Edit", () => edit(view.account, item, () => view.told(`Saved ${item.name}.`))),
