@@ -185,6 +185,21 @@ impl Catalogue {
         EventType::new(name)
     }
 
+    /// Every type that is listed, by its canonical name, with the name that people know it by where
+    /// it has one: the one of its aliases that has a space.
+    pub fn types(&self) -> Vec<(&EventType, Option<&str>)> {
+        let mut types: Vec<(&EventType, Option<&str>)> = Vec::new();
+        for (name, kind) in &self.by_name {
+            if **name == *kind.as_str() {
+                let spoken =
+                    self.by_name.iter().find(|(alias, of)| *of == kind && alias.contains(' '));
+                types.push((kind, spoken.map(|(alias, _)| &**alias)));
+            }
+        }
+        types.sort_unstable();
+        types
+    }
+
     /// Whether the name or an alias of it is listed.
     pub fn knows(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -427,6 +442,49 @@ impl fmt::Debug for StoredEvent {
         f.debug_struct("StoredEvent")
             .field("id", &self.id)
             .field("type", &self.kind)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event that was accepted, as it is kept as long as it is owed to somebody or lies among the dead
+/// letters.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: EventType,
+    /// The number it belongs to.
+    pub number: Option<WabaNumber>,
+    /// The WABA it belongs to.
+    pub waba: Option<String>,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at_ms: u64,
+    /// Its bytes, as they were published.
+    pub payload: Vec<u8>,
+}
+
+impl From<&StoredEvent> for Published {
+    fn from(event: &StoredEvent) -> Published {
+        Published {
+            id: event.id,
+            event_type: event.kind.clone(),
+            number: event.number,
+            waba: event.waba.clone(),
+            accepted_at_ms: event.accepted_wall_ms,
+            payload: event.payload.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Published {
+    /// Without the payload (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Published")
+            .field("id", &self.id)
+            .field("event_type", &self.event_type)
             .field("payload_bytes", &self.payload.len())
             .finish_non_exhaustive()
     }

@@ -52,7 +52,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, Published, RAW_CLOUD_API_WEBHOOK, WabaNumber,
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;

@@ -4,8 +4,11 @@
 //! is one line on stderr that starts with `wabahook:`, and the exit code says whose it is: 2 for
 //! the command line or the configuration, 1 for everything else.
 
+mod account;
 mod asked;
+mod attempts;
 mod config;
+mod console;
 mod dead_letters;
 mod deliveries;
 mod demo;

@@ -25,7 +25,10 @@ use crate::config::{self, Setup};
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{Failure, ServeArgs};
-use crate::{dead_letters, deliveries, events, gateways, meta, stats, subscriptions};
+use crate::{
+    account, attempts, console, dead_letters, deliveries, events, gateways, meta, stats,
+    subscriptions,
+};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -122,6 +125,8 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn routes(host: Arc<Host>) -> Router {
     Router::new()
+        .merge(console::routes())
+        .route("/account", get(account::read))
         .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
@@ -133,6 +138,7 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/subscriptions/{id}/test", post(subscriptions::test))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{id}/attempts", get(attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay))
