@@ -105,7 +105,7 @@ impl Browser {
              }})();",
             DEADLINE.as_millis() / 2
         );
-        let timeouts = json!({"script": DEADLINE.as_millis() as u64});
+        let timeouts = json!({"script": u64::try_from(DEADLINE.as_millis()).unwrap()});
         self.ask("/timeouts", Some(&timeouts));
         let value = self.ask("/execute/async", Some(&json!({"script": script, "args": []})));
         assert!(!value.is_null(), "never: {expression}\n{}", self.text("body"));
