@@ -27,6 +27,8 @@ mod engine;
 mod error;
 mod event;
 pub mod inbound;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod notice;
 mod outbox;
 mod receipt;
@@ -56,7 +58,7 @@ pub use event::{
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
-pub use stats::{LaneStats, Stats};
+pub use stats::{Durations, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
     Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,

@@ -55,7 +55,10 @@ impl Source for Core {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
                 let request = served.template.request(&event, attempt.number, wall_ms);
-                self.transport.send(&request)
+                let (event, subscription) = (&event.id, served.registered.id);
+                // A transport of the host's own may tell what it does, and finds itself in here.
+                let span = tracing::debug_span!("attempt", %event, %subscription, attempt.number);
+                span.in_scope(|| self.transport.send(&request))
             }
             Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
             Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
@@ -93,7 +96,9 @@ impl Source for Core {
         drop(drive);
         if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
             self.counters.attempts.add(1);
+            self.counters.attempt_durations.note(completed.took_ms);
         }
+        trace(attempt, &completed);
         self.follow(id, completed);
         if keeps_book {
             self.drive.lock().keeping_book -= 1;
@@ -215,11 +220,15 @@ impl Core {
     fn committed(&self, committed: Committed) {
         match committed {
             Committed::Group(totals, owed) => {
-                let Totals { accepted, unrouted, duplicates, synced } = totals;
+                let Totals { accepted, unrouted, duplicates, synced, took_ms } = totals;
                 self.counters.accepted.add(accepted);
                 self.counters.unrouted.add(unrouted);
                 self.counters.duplicates.add(duplicates);
                 self.counters.groups.add(synced.into());
+                if synced {
+                    self.counters.group_durations.note(took_ms);
+                    tracing::debug!(accepted, duplicates, took_ms, "a group is on the device");
+                }
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
@@ -283,6 +292,22 @@ impl Core {
         drop(drive);
         // Their subscriptions were removed after the match; the tombstones are on the device.
         self.counters.cancelled.add(cancelled);
+    }
+}
+
+/// Tells of an attempt that ended, and of the breaker where it opened or closed. An attempt that
+/// succeeds is nothing above debug.
+fn trace(attempt: Attempt, completed: &Completed) {
+    let DeliveryId { sequence, subscription } = attempt.delivery;
+    let (number, took_ms) = (attempt.number, completed.took_ms);
+    tracing::debug!(%subscription, sequence, number, took_ms, outcome = completed.kind(), "attempt ended");
+    match completed.trips {
+        None => {}
+        Some(0) => tracing::info!(%subscription, "the endpoint answers again: its breaker closed"),
+        Some(1) => {
+            tracing::warn!(%subscription, "the endpoint keeps failing: its breaker opened");
+        }
+        Some(trips) => tracing::debug!(%subscription, trips, "the breaker's probe failed"),
     }
 }
 

@@ -145,6 +145,8 @@ impl Core {
         drive.dispatcher.set_lane(registered.id, policy, state, keys);
         self.rouse(&drive);
         drop(drive);
+        let (id, state) = (registered.id, registered.state.as_str());
+        tracing::info!(subscription = %id, account = registered.account, state, "subscription in force");
         self.registry.write().put(served);
     }
 
