@@ -238,7 +238,7 @@ impl Exposition {
         self.head("subscription_info", "gauge", "What a subscription is called.");
         for one in subscriptions.iter().take(SUBSCRIPTIONS_MAX) {
             let labels: [(&str, &dyn Display); 2] =
-                [("subscription", &one.id), ("name", &one.name)];
+                [("subscription", &one.id), ("name", &shown_name(one))];
             self.series("subscription_info", &labels, 1_u8);
         }
     }
@@ -285,6 +285,14 @@ impl Unit {
             Milliseconds => seconds(value),
         }
     }
+}
+
+/// A subscription without a name has its URL for one, of which no more than the host is shown: what
+/// follows it may be a secret, and readings are kept for long.
+fn shown_name(one: &Registered) -> &str {
+    let named_by_url = one.name.contains("://");
+    let host = one.target.url().host().filter(|_| named_by_url);
+    host.unwrap_or(&one.name)
 }
 
 /// A subscription that was never owed anything has no lane; lanes are in the order of their ids.
@@ -422,9 +430,12 @@ mod tests {
     fn names_are_escaped_and_urls_are_not_there() {
         let engine = engine(1);
         let hostile = Subscription::to("https://hostile.example/secret-path").unwrap();
-        engine.subscribe(hostile.name("a\"} 1\n\\")).unwrap();
+        engine.subscribe(hostile.name("a\"} 1\\")).unwrap();
+        let nameless = Subscription::to("https://nameless.example/secret-path").unwrap();
+        engine.subscribe(nameless).unwrap();
         let text = exposition(&engine.stats(), &engine.subscriptions());
-        assert!(text.contains("subscription=\"2\",name=\"a\\\"} 1\\n\\\\\"} 1\n"), "{text}");
+        assert!(text.contains("subscription=\"2\",name=\"a\\\"} 1\\\\\"} 1\n"), "{text}");
+        assert!(text.contains("subscription=\"3\",name=\"nameless.example\"} 1\n"), "{text}");
         assert!(!text.contains("secret-path"));
         parse(&text);
     }

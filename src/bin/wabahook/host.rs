@@ -14,11 +14,12 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
 use crate::config::Meta;
+use crate::notices::LISTENERS_MAX;
 use crate::refusal::Refusal;
 
 /// How long a body may pause. Meta and every client library send without pausing.
@@ -37,6 +38,10 @@ pub(crate) struct Host {
     pub(crate) registration: Registration,
     pub(crate) meta: Option<Meta>,
     pub(crate) body_bytes_max: usize,
+    /// Changes whenever the engine told something, or this host stops.
+    pub(crate) told: watch::Sender<u64>,
+    /// The places for those who listen to the notices.
+    pub(crate) listeners: Arc<Semaphore>,
     room: Arc<Semaphore>,
     serving: AtomicBool,
 }
@@ -55,12 +60,17 @@ impl Host {
         let room = body_bytes_max.div_ceil(ROOM_UNIT).saturating_mul(BODIES_AT_ONCE);
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
         let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
-        Host { engine, registration, meta, body_bytes_max, room, serving }
+        let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
+        let told = watch::Sender::new(0);
+        let wake = told.clone();
+        engine.on_notice(move || wake.send_modify(|changes| *changes += 1));
+        Host { engine, registration, meta, body_bytes_max, told, listeners, room, serving }
     }
 
-    /// From now on `/healthz` says that this host does not serve.
+    /// From now on `/healthz` says that this host does not serve, and nobody listens on.
     pub(crate) fn stop_serving(&self) {
         self.serving.store(false, Ordering::Relaxed);
+        self.told.send_modify(|changes| *changes += 1);
     }
 
     pub(crate) fn is_serving(&self) -> bool {
