@@ -91,10 +91,10 @@ fn a_directory_in_use_is_refused_and_one_that_is_not_ours_too() {
 fn damage_is_told_and_the_rest_is_shown() {
     let place = stopped_host();
     let data = place.path("data");
-    fs::write(data.join("outbox-1").join("db"), b"not a database").unwrap();
+    fs::write(data.join("outbox-0000000000000001").join("conf"), b"not a database").unwrap();
     let before = picture(&data);
     let ran = alone(&["inspect", data.to_str().unwrap()]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    ran.says(&["damaged", "outbox-1", "paused"]);
+    ran.says(&["damaged", "outbox-0000000000000001", "paused"]);
     assert_eq!(picture(&data), before);
 }

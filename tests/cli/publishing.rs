@@ -58,14 +58,16 @@ fn lines_go_in_batches_and_a_bad_one_is_named_as_it_stands_in_the_file() {
 #[test]
 fn duplicates_and_what_nobody_asked_for_are_told() {
     let (_place, served) = Served::fresh();
-    let event = |dedup_key: &str| {
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/hook"), json!({"events": ["T"]}));
+    let event = |kind: &str, dedup_key: &str| {
         format!(
-            "{{\"type\":\"T\",\"number\":\"919000000001\",\"payload\":1,\"dedup_key\":\"{dedup_key}\"}}\n"
+            "{{\"type\":\"{kind}\",\"number\":\"919000000001\",\"payload\":1,\"dedup_key\":\"{dedup_key}\"}}\n"
         )
     };
-    let lines = [event("a"), event("a"), event("b")].concat();
+    let lines = [event("T", "a"), event("T", "a"), event("U", "b")].concat();
     let ran = run(&mut against(&served, &["publish", "-"]), &lines).done();
-    ran.says(&["3 events published", "1 were duplicates", "2 nobody asked for"]);
+    ran.says(&["3 events published, 1 deliveries owed", "1 of them duplicates", "1 nobody asked"]);
 }
 
 #[test]

@@ -175,6 +175,11 @@ mod tests {
     }
 
     #[test]
+    fn no_two_arguments_of_a_command_have_one_name() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
     fn help_is_an_answer() {
         let error = CommandLine::try_parse_from(["wabahook", "--help"]).err().unwrap();
         assert!(explained(&error).is_ok());

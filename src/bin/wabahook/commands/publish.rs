@@ -285,7 +285,7 @@ impl Sums {
         let owed = item.get("owed").and_then(Value::as_u64).unwrap_or(0);
         let duplicate = item.get("duplicate").and_then(Value::as_bool).unwrap_or(false);
         self.published += 1;
-        self.owed += owed;
+        self.owed += if duplicate { 0 } else { owed };
         self.duplicates += u64::from(duplicate);
         self.unrouted += u64::from(owed == 0 && !duplicate);
     }
@@ -300,7 +300,7 @@ impl Sums {
         }
         let mut line = format!("{published} events published, {owed} deliveries owed");
         if *duplicates > 0 {
-            line.push_str(&format!(", {duplicates} were duplicates"));
+            line.push_str(&format!(", {duplicates} of them duplicates"));
         }
         if *unrouted > 0 {
             line.push_str(&format!(", {unrouted} nobody asked for: see wabahook webhooks list"));

@@ -63,7 +63,8 @@ struct RemoveArgs {
 #[derive(Args)]
 struct AddArgs {
     /// Where it is called
-    url: String,
+    #[arg(value_name = "URL")]
+    target: String,
     /// What it is called; unique in the account [default: the URL]
     #[arg(long)]
     name: Option<String>,
@@ -163,8 +164,8 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
         Some(file) => terms(file)?,
         None => Map::new(),
     };
-    body.insert("name".to_owned(), json!(args.name.as_ref().unwrap_or(&args.url)));
-    body.insert("url".to_owned(), json!(args.url));
+    body.insert("name".to_owned(), json!(args.name.as_ref().unwrap_or(&args.target)));
+    body.insert("url".to_owned(), json!(args.target));
     body.insert("events".to_owned(), set_or_all(&args.events));
     body.insert("numbers".to_owned(), set_or_all(&args.numbers));
     if let Some(secret) = secret(args)? {
