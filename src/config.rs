@@ -91,6 +91,13 @@ impl Config {
         self
     }
 
+    /// Which certificate authorities are trusted. Defaults to [`Roots::System`].
+    #[must_use]
+    pub fn roots(mut self, roots: Roots) -> Config {
+        self.network.roots = roots;
+        self
+    }
+
     /// What an accepted event survives. Defaults to [`Durability::Power`].
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Config {
@@ -166,6 +173,34 @@ pub struct Network {
     pub allow: Vec<IpNet>,
     /// Whether `http://` targets are admitted.
     pub allow_http: bool,
+    /// Which certificate authorities the receivers' certificates are checked against, where a
+    /// subscription names none of its own.
+    pub roots: Roots,
+}
+
+/// Which certificate authorities are trusted.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Roots {
+    /// Those that the machine trusts, so that an authority of the company is known without a word
+    /// here. Where the machine trusts none, as in a container made from nothing, those of Mozilla's
+    /// list. Read at the first attempt over TLS.
+    #[default]
+    System,
+    /// Those of Mozilla's list as it was when wabahook was built, whatever the machine trusts.
+    Bundled,
+    /// These certificates alone, in PEM. `Engine::open` refuses what it cannot read.
+    Given(String),
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Roots::System => f.write_str("System"),
+            Roots::Bundled => f.write_str("Bundled"),
+            Roots::Given(pem) => write!(f, "Given({} bytes)", pem.len()),
+        }
+    }
 }
 
 /// The engine's bounds.

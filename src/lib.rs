@@ -44,8 +44,8 @@ pub use attempt::{
     Answered, Control, DeadLetter, EXCERPT_BYTES_MAX, Failure, HISTORY_MAX, Outcome, Reason, Reply,
     Tried,
 };
-pub use config::{Config, Limits, Network, OnDamage};
-pub use delivery::{Request, Transport};
+pub use config::{Config, Limits, Network, OnDamage, Roots};
+pub use delivery::{Http, Request, Transport};
 #[doc(hidden)]
 pub use engine::stepping;
 pub use engine::{

@@ -9,6 +9,8 @@
 pub(crate) mod plot;
 pub(crate) mod raw;
 pub(crate) mod receivers;
+#[cfg(feature = "tls")]
+pub(crate) mod remote;
 pub(crate) mod scripted;
 
 use std::error::Error;

@@ -251,7 +251,7 @@ mod tests {
 
     fn guard(allow: &[&str], allow_http: bool) -> Guard {
         let allow = allow.iter().map(|range| range.parse().unwrap()).collect();
-        Guard::new(Network { allow, allow_http })
+        Guard::new(Network { allow, allow_http, ..Network::default() })
     }
 
     fn check(address: &str, expected: &str) {

@@ -3,18 +3,24 @@
 //! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
 //! is sent is a function of the event, the subscription, the attempt's number and its time.
 
+mod connection;
+mod dialer;
+mod exchange;
 mod guard;
+#[cfg(not(feature = "tls"))]
+mod plain;
 mod pool;
 mod request;
 mod resolver;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 mod worker;
 
+#[cfg(not(feature = "tls"))]
+use plain as tls;
+
 pub(crate) use guard::Guard;
 pub(crate) use request::Template;
-pub(crate) use transport::Http;
-pub use transport::{Request, Transport};
+pub use transport::{Http, Request, Transport};
 pub(crate) use worker::{Crew, Source};
-
-#[cfg(test)]
-mod wire_tests;

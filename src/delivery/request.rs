@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Uri};
 
+use super::tls;
 use super::transport::Request;
 use crate::error::{Error, Result};
 use crate::event::StoredEvent;
 use crate::signature::Signer;
-use crate::subscription::{Registered, Target};
+use crate::subscription::{Registered, Target, Tls};
 
 /// What all requests of one subscription share, prepared once: a request is made from it without
 /// parsing a name or keying a signature again.
@@ -23,24 +24,27 @@ pub(crate) struct Template {
     timeout_ms: u64,
     headers: Vec<(HeaderName, HeaderValue)>,
     signer: Option<Signer>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Template {
     /// Refuses what no request could carry: a header that HTTP does not allow, a secret that
-    /// cannot sign.
+    /// cannot sign, a client certificate that is not its key's.
     pub(crate) fn new(subscription: &Registered) -> Result<Template> {
         let Registered { target, policy, secret, .. } = subscription;
+        target.tls().map_or(Ok(()), tls::check)?;
         Ok(Template {
             url: target.url().clone(),
             timeout_ms: policy.timeout_ms,
             headers: fixed_headers(target)?,
             signer: secret.as_ref().map(Signer::new).transpose()?,
+            tls: target.tls().cloned().map(Box::new),
         })
     }
 
     /// The request of the attempt `number` (from 1) that starts at `wall_ms`.
     pub(crate) fn request<'a>(
-        &self,
+        &'a self,
         event: &'a StoredEvent,
         number: u32,
         wall_ms: u64,
@@ -68,7 +72,7 @@ impl Template {
             url: self.url.clone(),
             headers,
             body: Cow::Borrowed(&event.payload),
-            tls: None,
+            tls: self.tls.as_deref(),
             timeout_ms: self.timeout_ms,
             wall_ms,
         }

@@ -1,8 +1,7 @@
 //! Decides how bytes reach a receiver and what came back.
 //!
 //! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
-//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout, lookup
-//! aside; a redirect is an answer and is never followed; a reply never names an internal address.
+//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an answer and is never followed; a reply never names an internal address.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,13 +11,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Method, Uri};
+use parking_lot::Mutex;
 use ureq::{Agent, Body};
 
+use super::dialer::{AFRESH, Dialer, Later};
+use super::exchange::{HEAD_BYTES_MAX, Stale};
 use super::guard::Guard;
-use super::pool::{Pool, Stale};
-use super::resolver::LookupError;
+use super::pool::Pool;
+use super::resolver::{LookupError, Names};
+use super::tls::{Identities, Identity, check_roots, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
+use crate::config::Network;
+use crate::error::Result;
 use crate::subscription::Tls;
 
 /// The exact request of one attempt.
@@ -36,7 +41,8 @@ pub struct Request<'a> {
     /// What its TLS connection does otherwise than all others. A connection made with it is used by
     /// no request that has another.
     pub tls: Option<&'a Tls>,
-    /// How long the attempt may take, in milliseconds.
+    /// How long the attempt may take, in milliseconds, from the lookup of the name to the last byte of
+    /// the answer.
     pub timeout_ms: u64,
     /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` that is a
     /// date counts from here.
@@ -68,22 +74,67 @@ pub trait Transport: Send + Sync + 'static {
     fn interrupt(&self);
 }
 
-/// HTTP/1.1 over ureq.
-pub(crate) struct Http {
-    pool: Pool,
+/// What makes the attempts of an engine that is given no other transport: HTTP/1.1 over connections
+/// that are kept. Public for a host whose own transport stands around it, to count or to record.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wabahook::{Config, Http, Network, Reply, Request, Transport, clock::System};
+///
+/// struct Shown(Http);
+///
+/// impl Transport for Shown {
+///     fn send(&self, request: &Request<'_>) -> Reply {
+///         let reply = self.0.send(request);
+///         println!("{request:?} {reply:?}");
+///         reply
+///     }
+///
+///     fn interrupt(&self) {
+///         self.0.interrupt();
+///     }
+/// }
+///
+/// let http = Http::new(Network::default(), 16, Arc::new(System::new()))?;
+/// let config = Config::new("outbox").transport(Arc::new(Shown(http)));
+/// # let _ = config;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
+pub struct Http {
+    pool: Arc<Pool>,
+    names: Arc<Names>,
+    identities: Identities,
+    agents: Mutex<Vec<(Manner, Agent)>>,
     clock: Arc<dyn Clock>,
 }
 
+/// What ureq is set up with once for all requests that have it in common: the TLS identity and the
+/// timeout. Where they lead makes no difference, because the connections are in our pool.
+type Manner = (u64, u64);
+
 impl Http {
-    /// Keeps up to `idle_max` idle connections for each receiver: what a lane may have under way.
-    pub(crate) fn new(guard: Arc<Guard>, idle_max: usize, clock: Arc<dyn Clock>) -> Http {
-        Http { pool: Pool::new(guard, idle_max), clock }
+    /// Reaches what `network` allows, and keeps up to `idle_max` idle connections for each receiver,
+    /// 1,024 in all or half of the files that the process may open, for 30 s each. An engine gives
+    /// [`lane_in_flight_max`](crate::Limits::lane_in_flight_max): what a lane may have under way.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) where the given roots are no certificates.
+    pub fn new(network: Network, idle_max: usize, clock: Arc<dyn Clock>) -> Result<Http> {
+        check_roots(&network.roots)?;
+        let roots = network.roots.clone();
+        Ok(Http {
+            pool: Arc::new(Pool::new(idle_max, Arc::clone(&clock))),
+            names: Arc::new(Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock))),
+            identities: Identities::new(roots),
+            agents: Mutex::default(),
+            clock,
+        })
     }
 
     /// One exchange, and a second one where the first met a stale connection. That is no failure
     /// of the receiver and no attempt of its own, although a receiver that closed the connection
     /// after it had read the request sees the request twice, with the same `webhook-id`. After an
-    /// interrupt the agent refuses the second exchange by itself.
+    /// interrupt the pool refuses the second exchange by itself.
     fn exchange(&self, agent: &Agent, request: &Request<'_>) -> Result<Reply, ureq::Error> {
         let started_ms = self.clock.monotonic_ms();
         let response = match agent.run(http_request(request)) {
@@ -93,11 +144,9 @@ impl Http {
                 if left_ms == 0 {
                     return Err(error);
                 }
-                // With an idle age of zero ureq closes the other kept connections, which are
-                // likely to be as stale, and makes a new one, which is then kept.
                 let afresh = agent
                     .configure_request(http_request(request))
-                    .max_idle_age(Duration::ZERO)
+                    .max_idle_age(AFRESH)
                     .timeout_global(Some(Duration::from_millis(left_ms)))
                     .build();
                 agent.run(afresh)?
@@ -106,13 +155,35 @@ impl Http {
         };
         Ok(answered(response, request.wall_ms))
     }
+
+    fn agent(&self, identity: Arc<Identity>, timeout_ms: u64) -> Agent {
+        let manner = (identity.number(), timeout_ms);
+        let mut agents = self.agents.lock();
+        if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == manner) {
+            return agent.clone();
+        }
+        if agents.len() >= AGENTS_MAX {
+            agents.clear();
+        }
+        let dialer = Dialer {
+            pool: Arc::clone(&self.pool),
+            names: Arc::clone(&self.names),
+            identity,
+            clock: Arc::clone(&self.clock),
+        };
+        let agent = Agent::with_parts(settings(timeout_ms), dialer, Later);
+        agents.push((manner, agent.clone()));
+        agent
+    }
 }
 
 impl Transport for Http {
     fn send(&self, request: &Request<'_>) -> Reply {
-        let Some(agent) = self.pool.agent(&request.url, request.timeout_ms) else {
-            return Reply::Failed(Failure::Interrupted);
+        // It was readable when it was registered, and the host's roots when the engine was opened.
+        let Ok(identity) = self.identities.identity(request.tls) else {
+            return Reply::Failed(Failure::Internal);
         };
+        let agent = self.agent(identity, request.timeout_ms);
         match self.exchange(&agent, request) {
             Ok(reply) => reply,
             Err(_) if self.pool.is_interrupted() => Reply::Failed(Failure::Interrupted),
@@ -122,6 +193,7 @@ impl Transport for Http {
 
     fn interrupt(&self) {
         self.pool.interrupt();
+        self.names.interrupt();
     }
 }
 
@@ -131,10 +203,24 @@ impl fmt::Debug for Http {
     }
 }
 
+fn settings(timeout_ms: u64) -> ureq::config::Config {
+    Agent::config_builder()
+        .proxy(None) // from the environment; it would look names up behind the guard's back
+        .max_redirects(0) // a redirect is an answer; to follow it would leak the signature
+        .http_status_as_error(false)
+        .accept("")
+        .user_agent(concat!("wabahook/", env!("CARGO_PKG_VERSION")))
+        .max_response_header_size(HEAD_BYTES_MAX)
+        .max_idle_connections(0) // ours is the pool that keeps them
+        .timeout_global(Some(Duration::from_millis(timeout_ms)))
+        .build()
+}
+
 /// A slice as the body makes ureq send a content length, whatever the method: some receivers see
 /// an empty body where it comes in chunks.
 fn http_request<'a>(request: &'a Request<'_>) -> http::Request<&'a [u8]> {
     let mut made = http::Request::new(&*request.body);
+    made.headers_mut().reserve(request.headers.len() + HEADERS_ADDED);
     *made.method_mut() = request.method.clone();
     *made.uri_mut() = request.url.clone();
     for (name, value) in &request.headers {
@@ -209,12 +295,11 @@ fn failure(error: &ureq::Error) -> Failure {
         ureq::Error::HostNotFound => Failure::Dns,
         ureq::Error::ConnectionFailed => Failure::Connect,
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => Failure::Protocol,
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Failure::Tls("handshake".to_owned()),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(error) => Failure::Tls(tls_word(error).to_owned()),
         ureq::Error::Other(inner) if inner.is::<Stale>() => Failure::Connect,
         ureq::Error::Other(inner) => match inner.downcast_ref() {
             Some(LookupError::NotFound) => Failure::Dns,
+            Some(LookupError::TimedOut) => Failure::Timeout,
+            Some(LookupError::Interrupted) => Failure::Interrupted,
             Some(LookupError::Refused(rule)) => Failure::Guard(rule.as_str().to_owned()),
             None => Failure::Internal,
         },
@@ -225,38 +310,13 @@ fn failure(error: &ureq::Error) -> Failure {
 
 fn io_failure(error: &std::io::Error) -> Failure {
     // A handshake that fails comes as an I/O error around the reason.
-    #[cfg(feature = "tls")]
-    if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        return Failure::Tls(tls_word(reason).to_owned());
+    if let Some(word) = word_of(error) {
+        return Failure::Tls(word.to_owned());
     }
     match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout,
+        ErrorKind::FileTooLarge => Failure::Protocol,
         _ => Failure::Connect,
-    }
-}
-
-/// The word of `tls:<why>`. Words are stable: hosts filter by them.
-#[cfg(feature = "tls")]
-fn tls_word(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    match error {
-        Error::InvalidCertificate(why) => match why {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "not_yet_valid"
-            }
-            CertificateError::UnknownIssuer => "unknown_issuer",
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "name"
-            }
-            CertificateError::Revoked => "revoked",
-            _ => "certificate",
-        },
-        Error::NoCertificatesPresented => "certificate",
-        Error::AlertReceived(_) => "alert",
-        Error::PeerIncompatible(_) => "incompatible",
-        Error::InvalidMessage(_) => "no_tls",
-        _ => "handshake",
     }
 }
 
@@ -264,6 +324,13 @@ fn tls_word(error: &rustls::Error) -> &'static str {
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 const RETRY_AFTER_MAX_MS: u64 = 24 * 3_600_000;
+
+/// How many manners are held ready. A host has a few timeouts, and few subscriptions have a TLS of their
+/// own; more than this are set up anew now and then, which costs microseconds.
+const AGENTS_MAX: usize = 64;
+
+/// `host`, `content-length` and `user-agent`, which ureq adds.
+const HEADERS_ADDED: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -334,27 +401,17 @@ mod tests {
             Failure::Guard("link_local".to_owned()),
         );
         check_failure(ureq::Error::LargeResponseHeader(2, 1), Failure::Protocol);
-        check_failure(ureq::Error::TlsRequired, Failure::Tls("handshake".to_owned()));
+        check_failure(LookupError::TimedOut.into(), Failure::Timeout);
+        check_failure(io(ErrorKind::FileTooLarge), Failure::Protocol);
         check_failure(ureq::Error::BadUri("x".to_owned()), Failure::Internal);
         check_failure(ureq::Error::Other("another".into()), Failure::Internal);
     }
 
     #[cfg(feature = "tls")]
     #[test]
-    fn a_handshake_that_fails_says_why_in_one_word() {
-        use rustls::{CertificateError, Error};
-        for (error, word) in [
-            (Error::InvalidCertificate(CertificateError::Expired), "expired"),
-            (Error::InvalidCertificate(CertificateError::NotValidYet), "not_yet_valid"),
-            (Error::InvalidCertificate(CertificateError::UnknownIssuer), "unknown_issuer"),
-            (Error::InvalidCertificate(CertificateError::NotValidForName), "name"),
-            (Error::InvalidCertificate(CertificateError::BadSignature), "certificate"),
-            (Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), "no_tls"),
-            (Error::HandshakeNotComplete, "handshake"),
-        ] {
-            let wrapped = std::io::Error::new(ErrorKind::InvalidData, error.clone());
-            check_failure(ureq::Error::Io(wrapped), Failure::Tls(word.to_owned()));
-            check_failure(ureq::Error::Rustls(error), Failure::Tls(word.to_owned()));
-        }
+    fn a_handshake_that_fails_is_a_failure_of_tls() {
+        let reason = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let wrapped = std::io::Error::new(ErrorKind::InvalidData, reason);
+        check_failure(ureq::Error::Io(wrapped), Failure::Tls("expired".to_owned()));
     }
 }

@@ -86,6 +86,11 @@ impl Core {
         Ok(id)
     }
 
+    /// Whether a subscription could be registered, but for its name and for who it waits for.
+    pub(super) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        Served::new(self.registered(subscription)?).map(drop)
+    }
+
     pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
         self.check_open()?;
         let mut book = self.book.lock();

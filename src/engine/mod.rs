@@ -112,6 +112,12 @@ impl Engine {
         self.core.subscribe(subscription, false)
     }
 
+    /// Whether a subscription could be registered, but for its name and for who it waits for. Changes
+    /// nothing.
+    pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        self.core.check_subscription(subscription)
+    }
+
     /// Changes a subscription in place, its name included: `revise` is given what it is and answers
     /// what it is to be, and nothing else changes it meanwhile. It keeps its id, what it is owed, and
     /// its state. Durable and in force when it returns: blocks on a sync.

@@ -17,7 +17,7 @@ use super::drain;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
-use crate::delivery::{Crew, Guard, Http};
+use crate::delivery::{Crew, Guard, Http, Transport};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::notice::{Board, Notice};
@@ -84,10 +84,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
 
     let (outbox, unstarted) = opened.prepare(&config.limits);
     let guard = Arc::new(Guard::new(config.network.clone()));
-    let transport = config.transport.clone().unwrap_or_else(|| {
-        let idle_max = config.limits.lane_in_flight_max;
-        Arc::new(Http::new(Arc::clone(&guard), idle_max, Arc::clone(&config.clock)))
-    });
+    let transport = transport(&config)?;
     let core = Arc::new(Core {
         board: Board::new(config.limits.notices_max, standing),
         limits: config.limits,
@@ -110,6 +107,15 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
         lock: Mutex::new(lock),
     });
     Ok((core, unstarted))
+}
+
+fn transport(config: &Config) -> Result<Arc<dyn Transport>> {
+    if let Some(given) = &config.transport {
+        return Ok(Arc::clone(given));
+    }
+    let idle_max = config.limits.lane_in_flight_max;
+    let http = Http::new(config.network.clone(), idle_max, Arc::clone(&config.clock))?;
+    Ok(Arc::new(http))
 }
 
 /// Those whose deliveries need the key of their event.

@@ -3,8 +3,8 @@
 //! Leaves to others: the shape of each gateway's answers. Invariant: an answer names its content type
 //! and is never kept by a cache, because it may hold a secret that is shown once.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,4 +23,37 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Vec<u8
 pub(super) fn no_route(path: &str) -> Response<Vec<u8>> {
     let message = format!("there is no route {path}");
     json(StatusCode::NOT_FOUND, &json!({"error": {"code": "not_found", "message": message}}))
+}
+
+/// A refusal of a method, with those that the path has.
+pub(super) fn allowing(mut refusal: Response<Vec<u8>>, methods: &[Method]) -> Response<Vec<u8>> {
+    let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if let Ok(methods) = HeaderValue::from_str(&methods.join(", ")) {
+        refusal.headers_mut().insert(ALLOW, methods);
+    }
+    refusal
+}
+
+/// The refusal of a long body in the shape of the on-premises API and of 360dialog.
+pub(super) fn too_large_in_meta(message: &str) -> Response<Vec<u8>> {
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    let meta = json!({
+        "success": false,
+        "http_code": status.as_u16(),
+        "developer_message": message,
+        "details": [message],
+    });
+    json(status, &json!({"meta": meta}))
+}
+
+/// The refusal of a long body in the session gateway's envelope.
+pub(super) fn too_large_in_envelope(message: &str) -> Response<Vec<u8>> {
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    let body = json!({
+        "status": false,
+        "code": status.as_u16(),
+        "message": status.canonical_reason(),
+        "error": message,
+    });
+    json(status, &body)
 }

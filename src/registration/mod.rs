@@ -2,7 +2,8 @@
 //!
 //! Leaves to others: what each gateway answers (a file for each), keeping the subscriptions and
 //! delivering to them (`engine`). Invariant (I9): every answer is made for the account whose key the
-//! request shows, of its own subscriptions of that gateway alone.
+//! request shows, of its own subscriptions of that gateway alone; a body over the limit is read by
+//! nobody.
 
 mod answer;
 mod business_api;
@@ -10,9 +11,11 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+#[cfg(test)]
+mod tests;
 mod webhooks;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
 use self::call::Call;
 use crate::engine::Engine;
@@ -24,16 +27,16 @@ use crate::engine::Engine;
 ///
 /// ```
 /// use wabahook::registration::Registration;
-/// use wabahook::{Account, Accounts, Config, Engine};
+/// use wabahook::{Account, Config, Engine};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path();
 /// let account = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
-/// let engine = Engine::open(Config::new(path).accounts(Accounts::new([account])?))?;
+/// let engine = Engine::open(Config::new(path).account(account))?;
 /// let registration = Registration::new(engine.clone());
 /// let request = http::Request::get("/v2/webhooks").header("authorization", "acme-key");
 /// let request = request.body(Vec::new())?;
 /// assert!(Registration::serves(request.uri().path()));
-/// let response = registration.answer(&request);
+/// assert_eq!(registration.answer(&request).body(), b"[]");
 /// # engine.close(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -54,13 +57,11 @@ impl Registration {
 
     /// Whether a path belongs to one of the gateways.
     pub fn serves(path: &str) -> bool {
-        doubletick::serves(path)
-            || business_api::serves(path)
-            || dialog360::serves(path)
-            || webhooks::serves(path)
+        Gateway::of(path, &HeaderMap::new()).is_some()
     }
 
-    /// The answer to a request, whatever it is: also to a path that no gateway has.
+    /// The answer to a request, whatever it is: also to a path that no gateway has, and to a body over
+    /// [`BODY_BYTES_MAX`], which is refused with 413.
     pub fn answer<B: AsRef<[u8]>>(&self, request: &Request<B>) -> Response<Vec<u8>> {
         let call = Call {
             engine: &self.engine,
@@ -70,17 +71,54 @@ impl Registration {
             headers: request.headers(),
             body: request.body().as_ref(),
         };
-        match call.path {
-            path if doubletick::serves(path) => doubletick::answer(&call),
-            // One path for two gateways: the header that shows the key decides.
-            path if business_api::serves(path) && !call.headers.contains_key(dialog360::KEY) => {
-                business_api::answer(&call)
+        match Gateway::of(call.path, call.headers) {
+            None => answer::no_route(call.path),
+            Some(gateway) if call.body.len() > BODY_BYTES_MAX => gateway.too_large(),
+            Some(gateway) => gateway.answer(&call),
+        }
+    }
+}
+
+/// Whose API a request is meant for.
+enum Gateway {
+    DoubleTick,
+    BusinessApi,
+    Dialog360,
+    Webhooks,
+}
+
+impl Gateway {
+    /// By the path; where two have the same one, the header that shows the key decides.
+    fn of(path: &str, headers: &HeaderMap) -> Option<Gateway> {
+        match path {
+            path if doubletick::serves(path) => Some(Gateway::DoubleTick),
+            path if business_api::serves(path) && !headers.contains_key(dialog360::KEY) => {
+                Some(Gateway::BusinessApi)
             }
             path if business_api::serves(path) || dialog360::serves(path) => {
-                dialog360::answer(&call)
+                Some(Gateway::Dialog360)
             }
-            path if webhooks::serves(path) => webhooks::answer(&call),
-            path => answer::no_route(path),
+            path if webhooks::serves(path) => Some(Gateway::Webhooks),
+            _ => None,
+        }
+    }
+
+    fn answer(&self, call: &Call<'_>) -> Response<Vec<u8>> {
+        match self {
+            Gateway::DoubleTick => doubletick::answer(call),
+            Gateway::BusinessApi => business_api::answer(call),
+            Gateway::Dialog360 => dialog360::answer(call),
+            Gateway::Webhooks => webhooks::answer(call),
+        }
+    }
+
+    /// The answer to a body over [`BODY_BYTES_MAX`], which nobody reads.
+    fn too_large(&self) -> Response<Vec<u8>> {
+        let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
+        match self {
+            Gateway::DoubleTick => doubletick::too_large(message),
+            Gateway::BusinessApi | Gateway::Dialog360 => answer::too_large_in_meta(&message),
+            Gateway::Webhooks => answer::too_large_in_envelope(&message),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod client;
 mod configuration;
 mod crashes;
+mod doubletick;
 mod letters;
 mod publishing;
 mod receiver;

@@ -12,6 +12,7 @@ use crate::DEADLINE;
 /// One attempt as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -133,7 +134,8 @@ fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
 fn read_attempt(reader: &mut impl BufRead) -> Option<Attempt> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -141,7 +143,7 @@ fn read_attempt(reader: &mut impl BufRead) -> Option<Attempt> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut attempt = Attempt { path, headers, body: Vec::new() };
+    let mut attempt = Attempt { method, path, headers, body: Vec::new() };
     let length = attempt.header("content-length").map_or(0, |length| length.parse().unwrap());
     attempt.body.resize(length, 0);
     reader.read_exact(&mut attempt.body).ok()?;

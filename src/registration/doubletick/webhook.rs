@@ -1,0 +1,237 @@
+//! Decides how the body of a registration or an edit is read, field by field.
+//!
+//! Leaves to others: which of its numbers and events are taken (`coverage`), and what policy refuses
+//! (`engine`). Invariant: what is read could be sent as it stands, so that no header and no URL can
+//! break a request; no refusal repeats a value (I9).
+
+use std::collections::HashSet;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::value::RawValue;
+
+use super::Refusal;
+use super::coverage::Coverage;
+use crate::error::Error;
+use crate::registration::fields::{self, Object, Problem};
+use crate::subscription::{Authorization, BodyFormat, Profile, Registered, Subscription};
+
+/// A webhook as the body says it, before its numbers and events are looked at.
+pub(super) struct Webhook {
+    /// Without a filter.
+    pub(super) subscription: Subscription,
+    /// The event types in any vocabulary.
+    pub(super) events: Vec<String>,
+    /// The numbers as they were written.
+    pub(super) numbers: Vec<String>,
+}
+
+/// The fields of the body, in the order of the documents.
+const FIELDS: &[&str] = &[
+    "method",
+    "headers",
+    "body",
+    "query",
+    "authorization",
+    "url",
+    "bodyFormat",
+    "webhookEvents",
+    "retryOnTimeout",
+    "name",
+    "wabaNumbers",
+];
+
+/// As many headers, parameters and keys of a body as the engine adds to a request at most.
+const EXTRAS_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 128;
+
+impl Webhook {
+    /// Reads a body.
+    pub(super) fn read(text: &str) -> Result<Webhook, Refusal> {
+        let object = Object::read(text, FIELDS)?;
+        let method = read_method(&object)?;
+        let subscription = read_url(&object)?.method(method).name(read_name(&object)?);
+        let subscription = add_headers(&object, subscription)?;
+        let subscription = add_query(&object, subscription)?;
+        let subscription = add_body(&object, subscription)?;
+        let mut subscription = add_authorization(&object, subscription)?
+            .body_format(read_body_format(&object)?)
+            .profile(Profile::DoubleTick);
+        subscription.policy.retry_on_timeout =
+            object.value("retryOnTimeout", "true or false")?.unwrap_or(false);
+        let events = texts(&object, "webhookEvents", "an array of at least one event type")?;
+        let numbers = texts(&object, "wabaNumbers", "an array of at least one number, as strings")?;
+        Ok(Webhook { subscription, events, numbers })
+    }
+
+    /// The subscription to what is covered.
+    pub(super) fn covering(self, coverage: &Coverage) -> Subscription {
+        self.subscription.events(coverage.events()).numbers(coverage.numbers())
+    }
+
+    /// The subscription that takes the place of another: everything that a body can say is replaced,
+    /// and what it has no word for is kept, such as the secret that the host gave it.
+    pub(super) fn in_place_of(self, before: &Registered, coverage: &Coverage) -> Subscription {
+        let given = self.covering(coverage);
+        let mut edited = Subscription::from(before);
+        let tls = edited.target.tls.take();
+        edited.name = given.name;
+        edited.events = given.events;
+        edited.numbers = given.numbers;
+        edited.target = given.target;
+        edited.target.tls = tls;
+        edited.policy.retry_on_timeout = given.policy.retry_on_timeout;
+        edited
+    }
+}
+
+fn read_method(object: &Object<'_>) -> Result<Method, Problem> {
+    let expected = "one of GET, POST, PUT, DELETE, PATCH, HEAD";
+    match object.required_text("method", expected)?.as_str() {
+        "GET" => Ok(Method::GET),
+        "POST" => Ok(Method::POST),
+        "PUT" => Ok(Method::PUT),
+        "DELETE" => Ok(Method::DELETE),
+        "PATCH" => Ok(Method::PATCH),
+        "HEAD" => Ok(Method::HEAD),
+        _ => Err(unlisted("method", expected)),
+    }
+}
+
+fn read_url(object: &Object<'_>) -> Result<Subscription, Problem> {
+    let url = object.required_text("url", "an absolute https:// URL")?;
+    Subscription::to(url).map_err(|error| match error {
+        Error::Invalid { field, expected, .. } => {
+            Problem::at(&field, format!("not acceptable; expected {expected}"))
+        }
+        other => Problem::at("url", other),
+    })
+}
+
+fn read_name(object: &Object<'_>) -> Result<String, Problem> {
+    let name = object.required_text("name", "a string")?;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let expected = "1 to 128 bytes without control characters";
+        return Err(Problem::at("name", format!("not acceptable; expected {expected}")));
+    }
+    Ok(name)
+}
+
+fn read_body_format(object: &Object<'_>) -> Result<BodyFormat, Problem> {
+    let expected = "one of JSON, FORM_DATA";
+    match object.text("bodyFormat", expected)?.as_deref() {
+        None | Some("JSON") => Ok(BodyFormat::Json),
+        Some("FORM_DATA") => Ok(BodyFormat::FormData),
+        Some(_) => Err(unlisted("bodyFormat", expected)),
+    }
+}
+
+fn add_headers(
+    object: &Object<'_>,
+    mut subscription: Subscription,
+) -> Result<Subscription, Refusal> {
+    let Some(headers) = extras(object, "headers", "headers.")? else { return Ok(subscription) };
+    let mut names = HashSet::new();
+    for (name, raw) in headers.pairs().filter(|(_, raw)| raw.get() != "null") {
+        let Ok(lower) = HeaderName::from_bytes(name.as_bytes()) else {
+            let problem = "holds a name that no header can have; expected header names of RFC 9110";
+            return Err(Problem::at("headers", problem).into());
+        };
+        let field = format!("headers.{name}");
+        let expected = "a string of visible ASCII characters, spaces and tabs";
+        let value = plain_text(&field, raw, expected)?;
+        if !HeaderValue::from_str(&value).is_ok_and(|value| value.to_str().is_ok()) {
+            return Err(Problem::at(&field, format!("not acceptable; expected {expected}")).into());
+        }
+        if !names.insert(lower) {
+            let problem = "given twice, in another case; expected once";
+            return Err(Problem::at(&field, problem).into());
+        }
+        subscription = subscription.header(name, value);
+    }
+    Ok(subscription)
+}
+
+fn add_query(object: &Object<'_>, mut subscription: Subscription) -> Result<Subscription, Refusal> {
+    let Some(query) = extras(object, "query", "query.")? else { return Ok(subscription) };
+    for (name, raw) in query.pairs().filter(|(_, raw)| raw.get() != "null") {
+        let value = plain_text(&format!("query.{name}"), raw, "a string, a number or a boolean")?;
+        subscription = subscription.query(name, value);
+    }
+    Ok(subscription)
+}
+
+fn add_body(object: &Object<'_>, mut subscription: Subscription) -> Result<Subscription, Refusal> {
+    let Some(body) = extras(object, "body", "body.")? else { return Ok(subscription) };
+    for (name, raw) in body.pairs() {
+        subscription = subscription.body(name, raw.get());
+    }
+    Ok(subscription)
+}
+
+/// An object of what is added to each request, bounded before anything is made of it.
+fn extras<'a>(
+    object: &Object<'a>,
+    name: &str,
+    prefix: &'static str,
+) -> Result<Option<Object<'a>>, Refusal> {
+    let Some(raw) = object.given(name) else { return Ok(None) };
+    let extras = Object::read_inner(name, prefix, raw)?;
+    let given = extras.pairs().count();
+    if given > EXTRAS_MAX {
+        let message = format!("{name}: {given} of them; expected at most {EXTRAS_MAX}");
+        return Err(Refusal::unprocessable(message));
+    }
+    Ok(Some(extras))
+}
+
+/// A string as it is, a number or a boolean as its JSON text.
+fn plain_text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Problem> {
+    match raw.get().bytes().next() {
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(raw.get().to_owned()),
+        _ => fields::text(field, raw, expected),
+    }
+}
+
+/// Both of its parts or neither: an empty object is what a client sends that must send one.
+fn add_authorization(
+    object: &Object<'_>,
+    subscription: Subscription,
+) -> Result<Subscription, Refusal> {
+    let Some(raw) = object.given("authorization") else { return Ok(subscription) };
+    let inner = Object::read_inner("authorization", "authorization.", raw)?;
+    inner.check_names(&["type", "payload"])?;
+    let (kinds, payloads) = ("one of BASIC, BEARER", "a string of at least one character");
+    let (kind, payload) = (inner.text("type", kinds)?, inner.text("payload", payloads)?);
+    if kind.is_none() && payload.is_none() {
+        return Ok(subscription);
+    }
+    let kind = kind.ok_or_else(|| inner.missing("type", kinds))?;
+    let payload = payload.ok_or_else(|| inner.missing("payload", payloads))?;
+    if payload.is_empty() {
+        return Err(Problem::at("authorization.payload", format!("expected {payloads}")).into());
+    }
+    let authorization = match kind.as_str() {
+        "BASIC" => Authorization::basic(payload),
+        "BEARER" => Authorization::bearer(payload),
+        _ => return Err(unlisted("authorization.type", kinds).into()),
+    };
+    if !authorization.header_value().is_ok_and(|value| value.to_str().is_ok()) {
+        let problem = "not acceptable; expected visible ASCII characters, spaces and tabs";
+        return Err(Problem::at("authorization.payload", problem).into());
+    }
+    Ok(subscription.authorization(authorization))
+}
+
+/// An array of at least one text.
+fn texts(object: &Object<'_>, name: &str, expected: &str) -> Result<Vec<String>, Problem> {
+    let items: Vec<&RawValue> = object.required_value(name, expected)?;
+    if items.is_empty() {
+        return Err(Problem::at(name, format!("found an empty array; expected {expected}")));
+    }
+    let each = items.into_iter().enumerate();
+    each.map(|(place, raw)| fields::text(&format!("{name}[{place}]"), raw, "a string")).collect()
+}
+
+fn unlisted(field: &str, expected: &str) -> Problem {
+    Problem::at(field, format!("found another text; expected {expected}"))
+}

@@ -1,0 +1,248 @@
+//! The world in which the gateways' tests register, and what holds for all gateways: whatever two
+//! accounts do in turn, neither sees or changes what is the other's.
+//!
+//! A gateway adds its calls to [`OPERATIONS`]. The values that an account stores are marked with its
+//! name; those that a call merely tries (ids, names, numbers) may be the other's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{BODY_BYTES_MAX, Registration};
+use crate::account::Account;
+use crate::attempt::Reply;
+use crate::config::Config;
+use crate::delivery::{self, Transport};
+use crate::engine::Engine;
+use crate::store::Memory;
+use crate::subscription::Registered;
+
+/// Two accounts on an engine in memory.
+pub(super) struct World {
+    pub(super) engine: Engine,
+    registration: Registration,
+}
+
+/// What a call was answered with.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) headers: http::HeaderMap,
+    /// The body's text.
+    pub(super) text: String,
+    pub(super) body: Value,
+}
+
+/// Answers every attempt with 200.
+struct Fine;
+
+impl Transport for Fine {
+    fn send(&self, _: &delivery::Request<'_>) -> Reply {
+        Reply::status(200)
+    }
+
+    fn interrupt(&self) {}
+}
+
+impl World {
+    pub(super) fn new() -> World {
+        World::with(|config| config.transport(Arc::new(Fine)))
+    }
+
+    /// A world of this configuration, with acme of two numbers and beta of one.
+    pub(super) fn with(configure: impl FnOnce(Config) -> Config) -> World {
+        let config = Config::new("unused").store(Arc::new(Memory::default()));
+        let config = config.account(ACME.account()).account(BETA.account());
+        let engine = Engine::open(configure(config)).unwrap();
+        World { registration: Registration::new(engine.clone()), engine }
+    }
+
+    pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Answered {
+        let response = self.registration.answer(request);
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.headers["content-type"], "application/json");
+        assert_eq!(parts.headers["cache-control"], "no-store");
+        let text = String::from_utf8(body).unwrap();
+        let body = serde_json::from_str(&text).unwrap();
+        Answered { status: parts.status.as_u16(), headers: parts.headers, text, body }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.engine.close(Duration::from_secs(10));
+    }
+}
+
+/// An account and what it marks its values with.
+#[derive(Debug)]
+struct Party {
+    name: &'static str,
+    key: &'static str,
+    waba: &'static str,
+    numbers: &'static [&'static str],
+}
+
+const ACME: Party = Party {
+    name: "acme",
+    key: "acme-key",
+    waba: "100000000000001",
+    numbers: &["919999999999", "918888888888"],
+};
+const BETA: Party =
+    Party { name: "beta", key: "beta-key", waba: "100000000000002", numbers: &["917777777777"] };
+
+impl Party {
+    fn account(&self) -> Account {
+        Account::new(self.name).api_key(self.key).waba(self.waba, self.numbers)
+    }
+
+    /// What only this account ever stores.
+    fn mark(&self) -> String {
+        format!("marked-by-{}", self.name)
+    }
+}
+
+/// A call that one account makes while the other has something to hide.
+struct Drawn {
+    caller: &'static Party,
+    other: &'static Party,
+    /// An id that may be the caller's, the other's or nobody's.
+    id: u32,
+    /// A name that both accounts use.
+    name: &'static str,
+    /// Whether the call names the other's numbers too.
+    reaches_over: bool,
+}
+
+impl Drawn {
+    fn new(is_beta: bool, id: u32, name: usize, reaches_over: bool) -> Drawn {
+        let (caller, other) = if is_beta { (&BETA, &ACME) } else { (&ACME, &BETA) };
+        Drawn { caller, other, id, name: NAMES[name], reaches_over }
+    }
+
+    /// A request with the caller's key, shown as DoubleTick's clients do.
+    fn doubletick(&self, method: &str, path: &str, body: &Value) -> Request<Vec<u8>> {
+        let request = Request::builder().method(method).uri(path);
+        request.header("authorization", self.caller.key).body(body.to_string().into()).unwrap()
+    }
+
+    fn doubletick_webhook(&self) -> Value {
+        let others = if self.reaches_over { self.other.numbers } else { &[] };
+        let mark = self.caller.mark();
+        let numbers = [self.caller.numbers, others].concat();
+        json!({
+            "method": "POST", "url": format!("https://hooks.example/{mark}"), "name": self.name,
+            "headers": {"x-mark": mark}, "webhookEvents": ["ADD_TAG", mark],
+            "wabaNumbers": numbers,
+        })
+    }
+}
+
+const NAMES: [&str; 3] = ["crm", "log", "bot"];
+
+type Operation = (&'static str, fn(&Drawn) -> Request<Vec<u8>>);
+
+/// Every kind of call of every gateway.
+const OPERATIONS: &[Operation] = &[
+    ("DoubleTick: register", |drawn| {
+        drawn.doubletick("POST", "/v2/webhook/register", &drawn.doubletick_webhook())
+    }),
+    ("DoubleTick: edit", |drawn| {
+        let path = format!("/v2/webhook/{}", drawn.id);
+        drawn.doubletick("POST", &path, &drawn.doubletick_webhook())
+    }),
+    ("DoubleTick: list", |drawn| {
+        drawn.doubletick("GET", "/v2/webhooks?sortBy=url&sortDirection=DESC", &json!(null))
+    }),
+    ("DoubleTick: deregister", |drawn| {
+        let body = json!({"webhookId": drawn.id.to_string()});
+        drawn.doubletick("DELETE", "/v2/webhook/deregister", &body)
+    }),
+];
+
+/// Makes a call and asserts that nothing of the other's is in its answer or changed by it.
+fn check_apart(world: &World, operation: &Operation, drawn: &Drawn) -> Answered {
+    let (what, request) = (operation.0, (operation.1)(drawn));
+    let before = world.engine.subscriptions_of(drawn.other.name);
+    let answered = world.answer(&request);
+    let after = world.engine.subscriptions_of(drawn.other.name);
+    let same = |(one, other): (&Arc<Registered>, &Arc<Registered>)| Arc::ptr_eq(one, other);
+    let unchanged = before.len() == after.len() && before.iter().zip(&after).all(same);
+    assert!(unchanged, "{what} by {} changed {before:?} to {after:?}", drawn.caller.name);
+    let asked = String::from_utf8_lossy(request.body());
+    let hidden = [&[drawn.other.name, drawn.other.key, drawn.other.waba], drawn.other.numbers];
+    for hidden in hidden.concat() {
+        // What a caller wrote itself may come back to it.
+        let leaks = answered.text.contains(hidden) && !asked.contains(hidden);
+        assert!(!leaks, "{what} by {} shows {hidden}: {}", drawn.caller.name, answered.text);
+    }
+    let marked = answered.text.contains(&drawn.other.mark());
+    assert!(!marked, "{what} by {} shows the other's: {}", drawn.caller.name, answered.text);
+    answered
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_two_accounts_do_in_turn_neither_sees_or_changes_the_others(
+        turns in prop::collection::vec(
+            (any::<bool>(), 0..OPERATIONS.len(), 0..8_u32, 0..NAMES.len(), any::<bool>()),
+            1..40,
+        ),
+    ) {
+        let world = World::new();
+        for (is_beta, operation, id, name, reaches_over) in turns {
+            let drawn = Drawn::new(is_beta, id, name, reaches_over);
+            check_apart(&world, &OPERATIONS[operation], &drawn);
+        }
+    }
+}
+
+#[test]
+fn each_operation_of_the_property_is_both_honoured_and_refused() {
+    let world = World::new();
+    let mut answers = vec![(false, false); OPERATIONS.len()];
+    let mut made = 0;
+    for (name, id) in (0..NAMES.len()).flat_map(|name| (0..8).map(move |id| (name, id))) {
+        for is_beta in [false, true] {
+            for (operation, answers) in OPERATIONS.iter().zip(&mut answers) {
+                let drawn = Drawn::new(is_beta, id, name, id % 2 == 0);
+                let is_success = check_apart(&world, operation, &drawn).status < 300;
+                *answers = (answers.0 | is_success, answers.1 | !is_success);
+                made += 1;
+            }
+        }
+    }
+    assert_eq!(made, NAMES.len() * 8 * 2 * OPERATIONS.len());
+    for ((what, _), (honoured, refused)) in OPERATIONS.iter().zip(answers) {
+        // A list has nothing to refuse.
+        assert!(honoured && (refused || what.ends_with("list")), "{what}: {honoured} {refused}");
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_in_the_gateways_shape_and_stores_nothing() {
+    let world = World::new();
+    let check = |path: &str, key: &str, length: usize| {
+        let request = Request::post(path).header(key, ACME.key).body(vec![b'['; length]).unwrap();
+        world.answer(&request)
+    };
+    let doubletick = check("/v2/webhook/register", "authorization", BODY_BYTES_MAX + 1);
+    assert_eq!((doubletick.status, &doubletick.body["statusCode"]), (413, &json!(413)));
+    for key in ["whizard-key", "d360-api-key"] {
+        let refused = check("/v1/configs/webhook", key, BODY_BYTES_MAX + 1);
+        assert_eq!((refused.status, &refused.body["meta"]["http_code"]), (413, &json!(413)));
+        assert_eq!(refused.body["meta"]["success"], false);
+    }
+    let session = check("/webhooks", "authorization", 10 * BODY_BYTES_MAX);
+    assert_eq!((session.status, &session.body["code"]), (413, &json!(413)));
+    assert_eq!(session.body["status"], false);
+    assert_eq!(check("/v2/webhook/register", "authorization", BODY_BYTES_MAX).status, 400);
+    assert_eq!(check("/elsewhere", "authorization", BODY_BYTES_MAX + 1).status, 404);
+    assert!(world.engine.subscriptions().is_empty());
+}

@@ -1,0 +1,210 @@
+//! Promises that every answer that HTTP allows is read as what it says, that none is waited for or
+//! kept beyond its bounds, and that none has a say in the next.
+
+use http::Method;
+use wabahook::{Answered, Failure, Reply, Request, Transport};
+
+use super::receiver::*;
+
+#[test]
+fn the_receiver_gets_the_bytes_and_the_headers_as_they_were_given_and_few_others() {
+    let receiver = Receiver::start(|_| say(OK));
+    let bystander = Receiver::start(|_| say(OK));
+    let body = b" {\"text\" : \"\\u00e4\\/\"}\r\n\0\xff";
+    let reply = client().send(&request(&receiver.url(), body, 5_000));
+    assert_eq!(reply, status(200));
+    let seen = receiver.next();
+    assert_eq!(seen.body, body);
+    let mut lines: Vec<_> = seen.head.trim_end().lines().collect();
+    assert_eq!(lines.remove(0), "POST /hook?a=b HTTP/1.1");
+    lines.sort_unstable();
+    let host = format!("host: {}", receiver.address);
+    let length = format!("content-length: {}", body.len());
+    let agent = format!("user-agent: wabahook/{}", env!("CARGO_PKG_VERSION"));
+    let expected = [
+        length.as_str(),
+        "content-type: application/json",
+        &host,
+        &agent,
+        "webhook-id: evt_1",
+        "x-tenant: acme",
+    ];
+    assert_eq!(lines, expected);
+    assert!(bystander.saw_nothing());
+}
+
+#[test]
+fn a_body_has_a_length_whatever_its_size_and_the_method() {
+    let receiver = Receiver::start(|_| say(OK));
+    let client = client();
+    for (method, bytes) in
+        [(Method::POST, 0), (Method::POST, 300_000), (Method::PUT, 5), (Method::DELETE, 5)]
+    {
+        let body = vec![b'x'; bytes];
+        let url = receiver.url();
+        let request = Request { method: method.clone(), ..request(&url, &body, 5_000) };
+        assert_eq!(client.send(&request), status(200), "{method} {bytes}");
+        let seen = receiver.next();
+        assert!(seen.head.starts_with(method.as_str()), "{}", seen.head);
+        assert!(!seen.head.contains("transfer-encoding"), "{}", seen.head);
+        assert_eq!(seen.body, body);
+    }
+}
+
+/// Answers once with `answer`, then with an ordinary 200; says whether the connection was kept.
+fn check_answer(answer: Answer, expected: &Reply) -> bool {
+    let first = answer.clone();
+    let receiver = Receiver::start(move |n| if n == 0 { first.clone() } else { say(OK) });
+    let client = client();
+    assert_eq!(send(&client, &receiver.url()), *expected);
+    assert_eq!(receiver.next().connection, 0);
+    // What comes back once has no influence on the next attempt.
+    assert_eq!(send(&client, &receiver.url()), status(200), "after {expected:?}");
+    let kept = receiver.next().connection == 0;
+    assert!(receiver.saw_nothing());
+    kept
+}
+
+fn check_kept(answer: &str, expected: &Reply) {
+    assert!(check_answer(say(answer), expected), "the connection was not kept after {answer:?}");
+}
+
+fn check_not_kept(answer: Answer, expected: &Reply) {
+    assert!(!check_answer(answer, expected), "the connection was kept after {expected:?}");
+}
+
+fn closing(text: &str) -> Answer {
+    Answer::SayAndClose(text.as_bytes().to_vec())
+}
+
+#[test]
+fn any_status_is_an_answer_and_retry_after_is_read_in_both_forms() {
+    check_kept("HTTP/1.1 204 No Content\r\n\r\n", &status(204));
+    check_kept("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", &status(404));
+    check_kept("HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n", &status(410));
+    check_kept(
+        "HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        &Reply::Answered(Answered::new(500).excerpt(b"no")),
+    );
+    for (value, expected_ms) in [
+        ("7", Some(7_000)),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30_000)),
+        ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
+        ("soon", None),
+    ] {
+        let mut expected = Answered::new(503);
+        expected.retry_after_ms = expected_ms;
+        let head = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nRetry-After: ";
+        check_kept(&format!("{head}{value}\r\n\r\n"), &Reply::Answered(expected));
+    }
+}
+
+#[test]
+fn a_redirect_is_an_answer_and_is_not_followed() {
+    let elsewhere = Receiver::start(|_| say(OK));
+    for code in [300, 301, 302, 303, 304, 307, 308] {
+        let location = elsewhere.url();
+        let length = if code == 304 { "" } else { "content-length: 0\r\n" };
+        let redirect =
+            format!("HTTP/1.1 {code} Over There\r\nlocation: {location}\r\n{length}\r\n");
+        check_kept(&redirect, &status(code));
+    }
+    assert!(elsewhere.saw_nothing());
+}
+
+#[test]
+fn a_word_in_advance_is_no_answer() {
+    for advance in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
+    ] {
+        check_kept(&format!("{advance}{OK}"), &status(200));
+    }
+    // Nobody asked for another protocol: what follows is not HTTP any more.
+    check_not_kept(closing("HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n"), &status(101));
+}
+
+#[test]
+fn a_body_where_there_must_be_none_costs_the_connection_and_nothing_else() {
+    let empty = "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello";
+    check_not_kept(say(empty), &status(204));
+    check_not_kept(say(&format!("{OK}HTTP/1.1 500 Oh\r\n\r\n")), &status(200));
+}
+
+#[test]
+fn an_answer_of_an_old_receiver_ends_with_its_connection_unless_it_says_otherwise() {
+    check_not_kept(say("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"), &status(200));
+    check_not_kept(closing("HTTP/1.0 200 OK\r\n\r\nok"), &status(200));
+    check_kept(
+        "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+        &status(200),
+    );
+}
+
+#[test]
+fn every_framing_of_a_body_is_understood() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    check_kept(&format!("{chunked}2\r\nok\r\n0\r\n\r\n"), &status(200));
+    check_kept(&format!("{chunked}2;a=b\r\nok\r\n1\r\n!\r\n0\r\n\r\n"), &status(200));
+    check_not_kept(closing("HTTP/1.1 200 OK\r\n\r\nuntil the end"), &status(200));
+    let unframed = Reply::Answered(Answered::new(500).excerpt(b"until the end"));
+    check_not_kept(closing("HTTP/1.1 500 Oh\r\n\r\nuntil the end"), &unframed);
+    let asked = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    check_not_kept(say(asked), &status(200));
+}
+
+#[test]
+fn an_answer_is_judged_on_its_head_however_its_body_ends() {
+    let endless = "HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n";
+    let cut = |bytes: usize| format!("{endless}{}", "x".repeat(bytes)).into_bytes();
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    for answer in [
+        Answer::SayAndHang(cut(200_000)),
+        Answer::SayAndClose(cut(3)),
+        Answer::SayAndReset(cut(3)),
+        Answer::SayAndClose(format!("{chunked}5\r\nab").into_bytes()),
+        Answer::SayAndClose(format!("{chunked}nonsense").into_bytes()),
+    ] {
+        check_not_kept(answer, &status(200));
+    }
+}
+
+#[test]
+fn an_answer_of_a_gigabyte_is_not_read_to_its_end() {
+    const GIGABYTE: u64 = 1 << 30;
+    for head in [
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {GIGABYTE}\r\n\r\n"),
+        "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
+    ] {
+        let receiver = Receiver::start(move |n| match n {
+            0 => Answer::Flood(head.clone().into_bytes(), GIGABYTE),
+            _ => say(OK),
+        });
+        let client = client();
+        assert_eq!(send(&client, &receiver.url()), status(200));
+        assert_eq!(receiver.next().connection, 0);
+        assert_eq!(send(&client, &receiver.url()), status(200));
+        assert_eq!(receiver.next().connection, 1);
+        // What the system's buffers took, and not the rest.
+        assert!(receiver.flooded() < 64 << 20, "{}", receiver.flooded());
+    }
+}
+
+#[test]
+fn a_receiver_that_does_not_speak_http_is_a_failure_of_the_protocol() {
+    let long = |bytes| format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n\r\n", "x".repeat(bytes));
+    let many = "x-a: b\r\n".repeat(200);
+    let protocol = failed(Failure::Protocol);
+    for bytes in [
+        long(20_000),
+        long(64 * 1024),
+        format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+        "nonsense\r\n\r\n".to_owned(),
+        "\0\r\n\r\n".to_owned(),
+        "HTTP/1.1 2000 OK\r\n\r\n".to_owned(),
+    ] {
+        check_not_kept(say(&bytes), &protocol);
+    }
+    check_kept(&long(14_000).replace("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n"), &status(200));
+}

@@ -1,0 +1,324 @@
+//! Promises that a receiver is trusted only for what its certificate says, that each way of not being
+//! trusted has its own name, and that a client certificate is shown by its subscription alone.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use wabahook::clock::Manual;
+use wabahook::store::Memory;
+use wabahook::{
+    Config, Engine, Failure, Http, Network, Reply, Request, Roots, Subscription, Tls, Transport,
+};
+
+use super::receiver::*;
+
+/// A certificate authority made for one test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate for this name, changed as the test wants it.
+    fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+
+    fn store(&self) -> RootCertStore {
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        store
+    }
+}
+
+fn self_signed(name: &str, is_ca: bool) -> Pair {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().unwrap();
+    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+}
+
+/// The server's end of TLS.
+struct Secured(StreamOwned<ServerConnection, TcpStream>);
+
+impl Read for Secured {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Secured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Duplex for Secured {
+    fn socket(&self) -> &TcpStream {
+        &self.0.sock
+    }
+}
+
+/// What each connection showed: how many certificates.
+type Shown = Arc<Mutex<Vec<usize>>>;
+
+/// A receiver under TLS that shows this pair, and asks for a certificate of `clients` where there is
+/// such an authority, insisting on it or not.
+fn receiver(pair: &Pair, clients: Option<(&Authority, bool)>) -> (Receiver, String, Shown) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let building = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let building = match clients {
+        None => building.with_no_client_auth(),
+        Some((authority, insists)) => {
+            let roots = Arc::new(authority.store());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = if insists { verifier } else { verifier.allow_unauthenticated() };
+            building.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let config = Arc::new(building.with_single_cert(chain, key).unwrap());
+    let shown = Shown::default();
+    let seen = Arc::clone(&shown);
+    let accepted = move |stream: TcpStream| {
+        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(session, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).ok()?;
+        }
+        seen.lock().unwrap().push(stream.conn.peer_certificates().map_or(0, <[_]>::len));
+        Some(Box::new(Secured(stream)) as Box<dyn Duplex>)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Receiver::over(listener, accepted, |_| say(OK));
+    let url = format!("https://localhost:{}/hook", receiver.address.port());
+    (receiver, url, shown)
+}
+
+fn trusting(roots: Roots) -> Http {
+    http(Network { roots, ..network(&["127.0.0.0/8", "::1/128"]) })
+}
+
+fn send_with(client: &Http, url: &str, tls: Option<&Tls>) -> Reply {
+    client.send(&Request { tls, ..request(url, b"{}", 10_000) })
+}
+
+fn tls_failure(word: &str) -> Reply {
+    failed(Failure::Tls(word.to_owned()))
+}
+
+#[test]
+fn each_way_of_not_being_trusted_has_its_own_word_and_nothing_is_sent() {
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("another"));
+    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2001, 1, 1);
+    let early = |params: &mut CertificateParams| params.not_before = date_time_ymd(3000, 1, 1);
+    for (pair, word) in [
+        (authority.sign("localhost", expired), "expired"),
+        (authority.sign("localhost", early), "not_yet_valid"),
+        (authority.sign("other.example", |_| ()), "name"),
+        (stranger.sign("localhost", |_| ()), "unknown_issuer"),
+        (self_signed("localhost", false), "self_signed"),
+        (self_signed("localhost", true), "self_signed"),
+    ] {
+        let (receiver, url, _) = receiver(&pair, None);
+        let client = trusting(Roots::Given(authority.pem.clone()));
+        assert_eq!(send(&client, &url), tls_failure(word));
+        assert!(receiver.saw_nothing(), "{word}");
+    }
+}
+
+#[test]
+fn a_trusted_receiver_is_reached_and_its_connection_used_again() {
+    let authority = Authority::new("ours");
+    let (receiver, url, _) = receiver(&authority.sign("localhost", |_| ()), None);
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    for _ in 0..100 {
+        assert_eq!(send(&client, &url), status(200));
+        assert_eq!(receiver.next().connection, 0);
+    }
+    let body = vec![b'x'; 3 << 20];
+    assert_eq!(client.send(&request(&url, &body, 10_000)), status(200));
+    assert_eq!(receiver.next().body, body);
+}
+
+#[test]
+fn a_receiver_that_pauses_in_the_middle_of_a_request_has_not_answered() {
+    let authority = Authority::new("ours");
+    let (receiver, url, _) = receiver(&authority.sign("localhost", |_| ()), None);
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    // More than the system's buffers hold; what the receiver has sent by then are tickets.
+    let body = vec![b'x'; 24 << 20];
+    receiver.pause_once(Duration::from_millis(700));
+    assert_eq!(client.send(&request(&url, &body, 15_000)), status(200));
+    assert_eq!(receiver.next().body.len(), body.len());
+    assert_eq!(send(&client, &url), status(200));
+    assert_eq!(receiver.next().connection, 0);
+}
+
+#[test]
+fn an_authority_of_a_subscription_stands_in_the_place_of_the_hosts() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (private, private_url, _) = receiver(&theirs.sign("localhost", |_| ()), None);
+    let (bystander, usual_url, _) = receiver(&ours.sign("localhost", |_| ()), None);
+    let client = trusting(Roots::Given(ours.pem.clone()));
+    let tls = Tls::default().roots(&theirs.pem);
+    assert_eq!(send_with(&client, &private_url, Some(&tls)), status(200));
+    assert_eq!(send_with(&client, &private_url, None), tls_failure("unknown_issuer"));
+    assert_eq!(send_with(&client, &usual_url, Some(&tls)), tls_failure("unknown_issuer"));
+    assert_eq!(send_with(&client, &usual_url, None), status(200));
+    assert_eq!((private.next().connection, bystander.next().connection), (0, 1));
+}
+
+#[test]
+fn a_receiver_is_not_trusted_by_roots_that_do_not_know_it() {
+    let authority = Authority::new("ours");
+    for roots in [Roots::System, Roots::Bundled] {
+        let (receiver, url, _) = receiver(&authority.sign("localhost", |_| ()), None);
+        assert_eq!(send(&trusting(roots), &url), tls_failure("unknown_issuer"));
+        assert!(receiver.saw_nothing());
+    }
+}
+
+#[test]
+fn a_client_certificate_is_shown_where_it_is_asked_for() {
+    let authority = Authority::new("ours");
+    let stranger = Authority::new("another").sign("client", |_| ());
+    let (server, pair) = (authority.sign("localhost", |_| ()), authority.sign("client", |_| ()));
+    let (receiver, url, shown) = receiver(&server, Some((&authority, true)));
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    let with = |pair: &Pair| Tls::default().client(&pair.certificate, &pair.key);
+    assert_eq!(send_with(&client, &url, None), tls_failure("alert"));
+    assert_eq!(send_with(&client, &url, Some(&with(&stranger))), tls_failure("alert"));
+    assert!(receiver.saw_nothing());
+    assert_eq!(send_with(&client, &url, Some(&with(&pair))), status(200));
+    assert_eq!(receiver.next().body, b"{}");
+    assert_eq!(*shown.lock().unwrap(), [1]);
+}
+
+#[test]
+fn one_subscriptions_client_certificate_is_never_used_by_anothers_connection() {
+    let authority = Authority::new("ours");
+    let (server, one) = (authority.sign("localhost", |_| ()), authority.sign("one", |_| ()));
+    let other = authority.sign("other", |_| ());
+    let (receiver, url, shown) = receiver(&server, Some((&authority, false)));
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    let one = Tls::default().client(&one.certificate, &one.key);
+    let other = Tls::default().client(&other.certificate, &other.key);
+    for (tls, connection) in [
+        (Some(&one), 0),
+        (None, 1),
+        (Some(&other), 2),
+        (Some(&one), 0),
+        (None, 1),
+        (Some(&one.clone()), 0),
+    ] {
+        assert_eq!(send_with(&client, &url, tls), status(200));
+        assert_eq!(receiver.next().connection, connection);
+    }
+    assert_eq!(*shown.lock().unwrap(), [1, 0, 1]);
+}
+
+#[test]
+fn a_setting_that_no_connection_could_be_made_with_is_refused_when_it_is_registered() {
+    let clock = Arc::new(Manual::new(WALL_MS, 1));
+    let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
+    let engine = Engine::open(config).unwrap();
+    let authority = Authority::new("ours");
+    let (pair, another) = (authority.sign("a", |_| ()), authority.sign("b", |_| ()));
+    let bystander = engine.subscribe(Subscription::to("https://crm.example/").unwrap()).unwrap();
+    let tls = Tls::default;
+    for (tls, field) in [
+        (tls().client(&pair.certificate, &another.key), "tls.client_key"),
+        (tls().client(&pair.certificate, "hidden"), "tls.client_key"),
+        (tls().client(&pair.certificate, &pair.certificate), "tls.client_key"),
+        (tls().client("hidden", &pair.key), "tls.client_certificate"),
+        (tls().client("", &pair.key), "tls.client_certificate"),
+        (tls().roots("hidden"), "tls.roots"),
+        (tls().roots(""), "tls.roots"),
+        (tls().roots(&pair.key), "tls.roots"),
+    ] {
+        let given = Subscription::to("https://crm.example/tls").unwrap().tls(tls);
+        let error = engine.subscribe(given).unwrap_err();
+        assert_eq!(error.field(), Some(field), "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hidden") && !shown.contains("PRIVATE"), "{shown}");
+    }
+    let whole = tls().roots(&authority.pem).client(&pair.certificate, &pair.key);
+    let given = Subscription::to("https://crm.example/tls").unwrap().tls(whole);
+    assert_ne!(engine.subscribe(given).unwrap(), bystander);
+    assert_eq!(engine.subscriptions().len(), 2);
+}
+
+#[test]
+fn roots_of_the_host_that_cannot_be_read_are_refused_when_the_engine_is_opened() {
+    let open = |roots| {
+        let clock = Arc::new(Manual::new(WALL_MS, 1));
+        let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
+        Engine::open(config.roots(roots))
+    };
+    let error = open(Roots::Given("no certificate".to_owned())).unwrap_err();
+    assert_eq!(error.field(), Some("network.roots"), "{error}");
+    assert!(open(Roots::Given(Authority::new("ours").pem)).is_ok());
+}
+
+#[test]
+fn a_peer_without_tls_is_a_failure_of_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert_eq!(send(&client(), &url), tls_failure("no_tls"));
+    peer.join().unwrap();
+}
+
+#[test]
+fn a_handshake_that_hangs_ends_at_the_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let reply = client().send(&request(&url, b"{}", 300));
+    assert_eq!(reply, failed(Failure::Timeout));
+}
