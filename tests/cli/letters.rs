@@ -29,14 +29,14 @@ fn dead_letters_are_listed_shown_and_replayed() {
 
     ask(&served, &["dead", "replay"]).failed(2, &["--all"]);
     gone.answer(200);
-    ask(&served, &["dead", "replay", &id]).done().says(&["1 dead letters are owed again"]);
+    ask(&served, &["dead", "replay", &id]).done().says(&["owed again: 1 dead letter\n"]);
     served.until(|_| listed(&served, &[]).len() == 5);
     let ran = ask(&served, &["dead", "replay", "--webhook", "gone", "--json"]).done();
     assert_eq!(ran.json(), json!({"replayed": 2}));
     served.until(|_| listed(&served, &["--webhook", "gone"]).is_empty());
     assert_eq!(listed(&served, &["--webhook", "other"]).len(), 3);
     other.answer(200);
-    ask(&served, &["dead", "replay", "--all"]).done().says(&["3 dead letters"]);
+    ask(&served, &["dead", "replay", "--all"]).done().says(&["owed again: 3 dead letters\n"]);
     served.until(|_| listed(&served, &[]).is_empty());
 
     ask(&served, &["dead", "show", "evt/../x"]).failed(2, &["no id of a dead letter"]);

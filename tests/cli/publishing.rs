@@ -67,7 +67,7 @@ fn duplicates_and_what_nobody_asked_for_are_told() {
     };
     let lines = [event("T", "a"), event("T", "a"), event("U", "b")].concat();
     let ran = run(&mut against(&served, &["publish", "-"]), &lines).done();
-    ran.says(&["3 events published, 1 deliveries owed", "1 of them duplicates", "1 nobody asked"]);
+    ran.says(&["3 events published, 1 delivery owed", "1 of them duplicates", "1 nobody asked"]);
 }
 
 #[test]

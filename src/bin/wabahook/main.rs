@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use commands::{bench, completions, dead, inspect, publish, tail, verify, webhooks};
+use commands::{bench, completions, dead, inspect, publish, screen, tail, verify, webhooks};
 use failure::Failure;
 
 /// Routes WhatsApp Business events to webhooks.
@@ -118,7 +118,7 @@ impl Command {
             Command::Verify(args) => verify::run(args)?,
             Command::Inspect(args) => inspect::run(args)?,
             Command::Bench(args) => bench::run(args)?,
-            Command::Completions(args) => completions::run(args, CommandLine::command()),
+            Command::Completions(args) => completions::run(args, &CommandLine::command()),
             Command::DemoEngine(args) => return Ok(demo::run_engine(args)),
         }
         Ok(ExitCode::SUCCESS)
@@ -142,7 +142,7 @@ impl Command {
 /// Help and version are answers; anything else is told in one line.
 fn explained(error: &clap::Error) -> Result<(), Failure> {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        print!("{error}");
+        screen::say(error.to_string().trim_end());
         return Ok(());
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

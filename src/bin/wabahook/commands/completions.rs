@@ -16,7 +16,11 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Prints the script that the shell is to read.
-pub(crate) fn run(args: &CompletionsArgs, mut command: Command) {
+pub(crate) fn run(args: &CompletionsArgs, command: &Command) {
+    // The generators complete hidden commands, too.
+    let shown = command.get_subcommands().filter(|one| !one.is_hide_set()).cloned();
+    let mut command =
+        Command::new("wabahook").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "wabahook", &mut script);
     say(String::from_utf8_lossy(&script).trim_end());

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Reach};
-use super::screen::{say, say_json, shown, table};
+use super::screen::{counted, say, say_json, shown, table};
 use super::webhooks::{find, id_of};
 use crate::failure::Failure;
 
@@ -184,7 +184,8 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     if args.reach.json {
         say_json(&answer);
     } else {
-        say(&format!("{replayed} dead letters are owed again"));
+        let replayed = counted(replayed, "dead letter", "dead letters");
+        say(&format!("owed again: {replayed}"));
     }
     Ok(())
 }

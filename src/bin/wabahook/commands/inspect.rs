@@ -14,7 +14,7 @@ use wabahook::stepping::Stepped;
 use wabahook::{Config, DeadLetterFilter, DeadLetterId, Engine, Error, Notice, OnDamage, Stats};
 
 use super::scratch::{Scratch, size};
-use super::screen::{bytes, printable, say, table};
+use super::screen::{bytes, counted, printable, say, table};
 use crate::failure::Failure;
 
 /// The command line of `inspect`.
@@ -185,14 +185,16 @@ impl Report {
         let mut lines = vec![
             format!("{}: {} on disk", self.directory, bytes(self.bytes_on_disk)),
             format!(
-                "outbox: {} events, {} in {} generations",
-                self.events,
+                "outbox: {}, {} in {}",
+                counted(self.events, "event", "events"),
                 bytes(self.event_bytes),
-                self.generations
+                counted(self.generations, "generation", "generations")
             ),
             format!(
-                "owed: {} deliveries, {} of them failed and wait, {} held for nobody known",
-                self.owed, self.retrying, self.held
+                "owed: {}, {} of them failed and wait, {} held for nobody known",
+                counted(self.owed, "delivery", "deliveries"),
+                self.retrying,
+                self.held
             ),
             format!("dead letters: {}", self.dead_letters),
         ];

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{Client, Reach};
-use super::screen::{say, say_json};
+use super::screen::{counted, say, say_json};
 use crate::failure::Failure;
 
 /// The command line of `publish`.
@@ -298,7 +298,9 @@ impl Sums {
             }));
             return;
         }
-        let mut line = format!("{published} events published, {owed} deliveries owed");
+        let published = counted(*published, "event", "events");
+        let owed = counted(*owed, "delivery", "deliveries");
+        let mut line = format!("{published} published, {owed} owed");
         if *duplicates > 0 {
             line.push_str(&format!(", {duplicates} of them duplicates"));
         }

@@ -58,6 +58,11 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// A number of things in words.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Bytes as people say them.
 pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;
@@ -87,6 +92,12 @@ mod tests {
             assert!(shown.contains('?') && !shown.chars().any(is_hidden), "{shown:?}");
         }
         assert_eq!(printable("plain 2 text"), "plain 2 text");
+    }
+
+    #[test]
+    fn one_thing_is_told_as_one() {
+        let told = [0, 1, 2].map(|count| counted(count, "dead letter", "dead letters"));
+        assert_eq!(told, ["0 dead letters", "1 dead letter", "2 dead letters"]);
     }
 
     #[test]

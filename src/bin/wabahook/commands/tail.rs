@@ -32,6 +32,8 @@ pub(crate) struct TailArgs {
 /// What grows, in the order in which it is shown.
 const GROWING: [&str; 7] =
     ["accepted", "delivered", "retried", "dead", "unrouted", "cancelled", "replayed"];
+/// How long nothing may happen before it is looked again, where no counters are shown.
+const IDLE: Duration = Duration::from_secs(3_600);
 /// How many happenings may wait to be shown.
 const WAITING_MAX: usize = 1_024;
 
@@ -46,25 +48,24 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
     }
     let (mut left, mut shown_at) = (args.count, Instant::now());
     while left != Some(0) {
-        let wait = match args.interval_s {
-            0 => Duration::from_secs(3_600),
-            _ => interval.saturating_sub(shown_at.elapsed()),
-        };
-        let still_read = match happenings.recv_timeout(wait) {
+        let wait =
+            if interval.is_zero() { IDLE } else { interval.saturating_sub(shown_at.elapsed()) };
+        let mut still_read = match happenings.recv_timeout(wait) {
             Ok(happening) => {
                 left = left.map(|left| left - 1);
                 show(args, &happening)
             }
-            Err(RecvTimeoutError::Timeout) => {
-                shown_at = Instant::now();
-                args.interval_s == 0 || show_gains(args, &client, &mut before)?
-            }
+            Err(RecvTimeoutError::Timeout) => true,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::Unreachable(
-                    "the host stopped, or closed the stream".to_owned(),
-                ));
+                let message = "the host stopped, or closed the stream";
+                return Err(Failure::Unreachable(message.to_owned()));
             }
         };
+        // Also while happenings come faster than they are shown.
+        if !interval.is_zero() && shown_at.elapsed() >= interval {
+            shown_at = Instant::now();
+            still_read &= show_gains(args, &client, &mut before)?;
+        }
         if !still_read {
             return Ok(());
         }
