@@ -133,6 +133,9 @@ pub enum Failure {
     Interrupted,
     /// Our own code failed while making the attempt.
     Internal,
+    /// The event is too large for the way its subscription asks for it (a parameter of a GET or HEAD):
+    /// nothing was sent.
+    TooLarge,
 }
 
 /// What an attempt means for its delivery.
@@ -187,6 +190,7 @@ impl fmt::Display for Failure {
             Failure::Protocol => f.write_str("protocol"),
             Failure::Interrupted => f.write_str("interrupted"),
             Failure::Internal => f.write_str("internal"),
+            Failure::TooLarge => f.write_str("too_large"),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::subscription::Profile;
 
 /// A WhatsApp Business number in international form: 7 to 15 digits (ITU-T E.164), first not 0.
 ///
@@ -116,6 +117,8 @@ impl fmt::Display for EventType {
 pub struct Catalogue {
     by_name: HashMap<Box<str>, EventType>,
     by_folded_alias: HashMap<Box<str>, EventType>,
+    /// What gateways call a type that has another name with them.
+    vocabularies: Vec<(Profile, HashMap<EventType, EventType>)>,
 }
 
 impl Catalogue {
@@ -134,6 +137,38 @@ impl Catalogue {
             self.by_folded_alias.insert(alias.to_ascii_lowercase().into(), kind.clone());
         }
         self
+    }
+
+    /// Adds the name that a gateway has for a type: its deliveries carry it, and a filter that gives it
+    /// means this type. Names that are no valid type are left out.
+    ///
+    /// ```
+    /// use wabahook::{Catalogue, Profile};
+    /// let catalogue = Catalogue::default().named(Profile::Session, "ADD_TAG", "label.added");
+    /// let kind = catalogue.canonical("label.added")?;
+    /// assert_eq!(kind.as_str(), "ADD_TAG");
+    /// assert_eq!(catalogue.name_in(Profile::Session, &kind), "label.added");
+    /// assert_eq!(catalogue.name_in(Profile::DoubleTick, &kind), "ADD_TAG");
+    /// # Ok::<(), wabahook::Error>(())
+    /// ```
+    #[must_use]
+    pub fn named(self, profile: Profile, canonical: &str, name: &str) -> Catalogue {
+        let mut catalogue = self.with(canonical, [name]);
+        let (Ok(kind), Ok(name)) = (EventType::new(canonical), EventType::new(name)) else {
+            return catalogue;
+        };
+        let known = catalogue.vocabularies.iter_mut().find(|(known, _)| *known == profile);
+        match known {
+            Some((_, names)) => drop(names.insert(kind, name)),
+            None => catalogue.vocabularies.push((profile, HashMap::from([(kind, name)]))),
+        }
+        catalogue
+    }
+
+    /// What a gateway calls a type: its own name for it, or the canonical one.
+    pub fn name_in<'a>(&'a self, profile: Profile, kind: &'a EventType) -> &'a str {
+        let known = self.vocabularies.iter().find(|(known, _)| *known == profile);
+        known.and_then(|(_, names)| names.get(kind)).unwrap_or(kind).as_str()
     }
 
     /// The canonical type for a name in any vocabulary. An unknown name is its own canonical name.
@@ -161,17 +196,24 @@ impl Default for Catalogue {
     /// DoubleTick's event types, its trigger names, and the session gateway's names that mean the
     /// same.
     fn default() -> Catalogue {
-        let empty = Catalogue { by_name: HashMap::new(), by_folded_alias: HashMap::new() };
-        BUILT_IN.iter().fold(empty, |catalogue, (canonical, aliases)| {
+        let empty = Catalogue {
+            by_name: HashMap::new(),
+            by_folded_alias: HashMap::new(),
+            vocabularies: Vec::new(),
+        };
+        let built_in = BUILT_IN.iter().fold(empty, |catalogue, (canonical, aliases)| {
             catalogue.with(canonical, aliases.iter().copied())
+        });
+        SESSION.iter().fold(built_in, |catalogue, (canonical, name)| {
+            catalogue.named(Profile::Session, canonical, name)
         })
     }
 }
 
-/// Canonical name, then aliases: the trigger names of DoubleTick's settings page, the misspelling
-/// in its documents, and the session gateway's name for the same event.
+/// Canonical name, then aliases: the trigger names of DoubleTick's settings page, and the misspelling
+/// in its documents.
 const BUILT_IN: &[(&str, &[&str])] = &[
-    ("MESSAGE_RECEIVED", &["Message Received", "message.received"]),
+    ("MESSAGE_RECEIVED", &["Message Received"]),
     ("MESSAGE_STATUS_UPDATE", &["Message Status Update"]),
     ("CHAT_ASSIGNED_TO_AGENT", &["Chat Assigned to Agent"]),
     ("ASSIGNED_AGENT_STATUS_CHANGED", &[]),
@@ -204,7 +246,14 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("ON_SLA_ESCALATED_PUBLIC", &[]),
     ("CALL_PERMISSION_REPLY_RECEIVED", &[]),
     ("WA_GROUP_MESSAGE_RECEIVED", &[]),
+    (TEST, &[]),
 ];
+
+/// Canonical name, then what the session gateway calls it. All its other names are types of their own.
+const SESSION: &[(&str, &str)] = &[("MESSAGE_RECEIVED", "message.received"), (TEST, "test.ping")];
+
+/// The type of the event that a test of a subscription sends.
+pub(crate) const TEST: &str = "TEST";
 
 /// The type of a Meta callback's change as it came.
 pub const RAW_CLOUD_API_WEBHOOK: &str = "RAW_CLOUD_API_WEBHOOK";
@@ -447,6 +496,27 @@ mod tests {
             assert_eq!(catalogue.canonical(given).unwrap().as_str(), canonical, "{given}");
         }
         assert!(catalogue.knows("tag added") && !catalogue.knows("message.ack"));
+    }
+
+    #[test]
+    fn a_gateway_names_a_type_in_its_own_vocabulary_and_no_other_does() {
+        let catalogue = Catalogue::default()
+            .named(Profile::Session, "ADD_TAG", "label.added")
+            .named(Profile::Session, "REMOVE_TAG", "label\r\nremoved");
+        for (canonical, session) in [
+            ("MESSAGE_RECEIVED", "message.received"),
+            ("TEST", "test.ping"),
+            ("ADD_TAG", "label.added"),
+            ("REMOVE_TAG", "REMOVE_TAG"),
+            ("message.ack", "message.ack"),
+        ] {
+            let kind = catalogue.canonical(canonical).unwrap();
+            assert_eq!(catalogue.name_in(Profile::Session, &kind), session);
+            assert_eq!(catalogue.canonical(session).unwrap(), kind);
+            for profile in [Profile::Wabahook, Profile::DoubleTick, Profile::Dialog360] {
+                assert_eq!(catalogue.name_in(profile, &kind), canonical, "{profile:?}");
+            }
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub use delivery::{Http, Request, Transport};
 pub use engine::stepping;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliveryState, Engine,
+    DeliveryState, Engine, Tested,
 };
 pub use error::{Error, Result};
 pub use event::{

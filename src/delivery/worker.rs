@@ -47,10 +47,14 @@ impl Crew {
 fn work(source: &dyn Source) {
     let mut next = source.next();
     while let Some(attempt) = next {
-        let reply = catch_unwind(AssertUnwindSafe(|| source.attempt(attempt)));
-        let reply = reply.unwrap_or(Reply::Failed(Failure::Internal));
+        let reply = unwound(|| source.attempt(attempt));
         next = source.complete(attempt, reply).or_else(|| source.next());
     }
+}
+
+/// The reply of an attempt; a panic while it is made is a failure of ours.
+pub(crate) fn unwound(attempt: impl FnOnce() -> Reply) -> Reply {
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or(Reply::Failed(Failure::Internal))
 }
 
 #[cfg(test)]

@@ -54,11 +54,14 @@ impl Source for Core {
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
-                let request = served.template.request(&event, attempt.number, wall_ms);
-                let (event, subscription) = (&event.id, served.registered.id);
+                let (template, number) = (&served.template, attempt.number);
+                let (id, subscription) = (&event.id, served.registered.id);
                 // A transport of the host's own may tell what it does, and finds itself in here.
-                let span = tracing::debug_span!("attempt", %event, %subscription, attempt.number);
-                span.in_scope(|| self.transport.send(&request))
+                let span = tracing::debug_span!("attempt", event = %id, %subscription, number);
+                match template.request(&event, number, wall_ms, &self.catalogue) {
+                    Ok(request) => span.in_scope(|| self.transport.send(&request)),
+                    Err(failure) => Reply::Failed(failure),
+                }
             }
             Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
             Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
@@ -312,7 +315,7 @@ fn trace(attempt: Attempt, completed: &Completed) {
 }
 
 /// Why an attempt failed; `None` where it did not.
-fn reason(outcome: &Outcome) -> Option<Reason> {
+pub(super) fn reason(outcome: &Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Delivered | Outcome::Interrupted => None,
         Outcome::Retry { reason, .. } | Outcome::Dead(reason) | Outcome::Gone(reason) => {

@@ -14,12 +14,15 @@ mod recovery;
 mod registry;
 pub mod stepping;
 mod terms;
+mod testing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
 pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
+
+pub use self::testing::Tested;
 
 pub(crate) use self::changes::{Change, Standing};
 
@@ -210,6 +213,36 @@ impl Engine {
     /// ```
     pub fn resume(&self, id: SubscriptionId) -> Result<()> {
         self.core.resume(id)
+    }
+
+    /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the
+    /// request, the guard and the transport of real deliveries. The event has the type `TEST`
+    /// (`test.ping` where the session gateway's names are used), an id that no other event has, the
+    /// payload `{"name":"<its name>","subscription":<its id>,"test":true}` and, where the subscription
+    /// asks for numbers, the smallest of them. A subscription that is paused or disabled is tested as
+    /// well. Nothing is stored, retried, counted or held against the endpoint.
+    ///
+    /// Blocks until the receiver answered, at most the subscription's timeout and the look-up of its
+    /// name: not a call for the thread of an event loop.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Closed`] also when the engine is closed meanwhile. What the
+    /// receiver does is no error.
+    ///
+    /// ```no_run
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// let tested = engine.test(crm)?;
+    /// if let Some(reason) = tested.reason {
+    ///     println!("crm does not answer as it should: {reason}"); // such as status:404
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn test(&self, id: SubscriptionId) -> Result<Tested> {
+        self.core.test(id)
     }
 
     /// Makes several changes to the subscriptions of an account together, all or none, of which

@@ -142,7 +142,8 @@ impl Subscription {
     }
 
     /// The method of each request: GET, POST, PUT, DELETE, PATCH or HEAD. Defaults to POST. GET and
-    /// HEAD carry the event in the query, as one parameter `payload` of at most 8 KiB.
+    /// HEAD carry the event in the query, as one parameter `payload` of at most 8 KiB as it is sent,
+    /// percent-encoded; an event that takes more is a dead letter (`too_large`).
     #[must_use]
     pub fn method(mut self, method: http::Method) -> Subscription {
         self.target.method = method;

@@ -20,6 +20,7 @@ mod listing;
 mod order;
 mod publishing;
 mod recovery;
+mod requests;
 mod retries;
 mod stalls;
 mod subscriptions;
