@@ -94,7 +94,8 @@ impl Case {
         if let Some(signature) = self.header(STANDARD) {
             checks.push(Check { name: STANDARD, problem: self.standard(signature) });
         }
-        if let Some(signature) = self.header(HUB) {
+        // Meta's form is keyed with a secret; who holds a public key alone cannot check it.
+        if let Some(signature) = self.header(HUB).filter(|_| !self.secret.starts_with("whpk_")) {
             checks.push(Check { name: HUB, problem: self.hub(signature) });
         }
         if checks.is_empty() {
@@ -326,6 +327,17 @@ mod tests {
         check(&case(body, "{ \"a\": 1 }", SECRET, SENT_S), compact, compact);
         let bare = Some("with whsec_ before");
         check(&case(body, body, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", SENT_S), bare, bare);
+    }
+
+    #[test]
+    fn a_public_key_checks_the_signature_it_can_and_no_other() {
+        let mut case =
+            case("{}", "{}", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", SENT_S);
+        let checks = case.checks().unwrap();
+        assert_eq!(checks.iter().map(|check| check.name).collect::<Vec<_>>(), [STANDARD]);
+        assert!(checks[0].problem.is_some(), "it was signed by a secret");
+        case.headers.retain(|(name, _)| name == HUB);
+        assert!(case.checks().is_err());
     }
 
     #[test]
