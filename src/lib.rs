@@ -27,6 +27,8 @@ mod engine;
 mod error;
 mod event;
 pub mod inbound;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod notice;
 mod outbox;
 mod receipt;
@@ -52,13 +54,13 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, Published, RAW_CLOUD_API_WEBHOOK, WabaNumber,
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
 #[doc(hidden)]
 pub use routing::Matching;
-pub use stats::{LaneStats, Stats};
+pub use stats::{Durations, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
     Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,
