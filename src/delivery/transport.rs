@@ -22,7 +22,7 @@ use super::resolver::{LookupError, Names};
 use super::tls::{Identities, Identity, check_roots, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
-use crate::config::Network;
+use crate::config::{Network, Roots};
 use crate::error::Result;
 use crate::subscription::Tls;
 
@@ -122,13 +122,30 @@ impl Http {
     pub fn new(network: Network, idle_max: usize, clock: Arc<dyn Clock>) -> Result<Http> {
         check_roots(&network.roots)?;
         let roots = network.roots.clone();
-        Ok(Http {
+        let names = Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock));
+        Ok(Http::over(names, roots, idle_max, clock))
+    }
+
+    /// Knows names as a test says.
+    #[cfg(test)]
+    pub(crate) fn looking_up(
+        network: Network,
+        clock: Arc<dyn Clock>,
+        ask: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+    ) -> Http {
+        let (guard, roots) = (Arc::new(Guard::new(network.clone())), network.roots);
+        let names = Names::answered_by(Box::new(ask), guard, Arc::clone(&clock));
+        Http::over(names, roots, 1, clock)
+    }
+
+    fn over(names: Names, roots: Roots, idle_max: usize, clock: Arc<dyn Clock>) -> Http {
+        Http {
             pool: Arc::new(Pool::new(idle_max, Arc::clone(&clock))),
-            names: Arc::new(Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock))),
+            names: Arc::new(names),
             identities: Identities::new(roots),
             agents: Mutex::default(),
             clock,
-        })
+        }
     }
 
     /// One exchange, and a second one where the first met a stale connection. That is no failure
