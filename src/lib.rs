@@ -23,6 +23,8 @@ pub mod clock;
 mod config;
 mod delivery;
 mod dispatch;
+#[cfg(doctest)]
+mod docs;
 mod engine;
 mod error;
 mod event;
