@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventId;
+use crate::event::{EventId, EventType};
 use crate::subscription::SubscriptionId;
 
 /// One event owed to one subscription.
@@ -27,6 +27,21 @@ pub(crate) struct Attempt {
     pub(crate) delivery: DeliveryId,
     /// Which attempt of it, from 1.
     pub(crate) number: u32,
+}
+
+/// An attempt that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// What came back.
+    pub(crate) reply: Reply,
+    /// The type of the event; `None` where the event was not read.
+    pub(crate) event_type: Option<EventType>,
+}
+
+impl From<Failure> for Made {
+    fn from(failure: Failure) -> Made {
+        Made { reply: Reply::Failed(failure), event_type: None }
+    }
 }
 
 /// What came back from the receiver.
@@ -133,6 +148,9 @@ pub enum Failure {
     Interrupted,
     /// Our own code failed while making the attempt.
     Internal,
+    /// The event is too large for the way its subscription asks for it (a parameter of a GET or HEAD):
+    /// nothing was sent.
+    TooLarge,
 }
 
 /// What an attempt means for its delivery.
@@ -187,6 +205,7 @@ impl fmt::Display for Failure {
             Failure::Protocol => f.write_str("protocol"),
             Failure::Interrupted => f.write_str("interrupted"),
             Failure::Internal => f.write_str("internal"),
+            Failure::TooLarge => f.write_str("too_large"),
         }
     }
 }

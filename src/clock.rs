@@ -139,6 +139,34 @@ impl fmt::Debug for Manual {
     }
 }
 
+/// Milliseconds since the Unix epoch as a date and time of RFC 3339, to the millisecond. A moment after
+/// the year 9999, which only a clock that is wrong can give, is the last one before.
+pub(crate) fn rfc3339(wall_ms: u64) -> String {
+    let wall_ms = wall_ms.min(LAST_WALL_MS);
+    let (day, time_ms) = (wall_ms / DAY_MS, wall_ms % DAY_MS);
+    // Counted from March 1st, a year's days before a month are a linear function of the month, and a
+    // leap day is its last one.
+    let days = day + DAYS_BEFORE_1970;
+    let era = days / DAYS_OF_ERA;
+    let of_era = days % DAYS_OF_ERA;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (second, ms) = (time_ms / 1_000, time_ms % 1_000);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+const DAY_MS: u64 = 86_400_000;
+/// The days of 400 years, after which the calendar repeats.
+const DAYS_OF_ERA: u64 = 146_097;
+/// From March 1st of the year 0.
+const DAYS_BEFORE_1970: u64 = 719_468;
+const LAST_WALL_MS: u64 = 253_402_300_799_999;
+
 /// Bytes for secrets and identities, from the operating system's generator and no other.
 pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(bytes)
@@ -177,6 +205,25 @@ mod tests {
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn moments_are_written_as_rfc_3339() {
+        for (wall_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (1_735_689_599_999, "2024-12-31T23:59:59.999Z"),
+            (1_735_689_600_000, "2025-01-01T00:00:00.000Z"),
+            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (LAST_WALL_MS, "9999-12-31T23:59:59.999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(wall_ms), text);
+        }
     }
 
     #[test]

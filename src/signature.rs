@@ -1,5 +1,5 @@
 //! Decides how bytes are signed on their way out and checked on their way in: Standard Webhooks
-//! `v1`, and Meta's `X-Hub-Signature-256`.
+//! `v1` and, with the feature `v1a`, `v1a`; and Meta's `X-Hub-Signature-256`.
 //!
 //! Leaves to others: which headers carry the signatures (`delivery::request`) and what a refusal
 //! is answered with (`inbound`, the host). Invariants: what is signed or checked are the exact
@@ -27,6 +27,9 @@
 //! # Ok::<(), wabahook::Error>(())
 //! ```
 
+#[cfg(feature = "v1a")]
+mod asymmetric;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -46,27 +49,50 @@ pub const TOLERANCE_S: u64 = 300;
 /// Signs with one secret, keyed once: a signature clones the keyed state.
 #[derive(Clone)]
 pub struct Signer {
-    standard: HmacSha256,
+    standard: Key,
     hub: HmacSha256,
 }
 
+/// What Standard Webhooks signs with.
+#[derive(Clone)]
+enum Key {
+    /// `v1`.
+    Shared(HmacSha256),
+    /// `v1a`; in a box, because few subscriptions have one.
+    #[cfg(feature = "v1a")]
+    Private(Box<ed25519_dalek::SigningKey>),
+}
+
 impl Signer {
-    /// Keys both schemes: `v1` with [`Secret::signing_key`], Meta's with the secret's text.
+    /// Keys both schemes: Standard Webhooks with the ed25519 key of a `whsk_` secret (`v1a`) or with
+    /// [`Secret::signing_key`] (`v1`), Meta's with the secret's text.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a secret that cannot sign, as [`Secret::signing_key`] says.
+    /// [`Error::Invalid`] for a secret that cannot sign, as [`Secret::signing_key`] says; for a public
+    /// key; and for a `whsk_` secret that holds no ed25519 key, or without the feature `v1a`.
     pub fn new(secret: &Secret) -> Result<Signer> {
-        let key = secret.signing_key()?;
-        Ok(Signer { standard: keyed(&key)?, hub: keyed(secret.reveal())? })
+        let standard = match secret.is_asymmetric() {
+            true => private(secret)?,
+            false => Key::Shared(keyed(&secret.signing_key()?)?),
+        };
+        Ok(Signer { standard, hub: keyed(secret.reveal())? })
     }
 
-    /// The value of `webhook-signature`: `v1,` and the base64 HMAC-SHA256 of
-    /// `{id}.{timestamp}.{body}`. The timestamp is the attempt's, in seconds since the Unix epoch.
+    /// One value of `webhook-signature`: `v1,` and the base64 HMAC-SHA256 of
+    /// `{id}.{timestamp}.{body}`, or `v1a,` and its base64 ed25519 signature. The timestamp is the
+    /// attempt's, in seconds since the Unix epoch.
     pub fn standard(&self, id: &str, timestamp_s: u64, body: &[u8]) -> String {
-        let mac = standard_mac(self.standard.clone(), id, &timestamp_s.to_string(), body);
-        let mut value = String::from("v1,");
-        STANDARD.encode_string(mac.finalize().into_bytes(), &mut value);
-        value
+        let timestamp = timestamp_s.to_string();
+        match &self.standard {
+            Key::Shared(mac) => {
+                let mac = standard_mac(mac.clone(), id, &timestamp, body);
+                encoded(V1, &mac.finalize().into_bytes())
+            }
+            #[cfg(feature = "v1a")]
+            Key::Private(key) => {
+                encoded(V1A, &asymmetric::sign(key, &signed_parts(id, &timestamp, body)))
+            }
+        }
     }
 
     /// The value of `x-hub-signature-256`: `sha256=` and the lower-case hexadecimal HMAC-SHA256 of
@@ -83,6 +109,17 @@ impl Signer {
         }
         value
     }
+}
+
+#[cfg(feature = "v1a")]
+fn private(secret: &Secret) -> Result<Key> {
+    asymmetric::private(secret).map(|key| Key::Private(Box::new(key)))
+}
+
+#[cfg(not(feature = "v1a"))]
+fn private(_secret: &Secret) -> Result<Key> {
+    let expected = "another secret than whsk_ and whpk_: this build lacks the feature v1a";
+    Err(Error::invalid("secret", "[redacted]", expected))
 }
 
 impl fmt::Debug for Signer {
@@ -106,7 +143,7 @@ pub struct Received<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The receiver's own secret cannot sign: it is empty, too long, or not base64 after `whsec_`.
+    /// The receiver's own secret is of no use: it is empty, too long, or holds no key after its prefix.
     Secret,
     /// A header is missing or unreadable.
     Malformed,
@@ -136,7 +173,9 @@ impl std::error::Error for Refusal {}
 ///
 /// `now_s` is the receiver's time in seconds since the Unix epoch. A timestamp up to `tolerance_s`
 /// seconds away from it, either way, passes; [`TOLERANCE_S`] is what others use. Of several
-/// signatures one must fit, so that a secret can be rotated; versions other than `v1` are skipped.
+/// signatures one must fit, so that a secret can be rotated; those of other versions are skipped. A
+/// `whpk_` public key, or the `whsk_` key it belongs to, checks `v1a` (with the feature `v1a`); every
+/// other secret checks `v1`.
 ///
 /// # Errors
 /// A [`Refusal`] that says why.
@@ -147,8 +186,7 @@ pub fn verify(
     now_s: u64,
     tolerance_s: u64,
 ) -> Result<(), Refusal> {
-    let key = secret.signing_key().map_err(|_| Refusal::Secret)?;
-    let keyed = keyed(&key).map_err(|_| Refusal::Secret)?;
+    let check = Check::new(secret).ok_or(Refusal::Secret)?;
     let Received { id, timestamp, signature } = *received;
     // A dot inside the id could move the border between id, timestamp and body.
     if id.is_empty() || id.contains('.') || !timestamp.bytes().all(|b| b.is_ascii_digit()) {
@@ -161,12 +199,52 @@ pub fn verify(
     if sent_s.saturating_sub(now_s) > tolerance_s {
         return Err(Refusal::TooNew);
     }
-    let mac = standard_mac(keyed, id, timestamp, body);
-    let candidates = signature.split_ascii_whitespace().filter_map(|s| s.strip_prefix("v1,"));
-    let fits = candidates
-        .filter_map(|encoded| STANDARD.decode(encoded).ok())
-        .any(|candidate| mac.clone().verify_slice(&candidate).is_ok());
-    if fits { Ok(()) } else { Err(Refusal::Mismatch) }
+    let version = check.version();
+    let candidates = signature.split_ascii_whitespace().filter_map(|s| s.strip_prefix(version));
+    let mut decoded = candidates.filter_map(|encoded| STANDARD.decode(encoded).ok());
+    let parts = signed_parts(id, timestamp, body);
+    if decoded.any(|signature| check.fits(&parts, &signature)) {
+        Ok(())
+    } else {
+        Err(Refusal::Mismatch)
+    }
+}
+
+/// What a receiver checks Standard Webhooks with.
+enum Check {
+    Shared(HmacSha256),
+    #[cfg(feature = "v1a")]
+    Public(Box<ed25519_dalek::VerifyingKey>),
+}
+
+impl Check {
+    fn new(secret: &Secret) -> Option<Check> {
+        #[cfg(feature = "v1a")]
+        if secret.is_asymmetric() {
+            return asymmetric::public(secret).map(|key| Check::Public(Box::new(key)));
+        }
+        keyed(&secret.signing_key().ok()?).ok().map(Check::Shared)
+    }
+
+    fn version(&self) -> &'static str {
+        match self {
+            Check::Shared(_) => V1,
+            #[cfg(feature = "v1a")]
+            Check::Public(_) => V1A,
+        }
+    }
+
+    fn fits(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
+        match self {
+            Check::Shared(mac) => {
+                let mut mac = mac.clone();
+                parts.iter().for_each(|part| mac.update(part));
+                mac.verify_slice(signature).is_ok()
+            }
+            #[cfg(feature = "v1a")]
+            Check::Public(key) => asymmetric::fits(key, parts, signature),
+        }
+    }
 }
 
 /// Checks the value of `X-Hub-Signature-256` on the body exactly as received. The key is the
@@ -201,10 +279,20 @@ fn keyed(key: &[u8]) -> Result<HmacSha256> {
 }
 
 fn standard_mac(mut mac: HmacSha256, id: &str, timestamp: &str, body: &[u8]) -> HmacSha256 {
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        mac.update(part);
-    }
+    signed_parts(id, timestamp, body).iter().for_each(|part| mac.update(part));
     mac
+}
+
+/// What Standard Webhooks signs, in parts.
+fn signed_parts<'a>(id: &'a str, timestamp: &'a str, body: &'a [u8]) -> [&'a [u8]; 5] {
+    [id.as_bytes(), b".", timestamp.as_bytes(), b".", body]
+}
+
+fn encoded(version: &str, signature: &[u8]) -> String {
+    let mut value = String::with_capacity(version.len() + signature.len().div_ceil(3) * 4);
+    value.push_str(version);
+    STANDARD.encode_string(signature, &mut value);
+    value
 }
 
 /// Reads the 64 hexadecimal digits of a SHA-256.
@@ -222,6 +310,9 @@ fn hex_bytes(hex: &str) -> Option<[u8; 32]> {
 }
 
 const HUB_PREFIX: &str = "sha256=";
+const V1: &str = "v1,";
+#[cfg(feature = "v1a")]
+const V1A: &str = "v1a,";
 
 #[cfg(test)]
 mod tests {
@@ -267,6 +358,66 @@ mod tests {
         let expected = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert_eq!(Signer::new(&secret).unwrap().hub(b"Hello, World!"), expected);
         assert_eq!(verify_hub(&secret, expected, b"Hello, World!"), Ok(()));
+    }
+
+    /// Svix's vector for key pairs: the same message as the first one of Standard Webhooks.
+    #[cfg(feature = "v1a")]
+    const PAIR: [&str; 3] = [
+        "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
+        "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
+        "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==",
+    ];
+
+    #[cfg(feature = "v1a")]
+    #[test]
+    fn the_published_vector_of_key_pairs_is_signed_and_verified() {
+        let [private, public, expected] = PAIR;
+        let (_, id, timestamp_s, body, shared) = VECTORS[0];
+        let signer = Signer::new(&Secret::new(private)).unwrap();
+        assert_eq!(signer.standard(id, timestamp_s, body.as_bytes()), expected);
+        let both = format!("{shared} {expected}");
+        let received = Received { id, timestamp: "1614265330", signature: &both };
+        let verdict = |text: &str, body: &str| {
+            verify(&Secret::new(text), &received, body.as_bytes(), timestamp_s, TOLERANCE_S)
+        };
+        for text in [private, public, VECTORS[0].0] {
+            assert_eq!(verdict(text, body), Ok(()), "{text}");
+            assert_eq!(verdict(text, "another body"), Err(Refusal::Mismatch), "{text}");
+        }
+        assert_eq!(verdict(VECTORS[1].0, body), Err(Refusal::Mismatch));
+        let alone = &private["whsk_".len()..][..40];
+        let alone = STANDARD.decode(alone).unwrap();
+        let another = format!("whsk_{}", STANDARD.encode([&alone[..], &[0; 2]].concat()));
+        assert_eq!(verdict(&another, body), Err(Refusal::Mismatch), "a key by its private half");
+    }
+
+    #[cfg(feature = "v1a")]
+    #[test]
+    fn a_key_of_a_pair_that_is_none_is_refused_without_being_shown() {
+        let received = Received { id: "a", timestamp: "1", signature: "v1a,AA==" };
+        let [private, public, _] = PAIR;
+        let mut torn = STANDARD.decode(&private["whsk_".len()..]).unwrap();
+        torn[40] ^= 1;
+        let torn = format!("whsk_{}", STANDARD.encode(torn));
+        for text in ["whsk_", "whsk_!!!", "whsk_aGk=", "whpk_", "whpk_aGk=", torn.as_str()] {
+            let secret = Secret::new(text);
+            assert_eq!(verify(&secret, &received, b"", 1, 1), Err(Refusal::Secret), "{text:?}");
+            assert_eq!(Signer::new(&secret).unwrap_err().field(), Some("secret"));
+        }
+        let signer = Signer::new(&Secret::new(public)).unwrap_err();
+        assert!(!signer.to_string().contains("1SiA4"), "a public key signs nothing: {signer}");
+    }
+
+    #[cfg(not(feature = "v1a"))]
+    #[test]
+    fn key_pairs_are_refused_by_a_build_without_them() {
+        let received = Received { id: "a", timestamp: "1", signature: "v1a,AA==" };
+        for text in ["whsk_hidden", "whpk_hidden"] {
+            let secret = Secret::new(text);
+            let error = Signer::new(&secret).unwrap_err().to_string();
+            assert!(error.contains("feature v1a") && !error.contains("hidden"), "{error}");
+            assert_eq!(verify(&secret, &received, b"", 1, 1), Err(Refusal::Secret));
+        }
     }
 
     #[test]

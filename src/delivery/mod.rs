@@ -4,12 +4,15 @@
 //! is sent is a function of the event, the subscription, the attempt's number and its time.
 
 mod connection;
+mod content;
 mod dialer;
 mod exchange;
+mod form;
 mod guard;
 #[cfg(not(feature = "tls"))]
 mod plain;
 mod pool;
+mod query;
 mod request;
 mod resolver;
 #[cfg(feature = "tls")]
@@ -23,4 +26,4 @@ use plain as tls;
 pub(crate) use guard::Guard;
 pub(crate) use request::Template;
 pub use transport::{Http, Request, Transport};
-pub(crate) use worker::{Crew, Source};
+pub(crate) use worker::{Crew, Source, unwound};

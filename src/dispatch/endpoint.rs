@@ -105,6 +105,8 @@ impl Endpoint {
         let Moment { now_ms, chance } = moment;
         let (reason, retry_after_ms) = match outcome {
             Outcome::Interrupted => return false,
+            // Nothing was sent, so nothing was learnt of who would have got it.
+            Outcome::Dead(Reason::Failed(Failure::TooLarge)) => return false,
             Outcome::Delivered => return self.succeed(flight, cap_max),
             Outcome::Dead(reason) | Outcome::Gone(reason) => (reason, None),
             Outcome::Retry { reason, retry_after_ms } => {
@@ -266,6 +268,18 @@ mod tests {
         }
         assert_eq!((endpoint.trips(), endpoint.failures_in_row()), (0, 9));
         assert_eq!(endpoint.failing_for_ms(1_000), 1_000);
+    }
+
+    #[test]
+    fn an_event_that_no_request_could_hold_says_nothing_of_the_endpoint() {
+        let (mut endpoint, mut bystander) = (Endpoint::default(), Endpoint::default());
+        for one in [&mut endpoint, &mut bystander] {
+            learn(one, &Outcome::Delivered, 0);
+            learn(one, &status(500), 1);
+        }
+        assert!(!learn(&mut endpoint, &Outcome::Dead(Reason::Failed(Failure::TooLarge)), 2));
+        assert_eq!(endpoint.health(9, 9), bystander.health(9, 9));
+        assert_eq!(endpoint.room(0, 9), bystander.room(0, 9));
     }
 
     #[test]

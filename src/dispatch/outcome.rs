@@ -18,6 +18,7 @@
 //! | timeout | Retry; Dead where `retry_on_timeout` is off | nobody knows what the receiver did |
 //! | connect, dns, tls, protocol | Retry | outages, and certificates, get repaired |
 //! | guard | Dead | the address is refused, however often it is tried |
+//! | too large | Dead | the event does not shrink |
 //! | interrupted | Interrupted | our doing: it does not count |
 //! | internal | Retry | our fault is not the receiver's |
 //!
@@ -78,7 +79,7 @@ fn failed(failure: &Failure, policy: &Policy) -> Outcome {
     let reason = Reason::Failed(failure.clone());
     match failure {
         Failure::Interrupted => Outcome::Interrupted,
-        Failure::Guard(_) => Outcome::Dead(reason),
+        Failure::Guard(_) | Failure::TooLarge => Outcome::Dead(reason),
         Failure::Timeout if !policy.retry_on_timeout => Outcome::Dead(reason),
         Failure::Timeout
         | Failure::Connect
@@ -144,6 +145,7 @@ mod tests {
             (Failure::Protocol, true, true),
             (Failure::Internal, true, true),
             (Failure::Guard("loopback".to_owned()), false, false),
+            (Failure::TooLarge, false, false),
         ] {
             for (policy, retried) in
                 [(Policy::default(), retried), (impatient.clone(), retried_without_timeouts)]
@@ -161,11 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_retries_all_gives_up_nothing_but_what_the_guard_refuses() {
+    fn a_policy_that_retries_all_gives_up_only_what_the_guard_refuses_or_no_request_holds() {
         let policy = Policy { retried: Retried::All, ..only_200() };
         check_statuses(&policy, |status| if status == 200 { 'd' } else { 'r' });
-        let guard = Reply::Failed(Failure::Guard("loopback".to_owned()));
-        assert!(matches!(judge(&guard, &policy).outcome, Outcome::Dead(_)));
+        for failure in [Failure::Guard("loopback".to_owned()), Failure::TooLarge] {
+            let judged = judge(&Reply::Failed(failure.clone()), &policy);
+            assert_eq!(judged, dead(Reason::Failed(failure)));
+        }
     }
 
     #[test]

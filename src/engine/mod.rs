@@ -10,10 +10,12 @@ mod drain;
 mod letters;
 mod listing;
 mod publishing;
+mod recent;
 mod recovery;
 mod registry;
 pub mod stepping;
 mod terms;
+mod testing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +23,20 @@ use std::time::Duration;
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
 pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
+pub use self::recent::{RecentAttempt, RecentOutcome};
+pub use self::testing::Tested;
+
 pub(crate) use self::changes::{Change, Standing};
 
 use self::core::Core;
 use crate::account::Accounts;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Network};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
 use crate::notice::Notices;
 use crate::receipt::Receipt;
 use crate::stats::Stats;
-use crate::subscription::{Registered, Secret, Subscription, SubscriptionId};
+use crate::subscription::{Registered, Secret, State, Subscription, SubscriptionId};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
 ///
@@ -137,6 +142,16 @@ impl Engine {
         id: SubscriptionId,
         revise: impl FnOnce(&Registered) -> Result<Subscription>,
     ) -> Result<()> {
+        self.core.revise(id, |before| Ok((revise(before)?, before.state)))
+    }
+
+    /// As [`revise`](Engine::revise), its state included: one that was disabled and is active then
+    /// starts as if its endpoint had never failed.
+    pub(crate) fn revise_with_state(
+        &self,
+        id: SubscriptionId,
+        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
+    ) -> Result<()> {
         self.core.revise(id, revise)
     }
 
@@ -209,6 +224,36 @@ impl Engine {
         self.core.resume(id)
     }
 
+    /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the
+    /// request, the guard and the transport of real deliveries. The event has the type `TEST`
+    /// (`test.ping` where the session gateway's names are used), an id that no other event has, the
+    /// payload `{"name":"<its name>","subscription":<its id>,"test":true}` and, where the subscription
+    /// asks for numbers, the smallest of them. A subscription that is paused or disabled is tested as
+    /// well. Nothing is stored, retried, counted or held against the endpoint.
+    ///
+    /// Blocks until the receiver answered, at most the subscription's timeout and the look-up of its
+    /// name: not a call for the thread of an event loop.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Closed`] also when the engine is closed meanwhile. What the
+    /// receiver does is no error.
+    ///
+    /// ```no_run
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// let tested = engine.test(crm)?;
+    /// if let Some(reason) = tested.reason {
+    ///     println!("crm does not answer as it should: {reason}"); // such as status:404
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn test(&self, id: SubscriptionId) -> Result<Tested> {
+        self.core.test(id)
+    }
+
     /// Makes several changes to the subscriptions of an account together, all or none, of which
     /// `decide` is told how they stand; nothing else changes them meanwhile. Returns the ids of those
     /// that were created or replaced, in order, and what `decide` answers beside.
@@ -260,6 +305,27 @@ impl Engine {
         self.core.counters.unrouted.add(events);
     }
 
+    /// The newest attempts of a subscription, successes too, the last one first: at most `count_max`,
+    /// and at most [`recent_attempts_each_max`](Limits::recent_attempts_each_max). They are remembered
+    /// in memory alone, so a restart forgets them; what must not be forgotten of failures is in
+    /// [`history`](Engine::history) and [`dead_letters`](Engine::dead_letters). None of a subscription
+    /// that there is not.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// for attempt in engine.recent_attempts(crm, 100) {
+    ///     println!("{} {}: {}", attempt.at_ms, attempt.event, attempt.outcome.as_str());
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent_attempts(&self, id: SubscriptionId, count_max: usize) -> Vec<RecentAttempt> {
+        self.core.recent.of(id, count_max)
+    }
+
     /// A reading of the counters. Costs a short lock and a line for each subscription.
     pub fn stats(&self) -> Stats {
         self.core.stats()
@@ -289,6 +355,11 @@ impl Engine {
     /// The limits as configured.
     pub fn limits(&self) -> &Limits {
         &self.core.limits
+    }
+
+    /// The targets admitted beyond the safe ones, as configured.
+    pub fn network(&self) -> &Network {
+        &self.core.network
     }
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest

@@ -4,8 +4,11 @@
 //! is one line on stderr that starts with `wabahook:`, and the exit code says whose it is: 2 for
 //! the command line or the configuration, 1 for everything else.
 
+mod account;
 mod asked;
+mod attempts;
 mod config;
+mod console;
 mod dead_letters;
 mod deliveries;
 mod demo;
@@ -20,6 +23,7 @@ mod stats;
 mod subscription_body;
 mod subscription_item;
 mod subscriptions;
+mod target_body;
 mod terms_body;
 
 use std::path::PathBuf;
@@ -27,6 +31,11 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+
+/// Gives memory back to the system that glibc's would keep: an outbox takes and frees pages by the
+/// thousand, from many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Routes WhatsApp Business events to webhooks.
 #[derive(Parser)]

@@ -1,0 +1,257 @@
+//! Decides what a request says: the payload alone, in the session gateway's envelope, with what the
+//! target adds to it.
+//!
+//! Leaves to others: how that is carried, as a body of JSON (`request`), a form (`form`) or a
+//! parameter (`query`). Invariants: a payload to which nothing is added is passed on byte for byte, and
+//! in all else the text of each value stays as it stands; a key of the event wins over one of the target.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::clock::rfc3339;
+use crate::event::StoredEvent;
+use crate::subscription::{Profile, Registered};
+
+/// What is made of the payloads of one subscription.
+#[derive(Clone)]
+pub(super) struct Composer {
+    /// Whether the payload goes into the session gateway's envelope.
+    enveloped: bool,
+    /// Keys, and values as JSON text, for what the event does not say itself.
+    additions: Vec<(String, String)>,
+}
+
+/// One key of what a request says, with its value.
+pub(super) struct Member<'a> {
+    pub(super) name: Cow<'a, str>,
+    pub(super) value: Value<'a>,
+}
+
+/// A value as it came.
+pub(super) enum Value<'a> {
+    /// The text of a JSON value.
+    Json(Cow<'a, str>),
+    /// Bytes that are no JSON.
+    Bytes(&'a [u8]),
+}
+
+impl Composer {
+    pub(super) fn new(subscription: &Registered) -> Composer {
+        let enveloped = subscription.profile == Profile::Session;
+        Composer { enveloped, additions: subscription.target.body().to_vec() }
+    }
+
+    /// Everything as one JSON value, for an event of this name; the payload itself, whatever it is,
+    /// where nothing is to be put around or beside it.
+    pub(super) fn json<'a>(&'a self, event: &'a StoredEvent, name: &'a str) -> Cow<'a, [u8]> {
+        if !self.enveloped && self.additions.is_empty() {
+            return Cow::Borrowed(&event.payload);
+        }
+        let mut text = String::with_capacity(event.payload.len() + 256);
+        for member in self.members(event, name) {
+            text.push(if text.is_empty() { '{' } else { ',' });
+            text.push_str(&quoted(&member.name));
+            text.push(':');
+            text.push_str(&member.value.json());
+        }
+        text.push('}');
+        Cow::Owned(text.into_bytes())
+    }
+
+    /// Everything key by key: the event's own in their order, then those that the target adds.
+    pub(super) fn members<'a>(&'a self, event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
+        let mut members = match self.enveloped {
+            true => envelope(event, name),
+            false => own_members(&event.payload),
+        };
+        let own = members.len();
+        for (name, json) in &self.additions {
+            let said = members.iter().take(own).any(|member| member.name == *name);
+            if !said {
+                let (name, value) = (Cow::Borrowed(name.as_str()), Value::json_text(json));
+                members.push(Member { name, value });
+            }
+        }
+        members
+    }
+}
+
+impl fmt::Debug for Composer {
+    /// Without the values, which may be credentials (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.additions.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Composer")
+            .field("enveloped", &self.enveloped)
+            .field("added_names", &names)
+            .finish()
+    }
+}
+
+impl<'a> Value<'a> {
+    fn json_text(text: &'a str) -> Value<'a> {
+        Value::Json(Cow::Borrowed(text))
+    }
+
+    /// Bytes that are JSON, without the space around it, or others.
+    fn of(payload: &'a [u8]) -> Value<'a> {
+        match serde_json::from_slice::<&RawValue>(payload) {
+            Ok(raw) => Value::json_text(raw.get()),
+            Err(_) => Value::Bytes(payload),
+        }
+    }
+
+    /// As JSON: what is none becomes a string, in base64 where it is no text either.
+    fn json(&self) -> Cow<'_, str> {
+        match self {
+            Value::Json(text) => Cow::Borrowed(text),
+            Value::Bytes(bytes) => Cow::Owned(match std::str::from_utf8(bytes) {
+                Ok(text) => quoted(text),
+                Err(_) => quoted(&STANDARD.encode(bytes)),
+            }),
+        }
+    }
+
+    /// As a field of a form: a string without its quotes, any other value as its JSON text.
+    pub(super) fn field(&self) -> Cow<'_, [u8]> {
+        match self {
+            Value::Bytes(bytes) => Cow::Borrowed(bytes),
+            Value::Json(text) => match serde_json::from_str::<String>(text) {
+                Ok(string) => Cow::Owned(string.into_bytes()),
+                Err(_) => Cow::Borrowed(text.as_bytes()),
+            },
+        }
+    }
+}
+
+/// JSON without the space between its tokens; what is no JSON as it is.
+pub(super) fn compact(said: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if serde_json::from_slice::<&RawValue>(&said).is_err() {
+        return said;
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    let is_said = |byte: &u8| {
+        if in_string {
+            (in_string, escaped) = (*byte != b'"' || escaped, *byte == b'\\' && !escaped);
+            return true;
+        }
+        in_string = *byte == b'"';
+        !matches!(*byte, b' ' | b'\t' | b'\r' | b'\n')
+    };
+    Cow::Owned(said.iter().copied().filter(is_said).collect())
+}
+
+/// What the session gateway sends. It knows the sender as the device of a session, which here is the
+/// number; an event without one came from the account as a whole. Its time is that of the event, so
+/// that each attempt says the same.
+fn envelope<'a>(event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
+    let device = event.number.map_or_else(|| event.account.clone(), |number| number.to_string());
+    let text = |text: &str| Value::Json(Cow::Owned(quoted(text)));
+    let member = |name, value| Member { name: Cow::Borrowed(name), value };
+    vec![
+        member("event_type", text(name)),
+        member("device_id", text(&device)),
+        member("timestamp", text(&rfc3339(event.accepted_wall_ms))),
+        member("data", Value::of(&event.payload)),
+    ]
+}
+
+/// The members of a payload that is an object; any other goes under the key `payload`.
+fn own_members(payload: &[u8]) -> Vec<Member<'_>> {
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let members = json.deserialize_map(Members).ok().filter(|_| json.end().is_ok());
+    members.unwrap_or_else(|| {
+        vec![Member { name: Cow::Borrowed("payload"), value: Value::of(payload) }]
+    })
+}
+
+/// Reads the members of an object in their order, each value as its text.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<Member<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
+            let (name, value) = (Cow::Owned(name), Value::json_text(raw.get()));
+            members.push(Member { name, value });
+        }
+        Ok(members)
+    }
+}
+
+/// A text as a JSON string.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_compact(given: &str, expected: &str) {
+        let compacted = compact(Cow::Borrowed(given.as_bytes()));
+        assert_eq!(std::str::from_utf8(&compacted).unwrap(), expected, "{given:?}");
+    }
+
+    #[test]
+    fn space_goes_between_the_tokens_of_json_and_nowhere_else() {
+        check_compact(" { \"a b\" : [ 1.0 ,\t\"x \\\" y\" ]\r\n} ", r#"{"a b":[1.0,"x \" y"]}"#);
+        check_compact(r#"{"a": "\\", "b": " \\\" "}"#, r#"{"a":"\\","b":" \\\" "}"#);
+        check_compact(" 1e400 ", "1e400");
+        check_compact(" no json ", " no json ");
+        check_compact(r#"{"a": 1} x"#, r#"{"a": 1} x"#);
+        check_compact("", "");
+    }
+
+    fn check_value(payload: &[u8], json: &str, field: &[u8]) {
+        let value = Value::of(payload);
+        assert_eq!(value.json(), json, "{payload:?}");
+        assert_eq!(&*value.field(), field, "{payload:?}");
+    }
+
+    #[test]
+    fn every_payload_has_a_json_text_and_a_field() {
+        check_value(b" {\"a\": 1} ", r#"{"a": 1}"#, br#"{"a": 1}"#);
+        check_value(
+            br#""say \"hi\" \u00e4""#,
+            r#""say \"hi\" \u00e4""#,
+            "say \"hi\" \u{e4}".as_bytes(),
+        );
+        check_value(b"[1, null]", "[1, null]", b"[1, null]");
+        check_value(b"1.10", "1.10", b"1.10");
+        check_value(b"say \"hi\"", r#""say \"hi\"""#, b"say \"hi\"");
+        check_value(b"\xff\x00", r#""/wA=""#, b"\xff\x00");
+        check_value(b"", r#""""#, b"");
+        // Half of a pair stands for no character: the text of the string is all there is to pass on.
+        check_value(br#""\ud800""#, r#""\ud800""#, br#""\ud800""#);
+    }
+
+    fn check_own(payload: &str, expected: &[(&str, &str)]) {
+        let members = own_members(payload.as_bytes());
+        let read: Vec<_> =
+            members.iter().map(|m| (&*m.name, m.value.json().into_owned())).collect();
+        let read: Vec<_> = read.iter().map(|(name, json)| (*name, json.as_str())).collect();
+        assert_eq!(read, expected, "{payload:?}");
+    }
+
+    #[test]
+    fn an_object_is_read_member_by_member_and_all_else_is_one_payload() {
+        check_own(r#" {"b": 1.0, "a" : "\u00e4" } "#, &[("b", "1.0"), ("a", r#""\u00e4""#)]);
+        check_own("{}", &[]);
+        check_own(r#"{"a":1,"a":2}"#, &[("a", "1"), ("a", "2")]);
+        check_own("[1]", &[("payload", "[1]")]);
+        check_own(r#"{"a":1} {"b":2}"#, &[("payload", r#""{\"a\":1} {\"b\":2}""#)]);
+        check_own("text", &[("payload", r#""text""#)]);
+        check_own(r#"{"\ud800":1}"#, &[("payload", r#"{"\ud800":1}"#)]);
+    }
+}
