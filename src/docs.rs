@@ -13,6 +13,8 @@ mod decisions {}
 mod durability {}
 #[doc = include_str!("../docs/embedding.md")]
 mod embedding {}
+#[doc = include_str!("../docs/fuzzing.md")]
+mod fuzzing {}
 #[doc = include_str!("../docs/gateways.md")]
 mod gateways {}
 #[doc = include_str!("../docs/lifecycle.md")]
@@ -23,5 +25,7 @@ mod migrating {}
 mod operating {}
 #[doc = include_str!("../docs/receiving.md")]
 mod receiving {}
+#[doc = include_str!("../docs/requests.md")]
+mod requests {}
 #[doc = include_str!("../docs/simulation.md")]
 mod simulation {}

@@ -108,6 +108,13 @@ impl fmt::Display for EventType {
 
 /// The identity of an event: the random incarnation of its outbox, then its sequence. Its text is
 /// the `webhook-id` of every attempt; it has no dots, because signatures separate by them.
+///
+/// ```
+/// use wabahook::EventId;
+/// let id: EventId = "evt_1c9d0d2f6b7a4e580000000000000007".parse()?;
+/// assert_eq!(id.sequence(), 7);
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId {
     incarnation: u64,
@@ -324,6 +331,20 @@ impl fmt::Debug for Published {
 }
 
 /// What a receipt resolves to when the event is on the device.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+/// let event = || Event::new("ADD_TAG", "{}").dedup_key("tag-17");
+/// let first = engine.publish(event())?.wait()?;
+/// let again = engine.publish(event())?.wait()?;
+/// assert_eq!((first.owed, first.duplicate), (1, false));
+/// assert_eq!((again.owed, again.duplicate, again.id), (0, true, first.id));
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {

@@ -65,6 +65,30 @@ impl fmt::Debug for Request<'_> {
 const CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// What makes an attempt. A test gives a scripted one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wabahook::{Config, Engine, Event, Reply, Request, Subscription, Transport};
+///
+/// /// Sends nothing, and says what it would have sent.
+/// struct Dry;
+///
+/// impl Transport for Dry {
+///     fn send(&self, request: &Request<'_>) -> Reply {
+///         println!("{} {} ({} bytes)", request.method, request.url, request.body.len());
+///         Reply::status(200)
+///     }
+///
+///     fn interrupt(&self) {}
+/// }
+///
+/// # let directory = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(directory.path()).transport(Arc::new(Dry)))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+/// assert_eq!(engine.publish(Event::new("ADD_TAG", "{}"))?.wait()?.owed, 1);
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Transport: Send + Sync + 'static {
     /// Makes one attempt and returns what came back, within the request's timeout.
     fn send(&self, request: &Request<'_>) -> Reply;
