@@ -27,6 +27,8 @@ mod engine;
 mod error;
 mod event;
 pub mod inbound;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod notice;
 mod outbox;
 mod receipt;
@@ -58,7 +60,7 @@ pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
 #[doc(hidden)]
 pub use routing::Matching;
-pub use stats::{LaneStats, Stats};
+pub use stats::{Durations, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
     Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,

@@ -88,6 +88,9 @@ impl Engine {
     /// the directory cannot be used. Nothing in it is lost by the refusal.
     pub fn open(config: Config) -> Result<Engine> {
         let core = recovery::open(config)?;
+        let (subscriptions, recovered) =
+            (core.registry.read().len(), core.counters.recovered.value());
+        tracing::info!(subscriptions, recovered, "the engine is open");
         Ok(Engine { _owner: Arc::new(Owner(Arc::clone(&core))), core })
     }
 
@@ -467,6 +470,8 @@ impl Core {
             letters_dropped: counters.letters_dropped.value(),
             keys_dropped: counters.keys_dropped.value(),
             subscriptions,
+            attempt_durations: counters.attempt_durations.reading(),
+            group_durations: counters.group_durations.reading(),
             lanes: drive.dispatcher.lane_stats(),
         }
     }
@@ -489,6 +494,7 @@ impl Core {
         self.outbox.close();
         *self.book.lock() = None;
         *self.lock.lock() = None;
+        tracing::info!("the engine is closed");
         state
     }
 }

@@ -155,7 +155,11 @@ impl Core {
         self.rouse(&drive);
         drop(drive);
         let mut registry = self.registry.write();
-        all.into_iter().for_each(|(served, _)| registry.put(served));
+        for (served, _) in all {
+            let Registered { id, account, state, .. } = &*served.registered;
+            tracing::info!(subscription = %id, account, state = state.as_str(), "subscription in force");
+            registry.put(served);
+        }
     }
 
     /// Holds a subscription back. One that is disabled is held back already and stays so.
