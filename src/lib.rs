@@ -75,6 +75,8 @@ mod docs {
     mod architecture {}
     #[doc = include_str!("../docs/benchmarks.md")]
     mod benchmarks {}
+    #[doc = include_str!("../docs/commands.md")]
+    mod commands {}
     #[doc = include_str!("../docs/decisions.md")]
     mod decisions {}
     #[doc = include_str!("../docs/durability.md")]
