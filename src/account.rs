@@ -88,6 +88,16 @@ impl Account {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The number that this key stands for, where it is bound to one.
+    pub fn bound_number(&self) -> Option<WabaNumber> {
+        self.bound.as_ref()?.as_ref().ok().copied()
+    }
+
+    /// The ids of its WABAs, in the order configured.
+    pub fn waba_ids(&self) -> impl Iterator<Item = &str> {
+        self.wabas.iter().map(|waba| waba.id.as_str())
+    }
 }
 
 /// The accounts of an engine, checked once and then only looked up.
@@ -213,6 +223,11 @@ impl Accounts {
         self.accounts.get(self.by_waba.get(waba_id)?.0)
     }
 
+    /// The id of the WABA to which a number belongs.
+    pub fn waba_of_number(&self, number: WabaNumber) -> Option<&str> {
+        self.by_number.get(&number).map(|(_, waba_id)| waba_id.as_str())
+    }
+
     /// The number configured for one of Meta's `phone_number_id`s.
     pub fn number_of(&self, phone_number_id: &str) -> Option<WabaNumber> {
         self.by_phone_number_id.get(phone_number_id).copied()
@@ -278,6 +293,8 @@ mod tests {
         let (acme, beta) = (all.meant(Some("acme")).unwrap(), all.meant(Some("beta")).unwrap());
         assert_eq!(all.owner_of_number(number("919999999999")).unwrap().name(), "acme");
         assert_eq!(all.owner_of_waba("2").unwrap().name(), "beta");
+        assert_eq!(all.waba_of_number(number("917777777777")), Some("2"));
+        assert_eq!(all.waba_of_number(number("916666666666")), None);
         assert!(all.may_use_number(acme, number("918888888888")));
         assert!(!all.may_use_number(beta, number("918888888888")));
         assert!(!all.may_use_number(beta, number("916666666666")));

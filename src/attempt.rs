@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventId;
+use crate::event::{EventId, EventType};
 use crate::subscription::SubscriptionId;
 
 /// One event owed to one subscription.
@@ -27,6 +27,21 @@ pub(crate) struct Attempt {
     pub(crate) delivery: DeliveryId,
     /// Which attempt of it, from 1.
     pub(crate) number: u32,
+}
+
+/// An attempt that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// What came back.
+    pub(crate) reply: Reply,
+    /// The type of the event; `None` where the event was not read.
+    pub(crate) event_type: Option<EventType>,
+}
+
+impl From<Failure> for Made {
+    fn from(failure: Failure) -> Made {
+        Made { reply: Reply::Failed(failure), event_type: None }
+    }
 }
 
 /// What came back from the receiver.

@@ -253,6 +253,16 @@ pub struct Limits {
     /// How many notices a reader may leave unread before it is told that it lags. Defaults to
     /// 1,024.
     pub notices_max: usize,
+    /// How many attempts are remembered in memory to be looked at, the newest of all subscriptions;
+    /// 0 for none. Defaults to 16,384: about 3 MB, and 4 MB more where all of them failed with long
+    /// answers.
+    pub recent_attempts_max: usize,
+    /// How many of these may be of one subscription, so that a busy one leaves the others theirs; 0
+    /// for none. Defaults to 100, what the session gateway's logs show.
+    pub recent_attempts_each_max: usize,
+    /// How many webhooks an account may register through the session gateway. Defaults to 5, as that
+    /// gateway documents; 0 for none.
+    pub session_webhooks_max: usize,
 }
 
 impl Default for Limits {
@@ -276,6 +286,9 @@ impl Default for Limits {
             stuck_after_ms: 250,
             lane_in_flight_max: 16,
             notices_max: 1_024,
+            recent_attempts_max: 16_384,
+            recent_attempts_each_max: 100,
+            session_webhooks_max: 5,
         }
     }
 }

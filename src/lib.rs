@@ -50,14 +50,16 @@ pub use delivery::{Http, Request, Transport};
 pub use engine::stepping;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliveryState, Engine, Tested,
+    DeliveryState, Engine, RecentAttempt, RecentOutcome, Tested,
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, Published, RAW_CLOUD_API_WEBHOOK, WabaNumber,
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
+#[doc(hidden)]
+pub use routing::Matching;
 pub use stats::{Durations, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "every bench uses its own part")]
 
+pub(crate) mod arrivals;
+pub(crate) mod keepalive;
 pub(crate) mod plot;
 pub(crate) mod raw;
 pub(crate) mod receivers;

@@ -30,7 +30,7 @@ impl Transport for Scripted {
 
 fn config(store: &Memory) -> Config {
     let clock = Arc::new(Manual::new(1_700_000_000_000, 7));
-    Config::new("unused").store(Arc::new(store.clone())).clock(clock).transport(Arc::new(Scripted))
+    Config::new("unu").store(Arc::new(store.clone())).clock(clock).transport(Arc::new(Scripted))
 }
 
 /// A database's name, a key and its value.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Builder;
 
-use crate::attempt::{Attempt, Failure, Reply};
+use crate::attempt::{Attempt, Failure, Made};
 
 /// Where workers take attempts from and bring their replies to.
 pub(crate) trait Source: Send + Sync + 'static {
@@ -17,10 +17,10 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn next(&self) -> Option<Attempt>;
 
     /// Makes the attempt.
-    fn attempt(&self, attempt: Attempt) -> Reply;
+    fn attempt(&self, attempt: Attempt) -> Made;
 
     /// Takes the reply, and gives the next attempt if one is ready.
-    fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt>;
+    fn complete(&self, attempt: Attempt, made: Made) -> Option<Attempt>;
 }
 
 /// Starts workers.
@@ -47,20 +47,20 @@ impl Crew {
 fn work(source: &dyn Source) {
     let mut next = source.next();
     while let Some(attempt) = next {
-        let reply = unwound(|| source.attempt(attempt));
-        next = source.complete(attempt, reply).or_else(|| source.next());
+        let made = unwound(|| source.attempt(attempt));
+        next = source.complete(attempt, made).or_else(|| source.next());
     }
 }
 
-/// The reply of an attempt; a panic while it is made is a failure of ours.
-pub(crate) fn unwound(attempt: impl FnOnce() -> Reply) -> Reply {
-    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or(Reply::Failed(Failure::Internal))
+/// What an attempt came to; a panic while it is made is a failure of ours.
+pub(crate) fn unwound(attempt: impl FnOnce() -> Made) -> Made {
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Failure::Internal.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::DeliveryId;
+    use crate::attempt::{DeliveryId, Reply};
     use crate::subscription::SubscriptionId;
     use parking_lot::Mutex;
     use std::time::Duration;
@@ -76,13 +76,13 @@ mod tests {
             self.left.lock().pop()
         }
 
-        fn attempt(&self, attempt: Attempt) -> Reply {
+        fn attempt(&self, attempt: Attempt) -> Made {
             assert!(attempt.delivery.sequence != 2, "a bug of ours");
-            Reply::status(200)
+            Made { reply: Reply::status(200), event_type: None }
         }
 
-        fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt> {
-            self.replies.send((attempt.delivery.sequence, reply)).unwrap();
+        fn complete(&self, attempt: Attempt, made: Made) -> Option<Attempt> {
+            self.replies.send((attempt.delivery.sequence, made.reply)).unwrap();
             None
         }
     }

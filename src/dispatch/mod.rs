@@ -63,7 +63,7 @@ pub(crate) struct DispatchLimits {
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     limits: DispatchLimits,
-    lanes: HashMap<SubscriptionId, Box<Lane>>,
+    lanes: foldhash::HashMap<SubscriptionId, Box<Lane>>,
     turns: Turns,
     flights: Flights,
     /// Attempts under way whose lane was removed: they hold a thread until they end, and no more.
@@ -119,7 +119,7 @@ impl Dispatcher {
     pub(crate) fn new(limits: DispatchLimits) -> Dispatcher {
         Dispatcher {
             limits,
-            lanes: HashMap::new(),
+            lanes: foldhash::HashMap::default(),
             turns: Turns::default(),
             flights: Flights::default(),
             orphans: HashMap::new(),

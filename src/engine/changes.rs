@@ -48,6 +48,8 @@ pub(crate) struct Standing {
     pub(crate) subscriptions: Vec<Arc<Registered>>,
     /// What gateways keep for the account, by key.
     pub(crate) notes: BTreeMap<String, String>,
+    /// The id of the first that is created, so that others can name it in the same change.
+    pub(crate) fresh_id: SubscriptionId,
 }
 
 /// Changes that were checked.
@@ -110,7 +112,7 @@ impl Core {
         let book = book.as_mut().ok_or(Error::Closed)?;
         let notes = book.notes_of(account)?;
         let subscriptions = self.registry.read().of_account(account);
-        let standing = Standing { subscriptions, notes };
+        let standing = Standing { subscriptions, notes, fresh_id: book.fresh_id() };
         let (changes, answer) = decide(&standing)?;
         let plan = self.plan(book, account, standing, changes)?;
         Ok((self.carry_out(book, account, plan)?, answer))
@@ -119,11 +121,13 @@ impl Core {
     pub(super) fn revise(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&Registered) -> Result<Subscription>,
+        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
     ) -> Result<()> {
         self.amend(id, |before| {
-            let mut after = self.registered(revise(before)?)?;
-            after.state = before.state;
+            let (subscription, state) = revise(before)?;
+            let mut after = self.registered(subscription)?;
+            after.state = state;
+            keep_retiring(&mut after, before);
             Ok(after)
         })
     }
@@ -324,7 +328,11 @@ fn take_over(registered: &mut Registered, before: &Registered) {
     if before.state == State::Paused {
         registered.state = State::Paused;
     }
-    // With another secret, what was replaced before is of no use to the receiver.
+    keep_retiring(registered, before);
+}
+
+/// With another secret, what was replaced before is of no use to the receiver.
+fn keep_retiring(registered: &mut Registered, before: &Registered) {
     if registered.secret == before.secret {
         registered.retiring.clone_from(&before.retiring);
     }

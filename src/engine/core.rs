@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::recent::Recent;
 use super::registry::Registry;
 use crate::account::Accounts;
 use crate::attempt::Attempt;
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::{Limits, Network};
 use crate::delivery::{Crew, Guard, Transport};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
@@ -29,10 +30,13 @@ pub(super) struct Core {
     pub(super) catalogue: Catalogue,
     pub(super) accounts: Accounts,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) network: Network,
     pub(super) guard: Arc<Guard>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) counters: Counters,
     pub(super) board: Board,
+    /// Its lock is taken last of all, and with no other.
+    pub(super) recent: Recent,
     pub(super) crew: Crew,
     /// `None` once the engine is closed, so that its database can be opened again.
     pub(super) book: Mutex<Option<Book>>,

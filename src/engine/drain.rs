@@ -12,8 +12,9 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::core::{Core, Drive};
+use super::recent::Ended;
 use super::registry::Served;
-use crate::attempt::{Attempt, DeliveryId, Failure, Outcome, Reason, Record, Reply, Tried};
+use crate::attempt::{Attempt, DeliveryId, Failure, Made, Outcome, Reason, Record, Reply, Tried};
 use crate::delivery::Source;
 use crate::dispatch::{self, Completed, Judged};
 use crate::error::{Error, Result};
@@ -46,10 +47,10 @@ impl Source for Core {
         }
     }
 
-    fn attempt(&self, attempt: Attempt) -> Reply {
+    fn attempt(&self, attempt: Attempt) -> Made {
         let Some(served) = self.registry.read().served(attempt.delivery.subscription) else {
             // Removed a moment ago: what it was owed is cancelled already.
-            return Reply::Failed(Failure::Interrupted);
+            return Failure::Interrupted.into();
         };
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
@@ -58,21 +59,23 @@ impl Source for Core {
                 let (id, subscription) = (&event.id, served.registered.id);
                 // A transport of the host's own may tell what it does, and finds itself in here.
                 let span = tracing::debug_span!("attempt", event = %id, %subscription, number);
-                match template.request(&event, number, wall_ms, &self.catalogue) {
+                let reply = match template.request(&event, number, wall_ms, &self.catalogue) {
                     Ok(request) => span.in_scope(|| self.transport.send(&request)),
                     Err(failure) => Reply::Failed(failure),
-                }
+                };
+                Made { reply, event_type: Some(event.kind.clone()) }
             }
-            Err(Error::Closed) => Reply::Failed(Failure::Interrupted),
-            Err(error) if self.waits_for_the_device(&error) => Reply::Failed(Failure::Interrupted),
+            Err(Error::Closed) => Failure::Interrupted.into(),
+            Err(error) if self.waits_for_the_device(&error) => Failure::Interrupted.into(),
             Err(error) => {
                 self.board.tell(&Notice::Faulty { why: error.to_string() });
-                Reply::Failed(Failure::Internal)
+                Failure::Internal.into()
             }
         }
     }
 
-    fn complete(&self, attempt: Attempt, reply: Reply) -> Option<Attempt> {
+    fn complete(&self, attempt: Attempt, made: Made) -> Option<Attempt> {
+        let Made { reply, event_type } = made;
         let id = attempt.delivery.subscription;
         let served = self.registry.read().served(id);
         let judged =
@@ -94,12 +97,28 @@ impl Source for Core {
         self.rouse(&drive);
         // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
         // the answer leaves out.
-        let tried = reason.map(|reason| tried(attempt, reason, &reply, completed.took_ms, wall_ms));
+        let took_ms = completed.took_ms;
+        let tried = reason.clone().map(|why| tried(attempt, why, &reply, took_ms, wall_ms));
         self.record(tried, &completed);
         drop(drive);
-        if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
-            self.counters.attempts.add(1);
-            self.counters.attempt_durations.note(completed.took_ms);
+        let counts = !matches!(reply, Reply::Failed(Failure::Interrupted));
+        let event = self.outbox.id_of(attempt.delivery.sequence);
+        let record = completed.record.as_ref();
+        let at_ms = wall_ms;
+        // Before it is counted, so that whoever sees the counter finds it.
+        self.recent.remember(Ended {
+            attempt,
+            event,
+            event_type,
+            reply,
+            reason,
+            record,
+            at_ms,
+            took_ms,
+        });
+        self.counters.attempts.add(counts.into());
+        if counts {
+            self.counters.attempt_durations.note(took_ms);
         }
         trace(attempt, &completed);
         self.follow(id, completed);
@@ -190,7 +209,7 @@ impl Core {
             self.board.tell(&Notice::Faulty { why: error.to_string() });
         }
         if let Ok(served) = Served::new(registered) {
-            self.enforce(served, &HashMap::new());
+            self.enforce_all(vec![(served, HashMap::new())]);
         }
         drop(book);
         self.board.tell(&Notice::Disabled { subscription: id, reason });
@@ -335,8 +354,7 @@ fn tried(attempt: Attempt, reason: Reason, reply: &Reply, took_ms: u64, at_ms: u
 
 /// Whether an event comes right after another one and is owed to the same targets.
 fn is_followed_by(one: &Owed, next: &Owed) -> bool {
-    next.event.id.sequence() == one.event.id.sequence() + 1
-        && Arc::ptr_eq(&one.targets, &next.targets)
+    next.event.id.sequence() == one.event.id.sequence() + 1 && one.targets == next.targets
 }
 
 /// What the committer tells an engine, for as long as there is one.

@@ -12,7 +12,7 @@ use super::Engine;
 use super::core::Core;
 use crate::attempt::{DeadLetter, DeliveryId, Letter, Reason, Tried};
 use crate::error::{Error, Result};
-use crate::event::EventId;
+use crate::event::{EventId, Published};
 use crate::subscription::SubscriptionId;
 
 /// Names a dead letter: the event, and whom it was owed to. Its text is
@@ -184,6 +184,19 @@ impl Engine {
         let Some(letter) = self.core.outbox.letter(delivery)? else { return Ok(None) };
         let history = self.core.outbox.history(delivery)?;
         Ok(Some((self.core.shown(letter)?, history)))
+    }
+
+    /// The event of a dead letter, with its payload.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the letter is gone or of another outbox; [`Error::Store`] or
+    /// [`Error::Damaged`] when it cannot be read.
+    pub fn event_of(&self, letter: DeadLetterId) -> Result<Published> {
+        self.core.check_open()?;
+        let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
+        let gone = || Error::NotFound { what: "dead letter", given: letter.to_string() };
+        self.core.outbox.letter(delivery)?.ok_or_else(gone)?;
+        self.core.outbox.event(delivery.sequence).map(|event| Published::from(&*event))
     }
 
     /// The failed attempts that are kept of a delivery, oldest first: at most

@@ -10,6 +10,7 @@ mod drain;
 mod letters;
 mod listing;
 mod publishing;
+mod recent;
 mod recovery;
 mod registry;
 pub mod stepping;
@@ -22,19 +23,20 @@ use std::time::Duration;
 pub use self::letters::{DeadLetterFilter, DeadLetterId};
 pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
 
+pub use self::recent::{RecentAttempt, RecentOutcome};
 pub use self::testing::Tested;
 
 pub(crate) use self::changes::{Change, Standing};
 
 use self::core::Core;
 use crate::account::Accounts;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Network};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event};
 use crate::notice::Notices;
 use crate::receipt::Receipt;
 use crate::stats::Stats;
-use crate::subscription::{Registered, Secret, Subscription, SubscriptionId};
+use crate::subscription::{Registered, Secret, State, Subscription, SubscriptionId};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
 ///
@@ -142,6 +144,16 @@ impl Engine {
         &self,
         id: SubscriptionId,
         revise: impl FnOnce(&Registered) -> Result<Subscription>,
+    ) -> Result<()> {
+        self.core.revise(id, |before| Ok((revise(before)?, before.state)))
+    }
+
+    /// As [`revise`](Engine::revise), its state included: one that was disabled and is active then
+    /// starts as if its endpoint had never failed.
+    pub(crate) fn revise_with_state(
+        &self,
+        id: SubscriptionId,
+        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
     ) -> Result<()> {
         self.core.revise(id, revise)
     }
@@ -296,6 +308,27 @@ impl Engine {
         self.core.counters.unrouted.add(events);
     }
 
+    /// The newest attempts of a subscription, successes too, the last one first: at most `count_max`,
+    /// and at most [`recent_attempts_each_max`](Limits::recent_attempts_each_max). They are remembered
+    /// in memory alone, so a restart forgets them; what must not be forgotten of failures is in
+    /// [`history`](Engine::history) and [`dead_letters`](Engine::dead_letters). None of a subscription
+    /// that there is not.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// for attempt in engine.recent_attempts(crm, 100) {
+    ///     println!("{} {}: {}", attempt.at_ms, attempt.event, attempt.outcome.as_str());
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent_attempts(&self, id: SubscriptionId, count_max: usize) -> Vec<RecentAttempt> {
+        self.core.recent.of(id, count_max)
+    }
+
     /// A reading of the counters. Costs a short lock and a line for each subscription.
     pub fn stats(&self) -> Stats {
         self.core.stats()
@@ -325,6 +358,11 @@ impl Engine {
     /// The limits as configured.
     pub fn limits(&self) -> &Limits {
         &self.core.limits
+    }
+
+    /// The targets admitted beyond the safe ones, as configured.
+    pub fn network(&self) -> &Network {
+        &self.core.network
     }
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest

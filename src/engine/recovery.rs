@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 use super::core::{Core, Drive, Phase};
 use super::drain;
+use super::recent::Recent;
 use super::registry::{Registry, Served};
 use crate::account::Accounts;
 use crate::config::{Config, Limits};
@@ -87,10 +88,12 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
     let transport = transport(&config)?;
     let core = Arc::new(Core {
         board: Board::new(config.limits.notices_max, standing),
+        recent: Recent::new(&config.limits),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
         clock: Arc::clone(&config.clock),
+        network: config.network,
         guard,
         transport,
         counters,
@@ -136,7 +139,7 @@ fn without_removed(
     let waits_in_vain =
         |one: &Registered| one.policy.after.is_some_and(|main| recovered.removed.contains(&main));
     for one in kept.iter_mut().filter(|one| waits_in_vain(one)) {
-        one.policy.after = None;
+        one.wait_no_longer();
         book.put(one)?;
     }
     removed.iter().try_for_each(|one| book.remove(one.id))?;

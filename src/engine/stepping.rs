@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::{Engine, Owner, drain, recovery};
-use crate::attempt::{Attempt, Reply};
+use crate::attempt::{Attempt, Made, Reply};
 use crate::config::Config;
 use crate::delivery::Source;
 use crate::error::Result;
+use crate::event::EventType;
 
 /// An engine's committer, timekeeper and workers, which act when they are told to.
 ///
@@ -25,6 +26,7 @@ pub struct Stepped {
 #[must_use = "its worker waits until the attempt is completed"]
 pub struct Begun {
     attempt: Attempt,
+    event_type: Option<EventType>,
     /// What the transport answered; it can be held back, and another reply given in its place.
     pub reply: Reply,
 }
@@ -87,8 +89,8 @@ impl Stepped {
 
     /// A worker's step: brings the reply, and goes on with the next attempt where one is ready.
     pub fn complete(&self, begun: Begun) -> Option<Begun> {
-        let Begun { attempt, reply } = begun;
-        let next = self.core.complete(attempt, reply);
+        let Begun { attempt, event_type, reply } = begun;
+        let next = self.core.complete(attempt, Made { reply, event_type });
         self.count_idle();
         next.map(|attempt| self.sent(attempt))
     }
@@ -108,7 +110,8 @@ impl Stepped {
     }
 
     fn sent(&self, attempt: Attempt) -> Begun {
-        Begun { attempt, reply: self.core.attempt(attempt) }
+        let Made { reply, event_type } = self.core.attempt(attempt);
+        Begun { attempt, event_type, reply }
     }
 }
 

@@ -5,7 +5,7 @@
 //! (`subscription::book`). Invariant: what is in force is on the device first; nobody waits for a
 //! subscription that waits itself, nor for one that is removed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::core::Core;
@@ -48,8 +48,8 @@ impl Core {
             return refused("another subscription than this one");
         }
         let registry = self.registry.read();
-        let mut beside = beside.iter().map(|one| &one.served.registered);
-        let known = beside.find(|one| one.id == main).map(Arc::clone);
+        let beside: Vec<_> = beside.iter().map(|one| &one.served.registered).collect();
+        let known = beside.iter().find(|one| one.id == main).map(|one| Arc::clone(one));
         let known =
             known.or_else(|| registry.served(main).map(|served| Arc::clone(&served.registered)));
         let Some(known) = known.filter(|known| known.account == registered.account) else {
@@ -61,8 +61,15 @@ impl Core {
         if !registry.dependents_of(registered.id).is_empty() {
             return refused("none: other subscriptions wait for this one");
         }
-        let others = registry.dependents_of(main).into_iter().filter(|id| *id != registered.id);
-        if others.count() >= DEPENDENTS_MAX {
+        let mut others: BTreeSet<_> = registry.dependents_of(main).into_iter().collect();
+        for one in beside {
+            match one.policy.after == Some(main) {
+                true => others.insert(one.id),
+                false => others.remove(&one.id),
+            };
+        }
+        others.remove(&registered.id);
+        if others.len() >= DEPENDENTS_MAX {
             return refused("a subscription for which fewer than 16 others wait");
         }
         Ok(())
@@ -94,8 +101,8 @@ impl Core {
         let changes = beside.into_iter().chain(puts).collect();
         match keys.and_then(|keys| book.apply(changes).map(|()| keys)) {
             Ok(keys) => {
-                let each = adopted.into_iter().zip(keys);
-                each.for_each(|(one, keys)| self.enforce(one.served, &keys));
+                let served = adopted.into_iter().map(|one| one.served);
+                self.enforce_all(served.zip(keys).collect());
                 Ok(())
             }
             Err(error) => {
@@ -135,19 +142,24 @@ impl Core {
         self.outbox.wait(told)
     }
 
-    /// Puts a subscription that is on the device in force. `keys` are of what it is owed, where an
-    /// order by them begins.
-    pub(super) fn enforce(&self, served: Served, keys: &HashMap<u64, u64>) {
-        let registered = Arc::clone(&served.registered);
-        // The lane comes before the index: an event that matches must find somebody to owe it to.
+    /// Puts subscriptions that are on the device in force. With each come the keys of what it is owed,
+    /// where an order by them begins. No event finds a part of them changed and the others not: it
+    /// could fall between one that is silenced already and another that is not yet served.
+    pub(super) fn enforce_all(&self, all: Vec<(Served, HashMap<u64, u64>)>) {
+        // The lanes come before the index: an event that matches must find somebody to owe it to.
         let mut drive = self.drive.lock();
-        let (policy, state) = (registered.policy.clone(), registered.state);
-        drive.dispatcher.set_lane(registered.id, policy, state, keys);
+        for (served, keys) in &all {
+            let Registered { id, policy, state, .. } = &*served.registered;
+            drive.dispatcher.set_lane(*id, policy.clone(), *state, keys);
+        }
         self.rouse(&drive);
         drop(drive);
-        let (id, state) = (registered.id, registered.state.as_str());
-        tracing::info!(subscription = %id, account = registered.account, state, "subscription in force");
-        self.registry.write().put(served);
+        for (served, _) in &all {
+            let Registered { id, account, state, .. } = &*served.registered;
+            tracing::info!(subscription = %id, account, state = state.as_str(), "subscription in force");
+        }
+        let mut registry = self.registry.write();
+        all.into_iter().for_each(|(served, _)| registry.put(served));
     }
 
     /// Holds a subscription back. One that is disabled is held back already and stays so.
@@ -185,10 +197,10 @@ impl Core {
         for id in dependents {
             let Some(dependent) = self.registry.read().served(id) else { continue };
             let mut registered = (*dependent.registered).clone();
-            registered.policy.after = None;
+            registered.wait_no_longer();
             let served = Served::new(registered)?;
             freed.push(Arc::clone(&served.registered));
-            self.enforce(served, &HashMap::new());
+            self.enforce_all(vec![(served, HashMap::new())]);
         }
         Ok(freed)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::core::Core;
 use super::drain;
-use crate::attempt::{Answered, Failure, Reason, Reply};
+use crate::attempt::{Answered, Failure, Made, Reason, Reply};
 use crate::delivery;
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -58,13 +58,15 @@ impl Core {
         let served = self.registry.read().known(id)?;
         let event = self.test_event(&served.registered)?;
         let started_ms = self.clock.monotonic_ms();
-        let reply = delivery::unwound(|| {
+        let made = delivery::unwound(|| {
             let wall_ms = event.accepted_wall_ms;
-            match served.template.request(&event, 1, wall_ms, &self.catalogue) {
+            let reply = match served.template.request(&event, 1, wall_ms, &self.catalogue) {
                 Ok(request) => self.transport.send(&request),
                 Err(failure) => Reply::Failed(failure),
-            }
+            };
+            Made { reply, event_type: None }
         });
+        let reply = made.reply;
         let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
         let judged = dispatch::judge(&reply, &served.registered.policy);
         let (status, excerpt) = match reply {

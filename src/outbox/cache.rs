@@ -3,8 +3,10 @@
 //! Leaves to others: reading what is not at hand. Invariant (I10): the payloads held never exceed
 //! the bound, whatever is owed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::event::StoredEvent;
 
@@ -30,7 +32,7 @@ const ENTRY_BYTES: usize = 256;
 
 impl Cache {
     pub(super) fn new(bytes_max: usize) -> Cache {
-        Cache { bytes_max, bytes: 0, entries: HashMap::new(), order: VecDeque::new() }
+        Cache { bytes_max, bytes: 0, entries: HashMap::default(), order: VecDeque::new() }
     }
 
     pub(super) fn event(&self, sequence: u64) -> Option<Arc<StoredEvent>> {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
 use roaring::RoaringTreemap;
 
 use crate::attempt::{DeliveryId, Record};
@@ -25,6 +24,7 @@ use crate::subscription::SubscriptionId;
 
 use super::dedup::Dropped;
 use super::group::{self, Cursor, Group, Owed, Submission, answer_all, batches};
+use super::queue::{Queue, Waiting};
 use super::reclaim::Owing;
 use super::row::Row;
 use super::taken::Taken;
@@ -48,6 +48,18 @@ pub(super) enum Command {
     /// Everything sent before the copies out of this generation were made is committed now.
     Clear(u64),
     Stop,
+}
+
+impl Command {
+    /// Whether somebody waits until it is done.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self {
+            Command::Record(_) | Command::RecordTogether(_) => false,
+            Command::Cancel(_) | Command::Clear(_) => false,
+            Command::Publish(_) | Command::RecordAndTell(..) | Command::Forget(..) => true,
+            Command::Revive(..) | Command::Stop => true,
+        }
+    }
 }
 
 /// What the committer tells the engine.
@@ -111,9 +123,9 @@ pub(super) struct Committer {
     pub(super) dedup_database: Option<Arc<dyn Database>>,
     pub(super) cursor: Cursor,
     pub(super) catalogue: Catalogue,
-    pub(super) commands: Receiver<Command>,
-    /// Its own end of the queue, to mark a place in it.
-    pub(super) marker: Sender<Command>,
+    pub(super) waiting: Waiting,
+    /// Everybody else's end of the queue, to mark a place in it.
+    pub(super) marker: Queue,
     pub(super) admission: Arc<Admission>,
     pub(super) bells: Arc<Bells>,
     pub(super) clock: Arc<dyn Clock>,
@@ -155,7 +167,7 @@ impl Committer {
             let patience = self.has_leftovers().then_some(TIDY_AFTER);
             let mut taken = std::mem::take(&mut self.kept);
             if taken.is_empty() {
-                taken.fill(&self.commands, self.group_events_max, patience);
+                taken.fill(&self.waiting, self.group_events_max, patience);
             }
             if self.step(taken)?.is_break() {
                 return Ok(());
@@ -168,7 +180,7 @@ impl Committer {
     pub(super) fn step_now(&mut self) -> Result<bool> {
         let mut taken = std::mem::take(&mut self.kept);
         if taken.is_empty() {
-            taken.take_waiting(&self.commands, self.group_events_max);
+            taken.take_waiting(&self.waiting.commands, self.group_events_max);
         }
         if taken.is_empty() && !self.has_leftovers() {
             return Ok(false);
@@ -324,7 +336,7 @@ impl Committer {
             Taken { records, revivals, cancelled, cleared, forgotten, stop, ..Taken::default() };
         if !self.wait_for_the_device(&mut waiting, &group)? {
             // The records are lost with the process and repeat their attempts (I3).
-            let _ = self.marker.send(Command::Stop);
+            self.marker.send(Command::Stop);
             return Ok(());
         }
         self.admission.stall(None);
@@ -339,7 +351,7 @@ impl Committer {
         let mut pause = REOPEN_AFTER;
         loop {
             self.row.deactivate();
-            waiting.take_while_stalled(&self.commands, &self.admission, pause);
+            waiting.take_while_stalled(&self.waiting.commands, &self.admission, pause);
             if waiting.stop {
                 return Ok(false);
             }

@@ -247,7 +247,7 @@ struct Events {
     dedup_entries: Vec<(KeyHash, u64)>,
     bucket: u64,
     wall_ms: u64,
-    /// The targets seen last: events that are matched alike share theirs.
+    /// The targets seen last: the next event often has the same.
     last: Option<Targets>,
 }
 
@@ -303,7 +303,7 @@ impl Events {
 
     /// Takes removed subscriptions out of an event's targets; the rest as a set.
     fn keep_targets(&mut self, cursor: &Cursor, matched: &mut Matched) -> Arc<RoaringBitmap> {
-        let last = self.last.take().filter(|last| Arc::ptr_eq(&last.matched, &matched.targets));
+        let last = self.last.take().filter(|last| last.matched == matched.targets);
         let targets =
             last.unwrap_or_else(|| Targets::new(Arc::clone(&matched.targets), &cursor.removed));
         matched.targets = Arc::clone(&targets.kept);

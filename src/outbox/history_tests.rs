@@ -1,6 +1,7 @@
 //! Checks what is kept of deliveries that fail: changes together, histories, health and keys, each
 //! over crashes and over generations, with a bystander.
 
+use crossbeam_channel::Receiver;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 

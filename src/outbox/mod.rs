@@ -16,6 +16,7 @@ mod letters;
 mod lookup;
 mod meta;
 mod page;
+mod queue;
 mod reading;
 mod reclaim;
 mod records;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
@@ -52,6 +52,7 @@ use self::committer::{Command, Committer};
 use self::group::Cursor;
 use self::history::Histories;
 use self::letters::Letters;
+use self::queue::{Queue, Waiting};
 use self::recovery::Read;
 use self::row::Row;
 
@@ -127,7 +128,7 @@ pub(crate) struct Opened {
 
 /// The outbox of a running engine.
 pub(crate) struct Outbox {
-    commands: Sender<Command>,
+    commands: Queue,
     admission: Arc<Admission>,
     bells: Arc<Bells>,
     cache: Mutex<Cache>,
@@ -144,7 +145,7 @@ pub(crate) struct Outbox {
 
 /// What the committer's thread will own.
 pub(crate) struct Unstarted {
-    commands: Receiver<Command>,
+    waiting: Waiting,
     cursor: Cursor,
     dedup_database: Arc<dyn Database>,
     group_events_max: usize,
@@ -171,10 +172,10 @@ impl Opened {
 
     /// Makes the handle; the committer starts with [`Outbox::start`].
     pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, Unstarted) {
-        let (sender, commands) = crossbeam_channel::unbounded();
+        let (commands, waiting) = queue::queue();
         let Read { row, cursor, dedup_database, .. } = self.read;
         let outbox = Outbox {
-            commands: sender,
+            commands,
             admission: Arc::new(Admission::new(limits)),
             bells: Arc::new(Bells::new(limits.group_events_max)),
             cache: Mutex::new(Cache::new(limits.cache_bytes_max)),
@@ -188,7 +189,7 @@ impl Opened {
             stepped: Mutex::new(None),
         };
         let unstarted = Unstarted {
-            commands,
+            waiting,
             cursor,
             dedup_database,
             group_events_max: limits.group_events_max,
@@ -252,7 +253,7 @@ impl Outbox {
             cursor: parts.cursor,
             closed_at_ms: clock.monotonic_ms(),
             catalogue: self.catalogue.clone(),
-            commands: parts.commands,
+            waiting: parts.waiting,
             marker: self.commands.clone(),
             admission: Arc::clone(&self.admission),
             bells: Arc::clone(&self.bells),
@@ -298,9 +299,7 @@ impl Outbox {
 
     /// Queues events, for which room was taken, for the next group.
     pub(crate) fn submit(&self, submission: Submission) {
-        // The channel has no bound of its own: admission is the bound. It is closed only with the
-        // engine, and then the promise resolves as closed because the submission is dropped.
-        let _ = self.commands.send(Command::Publish(submission));
+        self.commands.send(Command::Publish(submission));
     }
 
     /// Queues a change of a delivery's state. Never refused: it is bounded by attempts under way.
@@ -308,20 +307,20 @@ impl Outbox {
         if let Record::Settle(delivery) | Record::SettleMain(delivery) = &record {
             self.cache.lock().settled(delivery.sequence);
         }
-        let _ = self.commands.send(Command::Record(record));
+        self.commands.send(Command::Record(record));
     }
 
     /// As [`record`](Outbox::record), and tells when it is durable.
     pub(crate) fn record_and_tell(&self, record: Record) -> Receipt<()> {
         let (promised, receipt) = promise();
-        let _ = self.commands.send(Command::RecordAndTell(record, promised));
+        self.commands.send(Command::RecordAndTell(record, promised));
         receipt
     }
 
     /// Makes durable that a subscription was removed: what it is owed is cancelled from then on.
     pub(crate) fn forget(&self, id: SubscriptionId) -> Receipt<()> {
         let (promised, receipt) = promise();
-        let _ = self.commands.send(Command::Forget(id, promised));
+        self.commands.send(Command::Forget(id, promised));
         receipt
     }
 
@@ -334,7 +333,7 @@ impl Outbox {
                 self.cache.lock().settled(delivery.sequence);
             }
         }
-        let _ = self.commands.send(Command::RecordTogether(records));
+        self.commands.send(Command::RecordTogether(records));
     }
 
     /// Makes durable that dead letters are owed again, those of one vector as a whole or not at
@@ -342,13 +341,13 @@ impl Outbox {
     pub(crate) fn revive(&self, deliveries: Vec<Vec<DeliveryId>>) -> Receipt<u64> {
         debug_assert!(deliveries.iter().all(|together| together.len() <= TOGETHER_MAX));
         let (promised, receipt) = promise();
-        let _ = self.commands.send(Command::Revive(deliveries, promised));
+        self.commands.send(Command::Revive(deliveries, promised));
         receipt
     }
 
     /// Ends what a removed subscription was owed.
     pub(crate) fn cancel(&self, sequences: RoaringTreemap) {
-        let _ = self.commands.send(Command::Cancel(sequences));
+        self.commands.send(Command::Cancel(sequences));
     }
 
     /// Keeps the events of a group at hand for their deliveries.
@@ -405,7 +404,7 @@ impl Outbox {
 
     /// Asks the committer to end after what was sent before, without waiting for it.
     pub(crate) fn signal_stop(&self) {
-        let _ = self.commands.send(Command::Stop);
+        self.commands.send(Command::Stop);
     }
 
     /// Ends the committer after what was sent before, waits for it, and lets go of the database.

@@ -16,6 +16,7 @@ use crate::subscription::SubscriptionId;
 use super::Admission;
 use super::committer::Command;
 use super::group::{Submission, answer_all};
+use super::queue::Waiting;
 use super::records::Records;
 
 /// How long a group that holds nothing but records waits for company: nobody waits for a record,
@@ -51,10 +52,11 @@ impl Taken {
     /// waiting, up to the bounds. A group that holds nothing but records waits for company, once.
     pub(super) fn fill(
         &mut self,
-        commands: &Receiver<Command>,
+        waiting: &Waiting,
         events_max: usize,
         patience: Option<Duration>,
     ) {
+        let commands = &waiting.commands;
         let first = match patience {
             Some(patience) => commands.recv_timeout(patience),
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -68,16 +70,10 @@ impl Taken {
         if self.stop || !self.only_records() {
             return;
         }
-        let lingered = crossbeam_channel::after(RECORDS_LINGER);
-        while !self.stop && self.only_records() && !self.is_full(events_max) {
-            crossbeam_channel::select! {
-                recv(commands) -> command => match command {
-                    Ok(command) => self.take(command),
-                    Err(_) => self.stop = true,
-                },
-                recv(lingered) -> _ => break,
-            }
-        }
+        waiting.linger(RECORDS_LINGER, || {
+            self.take_waiting(commands, events_max);
+            !self.stop && self.only_records() && !self.is_full(events_max)
+        });
         self.take_waiting(commands, events_max);
     }
 

@@ -107,7 +107,7 @@ impl Committer {
     fn begin_clearing(&mut self, generation: u64) {
         let owed = (self.owing)(&self.sequences_in(generation));
         self.clearing = Some(Clearing { generation, owed });
-        let _ = self.marker.send(Command::Clear(generation));
+        self.marker.send(Command::Clear(generation));
     }
 
     /// Copies what is alive out of a generation and removes it. Whatever ended since the mark and is

@@ -34,18 +34,6 @@ pub(super) fn allowing(mut refusal: Response<Vec<u8>>, methods: &[Method]) -> Re
     refusal
 }
 
-/// The refusal of a long body in the shape of the on-premises API and of 360dialog.
-pub(super) fn too_large_in_meta(message: &str) -> Response<Vec<u8>> {
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    let meta = json!({
-        "success": false,
-        "http_code": status.as_u16(),
-        "developer_message": message,
-        "details": [message],
-    });
-    json(status, &json!({"meta": meta}))
-}
-
 /// The refusal of a long body in the session gateway's envelope.
 pub(super) fn too_large_in_envelope(message: &str) -> Response<Vec<u8>> {
     let status = StatusCode::PAYLOAD_TOO_LARGE;

@@ -11,14 +11,19 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+mod hook;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;
 mod webhooks;
 
 use http::{HeaderMap, Request, Response};
 
 use self::call::Call;
+pub use self::dialog360::Dialog360;
 use crate::engine::Engine;
+use crate::error::Result;
 
 /// The registration APIs of the gateways, to be mounted in any HTTP server.
 ///
@@ -43,6 +48,7 @@ use crate::engine::Engine;
 #[derive(Debug, Clone)]
 pub struct Registration {
     engine: Engine,
+    dialog360: Dialog360,
 }
 
 /// The longest body of a request, in bytes: a webhook with thousands of events and numbers fits. A
@@ -52,7 +58,17 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 impl Registration {
     /// Registers with this engine.
     pub fn new(engine: Engine) -> Registration {
-        Registration { engine }
+        Registration { engine, dialog360: Dialog360::default() }
+    }
+
+    /// What is configurable of 360dialog's API.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a bound that the engine could not keep.
+    pub fn dialog360(mut self, dialog360: Dialog360) -> Result<Registration> {
+        dialog360.check()?;
+        self.dialog360 = dialog360;
+        Ok(self)
     }
 
     /// Whether a path belongs to one of the gateways.
@@ -74,7 +90,7 @@ impl Registration {
         match Gateway::of(call.path, call.headers) {
             None => answer::no_route(call.path),
             Some(gateway) if call.body.len() > BODY_BYTES_MAX => gateway.too_large(),
-            Some(gateway) => gateway.answer(&call),
+            Some(gateway) => gateway.answer(&call, &self.dialog360),
         }
     }
 }
@@ -103,11 +119,11 @@ impl Gateway {
         }
     }
 
-    fn answer(&self, call: &Call<'_>) -> Response<Vec<u8>> {
+    fn answer(&self, call: &Call<'_>, dialog360: &Dialog360) -> Response<Vec<u8>> {
         match self {
             Gateway::DoubleTick => doubletick::answer(call),
             Gateway::BusinessApi => business_api::answer(call),
-            Gateway::Dialog360 => dialog360::answer(call),
+            Gateway::Dialog360 => dialog360::answer(call, dialog360),
             Gateway::Webhooks => webhooks::answer(call),
         }
     }
@@ -117,7 +133,7 @@ impl Gateway {
         let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
         match self {
             Gateway::DoubleTick => doubletick::too_large(message),
-            Gateway::BusinessApi | Gateway::Dialog360 => answer::too_large_in_meta(&message),
+            Gateway::BusinessApi | Gateway::Dialog360 => hook::too_large(message),
             Gateway::Webhooks => answer::too_large_in_envelope(&message),
         }
     }

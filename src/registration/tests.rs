@@ -140,6 +140,28 @@ impl Drawn {
             "wabaNumbers": numbers,
         })
     }
+
+    /// A request with the caller's key in the header of a gateway that has one of its own.
+    fn keyed(&self, key: &str, method: &str, path: &str, body: &Value) -> Request<Vec<u8>> {
+        let request = Request::builder().method(method).uri(path).header(key, self.caller.key);
+        request.body(body.to_string().into()).unwrap()
+    }
+
+    fn dialog360(&self, method: &str, path: &str, body: &Value) -> Request<Vec<u8>> {
+        self.keyed("d360-api-key", method, path, body)
+    }
+
+    /// A webhook of a URL and headers, at a port that neither gateway takes where it reaches over.
+    fn hook(&self) -> Value {
+        let (mark, port) = (self.caller.mark(), if self.reaches_over { ":8443" } else { "" });
+        json!({"url": format!("https://hooks.example{port}/{mark}"), "headers": {"x-mark": mark}})
+    }
+
+    /// A further destination under a name that the other may have, too.
+    fn destination(&self) -> Value {
+        let mark = self.caller.mark();
+        json!({"name": self.name, "url": format!("https://hooks.example/{mark}")})
+    }
 }
 
 const NAMES: [&str; 3] = ["crm", "log", "bot"];
@@ -161,6 +183,39 @@ const OPERATIONS: &[Operation] = &[
     ("DoubleTick: deregister", |drawn| {
         let body = json!({"webhookId": drawn.id.to_string()});
         drawn.doubletick("DELETE", "/v2/webhook/deregister", &body)
+    }),
+    ("WhatsApp Business API: read", |drawn| {
+        drawn.keyed("whizard-key", "GET", "/v1/configs/webhook", &json!(null))
+    }),
+    ("WhatsApp Business API: set", |drawn| {
+        drawn.keyed("whizard-key", "POST", "/v1/configs/webhook", &drawn.hook())
+    }),
+    ("360dialog: read the number's", |drawn| {
+        drawn.dialog360("GET", "/v1/configs/webhook", &json!(null))
+    }),
+    ("360dialog: set the number's", |drawn| {
+        drawn.dialog360("POST", "/v1/configs/webhook", &drawn.hook())
+    }),
+    ("360dialog: read the WABA's", |drawn| drawn.dialog360("GET", "/waba_webhook", &json!(null))),
+    ("360dialog: set the WABA's", |drawn| {
+        let mark = drawn.caller.mark();
+        let meant = if drawn.reaches_over { drawn.other } else { drawn.caller };
+        let url = format!("https://hooks.example/{mark}");
+        let body = json!({"url": url, "waba_id": meant.waba, "override_all": drawn.id < 4});
+        drawn.dialog360("POST", "/waba_webhook", &body)
+    }),
+    ("360dialog: enable or disable", |drawn| {
+        drawn.dialog360("POST", "/multi_webhook", &json!({"enabled": drawn.id % 4 != 3}))
+    }),
+    ("360dialog: append", |drawn| {
+        let body = json!({"destinations": [drawn.destination()]});
+        drawn.dialog360("PUT", "/multi_webhook", &body)
+    }),
+    ("360dialog: change", |drawn| drawn.dialog360("PATCH", "/multi_webhook", &drawn.destination())),
+    ("360dialog: list", |drawn| drawn.dialog360("GET", "/multi_webhook", &json!(null))),
+    ("360dialog: delete", |drawn| {
+        let path = format!("/multi_webhook/{}", drawn.name);
+        drawn.dialog360("DELETE", &path, &json!(null))
     }),
 ];
 

@@ -7,15 +7,15 @@
 //! A change costs the pairs of its filter, a match costs what it finds; neither depends on how many
 //! other subscriptions there are.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use roaring::RoaringBitmap;
+use foldhash::HashMap;
 
-use super::precedence::{Bearing, Precedence};
+use super::answers::Answers;
+use super::lists::{List, Lists};
+use super::names::Names;
+use super::precedence::{Bearing, Found, Precedence};
 use crate::event::{EventType, WabaNumber};
 use crate::subscription::{Filter, Level, Profile, SubscriptionId};
 
@@ -24,9 +24,9 @@ use crate::subscription::{Filter, Level, Profile, SubscriptionId};
 pub(crate) struct Index {
     accounts: Names<Box<str>>,
     kinds: Names<EventType>,
-    listed: HashMap<Place, List>,
+    listed: HashMap<Place, Lists>,
     precedence: Precedence,
-    known: Mutex<Known>,
+    answers: Answers,
 }
 
 /// What about an event decides who gets it.
@@ -41,95 +41,130 @@ pub(crate) struct Sought<'a> {
     pub(crate) is_part: bool,
 }
 
-/// One (account, type, number), with `ALL` for a type or a number that is not named.
+/// One number of an account, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Place {
+    number: u64,
+    account: u32,
+}
+
+/// What an event without a WABA asks for: a type of a number. What it reaches is known by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    number: u64,
     account: u32,
     kind: u32,
-    number: u64,
-    /// Only of answers; the lists know no parts.
     is_part: bool,
+}
+
+#[cfg(test)]
+impl Asked {
+    pub(super) fn new(number: u64) -> Asked {
+        Asked { number, account: 1, kind: 1, is_part: false }
+    }
 }
 
 /// No name is given this id, and no WABA number is this short.
 const ALL: u32 = 0;
 const ALL_NUMBERS: u64 = 0;
 
+/// An answer of up to so many is gathered without a list on the heap, and anew for each event: that costs
+/// less than looking for it among those given before.
+pub(super) const FEW_MAX: usize = 16;
+
 impl Index {
     /// Lists a subscription under its filter. Doing so again changes nothing.
     pub(crate) fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
-        self.known.get_mut().clear();
+        self.answers.forget();
         each_pair(filter, |kind, number| self.list(id, account, kind, number));
     }
 
     /// Says for whom more than the filter decides. To be told of each that is inserted.
     pub(crate) fn rank(&mut self, id: SubscriptionId, level: Level, profile: Profile) {
-        self.known.get_mut().clear();
+        self.answers.forget();
         self.precedence.put(id, level, profile);
     }
 
     /// Takes a subscription off the lists of the filter that it was inserted with.
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
-        self.known.get_mut().clear();
+        self.answers.forget();
         self.precedence.remove(id);
         each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
-    /// The subscriptions that an event reaches, ascending, each once. Events that are asked for alike
-    /// share the answer, so that what follows from it is worked out once for them all.
+    /// The subscriptions that an event reaches, ascending, each once. Events that reach many and are asked
+    /// for alike share the answer, so that what follows from it is worked out once for them all.
     ///
     /// The number decides. An event without one reaches the subscriptions to all numbers, and those
     /// that name a number of its WABA.
     pub(crate) fn targets(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
-        let mut found = Vec::new();
-        let Some(account) = self.accounts.id(sought.account) else { return found.into() };
-        let digits = match sought.number {
-            Some(number) => number.digits(),
-            None if sought.waba_numbers.is_empty() => ALL_NUMBERS,
-            None => {
-                self.matches(sought, &mut found);
-                return found.into();
-            }
-        };
+        let Some(account) = self.accounts.id(sought.account) else { return Arc::default() };
+        // A type that nobody names still reaches those who asked for all types.
         let kind = self.kinds.id(sought.kind).unwrap_or(ALL);
         let is_part = sought.is_part && !self.precedence.is_empty();
-        let place = Place { account, kind, number: digits, is_part };
-        if let Some(known) = self.known.lock().of(&place) {
-            return known;
-        }
-        self.matches(sought, &mut found);
-        let targets: Arc<[_]> = found.into();
-        // Nobody changes the index meanwhile, because the caller borrows it.
-        self.known.lock().keep(place, &targets);
-        targets
+        let number = match sought.number {
+            Some(number) => number.digits(),
+            None if sought.waba_numbers.is_empty() => ALL_NUMBERS,
+            None => return self.of_waba(account, kind, sought.waba_numbers, is_part),
+        };
+        self.of_number(Asked { number, account, kind, is_part })
     }
 
-    /// Replaces `out` with the subscriptions that an event reaches.
-    fn matches(&self, sought: &Sought<'_>, out: &mut Vec<SubscriptionId>) {
-        out.clear();
-        let &Sought { kind, number, waba_numbers, is_part, .. } = sought;
-        let Some(account) = self.accounts.id(sought.account) else { return };
-        // A type that nobody names still reaches those who asked for all types.
-        let kind = self.kinds.id(kind);
-        let mut collect = |number: u64| {
-            for kind in [Some(ALL), kind].into_iter().flatten() {
-                if let Some(list) =
-                    self.listed.get(&Place { account, kind, number, is_part: false })
-                {
-                    list.copy_to(out);
-                }
-            }
+    /// Whom an event of one number reaches, or one of an account alone.
+    fn of_number(&self, asked: Asked) -> Arc<[SubscriptionId]> {
+        let Asked { number, account, kind, is_part } = asked;
+        let [of_all, of_kind] = self.lists(Place { number: ALL_NUMBERS, account }, kind);
+        let own = match number {
+            ALL_NUMBERS => NONE,
+            number => self.lists(Place { number, account }, kind),
         };
-        collect(ALL_NUMBERS);
-        match number {
-            Some(number) => collect(number.digits()),
-            None => waba_numbers.iter().for_each(|number| collect(number.digits())),
+        let lists = [of_all, of_kind, own[0], own[1]];
+        let bearing = Bearing { has_number: number != ALL_NUMBERS, is_part };
+        if lists.iter().map(List::len).sum::<usize>() <= FEW_MAX {
+            return self.gathered(&lists, bearing);
         }
-        out.sort_unstable();
-        out.dedup();
+        // Nobody changes the index meanwhile, because the caller borrows it.
+        self.answers.known_or(asked, || self.gathered(&lists, bearing))
+    }
+
+    /// Whom an event without a number reaches, by those of its WABA.
+    fn of_waba(
+        &self,
+        account: u32,
+        kind: u32,
+        numbers: &[WabaNumber],
+        is_part: bool,
+    ) -> Arc<[SubscriptionId]> {
+        let numbers = numbers.iter().map(|number| number.digits());
+        let each = [ALL_NUMBERS].into_iter().chain(numbers);
+        let lists: Vec<_> =
+            each.flat_map(|number| self.lists(Place { number, account }, kind)).collect();
+        self.gathered(&lists, Bearing { has_number: false, is_part })
+    }
+
+    /// The lists of all types and of one type under a number.
+    fn lists(&self, place: Place, kind: u32) -> [List<'_>; 2] {
+        let Some(lists) = self.listed.get(&place) else { return NONE };
+        [lists.of(ALL), if kind == ALL { NONE[0] } else { lists.of(kind) }]
+    }
+
+    /// The ids of some lists, ascending, each once, without those that another one goes before.
+    fn gathered(&self, lists: &[List<'_>], bearing: Bearing) -> Arc<[SubscriptionId]> {
+        let mut ids = Found::new();
+        let mut filled = 0;
+        for list in lists.iter().filter(|list| list.len() > 0) {
+            list.each(|id| ids.push(SubscriptionId(id)));
+            filled += 1;
+        }
+        // Every list is ascending by itself.
+        if filled > 1 {
+            ids.sort_unstable();
+            ids.dedup();
+        }
         if !self.precedence.is_empty() {
-            self.precedence.settle(out, Bearing { has_number: number.is_some(), is_part });
+            self.precedence.settle(&mut ids, bearing);
         }
+        Arc::from(ids.as_slice())
     }
 
     fn list(
@@ -139,20 +174,21 @@ impl Index {
         kind: Option<&EventType>,
         number: Option<WabaNumber>,
     ) {
-        let place = Place {
-            account: self.accounts.name(account, |name| Box::from(name)),
-            kind: kind.map_or(ALL, |kind| self.kinds.name(kind, EventType::clone)),
-            number: number.map_or(ALL_NUMBERS, WabaNumber::digits),
-            is_part: false,
+        let account_id = self.accounts.name(account, |name| Box::from(name));
+        let kind_id = kind.map_or(ALL, |kind| self.kinds.name(kind, EventType::clone));
+        let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
+        let is_first = match self.listed.entry(Place { number, account: account_id }) {
+            Entry::Occupied(mut lists) => lists.get_mut().insert(kind_id, id.0),
+            Entry::Vacant(place) => {
+                place.insert(Lists::new(kind_id, id.0));
+                true
+            }
         };
-        if let Some(list) = self.listed.get_mut(&place) {
-            list.insert(id);
-            return;
-        }
-        self.listed.insert(place, List::One(id.0));
-        self.accounts.hold(account);
-        if let Some(kind) = kind {
-            self.kinds.hold(kind);
+        if is_first {
+            self.accounts.hold(account);
+            if let Some(kind) = kind {
+                self.kinds.hold(kind);
+            }
         }
     }
 
@@ -168,18 +204,23 @@ impl Index {
             return;
         };
         let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
-        let place = Place { account: account_id, kind: kind_id, number, is_part: false };
-        let Some(list) = self.listed.get_mut(&place) else { return };
-        if !list.remove(id) {
+        let place = Place { number, account: account_id };
+        let Some(lists) = self.listed.get_mut(&place) else { return };
+        if !lists.remove(kind_id, id.0) {
             return;
         }
-        self.listed.remove(&place);
+        if lists.is_empty() {
+            self.listed.remove(&place);
+        }
         self.accounts.release(account);
         if let Some(kind) = kind {
             self.kinds.release(kind);
         }
     }
 }
+
+/// Neither list.
+const NONE: [List<'static>; 2] = [List::Ids(&[]); 2];
 
 /// Calls `visit` for every (type, number) of a filter; `None` stands for all.
 fn each_pair<'a>(
@@ -193,165 +234,6 @@ fn each_pair<'a>(
     match &filter.events {
         None => each_number(None),
         Some(kinds) => kinds.iter().for_each(|kind| each_number(Some(kind))),
-    }
-}
-
-/// Answers given since the index changed last.
-#[derive(Debug, Default)]
-struct Known {
-    by_place: HashMap<Place, Arc<[SubscriptionId]>>,
-    /// Ids in the answers, and so many for each answer itself as it weighs.
-    weight: usize,
-}
-
-/// How much the known answers may weigh, in ids of 4 bytes.
-const KNOWN_WEIGHT_MAX: usize = 1 << 18;
-
-/// What an answer weighs beside its ids.
-const ANSWER_WEIGHT: usize = 16;
-
-impl Known {
-    fn of(&self, place: &Place) -> Option<Arc<[SubscriptionId]>> {
-        self.by_place.get(place).cloned()
-    }
-
-    fn keep(&mut self, place: Place, targets: &Arc<[SubscriptionId]>) {
-        let weight = targets.len() + ANSWER_WEIGHT;
-        if self.weight + weight > KNOWN_WEIGHT_MAX {
-            self.clear();
-        }
-        if weight <= KNOWN_WEIGHT_MAX && self.by_place.insert(place, Arc::clone(targets)).is_none()
-        {
-            self.weight += weight;
-        }
-    }
-
-    fn clear(&mut self) {
-        self.by_place.clear();
-        self.weight = 0;
-    }
-}
-
-/// Small ids for names, given back when no list needs them: the vocabulary is open, so without
-/// that it would grow with every name ever registered.
-#[derive(Debug)]
-struct Names<K> {
-    by_name: HashMap<K, Name>,
-    free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Name {
-    id: u32,
-    /// How many lists are kept under it.
-    lists: usize,
-}
-
-impl<K> Default for Names<K> {
-    fn default() -> Names<K> {
-        Names { by_name: HashMap::new(), free: Vec::new() }
-    }
-}
-
-impl<K: Hash + Eq> Names<K> {
-    /// The id of a name, given now where it has none. Without a [`hold`](Names::hold) it is free.
-    fn name<Q>(&mut self, name: &Q, own: impl FnOnce(&Q) -> K) -> u32
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        if let Some(known) = self.by_name.get(name) {
-            return known.id;
-        }
-        // Ids are 1 to the number of names, and there are fewer names than fit into memory.
-        let next = u32::try_from(self.by_name.len() + 1).unwrap_or(u32::MAX);
-        let id = self.free.pop().unwrap_or(next);
-        self.by_name.insert(own(name), Name { id, lists: 0 });
-        id
-    }
-
-    fn id<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<u32>
-    where
-        K: Borrow<Q>,
-    {
-        self.by_name.get(name).map(|name| name.id)
-    }
-
-    fn hold<Q: Hash + Eq + ?Sized>(&mut self, name: &Q)
-    where
-        K: Borrow<Q>,
-    {
-        if let Some(name) = self.by_name.get_mut(name) {
-            name.lists += 1;
-        }
-    }
-
-    fn release<Q: Hash + Eq + ?Sized>(&mut self, name: &Q)
-    where
-        K: Borrow<Q>,
-    {
-        let Some(held) = self.by_name.get_mut(name) else { return };
-        held.lists = held.lists.saturating_sub(1);
-        if held.lists == 0 {
-            self.free.push(held.id);
-            self.by_name.remove(name);
-        }
-    }
-}
-
-/// The subscriptions of one place, ascending. Most places have one, so it costs no allocation; a
-/// long one is a bitmap, so that a removal from it moves little.
-#[derive(Debug)]
-enum List {
-    One(u32),
-    Few(Vec<u32>),
-    Many(RoaringBitmap),
-}
-
-/// From this length on a list is a bitmap: moving more ids costs more than finding their container.
-const FEW_MAX: usize = 256;
-
-impl List {
-    fn insert(&mut self, id: SubscriptionId) {
-        match self {
-            List::One(only) if *only == id.0 => {}
-            List::One(only) => *self = List::Few(vec![(*only).min(id.0), (*only).max(id.0)]),
-            List::Few(ids) => {
-                let Err(at) = ids.binary_search(&id.0) else { return };
-                ids.insert(at, id.0);
-                if ids.len() > FEW_MAX {
-                    *self = List::Many(ids.iter().copied().collect());
-                }
-            }
-            List::Many(ids) => {
-                ids.insert(id.0);
-            }
-        }
-    }
-
-    /// Whether the list is empty now and can go.
-    fn remove(&mut self, id: SubscriptionId) -> bool {
-        match self {
-            List::One(only) => *only == id.0,
-            List::Few(ids) => {
-                if let Ok(at) = ids.binary_search(&id.0) {
-                    ids.remove(at);
-                }
-                ids.is_empty()
-            }
-            List::Many(ids) => {
-                ids.remove(id.0);
-                ids.is_empty()
-            }
-        }
-    }
-
-    fn copy_to(&self, out: &mut Vec<SubscriptionId>) {
-        match self {
-            List::One(only) => out.push(SubscriptionId(*only)),
-            List::Few(ids) => out.extend(ids.iter().map(|id| SubscriptionId(*id))),
-            List::Many(ids) => out.extend(ids.iter().map(SubscriptionId)),
-        }
     }
 }
 
@@ -448,30 +330,28 @@ mod tests {
         assert_eq!(found(&index, "beta", "A", Some(1), &[]), [5]);
         index.remove(SubscriptionId(5), "beta", &filter(None, None));
         assert!(index.listed.is_empty());
-        assert!(index.accounts.by_name.is_empty() && index.kinds.by_name.is_empty());
+        assert!(index.accounts.is_empty() && index.kinds.is_empty());
     }
 
     #[test]
-    fn answers_are_shared_until_the_index_changes_and_their_number_is_bounded() {
+    fn events_that_reach_many_share_the_answer_until_the_index_changes() {
         let mut index = each_kind();
-        let ask = |index: &Index, account: &str, last| {
-            let (kind, number) = (&kind("A"), Some(number(last)));
+        let ask = |index: &Index, account: &str| {
+            let (kind, number) = (&kind("A"), Some(number(1)));
             index.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
         };
-        let (first, bystander) = (ask(&index, "acme", 1), ask(&index, "beta", 1));
-        assert!(Arc::ptr_eq(&first, &ask(&index, "acme", 1)));
+        let bystander = ask(&index, "beta");
+        let more = u32::try_from(FEW_MAX).unwrap();
+        (10..10 + more)
+            .for_each(|id| index.insert(SubscriptionId(id), "acme", &filter(None, None)));
+        let first = ask(&index, "acme");
+        assert_eq!(first.len(), 4 + FEW_MAX);
+        assert!(Arc::ptr_eq(&first, &ask(&index, "acme")));
         index.insert(SubscriptionId(6), "acme", &filter(None, None));
-        assert_eq!(*ask(&index, "acme", 1), [1, 2, 3, 4, 6].map(SubscriptionId));
+        assert_eq!(ask(&index, "acme").len(), 5 + FEW_MAX);
         index.remove(SubscriptionId(6), "acme", &filter(None, None));
-        assert_eq!(ask(&index, "acme", 1), first);
-        assert_eq!(ask(&index, "beta", 1), bystander);
-        for last in 0..2 * KNOWN_WEIGHT_MAX / ANSWER_WEIGHT {
-            ask(&index, "acme", last as u64);
-        }
-        let known = index.known.lock();
-        let ids: usize = known.by_place.values().map(|targets| targets.len()).sum();
-        assert!(known.weight <= KNOWN_WEIGHT_MAX && !known.by_place.is_empty());
-        assert_eq!(known.weight, ids + known.by_place.len() * ANSWER_WEIGHT);
+        assert_eq!(ask(&index, "acme"), first);
+        assert_eq!(ask(&index, "beta"), bystander);
     }
 
     #[test]
@@ -487,7 +367,7 @@ mod tests {
     fn a_long_list_stays_in_order_through_growth_and_removal() {
         let mut index = Index::default();
         let all = filter(None, None);
-        let many = u32::try_from(FEW_MAX).unwrap() * 3;
+        let many = 3_000;
         (0..many).rev().for_each(|id| index.insert(SubscriptionId(id), "acme", &all));
         (0..many)
             .filter(|id| id % 3 != 0)
@@ -549,7 +429,7 @@ mod tests {
             for (id, (account, filter)) in scanned {
                 index.remove(SubscriptionId(id), ACCOUNTS[account], &filter);
             }
-            prop_assert!(index.listed.is_empty() && index.kinds.by_name.is_empty());
+            prop_assert!(index.listed.is_empty() && index.kinds.is_empty());
         }
     }
 }

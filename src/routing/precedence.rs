@@ -4,9 +4,14 @@
 //! Leaves to others: who asked (`index`). Invariant (I6): a function of what is found and of the event;
 //! a subscription that stands beside all others and takes parts is never left out.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
+use smallvec::SmallVec;
 
+use super::index::FEW_MAX;
 use crate::subscription::{Level, Profile, SubscriptionId};
+
+/// Who asked for an event.
+pub(super) type Found = SmallVec<[SubscriptionId; FEW_MAX]>;
 
 /// The subscriptions for which more than their filter decides.
 #[derive(Debug, Default)]
@@ -47,7 +52,7 @@ impl Precedence {
 
     /// Leaves out of `found` who does not get the event. What belongs to no number is the WABA's first:
     /// Meta lets no number override it.
-    pub(super) fn settle(&self, found: &mut Vec<SubscriptionId>, bearing: Bearing) {
+    pub(super) fn settle(&self, found: &mut Found, bearing: Bearing) {
         let has = |found: &[SubscriptionId], level| {
             found.iter().any(|id| self.levels.get(id) == Some(&level))
         };
@@ -57,6 +62,7 @@ impl Precedence {
             _ => None,
         };
         found.retain(|id| {
+            let id = &*id;
             let level = self.levels.get(id).copied();
             let silent = level == Some(Level::Masked) || (level.is_some() && level == beaten);
             let unknown = bearing.is_part && self.whole_only.contains(id);
@@ -81,7 +87,7 @@ mod tests {
         for (id, level, profile) in put {
             precedence.put(SubscriptionId(id), level, profile);
         }
-        let mut found: Vec<_> = found.iter().map(|id| SubscriptionId(*id)).collect();
+        let mut found: Found = found.iter().map(|id| SubscriptionId(*id)).collect();
         precedence.settle(&mut found, Bearing { has_number, is_part });
         let left: Vec<_> = found.iter().map(|id| id.0).collect();
         assert_eq!(left, expected);

@@ -79,17 +79,21 @@ impl Subscription {
     /// user name, a password or a fragment. Whether `http://` is admitted is decided by the engine
     /// that it is registered with.
     pub fn to(url: impl AsRef<str>) -> Result<Subscription> {
-        Ok(Subscription {
+        Target::new(url.as_ref()).map(Subscription::to_target)
+    }
+
+    pub(crate) fn to_target(target: Target) -> Subscription {
+        Subscription {
             account: None,
             name: String::new(),
             events: None,
             numbers: None,
-            target: Target::new(url.as_ref())?,
+            target,
             policy: Policy::default(),
             secret: None,
             profile: Profile::default(),
             level: Level::default(),
-        })
+        }
     }
 
     /// The account it belongs to. Defaults to the only account, where there is one.
@@ -126,11 +130,20 @@ impl Subscription {
         self
     }
 
+    /// Asks for the events of these numbers, or of every number of the account.
+    pub(crate) fn numbers_or_all(
+        mut self,
+        numbers: Option<impl IntoIterator<Item = WabaNumber>>,
+    ) -> Subscription {
+        self.numbers = numbers.map(|numbers| numbers.into_iter().map(Ok).collect());
+        self
+    }
+
     /// Signs every attempt with this secret: Standard Webhooks (`webhook-signature`) and Meta's
     /// form (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
     #[must_use]
-    pub fn secret(mut self, secret: impl Into<String>) -> Subscription {
-        self.secret = Some(Secret::new(secret));
+    pub fn secret(mut self, secret: impl Into<Secret>) -> Subscription {
+        self.secret = Some(secret.into());
         self
     }
 
@@ -378,4 +391,15 @@ pub struct Registered {
     pub state: State,
     /// When it was first registered, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+}
+
+impl Registered {
+    /// Whom it waited for is no more. It ranked as that one did; now it stands beside all others, so
+    /// that it silences nobody.
+    pub(crate) fn wait_no_longer(&mut self) {
+        self.policy.after = None;
+        if self.level != Level::Masked {
+            self.level = Level::Beside;
+        }
+    }
 }

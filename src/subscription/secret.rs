@@ -45,6 +45,11 @@ impl Secret {
         self.0.as_bytes()
     }
 
+    /// The text, to be shown once to whom it belongs, and never logged.
+    pub fn reveal_text(&self) -> &str {
+        &self.0
+    }
+
     /// Whether it is a key of a key pair, private or public.
     pub(crate) fn is_asymmetric(&self) -> bool {
         self.0.starts_with(Self::PRIVATE_PREFIX) || self.0.starts_with(Self::PUBLIC_PREFIX)
@@ -66,6 +71,18 @@ impl Secret {
             return Ok(self.0.as_bytes().to_vec());
         };
         STANDARD.decode(encoded).ok().filter(|key| !key.is_empty()).ok_or_else(refused)
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret::new(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Secret {
+        Secret::new(text)
     }
 }
 

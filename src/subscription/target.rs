@@ -111,9 +111,25 @@ impl Target {
         })
     }
 
+    /// The same at another URL.
+    pub(crate) fn at(&self, url: &str) -> Result<Target> {
+        Ok(Target { url: Target::new(url)?.url, ..self.clone() })
+    }
+
     pub(crate) fn add_header(&mut self, name: String, value: String) {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         self.headers.push((name, value));
+    }
+
+    /// Goes where another target goes; all else stays.
+    pub(crate) fn take_url_of(&mut self, other: &Target) {
+        self.url = other.url.clone();
+    }
+
+    /// Replaces the headers that the host adds.
+    pub(crate) fn set_headers(&mut self, headers: Vec<(String, String)>) {
+        self.headers.clear();
+        headers.into_iter().for_each(|(name, value)| self.add_header(name, value));
     }
 
     /// Checks what is added to a request; `url` was checked when the target was made.

@@ -2,15 +2,20 @@
 //! Each module is named for what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod browser;
 mod client;
+mod cloud_gateways;
 mod configuration;
+mod console;
 mod crashes;
 mod doubletick;
 mod letters;
 mod publishing;
 mod receiver;
 mod registering;
+mod revising;
 mod served;
+mod session;
 mod terms;
 mod verified_by_meta;
 

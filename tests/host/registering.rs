@@ -13,7 +13,10 @@ fn every_route_but_health_asks_for_the_key_of_an_account() {
         ("GET", "/subscriptions"),
         ("POST", "/subscriptions"),
         ("GET", "/subscriptions/1"),
+        ("PATCH", "/subscriptions/1"),
         ("DELETE", "/subscriptions/1"),
+        ("POST", "/subscriptions/1/secret"),
+        ("POST", "/subscriptions/1/test"),
         ("POST", "/subscriptions/1/pause"),
         ("POST", "/subscriptions/1/resume"),
         ("GET", "/stats"),
@@ -44,7 +47,7 @@ fn routes_and_methods_that_do_not_exist_are_told_in_the_same_shape() {
     let answer = served.get("/events", ACME);
     answer.assert_refused(405, "method_not_allowed", None);
     assert_eq!(answer.header("allow"), Some("POST"));
-    let answer = served.request("PATCH", "/subscriptions/1", &[("authorization", ACME)], b"{}");
+    let answer = served.request("PUT", "/subscriptions/1", &[("authorization", ACME)], b"{}");
     answer.assert_refused(405, "method_not_allowed", None);
 }
 
@@ -158,7 +161,14 @@ fn subscriptions_that_cannot_be_meant_are_refused_by_field_and_none_is_kept() {
         ("breaker", json!({"failures": 0}), "breaker.failures"),
         ("disable_after_ms", json!(0), "disable_after_ms"),
         ("retrying_max", json!(0), "retrying_max"),
-        ("query", json!({"a": "b"}), "query"),
+        ("method", json!("TRACE"), "method"),
+        ("query", json!({"a": ["hidden"]}), "query.a"),
+        ("query", json!({"a": "v".repeat(5_000)}), "query"),
+        ("body", json!("hidden"), "body"),
+        ("authorization", json!({"type": "BASIC", "payload": ""}), "authorization.payload"),
+        ("authorization", json!({"type": "DIGEST", "payload": "hidden"}), "authorization.type"),
+        ("body_format", json!("hidden"), "body_format"),
+        ("tls", json!({"client_key_pem": "hidden"}), "tls.client_certificate_pem"),
         ("colour", json!("red"), "colour"),
     ] {
         let answer = with(field, value);

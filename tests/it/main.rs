@@ -10,8 +10,11 @@
     reason = "in a test a panic is the verdict, and nobody reads its documentation"
 )]
 
+mod attempts;
 mod bad_input;
+mod business_api;
 mod damage;
+mod dialog360;
 mod directory;
 mod faults;
 mod letters;

@@ -1,6 +1,6 @@
 //! Registering: what is kept, what replaces, and who sees what.
 
-use wabahook::{Account, Error, Filter, Limits, Subscription};
+use wabahook::{Account, Error, Filter, Limits, Secret, Subscription};
 
 use crate::world::{World, quick};
 
@@ -93,4 +93,19 @@ fn the_bound_on_subscriptions_refuses_a_new_one_and_not_a_change() {
     assert!(matches!(error, Error::TooLarge { limit: 1, .. }), "{error}");
     world.subscribe("crm");
     assert_eq!(world.engine.subscriptions().len(), 1);
+}
+
+#[test]
+fn a_replaced_secret_goes_on_signing_when_something_else_is_revised_and_not_when_the_secret_is() {
+    let world = World::new();
+    let crm = world.engine.subscribe(quick("crm").secret("first")).unwrap();
+    let bystander = world.engine.subscribe(quick("bystander").secret("other")).unwrap();
+    for id in [crm, bystander] {
+        world.engine.rotate_secret(id, Some(Secret::new("second")), 60_000).unwrap();
+    }
+    let retiring = |id| world.engine.subscription(id).unwrap().retiring.len();
+    world.engine.revise(crm, |crm| Ok(Subscription::from(crm).name("renamed"))).unwrap();
+    assert_eq!((retiring(crm), retiring(bystander)), (1, 1));
+    world.engine.revise(crm, |crm| Ok(Subscription::from(crm).secret("third"))).unwrap();
+    assert_eq!((retiring(crm), retiring(bystander)), (0, 1));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::Manual;
+use wabahook::registration::Registration;
 use wabahook::store::{Faults, Faulty, Memory};
 use wabahook::{
     Answered, Config, Control, Engine, Event, Failure, Policy, Reply, Request, Retry, Stats,
@@ -24,6 +25,8 @@ pub struct Arrival {
     pub attempt: u32,
     pub event_type: String,
     pub number: Option<String>,
+    pub authorization: Option<String>,
+    pub timeout_ms: u64,
     pub body: Vec<u8>,
 }
 
@@ -95,6 +98,8 @@ impl Transport for Receivers {
             attempt: header("x-webhook-attempt").unwrap().parse().unwrap(),
             event_type: header("x-webhook-event").unwrap(),
             number: header("x-webhook-number"),
+            authorization: header("authorization"),
+            timeout_ms: request.timeout_ms,
             body: request.body.to_vec(),
         };
         state.arrivals.push(arrival.clone());
@@ -190,6 +195,15 @@ impl World {
     pub fn publish(&self, event_type: &str, payload: &str) -> wabahook::Accepted {
         let event = Event::new(event_type, payload).number("919999999999");
         self.engine.publish(event).unwrap().wait_timeout(DEADLINE).unwrap().unwrap()
+    }
+
+    /// Calls a gateway's registration API, which must honour it.
+    pub fn register(&self, method: &str, path: &str, key: (&str, &str), body: &str) {
+        let request = http::Request::builder().method(method).uri(path).header(key.0, key.1);
+        let registration = Registration::new(self.engine.clone());
+        let response = registration.answer(&request.body(body).unwrap());
+        let told = String::from_utf8_lossy(response.body());
+        assert_eq!(response.status(), 200, "{method} {path} {body}: {told}");
     }
 
     /// Waits until the counters say so.

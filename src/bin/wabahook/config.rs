@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
+use wabahook::registration::Dialog360;
 use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 
 use crate::ServeArgs;
@@ -25,6 +26,7 @@ pub(crate) struct Setup {
     pub(crate) data: PathBuf,
     pub(crate) engine: wabahook::Config,
     pub(crate) meta: Option<Meta>,
+    pub(crate) dialog360: Dialog360,
     pub(crate) body_bytes_max: usize,
 }
 
@@ -47,6 +49,8 @@ struct File {
     #[serde(default)]
     account: Vec<AccountTable>,
     meta: Option<MetaTable>,
+    #[serde(default)]
+    dialog360: Dialog360Table,
     #[serde(default)]
     network: NetworkTable,
     #[serde(default)]
@@ -101,6 +105,14 @@ struct MetaTable {
     verify_token_env: Option<String>,
 }
 
+/// What of 360dialog's API is configurable, under its own names.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Dialog360Table {
+    destinations_max: Option<usize>,
+    destinations_wait: Option<bool>,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct NetworkTable {
@@ -131,6 +143,9 @@ struct LimitsTable {
     dead_letter_age_max_ms: Option<u64>,
     lane_in_flight_max: Option<usize>,
     notices_max: Option<usize>,
+    recent_attempts_max: Option<usize>,
+    recent_attempts_each_max: Option<usize>,
+    session_webhooks_max: Option<usize>,
 }
 
 /// A text that no error message repeats, whatever was given in its place.
@@ -200,6 +215,7 @@ impl File {
             data,
             engine,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
+            dialog360: self.dialog360.read()?,
             body_bytes_max,
         })
     }
@@ -277,6 +293,16 @@ impl MetaTable {
     }
 }
 
+impl Dialog360Table {
+    fn read(&self) -> Result<Dialog360, String> {
+        let mut dialog360 = Dialog360::default();
+        dialog360.destinations_max = self.destinations_max.unwrap_or(dialog360.destinations_max);
+        dialog360.destinations_wait = self.destinations_wait.unwrap_or(dialog360.destinations_wait);
+        dialog360.check().map_err(|error| error.to_string())?;
+        Ok(dialog360)
+    }
+}
+
 /// A secret is given as itself or by the name of an environment variable, and never is empty.
 fn secret(
     field: &str,
@@ -316,6 +342,9 @@ impl LimitsTable {
             (self.stuck_max, &mut limits.stuck_max),
             (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
             (self.notices_max, &mut limits.notices_max),
+            (self.recent_attempts_max, &mut limits.recent_attempts_max),
+            (self.recent_attempts_each_max, &mut limits.recent_attempts_each_max),
+            (self.session_webhooks_max, &mut limits.session_webhooks_max),
         ];
         for (given, limit) in counts {
             *limit = given.unwrap_or(*limit);
@@ -384,6 +413,9 @@ mod tests {
             [meta]
             app_secret = "s"
             verify_token = "t"
+            [dialog360]
+            destinations_max = 5
+            destinations_wait = false
             [network]
             allow = ["127.0.0.0/8", "::1"]
             allow_http = true
@@ -404,7 +436,10 @@ mod tests {
             "{debug}"
         );
         assert!(debug.contains("::1/128"), "{debug}");
+        let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
+        assert_eq!(setup.dialog360, dialog360);
         let silent = read(ACCOUNT).unwrap();
+        assert_eq!(silent.dialog360, Dialog360::default());
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));
         assert_eq!(silent.body_bytes_max, BODY_BYTES_MAX);
@@ -448,6 +483,8 @@ mod tests {
         let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
         check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
         check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);
+        let many = format!("{ACCOUNT}[dialog360]\ndestinations_max = 17\n");
+        check_refused(&many, &["dialog360.destinations_max", "17", "16"]);
         check_refused(&format!("{ACCOUNT}[meta]\napp_secret = \"hidden\"\n"), &["verify_token"]);
         check_refused(&format!("{ACCOUNT}[meta]\nverify_token = \"hidden\"\n"), &["app_secret"]);
     }

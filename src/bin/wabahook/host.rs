@@ -32,6 +32,9 @@ const ROOM_UNIT: usize = 1024;
 /// So many bodies of the largest size are taken in at once.
 const BODIES_AT_ONCE: usize = 4;
 
+/// So many subscriptions are tested at once, a quarter of the threads that wait.
+const TESTS_AT_ONCE: usize = 4;
+
 /// What every route works on.
 pub(crate) struct Host {
     pub(crate) engine: Engine,
@@ -43,6 +46,8 @@ pub(crate) struct Host {
     /// The places for those who listen to the notices.
     pub(crate) listeners: Arc<Semaphore>,
     room: Arc<Semaphore>,
+    /// Room for tests of subscriptions, each of which waits for a receiver.
+    tests: Arc<Semaphore>,
     serving: AtomicBool,
 }
 
@@ -60,11 +65,19 @@ impl Host {
         let room = body_bytes_max.div_ceil(ROOM_UNIT).saturating_mul(BODIES_AT_ONCE);
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
         let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
+        let tests = Arc::new(Semaphore::new(TESTS_AT_ONCE));
         let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
         let told = watch::Sender::new(0);
         let wake = told.clone();
         engine.on_notice(move || wake.send_modify(|changes| *changes += 1));
-        Host { engine, registration, meta, body_bytes_max, told, listeners, room, serving }
+        Host { engine, registration, meta, body_bytes_max, told, listeners, room, tests, serving }
+    }
+
+    /// A place for a test of a subscription, held until it is over: its receiver may not answer, and
+    /// must not take the threads of other requests.
+    pub(crate) fn place_for_test(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = Arc::clone(&self.tests).try_acquire_owned();
+        place.map_err(|_| Refusal::busy("too many tests at once; try again when one has ended"))
     }
 
     /// From now on `/healthz` says that this host does not serve, and nobody listens on.

@@ -4,9 +4,12 @@
 //! Invariant: every failure is one line on stderr, which starts with `wabahook:` or, where JSON is asked
 //! for, is JSON; the exit code says what may help (`failure`).
 
+mod account;
 mod asked;
+mod attempts;
 mod commands;
 mod config;
+mod console;
 mod dead_letters;
 mod deliveries;
 mod demo;
@@ -25,6 +28,7 @@ mod stats;
 mod subscription_body;
 mod subscription_item;
 mod subscriptions;
+mod target_body;
 mod terms_body;
 
 use std::io::Write;
@@ -36,6 +40,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use commands::{bench, completions, dead, inspect, publish, screen, tail, verify, webhooks};
 use failure::Failure;
+
+/// Gives memory back to the system that glibc's would keep: an outbox takes and frees pages by the
+/// thousand, from many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Routes WhatsApp Business events to webhooks.
 ///

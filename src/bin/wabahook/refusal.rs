@@ -81,7 +81,13 @@ impl Refusal {
 
     /// What an error of the engine means for a caller of the host.
     pub(crate) fn from_error(error: Error) -> Refusal {
-        let message = error.to_string();
+        let message = match &error {
+            // How many there are is left out: the limit is for the subscriptions of all accounts (I9).
+            Error::TooLarge { field, limit, .. } if field == "subscriptions" => {
+                format!("subscriptions: over the limit of {limit}")
+            }
+            _ => error.to_string(),
+        };
         let field = error.field().map(str::to_owned);
         let (status, code) = match error {
             Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
@@ -203,6 +209,15 @@ mod tests {
         let source = std::sync::Arc::new(std::io::Error::other("full"));
         let path = "/private/path".into();
         check(Error::Directory { path, doing: "writing", source }, 500, "store", None);
+    }
+
+    #[test]
+    fn no_account_is_told_how_many_subscriptions_all_of_them_have() {
+        let error = Error::TooLarge { field: "subscriptions".into(), given: 77, limit: 5 };
+        let refusal = Refusal::from_error(error);
+        assert_eq!(refusal.message, "subscriptions: over the limit of 5");
+        let error = Error::TooLarge { field: "payload".into(), given: 77, limit: 5 };
+        assert!(Refusal::from_error(error).message.contains("77"));
     }
 
     #[test]

@@ -27,7 +27,8 @@ use crate::failure::Failure;
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{
-    dead_letters, deliveries, events, gateways, log, meta, metrics, notices, stats, subscriptions,
+    account, attempts, console, dead_letters, deliveries, events, gateways, log, meta, metrics,
+    notices, stats, subscriptions,
 };
 
 /// From the signal to the end: requests and attempts under way share it.
@@ -74,7 +75,10 @@ async fn serve(listener: StdListener, engine: Engine, setup: Setup) -> Result<()
     listener.set_nonblocking(true).map_err(failed("listening"))?;
     let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
     let address = listener.local_addr().map_err(failed("listening"))?;
-    let host = Arc::new(Host::new(engine.clone(), setup.meta, setup.body_bytes_max));
+    let mut host = Host::new(engine.clone(), setup.meta, setup.body_bytes_max);
+    let registration = host.registration.dialog360(setup.dialog360);
+    host.registration = registration.map_err(|error| Failure::Usage(error.to_string()))?;
+    let host = Arc::new(host);
     tokio::spawn(watch_the_engine(Arc::clone(&host)));
     announce(&format!("listening on http://{address} (data in {})", config::shown(&setup.data)))
         .map_err(failed("writing to stdout"))?;
@@ -123,12 +127,20 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn routes(host: Arc<Host>) -> Router {
     Router::new()
+        .merge(console::routes())
+        .route("/account", get(account::read))
         .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
-        .route("/subscriptions/{id}", get(subscriptions::read).delete(subscriptions::delete))
+        .route(
+            "/subscriptions/{id}",
+            get(subscriptions::read).patch(subscriptions::revise).delete(subscriptions::delete),
+        )
+        .route("/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/subscriptions/{id}/test", post(subscriptions::test))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{id}/attempts", get(attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay))

@@ -1,12 +1,13 @@
 //! Decides how a subscription is shown.
 //!
-//! Leaves to others: which ones a caller sees (`subscriptions`). Invariant (I9): neither its secret
-//! nor the value of a header is shown.
+//! Leaves to others: which ones a caller sees (`subscriptions`). Invariant (I9): neither its secret,
+//! its authorization nor its TLS key is shown, nor the value of anything that it adds to a request,
+//! because any may be a credential.
 
 use serde::{Serialize, Serializer};
 use wabahook::{
-    Accept, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered, Retried, Retry,
-    SubscriptionId,
+    Accept, Authorization, BodyFormat, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered,
+    Retried, Retry, SubscriptionId, Target,
 };
 
 use crate::moment::rfc3339;
@@ -22,11 +23,36 @@ pub(crate) struct Item {
     profile: &'static str,
     state: &'static str,
     created_at: String,
-    header_names: Vec<String>,
     signed: bool,
+    #[serde(flatten)]
+    sent: Sent,
     #[serde(flatten)]
     terms: Terms,
     health: Health,
+}
+
+/// How its requests go: names, and no values.
+#[derive(Serialize)]
+struct Sent {
+    method: String,
+    header_names: Vec<String>,
+    query_names: Vec<String>,
+    body_names: Vec<String>,
+    authorization: Option<AuthorizationShape>,
+    body_format: &'static str,
+    tls: Option<TlsShape>,
+}
+
+#[derive(Serialize)]
+struct AuthorizationShape {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct TlsShape {
+    roots: bool,
+    client_certificate: bool,
 }
 
 /// The terms of a subscription, in the shapes in which they are given.
@@ -111,10 +137,36 @@ impl Item {
             profile: registered.profile.as_str(),
             state: registered.state.as_str(),
             created_at: rfc3339(registered.created_at_ms),
-            header_names: target.headers().iter().map(|(name, _)| name.clone()).collect(),
             signed: registered.secret.is_some(),
+            sent: Sent::of(target),
             terms: Terms::of(policy),
             health: Health::of(lane),
+        }
+    }
+}
+
+impl Sent {
+    fn of(target: &Target) -> Sent {
+        let names =
+            |pairs: &[(String, String)]| pairs.iter().map(|(name, _)| name.clone()).collect();
+        let kind = |authorization: &Authorization| match authorization {
+            Authorization::Basic(_) => "BASIC",
+            _ => "BEARER",
+        };
+        Sent {
+            method: target.method().to_string(),
+            header_names: names(target.headers()),
+            query_names: names(target.query()),
+            body_names: names(target.body()),
+            authorization: target.authorization().map(|one| AuthorizationShape { kind: kind(one) }),
+            body_format: match target.body_format() {
+                BodyFormat::FormData => "FORM_DATA",
+                _ => "JSON",
+            },
+            tls: target.tls().map(|tls| TlsShape {
+                roots: tls.roots_pem.is_some(),
+                client_certificate: tls.client.is_some(),
+            }),
         }
     }
 }
@@ -254,7 +306,7 @@ mod tests {
         };
         let given = serde_json::to_string(&Terms::of(&policy)).unwrap();
         let read = wabahook::registration::fields::Object::read(&given, crate::terms_body::FIELDS);
-        let read = crate::terms_body::read(&read.unwrap()).unwrap();
+        let read = crate::terms_body::read(&read.unwrap(), Policy::default()).unwrap();
         assert_eq!(read, policy, "what is shown can be given back");
     }
 }

@@ -1,5 +1,5 @@
-//! Decides what the routes under `/subscriptions` do: list, create, read, delete, pause,
-//! resume.
+//! Decides what the routes under `/subscriptions` do: list, create, read, revise, delete, pause,
+//! resume, rotate the secret, test.
 //!
 //! Leaves to others: how a subscription is read (`subscription_body`) and shown
 //! (`subscription_item`). Invariant (I9): an account sees and changes its own alone; another's id
@@ -11,7 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
-use wabahook::{Engine, Registered, SubscriptionId};
+use wabahook::{Engine, Error, Registered, SubscriptionId, Tested};
 
 use crate::host::{Caller, Host, off_thread};
 use crate::refusal::{Refusal, json};
@@ -27,6 +27,24 @@ struct List {
     items: Vec<Item>,
 }
 
+/// The only answer that shows a secret.
+#[derive(Serialize)]
+struct Rotated<'a> {
+    id: u32,
+    secret: &'a str,
+}
+
+/// What a receiver did with a test event.
+#[derive(Serialize)]
+struct TestShape {
+    event_id: String,
+    outcome: &'static str,
+    status: Option<u16>,
+    reason: Option<String>,
+    took_ms: u64,
+    excerpt: String,
+}
+
 /// `GET /subscriptions`.
 pub(crate) async fn list(
     State(host): State<Arc<Host>>,
@@ -34,9 +52,10 @@ pub(crate) async fn list(
 ) -> Result<Response, Refusal> {
     let items = off_thread(move || {
         let lanes = host.engine.stats().lanes;
-        let all = host.engine.subscriptions();
-        let own = all.iter().filter(|subscription| subscription.account == account);
-        own.map(|subscription| Item::of(subscription, lane_of(&lanes, subscription.id))).collect()
+        let own = host.engine.subscriptions_of(&account);
+        own.iter()
+            .map(|subscription| Item::of(subscription, lane_of(&lanes, subscription.id)))
+            .collect()
     })
     .await?;
     Ok(json(StatusCode::OK, &List { items }))
@@ -68,11 +87,7 @@ pub(crate) async fn read(
     Caller(account): Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
-    let item = off_thread(move || {
-        let registered = own(&host, &account, &id)?;
-        let lanes = host.engine.stats().lanes;
-        Ok::<_, Refusal>(Item::of(&registered, lane_of(&lanes, registered.id)))
-    });
+    let item = off_thread(move || shown(&host, &account, &id));
     Ok(json(StatusCode::OK, &item.await??))
 }
 
@@ -103,11 +118,69 @@ async fn changed(
 ) -> Result<Response, Refusal> {
     let item = off_thread(move || {
         change(&host.engine, own(&host, &account, &id)?.id)?;
-        let registered = own(&host, &account, &id)?;
-        let lanes = host.engine.stats().lanes;
-        Ok::<_, Refusal>(Item::of(&registered, lane_of(&lanes, registered.id)))
+        shown(&host, &account, &id)
     });
     Ok(json(StatusCode::OK, &item.await??))
+}
+
+/// `PATCH /subscriptions/{id}`.
+pub(crate) async fn revise(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let item = off_thread(move || {
+        let text = fields::utf8(&body.bytes)?;
+        // What is wrong with the body, in our own words: the engine only takes its own.
+        let mut refused = None;
+        let known = own(&host, &account, &id)?.id;
+        let revised = host.engine.revise(known, |before| {
+            subscription_body::revised(text, before).map_err(|refusal| {
+                refused = Some(refusal);
+                Error::Closed
+            })
+        });
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
+        revised?;
+        shown(&host, &account, &id)
+    });
+    Ok(json(StatusCode::OK, &item.await??))
+}
+
+/// `POST /subscriptions/{id}/secret`.
+pub(crate) async fn rotate_secret(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let rotated = off_thread(move || {
+        let id = own(&host, &account, &id)?.id;
+        let (secret, overlap_ms) = subscription_body::read_rotation(fields::utf8(&body.bytes)?)?;
+        Ok::<_, Refusal>((id.0, host.engine.rotate_secret(id, secret, overlap_ms)?))
+    });
+    let (id, secret) = rotated.await??;
+    let mut response = json(StatusCode::OK, &Rotated { id, secret: secret.reveal_text() });
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `POST /subscriptions/{id}/test`.
+pub(crate) async fn test(
+    State(host): State<Arc<Host>>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let place = host.place_for_test()?;
+    let tested = off_thread(move || {
+        let tested = host.engine.test(own(&host, &account, &id)?.id)?;
+        drop(place);
+        Ok::<_, Refusal>(TestShape::of(&tested))
+    });
+    Ok(json(StatusCode::OK, &tested.await??))
 }
 
 /// `DELETE /subscriptions/{id}`.
@@ -124,8 +197,28 @@ pub(crate) async fn delete(
     .await?
 }
 
+/// The account's subscription with this id, as it is now.
+fn shown(host: &Host, account: &str, id: &str) -> Result<Item, Refusal> {
+    let registered = own(host, account, id)?;
+    let lanes = host.engine.stats().lanes;
+    Ok(Item::of(&registered, lane_of(&lanes, registered.id)))
+}
+
+impl TestShape {
+    fn of(tested: &Tested) -> TestShape {
+        TestShape {
+            event_id: tested.event_id.to_string(),
+            outcome: if tested.is_delivered() { "delivered" } else { "failed" },
+            status: tested.status,
+            reason: tested.reason.as_ref().map(ToString::to_string),
+            took_ms: tested.took_ms,
+            excerpt: String::from_utf8_lossy(&tested.excerpt).into_owned(),
+        }
+    }
+}
+
 /// The account's subscription with this id.
-fn own(host: &Host, account: &str, id: &str) -> Result<Arc<Registered>, Refusal> {
+pub(crate) fn own(host: &Host, account: &str, id: &str) -> Result<Arc<Registered>, Refusal> {
     let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
     let own = known.filter(|registered| registered.account == account);
     own.ok_or_else(|| Refusal::not_found("subscription", id))

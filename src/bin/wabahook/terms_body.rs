@@ -30,9 +30,14 @@ const MS: &str = "a whole number of milliseconds";
 /// Where a term is a number, and none means something else than leaving it out.
 const NEVER: &str = "\"never\"";
 
-/// The terms among the fields of a subscription; by default where they are not given.
-pub(crate) fn read(given: &Object<'_>) -> Result<Policy, Refusal> {
-    let mut policy = Policy::default();
+/// The terms among the fields of a subscription, and those of `before` where they are not given. A term
+/// that is given is read as if it had been at its default before.
+pub(crate) fn read(given: &Object<'_>, before: Policy) -> Result<Policy, Refusal> {
+    let mut policy = before;
+    let mut default = Policy::default();
+    for field in FIELDS.iter().filter(|field| given.raw(field).is_some()) {
+        reset(field, &mut policy, &mut default);
+    }
     if let Some(raw) = given.given("retry") {
         read_retry(&Object::read_inner("retry", "retry.", raw)?, &mut policy)?;
     }
@@ -45,15 +50,38 @@ pub(crate) fn read(given: &Object<'_>) -> Result<Policy, Refusal> {
     Ok(policy)
 }
 
+/// Puts a term back to its default.
+fn reset(field: &str, policy: &mut Policy, default: &mut Policy) {
+    match field {
+        "retry" => {
+            policy.retry = std::mem::take(&mut default.retry);
+            policy.attempts_max = default.attempts_max;
+            policy.age_max_ms = default.age_max_ms;
+        }
+        "retry_on_timeout" => policy.retry_on_timeout = default.retry_on_timeout,
+        "timeout_ms" => policy.timeout_ms = default.timeout_ms,
+        "accept" => policy.accept = default.accept,
+        "retried" => policy.retried = default.retried,
+        "obeys_receiver" => policy.obeys_receiver = default.obeys_receiver,
+        "ordering" => policy.ordering = default.ordering,
+        "rate_limit" => policy.rate_limit = default.rate_limit,
+        "after" => policy.after = default.after,
+        "breaker" => policy.breaker = default.breaker,
+        "disable_after_ms" => policy.disable_after_ms = default.disable_after_ms,
+        "retrying_max" => policy.retrying_max = default.retrying_max,
+        _ => {}
+    }
+}
+
 /// One of a few words, which may be left out.
-fn read_word<T: Copy>(
+pub(crate) fn read_word<T: Clone>(
     given: &Object<'_>,
     field: &str,
     expected: &str,
     words: &[(&str, T)],
 ) -> Result<Option<T>, Refusal> {
     let Some(text) = given.text(field, expected)? else { return Ok(None) };
-    let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+    let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| meant.clone());
     let unknown = || format!("found another string; expected {expected}");
     meant.map(Some).ok_or_else(|| Refusal::invalid(field, unknown()))
 }
@@ -86,7 +114,7 @@ fn read_turns(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
         policy.rate_limit = Some(RateLimit { events, per_ms });
     }
     let main = given.value("after", SUBSCRIPTION)?;
-    policy.after = main.map(SubscriptionId);
+    policy.after = main.map(SubscriptionId).or(policy.after);
     Ok(())
 }
 
@@ -189,7 +217,7 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Policy, Refusal> {
-        read(&Object::read(text, FIELDS)?)
+        read(&Object::read(text, FIELDS)?, Policy::default())
     }
 
     fn check_read(text: &str, change: impl Fn(&mut Policy)) {

@@ -67,7 +67,7 @@ fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
     let (store, ledger) = (Memory::default(), Ledger::default());
     let (sender, records) = crossbeam_channel::unbounded::<Record>();
     let dies = Arc::new(Mutex::new(None::<u64>));
-    let queue: Arc<Mutex<Option<Sender<Command>>>> = Arc::default();
+    let queue: Arc<Mutex<Option<Queue>>> = Arc::default();
     let owing = {
         let (ledger, queue, dies) = (ledger.clone(), Arc::clone(&queue), Arc::clone(&dies));
         let ask = ledger.owing();
@@ -76,7 +76,7 @@ fn a_delivery_that_dies_while_its_generation_is_copied_keeps_its_event() {
             if let Some(sequence) = dies.lock().take_if(|sequence| sequences.contains(*sequence)) {
                 ledger.0.lock().get_mut(&SubscriptionId(2)).unwrap().remove(sequence);
                 let dead = Record::Dead(letter(sequence, 2, WALL_MS));
-                queue.lock().as_ref().unwrap().send(Command::Record(dead.clone())).unwrap();
+                queue.lock().as_ref().unwrap().send(Command::Record(dead.clone()));
                 sender.send(dead).unwrap();
             }
             ask(sequences)

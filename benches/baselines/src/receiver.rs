@@ -1,0 +1,172 @@
+//! Decides how the other programs of a comparison are built, started and heard: the receiver, the
+//! engine's own run, webhooksmith.
+//!
+//! Leaves to others: what they do. Invariant: when the last delivery came is said by the receiver.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{Outcome, Work};
+
+/// Nanoseconds of the monotonic clock, which all processes share.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// No run takes longer on a machine that is worth measuring on.
+const RUN_MAX_MS: u64 = 120_000;
+
+/// The program of `cargo bench --bench fanout`.
+pub(crate) struct Fanout(PathBuf);
+
+impl Fanout {
+    pub(crate) fn build() -> Outcome<Fanout> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let what = ["bench", "--no-run", "--bench", "fanout"];
+        built(&what, &manifest, "\"kind\":[\"bench\"]").map(Fanout)
+    }
+
+    /// What the engine reached, and raw requests beside it.
+    pub(crate) fn own(&self, fan_out: usize, deliveries: usize) -> Outcome<(f64, f64)> {
+        let mut run = Command::new(&self.0);
+        run.args(["--bench", "--runs", "1", "--deliveries", &deliveries.to_string()]);
+        let output = run.args(["--only", &format!("fanout_{fan_out}")]).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let line = text.lines().find(|line| line.contains(&format!("what=fanout_{fan_out} ")));
+        let line = line.ok_or_else(|| format!("the engine's run failed: {text}"))?;
+        let field = |name: &str| -> Outcome<f64> {
+            let value = line.split_whitespace().find_map(|field| field.strip_prefix(name));
+            Ok(value.ok_or("half a line")?.parse()?)
+        };
+        Ok((field("figure=")?, field("limit=")?))
+    }
+
+    pub(crate) fn receiver(&self) -> Outcome<Receiver> {
+        let mut process = Command::new(&self.0)
+            .arg("--receive")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let asks = process.stdin.take().ok_or("the receiver cannot be asked")?;
+        let stdout = process.stdout.take().ok_or("the receiver cannot be heard")?;
+        let mut receiver = Receiver { process, asks, answers: BufReader::new(stdout), port: 0 };
+        receiver.port = receiver.heard()?.strip_prefix("port ").ok_or("no port")?.parse()?;
+        Ok(receiver)
+    }
+}
+
+/// Where deliveries arrive.
+pub(crate) struct Receiver {
+    process: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Receiver {
+    pub(crate) fn url(&self, n: usize) -> String {
+        format!("http://127.1.{}.{}:{}/hook", n / 200, n % 200 + 1, self.port)
+    }
+
+    /// Has so many deliveries noted; ask when they came with [`reached`](Self::reached).
+    pub(crate) fn expect(&mut self, count: usize) -> Outcome {
+        self.ask("reset")?;
+        self.heard()?;
+        self.ask(&format!("until {count} {RUN_MAX_MS}"))
+    }
+
+    /// When the last of those expected came, by [`now_ns`].
+    pub(crate) fn reached(&mut self) -> Outcome<u64> {
+        let line = self.heard()?;
+        let reached = line.strip_prefix("reached ");
+        Ok(reached.ok_or_else(|| format!("{line} in time"))?.parse()?)
+    }
+
+    fn ask(&mut self, line: &str) -> Outcome {
+        Ok(self.asks.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    fn heard(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program in `webhooksmith/`.
+pub(crate) fn build_webhooksmith() -> Outcome<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("webhooksmith/Cargo.toml");
+    built(&["build", "--release"], &manifest, "\"kind\":[\"bin\"]")
+}
+
+/// Returns when it began to publish. It ends when all have come.
+pub(crate) fn run_webhooksmith(
+    program: &Path,
+    work: &Work,
+    shipped: bool,
+    receiver: &mut Receiver,
+) -> Outcome<(u64, Ended)> {
+    let mut run = Command::new(program);
+    run.arg(work.directory.join("webhooks.db")).arg(work.events.to_string());
+    run.arg(if shipped { "shipped" } else { "full" }).args(&work.urls);
+    receiver.expect(work.events * work.urls.len())?;
+    let mut process = run.stdout(Stdio::piped()).spawn()?;
+    let stdout = process.stdout.take().ok_or("webhooksmith cannot be heard")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let began = line.trim_end().strip_prefix("began ").and_then(|ns| ns.parse().ok());
+    Ok((began.ok_or("webhooksmith did not begin")?, Ended(process)))
+}
+
+/// Ends a process that would go on for ever.
+pub(crate) struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How many syncs of 1 KiB the device takes in a second: what every baseline waits for.
+pub(crate) fn syncs_per_s(directory: &Path) -> Outcome<f64> {
+    let mut file = std::fs::File::create(directory.join("probe"))?;
+    let (started_ns, mut syncs) = (now_ns(), 0);
+    while now_ns() - started_ns < PROBE_NS {
+        file.write_all(&[7; 1024])?;
+        file.sync_data()?;
+        syncs += 1;
+    }
+    Ok(f64::from(syncs) * 1e9 / (now_ns() - started_ns) as f64)
+}
+
+const PROBE_NS: u64 = 300_000_000;
+
+/// Builds a program by cargo and finds out where it lies.
+fn built(what: &[&str], manifest: &Path, kind: &str) -> Outcome<PathBuf> {
+    let output = Command::new("cargo")
+        .args(what)
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--message-format=json")
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let programs = text.lines().filter(|line| line.contains(kind));
+    let paths = programs.filter_map(|line| {
+        let (_, path) = line.split_once("\"executable\":\"")?;
+        path.split_once('"').map(|(path, _)| PathBuf::from(path))
+    });
+    Ok(paths.last().ok_or("cargo built no program")?)
+}

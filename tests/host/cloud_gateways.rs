@@ -1,0 +1,49 @@
+//! The APIs of 360dialog and of the on-premises WhatsApp Business API on the real program: registered
+//! over a socket, listed by the host, delivered to a real receiver.
+
+use serde_json::json;
+
+use crate::receiver::Receiver;
+use crate::served::{ACME, BETA, CONFIGURATION, Place};
+
+const DIALOG360: [(&str, &str); 1] = [("d360-api-key", ACME)];
+
+#[test]
+fn what_is_registered_through_a_gateway_is_listed_with_its_profile_and_delivered() {
+    let place = Place::new(&format!("{CONFIGURATION}\n[dialog360]\ndestinations_max = 1\n"));
+    let served = place.start();
+    let [premises, number, extra] = [(); 3].map(|()| Receiver::answering(200));
+    let bystander = served.subscribe(BETA, &extra.url("/beta"), json!({}));
+    let set = |headers: &[(&str, &str)], method: &str, path: &str, body: serde_json::Value| {
+        served.request(method, path, headers, body.to_string().as_bytes())
+    };
+    let path = "/v1/configs/webhook";
+    let hook = json!({"url": premises.url("/hook"), "headers": {"X-Tenant": "acme"}});
+    let answer = set(&[("WHIZARD-KEY", ACME)], "POST", path, hook.clone());
+    assert_eq!((answer.status, answer.json()), (200, hook));
+    let answer = set(&DIALOG360, "POST", path, json!({"url": number.url("/hook")}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let list = json!([{"name": "a b", "url": extra.url("/hook")}]);
+    let enabled = json!({"enabled": true, "destinations": list});
+    assert_eq!(set(&DIALOG360, "POST", "/multi_webhook", enabled).status, 200);
+    let second = json!({"destinations": [{"name": "c", "url": extra.url("/")}]});
+    let refused = set(&DIALOG360, "PUT", "/multi_webhook", second);
+    assert_eq!((refused.status, &refused.json()["meta"]["http_code"]), (400, &json!(400)));
+
+    let items = served.get("/subscriptions", ACME).json()["items"].clone();
+    let profiles: Vec<_> = items.as_array().unwrap().iter().map(|one| &one["profile"]).collect();
+    assert_eq!(profiles, ["business_api", "dialog360", "dialog360"]);
+    let beta = served.get("/subscriptions", BETA).json()["items"].clone();
+    assert_eq!((beta.as_array().unwrap().len(), &beta[0]["id"]), (1, &json!(bystander)));
+
+    let event = r#"{"type":"MESSAGE_RECEIVED","number":"919000000001","payload":{"a": 1}}"#;
+    assert_eq!(served.post("/events", ACME, event).status, 202);
+    for receiver in [&premises, &number, &extra] {
+        let request = receiver.next();
+        assert_eq!(request.body, b"{\"a\": 1}");
+        assert_eq!(request.header("x-webhook-event"), Some("MESSAGE_RECEIVED"));
+    }
+    let deleted = set(&DIALOG360, "DELETE", "/multi_webhook/a%20b", json!(null));
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    assert_eq!(served.get("/subscriptions", ACME).json()["items"].as_array().unwrap().len(), 2);
+}
