@@ -49,7 +49,8 @@ fn a_kept_connection_carries_the_same_bytes_as_a_new_one() {
         ] {
             let url = format!("http://{}{path}", receiver.address);
             let client = client();
-            let request = Request { method: method.clone(), headers, ..request(&url, b"{}", 5_000) };
+            let request =
+                Request { method: method.clone(), headers, ..request(&url, b"{}", 5_000) };
             let seen = [0, 1, 2].map(|_| {
                 assert_eq!(client.send(&request), status(200), "{method} {path}");
                 receiver.next()
