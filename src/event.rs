@@ -134,8 +134,20 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "evt_{:016x}{:016x}", self.incarnation, self.sequence)
+        // Digit by digit, because every attempt needs it and the formatter is slow at padding.
+        let mut text = *b"evt_00000000000000000000000000000000";
+        let [_, _, _, _, digits @ ..] = &mut text;
+        let bytes = self.incarnation.to_be_bytes().into_iter().chain(self.sequence.to_be_bytes());
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[byte >> 4, byte & 0xf].map(hex_digit));
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
+}
+
+/// The lower-case hexadecimal digit of a value below 16.
+fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
 impl fmt::Debug for EventId {
