@@ -108,6 +108,13 @@ impl fmt::Display for EventType {
 
 /// The identity of an event: the random incarnation of its outbox, then its sequence. Its text is
 /// the `webhook-id` of every attempt; it has no dots, because signatures separate by them.
+///
+/// ```
+/// use wabahook::EventId;
+/// let id: EventId = "evt_1c9d0d2f6b7a4e580000000000000007".parse()?;
+/// assert_eq!(id.sequence(), 7);
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId {
     incarnation: u64,
@@ -127,8 +134,20 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "evt_{:016x}{:016x}", self.incarnation, self.sequence)
+        // Digit by digit, because every attempt needs it and the formatter is slow at padding.
+        let mut text = *b"evt_00000000000000000000000000000000";
+        let [_, _, _, _, digits @ ..] = &mut text;
+        let bytes = self.incarnation.to_be_bytes().into_iter().chain(self.sequence.to_be_bytes());
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[byte >> 4, byte & 0xf].map(hex_digit));
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
+}
+
+/// The lower-case hexadecimal digit of a value below 16.
+fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
 impl fmt::Debug for EventId {
@@ -324,6 +343,20 @@ impl fmt::Debug for Published {
 }
 
 /// What a receipt resolves to when the event is on the device.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+/// let event = || Event::new("ADD_TAG", "{}").dedup_key("tag-17");
+/// let first = engine.publish(event())?.wait()?;
+/// let again = engine.publish(event())?.wait()?;
+/// assert_eq!((first.owed, first.duplicate), (1, false));
+/// assert_eq!((again.owed, again.duplicate, again.id), (0, true, first.id));
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {

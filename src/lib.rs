@@ -67,3 +67,36 @@ pub use subscription::{
     Profile, RateLimit, Registered, Retiring, Retried, Retry, Secret, State, Subscription,
     SubscriptionId, Target, Tls,
 };
+
+/// The examples of the documents are run like those of the code. Nothing of this is built otherwise.
+#[cfg(doctest)]
+mod docs {
+    #[doc = include_str!("../docs/architecture.md")]
+    mod architecture {}
+    #[doc = include_str!("../docs/benchmarks.md")]
+    mod benchmarks {}
+    #[doc = include_str!("../docs/commands.md")]
+    mod commands {}
+    #[doc = include_str!("../docs/decisions.md")]
+    mod decisions {}
+    #[doc = include_str!("../docs/durability.md")]
+    mod durability {}
+    #[doc = include_str!("../docs/embedding.md")]
+    mod embedding {}
+    #[doc = include_str!("../docs/fuzzing.md")]
+    mod fuzzing {}
+    #[doc = include_str!("../docs/gateways.md")]
+    mod gateways {}
+    #[doc = include_str!("../docs/lifecycle.md")]
+    mod lifecycle {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
+    #[doc = include_str!("../docs/operating.md")]
+    mod operating {}
+    #[doc = include_str!("../docs/receiving.md")]
+    mod receiving {}
+    #[doc = include_str!("../docs/requests.md")]
+    mod requests {}
+    #[doc = include_str!("../docs/simulation.md")]
+    mod simulation {}
+}

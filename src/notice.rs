@@ -17,6 +17,27 @@ use crate::event::EventId;
 use crate::subscription::SubscriptionId;
 
 /// Something that happened and that nobody's call returned.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// use wabahook::Notice;
+///
+/// let notices = engine.notices();
+/// while let Some(notice) = notices.try_next() {
+///     match notice {
+///         Notice::Died { event, subscription, reason } => {
+///             println!("{event} to {subscription}: {reason}");
+///         }
+///         Notice::Stalled { why } => println!("the device refuses: {why}"),
+///         Notice::Lagged(lost) => println!("{lost} notices were not read in time"),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {

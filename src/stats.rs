@@ -98,6 +98,19 @@ impl Durations {
 }
 
 /// A reading of one subscription's live side.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// for lane in engine.stats().lanes {
+///     if lane.failing_for_ms > 3_600_000 {
+///         println!("{} fails for an hour and is owed {}", lane.subscription, lane.owed);
+///     }
+/// }
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {

@@ -59,8 +59,7 @@ impl Source for Core {
                 let (id, subscription) = (&event.id, served.registered.id);
                 // A transport of the host's own may tell what it does, and finds itself in here.
                 let span = tracing::debug_span!("attempt", event = %id, %subscription, number);
-                let request = template.request(&event, number, wall_ms, &self.catalogue);
-                let reply = match request {
+                let reply = match template.request(&event, number, wall_ms, &self.catalogue) {
                     Ok(request) => span.in_scope(|| self.transport.send(&request)),
                     Err(failure) => Reply::Failed(failure),
                 };
@@ -117,8 +116,8 @@ impl Source for Core {
             at_ms,
             took_ms,
         });
+        self.counters.attempts.add(counts.into());
         if counts {
-            self.counters.attempts.add(1);
             self.counters.attempt_durations.note(took_ms);
         }
         trace(attempt, &completed);

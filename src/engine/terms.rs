@@ -154,12 +154,12 @@ impl Core {
         }
         self.rouse(&drive);
         drop(drive);
-        let mut registry = self.registry.write();
-        for (served, _) in all {
+        for (served, _) in &all {
             let Registered { id, account, state, .. } = &*served.registered;
             tracing::info!(subscription = %id, account, state = state.as_str(), "subscription in force");
-            registry.put(served);
         }
+        let mut registry = self.registry.write();
+        all.into_iter().for_each(|(served, _)| registry.put(served));
     }
 
     /// Holds a subscription back. One that is disabled is held back already and stays so.

@@ -81,7 +81,7 @@ impl Catalogue {
     /// The canonical type for a name in any vocabulary. An unknown name is its own canonical name.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name is no acceptable event type.
+    /// [`Error::Invalid`](crate::Error::Invalid) when the name is no acceptable event type.
     pub fn canonical(&self, name: &str) -> Result<EventType> {
         if let Some(kind) = self.by_name.get(name) {
             return Ok(kind.clone());

@@ -47,6 +47,22 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
 }
 
 #[test]
+fn a_test_event_says_what_its_receiver_did() {
+    let (_place, served) = Served::fresh();
+    let (good, bad) = (Receiver::answering(200), Receiver::answering(404));
+    served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
+    served.subscribe(ACME, &bad.url("/bad"), json!({"name": "bad"}));
+    ask(&served, &["webhooks", "test", "good"])
+        .done()
+        .says(&["webhook 1 (good) took a test event"]);
+    ask(&served, &["webhooks", "test", "bad"]).failed(1, &["webhook 2 (bad)", "status:404"]);
+    let ran = ask(&served, &["webhooks", "test", "good", "--json"]).done();
+    assert_eq!(ran.json()["outcome"], "delivered");
+    assert_eq!((good.arrived().len(), bad.arrived().len()), (2, 1));
+    assert_eq!(served.stats()["accepted"], 0);
+}
+
+#[test]
 fn terms_come_from_a_file_and_what_is_wrong_in_them_is_told() {
     let (place, served) = Served::fresh();
     let file = place.path("terms.json");

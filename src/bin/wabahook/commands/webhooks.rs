@@ -111,7 +111,7 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), Failure> {
         Action::Remove(args) => remove(args),
         Action::Pause(args) => post(args, "pause", "is paused"),
         Action::Resume(args) => post(args, "resume", "is served"),
-        Action::Test(args) => post(args, "test", "was sent a test event"),
+        Action::Test(args) => test(args),
     }
 }
 
@@ -252,16 +252,30 @@ fn post(args: &OneArgs, action: &str, done: &str) -> Result<(), Failure> {
         return Ok(());
     }
     say(&format!("{} {done}", named(&found)));
-    if action == "test" && !answer.is_null() {
-        say(&pretty(&answer));
-    }
     Ok(())
 }
 
-fn pretty(answer: &Value) -> String {
-    let parts = answer.as_object().into_iter().flatten();
-    let parts: Vec<_> = parts.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
-    parts.join("\n")
+/// Sends a test event; fails where its receiver did not take it.
+fn test(args: &OneArgs) -> Result<(), Failure> {
+    let client = args.reach.client()?;
+    let found = find(&client, &args.webhook)?;
+    let answer = client.post(&format!("/subscriptions/{}/test", id_of(&found)), &json!({}))?;
+    let at = |name: &str| answer.get(name).map(shown).unwrap_or_default();
+    let taken = at("outcome") == "delivered";
+    if args.reach.json {
+        say_json(&answer);
+    } else if taken {
+        say(&format!("{} took a test event in {} ms", named(&found), at("took_ms")));
+    }
+    match taken {
+        true => Ok(()),
+        false => Err(Failure::Run(format!(
+            "{} did not take a test event: {} after {} ms",
+            named(&found),
+            at("reason"),
+            at("took_ms")
+        ))),
+    }
 }
 
 fn items(answer: &Value) -> Vec<Value> {
