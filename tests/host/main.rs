@@ -6,6 +6,7 @@ mod client;
 mod cloud_gateways;
 mod configuration;
 mod crashes;
+mod described;
 mod doubletick;
 mod letters;
 mod publishing;

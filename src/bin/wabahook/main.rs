@@ -9,6 +9,7 @@ mod config;
 mod dead_letters;
 mod deliveries;
 mod demo;
+mod description;
 mod events;
 mod gateways;
 mod host;

@@ -25,7 +25,7 @@ use crate::config::{self, Setup};
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{Failure, ServeArgs};
-use crate::{dead_letters, deliveries, events, gateways, meta, stats, subscriptions};
+use crate::{dead_letters, deliveries, description, events, gateways, meta, stats, subscriptions};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -139,6 +139,7 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
         .route("/healthz", get(stats::healthz))
+        .route("/openapi.json", get(description::openapi))
         .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)
         .with_state(host)
