@@ -267,13 +267,13 @@ fn check_apart(world: &World, operation: &Operation, drawn: &Drawn) -> Answered 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_two_accounts_do_in_turn_neither_sees_or_changes_the_others(
         turns in prop::collection::vec(
             (any::<bool>(), 0..OPERATIONS.len(), 0..8_u32, 0..NAMES.len(), any::<bool>()),
-            1..40,
+            1..80,
         ),
     ) {
         let world = World::new();
