@@ -24,6 +24,10 @@ use bed::plot::{Line, Panel, svg};
 use bed::scripted::LeavesOneInAHundred;
 use wabahook::{Engine, Error, Policy, Retry, Subscription};
 
+/// The reference host's, which gives memory back that glibc's keeps.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PAYLOAD_BYTES: usize = 1024;
 const BURSTS_PER_S: u64 = 100;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -92,7 +96,9 @@ fn main() -> Outcome {
     let delay_ms = if again_s > 0 { again_s * 1_000 } else { DAY_MS };
     for n in 0..bed::option("subscriptions", 2) {
         let retry = Retry::List { delays_ms: vec![delay_ms] };
-        let policy = Policy { retry, age_max_ms: 30 * DAY_MS, ..Policy::default() };
+        // As many in retry as are left behind: with the default, what is new would wait for them.
+        let (age_max_ms, retrying_max) = (30 * DAY_MS, 1_000_000);
+        let policy = Policy { retry, age_max_ms, retrying_max, ..Policy::default() };
         let to = Subscription::to(format!("https://receiver-{n}.example/hook"))?;
         engine.subscribe(to.name(format!("receiver-{n}")).policy(policy))?;
     }

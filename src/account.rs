@@ -101,6 +101,18 @@ impl Account {
 }
 
 /// The accounts of an engine, checked once and then only looked up.
+///
+/// ```
+/// # use wabahook::{Account, Config, Engine};
+/// # let directory = tempfile::tempdir()?;
+/// let acme = Account::new("acme").api_key("acme-key").waba("123065260884961", ["919999999999"]);
+/// let engine = Engine::open(Config::new(directory.path()).account(acme))?;
+/// let accounts = engine.accounts();
+/// assert_eq!(accounts.authenticate(b"acme-key").map(|account| account.name()), Some("acme"));
+/// assert!(accounts.owner_of_number("918888888888".parse()?).is_none());
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Accounts {
     accounts: Vec<Account>,

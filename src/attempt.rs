@@ -61,6 +61,14 @@ impl Reply {
 }
 
 /// What a receiver answered.
+///
+/// ```
+/// use wabahook::{Answered, Control, Reply};
+/// // What a transport of your own, or one of a test, can say:
+/// let busy = Reply::Answered(Answered::new(429).retry_after_ms(30_000));
+/// let unwanted = Reply::Answered(Answered::new(400).control(Control::AbortMessage));
+/// assert_ne!(busy, unwanted);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answered {
@@ -174,6 +182,12 @@ pub enum Outcome {
 }
 
 /// Why a delivery was retried or given up, in the form shown to hosts (`status:404`, `timeout`).
+///
+/// ```
+/// use wabahook::{Failure, Reason};
+/// assert_eq!(Reason::Status(404).to_string(), "status:404");
+/// assert_eq!(Reason::Failed(Failure::Tls("expired".into())).to_string(), "tls:expired");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Reason {

@@ -12,6 +12,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 /// Time and chance, one seam because either alone makes a run unrepeatable.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wabahook::clock::{Clock, Manual};
+/// let clock = Arc::new(Manual::new(1_700_000_000_000, 7));
+/// clock.advance_ms(60_000);
+/// assert_eq!(clock.wall_ms(), 1_700_000_060_000);
+/// let config = wabahook::Config::new("outbox").clock(clock);
+/// # let _ = config;
+/// ```
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since some fixed moment of this process. Never goes back. Scheduling uses it.
     fn monotonic_ms(&self) -> u64;

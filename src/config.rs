@@ -153,6 +153,12 @@ impl fmt::Debug for Config {
 }
 
 /// What to do at open when a part of the directory cannot be read.
+///
+/// ```
+/// use wabahook::{Config, OnDamage};
+/// let config = Config::new("outbox").on_damage(OnDamage::SetAside);
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
@@ -167,6 +173,13 @@ pub enum OnDamage {
 }
 
 /// Which targets are admitted beyond the safe ones. Empty by default: HTTPS to public addresses.
+///
+/// ```
+/// use wabahook::Config;
+/// let config = Config::new("outbox").allow_addresses(["10.20.0.0/16".parse()?]).allow_http(true);
+/// # let _ = config;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Network {
     /// Address ranges for which the guard is lifted.
@@ -204,6 +217,13 @@ impl fmt::Debug for Roots {
 }
 
 /// The engine's bounds.
+///
+/// ```
+/// use wabahook::{Config, Limits};
+/// let small = Limits { generation_bytes: 8 << 20, stuck_max: 128, ..Limits::default() };
+/// let config = Config::new("outbox").limits(small);
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The longest payload, in bytes. Defaults to 4 MiB: Meta's callbacks end at 3 MB.

@@ -14,6 +14,21 @@ use crate::event::Event;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, and so what the host can do. Each variant says what became of the engine.
+///
+/// ```
+/// use wabahook::{Error, Event};
+///
+/// /// What a host does with the answer of `publish`.
+/// fn advice(error: &Error) -> &'static str {
+///     match error {
+///         Error::Busy { .. } => "the events are in here: hold the sender back, try again",
+///         Error::Invalid { .. } | Error::Forbidden { .. } | Error::TooLarge { .. } => "refuse it",
+///         Error::Unknown { .. } | Error::Refused { .. } => "publish it again, same dedup key",
+///         _ => "open the engine again",
+///     }
+/// }
+/// assert_eq!(advice(&Error::Unknown { why: "no space".into() }), "publish it again, same dedup key");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {

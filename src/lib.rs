@@ -27,6 +27,8 @@ mod engine;
 mod error;
 mod event;
 pub mod inbound;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod notice;
 mod outbox;
 mod receipt;
@@ -52,16 +54,49 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, RAW_CLOUD_API_WEBHOOK, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, Published, RAW_CLOUD_API_WEBHOOK, WabaNumber,
 };
 pub use notice::{Notice, Notices};
 pub use receipt::Receipt;
 #[doc(hidden)]
 pub use routing::Matching;
-pub use stats::{LaneStats, Stats};
+pub use stats::{Durations, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
     Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,
     Profile, RateLimit, Registered, Retiring, Retried, Retry, Secret, State, Subscription,
     SubscriptionId, Target, Tls,
 };
+
+/// The examples of the documents are run like those of the code. Nothing of this is built otherwise.
+#[cfg(doctest)]
+mod docs {
+    #[doc = include_str!("../docs/architecture.md")]
+    mod architecture {}
+    #[doc = include_str!("../docs/benchmarks.md")]
+    mod benchmarks {}
+    #[doc = include_str!("../docs/commands.md")]
+    mod commands {}
+    #[doc = include_str!("../docs/decisions.md")]
+    mod decisions {}
+    #[doc = include_str!("../docs/durability.md")]
+    mod durability {}
+    #[doc = include_str!("../docs/embedding.md")]
+    mod embedding {}
+    #[doc = include_str!("../docs/fuzzing.md")]
+    mod fuzzing {}
+    #[doc = include_str!("../docs/gateways.md")]
+    mod gateways {}
+    #[doc = include_str!("../docs/lifecycle.md")]
+    mod lifecycle {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
+    #[doc = include_str!("../docs/operating.md")]
+    mod operating {}
+    #[doc = include_str!("../docs/receiving.md")]
+    mod receiving {}
+    #[doc = include_str!("../docs/requests.md")]
+    mod requests {}
+    #[doc = include_str!("../docs/simulation.md")]
+    mod simulation {}
+}

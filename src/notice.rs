@@ -1,7 +1,9 @@
-//! Decides how a host learns what happened: a bounded ring for each reader, and a wake-up.
+//! Decides how a host learns what happened: a bounded ring for each reader, a wake-up, and an event of
+//! `tracing`.
 //!
-//! Leaves to others: counting (`stats`). Invariant: telling never blocks the engine; a reader that
-//! is slow loses the oldest notices and is told how many ([`Notice::Lagged`]).
+//! Leaves to others: counting (`stats`). Invariants: telling never blocks the engine; a reader that
+//! is slow loses the oldest notices and is told how many ([`Notice::Lagged`]); no notice holds a payload
+//! or a secret (I9).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,6 +17,27 @@ use crate::event::EventId;
 use crate::subscription::SubscriptionId;
 
 /// Something that happened and that nobody's call returned.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// use wabahook::Notice;
+///
+/// let notices = engine.notices();
+/// while let Some(notice) = notices.try_next() {
+///     match notice {
+///         Notice::Died { event, subscription, reason } => {
+///             println!("{event} to {subscription}: {reason}");
+///         }
+///         Notice::Stalled { why } => println!("the device refuses: {why}"),
+///         Notice::Lagged(lost) => println!("{lost} notices were not read in time"),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
@@ -91,6 +114,99 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// One word for what happened, the same in every version.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Notice::Lagged(_) => "lagged",
+            Notice::Died { .. } => "died",
+            Notice::Disabled { .. } => "disabled",
+            Notice::Cancelled { .. } => "cancelled",
+            Notice::Held { .. } => "held",
+            Notice::StuckBudgetSpent { .. } => "stuck_budget_spent",
+            Notice::Stalled { .. } => "stalled",
+            Notice::Resumed => "resumed",
+            Notice::LettersDropped(_) => "letters_dropped",
+            Notice::KeysDropped(_) => "keys_dropped",
+            Notice::SetAside { .. } => "set_aside",
+            Notice::Faulty { .. } => "faulty",
+            Notice::Poisoned { .. } => "poisoned",
+        }
+    }
+
+    /// Tells `tracing`: an error where the engine or its directory is at fault, a warning where somebody
+    /// should look, and the rest, of which there may be thousands a second, as information. `Resumed` is a
+    /// warning so that whoever saw the error sees its end.
+    fn trace(&self) {
+        let kind = self.kind();
+        match self {
+            Notice::Stalled { .. }
+            | Notice::SetAside { .. }
+            | Notice::Faulty { .. }
+            | Notice::Poisoned { .. } => tracing::error!(kind, "{self}"),
+            Notice::Disabled { .. }
+            | Notice::Held { .. }
+            | Notice::StuckBudgetSpent { .. }
+            | Notice::Resumed
+            | Notice::LettersDropped(_)
+            | Notice::KeysDropped(_) => tracing::warn!(kind, "{self}"),
+            Notice::Died { .. } | Notice::Cancelled { .. } | Notice::Lagged(_) => {
+                tracing::info!(kind, "{self}");
+            }
+        }
+    }
+}
+
+/// A sentence for whoever runs the host.
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Lagged(dropped) => write!(f, "{dropped} notices were dropped unread"),
+            Notice::Died { event, subscription, reason } => {
+                write!(f, "{event} was given up for subscription {subscription} ({reason})")
+            }
+            Notice::Disabled { subscription, reason } => {
+                write!(f, "subscription {subscription} was disabled by its receiver ({reason})")
+            }
+            Notice::Cancelled { subscription, deliveries } => {
+                write!(f, "{deliveries} deliveries of subscription {subscription} were cancelled")
+            }
+            Notice::Held { subscription, deliveries } => {
+                write!(
+                    f,
+                    "{deliveries} deliveries are held: subscription {subscription} is not known"
+                )
+            }
+            Notice::StuckBudgetSpent { stuck } => write!(
+                f,
+                "{stuck} attempts wait without an answer: such endpoints now delay each other"
+            ),
+            Notice::Stalled { why } => write!(
+                f,
+                "the device refuses ({why}): nothing is accepted until it takes writes again"
+            ),
+            Notice::Resumed => f.write_str("the device takes writes again"),
+            Notice::LettersDropped(letters) => write!(
+                f,
+                "{letters} dead letters were dropped, the oldest, because they were too many"
+            ),
+            Notice::KeysDropped(keys) => write!(
+                f,
+                "dedup keys are dropped before their window ends, the oldest, because they are too \
+                 many ({keys} just now; the stats count them)"
+            ),
+            Notice::SetAside { name, why } => {
+                write!(f, "a part of the data directory was set aside as {name}: {why}")
+            }
+            Notice::Faulty { why } => write!(f, "something could not be done: {why}"),
+            Notice::Poisoned { why } => write!(
+                f,
+                "the engine stopped ({why}); what it accepted is safe: restart this process"
+            ),
+        }
+    }
+}
+
 /// One reader's ring of notices. Dropping it ends the reading.
 #[derive(Debug)]
 pub struct Notices {
@@ -154,6 +270,7 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new(notices_max: usize, standing: Vec<Notice>) -> Board {
+        standing.iter().for_each(Notice::trace);
         let (readers, wakers) = (Mutex::default(), Mutex::default());
         Board { readers, wakers, notices_max, standing }
     }
@@ -174,6 +291,7 @@ impl Board {
 
     /// Tells every reader.
     pub(crate) fn tell(&self, notice: &Notice) {
+        notice.trace();
         self.readers.lock().retain(|reader| {
             let Some(ring) = reader.upgrade() else { return false };
             let mut waiting = ring.waiting.lock();

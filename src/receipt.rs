@@ -24,6 +24,21 @@ use crate::event::Accepted;
 ///
 /// It waits without a runtime ([`wait`](Receipt::wait), [`wait_timeout`](Receipt::wait_timeout)),
 /// can be polled ([`is_done`](Receipt::is_done)) and is a [`Future`] for any executor.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// let receipt = engine.publish(Event::new("ADD_TAG", "{}"))?;
+/// while receipt.wait_timeout(std::time::Duration::from_millis(100)).is_none() {
+///     println!("the device is slow");
+/// }
+/// assert!(receipt.is_done());
+/// let accepted = receipt.wait()?; // at once, because it is done
+/// # let _ = accepted;
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "an event is durable only once its receipt resolves"]
 pub struct Receipt<T = Accepted> {
     promise: Arc<Promise<T>>,

@@ -64,11 +64,53 @@ pub struct Stats {
     pub keys_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// How long attempts took, until they were answered or had failed.
+    pub attempt_durations: Durations,
+    /// How long the groups took to be written and synced.
+    pub group_durations: Durations,
     /// The live side of each subscription that is owed something or has been, by id.
     pub lanes: Vec<LaneStats>,
 }
 
+/// How long things took: how many in each span, and all of them together. Taken with a clock of whole
+/// milliseconds: the sum errs as little in one direction as in the other, a single one may lie one span
+/// beside its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Durations {
+    /// How many took at most as long as the bound in the same place of [`BOUNDS_MS`](Self::BOUNDS_MS), and
+    /// longer than the bound before it; the last place counts what took longer than every bound.
+    pub counts: [u64; Durations::BOUNDS_MS.len() + 1],
+    /// All of them together, in milliseconds.
+    pub sum_ms: u64,
+}
+
+impl Durations {
+    /// The bounds of the spans, in milliseconds: from a sync of a good device to the longest timeout that is
+    /// usual.
+    pub const BOUNDS_MS: [u64; 14] =
+        [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 15_000, 60_000];
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
 /// A reading of one subscription's live side.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// for lane in engine.stats().lanes {
+///     if lane.failing_for_ms > 3_600_000 {
+///         println!("{} fails for an hour and is owed {}", lane.subscription, lane.owed);
+///     }
+/// }
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
@@ -116,6 +158,8 @@ pub(crate) struct Counters {
     pub(crate) letters_dropped: Counter,
     pub(crate) keys_dropped: Counter,
     pub(crate) replayed: Counter,
+    pub(crate) attempt_durations: Stopwatch,
+    pub(crate) group_durations: Stopwatch,
 }
 
 /// One number that only grows. Relaxed, because no other memory is read by its order.
@@ -129,5 +173,45 @@ impl Counter {
 
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts how long things took. Two additions each, no lock: a reading between the two is off by one.
+#[derive(Debug, Default)]
+pub(crate) struct Stopwatch {
+    counts: [Counter; Durations::BOUNDS_MS.len() + 1],
+    sum_ms: Counter,
+}
+
+impl Stopwatch {
+    pub(crate) fn note(&self, took_ms: u64) {
+        let place = Durations::BOUNDS_MS.iter().take_while(|bound_ms| **bound_ms < took_ms).count();
+        if let Some(count) = self.counts.get(place) {
+            count.add(1);
+        }
+        self.sum_ms.add(took_ms);
+    }
+
+    pub(crate) fn reading(&self) -> Durations {
+        let counts = self.counts.each_ref().map(Counter::value);
+        Durations { counts, sum_ms: self.sum_ms.value() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_duration_is_counted_in_its_span_and_summed() {
+        let (watch, bystander) = (Stopwatch::default(), Stopwatch::default());
+        for took_ms in [0, 1, 2, 3, 60_000, 60_001] {
+            watch.note(took_ms);
+        }
+        let reading = watch.reading();
+        assert_eq!((reading.counts[0], reading.counts[1], reading.counts[2]), (2, 1, 1));
+        assert_eq!((reading.counts[13], reading.counts[14]), (1, 1));
+        assert_eq!((reading.count(), reading.sum_ms), (6, 120_007));
+        assert_eq!(bystander.reading(), Durations::default());
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Scheme;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use ureq::config::Config;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -41,7 +40,8 @@ impl Connector for Dialer {
         details: &ConnectionDetails<'_>,
         _chained: Option<()>,
     ) -> Result<Option<Exchange>, ureq::Error> {
-        let place = self.place(details.uri)?;
+        let place = Place::of(details.uri, self.identity.number());
+        let place = place.ok_or(ureq::Error::HostNotFound)?;
         let exchange = |connection, reused, place| {
             let (pool, clock) = (Arc::clone(&self.pool), Arc::clone(&self.clock));
             Ok(Some(Exchange::new(connection, reused, place, pool, clock)))
@@ -68,12 +68,6 @@ impl Connector for Dialer {
 }
 
 impl Dialer {
-    fn place(&self, url: &Uri) -> Result<Place, ureq::Error> {
-        let is_https = url.scheme() == Some(&Scheme::HTTPS);
-        let authority = url.authority().cloned().ok_or(ureq::Error::HostNotFound)?;
-        Ok(Place { identity: self.identity.number(), is_https, authority })
-    }
-
     /// Tries the addresses one after the other. Each has half of what is left, so that one that
     /// swallows packets leaves time for the others; the last has all of it.
     fn dial(&self, addresses: &[SocketAddr], until_ms: u64) -> io::Result<Connection> {

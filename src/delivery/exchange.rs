@@ -1,7 +1,7 @@
 //! Decides how ureq's exchange travels over a connection of ours: head and body in one write, early
 //! answers heard, stale connections told from bad ones, the connection given back when it is over.
 //!
-//! Leaves to others: the grammar of HTTP (ureq), the socket (`connection`) and where connections come
+//! Leaves to others: the grammar of HTTP (ureq, `shortcut`), the socket (`connection`) and where connections come
 //! from (`dialer`). Invariant: a connection goes back to the pool only after a whole answer to a
 //! request that was sent whole.
 
@@ -31,6 +31,8 @@ pub(super) struct Exchange {
     heard: bool,
     /// The receiver took less than the whole request.
     cut: bool,
+    /// The request was sent before ureq was asked; what it writes is the same once more.
+    is_sent: bool,
 }
 
 impl Exchange {
@@ -53,6 +55,47 @@ impl Exchange {
             reused,
             heard: false,
             cut: false,
+            is_sent: false,
+        }
+    }
+
+    /// Where a request can be written that is sent by [`ask`](Exchange::ask).
+    pub(super) fn output(&mut self) -> &mut [u8] {
+        self.room.output()
+    }
+
+    /// Sends so many bytes of the output and waits for the first of the answer.
+    pub(super) fn ask(&mut self, bytes: usize, until_ms: u64) -> Result<(), ureq::Error> {
+        self.room.held = bytes;
+        self.is_sent = true;
+        let asked = self.flush(until_ms).and_then(|()| self.receive(until_ms));
+        let received = match asked {
+            Err(error) if is_cut(error.kind()) && self.may_be_stale() => return Err(Stale.into()),
+            result => result.map_err(ureq::Error::Io)?,
+        };
+        if received == 0 && self.may_be_stale() {
+            return Err(Stale.into());
+        }
+        self.heard |= received > 0;
+        // ureq, should it carry on, looks at what is here before it waits for more.
+        self.room.progressed = true;
+        Ok(())
+    }
+
+    /// What came of the answer, unless the receiver took less than the whole request.
+    pub(super) fn answer(&self) -> Option<&[u8]> {
+        (!self.cut).then(|| self.room.input())
+    }
+
+    /// Gives the connection back after a whole answer.
+    pub(super) fn end(mut self) {
+        self.room.clear();
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
+        if let Some(connection) = self.connection.take_if(|_| !self.cut) {
+            self.pool.put(&self.place, connection);
         }
     }
 
@@ -104,6 +147,9 @@ impl Transport for Exchange {
 
     /// Holds the bytes back until there is too little room for more, or an answer is waited for.
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if self.is_sent {
+            return Ok(());
+        }
         self.room.held += amount;
         if self.room.held + OUTPUT_ROOM_MIN <= BUFFER_BYTES {
             return Ok(());
@@ -126,9 +172,7 @@ impl Transport for Exchange {
     /// ureq asks exactly when an exchange is over and the connection could carry another one. It
     /// goes back to our pool, and ureq is told that there is nothing to keep.
     fn is_open(&mut self) -> bool {
-        if let Some(connection) = self.connection.take_if(|_| !self.cut) {
-            self.pool.put(&self.place, connection);
-        }
+        self.give_back();
         false
     }
 
@@ -243,7 +287,7 @@ thread_local! {
 }
 
 /// For what is sent and for what comes back, each. Larger ones gained nothing.
-const BUFFER_BYTES: usize = 16 * 1024;
+pub(super) const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Below this what is held is sent, so that ureq does not fill the buffer in small pieces.
 const OUTPUT_ROOM_MIN: usize = 1_024;

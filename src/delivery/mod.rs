@@ -15,6 +15,7 @@ mod pool;
 mod query;
 mod request;
 mod resolver;
+mod shortcut;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;

@@ -6,7 +6,7 @@
 //! process may open, of each place at most `per_place_max`, none longer than [`IDLE_AGE_MAX_MS`]; one that was kept is given out to the same place alone, which
 //! includes the TLS identity; once interrupted, the pool gives out none and admits none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,9 @@ use std::sync::{Arc, Weak};
 use std::thread::Builder;
 use std::time::Duration;
 
-use http::uri::Authority;
+use foldhash::HashMap;
+use http::Uri;
+use http::uri::{Authority, Scheme};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::connection::Connection;
@@ -28,6 +30,14 @@ pub(super) struct Place {
     pub(super) is_https: bool,
     /// Host and port; compared without regard to case.
     pub(super) authority: Authority,
+}
+
+impl Place {
+    /// Where a URL leads; `None` where it names no host.
+    pub(super) fn of(url: &Uri, identity: u64) -> Option<Place> {
+        let is_https = url.scheme() == Some(&Scheme::HTTPS);
+        Some(Place { identity, is_https, authority: url.authority()?.clone() })
+    }
 }
 
 /// The connections to all receivers.

@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 use ureq::{Agent, Body};
 
 use super::dialer::{AFRESH, Dialer, Later};
-use super::exchange::{HEAD_BYTES_MAX, Stale};
+use super::exchange::{Exchange, HEAD_BYTES_MAX, Stale};
 use super::guard::Guard;
-use super::pool::Pool;
+use super::pool::{Place, Pool};
 use super::resolver::{LookupError, Names};
+use super::shortcut::{self, Begun, Taken};
 use super::tls::{Identities, Identity, check_roots, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
@@ -65,6 +66,30 @@ impl fmt::Debug for Request<'_> {
 const CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// What makes an attempt. A test gives a scripted one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wabahook::{Config, Engine, Event, Reply, Request, Subscription, Transport};
+///
+/// /// Sends nothing, and says what it would have sent.
+/// struct Dry;
+///
+/// impl Transport for Dry {
+///     fn send(&self, request: &Request<'_>) -> Reply {
+///         println!("{} {} ({} bytes)", request.method, request.url, request.body.len());
+///         Reply::status(200)
+///     }
+///
+///     fn interrupt(&self) {}
+/// }
+///
+/// # let directory = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(directory.path()).transport(Arc::new(Dry)))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+/// assert_eq!(engine.publish(Event::new("ADD_TAG", "{}"))?.wait()?.owed, 1);
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Transport: Send + Sync + 'static {
     /// Makes one attempt and returns what came back, within the request's timeout.
     fn send(&self, request: &Request<'_>) -> Reply;
@@ -135,28 +160,65 @@ impl Http {
     /// of the receiver and no attempt of its own, although a receiver that closed the connection
     /// after it had read the request sees the request twice, with the same `webhook-id`. After an
     /// interrupt the pool refuses the second exchange by itself.
-    fn exchange(&self, agent: &Agent, request: &Request<'_>) -> Result<Reply, ureq::Error> {
-        let started_ms = self.clock.monotonic_ms();
-        let response = match agent.run(http_request(request)) {
+    fn exchange(
+        &self,
+        identity: &Arc<Identity>,
+        request: &Request<'_>,
+    ) -> Result<Reply, ureq::Error> {
+        let until_ms = self.clock.monotonic_ms().saturating_add(request.timeout_ms);
+        match self.first_exchange(identity, request, until_ms) {
             Err(error) if is_stale(&error) => {
-                let spent_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
-                let left_ms = request.timeout_ms.saturating_sub(spent_ms);
-                if left_ms == 0 {
-                    return Err(error);
-                }
-                let afresh = agent
+                let Some(left) = self.left(until_ms) else { return Err(error) };
+                let afresh = self
+                    .agent(identity, request.timeout_ms)
                     .configure_request(http_request(request))
                     .max_idle_age(AFRESH)
-                    .timeout_global(Some(Duration::from_millis(left_ms)))
+                    .timeout_global(Some(left))
                     .build();
-                agent.run(afresh)?
+                let response = self.agent(identity, request.timeout_ms).run(afresh)?;
+                Ok(answered(response, request.wall_ms))
             }
-            result => result?,
+            result => result,
+        }
+    }
+
+    /// Over a kept connection where there is one and the request is a usual one, or else as ureq does.
+    fn first_exchange(
+        &self,
+        identity: &Arc<Identity>,
+        request: &Request<'_>,
+        until_ms: u64,
+    ) -> Result<Reply, ureq::Error> {
+        let kept = if shortcut::is_open_to(request) { self.kept(identity, request) } else { None };
+        let response = match kept {
+            None => self.agent(identity, request.timeout_ms).run(http_request(request))?,
+            Some(kept) => match shortcut::take(kept, request, until_ms)? {
+                Taken::Whole(status) => return Ok(Reply::Answered(Answered::new(status))),
+                Taken::Begun(begun) => {
+                    let global = ureq::Error::Timeout(ureq::Timeout::Global);
+                    let left = self.left(until_ms).ok_or(global)?;
+                    let begun = Begun(Mutex::new(Some(*begun)));
+                    Agent::with_parts(settings(left), begun, Later).run(http_request(request))?
+                }
+            },
         };
         Ok(answered(response, request.wall_ms))
     }
 
-    fn agent(&self, identity: Arc<Identity>, timeout_ms: u64) -> Agent {
+    /// A kept connection to where the request goes, ready for an exchange.
+    fn kept(&self, identity: &Identity, request: &Request<'_>) -> Option<Exchange> {
+        let place = Place::of(&request.url, identity.number())?;
+        let connection = self.pool.take(&place)?;
+        let (pool, clock) = (Arc::clone(&self.pool), Arc::clone(&self.clock));
+        Some(Exchange::new(connection, true, place, pool, clock))
+    }
+
+    fn left(&self, until_ms: u64) -> Option<Duration> {
+        let left_ms = until_ms.saturating_sub(self.clock.monotonic_ms());
+        (left_ms > 0).then(|| Duration::from_millis(left_ms))
+    }
+
+    fn agent(&self, identity: &Arc<Identity>, timeout_ms: u64) -> Agent {
         let manner = (identity.number(), timeout_ms);
         let mut agents = self.agents.lock();
         if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == manner) {
@@ -168,10 +230,11 @@ impl Http {
         let dialer = Dialer {
             pool: Arc::clone(&self.pool),
             names: Arc::clone(&self.names),
-            identity,
+            identity: Arc::clone(identity),
             clock: Arc::clone(&self.clock),
         };
-        let agent = Agent::with_parts(settings(timeout_ms), dialer, Later);
+        let timeout = Duration::from_millis(timeout_ms);
+        let agent = Agent::with_parts(settings(timeout), dialer, Later);
         agents.push((manner, agent.clone()));
         agent
     }
@@ -183,8 +246,7 @@ impl Transport for Http {
         let Ok(identity) = self.identities.identity(request.tls) else {
             return Reply::Failed(Failure::Internal);
         };
-        let agent = self.agent(identity, request.timeout_ms);
-        match self.exchange(&agent, request) {
+        match self.exchange(&identity, request) {
             Ok(reply) => reply,
             Err(_) if self.pool.is_interrupted() => Reply::Failed(Failure::Interrupted),
             Err(error) => Reply::Failed(failure(&error)),
@@ -203,18 +265,21 @@ impl fmt::Debug for Http {
     }
 }
 
-fn settings(timeout_ms: u64) -> ureq::config::Config {
+fn settings(timeout: Duration) -> ureq::config::Config {
     Agent::config_builder()
         .proxy(None) // from the environment; it would look names up behind the guard's back
         .max_redirects(0) // a redirect is an answer; to follow it would leak the signature
         .http_status_as_error(false)
         .accept("")
-        .user_agent(concat!("wabahook/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT_VALUE)
         .max_response_header_size(HEAD_BYTES_MAX)
         .max_idle_connections(0) // ours is the pool that keeps them
-        .timeout_global(Some(Duration::from_millis(timeout_ms)))
+        .timeout_global(Some(timeout))
         .build()
 }
+
+/// What the requests of a subscription say that sets no `user-agent` of its own.
+pub(super) const USER_AGENT_VALUE: &str = concat!("wabahook/", env!("CARGO_PKG_VERSION"));
 
 /// A slice as the body makes ureq send a content length, whatever the method: some receivers see
 /// an empty body where it comes in chunks.

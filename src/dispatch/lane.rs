@@ -103,6 +103,11 @@ impl Lane {
         self.endpoint = Endpoint::resumed(health, now_ms, wall_ms);
     }
 
+    /// How often in a row the breaker opened; 0 while it is closed.
+    pub(super) fn trips(&self) -> u32 {
+        self.endpoint.trips()
+    }
+
     pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
         self.endpoint.health(now_ms, wall_ms)
     }

@@ -94,6 +94,20 @@ pub(crate) struct Completed {
     pub(crate) disabled: Option<Reason>,
     /// How long the attempt took, in milliseconds.
     pub(crate) took_ms: u64,
+    /// How often in a row the breaker has opened now, where the attempt changed that; 0 where it closed.
+    pub(crate) trips: Option<u32>,
+}
+
+impl Completed {
+    /// What became of the delivery, in one word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.record {
+            Some(Record::Settle(_) | Record::SettleMain(_)) => "delivered",
+            Some(Record::Retry(..)) => "retry",
+            Some(Record::Dead(_)) => "dead",
+            _ => "interrupted",
+        }
+    }
 }
 
 /// How many timers one tick handles, so that the lock around it stays short. What is left is due at
@@ -269,7 +283,9 @@ impl Dispatcher {
         let cap_max = self.limits.lane_in_flight_max;
         let moment = Moment { now_ms, chance };
         let Judged { outcome, disable } = judged;
+        let trips_before = lane.trips();
         let (ending, learnt) = lane.end(flight, outcome, cap_max, moment);
+        let trips = Some(lane.trips()).filter(|trips| *trips != trips_before);
         let failed_for_too_long = learnt && lane.has_failed_for_too_long(now_ms);
         let disabled = disable.or(failed_for_too_long.then_some(Reason::Failing));
         if disabled.is_some() {
@@ -277,7 +293,7 @@ impl Dispatcher {
         }
         let health = learnt.then(|| Record::Health(id, lane.health(now_ms, wall_ms)));
         let took_ms = now_ms.saturating_sub(flight.started_ms);
-        let mut completed = Completed { health, disabled, took_ms, ..Completed::default() };
+        let mut completed = Completed { health, disabled, took_ms, trips, ..Completed::default() };
         self.follow(attempt, ending, wall_ms, &mut completed);
         self.refresh(id);
         completed

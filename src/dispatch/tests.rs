@@ -64,7 +64,7 @@ impl Bench {
     /// Without what is to be remembered of the endpoint, and without how long it took.
     pub(super) fn end(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
         let completed = self.end_whole(attempt, outcome);
-        Completed { health: None, took_ms: 0, ..completed }
+        Completed { health: None, took_ms: 0, trips: None, ..completed }
     }
 
     pub(super) fn end_whole(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {

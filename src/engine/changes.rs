@@ -280,6 +280,7 @@ impl Core {
         if deliveries > 0 {
             self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
         }
+        tracing::info!(subscription = %id, deliveries, "subscription removed");
         let freed = self.open_gates_of(id)?;
         told.map(|()| freed)
     }

@@ -55,10 +55,12 @@ impl Source for Core {
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
-                let template = &served.template;
-                let request = template.request(&event, attempt.number, wall_ms, &self.catalogue);
-                let reply = match request {
-                    Ok(request) => self.transport.send(&request),
+                let (template, number) = (&served.template, attempt.number);
+                let (id, subscription) = (&event.id, served.registered.id);
+                // A transport of the host's own may tell what it does, and finds itself in here.
+                let span = tracing::debug_span!("attempt", event = %id, %subscription, number);
+                let reply = match template.request(&event, number, wall_ms, &self.catalogue) {
+                    Ok(request) => span.in_scope(|| self.transport.send(&request)),
                     Err(failure) => Reply::Failed(failure),
                 };
                 Made { reply, event_type: Some(event.kind.clone()) }
@@ -115,6 +117,10 @@ impl Source for Core {
             took_ms,
         });
         self.counters.attempts.add(counts.into());
+        if counts {
+            self.counters.attempt_durations.note(took_ms);
+        }
+        trace(attempt, &completed);
         self.follow(id, completed);
         if keeps_book {
             self.drive.lock().keeping_book -= 1;
@@ -236,11 +242,15 @@ impl Core {
     fn committed(&self, committed: Committed) {
         match committed {
             Committed::Group(totals, owed) => {
-                let Totals { accepted, unrouted, duplicates, synced } = totals;
+                let Totals { accepted, unrouted, duplicates, synced, took_ms } = totals;
                 self.counters.accepted.add(accepted);
                 self.counters.unrouted.add(unrouted);
                 self.counters.duplicates.add(duplicates);
                 self.counters.groups.add(synced.into());
+                if synced {
+                    self.counters.group_durations.note(took_ms);
+                    tracing::debug!(accepted, duplicates, took_ms, "a group is on the device");
+                }
                 self.owe(&owed);
             }
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
@@ -304,6 +314,22 @@ impl Core {
         drop(drive);
         // Their subscriptions were removed after the match; the tombstones are on the device.
         self.counters.cancelled.add(cancelled);
+    }
+}
+
+/// Tells of an attempt that ended, and of the breaker where it opened or closed. An attempt that
+/// succeeds is nothing above debug.
+fn trace(attempt: Attempt, completed: &Completed) {
+    let DeliveryId { sequence, subscription } = attempt.delivery;
+    let (number, took_ms) = (attempt.number, completed.took_ms);
+    tracing::debug!(%subscription, sequence, number, took_ms, outcome = completed.kind(), "attempt ended");
+    match completed.trips {
+        None => {}
+        Some(0) => tracing::info!(%subscription, "the endpoint answers again: its breaker closed"),
+        Some(1) => {
+            tracing::warn!(%subscription, "the endpoint keeps failing: its breaker opened");
+        }
+        Some(trips) => tracing::debug!(%subscription, trips, "the breaker's probe failed"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::Engine;
 use super::core::Core;
 use crate::attempt::{DeadLetter, DeliveryId, Letter, Reason, Tried};
 use crate::error::{Error, Result};
-use crate::event::EventId;
+use crate::event::{EventId, Published};
 use crate::subscription::SubscriptionId;
 
 /// Names a dead letter: the event, and whom it was owed to. Its text is
@@ -176,6 +176,23 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Damaged`] when it cannot be read.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// for letter in engine.dead_letters(&DeadLetterFilter::default(), None, 10)? {
+    ///     let Some((letter, attempts)) = engine.dead_letter(letter.id())? else { continue };
+    ///     println!("{} after {} attempts: {}", letter.id(), letter.attempts, letter.reason);
+    ///     for attempt in attempts {
+    ///         println!("  {}: {}, {} ms", attempt.number, attempt.reason, attempt.took_ms);
+    ///     }
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn dead_letter(&self, id: DeadLetterId) -> Result<Option<(DeadLetter, Vec<Tried>)>> {
         self.core.check_open()?;
         let Ok(delivery) = self.core.delivery_of(id.event, id.subscription) else {
@@ -184,6 +201,19 @@ impl Engine {
         let Some(letter) = self.core.outbox.letter(delivery)? else { return Ok(None) };
         let history = self.core.outbox.history(delivery)?;
         Ok(Some((self.core.shown(letter)?, history)))
+    }
+
+    /// The event of a dead letter, with its payload.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the letter is gone or of another outbox; [`Error::Store`] or
+    /// [`Error::Damaged`] when it cannot be read.
+    pub fn event_of(&self, letter: DeadLetterId) -> Result<Published> {
+        self.core.check_open()?;
+        let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
+        let gone = || Error::NotFound { what: "dead letter", given: letter.to_string() };
+        self.core.outbox.letter(delivery)?.ok_or_else(gone)?;
+        self.core.outbox.event(delivery.sequence).map(|event| Published::from(&*event))
     }
 
     /// The failed attempts that are kept of a delivery, oldest first: at most
@@ -206,6 +236,19 @@ impl Engine {
     /// [`Error::NotFound`] when its subscription is removed, or the event is of another outbox: the
     /// letter stays as it is. [`Error::Refused`] or [`Error::Unknown`] while the device refuses, and
     /// then it is owed again when the device takes writes.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// for letter in engine.dead_letters(&DeadLetterFilter::default().reason("status:404"), None, 10)? {
+    ///     engine.replay(&letter)?;
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replay(&self, letter: &DeadLetter) -> Result<()> {
         self.core.check_open()?;
         let delivery = self.core.delivery_of(letter.event, letter.subscription)?;
@@ -226,6 +269,19 @@ impl Engine {
     /// [`Error::Store`] or [`Error::Damaged`] when a letter cannot be read, and then none is
     /// replayed; [`Error::Refused`] or [`Error::Unknown`] as [`replay`](Engine::replay), and then
     /// some may be owed again already.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// let filter = DeadLetterFilter::default().subscription(crm).reason("status:404");
+    /// assert_eq!(engine.replay_matching(&filter)?, 0); // none died
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.core.check_open()?;
         let letters = self.core.dead_letters(filter, None, usize::MAX)?;

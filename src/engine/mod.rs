@@ -88,6 +88,9 @@ impl Engine {
     /// the directory cannot be used. Nothing in it is lost by the refusal.
     pub fn open(config: Config) -> Result<Engine> {
         let core = recovery::open(config)?;
+        let (subscriptions, recovered) =
+            (core.registry.read().len(), core.counters.recovered.value());
+        tracing::info!(subscriptions, recovered, "the engine is open");
         Ok(Engine { _owner: Arc::new(Owner(Arc::clone(&core))), core })
     }
 
@@ -102,6 +105,17 @@ impl Engine {
     /// call writes to the book again; only if the engine ends before, the next open may find it.
     /// [`Error::Refused`] or [`Error::Unknown`] while the device refuses and the one it would replace
     /// is disabled, which it stays.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = Subscription::to("https://crm.example/hook")?.name("crm").events(["MESSAGE_RECEIVED"]);
+    /// let id = engine.subscribe(crm.clone())?;
+    /// assert_eq!(engine.subscribe(crm)?, id); // at the next start: the same one
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
         self.core.subscribe(subscription, true)
     }
@@ -286,6 +300,22 @@ impl Engine {
     /// # Errors
     /// [`Error::Busy`] gives the event back when too much waits for the device;
     /// [`Error::TooLarge`], [`Error::Invalid`] and [`Error::Forbidden`] name the field at fault.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::Error;
+    ///
+    /// let event = Event::new("MESSAGE_RECEIVED", "{}").number("919999999999").dedup_key("wamid.1");
+    /// match engine.publish(event) {
+    ///     Ok(receipt) => println!("{} is on the device", receipt.wait()?.id),
+    ///     Err(Error::Busy { events, .. }) => println!("{} to be tried again later", events.len()),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn publish(&self, event: Event) -> Result<Receipt> {
         self.core.publish(event)
     }
@@ -295,6 +325,21 @@ impl Engine {
     /// # Errors
     /// As [`publish`](Engine::publish), the field named with the event's place (`events[3].number`);
     /// [`Error::TooLarge`] also when the events could never fit the queue together.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let events = vec![Event::new("ADD_TAG", "{}"), Event::new("REMOVE_TAG", "{}")];
+    /// let accepted = engine.publish_many(events)?.wait()?;
+    /// assert!(accepted[0].id < accepted[1].id);
+    ///
+    /// let events = vec![Event::new("ADD_TAG", "{}"), Event::new("ADD_TAG", "{}").number("none")];
+    /// let error = engine.publish_many(events).unwrap_err();
+    /// assert_eq!(error.field(), Some("events[1].number"));
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn publish_many(&self, events: Vec<Event>) -> Result<Receipt<Vec<Accepted>>> {
         self.core.publish_many(events)
     }
@@ -338,6 +383,25 @@ impl Engine {
 
     /// Calls `wake` after each notice, on a thread of the engine, so that an event loop can be
     /// woken; it must be quick and must not call the engine.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let notices = engine.notices();
+    /// let (ring, bell) = std::sync::mpsc::sync_channel(1);
+    /// engine.on_notice(move || {
+    ///     let _ = ring.try_send(()); // many rings before the loop looks are one
+    /// });
+    /// // In the loop, whenever the bell rang:
+    /// if bell.try_recv().is_ok() {
+    ///     while let Some(notice) = notices.try_next() {
+    ///         eprintln!("{notice:?}");
+    ///     }
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_notice(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.core.board.wake_with(Arc::new(wake));
     }
@@ -406,6 +470,8 @@ impl Core {
             letters_dropped: counters.letters_dropped.value(),
             keys_dropped: counters.keys_dropped.value(),
             subscriptions,
+            attempt_durations: counters.attempt_durations.reading(),
+            group_durations: counters.group_durations.reading(),
             lanes: drive.dispatcher.lane_stats(),
         }
     }
@@ -428,6 +494,7 @@ impl Core {
         self.outbox.close();
         *self.book.lock() = None;
         *self.lock.lock() = None;
+        tracing::info!("the engine is closed");
         state
     }
 }

@@ -37,7 +37,7 @@ impl Served {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     index: Index,
-    by_id: HashMap<SubscriptionId, Arc<Served>>,
+    by_id: foldhash::HashMap<SubscriptionId, Arc<Served>>,
     /// By account and then by name.
     by_name: HashMap<String, HashMap<String, SubscriptionId>>,
     /// Who waits for a subscription's deliveries.

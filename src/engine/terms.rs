@@ -154,6 +154,10 @@ impl Core {
         }
         self.rouse(&drive);
         drop(drive);
+        for (served, _) in &all {
+            let Registered { id, account, state, .. } = &*served.registered;
+            tracing::info!(subscription = %id, account, state = state.as_str(), "subscription in force");
+        }
         let mut registry = self.registry.write();
         all.into_iter().for_each(|(served, _)| registry.put(served));
     }

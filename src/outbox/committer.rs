@@ -96,6 +96,8 @@ pub(crate) struct Totals {
     pub(crate) duplicates: u64,
     /// Whether anything was written and synced.
     pub(crate) synced: bool,
+    /// How long that took, in milliseconds.
+    pub(crate) took_ms: u64,
 }
 
 /// Receives what was committed, on the committer's thread. It must not block.
@@ -213,7 +215,9 @@ impl Committer {
         let submissions = std::mem::take(&mut taken.submissions);
         let mut group = group::build(&mut self.cursor, submissions, &taken.records, wall_ms)?;
         forget(&taken, wall_ms, &mut group);
+        let started_ms = self.clock.monotonic_ms();
         let written = self.write(&mut group);
+        let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
         self.admission.release(taken.events, taken.bytes);
         if let Err(error) = written {
             self.cursor.meta.reserved = reserved;
@@ -229,7 +233,7 @@ impl Committer {
         self.row.revived(revived.iter().map(|delivery| delivery.sequence));
         self.rests &= !group.synced;
         let settled_mains = std::mem::take(&mut group.settled_mains);
-        self.tell(group);
+        self.tell(group, took_ms);
         self.tell_records(&taken, revived, settled_mains);
         self.drop_letters(wall_ms);
         if let Some(dropped) = self.cursor.dedup.take_dropped(wall_ms) {
@@ -266,13 +270,14 @@ impl Committer {
         write_all(&*database, batches)
     }
 
-    fn tell(&mut self, mut group: Group) {
+    fn tell(&mut self, mut group: Group, took_ms: u64) {
         let answered: usize = group.answers.iter().map(|(_, accepted)| accepted.len()).sum();
         let totals = Totals {
             accepted: answered as u64 - group.duplicates,
             unrouted: group.unrouted,
             duplicates: group.duplicates,
             synced: group.synced,
+            took_ms,
         };
         (self.sink)(Committed::Group(totals, group.owed));
         let answers = group.answers.iter_mut();

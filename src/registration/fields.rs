@@ -44,6 +44,14 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// The fields of one JSON object, not yet looked into.
+///
+/// ```
+/// use wabahook::registration::fields::Object;
+/// let object = Object::read(r#"{"name": 7}"#, &["name", "url"]).map_err(|problem| problem.message)?;
+/// let problem = object.required_text("name", "a text").unwrap_err();
+/// assert_eq!(problem.field.as_deref(), Some("name"));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug)]
 pub struct Object<'a> {
     /// What the field names are prefixed with, such as `retry.`.

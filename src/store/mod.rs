@@ -111,6 +111,12 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// What an accepted event survives. Neither acknowledges before the write.
+///
+/// ```
+/// use wabahook::{Config, Durability};
+/// let config = Config::new("outbox").durability(Durability::Process); // survives kill -9, not a power cut
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
@@ -123,6 +129,15 @@ pub enum Durability {
 }
 
 /// Operations that take effect together.
+///
+/// ```
+/// use wabahook::store::Batch;
+/// let mut batch = Batch::default();
+/// batch.put("key", "value");
+/// batch.remove("another");
+/// assert_eq!(batch.len(), 2);
+/// assert!(batch.check().is_ok());
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     operations: Vec<Operation>,

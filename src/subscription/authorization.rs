@@ -13,6 +13,14 @@ use super::Secret;
 use crate::error::{Error, Result};
 
 /// The credentials that a receiver asks for.
+///
+/// ```
+/// use wabahook::{Authorization, Subscription};
+/// let crm = Subscription::to("https://crm.example/hook")?
+///     .authorization(Authorization::bearer("the-receivers-token"));
+/// # let _ = crm;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Authorization {

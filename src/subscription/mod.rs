@@ -320,6 +320,18 @@ fn parse_numbers(given: &[NumberGiven]) -> Result<BTreeSet<WabaNumber>> {
 }
 
 /// Whether a subscription is served.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// use wabahook::State;
+///
+/// let served = engine.subscriptions().iter().filter(|one| one.state == State::Active).count();
+/// assert_eq!(served, 0);
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum State {
@@ -364,6 +376,18 @@ impl From<&Registered> for Subscription {
 }
 
 /// A subscription as the engine holds it: checked, with its id and state.
+///
+/// ```
+/// # use wabahook::{Config, Engine, Event, Subscription};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+/// for registered in engine.subscriptions() {
+///     println!("{} {} {}", registered.id, registered.name, registered.target.url());
+/// }
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Registered {

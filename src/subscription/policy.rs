@@ -10,6 +10,17 @@ use super::SubscriptionId;
 use crate::error::{Error, Result};
 
 /// When to try again, for how long, and what counts as success.
+///
+/// ```
+/// use wabahook::{Accept, Policy, Retry, Subscription};
+/// let mut terms = Policy::default();
+/// terms.retry = Retry::List { delays_ms: vec![10_000, 60_000, 600_000] };
+/// terms.attempts_max = Some(5);
+/// terms.accept = Accept::Only200;
+/// let crm = Subscription::to("https://crm.example/hook")?.policy(terms);
+/// # let _ = crm;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The waits between attempts. Defaults to [`Retry::default`].
@@ -63,6 +74,13 @@ pub enum Retried {
 }
 
 /// In which order the deliveries of a subscription start.
+///
+/// ```
+/// use wabahook::{Ordering, Subscription};
+/// let crm = Subscription::to("https://crm.example/hook")?.ordering(Ordering::PerKey);
+/// # let _ = crm;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Ordering {
@@ -86,6 +104,13 @@ pub struct RateLimit {
 }
 
 /// When an endpoint that fails is left alone, and for how long.
+///
+/// ```
+/// use wabahook::{Breaker, Policy};
+/// let mut terms = Policy::default();
+/// terms.breaker = Breaker { failures: Some(3), ..Breaker::default() };
+/// terms.breaker.max_ms = 60_000; // asked once a minute at least
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaker {
     /// After how many failures in a row, 1 to 1,000; `None` for never. Defaults to 10: an endpoint

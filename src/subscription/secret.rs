@@ -11,6 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use crate::error::{Error, Result};
 
 /// A signing secret or an API key.
+///
+/// ```
+/// use wabahook::Secret;
+/// let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+/// assert_eq!(format!("{secret:?}"), "Secret([redacted])");
+/// assert_eq!(secret.signing_key()?.len(), 24);
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 

@@ -27,6 +27,17 @@ pub struct Target {
 }
 
 /// How a request carries what it says.
+///
+/// ```
+/// use wabahook::{BodyFormat, Subscription};
+/// let form = Subscription::to("https://crm.example/hook")?
+///     .body_format(BodyFormat::FormData)
+///     .query("source", "wabahook")
+///     .body("tenant", "\"acme\"")
+///     .header("x-tenant", "acme");
+/// # let _ = form;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BodyFormat {

@@ -6,6 +6,15 @@
 use super::Secret;
 
 /// What the TLS connections of one subscription do otherwise than all others.
+///
+/// ```
+/// use wabahook::{Subscription, Tls};
+/// # let (authority, chain, key) = ("", "", "");
+/// let tls = Tls::default().roots(authority).client(chain, key);
+/// let bank = Subscription::to("https://bank.example/hook")?.tls(tls);
+/// # let _ = bank;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Tls {

@@ -2,9 +2,11 @@
 //! Each module is named for what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod browser;
 mod client;
 mod cloud_gateways;
 mod configuration;
+mod console;
 mod crashes;
 mod described;
 mod doubletick;

@@ -70,8 +70,14 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Served {
+        self.start_with(&[])
+    }
+
+    /// Starts a host with more on its command line.
+    pub(crate) fn start_with(&self, more: &[&str]) -> Served {
         let log = self.path("stderr.log");
         let mut command = self.command();
+        command.args(more);
         command.stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();

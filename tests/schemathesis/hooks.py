@@ -148,8 +148,8 @@ def mend(body, path, key):
         if type(body["waba_id"]) is str or 0 <= body["waba_id"] < 1 << 64:
             body["waba_id"] = type(body["waba_id"])(WABAS.get(key, "2"))
     # Every second number is the caller's own, so that events are owed to somebody.
-    if next(FRESH) % 2:
-        own = NUMBERS.get(key)
+    own = NUMBERS.get(key)
+    if own is not None and next(FRESH) % 2:
         if is_right("Number", body.get("number")):
             body["number"] = own
         if isinstance(body.get("numbers"), list) and body["numbers"] and all(is_right("Number", n) for n in body["numbers"]):

@@ -1,7 +1,7 @@
 //! Promises that every answer that HTTP allows is read as what it says, that none is waited for or
 //! kept beyond its bounds, and that none has a say in the next.
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use wabahook::{Answered, Failure, Reply, Request, Transport};
 
 use super::receiver::*;
@@ -34,6 +34,36 @@ fn the_receiver_gets_the_bytes_and_the_headers_as_they_were_given_and_few_others
 }
 
 #[test]
+fn a_kept_connection_carries_the_same_bytes_as_a_new_one() {
+    let receiver = Receiver::start(|_| say(OK));
+    let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    for (method, path) in [
+        (Method::POST, "/hook?a=b"),
+        (Method::PUT, ""),
+        (Method::PATCH, "?a=b"),
+        (Method::DELETE, "/hook"),
+    ] {
+        for headers in [
+            request(&receiver.url(), b"{}", 5_000).headers,
+            vec![header("user-agent", "acme/1"), header("x-a", "1"), header("x-a", "2")],
+        ] {
+            let url = format!("http://{}{path}", receiver.address);
+            let client = client();
+            let request =
+                Request { method: method.clone(), headers, ..request(&url, b"{}", 5_000) };
+            let seen = [0, 1, 2].map(|_| {
+                assert_eq!(client.send(&request), status(200), "{method} {path}");
+                receiver.next()
+            });
+            assert_eq!(seen[0].connection, seen[1].connection);
+            for later in &seen[1..] {
+                assert_eq!((&seen[0].head, &seen[0].body), (&later.head, &later.body));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_body_has_a_length_whatever_its_size_and_the_method() {
     let receiver = Receiver::start(|_| say(OK));
     let client = client();
@@ -51,11 +81,21 @@ fn a_body_has_a_length_whatever_its_size_and_the_method() {
     }
 }
 
-/// Answers once with `answer`, then with an ordinary 200; says whether the connection was kept.
+/// Answers once with `answer`, over a new connection and over one that was used before, then with an
+/// ordinary 200; says whether the connection was kept.
 fn check_answer(answer: Answer, expected: &Reply) -> bool {
-    let first = answer.clone();
-    let receiver = Receiver::start(move |n| if n == 0 { first.clone() } else { say(OK) });
+    let kept = [0, 1].map(|before| check_answer_after(before, answer.clone(), expected));
+    assert_eq!(kept[0], kept[1], "a used connection was treated otherwise after {expected:?}");
+    kept[0]
+}
+
+fn check_answer_after(before: usize, answer: Answer, expected: &Reply) -> bool {
+    let receiver = Receiver::start(move |n| if n == before { answer.clone() } else { say(OK) });
     let client = client();
+    for _ in 0..before {
+        assert_eq!(send(&client, &receiver.url()), status(200));
+        assert_eq!(receiver.next().connection, 0);
+    }
     assert_eq!(send(&client, &receiver.url()), *expected);
     assert_eq!(receiver.next().connection, 0);
     // What comes back once has no influence on the next attempt.

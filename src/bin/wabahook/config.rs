@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
 use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 
-use crate::{Failure, ServeArgs};
+use crate::ServeArgs;
+use crate::failure::Failure;
 
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
@@ -490,7 +491,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let args = ServeArgs { config: "/nowhere/w.toml".into(), data: None, listen: None };
+        let args = ServeArgs {
+            config: "/nowhere/w.toml".into(),
+            data: None,
+            listen: None,
+            log: crate::log::Level::Off,
+        };
         let Err(Failure::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
         assert!(message.starts_with("/nowhere/w.toml: "), "{message}");
     }

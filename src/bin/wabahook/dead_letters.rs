@@ -41,6 +41,11 @@ struct Item {
 struct Whole {
     #[serde(flatten)]
     item: Item,
+    event_type: String,
+    number: Option<String>,
+    accepted_at: String,
+    /// As it was published; null where it is no text.
+    payload: Option<String>,
     history: Vec<Failed>,
 }
 
@@ -90,8 +95,15 @@ pub(crate) async fn read(
         let known = host.engine.dead_letter(id.parse().map_err(|_| unknown())?)?;
         let own = known.filter(|(letter, _)| letter.account == account);
         let (letter, history) = own.ok_or_else(unknown)?;
-        let history = history.iter().map(Failed::of).collect();
-        Ok::<_, Refusal>(Whole { item: Item::of(&letter), history })
+        let event = host.engine.event_of(letter.id())?;
+        Ok::<_, Refusal>(Whole {
+            item: Item::of(&letter),
+            event_type: event.event_type.to_string(),
+            number: event.number.map(|number| number.to_string()),
+            accepted_at: rfc3339(event.accepted_at_ms),
+            payload: String::from_utf8(event.payload).ok(),
+            history: history.iter().map(Failed::of).collect(),
+        })
     });
     Ok(json(StatusCode::OK, &whole.await??))
 }

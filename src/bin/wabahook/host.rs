@@ -14,11 +14,12 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
 use crate::config::Meta;
+use crate::notices::LISTENERS_MAX;
 use crate::refusal::Refusal;
 
 /// How long a body may pause. Meta and every client library send without pausing.
@@ -40,6 +41,10 @@ pub(crate) struct Host {
     pub(crate) registration: Registration,
     pub(crate) meta: Option<Meta>,
     pub(crate) body_bytes_max: usize,
+    /// Changes whenever the engine told something, or this host stops.
+    pub(crate) told: watch::Sender<u64>,
+    /// The places for those who listen to the notices.
+    pub(crate) listeners: Arc<Semaphore>,
     room: Arc<Semaphore>,
     /// Room for tests of subscriptions, each of which waits for a receiver.
     tests: Arc<Semaphore>,
@@ -64,7 +69,11 @@ impl Host {
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
         let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
         let tests = Arc::new(Semaphore::new(TESTS_AT_ONCE));
-        Host { engine, registration, meta, body_bytes_max, room, tests, serving }
+        let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
+        let told = watch::Sender::new(0);
+        let wake = told.clone();
+        engine.on_notice(move || wake.send_modify(|changes| *changes += 1));
+        Host { engine, registration, meta, body_bytes_max, told, listeners, room, tests, serving }
     }
 
     /// A place for a test of a subscription, held until it is over: its receiver may not answer, and
@@ -74,9 +83,10 @@ impl Host {
         place.map_err(|_| Refusal::busy("too many tests at once; try again when one has ended"))
     }
 
-    /// From now on `/healthz` says that this host does not serve.
+    /// From now on `/healthz` says that this host does not serve, and nobody listens on.
     pub(crate) fn stop_serving(&self) {
         self.serving.store(false, Ordering::Relaxed);
+        self.told.send_modify(|changes| *changes += 1);
     }
 
     pub(crate) fn is_serving(&self) -> bool {

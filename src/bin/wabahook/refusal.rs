@@ -118,7 +118,7 @@ impl Refusal {
             Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
             _ => {
                 // Its text may name paths of this machine, so it goes to the operator alone.
-                eprintln!("wabahook: {message}");
+                tracing::error!("{message}");
                 let message = "the store failed; the host's log says how";
                 return Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "store", message);
             }

@@ -17,15 +17,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use wabahook::clock::{Clock, System};
 use wabahook::{Engine, Error, Notice};
 
+use crate::ServeArgs;
 use crate::config::{self, Setup};
+use crate::failure::Failure;
 use crate::host::Host;
 use crate::refusal::Refusal;
-use crate::{Failure, ServeArgs};
-use crate::{dead_letters, deliveries, description, events, gateways, meta, stats, subscriptions};
+use crate::{
+    account, attempts, console, dead_letters, deliveries, description, events, gateways, log, meta,
+    metrics, notices, stats, subscriptions,
+};
 
 /// From the signal to the end: requests and attempts under way share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -42,6 +46,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    log::start(args.log);
     let setup = config::load(args, &config::process_environment)?;
     let file = config::shown(&args.config);
     let listener = StdListener::bind(setup.listen).map_err(|error| {
@@ -74,7 +79,7 @@ async fn serve(listener: StdListener, engine: Engine, setup: Setup) -> Result<()
     let registration = host.registration.dialog360(setup.dialog360);
     host.registration = registration.map_err(|error| Failure::Usage(error.to_string()))?;
     let host = Arc::new(host);
-    tokio::spawn(tell_notices(Arc::clone(&host)));
+    tokio::spawn(watch_the_engine(Arc::clone(&host)));
     announce(&format!("listening on http://{address} (data in {})", config::shown(&setup.data)))
         .map_err(failed("writing to stdout"))?;
     let accepting = accept(listener, routes(Arc::clone(&host)), stop).await;
@@ -122,6 +127,8 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 fn routes(host: Arc<Host>) -> Router {
     Router::new()
+        .merge(console::routes())
+        .route("/account", get(account::read))
         .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
@@ -133,11 +140,14 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/subscriptions/{id}/test", post(subscriptions::test))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{id}/attempts", get(attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay))
         .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
+        .route("/metrics", get(metrics::metrics))
+        .route("/notices", get(notices::stream))
         .route("/healthz", get(stats::healthz))
         .route("/openapi.json", get(description::openapi))
         .fallback(gateways::answer)
@@ -188,56 +198,18 @@ async fn accept(
     graceful
 }
 
-/// Tells the operator on stderr what no caller is told, as long as the engine lives.
-async fn tell_notices(host: Arc<Host>) {
+/// Stops serving when the engine stopped. What else happens the library tells by `tracing`.
+async fn watch_the_engine(host: Arc<Host>) {
     let notices = host.engine.notices();
-    let arrived = Arc::new(Notify::new());
-    let wake = Arc::clone(&arrived);
-    host.engine.on_notice(move || wake.notify_one());
+    let mut told = host.told.subscribe();
     loop {
         while let Some(notice) = notices.try_next() {
             if let Notice::Poisoned { .. } = notice {
                 host.stop_serving();
             }
-            if let Some(line) = told(&notice) {
-                eprintln!("wabahook: {line}");
-            }
         }
-        arrived.notified().await;
+        if told.changed().await.is_err() {
+            return;
+        }
     }
-}
-
-/// Dead letters and cancelled deliveries can be thousands a second: `/stats` counts those.
-fn told(notice: &Notice) -> Option<String> {
-    Some(match notice {
-        Notice::Disabled { subscription, reason } => {
-            format!("subscription {subscription} was disabled by its receiver ({reason})")
-        }
-        Notice::Held { subscription, deliveries } => {
-            format!("{deliveries} deliveries are held: subscription {subscription} is not known")
-        }
-        Notice::StuckBudgetSpent { stuck } => {
-            format!("{stuck} attempts wait without an answer: such endpoints now delay each other")
-        }
-        Notice::Stalled { why } => {
-            format!("the device refuses ({why}): nothing is accepted until it takes writes again")
-        }
-        Notice::Resumed => "the device takes writes again".to_owned(),
-        Notice::LettersDropped(letters) => {
-            format!("{letters} dead letters were dropped, the oldest, because they were too many")
-        }
-        Notice::KeysDropped(_) => {
-            "dedup keys are dropped before their window ends, the oldest, because they are too many; \
-             /stats counts them"
-                .to_owned()
-        }
-        Notice::SetAside { name, why } => {
-            format!("a part of the data directory was set aside as {name}: {why}")
-        }
-        Notice::Faulty { why } => format!("an attempt could not be made: {why}"),
-        Notice::Poisoned { why } => {
-            format!("the engine stopped ({why}); what it accepted is safe: restart this process")
-        }
-        _ => return None,
-    })
 }

@@ -52,9 +52,10 @@ pub(crate) async fn list(
 ) -> Result<Response, Refusal> {
     let items = off_thread(move || {
         let lanes = host.engine.stats().lanes;
-        let all = host.engine.subscriptions();
-        let own = all.iter().filter(|subscription| subscription.account == account);
-        own.map(|subscription| Item::of(subscription, lane_of(&lanes, subscription.id))).collect()
+        let own = host.engine.subscriptions_of(&account);
+        own.iter()
+            .map(|subscription| Item::of(subscription, lane_of(&lanes, subscription.id)))
+            .collect()
     })
     .await?;
     Ok(json(StatusCode::OK, &List { items }))
@@ -217,7 +218,7 @@ impl TestShape {
 }
 
 /// The account's subscription with this id.
-fn own(host: &Host, account: &str, id: &str) -> Result<Arc<Registered>, Refusal> {
+pub(crate) fn own(host: &Host, account: &str, id: &str) -> Result<Arc<Registered>, Refusal> {
     let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
     let own = known.filter(|registered| registered.account == account);
     own.ok_or_else(|| Refusal::not_found("subscription", id))

@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 4] = [
         "receipt",
         "notice",
         "stats",
+        "metrics",
         "config",
         "signature",
         "subscription",

@@ -1,0 +1,191 @@
+//! Decides what `wabahook bench` measures: how many events a second this machine accepts and delivers
+//! on loopback, beside what it could do without an engine.
+//!
+//! Leaves to others: the raw figures (`raw`), and measurements to compare versions by
+//! (`cargo bench`). Invariant: every figure is printed with its limit, measured in the same run.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use wabahook::{Config, Engine, Error, Event, Limits, Receipt, Subscription};
+
+use super::raw;
+use super::scratch::Scratch;
+use super::screen::say;
+use crate::failure::Failure;
+
+/// The command line of `bench`.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// How many events are published
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    events: u32,
+    /// The bytes of each payload
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    bytes: u32,
+    /// Below which directory the data goes, which decides the disk [default: the system's temporary
+    /// directory, which may be memory and then says nothing of a disk]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON, errors included
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One figure and its limit.
+#[derive(Serialize)]
+struct Figure {
+    what: &'static str,
+    figure: f64,
+    unit: &'static str,
+    limit: f64,
+    limit_is: &'static str,
+    ratio: f64,
+}
+
+/// How an engine fared.
+struct Run {
+    accepting_s: f64,
+    delivering_s: f64,
+    groups: u64,
+}
+
+/// How many receipts are waited for at a time, as a busy host's requests are.
+const RECEIPTS_MAX: usize = 1_024;
+/// How long each raw figure is measured.
+const RAW_SPAN: Duration = Duration::from_secs(1);
+/// After how long without a delivery the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Measures and prints.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let scratch = Scratch::empty(args.data.as_deref())?;
+    let receiver = raw::receiver().map_err(failed("a receiver on loopback"))?;
+    let payload = payload(args.bytes as usize);
+    let engine = open(&scratch).map_err(|error| Failure::Run(error.to_string()))?;
+    let measured = measure(args, &engine, &format!("http://{receiver}/hook"), &payload);
+    let closed = engine.close(CLOSE_MAX);
+    let Run { accepting_s, delivering_s, groups } = measured?;
+    closed.map_err(|error| Failure::Run(error.to_string()))?;
+
+    let events = f64::from(args.events);
+    let per_group = events / groups.max(1) as f64;
+    let group_bytes =
+        (args.events as usize * payload.len()) / usize::try_from(groups.max(1)).unwrap_or(1);
+    let appends = raw::appends_per_s(&scratch.path().join("raw"), group_bytes, RAW_SPAN)
+        .map_err(failed("the raw file"))?;
+    let connections = Limits::default().lane_in_flight_max;
+    let requests = raw::requests_per_s(receiver, connections, &payload, RAW_SPAN)
+        .map_err(failed("the raw requests"))?;
+    let figures = [
+        Figure::new(
+            "accepted",
+            events / accepting_s,
+            "events/s",
+            appends * per_group,
+            "raw_append_and_sync",
+        ),
+        Figure::new("delivered", events / delivering_s, "deliveries/s", requests, "raw_keepalive"),
+    ];
+    tell(args, &figures, per_group)
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Run(format!("{what}: {error}"))
+}
+
+fn payload(bytes: usize) -> Vec<u8> {
+    let mut payload = vec![b'x'; bytes];
+    if let [first, .., last] = payload.as_mut_slice() {
+        (*first, *last) = (b'"', b'"');
+    }
+    payload
+}
+
+fn open(scratch: &Scratch) -> wabahook::Result<Engine> {
+    let loopback = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+    Engine::open(Config::new(scratch.path()).allow_addresses([loopback.into()]).allow_http(true))
+}
+
+fn measure(args: &BenchArgs, engine: &Engine, url: &str, payload: &[u8]) -> Result<Run, Failure> {
+    let said = |error: Error| Failure::Run(error.to_string());
+    let webhook = Subscription::to(url).map_err(said)?.name("bench");
+    engine.subscribe(webhook).map_err(said)?;
+    let before = engine.stats().groups;
+    let started = Instant::now();
+    publish(engine, args.events, payload).map_err(said)?;
+    let accepting_s = started.elapsed().as_secs_f64();
+    let groups = engine.stats().groups - before;
+    wait(engine, args.events.into())?;
+    Ok(Run { accepting_s, delivering_s: started.elapsed().as_secs_f64(), groups })
+}
+
+/// Publishes with a bounded number of receipts open; a busy engine is asked again.
+fn publish(engine: &Engine, events: u32, payload: &[u8]) -> wabahook::Result<()> {
+    let mut open: VecDeque<Receipt> = VecDeque::with_capacity(RECEIPTS_MAX);
+    for _ in 0..events {
+        if open.len() == RECEIPTS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.wait()?;
+        }
+        let event = Event::new("MESSAGE_RECEIVED", payload).number("919999999999");
+        open.push_back(engine.publish(event)?);
+    }
+    open.into_iter().try_for_each(|receipt| receipt.wait().map(drop))
+}
+
+fn wait(engine: &Engine, events: u64) -> Result<(), Failure> {
+    let (mut last, mut grew_at) = (0, Instant::now());
+    loop {
+        let delivered = engine.stats().delivered;
+        if delivered >= events {
+            return Ok(());
+        }
+        if delivered > last {
+            (last, grew_at) = (delivered, Instant::now());
+        } else if grew_at.elapsed() > PATIENCE {
+            let message = format!("{delivered} of {events} were delivered, and then none any more");
+            return Err(Failure::Run(message));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Figure {
+    fn new(
+        what: &'static str,
+        figure: f64,
+        unit: &'static str,
+        limit: f64,
+        limit_is: &'static str,
+    ) -> Figure {
+        Figure { what, figure, unit, limit, limit_is, ratio: figure / limit }
+    }
+}
+
+fn tell(args: &BenchArgs, figures: &[Figure], per_group: f64) -> Result<(), Failure> {
+    if args.json {
+        let text = serde_json::to_string(figures).map_err(|e| Failure::Run(e.to_string()))?;
+        say(&text);
+        return Ok(());
+    }
+    say(&format!("{} events of {} bytes, {per_group:.0} a group", args.events, args.bytes));
+    for Figure { what, figure, unit, limit, limit_is, ratio } in figures {
+        say(&format!(
+            "{what:9} {figure:>9.0} {unit:12}  {limit_is} {limit:>9.0}  ratio {ratio:.2}"
+        ));
+    }
+    for Figure { what, figure, unit, limit, limit_is, ratio } in figures {
+        say(&format!(
+            "RESULT bench=selftest what={what} figure={figure:.3} unit={unit} limit={limit:.3} \
+             limit_is={limit_is} ratio={ratio:.3}"
+        ));
+    }
+    Ok(())
+}

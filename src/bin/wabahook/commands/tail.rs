@@ -1,0 +1,159 @@
+//! Decides what `wabahook tail` shows of a running host: what happens, as it happens, and what the
+//! counters gained since they were shown last.
+//!
+//! Leaves to others: what is told (`GET /notices`, `GET /stats`). Invariant: it changes nothing, and
+//! ends when the host does.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, Reach};
+use super::screen::{printable, say, say_json, shown};
+use crate::failure::Failure;
+
+/// The command line of `tail`.
+#[derive(Args)]
+pub(crate) struct TailArgs {
+    /// How often the counters are shown, in seconds; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    interval_s: u64,
+    /// End after so many happenings
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+}
+
+/// What grows, in the order in which it is shown.
+const GROWING: [&str; 7] =
+    ["accepted", "delivered", "retried", "dead", "unrouted", "cancelled", "replayed"];
+/// How long nothing may happen before it is looked again, where no counters are shown.
+const IDLE: Duration = Duration::from_secs(3_600);
+/// How many happenings may wait to be shown.
+const WAITING_MAX: usize = 1_024;
+
+/// Shows what happens until the host stops.
+pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
+    let client = args.reach.client()?;
+    let happenings = listen(client.stream("/notices")?);
+    let interval = Duration::from_secs(args.interval_s);
+    let mut before = client.get("/stats", &[])?;
+    if !show(args, &counters(&before, None)) {
+        return Ok(());
+    }
+    let (mut left, mut shown_at) = (args.count, Instant::now());
+    while left != Some(0) {
+        let wait =
+            if interval.is_zero() { IDLE } else { interval.saturating_sub(shown_at.elapsed()) };
+        let mut still_read = match happenings.recv_timeout(wait) {
+            Ok(happening) => {
+                left = left.map(|left| left - 1);
+                show(args, &happening)
+            }
+            Err(RecvTimeoutError::Timeout) => true,
+            Err(RecvTimeoutError::Disconnected) => {
+                let message = "the host stopped, or closed the stream";
+                return Err(Failure::Unreachable(message.to_owned()));
+            }
+        };
+        // Also while happenings come faster than they are shown.
+        if !interval.is_zero() && shown_at.elapsed() >= interval {
+            shown_at = Instant::now();
+            still_read &= show_gains(args, &client, &mut before)?;
+        }
+        if !still_read {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads lines on a thread of its own, because the counters are asked for meanwhile.
+fn listen(stream: impl Read + Send + 'static) -> Receiver<Value> {
+    let (sender, happenings) = sync_channel(WAITING_MAX);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // Empty lines keep the connection open.
+            let Ok(happening) = serde_json::from_str(&line) else { continue };
+            if sender.send(happening).is_err() {
+                return;
+            }
+        }
+    });
+    happenings
+}
+
+/// Shows the counters where one of them changed. False when nobody reads any more.
+fn show_gains(args: &TailArgs, client: &Client, before: &mut Value) -> Result<bool, Failure> {
+    let now = client.get("/stats", &[])?;
+    let gains = counters(&now, Some(before));
+    let gained = GROWING.iter().any(|name| gains.get(*name).is_some());
+    let changed = gained || now.get("owed") != before.get("owed");
+    *before = now;
+    Ok(!changed || show(args, &gains))
+}
+
+/// What is owed now, and what the counters gained since `before`.
+fn counters(now: &Value, before: Option<&Value>) -> Value {
+    let count = |stats: &Value, name: &str| stats.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let mut gains = Map::new();
+    gains.insert("kind".to_owned(), json!("counters"));
+    for name in GROWING {
+        // A host that was started anew begins at 0.
+        let gain = count(now, name).saturating_sub(before.map_or(0, |before| count(before, name)));
+        if gain > 0 && before.is_some() {
+            gains.insert(name.to_owned(), json!(gain));
+        }
+    }
+    for name in ["owed", "in_flight"] {
+        gains.insert(name.to_owned(), json!(count(now, name)));
+    }
+    Value::Object(gains)
+}
+
+fn show(args: &TailArgs, happening: &Value) -> bool {
+    if args.reach.json { say_json(happening) } else { say(&sentence(happening)) }
+}
+
+/// A happening in one line.
+fn sentence(happening: &Value) -> String {
+    let at = |name: &str| happening.get(name).map(shown);
+    let kind = at("kind").unwrap_or_default();
+    if kind == "counters" {
+        let gains = GROWING.iter().filter_map(|name| Some(format!("+{} {name}", at(name)?)));
+        let now =
+            ["owed", "in_flight"].iter().filter_map(|name| Some(format!("{} {name}", at(name)?)));
+        return printable(&gains.chain(now).collect::<Vec<_>>().join(", "));
+    }
+    let mut words = vec![at("at").unwrap_or_default(), kind];
+    words.extend(at("subscription").map(|id| format!("webhook {id}")));
+    words.extend(at("event_id"));
+    words.extend(at("reason").map(|reason| format!("({reason})")));
+    words.extend(at("count"));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_show_what_was_gained_and_what_is_owed() {
+        let (before, now) = (json!({"accepted": 3, "owed": 1}), json!({"accepted": 5, "owed": 0}));
+        assert_eq!(sentence(&counters(&now, Some(&before))), "+2 accepted, 0 owed, 0 in_flight");
+        assert_eq!(sentence(&counters(&now, None)), "0 owed, 0 in_flight");
+    }
+
+    #[test]
+    fn a_happening_is_one_line() {
+        let died = json!({
+            "at": "t", "kind": "died", "subscription": 3, "event_id": "evt_1", "reason": "status:404",
+        });
+        assert_eq!(sentence(&died), "t died webhook 3 evt_1 (status:404)");
+    }
+}

@@ -1,0 +1,87 @@
+// Decides how the page is built: elements with texts, never markup, so that a hostile name or
+// payload is shown and not run.
+
+/** An element with properties, handlers (`onclick`) and children; texts become text nodes. */
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (key in made && typeof value !== "string") made[key] = value;
+    else made.setAttribute(key === "className" ? "class" : key, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== undefined && child !== null));
+  return made;
+}
+
+/** The same in SVG. */
+export function shape(name, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** A word with a colour; the word alone says it too. */
+export const word = (text, tone) => element("span", { className: `word ${tone}` }, text);
+
+/** Names and values. */
+export function facts(pairs) {
+  return element("dl", { className: "facts" }, pairs.flatMap(([name, value]) => [
+    element("dt", {}, name), element("dd", {}, value),
+  ]));
+}
+
+/** A table whose rows become blocks on a phone. */
+export function table(columns, rows) {
+  const head = element("tr", {}, columns.map((column) => element("th", { scope: "col" }, column)));
+  const body = rows.map((cells) => element("tr", {}, cells.map((cell, place) =>
+    element("td", { "data-name": columns[place], className: cell === "" ? "none" : "" }, cell instanceof Node ? cell : element("span", {}, String(cell))))));
+  return element("div", { className: "table" },
+    element("table", { className: "stack" }, element("thead", {}, head), element("tbody", {}, body)));
+}
+
+/** What is shown where there is nothing. */
+export const empty = (text) => element("p", { className: "empty" }, text);
+
+/** A dialog that gives the focus back to where it was. */
+export function dialog(title, fill) {
+  const before = document.activeElement;
+  const made = element("dialog", { "aria-label": title }, element("h1", {}, title));
+  made.addEventListener("close", () => { made.remove(); before?.focus?.(); });
+  made.append(...[fill(() => made.close())].flat());
+  document.body.append(made);
+  made.showModal();
+  return made;
+}
+
+/** Asks before something that cannot be undone. Resolves to whether it was confirmed. */
+export function confirmed(title, text, verb) {
+  return new Promise((resolve) => {
+    let answer = false;
+    const made = dialog(title, (close) => [
+      element("p", {}, text),
+      element("div", { className: "actions" },
+        element("button", { type: "button", className: "danger", onclick: () => { answer = true; close(); } }, verb),
+        element("button", { type: "button", autofocus: true, onclick: close }, "Cancel")),
+    ]);
+    made.addEventListener("close", () => resolve(answer));
+  });
+}
+
+const units = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1_000, "s"]];
+
+/** A span of milliseconds in its greatest unit. */
+export function span(ms) {
+  const unit = units.find(([size]) => ms >= size);
+  return unit ? `${Math.floor(ms / unit[0])} ${unit[1]}` : `${Math.round(ms)} ms`;
+}
+
+/** A moment, short; the whole of it in its title. */
+export function moment(text) {
+  if (!text) return "";
+  const at = new Date(text);
+  return element("time", { datetime: text, title: text }, at.toLocaleString());
+}
+
+export const count = (value) => Number(value).toLocaleString("en");

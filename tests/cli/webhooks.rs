@@ -1,0 +1,103 @@
+//! `webhooks` lists, adds, removes, pauses and resumes the account's own, by id or by name.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::program::{Ran, against, ask, run};
+use crate::receiver::Receiver;
+use crate::served::{ACME, BETA, Served, line};
+
+fn listed(served: &Served) -> Vec<Value> {
+    let ran = ask(served, &["webhooks", "list", "--json"]).done();
+    ran.json()["items"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_webhook_is_added_listed_paused_resumed_and_removed() {
+    let (_place, served) = Served::fresh();
+    let receiver = Receiver::answering(200);
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    ask(&served, &["webhooks", "list"]).done().says(&["no webhooks yet"]);
+    let url = receiver.url("/crm");
+    let add = ["webhooks", "add", &url, "--name", "crm", "--events", "MESSAGE_RECEIVED,ADD_TAG"];
+    let mut command = against(&served, &add);
+    command.args(["--secret-env", "HOOK_SECRET"]).env("HOOK_SECRET", "hidden-secret");
+    let ran = run(&mut command, "").done().says(&["webhook 2 (crm) is registered"]);
+    assert!(!ran.out.contains("hidden"));
+    ask(&served, &add).failed(1, &["crm"]);
+    let items = listed(&served);
+    assert_eq!(items.len(), 1, "{items:?}");
+    assert_eq!(items[0]["events"], json!(["ADD_TAG", "MESSAGE_RECEIVED"]));
+    assert_eq!((&items[0]["numbers"], &items[0]["signed"]), (&json!("*"), &json!(true)));
+
+    ask(&served, &["webhooks", "pause", "crm"]).done().says(&["webhook 2 (crm) is paused"]);
+    served.post("/events", ACME, line(1));
+    ask(&served, &["webhooks", "list"]).done().says(&["ID", "crm", "paused", &url]);
+    ask(&served, &["webhooks", "resume", "2"]).done();
+    assert_eq!(receiver.next().path, "/crm");
+    served.until(|stats| stats["owed"] == 0);
+
+    ask(&served, &["webhooks", "remove", "crm"]).failed(2, &["--yes", "webhook 2 (crm)"]);
+    assert_eq!(listed(&served).len(), 1);
+    let ran = ask(&served, &["webhooks", "remove", "crm", "--yes", "--json"]).done();
+    assert_eq!(ran.json(), json!({"removed": 2}));
+    assert_eq!(listed(&served).len(), 0);
+    assert_eq!(served.get("/subscriptions/1", BETA).status, 200);
+}
+
+#[test]
+fn a_test_event_says_what_its_receiver_did() {
+    let (_place, served) = Served::fresh();
+    let (good, bad) = (Receiver::answering(200), Receiver::answering(404));
+    served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
+    served.subscribe(ACME, &bad.url("/bad"), json!({"name": "bad"}));
+    ask(&served, &["webhooks", "test", "good"])
+        .done()
+        .says(&["webhook 1 (good) took a test event"]);
+    ask(&served, &["webhooks", "test", "bad"]).failed(1, &["webhook 2 (bad)", "status:404"]);
+    let ran = ask(&served, &["webhooks", "test", "good", "--json"]).done();
+    assert_eq!(ran.json()["outcome"], "delivered");
+    assert_eq!((good.arrived().len(), bad.arrived().len()), (2, 1));
+    assert_eq!(served.stats()["accepted"], 0);
+}
+
+#[test]
+fn terms_come_from_a_file_and_what_is_wrong_in_them_is_told() {
+    let (place, served) = Served::fresh();
+    let file = place.path("terms.json");
+    let add = |terms: &str| -> Ran {
+        fs::write(&file, terms).unwrap();
+        let path = file.to_str().unwrap();
+        ask(&served, &["webhooks", "add", "https://crm.example/hook", "--terms", path, "--json"])
+    };
+    let ran = add("[]");
+    assert_eq!(ran.code, 2);
+    ran.says(&["\"code\":\"usage\"", "expected a JSON object"]);
+    let ran = add("{\"ordering\":\"sideways\"}");
+    assert_eq!(ran.code, 1);
+    ran.says(&["\"code\":\"failed\"", "ordering"]);
+    let ran = add("{\"ordering\":\"per_key\"}").done();
+    let added = ran.json();
+    assert_eq!(
+        (&added["ordering"], &added["name"]),
+        (&json!("per_key"), &json!("https://crm.example/hook"))
+    );
+    assert_eq!(listed(&served).len(), 1);
+}
+
+#[test]
+fn a_name_cannot_command_the_terminal_and_another_accounts_is_not_found() {
+    let (_place, served) = Served::fresh();
+    let url = "https://crm.example/hook";
+    served.subscribe(ACME, url, json!({"name": "crm\u{202e}\u{200f}gnp"}));
+    served.subscribe(BETA, url, json!({"name": "theirs"}));
+    let ran = ask(&served, &["webhooks", "list"]).done().says(&["crm??gnp"]);
+    assert!(!ran.out.contains('\u{202e}') && !ran.out.contains("theirs"));
+    for action in ["pause", "resume", "test"] {
+        let ran = ask(&served, &["webhooks", action, "theirs"]);
+        ran.failed(5, &["no webhook has the id or name", "crm"]);
+    }
+    let stats = served.get("/stats", BETA).json();
+    assert_eq!(stats["subscriptions"][0]["state"], "active");
+}
