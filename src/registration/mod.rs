@@ -11,6 +11,8 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+#[cfg(test)]
+mod guarded_tests;
 mod hook;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ mod revising;
 mod served;
 mod session;
 mod terms;
+mod trust;
 mod verified_by_meta;
 
 use std::time::Duration;
