@@ -116,9 +116,7 @@ fn measure(
     let raw = keepalive::best(arrivals, event(0).payload(), Duration::from_millis(400))?;
     let path = bed::directory("fanout")?;
     let engine = open(&path, arrivals, fan_out, workers)?;
-    publish(&engine, (0..WARM_UP).map(event))?;
-    arrivals.until((WARM_UP * fan_out) as u64, STRETCH_MAX_MS)?;
-    arrivals.reset()?;
+    warm_up(&engine, arrivals, fan_out)?;
     let events: Vec<Event> = (0..deliveries / fan_out).map(event).collect();
     let due = (events.len() * fan_out) as u64;
     let (cpu_before, written_before) = (bed::cpu_time(), written_bytes()?);
@@ -136,6 +134,15 @@ fn measure(
         written_bytes: written as f64 / due as f64,
         raw,
     })
+}
+
+/// What goes before the deliveries that count, all of it arrived and forgotten.
+fn warm_up(engine: &Engine, arrivals: &mut Arrivals, fan_out: usize) -> Outcome {
+    // Of what came before, too, which would be taken for it.
+    arrivals.reset()?;
+    publish(engine, (0..WARM_UP).map(event))?;
+    arrivals.until((WARM_UP * fan_out) as u64, STRETCH_MAX_MS)?;
+    arrivals.reset()
 }
 
 /// Publishes events one by one, as many at a time as [`WINDOW`] says, and waits until all are durable.
@@ -185,9 +192,7 @@ fn latency(arrivals: &mut Arrivals, runs: usize) -> Outcome<Vec<f64>> {
     for _ in 0..runs {
         let path = bed::directory("latency")?;
         let engine = open(&path, arrivals, 1, Limits::default().workers_max)?;
-        publish(&engine, (0..WARM_UP).map(event))?;
-        arrivals.until(WARM_UP as u64, STRETCH_MAX_MS)?;
-        arrivals.reset()?;
+        warm_up(&engine, arrivals, 1)?;
         let mut raw = Raw::new(&path)?;
         let (mut called_ns, mut synced_ms) = (Vec::new(), Vec::new());
         let started = Instant::now();
@@ -242,9 +247,7 @@ fn publish_call(arrivals: &mut Arrivals, runs: usize) -> Outcome {
     for _ in 0..runs {
         let path = bed::directory("publish_call")?;
         let engine = open(&path, arrivals, 1, Limits::default().workers_max)?;
-        publish(&engine, (0..WARM_UP).map(event))?;
-        arrivals.until(WARM_UP as u64, STRETCH_MAX_MS)?;
-        arrivals.reset()?;
+        warm_up(&engine, arrivals, 1)?;
         let events: Vec<Event> = (0..EVENTS).map(event).collect();
         let mut receipts = Vec::with_capacity(EVENTS);
         let (mut took_us, mut empty_us) = (Vec::with_capacity(EVENTS), Vec::with_capacity(EVENTS));

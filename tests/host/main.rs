@@ -8,6 +8,7 @@ mod cloud_gateways;
 mod configuration;
 mod console;
 mod crashes;
+mod described;
 mod doubletick;
 mod letters;
 mod publishing;
