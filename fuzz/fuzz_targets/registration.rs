@@ -1,71 +1,143 @@
-//! Any bytes as the body of any call of the gateways' APIs: an answer that is no fault of ours, never
-//! a panic, and the other account's subscription stays as it was.
+//! Any calls of the gateways' APIs, one after another: each answer is JSON and no fault of ours, never a
+//! panic; what another account registered stays as it was; and what was registered can be sent.
 #![no_main]
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::{Method, Request};
 use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
 use wabahook::registration::Registration;
 use wabahook::stepping::Stepped;
 use wabahook::store::Memory;
-use wabahook::{Account, Config, Engine, Subscription};
+use wabahook::{Account, Config, Engine, Event, Registered, Reply, Transport};
 
-const ROUTES: [(Method, &str, &str); 24] = [
-    (Method::POST, "/v2/webhook/register", "authorization"),
-    (Method::POST, "/v2/webhook/1", "authorization"),
-    (Method::POST, "/v2/webhook/2", "authorization"),
-    (Method::GET, "/v2/webhooks", "authorization"),
-    (Method::DELETE, "/v2/webhook/deregister", "authorization"),
-    (Method::GET, "/v1/configs/webhook", "whizard-key"),
-    (Method::POST, "/v1/configs/webhook", "whizard-key"),
-    (Method::GET, "/v1/configs/webhook", "d360-api-key"),
-    (Method::POST, "/v1/configs/webhook", "d360-api-key"),
-    (Method::GET, "/waba_webhook", "d360-api-key"),
-    (Method::POST, "/waba_webhook", "d360-api-key"),
-    (Method::GET, "/multi_webhook", "d360-api-key"),
-    (Method::POST, "/multi_webhook", "d360-api-key"),
-    (Method::PUT, "/multi_webhook", "d360-api-key"),
-    (Method::PATCH, "/multi_webhook", "d360-api-key"),
-    (Method::DELETE, "/multi_webhook/crm", "d360-api-key"),
-    (Method::GET, "/webhooks", "authorization"),
-    (Method::POST, "/webhooks", "authorization"),
-    (Method::GET, "/webhooks/1", "authorization"),
-    (Method::PATCH, "/webhooks/1", "authorization"),
-    (Method::PATCH, "/webhooks/2", "authorization"),
-    (Method::DELETE, "/webhooks/2", "authorization"),
-    (Method::GET, "/webhooks/2/logs", "authorization"),
-    (Method::POST, "/unknown", "authorization"),
+/// How a gateway's paths begin, the header of its key, and what others have there.
+struct Gateway(&'static str, &'static str);
+
+const GATEWAYS: [Gateway; 8] = [
+    Gateway("/v2/webhook/", "authorization"),
+    Gateway("/v2/webhooks", "authorization"),
+    Gateway("/v1/configs/webhook", "whizard-key"),
+    Gateway("/v1/configs/webhook", "d360-api-key"),
+    Gateway("/waba_webhook", "d360-api-key"),
+    Gateway("/multi_webhook", "d360-api-key"),
+    Gateway("/webhooks", "authorization"),
+    Gateway("/", "authorization"),
 ];
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-    let acme = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
-    let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
-    let config = Config::new("unused").store(Arc::new(Memory::default()));
-    let (engine, stepped) =
-        Stepped::open(config.account(acme).account(other).allow_http(true)).expect("a new engine");
-    std::mem::forget(stepped);
-    let bystander = Subscription::to("http://other.example/hook").expect("a URL");
-    engine.subscribe(bystander.account("other").name("bystander")).expect("a subscription");
-    engine
-});
+const METHODS: [Method; 5] =
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// What both accounts begin with: a webhook at every gateway.
+const BEGUN: [(&str, &str, &str); 5] = [
+    (
+        "/v2/webhook/register",
+        "authorization",
+        r#"{"method":"POST","url":"https://crm.example/hook","name":"crm","webhookEvents":["ADD_TAG"],
+           "wabaNumbers":["919999999999","918888888888"]}"#,
+    ),
+    ("/v1/configs/webhook", "whizard-key", r#"{"url":"https://premises.example/hook"}"#),
+    ("/waba_webhook", "d360-api-key", r#"{"url":"https://waba.example/hook"}"#),
+    (
+        "/multi_webhook",
+        "d360-api-key",
+        r#"{"enabled":true,"destinations":[{"name":"crm","url":"https://crm.example/hook"}]}"#,
+    ),
+    ("/webhooks", "authorization", r#"{"url":"https://session.example/hook"}"#),
+];
+
+/// Acknowledges everything that came with a URL and a readable address.
+struct Willing;
+
+impl Transport for Willing {
+    fn send(&self, request: &wabahook::Request<'_>) -> Reply {
+        assert!(request.url.host().is_some_and(|host| !host.is_empty()), "{request:?}");
+        assert!(request.url.scheme_str() == Some("https"), "{request:?}");
+        Reply::status(200)
+    }
+
+    fn interrupt(&self) {}
+}
+
+struct Desk {
+    engine: Engine,
+    stepped: Stepped,
+    registration: Registration,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let acme = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
+        let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
+        let config = Config::new("unused").store(Arc::new(Memory::default()));
+        let config = config.account(acme).account(other).transport(Arc::new(Willing));
+        let (engine, stepped) = Stepped::open(config).expect("a new engine");
+        let desk = Desk { registration: Registration::new(engine.clone()), engine, stepped };
+        for key in ["acme-key", "other-key"] {
+            for (path, header, body) in BEGUN {
+                let status = desk.call(&Method::POST, path, header, key, body.as_bytes());
+                assert!(status == Some(200) || status == Some(201), "{path}: {status:?}");
+            }
+        }
+        desk
+    }
+
+    /// The status of the answer; none where the path is no path.
+    fn call(
+        &self,
+        method: &Method,
+        path: &str,
+        header: &str,
+        key: &str,
+        body: &[u8],
+    ) -> Option<u16> {
+        let request = Request::builder().method(method).uri(path).header(header, key);
+        let response = self.registration.answer(&request.body(body).ok()?);
+        let status = response.status().as_u16();
+        assert!(status < 500, "{method} {path}: {status}");
+        let json = serde_json::from_slice::<IgnoredAny>(response.body());
+        assert!(json.is_ok(), "{method} {path}: {json:?}");
+        Some(status)
+    }
+
+    /// What somebody registered, whole.
+    fn of(&self, account: &str) -> Vec<Arc<Registered>> {
+        self.engine.subscriptions_of(account)
+    }
+
+    /// Delivers an event to everybody who asked for it.
+    fn deliver(&self, event_type: &str) {
+        let event = Event::new(event_type, r#"{"n":1}"#).account("acme").number("919999999999");
+        drop(self.engine.publish(event).expect("accepted"));
+        while self.stepped.commit().expect("a group") {}
+        self.stepped.mark_time();
+        let mut begun = self.stepped.begin();
+        while let Some(attempt) = begun {
+            begun = self.stepped.complete(attempt);
+        }
+    }
+}
 
 fuzz_target!(|data: &[u8]| {
-    let Some((route, body)) = data.split_first() else { return };
-    let (method, path, key) = &ROUTES[usize::from(*route) % ROUTES.len()];
-    let request = Request::builder()
-        .method(method)
-        .uri(*path)
-        .header(*key, "acme-key")
-        .header("content-type", "application/json")
-        .body(body)
-        .expect("a request");
-    let response = Registration::new(ENGINE.clone()).answer(&request);
-    assert!(response.status().as_u16() < 500, "{method} {path}: {}", response.status());
-    let of_others = ENGINE.subscriptions_of("other");
-    assert!(of_others.len() == 1 && of_others[0].name == "bystander");
-    let own = ENGINE.subscriptions_of("acme");
-    if own.len() > 64 {
-        own.iter().for_each(|one| drop(ENGINE.unsubscribe(one.id)));
+    let desk = Desk::new();
+    let bystanders = desk.of("other");
+    for call in data.split(|byte| *byte == 0).take(8) {
+        // One letter for method and gateway, then the rest of the path until the line ends, then the body.
+        let Some((route, call)) = call.split_first() else { continue };
+        let line_end = call.iter().position(|byte| *byte == b'\n').unwrap_or(call.len());
+        let (tail, body) = call.split_at(line_end);
+        let body = body.strip_prefix(b"\n").unwrap_or(body);
+        let Ok(tail) = std::str::from_utf8(tail) else { continue };
+        let route = usize::from(route.wrapping_sub(b'A'));
+        let method = &METHODS[route / GATEWAYS.len() % METHODS.len()];
+        let Gateway(path, header) = &GATEWAYS[route % GATEWAYS.len()];
+        desk.call(method, &format!("{path}{tail}"), header, "acme-key", body);
+    }
+    let after = desk.of("other");
+    assert_eq!(after.len(), bystanders.len(), "another account's webhooks changed in number");
+    assert!(after.iter().zip(&bystanders).all(|(after, before)| Arc::ptr_eq(after, before)));
+    for event_type in ["ADD_TAG", "MESSAGE_RECEIVED"] {
+        desk.deliver(event_type);
     }
 });

@@ -26,5 +26,6 @@ use plain as tls;
 
 pub(crate) use guard::Guard;
 pub(crate) use request::Template;
+pub(crate) use transport::retry_after_ms;
 pub use transport::{Http, Request, Transport};
 pub(crate) use worker::{Crew, Source, unwound};

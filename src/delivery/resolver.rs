@@ -37,7 +37,7 @@ struct Shared {
 }
 
 /// Asks the system what a name stands for, for as long as that takes.
-type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+pub(super) type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 #[derive(Default)]
 struct State {
@@ -68,7 +68,8 @@ impl Names {
         Names::answered_by(Box::new(ask), guard, clock)
     }
 
-    fn answered_by(ask: Box<Ask>, guard: Arc<Guard>, clock: Arc<dyn Clock>) -> Names {
+    /// Names as this says.
+    pub(super) fn answered_by(ask: Box<Ask>, guard: Arc<Guard>, clock: Arc<dyn Clock>) -> Names {
         let (state, work) = <(Mutex<State>, Condvar)>::default();
         Names { guard, shared: Arc::new(Shared { ask, clock, state, work }) }
     }

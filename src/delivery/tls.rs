@@ -127,7 +127,7 @@ impl fmt::Debug for Identities {
 /// Refuses a setting that no connection could be made with.
 ///
 /// # Errors
-/// [`Error::Invalid`] that names `tls.roots`, `tls.client_certificate` or `tls.client_key`.
+/// [`Error::Invalid`] that names `tls.roots_pem`, `tls.client_certificate_pem` or `tls.client_key_pem`.
 pub(super) fn check(tls: &Tls) -> Result<()> {
     // Whose roots the host trusts has no say in whether the subscription's own part is sound.
     client_config(Some(tls), || Ok(Arc::new(bundled_roots()))).map(drop)
@@ -152,7 +152,7 @@ fn client_config(
 ) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let roots = match tls.and_then(|tls| tls.roots_pem.as_deref()) {
-        Some(pem) => Arc::new(given_roots(pem, "tls.roots")?),
+        Some(pem) => Arc::new(given_roots(pem, "tls.roots_pem")?),
         None => host_roots()?,
     };
     let verifier = Naming::new(roots, Arc::clone(&provider))?;
@@ -166,8 +166,8 @@ fn client_config(
         Some(pair) => {
             let (chain, key) = client_pair(pair)?;
             building.with_client_auth_cert(chain, key).map_err(|_| {
-                let expected = "the private key that belongs to tls.client_certificate";
-                Error::invalid("tls.client_key", "[redacted]", expected)
+                let expected = "the private key that belongs to tls.client_certificate_pem";
+                Error::invalid("tls.client_key_pem", "[redacted]", expected)
             })?
         }
     };
@@ -177,10 +177,10 @@ fn client_config(
 fn client_pair(
     pair: &ClientPair,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    let chain = certificates(&pair.certificate_pem, "tls.client_certificate")?;
+    let chain = certificates(&pair.certificate_pem, "tls.client_certificate_pem")?;
     let key = PrivateKeyDer::from_pem_slice(pair.key_pem.reveal()).map_err(|_| {
         let expected = "one private key in PEM (PKCS #8, PKCS #1 or SEC 1), not encrypted";
-        Error::invalid("tls.client_key", "[redacted]", expected)
+        Error::invalid("tls.client_key_pem", "[redacted]", expected)
     })?;
     Ok((chain, key))
 }
@@ -256,7 +256,7 @@ impl Naming {
     fn new(roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> Result<Naming> {
         let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
         let inner = built.map_err(|error| {
-            Error::invalid("tls.roots", error, "at least one certificate to trust")
+            Error::invalid("tls.roots_pem", error, "at least one certificate to trust")
         })?;
         Ok(Naming { inner })
     }

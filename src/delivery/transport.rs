@@ -23,7 +23,7 @@ use super::shortcut::{self, Begun, Taken};
 use super::tls::{Identities, Identity, check_roots, word_of};
 use crate::attempt::{Answered, Control, EXCERPT_BYTES_MAX, Failure, Reply};
 use crate::clock::Clock;
-use crate::config::Network;
+use crate::config::{Network, Roots};
 use crate::error::Result;
 use crate::subscription::Tls;
 
@@ -147,13 +147,30 @@ impl Http {
     pub fn new(network: Network, idle_max: usize, clock: Arc<dyn Clock>) -> Result<Http> {
         check_roots(&network.roots)?;
         let roots = network.roots.clone();
-        Ok(Http {
+        let names = Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock));
+        Ok(Http::over(names, roots, idle_max, clock))
+    }
+
+    /// Knows names as a test says.
+    #[cfg(test)]
+    pub(crate) fn looking_up(
+        network: Network,
+        clock: Arc<dyn Clock>,
+        ask: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+    ) -> Http {
+        let (guard, roots) = (Arc::new(Guard::new(network.clone())), network.roots);
+        let names = Names::answered_by(Box::new(ask), guard, Arc::clone(&clock));
+        Http::over(names, roots, 1, clock)
+    }
+
+    fn over(names: Names, roots: Roots, idle_max: usize, clock: Arc<dyn Clock>) -> Http {
+        Http {
             pool: Arc::new(Pool::new(idle_max, Arc::clone(&clock))),
-            names: Arc::new(Names::new(Arc::new(Guard::new(network)), Arc::clone(&clock))),
+            names: Arc::new(names),
             identities: Identities::new(roots),
             agents: Mutex::default(),
             clock,
-        })
+        }
     }
 
     /// One exchange, and a second one where the first met a stale connection. That is no failure
@@ -334,7 +351,7 @@ fn control(value: &str) -> Option<Control> {
 /// What a `Retry-After` asks for, in milliseconds from `wall_ms`: seconds, or an HTTP date. A date
 /// that has passed asks for nothing (0); more than a day is cut to a day, or a receiver's mistake
 /// would hold its deliveries for ever. An unreadable value counts as none.
-fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
+pub(crate) fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         // Digits that do not fit are a very large number of seconds.

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::{Engine, Owner, drain, recovery};
 use crate::attempt::{Attempt, Made, Reply};
 use crate::config::Config;
-use crate::delivery::Source;
+use crate::delivery::{self, Source};
 use crate::error::Result;
 use crate::event::EventType;
 
@@ -113,6 +113,12 @@ impl Stepped {
         let Made { reply, event_type } = self.core.attempt(attempt);
         Begun { attempt, event_type, reply }
     }
+}
+
+/// What a receiver's `Retry-After` asks for, in milliseconds from `wall_ms`, as the transport reads it.
+/// It is a step of an attempt, and the one that reads most of what a receiver wrote.
+pub fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
+    delivery::retry_after_ms(value, wall_ms)
 }
 
 impl fmt::Debug for Stepped {

@@ -33,15 +33,3 @@ pub(super) fn allowing(mut refusal: Response<Vec<u8>>, methods: &[Method]) -> Re
     }
     refusal
 }
-
-/// The refusal of a long body in the session gateway's envelope.
-pub(super) fn too_large_in_envelope(message: &str) -> Response<Vec<u8>> {
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    let body = json!({
-        "status": false,
-        "code": status.as_u16(),
-        "message": status.canonical_reason(),
-        "error": message,
-    });
-    json(status, &body)
-}

@@ -172,10 +172,7 @@ impl<'a> Object<'a> {
         name: &str,
         expected: &str,
     ) -> Result<Option<T>, Problem> {
-        let read = |raw: &'a RawValue| {
-            let parsed = serde_json::from_str(raw.get());
-            parsed.map_err(|_| wrong_kind(&self.named(name), raw, expected))
-        };
+        let read = |raw| parsed(raw).ok_or_else(|| wrong_kind(&self.named(name), raw, expected));
         self.given(name).map(read).transpose()
     }
 
@@ -215,6 +212,17 @@ pub fn text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Probl
 pub fn wrong_kind(field: &str, raw: &RawValue, expected: &str) -> Problem {
     let found = kind_of(raw.get()).unwrap_or("nothing");
     Problem::at(field, format!("found {found}; expected {expected}"))
+}
+
+/// A value of a type, if it is one. A whole number may be written with a fraction of zeros, as clients
+/// do that know only one kind of number.
+pub fn parsed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    let text = raw.get();
+    serde_json::from_str(text).ok().or_else(|| {
+        let (whole, fraction) = text.split_once('.')?;
+        let is_whole = fraction.bytes().all(|digit| digit == b'0');
+        serde_json::from_str(whole).ok().filter(|_| is_whole)
+    })
 }
 
 /// A body as text.

@@ -119,9 +119,9 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The refusal of a body that is too long to be read.
-pub(super) fn too_large(message: String) -> Response<Vec<u8>> {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).response()
+/// A refusal that is not of the two gateways' own making, in their shape.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Vec<u8>> {
+    Refusal::new(status, message).response()
 }
 
 /// The response that carries an answer.

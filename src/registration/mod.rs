@@ -11,6 +11,8 @@ mod call;
 mod dialog360;
 mod doubletick;
 pub mod fields;
+#[cfg(test)]
+mod guarded_tests;
 mod hook;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,7 @@ mod tests;
 mod trial;
 mod webhooks;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use self::call::Call;
 pub use self::dialog360::Dialog360;
@@ -89,10 +91,60 @@ impl Registration {
         };
         match Gateway::of(call.path, call.headers) {
             None => answer::no_route(call.path),
-            Some(gateway) if call.body.len() > BODY_BYTES_MAX => gateway.too_large(),
+            Some(gateway) if call.body.len() > BODY_BYTES_MAX => {
+                let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
+                gateway.refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
+            }
             Some(gateway) => gateway.answer(&call, &self.dialog360),
         }
     }
+
+    /// The answer to a request that the server refuses itself, in the shape of its gateway: a body that
+    /// it does not take in, or more at once than it has room for.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use wabahook::registration::Registration;
+    /// let status = StatusCode::TOO_MANY_REQUESTS;
+    /// let refusal = Registration::refusal("/webhooks", &HeaderMap::new(), status, "come again");
+    /// assert_eq!(refusal.status(), status);
+    /// let body = br#"{"status":false,"code":429,"message":"Too many requests","error":"come again"}"#;
+    /// assert_eq!(refusal.body(), body);
+    /// ```
+    pub fn refusal(
+        path: &str,
+        headers: &HeaderMap,
+        status: StatusCode,
+        message: &str,
+    ) -> Response<Vec<u8>> {
+        match Gateway::of(path, headers) {
+            None => answer::no_route(path),
+            Some(gateway) => gateway.refusal(status, message),
+        }
+    }
+
+    /// Whether the answer waits for a receiver, for as long as an attempt may take. A server may want
+    /// to bound how many such requests it has at once.
+    pub fn waits_for_receiver(method: &Method, path: &str) -> bool {
+        webhooks::is_test(method, path)
+    }
+
+    /// The paths that the gateways have, with names in braces for what differs. For a server that
+    /// mounts them one by one, and for descriptions.
+    pub const PATHS: &[&str] = &[
+        "/v2/webhook/register",
+        "/v2/webhook/deregister",
+        "/v2/webhook/{webhookId}",
+        "/v2/webhooks",
+        "/v1/configs/webhook",
+        "/waba_webhook",
+        "/multi_webhook",
+        "/multi_webhook/{dest_name}",
+        "/webhooks",
+        "/webhooks/{id}",
+        "/webhooks/{id}/logs",
+        "/webhooks/{id}/test",
+    ];
 }
 
 /// Whose API a request is meant for.
@@ -128,13 +180,12 @@ impl Gateway {
         }
     }
 
-    /// The answer to a body over [`BODY_BYTES_MAX`], which nobody reads.
-    fn too_large(&self) -> Response<Vec<u8>> {
-        let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
+    /// A refusal in the gateway's shape.
+    fn refusal(&self, status: StatusCode, message: &str) -> Response<Vec<u8>> {
         match self {
-            Gateway::DoubleTick => doubletick::too_large(message),
-            Gateway::BusinessApi | Gateway::Dialog360 => hook::too_large(message),
-            Gateway::Webhooks => answer::too_large_in_envelope(&message),
+            Gateway::DoubleTick => doubletick::refusal(status, message),
+            Gateway::BusinessApi | Gateway::Dialog360 => hook::refusal(status, message),
+            Gateway::Webhooks => webhooks::refusal(status, message),
         }
     }
 }

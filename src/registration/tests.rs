@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderMap, Method, Request, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -157,6 +157,21 @@ impl Drawn {
         json!({"url": format!("https://hooks.example{port}/{mark}"), "headers": {"x-mark": mark}})
     }
 
+    /// A request with the caller's key, shown as the session gateway's clients do, of the webhook that
+    /// was drawn.
+    fn session(&self, method: &str, of_it: &str, body: &Value) -> Request<Vec<u8>> {
+        let path = format!("/webhooks/{}{of_it}", self.id);
+        self.keyed("authorization", method, &path, body)
+    }
+
+    /// A webhook of the session gateway, with a pattern in place of an event where it reaches over.
+    fn session_webhook(&self) -> Value {
+        let mark = self.caller.mark();
+        let event = if self.reaches_over && self.id > 0 { "message.*" } else { &mark };
+        let url = format!("https://hooks.example/{mark}");
+        json!({"url": url, "secret": mark, "events": [event]})
+    }
+
     /// A further destination under a name that the other may have, too.
     fn destination(&self) -> Value {
         let mark = self.caller.mark();
@@ -170,6 +185,16 @@ type Operation = (&'static str, fn(&Drawn) -> Request<Vec<u8>>);
 
 /// Every kind of call of every gateway.
 const OPERATIONS: &[Operation] = &[
+    ("session gateway: create", |drawn| {
+        drawn.keyed("authorization", "POST", "/webhooks", &drawn.session_webhook())
+    }),
+    ("session gateway: list", |drawn| {
+        drawn.keyed("authorization", "GET", "/webhooks", &json!(null))
+    }),
+    ("session gateway: get", |drawn| drawn.session("GET", "", &json!(null))),
+    ("session gateway: patch", |drawn| drawn.session("PATCH", "", &drawn.session_webhook())),
+    ("session gateway: test", |drawn| drawn.session("POST", "/test", &json!(null))),
+    ("session gateway: logs", |drawn| drawn.session("GET", "/logs", &json!(null))),
     ("DoubleTick: register", |drawn| {
         drawn.doubletick("POST", "/v2/webhook/register", &drawn.doubletick_webhook())
     }),
@@ -217,6 +242,7 @@ const OPERATIONS: &[Operation] = &[
         let path = format!("/multi_webhook/{}", drawn.name);
         drawn.dialog360("DELETE", &path, &json!(null))
     }),
+    ("session gateway: delete", |drawn| drawn.session("DELETE", "", &json!(null))),
 ];
 
 /// Makes a call and asserts that nothing of the other's is in its answer or changed by it.
@@ -241,13 +267,13 @@ fn check_apart(world: &World, operation: &Operation, drawn: &Drawn) -> Answered 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_two_accounts_do_in_turn_neither_sees_or_changes_the_others(
         turns in prop::collection::vec(
             (any::<bool>(), 0..OPERATIONS.len(), 0..8_u32, 0..NAMES.len(), any::<bool>()),
-            1..40,
+            1..80,
         ),
     ) {
         let world = World::new();
@@ -277,6 +303,76 @@ fn each_operation_of_the_property_is_both_honoured_and_refused() {
     for ((what, _), (honoured, refused)) in OPERATIONS.iter().zip(answers) {
         // A list has nothing to refuse.
         assert!(honoured && (refused || what.ends_with("list")), "{what}: {honoured} {refused}");
+    }
+}
+
+/// Where a name in braces stands, it stands for this.
+fn concrete(path: &str) -> String {
+    let segments = path.split('/');
+    let filled = segments.map(|one| if one.starts_with('{') { "7" } else { one });
+    filled.collect::<Vec<_>>().join("/")
+}
+
+#[test]
+fn every_path_names_its_methods_to_whoever_uses_another() {
+    let world = World::new();
+    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"];
+    for path in Registration::PATHS {
+        let path = concrete(path);
+        assert!(Registration::serves(&path), "{path}");
+        let call = |method: &str| {
+            let request = Request::builder().method(method).uri(&path);
+            let request = ["authorization", "whizard-key", "d360-api-key"]
+                .iter()
+                .fold(request, |request, name| request.header(*name, ACME.key));
+            world.answer(&request.body(Vec::new()).unwrap())
+        };
+        let refused = call("TRACE");
+        assert_eq!(refused.status, 405, "{path}");
+        let allowed = refused.headers["allow"].to_str().unwrap().to_owned();
+        for method in methods {
+            let answered = call(method);
+            let is_allowed = allowed.split(", ").any(|known| known == method);
+            assert_eq!(answered.status != 405, is_allowed, "{method} {path}: {answered:?}");
+            let told = answered.headers.get("allow").map(|allow| allow.to_str().unwrap());
+            assert_eq!(told, Some(allowed.as_str()).filter(|_| !is_allowed), "{method} {path}");
+        }
+    }
+    assert!(world.engine.subscriptions().is_empty());
+}
+
+#[test]
+fn what_a_server_refuses_itself_it_refuses_in_the_shape_of_the_gateway() {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    for path in Registration::PATHS {
+        let refusal = Registration::refusal(&concrete(path), &HeaderMap::new(), status, "later");
+        let body: Value = serde_json::from_slice(refusal.body()).unwrap();
+        let (code, said) = match path.split('/').nth(1).unwrap() {
+            "v2" => (&body["statusCode"], &body["message"]),
+            "webhooks" => (&body["code"], &body["error"]),
+            _ => (&body["meta"]["http_code"], &body["meta"]["developer_message"]),
+        };
+        assert_eq!(
+            (refusal.status(), code, said),
+            (status, &json!(429), &json!("later")),
+            "{path}"
+        );
+    }
+    let nobodys = Registration::refusal("/elsewhere", &HeaderMap::new(), status, "later");
+    assert_eq!(nobodys.status(), 404);
+}
+
+#[test]
+fn only_a_test_of_a_webhook_waits_for_a_receiver() {
+    for (method, path, waits) in [
+        (Method::POST, "/webhooks/1/test", true),
+        (Method::GET, "/webhooks/1/test", false),
+        (Method::POST, "/webhooks/1/logs", false),
+        (Method::POST, "/webhooks/1/2/test", false),
+        (Method::POST, "/v2/webhook/test", false),
+        (Method::DELETE, "/multi_webhook/test", false),
+    ] {
+        assert_eq!(Registration::waits_for_receiver(&method, path), waits, "{method} {path}");
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header::{ALLOW, AUTHORIZATION};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -37,6 +37,17 @@ pub(super) fn answer(call: &Call<'_>) -> Answer {
     routed(call).unwrap_or_else(|refused| refused.answer())
 }
 
+/// A refusal that is not of this gateway's own making, in its envelope.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
+    Refused::new(status, message).answer()
+}
+
+/// Whether a call sends a test event and waits for its receiver.
+pub(super) fn is_test(method: &Method, path: &str) -> bool {
+    let id = path.strip_prefix("/webhooks/").and_then(|rest| rest.strip_suffix("/test"));
+    method == Method::POST && id.is_some_and(|id| !id.contains('/'))
+}
+
 type Answer = Response<Vec<u8>>;
 
 /// How many attempts the logs of a webhook show.
@@ -52,23 +63,22 @@ fn routed(call: &Call<'_>) -> Result<Answer, Refused> {
     if parts.next().is_some() {
         return Err(Refused::missing());
     }
-    let method = call.method.as_str();
     match (id, of_it) {
-        (None, _) => match method {
-            "GET" => caller.list(),
-            "POST" => caller.create(),
-            _ => Err(Refused::method("GET, POST")),
+        (None, _) => match *call.method {
+            Method::GET => caller.list(),
+            Method::POST => caller.create(),
+            _ => Err(Refused::method(&[Method::GET, Method::POST])),
         },
-        (Some(id), None) => match method {
-            "GET" => caller.read(id),
-            "PATCH" => caller.revise(id),
-            "DELETE" => caller.delete(id),
-            _ => Err(Refused::method("GET, PATCH, DELETE")),
+        (Some(id), None) => match *call.method {
+            Method::GET => caller.read(id),
+            Method::PATCH => caller.revise(id),
+            Method::DELETE => caller.delete(id),
+            _ => Err(Refused::method(&[Method::GET, Method::PATCH, Method::DELETE])),
         },
-        (Some(id), Some("logs")) if method == "GET" => caller.logs(id),
-        (Some(_), Some("logs")) => Err(Refused::method("GET")),
-        (Some(id), Some("test")) if method == "POST" => caller.test(id),
-        (Some(_), Some("test")) => Err(Refused::method("POST")),
+        (Some(id), Some("logs")) if call.method == Method::GET => caller.logs(id),
+        (Some(_), Some("logs")) => Err(Refused::method(&[Method::GET])),
+        (Some(id), Some("test")) if call.method == Method::POST => caller.test(id),
+        (Some(_), Some("test")) => Err(Refused::method(&[Method::POST])),
         _ => Err(Refused::missing()),
     }
 }
@@ -376,7 +386,7 @@ struct Refused {
     status: StatusCode,
     error: String,
     /// The methods that would be, where it is the method.
-    allow: Option<&'static str>,
+    allowed: &'static [Method],
 }
 
 /// The envelope of a refusal.
@@ -390,7 +400,7 @@ struct RefusedEnvelope<'a> {
 
 impl Refused {
     fn new(status: StatusCode, error: impl Into<String>) -> Refused {
-        Refused { status, error: error.into(), allow: None }
+        Refused { status, error: error.into(), allowed: &[] }
     }
 
     fn missing() -> Refused {
@@ -401,20 +411,21 @@ impl Refused {
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to keep the webhook")
     }
 
-    fn method(allow: &'static str) -> Refused {
-        let error = format!("Expected one of {allow}");
-        Refused { allow: Some(allow), ..Refused::new(StatusCode::METHOD_NOT_ALLOWED, error) }
+    fn method(allowed: &'static [Method]) -> Refused {
+        let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        let error = format!("Expected one of {}", names.join(", "));
+        Refused { allowed, ..Refused::new(StatusCode::METHOD_NOT_ALLOWED, error) }
     }
 
     fn answer(&self) -> Answer {
         let message = message(self.status);
         let (code, error) = (self.status.as_u16(), self.error.as_str());
         let envelope = RefusedEnvelope { status: false, code, message, error };
-        let mut response = answer::json(self.status, &envelope);
-        if let Some(allow) = self.allow {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        let response = answer::json(self.status, &envelope);
+        match self.allowed {
+            [] => response,
+            allowed => answer::allowing(response, allowed),
         }
-        response
     }
 }
 
@@ -426,6 +437,10 @@ fn message(status: StatusCode) -> &'static str {
         403 => "Forbidden",
         404 => "Not found",
         405 => "Method not allowed",
+        408 => "Request timeout",
+        413 => "Payload too large",
+        415 => "Unsupported media type",
+        429 => "Too many requests",
         503 => "Service unavailable",
         _ => "Internal server error",
     }

@@ -33,6 +33,7 @@ pub enum Authorization {
 
 /// The longest payload, in bytes: tokens that carry claims have a few thousand.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024;
+const EXPECTED: &str = "visible ASCII characters, spaces and tabs";
 
 impl Authorization {
     /// HTTP Basic with `user:password`, or with both encoded already.
@@ -62,8 +63,7 @@ impl Authorization {
                 format!("Bearer {}", bare.map_or(&*payload, |(_, token)| token.trim()))
             }
         };
-        let expected = "visible ASCII characters, spaces and tabs";
-        let mut value = HeaderValue::from_str(&text).map_err(|_| refused(expected))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| refused(EXPECTED))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -74,7 +74,8 @@ impl Authorization {
         if bytes == 0 || bytes > PAYLOAD_BYTES_MAX {
             return Err(refused("1 to 8192 bytes"));
         }
-        self.header_value().map(drop)
+        let is_visible = self.header_value()?.to_str().is_ok();
+        if is_visible { Ok(()) } else { Err(refused(EXPECTED)) }
     }
 }
 
@@ -113,10 +114,14 @@ mod tests {
 
     #[test]
     fn what_no_header_could_carry_is_refused_without_being_shown() {
-        for payload in ["", "hidden\r\nx: y", &"h".repeat(9_000)] {
-            let error = Authorization::bearer(payload).check().unwrap_err();
-            assert_eq!(error.field(), Some("authorization.payload"));
-            assert!(!error.to_string().contains("hidden"), "{error}");
+        for payload in ["", "hidden\r\nx", "hidden\u{fc}", &"h".repeat(9_000)] {
+            for given in [Authorization::bearer(payload), Authorization::basic(payload)] {
+                let error = given.check().unwrap_err();
+                assert_eq!(error.field(), Some("authorization.payload"));
+                assert!(!error.to_string().contains("hidden"), "{error}");
+            }
         }
+        // What is encoded may hold any text.
+        assert!(Authorization::basic("user:Z\u{fc}rich").check().is_ok());
     }
 }

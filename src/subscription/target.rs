@@ -175,7 +175,7 @@ impl Target {
                 let expected = "a header that the engine does not write itself";
                 return Err(Error::invalid("headers", name, expected));
             }
-            if HeaderValue::from_str(value).is_err() {
+            if !is_visible_ascii(value) {
                 let expected = "a value of visible ASCII characters, spaces and tabs";
                 return Err(Error::invalid(format!("headers.{name}"), "[redacted]", expected));
             }
@@ -222,6 +222,12 @@ impl Target {
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
+}
+
+/// Whether a header can carry a text that every receiver reads alike: bytes over 127 are Latin-1 to
+/// some and UTF-8 to others.
+pub(super) fn is_visible_ascii(value: &str) -> bool {
+    HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok())
 }
 
 fn check_extras(field: &str, extras: &[(String, String)], bytes_max: usize) -> Result<()> {
@@ -319,6 +325,9 @@ mod tests {
         check_header("x y", "z", false);
         check_header("x-a", "one\r\nx-b: two", false);
         check_header("x-a", &"v".repeat(9000), false);
+        check_header("x-a", "Z\u{fc}rich", false);
+        check_header("x-a", "\u{7f}", false);
+        check_header("x-a", " a\tb~", true);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cloud_gateways;
 mod configuration;
 mod console;
 mod crashes;
+mod described;
 mod doubletick;
 mod letters;
 mod publishing;
@@ -17,6 +18,7 @@ mod revising;
 mod served;
 mod session;
 mod terms;
+mod trust;
 mod verified_by_meta;
 
 use std::time::Duration;

@@ -131,7 +131,8 @@ fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
     }
 }
 
-fn read_attempt(reader: &mut impl BufRead) -> Option<Attempt> {
+/// The next request of a connection; none where its peer ended it.
+pub(crate) fn read_attempt(reader: &mut impl BufRead) -> Option<Attempt> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split(' ').map(str::to_owned);

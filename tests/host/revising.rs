@@ -294,7 +294,8 @@ fn receivers_that_do_not_answer_a_test_take_no_request_with_them() {
         assert_eq!(hanging.next().path, "/hook");
     }
     served.post(&path, ACME, "").assert_refused(429, "busy", None);
-    served.post("/webhooks/1/test", ACME, "").assert_refused(429, "busy", None);
+    let of_gateway = served.post("/webhooks/1/test", ACME, "");
+    assert_eq!((of_gateway.status, &of_gateway.json()["code"]), (429, &json!(429)));
     assert_eq!(served.get("/subscriptions", ACME).status, 200);
     assert_eq!(served.get("/stats", ACME).json()["attempts"], 0);
 }

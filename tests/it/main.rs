@@ -25,6 +25,7 @@ mod publishing;
 mod recovery;
 mod requests;
 mod retries;
+mod rotation;
 mod stalls;
 mod subscriptions;
 mod terms;

@@ -27,6 +27,7 @@ pub struct Arrival {
     pub number: Option<String>,
     pub authorization: Option<String>,
     pub timeout_ms: u64,
+    pub headers: http::HeaderMap,
     pub body: Vec<u8>,
 }
 
@@ -100,6 +101,7 @@ impl Transport for Receivers {
             number: header("x-webhook-number"),
             authorization: header("authorization"),
             timeout_ms: request.timeout_ms,
+            headers: request.headers.iter().cloned().collect(),
             body: request.body.to_vec(),
         };
         state.arrivals.push(arrival.clone());

@@ -269,14 +269,14 @@ fn a_setting_that_no_connection_could_be_made_with_is_refused_when_it_is_registe
     let bystander = engine.subscribe(Subscription::to("https://crm.example/").unwrap()).unwrap();
     let tls = Tls::default;
     for (tls, field) in [
-        (tls().client(&pair.certificate, &another.key), "tls.client_key"),
-        (tls().client(&pair.certificate, "hidden"), "tls.client_key"),
-        (tls().client(&pair.certificate, &pair.certificate), "tls.client_key"),
-        (tls().client("hidden", &pair.key), "tls.client_certificate"),
-        (tls().client("", &pair.key), "tls.client_certificate"),
-        (tls().roots("hidden"), "tls.roots"),
-        (tls().roots(""), "tls.roots"),
-        (tls().roots(&pair.key), "tls.roots"),
+        (tls().client(&pair.certificate, &another.key), "tls.client_key_pem"),
+        (tls().client(&pair.certificate, "hidden"), "tls.client_key_pem"),
+        (tls().client(&pair.certificate, &pair.certificate), "tls.client_key_pem"),
+        (tls().client("hidden", &pair.key), "tls.client_certificate_pem"),
+        (tls().client("", &pair.key), "tls.client_certificate_pem"),
+        (tls().roots("hidden"), "tls.roots_pem"),
+        (tls().roots(""), "tls.roots_pem"),
+        (tls().roots(&pair.key), "tls.roots_pem"),
     ] {
         let given = Subscription::to("https://crm.example/tls").unwrap().tls(tls);
         let error = engine.subscribe(given).unwrap_err();

@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use wabahook::RecentAttempt;
 
 use crate::asked::{Asked, Page};
-use crate::host::{Caller, Host};
+use crate::host::{Caller, Host, Named};
 use crate::moment::rfc3339;
 use crate::refusal::{Refusal, json};
 use crate::subscriptions::own;
@@ -34,7 +34,7 @@ struct Item {
 pub(crate) async fn list(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let limit = Asked::read(&uri, &["limit"])?.limit()?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
-use wabahook::{Account, Durability, Limits, OnDamage, Secret};
+use wabahook::{Account, Durability, Limits, OnDamage, Roots, Secret};
 
 use crate::ServeArgs;
 use crate::failure::Failure;
@@ -118,6 +118,8 @@ struct Dialog360Table {
 struct NetworkTable {
     allow: Vec<String>,
     allow_http: bool,
+    /// `"system"`, `"bundled"`, or the path of a file.
+    roots: Option<String>,
 }
 
 /// The engine's limits under their own names, and the host's own.
@@ -201,7 +203,8 @@ impl File {
                 OnDamageWord::SetAside => OnDamage::SetAside,
             })
             .allow_http(self.network.allow_http)
-            .allow_addresses(ranges(&self.network.allow)?);
+            .allow_addresses(ranges(&self.network.allow)?)
+            .roots(roots(self.network.roots.as_deref())?);
         for account in accounts(self.account, environment)? {
             engine = engine.account(account);
         }
@@ -239,6 +242,20 @@ fn ranges(given: &[String]) -> Result<Vec<IpNet>, String> {
         })
     };
     given.iter().enumerate().map(range).collect()
+}
+
+/// A file is read once, here, so that one that is missing is told at start and not by an attempt.
+fn roots(given: Option<&str>) -> Result<Roots, String> {
+    match given {
+        None | Some("system") => Ok(Roots::System),
+        Some("bundled") => Ok(Roots::Bundled),
+        Some(path) => std::fs::read_to_string(path).map(Roots::Given).map_err(|error| {
+            format!(
+                "network.roots: {path:?} given, expected \"system\", \"bundled\" or the path of a \
+                 file of certificates in PEM; it cannot be read: {error}"
+            )
+        }),
+    }
 }
 
 fn accounts(
@@ -419,6 +436,7 @@ mod tests {
             [network]
             allow = ["127.0.0.0/8", "::1"]
             allow_http = true
+            roots = "bundled"
             [limits]
             queue_events_max = 5
             generation_bytes = 77
@@ -435,10 +453,13 @@ mod tests {
             debug.contains("queue_events_max: 5") && debug.contains("generation_bytes: 77"),
             "{debug}"
         );
-        assert!(debug.contains("::1/128"), "{debug}");
+        assert!(debug.contains("::1/128") && debug.contains("roots: Bundled"), "{debug}");
         let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
         assert_eq!(setup.dialog360, dialog360);
         let silent = read(ACCOUNT).unwrap();
+        assert!(format!("{:?}", silent.engine).contains("roots: System"));
+        let system = read(&format!("{ACCOUNT}[network]\nroots = \"system\"\n")).unwrap();
+        assert_eq!(format!("{:?}", system.engine), format!("{:?}", silent.engine));
         assert_eq!(silent.dialog360, Dialog360::default());
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));
@@ -482,6 +503,8 @@ mod tests {
         check_refused(&format!("listen = \"nowhere\"\n{ACCOUNT}"), &["listen", "nowhere"]);
         let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
         check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
+        let roots = format!("{ACCOUNT}[network]\nroots = \"/nowhere/ca.pem\"\n");
+        check_refused(&roots, &["network.roots", "\"/nowhere/ca.pem\"", "\"bundled\"", "read"]);
         check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);
         let many = format!("{ACCOUNT}[dialog360]\ndestinations_max = 17\n");
         check_refused(&many, &["dialog360.destinations_max", "17", "16"]);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::asked::{Asked, Page};
 use wabahook::registration::fields::{self, Object};
 
 use crate::asked::SUBSCRIPTION;
-use crate::host::{Caller, Host, off_thread};
+use crate::host::{Caller, Host, Named, off_thread};
 use crate::moment::{from_rfc3339, rfc3339};
 use crate::refusal::{Refusal, json};
 
@@ -88,7 +88,7 @@ pub(crate) async fn list(
 pub(crate) async fn read(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Refusal> {
     let whole = off_thread(move || {
         let unknown = || Refusal::not_found("dead letter", &id);

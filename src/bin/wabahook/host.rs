@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -53,6 +53,9 @@ pub(crate) struct Host {
 
 /// The account whose API key a request shows.
 pub(crate) struct Caller(pub(crate) String);
+
+/// The part of a path that names a thing.
+pub(crate) struct Named(pub(crate) String);
 
 /// A request body, with the room it takes until it is dropped.
 pub(crate) struct Taken {
@@ -158,6 +161,16 @@ impl FromRequestParts<Arc<Host>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Caller, Refusal> {
         host.caller(&parts.headers)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Refusal> {
+        let name = Path::<String>::from_request_parts(parts, state).await;
+        let refused = |_| Refusal::invalid("id", "expected text in UTF-8, percent-encoded");
+        name.map(|Path(name)| Named(name)).map_err(refused)
     }
 }
 

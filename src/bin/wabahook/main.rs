@@ -13,6 +13,7 @@ mod console;
 mod dead_letters;
 mod deliveries;
 mod demo;
+mod description;
 mod events;
 mod failure;
 mod gateways;

@@ -3,10 +3,12 @@
 //! Leaves to others: finding what is wrong. Invariant (I9): a message never holds a secret, a
 //! payload or a path of this machine.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use wabahook::Error;
+use wabahook::registration::Registration;
 use wabahook::registration::fields::Problem;
 
 /// A request that is not honoured.
@@ -77,6 +79,20 @@ impl Refusal {
     pub(crate) fn on_line(mut self, line: usize) -> Refusal {
         self.message = format!("line {line}: {}", self.message);
         self
+    }
+
+    /// The same in the shape of the gateway that a request is meant for.
+    pub(crate) fn of_gateway(&self, path: &str, headers: &HeaderMap) -> Response {
+        let refusal = Registration::refusal(path, headers, self.status, &self.message);
+        self.with_return(refusal.map(Body::from))
+    }
+
+    /// Whoever is sent away because there is too much at once is told when to come again.
+    fn with_return(&self, mut response: Response) -> Response {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 
     /// What an error of the engine means for a caller of the host.
@@ -151,10 +167,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let field = self.field.as_deref();
         let error = Inner { code: self.code, message: &self.message, field };
-        let mut response = json(self.status, &Shape { error });
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        let mut response = self.with_return(json(self.status, &Shape { error }));
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);

@@ -27,8 +27,8 @@ use crate::failure::Failure;
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::{
-    account, attempts, console, dead_letters, deliveries, events, gateways, log, meta, metrics,
-    notices, stats, subscriptions,
+    account, attempts, console, dead_letters, deliveries, description, events, gateways, log, meta,
+    metrics, notices, stats, subscriptions,
 };
 
 /// From the signal to the end: requests and attempts under way share it.
@@ -149,6 +149,7 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/notices", get(notices::stream))
         .route("/healthz", get(stats::healthz))
+        .route("/openapi.json", get(description::openapi))
         .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)
         .with_state(host)

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use wabahook::{Engine, Error, Registered, SubscriptionId, Tested};
 
-use crate::host::{Caller, Host, off_thread};
+use crate::host::{Caller, Host, Named, off_thread};
 use crate::refusal::{Refusal, json};
 use crate::subscription_body;
 use crate::subscription_item::{Item, lane_of};
@@ -85,7 +85,7 @@ pub(crate) async fn create(
 pub(crate) async fn read(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Refusal> {
     let item = off_thread(move || shown(&host, &account, &id));
     Ok(json(StatusCode::OK, &item.await??))
@@ -95,7 +95,7 @@ pub(crate) async fn read(
 pub(crate) async fn pause(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Refusal> {
     changed(host, account, id, Engine::pause).await
 }
@@ -104,7 +104,7 @@ pub(crate) async fn pause(
 pub(crate) async fn resume(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Refusal> {
     changed(host, account, id, Engine::resume).await
 }
@@ -126,7 +126,7 @@ async fn changed(
 /// `PATCH /subscriptions/{id}`.
 pub(crate) async fn revise(
     State(host): State<Arc<Host>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
@@ -153,7 +153,7 @@ pub(crate) async fn revise(
 /// `POST /subscriptions/{id}/secret`.
 pub(crate) async fn rotate_secret(
     State(host): State<Arc<Host>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
@@ -172,7 +172,7 @@ pub(crate) async fn rotate_secret(
 pub(crate) async fn test(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Refusal> {
     let place = host.place_for_test()?;
     let tested = off_thread(move || {
@@ -187,7 +187,7 @@ pub(crate) async fn test(
 pub(crate) async fn delete(
     State(host): State<Arc<Host>>,
     Caller(account): Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<StatusCode, Refusal> {
     off_thread(move || {
         let registered = own(&host, &account, &id)?;

@@ -182,7 +182,10 @@ fn read_retry(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
         "list" => {
             given.check_names(&["kind", "delays_ms", "attempts", "max_age_ms"])?;
             let expected = "a list of whole numbers of milliseconds";
-            Retry::List { delays_ms: given.required_value("delays_ms", expected)? }
+            let delays: Vec<&RawValue> = given.required_value("delays_ms", expected)?;
+            let delays_ms = delays.into_iter().map(fields::parsed).collect::<Option<_>>();
+            let wrong = || Refusal::invalid("retry.delays_ms", format!("expected {expected}"));
+            Retry::List { delays_ms: delays_ms.ok_or_else(wrong)? }
         }
         _ => {
             let problem = format!("found another string; expected {kinds}");
@@ -265,6 +268,9 @@ mod tests {
             (p.breaker.failures, p.disable_after_ms) = (None, None);
         });
         check_read(r#"{"disable_after_ms":60000}"#, |p| p.disable_after_ms = Some(60_000));
+        check_read(r#"{"timeout_ms":500.0,"retry":{"kind":"list","delays_ms":[1.0,2]}}"#, |p| {
+            (p.timeout_ms, p.retry) = (500, Retry::List { delays_ms: vec![1, 2] });
+        });
     }
 
     fn check_refused(field: &str, says: &[&str]) {
@@ -279,6 +285,8 @@ mod tests {
     fn wrong_types_and_values_name_the_field_and_what_is_right() {
         check_refused(r#""timeout_ms":"hidden""#, &["timeout_ms", "milliseconds"]);
         check_refused(r#""timeout_ms":-1"#, &["timeout_ms", "milliseconds"]);
+        check_refused(r#""timeout_ms":1.5"#, &["timeout_ms", "milliseconds"]);
+        check_refused(r#""timeout_ms":"1.0""#, &["timeout_ms", "milliseconds"]);
         check_refused(r#""retry_on_timeout":"yes""#, &["retry_on_timeout", "true or false"]);
         check_refused(r#""accept":"201""#, &["accept", "2xx"]);
         check_refused(r#""retried":"hidden""#, &["retried", "passing", "all"]);

@@ -31,7 +31,7 @@ pub(super) struct Coverage {
 const PAIRS_MAX: usize = 50_000;
 /// What is longer is no number and no event type.
 const NUMBER_BYTES_MAX: usize = 32;
-const EVENT_BYTES_MAX: usize = 128;
+const EVENT_CHARS_MAX: usize = 128;
 
 impl Coverage {
     /// Looks at each number and event of a webhook.
@@ -42,9 +42,11 @@ impl Coverage {
     ) -> Result<Coverage, Refusal> {
         let (numbers, foreign_numbers) = sort_numbers(&webhook.numbers, engine, account);
         let (events, unknown_events) = sort_events(&webhook.events, engine);
-        if let Some(place) = webhook.events.iter().position(|name| name.len() > EVENT_BYTES_MAX) {
+        if let Some(place) =
+            webhook.events.iter().position(|name| name.chars().count() > EVENT_CHARS_MAX)
+        {
             let message =
-                format!("webhookEvents[{place}]: expected at most {EVENT_BYTES_MAX} bytes");
+                format!("webhookEvents[{place}]: expected at most {EVENT_CHARS_MAX} characters");
             return Err(Refusal::unprocessable(message));
         }
         let pairs = numbers.len().saturating_mul(events.len() + unknown_events.len());

@@ -57,9 +57,9 @@ pub(super) fn answer(call: &Call<'_>) -> Response<Vec<u8>> {
     }
 }
 
-/// The answer to a body that is longer than is read.
-pub(super) fn too_large(message: String) -> Response<Vec<u8>> {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).response()
+/// A refusal that is not of this gateway's own making, in its shape.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Vec<u8>> {
+    Refusal::new(status, message).response()
 }
 
 impl<'a> Route<'a> {

@@ -39,7 +39,7 @@ struct Scripted {
 impl Transport for Scripted {
     fn send(&self, request: &Sent<'_>) -> Reply {
         let host = request.url.host().unwrap().to_owned();
-        let header = |(name, value): &(http::HeaderName, HeaderValue)| {
+        let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
         let headers = request.headers.iter().map(header).collect();

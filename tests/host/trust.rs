@@ -1,0 +1,286 @@
+//! A receiver under TLS is trusted by what the host's file and its subscription say, and by nothing else.
+
+use std::fs;
+use std::io::{BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver as Inbox, Sender};
+use std::thread;
+use std::time::Instant;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::DEADLINE;
+use crate::receiver::{Attempt, read_attempt};
+use crate::served::{ACME, CONFIGURATION, Place, Served, line};
+
+/// A certificate authority made for one test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn sign(&self, name: &str) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn self_signed(name: &str) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+}
+
+/// A receiver under TLS on loopback that acknowledges everything.
+struct Secured {
+    address: SocketAddr,
+    inbox: Inbox<Attempt>,
+}
+
+impl Secured {
+    /// Shows this pair, and insists on a client certificate of the authority where there is one.
+    fn showing(pair: &Pair, clients: Option<&Authority>) -> Secured {
+        let config = Arc::new(server_config(pair, clients));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, inbox) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (config, sender) = (Arc::clone(&config), sender.clone());
+                thread::spawn(move || {
+                    let session = ServerConnection::new(config).unwrap();
+                    converse(StreamOwned::new(session, stream), &sender);
+                });
+            }
+        });
+        Secured { address, inbox }
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}/hook", self.address)
+    }
+
+    fn next(&self) -> Attempt {
+        self.inbox.recv_timeout(DEADLINE).expect("an attempt should have arrived")
+    }
+
+    fn assert_saw_nothing(&self) {
+        assert!(self.inbox.try_recv().is_err(), "a request reached one who is not trusted");
+    }
+}
+
+fn server_config(pair: &Pair, clients: Option<&Authority>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let building = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let building = match clients {
+        None => building.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            building.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    building.with_single_cert(chain, key).unwrap()
+}
+
+/// Serves one connection until its peer closes it or a handshake fails.
+fn converse(stream: StreamOwned<ServerConnection, TcpStream>, sender: &Sender<Attempt>) {
+    let mut reader = BufReader::new(stream);
+    while let Some(attempt) = read_attempt(&mut reader) {
+        if sender.send(attempt).is_err() {
+            return;
+        }
+        let stream = reader.get_mut();
+        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+            return;
+        }
+        let _ = stream.flush();
+    }
+}
+
+/// A place whose file trusts these roots; `{here}` stands for its directory.
+fn trusting(roots: &str) -> Place {
+    let place = Place::new("");
+    let roots = roots.replace("{here}", &place.path("").display().to_string());
+    let configuration =
+        CONFIGURATION.replace("[network]", &format!("[network]\nroots = {roots:?}"));
+    fs::write(place.path("wabahook.toml"), configuration).unwrap();
+    place
+}
+
+/// Registers a subscription that is tried once, and sends it a test: why that failed, if it did.
+fn tested(served: &Served, url: &str, tls: &Value) -> (u64, Value) {
+    let retry = json!({"kind": "linear", "step_ms": 50, "max_ms": 50, "attempts": 1});
+    let id = served.subscribe(ACME, url, json!({"retry": retry, "tls": tls}));
+    let answer = served.post(&format!("/subscriptions/{id}/test"), ACME, "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    (id, answer.json()["reason"].clone())
+}
+
+/// Publishes, and returns who had a dead letter, once so many have one and
+/// nothing is owed.
+fn published(served: &Served, dead: usize) -> Vec<(u64, String)> {
+    assert_eq!(served.post("/events", ACME, line(1)).status, 202);
+    let stats = served.until(|stats| stats["owed"] == 0);
+    assert_eq!(stats["dead"], dead, "{stats}");
+    let started = Instant::now();
+    loop {
+        // Counted at once and listed when durable.
+        let letters = served.get("/dead-letters", ACME).json();
+        let items = letters["items"].as_array().unwrap();
+        if items.len() == dead {
+            let letter = |one: &Value| {
+                let reason = one["reason"].as_str().unwrap().to_owned();
+                (one["subscription"].as_u64().unwrap(), reason)
+            };
+            let mut found: Vec<_> = items.iter().map(letter).collect();
+            found.sort_unstable();
+            return found;
+        }
+        assert!(started.elapsed() < DEADLINE, "{letters}");
+    }
+}
+
+#[test]
+fn the_authority_of_the_file_is_trusted_and_a_stranger_is_not_in_tests_as_in_deliveries() {
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let trusted = Secured::showing(&ours.sign("127.0.0.1"), None);
+    let stranger = Secured::showing(&another.sign("127.0.0.1"), None);
+    let alone = Secured::showing(&self_signed("127.0.0.1"), None);
+    let place = trusting("{here}ca.pem");
+    fs::write(place.path("ca.pem"), &ours.pem).unwrap();
+    let served = place.start();
+    let (_, reason) = tested(&served, &trusted.url(), &Value::Null);
+    assert_eq!(reason, Value::Null);
+    assert_eq!(trusted.next().header("x-webhook-event"), Some("TEST"));
+    let (unknown, reason) = tested(&served, &stranger.url(), &Value::Null);
+    assert_eq!(reason, "tls:unknown_issuer");
+    let (self_made, reason) = tested(&served, &alone.url(), &Value::Null);
+    assert_eq!(reason, "tls:self_signed");
+    let dead = [(unknown, "tls:unknown_issuer"), (self_made, "tls:self_signed")];
+    assert_eq!(published(&served, 2), dead.map(|(id, reason)| (id, reason.to_owned())));
+    assert_eq!(trusted.next().text(), "{\"n\":1}");
+    stranger.assert_saw_nothing();
+    alone.assert_saw_nothing();
+}
+
+#[test]
+fn an_authority_that_no_file_names_is_unknown_to_the_machines_and_to_mozillas_roots() {
+    let authority = Authority::new("ours");
+    let receiver = Secured::showing(&authority.sign("127.0.0.1"), None);
+    for roots in ["system", "bundled"] {
+        let place = trusting(roots);
+        let served = place.start();
+        let (id, reason) = tested(&served, &receiver.url(), &Value::Null);
+        assert_eq!(reason, "tls:unknown_issuer", "{roots}");
+        assert_eq!(published(&served, 1), [(id, "tls:unknown_issuer".to_owned())], "{roots}");
+    }
+    receiver.assert_saw_nothing();
+}
+
+#[test]
+fn a_subscriptions_own_authority_and_client_certificate_are_used_for_it_alone() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let private = Secured::showing(&theirs.sign("127.0.0.1"), Some(&theirs));
+    let bystander = Secured::showing(&ours.sign("127.0.0.1"), None);
+    let place = trusting("{here}ca.pem");
+    fs::write(place.path("ca.pem"), &ours.pem).unwrap();
+    let served = place.start();
+    let pair = theirs.sign("client");
+    let tls = json!({
+        "roots_pem": theirs.pem, "client_certificate_pem": pair.certificate,
+        "client_key_pem": pair.key,
+    });
+    let (id, reason) = tested(&served, &private.url(), &tls);
+    assert_eq!(reason, Value::Null);
+    assert_eq!(private.next().path, "/hook");
+    let (_, reason) = tested(&served, &bystander.url(), &Value::Null);
+    assert_eq!(reason, Value::Null);
+    assert_eq!(bystander.next().path, "/hook");
+    assert_eq!(published(&served, 0), []);
+    assert_eq!((private.next().text(), bystander.next().text()), ("{\"n\":1}", "{\"n\":1}"));
+    let shown = served.get(&format!("/subscriptions/{id}"), ACME);
+    assert_eq!(shown.json()["tls"], json!({"roots": true, "client_certificate": true}));
+    assert!(!shown.body.contains("BEGIN"), "{shown:?}");
+}
+
+#[test]
+fn a_setting_that_could_not_be_used_is_400_with_its_field_and_nothing_is_registered() {
+    let authority = Authority::new("ours");
+    let (pair, another) = (authority.sign("a"), authority.sign("b"));
+    let (_place, served) = Served::fresh();
+    let bystander = served.subscribe(ACME, "https://crm.example/", json!({}));
+    let before = served.get("/subscriptions", ACME).json();
+    for (tls, field) in [
+        (
+            json!({"client_certificate_pem": pair.certificate, "client_key_pem": another.key}),
+            "tls.client_key_pem",
+        ),
+        (
+            json!({"client_certificate_pem": "hidden", "client_key_pem": pair.key}),
+            "tls.client_certificate_pem",
+        ),
+        (
+            json!({"client_certificate_pem": pair.certificate, "client_key_pem": "hidden"}),
+            "tls.client_key_pem",
+        ),
+        (json!({"client_certificate_pem": pair.certificate}), "tls.client_key_pem"),
+        (json!({"roots_pem": "hidden"}), "tls.roots_pem"),
+    ] {
+        let body = json!({
+            "name": "tls", "url": "https://crm.example/tls", "events": "*", "numbers": "*",
+            "tls": tls,
+        });
+        let answer = served.post("/subscriptions", ACME, body.to_string());
+        answer.assert_refused(400, "invalid", Some(field));
+        assert!(!answer.body.contains("hidden") && !answer.body.contains("BEGIN PR"), "{answer:?}");
+        let path = format!("/subscriptions/{bystander}");
+        let headers = [("authorization", ACME)];
+        let body = json!({ "tls": tls }).to_string();
+        let answer = served.request("PATCH", &path, &headers, body.as_bytes());
+        answer.assert_refused(400, "invalid", Some(field));
+    }
+    assert_eq!(served.get("/subscriptions", ACME).json(), before);
+}
+
+#[test]
+fn roots_that_are_no_certificates_or_no_file_are_refused_at_start_with_code_2() {
+    let place = trusting("{here}ca.pem");
+    for told in ["cannot be read", "network.roots"] {
+        let output = place.command().output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(told) && said.contains("network.roots"), "{said}");
+        assert!(!said.contains("hidden") && said.lines().count() == 1, "{said}");
+        fs::write(place.path("ca.pem"), "hidden").unwrap();
+    }
+}
