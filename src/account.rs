@@ -225,6 +225,11 @@ impl Accounts {
         self.accounts.get(usize::try_from(found).ok()?)
     }
 
+    /// The account whose API key the value of a header shows, with or without `Bearer` in front.
+    pub fn authenticate_header(&self, value: &[u8]) -> Option<&Account> {
+        self.authenticate(shown_key(value))
+    }
+
     /// The account that owns a number.
     pub fn owner_of_number(&self, number: WabaNumber) -> Option<&Account> {
         self.accounts.get(self.owner_place(number)?)
@@ -279,6 +284,14 @@ fn checked(field: &str, given: &NumberGiven) -> Result<WabaNumber> {
     given.as_ref().copied().map_err(|text| {
         Error::invalid(field, text, "7 to 15 digits with the country code, such as +919999999999")
     })
+}
+
+/// The key of `<key>` or `Bearer <key>`.
+fn shown_key(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    let scheme = value.split_at_checked("Bearer ".len());
+    let bearer = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    bearer.map_or(value, |(_, key)| key.trim_ascii())
 }
 
 #[cfg(test)]
@@ -357,5 +370,18 @@ mod tests {
             ),
             "account.waba.phone_number_ids",
         );
+    }
+
+    fn check_key(value: &str, key: &str) {
+        assert_eq!(shown_key(value.as_bytes()), key.as_bytes(), "{value}");
+    }
+
+    #[test]
+    fn a_key_is_shown_as_it_is_or_as_a_bearer_token() {
+        check_key("acme-key", "acme-key");
+        check_key("Bearer acme-key", "acme-key");
+        check_key("bearer  acme-key", "acme-key");
+        check_key("Bearer", "Bearer");
+        check_key("Basic acme-key", "Basic acme-key");
     }
 }

@@ -58,6 +58,14 @@ impl Reply {
     pub const fn status(status: u16) -> Reply {
         Reply::Answered(Answered::new(status))
     }
+
+    /// The status and the first bytes of the body, where there was an answer.
+    pub(crate) fn into_answer(self) -> (Option<u16>, Vec<u8>) {
+        match self {
+            Reply::Answered(Answered { status, excerpt, .. }) => (Some(status), excerpt),
+            Reply::Failed(_) => (None, Vec::new()),
+        }
+    }
 }
 
 /// What a receiver answered.

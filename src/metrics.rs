@@ -25,7 +25,7 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use crate::stats::{Durations, LaneStats, Stats};
-use crate::subscription::{Registered, State, SubscriptionId};
+use crate::subscription::{Registered, State};
 
 /// The content type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -253,7 +253,7 @@ impl Exposition {
         let (name, kind, unit, help, read) = own;
         let full = format!("subscription_{name}");
         self.head(&full, kind.as_str(), help);
-        let value = |one: &Arc<Registered>| lane_of(&stats.lanes, one.id).map_or(0, read);
+        let value = |one: &Arc<Registered>| stats.lane(one.id).map_or(0, read);
         for one in shown {
             self.series(&full, &[("subscription", &one.id)], unit.told(value(one)));
         }
@@ -295,12 +295,6 @@ fn shown_name(one: &Registered) -> &str {
     host.unwrap_or(&one.name)
 }
 
-/// A subscription that was never owed anything has no lane; lanes are in the order of their ids.
-fn lane_of(lanes: &[LaneStats], id: SubscriptionId) -> Option<&LaneStats> {
-    let place = lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
-    lanes.get(place)
-}
-
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
 }
@@ -325,6 +319,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::store::Memory;
     use crate::subscription::Subscription;
+    use crate::subscription::SubscriptionId;
 
     /// A family as it reads: type, and the value of each series by its name and labels.
     struct Family {

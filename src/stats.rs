@@ -72,6 +72,24 @@ pub struct Stats {
     pub lanes: Vec<LaneStats>,
 }
 
+impl Stats {
+    /// The live side of a subscription; `None` for one that was never owed anything.
+    ///
+    /// ```
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// assert_eq!(engine.stats().lane(crm).map_or(0, |lane| lane.owed), 0);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lane(&self, id: SubscriptionId) -> Option<&LaneStats> {
+        let place = self.lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
+        self.lanes.get(place)
+    }
+}
+
 /// How long things took: how many in each span, and all of them together. Taken with a clock of whole
 /// milliseconds: the sum errs as little in one direction as in the other, a single one may lie one span
 /// beside its own.

@@ -68,15 +68,7 @@ impl Exchange {
     pub(super) fn ask(&mut self, bytes: usize, until_ms: u64) -> Result<(), ureq::Error> {
         self.room.held = bytes;
         self.is_sent = true;
-        let asked = self.flush(until_ms).and_then(|()| self.receive(until_ms));
-        let received = match asked {
-            Err(error) if is_cut(error.kind()) && self.may_be_stale() => return Err(Stale.into()),
-            result => result.map_err(ureq::Error::Io)?,
-        };
-        if received == 0 && self.may_be_stale() {
-            return Err(Stale.into());
-        }
-        self.heard |= received > 0;
+        self.hear(until_ms, None)?;
         // ureq, should it carry on, looks at what is here before it waits for more.
         self.room.progressed = true;
         Ok(())
@@ -127,10 +119,22 @@ impl Exchange {
         Ok(received)
     }
 
-    fn failed(&self, error: io::Error, timeout: NextTimeout) -> ureq::Error {
-        match error.kind() {
-            ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
-            kind if is_cut(kind) && self.may_be_stale() => Stale.into(),
+    /// Sends what was held back and waits for bytes; says how many came. `reason` is what ureq calls
+    /// the time that is up.
+    fn hear(&mut self, until_ms: u64, reason: Option<ureq::Timeout>) -> Result<usize, ureq::Error> {
+        let heard = self.flush(until_ms).and_then(|()| self.receive(until_ms));
+        let received = heard.map_err(|error| self.failed(error, reason))?;
+        if received == 0 && self.may_be_stale() {
+            return Err(Stale.into());
+        }
+        self.heard |= received > 0;
+        Ok(received)
+    }
+
+    fn failed(&self, error: io::Error, reason: Option<ureq::Timeout>) -> ureq::Error {
+        match (error.kind(), reason) {
+            (ErrorKind::TimedOut, Some(reason)) => ureq::Error::Timeout(reason),
+            (kind, _) if is_cut(kind) && self.may_be_stale() => Stale.into(),
             _ => ureq::Error::Io(error),
         }
     }
@@ -155,18 +159,12 @@ impl Transport for Exchange {
             return Ok(());
         }
         let until_ms = self.until_ms(timeout);
-        self.flush(until_ms).map_err(|error| self.failed(error, timeout))
+        self.flush(until_ms).map_err(|error| self.failed(error, Some(timeout.reason)))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let until_ms = self.until_ms(timeout);
-        self.flush(until_ms).map_err(|error| self.failed(error, timeout))?;
-        let received = self.receive(until_ms).map_err(|error| self.failed(error, timeout))?;
-        if received == 0 && self.may_be_stale() {
-            return Err(Stale.into());
-        }
-        self.heard |= received > 0;
-        Ok(received > 0)
+        self.hear(until_ms, Some(timeout.reason)).map(|received| received > 0)
     }
 
     /// ureq asks exactly when an exchange is over and the connection could carry another one. It

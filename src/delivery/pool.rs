@@ -3,8 +3,9 @@
 //!
 //! Leaves to others: making them (`dialer`) and what passes over them (`exchange`). Invariants
 //! (I10): at most [`IDLE_MAX`] idle connections are kept, and no more than half of the files that the
-//! process may open, of each place at most `per_place_max`, none longer than [`IDLE_AGE_MAX_MS`]; one that was kept is given out to the same place alone, which
-//! includes the TLS identity; once interrupted, the pool gives out none and admits none.
+//! process may open, of each place at most `per_place_max`, none longer than [`IDLE_AGE_MAX_MS`]; one
+//! that was kept is given out to the same place alone, which includes the TLS identity; once
+//! interrupted, the pool gives out none and admits none.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -292,8 +293,9 @@ fn reap(shared: &Shared) {
     idle.has_reaper = false;
 }
 
-/// How many idle connections are kept in all, where the process may open twice as many files. A thousand receivers are served without a new
-/// connection for each attempt; beyond, those used longest ago are closed.
+/// How many idle connections are kept in all, where the process may open twice as many files. A
+/// thousand receivers are served without a new connection for each attempt; beyond, those used longest
+/// ago are closed.
 const IDLE_MAX: usize = 1_024;
 
 /// How many lists there may be before the empty ones go.

@@ -8,15 +8,15 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use http::header::USER_AGENT;
+use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT};
 use http::uri::Scheme;
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 use httparse::{EMPTY_HEADER, Header, Status};
 use parking_lot::Mutex;
 use ureq::unversioned::transport::{ConnectionDetails, Connector};
 
 use super::exchange::{BUFFER_BYTES, Exchange, HEAD_BYTES_MAX};
-use super::transport::{Request, USER_AGENT_VALUE};
+use super::transport::{CONTROL, Request, USER_AGENT_VALUE};
 
 /// What became of an exchange that was begun here.
 pub(super) enum Taken {
@@ -72,7 +72,7 @@ impl fmt::Debug for Begun {
 
 /// How long a request is at most.
 fn bytes_max(request: &Request<'_>) -> usize {
-    let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+    let header = |(name, value): &(HeaderName, http::HeaderValue)| {
         name.as_str().len() + value.len() + ": \r\n".len()
     };
     let headers: usize = request.headers.iter().map(header).sum();
@@ -137,19 +137,19 @@ fn whole(bytes: &[u8]) -> Option<u16> {
 fn body_bytes(headers: &[Header<'_>], status: u16) -> Option<usize> {
     let mut length = None;
     for Header { name, value } in headers {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        if is("content-length") {
+        let is = |other: HeaderName| name.eq_ignore_ascii_case(other.as_str());
+        if is(CONTENT_LENGTH) {
             let digits = (1..=LENGTH_DIGITS_MAX).contains(&value.len())
                 && value.iter().all(u8::is_ascii_digit);
             let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
             if length.replace(text.parse().ok()?).is_some() {
                 return None;
             }
-        } else if is("connection") {
+        } else if is(CONNECTION) {
             if !value.eq_ignore_ascii_case(b"keep-alive") {
                 return None;
             }
-        } else if is("transfer-encoding") || is("retry-after") || is("webhook-delivery") {
+        } else if is(TRANSFER_ENCODING) || is(RETRY_AFTER) || is(CONTROL) {
             return None;
         }
     }

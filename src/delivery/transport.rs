@@ -1,7 +1,8 @@
 //! Decides how bytes reach a receiver and what came back.
 //!
 //! Leaves to others: what the bytes are (`request`), which connection carries them (`pool`) and
-//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an answer and is never followed; a reply never names an internal address.
+//! what the reply means (`dispatch`). Invariants: an attempt ends within its timeout; a redirect is an
+//! answer and is never followed; a reply never names an internal address.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -63,7 +64,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 /// Where a receiver asks for the end of a delivery, or of all of them.
-const CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
+pub(super) const CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// What makes an attempt. A test gives a scripted one.
 ///

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::Engine;
 use super::core::Core;
 use super::registry::{self, Served};
 use super::terms::Adopted;
@@ -58,6 +59,25 @@ struct Plan {
     adopted: Vec<Adopted>,
     removed: Vec<SubscriptionId>,
     notes: Vec<(&'static str, String)>,
+}
+
+/// For gateways, which change several subscriptions at a time.
+impl Engine {
+    /// Makes several changes to the subscriptions of an account together, all or none, of which
+    /// `decide` is told how they stand; nothing else changes them meanwhile. Returns the ids of those
+    /// that were created or replaced, in order, and what `decide` answers beside.
+    pub(crate) fn change<T, E: From<Error>>(
+        &self,
+        account: &str,
+        decide: impl FnOnce(&Standing) -> std::result::Result<(Vec<Change>, T), E>,
+    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
+        self.core.change(account, decide)
+    }
+
+    /// How the subscriptions of an account stand, with what gateways keep beside them.
+    pub(crate) fn standing(&self, account: &str) -> Result<Standing> {
+        self.core.standing(account)
+    }
 }
 
 /// How many replaced secrets sign beside the newest.
@@ -110,12 +130,23 @@ impl Core {
         self.check_open()?;
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
+        let standing = self.standing_in(book, account)?;
+        let (changes, answer) = decide(&standing)?;
+        let plan = self.plan(account, standing, changes)?;
+        Ok((self.carry_out(book, account, plan)?, answer))
+    }
+
+    /// How the subscriptions of an account stand.
+    pub(super) fn standing(&self, account: &str) -> Result<Standing> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        self.standing_in(book.as_mut().ok_or(Error::Closed)?, account)
+    }
+
+    fn standing_in(&self, book: &mut Book, account: &str) -> Result<Standing> {
         let notes = book.notes_of(account)?;
         let subscriptions = self.registry.read().of_account(account);
-        let standing = Standing { subscriptions, notes, fresh_id: book.fresh_id() };
-        let (changes, answer) = decide(&standing)?;
-        let plan = self.plan(book, account, standing, changes)?;
-        Ok((self.carry_out(book, account, plan)?, answer))
+        Ok(Standing { subscriptions, notes, fresh_id: book.fresh_id() })
     }
 
     pub(super) fn revise(
@@ -183,19 +214,13 @@ impl Core {
     }
 
     /// Checks the changes, one after the other, against what the ones before leave.
-    fn plan(
-        &self,
-        book: &Book,
-        account: &str,
-        standing: Standing,
-        changes: Vec<Change>,
-    ) -> Result<Plan> {
+    fn plan(&self, account: &str, standing: Standing, changes: Vec<Change>) -> Result<Plan> {
         let mut names: HashMap<String, SubscriptionId> =
             standing.subscriptions.iter().map(|known| (known.name.clone(), known.id)).collect();
         let known: HashMap<_, _> =
             standing.subscriptions.into_iter().map(|known| (known.id, known)).collect();
         let mut plan = Plan::default();
-        let mut fresh_id = book.fresh_id();
+        let mut fresh_id = standing.fresh_id;
         for change in changes {
             let (before, subscription) = match change {
                 Change::Note { key, text } => {
@@ -303,7 +328,7 @@ impl Core {
         self.guard.admit_url(subscription.target.url())?;
         subscription.target.check()?;
         subscription.policy.check()?;
-        check_name(&subscription.name)?;
+        subscription.check_name()?;
         Ok(Registered {
             id: SubscriptionId::default(),
             account: account.name().to_owned(),
@@ -343,15 +368,4 @@ fn fresh_secret() -> Result<Secret> {
     let mut key = [0_u8; 32];
     fill_random(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
     Ok(Secret::new(format!("{}{}", Secret::STANDARD_PREFIX, STANDARD.encode(key))))
-}
-
-/// The longest name that somebody chooses, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-
-fn check_name(name: &str) -> Result<()> {
-    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let expected = "1 to 128 bytes without control characters";
-        return Err(Error::invalid("name", name, expected));
-    }
-    Ok(())
 }

@@ -15,9 +15,10 @@ use super::core::{Core, Drive};
 use super::recent::Ended;
 use super::registry::Served;
 use crate::attempt::{Attempt, DeliveryId, Failure, Made, Outcome, Reason, Record, Reply, Tried};
-use crate::delivery::Source;
+use crate::delivery::{Source, Template};
 use crate::dispatch::{self, Completed, Judged};
 use crate::error::{Error, Result};
+use crate::event::StoredEvent;
 use crate::notice::Notice;
 use crate::outbox::{Committed, Owed, Owing, Sink, Totals};
 use crate::subscription::{State, SubscriptionId};
@@ -55,14 +56,11 @@ impl Source for Core {
         match self.outbox.event(attempt.delivery.sequence) {
             Ok(event) => {
                 let wall_ms = self.clock.wall_ms();
-                let (template, number) = (&served.template, attempt.number);
-                let (id, subscription) = (&event.id, served.registered.id);
+                let (id, number) = (attempt.delivery.subscription, attempt.number);
                 // A transport of the host's own may tell what it does, and finds itself in here.
-                let span = tracing::debug_span!("attempt", event = %id, %subscription, number);
-                let reply = match template.request(&event, number, wall_ms, &self.catalogue) {
-                    Ok(request) => span.in_scope(|| self.transport.send(&request)),
-                    Err(failure) => Reply::Failed(failure),
-                };
+                let span =
+                    tracing::debug_span!("attempt", event = %event.id, subscription = %id, number);
+                let reply = span.in_scope(|| self.send(&served.template, &event, number, wall_ms));
                 Made { reply, event_type: Some(event.kind.clone()) }
             }
             Err(Error::Closed) => Failure::Interrupted.into(),
@@ -130,6 +128,20 @@ impl Source for Core {
 }
 
 impl Core {
+    /// Makes the attempt `number` of an event and returns what came back.
+    pub(super) fn send(
+        &self,
+        template: &Template,
+        event: &StoredEvent,
+        number: u32,
+        wall_ms: u64,
+    ) -> Reply {
+        match template.request(event, number, wall_ms, &self.catalogue) {
+            Ok(request) => self.transport.send(&request),
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
     /// The next attempt, where one is ready.
     pub(super) fn take_attempt(&self, drive: &mut Drive) -> Option<Attempt> {
         let attempt = drive.next_attempt(self.clock.monotonic_ms())?;

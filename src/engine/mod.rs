@@ -268,17 +268,6 @@ impl Engine {
         self.core.test(id)
     }
 
-    /// Makes several changes to the subscriptions of an account together, all or none, of which
-    /// `decide` is told how they stand; nothing else changes them meanwhile. Returns the ids of those
-    /// that were created or replaced, in order, and what `decide` answers beside.
-    pub(crate) fn change<T, E: From<Error>>(
-        &self,
-        account: &str,
-        decide: impl FnOnce(&Standing) -> std::result::Result<(Vec<Change>, T), E>,
-    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
-        self.core.change(account, decide)
-    }
-
     /// Every subscription, in the order of their ids.
     pub fn subscriptions(&self) -> Vec<Arc<Registered>> {
         self.core.registry.read().all()

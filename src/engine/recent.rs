@@ -10,7 +10,7 @@ use std::fmt;
 
 use parking_lot::Mutex;
 
-use crate::attempt::{Answered, Attempt, Reason, Record, Reply};
+use crate::attempt::{Attempt, Reason, Record, Reply};
 use crate::config::Limits;
 use crate::event::{EventId, EventType};
 use crate::subscription::SubscriptionId;
@@ -123,10 +123,7 @@ impl Recent {
         if self.max == 0 || self.of_one_max == 0 {
             return;
         }
-        let (status, excerpt) = match ended.reply {
-            Reply::Answered(Answered { status, excerpt, .. }) => (Some(status), excerpt),
-            Reply::Failed(_) => (None, Vec::new()),
-        };
+        let (status, excerpt) = ended.reply.into_answer();
         let failed = ended.reason.is_some();
         let remembered = RecentAttempt {
             at_ms: ended.at_ms,
@@ -269,7 +266,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::{DeliveryId, Letter, RetryState};
+    use crate::attempt::{Answered, DeliveryId, Letter, RetryState};
     use proptest::prelude::*;
 
     fn attempt(sequence: u64, subscription: u32) -> Attempt {

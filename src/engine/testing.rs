@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::core::Core;
 use super::drain;
-use crate::attempt::{Answered, Failure, Made, Reason, Reply};
+use crate::attempt::{Failure, Made, Reason, Reply};
 use crate::delivery;
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -59,21 +59,16 @@ impl Core {
         let event = self.test_event(&served.registered)?;
         let started_ms = self.clock.monotonic_ms();
         let made = delivery::unwound(|| {
-            let wall_ms = event.accepted_wall_ms;
-            let reply = match served.template.request(&event, 1, wall_ms, &self.catalogue) {
-                Ok(request) => self.transport.send(&request),
-                Err(failure) => Reply::Failed(failure),
-            };
+            let reply = self.send(&served.template, &event, 1, event.accepted_wall_ms);
             Made { reply, event_type: None }
         });
         let reply = made.reply;
         let took_ms = self.clock.monotonic_ms().saturating_sub(started_ms);
         let judged = dispatch::judge(&reply, &served.registered.policy);
-        let (status, excerpt) = match reply {
-            Reply::Failed(Failure::Interrupted) => return Err(Error::Closed),
-            Reply::Failed(_) => (None, Vec::new()),
-            Reply::Answered(Answered { status, excerpt, .. }) => (Some(status), excerpt),
-        };
+        if reply == Reply::Failed(Failure::Interrupted) {
+            return Err(Error::Closed);
+        }
+        let (status, excerpt) = reply.into_answer();
         let reason = drain::reason(&judged.outcome);
         Ok(Tested { event_id: event.id, reason, status, took_ms, excerpt })
     }
@@ -105,6 +100,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::attempt::Answered;
     use crate::clock::Manual;
     use crate::config::Config;
     use crate::delivery::{Request, Transport};

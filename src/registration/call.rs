@@ -21,10 +21,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// The account whose key a header shows, with or without `Bearer` in front.
     pub(super) fn account(&self, header: &str) -> Option<&'a Account> {
-        let value = self.headers.get(header)?.as_bytes().trim_ascii();
-        let scheme = value.split_at_checked("Bearer ".len());
-        let bearer = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
-        let key = bearer.map_or(value, |(_, key)| key.trim_ascii());
-        self.engine.accounts().authenticate(key)
+        let value = self.headers.get(header)?.as_bytes();
+        self.engine.accounts().authenticate_header(value)
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
 pub use profile::Profile;
 pub use secret::{Retiring, Secret};
+pub(crate) use target::EXTRAS_MAX;
 pub use target::{BodyFormat, Target};
 pub use tls::{ClientPair, Tls};
 
@@ -108,6 +109,14 @@ impl Subscription {
     pub fn name(mut self, name: impl Into<String>) -> Subscription {
         self.name = name.into();
         self
+    }
+
+    /// Refuses a name that cannot be shown; none at all is no fault, the URL is one.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        if is_name(&self.name) || self.name.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid("name", &self.name, NAME_EXPECTED))
     }
 
     /// The name, or the URL where none was given.
@@ -266,6 +275,15 @@ impl fmt::Debug for Subscription {
             .field("target", &self.target)
             .finish_non_exhaustive()
     }
+}
+
+/// The longest name that somebody chooses, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+pub(crate) const NAME_EXPECTED: &str = "1 to 128 bytes without control characters";
+
+/// Whether somebody may choose this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 /// Which events a subscription asks for: a set of types or all, times a set of numbers or all.

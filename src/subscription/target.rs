@@ -81,7 +81,7 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 const URL_BYTES_MAX: usize = 2 * 1024;
 /// The same for what is added to the query, and with more room for what is added to the body.
-const EXTRAS_MAX: usize = 64;
+pub(crate) const EXTRAS_MAX: usize = 64;
 const QUERY_BYTES_MAX: usize = 4 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 

@@ -145,10 +145,10 @@ impl Host {
 
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let expected = "expected the account's API key: Authorization: Bearer <key>";
-        let Some(key) = shown_key(headers) else {
+        let Some(shown) = headers.get(header::AUTHORIZATION) else {
             return Err(Refusal::unauthorized(&format!("authorization: missing; {expected}")));
         };
-        let account = self.engine.accounts().authenticate(key);
+        let account = self.engine.accounts().authenticate_header(shown.as_bytes());
         let account = account.ok_or_else(|| {
             Refusal::unauthorized(&format!("authorization: no account has this key; {expected}"))
         })?;
@@ -188,14 +188,6 @@ impl Taken {
         self.bytes.extend_from_slice(piece);
         true
     }
-}
-
-/// The key of `Authorization: <key>` or `Authorization: Bearer <key>`.
-fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let scheme = value.split_at_checked("Bearer ".len());
-    let bearer = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
-    Some(bearer.map_or(value, |(_, key)| key.trim_ascii()))
 }
 
 async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
@@ -243,23 +235,6 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
-
-    fn check_key(value: &'static str, key: &str) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-        assert_eq!(shown_key(&headers), Some(key.as_bytes()), "{value}");
-    }
-
-    #[test]
-    fn a_key_is_shown_as_it_is_or_as_a_bearer_token() {
-        check_key("acme-key", "acme-key");
-        check_key("Bearer acme-key", "acme-key");
-        check_key("bearer  acme-key", "acme-key");
-        check_key("Bearer", "Bearer");
-        check_key("Basic acme-key", "Basic acme-key");
-        assert_eq!(shown_key(&HeaderMap::new()), None);
-    }
 
     #[test]
     fn bodies_share_their_room_and_give_it_back() {

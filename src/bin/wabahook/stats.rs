@@ -9,11 +9,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use wabahook::{LaneStats, Stats};
+use wabahook::{Registered, Stats};
 
 use crate::host::{Caller, Host, off_thread};
 use crate::refusal::{Refusal, json};
-use crate::subscription_item::{Health, lane_of};
+use crate::subscription_item::Health;
 
 #[derive(Serialize)]
 struct Counters {
@@ -60,14 +60,13 @@ pub(crate) async fn stats(
 ) -> Result<Response, Refusal> {
     let counters = off_thread(move || {
         let stats = host.engine.stats();
-        let own = host.engine.subscriptions().into_iter().filter(|s| s.account == account);
-        let lane = |s: &wabahook::Registered, lanes: &[LaneStats]| Lane {
-            id: s.id.0,
-            name: s.name.clone(),
-            state: s.state.as_str(),
-            health: Health::of(lane_of(lanes, s.id)),
+        let lane = |one: &Arc<Registered>| Lane {
+            id: one.id.0,
+            name: one.name.clone(),
+            state: one.state.as_str(),
+            health: Health::of(stats.lane(one.id)),
         };
-        let lanes = own.map(|subscription| lane(&subscription, &stats.lanes)).collect();
+        let lanes = host.engine.subscriptions_of(&account).iter().map(lane).collect();
         Counters::of(&stats, lanes)
     })
     .await?;

@@ -7,7 +7,7 @@
 use serde::{Serialize, Serializer};
 use wabahook::{
     Accept, Authorization, BodyFormat, Breaker, LaneStats, Ordering, Policy, RateLimit, Registered,
-    Retried, Retry, SubscriptionId, Target,
+    Retried, Retry, Target,
 };
 
 use crate::moment::rfc3339;
@@ -225,12 +225,6 @@ impl Health {
     }
 }
 
-/// The lane of a subscription; the engine lists lanes by id.
-pub(crate) fn lane_of(lanes: &[LaneStats], id: SubscriptionId) -> Option<&LaneStats> {
-    let place = lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
-    lanes.get(place)
-}
-
 impl Serialize for SetOrAll {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
@@ -270,6 +264,7 @@ impl RetryShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wabahook::SubscriptionId;
 
     #[test]
     fn all_is_a_star_and_a_set_is_a_list() {

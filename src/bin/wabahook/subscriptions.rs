@@ -16,7 +16,7 @@ use wabahook::{Engine, Error, Registered, SubscriptionId, Tested};
 use crate::host::{Caller, Host, Named, off_thread};
 use crate::refusal::{Refusal, json};
 use crate::subscription_body;
-use crate::subscription_item::{Item, lane_of};
+use crate::subscription_item::Item;
 use wabahook::registration::fields;
 
 /// A subscription with 10,000 event types and numbers fits.
@@ -51,11 +51,9 @@ pub(crate) async fn list(
     Caller(account): Caller,
 ) -> Result<Response, Refusal> {
     let items = off_thread(move || {
-        let lanes = host.engine.stats().lanes;
+        let stats = host.engine.stats();
         let own = host.engine.subscriptions_of(&account);
-        own.iter()
-            .map(|subscription| Item::of(subscription, lane_of(&lanes, subscription.id)))
-            .collect()
+        own.iter().map(|subscription| Item::of(subscription, stats.lane(subscription.id))).collect()
     })
     .await?;
     Ok(json(StatusCode::OK, &List { items }))
@@ -200,8 +198,8 @@ pub(crate) async fn delete(
 /// The account's subscription with this id, as it is now.
 fn shown(host: &Host, account: &str, id: &str) -> Result<Item, Refusal> {
     let registered = own(host, account, id)?;
-    let lanes = host.engine.stats().lanes;
-    Ok(Item::of(&registered, lane_of(&lanes, registered.id)))
+    let stats = host.engine.stats();
+    Ok(Item::of(&registered, stats.lane(registered.id)))
 }
 
 impl TestShape {

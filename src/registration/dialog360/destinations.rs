@@ -63,19 +63,15 @@ pub(super) fn one(asked: &Asked<'_>, encoded: &str) -> Answer {
 }
 
 fn list(asked: &Asked<'_>) -> Answer {
-    let account = asked.key.account.name();
-    let (_, shown) = asked.call.engine.change(account, |standing| {
-        let hooks = Hooks::of(standing);
-        let each = hooks.destinations.iter().map(|(name, one)| {
-            let mut shown = hook::shown(&one.target);
-            shown.insert("name".to_owned(), Value::from(*name));
-            Value::Object(shown)
-        });
-        let destinations: Vec<_> = each.collect();
-        let shown = json!({"enabled": hooks.are_enabled, "destinations": destinations});
-        Ok::<_, Refusal>((Vec::new(), shown))
-    })?;
-    Ok(shown)
+    let standing = asked.call.engine.standing(asked.key.account.name())?;
+    let hooks = Hooks::of(&standing);
+    let each = hooks.destinations.iter().map(|(name, one)| {
+        let mut shown = hook::shown(&one.target);
+        shown.insert("name".to_owned(), Value::from(*name));
+        Value::Object(shown)
+    });
+    let destinations: Vec<_> = each.collect();
+    Ok(json!({"enabled": hooks.are_enabled, "destinations": destinations}))
 }
 
 fn enable(asked: &Asked<'_>, enabled: bool, given: Vec<Destination>) -> Answer {

@@ -13,7 +13,10 @@ use super::Refusal;
 use super::coverage::Coverage;
 use crate::error::Error;
 use crate::registration::fields::{self, Object, Problem};
-use crate::subscription::{Authorization, BodyFormat, Profile, Registered, Subscription};
+use crate::subscription::{
+    Authorization, BodyFormat, EXTRAS_MAX, NAME_EXPECTED, Profile, Registered, Subscription,
+    is_name,
+};
 
 /// A webhook as the body says it, before its numbers and events are looked at.
 pub(super) struct Webhook {
@@ -39,10 +42,6 @@ const FIELDS: &[&str] = &[
     "name",
     "wabaNumbers",
 ];
-
-/// As many headers, parameters and keys of a body as the engine adds to a request at most.
-const EXTRAS_MAX: usize = 64;
-const NAME_BYTES_MAX: usize = 128;
 
 impl Webhook {
     /// Reads a body.
@@ -109,9 +108,8 @@ fn read_url(object: &Object<'_>) -> Result<Subscription, Problem> {
 
 fn read_name(object: &Object<'_>) -> Result<String, Problem> {
     let name = object.required_text("name", "a string")?;
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let expected = "1 to 128 bytes without control characters";
-        return Err(Problem::at("name", format!("not acceptable; expected {expected}")));
+    if !is_name(&name) {
+        return Err(Problem::at("name", format!("not acceptable; expected {NAME_EXPECTED}")));
     }
     Ok(name)
 }
