@@ -31,12 +31,6 @@ use super::records::{self, Records};
 pub(super) const VERSION: u8 = 1;
 pub(super) const PAIR_BYTES: usize = 12;
 
-/// How many operations one batch takes: few enough that readers do not wait long behind it.
-pub(super) const BATCH_OPERATIONS: usize = 64;
-
-/// How many bytes: a part of what may be written between two syncs.
-const BATCH_BYTES: usize = 128 * 1024;
-
 /// How many sequences are reserved at a time. A restart skips what is left of a block.
 const RESERVED_BLOCK: u64 = 1 << 16;
 
@@ -156,35 +150,27 @@ fn bytes_of(operation: &Operation) -> usize {
     }
 }
 
-/// Operations as batches, which reach the device in this order, each with its bytes. No batch ends
-/// within one of the ranges of `together`.
+/// Operations as batches, which reach the device in this order, each with its bytes. What lies together
+/// is one batch, and every other operation is a batch of its own: a group may be cut anywhere else, and
+/// the store takes a single operation for a fraction of what it asks for several at once.
 pub(super) fn batches(
     operations: Vec<Operation>,
     together: &[Range<usize>],
 ) -> Vec<(usize, Batch)> {
-    let mut batches: Vec<(usize, Batch)> = Vec::new();
+    let mut batches: Vec<(usize, Batch)> = Vec::with_capacity(operations.len());
     let mut ranges = together.iter().peekable();
     for (place, operation) in operations.into_iter().enumerate() {
         while ranges.next_if(|range| range.end <= place).is_some() {}
-        let range = ranges.peek().filter(|range| range.contains(&place));
+        let goes_on = ranges.peek().is_some_and(|range| range.start < place);
+        // The store refuses more, for ever; what is sent together is far below that.
+        let has_room = |last: &&mut (usize, Batch)| last.1.len() < BATCH_OPERATIONS_MAX;
         let bytes = bytes_of(&operation);
-        let is_full = |(taken, batch): &(usize, Batch)| match range {
-            None => batch.len() >= BATCH_OPERATIONS || taken + bytes > BATCH_BYTES,
-            Some(range) if range.start == place => {
-                let count = batch.len() + range.len();
-                count > BATCH_OPERATIONS || taken + bytes > BATCH_BYTES
+        match batches.last_mut().filter(|_| goes_on).filter(has_room) {
+            Some((taken, batch)) => {
+                *taken += bytes;
+                batch.push(operation);
             }
-            // The store refuses more, for ever; what is sent together is far below that.
-            Some(_) => batch.len() >= BATCH_OPERATIONS_MAX,
-        };
-        if batches.last().is_none_or(|last| !last.1.is_empty() && is_full(last)) {
-            batches.push((0, Batch::default()));
-        }
-        let Some((taken, batch)) = batches.last_mut() else { continue };
-        *taken += bytes;
-        match operation {
-            Operation::Put(key, value) => batch.put(key, value),
-            Operation::Remove(key) => batch.remove(key),
+            None => batches.push((bytes, operation.into())),
         }
     }
     batches
@@ -505,7 +491,7 @@ pub(super) mod tests {
         let expected = group.operations.clone();
         let batches = batches(group.operations, &group.together);
         assert!(batches.len() > 1 && batches.iter().all(|(_, batch)| batch.check().is_ok()));
-        assert!(batches.iter().all(|(bytes, _)| *bytes <= BATCH_BYTES));
+        assert!(batches.iter().all(|(_, batch)| batch.len() == 1), "nothing lies together");
         let flat: Vec<_> =
             batches.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
         assert_eq!(flat, expected);

@@ -28,6 +28,9 @@ const WORTH_SHARE: u64 = 6;
 /// opening it again takes milliseconds, and what was read from it is in memory while it is open.
 const UNREAD_MS_MAX: u64 = 5_000;
 
+/// How many pages of old dedup keys go in one batch: few enough that readers do not wait long behind it.
+const EXPIRED_AT_ONCE: usize = 64;
+
 /// A generation that is about to go.
 pub(super) struct Clearing {
     pub(super) generation: u64,
@@ -259,7 +262,7 @@ impl Committer {
         let mut emptied = false;
         let worked = self.with_dedup_database(|database| {
             let batch = expired_pages(database, bucket)?;
-            emptied = batch.len() < group::BATCH_OPERATIONS;
+            emptied = batch.len() < EXPIRED_AT_ONCE;
             let failed = |failure| Error::store("dropping old dedup keys", failure);
             database.apply(batch).map_err(failed)
         });
@@ -274,7 +277,7 @@ fn expired_pages(database: &dyn Database, bucket: u64) -> Result<Batch> {
     let mut batch = Batch::default();
     let visit: &mut Visit<'_> = &mut |key, _| {
         batch.remove(key);
-        match batch.len() < group::BATCH_OPERATIONS {
+        match batch.len() < EXPIRED_AT_ONCE {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         }

@@ -153,14 +153,19 @@ pub enum Operation {
 }
 
 impl Batch {
+    /// Adds an operation. The last one on a key wins.
+    pub fn push(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+
     /// Adds a write. The last operation on a key wins.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.operations.push(Operation::Put(key.into(), value.into()));
+        self.push(Operation::Put(key.into(), value.into()));
     }
 
     /// Adds a removal. The last operation on a key wins.
     pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
-        self.operations.push(Operation::Remove(key.into()));
+        self.push(Operation::Remove(key.into()));
     }
 
     /// How many operations it holds.
@@ -194,6 +199,13 @@ impl Batch {
             }
         }
         Ok(())
+    }
+}
+
+impl From<Operation> for Batch {
+    /// A batch of one.
+    fn from(operation: Operation) -> Batch {
+        Batch { operations: vec![operation] }
     }
 }
 

@@ -199,15 +199,26 @@ impl fmt::Debug for Opened {
 impl Database for Opened {
     fn apply(&self, batch: Batch) -> Result<(), Failure> {
         batch.check()?;
-        let mut operations = ::sled::Batch::default();
-        for operation in batch.into_operations() {
+        let tree = self.tree()?;
+        // A batch of sled's is framed by a record that it writes by itself and at once, with a wake of
+        // all its threads and a wait for the device; and it locks out all readers of all databases.
+        let operations = match <[Operation; 1]>::try_from(batch.into_operations()) {
+            Ok([Operation::Put(key, value)]) => {
+                return guarded("writing", || tree.insert(key, value).map(drop));
+            }
+            Ok([Operation::Remove(key)]) => {
+                return guarded("writing", || tree.remove(key).map(drop));
+            }
+            Err(operations) => operations,
+        };
+        let mut batch = ::sled::Batch::default();
+        for operation in operations {
             match operation {
-                Operation::Put(key, value) => operations.insert(key, value),
-                Operation::Remove(key) => operations.remove(key),
+                Operation::Put(key, value) => batch.insert(key, value),
+                Operation::Remove(key) => batch.remove(key),
             }
         }
-        let tree = self.tree()?;
-        guarded("writing", || tree.apply_batch(operations))
+        guarded("writing", || tree.apply_batch(batch))
     }
 
     fn sync(&self) -> Result<(), Failure> {

@@ -97,20 +97,23 @@ fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
 
 #[test]
 fn a_dedup_key_of_a_failed_group_counts_at_no_later_open() {
-    let (store, running, faults) = with_a_bystander();
-    // The batch with its head fails.
-    faults.fail_after(1);
-    assert!(submit(&running.outbox, vec![keyed("failed", BATCH_BYTES)]).wait().is_err());
-    faults.heal();
-    told(&running, |told| matches!(told, Committed::Resumed));
-    publish(&running.outbox, vec![1], &[1]);
-    running.outbox.close();
-    let (running, _) = open(store.crash());
-    check_only_the_bystander_is_known(&running, "failed", "its event was never stored");
+    // Its payload pages, its dedup page, its head: each in turn is what fails.
+    for written in 0..PAGES + 2 {
+        let (store, running, faults) = with_a_bystander();
+        faults.fail_after(written as u64);
+        assert!(submit(&running.outbox, vec![keyed("failed", SEVERAL_PAGES)]).wait().is_err());
+        faults.heal();
+        told(&running, |told| matches!(told, Committed::Resumed));
+        publish(&running.outbox, vec![1], &[1]);
+        running.outbox.close();
+        let (running, _) = open(store.crash());
+        check_only_the_bystander_is_known(&running, "failed", "its event was never stored");
+    }
 }
 
-/// A payload whose pages fill a batch with its dedup page, so that its head lies in another.
-const BATCH_BYTES: usize = (group::BATCH_OPERATIONS - 1) * page::PAGE_BYTES;
+/// A payload of several pages, which lie between the dedup page and the head.
+const SEVERAL_PAGES: usize = PAGES * page::PAGE_BYTES;
+const PAGES: usize = 4;
 
 /// An outbox that knows a key already.
 fn with_a_bystander() -> (Memory, Running, Arc<Faults>) {
@@ -132,7 +135,7 @@ fn check_only_the_bystander_is_known(running: &Running, key: &str, why: &str) {
 fn a_dedup_key_of_a_group_that_a_crash_cut_counts_at_no_later_open() {
     let (store, running, faults) = with_a_bystander();
     faults.skip_syncs();
-    submit(&running.outbox, vec![keyed("cut", BATCH_BYTES)]).wait().unwrap();
+    submit(&running.outbox, vec![keyed("cut", SEVERAL_PAGES)]).wait().unwrap();
     for kept in 0..store.unsynced_batches() {
         let cut = store.crash_keeping(kept);
         let (running, _) = open(cut.clone());

@@ -29,7 +29,8 @@ fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
     let (running, _) = open(faulty);
-    faults.fail_after_effect(0);
+    // Of the sequences reserved, of the payload, and of the head, which is the one.
+    faults.fail_after_effect(2);
     let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     faults.heal();
