@@ -24,10 +24,6 @@ use bed::plot::{Line, Panel, svg};
 use bed::scripted::LeavesOneInAHundred;
 use wabahook::{Engine, Error, Policy, Retry, Subscription};
 
-/// The reference host's, which gives memory back that glibc's keeps.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const PAYLOAD_BYTES: usize = 1024;
 const BURSTS_PER_S: u64 = 100;
 const DAY_MS: u64 = 24 * 3_600_000;

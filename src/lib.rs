@@ -38,6 +38,7 @@ pub mod signature;
 mod stats;
 pub mod store;
 mod subscription;
+mod threads;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
 pub use attempt::{

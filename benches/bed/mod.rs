@@ -25,6 +25,11 @@ use std::time::Duration;
 
 use wabahook::{Config, Engine, Event, Subscription};
 
+/// The reference host's: glibc's keeps memory that this one gives back, and lets a thread that publishes
+/// wait for one that frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a bench can fail with.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -12,7 +12,6 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Weak};
-use std::thread::Builder;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -22,6 +21,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::connection::Connection;
 use crate::clock::Clock;
+use crate::threads;
 
 /// Where a connection leads, and as whom. Two places never share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -274,8 +274,7 @@ fn idle_max(files_max: Option<u64>) -> usize {
 }
 
 fn start_reaper(shared: Arc<Shared>) -> io::Result<()> {
-    let thread = Builder::new().name("wabahook-reaper".to_owned()).stack_size(STACK_BYTES);
-    thread.spawn(move || reap(&shared)).map(drop)
+    threads::start("wabahook-reaper", Some(STACK_BYTES), move || reap(&shared)).map(drop)
 }
 
 /// Closes what has been idle for too long, and ends when there is nothing left to close.

@@ -13,7 +13,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -22,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::guard::{Guard, Host, Rule, host_of};
 use crate::clock::Clock;
+use crate::threads;
 
 /// Looks up names and asks the guard.
 pub(super) struct Names {
@@ -182,8 +182,7 @@ fn in_turns(found: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
 }
 
 fn start_thread(shared: Arc<Shared>) -> io::Result<()> {
-    let thread = Builder::new().name("wabahook-lookup".to_owned()).stack_size(STACK_BYTES);
-    thread.spawn(move || work(&shared)).map(drop)
+    threads::start("wabahook-lookup", Some(STACK_BYTES), move || work(&shared)).map(drop)
 }
 
 /// Answers one name after the other, and ends when for a while there was none.

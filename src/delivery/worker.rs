@@ -7,9 +7,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::Builder;
 
 use crate::attempt::{Attempt, Failure, Made};
+use crate::threads;
 
 /// Where workers take attempts from and bring their replies to.
 pub(crate) trait Source: Send + Sync + 'static {
@@ -36,11 +36,8 @@ impl Crew {
     /// Starts one worker.
     pub(crate) fn start(&self, source: Arc<dyn Source>) -> io::Result<()> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let thread = Builder::new()
-            .name(format!("wabahook-worker-{number}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || work(&*source));
-        thread.map(drop)
+        let name = format!("wabahook-worker-{number}");
+        threads::start(&name, Some(STACK_BYTES), move || work(&*source)).map(drop)
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::thread::Builder;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -22,6 +21,7 @@ use crate::event::StoredEvent;
 use crate::notice::Notice;
 use crate::outbox::{Committed, Owed, Owing, Sink, Totals};
 use crate::subscription::{State, SubscriptionId};
+use crate::threads;
 
 /// After how long without an attempt a worker ends, as long as others are left.
 const IDLE: Duration = Duration::from_secs(10);
@@ -391,8 +391,7 @@ pub(super) fn start_timekeeper(core: &Arc<Core>) -> Result<()> {
     let failed = |error: std::io::Error| Error::Poisoned { why: error.to_string() };
     core.drive.lock().timekeeper_runs = true;
     let kept = Arc::clone(core);
-    let thread = Builder::new().name("wabahook-timekeeper".to_owned());
-    thread.spawn(move || keep_time(&kept)).map(drop).map_err(failed)
+    threads::start("wabahook-timekeeper", None, move || keep_time(&kept)).map(drop).map_err(failed)
 }
 
 /// Tells the engine when the timekeeper ends, also by a panic, which poisons it.

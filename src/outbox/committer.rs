@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
@@ -21,6 +21,7 @@ use crate::receipt::{Bells, Promised};
 use crate::store::record::seal;
 use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
+use crate::threads;
 
 use super::dedup::Dropped;
 use super::group::{self, Cursor, Group, Owed, Submission, answer_all, batches};
@@ -151,7 +152,7 @@ pub(super) struct Committer {
 impl Committer {
     /// Starts the thread. It ends on [`Command::Stop`], after everything sent before it.
     pub(super) fn start(mut self) -> std::io::Result<JoinHandle<()>> {
-        Builder::new().name("wabahook-committer".to_owned()).spawn(move || {
+        threads::start("wabahook-committer", None, move || {
             let ended = catch_unwind(AssertUnwindSafe(|| self.run()));
             let why = match ended {
                 Ok(Ok(())) => return,

@@ -10,11 +10,13 @@
 //! noted errors and wakes the waiters by a call that sled refuses because of the error.
 
 use std::sync::{Arc, Weak};
-use std::thread::{self, Builder};
+use std::thread;
 use std::time::Duration;
 use std::{fmt, io};
 
 use parking_lot::Mutex;
+
+use crate::threads;
 
 /// How long one may wait that nobody woke: short beside the pause before a device that refused is
 /// tried again.
@@ -53,7 +55,7 @@ impl Waking {
         let mut watch = self.0.lock();
         if !watch.is_running {
             let this = Arc::downgrade(self);
-            Builder::new().name("wabahook-waking".to_owned()).spawn(move || run(&this))?;
+            threads::start("wabahook-waking", None, move || run(&this))?;
             watch.is_running = true;
         }
         watch.watched.push(Watched { config, tree: Arc::downgrade(tree) });
@@ -89,7 +91,8 @@ fn run(waking: &Weak<Waking>) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;

@@ -43,6 +43,10 @@ fn tree() -> Vec<Source> {
 fn walk(directory: &Path, paths: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.ends_with("target") {
+            // What a crate within the tree was built into.
+            continue;
+        }
         if path.is_dir() {
             walk(&path, paths);
         } else if path.extension().is_some_and(|extension| extension == "rs") {

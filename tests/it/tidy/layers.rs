@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 4] = [
         "account",
         "attempt",
         "receipt",
+        "threads",
         "notice",
         "stats",
         "metrics",
