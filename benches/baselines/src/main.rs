@@ -26,6 +26,10 @@ use std::path::PathBuf;
 
 use receiver::Fanout;
 
+/// The one that the engine's own run has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a baseline can fail with.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 

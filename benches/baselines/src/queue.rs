@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use effectum::{Job, JobRunner, Queue, RunningJob, Worker};
 use reqwest::Client;
@@ -18,6 +19,8 @@ use crate::{Outcome, Work, payload, signing};
 
 const CALLERS: usize = 256;
 const CONCURRENCY: u16 = 32;
+/// How long it may take to end.
+const CLOSE_MAX: Duration = Duration::from_secs(20);
 /// The endpoint stands before the payload.
 const ENDPOINT_BYTES: usize = 4;
 
@@ -35,11 +38,21 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        // Both start a task when they are dropped, which needs a runtime to be there.
-        let entered = runtime.enter();
-        drop(self.served.take());
-        drop(entered);
+        let (Some(runtime), Some((queue, worker))) = (self.runtime.take(), self.served.take())
+        else {
+            return;
+        };
+        // What is dropped unclosed goes on writing to its directory, which is about to be removed.
+        let closed = runtime.block_on(async {
+            worker.unregister(Some(CLOSE_MAX)).await?;
+            let closed = queue.close(CLOSE_MAX).await;
+            // Its connections need a runtime to be there when they are dropped.
+            drop(queue);
+            closed
+        });
+        if let Err(error) = closed {
+            eprintln!("effectum did not close: {error}");
+        }
         runtime.shutdown_background();
     }
 }

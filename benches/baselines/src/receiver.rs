@@ -164,9 +164,9 @@ fn built(what: &[&str], manifest: &Path, kind: &str) -> Outcome<PathBuf> {
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     let programs = text.lines().filter(|line| line.contains(kind));
-    let paths = programs.filter_map(|line| {
+    let mut paths = programs.filter_map(|line| {
         let (_, path) = line.split_once("\"executable\":\"")?;
         path.split_once('"').map(|(path, _)| PathBuf::from(path))
     });
-    Ok(paths.last().ok_or("cargo built no program")?)
+    Ok(paths.next_back().ok_or("cargo built no program")?)
 }

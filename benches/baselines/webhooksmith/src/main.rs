@@ -11,6 +11,10 @@ use std::sync::Arc;
 use rustix::time::{ClockId, clock_gettime};
 use webhooksmith::SqliteEngine;
 
+/// The one that the engine's own run has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(deliver())
 }
