@@ -112,6 +112,15 @@ impl<'a> Object<'a> {
         Ok(object)
     }
 
+    /// The object that a field holds, which may be left out; its own fields are named with `prefix`.
+    ///
+    /// # Errors
+    /// A value of another type, or one of its fields given twice.
+    pub fn inner(&self, name: &str, prefix: &'static str) -> Result<Option<Object<'a>>, Problem> {
+        let read = |raw| Object::read_inner(&self.named(name), prefix, raw);
+        self.given(name).map(read).transpose()
+    }
+
     /// Refuses a field that is not known, by name.
     pub fn check_names(&self, known: &[&str]) -> Result<(), Problem> {
         self.check_unrepeated()?;
@@ -206,6 +215,14 @@ pub fn text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Probl
         Problem::at(field, problem)
     };
     serde_json::from_str(raw.get()).map_err(|_| unpaired())
+}
+
+/// A text as it is to be sent: a string's characters, a number or a boolean as it stands.
+pub fn plain_text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Problem> {
+    match raw.get().bytes().next() {
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(raw.get().to_owned()),
+        _ => text(field, raw, expected),
+    }
 }
 
 /// The refusal of a value of another type or out of range.

@@ -189,8 +189,7 @@ impl Reader<'_> {
 }
 
 fn headers(object: &Object<'_>) -> Result<Option<Vec<(String, String)>>, Problem> {
-    let Some(raw) = object.given("headers") else { return Ok(None) };
-    let given = Object::read_inner("headers", "headers.", raw)?;
+    let Some(given) = object.inner("headers", "headers.")? else { return Ok(None) };
     let each = given.pairs().map(|(name, raw)| {
         Ok((name.to_owned(), text(&format!("headers.{name}"), raw, HEADERS_EXPECTED)?))
     });

@@ -41,7 +41,7 @@ pub(crate) fn read(
     };
     let query = match kept("query") {
         Some(before) => before.query().to_vec(),
-        None => pairs(given, "query", "query.", parameter_of)?,
+        None => pairs(given, "query", "query.", plain_text_of)?,
     };
     let body = match kept("body") {
         Some(before) => before.body().to_vec(),
@@ -82,30 +82,23 @@ fn pairs(
     prefix: &'static str,
     value_of: impl Fn(&str, &RawValue) -> Result<String, Refusal>,
 ) -> Result<Vec<(String, String)>, Refusal> {
-    let Some(raw) = given.given(field) else { return Ok(Vec::new()) };
-    let object = Object::read_inner(field, prefix, raw)?;
+    let Some(object) = given.inner(field, prefix)? else { return Ok(Vec::new()) };
     let pair = |(name, raw): (&str, &RawValue)| {
         Ok((name.to_owned(), value_of(&format!("{prefix}{name}"), raw)?))
     };
     object.pairs().map(pair).collect()
 }
 
+fn plain_text_of(field: &str, raw: &RawValue) -> Result<String, Refusal> {
+    Ok(fields::plain_text(field, raw, "a string, a number or a boolean")?)
+}
+
 fn text_of(field: &str, raw: &RawValue) -> Result<String, Refusal> {
     Ok(fields::text(field, raw, "a string")?)
 }
 
-/// A number or a boolean goes into a query as it is written in JSON.
-fn parameter_of(field: &str, raw: &RawValue) -> Result<String, Refusal> {
-    let expected = "a string, a number or a boolean";
-    match raw.get().bytes().next() {
-        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(raw.get().to_owned()),
-        _ => Ok(fields::text(field, raw, expected)?),
-    }
-}
-
 fn read_authorization(given: &Object<'_>) -> Result<Option<Authorization>, Refusal> {
-    let Some(raw) = given.given("authorization") else { return Ok(None) };
-    let inner = Object::read_inner("authorization", "authorization.", raw)?;
+    let Some(inner) = given.inner("authorization", "authorization.")? else { return Ok(None) };
     inner.check_names(&["type", "payload"])?;
     let types = "\"BASIC\" or \"BEARER\"";
     let kind = inner.required_text("type", types)?;
@@ -121,8 +114,7 @@ fn read_authorization(given: &Object<'_>) -> Result<Option<Authorization>, Refus
 }
 
 fn read_tls(given: &Object<'_>) -> Result<Option<Tls>, Refusal> {
-    let Some(raw) = given.given("tls") else { return Ok(None) };
-    let inner = Object::read_inner("tls", "tls.", raw)?;
+    let Some(inner) = given.inner("tls", "tls.")? else { return Ok(None) };
     inner.check_names(&["roots_pem", "client_certificate_pem", "client_key_pem"])?;
     let pem = "a string of PEM";
     let mut tls = Tls::default();

@@ -38,8 +38,8 @@ pub(crate) fn read(given: &Object<'_>, before: Policy) -> Result<Policy, Refusal
     for field in FIELDS.iter().filter(|field| given.raw(field).is_some()) {
         reset(field, &mut policy, &mut default);
     }
-    if let Some(raw) = given.given("retry") {
-        read_retry(&Object::read_inner("retry", "retry.", raw)?, &mut policy)?;
+    if let Some(retry) = given.inner("retry", "retry.")? {
+        read_retry(&retry, &mut policy)?;
     }
     policy.retry_on_timeout =
         given.value("retry_on_timeout", "true or false")?.unwrap_or(policy.retry_on_timeout);
@@ -106,8 +106,7 @@ fn read_turns(given: &Object<'_>, policy: &mut Policy) -> Result<(), Refusal> {
         [("none", Ordering::None), ("per_key", Ordering::PerKey), ("strict", Ordering::Strict)];
     policy.ordering =
         read_word(given, "ordering", expected, &orderings)?.unwrap_or(policy.ordering);
-    if let Some(raw) = given.given("rate_limit") {
-        let limit = Object::read_inner("rate_limit", "rate_limit.", raw)?;
+    if let Some(limit) = given.inner("rate_limit", "rate_limit.")? {
         limit.check_names(&["events", "per_ms"])?;
         let events = limit.required_value("events", "a whole number of attempts")?;
         let per_ms = limit.required_value("per_ms", MS)?;

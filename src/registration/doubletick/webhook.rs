@@ -136,7 +136,7 @@ fn add_headers(
         };
         let field = format!("headers.{name}");
         let expected = "a string of visible ASCII characters, spaces and tabs";
-        let value = plain_text(&field, raw, expected)?;
+        let value = fields::plain_text(&field, raw, expected)?;
         if !HeaderValue::from_str(&value).is_ok_and(|value| value.to_str().is_ok()) {
             return Err(Problem::at(&field, format!("not acceptable; expected {expected}")).into());
         }
@@ -152,7 +152,8 @@ fn add_headers(
 fn add_query(object: &Object<'_>, mut subscription: Subscription) -> Result<Subscription, Refusal> {
     let Some(query) = extras(object, "query", "query.")? else { return Ok(subscription) };
     for (name, raw) in query.pairs().filter(|(_, raw)| raw.get() != "null") {
-        let value = plain_text(&format!("query.{name}"), raw, "a string, a number or a boolean")?;
+        let value =
+            fields::plain_text(&format!("query.{name}"), raw, "a string, a number or a boolean")?;
         subscription = subscription.query(name, value);
     }
     Ok(subscription)
@@ -172,8 +173,7 @@ fn extras<'a>(
     name: &str,
     prefix: &'static str,
 ) -> Result<Option<Object<'a>>, Refusal> {
-    let Some(raw) = object.given(name) else { return Ok(None) };
-    let extras = Object::read_inner(name, prefix, raw)?;
+    let Some(extras) = object.inner(name, prefix)? else { return Ok(None) };
     let given = extras.pairs().count();
     if given > EXTRAS_MAX {
         let message = format!("{name}: {given} of them; expected at most {EXTRAS_MAX}");
@@ -182,21 +182,13 @@ fn extras<'a>(
     Ok(Some(extras))
 }
 
-/// A string as it is, a number or a boolean as its JSON text.
-fn plain_text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Problem> {
-    match raw.get().bytes().next() {
-        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(raw.get().to_owned()),
-        _ => fields::text(field, raw, expected),
-    }
-}
-
 /// Both of its parts or neither: an empty object is what a client sends that must send one.
 fn add_authorization(
     object: &Object<'_>,
     subscription: Subscription,
 ) -> Result<Subscription, Refusal> {
-    let Some(raw) = object.given("authorization") else { return Ok(subscription) };
-    let inner = Object::read_inner("authorization", "authorization.", raw)?;
+    let inner = object.inner("authorization", "authorization.")?;
+    let Some(inner) = inner else { return Ok(subscription) };
     inner.check_names(&["type", "payload"])?;
     let (kinds, payloads) = ("one of BASIC, BEARER", "a string of at least one character");
     let (kind, payload) = (inner.text("type", kinds)?, inner.text("payload", payloads)?);
