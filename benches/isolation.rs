@@ -42,6 +42,8 @@ struct Scenario {
 struct Rates {
     cold: f64,
     warm: f64,
+    /// What the process had in memory when the cold ones had come and the others hung.
+    rss_mb: f64,
 }
 
 fn main() -> Outcome {
@@ -84,8 +86,8 @@ fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
         for hanging in order {
             let rates = deliver(prompt, hanging, events)?;
             println!(
-                "  run {run}, {hanging} hanging: cold {:.0}/s, warm {:.0}/s",
-                rates.cold, rates.warm
+                "  run {run}, {hanging} hanging: cold {:.0}/s, warm {:.0}/s, RSS {:.0} MB",
+                rates.cold, rates.warm, rates.rss_mb
             );
             let (cold, warm) = match hanging {
                 0 => (&mut cold.0, &mut warm.0),
@@ -112,11 +114,12 @@ fn deliver(prompt: usize, hanging: usize, events: usize) -> Outcome<Rates> {
 
     let engine = Engine::open(config(&path)?)?;
     let cold = stretch(&receivers, due, || Ok(()))?;
+    let rss_mb = bed::status_mb("VmRSS:");
     wait_until_all_timed_out(&engine, hanging)?;
     let warm = stretch(&receivers, 2 * due, || publish(&engine, PROMPT, events))?;
     engine.close(bed::CLOSE_MAX)?;
     std::fs::remove_dir_all(&path)?;
-    Ok(Rates { cold, warm })
+    Ok(Rates { cold, warm, rss_mb })
 }
 
 /// Deliveries a second, from before `begin` until so many have come since the start.

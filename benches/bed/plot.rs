@@ -60,8 +60,8 @@ fn draw(out: &mut String, panel: &Panel<'_>, top: f64, end: f64) {
     let right = WIDTH - RIGHT;
     let x = |value: f64| LEFT + value / end * (right - LEFT);
     let y = |value: f64| top + PANEL - value / ceiling * PANEL;
-    for step in 0..=6_u8 {
-        let value = end * f64::from(step) / 6.0;
+    let step = round_up(end / 6.0);
+    for value in (0..=6_u8).map(|nth| step * f64::from(nth)).filter(|value| *value <= end) {
         let _ = writeln!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#555\">{value:.0}</text>",
