@@ -262,8 +262,8 @@ pub struct Limits {
     /// How many worker threads there may be beside the stuck ones. Defaults to 32: with 16 busy a
     /// machine's loopback is already full, and twice as many hide the wait of real networks.
     pub workers_max: usize,
-    /// How many more threads may wait on attempts that do not answer. Defaults to 1,024, about
-    /// 75 MB when all are used.
+    /// How many more threads may wait on attempts that do not answer. Defaults to 1,024, 75
+    /// to 140 MB when all are used, by the allocator.
     pub stuck_max: usize,
     /// After how long an attempt without an answer stops counting as a worker, in milliseconds.
     /// Defaults to 250.

@@ -66,3 +66,11 @@ fn an_address_that_is_taken_is_refused_and_the_command_line_wins_over_the_file()
     check_refused(other.command().arg("--listen").arg(&taken), 1, &["listen", &taken]);
     assert_eq!(client::send(first.address, "GET", "/healthz", &[], b"").status, 200);
 }
+
+/// Each of a thousand threads that wait for receivers would get one of 2 MB.
+#[cfg(target_os = "linux")]
+#[test]
+fn its_memory_has_no_huge_pages() {
+    let (_place, served) = Served::fresh();
+    assert_eq!(served.status_of("THP_enabled").as_deref(), Some("0"));
+}

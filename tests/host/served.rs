@@ -131,6 +131,14 @@ impl Served {
         }
     }
 
+    /// What the system says of the process under this name, in proc(5).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn status_of(&self, name: &str) -> Option<String> {
+        let status = read(format!("/proc/{}/status", self.child.as_ref()?.id()).as_ref());
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+    }
+
     /// Sends a signal.
     pub(crate) fn send_signal(&self, name: &str) {
         let send = format!("kill -{name} {}", self.child.as_ref().unwrap().id());
