@@ -1,6 +1,6 @@
 //! Decides how the engine's own threads are named and scheduled.
 //!
-//! Leaves to others: what they do. Invariant: a thread of the engine that is woken does not take the core
+//! Leaves to others: what they do, and the readers of an open, which end before it does (`recovery`). Invariant: a thread of the engine that is woken does not take the core
 //! from the thread of the host that woke it, where the system can be asked for that.
 //!
 //! On Linux the threads have the policy for batch work (`SCHED_BATCH` of sched(7)): such a thread gets as

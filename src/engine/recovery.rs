@@ -28,7 +28,8 @@ use crate::store::{Failure, Sled, Store};
 use crate::subscription::{self, Book, Ordering, Registered};
 
 /// The version of everything in a data directory. 2 added what dispatch remembers: the terms of a
-/// subscription, the history of a delivery, the health of a lane. What 1 wrote is read.
+/// subscription, the history of a delivery, the health of a lane; 3 what a gateway's registration says of
+/// a request, and its notes. What 1 and 2 wrote is read.
 const FORMAT: u32 = 3;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
