@@ -29,15 +29,13 @@ use wabahook::{Http, Network, Reply, Request, Roots, Secret, Transport};
 const BODY_BYTES: usize = 1024;
 const ENDPOINTS: usize = 1_000;
 const TIMEOUT_MS: u64 = 15_000;
-/// Files that a thousand connections need open.
-const FILES: u64 = 8_192;
 
 fn main() -> Outcome {
     if bed::text(remote::OPTION).is_some() {
-        raise_file_limit()?;
+        bed::raise_file_limit()?;
         return remote::receive();
     }
-    raise_file_limit()?;
+    bed::raise_file_limit()?;
     let only = bed::text("only").unwrap_or_default();
     let remote = Remote::start()?;
     let one = Endpoints::new(&[remote.plain(0)])?;
@@ -258,16 +256,5 @@ fn idle_memory(remote: &Remote, what: &str, endpoints: &Endpoints) -> Outcome {
     let kib = (bed::status_mb("VmRSS:") - before_mb) * 1e6 / 1024.0 / connections as f64;
     println!("\n{what}: {kib:.1} KiB for each of {connections}");
     bed::result("delivery", what, kib, "KiB", (AIM_KIB, "aim"), kib / AIM_KIB);
-    Ok(())
-}
-
-/// The soft limit of open files is 1,024 on most machines, which a thousand connections exceed.
-fn raise_file_limit() -> Outcome {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
-    if current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?;
-    }
     Ok(())
 }

@@ -29,8 +29,6 @@ const HANGING_EVENTS: usize = 20;
 const PAYLOAD_BYTES: usize = 1024;
 /// No measured stretch takes longer on a machine that is worth measuring on.
 const STRETCH_MAX: Duration = Duration::from_secs(300);
-/// Files that a thousand endpoints need open: both ends of a connection to each, and the outbox.
-const FILES: u64 = 8_192;
 
 struct Scenario {
     what: &'static str,
@@ -50,26 +48,13 @@ fn main() -> Outcome {
     let runs: usize = bed::option("runs", 3);
     let events: usize = bed::option("events", 400);
     let only = bed::text("only").unwrap_or_default();
-    raise_file_limit()?;
+    bed::raise_file_limit()?;
     let scenarios = [
         Scenario { what: "isolation_900_of_1000", prompt: 100, hanging: 900 },
         Scenario { what: "isolation_1_of_10", prompt: 9, hanging: 1 },
     ];
     for scenario in scenarios.iter().filter(|scenario| scenario.what.contains(&only)) {
         measure(scenario, runs, events)?;
-    }
-    Ok(())
-}
-
-/// The soft limit of open files is 1,024 on most machines, which a thousand connections exceed: a host
-/// with as many endpoints must raise it, too.
-fn raise_file_limit() -> Outcome {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
-    if current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?;
-        println!("raised the soft limit of open files to {wanted}");
     }
     Ok(())
 }

@@ -107,10 +107,7 @@ fn measure(
 
 /// What the process has in memory.
 fn resident_kib() -> Outcome<usize> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
-    Ok(kib.parse()?)
+    Ok(usize::try_from(bed::status_kib("VmRSS:").ok_or("no VmRSS")?)?)
 }
 
 /// The numbers and types.

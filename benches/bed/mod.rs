@@ -23,6 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wabahook::{Config, Engine, Event, Subscription};
 
 /// The reference host's: glibc's keeps memory that this one gives back, and lets a thread that publishes
@@ -98,12 +99,31 @@ pub(crate) fn disk_bytes(path: &Path) -> u64 {
     sizes.sum()
 }
 
-/// A line of `/proc/self/status` that is in kB, in megabytes (10^6 bytes).
+/// Files that a thousand endpoints need open: both ends of a connection to each, and the outbox.
+const FILES: u64 = 8_192;
+
+/// The soft limit of open files is 1,024 on most machines, which a thousand connections exceed: a host
+/// with as many endpoints must raise it, too.
+pub(crate) fn raise_file_limit() -> Outcome {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    if current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?;
+        println!("raised the soft limit of open files to {wanted}");
+    }
+    Ok(())
+}
+
+/// A line of `/proc/self/status` that is in kB.
+pub(crate) fn status_kib(name: &str) -> Option<u32> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The same in megabytes (10^6 bytes).
 pub(crate) fn status_mb(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kib.unwrap_or(f64::NAN) * 1024.0 / 1e6
+    status_kib(name).map_or(f64::NAN, f64::from) * 1024.0 / 1e6
 }
 
 /// CPU time that this process has used, all its threads together.

@@ -2,6 +2,8 @@
 //! Each module is named for what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "../wire/authority.rs"]
+mod authority;
 mod browser;
 mod client;
 mod cloud_gateways;

@@ -8,52 +8,13 @@ use std::sync::mpsc::{self, Receiver as Inbox, Sender};
 use std::thread;
 use std::time::Instant;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::DEADLINE;
+use crate::authority::{Authority, Pair, self_signed, server_config};
 use crate::receiver::{Attempt, read_attempt};
 use crate::served::{ACME, CONFIGURATION, Place, Served, line};
-
-/// A certificate authority made for one test.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn sign(&self, name: &str) -> Pair {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Pair { certificate, key: key.serialize_pem() }
-    }
-}
-
-fn self_signed(name: &str) -> Pair {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
-}
 
 /// A receiver under TLS on loopback that acknowledges everything.
 struct Secured {
@@ -64,7 +25,7 @@ struct Secured {
 impl Secured {
     /// Shows this pair, and insists on a client certificate of the authority where there is one.
     fn showing(pair: &Pair, clients: Option<&Authority>) -> Secured {
-        let config = Arc::new(server_config(pair, clients));
+        let config = Arc::new(server_config(pair, clients.map(|authority| (authority, true))));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, inbox) = mpsc::channel();
@@ -91,25 +52,6 @@ impl Secured {
     fn assert_saw_nothing(&self) {
         assert!(self.inbox.try_recv().is_err(), "a request reached one who is not trusted");
     }
-}
-
-fn server_config(pair: &Pair, clients: Option<&Authority>) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let building = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    let building = match clients {
-        None => building.with_no_client_auth(),
-        Some(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            building.with_client_cert_verifier(verifier.build().unwrap())
-        }
-    };
-    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    building.with_single_cert(chain, key).unwrap()
 }
 
 /// Serves one connection until its peer closes it or a handshake fails.
@@ -173,9 +115,9 @@ fn published(served: &Served, dead: usize) -> Vec<(u64, String)> {
 #[test]
 fn the_authority_of_the_file_is_trusted_and_a_stranger_is_not_in_tests_as_in_deliveries() {
     let (ours, another) = (Authority::new("ours"), Authority::new("another"));
-    let trusted = Secured::showing(&ours.sign("127.0.0.1"), None);
-    let stranger = Secured::showing(&another.sign("127.0.0.1"), None);
-    let alone = Secured::showing(&self_signed("127.0.0.1"), None);
+    let trusted = Secured::showing(&ours.sign("127.0.0.1", |_| ()), None);
+    let stranger = Secured::showing(&another.sign("127.0.0.1", |_| ()), None);
+    let alone = Secured::showing(&self_signed("127.0.0.1", false), None);
     let place = trusting("{here}ca.pem");
     fs::write(place.path("ca.pem"), &ours.pem).unwrap();
     let served = place.start();
@@ -196,7 +138,7 @@ fn the_authority_of_the_file_is_trusted_and_a_stranger_is_not_in_tests_as_in_del
 #[test]
 fn an_authority_that_no_file_names_is_unknown_to_the_machines_and_to_mozillas_roots() {
     let authority = Authority::new("ours");
-    let receiver = Secured::showing(&authority.sign("127.0.0.1"), None);
+    let receiver = Secured::showing(&authority.sign("127.0.0.1", |_| ()), None);
     for roots in ["system", "bundled"] {
         let place = trusting(roots);
         let served = place.start();
@@ -210,12 +152,12 @@ fn an_authority_that_no_file_names_is_unknown_to_the_machines_and_to_mozillas_ro
 #[test]
 fn a_subscriptions_own_authority_and_client_certificate_are_used_for_it_alone() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let private = Secured::showing(&theirs.sign("127.0.0.1"), Some(&theirs));
-    let bystander = Secured::showing(&ours.sign("127.0.0.1"), None);
+    let private = Secured::showing(&theirs.sign("127.0.0.1", |_| ()), Some(&theirs));
+    let bystander = Secured::showing(&ours.sign("127.0.0.1", |_| ()), None);
     let place = trusting("{here}ca.pem");
     fs::write(place.path("ca.pem"), &ours.pem).unwrap();
     let served = place.start();
-    let pair = theirs.sign("client");
+    let pair = theirs.sign("client", |_| ());
     let tls = json!({
         "roots_pem": theirs.pem, "client_certificate_pem": pair.certificate,
         "client_key_pem": pair.key,
@@ -236,7 +178,7 @@ fn a_subscriptions_own_authority_and_client_certificate_are_used_for_it_alone() 
 #[test]
 fn a_setting_that_could_not_be_used_is_400_with_its_field_and_nothing_is_registered() {
     let authority = Authority::new("ours");
-    let (pair, another) = (authority.sign("a"), authority.sign("b"));
+    let (pair, another) = (authority.sign("a", |_| ()), authority.sign("b", |_| ()));
     let (_place, served) = Served::fresh();
     let bystander = served.subscribe(ACME, "https://crm.example/", json!({}));
     let before = served.get("/subscriptions", ACME).json();

@@ -12,6 +12,8 @@
 )]
 
 mod answers;
+#[cfg(feature = "tls")]
+mod authority;
 mod connections;
 mod deadlines;
 mod early;

@@ -6,71 +6,16 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
-};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rcgen::{CertificateParams, date_time_ymd};
+use rustls::{ServerConnection, StreamOwned};
 use wabahook::clock::Manual;
 use wabahook::store::Memory;
 use wabahook::{
     Config, Engine, Failure, Http, Network, Reply, Request, Roots, Subscription, Tls, Transport,
 };
 
+use super::authority::{Authority, Pair, self_signed, server_config};
 use super::receiver::*;
-
-/// A certificate authority made for one test.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A certificate for this name, changed as the test wants it.
-    fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Pair { certificate, key: key.serialize_pem() }
-    }
-
-    fn store(&self) -> RootCertStore {
-        let mut store = RootCertStore::empty();
-        store.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
-        store
-    }
-}
-
-fn self_signed(name: &str, is_ca: bool) -> Pair {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    if is_ca {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    }
-    let key = KeyPair::generate().unwrap();
-    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
-}
 
 /// The server's end of TLS.
 struct Secured(StreamOwned<ServerConnection, TcpStream>);
@@ -103,22 +48,7 @@ type Shown = Arc<Mutex<Vec<usize>>>;
 /// A receiver under TLS that shows this pair, and asks for a certificate of `clients` where there is
 /// such an authority, insisting on it or not.
 fn receiver(pair: &Pair, clients: Option<(&Authority, bool)>) -> (Receiver, String, Shown) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let building = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    let building = match clients {
-        None => building.with_no_client_auth(),
-        Some((authority, insists)) => {
-            let roots = Arc::new(authority.store());
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            let verifier = if insists { verifier } else { verifier.allow_unauthenticated() };
-            building.with_client_cert_verifier(verifier.build().unwrap())
-        }
-    };
-    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    let config = Arc::new(building.with_single_cert(chain, key).unwrap());
+    let config = Arc::new(server_config(pair, clients));
     let shown = Shown::default();
     let seen = Arc::clone(&shown);
     let accepted = move |stream: TcpStream| {

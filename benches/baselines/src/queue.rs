@@ -31,17 +31,11 @@ struct Context {
 }
 
 /// The runtime, the queue and its worker; they end when this goes.
-pub(crate) struct Running {
-    runtime: Option<Runtime>,
-    served: Option<(Arc<Queue>, Worker)>,
-}
+pub(crate) struct Running(Option<(Runtime, Arc<Queue>, Worker)>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let (Some(runtime), Some((queue, worker))) = (self.runtime.take(), self.served.take())
-        else {
-            return;
-        };
+        let Some((runtime, queue, worker)) = self.0.take() else { return };
         // What is dropped unclosed goes on writing to its directory, which is about to be removed.
         let closed = runtime.block_on(async {
             worker.unregister(Some(CLOSE_MAX)).await?;
@@ -76,7 +70,7 @@ pub(crate) fn run(work: &Work, receiver: &mut Receiver) -> Outcome<(u64, Running
         publish(&queue, payloads, work.urls.len()).await?;
         Outcome::Ok((started_ns, queue, worker))
     })?;
-    Ok((started_ns, Running { runtime: Some(runtime), served: Some((queue, worker)) }))
+    Ok((started_ns, Running(Some((runtime, queue, worker)))))
 }
 
 async fn publish(queue: &Arc<Queue>, payloads: Arc<Vec<Vec<u8>>>, fan_out: usize) -> Outcome {
