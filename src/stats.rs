@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::subscription::SubscriptionId;
 
 /// A reading of the engine's counters. Counts are since this engine was opened, unless said
-/// otherwise.
+/// otherwise. What happens to deliveries is read as of one moment: a delivery that is no longer in
+/// `owed` is in `delivered`, `dead` or `cancelled` already, and an event in `accepted` has its
+/// deliveries in one of the four.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

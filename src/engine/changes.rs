@@ -298,10 +298,12 @@ impl Core {
         let policy = removed.policy.clone();
         self.drive.lock().dispatcher.set_lane(id, policy, State::Paused, &HashMap::new());
         let told = self.outbox.wait(self.outbox.forget(id));
-        let cancelled = self.drive.lock().dispatcher.remove_lane(id);
+        let mut drive = self.drive.lock();
+        let cancelled = drive.dispatcher.remove_lane(id);
         let deliveries = cancelled.len();
-        self.outbox.cancel(cancelled);
         self.counters.cancelled.add(deliveries);
+        drop(drive);
+        self.outbox.cancel(cancelled);
         if deliveries > 0 {
             self.board.tell(&Notice::Cancelled { subscription: id, deliveries });
         }

@@ -93,18 +93,16 @@ impl Source for Core {
         drive.keeping_book += usize::from(keeps_book);
         let next = if drive.closing || keeps_book { None } else { drive.next_attempt(now_ms) };
         self.rouse(&drive);
-        // Sent under the lock, so that whoever asks what is owed finds every end in the queue that
-        // the answer leaves out.
+        // Sent, remembered and counted under the lock, so that whoever asks what is owed finds every
+        // end that the answer leaves out in the queue, among the newest attempts and in the counters.
         let took_ms = completed.took_ms;
         let tried = reason.clone().map(|why| tried(attempt, why, &reply, took_ms, wall_ms));
         self.record(tried, &completed);
-        drop(drive);
-        let counts = !matches!(reply, Reply::Failed(Failure::Interrupted));
+        self.count(&reply, &completed);
         let event = self.outbox.id_of(attempt.delivery.sequence);
         let record = completed.record.as_ref();
         let at_ms = wall_ms;
-        // Before it is counted, so that whoever sees the counter finds it.
-        self.recent.remember(Ended {
+        let forgotten = self.recent.remember(Ended {
             attempt,
             event,
             event_type,
@@ -114,10 +112,8 @@ impl Source for Core {
             at_ms,
             took_ms,
         });
-        self.counters.attempts.add(counts.into());
-        if counts {
-            self.counters.attempt_durations.note(took_ms);
-        }
+        drop(drive);
+        drop(forgotten);
         trace(attempt, &completed);
         self.follow(id, completed);
         if keeps_book {
@@ -175,29 +171,36 @@ impl Core {
         refuses || matches!(error, Error::Unknown { .. })
     }
 
-    /// Counts the end of an attempt and tells the host.
-    fn follow(&self, id: SubscriptionId, completed: Completed) {
-        let Completed { record, with, disabled, .. } = completed;
-        record.iter().chain(&with).for_each(|record| self.count(record));
-        if let Some(reason) = disabled {
-            self.disable(id, reason);
+    fn count(&self, reply: &Reply, completed: &Completed) {
+        if !matches!(reply, Reply::Failed(Failure::Interrupted)) {
+            self.counters.attempts.add(1);
+            self.counters.attempt_durations.note(completed.took_ms);
+        }
+        for record in completed.record.iter().chain(&completed.with) {
+            match record {
+                Record::Settle(_) | Record::SettleMain(_) => self.counters.delivered.add(1),
+                // Revived by the host and not by an attempt.
+                Record::Revive(_) | Record::Tried(..) | Record::Health(..) => {}
+                Record::Retry(..) => self.counters.retried.add(1),
+                Record::Dead(_) => self.counters.dead.add(1),
+            }
         }
     }
 
-    fn count(&self, record: &Record) {
-        match record {
-            Record::Settle(_) | Record::SettleMain(_) => self.counters.delivered.add(1),
-            // Revived by the host and not by an attempt.
-            Record::Revive(_) | Record::Tried(..) | Record::Health(..) => {}
-            Record::Retry(..) => self.counters.retried.add(1),
-            Record::Dead(letter) => {
-                self.counters.dead.add(1);
+    /// Tells the host what the end of an attempt brought about.
+    fn follow(&self, id: SubscriptionId, completed: Completed) {
+        let Completed { record, with, disabled, .. } = completed;
+        for record in record.iter().chain(&with) {
+            if let Record::Dead(letter) = record {
                 self.board.tell(&Notice::Died {
                     event: self.outbox.id_of(letter.delivery.sequence),
                     subscription: letter.delivery.subscription,
                     reason: letter.reason.clone(),
                 });
             }
+        }
+        if let Some(reason) = disabled {
+            self.disable(id, reason);
         }
     }
 
@@ -253,18 +256,7 @@ impl Core {
 
     fn committed(&self, committed: Committed) {
         match committed {
-            Committed::Group(totals, owed) => {
-                let Totals { accepted, unrouted, duplicates, synced, took_ms } = totals;
-                self.counters.accepted.add(accepted);
-                self.counters.unrouted.add(unrouted);
-                self.counters.duplicates.add(duplicates);
-                self.counters.groups.add(synced.into());
-                if synced {
-                    self.counters.group_durations.note(took_ms);
-                    tracing::debug!(accepted, duplicates, took_ms, "a group is on the device");
-                }
-                self.owe(&owed);
-            }
+            Committed::Group(totals, owed) => self.owe(totals, &owed),
             Committed::Revived(deliveries) => self.owe_again(&deliveries),
             Committed::Settled(mains) => {
                 let mut drive = self.drive.lock();
@@ -309,23 +301,31 @@ impl Core {
         self.rouse(&drive);
     }
 
-    fn owe(&self, owed: &[Owed]) {
-        if owed.is_empty() {
-            return;
-        }
+    /// Owes and counts what a group brought, in one step for whoever reads the counters.
+    fn owe(&self, totals: Totals, owed: &[Owed]) {
+        let Totals { accepted, unrouted, duplicates, synced, took_ms } = totals;
         self.outbox.keep_at_hand(owed);
-        let mut cancelled = 0;
         let mut drive = self.drive.lock();
         for run in owed.chunk_by(is_followed_by) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let sequences = first.event.id.sequence()..=last.event.id.sequence();
             let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
-            cancelled += drive.dispatcher.accepted(sequences, &keys, &first.targets);
+            // Their subscriptions were removed after the match; the tombstones are on the device.
+            let cancelled = drive.dispatcher.accepted(sequences, &keys, &first.targets);
+            self.counters.cancelled.add(cancelled);
+        }
+        self.counters.accepted.add(accepted);
+        self.counters.unrouted.add(unrouted);
+        self.counters.duplicates.add(duplicates);
+        if synced {
+            self.counters.groups.add(1);
+            self.counters.group_durations.note(took_ms);
         }
         self.rouse(&drive);
         drop(drive);
-        // Their subscriptions were removed after the match; the tombstones are on the device.
-        self.counters.cancelled.add(cancelled);
+        if synced {
+            tracing::debug!(accepted, duplicates, took_ms, "a group is on the device");
+        }
     }
 }
 

@@ -117,11 +117,12 @@ impl Recent {
     }
 
     /// Remembers an attempt that changed something. One that was interrupted, or whose subscription is
-    /// removed, is left out, as everywhere.
-    pub(super) fn remember(&self, ended: Ended<'_>) {
-        let Some(outcome) = RecentOutcome::of(ended.record) else { return };
+    /// removed, is left out, as everywhere. Returns the one that it took the place of, which the
+    /// caller gives back to the allocator when no lock is held.
+    pub(super) fn remember(&self, ended: Ended<'_>) -> Option<RecentAttempt> {
+        let outcome = RecentOutcome::of(ended.record)?;
         if self.max == 0 || self.of_one_max == 0 {
-            return;
+            return None;
         }
         let (status, excerpt) = ended.reply.into_answer();
         let failed = ended.reason.is_some();
@@ -137,9 +138,7 @@ impl Recent {
             excerpt: if failed { excerpt } else { Vec::new() },
         };
         let id = ended.attempt.delivery.subscription;
-        let forgotten = self.ring.lock().push(id, remembered, self.max, self.of_one_max);
-        // Given back to the allocator after the lock is let go.
-        drop(forgotten);
+        self.ring.lock().push(id, remembered, self.max, self.of_one_max)
     }
 
     /// The newest attempts of a subscription, the last one first.

@@ -1,6 +1,8 @@
 //! I1, I7, I8: what is accepted is durable and reaches exactly those who asked for it.
 
-use wabahook::{Account, Error, Event, Limits, Notice, Subscription, Transport};
+use wabahook::{
+    Account, Breaker, Error, Event, Limits, Notice, Policy, Stats, Subscription, Transport,
+};
 
 use crate::world::{Answer, DEADLINE, World};
 
@@ -230,4 +232,43 @@ fn a_hanging_receiver_delays_no_other() {
     assert_eq!(world.receivers.wait_for("crm", 200).len(), 200);
     assert_eq!(world.receivers.at("hangs").len(), 1);
     world.receivers.interrupt();
+}
+
+#[test]
+fn every_reading_adds_up_while_deliveries_end_in_every_way() {
+    const EVENTS: u64 = 4_000;
+    let world = World::new();
+    let breaker = Breaker { failures: None, ..Breaker::default() };
+    let once = Policy { attempts_max: Some(1), breaker, ..Policy::default() };
+    world.receivers.script("gone", &[Answer::Status(500)]);
+    world.receivers.script("removed", &[Answer::Hangs]);
+    world.subscribe("all");
+    world.engine.subscribe(to("gone").policy(once)).unwrap();
+    let removed = world.subscribe("removed");
+    let read = |stats: &Stats| {
+        let ended = stats.delivered + stats.dead + stats.cancelled;
+        assert_eq!(stats.owed + ended, 3 * stats.accepted, "{stats:?}");
+        assert_eq!(stats.lanes.iter().map(|lane| lane.dead).sum::<u64>(), stats.dead, "{stats:?}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..EVENTS {
+                let event = Event::new("ADD_TAG", format!("{n}")).number("919999999999");
+                let receipt = world.engine.publish(event).unwrap();
+                if n % 100 == 99 {
+                    receipt.wait_timeout(DEADLINE).unwrap().unwrap();
+                }
+            }
+        });
+        world.wait_until(|stats| {
+            read(stats);
+            stats.accepted == EVENTS && stats.delivered == EVENTS && stats.dead == EVENTS
+        });
+    });
+    world.engine.unsubscribe(removed).unwrap();
+    let stats = world.wait_until(|stats| {
+        read(stats);
+        stats.owed == 0
+    });
+    assert_eq!((stats.delivered, stats.dead, stats.cancelled), (EVENTS, EVENTS, EVENTS));
 }
