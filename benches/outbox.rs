@@ -9,12 +9,14 @@
 //! `accept_*`: every delivery is acknowledged at once and settled, in the same groups.
 //! `accept_64_fanout_*`: receivers are held back, so that this is the cost of accepting alone.
 //! `settled_64_fanout_*`: as `accept_*`, with more subscriptions.
+//! `accept_*_beside_busy_cores`: every core also has a process that never sleeps, as has the limit.
 
 mod bed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ struct Scenario {
     together: usize,
     fan_out: usize,
     held_back: bool,
+    beside_busy_cores: bool,
 }
 
 /// What one run of the engine and of its limit came to.
@@ -55,6 +58,11 @@ struct Run {
 }
 
 fn main() -> Outcome {
+    if std::env::args().any(|given| given == SPIN) {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
     let rounds: usize = bed::option("runs", 5);
     let only = bed::text("only").unwrap_or_default();
     let scenarios: Vec<_> =
@@ -91,6 +99,7 @@ fn scenarios() -> Vec<Scenario> {
         together,
         fan_out: 1,
         held_back: false,
+        beside_busy_cores: false,
     };
     let mut all = vec![
         accept(1, 1, "accept_1"),
@@ -102,6 +111,10 @@ fn scenarios() -> Vec<Scenario> {
     for fan_out in [1, 10, 100, 1_000] {
         let what = format!("accept_64_fanout_{fan_out}");
         all.push(Scenario { fan_out, held_back: true, ..accept(64, 1, &what) });
+    }
+    for publishers in [1, 64] {
+        let what = format!("accept_{publishers}_beside_busy_cores");
+        all.push(Scenario { beside_busy_cores: true, ..accept(publishers, 1, &what) });
     }
     for fan_out in [10, 100] {
         let what = format!("settled_64_fanout_{fan_out}");
@@ -121,6 +134,7 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
     publish(&engine, scenario, span)?;
     let before = engine.stats();
     let (mut elapsed, mut cpu, mut waits) = (Duration::ZERO, Duration::ZERO, Vec::new());
+    let _busy = if scenario.beside_busy_cores { Some(Busy::begin()?) } else { None };
     let mut raw = Raw::new(&directory)?;
     let mut limit = Limit::default();
     for _ in 0..SLICES {
@@ -158,6 +172,30 @@ fn open(scenario: &Scenario, data: &Path) -> Outcome<Engine> {
         config.transport(Arc::new(Instant200))
     };
     Ok(Engine::open(config)?)
+}
+
+/// With this argument the bench is a process that never sleeps.
+const SPIN: &str = "--spin";
+
+/// A process for every core that never sleeps. They end with this.
+struct Busy(Vec<Child>);
+
+impl Busy {
+    fn begin() -> Outcome<Busy> {
+        let cores = thread::available_parallelism()?.get();
+        let own = std::env::current_exe()?;
+        let spin = || Command::new(&own).arg(SPIN).spawn();
+        Ok(Busy((0..cores).map(|_| spin()).collect::<Result<_, _>>()?))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// What a publisher waits for.

@@ -1,12 +1,12 @@
-//! Decides how the engine's own threads are named and scheduled.
+//! Decides how the engine's own threads are named, and how one of them steps back.
 //!
-//! Leaves to others: what they do, and the readers of an open, which end before it does (`recovery`). Invariant: a thread of the engine that is woken does not take the core
-//! from the thread of the host that woke it, where the system can be asked for that.
+//! Leaves to others: what they do and when one steps back (`outbox::company`), and the readers of an
+//! open, which end before it does (`outbox::recovery`). Invariant: a thread that does not step back is
+//! scheduled as the thread that started it.
 //!
-//! On Linux the threads have the policy for batch work (`SCHED_BATCH` of sched(7)): such a thread gets as
-//! much of the CPU as another one, but waits until whoever runs sleeps or has had its share. `publish`
-//! wakes the committer, and every answer wakes a worker; with the usual policy one call of `publish` in
-//! a thousand took five times as long.
+//! One that steps back has, on Linux, the policy for batch work (`SCHED_BATCH` of sched(7)): it gets as
+//! much of the CPU as another one, but when it is woken it waits until whoever runs sleeps or has had
+//! its share. Beside a thread that never sleeps that is a few milliseconds.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -22,30 +22,66 @@ pub(crate) fn start(
         Some(bytes) => thread.stack_size(bytes),
         None => thread,
     };
-    thread.spawn(move || {
-        step_back();
-        work();
-    })
+    thread.spawn(work)
 }
 
-/// Lets the calling thread wait for those that run when it is woken. Where that cannot be had it goes on
-/// as it is: nothing depends on it but how long the host's calls take.
+/// How the calling thread is scheduled. What cannot be had stays as it is: nothing depends on it but how
+/// long things take.
+#[derive(Debug)]
+pub(crate) struct Scheduling {
+    /// Whether it began with the usual policy. Any other is the host's wish.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "asked on Linux alone"))]
+    is_usual: bool,
+    steps_back: bool,
+}
+
+impl Scheduling {
+    /// That of the calling thread, which must not have stepped back.
+    pub(crate) fn of_this_thread() -> Scheduling {
+        Scheduling { is_usual: has_usual_policy(), steps_back: false }
+    }
+
+    /// Has the calling thread step back, or no longer.
+    pub(crate) fn step_back(&mut self, does: bool) {
+        if self.is_usual && does != self.steps_back {
+            set_policy(does);
+            self.steps_back = does;
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn has_usual_policy() -> bool {
+    use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy};
+
+    let usual = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+    thread_priority::thread_schedule_policy().is_ok_and(|policy| policy == usual)
+}
+
+#[cfg(target_os = "linux")]
+fn set_policy(batch: bool) {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
     let priority = rustix::process::getpriority_process(None).ok().and_then(priority_of_nice);
     let Some(priority) = priority else { return };
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    let policy = match batch {
+        true => NormalThreadSchedulePolicy::Batch,
+        false => NormalThreadSchedulePolicy::Other,
+    };
     let _ = thread_priority::set_thread_priority_and_policy(
         thread_priority::thread_native_id(),
         ThreadPriority::Crossplatform(priority),
-        policy,
+        ThreadSchedulePolicy::Normal(policy),
     );
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn has_usual_policy() -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_policy(_: bool) {}
 
 /// What `thread_priority` calls a nice value, which it sets together with the policy and which is to stay
 /// as it is: it spreads the 40 nice values over 0 to 99, the other way round.
@@ -75,18 +111,31 @@ mod tests {
     const SCHED_BATCH: u32 = 3;
 
     #[test]
-    fn a_thread_of_ours_steps_back_and_the_one_that_starts_it_stays_as_it_is() {
+    fn a_thread_steps_back_and_forth_at_its_nice_value_and_the_one_that_started_it_stays_as_it_is()
+    {
         let (own_policy, nice) = scheduling();
-        let (tell, told) = crossbeam_channel::bounded(1);
+        assert_eq!(own_policy, SCHED_OTHER);
+        let (tell, told) = crossbeam_channel::unbounded();
         let name = "wabahook-tested";
         let started = start(name, Some(64 * 1024), move || {
-            let name = std::thread::current().name().map(str::to_owned);
-            tell.send((scheduling(), name)).unwrap();
+            assert_eq!(std::thread::current().name(), Some(name));
+            let mut of_it = Scheduling::of_this_thread();
+            for steps_back in [false, true, true, false, true] {
+                of_it.step_back(steps_back);
+                tell.send(scheduling()).unwrap();
+            }
+            // Somebody else has set its policy now.
+            let mut of_it = Scheduling::of_this_thread();
+            of_it.step_back(true);
+            of_it.step_back(false);
+            tell.send(scheduling()).unwrap();
         });
         started.unwrap().join().unwrap();
-        assert_eq!(told.recv().unwrap(), ((SCHED_BATCH, nice), Some(name.to_owned())));
+        let policies: Vec<_> =
+            told.into_iter().map(|(policy, of_it)| (policy, of_it == nice)).collect();
+        let (usual, batch) = ((SCHED_OTHER, true), (SCHED_BATCH, true));
+        assert_eq!(policies, [usual, batch, batch, usual, batch, batch]);
         assert_eq!(scheduling(), (own_policy, nice));
-        assert_eq!(own_policy, SCHED_OTHER);
     }
 
     #[test]

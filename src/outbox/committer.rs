@@ -21,8 +21,9 @@ use crate::receipt::{Bells, Promised};
 use crate::store::record::seal;
 use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
-use crate::threads;
+use crate::threads::{self, Scheduling};
 
+use super::company::Company;
 use super::dedup::Dropped;
 use super::group::{self, Cursor, Group, Owed, Submission, answer_all, batches};
 use super::queue::{Queue, Waiting};
@@ -164,11 +165,16 @@ impl Committer {
     }
 
     fn run(&mut self) -> Result<()> {
+        let mut scheduling = Scheduling::of_this_thread();
+        let mut company = Company::default();
         loop {
             let patience = self.has_leftovers().then_some(TIDY_AFTER);
             let mut taken = std::mem::take(&mut self.kept);
             if taken.is_empty() {
                 taken.fill(&self.waiting, self.group_events_max, patience);
+            }
+            if !taken.is_empty() {
+                scheduling.step_back(company.note(taken.together()));
             }
             if self.step(taken)?.is_break() {
                 return Ok(());

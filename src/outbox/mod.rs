@@ -6,6 +6,7 @@
 
 mod cache;
 mod committer;
+mod company;
 mod dedup;
 mod group;
 mod heads;

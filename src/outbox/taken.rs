@@ -153,6 +153,11 @@ impl Taken {
         }
     }
 
+    /// How many calls of `publish` came together, or ends of attempts, whichever are more.
+    pub(super) fn together(&self) -> usize {
+        self.submissions.len().max(self.records.len())
+    }
+
     fn only_records(&self) -> bool {
         let nobody_waits = self.forgotten.is_empty() && self.awaited.is_empty();
         self.submissions.is_empty() && nobody_waits && self.revivals.is_empty()
