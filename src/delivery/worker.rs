@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::attempt::{Attempt, Failure, Made};
-use crate::threads;
+use crate::threads::{self, Scheduling};
 
 /// Where workers take attempts from and bring their replies to.
 pub(crate) trait Source: Send + Sync + 'static {
@@ -18,6 +18,9 @@ pub(crate) trait Source: Send + Sync + 'static {
 
     /// Makes the attempt.
     fn attempt(&self, attempt: Attempt) -> Made;
+
+    /// Whether workers step back for those that run.
+    fn steps_back(&self) -> bool;
 
     /// Takes the reply, and gives the next attempt if one is ready.
     fn complete(&self, attempt: Attempt, made: Made) -> Option<Attempt>;
@@ -42,8 +45,10 @@ impl Crew {
 }
 
 fn work(source: &dyn Source) {
+    let mut scheduling = Scheduling::of_this_thread();
     let mut next = source.next();
     while let Some(attempt) = next {
+        scheduling.step_back(source.steps_back());
         let made = unwound(|| source.attempt(attempt));
         next = source.complete(attempt, made).or_else(|| source.next());
     }
@@ -71,6 +76,10 @@ mod tests {
     impl Source for Scripted {
         fn next(&self) -> Option<Attempt> {
             self.left.lock().pop()
+        }
+
+        fn steps_back(&self) -> bool {
+            false
         }
 
         fn attempt(&self, attempt: Attempt) -> Made {

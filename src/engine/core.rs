@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -35,9 +35,11 @@ pub(super) struct Core {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) counters: Counters,
     pub(super) board: Board,
-    /// Its lock is taken last of all, and with no other.
+    /// Its lock is taken last of all.
     pub(super) recent: Recent,
     pub(super) crew: Crew,
+    /// Whether workers step back, as the committer does.
+    pub(super) company: AtomicBool,
     /// `None` once the engine is closed, so that its database can be opened again.
     pub(super) book: Mutex<Option<Book>>,
     pub(super) registry: RwLock<Registry>,

@@ -5,6 +5,7 @@
 //! waits for the device or the network while the drive is locked, and no thread polls.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ impl Source for Core {
                 return self.end_worker(drive);
             }
         }
+    }
+
+    fn steps_back(&self) -> bool {
+        self.company.load(Ordering::Relaxed)
     }
 
     fn attempt(&self, attempt: Attempt) -> Made {
@@ -274,6 +279,7 @@ impl Core {
                 drop(drive);
                 self.board.tell(&Notice::Resumed);
             }
+            Committed::Company(is_kept) => self.company.store(is_kept, Ordering::Relaxed),
             Committed::LettersDropped(letters) => {
                 self.counters.letters_dropped.add(letters);
                 self.board.tell(&Notice::LettersDropped(letters));

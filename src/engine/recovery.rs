@@ -8,6 +8,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use roaring::RoaringBitmap;
@@ -99,6 +100,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Core>, Unstarted)> {
         transport,
         counters,
         crew: Crew::default(),
+        company: AtomicBool::default(),
         book: Mutex::new(Some(book)),
         registry: RwLock::new(registry),
         outbox,

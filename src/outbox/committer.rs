@@ -81,6 +81,8 @@ pub(crate) enum Committed {
     LettersDropped(u64),
     /// Dedup keys left before their window ended, because there were too many.
     KeysDropped(Dropped),
+    /// Whether what comes has company from now on.
+    Company(bool),
     /// A part of the outbox cannot be tidied; nothing accepted is lost by it.
     Faulty(String),
     /// The committer stopped for good.
@@ -173,8 +175,9 @@ impl Committer {
             if taken.is_empty() {
                 taken.fill(&self.waiting, self.group_events_max, patience);
             }
-            if !taken.is_empty() {
-                scheduling.step_back(company.note(taken.together()));
+            if !taken.is_empty() && company.note(taken.together()) {
+                scheduling.step_back(company.is_kept());
+                (self.sink)(Committed::Company(company.is_kept()));
             }
             if self.step(taken)?.is_break() {
                 return Ok(());

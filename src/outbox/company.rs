@@ -1,12 +1,12 @@
-//! Decides when the committer steps back for those that run.
+//! Decides when the committer and the workers step back for those that run.
 //!
-//! Leaves to others: how a thread does so (`threads`). Invariant: what comes alone is not kept waiting: the
-//! committer steps back only while its groups have company.
+//! Leaves to others: how a thread does so (`threads`). Invariant: what comes alone is not kept waiting: they
+//! step back only while groups have company.
 //!
-//! `publish` wakes the committer. Where events come one upon the other, a committer that takes the core
-//! at once breaks off the host's thread in the middle of a call and finds one event; a little later it finds
-//! them all. Where they come one by one it would find no more by waiting, and beside threads that never sleep
-//! each would be on the device milliseconds later.
+//! `publish` wakes the committer, and an answer wakes a worker. Where events come one upon the other, a
+//! committer that takes the core at once breaks off the host's thread in the middle of a call and finds
+//! one event; a little later it finds them all. Where they come one by one it would find no more by waiting,
+//! and beside threads that never sleep each would be on the device milliseconds later.
 
 /// Over about how many groups company is averaged, as a power of two.
 const GROUPS_SHIFT: u32 = 3;
@@ -27,12 +27,18 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// Notes how many came together in a group. Returns whether groups have company.
+    /// Notes how many came together in a group. Returns whether that changed what is kept.
     pub(super) fn note(&mut self, together: usize) -> bool {
         self.scaled -= self.scaled >> GROUPS_SHIFT;
         self.scaled += together.min(COUNTED_MAX);
         let mean = self.scaled >> GROUPS_SHIFT;
-        self.is_kept = mean >= if self.is_kept { ENDS } else { BEGINS };
+        let was_kept = self.is_kept;
+        self.is_kept = mean >= if was_kept { ENDS } else { BEGINS };
+        self.is_kept != was_kept
+    }
+
+    /// Whether groups have company.
+    pub(super) fn is_kept(&self) -> bool {
         self.is_kept
     }
 }
@@ -43,11 +49,13 @@ mod tests {
 
     fn after(groups: &[(usize, usize)]) -> bool {
         let mut company = Company::default();
-        let mut is_kept = false;
         for &(groups, together) in groups {
-            (0..groups).for_each(|_| is_kept = company.note(together));
+            for _ in 0..groups {
+                let was_kept = company.is_kept();
+                assert_eq!(company.note(together), company.is_kept() != was_kept);
+            }
         }
-        is_kept
+        company.is_kept()
     }
 
     #[test]
