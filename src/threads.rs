@@ -33,12 +33,20 @@ pub(crate) struct Scheduling {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "asked on Linux alone"))]
     is_usual: bool,
     steps_back: bool,
+    waits: Waits,
 }
 
 impl Scheduling {
     /// That of the calling thread, which must not have stepped back.
     pub(crate) fn of_this_thread() -> Scheduling {
-        Scheduling { is_usual: has_usual_policy(), steps_back: false }
+        let waits = Waits::of_this_thread();
+        Scheduling { is_usual: has_usual_policy(), steps_back: false, waits }
+    }
+
+    /// For how many microseconds the calling thread could run and had no core, since this was asked
+    /// last. 0 where the system does not say.
+    pub(crate) fn waited_us(&mut self) -> u64 {
+        self.waits.read_us()
     }
 
     /// Has the calling thread step back, or no longer.
@@ -47,6 +55,54 @@ impl Scheduling {
             set_policy(does);
             self.steps_back = does;
         }
+    }
+}
+
+/// What the system says of the calling thread's waits for a core: the second number of schedstat (the
+/// kernel's `sched-stats.rst`), in nanoseconds since the thread began.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Waits {
+    file: Option<std::fs::File>,
+    told_ns: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl Waits {
+    fn of_this_thread() -> Waits {
+        let mut waits = Waits { file: std::fs::File::open(SCHEDSTAT).ok(), told_ns: 0 };
+        waits.read_us();
+        waits
+    }
+
+    fn read_us(&mut self) -> u64 {
+        use std::os::unix::fs::FileExt;
+
+        let mut text = [0; 64];
+        let read = self.file.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        let text = text.get(..read.unwrap_or(0)).and_then(|text| std::str::from_utf8(text).ok());
+        let waited_ns = text.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+        let since_ns = waited_ns.map_or(0, |now_ns: u64| now_ns.saturating_sub(self.told_ns));
+        self.told_ns += since_ns;
+        since_ns / 1_000
+    }
+}
+
+#[cfg(target_os = "linux")]
+const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
+
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+struct Waits;
+
+#[cfg(not(target_os = "linux"))]
+impl Waits {
+    fn of_this_thread() -> Waits {
+        Waits
+    }
+
+    fn read_us(&mut self) -> u64 {
+        0
     }
 }
 

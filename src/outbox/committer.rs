@@ -175,7 +175,9 @@ impl Committer {
             if taken.is_empty() {
                 taken.fill(&self.waiting, self.group_events_max, patience);
             }
-            if !taken.is_empty() && company.note(taken.together()) {
+            let waited_us = scheduling.waited_us();
+            let now_ms = self.clock.monotonic_ms();
+            if !taken.is_empty() && company.note(taken.together(), waited_us, now_ms) {
                 scheduling.step_back(company.is_kept());
                 (self.sink)(Committed::Company(company.is_kept()));
             }
