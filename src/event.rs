@@ -279,7 +279,7 @@ impl fmt::Debug for Event {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct StoredEvent {
     pub(crate) id: EventId,
-    pub(crate) account: String,
+    pub(crate) account: Arc<str>,
     pub(crate) kind: EventType,
     pub(crate) number: Option<WabaNumber>,
     pub(crate) waba: Option<String>,

@@ -149,7 +149,8 @@ pub(super) fn compact(said: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 /// number; an event without one came from the account as a whole. Its time is that of the event, so
 /// that each attempt says the same.
 fn envelope<'a>(event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
-    let device = event.number.map_or_else(|| event.account.clone(), |number| number.to_string());
+    let device =
+        event.number.map_or_else(|| event.account.to_string(), |number| number.to_string());
     let text = |text: &str| Value::Json(Cow::Owned(quoted(text)));
     let member = |name, value| Member { name: Cow::Borrowed(name), value };
     vec![

@@ -281,7 +281,7 @@ mod tests {
     fn registered(subscription: Subscription) -> Registered {
         Registered {
             id: SubscriptionId(1),
-            account: "acme".to_owned(),
+            account: "acme".into(),
             name: "crm".to_owned(),
             filter: Filter::default(),
             target: subscription.target,
@@ -298,7 +298,7 @@ mod tests {
     fn event() -> StoredEvent {
         StoredEvent {
             id: EventId::new(0xabc, 7),
-            account: "acme".to_owned(),
+            account: "acme".into(),
             kind: Catalogue::default().canonical("Message Received").unwrap(),
             number: Some("+91 99999 99999".parse().unwrap()),
             waba: None,

@@ -117,7 +117,7 @@ impl Core {
         let targets = self.registry.read().matches(&sought);
         let dedup = event.dedup_key.map(|key| key_hash(account.name(), kind.as_str(), &key));
         Matched {
-            account: account.name().to_owned(),
+            account: account.shared_name(),
             key_hash: event.key.as_deref().map_or(0, order_hash),
             kind,
             number,

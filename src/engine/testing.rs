@@ -80,7 +80,7 @@ impl Core {
         let payload = serde_json::json!({ "test": true, "subscription": id, "name": name });
         Ok(StoredEvent {
             id: EventId::new(self.clock.chance(), 0),
-            account: account.clone(),
+            account: account.as_str().into(),
             kind: self.catalogue.canonical(TEST)?,
             number: filter.numbers.as_ref().and_then(|numbers| numbers.first().copied()),
             waba: None,

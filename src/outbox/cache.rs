@@ -91,7 +91,7 @@ mod tests {
     fn event(sequence: u64, bytes: usize) -> Arc<StoredEvent> {
         Arc::new(StoredEvent {
             id: EventId::new(1, sequence),
-            account: "acme".to_owned(),
+            account: "acme".into(),
             kind: Catalogue::default().canonical("ADD_TAG").unwrap(),
             number: None,
             waba: None,

@@ -36,7 +36,7 @@ const RESERVED_BLOCK: u64 = 1 << 16;
 
 /// An event that is checked and matched, on its way to the device.
 pub(crate) struct Matched {
-    pub(crate) account: String,
+    pub(crate) account: Arc<str>,
     pub(crate) kind: EventType,
     pub(crate) number: Option<WabaNumber>,
     pub(crate) waba: Option<String>,
@@ -381,7 +381,7 @@ pub(super) mod tests {
 
     fn submission(dedup: Option<KeyHash>, targets: &[u32], bytes: usize) -> Submission {
         let matched = Matched {
-            account: "acme".to_owned(),
+            account: "acme".into(),
             kind: Catalogue::default().canonical("ADD_TAG").unwrap(),
             number: None,
             waba: None,

@@ -37,7 +37,7 @@ const HEAD_BYTES_MAX: usize = 5 + 9 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
 pub(super) struct Head {
     pub(super) sequence: u64,
     pub(super) accepted_wall_ms: u64,
-    pub(super) account: String,
+    pub(super) account: Arc<str>,
     pub(super) kind: EventType,
     pub(super) number: Option<WabaNumber>,
     pub(super) waba: Option<String>,
@@ -368,7 +368,7 @@ fn expand(
     Some(Head {
         sequence: page.sequence_of(head),
         accepted_wall_ms: page.accepted_wall_ms + head.accepted_ms,
-        account: text(head.account)?.clone(),
+        account: text(head.account)?.as_str().into(),
         kind,
         number: WabaNumber::from_digits(head.number),
         waba: match head.waba.checked_sub(1) {
@@ -406,7 +406,7 @@ mod tests {
         Head {
             sequence,
             accepted_wall_ms: 1_700_000_000_000,
-            account: "acme".to_owned(),
+            account: "acme".into(),
             kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
             number: "919999999999".parse().ok().filter(|_| !sequence.is_multiple_of(3)),
             waba: sequence.is_multiple_of(2).then(|| format!("waba-{}", sequence % 7)),
@@ -483,7 +483,10 @@ mod tests {
     #[test]
     fn long_names_cut_a_page_and_do_not_outgrow_it() {
         let heads: Vec<Head> = (1..300_u32)
-            .map(|n| Head { account: format!("{n}{}", "a".repeat(120)), ..head(n.into(), [n]) })
+            .map(|n| Head {
+                account: format!("{n}{}", "a".repeat(120)).into(),
+                ..head(n.into(), [n])
+            })
             .collect();
         check(&heads);
     }

@@ -52,7 +52,7 @@ fn open(store: impl Store) -> (Bed, Recovered) {
 impl Bed {
     fn publish_keyed(&self, bytes: usize, ids: &[u32], key_hash: u64) -> u64 {
         let matched = Matched {
-            account: "acme".to_owned(),
+            account: "acme".into(),
             kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
             number: None,
             waba: None,

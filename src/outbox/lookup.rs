@@ -89,7 +89,7 @@ impl Outbox {
 
     /// Whose event it is: its account.
     pub(crate) fn account_of(&self, sequence: u64) -> Result<String> {
-        twice(|| self.head(sequence)).map(|(_, head)| head.account)
+        twice(|| self.head(sequence)).map(|(_, head)| head.account.to_string())
     }
 
     /// The head of an event, and the database that holds it.

@@ -58,7 +58,7 @@ fn read(
 
 fn matched(payload: Vec<u8>, targets: &[u32]) -> Matched {
     Matched {
-        account: "acme".to_owned(),
+        account: "acme".into(),
         kind: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
         number: "919999999999".parse().ok(),
         waba: Some("77".to_owned()),

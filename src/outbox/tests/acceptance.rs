@@ -15,7 +15,7 @@ fn what_was_accepted_is_owed_after_a_crash_and_reads_back_byte_for_byte() {
     for (sequence, payload) in sequences.iter().zip(&payloads) {
         let event = running.outbox.event(*sequence).unwrap();
         assert_eq!(&event.payload, payload);
-        assert_eq!((event.account.as_str(), event.waba.as_deref()), ("acme", Some("77")));
+        assert_eq!((&*event.account, event.waba.as_deref()), ("acme", Some("77")));
         assert_eq!(event.number.unwrap().to_string(), "919999999999");
     }
 }
