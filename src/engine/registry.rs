@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::delivery::Template;
 use crate::error::{Error, Result};
 use crate::routing::{Index, Sought};
-use crate::subscription::{Registered, State, SubscriptionId};
+use crate::subscription::{Reached, Registered, State, SubscriptionId};
 
 /// There is no subscription of this id.
 pub(super) fn unknown(id: SubscriptionId) -> Error {
@@ -125,7 +125,7 @@ impl Registry {
     }
 
     /// Who gets an event.
-    pub(super) fn matches(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
+    pub(super) fn matches(&self, sought: &Sought<'_>) -> Reached {
         self.index.targets(sought)
     }
 }

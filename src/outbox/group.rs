@@ -17,7 +17,7 @@ use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
 use crate::receipt::{Bell, Promised};
 use crate::store::record;
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Operation};
-use crate::subscription::SubscriptionId;
+use crate::subscription::{Reached, SubscriptionId};
 
 use super::dedup::{self, Dedup, KeyHash};
 use super::heads::{Head, Packer};
@@ -42,7 +42,7 @@ pub(crate) struct Matched {
     pub(crate) waba: Option<String>,
     pub(crate) key_hash: u64,
     pub(crate) dedup: Option<KeyHash>,
-    pub(crate) targets: Arc<[SubscriptionId]>,
+    pub(crate) targets: Reached,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -239,17 +239,17 @@ struct Events {
 
 /// The targets of an event, without those removed since it was matched.
 struct Targets {
-    matched: Arc<[SubscriptionId]>,
+    matched: Reached,
     kept: Arc<[SubscriptionId]>,
     set: Arc<RoaringBitmap>,
 }
 
 impl Targets {
-    fn new(matched: Arc<[SubscriptionId]>, removed: &HashSet<SubscriptionId>) -> Targets {
-        let kept = if matched.iter().any(|target| removed.contains(target)) {
-            matched.iter().filter(|target| !removed.contains(target)).copied().collect()
-        } else {
-            Arc::clone(&matched)
+    fn new(matched: Reached, removed: &HashSet<SubscriptionId>) -> Targets {
+        let stay = matched.iter().filter(|target| !removed.contains(target)).copied();
+        let kept: Arc<[SubscriptionId]> = match &matched {
+            Reached::Many(all) if stay.clone().count() == all.len() => Arc::clone(all),
+            _ => stay.collect(),
         };
         let set = Arc::new(kept.iter().map(|target| target.0).collect());
         Targets { matched, kept, set }
@@ -260,10 +260,10 @@ impl Events {
     fn add(
         &mut self,
         cursor: &mut Cursor,
-        mut matched: Matched,
+        matched: Matched,
         group: &mut Group,
     ) -> Result<Accepted> {
-        let set = self.keep_targets(cursor, &mut matched);
+        let (targets, set) = self.kept_targets(cursor, &matched.targets);
         let known = matched.dedup.and_then(|key| cursor.dedup.sequence_of(key));
         if let Some(sequence) = known {
             group.duplicates += 1;
@@ -273,8 +273,8 @@ impl Events {
         let sequence = cursor.next_sequence;
         cursor.next_sequence += 1;
         let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
-        let owed = u32::try_from(matched.targets.len()).unwrap_or(u32::MAX);
-        if matched.targets.is_empty() {
+        let owed = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        if targets.is_empty() {
             group.unrouted += 1;
             return Ok(Accepted { id, owed, duplicate: false });
         }
@@ -283,17 +283,21 @@ impl Events {
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
-        self.store(id, matched, set, group)?;
+        let event = self.store(id, matched, set)?;
+        group.owed.push(Owed { event: Arc::new(event), targets });
         Ok(Accepted { id, owed, duplicate: false })
     }
 
-    /// Takes removed subscriptions out of an event's targets; the rest as a set.
-    fn keep_targets(&mut self, cursor: &Cursor, matched: &mut Matched) -> Arc<RoaringBitmap> {
-        let last = self.last.take().filter(|last| last.matched == matched.targets);
-        let targets =
-            last.unwrap_or_else(|| Targets::new(Arc::clone(&matched.targets), &cursor.removed));
-        matched.targets = Arc::clone(&targets.kept);
-        Arc::clone(&self.last.insert(targets).set)
+    /// An event's targets without the subscriptions removed since, and the same as a set.
+    fn kept_targets(
+        &mut self,
+        cursor: &Cursor,
+        matched: &Reached,
+    ) -> (Arc<[SubscriptionId]>, Arc<RoaringBitmap>) {
+        let last = self.last.take().filter(|last| last.matched == *matched);
+        let targets = last.unwrap_or_else(|| Targets::new(matched.clone(), &cursor.removed));
+        let Targets { kept, set, .. } = self.last.insert(targets);
+        (Arc::clone(kept), Arc::clone(set))
     }
 
     fn store(
@@ -301,8 +305,7 @@ impl Events {
         id: EventId,
         matched: Matched,
         targets: Arc<RoaringBitmap>,
-        group: &mut Group,
-    ) -> Result<()> {
+    ) -> Result<StoredEvent> {
         let head = Head {
             sequence: id.sequence(),
             accepted_wall_ms: self.wall_ms,
@@ -315,7 +318,7 @@ impl Events {
             payload: self.stream.append(&matched.payload),
         };
         self.packer.add(&head, &mut self.stream)?;
-        let event = StoredEvent {
+        Ok(StoredEvent {
             id,
             account: matched.account,
             kind: matched.kind,
@@ -324,9 +327,7 @@ impl Events {
             key_hash: matched.key_hash,
             accepted_wall_ms: self.wall_ms,
             payload: matched.payload,
-        };
-        group.owed.push(Owed { event: Arc::new(event), targets: matched.targets });
-        Ok(())
+        })
     }
 
     fn finish(self, cursor: &mut Cursor, group: &mut Group) -> Result<()> {
@@ -441,13 +442,8 @@ pub(super) mod tests {
     fn a_subscription_removed_since_the_match_is_owed_nothing_and_the_others_are() {
         let mut cursor = cursor();
         cursor.removed.insert(SubscriptionId(4));
-        let shared: Arc<[_]> = [3, 4, 5].map(SubscriptionId).into();
-        let events = [&shared, &shared, &[SubscriptionId(4)].into(), &[SubscriptionId(9)].into()]
-            .map(|targets| {
-                let mut submission = submission(None, &[], 10);
-                submission.events[0].targets = Arc::clone(targets);
-                submission
-            });
+        let events = [&[3, 4, 5][..], &[3, 4, 5], &[4], &[9]];
+        let events = events.map(|targets| submission(None, targets, 10));
         let group = build(&mut cursor, events.into(), &alone([]), 0).unwrap();
         let owed: Vec<_> = group.owed.iter().map(|owed| owed.targets.to_vec()).collect();
         let kept = [3, 5].map(SubscriptionId).to_vec();

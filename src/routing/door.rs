@@ -4,7 +4,7 @@
 //! public because a bench is a crate of its own, and a match cannot be told from the rest of `publish`
 //! by measuring `publish`. Invariant: every call is one call of the index.
 
-use std::sync::Arc;
+use std::ops::Deref;
 
 use super::{Index, Sought};
 use crate::event::{EventType, WabaNumber};
@@ -32,7 +32,7 @@ impl Matching {
         account: &str,
         kind: &EventType,
         number: WabaNumber,
-    ) -> Arc<[SubscriptionId]> {
+    ) -> impl Deref<Target = [SubscriptionId]> + use<> {
         let number = Some(number);
         self.0.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
     }

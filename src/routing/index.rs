@@ -15,9 +15,9 @@ use foldhash::HashMap;
 use super::answers::Answers;
 use super::lists::{List, Lists};
 use super::names::Names;
-use super::precedence::{Bearing, Found, Precedence};
+use super::precedence::{Bearing, Precedence};
 use crate::event::{EventType, WabaNumber};
-use crate::subscription::{Filter, Level, Profile, SubscriptionId};
+use crate::subscription::{FEW_MAX, Filter, Found, Level, Profile, Reached, SubscriptionId};
 
 /// Event -> subscriptions.
 #[derive(Debug, Default)]
@@ -68,10 +68,6 @@ impl Asked {
 const ALL: u32 = 0;
 const ALL_NUMBERS: u64 = 0;
 
-/// An answer of up to so many is gathered without a list on the heap, and anew for each event: that costs
-/// less than looking for it among those given before.
-pub(super) const FEW_MAX: usize = 16;
-
 impl Index {
     /// Lists a subscription under its filter. Doing so again changes nothing.
     pub(crate) fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
@@ -97,8 +93,8 @@ impl Index {
     ///
     /// The number decides. An event without one reaches the subscriptions to all numbers, and those
     /// that name a number of its WABA.
-    pub(crate) fn targets(&self, sought: &Sought<'_>) -> Arc<[SubscriptionId]> {
-        let Some(account) = self.accounts.id(sought.account) else { return Arc::default() };
+    pub(crate) fn targets(&self, sought: &Sought<'_>) -> Reached {
+        let Some(account) = self.accounts.id(sought.account) else { return Found::new().into() };
         // A type that nobody names still reaches those who asked for all types.
         let kind = self.kinds.id(sought.kind).unwrap_or(ALL);
         let is_part = sought.is_part && !self.precedence.is_empty();
@@ -111,7 +107,7 @@ impl Index {
     }
 
     /// Whom an event of one number reaches, or one of an account alone.
-    fn of_number(&self, asked: Asked) -> Arc<[SubscriptionId]> {
+    fn of_number(&self, asked: Asked) -> Reached {
         let Asked { number, account, kind, is_part } = asked;
         let [of_all, of_kind] = self.lists(Place { number: ALL_NUMBERS, account }, kind);
         let own = match number {
@@ -121,25 +117,21 @@ impl Index {
         let lists = [of_all, of_kind, own[0], own[1]];
         let bearing = Bearing { has_number: number != ALL_NUMBERS, is_part };
         if lists.iter().map(List::len).sum::<usize>() <= FEW_MAX {
-            return self.gathered(&lists, bearing);
+            // Anew for each event: that costs less than looking for it among the answers given before.
+            return self.gathered(&lists, bearing).into();
         }
         // Nobody changes the index meanwhile, because the caller borrows it.
-        self.answers.known_or(asked, || self.gathered(&lists, bearing))
+        let gathered = || Arc::from(self.gathered(&lists, bearing).as_slice());
+        Reached::Many(self.answers.known_or(asked, gathered))
     }
 
     /// Whom an event without a number reaches, by those of its WABA.
-    fn of_waba(
-        &self,
-        account: u32,
-        kind: u32,
-        numbers: &[WabaNumber],
-        is_part: bool,
-    ) -> Arc<[SubscriptionId]> {
+    fn of_waba(&self, account: u32, kind: u32, numbers: &[WabaNumber], is_part: bool) -> Reached {
         let numbers = numbers.iter().map(|number| number.digits());
         let each = [ALL_NUMBERS].into_iter().chain(numbers);
         let lists: Vec<_> =
             each.flat_map(|number| self.lists(Place { number, account }, kind)).collect();
-        self.gathered(&lists, Bearing { has_number: false, is_part })
+        self.gathered(&lists, Bearing { has_number: false, is_part }).into()
     }
 
     /// The lists of all types and of one type under a number.
@@ -149,7 +141,7 @@ impl Index {
     }
 
     /// The ids of some lists, ascending, each once, without those that another one goes before.
-    fn gathered(&self, lists: &[List<'_>], bearing: Bearing) -> Arc<[SubscriptionId]> {
+    fn gathered(&self, lists: &[List<'_>], bearing: Bearing) -> Found {
         let mut ids = Found::new();
         let mut filled = 0;
         for list in lists.iter().filter(|list| list.len() > 0) {
@@ -164,7 +156,7 @@ impl Index {
         if !self.precedence.is_empty() {
             self.precedence.settle(&mut ids, bearing);
         }
-        Arc::from(ids.as_slice())
+        ids
     }
 
     fn list(
@@ -346,7 +338,9 @@ mod tests {
             .for_each(|id| index.insert(SubscriptionId(id), "acme", &filter(None, None)));
         let first = ask(&index, "acme");
         assert_eq!(first.len(), 4 + FEW_MAX);
-        assert!(Arc::ptr_eq(&first, &ask(&index, "acme")));
+        let Reached::Many(shared) = &first else { panic!("{first:?}") };
+        let again = ask(&index, "acme");
+        assert!(matches!(&again, Reached::Many(again) if Arc::ptr_eq(shared, again)));
         index.insert(SubscriptionId(6), "acme", &filter(None, None));
         assert_eq!(ask(&index, "acme").len(), 5 + FEW_MAX);
         index.remove(SubscriptionId(6), "acme", &filter(None, None));

@@ -5,13 +5,8 @@
 //! a subscription that stands beside all others and takes parts is never left out.
 
 use foldhash::{HashMap, HashSet};
-use smallvec::SmallVec;
 
-use super::index::FEW_MAX;
-use crate::subscription::{Level, Profile, SubscriptionId};
-
-/// Who asked for an event.
-pub(super) type Found = SmallVec<[SubscriptionId; FEW_MAX]>;
+use crate::subscription::{Found, Level, Profile, SubscriptionId};
 
 /// The subscriptions for which more than their filter decides.
 #[derive(Debug, Default)]
