@@ -30,7 +30,6 @@ pub(crate) fn start(
 #[derive(Debug)]
 pub(crate) struct Scheduling {
     /// Whether it began with the usual policy. Any other is the host's wish.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "asked on Linux alone"))]
     is_usual: bool,
     steps_back: bool,
     waits: Waits,

@@ -5,9 +5,9 @@
 //! which keeps the failed attempts of what is owed or dead). Invariant (I10): there are never more than
 //! the limits say, and taking one in costs the same however many there are.
 
-use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use crate::attempt::{Attempt, Reason, Record, Reply};

@@ -455,6 +455,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn targets_shared_by_events_stay_shared_unless_one_of_them_was_removed() {
+        let shared: Arc<[_]> = (10..40).map(SubscriptionId).collect();
+        let owed = |removed: Option<u32>| {
+            let mut cursor = cursor();
+            cursor.removed.extend(removed.map(SubscriptionId));
+            let mut submission = submission(None, &[], 10);
+            submission.events[0].targets = Reached::Many(Arc::clone(&shared));
+            let mut group = build(&mut cursor, vec![submission], &alone([]), 0).unwrap();
+            group.owed.remove(0).targets
+        };
+        assert!(Arc::ptr_eq(&owed(None), &shared));
+        assert!(Arc::ptr_eq(&owed(Some(9)), &shared), "removed, and no target");
+        let left = owed(Some(20));
+        assert!(left.len() == 29 && !left.contains(&SubscriptionId(20)));
+    }
+
+    #[test]
     fn an_event_that_nobody_asked_for_has_an_id_and_no_record() {
         let mut cursor = cursor();
         cursor.meta.reserved = 100;
