@@ -32,20 +32,12 @@ pub(crate) struct Scheduling {
     /// Whether it began with the usual policy. Any other is the host's wish.
     is_usual: bool,
     steps_back: bool,
-    waits: Waits,
 }
 
 impl Scheduling {
     /// That of the calling thread, which must not have stepped back.
     pub(crate) fn of_this_thread() -> Scheduling {
-        let waits = Waits::of_this_thread();
-        Scheduling { is_usual: has_usual_policy(), steps_back: false, waits }
-    }
-
-    /// For how many microseconds the calling thread could run and had no core, since this was asked
-    /// last. 0 where the system does not say.
-    pub(crate) fn waited_us(&mut self) -> u64 {
-        self.waits.read_us()
+        Scheduling { is_usual: has_usual_policy(), steps_back: false }
     }
 
     /// Has the calling thread step back, or no longer.
@@ -58,23 +50,25 @@ impl Scheduling {
 }
 
 /// What the system says of the calling thread's waits for a core: the second number of schedstat (the
-/// kernel's `sched-stats.rst`), in nanoseconds since the thread began.
+/// kernel's `sched-stats.rst`), in nanoseconds since the thread began. Keeps a file open.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
-struct Waits {
+pub(crate) struct Waits {
     file: Option<std::fs::File>,
     told_ns: u64,
 }
 
 #[cfg(target_os = "linux")]
 impl Waits {
-    fn of_this_thread() -> Waits {
+    pub(crate) fn of_this_thread() -> Waits {
         let mut waits = Waits { file: std::fs::File::open(SCHEDSTAT).ok(), told_ns: 0 };
         waits.read_us();
         waits
     }
 
-    fn read_us(&mut self) -> u64 {
+    /// For how many microseconds the calling thread could run and had no core, since this was asked
+    /// last. 0 where the system does not say.
+    pub(crate) fn read_us(&mut self) -> u64 {
         use std::os::unix::fs::FileExt;
 
         let mut text = [0; 64];
@@ -92,15 +86,15 @@ const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
 
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-struct Waits;
+pub(crate) struct Waits;
 
 #[cfg(not(target_os = "linux"))]
 impl Waits {
-    fn of_this_thread() -> Waits {
+    pub(crate) fn of_this_thread() -> Waits {
         Waits
     }
 
-    fn read_us(&mut self) -> u64 {
+    pub(crate) fn read_us(&mut self) -> u64 {
         0
     }
 }
@@ -152,6 +146,7 @@ fn priority_of_nice(nice: i32) -> Option<thread_priority::ThreadPriorityValue> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
     /// The policy and the nice value of the calling thread, as proc(5) gives them.
@@ -191,6 +186,24 @@ mod tests {
         let (usual, batch) = ((SCHED_OTHER, true), (SCHED_BATCH, true));
         assert_eq!(policies, [usual, batch, batch, usual, batch, batch]);
         assert_eq!(scheduling(), (own_policy, nice));
+    }
+
+    #[test]
+    fn a_thread_that_has_to_share_its_core_is_told_that_it_waited() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let started = std::time::Instant::now();
+        let waited = AtomicBool::new(false);
+        let share = || {
+            let mut waits = Waits::of_this_thread();
+            while !waited.load(Ordering::Relaxed) {
+                assert!(started.elapsed() < std::time::Duration::from_secs(20), "nobody waited");
+                if waits.read_us() > 0 {
+                    waited.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..=cores).for_each(|_| drop(scope.spawn(share))));
+        assert!(waited.into_inner());
     }
 
     #[test]

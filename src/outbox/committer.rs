@@ -21,7 +21,7 @@ use crate::receipt::{Bells, Promised};
 use crate::store::record::seal;
 use crate::store::{Batch, Database, Operation};
 use crate::subscription::SubscriptionId;
-use crate::threads::{self, Scheduling};
+use crate::threads::{self, Scheduling, Waits};
 
 use super::company::Company;
 use super::dedup::Dropped;
@@ -167,7 +167,7 @@ impl Committer {
     }
 
     fn run(&mut self) -> Result<()> {
-        let mut scheduling = Scheduling::of_this_thread();
+        let (mut scheduling, mut waits) = (Scheduling::of_this_thread(), Waits::of_this_thread());
         let mut company = Company::default();
         loop {
             let patience = self.has_leftovers().then_some(TIDY_AFTER);
@@ -175,7 +175,7 @@ impl Committer {
             if taken.is_empty() {
                 taken.fill(&self.waiting, self.group_events_max, patience);
             }
-            let waited_us = scheduling.waited_us();
+            let waited_us = waits.read_us();
             let now_ms = self.clock.monotonic_ms();
             if !taken.is_empty() && company.note(taken.together(), waited_us, now_ms) {
                 scheduling.step_back(company.is_kept());
