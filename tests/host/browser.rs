@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -76,6 +77,28 @@ impl Browser {
 
     /// Asks the driver; a body makes it a POST.
     fn ask(&self, path: &str, body: Option<&Value>) -> Value {
+        let value = self.answer(path, body);
+        assert!(value.get("error").is_none(), "{path}: {} {}", value["error"], value["message"]);
+        value
+    }
+
+    /// Does something to an element, which is looked for again where the page has put another one in its
+    /// place meanwhile: that is the one a person would meet.
+    fn act(&self, find: impl Fn() -> String, what: &str, body: &Value) {
+        let started = Instant::now();
+        loop {
+            let value = self.answer(&format!("/element/{}/{what}", find()), Some(body));
+            if value.get("error").is_none() {
+                return;
+            }
+            let was_replaced = value["error"] == "stale element reference";
+            let why = &value["message"];
+            assert!(was_replaced && started.elapsed() < DEADLINE, "{what} {body}: {why}");
+        }
+    }
+
+    /// What the driver answers, which may be an error.
+    fn answer(&self, path: &str, body: Option<&Value>) -> Value {
         let url = format!("{}{path}", self.session);
         let answered = match body {
             Some(body) => self.agent.post(&url).send(body.to_string()),
@@ -83,9 +106,7 @@ impl Browser {
         };
         let text = answered.unwrap().into_body().read_to_string().unwrap();
         let mut answer: Value = serde_json::from_str(&text).unwrap();
-        let value = answer["value"].take();
-        assert!(value.get("error").is_none(), "{path}: {} {}", value["error"], value["message"]);
-        value
+        answer["value"].take()
     }
 
     pub(crate) fn open(&self, url: &str) {
@@ -128,21 +149,18 @@ impl Browser {
             json!(css),
             json!(text)
         );
-        let found = self.until(&find);
-        let element = found[ELEMENT].as_str().unwrap();
-        self.ask(&format!("/element/{element}/click"), Some(&json!({})));
+        let button = || self.until(&find)[ELEMENT].as_str().unwrap().to_owned();
+        self.act(button, "click", &json!({}));
     }
 
     pub(crate) fn keys(&self, css: &str, text: &str) {
-        let element = self.element(css);
-        self.ask(&format!("/element/{element}/value"), Some(&json!({"text": text})));
+        self.act(|| self.element(css), "value", &json!({"text": text}));
     }
 
     /// Writes over what an input holds.
     pub(crate) fn fill(&self, css: &str, text: &str) {
-        let element = self.element(css);
-        self.ask(&format!("/element/{element}/clear"), Some(&json!({})));
-        self.ask(&format!("/element/{element}/value"), Some(&json!({"text": text})));
+        self.act(|| self.element(css), "clear", &json!({}));
+        self.keys(css, text);
     }
 
     pub(crate) fn text(&self, css: &str) -> String {
