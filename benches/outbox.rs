@@ -16,14 +16,14 @@ mod bed;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bed::raw::Raw;
 use bed::scripted::{Instant200, Silent};
-use bed::{Outcome, median};
+use bed::{Outcome, Process, median};
 use wabahook::{Accepted, Config, Engine, Event, Limits, Receipt};
 
 const PAYLOAD_BYTES: usize = 1024;
@@ -134,7 +134,7 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
     publish(&engine, scenario, span)?;
     let before = engine.stats();
     let (mut elapsed, mut cpu, mut waits) = (Duration::ZERO, Duration::ZERO, Vec::new());
-    let _busy = if scenario.beside_busy_cores { Some(Busy::begin()?) } else { None };
+    let _busy = if scenario.beside_busy_cores { busy_cores()? } else { Vec::new() };
     let mut raw = Raw::new(&directory)?;
     let mut limit = Limit::default();
     for _ in 0..SLICES {
@@ -177,25 +177,12 @@ fn open(scenario: &Scenario, data: &Path) -> Outcome<Engine> {
 /// With this argument the bench is a process that never sleeps.
 const SPIN: &str = "--spin";
 
-/// A process for every core that never sleeps. They end with this.
-struct Busy(Vec<Child>);
-
-impl Busy {
-    fn begin() -> Outcome<Busy> {
-        let cores = thread::available_parallelism()?.get();
-        let own = std::env::current_exe()?;
-        let spin = || Command::new(&own).arg(SPIN).spawn();
-        Ok(Busy((0..cores).map(|_| spin()).collect::<Result<_, _>>()?))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// A process for every core that never sleeps.
+fn busy_cores() -> Outcome<Vec<Process>> {
+    let cores = thread::available_parallelism()?.get();
+    let own = std::env::current_exe()?;
+    let spin = || Ok(Process(Command::new(&own).arg(SPIN).spawn()?));
+    (0..cores).map(|_| spin()).collect()
 }
 
 /// What a publisher waits for.

@@ -8,7 +8,8 @@
 //! much of the CPU as another one, but when it is woken it waits until whoever runs sleeps or has had
 //! its share. Beside a thread that never sleeps that is a few milliseconds.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::thread::{Builder, JoinHandle};
 
 /// Starts a thread with a name and, where it is given, a stack of so many bytes.
@@ -49,19 +50,19 @@ impl Scheduling {
     }
 }
 
-/// What the system says of the calling thread's waits for a core: the second number of schedstat (the
-/// kernel's `sched-stats.rst`), in nanoseconds since the thread began. Keeps a file open.
-#[cfg(target_os = "linux")]
+/// What Linux says of the calling thread's waits for a core: the second number of schedstat (the kernel's
+/// `sched-stats.rst`), in nanoseconds since the thread began. Keeps a file open.
 #[derive(Debug)]
 pub(crate) struct Waits {
-    file: Option<std::fs::File>,
+    file: Option<File>,
     told_ns: u64,
 }
 
-#[cfg(target_os = "linux")]
+const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
+
 impl Waits {
     pub(crate) fn of_this_thread() -> Waits {
-        let mut waits = Waits { file: std::fs::File::open(SCHEDSTAT).ok(), told_ns: 0 };
+        let mut waits = Waits { file: File::open(SCHEDSTAT).ok(), told_ns: 0 };
         waits.read_us();
         waits
     }
@@ -69,33 +70,18 @@ impl Waits {
     /// For how many microseconds the calling thread could run and had no core, since this was asked
     /// last. 0 where the system does not say.
     pub(crate) fn read_us(&mut self) -> u64 {
-        use std::os::unix::fs::FileExt;
-
-        let mut text = [0; 64];
-        let read = self.file.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
-        let text = text.get(..read.unwrap_or(0)).and_then(|text| std::str::from_utf8(text).ok());
-        let waited_ns = text.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
-        let since_ns = waited_ns.map_or(0, |now_ns: u64| now_ns.saturating_sub(self.told_ns));
+        let now_ns = self.read_ns().unwrap_or(self.told_ns);
+        let since_ns = now_ns.saturating_sub(self.told_ns);
         self.told_ns += since_ns;
         since_ns / 1_000
     }
-}
 
-#[cfg(target_os = "linux")]
-const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
-
-#[cfg(not(target_os = "linux"))]
-#[derive(Debug)]
-pub(crate) struct Waits;
-
-#[cfg(not(target_os = "linux"))]
-impl Waits {
-    pub(crate) fn of_this_thread() -> Waits {
-        Waits
-    }
-
-    pub(crate) fn read_us(&mut self) -> u64 {
-        0
+    fn read_ns(&mut self) -> Option<u64> {
+        let file = self.file.as_mut()?;
+        let mut text = [0; 64];
+        file.rewind().ok()?;
+        let read = file.read(&mut text).ok()?;
+        std::str::from_utf8(text.get(..read)?).ok()?.split_whitespace().nth(1)?.parse().ok()
     }
 }
 

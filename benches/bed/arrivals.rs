@@ -10,13 +10,13 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::Outcome;
+use super::{Outcome, Process};
 
 /// Nanoseconds of the monotonic clock.
 pub(crate) fn now_ns() -> u64 {
@@ -26,7 +26,7 @@ pub(crate) fn now_ns() -> u64 {
 
 /// The receiver, as the sender sees it.
 pub(crate) struct Arrivals {
-    process: Child,
+    _process: Process,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
     port: u16,
@@ -42,7 +42,8 @@ impl Arrivals {
             .spawn()?;
         let asks = process.stdin.take().ok_or("the receiver cannot be asked")?;
         let stdout = process.stdout.take().ok_or("the receiver cannot be heard")?;
-        let mut arrivals = Arrivals { process, asks, answers: BufReader::new(stdout), port: 0 };
+        let (_process, answers) = (Process(process), BufReader::new(stdout));
+        let mut arrivals = Arrivals { _process, asks, answers, port: 0 };
         arrivals.port = arrivals.heard()?.strip_prefix("port ").ok_or("no port")?.parse()?;
         Ok(arrivals)
     }
@@ -90,13 +91,6 @@ impl Arrivals {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
-    }
-}
-
-impl Drop for Arrivals {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -21,6 +21,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,6 +37,16 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long an engine may take to end.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// A process of the bench, which ends with this.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// The value of the option `--name`, or `default`.
 pub(crate) fn option<T: std::str::FromStr>(name: &str, default: T) -> T {

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::Outcome;
+use super::{Outcome, Process};
 
 /// The option that makes a process of the bench a receiver.
 pub(crate) const OPTION: &str = "receive";
@@ -28,7 +28,7 @@ const STACK_BYTES: usize = 128 * 1024;
 
 /// A receiver in another process.
 pub(crate) struct Remote {
-    child: Child,
+    _process: Process,
     plain: u16,
     tls: Vec<u16>,
     /// The authority that signed its certificate, in PEM.
@@ -50,7 +50,13 @@ impl Remote {
         BufReader::new(from).read_line(&mut ports)?;
         let mut ports = ports.split_whitespace().map(str::parse);
         let plain = ports.next().ok_or("no ports")??;
-        Ok(Remote { child, plain, tls: ports.collect::<Result<_, _>>()?, roots: made.cert.pem() })
+        let _process = Process(child);
+        Ok(Remote {
+            _process,
+            plain,
+            tls: ports.collect::<Result<_, _>>()?,
+            roots: made.cert.pem(),
+        })
     }
 
     /// The address of the n-th endpoint, in the clear.
@@ -68,13 +74,6 @@ impl Remote {
         let stream = TcpStream::connect((Ipv4Addr::new(127, 1, 0, 1), self.plain))?;
         stream.set_nodelay(true)?;
         Ok(stream)
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -281,7 +281,7 @@ mod tests {
     fn registered(subscription: Subscription) -> Registered {
         Registered {
             id: SubscriptionId(1),
-            account: "acme".into(),
+            account: "acme".to_owned(),
             name: "crm".to_owned(),
             filter: Filter::default(),
             target: subscription.target,

@@ -5,7 +5,7 @@
 //! name; those that a call merely tries (ids, names, numbers) may be the other's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ use crate::attempt::Reply;
 use crate::config::Config;
 use crate::delivery::{self, Transport};
 use crate::engine::Engine;
+use crate::stats::Stats;
 use crate::store::Memory;
 use crate::subscription::Registered;
 
@@ -68,6 +69,18 @@ impl World {
         let text = String::from_utf8(body).unwrap();
         let body = serde_json::from_str(&text).unwrap();
         Answered { status: parts.status.as_u16(), headers: parts.headers, text, body }
+    }
+}
+
+/// No wait of a test lasts longer.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until the engine's counters say so.
+pub(super) fn wait_until(engine: &Engine, is_so: impl Fn(&Stats) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so(&engine.stats()) {
+        assert!(Instant::now() < deadline, "not in time: {:?}", engine.stats());
+        std::thread::yield_now();
     }
 }
 

@@ -185,5 +185,3 @@ fn conclude(nth: usize, fan_out: usize, medians: &BTreeMap<(String, usize), f64>
         );
     }
 }
-
-

@@ -13,7 +13,7 @@ use crate::delivery::{self, Transport};
 use crate::engine::{DeliveryFilter, DeliveryState};
 use crate::event::{Catalogue, Event};
 use crate::notice::Notice;
-use crate::registration::tests::{Answered, World};
+use crate::registration::tests::{Answered, DEADLINE, World, wait_until};
 use crate::subscription::{
     Authorization, BodyFormat, Policy, Profile, Registered, Secret, State, Subscription,
     SubscriptionId,
@@ -729,8 +729,6 @@ impl Transport for Mute {
     fn interrupt(&self) {}
 }
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
 #[test]
 fn a_timeout_is_tried_again_only_where_asked_and_other_failures_always() {
     let world = World::with(|config| config.transport(Arc::new(Mute)));
@@ -769,10 +767,5 @@ fn a_timeout_is_tried_again_only_where_asked_and_other_failures_always() {
             assert!(died.any(is_it));
         }
     }
-    let mut stats = guarded.world.engine.stats();
-    while (stats.delivered, stats.dead) != (1, 1) {
-        assert!(started.elapsed() < DEADLINE, "{stats:?}");
-        std::thread::yield_now();
-        stats = guarded.world.engine.stats();
-    }
+    wait_until(&guarded.world.engine, |stats| (stats.delivered, stats.dead) == (1, 1));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use parking_lot::Mutex;
@@ -16,11 +16,11 @@ use crate::config::{Config, Limits};
 use crate::delivery::{Request as Sent, Transport};
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::registration::tests::{DEADLINE, wait_until};
 use crate::registration::{BODY_BYTES_MAX, Registration};
 use crate::stats::Stats;
 use crate::store::Memory;
 
-const DEADLINE: Duration = Duration::from_secs(20);
 /// 2025-12-17T10:30:00Z
 const BEGIN_WALL_MS: u64 = 1_765_967_400_000;
 const ACME: Option<(&str, &str)> = Some(("authorization", "acme-key"));
@@ -108,11 +108,7 @@ impl World {
     }
 
     fn wait_until(&self, is_so: impl Fn(&Stats) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !is_so(&self.engine.stats()) {
-            assert!(Instant::now() < deadline, "not in time: {:?}", self.engine.stats());
-            std::thread::yield_now();
-        }
+        wait_until(&self.engine, is_so);
     }
 
     fn hosts(&self) -> Vec<String> {
