@@ -266,7 +266,7 @@ pub struct Limits {
     /// to 140 MB when all are used, by the allocator.
     pub stuck_max: usize,
     /// After how long an attempt without an answer stops counting as a worker, in milliseconds.
-    /// Defaults to 250.
+    /// Defaults to 20: a receiver behind a real network answers later than that, and would hold a worker.
     pub stuck_after_ms: u64,
     /// How many attempts one subscription may have under way. Defaults to 16.
     pub lane_in_flight_max: usize,
@@ -303,7 +303,7 @@ impl Default for Limits {
             dedup_keys_max: 1_000_000,
             workers_max: 32,
             stuck_max: 1_024,
-            stuck_after_ms: 250,
+            stuck_after_ms: 20,
             lane_in_flight_max: 16,
             notices_max: 1_024,
             recent_attempts_max: 16_384,

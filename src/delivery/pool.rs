@@ -292,10 +292,10 @@ fn reap(shared: &Shared) {
     idle.has_reaper = false;
 }
 
-/// How many idle connections are kept in all, where the process may open twice as many files. A
+/// How many idle connections are kept in all, where the process may open twice as many files. Ten
 /// thousand receivers are served without a new connection for each attempt; beyond, those used longest
 /// ago are closed.
-const IDLE_MAX: usize = 1_024;
+const IDLE_MAX: usize = 16_384;
 
 /// How many lists there may be before the empty ones go.
 const PLACES_MAX: usize = 4 * IDLE_MAX;
