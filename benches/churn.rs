@@ -1,28 +1,24 @@
-//! Decides whether disk and memory stay flat while events come and go and one delivery in a hundred
-//! is left behind.
-//!
-//! Leaves to others: how fast it could go (`outbox`). Invariant: what is drawn is what was sampled,
-//! once a second, from this process and its directory.
+//! Disk and memory over time, while events are delivered and one delivery in a hundred stays owed. Once
+//! a second this process and its directory are sampled; the samples are printed and drawn.
 //!
 //! `cargo bench --bench churn -- --seconds 1800 --rate 1500 --subscriptions 2`
 //!
-//! `--again-s 300` lets what was left behind be delivered after so many seconds; without it, it
-//! fails for ever and its next attempt is a day away. `--svg FILE` and `--csv FILE` say where to draw
-//! and write; `--plot CSV` draws an earlier run.
+//! With `--again-s 300` what failed is delivered after so many seconds; without it, its next attempt is
+//! a day away. `--svg FILE` and `--csv FILE` set the output files, and `--plot CSV` draws an earlier run.
 
-mod bed;
+mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bed::Outcome;
-use bed::plot::{Line, Panel, svg};
-use bed::scripted::LeavesOneInAHundred;
-use wabahook::{Engine, Error, Policy, Retry, Subscription};
+use support::Outcome;
+use support::plot::{Line, Panel, svg};
+use support::transports::Replying;
+use wabahook::policy::{Policy, Retry};
+use wabahook::{Engine, Reply, Request, Subscription};
 
 const PAYLOAD_BYTES: usize = 1024;
 const BURSTS_PER_S: u64 = 100;
@@ -80,29 +76,44 @@ impl Sample {
 }
 
 fn main() -> Outcome {
-    let drawing = bed::text("svg").map_or_else(|| output("churn.svg"), PathBuf::from);
-    if let Some(csv) = bed::text("plot") {
+    let drawing = support::text("svg").map_or_else(|| output("churn.svg"), PathBuf::from);
+    if let Some(csv) = support::text("plot") {
         let samples: Vec<_> = fs::read_to_string(csv)?.lines().filter_map(Sample::parse).collect();
         return conclude(&samples, &drawing);
     }
-    let directory = bed::directory("churn")?;
-    let again_s: u64 = bed::option("again-s", 0);
-    let relents = AtomicBool::new(again_s > 0);
-    let engine = bed::open(&directory, LeavesOneInAHundred { relents })?;
+    let directory = support::directory("churn")?;
+    let again_s: u64 = support::option("again-s", 0);
+    let refuses = move |request: &Request<'_>| Reply::status(status(request, again_s > 0));
+    let engine = support::open(&directory, Replying(refuses))?;
     let delay_ms = if again_s > 0 { again_s * 1_000 } else { DAY_MS };
-    for n in 0..bed::option("subscriptions", 2) {
-        let retry = Retry::List { delays_ms: vec![delay_ms] };
-        // As many in retry as are left behind: with the default, what is new would wait for them.
-        let (age_max_ms, retrying_max) = (30 * DAY_MS, 1_000_000);
-        let policy = Policy { retry, age_max_ms, retrying_max, ..Policy::default() };
+    for n in 0..support::option("subscriptions", 2) {
+        let retry = Retry::List { delays: vec![Duration::from_millis(delay_ms)] };
+        // Allows all failed deliveries in retry. With the default, new ones would wait for them.
+        let (age_max, retrying_max) = (Duration::from_millis(30 * DAY_MS), 1_000_000);
+        let policy = Policy::default().retry(retry).age_max(age_max).retrying_max(retrying_max);
         let to = Subscription::to(format!("https://receiver-{n}.example/hook"))?;
         engine.subscribe(to.name(format!("receiver-{n}")).policy(policy))?;
     }
-    let csv = bed::text("csv").map_or_else(|| output("churn.csv"), PathBuf::from);
+    let csv = support::text("csv").map_or_else(|| output("churn.csv"), PathBuf::from);
     let samples = churn(&engine, &directory, &csv)?;
-    engine.close(bed::CLOSE_MAX)?;
+    engine.close(support::CLOSE_MAX)?;
     fs::remove_dir_all(&directory)?;
     conclude(&samples, &drawing)
+}
+
+/// Fails one event in a hundred and acknowledges the others; `relents` acknowledges what failed when
+/// it is tried again.
+fn status(request: &Request<'_>, relents: bool) -> u16 {
+    let header = |wanted: &str| {
+        let found = request.headers.iter().find(|(name, _)| name.as_str() == wanted);
+        found.and_then(|(_, value)| value.to_str().ok()).unwrap_or_default()
+    };
+    // An event's id ends with its sequence in 16 hexadecimal digits.
+    let id = header("webhook-id");
+    let digits = id.get(id.len().saturating_sub(16)..).unwrap_or_default();
+    let sequence = u64::from_str_radix(digits, 16).unwrap_or(1);
+    let is_again = header("x-webhook-attempt") != "1";
+    if sequence.is_multiple_of(100) && !(is_again && relents) { 503 } else { 200 }
 }
 
 fn output(name: &str) -> PathBuf {
@@ -111,8 +122,9 @@ fn output(name: &str) -> PathBuf {
 
 /// Publishes at a steady rate, in bursts, and samples once a second.
 fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> {
-    let (rate, seconds): (u64, u64) = (bed::option("rate", 1_500), bed::option("seconds", 1_800));
-    let subscriptions: u64 = bed::option("subscriptions", 2);
+    let (rate, seconds): (u64, u64) =
+        (support::option("rate", 1_500), support::option("seconds", 1_800));
+    let subscriptions: u64 = support::option("subscriptions", 2);
     let mut log = File::create(csv)?;
     writeln!(log, "{COLUMNS}")?;
     let started = Instant::now();
@@ -125,10 +137,10 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
         sleep(due.saturating_sub(started.elapsed()));
         while published < burst * rate / BURSTS_PER_S {
             published += 1;
-            match engine.publish(bed::event(published, PAYLOAD_BYTES)) {
-                // Nobody waits: the samples count what was accepted.
+            match engine.publish(support::event(published, PAYLOAD_BYTES)) {
+                // Not waited for, because the samples count what was accepted.
                 Ok(receipt) => drop(receipt),
-                Err(Error::Busy { .. }) => break,
+                Err(error) if error.is_busy() => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -141,8 +153,8 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
         let owed_events = now.owed as f64 / subscriptions as f64;
         let sample = Sample {
             second,
-            disk_mb: bed::mb(bed::disk_bytes(directory)),
-            rss_mb: bed::status_mb("VmRSS:"),
+            disk_mb: support::mb(support::disk_bytes(directory)),
+            rss_mb: support::status_mb("VmRSS:"),
             owed: now.owed as f64,
             owed_mb: owed_events * PAYLOAD_BYTES as f64 / 1e6,
             generations: now.generations as f64,
@@ -156,7 +168,7 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
     Ok(samples)
 }
 
-/// Prints quarter against quarter, and draws.
+/// Prints each quarter next to the others, and draws.
 fn conclude(samples: &[Sample], drawing: &Path) -> Outcome {
     let minutes = samples.last().map_or(0.0, |sample| sample.second) / 60.0;
     println!("{} samples over {minutes:.1} minutes", samples.len());
@@ -170,13 +182,15 @@ fn conclude(samples: &[Sample], drawing: &Path) -> Outcome {
         ("delivered", "deliveries/s", |sample| sample.delivered_per_s),
     ];
     for (name, unit, reading) in readings {
-        let medians: Vec<f64> =
-            quarters.iter().map(|part| bed::median(part.iter().map(reading).collect())).collect();
+        let medians: Vec<f64> = quarters
+            .iter()
+            .map(|part| support::median(part.iter().map(reading).collect()))
+            .collect();
         let most = samples.iter().map(reading).fold(0.0, f64::max);
         println!("{name}: median of each quarter {medians:.1?} {unit}, at most {most:.1}");
         if let [_, second, .., last] = medians.as_slice() {
             let limit = (*second, "second_quarter");
-            bed::result("churn", format!("churn_{name}"), *last, unit, limit, last / second);
+            support::result("churn", format!("churn_{name}"), *last, unit, limit, last / second);
         }
     }
     fs::write(drawing, picture(samples))?;

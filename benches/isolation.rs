@@ -1,34 +1,32 @@
-//! Decides what endpoints that hang cost those that answer, over real sockets: the same deliveries to
-//! the same receivers, with and without others that accept and never answer.
-//!
-//! Leaves to others: the cost of accepting (`outbox`). Invariant: what is measured takes turns with
-//! what it is compared with, in one process; both deliver from a backlog that lay on the device when
-//! the clock was started, so that publishing to the hanging ones is not counted.
+//! What hanging endpoints cost those that answer: the same deliveries to the same receivers, with and
+//! without others that accept connections and never answer. Both cases take turns in one process. Both
+//! deliver from a backlog that was on the device before, so that publishing to the hanging endpoints is
+//! not counted.
 //!
 //! `cargo bench --bench isolation -- --runs 3 --events 400`; `--only isolation_900_of_1000` runs that
 //! alone.
 //!
-//! `isolation_*`: the engine has just been opened and has tried nothing, with timeouts of 15 s.
-//! `*_warm`: every endpoint that hangs has timed out at least once.
+//! `isolation_*`: the engine has just been opened and knows nothing of the endpoints; timeouts of 15 s.
+//! `*_warm`: every hanging endpoint has timed out at least once.
 
-mod bed;
+mod support;
 
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bed::receivers::Receivers;
-use bed::scripted::Silent;
-use bed::{Outcome, median};
+use support::receiver_process::{self, Receivers, now_ns};
+use support::transports::Hanging;
+use support::{Outcome, median};
 use wabahook::{Config, Engine, Event, Subscription};
 
 const PROMPT: &str = "TO_THE_PROMPT";
 const HANGING: &str = "TO_THE_HANGING";
-/// What each endpoint that hangs is owed: more than it will ever be asked for in a run.
+/// How many events each hanging endpoint is owed, more than are tried in a run.
 const HANGING_EVENTS: usize = 20;
 const PAYLOAD_BYTES: usize = 1024;
-/// No measured stretch takes longer on a machine that is worth measuring on.
-const STRETCH_MAX: Duration = Duration::from_secs(300);
+/// The measurement fails after this time.
+const STRETCH_MAX_MS: u64 = 300_000;
 
 struct Scenario {
     what: &'static str,
@@ -40,15 +38,18 @@ struct Scenario {
 struct Rates {
     cold: f64,
     warm: f64,
-    /// What the process had in memory when the cold ones had come and the others hung.
+    /// The memory of the process after the cold deliveries, while the others hang.
     rss_mb: f64,
 }
 
 fn main() -> Outcome {
-    let runs: usize = bed::option("runs", 3);
-    let events: usize = bed::option("events", 400);
-    let only = bed::text("only").unwrap_or_default();
-    bed::raise_file_limit()?;
+    let runs: usize = support::option("runs", 3);
+    let events: usize = support::option("events", 400);
+    let only = support::text("only").unwrap_or_default();
+    if std::env::args().any(|given| given == "--receive") {
+        return receiver_process::receive();
+    }
+    support::raise_file_limit()?;
     let scenarios = [
         Scenario { what: "isolation_900_of_1000", prompt: 100, hanging: 900 },
         Scenario { what: "isolation_1_of_10", prompt: 9, hanging: 1 },
@@ -61,12 +62,12 @@ fn main() -> Outcome {
 
 fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
     let Scenario { what, prompt, hanging } = *scenario;
-    // The smaller number of lanes gets more events, so that both run for seconds.
+    // Fewer lanes get more events, so that every scenario runs for seconds.
     let events = events * 100 / prompt;
     println!("\n{what}: {events} events to each of {prompt} endpoints that answer");
     let (mut cold, mut warm) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for run in 0..runs {
-        // Each goes first in every other run.
+        // They go first alternately.
         let order = if run % 2 == 0 { [0, hanging] } else { [hanging, 0] };
         for hanging in order {
             let rates = deliver(prompt, hanging, events)?;
@@ -83,11 +84,11 @@ fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
         }
     }
     for (how, (without, with)) in [("", cold), ("_warm", warm)] {
-        // Of the two of one run, which had the machine in one and the same phase.
+        // Of the two in one run, which saw the machine in the same phase.
         let ratio =
             median(with.iter().zip(&without).map(|(with, without)| with / without).collect());
         let limit = (median(without), "without_hanging");
-        bed::result(
+        support::result(
             "isolation",
             format!("{what}{how}"),
             median(with),
@@ -100,33 +101,31 @@ fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
 }
 
 fn deliver(prompt: usize, hanging: usize, events: usize) -> Outcome<Rates> {
-    let receivers = Receivers::start()?;
-    let path = bed::directory("isolation")?;
+    let mut receivers = Receivers::start()?;
+    let path = support::directory("isolation")?;
     owe(&path, &receivers, prompt, hanging, events)?;
     let due = (prompt * events) as u64;
 
     let engine = Engine::open(config(&path)?)?;
-    let cold = stretch(&receivers, due, || Ok(()))?;
-    let rss_mb = bed::status_mb("VmRSS:");
+    let cold = stretch(&mut receivers, due, || Ok(()))?;
+    let rss_mb = support::status_mb("VmRSS:");
     wait_until_all_timed_out(&engine, hanging)?;
-    let warm = stretch(&receivers, 2 * due, || publish(&engine, PROMPT, events))?;
-    engine.close(bed::CLOSE_MAX)?;
+    let warm = stretch(&mut receivers, due, || publish(&engine, PROMPT, events))?;
+    engine.close(support::CLOSE_MAX)?;
     std::fs::remove_dir_all(&path)?;
     Ok(Rates { cold, warm, rss_mb })
 }
 
-/// Deliveries a second, from before `begin` until so many have come since the start.
-fn stretch(receivers: &Receivers, until: u64, begin: impl FnOnce() -> Outcome) -> Outcome<f64> {
-    let started = Instant::now();
-    let before = receivers.answered();
+/// Deliveries a second to those that answer, from before `begin` until so many have arrived.
+fn stretch(receivers: &mut Receivers, due: u64, begin: impl FnOnce() -> Outcome) -> Outcome<f64> {
+    let started_ns = now_ns();
     begin()?;
-    if !receivers.wait_for(until, STRETCH_MAX) {
-        return Err(format!("{} of {until} came in time", receivers.answered()).into());
-    }
-    Ok((until - before) as f64 / started.elapsed().as_secs_f64())
+    let ended_ns = receivers.until(due, STRETCH_MAX_MS)?;
+    receivers.reset()?;
+    Ok(due as f64 * 1e9 / (ended_ns - started_ns) as f64)
 }
 
-/// Leaves a backlog on the device, of which nothing was tried.
+/// Leaves a backlog on the device without any attempt.
 fn owe(
     path: &Path,
     receivers: &Receivers,
@@ -134,10 +133,10 @@ fn owe(
     hanging: usize,
     events: usize,
 ) -> Outcome {
-    let engine = Engine::open(config(path)?.transport(std::sync::Arc::new(Silent::default())))?;
+    let engine = Engine::open(config(path)?.transport(std::sync::Arc::new(Hanging::default())))?;
     let prompt = (0..prompt).map(|n| (receivers.prompt(n), PROMPT));
     let hanging = (0..hanging).map(|n| (receivers.hanging(n), HANGING));
-    // Mixed, so that neither kind has its turn first.
+    // Shuffled, so that neither kind is first.
     let mut all: Vec<_> = prompt.chain(hanging).collect();
     fastrand::Rng::with_seed(7).shuffle(&mut all);
     for (url, kind) in all {
@@ -145,7 +144,7 @@ fn owe(
     }
     publish(&engine, HANGING, HANGING_EVENTS)?;
     publish(&engine, PROMPT, events)?;
-    Ok(engine.close(bed::CLOSE_MAX)?)
+    Ok(engine.close(support::CLOSE_MAX)?)
 }
 
 fn publish(engine: &Engine, kind: &str, events: usize) -> Outcome {
@@ -167,7 +166,7 @@ fn wait_until_all_timed_out(engine: &Engine, hanging: usize) -> Outcome {
         if timed_out >= hanging {
             return Ok(());
         }
-        if started.elapsed() > STRETCH_MAX {
+        if started.elapsed() > Duration::from_millis(STRETCH_MAX_MS) {
             return Err(format!("{timed_out} of {hanging} timed out").into());
         }
         thread::sleep(Duration::from_millis(100));

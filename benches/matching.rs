@@ -1,36 +1,35 @@
-//! Decides what a match and a change of the index cost where a million subscriptions are listed.
-//!
-//! Leaves to others: the rest of `publish` (`fanout`). Invariant: every look-up is of a number drawn at
-//! random from all of them, so that neither the processor's caches nor answers given before serve it;
-//! every answer is checked for its length. The limit takes turns with it: random reads, each of which
-//! waits for the one before, in as much memory as the index took.
+//! What a match and a change of the index cost with a million subscriptions. Every look-up is for a
+//! random number, so that neither the caches of the processor nor the match cache help, and the length
+//! of every answer is checked. The limit, measured in turns, is dependent random reads in as much memory
+//! as the index takes.
 //!
 //! `cargo bench --bench matching -- --runs 5 --subscriptions 1000000`
 //!
-//! Each number has ten subscriptions. `match_1m`: each names the number and one type, the same for all
-//! ten, and types are spread over the numbers. `match_1m_mixed`: four name the number and all types, six
-//! a type and the number. `match_1m_all_named`: each names the number and all 32 types one by one.
+//! Each number has ten subscriptions. `match_1m`: each has the number and one type, the same for all
+//! ten, and types are spread over the numbers. `match_1m_mixed`: four have the number and all types, six
+//! a type and the number. `match_1m_all_named`: each has the number and all 32 types one by one.
 
 #![expect(clippy::indexing_slicing, reason = "places are drawn from the range of what they index")]
 
-mod bed;
+mod support;
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bed::{Outcome, median};
-use wabahook::{Catalogue, EventType, Filter, Matching, SubscriptionId, WabaNumber};
+use support::{Outcome, median};
+use wabahook::testing::Matching;
+use wabahook::{Catalogue, EventType, Filter, SubscriptionId, WabaNumber};
 
 const ACCOUNT: &str = "default";
 const PER_NUMBER: usize = 10;
 const KINDS: usize = 32;
 const SPAN: Duration = Duration::from_millis(300);
-/// Reads or look-ups between two looks at the clock.
+/// Reads or look-ups between two readings of the clock.
 const BATCH: usize = 4_096;
 
-/// How the ten subscriptions of a number ask for types.
+/// How the ten subscriptions of a number filter types.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     OneType,
@@ -39,9 +38,9 @@ enum Shape {
 }
 
 fn main() -> Outcome {
-    let runs: usize = bed::option("runs", 5);
-    let subscriptions: usize = bed::option("subscriptions", 1_000_000);
-    let only = bed::text("only").unwrap_or_default();
+    let runs: usize = support::option("runs", 5);
+    let subscriptions: usize = support::option("subscriptions", 1_000_000);
+    let only = support::text("only").unwrap_or_default();
     let shapes = [
         (Shape::OneType, "match_1m", Some("change_1m")),
         (Shape::Mixed, "match_1m_mixed", None),
@@ -57,7 +56,7 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// In a process of its own: what one shape took and gave back would hide what the next one takes.
+/// In a process of its own, because memory freed by one shape would hide what the next one takes.
 fn measure_apart(what: &str) -> Outcome {
     let given = std::env::args().skip(1);
     let own = Command::new(std::env::current_exe()?).args(given).args(["--only", what]).status()?;
@@ -95,19 +94,26 @@ fn measure(
     let ratios = looked_ns.iter().zip(&read_ns).map(|(looked, read)| looked / read).collect();
     let (figure, limit, ratio) = (median(looked_ns), median(read_ns), median(ratios));
     println!("{what}: {figure:.0} ns a look-up of {PER_NUMBER}; a random read {limit:.0} ns");
-    bed::result("matching", what, figure, "ns", (limit, "random_read"), ratio);
+    support::result("matching", what, figure, "ns", (limit, "random_read"), ratio);
     if let Some(change) = change {
         let (figure, worst_us) = (median(changed_us), median(worst_us));
         println!("{change}: {figure:.2} us (p50) a change and back; the worst {worst_us:.0} us");
         let read_us = limit / 1e3;
-        bed::result("matching", change, figure, "us", (read_us, "random_read"), figure / read_us);
+        support::result(
+            "matching",
+            change,
+            figure,
+            "us",
+            (read_us, "random_read"),
+            figure / read_us,
+        );
     }
     Ok(())
 }
 
-/// What the process has in memory.
+/// The resident memory of the process.
 fn resident_kib() -> Outcome<usize> {
-    Ok(usize::try_from(bed::status_kib("VmRSS:").ok_or("no VmRSS")?)?)
+    Ok(usize::try_from(support::status_kib("VmRSS:").ok_or("no VmRSS")?)?)
 }
 
 /// The numbers and types.
@@ -120,7 +126,7 @@ impl World {
     fn new(numbers: usize) -> Outcome<World> {
         let catalogue = Catalogue::default();
         let kinds = (0..KINDS).map(|n| catalogue.canonical(&format!("TYPE_OF_THE_BENCH_{n}")));
-        // Spread as real ones are, and not one after the other.
+        // Spread like real numbers, not consecutive.
         let mut chance = fastrand::Rng::with_seed(9);
         let mut drawn = BTreeSet::new();
         while drawn.len() < numbers {
@@ -131,7 +137,7 @@ impl World {
         Ok(World { kinds: kinds.collect::<Result<_, _>>()?, numbers })
     }
 
-    /// Every number has the types that its place says.
+    /// The types of a number, by its index.
     fn kind(&self, number: usize) -> &EventType {
         &self.kinds[number % KINDS]
     }
@@ -142,10 +148,10 @@ impl World {
             Shape::OneType | Shape::Mixed => Some([self.kind(number).clone()].into()),
             Shape::AllNamed => Some(self.kinds.iter().cloned().collect()),
         };
-        Filter { events, numbers: Some([self.numbers[number]].into()) }
+        Filter::default().events(events).numbers(Some([self.numbers[number]].into()))
     }
 
-    /// Subscriptions come in the order in which accounts might register: all numbers, then again.
+    /// In the order in which accounts might register: all numbers, then all numbers again.
     fn index(&self, shape: Shape) -> Matching {
         let mut index = Matching::default();
         let mut id = 0;
@@ -163,7 +169,7 @@ impl World {
         let (mut done, mut matches) = (0, 0);
         let mut elapsed = Duration::ZERO;
         while elapsed < SPAN {
-            // An event brings its number and type along: drawing them is no part of a look-up.
+            // An event has its number and type, so drawing them is not part of a look-up.
             let drawn: Vec<_> = (0..BATCH)
                 .map(|_| chance.usize(..self.numbers.len()))
                 .map(|number| (self.numbers[number], self.kind(number)))
@@ -181,8 +187,8 @@ impl World {
         Ok(elapsed.as_secs_f64() * 1e9 / done as f64)
     }
 
-    /// Microseconds of each change: a subscription of one number and one type comes, or goes again, with
-    /// look-ups in between, as publishers make them.
+    /// Microseconds of each change: a subscription to one number and one type is added or removed, with
+    /// look-ups in between.
     fn change(
         &self,
         index: &mut Matching,
@@ -208,7 +214,7 @@ impl World {
     }
 }
 
-/// A ring through memory: each place names the next, in an order that no processor foresees.
+/// A ring through memory: each element holds the index of the next, in random order.
 struct Memory {
     next: Vec<u32>,
 }

@@ -1,17 +1,15 @@
-//! Decides what a durable accept costs, beside the same bytes appended to a plain file and synced.
-//!
-//! Leaves to others: the network (the transport is scripted), recovery and churn. Invariant: every
-//! run takes turns with its limit, on the same file system and in groups of the same size, so that a
-//! slow phase of the device strikes both.
+//! What a durable accept costs, without a network, compared with the same bytes appended to a plain
+//! file and synced. Both take turns on the same file system and in groups of the same size, so that a
+//! slow phase of the device affects both.
 //!
 //! `cargo bench --bench outbox -- --runs 5 --ms 1000`; `--only accept_64` runs that alone.
 //!
 //! `accept_*`: every delivery is acknowledged at once and settled, in the same groups.
-//! `accept_64_fanout_*`: receivers are held back, so that this is the cost of accepting alone.
+//! `accept_64_fanout_*`: nothing is delivered, so that this is only the cost of accepting.
 //! `settled_64_fanout_*`: as `accept_*`, with more subscriptions.
-//! `accept_*_beside_busy_cores`: every core also has a process that never sleeps, as has the limit.
+//! `accept_*_beside_busy_cores`: a busy process runs on every core, for the limit as well.
 
-mod bed;
+mod support;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -21,21 +19,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bed::raw::Raw;
-use bed::scripted::{Instant200, Silent};
-use bed::{Outcome, Process, median};
+use support::raw_file::RawFile;
+use support::transports::{Hanging, acknowledging};
+use support::{Outcome, Process, median};
 use wabahook::{Accepted, Config, Engine, Event, Limits, Receipt};
 
 const PAYLOAD_BYTES: usize = 1024;
-/// Into how many turns of the engine and of its limit a run is cut: a device has fast and slow
-/// phases of seconds, and each is to strike both.
+/// How many turns of the engine and of its limit a run has. A device has fast and slow phases of
+/// seconds, which must affect both.
 const SLICES: u32 = 10;
 
 /// What is measured.
 struct Scenario {
     what: String,
     publishers: usize,
-    /// How many threads the publishers share: as many, or a few that each keep many receipts.
+    /// How many threads the publishers share: one each, or a few that keep many receipts.
     threads: usize,
     /// Events of one call.
     together: usize,
@@ -44,14 +42,14 @@ struct Scenario {
     beside_busy_cores: bool,
 }
 
-/// What one run of the engine and of its limit came to.
+/// The result of one run of the engine and of its limit.
 struct Run {
     events_per_s: f64,
     delivered_per_s: f64,
     /// CPU microseconds an event, publishers included.
     cpu_us: f64,
     wait_p50_us: f64,
-    /// Events in a group, groups that only settle counted too.
+    /// Events per group, including groups that only settle.
     group_events: f64,
     raw_per_s: f64,
     sync_p50_us: f64,
@@ -63,8 +61,8 @@ fn main() -> Outcome {
             std::hint::spin_loop();
         }
     }
-    let rounds: usize = bed::option("runs", 5);
-    let only = bed::text("only").unwrap_or_default();
+    let rounds: usize = support::option("runs", 5);
+    let only = support::text("only").unwrap_or_default();
     let scenarios: Vec<_> =
         scenarios().into_iter().filter(|one| only.is_empty() || one.what == only).collect();
     let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
@@ -125,30 +123,30 @@ fn scenarios() -> Vec<Scenario> {
 
 /// One run in a directory of its own, then its limit.
 fn run(scenario: &Scenario) -> Outcome<Run> {
-    let directory = bed::directory("outbox")?;
+    let directory = support::directory("outbox")?;
     let data = directory.join("data");
     let engine = open(scenario, &data)?;
-    bed::subscribe(&engine, scenario.fan_out)?;
-    let span = Duration::from_millis(bed::option("ms", 1_000)) / SLICES;
-    // What the first groups find unmade (threads, the first generation) is not what is asked.
+    support::subscribe(&engine, scenario.fan_out)?;
+    let span = Duration::from_millis(support::option("ms", 1_000)) / SLICES;
+    // The first groups also start threads and the first generation, which is not measured.
     publish(&engine, scenario, span)?;
     let before = engine.stats();
     let (mut elapsed, mut cpu, mut waits) = (Duration::ZERO, Duration::ZERO, Vec::new());
     let _busy = if scenario.beside_busy_cores { busy_cores()? } else { Vec::new() };
-    let mut raw = Raw::new(&directory)?;
+    let mut raw = RawFile::new(&directory)?;
     let mut limit = Limit::default();
     for _ in 0..SLICES {
-        let (cpu_before, started) = (bed::cpu_time(), Instant::now());
+        let (cpu_before, started) = (support::cpu_time(), Instant::now());
         waits.extend(publish(&engine, scenario, span)?);
         elapsed += started.elapsed();
-        cpu += bed::cpu_time() - cpu_before;
+        cpu += support::cpu_time() - cpu_before;
         let so_far = engine.stats();
         let accepted = (so_far.accepted - before.accepted) as f64;
         limit.measure(&mut raw, accepted / (so_far.groups - before.groups) as f64, span)?;
     }
     let (elapsed, after) = (elapsed.as_secs_f64(), engine.stats());
-    // An attempt that is held back would be waited for until the deadline.
-    engine.close(if scenario.held_back { Duration::ZERO } else { bed::CLOSE_MAX })?;
+    // Closing would wait for hanging attempts until the deadline.
+    engine.close(if scenario.held_back { Duration::ZERO } else { support::CLOSE_MAX })?;
     let accepted = (after.accepted - before.accepted) as f64;
     fs::remove_dir_all(&directory)?;
     Ok(Run {
@@ -165,19 +163,19 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
 fn open(scenario: &Scenario, data: &Path) -> Outcome<Engine> {
     let config = Config::new(data);
     let config = if scenario.held_back {
-        // One worker, which waits for ever: nothing is delivered and nothing is tried again.
-        let limits = Limits { workers_max: 1, stuck_max: 0, ..Limits::default() };
-        config.limits(limits).transport(Arc::new(Silent::default()))
+        // One worker that hangs, so that nothing is delivered or retried.
+        let limits = Limits::default().in_flight_max(Some(1));
+        config.limits(limits).transport(Arc::new(Hanging::default()))
     } else {
-        config.transport(Arc::new(Instant200))
+        config.transport(Arc::new(acknowledging()))
     };
     Ok(Engine::open(config)?)
 }
 
-/// With this argument the bench is a process that never sleeps.
+/// With this argument the process only keeps a core busy.
 const SPIN: &str = "--spin";
 
-/// A process for every core that never sleeps.
+/// A busy process for every core.
 fn busy_cores() -> Outcome<Vec<Process>> {
     let cores = thread::available_parallelism()?.get();
     let own = std::env::current_exe()?;
@@ -200,7 +198,7 @@ impl Waited {
     }
 }
 
-/// Lets every publisher publish and wait, again and again. Returns the waits, in microseconds.
+/// Every publisher publishes and waits in a loop. Returns the waits, in microseconds.
 fn publish(engine: &Engine, scenario: &Scenario, span: Duration) -> Outcome<Vec<f64>> {
     let payload = vec![b'7'; PAYLOAD_BYTES];
     let end = Instant::now() + span;
@@ -236,7 +234,7 @@ fn publish(engine: &Engine, scenario: &Scenario, span: Duration) -> Outcome<Vec<
     })
 }
 
-/// What a plain file took.
+/// The result of a plain file.
 #[derive(Default)]
 struct Limit {
     events: u64,
@@ -245,8 +243,8 @@ struct Limit {
 }
 
 impl Limit {
-    /// Appends and syncs groups of so many events for a while.
-    fn measure(&mut self, raw: &mut Raw, group_events: f64, span: Duration) -> Outcome {
+    /// Appends and syncs groups of so many events.
+    fn measure(&mut self, raw: &mut RawFile, group_events: f64, span: Duration) -> Outcome {
         let (mut due, mut done) = (0.0, 0_u32);
         let started = Instant::now();
         while started.elapsed() < span {
@@ -288,8 +286,8 @@ fn conclude(scenario: &Scenario, runs: &BTreeMap<&str, Vec<Run>>) {
         );
     }
     let limit = (middle(|run| run.raw_per_s), "raw_append_fdatasync");
-    bed::result("outbox", what, middle(|run| run.events_per_s), "events/s", limit, ratio);
-    // What an event costs against one that is owed once, pair by pair of the same round.
+    support::result("outbox", what, middle(|run| run.events_per_s), "events/s", limit, ratio);
+    // The cost of an event relative to one that is owed once, of the same round.
     if let (true, Some(once)) = (scenario.fan_out > 1, runs.get("accept_64_fanout_1")) {
         let against = |of: fn(&Run) -> f64| {
             let pairs = own.iter().zip(once);
@@ -299,6 +297,6 @@ fn conclude(scenario: &Scenario, runs: &BTreeMap<&str, Vec<Run>>) {
         let limit = (median(once.iter().map(|run| run.cpu_us).collect()), "cpu_at_fanout_1");
         let (cpu_us, ratio) = (middle(|run| run.cpu_us), against(|run| run.cpu_us));
         println!("{what}: {time:.2} times the time and {ratio:.2} times the CPU of fan-out 1");
-        bed::result("outbox", format!("{what}_cpu"), cpu_us, "us/event", limit, ratio);
+        support::result("outbox", format!("{what}_cpu"), cpu_us, "us/event", limit, ratio);
     }
 }

@@ -1,16 +1,15 @@
-//! Decides how an event loop over epoll (kqueue elsewhere) embeds the engine: one thread, sockets, and
-//! a waker that receipts and notices ring.
+//! An event loop over epoll (kqueue elsewhere) that embeds the engine: one thread, sockets, and a waker
+//! that receipts and notices use.
 //!
-//! Leaves to others: the load it is tried with (`bed`). Invariant: the loop waits in `poll` and nowhere
-//! else. A receipt is polled, never waited for; what is not yet confirmed stays with whoever sent it,
-//! who gets `ok` when it is on the device. Opening, subscribing and closing block, so they happen
-//! before the loop and after it; a loop that subscribes while it runs gives that to another thread.
+//! The loop only waits in `poll`. Receipts are polled and never waited for. A sender keeps an event
+//! until it gets `ok`, when the event is durable. Opening, subscribing and closing block, so they happen
+//! before and after the loop; a loop that subscribes while it runs does so on another thread.
 //!
 //! ```sh
 //! cargo run --release --example epoll_loop -- --seconds 10 --rate 20000 --data target
 //! ```
 
-mod bed;
+mod support;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -19,28 +18,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bed::{Figures, Load, Outcome, Receiver, Upstream};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Token};
-use wabahook::{Engine, Error, Event, Notices, Receipt};
+use support::{Figures, Load, Outcome, Receiver, Upstream};
+use wabahook::{Engine, Error, Event, Notices, PublishError, Receipt};
 
 const LISTENER: Token = Token(0);
 const BELL: Token = Token(1);
 const FIRST_PEER: usize = 2;
-/// How many bytes are read of one peer before the others have their turn.
+/// How many bytes of one peer are read before the others get a turn.
 const TURN_BYTES: usize = 64 * 1024;
-/// How many events of a peer may wait for the device before no more is read of it.
+/// How many events of a peer may wait for the device before its reading pauses.
 const OPEN_MAX: usize = 4_096;
-/// How long an event that was given back waits at most. Nothing rings when the queue has room again
-/// that others had filled.
+/// How long an event that was given back waits at most, because nothing wakes the loop when the queue
+/// has room again.
 const BUSY_WAIT: Duration = Duration::from_millis(10);
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> Outcome {
     let load = Load::from_arguments()?;
-    let directory = bed::directory()?;
+    let directory = support::directory()?;
     let receiver = Receiver::start()?;
-    let engine = bed::open(&directory, &receiver)?;
+    let engine = support::open(&directory, &receiver)?;
 
     let listener = TcpListener::bind("127.0.0.1:0".parse()?)?;
     let upstream = Upstream::start(listener.local_addr()?, load);
@@ -48,14 +47,14 @@ fn main() -> Outcome {
     host.run()?;
 
     let confirmed = upstream.end()?;
-    let delivered = receiver.collect(load.events(), bed::END_MAX);
+    let delivered = receiver.collect(load.events(), support::END_MAX);
     host.figures.print("epoll_loop", delivered);
     engine.close(CLOSE_MAX)?;
     if confirmed == load.events() { Ok(()) } else { Err(format!("{confirmed} confirmed").into()) }
 }
 
-/// Rings the loop out of `poll`, from whichever thread of the engine. Ringing is one write of eight
-/// bytes; rings that come before the loop looks are one.
+/// Wakes the loop in `poll`, from any thread of the engine, by one write of eight bytes. Several wakes
+/// before the loop runs count as one.
 struct Bell(mio::Waker);
 
 impl Wake for Bell {
@@ -64,7 +63,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // It fails only when the loop's poll is gone, and then nobody is left to wake.
+        // It only fails when the loop has ended.
         let _ = self.0.wake();
     }
 }
@@ -101,10 +100,10 @@ impl Host {
         })
     }
 
-    /// Runs until the first peers have come and gone. A service would run for ever.
+    /// Runs until the first peers have disconnected. A service would run for ever.
     fn run(&mut self) -> Outcome {
         let mut events = Events::with_capacity(256);
-        let sleeps_before = bed::sleeps_of_this_thread();
+        let sleeps_before = support::sleeps_of_this_thread();
         let (mut polls, mut seen) = (0, false);
         while !seen || !self.peers.is_empty() {
             let waits_for_room = self.peers.values().any(|peer| peer.held.is_some());
@@ -123,7 +122,7 @@ impl Host {
             self.serve()?;
             seen |= !self.peers.is_empty();
         }
-        let sleeps = bed::sleeps_of_this_thread().zip(sleeps_before);
+        let sleeps = support::sleeps_of_this_thread().zip(sleeps_before);
         self.figures.slept_elsewhere =
             sleeps.map(|(after, before)| (after - before).saturating_sub(polls));
         Ok(())
@@ -145,15 +144,15 @@ impl Host {
         }
     }
 
-    /// Tells what happened. Reads what there is and does not wait.
+    /// Prints the notices that there are, without waiting.
     fn tell(&self) {
         while let Some(notice) = self.notices.try_next() {
             eprintln!("{notice:?}");
         }
     }
 
-    /// Gives every peer turns until all have come to where they wait for somebody else. What is wrong
-    /// with one peer ends that one; an engine that was closed or has failed ends the loop.
+    /// Gives every peer turns until all of them wait. An error of a peer ends that peer. An engine that was
+    /// closed or has failed ends the loop.
     fn serve(&mut self) -> wabahook::Result<()> {
         let mut context = Context::from_waker(&self.bell);
         let mut is_going_on = true;
@@ -173,17 +172,17 @@ impl Host {
     }
 }
 
-/// One connection: what was read of it, what waits for the device, and what is to be answered.
+/// One connection: what was read, what waits for the device, and what to answer.
 struct Peer {
     stream: TcpStream,
-    /// Whether there may be more to read; the system tells it once.
+    /// Whether there may be more to read. The system reports it once.
     is_readable: bool,
-    /// Whether everything that it sent was read.
+    /// Whether everything was read.
     has_ended: bool,
     is_broken: bool,
     read: Vec<u8>,
-    /// An event that the engine gave back. While there is one nothing is read, so that the sender
-    /// notices.
+    /// An event that the engine gave back. While there is one, nothing is read, so that the sender slows
+    /// down.
     held: Option<(String, Event)>,
     /// Each with the id that the sender gave it, in the order published.
     open: VecDeque<(String, Receipt)>,
@@ -213,7 +212,7 @@ impl Peer {
         self.is_broken || self.has_ended && self.read.is_empty() && is_idle
     }
 
-    /// Publishes what is held and what was read, and reads on. True when there is more to do at once.
+    /// Publishes what is held and what was read, and reads more. True if there is more to do at once.
     fn take(&mut self, engine: &Engine, figures: &mut Figures) -> wabahook::Result<bool> {
         if let Some((id, event)) = self.held.take() {
             self.publish(engine, id, event, figures)?;
@@ -221,7 +220,7 @@ impl Peer {
         while self.held.is_none() && self.open.len() < OPEN_MAX && !self.is_broken {
             let Some(line) = self.next_line() else { return Ok(self.read_more()) };
             let id = line.split(' ').next().unwrap_or_default().to_owned();
-            match bed::event(&line) {
+            match support::event(&line) {
                 Some(event) => self.publish(engine, id, event, figures)?,
                 None => self.say("refused", &id),
             }
@@ -238,12 +237,16 @@ impl Peer {
     ) -> wabahook::Result<()> {
         match figures.time(|| engine.publish(event)) {
             Ok(receipt) => self.open.push_back((id, receipt)),
-            Err(error @ Error::Busy { .. }) => {
+            Err(error) if error.is_busy() => {
                 self.held = error.into_events().pop().map(|event| (id, event));
                 return Ok(());
             }
-            Err(error @ (Error::Closed | Error::Poisoned { .. })) => return Err(error),
-            // The event is wrong, and would be the next time, too.
+            Err(PublishError {
+                error: error @ (Error::Closed | Error::Poisoned { .. }), ..
+            }) => {
+                return Err(error);
+            }
+            // The event is invalid and would be refused again.
             Err(_invalid) => self.say("refused", &id),
         }
         figures.published += 1;
@@ -257,7 +260,7 @@ impl Peer {
         Some(String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// Reads one chunk. True when something came.
+    /// Reads one chunk. True if something arrived.
     fn read_more(&mut self) -> bool {
         if !self.is_readable {
             return false;
@@ -272,14 +275,14 @@ impl Peer {
         self.is_readable && !self.is_broken
     }
 
-    /// Takes the receipts that have resolved. They resolve in the order published, so it is enough that
-    /// the first one rings the bell.
+    /// Takes the receipts that have resolved. They resolve in publish order, so only the first one needs to
+    /// wake the loop.
     fn confirm(&mut self, context: &mut Context<'_>) -> wabahook::Result<()> {
         while let Some((id, receipt)) = self.open.front_mut() {
             let verdict = match Pin::new(receipt).poll(context) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(_accepted)) => "ok",
-                // The sender sends it again: its dedup key makes that safe.
+                // The sender sends it again, which its dedup key makes safe.
                 Poll::Ready(Err(Error::Unknown { .. } | Error::Refused { .. })) => "again",
                 Poll::Ready(Err(error)) => return Err(error),
             };
@@ -294,7 +297,7 @@ impl Peer {
         self.answers.extend_from_slice(format!("{verdict} {id}\n").as_bytes());
     }
 
-    /// Writes what the socket takes now.
+    /// Writes as much as the socket accepts now.
     fn answer(&mut self) -> std::io::Result<()> {
         while !self.answers.is_empty() {
             match self.stream.write(&self.answers) {

@@ -1,7 +1,5 @@
-//! Decides which account owns a number or a WABA, and whose API key was shown.
-//!
-//! Leaves to others: what an account subscribed to. Invariant (I9): a number and a WABA belong to
-//! one account at most, and API keys are compared in constant time and never printed.
+//! Accounts, the numbers and WABAs they own, and their API keys. A number and a WABA belong to at most
+//! one account (I9). API keys are compared in constant time and never printed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +8,14 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::error::{Error, Result};
-use crate::event::{NumberGiven, WabaNumber, number_given};
-use crate::subscription::Secret;
+use crate::event::{NumberInput, WabaNumber, number_input};
+use crate::secret::Secret;
+use crate::text::{NAME_EXPECTED, is_name};
 
-/// The name of the account that a library host has without configuring one.
+/// The name of the account of a host that configures none.
 pub const DEFAULT_ACCOUNT: &str = "default";
 
-/// Who may register and publish for which WABAs and numbers.
+/// A customer of the host, with the WABAs and numbers it may register and publish for.
 ///
 /// ```
 /// use wabahook::{Account, Config};
@@ -30,32 +29,32 @@ pub struct Account {
     name: Arc<str>,
     api_key: Option<Secret>,
     wabas: Vec<Waba>,
-    bound: Option<NumberGiven>,
-    /// The account that a library host has by default may use every number.
-    open: bool,
+    bound: Option<NumberInput>,
+    /// Whether it may use every number, as the default account may.
+    is_open: bool,
 }
 
-/// One WhatsApp Business Account of an account, with its numbers.
+/// One WhatsApp Business Account (WABA) with its numbers.
 #[derive(Debug, Clone)]
 struct Waba {
     id: String,
-    numbers: Vec<NumberGiven>,
-    phone_number_ids: Vec<(String, NumberGiven)>,
+    numbers: Vec<NumberInput>,
+    phone_number_ids: Vec<(String, NumberInput)>,
 }
 
 impl Account {
-    /// An account that owns nothing yet.
+    /// An account without WABAs.
     pub fn new(name: impl Into<String>) -> Account {
         Account {
             name: name.into().into(),
             api_key: None,
             wabas: Vec::new(),
             bound: None,
-            open: false,
+            is_open: false,
         }
     }
 
-    /// The key that a client of the host shows. Without one no request can act for the account.
+    /// The key that authenticates requests of the account. Without one no request can act for it.
     #[must_use]
     pub fn api_key(mut self, api_key: impl Into<String>) -> Account {
         self.api_key = Some(Secret::new(api_key));
@@ -69,25 +68,25 @@ impl Account {
         id: impl Into<String>,
         numbers: impl IntoIterator<Item = N>,
     ) -> Account {
-        let numbers = numbers.into_iter().map(|n| number_given(n.as_ref())).collect();
+        let numbers = numbers.into_iter().map(|n| number_input(n.as_ref())).collect();
         self.wabas.push(Waba { id: id.into(), numbers, phone_number_ids: Vec::new() });
         self
     }
 
-    /// Maps one of Meta's `phone_number_id`s to a number of the WABA added last. It wins over the
-    /// display number of a callback.
+    /// Maps one of Meta's `phone_number_id`s to a number of the WABA added last. It wins over the display
+    /// number of a callback.
     #[must_use]
     pub fn phone_number_id(mut self, id: impl Into<String>, number: impl AsRef<str>) -> Account {
         if let Some(waba) = self.wabas.last_mut() {
-            waba.phone_number_ids.push((id.into(), number_given(number.as_ref())));
+            waba.phone_number_ids.push((id.into(), number_input(number.as_ref())));
         }
         self
     }
 
-    /// The number that this key stands for where a gateway has one key per number.
+    /// The number that the API key stands for where a gateway has one key per number.
     #[must_use]
     pub fn bound_to(mut self, number: impl AsRef<str>) -> Account {
-        self.bound = Some(number_given(number.as_ref()));
+        self.bound = Some(number_input(number.as_ref()));
         self
     }
 
@@ -96,13 +95,13 @@ impl Account {
         &self.name
     }
 
-    /// The same, shared. What every event carries is not copied for each: thousands of small blocks that
-    /// other threads give back make an allocator pause in the middle of `publish`.
+    /// The name, shared rather than copied into each event: thousands of small blocks that other threads
+    /// free make an allocator pause in the middle of `publish`.
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    /// The number that this key stands for, where it is bound to one.
+    /// The number that the API key stands for, if it is bound to one.
     pub fn bound_number(&self) -> Option<WabaNumber> {
         self.bound.as_ref()?.as_ref().ok().copied()
     }
@@ -113,7 +112,7 @@ impl Account {
     }
 }
 
-/// The accounts of an engine, checked once and then only looked up.
+/// The accounts of an engine, checked and indexed when it opens.
 ///
 /// ```
 /// # use wabahook::{Account, Config, Engine};
@@ -136,10 +135,10 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Checks and indexes the accounts; with none, there is one that may use every number.
+    /// Checks and indexes the accounts. Without any there is one that may use every number.
     pub(crate) fn new(mut accounts: Vec<Account>) -> Result<Accounts> {
         if accounts.is_empty() {
-            accounts.push(Account { open: true, ..Account::new(DEFAULT_ACCOUNT) });
+            accounts.push(Account { is_open: true, ..Account::new(DEFAULT_ACCOUNT) });
         }
         let mut all = Accounts {
             accounts: Vec::new(),
@@ -148,45 +147,40 @@ impl Accounts {
             by_waba: HashMap::new(),
             by_phone_number_id: HashMap::new(),
         };
-        for (place, account) in accounts.iter().enumerate() {
-            all.add(place, account)?;
+        for (index, account) in accounts.iter().enumerate() {
+            all.add(index, account)?;
         }
         all.accounts = accounts;
         Ok(all)
     }
 
-    fn add(&mut self, place: usize, account: &Account) -> Result<()> {
-        let printable = account.name.chars().all(|c| !c.is_control());
-        if account.name.is_empty() || account.name.len() > 128 || !printable {
-            return Err(Error::invalid(
-                "account.name",
-                &account.name,
-                "1 to 128 bytes without control characters",
-            ));
+    fn add(&mut self, index: usize, account: &Account) -> Result<()> {
+        if !is_name(&account.name) {
+            return Err(Error::invalid("account.name", &account.name, NAME_EXPECTED));
         }
-        if self.by_name.insert(account.name.clone(), place).is_some() {
+        if self.by_name.insert(account.name.clone(), index).is_some() {
             return Err(Error::invalid("account.name", &account.name, "a name used once"));
         }
         for waba in &account.wabas {
-            self.add_waba(place, waba)?;
+            self.add_waba(index, waba)?;
         }
         if let Some(bound) = &account.bound {
-            let number = checked("account.number", bound)?;
-            if self.owner_place(number) != Some(place) {
+            let number = check_number("account.number", bound)?;
+            if self.owner_index(number) != Some(index) {
                 return Err(Error::invalid("account.number", number, "a number of the account"));
             }
         }
         Ok(())
     }
 
-    fn add_waba(&mut self, place: usize, waba: &Waba) -> Result<()> {
+    fn add_waba(&mut self, index: usize, waba: &Waba) -> Result<()> {
         if waba.id.is_empty() {
             return Err(Error::invalid("account.waba.id", "", "the id of a WABA"));
         }
         let mut numbers = Vec::new();
         for given in &waba.numbers {
-            let number = checked("account.waba.numbers", given)?;
-            if self.by_number.insert(number, (place, waba.id.clone())).is_some() {
+            let number = check_number("account.waba.numbers", given)?;
+            if self.by_number.insert(number, (index, waba.id.clone())).is_some() {
                 return Err(Error::invalid(
                     "account.waba.numbers",
                     number,
@@ -196,9 +190,10 @@ impl Accounts {
             numbers.push(number);
         }
         for (id, given) in &waba.phone_number_ids {
-            let number = checked("account.waba.phone_number_ids", given)?;
-            let known = numbers.contains(&number);
-            if !known || self.by_phone_number_id.insert(id.clone(), number).is_some() {
+            let number = check_number("account.waba.phone_number_ids", given)?;
+            if !numbers.contains(&number)
+                || self.by_phone_number_id.insert(id.clone(), number).is_some()
+            {
                 return Err(Error::invalid(
                     "account.waba.phone_number_ids",
                     id,
@@ -206,46 +201,46 @@ impl Accounts {
                 ));
             }
         }
-        if self.by_waba.insert(waba.id.clone(), (place, numbers)).is_some() {
+        if self.by_waba.insert(waba.id.clone(), (index, numbers)).is_some() {
             return Err(Error::invalid("account.waba.id", &waba.id, "a WABA named once"));
         }
         Ok(())
     }
 
-    /// The account meant by a name, or by none where there is one account only.
-    pub(crate) fn meant(&self, name: Option<&str>) -> Result<&Account> {
+    /// The account of this name; without a name, the only account.
+    pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&Account> {
         let Some(name) = name else {
             return match self.accounts.as_slice() {
                 [only] => Ok(only),
                 _ => Err(Error::invalid("account", "", "one of the configured accounts")),
             };
         };
-        let place = self.by_name.get(name);
-        place
-            .and_then(|place| self.accounts.get(*place))
+        let index = self.by_name.get(name);
+        index
+            .and_then(|index| self.accounts.get(*index))
             .ok_or_else(|| Error::invalid("account", name, "one of the configured accounts"))
     }
 
-    /// The account whose API key this is. Takes the same time whichever key matches, or none.
+    /// The account of an API key. Takes the same time whichever key matches, if any.
     pub fn authenticate(&self, api_key: &[u8]) -> Option<&Account> {
-        let shown = Sha256::digest(api_key);
+        let given = Sha256::digest(api_key);
         let mut found = u64::MAX;
-        for (place, account) in (0_u64..).zip(&self.accounts) {
+        for (index, account) in (0_u64..).zip(&self.accounts) {
             let Some(expected) = &account.api_key else { continue };
-            let same: Choice = Sha256::digest(expected.reveal()).ct_eq(&shown);
-            found = u64::conditional_select(&found, &place, same);
+            let same: Choice = Sha256::digest(expected.reveal()).ct_eq(&given);
+            found = u64::conditional_select(&found, &index, same);
         }
         self.accounts.get(usize::try_from(found).ok()?)
     }
 
-    /// The account whose API key the value of a header shows, with or without `Bearer` in front.
+    /// The account of the API key in a header value, with or without `Bearer` in front.
     pub fn authenticate_header(&self, value: &[u8]) -> Option<&Account> {
-        self.authenticate(shown_key(value))
+        self.authenticate(key_in_header(value))
     }
 
     /// The account that owns a number.
     pub fn owner_of_number(&self, number: WabaNumber) -> Option<&Account> {
-        self.accounts.get(self.owner_place(number)?)
+        self.accounts.get(self.owner_index(number)?)
     }
 
     /// The account that owns a WABA.
@@ -253,7 +248,7 @@ impl Accounts {
         self.accounts.get(self.by_waba.get(waba_id)?.0)
     }
 
-    /// The id of the WABA to which a number belongs.
+    /// The id of the WABA that a number belongs to.
     pub fn waba_of_number(&self, number: WabaNumber) -> Option<&str> {
         self.by_number.get(&number).map(|(_, waba_id)| waba_id.as_str())
     }
@@ -263,24 +258,37 @@ impl Accounts {
         self.by_phone_number_id.get(phone_number_id).copied()
     }
 
-    /// The numbers of a WABA; none where it is unknown.
+    /// The numbers of a WABA. Empty for an unknown one.
     pub fn numbers_of_waba(&self, waba_id: &str) -> &[WabaNumber] {
         self.by_waba.get(waba_id).map_or(&[], |(_, numbers)| numbers)
     }
 
     /// Whether the account may publish and register for the number.
     pub fn may_use_number(&self, account: &Account, number: WabaNumber) -> bool {
-        account.open || self.owner_of_number(number).is_some_and(|o| o.name == account.name)
+        account.is_open || self.owner_of_number(number).is_some_and(|o| o.name == account.name)
+    }
+
+    /// Whether the account may publish an event of the number and this WABA: it owns the number, or it owns
+    /// the WABA and no other account owns the number.
+    pub fn may_publish_for(
+        &self,
+        account: &Account,
+        number: WabaNumber,
+        waba_id: Option<&str>,
+    ) -> bool {
+        let owns_waba = || waba_id.is_some_and(|waba_id| self.may_use_waba(account, waba_id));
+        self.may_use_number(account, number)
+            || (self.owner_of_number(number).is_none() && owns_waba())
     }
 
     /// Whether the account may publish for the WABA.
     pub fn may_use_waba(&self, account: &Account, waba_id: &str) -> bool {
-        account.open || self.owner_of_waba(waba_id).is_some_and(|o| o.name == account.name)
+        account.is_open || self.owner_of_waba(waba_id).is_some_and(|o| o.name == account.name)
     }
 
-    /// Whether the account is the one a library host has by default, which may use every number.
+    /// Whether the account may use every number, as the default account may.
     pub fn is_open(&self, account: &Account) -> bool {
-        account.open
+        account.is_open
     }
 
     /// All accounts, in the order configured.
@@ -288,19 +296,17 @@ impl Accounts {
         self.accounts.iter()
     }
 
-    fn owner_place(&self, number: WabaNumber) -> Option<usize> {
-        self.by_number.get(&number).map(|(place, _)| *place)
+    fn owner_index(&self, number: WabaNumber) -> Option<usize> {
+        self.by_number.get(&number).map(|(index, _)| *index)
     }
 }
 
-fn checked(field: &str, given: &NumberGiven) -> Result<WabaNumber> {
-    given.as_ref().copied().map_err(|text| {
-        Error::invalid(field, text, "7 to 15 digits with the country code, such as +919999999999")
-    })
+fn check_number(field: &str, given: &NumberInput) -> Result<WabaNumber> {
+    given.as_ref().copied().map_err(|text| Error::invalid(field, text, WabaNumber::EXPECTED))
 }
 
 /// The key of `<key>` or `Bearer <key>`.
-fn shown_key(value: &[u8]) -> &[u8] {
+fn key_in_header(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
     let scheme = value.split_at_checked("Bearer ".len());
     let bearer = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
@@ -326,9 +332,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_and_a_waba_have_one_owner_and_no_other_account_may_use_them() {
+    fn only_its_owner_may_use_a_number_or_a_waba() {
         let all = Accounts::new(two()).unwrap();
-        let (acme, beta) = (all.meant(Some("acme")).unwrap(), all.meant(Some("beta")).unwrap());
+        let (acme, beta) = (all.resolve(Some("acme")).unwrap(), all.resolve(Some("beta")).unwrap());
         assert_eq!(all.owner_of_number(number("919999999999")).unwrap().name(), "acme");
         assert_eq!(all.owner_of_waba("2").unwrap().name(), "beta");
         assert_eq!(all.waba_of_number(number("917777777777")), Some("2"));
@@ -341,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_find_their_account_and_nothing_else_does() {
+    fn only_api_keys_find_an_account() {
         let mut accounts = two();
         accounts.push(Account::new("keyless").waba("3", ["916666666666"]));
         let all = Accounts::new(accounts).unwrap();
@@ -353,9 +359,9 @@ mod tests {
     }
 
     #[test]
-    fn without_accounts_there_is_one_that_may_use_everything() {
+    fn the_default_account_may_use_everything() {
         let all = Accounts::new(Vec::new()).unwrap();
-        let account = all.meant(None).unwrap();
+        let account = all.resolve(None).unwrap();
         assert_eq!(account.name(), DEFAULT_ACCOUNT);
         assert!(all.may_use_number(account, number("916666666666")));
         assert!(all.authenticate(b"").is_none());
@@ -366,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_twice_or_is_no_number_is_refused() {
+    fn duplicates_and_invalid_numbers_are_refused() {
         let with = |account: Account| {
             let mut accounts = two();
             accounts.push(account);
@@ -386,11 +392,11 @@ mod tests {
     }
 
     fn check_key(value: &str, key: &str) {
-        assert_eq!(shown_key(value.as_bytes()), key.as_bytes(), "{value}");
+        assert_eq!(key_in_header(value.as_bytes()), key.as_bytes(), "{value}");
     }
 
     #[test]
-    fn a_key_is_shown_as_it_is_or_as_a_bearer_token() {
+    fn a_key_is_read_with_and_without_bearer() {
         check_key("acme-key", "acme-key");
         check_key("Bearer acme-key", "acme-key");
         check_key("bearer  acme-key", "acme-key");

@@ -1,28 +1,31 @@
-//! Decides every limit of the engine: its default, and why that one.
+//! How an engine is set up: its directory, accounts, network, clock, store, and every bound.
 //!
-//! Leaves to others: keeping them. Invariant (I10): every queue, cache and pool of the engine has
-//! its bound here.
+//! Every queue, cache and pool of the engine has its bound in [`Limits`] (I10). Each default is documented
+//! with its reason.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::account::Account;
-use crate::clock::{Clock, System};
-use crate::delivery::Transport;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
+use crate::network::{Network, Roots};
+use crate::setters::setters;
 use crate::store::{Durability, Store};
+use crate::transport::Transport;
 
 /// How an engine is set up. Checked once, by `Engine::open`.
 ///
 /// ```
-/// use wabahook::{Account, Config, Limits};
+/// use wabahook::{Account, Config, OnDamage};
 /// let config = Config::new("outbox")
 ///     .account(Account::new("acme").waba("123065260884961", ["919999999999"]))
-///     .limits(Limits { payload_bytes_max: 256 * 1024, ..Limits::default() });
+///     .on_damage(OnDamage::SetAside);
 /// # let _ = config;
 /// ```
 #[derive(Clone)]
@@ -40,7 +43,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// An engine that keeps what it must not lose in the directory `path`, created where missing.
+    /// An engine whose durable state is in the directory `path`, which is created if it is missing.
     pub fn new(path: impl Into<PathBuf>) -> Config {
         Config {
             path: path.into(),
@@ -50,62 +53,63 @@ impl Config {
             network: Network::default(),
             durability: Durability::default(),
             on_damage: OnDamage::default(),
-            clock: Arc::new(System::new()),
+            clock: Arc::new(SystemClock::new()),
             store: None,
             transport: None,
         }
     }
 
-    /// Adds an account. Without any there is one, which may use every number.
+    /// Adds an account. Without any there is one, named [`DEFAULT_ACCOUNT`](crate::DEFAULT_ACCOUNT), which
+    /// may use every number.
     #[must_use]
     pub fn account(mut self, account: Account) -> Config {
         self.accounts.push(account);
         self
     }
 
-    /// The event types known by more than one name. Defaults to [`Catalogue::default`].
+    /// Sets the names of event types. Defaults to [`Catalogue::default`].
     #[must_use]
     pub fn catalogue(mut self, catalogue: Catalogue) -> Config {
         self.catalogue = catalogue;
         self
     }
 
-    /// The bounds. Defaults to [`Limits::default`].
+    /// Sets the bounds. Defaults to [`Limits::default`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
         self
     }
 
-    /// Admits targets in these address ranges, which the guard would refuse.
+    /// Allows targets in these address ranges, which the guard refuses otherwise.
     #[must_use]
     pub fn allow_addresses(mut self, ranges: impl IntoIterator<Item = IpNet>) -> Config {
         self.network.allow.extend(ranges);
         self
     }
 
-    /// Admits `http://` targets. Payloads and signatures then travel in the clear.
+    /// Allows `http://` targets. Payloads and signatures are then sent unencrypted.
     #[must_use]
     pub fn allow_http(mut self, allowed: bool) -> Config {
         self.network.allow_http = allowed;
         self
     }
 
-    /// Which certificate authorities are trusted. Defaults to [`Roots::System`].
+    /// Sets which certificate authorities are trusted. Defaults to [`Roots::System`].
     #[must_use]
     pub fn roots(mut self, roots: Roots) -> Config {
         self.network.roots = roots;
         self
     }
 
-    /// What an accepted event survives. Defaults to [`Durability::Power`].
+    /// Sets what an accepted event survives. Defaults to [`Durability::Power`].
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Config {
         self.durability = durability;
         self
     }
 
-    /// What to do at open when a part of the directory cannot be read. Defaults to
+    /// Sets what `open` does when a part of the directory cannot be read. Defaults to
     /// [`OnDamage::Refuse`].
     #[must_use]
     pub fn on_damage(mut self, on_damage: OnDamage) -> Config {
@@ -113,22 +117,23 @@ impl Config {
         self
     }
 
-    /// Time and chance. Defaults to the machine's; a test gives a [`Manual`](crate::clock::Manual).
+    /// Sets the source of time and jitter. Defaults to the machine's; a test gives a
+    /// [`ManualClock`](crate::clock::ManualClock).
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Config {
         self.clock = clock;
         self
     }
 
-    /// Where durable state is kept. Defaults to sled in the directory; a simulation gives a
-    /// [`Memory`](crate::store::Memory), and then the directory is not touched.
+    /// Sets where durable state is kept. Defaults to sled in the directory. With a store of its own, such as a
+    /// memory store in a test, the engine does not touch the directory.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn Store>) -> Config {
         self.store = Some(store);
         self
     }
 
-    /// What makes an attempt. Defaults to HTTP over ureq.
+    /// Sets what makes the attempts. Defaults to [`Http`](crate::Http).
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Config {
         self.transport = Some(transport);
@@ -152,7 +157,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What to do at open when a part of the directory cannot be read.
+/// What `open` does when a part of the directory cannot be read.
 ///
 /// ```
 /// use wabahook::{Config, OnDamage};
@@ -162,128 +167,92 @@ impl fmt::Debug for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
-    /// Refuse with [`Error::Damaged`](crate::Error::Damaged), which names the part, what is lost and
-    /// what is not. The engine leaves it as it is, so that somebody can look; sled may overwrite what
-    /// it cannot read as it opens it.
+    /// Fail with [`Error::Damaged`](crate::Error::Damaged), which names the part, what is lost and what is
+    /// not. The engine leaves the part as it is for inspection; sled may overwrite what it cannot read when
+    /// it opens it.
     #[default]
     Refuse,
-    /// Rename the part to `damaged-...`, tell of it in a notice, and go on with the rest. A full disk,
-    /// missing rights or an I/O error is not damage and sets nothing aside.
+    /// Rename the part to `damaged-...`, report it in a [notice](crate::Notice::SetAside), and open the rest.
+    /// A full disk, missing permissions or an I/O error is not damage and sets nothing aside.
     SetAside,
 }
 
-/// Which targets are admitted beyond the safe ones. Empty by default: HTTPS to public addresses.
+/// The engine's bounds. Start from [`Limits::default`] and change fields.
 ///
 /// ```
-/// use wabahook::Config;
-/// let config = Config::new("outbox").allow_addresses(["10.20.0.0/16".parse()?]).allow_http(true);
-/// # let _ = config;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Network {
-    /// Address ranges for which the guard is lifted.
-    pub allow: Vec<IpNet>,
-    /// Whether `http://` targets are admitted.
-    pub allow_http: bool,
-    /// Which certificate authorities the receivers' certificates are checked against, where a
-    /// subscription names none of its own.
-    pub roots: Roots,
-}
-
-/// Which certificate authorities are trusted.
-#[derive(Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Roots {
-    /// Those that the machine trusts, so that an authority of the company is known without a word
-    /// here. Where the machine trusts none, as in a container made from nothing, those of Mozilla's
-    /// list. Read at the first attempt over TLS.
-    #[default]
-    System,
-    /// Those of Mozilla's list as it was when wabahook was built, whatever the machine trusts.
-    Bundled,
-    /// These certificates alone, in PEM. `Engine::open` refuses what it cannot read.
-    Given(String),
-}
-
-impl fmt::Debug for Roots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Roots::System => f.write_str("System"),
-            Roots::Bundled => f.write_str("Bundled"),
-            Roots::Given(pem) => write!(f, "Given({} bytes)", pem.len()),
-        }
-    }
-}
-
-/// The engine's bounds.
-///
-/// ```
+/// use std::time::Duration;
 /// use wabahook::{Config, Limits};
-/// let small = Limits { generation_bytes: 8 << 20, stuck_max: 128, ..Limits::default() };
+/// let small = Limits::default()
+///     .generation_bytes(8 << 20)
+///     .in_flight_max(Some(512))
+///     .dedup_window(Duration::from_secs(3_600));
 /// let config = Config::new("outbox").limits(small);
 /// # let _ = config;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
-    /// The longest payload, in bytes. Defaults to 4 MiB: Meta's callbacks end at 3 MB.
+    /// The largest payload, in bytes. Defaults to 4 MiB: Meta's callbacks end at 3 MB.
     pub payload_bytes_max: usize,
-    /// How many events may wait for the device, and while it refuses, how many ends of attempts: then
-    /// no more are made. Defaults to 65,536: a second's burst and six requests of 10,000.
+    /// How many events may wait to be written to the device. While the device refuses writes, it also bounds
+    /// how many results of attempts may wait; then no more attempts start. Defaults to 65,536: a second's
+    /// burst and six requests of 10,000.
     pub queue_events_max: usize,
-    /// How many bytes of payload may wait for the device. Defaults to 64 MiB.
+    /// How many payload bytes may wait to be written to the device. Defaults to 64 MiB.
     pub queue_bytes_max: usize,
-    /// How many bytes of payload are kept at hand for deliveries under way. Defaults to 32 MiB;
-    /// what falls out is read back from the device.
+    /// How many payload bytes are cached for deliveries in flight. Defaults to 32 MiB; evicted payloads are
+    /// read back from the device.
     pub cache_bytes_max: usize,
-    /// How many events one group may hold. Defaults to 1,024: a larger group makes its first event
-    /// wait longer than its share of the sync saves.
+    /// How many events one group may hold. Defaults to 1,024: in a larger group the first event waits longer
+    /// than its share of the sync saves.
     pub group_events_max: usize,
     /// How many subscriptions there may be. Defaults to 1,000,000.
     pub subscriptions_max: usize,
-    /// How long a dedup key is remembered, in milliseconds. Defaults to 24 hours.
-    pub dedup_window_ms: u64,
-    /// How many bytes a generation of the outbox takes before the next one begins. Defaults to
-    /// 24 MiB of keys and values, about 64 MB of files: the unit in which disk is given back, and
-    /// the most that one damaged file can cost.
+    /// How long a dedup key is remembered. Defaults to 7 days, as long as Meta sends a callback again that was
+    /// not answered with 200.
+    pub dedup_window: Duration,
+    /// The size at which a generation of the outbox is sealed and the next one begins, in bytes of keys and
+    /// values. Defaults to 24 MiB, about 64 MB of files. A generation is the unit in which disk space is
+    /// freed, and the most that one damaged file can cost.
     pub generation_bytes: u64,
-    /// How many events may lie in the outbox, owed ones and those that went but whose generation is
-    /// not given back yet. Defaults to 10,000,000.
+    /// How many events the outbox may owe; settled ones do not count. Defaults to 10,000,000.
     pub outbox_events_max: u64,
-    /// How many bytes may lie in the outbox. Defaults to 16 GiB.
+    /// How many bytes of payload the outbox may owe. When keys and values on the device take as much, settled
+    /// events are cleared before their generation is full. Defaults to 16 GiB.
     pub outbox_bytes_max: u64,
     /// How many dead letters are kept, the newest. Defaults to 10,000.
     pub dead_letters_max: usize,
-    /// How long a dead letter is kept, in milliseconds. Defaults to 30 days.
-    pub dead_letter_age_max_ms: u64,
-    /// How many dedup keys are remembered, the newest. Defaults to 1,000,000, about 50 MB; those over
-    /// it are counted and told ([`Notice::KeysDropped`](crate::Notice::KeysDropped)).
+    /// How long a dead letter is kept. Defaults to 30 days.
+    pub dead_letter_age_max: Duration,
+    /// How many dedup keys are remembered of each account, the newest. Defaults to 1,000,000, about 50 MB. Keys
+    /// dropped over this limit are counted and told ([`Notice::DedupKeysDropped`](crate::Notice::DedupKeysDropped)).
     pub dedup_keys_max: usize,
-    /// How many worker threads there may be beside the stuck ones. Defaults to 32: with 16 busy a
-    /// machine's loopback is already full, and twice as many hide the wait of real networks.
-    pub workers_max: usize,
-    /// How many more threads may wait on attempts that do not answer. Defaults to 1,024, 75
-    /// to 140 MB when all are used, by the allocator.
-    pub stuck_max: usize,
-    /// After how long an attempt without an answer stops counting as a worker, in milliseconds.
-    /// Defaults to 20: a receiver behind a real network answers later than that, and would hold a worker.
-    pub stuck_after_ms: u64,
-    /// How many attempts one subscription may have under way. Defaults to 16.
+    /// How many attempts may be in flight. A quarter of them is kept for endpoints that respond in time, so that
+    /// hanging ones cannot use all. Each takes a socket and at most 24 KiB. Defaults to three quarters of the
+    /// process's limit of open files, from 16 to 16,384.
+    pub in_flight_max: Option<usize>,
+    /// How many threads a blocking [`Transport`](crate::Transport) of the host may use, which is then also the
+    /// bound on attempts in flight. Defaults to 256, which take 20 to 35 MB when all are in use.
+    pub transport_threads: usize,
+    /// How many attempts one subscription may have in flight: its cap starts at 1, grows with each success and
+    /// is halved by a failure. Defaults to 64, because a receiver that responds after 100 ms then still gets
+    /// 640 deliveries/s.
     pub lane_in_flight_max: usize,
-    /// How many notices a reader may leave unread before it is told that it lags. Defaults to
-    /// 1,024.
+    /// How many notices a reader may leave unread before it loses the oldest
+    /// ([`Notice::Lagged`](crate::Notice::Lagged)). Defaults to 1,024.
     pub notices_max: usize,
-    /// How many attempts are remembered in memory to be looked at, the newest of all subscriptions;
-    /// 0 for none. Defaults to 16,384: about 3 MB, and 4 MB more where all of them failed with long
-    /// answers.
+    /// How many recent attempts of all subscriptions are kept in memory, the newest; 0 for none. Defaults to
+    /// 16,384: about 3 MB, and 4 MB more if all of them failed with long responses.
     pub recent_attempts_max: usize,
-    /// How many of these may be of one subscription, so that a busy one leaves the others theirs; 0
-    /// for none. Defaults to 100, what the session gateway's logs show.
+    /// How many recent attempts are kept per subscription, so that a busy one does not evict the others'; 0
+    /// for none. Defaults to 100, as many as the session gateway's logs show.
     pub recent_attempts_each_max: usize,
-    /// How many webhooks an account may register through the session gateway. Defaults to 5, as that
-    /// gateway documents; 0 for none.
+    /// How many webhooks an account may register through the session gateway. Defaults to 5, as that gateway
+    /// documents; 0 for none.
     pub session_webhooks_max: usize,
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -294,17 +263,16 @@ impl Default for Limits {
             cache_bytes_max: 32 * 1024 * 1024,
             group_events_max: 1_024,
             subscriptions_max: 1_000_000,
-            dedup_window_ms: 24 * 3_600_000,
+            dedup_window: 7 * DAY,
             generation_bytes: 24 * 1024 * 1024,
             outbox_events_max: 10_000_000,
             outbox_bytes_max: 16 * 1024 * 1024 * 1024,
             dead_letters_max: 10_000,
-            dead_letter_age_max_ms: 30 * 24 * 3_600_000,
+            dead_letter_age_max: 30 * DAY,
             dedup_keys_max: 1_000_000,
-            workers_max: 32,
-            stuck_max: 1_024,
-            stuck_after_ms: 20,
-            lane_in_flight_max: 16,
+            in_flight_max: None,
+            transport_threads: 256,
+            lane_in_flight_max: 64,
             notices_max: 1_024,
             recent_attempts_max: 16_384,
             recent_attempts_each_max: 100,
@@ -313,8 +281,31 @@ impl Default for Limits {
     }
 }
 
+setters!(Limits {
+    payload_bytes_max: usize,
+    queue_events_max: usize,
+    queue_bytes_max: usize,
+    cache_bytes_max: usize,
+    group_events_max: usize,
+    subscriptions_max: usize,
+    dedup_window: Duration,
+    generation_bytes: u64,
+    outbox_events_max: u64,
+    outbox_bytes_max: u64,
+    dead_letters_max: usize,
+    dead_letter_age_max: Duration,
+    dedup_keys_max: usize,
+    in_flight_max: Option<usize>,
+    transport_threads: usize,
+    lane_in_flight_max: usize,
+    notices_max: usize,
+    recent_attempts_max: usize,
+    recent_attempts_each_max: usize,
+    session_webhooks_max: usize,
+});
+
 impl Limits {
-    /// Refuses a bound with which nothing could work.
+    /// Refuses a bound that would make the engine useless.
     pub(crate) fn check(&self) -> Result<()> {
         let bounds = [
             ("limits.payload_bytes_max", self.payload_bytes_max),
@@ -322,7 +313,8 @@ impl Limits {
             ("limits.queue_bytes_max", self.queue_bytes_max),
             ("limits.group_events_max", self.group_events_max),
             ("limits.subscriptions_max", self.subscriptions_max),
-            ("limits.workers_max", self.workers_max),
+            ("limits.in_flight_max", self.in_flight_max.unwrap_or(1)),
+            ("limits.transport_threads", self.transport_threads),
             ("limits.lane_in_flight_max", self.lane_in_flight_max),
             ("limits.notices_max", self.notices_max),
         ];
@@ -347,7 +339,7 @@ impl Limits {
         }
         if self.queue_bytes_max < self.payload_bytes_max {
             let given = self.queue_bytes_max;
-            let expected = "at least payload_bytes_max, or the largest payload could never pass";
+            let expected = "at least payload_bytes_max, so that the largest payload fits";
             return Err(Error::invalid("limits.queue_bytes_max", given, expected));
         }
         Ok(())

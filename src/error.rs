@@ -1,27 +1,24 @@
-//! Decides what can go wrong for a host, named by what the host can do about it.
+//! The errors of the library, one variant for each thing that a host can do about one.
 //!
-//! Leaves to others: what a receiver did. A failing endpoint is an [`Outcome`](crate::Outcome),
-//! never an `Err`. Invariant (I9): no variant carries a secret or a payload into `Display` or
-//! `Debug`; events that are handed back print their type and sizes only.
+//! A failing receiver is an [`Outcome`](crate::Outcome), never an `Err`. No variant contains a secret or a
+//! payload (I9).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::event::Event;
-
-/// Shorthand for results of this crate.
+/// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and so what the host can do. Each variant says what became of the engine.
+/// What went wrong. Each variant documents what the host can do and what state the engine is in.
 ///
 /// ```
-/// use wabahook::{Error, Event};
+/// use wabahook::Error;
 ///
-/// /// What a host does with the answer of `publish`.
+/// /// What a host does when `publish` or its receipt fails.
 /// fn advice(error: &Error) -> &'static str {
 ///     match error {
-///         Error::Busy { .. } => "the events are in here: hold the sender back, try again",
+///         Error::Busy { .. } => "hold the sender back and try again",
 ///         Error::Invalid { .. } | Error::Forbidden { .. } | Error::TooLarge { .. } => "refuse it",
 ///         Error::Unknown { .. } | Error::Refused { .. } => "publish it again, same dedup key",
 ///         _ => "open the engine again",
@@ -32,32 +29,29 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is not acceptable. Correct it and call again; nothing was stored and the engine
-    /// is unchanged.
+    /// An argument is invalid. Correct it and call again; nothing was stored and the engine is unchanged.
     Invalid {
         /// The argument or field, as the caller knows it.
         field: String,
-        /// What was given, shortened; never a secret or a payload.
+        /// The given value, shortened; never a secret or a payload.
         given: String,
-        /// What would be right.
+        /// What would be valid.
         expected: String,
     },
     /// The account may not use this number, WABA or subscription. The engine is unchanged.
     Forbidden {
-        /// The argument or field that names what is not the account's.
+        /// The argument or field at fault.
         field: String,
-        /// What was given.
+        /// The given value.
         given: String,
     },
-    /// The queue of events waiting for the device is full. Publish again later: the events are
-    /// here, nothing of them was stored.
+    /// The queue of events waiting for the device is full. Nothing was stored;
+    /// [`PublishError`](crate::PublishError) gives the events back. Publish them again later.
     Busy {
-        /// The events, given back in the order in which they came.
-        events: Vec<Event>,
         /// Which bound was reached.
         reason: String,
     },
-    /// Larger than could ever be accepted. Split it or raise the limit; nothing was stored.
+    /// Larger than the limit allows. Split it or raise the limit; nothing was stored.
     TooLarge {
         /// What is too large.
         field: String,
@@ -66,34 +60,35 @@ pub enum Error {
         /// The limit in force.
         limit: u64,
     },
-    /// Nothing with this id or name belongs to the account. The engine is unchanged.
+    /// The account has nothing with this id or name. The engine is unchanged.
     NotFound {
-        /// What was looked for.
+        /// What was looked up.
         what: &'static str,
-        /// The id or name given.
+        /// The given id or name.
         given: String,
     },
-    /// The name is taken by another subscription of the account. The engine is unchanged.
+    /// Another subscription of the account has this name. The engine is unchanged.
     NameTaken {
-        /// The name given.
+        /// The given name.
         name: String,
     },
-    /// Another engine, in this process or another, has the directory open. Nothing was touched.
+    /// Another engine, in this process or another, has the directory open. Nothing was changed.
     InUse {
         /// The data directory.
         path: PathBuf,
     },
-    /// A newer wabahook wrote the directory. Open it with that version; nothing was touched.
-    NewerFormat {
+    /// Another version of wabahook wrote the directory in a format that this one does not read. Open it
+    /// with that version; nothing was touched.
+    UnsupportedFormat {
         /// The data directory.
         path: PathBuf,
         /// The format version found.
         found: u32,
-        /// The newest format version that this build reads.
+        /// The format version that this build reads.
         supported: u32,
     },
-    /// The directory cannot be used as it is (missing rights, not a directory, no space). Nothing
-    /// that was accepted is lost; put the cause right and open again.
+    /// The directory is unusable: missing permissions, not a directory, no space. Nothing that was accepted is
+    /// lost. Remove the cause and open it again.
     Directory {
         /// The data directory or the file in it.
         path: PathBuf,
@@ -102,37 +97,36 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<std::io::Error>,
     },
-    /// The store failed. What was accepted before is on the device. Put the cause right and call
-    /// again: the engine opens what failed again by itself.
+    /// The store failed. What was accepted before is on the device. Remove the cause and call again; the engine
+    /// reopens what failed by itself.
     Store {
         /// What was being done.
         doing: &'static str,
         /// What the store said.
-        source: crate::store::Failure,
+        source: crate::store::StoreFailure,
     },
-    /// A stored record cannot be read. The record is named; the rest was left as it is.
+    /// A stored record is unreadable. Everything was left as it is.
     Damaged {
         /// Which record, by kind and key.
         record: String,
         /// What is wrong with it.
         why: String,
     },
-    /// The write of this event's group failed half-way: it may yet be delivered. Publish again
-    /// with the same dedup key; the engine says in its notices how it went on.
+    /// The write of this event's group failed half-way, so the event may still be delivered. Publish it again with
+    /// the same dedup key. A notice reports how the engine continues.
     Unknown {
         /// Why the group failed.
         why: String,
     },
-    /// The device refused before this was written: nothing of it was stored. The engine tries the
-    /// device again by itself; publish again later.
+    /// The device refused writes before this was written. Nothing of it was stored. The engine retries the device
+    /// by itself; publish again later.
     Refused {
         /// What the device said.
         why: String,
     },
-    /// The engine was closed. What it had accepted is on the device and goes on at the next open.
+    /// The engine was closed. What it accepted is on the device and is delivered after the next open.
     Closed,
-    /// A thread of the engine failed and the engine stopped. Nothing durable is lost: drop it and
-    /// open it again.
+    /// A thread of the engine failed and the engine stopped. Nothing durable is lost. Drop it and open it again.
     Poisoned {
         /// What failed.
         why: String,
@@ -160,17 +154,20 @@ impl Error {
         Error::Directory { path: path.to_owned(), doing, source: Arc::new(source) }
     }
 
-    pub(crate) fn store(doing: &'static str, source: crate::store::Failure) -> Error {
+    pub(crate) fn store(doing: &'static str, source: crate::store::StoreFailure) -> Error {
         Error::Store { doing, source }
     }
 
-    /// Whether something stored cannot be read, however it was found.
+    /// Whether stored data is unreadable.
     pub(crate) fn is_damage(&self) -> bool {
-        use crate::store::Failure;
-        matches!(self, Error::Damaged { .. } | Error::Store { source: Failure::Damaged(_), .. })
+        use crate::store::StoreFailure;
+        matches!(
+            self,
+            Error::Damaged { .. } | Error::Store { source: StoreFailure::Damaged(_), .. }
+        )
     }
 
-    /// Adds what somebody can do about damage, and what is lost by it.
+    /// Adds what an operator can do about damage, and what is lost.
     pub(crate) fn advised(mut self, advice: &str) -> Error {
         if let Error::Damaged { why, .. } = &mut self {
             *why = format!("{why}; {advice}");
@@ -178,21 +175,7 @@ impl Error {
         self
     }
 
-    /// The events that were not accepted, given back; empty unless this is [`Error::Busy`].
-    ///
-    /// ```
-    /// use wabahook::{Error, Event};
-    /// let error = Error::Busy { events: vec![Event::new("ADD_TAG", "{}")], reason: "full".into() };
-    /// assert_eq!(error.into_events().len(), 1);
-    /// ```
-    pub fn into_events(self) -> Vec<Event> {
-        match self {
-            Error::Busy { events, .. } => events,
-            _ => Vec::new(),
-        }
-    }
-
-    /// The argument or field at fault, where there is one.
+    /// The argument or field at fault, if there is one.
     pub fn field(&self) -> Option<&str> {
         match self {
             Error::Invalid { field, .. }
@@ -203,7 +186,7 @@ impl Error {
         }
     }
 
-    /// Names the field from the outside in, as a caller of a batch needs it (`events[3].number`).
+    /// Prefixes the field with the outer one, for batches (`events[3].number`).
     pub(crate) fn within(mut self, outer: &str) -> Error {
         if let Error::Invalid { field, .. }
         | Error::Forbidden { field, .. }
@@ -215,7 +198,7 @@ impl Error {
     }
 }
 
-/// Cuts what was given to a length that fits a log line, at a character boundary.
+/// Cuts a value to a length that fits a log line, at a character boundary.
 fn shortened(given: &str) -> String {
     const KEPT: usize = 80;
     if given.chars().count() <= KEPT {
@@ -226,7 +209,7 @@ fn shortened(given: &str) -> String {
     kept
 }
 
-/// What somebody can do about a refusal of the operating system.
+/// What an operator can do about an error of the operating system.
 fn advice(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
@@ -242,28 +225,26 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Invalid { field, given, expected } => {
-                write!(f, "{field}: {given:?} is not acceptable; expected {expected}")
+                write!(f, "{field}: {given:?} is invalid; expected {expected}")
             }
             Error::Forbidden { field, given } => {
                 write!(f, "{field}: {given:?} does not belong to this account")
             }
-            Error::Busy { events, reason } => {
-                write!(f, "busy: {reason}; {} event(s) given back, try again later", events.len())
-            }
+            Error::Busy { reason } => write!(f, "busy: {reason}; try again later"),
             Error::TooLarge { field, given, limit } => {
                 write!(f, "{field}: {given} is over the limit of {limit}")
             }
             Error::NotFound { what, given } => write!(f, "no {what} {given:?} in this account"),
             Error::NameTaken { name } => {
-                write!(f, "name: {name:?} is taken by another subscription of this account")
+                write!(f, "name: another subscription of this account is named {name:?}")
             }
             Error::InUse { path } => {
                 write!(f, "data directory {} is already open in another engine", path.display())
             }
-            Error::NewerFormat { path, found, supported } => write!(
+            Error::UnsupportedFormat { path, found, supported } => write!(
                 f,
-                "data directory {} has format version {found}; this build reads up to {supported}: \
-                 open it with a newer wabahook",
+                "data directory {} has format version {found}; this build reads version {supported}: \
+                 open it with the wabahook that wrote it",
                 path.display()
             ),
             Error::Directory { path, doing, source } => {
@@ -272,22 +253,25 @@ impl fmt::Display for Error {
             Error::Store { doing, source } => {
                 write!(f, "store failed while {doing}: {source}")?;
                 match source {
-                    crate::store::Failure::Io(error) => f.write_str(advice(error)),
+                    crate::store::StoreFailure::Io(error) => f.write_str(advice(error)),
                     _ => Ok(()),
                 }
             }
             Error::Damaged { record, why } => write!(f, "stored {record} is damaged: {why}"),
             Error::Unknown { why } => write!(
                 f,
-                "unknown whether the event was stored ({why}); it may yet be delivered: publish \
+                "unknown whether the event was stored ({why}); it may still be delivered: publish it \
                  again with the same dedup key"
             ),
             Error::Refused { why } => {
-                write!(f, "not stored: the device refuses ({why}) and is tried again; try later")
+                write!(
+                    f,
+                    "not stored: the device refuses writes ({why}) and is retried; try again later"
+                )
             }
             Error::Closed => f.write_str("the engine is closed"),
             Error::Poisoned { why } => {
-                write!(f, "the engine stopped ({why}); what it had accepted is safe: open it again")
+                write!(f, "the engine stopped ({why}); what it accepted is safe: open it again")
             }
         }
     }
@@ -316,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_field_what_was_given_and_what_would_be_right() {
+    fn an_error_names_field_value_and_expectation() {
         check(
             Error::invalid("number", "91x", "7 to 15 digits"),
             &["number", "91x", "7 to 15 digits"],
@@ -328,9 +312,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_is_shortened_at_a_character_boundary() {
+    fn a_value_is_shortened_at_a_character_boundary() {
         let Error::Invalid { given, .. } = Error::invalid("name", "ä".repeat(500), "less") else {
-            panic!("another variant")
+            panic!("not Invalid")
         };
         assert_eq!(given.chars().count(), 83);
     }
@@ -343,11 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_cross_threads_and_hide_payloads() {
+    fn errors_cross_threads() {
         fn crosses<T: Send + Sync + 'static>() {}
         crosses::<Error>();
-        let busy =
-            Error::Busy { events: vec![Event::new("T", "hidden-payload")], reason: "full".into() };
-        assert!(!format!("{busy:?} {busy}").contains("hidden-payload"));
     }
 }

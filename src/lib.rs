@@ -1,75 +1,103 @@
-//! An embedded webhook engine for WhatsApp Business events: the front door.
+//! An embedded webhook engine for WhatsApp Business events: the public interface.
 //!
-//! It decides what a host can name; every decision about events lies in the rooms below. Invariant:
-//! what is not named here is not public.
-//!
-//! The route of one event, in one direction:
+//! The route of one event:
 //!
 //! ```text
-//! host -> publish -> routing (who asked for it) -> outbox (one group, one sync) -> receipt
-//!                                                    | accepted
-//!    dispatch (which attempt next, pure)  <----------+
+//! host -> publish -> routing (which subscriptions) -> outbox (one group, one sync) -> receipt
+//!                                                       | durable
+//!    dispatch (which attempt next, pure)  <-------------+
 //!         |
 //!    delivery: request -> sign -> guard -> send -> reply
 //!         |
-//!    dispatch (what it means) -> settle | retry | dead | gone -> outbox (next group)
+//!    dispatch (what the reply means) -> settle | retry | dead letter -> outbox (next group)
 //! ```
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod account;
 mod attempt;
+mod book;
+mod callback;
 pub mod clock;
 mod config;
+mod dead_letter;
 mod delivery;
+mod delivery_record;
 mod dispatch;
+mod duration_ms;
 mod engine;
 mod error;
 mod event;
+mod file_limit;
 pub mod inbound;
+mod json;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod network;
 mod notice;
 mod outbox;
+mod outcome;
+mod profile;
+mod random;
 mod receipt;
 pub mod registration;
 mod routing;
+mod secret;
+#[cfg(feature = "serde")]
+mod serde_text;
+mod setters;
 pub mod signature;
 mod stats;
 pub mod store;
 mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod text;
 mod threads;
+mod timestamp;
+mod transport;
+mod word_enum;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
-pub use attempt::{
-    Answered, Control, DeadLetter, EXCERPT_BYTES_MAX, Failure, HISTORY_MAX, Outcome, Reason, Reply,
-    Tried,
-};
-pub use config::{Config, Limits, Network, OnDamage, Roots};
-pub use delivery::{Http, Request, Transport};
-#[doc(hidden)]
-pub use engine::stepping;
+pub use attempt::{FailedAttempt, HISTORY_MAX, Shortage};
+pub use callback::{CallbackRefusal, UnownedSource};
+pub use config::{Config, Limits, OnDamage};
+pub use dead_letter::DeadLetter;
+pub use delivery::Http;
 pub use engine::{
-    DeadLetterFilter, DeadLetterId, Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliveryState, Engine, RecentAttempt, RecentOutcome, Tested,
+    DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor, DeliveryFilter, DeliveryState,
+    Engine, Page, RecentAttempt, RecentOutcome, TestDelivery,
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, Published, RAW_CLOUD_API_WEBHOOK, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, PublishError, RAW_CLOUD_API_WEBHOOK,
+    StoredEvent, WabaNumber,
 };
+pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};
+pub use outcome::{Outcome, Reason};
+pub use profile::Profile;
 pub use receipt::Receipt;
-#[doc(hidden)]
-pub use routing::Matching;
-pub use stats::{Durations, LaneStats, Stats};
+pub use secret::Secret;
+pub use stats::{Bound, DurationHistogram, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
-    Accept, Authorization, BodyFormat, Breaker, ClientPair, Filter, Level, Ordering, Policy,
-    Profile, RateLimit, Registered, Retiring, Retried, Retry, Secret, State, Subscription,
-    SubscriptionId, Target, Tls,
+    Authorization, BodyFormat, ClientCertificate, Filter, Precedence, RetiringSecret, Subscription,
+    SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
+};
+pub use transport::{
+    DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport,
 };
 
-/// The examples of the documents are run like those of the code. Nothing of this is built otherwise.
+/// When a failed delivery is retried, in which order deliveries start, how fast, and when a failing endpoint is
+/// left alone.
+pub mod policy {
+    pub use crate::subscription::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, RetryOn};
+}
+
+/// Runs the examples of the documents as doc tests. Not built otherwise.
 #[cfg(doctest)]
 mod docs {
     #[doc = include_str!("../docs/architecture.md")]
@@ -84,10 +112,10 @@ mod docs {
     mod durability {}
     #[doc = include_str!("../docs/embedding.md")]
     mod embedding {}
-    #[doc = include_str!("../docs/fuzzing.md")]
-    mod fuzzing {}
     #[doc = include_str!("../docs/gateways.md")]
     mod gateways {}
+    #[doc = include_str!("../docs/host.md")]
+    mod host {}
     #[doc = include_str!("../docs/lifecycle.md")]
     mod lifecycle {}
     #[doc = include_str!("../docs/migrating.md")]
@@ -98,6 +126,6 @@ mod docs {
     mod receiving {}
     #[doc = include_str!("../docs/requests.md")]
     mod requests {}
-    #[doc = include_str!("../docs/simulation.md")]
-    mod simulation {}
+    #[doc = include_str!("../docs/testing.md")]
+    mod testing {}
 }

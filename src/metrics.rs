@@ -1,9 +1,7 @@
-//! Decides how what is counted reads as Prometheus text: names, types, units, labels.
+//! The engine's counters as Prometheus text.
 //!
-//! Leaves to others: counting (`stats`), and who may see which subscription (the host, which passes in
-//! those that it shows). Invariants: the number of series is bounded, however many subscriptions there are;
-//! every family has its help and its type, and no series comes twice; nothing of a payload, a secret or
-//! a URL is in it (I9).
+//! The number of series is bounded, however many subscriptions there are. The text contains no payload, no
+//! secret and no URL (I9). The host decides which subscriptions it shows to whom by what it passes in.
 //!
 //! Any host can serve it, under any route:
 //!
@@ -23,59 +21,82 @@
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::stats::{Durations, LaneStats, Stats};
-use crate::subscription::{Registered, State};
+use crate::clock::millis;
+use crate::stats::{DurationHistogram, LaneStats, Stats};
+use crate::subscription::{SubscriptionInfo, SubscriptionState};
 
 /// The content type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How many subscriptions have series of their own: those registered first, because theirs then stay
-/// the same from one reading to the next. The others are summed as `subscription="other"`, in gauges
-/// alone: a sum of counters would fall when one of them is removed, and be read as a restart.
+/// How many subscriptions have series of their own: those registered first, so that their series stay the same
+/// from one scrape to the next. The others are summed as `subscription="other"`, only in gauges: a sum of
+/// counters would fall when a subscription is removed, and would look like a restart.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
 }
 
 #[derive(Clone, Copy)]
-enum Unit {
-    /// As it is.
+enum MetricUnit {
     Count,
-    /// Milliseconds, told in seconds.
+    /// Milliseconds, written in seconds.
     Milliseconds,
 }
 
-use Kind::{Counter, Gauge};
-use Unit::{Count, Milliseconds};
+use MetricKind::{Counter, Gauge};
+use MetricUnit::{Count, Milliseconds};
 
-/// One number of the engine: name, type, help, where it is read.
-type Whole = (&'static str, Kind, &'static str, fn(&Stats) -> u64);
+/// A figure of the engine: name, type, help, getter.
+type EngineMetric = (&'static str, MetricKind, &'static str, fn(&Stats) -> u64);
 
-const WHOLE: [Whole; 25] = [
+const ENGINE_METRICS: &[EngineMetric] = &[
     (
         "events_accepted_total",
         Counter,
-        "Events accepted: on the device, or wanted by nobody.",
+        "Events accepted: written to the device, or without a subscriber.",
         |s| s.accepted,
     ),
     ("events_duplicate_total", Counter, "Events answered with an earlier event's id.", |s| {
         s.duplicates
     }),
+    ("events_unrouted_total", Counter, "Events without a subscriber.", |s| s.unrouted),
     (
-        "events_unrouted_total",
+        "events_unowned_total",
         Counter,
-        "Events that nobody asked for, or whose number or WABA nobody owns.",
-        |s| s.unrouted,
+        "Events of callbacks whose number and WABA no account owns.",
+        |s| s.unowned,
+    ),
+    ("callbacks_refused_signature_total", Counter, "Callbacks without a valid signature.", |s| {
+        s.callbacks_refused_signature
+    }),
+    (
+        "callbacks_refused_verify_token_total",
+        Counter,
+        "Requests to verify the callback URL without a valid verify token.",
+        |s| s.callbacks_refused_verify_token,
+    ),
+    (
+        "callbacks_refused_malformed_total",
+        Counter,
+        "Callbacks whose body is not a callback.",
+        |s| s.callbacks_refused_malformed,
+    ),
+    (
+        "callback_parts_malformed_total",
+        Counter,
+        "Malformed parts of callbacks whose other parts were accepted.",
+        |s| s.callback_parts_malformed,
     ),
     ("events_busy_total", Counter, "Events given back because the queue was full.", |s| s.busy),
     ("deliveries_delivered_total", Counter, "Deliveries that their receivers acknowledged.", |s| {
         s.delivered
     }),
-    ("deliveries_dead_total", Counter, "Deliveries given up.", |s| s.dead),
+    ("deliveries_dead_total", Counter, "Deliveries that became dead letters.", |s| s.dead),
     (
         "deliveries_cancelled_total",
         Counter,
@@ -85,115 +106,125 @@ const WHOLE: [Whole; 25] = [
     (
         "deliveries_recovered_total",
         Counter,
-        "Deliveries found owed when the engine was opened.",
+        "Deliveries that were owed when the engine was opened.",
         |s| s.recovered,
     ),
     ("attempts_total", Counter, "Attempts made.", |s| s.attempts),
-    (
-        "attempts_retried_total",
-        Counter,
-        "Attempts that failed and were or will be followed by another.",
-        |s| s.retried,
-    ),
-    ("groups_total", Counter, "Groups written, each made durable by one sync.", |s| s.groups),
-    ("dead_letters_replayed_total", Counter, "Dead letters owed again at somebody's wish.", |s| {
-        s.replayed
+    ("attempts_retried_total", Counter, "Attempts that failed and are followed by another.", |s| {
+        s.retried
     }),
-    ("dead_letters_dropped_total", Counter, "Dead letters dropped over their bounds.", |s| {
+    ("groups_total", Counter, "Groups written, each with one sync.", |s| s.groups),
+    ("dead_letters_replayed_total", Counter, "Dead letters replayed.", |s| s.replayed),
+    ("dead_letters_dropped_total", Counter, "Dead letters dropped over their limits.", |s| {
         s.letters_dropped
     }),
-    ("dedup_keys_dropped_total", Counter, "Dedup keys dropped before their window ended.", |s| {
-        s.keys_dropped
-    }),
-    ("deliveries_owed", Gauge, "Deliveries owed now, at any stage.", |s| s.owed),
+    (
+        "dedup_keys_dropped_total",
+        Counter,
+        "Dedup keys dropped before the end of their window.",
+        |s| s.keys_dropped,
+    ),
+    ("deliveries_owed", Gauge, "Deliveries owed now, in any state.", |s| s.owed),
     (
         "deliveries_held",
         Gauge,
         "Deliveries held now: their subscription is neither known nor removed.",
         |s| s.held,
     ),
-    ("attempts_in_flight", Gauge, "Attempts under way now.", |s| s.in_flight),
-    ("attempts_stuck", Gauge, "Attempts under way now that go unanswered for long.", |s| s.stuck),
-    ("workers", Gauge, "Worker threads now, busy, idle and stuck.", |s| s.workers),
-    ("queue_events", Gauge, "Events waiting for the device now.", |s| s.queued_events),
-    ("queue_bytes", Gauge, "Payload bytes waiting for the device now.", |s| s.queued_bytes),
-    ("outbox_events", Gauge, "Events that lie in the outbox now.", |s| s.outbox_events),
+    ("attempts_in_flight", Gauge, "Attempts in flight now.", |s| s.in_flight),
+    ("attempts_in_flight_max", Gauge, "How many attempts may be in flight.", |s| s.in_flight_max),
+    (
+        "attempts_uncounted_total",
+        Counter,
+        "Attempts that do not count, because something of ours was short.",
+        |s| s.uncounted,
+    ),
+    ("transport_threads", Gauge, "Threads of the host's own transport now.", |s| {
+        s.transport_threads
+    }),
+    ("queue_events", Gauge, "Events waiting to be written now.", |s| s.queued_events),
+    ("queue_bytes", Gauge, "Payload bytes waiting to be written now.", |s| s.queued_bytes),
+    ("outbox_events", Gauge, "Events in the outbox now.", |s| s.outbox_events),
     ("outbox_bytes", Gauge, "Bytes of keys and values in the outbox now.", |s| s.outbox_bytes),
     ("outbox_generations", Gauge, "Generations of the outbox now.", |s| s.generations),
     ("subscriptions", Gauge, "Subscriptions now, of all accounts.", |s| s.subscriptions),
 ];
 
-/// One number of a subscription: name, type, unit, help, where it is read.
-type Own = (&'static str, Kind, Unit, &'static str, fn(&LaneStats) -> u64);
+/// A figure of a subscription: name, type, unit, help, getter.
+type LaneMetric = (&'static str, MetricKind, MetricUnit, &'static str, fn(&LaneStats) -> u64);
 
-const OWN: [Own; 11] = [
+const LANE_METRICS: &[LaneMetric] = &[
     ("deliveries_delivered_total", Counter, Count, "Deliveries that it acknowledged.", |lane| {
         lane.delivered
     }),
-    ("deliveries_dead_total", Counter, Count, "Its deliveries that were given up.", |lane| {
+    ("deliveries_dead_total", Counter, Count, "Its deliveries that became dead letters.", |lane| {
         lane.dead
     }),
-    ("attempts_retried_total", Counter, Count, "Its attempts that another follows.", |lane| {
-        lane.retried
-    }),
+    (
+        "attempts_retried_total",
+        Counter,
+        Count,
+        "Its attempts that are followed by another.",
+        |lane| lane.retried,
+    ),
     ("deliveries_owed", Gauge, Count, "Deliveries owed to it now.", |lane| lane.owed),
-    ("deliveries_retrying", Gauge, Count, "Its deliveries that failed and wait.", |lane| {
+    ("deliveries_retrying", Gauge, Count, "Its deliveries that wait for a retry.", |lane| {
         lane.retrying
     }),
     ("deliveries_blocked", Gauge, Count, "Its deliveries that wait for others.", |lane| {
         lane.blocked
     }),
-    ("attempts_in_flight", Gauge, Count, "Its attempts under way now.", |lane| lane.in_flight),
-    ("failures_in_row", Gauge, Count, "Attempts failed since one was acknowledged.", |lane| {
+    ("attempts_in_flight", Gauge, Count, "Its attempts in flight now.", |lane| lane.in_flight),
+    ("failures_in_row", Gauge, Count, "Failed attempts since the last acknowledged one.", |lane| {
         lane.failures_in_row
     }),
-    (
-        "failing_seconds",
-        Gauge,
-        Milliseconds,
-        "For how long there has been nothing but failure.",
-        |lane| lane.failing_for_ms,
-    ),
-    ("breaker_trips", Gauge, Count, "How often its breaker opened in a row; 0: closed.", |lane| {
-        lane.breaker_trips
+    ("failing_seconds", Gauge, Milliseconds, "For how long every attempt has failed.", |lane| {
+        millis(lane.failing_for)
     }),
-    ("rest_seconds", Gauge, Milliseconds, "How much longer it is left alone.", |lane| {
-        lane.rests_for_ms
+    (
+        "breaker_trips",
+        Gauge,
+        Count,
+        "How often its breaker opened in a row; 0 is closed.",
+        |lane| lane.breaker_trips,
+    ),
+    ("rest_seconds", Gauge, Milliseconds, "For how much longer no attempt is made.", |lane| {
+        millis(lane.rests_for)
     }),
 ];
 
-/// Which of them may be added up.
-const ADDS_UP: [&str; 4] =
+/// The gauges that are summed for subscriptions without series of their own.
+const SUMMED: [&str; 4] =
     ["deliveries_owed", "deliveries_retrying", "deliveries_blocked", "attempts_in_flight"];
 
-/// What the engine counts, as Prometheus text of the format 0.0.4: the whole engine's counters, and
-/// the live side of these subscriptions, which are in the order of their ids. A host with several
-/// accounts passes in those of the account that asks.
+/// Formats the counters as Prometheus text, format 0.0.4: those of the whole engine, and the live figures of
+/// these subscriptions, sorted by id. A host with several accounts passes the subscriptions of the account that
+/// asks.
 ///
-/// At most [`SUBSCRIPTIONS_MAX`] subscriptions have series of their own. Counts begin at 0 when the
-/// engine is opened.
-pub fn exposition(stats: &Stats, subscriptions: &[Arc<Registered>]) -> String {
+/// At most [`SUBSCRIPTIONS_MAX`] subscriptions have series of their own. Counters start at 0 when the engine is
+/// opened.
+pub fn exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> String {
     let mut text = Exposition(String::with_capacity(16 * 1024));
     text.head("build_info", "gauge", "The version of wabahook that runs.");
     text.series("build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1_u8);
-    for (name, kind, help, read) in WHOLE {
+    for &(name, kind, help, read) in ENGINE_METRICS {
         text.head(name, kind.as_str(), help);
         text.series(name, &[], read(stats));
     }
-    let attempts = "How long attempts took until they were answered or had failed.";
+    let attempts = "How long attempts took until they were answered or failed.";
     text.histogram("attempt_duration_seconds", attempts, &stats.attempt_durations);
     let groups = "How long groups took to be written and synced.";
     text.histogram("group_duration_seconds", groups, &stats.group_durations);
     text.states(subscriptions);
     text.names(subscriptions);
     let (shown, rest) = subscriptions.split_at(subscriptions.len().min(SUBSCRIPTIONS_MAX));
-    for own in OWN {
-        text.lanes(own, stats, shown, rest);
+    for &metric in LANE_METRICS {
+        text.lanes(metric, stats, shown, rest);
     }
     text.0
 }
 
-/// The text as far as it is written.
+/// The text written so far.
 struct Exposition(String);
 
 impl Exposition {
@@ -211,31 +242,33 @@ impl Exposition {
         self.put(format_args!("{closes} {value}\n"));
     }
 
-    fn histogram(&mut self, name: &str, help: &str, durations: &Durations) {
+    fn histogram(&mut self, name: &str, help: &str, durations: &DurationHistogram) {
         self.head(name, "histogram", help);
         let bucket = format!("{name}_bucket");
         let mut count = 0;
-        let bounds = Durations::BOUNDS_MS.map(bound).into_iter().chain(["+Inf".to_owned()]);
+        let bounds = DurationHistogram::BOUNDS.map(bound).into_iter().chain(["+Inf".to_owned()]);
         for (bound, more) in bounds.zip(durations.counts) {
             count += more;
             self.series(&bucket, &[("le", &bound)], count);
         }
-        self.series(&format!("{name}_sum"), &[], seconds(durations.sum_ms));
-        // Not counted again: a reader must find it equal to the last bucket.
+        self.series(&format!("{name}_sum"), &[], seconds(millis(durations.sum)));
+        // Not read again: it must equal the last bucket.
         self.series(&format!("{name}_count"), &[], count);
     }
 
-    fn states(&mut self, subscriptions: &[Arc<Registered>]) {
-        self.head("subscription_states", "gauge", "Subscriptions shown here, by state.");
-        for state in [State::Active, State::Paused, State::Disabled] {
+    fn states(&mut self, subscriptions: &[Arc<SubscriptionInfo>]) {
+        self.head("subscription_states", "gauge", "The subscriptions shown here, by state.");
+        for state in
+            [SubscriptionState::Active, SubscriptionState::Paused, SubscriptionState::Disabled]
+        {
             let count = subscriptions.iter().filter(|one| one.state == state).count();
             self.series("subscription_states", &[("state", &state.as_str())], count);
         }
     }
 
-    /// Names may change; were they labels of the other series, those would begin anew with each change.
-    fn names(&mut self, subscriptions: &[Arc<Registered>]) {
-        self.head("subscription_info", "gauge", "What a subscription is called.");
+    /// A series of its own, because names may change and a label that changes starts a new series.
+    fn names(&mut self, subscriptions: &[Arc<SubscriptionInfo>]) {
+        self.head("subscription_info", "gauge", "The name of a subscription.");
         for one in subscriptions.iter().take(SUBSCRIPTIONS_MAX) {
             let labels: [(&str, &dyn Display); 2] =
                 [("subscription", &one.id), ("name", &shown_name(one))];
@@ -245,31 +278,31 @@ impl Exposition {
 
     fn lanes(
         &mut self,
-        own: Own,
+        metric: LaneMetric,
         stats: &Stats,
-        shown: &[Arc<Registered>],
-        rest: &[Arc<Registered>],
+        shown: &[Arc<SubscriptionInfo>],
+        rest: &[Arc<SubscriptionInfo>],
     ) {
-        let (name, kind, unit, help, read) = own;
+        let (name, kind, unit, help, read) = metric;
         let full = format!("subscription_{name}");
         self.head(&full, kind.as_str(), help);
-        let value = |one: &Arc<Registered>| stats.lane(one.id).map_or(0, read);
+        let value = |one: &Arc<SubscriptionInfo>| stats.lane(one.id).map_or(0, read);
         for one in shown {
-            self.series(&full, &[("subscription", &one.id)], unit.told(value(one)));
+            self.series(&full, &[("subscription", &one.id)], unit.format(value(one)));
         }
-        if !rest.is_empty() && ADDS_UP.contains(&name) {
+        if !rest.is_empty() && SUMMED.contains(&name) {
             let sum = rest.iter().map(value).sum();
-            self.series(&full, &[("subscription", &"other")], unit.told(sum));
+            self.series(&full, &[("subscription", &"other")], unit.format(sum));
         }
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = self.0.write_fmt(text);
     }
 }
 
-impl Kind {
+impl MetricKind {
     fn as_str(self) -> &'static str {
         match self {
             Counter => "counter",
@@ -278,8 +311,8 @@ impl Kind {
     }
 }
 
-impl Unit {
-    fn told(self, value: u64) -> String {
+impl MetricUnit {
+    fn format(self, value: u64) -> String {
         match self {
             Count => value.to_string(),
             Milliseconds => seconds(value),
@@ -287,9 +320,9 @@ impl Unit {
     }
 }
 
-/// A subscription without a name has its URL for one, of which no more than the host is shown: what
-/// follows it may be a secret, and readings are kept for long.
-fn shown_name(one: &Registered) -> &str {
+/// A subscription without a name is named by its URL. Only the host of it is shown, because the rest may hold a
+/// secret.
+fn shown_name(one: &SubscriptionInfo) -> &str {
     let named_by_url = one.name.contains("://");
     let host = one.target.url().host().filter(|_| named_by_url);
     host.unwrap_or(&one.name)
@@ -299,9 +332,9 @@ fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
 }
 
-/// The value of the label `le`, in its shortest form, as every client library writes it.
-fn bound(ms: u64) -> String {
-    let text = seconds(ms);
+/// The value of the label `le` in its shortest form, as client libraries write it.
+fn bound(bound: Duration) -> String {
+    let text = seconds(millis(bound));
     let text = text.trim_end_matches('0').trim_end_matches('.');
     text.to_owned()
 }
@@ -376,7 +409,7 @@ mod tests {
             subscription,
             owed,
             delivered: 7,
-            failing_for_ms: 1_500,
+            failing_for: Duration::from_millis(1_500),
             ..LaneStats::default()
         }
     }
@@ -386,7 +419,7 @@ mod tests {
         let mut stats = Stats { accepted: 3, queued_bytes: 9, ..Stats::default() };
         stats.attempt_durations.counts[0] = 2;
         stats.attempt_durations.counts[14] = 1;
-        stats.attempt_durations.sum_ms = 70_001;
+        stats.attempt_durations.sum = Duration::from_millis(70_001);
         let families = parse(&exposition(&stats, &[]));
         let value = |family: &str, series: &str| families[family].series[series];
         assert_eq!(value("wabahook_events_accepted_total", "wabahook_events_accepted_total"), 3.0);
@@ -403,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn series_are_bounded_and_what_is_not_shown_is_summed_in_gauges_alone() {
+    fn series_are_bounded_and_the_rest_is_summed_in_gauges_only() {
         let engine = engine(SUBSCRIPTIONS_MAX + 2);
         let stats =
             Stats { lanes: vec![lane(1, 5), lane(101, 2), lane(102, 4)], ..Stats::default() };
@@ -422,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_and_urls_are_not_there() {
+    fn names_are_escaped_and_urls_do_not_appear() {
         let engine = engine(1);
         let hostile = Subscription::to("https://hostile.example/secret-path").unwrap();
         engine.subscribe(hostile.name("a\"} 1\\")).unwrap();
@@ -436,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_shows_the_subscriptions_it_is_given_and_no_other() {
+    fn only_the_given_subscriptions_are_shown() {
         let engine = engine(2);
         let own = &engine.subscriptions()[..1];
         let stats = Stats { lanes: vec![lane(1, 1), lane(2, 1)], ..Stats::default() };

@@ -1,22 +1,24 @@
-//! Decides how a host learns what happened: a bounded ring for each reader, a wake-up, and an event of
-//! `tracing`.
+//! Notices: what happened in the engine that no call returned.
 //!
-//! Leaves to others: counting (`stats`). Invariants: telling never blocks the engine; a reader that
-//! is slow loses the oldest notices and is told how many ([`Notice::Lagged`]); no notice holds a payload
-//! or a secret (I9).
+//! Each reader has a bounded ring of its own. Sending never blocks the engine: a slow reader loses the oldest
+//! notices and is told how many ([`Notice::Lagged`]). Every notice is also an event of `tracing`. No notice
+//! contains a payload or a secret (I9).
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::attempt::Reason;
+use crate::callback::CallbackRefusal;
 use crate::event::EventId;
+use crate::outcome::Reason;
+use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
 
-/// Something that happened and that nobody's call returned.
+/// Something that happened and that no call returned.
 ///
 /// ```
 /// # use wabahook::{Config, Engine, Event, Subscription};
@@ -27,87 +29,109 @@ use crate::subscription::SubscriptionId;
 /// let notices = engine.notices();
 /// while let Some(notice) = notices.try_next() {
 ///     match notice {
-///         Notice::Died { event, subscription, reason } => {
+///         Notice::DeadLettered { event, subscription, reason } => {
 ///             println!("{event} to {subscription}: {reason}");
 ///         }
-///         Notice::Stalled { why } => println!("the device refuses: {why}"),
-///         Notice::Lagged(lost) => println!("{lost} notices were not read in time"),
-///         other => println!("{other:?}"),
+///         Notice::Stalled { why } => println!("the device refuses writes: {why}"),
+///         Notice::Lagged(lost) => println!("{lost} notices were lost"),
+///         other => println!("{other}"),
 ///     }
 /// }
 /// # engine.close(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "kind", content = "detail", rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Notice {
-    /// This reader was slow: so many notices were dropped here.
+    /// This reader was slow and lost so many notices.
     Lagged(u64),
-    /// A delivery was given up and lies among the dead letters. Those that were given up with it,
-    /// because they waited for it, are told after it, each by itself.
-    Died {
-        /// Which event.
+    /// A delivery became a dead letter. Deliveries that depended on it follow, each with its own notice.
+    DeadLettered {
+        /// The event.
         event: EventId,
-        /// Whom it was owed to.
+        /// The subscription it was owed to.
         subscription: SubscriptionId,
-        /// Why.
+        /// Why it was given up.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
         reason: Reason,
     },
-    /// A subscription is served no more until it is [resumed](crate::Engine::resume) or subscribed again.
+    /// A subscription was disabled. It gets no deliveries until it is [resumed](crate::Engine::resume) or
+    /// subscribed again.
     Disabled {
-        /// Which subscription.
+        /// The subscription.
         subscription: SubscriptionId,
-        /// Why: what the receiver answered (410), [`Reason::Asked`] where it asked for no more
-        /// deliveries, [`Reason::Failing`] where it did nothing but fail for as long as its terms allow.
+        /// Why: the receiver's status (410), [`Reason::ReceiverDisabled`] if the receiver asked for it, or
+        /// [`Reason::Failing`] if every attempt failed for as long as the policy allows.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
         reason: Reason,
     },
-    /// Deliveries owed to a subscription that was removed were cancelled.
+    /// The deliveries of a removed subscription were cancelled.
     Cancelled {
-        /// Which subscription.
+        /// The subscription.
         subscription: SubscriptionId,
-        /// How many.
+        /// How many deliveries.
         deliveries: u64,
     },
-    /// Deliveries are owed to a subscription that is neither known nor removed: they are held.
+    /// Deliveries are owed to a subscription that is neither known nor removed. They are held.
     Held {
-        /// Which subscription.
+        /// The subscription.
         subscription: SubscriptionId,
-        /// How many.
+        /// How many deliveries.
         deliveries: u64,
     },
-    /// Every thread for attempts without an answer is in use: such endpoints now delay each other.
-    StuckBudgetSpent {
-        /// How many attempts wait without an answer.
-        stuck: usize,
+    /// Deliveries that are ready wait, because a bound on attempts in flight is reached or something of ours is
+    /// short. Sent when that begins, and again only after a minute without it.
+    BoundReached {
+        /// Which bound.
+        bound: Bound,
     },
-    /// The device refused a write: nothing is accepted until [`Notice::Resumed`]. What was accepted
-    /// before is safe and goes on being delivered.
+    /// The device refused a write. Nothing is accepted until [`Notice::Resumed`]; what was accepted before is
+    /// safe and is still delivered.
     Stalled {
-        /// What the device said.
+        /// The error of the device.
         why: String,
     },
-    /// The device takes writes again.
+    /// The device accepts writes again.
     Resumed,
-    /// Dead letters were dropped, the oldest, because they were over their bounds.
-    LettersDropped(u64),
-    /// Dedup keys were dropped, the oldest, before their window ended, because there were more than
-    /// `dedup_keys_max`: duplicates of their events would be accepted. Told when it begins and once in
-    /// each twenty-fourth of the window while it goes on, with the number dropped at that moment;
+    /// So many dead letters, the oldest, were dropped because they exceeded their limits.
+    DeadLettersDropped(u64),
+    /// So many dedup keys, the oldest, were dropped before the end of their window, because an account had
+    /// more than [`dedup_keys_max`](crate::Limits::dedup_keys_max). Duplicates of their events would be accepted.
+    /// Sent once when an account reaches the limit;
     /// [`Stats::keys_dropped`](crate::Stats::keys_dropped) counts all.
-    KeysDropped(u64),
-    /// A part of the data directory could not be read and was renamed at open; the rest goes on.
+    DedupKeysDropped(u64),
+    /// A part of the data directory was unreadable and was renamed at open; the rest was opened.
     SetAside {
-        /// Its new name; its old one where it is missing altogether.
+        /// Its new name, or its old one if it is missing.
         name: String,
         /// What was wrong with it, and what is lost.
         why: String,
     },
-    /// An attempt could not be made for a reason of our own.
-    Faulty {
+    /// A callback named a number or WABA that no account owns. Sent once for each, as long as it is
+    /// [remembered](crate::Engine::unowned).
+    Unowned {
+        /// The number as the callback names it; `None` where it names none.
+        number: Option<String>,
+        /// The id of the WABA; `None` where it names none.
+        waba: Option<String>,
+    },
+    /// Callbacks were refused. Sent at most once a minute for each reason.
+    CallbackRefused {
+        /// Why.
+        reason: CallbackRefusal,
+        /// How many since the last notice of this reason.
+        count: u64,
+        /// The error of the last one.
+        detail: String,
+    },
+    /// An operation failed because of an error of ours.
+    InternalError {
         /// What happened.
         why: String,
     },
-    /// The engine stopped; what it accepted is safe.
+    /// The engine stopped. What it accepted is safe.
     Poisoned {
         /// What failed.
         why: String,
@@ -115,58 +139,62 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// One word for what happened, the same in every version.
+    /// The kind as one word, the same in every version.
     pub fn kind(&self) -> &'static str {
         match self {
             Notice::Lagged(_) => "lagged",
-            Notice::Died { .. } => "died",
+            Notice::DeadLettered { .. } => "dead_lettered",
             Notice::Disabled { .. } => "disabled",
             Notice::Cancelled { .. } => "cancelled",
             Notice::Held { .. } => "held",
-            Notice::StuckBudgetSpent { .. } => "stuck_budget_spent",
+            Notice::BoundReached { .. } => "bound_reached",
             Notice::Stalled { .. } => "stalled",
             Notice::Resumed => "resumed",
-            Notice::LettersDropped(_) => "letters_dropped",
-            Notice::KeysDropped(_) => "keys_dropped",
+            Notice::DeadLettersDropped(_) => "dead_letters_dropped",
+            Notice::DedupKeysDropped(_) => "dedup_keys_dropped",
             Notice::SetAside { .. } => "set_aside",
-            Notice::Faulty { .. } => "faulty",
+            Notice::Unowned { .. } => "unowned",
+            Notice::CallbackRefused { .. } => "callback_refused",
+            Notice::InternalError { .. } => "internal_error",
             Notice::Poisoned { .. } => "poisoned",
         }
     }
 
-    /// Tells `tracing`: an error where the engine or its directory is at fault, a warning where somebody
-    /// should look, and the rest, of which there may be thousands a second, as information. `Resumed` is a
-    /// warning so that whoever saw the error sees its end.
+    /// Emits the notice to `tracing`: as an error if the engine or its directory is at fault, as a warning if an
+    /// operator should look, and as information otherwise, because there may be thousands a second. `Resumed`
+    /// is a warning so that it appears wherever `Stalled` does.
     fn trace(&self) {
         let kind = self.kind();
         match self {
             Notice::Stalled { .. }
             | Notice::SetAside { .. }
-            | Notice::Faulty { .. }
+            | Notice::InternalError { .. }
             | Notice::Poisoned { .. } => tracing::error!(kind, "{self}"),
             Notice::Disabled { .. }
             | Notice::Held { .. }
-            | Notice::StuckBudgetSpent { .. }
+            | Notice::BoundReached { .. }
             | Notice::Resumed
-            | Notice::LettersDropped(_)
-            | Notice::KeysDropped(_) => tracing::warn!(kind, "{self}"),
-            Notice::Died { .. } | Notice::Cancelled { .. } | Notice::Lagged(_) => {
+            | Notice::DeadLettersDropped(_)
+            | Notice::DedupKeysDropped(_)
+            | Notice::Unowned { .. }
+            | Notice::CallbackRefused { .. } => tracing::warn!(kind, "{self}"),
+            Notice::DeadLettered { .. } | Notice::Cancelled { .. } | Notice::Lagged(_) => {
                 tracing::info!(kind, "{self}");
             }
         }
     }
 }
 
-/// A sentence for whoever runs the host.
+/// One sentence for an operator.
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Lagged(dropped) => write!(f, "{dropped} notices were dropped unread"),
-            Notice::Died { event, subscription, reason } => {
-                write!(f, "{event} was given up for subscription {subscription} ({reason})")
+            Notice::Lagged(lost) => write!(f, "{lost} notices were lost: this reader is too slow"),
+            Notice::DeadLettered { event, subscription, reason } => {
+                write!(f, "{event} for subscription {subscription} became a dead letter ({reason})")
             }
             Notice::Disabled { subscription, reason } => {
-                write!(f, "subscription {subscription} was disabled by its receiver ({reason})")
+                write!(f, "subscription {subscription} was disabled ({reason})")
             }
             Notice::Cancelled { subscription, deliveries } => {
                 write!(f, "{deliveries} deliveries of subscription {subscription} were cancelled")
@@ -174,113 +202,153 @@ impl fmt::Display for Notice {
             Notice::Held { subscription, deliveries } => {
                 write!(
                     f,
-                    "{deliveries} deliveries are held: subscription {subscription} is not known"
+                    "{deliveries} deliveries are held: subscription {subscription} is unknown"
                 )
             }
-            Notice::StuckBudgetSpent { stuck } => write!(
+            Notice::BoundReached { bound } => {
+                write!(f, "ready deliveries wait, because a bound is reached: {bound}")
+            }
+            Notice::Stalled { why } => {
+                write!(
+                    f,
+                    "the device refuses writes ({why}): nothing is accepted until it recovers"
+                )
+            }
+            Notice::Resumed => f.write_str("the device accepts writes again"),
+            Notice::DeadLettersDropped(letters) => {
+                write!(f, "{letters} dead letters, the oldest, were dropped over their limits")
+            }
+            Notice::DedupKeysDropped(keys) => write!(
                 f,
-                "{stuck} attempts wait without an answer: such endpoints now delay each other"
-            ),
-            Notice::Stalled { why } => write!(
-                f,
-                "the device refuses ({why}): nothing is accepted until it takes writes again"
-            ),
-            Notice::Resumed => f.write_str("the device takes writes again"),
-            Notice::LettersDropped(letters) => write!(
-                f,
-                "{letters} dead letters were dropped, the oldest, because they were too many"
-            ),
-            Notice::KeysDropped(keys) => write!(
-                f,
-                "dedup keys are dropped before their window ends, the oldest, because they are too \
-                 many ({keys} just now; the stats count them)"
+                "dedup keys are dropped before the end of their window, the oldest first, because there \
+                 are too many ({keys} just now; the stats count all)"
             ),
             Notice::SetAside { name, why } => {
                 write!(f, "a part of the data directory was set aside as {name}: {why}")
             }
-            Notice::Faulty { why } => write!(f, "something could not be done: {why}"),
-            Notice::Poisoned { why } => write!(
-                f,
-                "the engine stopped ({why}); what it accepted is safe: restart this process"
-            ),
+            Notice::Unowned { number, waba } => {
+                let number = number.as_deref().unwrap_or("none");
+                let waba = waba.as_deref().unwrap_or("none");
+                write!(f, "a callback for number {number} of WABA {waba}, which no account owns")
+            }
+            Notice::CallbackRefused { reason, count, detail } => {
+                write!(f, "{count} callbacks were refused ({reason}): {detail}")
+            }
+            Notice::InternalError { why } => write!(f, "an operation failed: {why}"),
+            Notice::Poisoned { why } => {
+                write!(
+                    f,
+                    "the engine stopped ({why}); what it accepted is safe: restart this process"
+                )
+            }
         }
     }
 }
 
-/// One reader's ring of notices. Dropping it ends the reading.
+/// One reader's ring of notices.
+///
+/// As an iterator it waits for each next notice, and ends when the engine is closed. To wait for a bounded
+/// time, or not at all, use [`next_timeout`](Notices::next_timeout) or [`try_next`](Notices::try_next).
+///
+/// ```
+/// # use wabahook::{Config, Engine};
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = Engine::open(Config::new(directory.path()))?;
+/// let notices = engine.notices();
+/// let printing = std::thread::spawn(move || notices.for_each(|notice| println!("{notice}")));
+/// engine.close(std::time::Duration::from_secs(10))?;
+/// printing.join().expect("it ends with the engine");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Notices {
-    ring: Arc<Ring>,
+    ring: Arc<NoticeRing>,
 }
 
-struct Ring {
-    waiting: Mutex<Waiting>,
+struct NoticeRing {
+    unread: Mutex<Unread>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Unread {
     notices: VecDeque<Notice>,
-    dropped: u64,
+    lost: u64,
+    is_closed: bool,
 }
 
 impl Notices {
-    /// The oldest unread notice, if there is one.
+    /// The oldest unread notice, if there is one. Does not wait.
     pub fn try_next(&self) -> Option<Notice> {
-        self.ring.waiting.lock().take()
+        self.ring.unread.lock().take()
     }
 
-    /// The oldest unread notice, waiting up to `timeout` for one.
+    /// The oldest unread notice; waits up to `timeout` for one. `None` at once when the engine is closed and
+    /// every notice was read.
     pub fn next_timeout(&self, timeout: Duration) -> Option<Notice> {
-        let mut waiting = self.ring.waiting.lock();
-        if waiting.is_empty() {
-            self.ring.arrived.wait_while_for(&mut waiting, |waiting| waiting.is_empty(), timeout);
-        }
-        waiting.take()
+        let mut unread = self.ring.unread.lock();
+        self.ring.arrived.wait_while_for(&mut unread, |unread| unread.must_wait(), timeout);
+        unread.take()
     }
 }
 
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.notices.is_empty() && self.dropped == 0
+impl Iterator for Notices {
+    type Item = Notice;
+
+    /// Waits for the next notice; `None` when the engine is closed and every notice was read.
+    fn next(&mut self) -> Option<Notice> {
+        let mut unread = self.ring.unread.lock();
+        self.ring.arrived.wait_while(&mut unread, |unread| unread.must_wait());
+        unread.take()
+    }
+}
+
+impl Unread {
+    fn must_wait(&self) -> bool {
+        self.notices.is_empty() && self.lost == 0 && !self.is_closed
     }
 
     fn take(&mut self) -> Option<Notice> {
-        match std::mem::take(&mut self.dropped) {
+        match std::mem::take(&mut self.lost) {
             0 => self.notices.pop_front(),
-            dropped => Some(Notice::Lagged(dropped)),
+            lost => Some(Notice::Lagged(lost)),
         }
     }
 }
 
-impl fmt::Debug for Ring {
+impl fmt::Debug for NoticeRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").finish_non_exhaustive()
+        f.debug_struct("NoticeRing").finish_non_exhaustive()
     }
 }
 
-/// Where the engine tells what happened.
-pub(crate) struct Board {
-    readers: Mutex<Vec<Weak<Ring>>>,
+/// Sends notices to every reader.
+pub(crate) struct NoticeBroadcaster {
+    readers: Mutex<Vec<Weak<NoticeRing>>>,
     wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
     notices_max: usize,
-    /// What was found at open, before there could be a reader: each reader begins with it.
-    standing: Vec<Notice>,
+    /// What open found, before there could be a reader. Each reader starts with it.
+    initial: Vec<Notice>,
+    is_closed: AtomicBool,
 }
 
-impl Board {
-    pub(crate) fn new(notices_max: usize, standing: Vec<Notice>) -> Board {
-        standing.iter().for_each(Notice::trace);
+impl NoticeBroadcaster {
+    pub(crate) fn new(notices_max: usize, initial: Vec<Notice>) -> NoticeBroadcaster {
+        initial.iter().for_each(Notice::trace);
         let (readers, wakers) = (Mutex::default(), Mutex::default());
-        Board { readers, wakers, notices_max, standing }
+        let is_closed = AtomicBool::new(false);
+        NoticeBroadcaster { readers, wakers, notices_max, initial, is_closed }
     }
 
-    /// A new reader, which sees what was found at open and what happens from now on.
+    /// A new reader. It gets what open found and everything from now on.
     pub(crate) fn reader(&self) -> Notices {
-        let notices = self.standing.iter().cloned().collect();
-        let waiting = Mutex::new(Waiting { notices, dropped: 0 });
-        let ring = Arc::new(Ring { waiting, arrived: Condvar::new() });
-        self.readers.lock().push(Arc::downgrade(&ring));
+        let notices = self.initial.iter().cloned().collect();
+        let mut readers = self.readers.lock();
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        let unread = Mutex::new(Unread { notices, lost: 0, is_closed });
+        let ring = Arc::new(NoticeRing { unread, arrived: Condvar::new() });
+        readers.push(Arc::downgrade(&ring));
+        drop(readers);
         Notices { ring }
     }
 
@@ -289,41 +357,57 @@ impl Board {
         self.wakers.lock().push(wake);
     }
 
-    /// Tells every reader.
-    pub(crate) fn tell(&self, notice: &Notice) {
+    /// Sends a notice to every reader.
+    pub(crate) fn send(&self, notice: &Notice) {
         notice.trace();
-        self.readers.lock().retain(|reader| {
-            let Some(ring) = reader.upgrade() else { return false };
-            let mut waiting = ring.waiting.lock();
-            if waiting.notices.len() >= self.notices_max {
-                waiting.notices.pop_front();
-                waiting.dropped += 1;
+        self.update_readers(|unread| {
+            if unread.notices.len() >= self.notices_max {
+                unread.notices.pop_front();
+                unread.lost += 1;
             }
-            waiting.notices.push_back(notice.clone());
-            drop(waiting);
-            ring.arrived.notify_one();
-            true
+            unread.notices.push_back(notice.clone());
         });
         let wakers = self.wakers.lock().clone();
         wakers.iter().for_each(|wake| wake());
+    }
+
+    /// Ends every reader once it has read what was sent before.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.update_readers(|unread| unread.is_closed = true);
+    }
+
+    fn update_readers(&self, update: impl Fn(&mut Unread)) {
+        self.readers.lock().retain(|reader| {
+            let Some(ring) = reader.upgrade() else { return false };
+            update(&mut ring.unread.lock());
+            ring.arrived.notify_one();
+            true
+        });
+    }
+}
+
+impl Drop for NoticeBroadcaster {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn notice(n: u64) -> Notice {
         Notice::Cancelled { subscription: SubscriptionId(1), deliveries: n }
     }
 
     #[test]
-    fn a_slow_reader_is_told_how_much_it_lost_and_a_quick_one_loses_nothing() {
-        let board = Board::new(2, Vec::new());
-        let (slow, quick) = (board.reader(), board.reader());
+    fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
+        let broadcaster = NoticeBroadcaster::new(2, Vec::new());
+        let (slow, quick) = (broadcaster.reader(), broadcaster.reader());
         for n in 0..5 {
-            board.tell(&notice(n));
+            broadcaster.send(&notice(n));
             assert_eq!(quick.try_next(), Some(notice(n)));
         }
         assert_eq!(slow.try_next(), Some(Notice::Lagged(3)));
@@ -333,16 +417,47 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_costs_nothing_and_wakers_are_called() {
-        let board = Board::new(2, Vec::new());
-        drop(board.reader());
+    fn a_dropped_reader_is_removed_and_wakers_are_called() {
+        let broadcaster = NoticeBroadcaster::new(2, Vec::new());
+        drop(broadcaster.reader());
         let woken = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&woken);
-        board.wake_with(Arc::new(move || {
+        broadcaster.wake_with(Arc::new(move || {
             count.fetch_add(1, Ordering::SeqCst);
         }));
-        board.tell(&notice(1));
-        assert_eq!(board.readers.lock().len(), 0);
+        broadcaster.send(&notice(1));
+        assert_eq!(broadcaster.readers.lock().len(), 0);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_iterator_ends_after_the_last_notice_of_a_closed_engine() {
+        let broadcaster = NoticeBroadcaster::new(2, vec![notice(1)]);
+        let reader = broadcaster.reader();
+        broadcaster.send(&notice(2));
+        broadcaster.close();
+        assert_eq!(reader.collect::<Vec<_>>(), [notice(1), notice(2)]);
+        let waiting = broadcaster.reader();
+        let waiting = std::thread::spawn(move || waiting.last());
+        drop(broadcaster);
+        assert_eq!(waiting.join().unwrap(), Some(notice(1)));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_notice_is_serialized_with_its_kind_and_texts() {
+        let (event, subscription) = (EventId::new(1, 2), SubscriptionId(3));
+        let dead = Notice::DeadLettered { event, subscription, reason: Reason::Status(404) };
+        let detail = serde_json::json!({
+            "event": event.to_string(), "subscription": 3, "reason": "status:404",
+        });
+        for (notice, expected) in [
+            (dead, serde_json::json!({"kind": "dead_lettered", "detail": detail})),
+            (Notice::Lagged(5), serde_json::json!({"kind": "lagged", "detail": 5})),
+            (Notice::Resumed, serde_json::json!({"kind": "resumed"})),
+        ] {
+            assert_eq!(expected["kind"], notice.kind());
+            assert_eq!(serde_json::to_value(&notice).unwrap(), expected);
+        }
     }
 }

@@ -1,11 +1,8 @@
-//! Decides how a publisher learns that its events are on the device: by waiting, by polling, or as
-//! a future of any runtime.
+//! How a publisher learns that its events are durable: by waiting, by polling, or as a future of any runtime.
 //!
-//! Leaves to others: when that is (`outbox::committer`). Invariant: a receipt resolves once, no thread
-//! that waits for one misses it, and a waker is called outside of its lock.
-//!
-//! Receipts that are likely to resolve together share a bell: ringing it wakes all their threads by
-//! one call to the system, where a call for each took a fifth of the CPU at 64 of them.
+//! A receipt resolves once, no waiting thread misses it, and wakers are called outside of its lock. Receipts
+//! that are likely to resolve together share a [`WakeGroup`]: one system call wakes all their threads, where
+//! one call each took a fifth of the CPU at 64 of them.
 
 use std::fmt;
 use std::future::Future;
@@ -19,11 +16,11 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::event::Accepted;
 
-/// What `publish` returns at once; it resolves when the event and all deliveries it owes are on
-/// the device (I1). Dropping it changes nothing.
+/// What `publish` returns at once. It resolves when the event and all deliveries it owes are on the device (I1).
+/// Dropping it changes nothing.
 ///
-/// It waits without a runtime ([`wait`](Receipt::wait), [`wait_timeout`](Receipt::wait_timeout)),
-/// can be polled ([`is_done`](Receipt::is_done)) and is a [`Future`] for any executor.
+/// It can be waited for without a runtime ([`wait`](Receipt::wait), [`wait_timeout`](Receipt::wait_timeout)),
+/// polled ([`is_done`](Receipt::is_done)), and is a [`Future`] for any executor.
 ///
 /// ```
 /// # use wabahook::{Config, Engine, Event, Subscription};
@@ -41,119 +38,122 @@ use crate::event::Accepted;
 /// ```
 #[must_use = "an event is durable only once its receipt resolves"]
 pub struct Receipt<T = Accepted> {
-    promise: Arc<Promise<T>>,
+    shared: Arc<SharedReceipt<T>>,
 }
 
-/// The engine's side of a receipt. Dropping it unkept resolves the receipt as closed.
-pub(crate) struct Promised<T = Accepted> {
-    promise: Arc<Promise<T>>,
+/// The engine's end of a receipt. Dropping it resolves the receipt as closed.
+pub(crate) struct ReceiptSender<T = Accepted> {
+    shared: Arc<SharedReceipt<T>>,
 }
 
-struct Promise<T> {
-    state: Mutex<Waiting<T>>,
-    bell: Arc<Bell>,
+struct SharedReceipt<T> {
+    state: Mutex<ReceiptState<T>>,
+    wake_group: Arc<WakeGroup>,
 }
 
-struct Waiting<T> {
+struct ReceiptState<T> {
     result: Option<Result<T>>,
     waker: Option<Waker>,
 }
 
-impl<T> Promise<T> {
-    fn is_kept(&self) -> bool {
+impl<T> SharedReceipt<T> {
+    fn is_done(&self) -> bool {
         self.state.lock().result.is_some()
     }
 }
 
-/// Wakes every thread that waits for a receipt with this bell. It is the standard library's condition
-/// variable and not the other one, which would wake them one by one, each by the one before.
+/// Wakes every thread that waits for a receipt of this group. It uses the standard library's condition variable
+/// because the one of `parking_lot` wakes threads one by one, each by the one before.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
-    /// Held between looking at a promise and going to sleep, so that no ring falls in between.
-    listening: std::sync::Mutex<()>,
-    rung: std::sync::Condvar,
+pub(crate) struct WakeGroup {
+    /// Held between the look at a receipt and the sleep, so that no wake-up is lost in between.
+    checking: std::sync::Mutex<()>,
+    resolved: std::sync::Condvar,
 }
 
-impl Bell {
-    /// Wakes those who wait. A promise that was resolved before is found kept by all of them.
-    pub(crate) fn ring(&self) {
-        drop(self.listening.lock());
-        self.rung.notify_all();
+impl WakeGroup {
+    /// Wakes the waiting threads. All of them see a receipt that was resolved before this call.
+    pub(crate) fn wake_all(&self) {
+        drop(self.checking.lock());
+        self.resolved.notify_all();
     }
 
-    fn wait_until(&self, is_kept: impl Fn() -> bool) {
-        // The lock guards nothing that a panic could leave half-changed.
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.rung.wait_while(listening, |()| !is_kept()));
+    fn wait_until(&self, is_done: impl Fn() -> bool) {
+        // The lock guards no data that a panic could leave half-changed.
+        let checking = self.checking.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.resolved.wait_while(checking, |()| !is_done()));
     }
 
-    fn wait_until_or(&self, timeout: Duration, is_kept: impl Fn() -> bool) {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.rung.wait_timeout_while(listening, timeout, |()| !is_kept()));
+    fn wait_until_timeout(&self, timeout: Duration, is_done: impl Fn() -> bool) {
+        let checking = self.checking.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.resolved.wait_timeout_while(checking, timeout, |()| !is_done()));
     }
 }
 
-/// Hands out bells: one to all who publish while a group is gathered, up to a bound, because a ring
-/// wakes everyone who shares the bell.
+/// Assigns receipts to wake groups: one for all receipts made while a group is gathered, up to a bound, because a
+/// wake-up wakes every thread of the group.
 #[derive(Debug)]
-pub(crate) struct Bells {
-    sharers_max: usize,
-    current: Mutex<(Arc<Bell>, usize)>,
+pub(crate) struct WakeGroups {
+    receipts_max: usize,
+    current: Mutex<(Arc<WakeGroup>, usize)>,
 }
 
-impl Bells {
-    pub(crate) fn new(sharers_max: usize) -> Bells {
-        Bells { sharers_max, current: Mutex::default() }
+impl WakeGroups {
+    pub(crate) fn new(receipts_max: usize) -> WakeGroups {
+        WakeGroups { receipts_max, current: Mutex::default() }
     }
 
-    /// The bell of those who publish now.
-    pub(crate) fn bell(&self) -> Arc<Bell> {
+    /// The group for a receipt made now.
+    pub(crate) fn current(&self) -> Arc<WakeGroup> {
         let mut current = self.current.lock();
-        if current.1 >= self.sharers_max {
+        if current.1 >= self.receipts_max {
             *current = Default::default();
         }
         current.1 += 1;
         Arc::clone(&current.0)
     }
 
-    /// Begins another bell, because who publishes from now on is in a later group.
-    pub(crate) fn change(&self) {
+    /// Starts another group, because receipts made from now on resolve later.
+    pub(crate) fn start_next(&self) {
         *self.current.lock() = Default::default();
     }
 }
 
-/// Both ends of one promise, with a bell of its own.
-pub(crate) fn promise<T: Clone>() -> (Promised<T>, Receipt<T>) {
-    promise_with(Arc::default())
+/// Both ends of a receipt with a wake group of its own.
+pub(crate) fn receipt_pair<T: Clone>() -> (ReceiptSender<T>, Receipt<T>) {
+    receipt_pair_in(Arc::default())
 }
 
-/// Both ends of one promise, whose bell others may share.
-pub(crate) fn promise_with<T: Clone>(bell: Arc<Bell>) -> (Promised<T>, Receipt<T>) {
-    let state = Mutex::new(Waiting { result: None, waker: None });
-    let promise = Arc::new(Promise { state, bell });
-    (Promised { promise: Arc::clone(&promise) }, Receipt { promise })
+/// Both ends of a receipt in a wake group.
+pub(crate) fn receipt_pair_in<T: Clone>(
+    wake_group: Arc<WakeGroup>,
+) -> (ReceiptSender<T>, Receipt<T>) {
+    let state = Mutex::new(ReceiptState { result: None, waker: None });
+    let shared = Arc::new(SharedReceipt { state, wake_group });
+    (ReceiptSender { shared: Arc::clone(&shared) }, Receipt { shared })
 }
 
 impl<T: Clone> Receipt<T> {
     /// Waits until the events are on the device.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when the write failed half-way: publish again with the same dedup key.
-    /// [`Error::Closed`] when the engine was closed before the write.
+    /// - [`Error::Unknown`] if the write failed half-way: publish again with the same dedup key.
+    /// - [`Error::Refused`] if the device refused the write: nothing was stored, publish again later.
+    /// - [`Error::Closed`] if the engine was closed before the write.
     pub fn wait(self) -> Result<T> {
-        self.promise.bell.wait_until(|| self.promise.is_kept());
-        self.promise.state.lock().result.clone().unwrap_or(Err(Error::Closed))
+        self.shared.wake_group.wait_until(|| self.shared.is_done());
+        self.shared.state.lock().result.clone().unwrap_or(Err(Error::Closed))
     }
 
-    /// Waits up to `timeout`; `None` when it passed first. Can be called again.
+    /// Waits up to `timeout`; `None` if it passes first. Can be called again.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T>> {
-        self.promise.bell.wait_until_or(timeout, || self.promise.is_kept());
-        self.promise.state.lock().result.clone()
+        self.shared.wake_group.wait_until_timeout(timeout, || self.shared.is_done());
+        self.shared.state.lock().result.clone()
     }
 
     /// Whether it has resolved.
     pub fn is_done(&self) -> bool {
-        self.promise.is_kept()
+        self.shared.is_done()
     }
 }
 
@@ -161,7 +161,7 @@ impl<T: Clone> Future for Receipt<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let mut state = self.promise.state.lock();
+        let mut state = self.shared.state.lock();
         if let Some(result) = &state.result {
             return Poll::Ready(result.clone());
         }
@@ -175,24 +175,24 @@ impl<T: Clone> Future for Receipt<T> {
 
 impl<T> fmt::Debug for Receipt<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = self.promise.is_kept();
+        let done = self.shared.is_done();
         f.debug_struct("Receipt").field("done", &done).finish()
     }
 }
 
-impl<T> Promised<T> {
-    /// Resolves the receipt. A second call changes nothing.
-    pub(crate) fn keep(&self, result: Result<T>) {
-        if let Some(bell) = self.resolve(result) {
-            bell.ring();
+impl<T> ReceiptSender<T> {
+    /// Resolves the receipt and wakes its thread. A second call changes nothing.
+    pub(crate) fn send(&self, result: Result<T>) {
+        if let Some(wake_group) = self.resolve(result) {
+            wake_group.wake_all();
         }
     }
 
-    /// Resolves the receipt as [`keep`](Promised::keep) does, but leaves it to the caller to ring the
-    /// bell, once for all who share it. `None` where it was resolved before.
-    #[must_use = "threads that wait are woken by the bell alone"]
-    pub(crate) fn resolve(&self, result: Result<T>) -> Option<&Arc<Bell>> {
-        let mut state = self.promise.state.lock();
+    /// Resolves the receipt and returns its wake group, which the caller wakes once for all its receipts.
+    /// `None` if it was resolved before.
+    #[must_use = "waiting threads sleep until their group is woken"]
+    pub(crate) fn resolve(&self, result: Result<T>) -> Option<&Arc<WakeGroup>> {
+        let mut state = self.shared.state.lock();
         if state.result.is_some() {
             return None;
         }
@@ -202,19 +202,19 @@ impl<T> Promised<T> {
         if let Some(waker) = waker {
             waker.wake();
         }
-        Some(&self.promise.bell)
+        Some(&self.shared.wake_group)
     }
 }
 
-impl<T> Drop for Promised<T> {
+impl<T> Drop for ReceiptSender<T> {
     fn drop(&mut self) {
-        self.keep(Err(Error::Closed));
+        self.send(Err(Error::Closed));
     }
 }
 
-impl<T> fmt::Debug for Promised<T> {
+impl<T> fmt::Debug for ReceiptSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promised").finish_non_exhaustive()
+        f.debug_struct("ReceiptSender").finish_non_exhaustive()
     }
 }
 
@@ -240,12 +240,12 @@ mod tests {
 
     #[test]
     fn it_resolves_once_for_every_way_of_waiting() {
-        let (promised, receipt) = promise();
-        let (_bystander_promised, bystander) = promise::<Accepted>();
+        let (sender, receipt) = receipt_pair();
+        let (_bystander_sender, bystander) = receipt_pair::<Accepted>();
         assert!(!receipt.is_done());
         assert!(receipt.wait_timeout(Duration::ZERO).is_none());
-        promised.keep(Ok(accepted()));
-        promised.keep(Err(Error::Closed));
+        sender.send(Ok(accepted()));
+        sender.send(Err(Error::Closed));
         assert!(receipt.is_done());
         assert_eq!(receipt.wait_timeout(Duration::ZERO).unwrap().unwrap(), accepted());
         assert_eq!(receipt.wait().unwrap(), accepted());
@@ -254,13 +254,13 @@ mod tests {
 
     #[test]
     fn a_task_is_woken_by_the_waker_it_gave_last() {
-        let (promised, mut receipt) = promise();
+        let (sender, mut receipt) = receipt_pair();
         let (first, last) = (Arc::new(Count::default()), Arc::new(Count::default()));
         for count in [&first, &last] {
             let waker = Waker::from(Arc::clone(count));
             assert!(Pin::new(&mut receipt).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        promised.keep(Ok(accepted()));
+        sender.send(Ok(accepted()));
         assert_eq!((first.0.load(Ordering::SeqCst), last.0.load(Ordering::SeqCst)), (0, 1));
         let waker = Waker::from(first);
         let polled = Pin::new(&mut receipt).poll(&mut Context::from_waker(&waker));
@@ -268,63 +268,65 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_goes_away_resolves_what_it_had_promised() {
-        let (promised, receipt) = promise::<Accepted>();
-        drop(promised);
+    fn a_dropped_sender_resolves_its_receipt_as_closed() {
+        let (sender, receipt) = receipt_pair::<Accepted>();
+        drop(sender);
         assert!(matches!(receipt.wait(), Err(Error::Closed)));
     }
 
     #[test]
     fn another_thread_is_woken() {
-        let (promised, receipt) = promise();
+        let (sender, receipt) = receipt_pair();
         let waiting = std::thread::spawn(move || receipt.wait());
-        promised.keep(Ok(accepted()));
+        sender.send(Ok(accepted()));
         assert_eq!(waiting.join().unwrap().unwrap(), accepted());
     }
 
     #[test]
-    fn one_ring_wakes_all_that_are_kept_and_the_others_wait_on() {
-        let bells = Bells::new(3);
-        let (kept, waiting): (Vec<_>, Vec<_>) =
-            (0..3).map(|_| promise_with::<Accepted>(bells.bell())).unzip();
-        let (later, bystander) = promise_with::<Accepted>(bells.bell());
-        assert!(!Arc::ptr_eq(&later.promise.bell, &kept[0].promise.bell), "a bell has its bound");
-        let mut waiting = waiting.into_iter();
-        let unkept = waiting.next().unwrap();
+    fn one_wake_up_ends_the_wait_of_resolved_receipts_only() {
+        let groups = WakeGroups::new(3);
+        let (senders, receipts): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| receipt_pair_in::<Accepted>(groups.current())).unzip();
+        let (later, bystander) = receipt_pair_in::<Accepted>(groups.current());
+        let is_full = !Arc::ptr_eq(&later.shared.wake_group, &senders[0].shared.wake_group);
+        assert!(is_full, "a group is bounded");
+        let mut receipts = receipts.into_iter();
+        let unresolved = receipts.next().unwrap();
         let threads: Vec<_> =
-            waiting.map(|receipt| std::thread::spawn(move || receipt.wait())).collect();
-        let slow =
-            std::thread::spawn(move || (unkept.wait_timeout(Duration::from_secs(60)), unkept));
-        let rung: Vec<_> =
-            kept.iter().skip(1).filter_map(|one| one.resolve(Ok(accepted()))).collect();
-        assert!(rung.iter().all(|bell| Arc::ptr_eq(bell, rung[0])));
-        assert!(kept[1].resolve(Err(Error::Closed)).is_none());
-        rung[0].ring();
+            receipts.map(|receipt| std::thread::spawn(move || receipt.wait())).collect();
+        let slow = std::thread::spawn(move || {
+            (unresolved.wait_timeout(Duration::from_secs(60)), unresolved)
+        });
+        let woken: Vec<_> =
+            senders.iter().skip(1).filter_map(|one| one.resolve(Ok(accepted()))).collect();
+        assert!(woken.iter().all(|group| Arc::ptr_eq(group, woken[0])));
+        assert!(senders[1].resolve(Err(Error::Closed)).is_none());
+        woken[0].wake_all();
         for thread in threads {
             assert_eq!(thread.join().unwrap().unwrap(), accepted());
         }
-        assert!(!slow.is_finished() && !bystander.is_done(), "who was not kept waits on");
-        kept[0].keep(Err(Error::Closed));
+        assert!(!slow.is_finished() && !bystander.is_done(), "an unresolved receipt waits on");
+        senders[0].send(Err(Error::Closed));
         assert!(matches!(slow.join().unwrap().0, Some(Err(Error::Closed))));
     }
 
     #[test]
-    fn after_a_change_those_who_publish_have_another_bell() {
-        let bells = Bells::new(10);
-        let (first, second) = (bells.bell(), bells.bell());
-        bells.change();
-        let third = bells.bell();
+    fn receipts_of_the_next_group_share_no_wake_up() {
+        let groups = WakeGroups::new(10);
+        let (first, second) = (groups.current(), groups.current());
+        groups.start_next();
+        let third = groups.current();
         assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&second, &third));
     }
 
     #[test]
-    fn no_ring_is_lost_between_looking_and_sleeping() {
-        let bells = Bells::new(4);
+    fn no_wake_up_is_lost_between_the_look_and_the_sleep() {
+        let groups = WakeGroups::new(4);
         for _ in 0..2_000 {
-            let (promised, receipt) = promise_with(bells.bell());
-            let (_other, bystander) = promise_with::<Accepted>(bells.bell());
+            let (sender, receipt) = receipt_pair_in(groups.current());
+            let (_other, bystander) = receipt_pair_in::<Accepted>(groups.current());
             let waiting = std::thread::spawn(move || receipt.wait());
-            promised.keep(Ok(accepted()));
+            sender.send(Ok(accepted()));
             assert_eq!(waiting.join().unwrap().unwrap(), accepted());
             assert!(!bystander.is_done());
         }

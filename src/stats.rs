@@ -1,81 +1,99 @@
-//! Decides what is counted, and in which words a host reads it.
+//! The engine's counters, and the snapshot of them that a host reads.
 //!
-//! Leaves to others: telling single happenings (`notice`). Invariant (I8): every end that an event
-//! or a delivery can have has its own counter here.
+//! Every way in which an event or a delivery can end has a counter here, so that nothing ends unseen (I8).
 
+use std::fmt;
+
+use crate::attempt::Shortage;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::subscription::SubscriptionId;
 
-/// A reading of the engine's counters. Counts are since this engine was opened, unless said
-/// otherwise. What happens to deliveries is read as of one moment: a delivery that is no longer in
-/// `owed` is in `delivered`, `dead` or `cancelled` already, and an event in `accepted` has its
-/// deliveries in one of the four.
+/// A snapshot of the engine's counters. Counts start when this engine is opened, unless a field says otherwise.
+///
+/// The figures of deliveries are read at one moment: a delivery that is no longer in `owed` is already in
+/// `delivered`, `dead` or `cancelled`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events accepted: on the device, or wanted by nobody.
+    /// Events accepted: written to the device, or without a subscriber.
     pub accepted: u64,
-    /// Events answered with an earlier event's id, because of their dedup key.
+    /// Events answered with the id of an earlier event with the same dedup key.
     pub duplicates: u64,
-    /// Events that nobody asked for, or whose number or WABA nobody owns.
+    /// Events without a subscriber.
     pub unrouted: u64,
+    /// Events of callbacks that were not published because no account owns their number or WABA.
+    /// [`Engine::unowned`](crate::Engine::unowned) lists the numbers and WABAs.
+    pub unowned: u64,
+    /// Callbacks without a valid signature.
+    pub callbacks_refused_signature: u64,
+    /// Requests to verify the callback URL without a valid verify token.
+    pub callbacks_refused_verify_token: u64,
+    /// Callbacks whose body is not a callback.
+    pub callbacks_refused_malformed: u64,
+    /// Malformed parts of callbacks whose other parts were accepted.
+    pub callback_parts_malformed: u64,
     /// Events given back because the queue was full.
     pub busy: u64,
-    /// Deliveries owed now, at any stage, from this run or before.
+    /// Deliveries owed now, in any state, from this run or an earlier one.
     pub owed: u64,
-    /// Deliveries found owed when the engine was opened.
+    /// Deliveries that were owed when the engine was opened.
     pub recovered: u64,
     /// Deliveries that their receivers acknowledged.
     pub delivered: u64,
     /// Attempts made.
     pub attempts: u64,
-    /// Attempts that failed and will be followed by another.
+    /// Attempts that failed and are followed by another.
     pub retried: u64,
-    /// Deliveries given up.
+    /// Deliveries that became dead letters.
     pub dead: u64,
     /// Deliveries cancelled because their subscription was removed.
     pub cancelled: u64,
     /// Deliveries held now because their subscription is neither known nor removed.
     pub held: u64,
-    /// Attempts under way now.
+    /// Attempts in flight now.
     pub in_flight: u64,
-    /// Attempts under way now that have gone unanswered for longer than `stuck_after_ms`.
-    pub stuck: u64,
-    /// Worker threads now, busy, idle and stuck.
-    pub workers: u64,
+    /// How many attempts may be in flight.
+    pub in_flight_max: u64,
+    /// Attempts that do not count, because something of ours was short.
+    pub uncounted: u64,
+    /// What kept ready deliveries from starting within the last minute.
+    pub bound: Option<Bound>,
+    /// Threads of the host's own transport now.
+    pub transport_threads: u64,
     /// Groups written; each was made durable by one sync.
     pub groups: u64,
-    /// Events waiting for the device now.
+    /// Events waiting now to be written to the device.
     pub queued_events: u64,
-    /// Payload bytes waiting for the device now.
+    /// Payload bytes waiting now to be written to the device.
     pub queued_bytes: u64,
-    /// Events that lie in the outbox now: owed ones, and those that went but whose generation is
-    /// not given back yet.
+    /// Events in the outbox now: those still owed, and settled ones whose generation is not freed yet.
     pub outbox_events: u64,
-    /// Bytes of keys and values that lie in the outbox now.
+    /// Bytes of keys and values in the outbox now.
     pub outbox_bytes: u64,
     /// Generations of the outbox now.
     pub generations: u64,
-    /// Dead letters that were owed again at the host's wish.
+    /// Dead letters replayed.
     pub replayed: u64,
-    /// Dead letters dropped because they were over their bounds on number or age.
+    /// Dead letters dropped because they exceeded their limits on number or age.
     pub letters_dropped: u64,
-    /// Dedup keys dropped before their window ended, because there were more than `dedup_keys_max`:
-    /// a duplicate of their events would be accepted.
+    /// Dedup keys dropped before the end of their window because there were more than
+    /// [`dedup_keys_max`](crate::Limits::dedup_keys_max). A duplicate of their events would be accepted.
     pub keys_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
-    /// How long attempts took, until they were answered or had failed.
-    pub attempt_durations: Durations,
-    /// How long the groups took to be written and synced.
-    pub group_durations: Durations,
-    /// The live side of each subscription that is owed something or has been, by id.
+    /// How long attempts took until they were answered or failed.
+    pub attempt_durations: DurationHistogram,
+    /// How long groups took to be written and synced.
+    pub group_durations: DurationHistogram,
+    /// The live figures of each subscription that is or was owed a delivery, sorted by id.
     pub lanes: Vec<LaneStats>,
 }
 
 impl Stats {
-    /// The live side of a subscription; `None` for one that was never owed anything.
+    /// The live figures of a subscription; `None` if it was never owed a delivery.
     ///
     /// ```
     /// use wabahook::{Config, Engine, Subscription};
@@ -87,29 +105,45 @@ impl Stats {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lane(&self, id: SubscriptionId) -> Option<&LaneStats> {
-        let place = self.lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
-        self.lanes.get(place)
+        let position = self.lanes.binary_search_by_key(&id, |lane| lane.subscription).ok()?;
+        self.lanes.get(position)
     }
 }
 
-/// How long things took: how many in each span, and all of them together. Taken with a clock of whole
-/// milliseconds: the sum errs as little in one direction as in the other, a single one may lie one span
-/// beside its own.
+/// How long things took: a count for each range, and the sum.
+///
+/// Measured with a clock of whole milliseconds. The sum has no bias; a single duration may be counted one
+/// range off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Durations {
-    /// How many took at most as long as the bound in the same place of [`BOUNDS_MS`](Self::BOUNDS_MS), and
-    /// longer than the bound before it; the last place counts what took longer than every bound.
-    pub counts: [u64; Durations::BOUNDS_MS.len() + 1],
-    /// All of them together, in milliseconds.
-    pub sum_ms: u64,
+pub struct DurationHistogram {
+    /// How many took at most the bound at the same index of [`BOUNDS`](Self::BOUNDS) and longer than the
+    /// bound before it. The last element counts those longer than every bound.
+    pub counts: [u64; DurationHistogram::BOUNDS.len() + 1],
+    /// All durations together.
+    #[cfg_attr(feature = "serde", serde(rename = "sum_ms", with = "crate::duration_ms"))]
+    pub sum: Duration,
 }
 
-impl Durations {
-    /// The bounds of the spans, in milliseconds: from a sync of a good device to the longest timeout that is
-    /// usual.
-    pub const BOUNDS_MS: [u64; 14] =
-        [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 15_000, 60_000];
+impl DurationHistogram {
+    /// The upper bounds of the ranges, from a sync of a fast device (1 ms) to the longest usual timeout (60 s).
+    pub const BOUNDS: [Duration; 14] = [
+        Duration::from_millis(1),
+        Duration::from_millis(2),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(50),
+        Duration::from_millis(100),
+        Duration::from_millis(250),
+        Duration::from_millis(500),
+        Duration::from_secs(1),
+        Duration::from_millis(2_500),
+        Duration::from_secs(5),
+        Duration::from_secs(15),
+        Duration::from_secs(60),
+    ];
 
     /// How many there were.
     pub fn count(&self) -> u64 {
@@ -117,56 +151,64 @@ impl Durations {
     }
 }
 
-/// A reading of one subscription's live side.
+/// A snapshot of one subscription's live figures.
 ///
 /// ```
 /// # use wabahook::{Config, Engine, Event, Subscription};
 /// # let directory = tempfile::tempdir()?;
 /// # let engine = Engine::open(Config::new(directory.path()))?;
 /// for lane in engine.stats().lanes {
-///     if lane.failing_for_ms > 3_600_000 {
-///         println!("{} fails for an hour and is owed {}", lane.subscription, lane.owed);
+///     if lane.failing_for.as_secs() > 3_600 {
+///         println!("{} has failed for an hour and is owed {}", lane.subscription, lane.owed);
 ///     }
 /// }
 /// # engine.close(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LaneStats {
-    /// Which subscription.
+    /// The subscription.
     pub subscription: SubscriptionId,
     /// Deliveries owed now.
     pub owed: u64,
-    /// Of these, deliveries that failed and wait for their next attempt.
+    /// Those of `owed` that failed and wait for their next attempt.
     pub retrying: u64,
-    /// Of these, deliveries never tried that wait for another of their key, or for another
-    /// subscription's.
+    /// Those of `owed` never tried that wait for another delivery of their key, or for the delivery they
+    /// depend on.
     pub blocked: u64,
-    /// Attempts under way now.
+    /// Attempts in flight now.
     pub in_flight: u64,
     /// Deliveries acknowledged since the engine was opened.
     pub delivered: u64,
-    /// Attempts that failed and will be followed by another, since the engine was opened.
+    /// Attempts that failed and are followed by another, since the engine was opened.
     pub retried: u64,
-    /// Deliveries given up since the engine was opened.
+    /// Deliveries that became dead letters since the engine was opened.
     pub dead: u64,
-    /// Attempts that failed since the last one that was acknowledged.
+    /// Failed attempts since the last acknowledged one.
     pub failures_in_row: u64,
-    /// For how long there has been nothing but failure, in milliseconds.
-    pub failing_for_ms: u64,
-    /// How often in a row the breaker opened; 0 while it is closed.
+    /// For how long every attempt has failed; zero while the endpoint works.
+    #[cfg_attr(feature = "serde", serde(rename = "failing_for_ms", with = "crate::duration_ms"))]
+    pub failing_for: Duration,
+    /// How often in a row the circuit breaker opened; 0 while it is closed.
     pub breaker_trips: u64,
-    /// How much longer the endpoint is left alone, in milliseconds.
-    pub rests_for_ms: u64,
+    /// For how much longer no attempt is made, because of the breaker or of what the receiver asked for.
+    #[cfg_attr(feature = "serde", serde(rename = "rests_for_ms", with = "crate::duration_ms"))]
+    pub rests_for: Duration,
 }
 
-/// The counters that are counted as things happen; the rest is read off where it lives.
+/// The counters that are updated as things happen. The other figures of [`Stats`] are read where they live.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+pub(crate) struct EngineCounters {
     pub(crate) accepted: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) unrouted: Counter,
+    pub(crate) unowned: Counter,
+    pub(crate) callbacks_refused_signature: Counter,
+    pub(crate) callbacks_refused_verify_token: Counter,
+    pub(crate) callbacks_refused_malformed: Counter,
+    pub(crate) callback_parts_malformed: Counter,
     pub(crate) busy: Counter,
     pub(crate) recovered: Counter,
     pub(crate) delivered: Counter,
@@ -174,15 +216,16 @@ pub(crate) struct Counters {
     pub(crate) retried: Counter,
     pub(crate) dead: Counter,
     pub(crate) cancelled: Counter,
+    pub(crate) uncounted: Counter,
     pub(crate) groups: Counter,
     pub(crate) letters_dropped: Counter,
     pub(crate) keys_dropped: Counter,
     pub(crate) replayed: Counter,
-    pub(crate) attempt_durations: Stopwatch,
-    pub(crate) group_durations: Stopwatch,
+    pub(crate) attempt_durations: AtomicHistogram,
+    pub(crate) group_durations: AtomicHistogram,
 }
 
-/// One number that only grows. Relaxed, because no other memory is read by its order.
+/// A number that only grows. Relaxed, because nothing else depends on its order.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -196,25 +239,63 @@ impl Counter {
     }
 }
 
-/// Counts how long things took. Two additions each, no lock: a reading between the two is off by one.
+/// Counts durations with two additions and no lock; a snapshot between the two is off by one.
 #[derive(Debug, Default)]
-pub(crate) struct Stopwatch {
-    counts: [Counter; Durations::BOUNDS_MS.len() + 1],
+pub(crate) struct AtomicHistogram {
+    counts: [Counter; DurationHistogram::BOUNDS.len() + 1],
     sum_ms: Counter,
 }
 
-impl Stopwatch {
-    pub(crate) fn note(&self, took_ms: u64) {
-        let place = Durations::BOUNDS_MS.iter().take_while(|bound_ms| **bound_ms < took_ms).count();
-        if let Some(count) = self.counts.get(place) {
+impl AtomicHistogram {
+    pub(crate) fn record(&self, took_ms: u64) {
+        let took = Duration::from_millis(took_ms);
+        let range = DurationHistogram::BOUNDS.partition_point(|bound| *bound < took);
+        if let Some(count) = self.counts.get(range) {
             count.add(1);
         }
         self.sum_ms.add(took_ms);
     }
 
-    pub(crate) fn reading(&self) -> Durations {
+    pub(crate) fn snapshot(&self) -> DurationHistogram {
         let counts = self.counts.each_ref().map(Counter::value);
-        Durations { counts, sum_ms: self.sum_ms.value() }
+        DurationHistogram { counts, sum: Duration::from_millis(self.sum_ms.value()) }
+    }
+}
+
+/// What keeps ready deliveries from starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(into = "&'static str"))]
+#[non_exhaustive]
+pub enum Bound {
+    /// [`Limits::in_flight_max`](crate::Limits::in_flight_max) attempts are in flight.
+    InFlight,
+    /// Attempts to endpoints that never responded in time, or timed out last, use the part of
+    /// [`Limits::in_flight_max`](crate::Limits::in_flight_max) that is open to them.
+    Unproven,
+    /// The process ran short of something.
+    Shortage(Shortage),
+}
+
+impl Bound {
+    /// The bound's name in notices and `/healthz`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bound::InFlight => "in_flight",
+            Bound::Unproven => "unproven",
+            Bound::Shortage(shortage) => shortage.as_str(),
+        }
+    }
+}
+
+impl From<Bound> for &'static str {
+    fn from(bound: Bound) -> &'static str {
+        bound.as_str()
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -223,15 +304,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_counted_in_its_span_and_summed() {
-        let (watch, bystander) = (Stopwatch::default(), Stopwatch::default());
+    fn each_duration_is_counted_in_its_range_and_summed() {
+        let (histogram, bystander) = (AtomicHistogram::default(), AtomicHistogram::default());
         for took_ms in [0, 1, 2, 3, 60_000, 60_001] {
-            watch.note(took_ms);
+            histogram.record(took_ms);
         }
-        let reading = watch.reading();
+        let reading = histogram.snapshot();
         assert_eq!((reading.counts[0], reading.counts[1], reading.counts[2]), (2, 1, 1));
         assert_eq!((reading.counts[13], reading.counts[14]), (1, 1));
-        assert_eq!((reading.count(), reading.sum_ms), (6, 120_007));
-        assert_eq!(bystander.reading(), Durations::default());
+        assert_eq!((reading.count(), reading.sum), (6, Duration::from_millis(120_007)));
+        assert_eq!(bystander.snapshot(), DurationHistogram::default());
     }
 }

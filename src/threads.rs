@@ -1,18 +1,16 @@
-//! Decides how the engine's own threads are named, and how one of them steps back.
+//! Starts the engine's threads, and sets how the calling thread is scheduled.
 //!
-//! Leaves to others: what they do and when one steps back (`outbox::company`), and the readers of an
-//! open, which end before it does (`outbox::recovery`). Invariant: a thread that does not step back is
-//! scheduled as the thread that started it.
-//!
-//! One that steps back has, on Linux, the policy for batch work (`SCHED_BATCH` of sched(7)): it gets as
-//! much of the CPU as another one, but when it is woken it waits until whoever runs sleeps or has had
-//! its share. Beside a thread that never sleeps that is a few milliseconds.
+//! A thread in batch mode has, on Linux, the policy `SCHED_BATCH` (sched(7)). It gets the same share of the CPU
+//! as before, but when it is woken it waits until the running thread sleeps or has used its share: a few
+//! milliseconds if that thread never sleeps. Without batch mode a thread is scheduled like the one that
+//! started it.
+#![allow(clippy::disallowed_methods, reason = "the only file that starts threads")]
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::thread::{Builder, JoinHandle};
 
-/// Starts a thread with a name and, where it is given, a stack of so many bytes.
+/// Starts a named thread, with a stack of `stack_bytes` or the default size.
 pub(crate) fn start(
     name: &str,
     stack_bytes: Option<usize>,
@@ -26,53 +24,53 @@ pub(crate) fn start(
     thread.spawn(work)
 }
 
-/// How the calling thread is scheduled. What cannot be had stays as it is: nothing depends on it but how
-/// long things take.
+/// The scheduling of the calling thread. A change that the system refuses is ignored: only latency depends
+/// on it.
 #[derive(Debug)]
-pub(crate) struct Scheduling {
-    /// Whether it began with the usual policy. Any other is the host's wish.
-    is_usual: bool,
-    steps_back: bool,
+pub(crate) struct ThreadScheduling {
+    /// Whether the thread started with the default policy. Another one was chosen by the host and stays.
+    is_default: bool,
+    is_batch: bool,
 }
 
-impl Scheduling {
-    /// That of the calling thread, which must not have stepped back.
-    pub(crate) fn of_this_thread() -> Scheduling {
-        Scheduling { is_usual: has_usual_policy(), steps_back: false }
+impl ThreadScheduling {
+    /// That of the calling thread, which must not be in batch mode.
+    pub(crate) fn of_this_thread() -> ThreadScheduling {
+        ThreadScheduling { is_default: has_default_policy(), is_batch: false }
     }
 
-    /// Has the calling thread step back, or no longer.
-    pub(crate) fn step_back(&mut self, does: bool) {
-        if self.is_usual && does != self.steps_back {
-            set_policy(does);
-            self.steps_back = does;
+    /// Switches batch mode of the calling thread on or off.
+    pub(crate) fn set_batch(&mut self, is_batch: bool) {
+        if self.is_default && is_batch != self.is_batch {
+            set_policy(is_batch);
+            self.is_batch = is_batch;
         }
     }
 }
 
-/// What Linux says of the calling thread's waits for a core: the second number of schedstat (the kernel's
-/// `sched-stats.rst`), in nanoseconds since the thread began. Keeps a file open.
+/// Measures how long the calling thread waits for a CPU, from the second number of Linux's schedstat (the
+/// kernel's `sched-stats.rst`). Keeps a file open.
 #[derive(Debug)]
-pub(crate) struct Waits {
+pub(crate) struct CpuWaitMeter {
     file: Option<File>,
-    told_ns: u64,
+    last_ns: u64,
 }
 
 const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
 
-impl Waits {
-    pub(crate) fn of_this_thread() -> Waits {
-        let mut waits = Waits { file: File::open(SCHEDSTAT).ok(), told_ns: 0 };
-        waits.read_us();
-        waits
+impl CpuWaitMeter {
+    pub(crate) fn of_this_thread() -> CpuWaitMeter {
+        let mut meter = CpuWaitMeter { file: File::open(SCHEDSTAT).ok(), last_ns: 0 };
+        meter.read_us();
+        meter
     }
 
-    /// For how many microseconds the calling thread could run and had no core, since this was asked
-    /// last. 0 where the system does not say.
+    /// How long the calling thread was ready to run without a CPU since the last call, in microseconds; 0 on
+    /// systems that do not tell.
     pub(crate) fn read_us(&mut self) -> u64 {
-        let now_ns = self.read_ns().unwrap_or(self.told_ns);
-        let since_ns = now_ns.saturating_sub(self.told_ns);
-        self.told_ns += since_ns;
+        let now_ns = self.read_ns().unwrap_or(self.last_ns);
+        let since_ns = now_ns.saturating_sub(self.last_ns);
+        self.last_ns += since_ns;
         since_ns / 1_000
     }
 
@@ -86,11 +84,11 @@ impl Waits {
 }
 
 #[cfg(target_os = "linux")]
-fn has_usual_policy() -> bool {
+fn has_default_policy() -> bool {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy};
 
-    let usual = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-    thread_priority::thread_schedule_policy().is_ok_and(|policy| policy == usual)
+    let default = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+    thread_priority::thread_schedule_policy().is_ok_and(|policy| policy == default)
 }
 
 #[cfg(target_os = "linux")]
@@ -111,18 +109,18 @@ fn set_policy(batch: bool) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn has_usual_policy() -> bool {
+fn has_default_policy() -> bool {
     false
 }
 
 #[cfg(not(target_os = "linux"))]
 fn set_policy(_: bool) {}
 
-/// What `thread_priority` calls a nice value, which it sets together with the policy and which is to stay
-/// as it is: it spreads the 40 nice values over 0 to 99, the other way round.
+/// The value of `thread_priority` for a nice value. The crate sets both together, and the nice value must not
+/// change: it maps the 40 nice values to 99 down to 0.
 #[cfg(target_os = "linux")]
 fn priority_of_nice(nice: i32) -> Option<thread_priority::ThreadPriorityValue> {
-    // 99 * (1 - (nice + 20.5) / 39), which is the middle of what is taken for this nice value.
+    // 99 * (1 - (nice + 20.5) / 39), the middle of the range that maps to this nice value.
     let priority = (99 * (37 - 2 * nice) + 39) / 78;
     thread_priority::ThreadPriorityValue::try_from(u8::try_from(priority.clamp(0, 99)).ok()?).ok()
 }
@@ -147,23 +145,22 @@ mod tests {
     const SCHED_BATCH: u32 = 3;
 
     #[test]
-    fn a_thread_steps_back_and_forth_at_its_nice_value_and_the_one_that_started_it_stays_as_it_is()
-    {
+    fn batch_mode_keeps_the_nice_value_and_affects_one_thread() {
         let (own_policy, nice) = scheduling();
         assert_eq!(own_policy, SCHED_OTHER);
         let (tell, told) = crossbeam_channel::unbounded();
         let name = "wabahook-tested";
         let started = start(name, Some(64 * 1024), move || {
             assert_eq!(std::thread::current().name(), Some(name));
-            let mut of_it = Scheduling::of_this_thread();
-            for steps_back in [false, true, true, false, true] {
-                of_it.step_back(steps_back);
+            let mut of_it = ThreadScheduling::of_this_thread();
+            for is_batch in [false, true, true, false, true] {
+                of_it.set_batch(is_batch);
                 tell.send(scheduling()).unwrap();
             }
-            // Somebody else has set its policy now.
-            let mut of_it = Scheduling::of_this_thread();
-            of_it.step_back(true);
-            of_it.step_back(false);
+            // The policy is no longer the default one.
+            let mut of_it = ThreadScheduling::of_this_thread();
+            of_it.set_batch(true);
+            of_it.set_batch(false);
             tell.send(scheduling()).unwrap();
         });
         started.unwrap().join().unwrap();
@@ -175,15 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_to_share_its_core_is_told_that_it_waited() {
+    fn waiting_for_a_shared_core_is_measured() {
         let cores = std::thread::available_parallelism().unwrap().get();
         let started = std::time::Instant::now();
         let waited = AtomicBool::new(false);
         let share = || {
-            let mut waits = Waits::of_this_thread();
+            let mut meter = CpuWaitMeter::of_this_thread();
             while !waited.load(Ordering::Relaxed) {
-                assert!(started.elapsed() < std::time::Duration::from_secs(20), "nobody waited");
-                if waits.read_us() > 0 {
+                assert!(started.elapsed() < std::time::Duration::from_secs(20), "no thread waited");
+                if meter.read_us() > 0 {
                     waited.store(true, Ordering::Relaxed);
                 }
             }
@@ -193,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_nice_value_is_set_to_itself() {
+    fn every_nice_value_maps_to_itself() {
         let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
         for nice in -20..20 {
             let priority = ThreadPriority::Crossplatform(priority_of_nice(nice).unwrap());

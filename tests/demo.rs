@@ -1,13 +1,9 @@
-//! Decides that the demo does what it says: the real program, its kill, and an account that finds
-//! what is lost.
-//!
-//! Leaves to others: each room's own tests. Invariant: both runs are the same but for the one
-//! delivery that the second forgets.
+//! The demo loses nothing across its kill, and its ledger finds a delivery that is forgotten on purpose.
 
 use std::io;
 use std::process::{Command, Output};
 
-/// Shorter and slower than by default: the point is the account, and debug builds share two cores.
+/// Shorter and slower than the default, for debug builds on two cores.
 fn demo(more: &[&str]) -> io::Result<Output> {
     let program = env!("CARGO_BIN_EXE_wabahook");
     let arguments = ["demo", "--seconds", "6", "--rate", "100"];

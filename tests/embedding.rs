@@ -1,10 +1,9 @@
-//! Promises that the hosts of `examples/` work as the guide says (I1, I7): each is started as a program
-//! with a small load, every event arrives at its receiver, and no loop waits for a receipt or for a
-//! delivery.
+//! The hosts in `examples/` work as the embedding guide says (I1, I7). Each runs as a program with a
+//! small load. Every event arrives at its receiver, and no loop waits for a receipt or a delivery.
 //!
-//! The receiver answers nothing until the last event was published, so a host that waited for a
-//! delivery would never end. The times inside `publish` are printed and not judged: a busy machine
-//! would decide them. `docs/benchmarks.md` has those of a release build.
+//! The receiver does not answer until the last event was published, so a host that waited for a
+//! delivery would never end. The times inside `publish` are printed and not checked, because a busy
+//! machine changes them; `docs/benchmarks.md` has those of a release build.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the verdict")]
 
@@ -16,14 +15,14 @@ use std::time::Duration;
 const RATE: u64 = 1_000;
 const RUN_MAX: Duration = Duration::from_secs(180);
 
-/// Cargo builds the examples beside the tests, and names the tests' own place alone.
+/// Cargo builds the examples next to the tests, and only tells the path of the test.
 fn program(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     profile.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Runs an example to its end, or ends it.
+/// Runs an example to its end, or kills it.
 fn run(example: &str) -> Output {
     let mut command = Command::new(program(example));
     command.args(["--seconds", "1", "--rate", &RATE.to_string(), "--hold"]);
@@ -59,8 +58,8 @@ fn check(example: &str) {
     assert_eq!(count(counts, "delivered"), Some(RATE), "{counts}");
     let ahead_max = count(counts, "ahead_max").unwrap();
     assert!(ahead_max > 1, "{example} waited for each receipt: {counts}");
-    // A short lock that another thread holds may cost a sleep now and then. A loop that waited for its
-    // receipts would sleep about once for each event.
+    // A lock held by another thread may cost a sleep now and then. A loop that waited for its receipts
+    // would sleep about once per event.
     if let Some(slept) = count(counts, "slept_elsewhere") {
         assert!(slept < RATE / 4, "{example} waited where it must not: {counts}");
     }
@@ -69,16 +68,16 @@ fn check(example: &str) {
 }
 
 #[test]
-fn a_tokio_service_answers_when_events_are_durable_and_holds_no_thread() {
+fn tokio_service_never_holds_a_thread() {
     check("tokio_service");
 }
 
 #[test]
-fn a_loop_per_core_looks_at_its_receipts_and_waits_for_its_inbox_alone() {
+fn thread_per_core_waits_for_its_inbox_only() {
     check("thread_per_core");
 }
 
 #[test]
-fn an_event_loop_is_woken_by_receipts_and_notices_and_waits_in_poll_alone() {
+fn epoll_loop_waits_in_poll_only() {
     check("epoll_loop");
 }

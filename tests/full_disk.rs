@@ -1,8 +1,8 @@
-//! Promises I1, I2 and I3 over a disk that is full, a real one: a few MB of memory file system,
-//! mounted in a user namespace of the test's own and filled to the last page by a ballast file.
+//! I1, I2 and I3 on a full disk: a memory file system of a few MB, mounted in a user namespace of the
+//! test and filled to the last page by a ballast file.
 //!
 //! The program starts itself again under `unshare -rm`. Where that or the mount is not permitted it
-//! says `skipped` and why. Waits end by a signal or fail at a deadline.
+//! prints `skipped` with the reason.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,6 +18,10 @@
 #[expect(dead_code, reason = "a part of the world of the integration tests is enough here")]
 #[path = "it/world.rs"]
 mod world;
+
+#[cfg(target_os = "linux")]
+#[path = "support/mod.rs"]
+mod support;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -38,15 +42,18 @@ mod linux {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use wabahook::clock::Manual;
+    use wabahook::clock::ManualClock;
+    use wabahook::policy::{Breaker, Policy, Retry};
     use wabahook::{
-        Accepted, Breaker, Config, Engine, Error, Event, Limits, Notice, Notices, OnDamage, Policy,
-        Retry, Subscription,
+        Accepted, Config, Engine, Error, Event, Limits, Notice, Notices, OnDamage, Subscription,
     };
 
-    use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, quick};
+    use crate::support::wait_until;
+    use wabahook::testing::{ScriptedReply, ScriptedTransport};
 
-    /// Tells the program that it runs in the namespace, and where it may mount.
+    use crate::world::{BEGIN_WALL_MS, DEADLINE, quick};
+
+    /// Set inside the namespace, to the directory where it may mount.
     const INSIDE: &str = "WABAHOOK_FULL_DISK_INSIDE";
     const DISK_BYTES: u64 = 12 * 1024 * 1024;
     const PAGE_BYTES: u64 = 4096;
@@ -125,7 +132,7 @@ mod linux {
             self.0.join("ballast")
         }
 
-        /// Takes all space but so many bytes.
+        /// Fills all space except so many bytes.
         fn fill(&self, left_bytes: u64) {
             let mut ballast = File::create(self.ballast()).unwrap();
             let mut filled = 0;
@@ -144,7 +151,7 @@ mod linux {
             fs::remove_file(self.ballast()).unwrap();
         }
 
-        /// Names in the data directory, and one level below, that contain this.
+        /// Names with this text in the data directory and one level below.
         fn found(&self, part: &str) -> Vec<PathBuf> {
             let list = |path: &Path| -> Vec<PathBuf> {
                 let entries = fs::read_dir(path).into_iter().flatten();
@@ -159,13 +166,13 @@ mod linux {
 
     struct Host {
         engine: Engine,
-        receivers: Arc<Receivers>,
-        clock: Arc<Manual>,
+        receivers: Arc<ScriptedTransport>,
+        clock: Arc<ManualClock>,
     }
 
-    fn config(path: &Path) -> (Config, Arc<Receivers>, Arc<Manual>) {
-        let receivers = Arc::new(Receivers::default());
-        let clock = Arc::new(Manual::new(BEGIN_WALL_MS, 11));
+    fn config(path: &Path) -> (Config, Arc<ScriptedTransport>, Arc<ManualClock>) {
+        let receivers = Arc::new(ScriptedTransport::default());
+        let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 11));
         let config = Config::new(path).clock(clock.clone()).transport(receivers.clone());
         (config, receivers, clock)
     }
@@ -187,11 +194,8 @@ mod linux {
         }
 
         fn wait_until(&self, what: &str, is_so: impl Fn(&wabahook::Stats) -> bool) {
-            let deadline = Instant::now() + DEADLINE;
-            while !is_so(&self.engine.stats()) {
-                assert!(Instant::now() < deadline, "{what}: {:?}", self.engine.stats());
-                std::thread::yield_now();
-            }
+            let in_time = wait_until(|| is_so(&self.engine.stats()));
+            assert!(in_time, "{what}: {:?}", self.engine.stats());
         }
     }
 
@@ -210,7 +214,7 @@ mod linux {
         quick(host).events([kind])
     }
 
-    /// So long that it needs space.
+    /// Long enough to need space.
     fn large(host: &str) -> Subscription {
         let numbers = (0..2_000_u64).map(|n| (919_000_000_000 + n).to_string());
         quick(host).events(["LATE"]).numbers(numbers)
@@ -227,7 +231,8 @@ mod linux {
         let host = open(&disk.data());
         let crm = host.engine.subscribe(to("crm.invalid", "ADD_TAG")).unwrap();
         let bystander = host.engine.subscribe(to("bystander.invalid", "ORDER")).unwrap();
-        host.receivers.script("bystander.invalid", &[Answer::Status(503), Answer::Status(200)]);
+        host.receivers
+            .script("bystander.invalid", &[ScriptedReply::Status(503), ScriptedReply::Status(200)]);
         let notices = host.engine.notices();
         let aside = host.publish("ORDER", 0).unwrap();
         host.wait_until("the bystander's first attempt", |stats| stats.retried == 1);
@@ -254,8 +259,8 @@ mod linux {
         let late = host.engine.subscribe(large("late.invalid")).unwrap_err();
         assert_says_what_to_do(&late);
         assert_eq!(host.engine.subscriptions().len(), 2);
-        // What was accepted before is delivered while the disk is full.
-        host.clock.advance_ms(2_000);
+        // Events accepted before are delivered while the disk is full.
+        host.clock.advance(Duration::from_millis(2_000));
         let attempts = host.receivers.wait_for("bystander.invalid", 2);
         assert!(attempts.iter().all(|attempt| attempt.id == aside.id.to_string()), "{attempts:?}");
         host.receivers.wait_for("crm.invalid", accepted.len());
@@ -290,12 +295,12 @@ mod linux {
         host.engine.close(DEADLINE).unwrap();
     }
 
-    /// Generations of a few events, so that the disk is full where one is to be begun or copied.
+    /// Generations of a few events, so that the disk is full when one is begun or copied.
     fn fills_up_between_generations(disk: &Disk) {
         for left in [0, 1, 8, 40, 80, 120, 140, 200, 300] {
             let (config, receivers, _) = config(&disk.data());
-            receivers.script("crm.invalid", &[Answer::Hangs]);
-            let limits = Limits { generation_bytes: 60_000, ..Limits::default() };
+            receivers.script("crm.invalid", &[ScriptedReply::Hangs]);
+            let limits = Limits::default().generation_bytes(60_000);
             let engine = Engine::open(config.limits(limits)).unwrap();
             engine.subscribe(to("crm.invalid", "ADD_TAG")).unwrap();
             engine.subscribe(to("bystander.invalid", "ORDER")).unwrap();
@@ -335,19 +340,20 @@ mod linux {
         }
     }
 
-    /// How many bytes are left at each try: fullness is met at every step of an open.
+    /// How many bytes are left at each try, so that every step of an open meets the full disk.
     const LEFT: [u64; 9] = [0, 1, 4, 32, 96, 128, 160, 256, 512];
 
     fn is_full_at_open(disk: &Disk) {
         const OWED: u64 = 40;
         let host = open(&disk.data());
-        let breaker = Breaker { failures: None, ..Breaker::default() };
-        let retry = Retry::Linear { step_ms: 1_000, max_ms: 3_000 };
-        let unbroken = Policy { breaker, retry, ..Policy::default() };
+        let breaker = Breaker::default().failures(None);
+        let retry =
+            Retry::Linear { step: Duration::from_millis(1_000), max: Duration::from_millis(3_000) };
+        let unbroken = Policy::default().breaker(breaker).retry(retry);
         let to_crm = to("crm.invalid", "ADD_TAG").policy(unbroken);
         let crm = host.engine.subscribe(to_crm).unwrap();
         host.engine.subscribe(to("bystander.invalid", "ORDER")).unwrap();
-        host.receivers.script("crm.invalid", &[Answer::Status(503)]);
+        host.receivers.script("crm.invalid", &[ScriptedReply::Status(503)]);
         for place in 0..OWED {
             host.publish("ADD_TAG", place as usize).unwrap();
         }
@@ -359,7 +365,7 @@ mod linux {
         }) {
             disk.fill(left);
             let (config, receivers, _) = config(&disk.data());
-            receivers.script("crm.invalid", &[Answer::Status(503)]);
+            receivers.script("crm.invalid", &[ScriptedReply::Status(503)]);
             match Engine::open(config.on_damage(on_damage)) {
                 Ok(engine) => engine.close(DEADLINE).unwrap(),
                 Err(error) => {
@@ -378,9 +384,9 @@ mod linux {
         println!("full_disk: {refused} opens refused, {left_over} unfinished snapshots left");
         assert!(refused > 0, "no open met a full disk");
         let host = open(&disk.data());
-        host.clock.advance_ms(10_000);
+        host.clock.advance(Duration::from_millis(10_000));
         let arrived = host.receivers.wait_for("crm.invalid", OWED as usize);
-        assert!(arrived.iter().all(|arrival| arrival.event_type == "ADD_TAG"));
+        assert!(arrived.iter().all(|arrival| arrival.event_type() == "ADD_TAG"));
         assert!(host.receivers.at("bystander.invalid").is_empty());
         host.engine.unsubscribe(crm).unwrap();
         host.engine.close(DEADLINE).unwrap();

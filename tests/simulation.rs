@@ -1,8 +1,8 @@
-//! The engine, simulated: one seed makes subscriptions, events, endpoints and crashes, and a model
+//! A simulation of the engine: one seed makes subscriptions, events, endpoints and crashes, and a model
 //! that shares no code with the engine checks its promises (I1 to I5, I8) after every step.
 //!
-//! `WABAHOOK_SIMULATION_SEEDS=20000` runs more seeds than the usual, `WABAHOOK_SIMULATION_FIRST` says
-//! where to begin, and `WABAHOOK_SIMULATION_SEED=17` replays one and prints what happened in it.
+//! `WABAHOOK_SIMULATION_SEEDS=20000` runs more seeds than usual, `WABAHOOK_SIMULATION_FIRST` sets the
+//! first one, and `WABAHOOK_SIMULATION_SEED=17` replays one and prints its trace.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,19 +14,21 @@
     reason = "in a test a panic is the verdict, and nobody reads its documentation"
 )]
 
+mod support;
+
 mod simulation {
-    pub mod chance;
+    pub mod attempt_start;
+    pub mod delivery_state;
+    pub mod dependency;
     pub mod disk;
-    pub mod doubt;
     pub mod endpoint;
-    pub mod gate;
-    pub mod host;
+    pub mod host_calls;
     pub mod lane;
-    pub mod life;
     pub mod model;
     pub mod plan;
-    pub mod starting;
+    pub mod random;
     pub mod steps;
+    pub mod uncertainty;
     pub mod world;
 }
 
@@ -36,13 +38,13 @@ use std::thread;
 
 use simulation::world::{Trace, World};
 
-/// Seeds of a usual run.
+/// How many seeds run by default.
 const SEEDS: u64 = 2_000;
 
-/// How much of a failing seed's trace is printed; a replay prints all of it.
+/// How many lines of a failing seed's trace are printed. A replay prints all.
 const TAIL: usize = 25;
 
-/// How many failing seeds are named.
+/// How many failing seeds are reported.
 const SHOWN: usize = 20;
 
 fn number(name: &str) -> Option<u64> {
@@ -52,13 +54,13 @@ fn number(name: &str) -> Option<u64> {
 
 fn run(seed: u64, trace: &Trace) {
     let mut world = World::new(seed, Trace::clone(trace));
-    let steps = world.chance.within(40, 150);
+    let steps = world.random.within(40, 150);
     (0..steps).for_each(|_| world.step());
     world.drain();
     world.reopen_at_the_end();
 }
 
-/// Why a seed failed, and the end of what happened in it.
+/// Why a seed failed, and the end of its trace.
 struct Failed {
     seed: u64,
     why: String,
@@ -84,7 +86,7 @@ fn every_seed_keeps_the_promises() {
         assert!(verdict.is_ok(), "seed {seed} fails");
         return;
     }
-    // A failure is told once and with its trace, not as each thread meets it.
+    // A failure is reported once and with its trace, not by each thread.
     std::panic::set_hook(Box::new(|_| {}));
     let first = number("WABAHOOK_SIMULATION_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
@@ -106,7 +108,7 @@ fn every_seed_keeps_the_promises() {
     if let Some(Failed { seed, tail, .. }) = failures.first() {
         println!("the end of seed {seed}:\n{tail}");
         println!(
-            "replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --test simulation every_seed -- --nocapture"
+            "replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --features testing --test simulation every_seed -- --nocapture"
         );
     }
     assert!(failures.is_empty(), "{} of {} seeds fail", failures.len(), end - first);

@@ -1,5 +1,5 @@
-//! Any bytes as the body of a Meta callback: events or a refusal, never a panic; what the events say
-//! is JSON again.
+//! Any bytes as the body of a Meta callback give events or a refusal and never a panic. The payloads of
+//! the events are valid JSON.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let acme = Account::new("acme").api_key("acme-key").waba("123065260884961", ["919999999999"]);
     let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
     let config = Config::new("unused").store(store).account(acme).account(other);
-    let (engine, stepped) = wabahook::stepping::Stepped::open(config).expect("a new engine");
+    let (engine, stepped) = wabahook::testing::Stepped::open(config).expect("a new engine");
     std::mem::forget(stepped);
     engine
 });

@@ -1,5 +1,6 @@
-//! Any calls of the gateways' APIs, one after another: each answer is JSON and no fault of ours, never a
-//! panic; what another account registered stays as it was; and what was registered can be sent.
+//! Any calls of the gateways' APIs, one after another. Each answer is JSON and no internal error, there
+//! is no panic, the registrations of another account stay unchanged, and what was registered can be
+//! sent.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -8,11 +9,11 @@ use http::{Method, Request};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use wabahook::registration::Registration;
-use wabahook::stepping::Stepped;
 use wabahook::store::Memory;
-use wabahook::{Account, Config, Engine, Event, Registered, Reply, Transport};
+use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport, Stepped};
+use wabahook::{Account, Config, Engine, Event, SubscriptionInfo};
 
-/// How a gateway's paths begin, and the header of its key.
+/// The prefix of a gateway's paths, and the header of its key.
 struct Gateway(&'static str, &'static str);
 
 const GATEWAYS: [Gateway; 8] = [
@@ -29,7 +30,7 @@ const GATEWAYS: [Gateway; 8] = [
 const METHODS: [Method; 5] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// What both accounts begin with: a webhook at every gateway.
+/// Both accounts begin with a webhook at every gateway.
 const BEGUN: [(&str, &str, &str); 5] = [
     (
         "/v2/webhook/register",
@@ -47,30 +48,27 @@ const BEGUN: [(&str, &str, &str); 5] = [
     ("/webhooks", "authorization", r#"{"url":"https://session.example/hook"}"#),
 ];
 
-/// Acknowledges everything, which must have come with a host and under TLS.
-struct Willing;
-
-impl Transport for Willing {
-    fn send(&self, request: &wabahook::Request<'_>) -> Reply {
-        assert!(request.url.host().is_some_and(|host| !host.is_empty()), "{request:?}");
-        assert!(request.url.scheme_str() == Some("https"), "{request:?}");
-        Reply::status(200)
-    }
-
-    fn interrupt(&self) {}
+/// Acknowledges everything, which must have a host and use TLS.
+fn receivers() -> Arc<ScriptedTransport> {
+    let answer = |arrival: &Arrival| {
+        let is_sound = !arrival.host.is_empty() && arrival.url.starts_with("https://");
+        assert!(is_sound, "{}", arrival.url);
+        ScriptedReply::Status(200)
+    };
+    Arc::new(ScriptedTransport::new(answer).unrecorded())
 }
 
-struct Desk {
+struct TestHost {
     engine: Engine,
     stepped: Stepped,
     registration: Registration,
 }
 
-/// What an engine has stored at which both accounts have begun; made once, because it takes longer than
-/// the calls of an input.
+/// The store of an engine with the webhooks of both accounts. It is made once, because that takes longer
+/// than the calls of an input.
 static STORED: LazyLock<Memory> = LazyLock::new(|| {
     let store = Memory::default();
-    let desk = Desk::on(&store);
+    let desk = TestHost::on(&store);
     for key in ["acme-key", "other-key"] {
         for (path, header, body) in BEGUN {
             let status = desk.call(&Method::POST, path, header, key, body.as_bytes());
@@ -81,17 +79,17 @@ static STORED: LazyLock<Memory> = LazyLock::new(|| {
     store
 });
 
-impl Desk {
-    fn on(store: &Memory) -> Desk {
+impl TestHost {
+    fn on(store: &Memory) -> TestHost {
         let acme = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
         let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
         let config = Config::new("unused").store(Arc::new(store.clone()));
-        let config = config.account(acme).account(other).transport(Arc::new(Willing));
+        let config = config.account(acme).account(other).transport(receivers());
         let (engine, stepped) = Stepped::open(config).expect("an engine");
-        Desk { registration: Registration::new(engine.clone()), engine, stepped }
+        TestHost { registration: Registration::new(engine.clone()), engine, stepped }
     }
 
-    /// The status of the answer; none where the path is no path.
+    /// The status of the answer; `None` for an invalid path.
     fn call(
         &self,
         method: &Method,
@@ -101,7 +99,7 @@ impl Desk {
         body: &[u8],
     ) -> Option<u16> {
         let request = Request::builder().method(method).uri(path).header(header, key);
-        let response = self.registration.answer(&request.body(body).ok()?);
+        let response = self.registration.respond(&request.body(body).ok()?);
         let status = response.status().as_u16();
         assert!(status < 500, "{method} {path}: {status}");
         let json = serde_json::from_slice::<IgnoredAny>(response.body());
@@ -109,17 +107,17 @@ impl Desk {
         Some(status)
     }
 
-    /// What somebody registered, whole.
-    fn of(&self, account: &str) -> Vec<Arc<Registered>> {
+    /// Everything that an account registered.
+    fn of(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
         self.engine.subscriptions_of(account)
     }
 
-    /// Delivers an event to everybody who asked for it.
+    /// Delivers an event to every matching subscription.
     fn deliver(&self, event_type: &str) {
         let event = Event::new(event_type, r#"{"n":1}"#).account("acme").number("919999999999");
         drop(self.engine.publish(event).expect("accepted"));
         while self.stepped.commit().expect("a group") {}
-        self.stepped.mark_time();
+        self.stepped.tick();
         let mut begun = self.stepped.begin();
         while let Some(attempt) = begun {
             begun = self.stepped.complete(attempt);
@@ -128,10 +126,10 @@ impl Desk {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let desk = Desk::on(&STORED.crash());
+    let desk = TestHost::on(&STORED.crash());
     let bystanders = desk.of("other");
     for call in data.split(|byte| *byte == 0).take(8) {
-        // One letter for method and gateway, then the rest of the path until the line ends, then the body.
+        // One letter for method and gateway, then the rest of the path to the end of the line, then the body.
         let Some((route, call)) = call.split_first() else { continue };
         let line_end = call.iter().position(|byte| *byte == b'\n').unwrap_or(call.len());
         let (tail, body) = call.split_at(line_end);

@@ -1,12 +1,12 @@
-//! Any text as a receiver's `Retry-After`: a wait of at most a day or none, never a panic; seconds mean
-//! what their digits say, a date asks for less the later it is read, and every date that can be written
-//! is read back.
+//! Any text as a receiver's `Retry-After` gives a wait of at most a day or none, and never a panic.
+//! Seconds have the value of their digits, a date gives a shorter wait the later it is read, and every
+//! date that can be written can be read.
 #![no_main]
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
-use wabahook::stepping::retry_after_ms;
+use wabahook::testing::retry_after_ms;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// The end of the year 9999, the last that an HTTP date can name.
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let read_ms = retry_after_ms(&date, date_ms.saturating_sub(ahead_ms));
     assert_eq!(read_ms, Some(ahead_ms.min(date_ms)), "{date}");
 
-    // As the transport does: what is no visible ASCII is no value.
+    // As in the transport, a value must be visible ASCII.
     let Ok(header) = http::HeaderValue::from_bytes(value) else { return };
     let Ok(text) = header.to_str() else { return };
     let read_ms = retry_after_ms(text, wall_ms);

@@ -1,42 +1,35 @@
-//! Any bytes in place of a stored record, sealed so that its checksum holds: the engine opens, or says
-//! what is damaged; it never panics, neither then nor when all that it found is read and delivered.
+//! Any bytes as a stored record with a valid checksum. The engine opens or reports the damage. It never
+//! panics, also not when everything that it found is read and delivered.
 #![no_main]
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use wabahook::clock::Manual;
-use wabahook::stepping::Stepped;
+use wabahook::clock::ManualClock;
 use wabahook::store::{Batch, Memory, Store};
-use wabahook::{
-    Config, DeadLetterFilter, DeliveryFilter, Event, Reply, Request, Subscription, Transport,
-};
+use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport, Stepped};
+use wabahook::{Config, DeadLetterFilter, DeliveryFilter, Event, Subscription};
 
 /// Answers by the receiver's name, so that every kind of record is written.
-struct Scripted;
-
-impl Transport for Scripted {
-    fn send(&self, request: &Request<'_>) -> Reply {
-        Reply::status(match request.url.host() {
-            Some("refuses.example") => 404,
-            Some("fails.example") => 503,
-            _ => 200,
-        })
-    }
-
-    fn interrupt(&self) {}
+fn receivers() -> Arc<ScriptedTransport> {
+    let answer = |arrival: &Arrival| match arrival.host.as_str() {
+        "refuses.example" => ScriptedReply::Status(404),
+        "fails.example" => ScriptedReply::Status(503),
+        _ => ScriptedReply::Status(200),
+    };
+    Arc::new(ScriptedTransport::new(answer).unrecorded())
 }
 
 fn config(store: &Memory) -> Config {
-    let clock = Arc::new(Manual::new(1_700_000_000_000, 7));
-    Config::new("unu").store(Arc::new(store.clone())).clock(clock).transport(Arc::new(Scripted))
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000, 7));
+    Config::new("unu").store(Arc::new(store.clone())).clock(clock).transport(receivers())
 }
 
 /// A database's name, a key and its value.
 type Stored = (String, Vec<u8>, Vec<u8>);
 
-/// What an engine has stored that did a little of everything.
+/// The store of an engine that did a little of everything.
 static STORED: LazyLock<Vec<Stored>> = LazyLock::new(|| {
     let store = Memory::default();
     let (engine, stepped) = Stepped::open(config(&store)).expect("a new engine");
@@ -52,7 +45,7 @@ static STORED: LazyLock<Vec<Stored>> = LazyLock::new(|| {
     }
     for _ in 0..40 {
         while stepped.commit().expect("a group") {}
-        stepped.mark_time();
+        stepped.tick();
         let mut begun = stepped.begin();
         while let Some(attempt) = begun {
             begun = stepped.complete(attempt);
@@ -100,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
     drop(engine.dead_letters(&DeadLetterFilter::default(), None, 100));
     for _ in 0..4 {
         drop(stepped.commit());
-        stepped.mark_time();
+        stepped.tick();
         let mut begun = stepped.begin();
         while let Some(attempt) = begun {
             begun = stepped.complete(attempt);

@@ -10,12 +10,13 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::clock::rfc3339;
 use crate::event::StoredEvent;
-use crate::subscription::{Profile, Registered};
+use crate::json::{JsonMember, JsonObject};
+use crate::profile::Profile;
+use crate::subscription::SubscriptionInfo;
+use crate::timestamp::rfc3339;
 
 /// What is made of the payloads of one subscription.
 #[derive(Clone)]
@@ -41,7 +42,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Composer {
-    pub(super) fn new(subscription: &Registered) -> Composer {
+    pub(super) fn new(subscription: &SubscriptionInfo) -> Composer {
         let enveloped = subscription.profile == Profile::Session;
         Composer { enveloped, additions: subscription.target.body().to_vec() }
     }
@@ -156,38 +157,21 @@ fn envelope<'a>(event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
     vec![
         member("event_type", text(name)),
         member("device_id", text(&device)),
-        member("timestamp", text(&rfc3339(event.accepted_wall_ms))),
+        member("timestamp", text(&rfc3339(event.accepted_at_ms))),
         member("data", Value::of(&event.payload)),
     ]
 }
 
 /// The members of a payload that is an object; any other goes under the key `payload`.
 fn own_members(payload: &[u8]) -> Vec<Member<'_>> {
-    let mut json = serde_json::Deserializer::from_slice(payload);
-    let members = json.deserialize_map(Members).ok().filter(|_| json.end().is_ok());
+    let object = std::str::from_utf8(payload).ok().and_then(|text| JsonObject::parse(text).ok());
+    fn member(own: JsonMember<'_>) -> Option<Member<'_>> {
+        Some(Member { name: own.name?, value: Value::json_text(own.value.get()) })
+    }
+    let members = object.and_then(|object| object.0.into_iter().map(member).collect());
     members.unwrap_or_else(|| {
         vec![Member { name: Cow::Borrowed("payload"), value: Value::of(payload) }]
     })
-}
-
-/// Reads the members of an object in their order, each value as its text.
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<Member<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-            let (name, value) = (Cow::Owned(name), Value::json_text(raw.get()));
-            members.push(Member { name, value });
-        }
-        Ok(members)
-    }
 }
 
 /// A text as a JSON string.

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use http::Uri;
 use ipnet::IpNet;
 
-use crate::config::Network;
 use crate::error::{Error, Result};
+use crate::network::Network;
 
 /// Why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,11 @@ pub(crate) enum Host {
 
 /// Reads the host part of a URL as the resolver will.
 pub(crate) fn host_of(url: &Uri) -> Host {
-    let host = url.host().unwrap_or_default();
+    classify_host(url.host().unwrap_or_default())
+}
+
+/// As [`host_of`], of the host alone.
+pub(crate) fn classify_host(host: &str) -> Host {
     if let Some(literal) = host.strip_prefix('[') {
         let inner = literal.strip_suffix(']').unwrap_or(literal);
         return inner.parse().map_or(Host::Ambiguous, |v6| Host::Address(IpAddr::V6(v6)));

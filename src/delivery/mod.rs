@@ -1,31 +1,35 @@
-//! Decides how one attempt is made: the exact request, the address it may go to, the exchange.
+//! One attempt on the wire: the exact request, the address it may go to, the exchange.
 //!
-//! Leaves to others: which attempt is next and what its reply means (`dispatch`). Invariant: what
-//! is sent is a function of the event, the subscription, the attempt's number and its time.
+//! Which attempt is next and what its reply means is decided by `dispatch`. What is sent is a function of
+//! the event, the subscription, the attempt's number and its time.
 
-mod connection;
+mod attempt_source;
 mod content;
-mod dialer;
-mod exchange;
 mod form;
 mod guard;
+mod http1;
+mod http_transport;
+mod io_loop;
+mod name_lookup;
 #[cfg(not(feature = "tls"))]
 mod plain;
-mod pool;
 mod query;
 mod request;
-mod resolver;
-mod shortcut;
+mod response_headers;
 #[cfg(feature = "tls")]
 mod tls;
-mod transport;
-mod worker;
+#[cfg(feature = "tls")]
+mod tls_session;
 
 #[cfg(not(feature = "tls"))]
 use plain as tls;
 
+pub(crate) use attempt_source::{
+    AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt, WakeLoop,
+};
 pub(crate) use guard::Guard;
+pub use http_transport::Http;
+pub(crate) use http1::OutgoingRequest;
 pub(crate) use request::Template;
-pub(crate) use transport::retry_after_ms;
-pub use transport::{Http, Request, Transport};
-pub(crate) use worker::{Crew, Source, unwound};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use response_headers::retry_after_ms;

@@ -3,32 +3,63 @@
 //! Leaves to others: refusing https:// when it is registered (`guard`). Invariant: nothing that was
 //! to be encrypted is sent in the clear.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
-use http::Uri;
-
-use super::connection::Connection;
-use crate::config::Roots;
+use super::http1::OutgoingRequest;
+use super::io_loop::Sending;
 use crate::error::{Error, Result};
+use crate::network::Roots;
 use crate::subscription::Tls;
 
 /// The only way of showing oneself: not at all.
 pub(super) struct Identity;
 
-impl Identity {
-    pub(super) fn number(&self) -> u64 {
-        0
+/// A TLS session, of which there is none.
+pub(super) enum Session {}
+
+impl Session {
+    pub(super) fn is_handshaking(&self) -> bool {
+        match *self {}
     }
 
-    pub(super) fn secured(
-        &self,
-        connection: Connection,
-        is_https: bool,
-        _url: &Uri,
-        _until_ms: u64,
-    ) -> io::Result<Connection> {
-        if is_https { Err(ErrorKind::Unsupported.into()) } else { Ok(connection) }
+    pub(super) fn is_closed(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn has_leftover(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn flush(&mut self, _socket: &mut impl Write) -> io::Result<Sending> {
+        match *self {}
+    }
+
+    pub(super) fn send(
+        &mut self,
+        _socket: &mut impl Write,
+        _request: &OutgoingRequest,
+        _sent: &mut usize,
+    ) -> io::Result<Sending> {
+        match *self {}
+    }
+
+    pub(super) fn take_in(
+        &mut self,
+        _bytes: &[u8],
+        _read: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+impl Identity {
+    pub(super) fn session(&self, _host: &str) -> io::Result<Session> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        0
     }
 }
 

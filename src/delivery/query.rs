@@ -3,6 +3,8 @@
 //! Leaves to others: which ones (`request`). Invariant: what the URL says itself stays as it stands,
 //! and whatever bytes a parameter holds, a receiver that decodes it has the same ones again.
 
+use crate::text::hex_digits;
+
 use http::Uri;
 use http::uri::InvalidUri;
 
@@ -44,10 +46,7 @@ fn push_encoded(text: &mut String, bytes: &[u8]) {
             text.push(char::from(*byte));
         } else {
             text.push('%');
-            for nibble in [byte >> 4, byte & 0xf] {
-                let digit = char::from_digit(nibble.into(), 16).unwrap_or('0');
-                text.push(digit.to_ascii_uppercase());
-            }
+            text.extend(hex_digits(*byte).map(|digit| char::from(digit.to_ascii_uppercase())));
         }
     }
 }

@@ -8,6 +8,7 @@
 //! table of all of it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -16,12 +17,12 @@ use super::content::{self, Composer};
 use super::form::form;
 use super::query::{encoded_bytes, with_parameters};
 use super::tls;
-use super::transport::Request;
-use crate::attempt::Failure;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, StoredEvent};
+use crate::profile::Profile;
 use crate::signature::Signer;
-use crate::subscription::{BodyFormat, Profile, Registered, Target, Tls};
+use crate::subscription::{BodyFormat, SubscriptionInfo, Target, Tls};
+use crate::transport::{Failure, Request};
 
 /// What all requests of one subscription share, prepared once: a request is made from it without
 /// parsing a name or keying a signature again.
@@ -30,7 +31,7 @@ pub(crate) struct Template {
     method: Method,
     url: Uri,
     tls: Option<Box<Tls>>,
-    timeout_ms: u64,
+    timeout: Duration,
     headers: Vec<(HeaderName, HeaderValue)>,
     signers: Option<Signers>,
     profile: Profile,
@@ -75,15 +76,15 @@ const PARAMETER: &str = "payload";
 impl Template {
     /// Refuses what no request could carry: a header that HTTP does not allow, a secret that
     /// cannot sign, a client certificate that is not its key's.
-    pub(crate) fn new(subscription: &Registered) -> Result<Template> {
-        let Registered { target, policy, profile, .. } = subscription;
+    pub(crate) fn new(subscription: &SubscriptionInfo) -> Result<Template> {
+        let SubscriptionInfo { target, policy, profile, .. } = subscription;
         target.tls().map_or(Ok(()), tls::check)?;
         let carrier = Carrier::of(target);
         Ok(Template {
             method: target.method().clone(),
             url: url_with_query(target, carrier)?,
             tls: target.tls().cloned().map(Box::new),
-            timeout_ms: policy.timeout_ms,
+            timeout: policy.timeout,
             headers: fixed_headers(target, carrier)?,
             signers: Signers::of(subscription)?,
             profile: *profile,
@@ -102,7 +103,7 @@ impl Template {
         catalogue: &'a Catalogue,
     ) -> std::result::Result<Request<'a>, Failure> {
         let id = event.id.to_string();
-        let name = catalogue.name_in(self.profile, &event.kind);
+        let name = catalogue.name_in(self.profile, &event.event_type);
         let carried = self.carry(event, name, &id)?;
         let mut headers = Vec::with_capacity(self.headers.len() + OWN_HEADERS_MAX);
         headers.extend(carried.content_type.map(|content_type| (CONTENT_TYPE, content_type)));
@@ -133,7 +134,7 @@ impl Template {
             headers,
             body: carried.body,
             tls: self.tls.as_deref(),
-            timeout_ms: self.timeout_ms,
+            timeout: self.timeout,
             wall_ms,
         })
     }
@@ -183,7 +184,7 @@ impl Carrier {
 }
 
 impl Signers {
-    fn of(subscription: &Registered) -> Result<Option<Signers>> {
+    fn of(subscription: &SubscriptionInfo) -> Result<Option<Signers>> {
         let Some(newest) = &subscription.secret else { return Ok(None) };
         let retiring = subscription.retiring.iter();
         let retiring = retiring.map(|one| Ok((Signer::new(&one.secret)?, one.until_ms)));
@@ -271,27 +272,30 @@ const OWN_HEADERS_MAX: usize = 9;
 mod tests {
     use super::*;
     use crate::event::{Catalogue, EventId};
-    use crate::signature::{Received, verify, verify_hub};
+    use crate::secret::Secret;
+    use crate::signature::{SignatureHeaders, verify, verify_hub};
     use crate::subscription::{
-        Authorization, Filter, Level, Policy, Retiring, Secret, State, Subscription, SubscriptionId,
+        Authorization, Filter, Policy, Precedence, RetiringSecret, Subscription, SubscriptionId,
+        SubscriptionState,
     };
 
     const SENT_WALL_MS: u64 = 1_700_000_001_999;
 
-    fn registered(subscription: Subscription) -> Registered {
-        Registered {
+    fn registered(subscription: Subscription) -> SubscriptionInfo {
+        SubscriptionInfo {
             id: SubscriptionId(1),
             account: "acme".to_owned(),
             name: "crm".to_owned(),
             filter: Filter::default(),
             target: subscription.target,
-            policy: Policy { timeout_ms: 4_321, ..Policy::default() },
+            policy: Policy { timeout: Duration::from_millis(4_321), ..Policy::default() },
             secret: subscription.secret,
             retiring: Vec::new(),
             profile: subscription.profile,
-            level: Level::default(),
-            state: State::default(),
+            precedence: Precedence::default(),
+            state: SubscriptionState::default(),
             created_at_ms: 0,
+            description: None,
         }
     }
 
@@ -299,11 +303,11 @@ mod tests {
         StoredEvent {
             id: EventId::new(0xabc, 7),
             account: "acme".into(),
-            kind: Catalogue::default().canonical("Message Received").unwrap(),
+            event_type: Catalogue::default().canonical("Message Received").unwrap(),
             number: Some("+91 99999 99999".parse().unwrap()),
             waba: None,
             key_hash: 0,
-            accepted_wall_ms: 1_700_000_000_123,
+            accepted_at_ms: 1_700_000_000_123,
             payload: b" {\"text\" : \"\\u00e4\\/\"}\n".to_vec(),
         }
     }
@@ -343,7 +347,10 @@ mod tests {
         assert_eq!(request.method, Method::POST);
         assert_eq!(request.url, "https://crm.example/hook?a=b");
         assert_eq!(*request.body, *event.payload);
-        assert_eq!((request.timeout_ms, request.wall_ms), (4_321, SENT_WALL_MS));
+        assert_eq!(
+            (request.timeout, request.wall_ms),
+            (Duration::from_millis(4_321), SENT_WALL_MS)
+        );
         assert_eq!(
             lines(&request),
             [
@@ -394,12 +401,15 @@ mod tests {
         let template = Template::new(&registered(subscription)).unwrap();
         let request = request(&template, &event);
         let value = |wanted: &str| value(&request, wanted).unwrap();
-        let received = Received {
+        let received = SignatureHeaders {
             id: value("webhook-id"),
             timestamp: value("webhook-timestamp"),
             signature: value("webhook-signature"),
         };
-        assert_eq!(verify(&secret, &received, &request.body, 1_700_000_001, 0), Ok(()));
+        assert_eq!(
+            verify(&secret, &received, &request.body, 1_700_000_001, Duration::from_secs(0)),
+            Ok(())
+        );
         assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), &request.body), Ok(()));
         assert!(!format!("{template:?} {request:?}").contains("MfKQ"));
     }
@@ -459,13 +469,16 @@ mod tests {
         let template = Template::new(&registered(subscription)).unwrap();
         let request = request(&template, &event);
         let signed = br#"{"text":"\u00e4\/"}"#;
-        let received = Received {
+        let received = SignatureHeaders {
             id: value(&request, "webhook-id").unwrap(),
             timestamp: value(&request, "webhook-timestamp").unwrap(),
             signature: value(&request, "webhook-signature").unwrap(),
         };
         let secret = Secret::new("hush");
-        assert_eq!(verify(&secret, &received, signed, SENT_WALL_MS / 1_000, 0), Ok(()));
+        assert_eq!(
+            verify(&secret, &received, signed, SENT_WALL_MS / 1_000, Duration::from_secs(0)),
+            Ok(())
+        );
         let hub = value(&request, "x-hub-signature-256").unwrap();
         assert_eq!(verify_hub(&secret, hub, signed), Ok(()));
     }
@@ -592,24 +605,34 @@ mod tests {
     }
 
     fn check_signers(newest: &str, retiring: &[(&str, u64)], expected: &[&str]) {
-        let retiring = retiring
-            .iter()
-            .map(|(text, until_ms)| Retiring { secret: Secret::new(*text), until_ms: *until_ms });
+        let retiring = retiring.iter().map(|(text, until_ms)| RetiringSecret {
+            secret: Secret::new(*text),
+            until_ms: *until_ms,
+        });
         let registered =
-            Registered { retiring: retiring.collect(), ..registered(to().secret(newest)) };
+            SubscriptionInfo { retiring: retiring.collect(), ..registered(to().secret(newest)) };
         let event = event();
         let template = Template::new(&registered).unwrap();
         let request = request(&template, &event);
         let signature = value(&request, "webhook-signature").unwrap();
         assert_eq!(signature.split(' ').count(), expected.len(), "{signature}");
         for (place, text) in expected.iter().enumerate() {
-            let received = Received {
+            let received = SignatureHeaders {
                 id: value(&request, "webhook-id").unwrap(),
                 timestamp: value(&request, "webhook-timestamp").unwrap(),
                 signature: signature.split(' ').nth(place).unwrap(),
             };
             let now_s = SENT_WALL_MS / 1_000;
-            assert_eq!(verify(&Secret::new(*text), &received, &request.body, now_s, 0), Ok(()));
+            assert_eq!(
+                verify(
+                    &Secret::new(*text),
+                    &received,
+                    &request.body,
+                    now_s,
+                    Duration::from_secs(0)
+                ),
+                Ok(())
+            );
         }
         let hub = value(&request, "x-hub-signature-256").unwrap();
         assert_eq!(verify_hub(&Secret::new(newest), hub, &request.body), Ok(()));

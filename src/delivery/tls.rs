@@ -1,6 +1,6 @@
 //! Decides whom an attempt trusts, as whom it shows itself, and what a failure of TLS is called.
 //!
-//! Leaves to others: the bytes of the handshake (rustls) and its deadline (`connection`). Invariants:
+//! Leaves to others: the bytes of the handshake (rustls) and its deadline (`io_loop`). Invariants:
 //! a client pair that does not fit together is refused when it is registered; each setting has an
 //! identity of its own, so that no connection made with one is used for another.
 
@@ -9,7 +9,6 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, OnceLock};
 
-use http::Uri;
 use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -22,10 +21,10 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::connection::Connection;
-use crate::config::Roots;
+pub(super) use super::tls_session::Session;
 use crate::error::{Error, Result};
-use crate::subscription::{ClientPair, Tls};
+use crate::network::Roots;
+use crate::subscription::{ClientCertificate, Tls};
 
 /// One way of trusting and showing oneself.
 pub(super) struct Identity {
@@ -39,24 +38,14 @@ impl Identity {
         self.number
     }
 
-    /// The connection as the URL's scheme wants it.
-    pub(super) fn secured(
-        &self,
-        connection: Connection,
-        is_https: bool,
-        url: &Uri,
-        until_ms: u64,
-    ) -> io::Result<Connection> {
-        if !is_https {
-            return Ok(connection);
-        }
+    /// A session with this host, as it is written in the URL.
+    pub(super) fn session(&self, host: &str) -> io::Result<Session> {
         let failed = |reason: rustls::Error| io::Error::new(ErrorKind::InvalidData, reason);
-        let host = url.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| failed(CertificateError::NotValidForName.into()))?;
-        let session = ClientConnection::new(Arc::clone(&self.config), name).map_err(failed)?;
-        connection.secure(session, until_ms)
+        let rustls = ClientConnection::new(Arc::clone(&self.config), name).map_err(failed)?;
+        Ok(Session::new(rustls))
     }
 }
 
@@ -175,7 +164,7 @@ fn client_config(
 }
 
 fn client_pair(
-    pair: &ClientPair,
+    pair: &ClientCertificate,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let chain = certificates(&pair.certificate_pem, "tls.client_certificate_pem")?;
     let key = PrivateKeyDer::from_pem_slice(pair.key_pem.reveal()).map_err(|_| {

@@ -1,9 +1,6 @@
-//! Decides which deliveries a lane owes, and which of them may start.
-//!
-//! Leaves to others: how many start and how an attempt ends (`lane`), which goes before which within
-//! a key (`order`), the timers (`Dispatcher`). Invariant: an owed delivery is in exactly one place:
-//! pending (never tried, may start), blocked (never tried, held back), in retry (waiting, due, or
-//! held back), or under way for the first time; so none is lost and none is tried twice at once.
+//! The deliveries that a lane owes, and which of them may start. An owed delivery is in exactly one place: pending
+//! (never tried, may start), blocked (never tried, held back), in retry (waiting, due, or held back), or in flight
+//! for the first time. So none is lost and none is tried twice at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -11,41 +8,42 @@ use std::ops::RangeInclusive;
 use roaring::RoaringTreemap;
 
 use super::order::Order;
-use super::{Listed, Stage};
+use super::{DeliveryStage, ListedDelivery};
+use crate::outcome::Reason;
 use crate::subscription::Ordering;
 
-/// What one lane owes.
+/// The deliveries that one lane owes.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     ordering: Ordering,
-    pending: Counted,
-    blocked: Counted,
-    /// Deliveries that failed, wherever they are now.
+    pending: CountedSet,
+    blocked: CountedSet,
+    /// Deliveries that failed, in whatever place they are now.
     retries: BTreeMap<u64, Retrying>,
-    /// Of these, the ones whose wait is over, as the dispatcher's timer said: it says so once.
+    /// Of these, those whose wait is over. The dispatcher's timer tells once.
     waited: RoaringTreemap,
-    /// Of these, the ones that may start, in the order in which their time came.
+    /// Of these, those that may start, in the order in which they became due.
     due: VecDeque<u64>,
-    /// What is being tried.
-    under_way: Vec<u64>,
+    /// Deliveries in flight.
+    in_flight: Vec<u64>,
     order: Order,
-    /// Replayed by the host: outside of the order.
+    /// Replayed by the host, so exempt from the ordering.
     exempt: HashSet<u64>,
-    /// Deliveries whose main one is not settled yet.
-    gated: RoaringTreemap,
-    /// Keys of what is owed since the host asked for an order that is not in force yet.
+    /// Deliveries whose main delivery is not settled yet.
+    awaiting_main: RoaringTreemap,
+    /// Key hashes of events owed since the host asked for an ordering that is not in force yet.
     noted: Option<HashMap<u64, u64>>,
 }
 
-/// A set that knows its size: the bitmap would count itself by walking its containers. A delivery
-/// that succeeds at once costs its bit here and no more.
+/// A set that knows its size, which a bitmap would have to count. A delivery that succeeds at the first attempt
+/// costs its bit here and no more.
 #[derive(Debug, Default)]
-struct Counted {
+struct CountedSet {
     set: RoaringTreemap,
     len: u64,
 }
 
-impl Counted {
+impl CountedSet {
     fn insert(&mut self, sequence: u64) -> bool {
         let new = self.set.insert(sequence);
         self.len += u64::from(new);
@@ -73,24 +71,28 @@ impl Counted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retrying {
     pub(super) attempts: u32,
-    /// Its age at `at_ms`, counted from its first attempt.
+    /// Its age at `at_ms`, from the start of its first attempt.
     pub(super) age_ms: u64,
     pub(super) at_ms: u64,
     pub(super) due_ms: u64,
 }
 
-/// Where an attempt that was taken out ends up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// No longer owed.
-    Ended,
-    /// In retry, until it is due.
-    Waits(Retrying),
-    /// Where it was before the attempt.
-    Again,
+/// What the end of an attempt means for its delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Disposition {
+    /// No longer owed: the receiver has it.
+    Delivered,
+    /// No longer owed: given up.
+    Dead(Reason),
+    /// Waits until it is due again.
+    Retry(Retrying),
+    /// Waits until it is due again; the attempt does not count.
+    Postponed(Retrying),
+    /// Back to the state before the attempt; the attempt does not count.
+    Unchanged,
 }
 
-/// What comes in.
+/// How deliveries enter.
 impl Backlog {
     /// Owes a delivery that was never tried. Returns whether it was not owed before.
     pub(super) fn owe(&mut self, sequence: u64, key_hash: u64) -> bool {
@@ -113,7 +115,7 @@ impl Backlog {
         let is_plain = self.ordering == Ordering::None && self.noted.is_none();
         let is_known = self.blocked.len > 0
             || self.retries.range(sequences.clone()).next().is_some()
-            || self.under_way.iter().any(|sequence| sequences.contains(sequence));
+            || self.in_flight.iter().any(|sequence| sequences.contains(sequence));
         if !is_plain || is_known {
             let keyed = sequences.zip(key_hashes);
             return keyed.filter(|(sequence, key_hash)| self.owe(*sequence, **key_hash)).count()
@@ -154,7 +156,7 @@ impl Backlog {
         retrying: Retrying,
         key_hash: u64,
     ) -> (bool, bool) {
-        if self.retries.contains_key(&sequence) || self.is_under_way(sequence) {
+        if self.retries.contains_key(&sequence) || self.is_in_flight(sequence) {
             return (false, false);
         }
         let was_owed = self.pending.remove(sequence) || self.blocked.remove(sequence);
@@ -163,10 +165,10 @@ impl Backlog {
         (true, !was_owed)
     }
 
-    /// Puts a delivery into its line, where the lane keeps an order.
+    /// Queues a delivery behind those of its key, if the lane is ordered.
     fn join(&mut self, sequence: u64, key_hash: u64) {
         match self.line_of(key_hash) {
-            Some(line) if self.is_under_way(sequence) => self.order.join_ahead(sequence, line),
+            Some(line) if self.is_in_flight(sequence) => self.order.join_ahead(sequence, line),
             Some(line) => self.order.join(sequence, line),
             None => {}
         }
@@ -180,15 +182,15 @@ impl Backlog {
         }
     }
 
-    /// Notes the keys of what is owed from now on, for an order to come. Returns what is owed already,
-    /// whose keys must be looked up.
+    /// Notes the key hashes of events owed from now on, for an ordering to come. Returns what is already owed,
+    /// whose key hashes must be looked up.
     pub(super) fn note_keys(&mut self) -> RoaringTreemap {
         self.noted.get_or_insert_default();
         self.sequences()
     }
 
-    /// Puts everything owed into the lines of another order, or lets it out of them. `keys` says the
-    /// key of what was owed before they were noted; what is named nowhere has none.
+    /// Changes the ordering, also for what is already owed. `keys` has the key hashes of what was owed before they
+    /// were noted; a delivery named nowhere has no key.
     pub(super) fn set_ordering(&mut self, ordering: Ordering, keys: &HashMap<u64, u64>) {
         let noted = self.noted.take().unwrap_or_default();
         if ordering == self.ordering {
@@ -199,11 +201,11 @@ impl Backlog {
         let mut never_tried = self.pending.take();
         never_tried |= self.blocked.take();
         self.due.clear();
-        // What is under way holds its line, also where another of its key was published before.
+        // An attempt in flight holds its key, even if another event of the key was published before.
         let waiting: Vec<u64> = self.sequences().into_iter().chain(&never_tried).collect();
         let waiting: RoaringTreemap =
-            waiting.into_iter().filter(|sequence| !self.is_under_way(*sequence)).collect();
-        for sequence in self.under_way.clone().into_iter().chain(&waiting) {
+            waiting.into_iter().filter(|sequence| !self.is_in_flight(*sequence)).collect();
+        for sequence in self.in_flight.clone().into_iter().chain(&waiting) {
             let key_hash = keys.get(&sequence).or_else(|| noted.get(&sequence));
             if !self.exempt.contains(&sequence) {
                 self.join(sequence, key_hash.copied().unwrap_or(0));
@@ -214,46 +216,46 @@ impl Backlog {
     }
 }
 
-/// What is held back by another subscription.
+/// Deliveries that wait for another subscription's.
 impl Backlog {
-    /// Holds a delivery that was never tried back until [`open`](Self::open).
-    pub(super) fn gate(&mut self, sequence: u64) {
+    /// Holds a delivery that was never tried until [`release_dependent`](Self::release_dependent).
+    pub(super) fn hold(&mut self, sequence: u64) {
         if self.pending.remove(sequence) {
             self.blocked.insert(sequence);
         }
         if self.blocked.set.contains(sequence) {
-            self.gated.insert(sequence);
+            self.awaiting_main.insert(sequence);
         }
     }
 
-    /// Of these, holds back what was never tried.
-    pub(super) fn gate_among(&mut self, sequences: &RoaringTreemap) {
+    /// Of these, holds those that were never tried.
+    pub(super) fn hold_among(&mut self, sequences: &RoaringTreemap) {
         let mut never_tried = &self.pending.set & sequences;
         never_tried |= &self.blocked.set & sequences;
-        never_tried.iter().for_each(|sequence| self.gate(sequence));
+        never_tried.iter().for_each(|sequence| self.hold(sequence));
     }
 
-    /// Lets a delivery go whose main one is settled.
-    pub(super) fn open(&mut self, sequence: u64) {
-        if self.gated.remove(sequence) {
+    /// Releases a delivery whose main delivery is settled.
+    pub(super) fn release_dependent(&mut self, sequence: u64) {
+        if self.awaiting_main.remove(sequence) {
             self.release(sequence);
         }
     }
 
-    /// Lets everything go that waits for a main one.
-    pub(super) fn open_all(&mut self) {
-        for sequence in std::mem::take(&mut self.gated) {
+    /// Releases everything that waits for a main delivery.
+    pub(super) fn release_all_dependents(&mut self) {
+        for sequence in std::mem::take(&mut self.awaiting_main) {
             self.release(sequence);
         }
     }
 
-    pub(super) fn is_gated(&self, sequence: u64) -> bool {
-        self.gated.contains(sequence)
+    pub(super) fn awaits_main(&self, sequence: u64) -> bool {
+        self.awaiting_main.contains(sequence)
     }
 
-    /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
-    pub(super) fn give_up_gated(&mut self, sequence: u64) -> bool {
-        if !self.gated.remove(sequence) || !self.blocked.remove(sequence) {
+    /// Gives up a delivery whose main delivery was given up. Returns whether it waited for it.
+    pub(super) fn give_up_dependent(&mut self, sequence: u64) -> bool {
+        if !self.awaiting_main.remove(sequence) || !self.blocked.remove(sequence) {
             return false;
         }
         self.exempt.remove(&sequence);
@@ -264,10 +266,10 @@ impl Backlog {
     }
 }
 
-/// What goes out and comes back.
+/// How deliveries start and end.
 impl Backlog {
-    /// The next delivery, with the number of its attempt; it is under way from then on. What failed
-    /// before goes before what was never tried, and that only where fewer than `retrying_max` failed.
+    /// Takes the next delivery, with the number of its attempt; it is then in flight. Retries go before first
+    /// attempts, which start only while fewer than `retrying_max` deliveries are in retry.
     pub(super) fn take_next(&mut self, retrying_max: u32) -> Option<(u64, u32)> {
         let next = match self.due.pop_front() {
             Some(sequence) => {
@@ -281,7 +283,7 @@ impl Backlog {
                 (sequence, 1)
             }
         };
-        self.under_way.push(next.0);
+        self.in_flight.push(next.0);
         Some(next)
     }
 
@@ -292,7 +294,7 @@ impl Backlog {
 
     fn first_attempts(&self, retrying_max: u32) -> usize {
         let many = self.retries.len() as u64 >= u64::from(retrying_max);
-        // Those that are parked wait for one that was never tried: it must go, or none ever does.
+        // If all are parked behind one that was never tried, that one must start, or none ever would.
         if many && self.retries.keys().any(|sequence| !self.order.is_parked(*sequence)) {
             return 0;
         }
@@ -300,32 +302,32 @@ impl Backlog {
     }
 
     /// Ends what [`take_next`](Self::take_next) began.
-    pub(super) fn put(&mut self, sequence: u64, place: Place) {
-        if let Some(at) = self.under_way.iter().position(|one| *one == sequence) {
-            self.under_way.swap_remove(at);
+    pub(super) fn put(&mut self, sequence: u64, disposition: &Disposition) {
+        if let Some(at) = self.in_flight.iter().position(|one| *one == sequence) {
+            self.in_flight.swap_remove(at);
         }
         self.order.land(sequence);
-        match place {
-            Place::Ended => self.forget(sequence),
-            Place::Waits(retrying) => {
+        match disposition {
+            Disposition::Delivered | Disposition::Dead(_) => self.forget(sequence),
+            Disposition::Retry(retrying) | Disposition::Postponed(retrying) => {
                 self.waited.remove(sequence);
-                self.retries.insert(sequence, retrying);
+                self.retries.insert(sequence, *retrying);
             }
-            Place::Again => self.put_back(sequence),
+            Disposition::Unchanged => self.put_back(sequence),
         }
     }
 
     fn put_back(&mut self, sequence: u64) {
         match (self.retries.contains_key(&sequence), self.is_held_back(sequence)) {
             (true, false) => self.due.push_front(sequence),
-            // Its line comes to it.
+            // It starts when its turn in its key comes.
             (true, true) => {}
             (false, false) => drop(self.pending.insert(sequence)),
             (false, true) => drop(self.blocked.insert(sequence)),
         }
     }
 
-    /// A delivery is no longer owed: the next one of its key may go.
+    /// A delivery is no longer owed, so the next one of its key may start.
     fn forget(&mut self, sequence: u64) {
         self.retries.remove(&sequence);
         self.waited.remove(sequence);
@@ -335,7 +337,7 @@ impl Backlog {
         }
     }
 
-    /// A delivery that failed has waited its time.
+    /// The wait of a delivery that failed is over.
     pub(super) fn fall_due(&mut self, sequence: u64) {
         self.waited.insert(sequence);
         if !self.is_held_back(sequence) {
@@ -343,9 +345,9 @@ impl Backlog {
         }
     }
 
-    /// Puts a delivery that is not under way where it may start from, unless it is held back still.
+    /// Lets a delivery start that is not in flight, unless something else holds it back.
     fn release(&mut self, sequence: u64) {
-        if self.is_held_back(sequence) || self.is_under_way(sequence) {
+        if self.is_held_back(sequence) || self.is_in_flight(sequence) {
             return;
         }
         if self.blocked.remove(sequence) {
@@ -356,15 +358,15 @@ impl Backlog {
     }
 
     fn is_held_back(&self, sequence: u64) -> bool {
-        self.gated.contains(sequence) || self.order.is_parked(sequence)
+        self.awaiting_main.contains(sequence) || self.order.is_parked(sequence)
     }
 }
 
-/// What is asked of it.
+/// Queries.
 impl Backlog {
     /// Deliveries owed, at any stage.
     pub(super) fn owed(&self) -> u64 {
-        let first_attempts = self.under_way.len() - self.retries_under_way();
+        let first_attempts = self.in_flight.len() - self.retries_in_flight();
         self.pending.len + self.blocked.len + self.retries.len() as u64 + first_attempts as u64
     }
 
@@ -373,21 +375,21 @@ impl Backlog {
         self.pending.set.contains(sequence)
             || self.blocked.set.contains(sequence)
             || self.retries.contains_key(&sequence)
-            || self.is_under_way(sequence)
+            || self.is_in_flight(sequence)
     }
 
-    /// The sequences of everything that is owed.
+    /// The sequences of all owed deliveries.
     pub(super) fn sequences(&self) -> RoaringTreemap {
         let mut sequences = &self.pending.set | &self.blocked.set;
-        sequences.extend(self.retries.keys().chain(&self.under_way).copied());
+        sequences.extend(self.retries.keys().chain(&self.in_flight).copied());
         sequences
     }
 
-    /// Of these sequences, the ones that are owed.
+    /// Of these sequences, those that are owed.
     pub(super) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
         let mut owed = &self.pending.set & sequences;
         owed |= &self.blocked.set & sequences;
-        let others = self.retries.keys().chain(&self.under_way).copied();
+        let others = self.retries.keys().chain(&self.in_flight).copied();
         owed.extend(others.filter(|sequence| sequences.contains(*sequence)));
         owed
     }
@@ -397,50 +399,53 @@ impl Backlog {
         self.retries.get(&sequence)
     }
 
-    /// The deliveries that failed, each with what is known of it.
+    /// The deliveries that failed.
     pub(super) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
         self.retries.iter().map(|(sequence, retrying)| (*sequence, retrying))
     }
 
-    /// Deliveries that failed and are not being tried.
+    /// How many deliveries failed and are not in flight.
     pub(super) fn waiting(&self) -> u64 {
-        (self.retries.len() - self.retries_under_way()) as u64
+        (self.retries.len() - self.retries_in_flight()) as u64
     }
 
-    /// Deliveries never tried that are held back.
+    /// How many deliveries were never tried and are held back.
     pub(super) fn blocked(&self) -> u64 {
         self.blocked.len
     }
 
-    /// What is owed from a sequence on, in the order published, at the stages that are wanted. What was
-    /// never tried and is not held back here is at the stage `never_tried`.
+    /// What is owed from a sequence on, in the order published, at the stages that are wanted. Deliveries that
+    /// were never tried and that nothing here holds back have the stage `never_tried`.
     pub(super) fn listed(
         &self,
         from: u64,
-        never_tried: Stage,
-        wanted: impl Fn(Stage) -> bool,
+        never_tried: DeliveryStage,
+        wanted: impl Fn(DeliveryStage) -> bool,
         count_max: usize,
-    ) -> Vec<Listed> {
+    ) -> Vec<ListedDelivery> {
         let mut listed = Vec::new();
-        let mut add = |stage: Stage, sequences: &mut dyn Iterator<Item = u64>| {
+        let mut add = |stage: DeliveryStage, sequences: &mut dyn Iterator<Item = u64>| {
             if wanted(stage) {
                 let next = sequences.filter(|sequence| *sequence >= from).take(count_max);
-                listed.extend(next.map(|sequence| Listed { sequence, stage }));
+                listed.extend(next.map(|sequence| ListedDelivery { sequence, stage }));
             }
         };
         let (mut pending, mut blocked) = (self.pending.set.iter(), self.blocked.set.iter());
         pending.advance_to(from);
         blocked.advance_to(from);
         add(never_tried, &mut pending);
-        add(Stage::Blocked, &mut blocked);
-        let mut first: Vec<u64> = self.under_way.clone();
+        add(DeliveryStage::Blocked, &mut blocked);
+        let mut first: Vec<u64> = self.in_flight.clone();
         first.retain(|sequence| !self.retries.contains_key(sequence));
-        add(Stage::Owed, &mut first.into_iter());
+        add(DeliveryStage::Owed, &mut first.into_iter());
         let failed = |(sequence, retrying): (&u64, &Retrying)| {
             let Retrying { attempts, due_ms, .. } = *retrying;
-            Listed { sequence: *sequence, stage: Stage::Retrying { attempts, due_ms } }
+            ListedDelivery {
+                sequence: *sequence,
+                stage: DeliveryStage::Retrying { attempts, due_ms },
+            }
         };
-        if wanted(Stage::Retrying { attempts: 0, due_ms: 0 }) {
+        if wanted(DeliveryStage::Retrying { attempts: 0, due_ms: 0 }) {
             listed.extend(self.retries.range(from..).map(failed).take(count_max));
         }
         listed.sort_unstable_by_key(|one| one.sequence);
@@ -448,12 +453,12 @@ impl Backlog {
         listed
     }
 
-    fn retries_under_way(&self) -> usize {
-        self.under_way.iter().filter(|sequence| self.retries.contains_key(sequence)).count()
+    fn retries_in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|sequence| self.retries.contains_key(sequence)).count()
     }
 
-    fn is_under_way(&self, sequence: u64) -> bool {
-        self.under_way.contains(&sequence)
+    fn is_in_flight(&self, sequence: u64) -> bool {
+        self.in_flight.contains(&sequence)
     }
 }
 
@@ -472,14 +477,14 @@ mod tests {
         backlog
     }
 
-    fn waits(due_ms: u64) -> Place {
-        Place::Waits(Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms })
+    fn waits(due_ms: u64) -> Disposition {
+        Disposition::Retry(Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms })
     }
 
     const KEYED: &[(u64, u64)] = &[(1, 7), (2, 7), (3, 8), (4, 0), (5, 7), (6, 0)];
 
     #[test]
-    fn each_ordering_lets_start_what_it_promises() {
+    fn each_ordering_starts_what_it_promises() {
         for (ordering, expected) in [
             (Ordering::None, vec![1, 2, 3, 4, 5, 6]),
             (Ordering::PerKey, vec![1, 3, 4, 6]),
@@ -492,70 +497,70 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_delivery_blocks_its_key_alone_until_it_ends() {
+    fn a_failing_delivery_blocks_only_its_key() {
         let mut backlog = owing(Ordering::PerKey, KEYED);
         taken(&mut backlog);
-        backlog.put(1, waits(50));
-        backlog.put(3, Place::Ended);
+        backlog.put(1, &waits(50));
+        backlog.put(3, &Disposition::Delivered);
         assert_eq!((taken(&mut backlog), backlog.blocked()), (vec![], 2));
         backlog.fall_due(1);
         assert_eq!(taken(&mut backlog), [1]);
-        backlog.put(1, Place::Ended);
+        backlog.put(1, &Disposition::Delivered);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Again);
+        backlog.put(2, &Disposition::Unchanged);
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.put(2, Place::Ended);
+        backlog.put(2, &Disposition::Delivered);
         assert_eq!(taken(&mut backlog), [5]);
     }
 
     #[test]
-    fn an_order_that_begins_with_a_backlog_takes_in_what_is_under_way_failed_and_noted() {
+    fn an_ordering_that_begins_includes_all_that_is_owed() {
         let mut backlog = owing(Ordering::None, &[(1, 7), (2, 7), (3, 7), (4, 8)]);
         assert_eq!(taken(&mut backlog), [1, 2, 3, 4]);
-        backlog.put(1, waits(5));
-        backlog.put(3, Place::Again);
-        backlog.put(4, Place::Ended);
+        backlog.put(1, &waits(5));
+        backlog.put(3, &Disposition::Unchanged);
+        backlog.put(4, &Disposition::Delivered);
         backlog.fall_due(1);
         let keys = backlog.note_keys().into_iter().map(|sequence| (sequence, 7)).collect();
         assert!(backlog.owe(5, 8) && backlog.owe(6, 8));
         backlog.set_ordering(Ordering::PerKey, &keys);
         assert_eq!(taken(&mut backlog), [5]);
-        backlog.put(2, Place::Ended);
+        backlog.put(2, &Disposition::Delivered);
         assert_eq!(taken(&mut backlog), [1], "due since, and parked until now");
-        backlog.put(1, Place::Ended);
+        backlog.put(1, &Disposition::Delivered);
         assert_eq!(taken(&mut backlog), [3]);
         backlog.set_ordering(Ordering::None, &HashMap::new());
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![6], 3));
     }
 
     #[test]
-    fn what_waits_for_a_main_delivery_starts_when_that_is_settled_and_in_its_order() {
+    fn a_dependent_starts_in_order_when_its_main_is_settled() {
         let mut backlog = owing(Ordering::PerKey, KEYED);
-        backlog.gate_among(&[1, 2, 3].into_iter().collect());
+        backlog.hold_among(&[1, 2, 3].into_iter().collect());
         assert_eq!(taken(&mut backlog), [4, 6]);
-        backlog.open(2);
+        backlog.release_dependent(2);
         assert!(taken(&mut backlog).is_empty(), "its key waits for 1");
-        assert!(backlog.give_up_gated(1) && !backlog.give_up_gated(2));
+        assert!(backlog.give_up_dependent(1) && !backlog.give_up_dependent(2));
         assert_eq!(taken(&mut backlog), [2]);
-        backlog.open_all();
+        backlog.release_all_dependents();
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![3], 5));
     }
 
     #[test]
-    fn a_wait_that_is_over_before_its_timer_says_so_leads_to_one_attempt() {
+    fn a_wait_is_over_only_when_its_timer_tells() {
         let mut backlog = owing(Ordering::None, &[(1, 7), (9, 8)]);
         assert_eq!(backlog.take_next(10), Some((1, 1)));
-        backlog.put(1, waits(50));
+        backlog.put(1, &waits(50));
         backlog.set_ordering(Ordering::Strict, &HashMap::new());
         assert!(taken(&mut backlog).is_empty(), "its timer has said nothing yet");
         backlog.fall_due(1);
         assert_eq!(taken(&mut backlog), [1]);
-        backlog.put(1, Place::Ended);
+        backlog.put(1, &Disposition::Delivered);
         assert_eq!((taken(&mut backlog), backlog.owed()), (vec![9], 1));
     }
 
     #[test]
-    fn an_order_over_what_failed_and_what_was_never_tried_begins_with_the_earliest() {
+    fn an_ordering_begins_with_the_earliest_delivery() {
         let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
         let mut backlog = Backlog::default();
         assert!(backlog.owe(2, 0) && backlog.owe(4, 0));
@@ -565,12 +570,12 @@ mod tests {
         [3, 1].into_iter().for_each(|sequence| backlog.fall_due(sequence));
         for sequence in 1..=4 {
             assert_eq!(taken(&mut backlog), [sequence]);
-            backlog.put(sequence, Place::Ended);
+            backlog.put(sequence, &Disposition::Delivered);
         }
     }
 
     #[test]
-    fn what_failed_and_is_parked_behind_one_never_tried_does_not_keep_it_from_starting() {
+    fn a_parked_retry_does_not_block_the_first_attempt_before_it() {
         let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
         let mut backlog = Backlog::default();
         assert!(backlog.owe(1, 7) && backlog.owe(3, 8));
@@ -580,47 +585,47 @@ mod tests {
         backlog.set_ordering(Ordering::PerKey, &keys);
         backlog.fall_due(2);
         assert_eq!(backlog.take_next(1), Some((1, 1)));
-        backlog.put(1, Place::Ended);
+        backlog.put(1, &Disposition::Delivered);
         assert_eq!(backlog.take_next(1), Some((2, 2)));
         assert_eq!(backlog.take_next(1), None, "the bystander's first attempt waits");
     }
 
     #[test]
-    fn an_order_that_begins_waits_for_all_that_is_under_way() {
+    fn an_ordering_that_begins_waits_for_all_in_flight() {
         let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
         let begun: Vec<_> = (0..3).filter_map(|_| backlog.take_next(10)).collect();
         assert_eq!(begun, [(1, 1), (2, 1), (3, 1)]);
         backlog.set_ordering(Ordering::Strict, &HashMap::new());
-        backlog.put(3, Place::Ended);
-        backlog.put(1, Place::Ended);
-        assert!(taken(&mut backlog).is_empty(), "2 is under way");
-        backlog.put(2, waits(5));
+        backlog.put(3, &Disposition::Delivered);
+        backlog.put(1, &Disposition::Delivered);
+        assert!(taken(&mut backlog).is_empty(), "2 is in flight");
+        backlog.put(2, &waits(5));
         assert!(taken(&mut backlog).is_empty(), "2 is before them still");
         backlog.fall_due(2);
         for sequence in [2, 4, 5] {
             assert_eq!(taken(&mut backlog), [sequence]);
-            backlog.put(sequence, Place::Ended);
+            backlog.put(sequence, &Disposition::Delivered);
         }
     }
 
     #[test]
-    fn a_replay_goes_outside_of_the_order() {
+    fn a_replay_is_exempt_from_the_ordering() {
         let mut backlog = owing(Ordering::Strict, &[(5, 0), (6, 0)]);
         assert!(backlog.owe_again(1) && !backlog.owe_again(1));
         assert_eq!(taken(&mut backlog), [1, 5]);
-        backlog.put(1, Place::Ended);
+        backlog.put(1, &Disposition::Delivered);
         assert!(taken(&mut backlog).is_empty());
-        backlog.put(5, Place::Ended);
+        backlog.put(5, &Disposition::Delivered);
         assert_eq!(taken(&mut backlog), [6]);
     }
 
     #[test]
-    fn with_too_many_in_retry_none_is_tried_for_the_first_time() {
+    fn too_many_retries_hold_first_attempts() {
         let mut backlog = owing(Ordering::None, KEYED);
         for _ in 0..2 {
             let (sequence, number) = backlog.take_next(2).unwrap();
             assert_eq!(number, 1);
-            backlog.put(sequence, waits(5));
+            backlog.put(sequence, &waits(5));
         }
         assert_eq!((backlog.take_next(2), backlog.ready(2), backlog.ready(3)), (None, 0, 4));
         backlog.fall_due(1);
@@ -628,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recovered_keeps_its_place_in_the_line() {
+    fn a_recovered_delivery_keeps_its_place_in_its_key() {
         let mut backlog = owing(Ordering::PerKey, &[]);
         let retrying = Retrying { attempts: 3, age_ms: 0, at_ms: 0, due_ms: 9 };
         assert_eq!(backlog.owe_retry(4, retrying, 7), (true, true));

@@ -1,93 +1,98 @@
-//! Decides how many attempts one subscription may start now, and how an attempt ends.
+//! The live side of one subscription: which attempt it may start, and what the end of an attempt means.
 //!
-//! Leaves to others: which delivery is next (`backlog`), whose turn it is (`turns`), what is known of
-//! the endpoint (`endpoint`), the timers (`Dispatcher`). Invariant: an attempt that starts is among
-//! its flights until it lands, and lands once.
-//!
-//! What holds a lane back: nobody knows it, the host paused it, its endpoint is left alone, its
-//! rate. What holds one delivery back: its wait, its key, its main delivery.
+//! What holds a lane back: its subscription is unknown, paused or disabled, its endpoint rests, its rate is
+//! used up, a shortage of ours. What holds one delivery back: its wait, its key, its main delivery.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use super::backlog::{Backlog, Place, Retrying};
-use super::backoff;
-use super::endpoint::Endpoint;
-use super::flights::{Charge, Flight};
+use super::backlog::{Backlog, Disposition, Retrying};
+use super::health::{EndpointHealth, HealthRules};
+use super::in_flight::InFlightAttempt;
+use super::outcome::{Judgement, judge};
 use super::rate::Rate;
-use super::turns::{Ticket, Turns, Wish};
-use crate::attempt::{LaneHealth, Outcome, Reason};
+use super::ready_queue::{AccountIndex, LaneDemand, QueueTicket, ReadyQueue};
+use super::{StepContext, backoff};
+use crate::attempt::Shortage;
+use crate::clock::millis;
+use crate::delivery_record::LaneHealth;
+use crate::outcome::{Outcome, Reason};
 use crate::stats::LaneStats;
-use crate::subscription::{Policy, RateLimit, State, SubscriptionId};
+use crate::subscription::{Ordering, Policy, RateLimit, SubscriptionId, SubscriptionState};
+use crate::transport::Reply;
 
 /// The live side of one subscription.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    /// `None` while nobody knows the subscription: what it is owed is held.
+    /// `None` while the subscription is unknown: its deliveries are held.
     policy: Option<Policy>,
-    state: State,
+    state: SubscriptionState,
+    account: AccountIndex,
     pub(super) backlog: Backlog,
-    flights: Vec<Flight>,
-    endpoint: Endpoint,
+    in_flight: usize,
+    endpoint: EndpointHealth,
     rate: Rate,
-    ticket: Option<Ticket>,
-    /// When the dispatcher looks at the lane again because time alone makes it ready.
+    ticket: Option<QueueTicket>,
+    /// Until when a shortage of ours keeps it from starting.
+    postponed_until_ms: u64,
+    /// When the dispatcher looks at the lane again, because time makes it ready.
     pub(super) timer_ms: Option<u64>,
     delivered: u64,
     retried: u64,
     dead: u64,
 }
 
-/// How an attempt ended for its delivery.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// No longer owed: the receiver has it.
-    Delivered,
-    /// Waits until it is due again.
-    Waits(Retrying),
-    /// No longer owed: given up.
-    Dead(Reason),
-    /// Where it was before the attempt.
-    Again,
-}
+/// How long a lane waits after a shortage that only concerns it, and how long a delivery waits after a panic.
+const LANE_PAUSE_MS: u64 = 100;
+const PANIC_PAUSE_MS: u64 = 5_000;
 
-/// The moment of a step, and the chance in it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    pub(super) now_ms: u64,
-    pub(super) chance: u64,
-}
-
-/// Its terms.
+/// Its settings.
 impl Lane {
-    /// Gives the lane its terms. What it is owed stays. `keys` are of what is owed, for an order that
-    /// begins.
-    pub(super) fn set(&mut self, policy: Policy, state: State, keys: &HashMap<u64, u64>) {
-        if self.state == State::Disabled && state != State::Disabled {
-            // The host says that it is mended; the time of failing begins anew.
-            self.endpoint = Endpoint::default();
+    /// Changes the lane's account, policy and state. Its deliveries stay. `keys` has the key hashes of
+    /// owed events, for an ordering that begins.
+    pub(super) fn set(
+        &mut self,
+        account: AccountIndex,
+        policy: Policy,
+        state: SubscriptionState,
+        keys: &HashMap<u64, u64>,
+        now_ms: u64,
+    ) {
+        if self.state == SubscriptionState::Disabled && state != SubscriptionState::Disabled {
+            // The host says that the endpoint is repaired.
+            self.endpoint = EndpointHealth::default();
+        }
+        if self.state != SubscriptionState::Active {
+            self.endpoint.skip_inactive(now_ms);
         }
         self.backlog.set_ordering(policy.ordering, keys);
+        self.account = account;
         self.policy = Some(policy);
         self.state = state;
     }
 
     pub(super) fn disable(&mut self) {
-        self.state = State::Disabled;
+        self.state = SubscriptionState::Disabled;
     }
 
-    /// The subscription whose delivery of the same event goes first.
+    /// The main subscription, whose delivery of the same event comes first.
     pub(super) fn after(&self) -> Option<SubscriptionId> {
         self.policy.as_ref().and_then(|policy| policy.after)
     }
 
-    /// Whether nobody knows the subscription.
+    /// What a reply means under the lane's policy; `None` for a lane without one.
+    pub(super) fn judge(&self, reply: &Reply) -> Option<Judgement> {
+        self.policy.as_ref().map(|policy| judge(reply, policy))
+    }
+
+    /// Whether the subscription is unknown.
     pub(super) fn is_held(&self) -> bool {
         self.policy.is_none()
     }
 
-    /// Whether nothing of it is tried, whatever it owes.
+    /// Whether no attempt of it may start.
     pub(super) fn is_held_back(&self) -> bool {
-        self.is_held() || self.state != State::Active
+        self.is_held() || self.state != SubscriptionState::Active
     }
 
     fn retrying_max(&self) -> u32 {
@@ -100,12 +105,16 @@ impl Lane {
 
     /// What was known of the endpoint before the engine was opened.
     pub(super) fn resume(&mut self, health: &LaneHealth, now_ms: u64, wall_ms: u64) {
-        self.endpoint = Endpoint::resumed(health, now_ms, wall_ms);
+        self.endpoint = EndpointHealth::resumed(health, now_ms, wall_ms);
     }
 
-    /// How often in a row the breaker opened; 0 while it is closed.
+    /// How many times in a row the breaker opened; 0 while it is closed.
     pub(super) fn trips(&self) -> u32 {
         self.endpoint.trips()
+    }
+
+    pub(super) fn has_failures(&self) -> bool {
+        self.endpoint.has_failures()
     }
 
     pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
@@ -115,165 +124,217 @@ impl Lane {
 
 /// Its attempts.
 impl Lane {
-    /// Starts the next attempt. `None` where nothing may start. An endpoint that never answered may
-    /// hang and would hold a worker until it is stuck, so it is charged to the stuck budget from the
-    /// start, where there is `room` in it.
-    pub(super) fn start(&mut self, now_ms: u64, room: bool) -> Option<Flight> {
+    /// Starts the next attempt. `None` if nothing may start.
+    pub(super) fn start(&mut self, now_ms: u64) -> Option<(u64, InFlightAttempt)> {
         let (sequence, number) = self.backlog.take_next(self.retrying_max())?;
-        if let Some(limit) = self.rate_limit() {
-            self.rate.start(limit, now_ms);
-        }
-        let presumed = self.endpoint.is_slow() || (room && !self.endpoint.is_proven());
-        let charge = if presumed { Charge::Presumed } else { Charge::Worker };
-        let flight = Flight { sequence, number, started_ms: now_ms, charge };
-        self.flights.push(flight);
-        Some(flight)
+        self.in_flight += 1;
+        let group = self.endpoint.class(self.timeout_ms()).group();
+        let attempt = InFlightAttempt { number, started_ms: now_ms, account: self.account, group };
+        Some((sequence, attempt))
     }
 
-    /// Takes an attempt out of those under way; `None` where there is no such attempt.
-    pub(super) fn land(&mut self, sequence: u64, number: u32) -> Option<Flight> {
-        let this = |flight: &Flight| flight.sequence == sequence && flight.number == number;
-        let place = self.flights.iter().position(this)?;
-        Some(self.flights.swap_remove(place))
-    }
-
-    /// Ends an attempt that was taken out of those under way. Returns how, and whether something is to
-    /// be remembered of the endpoint.
+    /// Ends an attempt. Returns what that means for the delivery, and whether the endpoint's health must
+    /// be saved.
     pub(super) fn end(
         &mut self,
-        flight: Flight,
+        sequence: u64,
+        attempt: InFlightAttempt,
         outcome: Outcome,
         cap_max: usize,
-        moment: Moment,
-    ) -> (Ending, bool) {
-        let Moment { now_ms, chance } = moment;
-        let breaker = self.policy.as_ref().map(|policy| policy.breaker).unwrap_or_default();
-        // The same bits would make the breaker's wait and the delivery's move together.
-        let moment_of_lane = Moment { now_ms, chance: chance.rotate_left(32) };
-        let learnt = self.endpoint.learn(flight, &outcome, breaker, cap_max, moment_of_lane);
-        let ending = self.ending(flight, outcome, moment);
-        let place = match &ending {
-            Ending::Waits(retrying) => {
-                self.retried += 1;
-                Place::Waits(*retrying)
-            }
-            Ending::Again => Place::Again,
-            Ending::Delivered => {
-                self.delivered += 1;
-                Place::Ended
-            }
-            Ending::Dead(_) => {
-                self.dead += 1;
-                Place::Ended
-            }
+        context: StepContext,
+    ) -> (Disposition, bool) {
+        let rules = HealthRules {
+            breaker: self.policy.as_ref().map(|policy| policy.breaker).unwrap_or_default(),
+            cap_max,
+            disable_after_ms: self.disable_after_ms(),
         };
-        self.backlog.put(flight.sequence, place);
-        (ending, learnt)
+        // With the same random bits the breaker's jitter and the delivery's would be the same.
+        let of_lane = StepContext { random: context.random.rotate_left(32), ..context };
+        let took_ms = context.now_ms.saturating_sub(attempt.started_ms);
+        let learnt = self.endpoint.learn(&outcome, took_ms, rules, of_lane);
+        let disposition = self.disposition(sequence, attempt, outcome, context);
+        match &disposition {
+            Disposition::Delivered => self.delivered += 1,
+            Disposition::Retry(_) => self.retried += 1,
+            Disposition::Dead(_) => self.dead += 1,
+            Disposition::Postponed(_) | Disposition::Unchanged => {}
+        }
+        self.put_back(sequence, &disposition, context.now_ms);
+        (disposition, learnt)
     }
 
-    fn ending(&self, flight: Flight, outcome: Outcome, moment: Moment) -> Ending {
-        let (reason, retry_after_ms) = match outcome {
-            Outcome::Delivered => return Ending::Delivered,
-            Outcome::Dead(reason) | Outcome::Gone(reason) => return Ending::Dead(reason),
-            Outcome::Interrupted => return Ending::Again,
-            Outcome::Retry { reason, retry_after_ms } => (reason, retry_after_ms),
+    /// Ends an attempt that does not count because of a shortage of ours. The endpoint's health is
+    /// unchanged (I12).
+    pub(super) fn end_uncounted(
+        &mut self,
+        sequence: u64,
+        attempt: InFlightAttempt,
+        shortage: Shortage,
+        now_ms: u64,
+    ) -> Disposition {
+        let disposition = match shortage {
+            // The delivery itself may have caused it.
+            Shortage::Panic => self.postponed(sequence, attempt, now_ms),
+            Shortage::Lookups | Shortage::HostConnections => {
+                self.postponed_until_ms = now_ms.saturating_add(LANE_PAUSE_MS);
+                Disposition::Unchanged
+            }
+            // The dispatcher starts fewer attempts for a while.
+            Shortage::Files | Shortage::Memory | Shortage::Ports | Shortage::Threads => {
+                Disposition::Unchanged
+            }
         };
-        // An attempt was made, so the lane has its terms; without them nothing may be given up.
-        let Some(policy) = &self.policy else { return Ending::Again };
-        if policy.attempts_max.is_some_and(|most| flight.number >= most) {
-            return Ending::Dead(reason);
+        self.put_back(sequence, &disposition, now_ms);
+        disposition
+    }
+
+    fn put_back(&mut self, sequence: u64, disposition: &Disposition, now_ms: u64) {
+        self.in_flight -= 1;
+        if let Some(limit) = self.rate_limit() {
+            self.rate.end(limit, now_ms);
         }
-        let Moment { now_ms, chance } = moment;
-        let wait_ms = backoff::delay_ms(&policy.retry, flight.number, retry_after_ms, chance);
-        let age_ms = match self.backlog.retrying(flight.sequence) {
+        self.backlog.put(sequence, disposition);
+    }
+
+    fn postponed(&self, sequence: u64, attempt: InFlightAttempt, now_ms: u64) -> Disposition {
+        let age_ms = self.age_ms(sequence, attempt, now_ms);
+        let most_ms = self.policy.as_ref().map_or(u64::MAX, |policy| millis(policy.age_max));
+        if age_ms > most_ms {
+            return Disposition::Dead(Reason::Expired);
+        }
+        let due_ms = now_ms.saturating_add(PANIC_PAUSE_MS);
+        let attempts = attempt.number.saturating_sub(1);
+        Disposition::Postponed(Retrying { attempts, age_ms, at_ms: now_ms, due_ms })
+    }
+
+    fn age_ms(&self, sequence: u64, attempt: InFlightAttempt, now_ms: u64) -> u64 {
+        match self.backlog.retrying(sequence) {
             Some(before) => before.age_ms.saturating_add(now_ms.saturating_sub(before.at_ms)),
-            None => now_ms.saturating_sub(flight.started_ms),
-        };
-        if age_ms.saturating_add(wait_ms) > policy.age_max_ms {
-            return Ending::Dead(Reason::Expired);
+            None => now_ms.saturating_sub(attempt.started_ms),
         }
-        let due_ms = now_ms.saturating_add(wait_ms);
-        Ending::Waits(Retrying { attempts: flight.number, age_ms, at_ms: now_ms, due_ms })
     }
 
-    /// Ends a delivery whose main one was given up. Returns whether it had waited for it.
-    pub(super) fn give_up_gated(&mut self, sequence: u64) -> bool {
-        let gave_up = self.backlog.give_up_gated(sequence);
+    fn disposition(
+        &self,
+        sequence: u64,
+        attempt: InFlightAttempt,
+        outcome: Outcome,
+        context: StepContext,
+    ) -> Disposition {
+        let (reason, retry_after_ms) = match outcome {
+            Outcome::Delivered => return Disposition::Delivered,
+            Outcome::Dead(reason) | Outcome::Gone(reason) => return Disposition::Dead(reason),
+            Outcome::Interrupted => return Disposition::Unchanged,
+            Outcome::Retry { reason, retry_after } => (reason, retry_after.map(millis)),
+        };
+        // Only a lane with a policy makes attempts; without one, nothing may be given up.
+        let Some(policy) = &self.policy else { return Disposition::Unchanged };
+        if policy.attempts_max.is_some_and(|most| attempt.number >= most) {
+            return Disposition::Dead(reason);
+        }
+        let StepContext { now_ms, random, .. } = context;
+        let age_ms = self.age_ms(sequence, attempt, now_ms);
+        let left_ms = millis(policy.age_max).saturating_sub(age_ms);
+        if left_ms == 0 {
+            return Disposition::Dead(Reason::Expired);
+        }
+        let own_ms = backoff::delay_ms(&policy.retry, attempt.number, None, random);
+        // A delivery that holds up its key is retried whenever the breaker probes.
+        let holds_up_others = policy.ordering != Ordering::None && policy.attempts_max.is_none();
+        let most_ms = if holds_up_others { millis(policy.breaker.max) } else { u64::MAX };
+        let asked_ms = retry_after_ms.unwrap_or(0).min(backoff::RETRY_AFTER_MAX_MS);
+        // The last attempt is made when the age is used up.
+        let wait_ms = own_ms.min(most_ms).max(asked_ms).min(left_ms);
+        let due_ms = now_ms.saturating_add(wait_ms);
+        Disposition::Retry(Retrying { attempts: attempt.number, age_ms, at_ms: now_ms, due_ms })
+    }
+
+    /// Gives up a delivery whose main delivery was given up. Returns whether it waited for it.
+    pub(super) fn give_up_dependent(&mut self, sequence: u64) -> bool {
+        let gave_up = self.backlog.give_up_dependent(sequence);
         self.dead += u64::from(gave_up);
         gave_up
     }
 
-    /// Whether there has been nothing but failure for as long as the terms allow.
+    fn disable_after_ms(&self) -> Option<u64> {
+        self.policy.as_ref().and_then(|policy| policy.disable_after).map(millis)
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        self.policy.as_ref().map_or(0, |policy| millis(policy.timeout))
+    }
+
+    /// Whether there has been nothing but failure for as long as the policy allows.
     pub(super) fn has_failed_for_too_long(&self, now_ms: u64) -> bool {
-        let most_ms = self.policy.as_ref().and_then(|policy| policy.disable_after_ms);
-        self.state == State::Active
+        let most_ms = self.disable_after_ms();
+        self.state == SubscriptionState::Active
             && most_ms.is_some_and(|most_ms| self.endpoint.failing_for_ms(now_ms) >= most_ms)
-    }
-
-    /// The attempt of a delivery, to be marked as stuck.
-    pub(super) fn turn_stuck(&mut self, sequence: u64) -> Option<&mut Flight> {
-        let flight = self.flights.iter_mut().find(|flight| flight.sequence == sequence)?;
-        self.endpoint.turn_slow();
-        Some(flight)
-    }
-
-    /// Ends the lane and gives up its attempts under way.
-    pub(super) fn into_flights(self) -> Vec<Flight> {
-        self.flights
     }
 }
 
-/// Its place among the turns.
+/// Its place in the ready queue.
 impl Lane {
-    /// Brings the lane's place among the turns in line with whether it is ready.
-    pub(super) fn take_place(&mut self, id: SubscriptionId, turns: &mut Turns, now_ms: u64) {
-        let wish = self.wish(now_ms);
-        turns.update(id, &mut self.ticket, wish);
+    /// Updates the lane's place in the queue. A lane that joins queues `behind_us` microseconds behind.
+    pub(super) fn update_place(
+        &mut self,
+        id: SubscriptionId,
+        ready_queue: &mut ReadyQueue,
+        now_ms: u64,
+        behind_us: u64,
+    ) {
+        let demand = self.demand(now_ms);
+        ready_queue.update(id, &mut self.ticket, demand, now_ms, behind_us);
     }
 
-    /// Takes the lane out of the turns.
-    pub(super) fn leave_place(&mut self, turns: &mut Turns) {
-        turns.leave(&mut self.ticket);
+    pub(super) fn leave_queue(&mut self, ready_queue: &mut ReadyQueue) {
+        ready_queue.leave(&mut self.ticket);
     }
 
-    /// What the lane asks of the turns; `None` while it is not ready.
-    fn wish(&self, now_ms: u64) -> Option<Wish> {
-        let mut attempts = self.ready().min(self.endpoint.room(self.flights.len(), now_ms));
-        if let Some(limit) = self.rate_limit() {
-            attempts = attempts.min(self.rate.room(limit, now_ms));
+    /// What the lane asks for; `None` while it is not ready.
+    fn demand(&self, now_ms: u64) -> Option<LaneDemand> {
+        if now_ms < self.postponed_until_ms {
+            return None;
         }
-        (attempts > 0).then_some(Wish { slow: self.endpoint.is_slow(), attempts })
+        let mut attempts = self.ready().min(self.endpoint.room(self.in_flight, now_ms));
+        if let Some(limit) = self.rate_limit() {
+            attempts = attempts.min(self.rate.room(limit, self.in_flight, now_ms));
+        }
+        let class = self.endpoint.class(self.timeout_ms());
+        (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
     }
 
-    /// How many deliveries may start, as far as they and the host are concerned.
+    /// How many deliveries may start, apart from the endpoint's rest and the rate limit.
     fn ready(&self) -> usize {
         if self.is_held_back() { 0 } else { self.backlog.ready(self.retrying_max()) }
     }
 
-    /// When time alone makes the lane ready; `None` where it does not.
+    /// When time makes the lane ready; `None` if it does not.
     pub(super) fn opens_ms(&self, now_ms: u64) -> Option<u64> {
         if self.ready() == 0 {
             return None;
         }
-        let rate_ms = self.rate_limit().and_then(|limit| self.rate.opens_ms(limit, now_ms));
-        Some(self.endpoint.opens_ms()).max(rate_ms).filter(|opens_ms| *opens_ms > now_ms)
+        let in_flight = self.in_flight;
+        let rate = self.rate_limit();
+        let rate_ms = rate.and_then(|limit| self.rate.opens_ms(limit, in_flight, now_ms));
+        let rest_ms = self.endpoint.opens_ms().max(self.postponed_until_ms);
+        Some(rest_ms).max(rate_ms).filter(|opens_ms| *opens_ms > now_ms)
     }
 
-    /// A reading; `None` for a lane that is owed nothing and never was.
+    /// The lane's figures; `None` for a lane that never owed anything.
     pub(super) fn stats(&self, subscription: SubscriptionId, now_ms: u64) -> Option<LaneStats> {
         let stats = LaneStats {
             subscription,
             owed: self.backlog.owed(),
             retrying: self.backlog.waiting(),
             blocked: self.backlog.blocked(),
-            in_flight: self.flights.len() as u64,
+            in_flight: self.in_flight as u64,
             delivered: self.delivered,
             retried: self.retried,
             dead: self.dead,
             failures_in_row: self.endpoint.failures_in_row().into(),
-            failing_for_ms: self.endpoint.failing_for_ms(now_ms),
+            failing_for: Duration::from_millis(self.endpoint.failing_for_ms(now_ms)),
             breaker_trips: self.endpoint.trips().into(),
-            rests_for_ms: self.endpoint.opens_ms().saturating_sub(now_ms),
+            rests_for: Duration::from_millis(self.endpoint.opens_ms().saturating_sub(now_ms)),
         };
         let untouched = LaneStats { subscription, ..LaneStats::default() };
         (stats != untouched).then_some(stats)

@@ -1,62 +1,60 @@
-//! Decides which attempt is next, and what an attempt's outcome changes.
-//!
-//! Leaves to others: making attempts (`delivery`), making changes durable (`outbox`), threads, locks
-//! and the time (`engine`). Invariant (I6): a pure state machine. Values go in (accepted, completed,
-//! tick, subscription changed), attempts and records come out; the time, the wall time and chance
-//! are arguments, and the next moment at which time alone changes something is a result.
+//! Decides which attempt is next, and what the end of an attempt changes. The dispatcher is a pure state
+//! machine (I6): events that were accepted, attempts that ended, the time and changed subscriptions go in;
+//! attempts and records come out. The time, the wall time and randomness are arguments, and the next time at
+//! which time alone changes something is a result.
 //!
 //! ```text
-//! accepted -> blocked -> pending -+                  +-> settled (Delivered) --> lets others go
-//!               (key, gate)       +-> next_attempt --+-> dead letter (Dead, Gone, used up, expired)
+//! accepted -> blocked -> pending -+                  +-> settled (Delivered) --> releases dependents
+//!           (key, dependency)     +-> next_attempt --+-> dead letter (Dead, Gone, used up, expired)
 //! tick: waiting -> due -----------+        |         +-> waiting (Retry) -> tick
 //!                                 ^        v
-//!                                 +--- interrupted
+//!                                 +--- uncounted (interrupted, shortage)
 //! ```
 //!
-//! Every step costs a few look-ups in maps and queues; none looks at all lanes or all that is owed.
+//! Each step costs a few look-ups in maps and queues; none visits all lanes or all owed deliveries.
 
 mod backlog;
 mod backoff;
-mod endpoint;
-mod flights;
-mod gate;
+mod dependency;
+mod health;
+mod in_flight;
 mod lane;
 mod order;
 mod outcome;
+mod queries;
 mod rate;
-mod reading;
+mod ready_queue;
 mod recovery;
-#[cfg(test)]
-mod simulation;
-mod turns;
+mod throttle;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
-pub(crate) use outcome::{Judged, judge};
-pub(crate) use reading::{Listed, Stage};
+pub(crate) use outcome::{Judgement, judge};
+pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
-use crate::attempt::{Attempt, DeliveryId, Letter, Reason, Record, RetryState};
-use crate::subscription::{Policy, State, SubscriptionId};
-use backlog::Retrying;
-use flights::{Flight, Flights};
-use gate::Gates;
-use lane::{Ending, Lane, Moment};
-use turns::Turns;
+use crate::attempt::{Attempt, AttemptEnd, DeliveryId, Shortage};
+use crate::dead_letter::StoredDeadLetter;
+use crate::delivery_record::{Record, RetryState};
+use crate::outcome::{Outcome, Reason};
+use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
+use crate::transport::Reply;
+use backlog::{Disposition, Retrying};
+use dependency::Dependencies;
+use in_flight::{InFlight, InFlightAttempt};
+use lane::Lane;
+use ready_queue::{AccountIndex, ReadyQueue};
+use throttle::Throttle;
 
-/// The bounds of dispatch; [`Limits`](crate::Limits) says why their defaults.
+/// The bounds of dispatch. [`Limits`](crate::Limits) explains their defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DispatchLimits {
-    /// How many attempts one lane may have under way; 0 counts as 1.
+    /// How many attempts one lane may have in flight; 0 counts as 1.
     pub(crate) lane_in_flight_max: usize,
-    /// After how long an attempt without an answer is stuck, in milliseconds.
-    pub(crate) stuck_after_ms: u64,
-    /// How many worker threads are useful beside those of attempts without an answer.
-    pub(crate) workers_max: usize,
-    /// How many threads may wait on attempts without an answer.
-    pub(crate) stuck_max: usize,
+    /// How many attempts all lanes may have in flight; 0 counts as 1.
+    pub(crate) in_flight_max: usize,
 }
 
 /// What every subscription is owed, and which attempt is next.
@@ -64,55 +62,74 @@ pub(crate) struct DispatchLimits {
 pub(crate) struct Dispatcher {
     limits: DispatchLimits,
     lanes: foldhash::HashMap<SubscriptionId, Box<Lane>>,
-    turns: Turns,
-    flights: Flights,
-    /// Attempts under way whose lane was removed: they hold a thread until they end, and no more.
-    orphans: HashMap<DeliveryId, Flight>,
-    /// Deliveries that failed, by the time at which they are due.
+    accounts: foldhash::HashMap<String, AccountIndex>,
+    ready_queue: ReadyQueue,
+    in_flight: InFlight,
+    throttle: Throttle,
+    /// Deliveries that failed, by when they are due.
     waiting: BTreeSet<(u64, DeliveryId)>,
-    /// Lanes that time alone makes ready, by when.
+    /// Lanes that time makes ready, by when.
     resting: BTreeSet<(u64, SubscriptionId)>,
-    gates: Gates,
-    /// The latest moment that it was told.
+    dependencies: Dependencies,
+    /// The latest time that was passed in.
     now_ms: u64,
     owed: u64,
     held: u64,
 }
 
-/// What the end of an attempt changes for others.
+/// The time and the randomness of a step. They are arguments, so that a step is a pure function (I6).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepContext {
+    /// Monotonic time, in milliseconds.
+    pub(crate) now_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) wall_ms: u64,
+    /// 64 uniform bits, for jitter.
+    pub(crate) random: u64,
+}
+
+/// What the end of an attempt changes outside the dispatcher.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use = "a record that is not made durable is lost at the next crash"]
 pub(crate) struct Completed {
-    /// The delivery's change of state, to be made durable. `None` where there is none: the attempt
-    /// was interrupted, or its subscription is removed.
+    /// The delivery's change of state, to be made durable. `None` if the attempt did not count, or its
+    /// subscription was removed.
     pub(crate) record: Option<Record>,
-    /// What ends with the delivery, to be made durable with it or not at all.
+    /// The dependents that end with the delivery, to be made durable in the same batch.
     pub(crate) with: Vec<Record>,
-    /// What is to be remembered of the endpoint.
+    /// The endpoint's health, if it must be saved.
     pub(crate) health: Option<Record>,
-    /// Why the lane is disabled now, which must be kept and told.
+    /// Why the subscription must be disabled, if it must. The lane already is.
     pub(crate) disabled: Option<Reason>,
+    /// Why the attempt failed; `None` if it did not.
+    pub(crate) reason: Option<Reason>,
     /// How long the attempt took, in milliseconds.
     pub(crate) took_ms: u64,
-    /// How often in a row the breaker has opened now, where the attempt changed that; 0 where it closed.
+    /// How many times in a row the breaker has opened, if the attempt changed that; 0 if it closed.
     pub(crate) trips: Option<u32>,
+    /// What of ours was short, if the attempt does not count because of that.
+    pub(crate) shortage: Option<Shortage>,
 }
 
 impl Completed {
-    /// What became of the delivery, in one word.
+    /// A word for the end, for the log.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.record {
             Some(Record::Settle(_) | Record::SettleMain(_)) => "delivered",
             Some(Record::Retry(..)) => "retry",
             Some(Record::Dead(_)) => "dead",
-            _ => "interrupted",
+            _ => "uncounted",
         }
     }
 }
 
-/// How many timers one tick handles, so that the lock around it stays short. What is left is due at
-/// once: [`Dispatcher::next_wake_ms`] says so.
-const TICK_MAX: usize = 4_096;
+/// How many timers one tick handles, so that its lock is held shortly. The rest is due at once, as
+/// [`Dispatcher::next_wake_ms`] tells.
+const TICK_MAX: usize = 1_024;
+
+/// So many lanes of one event queue at once, and the next ones so much later.
+const FAN_OUT_CHUNK: usize = 64;
+const FAN_OUT_SPACING_US: u64 = 6_400;
 
 impl Dispatcher {
     /// A dispatcher without lanes.
@@ -120,48 +137,60 @@ impl Dispatcher {
         Dispatcher {
             limits,
             lanes: foldhash::HashMap::default(),
-            turns: Turns::default(),
-            flights: Flights::default(),
-            orphans: HashMap::new(),
+            accounts: foldhash::HashMap::default(),
+            ready_queue: ReadyQueue::new(limits.in_flight_max),
+            in_flight: InFlight::default(),
+            throttle: Throttle::default(),
             waiting: BTreeSet::new(),
             resting: BTreeSet::new(),
-            gates: Gates::default(),
+            dependencies: Dependencies::default(),
             now_ms: 0,
             owed: 0,
             held: 0,
         }
     }
 
-    /// Adds a lane, or changes the terms of one; what it is owed stays, also what was held. Where an
-    /// order begins, `keys` names the keys of what is owed: see [`note_keys`](Self::note_keys).
+    /// Adds a lane, or changes its settings; its deliveries stay, held ones too. If an ordering begins,
+    /// `keys` has the key hashes of owed events: see [`note_keys`](Self::note_keys).
     pub(crate) fn set_lane(
         &mut self,
         id: SubscriptionId,
+        account: &str,
         policy: Policy,
-        state: State,
+        state: SubscriptionState,
         keys: &HashMap<u64, u64>,
     ) {
+        let account = self.account_index(account);
         let lane = self.lanes.entry(id).or_default();
         let before = lane.after();
         if lane.is_held() {
             self.held -= lane.backlog.owed();
         }
-        lane.set(policy, state, keys);
+        lane.set(account, policy, state, keys, self.now_ms);
         self.change_main(id, before);
         self.refresh(id);
     }
 
-    /// Notes the keys of what a lane is owed from now on. Returns what it is owed already, whose keys
-    /// the next [`set_lane`](Self::set_lane) must be given.
+    fn account_index(&mut self, name: &str) -> AccountIndex {
+        if let Some(index) = self.accounts.get(name) {
+            return *index;
+        }
+        let index = self.ready_queue.add_account();
+        self.accounts.insert(name.to_owned(), index);
+        index
+    }
+
+    /// Notes the key hashes of events owed from now on. Returns what is already owed, whose key hashes the
+    /// next [`set_lane`](Self::set_lane) needs.
     pub(crate) fn note_keys(&mut self, id: SubscriptionId) -> RoaringTreemap {
         self.lanes.get_mut(&id).map(|lane| lane.backlog.note_keys()).unwrap_or_default()
     }
 
-    /// Removes a lane. Returns what it was owed, which is cancelled with it; the end of a delivery
-    /// under way is ignored later, and what waited for its deliveries waits no longer.
+    /// Removes a lane. Returns its owed deliveries, which are cancelled. The end of an attempt in flight
+    /// changes nothing any more, and its dependents are released.
     pub(crate) fn remove_lane(&mut self, id: SubscriptionId) -> RoaringTreemap {
         let Some(mut lane) = self.lanes.remove(&id) else { return RoaringTreemap::new() };
-        lane.leave_place(&mut self.turns);
+        lane.leave_queue(&mut self.ready_queue);
         if let Some(timer_ms) = lane.timer_ms {
             self.resting.remove(&(timer_ms, id));
         }
@@ -174,18 +203,14 @@ impl Dispatcher {
             let delivery = DeliveryId { sequence, subscription: id };
             self.waiting.remove(&(retrying.due_ms, delivery));
         }
-        self.gates.change(id, lane.after(), None);
-        for flight in lane.into_flights() {
-            let delivery = DeliveryId { sequence: flight.sequence, subscription: id };
-            self.orphans.insert(delivery, flight);
-        }
-        self.open_gates(id, &cancelled);
+        self.dependencies.change(id, lane.after(), None);
+        self.release_dependents(id, &cancelled);
         cancelled
     }
 
-    /// Owes durable events of consecutive sequences to targets that they share, whose keys hash to
-    /// `key_hashes`. Returns how many deliveries are cancelled, because their subscriptions were
-    /// removed since the events were matched. A run costs most lanes about as much as one event does.
+    /// Owes durable events of consecutive sequences to the same targets. Returns how many deliveries are
+    /// cancelled, because their subscriptions were removed after the events were matched. For most lanes a
+    /// run costs about as much as one event.
     #[must_use = "a cancelled delivery is counted"]
     pub(crate) fn accepted(
         &mut self,
@@ -194,8 +219,8 @@ impl Dispatcher {
         targets: &[SubscriptionId],
     ) -> u64 {
         let mut missing = 0;
-        let gated = self.gates.are_there();
-        for id in targets {
+        let has_dependencies = !self.dependencies.is_empty();
+        for (position, id) in targets.iter().enumerate() {
             let Some(lane) = self.lanes.get_mut(id) else {
                 missing += 1;
                 continue;
@@ -205,18 +230,20 @@ impl Dispatcher {
             if lane.is_held() {
                 self.held += new;
             }
-            if !gated {
-                place(lane, *id, &mut self.turns, &mut self.resting, self.now_ms);
+            if !has_dependencies {
+                let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
+                let behind_us = (position / FAN_OUT_CHUNK) as u64 * FAN_OUT_SPACING_US;
+                place(lane, *id, queue, resting, (self.now_ms, behind_us));
             }
         }
-        if gated {
-            sequences.clone().for_each(|sequence| self.close_gates_of(sequence, targets));
+        if has_dependencies {
+            sequences.clone().for_each(|sequence| self.hold_dependents(sequence, targets));
             targets.iter().for_each(|id| self.refresh(*id));
         }
         missing * sequences.count() as u64
     }
 
-    /// Owes dead letters again, which are durably owed; one whose lane is gone is returned.
+    /// Owes replayed dead letters, whose replay is durable. Returns those whose lane was removed.
     #[must_use = "a cancelled delivery is counted"]
     pub(crate) fn revived(&mut self, deliveries: &[DeliveryId]) -> Vec<DeliveryId> {
         let mut cancelled = Vec::new();
@@ -229,13 +256,13 @@ impl Dispatcher {
             self.count_owed(delivery.subscription, u64::from(new));
         }
         for DeliveryId { sequence, subscription } in deliveries {
-            self.close_gates_of(*sequence, &[*subscription]);
+            self.hold_dependents(*sequence, &[*subscription]);
             self.refresh(*subscription);
         }
         cancelled
     }
 
-    /// Of these sequences, what each subscription is owed.
+    /// Of these sequences, those that each subscription is owed.
     pub(crate) fn owed_among(
         &self,
         sequences: &RoaringTreemap,
@@ -244,47 +271,56 @@ impl Dispatcher {
         lanes.filter(|(_, owed)| !owed.is_empty()).collect()
     }
 
-    /// The next attempt, if a lane is ready. Whoever takes it must [`complete`](Self::complete) it.
+    /// The next attempt, if one may start. Its end must be passed to [`complete`](Self::complete).
     pub(crate) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
         self.now_ms = self.now_ms.max(now_ms);
-        let room = self.slow_room() > 0;
-        let id = self.turns.choose(room)?;
+        let id = self.ready_queue.choose(self.throttle.limit(self.now_ms))?;
         let lane = self.lanes.get_mut(&id)?;
-        // Leaving and joining again is what puts the lane behind the others.
-        lane.leave_place(&mut self.turns);
-        let flight = lane.start(now_ms, room)?;
-        let delivery = DeliveryId { sequence: flight.sequence, subscription: id };
-        self.flights.start(delivery, flight);
+        // Leaving and joining again puts the lane behind the others.
+        lane.leave_queue(&mut self.ready_queue);
+        let (sequence, attempt) = lane.start(now_ms)?;
+        self.ready_queue.start(attempt.account, attempt.group);
+        let delivery = DeliveryId { sequence, subscription: id };
+        self.in_flight.start(delivery, attempt);
         self.refresh(id);
-        Some(Attempt { delivery, number: flight.number })
+        Some(Attempt { delivery, number: attempt.number })
     }
 
-    /// Ends an attempt. An attempt that is not under way changes nothing.
+    /// Ends an attempt. An attempt that is not in flight changes nothing.
     pub(crate) fn complete(
         &mut self,
         attempt: Attempt,
-        judged: Judged,
-        now_ms: u64,
-        wall_ms: u64,
-        chance: u64,
+        end: &AttemptEnd,
+        context: StepContext,
     ) -> Completed {
-        self.now_ms = self.now_ms.max(now_ms);
-        let Attempt { delivery, number } = attempt;
+        let lane = self.lanes.get(&attempt.delivery.subscription);
+        match end {
+            AttemptEnd::Uncounted(shortage) => self.end_uncounted(attempt, *shortage, context),
+            AttemptEnd::Reply(reply) => {
+                if matches!(reply, Reply::Response(_)) {
+                    self.throttle.succeed(self.limits.in_flight_max, context.now_ms);
+                }
+                let judgement = lane.and_then(|lane| lane.judge(reply));
+                let interrupted = Judgement { outcome: Outcome::Interrupted, disable: None };
+                self.end(attempt, judgement.unwrap_or(interrupted), context)
+            }
+        }
+    }
+
+    fn end(&mut self, attempt: Attempt, judgement: Judgement, context: StepContext) -> Completed {
+        let StepContext { now_ms, wall_ms, .. } = context;
+        let Attempt { delivery, .. } = attempt;
         let id = delivery.subscription;
-        let landed = self.lanes.get_mut(&id).and_then(|lane| {
-            let flight = lane.land(delivery.sequence, number)?;
-            Some((lane, flight))
-        });
-        let Some((lane, flight)) = landed else {
-            self.end_orphan(attempt);
+        let Some(in_flight) = self.take_in_flight(attempt, now_ms) else {
             return Completed::default();
         };
-        self.flights.end(delivery, flight);
+        let Some(lane) = self.lanes.get_mut(&id) else { return Completed::default() };
         let cap_max = self.limits.lane_in_flight_max;
-        let moment = Moment { now_ms, chance };
-        let Judged { outcome, disable } = judged;
+        let Judgement { outcome, disable } = judgement;
+        let reason = outcome.clone().into_reason();
         let trips_before = lane.trips();
-        let (ending, learnt) = lane.end(flight, outcome, cap_max, moment);
+        let (disposition, learnt) =
+            lane.end(delivery.sequence, in_flight, outcome, cap_max, context);
         let trips = Some(lane.trips()).filter(|trips| *trips != trips_before);
         let failed_for_too_long = learnt && lane.has_failed_for_too_long(now_ms);
         let disabled = disable.or(failed_for_too_long.then_some(Reason::Failing));
@@ -292,46 +328,87 @@ impl Dispatcher {
             lane.disable();
         }
         let health = learnt.then(|| Record::Health(id, lane.health(now_ms, wall_ms)));
-        let took_ms = now_ms.saturating_sub(flight.started_ms);
-        let mut completed = Completed { health, disabled, took_ms, trips, ..Completed::default() };
-        self.follow(attempt, ending, wall_ms, &mut completed);
+        let took_ms = now_ms.saturating_sub(in_flight.started_ms);
+        let mut completed =
+            Completed { health, disabled, reason, took_ms, trips, ..Completed::default() };
+        self.apply(attempt, disposition, wall_ms, &mut completed);
         self.refresh(id);
         completed
     }
 
-    /// What the end of an attempt means for its delivery, and for those that waited for it.
-    fn follow(
+    fn end_uncounted(
         &mut self,
         attempt: Attempt,
-        ending: Ending,
+        shortage: Shortage,
+        context: StepContext,
+    ) -> Completed {
+        let StepContext { now_ms, wall_ms, .. } = context;
+        let Attempt { delivery, .. } = attempt;
+        let Some(in_flight) = self.take_in_flight(attempt, now_ms) else {
+            return Completed::default();
+        };
+        match shortage {
+            Shortage::Files | Shortage::Memory | Shortage::Ports | Shortage::Threads => {
+                self.throttle.note(shortage, self.ready_queue.in_flight(), now_ms);
+            }
+            Shortage::Lookups | Shortage::HostConnections | Shortage::Panic => {}
+        }
+        let took_ms = now_ms.saturating_sub(in_flight.started_ms);
+        let shortage_of = Some(shortage);
+        let mut completed = Completed { took_ms, shortage: shortage_of, ..Completed::default() };
+        let Some(lane) = self.lanes.get_mut(&delivery.subscription) else { return completed };
+        let disposition = lane.end_uncounted(delivery.sequence, in_flight, shortage, now_ms);
+        self.apply(attempt, disposition, wall_ms, &mut completed);
+        self.refresh(delivery.subscription);
+        completed
+    }
+
+    fn take_in_flight(&mut self, attempt: Attempt, now_ms: u64) -> Option<InFlightAttempt> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let in_flight = self.in_flight.end(attempt)?;
+        self.ready_queue.end(in_flight.account, in_flight.group);
+        Some(in_flight)
+    }
+
+    /// Applies what the end of an attempt means for its delivery, and for the dependents of it.
+    fn apply(
+        &mut self,
+        attempt: Attempt,
+        disposition: Disposition,
         wall_ms: u64,
         completed: &mut Completed,
     ) {
         let Attempt { delivery, number } = attempt;
-        completed.record = match ending {
-            Ending::Again => None,
-            Ending::Waits(retrying) => {
+        completed.record = match disposition {
+            Disposition::Unchanged => None,
+            Disposition::Postponed(retrying) => {
+                self.waiting.insert((retrying.due_ms, delivery));
+                None
+            }
+            Disposition::Retry(retrying) => {
                 self.waiting.insert((retrying.due_ms, delivery));
                 Some(Record::Retry(delivery, retry_state(retrying, wall_ms)))
             }
-            Ending::Delivered => {
+            Disposition::Delivered => {
                 self.owed -= 1;
                 let awaited = self.is_awaited(delivery);
                 Some(if awaited { Record::SettleMain(delivery) } else { Record::Settle(delivery) })
             }
-            Ending::Dead(reason) => {
+            Disposition::Dead(reason) => {
                 self.owed -= 1;
-                completed.with = self.give_up_gated(delivery, wall_ms);
-                let letter = Letter { delivery, reason, attempts: number, at_wall_ms: wall_ms };
+                completed.with = self.give_up_dependents(delivery, wall_ms);
+                let letter =
+                    StoredDeadLetter { delivery, reason, attempts: number, at_wall_ms: wall_ms };
                 Some(Record::Dead(letter))
             }
         };
     }
 
-    /// Does what time alone does: makes deliveries due, lanes ready and attempts stuck. Call it at
+    /// Does what time causes: makes deliveries due and lanes ready. To be called at
     /// [`next_wake_ms`](Self::next_wake_ms).
     pub(crate) fn tick(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.ready_queue.clear_bound();
         for _ in 0..TICK_MAX {
             let Some(first) = self.waiting.first().filter(|first| first.0 <= now_ms) else { break };
             let (due_ms, delivery) = *first;
@@ -347,82 +424,35 @@ impl Dispatcher {
             let id = first.1;
             self.refresh(id);
         }
-        let Some(started_ms) = now_ms.checked_sub(self.limits.stuck_after_ms) else { return };
-        while let Some(delivery) = self.flights.pop_late(started_ms) {
-            self.turn_stuck(delivery);
-        }
     }
 
-    /// When [`tick`](Self::tick) has something to do next, in monotonic milliseconds; in the past
-    /// where it has something to do now. Changes with every call that takes `&mut self`.
+    /// When [`tick`](Self::tick) has something to do next or attempts may start again, in monotonic
+    /// milliseconds; in the past if now. May change with every call that takes `&mut self`.
     pub(crate) fn next_wake_ms(&self) -> Option<u64> {
         let due_ms = self.waiting.first().map(|first| first.0);
-        let opens_ms = self.resting.first().map(|first| first.0);
-        let stuck_after_ms = self.limits.stuck_after_ms;
-        let stuck_ms = self.flights.oldest_ms().map(|at_ms| at_ms.saturating_add(stuck_after_ms));
-        [due_ms, opens_ms, stuck_ms].into_iter().flatten().min()
+        let rested_ms = self.resting.first().map(|first| first.0);
+        let has_ready = self.ready_queue.attempts() > 0;
+        let opens_ms = self.throttle.opens_ms(self.now_ms).filter(|_| has_ready);
+        [due_ms, rested_ms, opens_ms].into_iter().flatten().min()
     }
 
-    /// How many worker threads are useful now: one for each attempt under way and each that could
-    /// start, up to `workers_max`, and those of the stuck budget in use, up to `stuck_max`.
-    pub(crate) fn workers_wanted(&self) -> usize {
-        let charged = self.flights.charged();
-        let budgeted = charged.min(self.limits.stuck_max);
-        // What exceeds the budget holds workers.
-        let working = self.flights.in_flight() - budgeted;
-        let useful = working.saturating_add(self.turns.attempts(self.slow_room()));
-        useful.min(self.limits.workers_max).saturating_add(budgeted)
-    }
-
-    /// Whether attempts without an answer use all threads that they may: slow endpoints now wait for
-    /// each other, and an endpoint that turns slow now holds a worker.
-    pub(crate) fn stuck_budget_spent(&self) -> bool {
-        self.flights.stuck() >= self.limits.stuck_max.max(1)
-    }
-
-    /// Brings a lane's turn and its timer in line with what it is now.
+    /// Brings a lane's place in the queue and its timer in line with its state.
     fn refresh(&mut self, id: SubscriptionId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            place(lane, id, &mut self.turns, &mut self.resting, self.now_ms);
+            place(lane, id, &mut self.ready_queue, &mut self.resting, (self.now_ms, 0));
         }
-    }
-
-    fn end_orphan(&mut self, attempt: Attempt) {
-        let this = self.orphans.get(&attempt.delivery).filter(|f| f.number == attempt.number);
-        if let Some(flight) = this.copied() {
-            self.orphans.remove(&attempt.delivery);
-            self.flights.end(attempt.delivery, flight);
-        }
-    }
-
-    fn turn_stuck(&mut self, delivery: DeliveryId) {
-        let id = delivery.subscription;
-        if let Some(orphan) = self.orphans.get_mut(&delivery) {
-            self.flights.mark_stuck(orphan);
-        } else if let Some(lane) = self.lanes.get_mut(&id) {
-            if let Some(flight) = lane.turn_stuck(delivery.sequence) {
-                self.flights.mark_stuck(flight);
-            }
-            self.refresh(id);
-        }
-    }
-
-    /// How many more attempts may be charged to the stuck budget. Where it is none at all, slow lanes
-    /// still have one attempt at a time: they are delayed, never given up.
-    fn slow_room(&self) -> usize {
-        self.limits.stuck_max.max(1).saturating_sub(self.flights.charged())
     }
 }
 
-/// Gives a lane its turn where it is ready, and a timer where time alone makes it ready.
+/// Queues a lane that is ready, `behind_us` behind the others, and sets a timer if time makes it ready.
 fn place(
     lane: &mut Lane,
     id: SubscriptionId,
-    turns: &mut Turns,
+    ready_queue: &mut ReadyQueue,
     resting: &mut BTreeSet<(u64, SubscriptionId)>,
-    now_ms: u64,
+    (now_ms, behind_us): (u64, u64),
 ) {
-    lane.take_place(id, turns, now_ms);
+    lane.update_place(id, ready_queue, now_ms, behind_us);
     let opens_ms = lane.opens_ms(now_ms);
     let set_ms = std::mem::replace(&mut lane.timer_ms, opens_ms);
     if set_ms == opens_ms {
@@ -443,6 +473,6 @@ fn retry_state(retrying: Retrying, wall_ms: u64) -> RetryState {
 }
 
 #[cfg(test)]
-mod terms_tests;
+mod policy_tests;
 #[cfg(test)]
 mod tests;

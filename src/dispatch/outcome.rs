@@ -1,73 +1,72 @@
-//! Decides what a reply means for its delivery, and for its subscription.
-//!
-//! Leaves to others: what came back (`delivery`), how long to wait and whether attempts are left
-//! (`backoff`, `lane`). Invariant: every reply has exactly one outcome; the first line of this table
-//! that fits gives it.
+//! What a reply means for its delivery and for its subscription. Every reply has exactly one outcome: that of the first
+//! line of this table that fits.
 //!
 //! | reply | outcome | because |
 //! |---|---|---|
-//! | 200 to 299, or 200 alone under [`Accept::Only200`] | Delivered | the receiver acknowledged it |
-//! | `webhook-delivery: abort-message`, where obeyed | Dead, `aborted` | the receiver wants no more attempts of it |
-//! | any other status under [`Retried::All`] | Retry | the gateway's manners are to try on |
-//! | another 2xx under [`Accept::Only200`] | Retry | not acknowledged, and nothing says it never will be |
+//! | 200 to 299, or only 200 under [`Accept::Only200`] | Delivered | the receiver acknowledged it |
+//! | `webhook-delivery: abort-message`, if honored | Dead, `aborted` | the receiver wants no more attempts of it |
+//! | any other status under [`RetryOn::All`] | Retry | the policy retries everything |
+//! | another 2xx under [`Accept::Only200`] | Retry | not acknowledged, and not refused for good |
 //! | 408, 425, 429 | Retry | the receiver asks for another time |
 //! | 410 | Gone | the receiver wants no more: the subscription is disabled |
 //! | 500 to 599 | Retry | the receiver failed |
-//! | below 100, 600 and above | Retry | RFC 9110 15 has an unknown class treated as 5xx |
-//! | 1xx, 3xx, another 4xx | Dead | the same request would be answered the same |
-//! | timeout | Retry; Dead where `retry_on_timeout` is off | nobody knows what the receiver did |
-//! | connect, dns, tls, protocol | Retry | outages, and certificates, get repaired |
-//! | guard | Dead | the address is refused, however often it is tried |
+//! | below 100, 600 and above | Retry | RFC 9110 15 treats an unknown class like 5xx |
+//! | 1xx, 3xx, another 4xx | Dead | the same request would get the same response |
+//! | timeout | Retry; Dead if `retry_on_timeout` is off | what the receiver did is unknown |
+//! | connect, dns, tls, protocol | Retry | outages and certificates get repaired |
+//! | guard | Dead | the address stays refused |
 //! | too large | Dead | the event does not shrink |
-//! | interrupted | Interrupted | our doing: it does not count |
+//! | interrupted | Interrupted | we ended it, so it does not count |
 //! | internal | Retry | our fault is not the receiver's |
 //!
-//! Whatever the outcome, an answer with `webhook-delivery: disable` disables the subscription, where
-//! that header is obeyed.
+//! Whatever the outcome, `webhook-delivery: disable` in a response disables the subscription, if the policy honors that
+//! header.
 
-use crate::attempt::{Answered, Control, Failure, Outcome, Reason, Reply};
-use crate::subscription::{Accept, Policy, Retried};
+use crate::outcome::{Outcome, Reason};
+use crate::subscription::{Accept, Policy, RetryOn};
+use crate::transport::{DeliveryControl, Failure, Reply, Response};
 
-/// What a reply means.
+/// The meaning of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Judged {
+pub(crate) struct Judgement {
     /// For its delivery.
     pub(crate) outcome: Outcome,
-    /// Why its subscription is disabled, where it is.
+    /// Why its subscription must be disabled, if it must.
     pub(crate) disable: Option<Reason>,
 }
 
 /// What a reply means under a policy.
-pub(crate) fn judge(reply: &Reply, policy: &Policy) -> Judged {
+pub(crate) fn judge(reply: &Reply, policy: &Policy) -> Judgement {
     let outcome = match reply {
-        Reply::Answered(answer) => answered(answer, policy),
+        Reply::Response(answer) => answered(answer, policy),
         Reply::Failed(failure) => failed(failure, policy),
     };
     let disable = match (&outcome, control(reply, policy)) {
         (Outcome::Gone(reason), _) => Some(reason.clone()),
-        (_, Some(Control::Disable)) => Some(Reason::Asked),
+        (_, Some(DeliveryControl::Disable)) => Some(Reason::ReceiverDisabled),
         _ => None,
     };
-    Judged { outcome, disable }
+    Judgement { outcome, disable }
 }
 
-fn control(reply: &Reply, policy: &Policy) -> Option<Control> {
+fn control(reply: &Reply, policy: &Policy) -> Option<DeliveryControl> {
     match reply {
-        Reply::Answered(answer) if policy.obeys_receiver => answer.control,
+        Reply::Response(answer) if policy.honor_delivery_control => answer.control,
         _ => None,
     }
 }
 
-fn answered(answer: &Answered, policy: &Policy) -> Outcome {
-    let Answered { status, retry_after_ms, .. } = *answer;
+fn answered(answer: &Response, policy: &Policy) -> Outcome {
+    let Response { status, retry_after, .. } = *answer;
     let reason = Reason::Status(status);
-    let retry = |reason| Outcome::Retry { reason, retry_after_ms };
-    let aborted = policy.obeys_receiver && answer.control == Some(Control::AbortMessage);
+    let retry = |reason| Outcome::Retry { reason, retry_after };
+    let aborted =
+        policy.honor_delivery_control && answer.control == Some(DeliveryControl::AbortMessage);
     match status {
         200 => Outcome::Delivered,
         201..=299 if policy.accept == Accept::Any2xx => Outcome::Delivered,
         _ if aborted => Outcome::Dead(Reason::Aborted),
-        _ if policy.retried == Retried::All => retry(reason),
+        _ if policy.retry_on == RetryOn::All => retry(reason),
         410 => Outcome::Gone(reason),
         408 | 425 | 429 => retry(reason),
         100..=199 | 300..=499 => Outcome::Dead(reason),
@@ -86,12 +85,14 @@ fn failed(failure: &Failure, policy: &Policy) -> Outcome {
         | Failure::Dns
         | Failure::Tls(_)
         | Failure::Protocol
-        | Failure::Internal => Outcome::Retry { reason, retry_after_ms: None },
+        | Failure::Internal => Outcome::Retry { reason, retry_after: None },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn only_200() -> Policy {
@@ -99,7 +100,7 @@ mod tests {
     }
 
     fn reply(status: u16) -> Reply {
-        Reply::Answered(Answered::new(status).retry_after_ms(7_000))
+        Reply::Response(Response::new(status).retry_after(Duration::from_secs(7)))
     }
 
     /// One letter for each outcome, after checking that it carries the status and `Retry-After`.
@@ -107,7 +108,11 @@ mod tests {
         let reason = Reason::Status(status);
         match judge(&reply(status), policy).outcome {
             Outcome::Delivered => 'd',
-            Outcome::Retry { reason: r, retry_after_ms: Some(7_000) } if r == reason => 'r',
+            Outcome::Retry { reason: r, retry_after: Some(wait) }
+                if r == reason && wait == Duration::from_secs(7) =>
+            {
+                'r'
+            }
             Outcome::Dead(r) if r == reason => 'x',
             Outcome::Gone(r) if r == reason => 'g',
             other => panic!("{status}: {other:?}"),
@@ -121,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_the_outcome_of_its_line() {
+    fn every_status_has_its_outcome() {
         let common = |status: u16| match status {
             410 => 'g',
             408 | 425 | 429 => 'r',
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_has_the_outcome_of_its_line() {
+    fn every_failure_has_its_outcome() {
         let impatient = Policy { retry_on_timeout: false, ..Policy::default() };
         for (failure, retried, retried_without_timeouts) in [
             (Failure::Timeout, true, false),
@@ -152,7 +157,7 @@ mod tests {
             {
                 let reason = Reason::Failed(failure.clone());
                 let expected = match retried {
-                    true => Outcome::Retry { reason, retry_after_ms: None },
+                    true => Outcome::Retry { reason, retry_after: None },
                     false => Outcome::Dead(reason),
                 };
                 assert_eq!(judge(&Reply::Failed(failure.clone()), &policy).outcome, expected);
@@ -163,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_retries_all_gives_up_only_what_the_guard_refuses_or_no_request_holds() {
-        let policy = Policy { retried: Retried::All, ..only_200() };
+    fn retry_on_all_gives_up_only_what_cannot_be_sent() {
+        let policy = Policy { retry_on: RetryOn::All, ..only_200() };
         check_statuses(&policy, |status| if status == 200 { 'd' } else { 'r' });
         for failure in [Failure::Guard("loopback".to_owned()), Failure::TooLarge] {
             let judged = judge(&Reply::Failed(failure.clone()), &policy);
@@ -173,25 +178,25 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_ends_a_delivery_or_all_of_them_where_it_is_obeyed() {
-        let deaf = Policy { obeys_receiver: false, ..Policy::default() };
+    fn the_delivery_control_header_is_honored_by_policy() {
+        let deaf = Policy { honor_delivery_control: false, ..Policy::default() };
         for status in [200, 204, 400, 410, 429, 503] {
             let plain = judge(&Reply::status(status), &deaf);
-            let answer = |control| Reply::Answered(Answered::new(status).control(control));
-            let disabling = judge(&answer(Control::Disable), &Policy::default());
+            let answer = |control| Reply::Response(Response::new(status).control(control));
+            let disabling = judge(&answer(DeliveryControl::Disable), &Policy::default());
             assert_eq!(disabling.outcome, plain.outcome, "{status}");
-            let asked = if status == 410 { Reason::Status(410) } else { Reason::Asked };
+            let asked = if status == 410 { Reason::Status(410) } else { Reason::ReceiverDisabled };
             assert_eq!(disabling.disable, Some(asked), "{status}");
-            let aborting = judge(&answer(Control::AbortMessage), &Policy::default());
+            let aborting = judge(&answer(DeliveryControl::AbortMessage), &Policy::default());
             let aborted = if status < 300 { plain.clone() } else { dead(Reason::Aborted) };
             assert_eq!(aborting, aborted, "{status}");
-            for control in [Control::Disable, Control::AbortMessage] {
+            for control in [DeliveryControl::Disable, DeliveryControl::AbortMessage] {
                 assert_eq!(judge(&answer(control), &deaf), plain, "{status}");
             }
         }
     }
 
-    fn dead(reason: Reason) -> Judged {
-        Judged { outcome: Outcome::Dead(reason), disable: None }
+    fn dead(reason: Reason) -> Judgement {
+        Judgement { outcome: Outcome::Dead(reason), disable: None }
     }
 }

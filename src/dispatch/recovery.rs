@@ -1,8 +1,5 @@
-//! Decides how what was owed when the outbox was closed is owed again.
-//!
-//! Leaves to others: reading it (`outbox`), and closing gates afterwards (`gate`). Invariant: a jump of
-//! the wall clock while the host was down neither ages a delivery nor lengthens a wait; what is owed
-//! to a subscription that nobody knows is held, never dropped.
+//! Owes again what was owed when the outbox was closed. A jump of the wall clock while the host was down neither ages
+//! a delivery nor lengthens a wait. Deliveries of an unknown subscription are held, never dropped.
 
 use std::collections::HashMap;
 
@@ -10,13 +7,13 @@ use roaring::RoaringTreemap;
 
 use super::backlog::Retrying;
 use super::{Dispatcher, backoff};
-use crate::attempt::{DeliveryId, LaneHealth, RetryState};
+use crate::attempt::DeliveryId;
+use crate::delivery_record::{LaneHealth, RetryState};
 use crate::subscription::SubscriptionId;
 
 impl Dispatcher {
-    /// Owes what was found never tried when the outbox was opened; held where the lane is unknown.
-    /// `keys` are of the events of lanes that keep an order. Gates are closed afterwards, by
-    /// [`close_gates`](Self::close_gates).
+    /// Owes deliveries that were never tried. `keys` has the key hashes of events of ordered lanes. Dependents are
+    /// held afterwards, by [`hold_recovered_dependents`](Self::hold_recovered_dependents).
     pub(crate) fn recovered(
         &mut self,
         id: SubscriptionId,
@@ -27,9 +24,8 @@ impl Dispatcher {
         self.count_owed(id, new);
     }
 
-    /// Owes a delivery that had failed before the outbox was opened; held where its lane is unknown.
-    /// It is due after what is left of its wait, of which a jump of the wall clock can add nothing.
-    /// Ahead of what was never tried, so that it keeps its place in the order.
+    /// Owes a delivery that had failed. It is due after the rest of its wait, which a jump of the wall clock cannot
+    /// lengthen. To be called before first attempts are recovered, so that it keeps its place in its key.
     pub(crate) fn recovered_retry(
         &mut self,
         delivery: DeliveryId,
@@ -50,7 +46,7 @@ impl Dispatcher {
         self.count_owed(id, u64::from(new));
     }
 
-    /// Remembers what was known of an endpoint when the outbox was closed.
+    /// Restores an endpoint's health.
     pub(crate) fn recovered_health(
         &mut self,
         id: SubscriptionId,

@@ -1,16 +1,23 @@
 //! Checks each promise of the dispatcher by itself; `simulation` checks them together.
 
+use std::time::Duration;
+
 use super::*;
-use crate::attempt::{Failure, Outcome, Reason};
-use crate::stats::LaneStats;
+use crate::outcome::{Outcome, Reason};
+use crate::stats::{Bound, LaneStats};
 use crate::subscription::Retry;
+use crate::transport::Failure;
 
 pub(super) const LANE: SubscriptionId = SubscriptionId(1);
 pub(super) const BYSTANDER: SubscriptionId = SubscriptionId(9);
 pub(super) const WALL_MS: u64 = 1_700_000_000_000;
 
 pub(super) const LIMITS: DispatchLimits =
-    DispatchLimits { lane_in_flight_max: 4, stuck_after_ms: 250, workers_max: 8, stuck_max: 16 };
+    DispatchLimits { lane_in_flight_max: 4, in_flight_max: 16 };
+
+pub(super) const ACTIVE: SubscriptionState = SubscriptionState::Active;
+const FILES: Bound = Bound::Shortage(Shortage::Files);
+pub(super) const ACCOUNT: &str = "acme";
 
 impl Dispatcher {
     /// One event.
@@ -21,8 +28,17 @@ impl Dispatcher {
 
 /// Waits 1 s, 2 s, then 4 s for ever, with three attempts and ten seconds of age.
 pub(super) fn policy() -> Policy {
-    let retry = Retry::Exponential { initial_ms: 1_000, max_ms: 4_000, jitter_permille: 0 };
-    Policy { retry, attempts_max: Some(3), age_max_ms: 10_000, ..Policy::default() }
+    let retry = Retry::Exponential {
+        initial: Duration::from_millis(1_000),
+        max: Duration::from_millis(4_000),
+        jitter_permille: 0,
+    };
+    Policy {
+        retry,
+        attempts_max: Some(3),
+        age_max: Duration::from_millis(10_000),
+        ..Policy::default()
+    }
 }
 
 /// One lane under test, and one that is paused with deliveries owed, which nothing may touch.
@@ -34,14 +50,20 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(limits: DispatchLimits) -> Bench {
         let mut dispatcher = Dispatcher::new(limits);
-        dispatcher.set_lane(BYSTANDER, policy(), State::Paused, &HashMap::new());
+        dispatcher.set_lane(
+            BYSTANDER,
+            ACCOUNT,
+            policy(),
+            SubscriptionState::Paused,
+            &HashMap::new(),
+        );
         assert!(dispatcher.accept(900, 0, &[BYSTANDER]) == 0);
         let state =
             RetryState { attempts: 2, age_ms: 7, due_wall_ms: WALL_MS, saved_wall_ms: WALL_MS };
         let failed = DeliveryId { sequence: 901, subscription: BYSTANDER };
         dispatcher.recovered_retry(failed, 0, &state, 0, WALL_MS);
         dispatcher.tick(0);
-        dispatcher.set_lane(LANE, policy(), State::Active, &HashMap::new());
+        dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
         Bench { dispatcher, now_ms: 0 }
     }
 
@@ -64,16 +86,21 @@ impl Bench {
     /// Without what is to be remembered of the endpoint, and without how long it took.
     pub(super) fn end(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
         let completed = self.end_whole(attempt, outcome);
-        Completed { health: None, took_ms: 0, trips: None, ..completed }
+        Completed { health: None, reason: None, took_ms: 0, trips: None, ..completed }
     }
 
     pub(super) fn end_whole(&mut self, attempt: Attempt, outcome: Outcome) -> Completed {
-        let disable = match &outcome {
-            Outcome::Gone(reason) => Some(reason.clone()),
-            _ => None,
-        };
-        let judged = Judged { outcome, disable };
-        self.dispatcher.complete(attempt, judged, self.now_ms, WALL_MS + self.now_ms, 0)
+        let context = self.context();
+        self.dispatcher.end(attempt, judged(outcome), context)
+    }
+
+    pub(super) fn end_short(&mut self, attempt: Attempt, shortage: Shortage) -> Completed {
+        let end = AttemptEnd::Uncounted(shortage);
+        self.dispatcher.complete(attempt, &end, self.context())
+    }
+
+    pub(super) fn context(&self) -> StepContext {
+        StepContext { now_ms: self.now_ms, wall_ms: WALL_MS + self.now_ms, random: 0 }
     }
 
     pub(super) fn pass_ms(&mut self, span_ms: u64) {
@@ -82,11 +109,11 @@ impl Bench {
     }
 
     pub(super) fn stats(&self, id: SubscriptionId) -> LaneStats {
-        let all = self.dispatcher.lane_stats();
+        let all = self.dispatcher.lane_stats(self.now_ms);
         all.into_iter().find(|stats| stats.subscription == id).unwrap_or_default()
     }
 
-    /// Fills the cap and returns what is under way.
+    /// Fills the cap and returns what is in flight.
     pub(super) fn take_all(&mut self) -> Vec<Attempt> {
         std::iter::from_fn(|| self.next()).collect()
     }
@@ -101,13 +128,19 @@ impl Drop for Bench {
         let expected =
             LaneStats { subscription: BYSTANDER, owed: 2, retrying: 1, ..LaneStats::default() };
         assert_eq!(self.stats(BYSTANDER), expected);
-        for lane in self.dispatcher.lane_stats() {
+        for lane in self.dispatcher.lane_stats(self.now_ms) {
             if lane.subscription != BYSTANDER {
                 self.dispatcher.remove_lane(lane.subscription);
             }
         }
         assert_eq!(self.dispatcher.owed(), 2);
-        self.dispatcher.set_lane(BYSTANDER, policy(), State::Active, &HashMap::new());
+        self.dispatcher.set_lane(
+            BYSTANDER,
+            ACCOUNT,
+            policy(),
+            SubscriptionState::Active,
+            &HashMap::new(),
+        );
         for (sequence, number) in [(901, 3), (900, 1)] {
             let delivery = DeliveryId { sequence, subscription: BYSTANDER };
             let attempt = Attempt { delivery, number };
@@ -116,6 +149,18 @@ impl Drop for Bench {
             assert_eq!(ended.record, Some(Record::Settle(delivery)));
         }
     }
+}
+
+fn judged(outcome: Outcome) -> Judgement {
+    let disable = match &outcome {
+        Outcome::Gone(reason) => Some(reason.clone()),
+        _ => None,
+    };
+    Judgement { outcome, disable }
+}
+
+fn answered(status: u16) -> AttemptEnd {
+    AttemptEnd::Reply(Reply::status(status))
 }
 
 pub(super) fn delivery(sequence: u64) -> DeliveryId {
@@ -127,16 +172,16 @@ pub(super) fn attempt(sequence: u64, number: u32) -> Attempt {
 }
 
 pub(super) fn retry() -> Outcome {
-    Outcome::Retry { reason: Reason::Status(503), retry_after_ms: None }
+    Outcome::Retry { reason: Reason::Status(503), retry_after: None }
 }
 
 pub(super) fn timeout() -> Outcome {
-    Outcome::Retry { reason: Reason::Failed(Failure::Timeout), retry_after_ms: None }
+    Outcome::Retry { reason: Reason::Failed(Failure::Timeout), retry_after: None }
 }
 
 pub(super) fn dead(sequence: u64, reason: Reason, attempts: u32, at_ms: u64) -> Completed {
     let at_wall_ms = WALL_MS + at_ms;
-    let letter = Letter { delivery: delivery(sequence), reason, attempts, at_wall_ms };
+    let letter = StoredDeadLetter { delivery: delivery(sequence), reason, attempts, at_wall_ms };
     Completed { record: Some(Record::Dead(letter)), ..Completed::default() }
 }
 
@@ -154,7 +199,7 @@ pub(super) fn waits(
 }
 
 #[test]
-fn a_delivered_attempt_settles_and_one_that_is_not_under_way_changes_nothing() {
+fn an_attempt_ends_once_and_settles_its_delivery() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1]);
     assert_eq!(bench.end(attempt(1, 1), Outcome::Delivered), Completed::default());
@@ -168,7 +213,7 @@ fn a_delivered_attempt_settles_and_one_that_is_not_under_way_changes_nothing() {
 }
 
 #[test]
-fn a_failed_delivery_waits_its_time_and_dies_of_its_last_failure_when_attempts_are_used_up() {
+fn a_delivery_dies_of_its_last_failure() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1]);
     let first = bench.take(1, 1);
@@ -188,32 +233,32 @@ fn a_failed_delivery_waits_its_time_and_dies_of_its_last_failure_when_attempts_a
 }
 
 #[test]
-fn a_delivery_whose_next_attempt_would_be_too_late_is_expired() {
+fn a_last_attempt_is_made_at_the_end_of_the_age() {
     let mut bench = Bench::new(LIMITS);
     let policy = Policy { attempts_max: None, ..policy() };
-    bench.dispatcher.set_lane(LANE, policy, State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(LANE, ACCOUNT, policy, SubscriptionState::Active, &HashMap::new());
     bench.owe([1]);
-    // Attempts at 0, 1, 3 and 7 s; the next would be at 11 s, over 10.
-    for (number, wait_ms) in [(1, 1_000), (2, 2_000), (3, 4_000)] {
+    // Attempts at 0, 1, 3 and 7 s; the next would be at 11 s, so the last one is at 10 s.
+    for (number, wait_ms) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 3_000)] {
         let attempt = bench.take(1, number);
         let ended = bench.end(attempt, retry());
         assert_eq!(ended, waits(1, number, bench.now_ms, bench.now_ms, wait_ms));
         bench.pass_ms(wait_ms);
     }
-    let last = bench.take(1, 4);
-    assert_eq!(bench.end(last, retry()), dead(1, Reason::Expired, 4, 7_000));
+    let last = bench.take(1, 5);
+    assert_eq!(bench.end(last, retry()), dead(1, Reason::Expired, 5, 10_000));
 }
 
 #[test]
-fn age_is_not_used_up_while_a_lane_is_paused_without_another_attempt() {
+fn a_paused_lane_still_makes_another_attempt() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1]);
     let first = bench.take(1, 1);
     assert_eq!(bench.end(first, retry()), waits(1, 1, 0, 0, 1_000));
-    bench.dispatcher.set_lane(LANE, policy(), State::Paused, &HashMap::new());
+    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Paused, &HashMap::new());
     bench.pass_ms(50_000);
     assert_eq!(bench.next(), None);
-    bench.dispatcher.set_lane(LANE, policy(), State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
     let second = bench.take(1, 2);
     let ended = bench.end(second, Outcome::Delivered);
     assert_eq!(ended.record, Some(Record::Settle(delivery(1))));
@@ -231,7 +276,7 @@ fn a_dead_outcome_ends_a_delivery_at_once() {
 }
 
 #[test]
-fn a_receiver_that_is_gone_disables_its_lane_and_what_else_it_is_owed_stays() {
+fn a_receiver_that_is_gone_disables_its_lane() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2]);
     let first = bench.take(1, 1);
@@ -240,7 +285,7 @@ fn a_receiver_that_is_gone_disables_its_lane_and_what_else_it_is_owed_stays() {
     assert_eq!(bench.end(first, Outcome::Gone(reason)), expected);
     bench.owe([3]);
     assert_eq!((bench.next(), bench.stats(LANE).owed), (None, 2));
-    bench.dispatcher.set_lane(LANE, policy(), State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
     bench.take(2, 1);
 }
 
@@ -261,7 +306,7 @@ fn an_interrupted_attempt_does_not_count() {
 }
 
 #[test]
-fn what_failed_goes_before_what_was_never_tried_in_the_order_in_which_it_fell_due() {
+fn retries_go_before_first_attempts() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
@@ -281,18 +326,21 @@ fn retry_after_is_waited_for() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1]);
     let first = bench.take(1, 1);
-    let asked = Outcome::Retry { reason: Reason::Status(429), retry_after_ms: Some(5_000) };
+    let asked = Outcome::Retry {
+        reason: Reason::Status(429),
+        retry_after: Some(Duration::from_millis(5_000)),
+    };
     assert_eq!(bench.end(first, asked), waits(1, 1, 0, 0, 5_000));
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(5_000));
 }
 
 #[test]
-fn the_cap_starts_at_one_grows_with_success_and_halves_on_failure() {
+fn the_cap_grows_with_success_and_halves_on_failure() {
     let mut bench = Bench::new(LIMITS);
     bench.owe(1..100);
     // Each round fills the cap, then one attempt ends so.
-    let mut under_way = bench.take_all();
-    assert_eq!(under_way.len(), 1);
+    let mut in_flight = bench.take_all();
+    assert_eq!(in_flight.len(), 1);
     for (outcome, expected) in [
         (Outcome::Delivered, 2),
         (Outcome::Delivered, 3),
@@ -300,23 +348,29 @@ fn the_cap_starts_at_one_grows_with_success_and_halves_on_failure() {
         (Outcome::Delivered, 4),
         (Outcome::Interrupted, 4),
     ] {
-        let ended = under_way.remove(0);
+        let ended = in_flight.remove(0);
         let _ = bench.end(ended, outcome);
-        under_way.extend(bench.take_all());
-        assert_eq!(under_way.len(), expected);
+        in_flight.extend(bench.take_all());
+        assert_eq!(in_flight.len(), expected);
     }
     for (expected, ended) in [(3, 0), (2, 0), (1, 0)] {
-        let ended = under_way.remove(ended);
+        let ended = in_flight.remove(ended);
         let _ = bench.end(ended, retry());
-        under_way.extend(bench.take_all());
-        assert_eq!(under_way.len(), expected, "the cap is below what is under way");
+        in_flight.extend(bench.take_all());
+        assert_eq!(in_flight.len(), expected, "the cap is below what is in flight");
     }
 }
 
 #[test]
 fn ready_lanes_take_turns() {
     let mut bench = Bench::new(LIMITS);
-    bench.dispatcher.set_lane(SubscriptionId(2), policy(), State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(
+        SubscriptionId(2),
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Active,
+        &HashMap::new(),
+    );
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
         let _ = bench.dispatcher.accept(sequence, 0, &[SubscriptionId(2)]);
@@ -330,104 +384,110 @@ fn ready_lanes_take_turns() {
 }
 
 #[test]
-fn an_attempt_without_an_answer_is_stuck_and_a_replacement_is_wanted() {
-    let mut bench = Bench::new(LIMITS);
-    let other = SubscriptionId(2);
-    bench.dispatcher.set_lane(other, policy(), State::Active, &HashMap::new());
-    bench.owe([1, 2]);
-    let first = bench.take(1, 1);
-    assert_eq!(bench.dispatcher.workers_wanted(), 1);
-    assert_eq!(bench.dispatcher.next_wake_ms(), Some(250));
-    bench.pass_ms(249);
-    assert_eq!(bench.dispatcher.stuck(), 0);
-    bench.pass_ms(1);
-    assert_eq!((bench.dispatcher.stuck(), bench.dispatcher.in_flight()), (1, 1));
-    assert_eq!(bench.dispatcher.next_wake_ms(), None);
-    let _ = bench.dispatcher.accept(7, 0, &[other]);
-    assert_eq!(bench.dispatcher.workers_wanted(), 2, "one stuck, one for the other lane");
-    assert_eq!(bench.next().unwrap().delivery.subscription, other);
-    // Answered late: the lane goes on, behind the other one and at the stuck budget's cost.
-    let _ = bench.end(first, Outcome::Delivered);
-    assert_eq!(bench.dispatcher.stuck(), 0);
-    let second = bench.take(2, 1);
-    assert_eq!(bench.dispatcher.workers_wanted(), 2);
-    // Answered in time: as good as any other again.
-    let _ = bench.end(second, Outcome::Delivered);
-    bench.owe([3]);
-    bench.take(3, 1);
-    assert_eq!(bench.dispatcher.flights.charged(), 1, "the other's, which never answered");
-}
-
-#[test]
-fn a_stuck_attempt_takes_its_lane_back_to_one_at_a_time() {
-    let mut bench = Bench::new(LIMITS);
-    bench.owe(1..20);
-    for sequence in 1..3 {
-        let attempt = bench.take(sequence, 1);
-        let _ = bench.end(attempt, Outcome::Delivered);
-    }
-    let mut under_way = bench.take_all();
-    assert_eq!(under_way.len(), 3);
-    bench.pass_ms(250);
-    for left in [2, 1] {
-        // An interruption is our doing, so it does not change the cap.
-        let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
-        assert_eq!((bench.next(), bench.dispatcher.in_flight()), (None, left));
-    }
-    let _ = bench.end(under_way.remove(0), Outcome::Interrupted);
-    assert_eq!(bench.take_all().len(), 1);
-}
-
-#[test]
-fn a_lane_that_timed_out_goes_behind_lanes_never_tried() {
+fn a_lane_that_timed_out_queues_behind_lanes_never_tried() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2]);
     let first = bench.take(1, 1);
     let _ = bench.end(first, timeout());
     let never_tried = SubscriptionId(2);
-    bench.dispatcher.set_lane(never_tried, policy(), State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(
+        never_tried,
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Active,
+        &HashMap::new(),
+    );
     let _ = bench.dispatcher.accept(5, 0, &[never_tried]);
     assert_eq!(bench.next().unwrap().delivery.subscription, never_tried);
     bench.take(2, 1);
 }
 
 #[test]
-fn workers_are_wanted_up_to_both_maxima_and_a_spent_budget_is_told() {
-    let limits = DispatchLimits { workers_max: 2, stuck_max: 3, ..LIMITS };
-    let mut bench = Bench::new(limits);
+fn in_flight_max_bounds_all_lanes_and_is_reported() {
+    let mut bench = Bench::new(DispatchLimits { in_flight_max: 3, ..LIMITS });
+    bench.owe([1]);
+    let _ = bench.take(1, 1);
     let lanes: Vec<_> = (10..18).map(SubscriptionId).collect();
     for id in &lanes {
-        bench.dispatcher.set_lane(*id, policy(), State::Active, &HashMap::new());
+        bench.dispatcher.set_lane(*id, "other", policy(), ACTIVE, &HashMap::new());
+    }
+    let _ = bench.dispatcher.accepted(2..=3, &[0, 0], &lanes);
+    assert_eq!((bench.dispatcher.startable(), bench.dispatcher.bound()), (2, None));
+    let first = bench.next().unwrap();
+    let second = bench.next().unwrap();
+    assert_eq!(bench.next(), None);
+    assert_eq!(bench.dispatcher.bound(), Some(Bound::InFlight));
+    assert_eq!((bench.dispatcher.startable(), bench.dispatcher.in_flight()), (0, 3));
+    let _ = bench.dispatcher.complete(first, &answered(200), bench.context());
+    assert_eq!(bench.dispatcher.bound(), None);
+    let _ = bench.dispatcher.complete(attempt(1, 1), &answered(200), bench.context());
+    let _ = bench.dispatcher.complete(second, &answered(200), bench.context());
+}
+
+#[test]
+fn a_shortage_does_not_count_and_starts_fewer_attempts() {
+    let mut bench = Bench::new(LIMITS);
+    let other = SubscriptionId(2);
+    bench.dispatcher.set_lane(other, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+    bench.owe([1, 2]);
+    let _ = bench.dispatcher.accept(7, 0, &[other]);
+    let (first, second) = (bench.next().unwrap(), bench.next().unwrap());
+    let before = bench.stats(LANE);
+    let ended = bench.end_short(first, Shortage::Files);
+    assert_eq!((ended.record, ended.health, ended.shortage), (None, None, Some(Shortage::Files)));
+    assert_eq!((bench.next(), bench.dispatcher.bound()), (None, Some(FILES)));
+    assert_eq!(bench.dispatcher.next_wake_ms(), Some(50));
+    bench.pass_ms(50);
+    // One was in flight, which is as many as there may be.
+    assert_eq!(bench.next(), None);
+    let ended = bench.dispatcher.complete(second, &answered(200), bench.context());
+    assert!(ended.record.is_some());
+    let again = bench.take(1, 1);
+    assert_eq!(bench.stats(LANE), before, "neither an attempt nor a failure");
+    let _ = bench.end(again, Outcome::Delivered);
+}
+
+#[test]
+fn a_lane_or_a_delivery_pauses_after_its_own_shortage() {
+    let mut bench = Bench::new(LIMITS);
+    bench.owe([1, 2]);
+    let first = bench.take(1, 1);
+    let _ = bench.end_short(first, Shortage::HostConnections);
+    assert_eq!((bench.next(), bench.dispatcher.next_wake_ms()), (None, Some(100)));
+    bench.pass_ms(100);
+    let first = bench.take(1, 1);
+    assert_eq!(bench.end_short(first, Shortage::Panic).record, None);
+    assert_eq!(bench.dispatcher.next_wake_ms(), Some(5_100));
+    let other = bench.take(2, 1);
+    let _ = bench.end(other, Outcome::Delivered);
+    bench.pass_ms(5_000);
+    let again = bench.take(1, 1);
+    let _ = bench.end(again, Outcome::Delivered);
+    let failures = bench.stats(LANE).failures_in_row;
+    assert_eq!((failures, bench.stats(LANE).retried, bench.stats(LANE).delivered), (0, 0, 2));
+}
+
+#[test]
+fn the_next_event_does_not_wait_for_a_whole_fan_out() {
+    let mut bench = Bench::new(DispatchLimits { in_flight_max: 1, ..LIMITS });
+    let lanes: Vec<_> = (10..1_000).map(SubscriptionId).collect();
+    for id in &lanes {
+        bench.dispatcher.set_lane(*id, ACCOUNT, policy(), ACTIVE, &HashMap::new());
     }
     let _ = bench.dispatcher.accept(1, 0, &lanes);
-    let _ = bench.dispatcher.accept(2, 0, &lanes);
-    assert_eq!(bench.dispatcher.workers_wanted(), 2);
-    for (hanging, wanted, spent) in [(2, 4, false), (3, 5, true), (5, 5, true)] {
-        while bench.dispatcher.in_flight() < hanging {
-            assert!(bench.next().is_some());
-        }
-        bench.pass_ms(250);
-        assert_eq!(bench.dispatcher.stuck(), hanging);
-        assert_eq!(bench.dispatcher.workers_wanted(), wanted);
-        assert_eq!(bench.dispatcher.stuck_budget_spent(), spent);
-    }
+    bench.pass_ms(2);
+    bench.owe([2]);
+    let served = (0..100).map(|_| {
+        let attempt = bench.next().unwrap();
+        let _ = bench.dispatcher.complete(attempt, &answered(200), bench.context());
+        attempt.delivery.subscription
+    });
+    let place = served.collect::<Vec<_>>().iter().position(|id| *id == LANE);
+    assert!(place.is_some_and(|place| place < 70), "{place:?}");
 }
 
 #[test]
-fn without_a_stuck_budget_a_slow_lane_is_still_served() {
-    let mut bench = Bench::new(DispatchLimits { stuck_max: 0, ..LIMITS });
-    bench.owe([1, 2, 3]);
-    for sequence in [1, 2, 3] {
-        let attempt = bench.take(sequence, 1);
-        assert_eq!(bench.dispatcher.workers_wanted(), 1);
-        bench.pass_ms(300);
-        assert_eq!(bench.dispatcher.workers_wanted(), 1);
-        let _ = bench.end(attempt, Outcome::Delivered);
-    }
-}
-
-#[test]
-fn a_removed_lane_is_cancelled_and_its_attempts_under_way_are_ignored_but_hold_threads() {
+fn a_removed_lane_is_cancelled_and_its_attempt_ignored() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2, 3]);
     let first = bench.take(1, 1);
@@ -436,20 +496,23 @@ fn a_removed_lane_is_cancelled_and_its_attempts_under_way_are_ignored_but_hold_t
     assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 3);
     assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 0);
     assert_eq!((bench.dispatcher.owed(), bench.dispatcher.in_flight()), (2, 1));
-    bench.pass_ms(250);
     assert_eq!(bench.dispatcher.next_wake_ms(), None, "no timer of it is left");
-    bench.pass_ms(1_750);
-    assert_eq!((bench.next(), bench.dispatcher.stuck()), (None, 1));
+    assert_eq!(bench.next(), None);
     let targets = [LANE, BYSTANDER];
-    bench.dispatcher.set_lane(BYSTANDER, policy(), State::Paused, &HashMap::new());
+    bench.dispatcher.set_lane(
+        BYSTANDER,
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Paused,
+        &HashMap::new(),
+    );
     assert_eq!(bench.dispatcher.accept(900, 0, &targets), 1);
     assert_eq!(bench.end(second, Outcome::Delivered), Completed::default());
-    assert_eq!(bench.dispatcher.workers_wanted(), 0);
-    assert!(bench.dispatcher.orphans.is_empty());
+    assert_eq!(bench.dispatcher.in_flight(), 0);
 }
 
 #[test]
-fn what_is_owed_to_somebody_unknown_is_held_until_its_lane_is_set() {
+fn deliveries_of_an_unknown_subscription_are_held() {
     let mut bench = Bench::new(LIMITS);
     let unknown = SubscriptionId(3);
     bench.dispatcher.recovered(unknown, [1].into_iter().collect(), &HashMap::new());
@@ -461,7 +524,13 @@ fn what_is_owed_to_somebody_unknown_is_held_until_its_lane_is_set() {
     bench.pass_ms(1);
     assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (5, 7));
     assert_eq!(bench.next(), None);
-    bench.dispatcher.set_lane(unknown, policy(), State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(
+        unknown,
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Active,
+        &HashMap::new(),
+    );
     assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (0, 7));
     assert_eq!(bench.next(), Some(Attempt { delivery: failed, number: 2 }));
     bench.dispatcher.recovered(SubscriptionId(4), [1].into_iter().collect(), &HashMap::new());
@@ -470,7 +539,7 @@ fn what_is_owed_to_somebody_unknown_is_held_until_its_lane_is_set() {
 }
 
 #[test]
-fn recovered_deliveries_go_on_at_their_attempt_their_age_and_what_is_left_of_their_wait() {
+fn recovered_deliveries_keep_their_attempts_age_and_wait() {
     let mut bench = Bench::new(LIMITS);
     bench.now_ms = 50;
     let state = RetryState {
@@ -495,7 +564,7 @@ fn recovered_deliveries_go_on_at_their_attempt_their_age_and_what_is_left_of_the
     bench.pass_ms(200);
     let second = bench.take(2, 2);
     bench.now_ms += 2_001;
-    assert_eq!(bench.end(second, retry()), dead(2, Reason::Expired, 2, 3_051));
+    assert_eq!(bench.end(second, retry()), waits(2, 2, 9_001, 3_051, 999), "the age that is left");
 }
 
 #[test]
@@ -521,7 +590,7 @@ fn changed_terms_apply_to_what_is_already_owed() {
     bench.owe([1]);
     let first = bench.take(1, 1);
     let once = Policy { attempts_max: Some(1), ..policy() };
-    bench.dispatcher.set_lane(LANE, once, State::Active, &HashMap::new());
+    bench.dispatcher.set_lane(LANE, ACCOUNT, once, SubscriptionState::Active, &HashMap::new());
     assert_eq!(bench.end(first, retry()), dead(1, Reason::Status(503), 1, 0));
 }
 
@@ -544,12 +613,12 @@ fn a_tick_is_bounded_and_says_that_there_is_more() {
 fn a_run_of_events_is_owed_as_one_after_the_other_is() {
     let mut bench = Bench::new(LIMITS);
     let other = SubscriptionId(2);
-    bench.dispatcher.set_lane(other, policy(), State::Paused, &HashMap::new());
+    bench.dispatcher.set_lane(other, ACCOUNT, policy(), SubscriptionState::Paused, &HashMap::new());
     bench.owe([2, 4]);
     let failed = bench.take(2, 1);
     let _ = bench.end(failed, retry());
-    let _under_way = bench.take(4, 1);
-    // Of the run, 2 waits for its next attempt and 4 is under way.
+    let _in_flight = bench.take(4, 1);
+    // Of the run, 2 waits for its next attempt and 4 is in flight.
     let targets = [LANE, SubscriptionId(77), other];
     assert_eq!(bench.dispatcher.accepted(1..=5, &[0; 5], &targets), 5, "77 has no lane");
     assert_eq!(bench.dispatcher.accepted(5..=6, &[0; 2], &[LANE]), 0);

@@ -1,42 +1,55 @@
-//! Decides what a host can ask of the engine.
-//!
-//! Leaves to others: all the work; it only hands values on. Invariant: `publish` never blocks (I7),
-//! `subscribe` and `unsubscribe` return when their change is durable, and no thread of a closed
-//! engine changes anything durable.
+//! The engine: what a host can ask of it. `publish` never blocks (I7), `subscribe` and `unsubscribe` return
+//! once their change is durable, and no thread of a closed engine changes anything durable.
 
-mod changes;
-mod core;
-mod drain;
-mod letters;
-mod listing;
-mod publishing;
-mod recent;
+mod attempts;
+mod background;
+mod callbacks;
+mod close;
+mod commit_events;
+mod data_directory;
+mod dead_letters;
+mod deliveries;
+mod io_source;
+mod lifecycle;
+mod page;
+mod publish;
+mod recent_attempts;
 mod recovery;
-mod registry;
-pub mod stepping;
-mod terms;
-mod testing;
+mod shared;
+mod stats;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod stepping;
+mod subscription_changes;
+mod subscription_table;
+mod test_delivery;
+mod timekeeper;
+mod worker_pool;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::letters::{DeadLetterFilter, DeadLetterId};
-pub use self::listing::{Delivery, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliveryState};
+pub use self::dead_letters::{DeadLetterFilter, DeadLetterId};
+pub use self::deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryState};
 
-pub use self::recent::{RecentAttempt, RecentOutcome};
-pub use self::testing::Tested;
+pub use self::page::Page;
+pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
+pub use self::test_delivery::TestDelivery;
 
-pub(crate) use self::changes::{Change, Standing};
+pub(crate) use self::subscription_changes::{AccountSnapshot, SubscriptionChange};
 
-use self::core::Core;
+use self::close::Owner;
+use self::shared::Shared;
+use self::subscription_changes::ExistingName;
 use crate::account::Accounts;
-use crate::config::{Config, Limits, Network};
+use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
-use crate::event::{Accepted, Catalogue, Event};
+use crate::event::{Accepted, Catalogue, Event, PublishError};
+use crate::network::Network;
 use crate::notice::Notices;
 use crate::receipt::Receipt;
-use crate::stats::Stats;
-use crate::subscription::{Registered, Secret, State, Subscription, SubscriptionId};
+use crate::secret::Secret;
+use crate::stats::{Bound, Stats};
+use crate::subscription::{Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.
 ///
@@ -59,24 +72,9 @@ use crate::subscription::{Registered, Secret, State, Subscription, SubscriptionI
 /// [`close`]: Engine::close
 #[derive(Debug, Clone)]
 pub struct Engine {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     _owner: Arc<Owner>,
 }
-
-/// Signals the threads when the last handle goes: they hold the core themselves.
-#[derive(Debug)]
-struct Owner(Arc<Core>);
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.0.phase.close();
-        self.0.signal_stop();
-        self.0.outbox.signal_stop();
-    }
-}
-
-/// How long a worker may take to end after its attempt was interrupted.
-const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Opens the data directory, creating it where missing, recovers what was owed and starts
@@ -84,14 +82,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a setting that cannot be right; [`Error::InUse`],
-    /// [`Error::NewerFormat`], [`Error::Directory`], [`Error::Store`] or [`Error::Damaged`] when
+    /// [`Error::UnsupportedFormat`], [`Error::Directory`], [`Error::Store`] or [`Error::Damaged`] when
     /// the directory cannot be used. Nothing in it is lost by the refusal.
     pub fn open(config: Config) -> Result<Engine> {
-        let core = recovery::open(config)?;
+        let shared = recovery::open(config)?;
         let (subscriptions, recovered) =
-            (core.registry.read().len(), core.counters.recovered.value());
+            (shared.subscriptions.read().len(), shared.counters.recovered.value());
         tracing::info!(subscriptions, recovered, "the engine is open");
-        Ok(Engine { _owner: Arc::new(Owner(Arc::clone(&core))), core })
+        Ok(Engine { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
     }
 
     /// Registers a subscription, or replaces the one of the same account and name, which keeps its
@@ -117,7 +115,40 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn subscribe(&self, subscription: Subscription) -> Result<SubscriptionId> {
-        self.core.subscribe(subscription, true)
+        self.subscribe_as(subscription, ExistingName::Replace)
+    }
+
+    /// Registers several subscriptions as [`subscribe`](Engine::subscribe) does, all or none, with one
+    /// sync. Their names must differ.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Engine::subscribe), and [`Error::NameTaken`] for a name that occurs twice.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = Subscription::to("https://crm.example/hook")?.name("crm");
+    /// let audit = Subscription::to("https://audit.example/hook")?.name("audit");
+    /// let ids = engine.subscribe_many([crm, audit])?;
+    /// assert_eq!(ids.len(), 2);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn subscribe_many(
+        &self,
+        subscriptions: impl IntoIterator<Item = Subscription>,
+    ) -> Result<Vec<SubscriptionId>> {
+        self.shared.subscribe(subscriptions.into_iter().collect(), ExistingName::Replace)
+    }
+
+    fn subscribe_as(
+        &self,
+        subscription: Subscription,
+        existing: ExistingName,
+    ) -> Result<SubscriptionId> {
+        let ids = self.shared.subscribe(vec![subscription], existing)?;
+        ids.first().copied().ok_or(Error::Closed)
     }
 
     /// Registers a subscription under a name that is not taken yet.
@@ -125,13 +156,13 @@ impl Engine {
     /// # Errors
     /// As [`subscribe`](Engine::subscribe), and [`Error::NameTaken`].
     pub fn register(&self, subscription: Subscription) -> Result<SubscriptionId> {
-        self.core.subscribe(subscription, false)
+        self.subscribe_as(subscription, ExistingName::Refuse)
     }
 
     /// Whether a subscription could be registered, but for its name and for who it waits for. Changes
     /// nothing.
     pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
-        self.core.check_subscription(subscription)
+        self.shared.check_subscription(subscription)
     }
 
     /// Changes a subscription in place, its name included: `revise` is given what it is and answers
@@ -154,9 +185,9 @@ impl Engine {
     pub fn revise(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&Registered) -> Result<Subscription>,
+        revise: impl FnOnce(&SubscriptionInfo) -> Result<Subscription>,
     ) -> Result<()> {
-        self.core.revise(id, |before| Ok((revise(before)?, before.state)))
+        self.shared.revise(id, |before| Ok((revise(before)?, before.state)))
     }
 
     /// As [`revise`](Engine::revise), its state included: one that was disabled and is active then
@@ -164,14 +195,14 @@ impl Engine {
     pub(crate) fn revise_with_state(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&Registered) -> Result<(Subscription, State)>,
+        revise: impl FnOnce(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
     ) -> Result<()> {
-        self.core.revise(id, revise)
+        self.shared.revise(id, revise)
     }
 
     /// Gives a subscription another secret, or one made here where none is given, and returns it. The
-    /// one before goes on signing beside it for `overlap_ms` (at most 30 days), so that the receiver
-    /// can change over; 0 revokes it, and all that were replaced before it, at once. At most 4 sign
+    /// one before goes on signing beside it for `overlap` (at most 30 days), so that the receiver
+    /// can change over; zero revokes it, and all that were replaced before it, at once. At most 4 sign
     /// beside the newest; the oldest goes first. Durable and in force when it returns: blocks on a
     /// sync.
     ///
@@ -182,13 +213,13 @@ impl Engine {
         &self,
         id: SubscriptionId,
         secret: Option<Secret>,
-        overlap_ms: u64,
+        overlap: Duration,
     ) -> Result<Secret> {
-        self.core.rotate_secret(id, secret, overlap_ms)
+        self.shared.rotate_secret(id, secret, overlap)
     }
 
     /// Removes a subscription. What it is owed is cancelled and counted; those that waited for its
-    /// deliveries ([`Policy::after`](crate::Policy::after)) wait no longer. Durable and in force when
+    /// deliveries ([`Policy::after`](crate::policy::Policy::after)) wait no longer. Durable and in force when
     /// it returns: blocks on two syncs, and one more for each that waited. An attempt under way is
     /// not called back.
     ///
@@ -199,7 +230,7 @@ impl Engine {
     /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
     /// removed.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        self.core.unsubscribe(id)
+        self.shared.unsubscribe(id)
     }
 
     /// Holds a subscription back until [`resume`](Engine::resume): events go on being owed to it and
@@ -210,13 +241,13 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; after [`Error::Store`] it may be paused at the next open.
     pub fn pause(&self, id: SubscriptionId) -> Result<()> {
-        self.core.pause(id)
+        self.shared.pause(id)
     }
 
-    /// Serves a subscription again that was paused or disabled. What it is owed goes on where it was;
-    /// what was published while it was disabled was never owed to it. One that was disabled starts as
-    /// if its endpoint had never failed. Durable and in force when it returns: blocks on a sync, and on
-    /// another one where it was disabled.
+    /// Activates a paused or disabled subscription. Its owed deliveries continue; events published while it
+    /// was disabled were never owed to it. What is known of its endpoint is cleared: its breaker, its
+    /// `Retry-After` and for how long it has failed. Durable and in force when it returns: blocks on
+    /// two syncs.
     ///
     /// # Errors
     /// [`Error::NotFound`]; after [`Error::Store`] it may be resumed at the next open;
@@ -224,18 +255,18 @@ impl Engine {
     /// stays so.
     ///
     /// ```
-    /// use wabahook::{Config, Engine, State, Subscription};
+    /// use wabahook::{Config, Engine, SubscriptionState, Subscription};
     /// # let directory = tempfile::tempdir()?;
     /// # let engine = Engine::open(Config::new(directory.path()))?;
     /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
     /// engine.pause(crm)?;
-    /// assert_eq!(engine.subscription(crm).map(|crm| crm.state), Some(State::Paused));
+    /// assert_eq!(engine.subscription(crm).map(|crm| crm.state), Some(SubscriptionState::Paused));
     /// engine.resume(crm)?;
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume(&self, id: SubscriptionId) -> Result<()> {
-        self.core.resume(id)
+        self.shared.resume(id)
     }
 
     /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the
@@ -264,23 +295,23 @@ impl Engine {
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn test(&self, id: SubscriptionId) -> Result<Tested> {
-        self.core.test(id)
+    pub fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
+        self.shared.test(id)
     }
 
     /// Every subscription, in the order of their ids.
-    pub fn subscriptions(&self) -> Vec<Arc<Registered>> {
-        self.core.registry.read().all()
+    pub fn subscriptions(&self) -> Vec<Arc<SubscriptionInfo>> {
+        self.shared.subscriptions.read().all()
     }
 
     /// Every subscription of an account, in the order of their ids.
-    pub fn subscriptions_of(&self, account: &str) -> Vec<Arc<Registered>> {
-        self.core.registry.read().of_account(account)
+    pub fn subscriptions_of(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
+        self.shared.subscriptions.read().of_account(account)
     }
 
     /// One subscription.
-    pub fn subscription(&self, id: SubscriptionId) -> Option<Arc<Registered>> {
-        self.core.registry.read().served(id).map(|served| Arc::clone(&served.registered))
+    pub fn subscription(&self, id: SubscriptionId) -> Option<Arc<SubscriptionInfo>> {
+        self.shared.subscriptions.read().get(id).map(|active| Arc::clone(&active.info))
     }
 
     /// Accepts an event for everybody who asked for it. Never blocks and never drops: the receipt
@@ -294,19 +325,17 @@ impl Engine {
     /// # use wabahook::{Config, Engine, Event, Subscription};
     /// # let directory = tempfile::tempdir()?;
     /// # let engine = Engine::open(Config::new(directory.path()))?;
-    /// use wabahook::Error;
-    ///
     /// let event = Event::new("MESSAGE_RECEIVED", "{}").number("919999999999").dedup_key("wamid.1");
     /// match engine.publish(event) {
     ///     Ok(receipt) => println!("{} is on the device", receipt.wait()?.id),
-    ///     Err(Error::Busy { events, .. }) => println!("{} to be tried again later", events.len()),
+    ///     Err(error) if error.is_busy() => println!("{} to retry later", error.events.len()),
     ///     Err(error) => return Err(error.into()),
     /// }
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn publish(&self, event: Event) -> Result<Receipt> {
-        self.core.publish(event)
+    pub fn publish(&self, event: Event) -> Result<Receipt, PublishError> {
+        self.shared.publish(event)
     }
 
     /// Accepts all of the events, in this order, or none, also across a crash. Never blocks.
@@ -325,18 +354,12 @@ impl Engine {
     ///
     /// let events = vec![Event::new("ADD_TAG", "{}"), Event::new("ADD_TAG", "{}").number("none")];
     /// let error = engine.publish_many(events).unwrap_err();
-    /// assert_eq!(error.field(), Some("events[1].number"));
+    /// assert_eq!(error.error.field(), Some("events[1].number"));
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn publish_many(&self, events: Vec<Event>) -> Result<Receipt<Vec<Accepted>>> {
-        self.core.publish_many(events)
-    }
-
-    /// Counts events that the host could not publish because nobody owns their number or WABA, so
-    /// that they are visible in [`stats`](Engine::stats).
-    pub fn count_unrouted(&self, events: u64) {
-        self.core.counters.unrouted.add(events);
+    pub fn publish_many(&self, events: Vec<Event>) -> Result<Receipt<Vec<Accepted>>, PublishError> {
+        self.shared.publish_many(events)
     }
 
     /// The newest attempts of a subscription, successes too, the last one first: at most `count_max`,
@@ -357,17 +380,23 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recent_attempts(&self, id: SubscriptionId, count_max: usize) -> Vec<RecentAttempt> {
-        self.core.recent.of(id, count_max)
+        self.shared.recent_attempts.of(id, count_max)
     }
 
     /// A reading of the counters. Costs a short lock and a line for each subscription.
     pub fn stats(&self) -> Stats {
-        self.core.stats()
+        self.shared.stats()
+    }
+
+    /// What kept ready deliveries from starting within the last minute; `None` if nothing did.
+    pub fn bound(&self) -> Option<Bound> {
+        let now_ms = self.shared.clock.monotonic_ms();
+        self.shared.dispatch_state.lock().bounds.current(now_ms)
     }
 
     /// A reader of what happens from now on, with a ring of its own.
     pub fn notices(&self) -> Notices {
-        self.core.board.reader()
+        self.shared.notices.reader()
     }
 
     /// Calls `wake` after each notice, on a thread of the engine, so that an event loop can be
@@ -392,27 +421,27 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_notice(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.core.board.wake_with(Arc::new(wake));
+        self.shared.notices.wake_with(Arc::new(wake));
     }
 
     /// The accounts as configured.
     pub fn accounts(&self) -> &Accounts {
-        &self.core.accounts
+        &self.shared.accounts
     }
 
     /// The catalogue of event types as configured.
     pub fn catalogue(&self) -> &Catalogue {
-        &self.core.catalogue
+        &self.shared.catalogue
     }
 
     /// The limits as configured.
     pub fn limits(&self) -> &Limits {
-        &self.core.limits
+        &self.shared.limits
     }
 
     /// The targets admitted beyond the safe ones, as configured.
     pub fn network(&self) -> &Network {
-        &self.core.network
+        &self.shared.network
     }
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest
@@ -422,68 +451,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Poisoned`] when the engine had failed before; it is closed all the same.
     pub fn close(&self, timeout: Duration) -> Result<()> {
-        self.core.close(timeout)
-    }
-}
-
-impl Core {
-    fn stats(&self) -> Stats {
-        let counters = &self.counters;
-        let (queued_events, queued_bytes) = self.outbox.queued();
-        let holding = self.outbox.holding();
-        let subscriptions = self.registry.read().len() as u64;
-        let drive = self.drive.lock();
-        Stats {
-            accepted: counters.accepted.value(),
-            duplicates: counters.duplicates.value(),
-            unrouted: counters.unrouted.value(),
-            busy: counters.busy.value(),
-            owed: drive.dispatcher.owed(),
-            recovered: counters.recovered.value(),
-            delivered: counters.delivered.value(),
-            attempts: counters.attempts.value(),
-            retried: counters.retried.value(),
-            dead: counters.dead.value(),
-            cancelled: counters.cancelled.value(),
-            held: drive.dispatcher.held(),
-            in_flight: drive.dispatcher.in_flight() as u64,
-            stuck: drive.dispatcher.stuck() as u64,
-            workers: drive.workers as u64,
-            groups: counters.groups.value(),
-            queued_events: queued_events as u64,
-            queued_bytes: queued_bytes as u64,
-            outbox_events: holding.events,
-            outbox_bytes: holding.bytes,
-            generations: holding.generations as u64,
-            replayed: counters.replayed.value(),
-            letters_dropped: counters.letters_dropped.value(),
-            keys_dropped: counters.keys_dropped.value(),
-            subscriptions,
-            attempt_durations: counters.attempt_durations.reading(),
-            group_durations: counters.group_durations.reading(),
-            lanes: drive.dispatcher.lane_stats(),
-        }
-    }
-
-    fn close(&self, timeout: Duration) -> Result<()> {
-        let state = match self.check_open() {
-            Err(Error::Closed) => Ok(()),
-            state => state,
-        };
-        self.phase.close();
-        self.signal_stop();
-        let mut drive = self.drive.lock();
-        self.quiet.wait_while_for(&mut drive, |drive| drive.workers > 0, timeout);
-        drop(drive);
-        self.transport.interrupt();
-        let mut drive = self.drive.lock();
-        let runs = |drive: &mut core::Drive| drive.workers > 0 || drive.timekeeper_runs;
-        self.quiet.wait_while_for(&mut drive, runs, INTERRUPT_GRACE);
-        drop(drive);
-        self.outbox.close();
-        *self.book.lock() = None;
-        *self.lock.lock() = None;
-        tracing::info!("the engine is closed");
-        state
+        self.shared.close(timeout)
     }
 }

@@ -1,33 +1,33 @@
-//! Decides how an engine is driven step by step on one thread, so that a simulation repeats exactly.
-//!
-//! Leaves to others: every step itself: each calls what the engine's threads call. Invariant: no
-//! thread is started, and between two steps nothing happens.
+//! Drives an engine step by step on one thread, so that a simulation repeats exactly. Each step calls what
+//! the engine's threads call; no thread is started, and nothing happens between two steps.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::core::Core;
-use super::{Engine, Owner, drain, recovery};
-use crate::attempt::{Attempt, Made, Reply};
+use super::attempts::CompletedAttempt;
+use super::shared::Shared;
+use super::{Engine, Owner, commit_events, recovery, timekeeper, worker_pool};
+use crate::attempt::{Attempt, AttemptEnd, Shortage};
 use crate::config::Config;
-use crate::delivery::{self, Source};
+use crate::delivery;
 use crate::error::Result;
 use crate::event::EventType;
+use crate::transport::{Failure, Reply};
 
-/// An engine's committer, timekeeper and workers, which act when they are told to.
+/// The committer, timekeeper and workers of an engine, each driven by a method.
 ///
-/// Dropping it and every handle of its engine is a crash: nothing is written any more.
+/// Dropping it and every handle of its engine is a crash: nothing more is written.
 pub struct Stepped {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
 }
 
-/// An attempt that a worker has begun and that holds the worker until it is completed.
+/// An attempt in flight. It occupies its worker until it is completed.
 #[derive(Debug)]
 #[must_use = "its worker waits until the attempt is completed"]
-pub struct Begun {
+pub struct BegunAttempt {
     attempt: Attempt,
     event_type: Option<EventType>,
-    /// What the transport answered; it can be held back, and another reply given in its place.
+    /// The reply of the transport. The simulation may delay it or replace it.
     pub reply: Reply,
 }
 
@@ -38,87 +38,121 @@ impl Stepped {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open(config: Config) -> Result<(Engine, Stepped)> {
-        let (core, unstarted) = recovery::prepare(config)?;
-        let weak = Arc::downgrade(&core);
-        let (owing, sink) = (drain::owing(weak.clone()), drain::sink(weak));
-        core.outbox.start_stepped(unstarted, Arc::clone(&core.clock), owing, sink);
-        let engine = Engine { _owner: Arc::new(Owner(Arc::clone(&core))), core: Arc::clone(&core) };
-        Ok((engine, Stepped { core }))
+        let (shared, unstarted) = recovery::prepare(config)?;
+        let weak = Arc::downgrade(&shared);
+        let (owing, sink) =
+            (commit_events::owed_query(weak.clone()), commit_events::commit_listener(weak));
+        shared.outbox.start_stepped(unstarted, Arc::clone(&shared.clock), owing, sink);
+        let engine =
+            Engine { _owner: Arc::new(Owner(Arc::clone(&shared))), shared: Arc::clone(&shared) };
+        Ok((engine, Stepped { shared }))
     }
 
-    /// The committer's step: one group of what is queued, or tidying where nothing is. Returns
-    /// whether there was anything to do.
+    /// The committer's step: writes one group of what is queued, or compacts if nothing is. Returns
+    /// whether there was work.
     ///
     /// # Errors
-    /// Those that would poison an engine with threads.
+    /// The errors that would poison an engine with threads.
     pub fn commit(&self) -> Result<bool> {
-        self.core.outbox.step()
+        self.shared.outbox.step()
     }
 
-    /// The timekeeper's step: makes due what is due now, and adds workers that are missing.
-    pub fn mark_time(&self) {
-        let now_ms = self.core.clock.monotonic_ms();
-        drain::mark_time(&self.core, &mut self.core.drive.lock(), now_ms, &|| Ok(()));
+    /// The timekeeper's step: makes deliveries due, and adds missing workers.
+    pub fn tick(&self) {
+        let now_ms = self.shared.clock.monotonic_ms();
+        timekeeper::tick(&self.shared, &mut self.shared.dispatch_state.lock(), now_ms, &|| Ok(()));
         self.count_idle();
     }
 
-    /// When [`mark_time`](Stepped::mark_time) has something to do next, in monotonic milliseconds.
+    /// When [`tick`](Stepped::tick) has something to do next, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        self.core.drive.lock().dispatcher.next_wake_ms()
+        self.shared.dispatch_state.lock().dispatcher.next_wake_ms()
     }
 
-    /// Workers that make no attempt now.
+    /// Workers without an attempt in flight.
     pub fn workers_idle(&self) -> usize {
-        let drive = self.core.drive.lock();
-        drive.workers.saturating_sub(drive.dispatcher.in_flight())
+        let state = self.shared.dispatch_state.lock();
+        state.workers.saturating_sub(state.dispatcher.in_flight())
     }
 
-    /// An idle worker's step: takes the next attempt and sends it. `None` where no worker is idle
-    /// or no attempt is ready.
-    pub fn begin(&self) -> Option<Begun> {
-        let mut drive = self.core.drive.lock();
-        if drive.workers <= drive.dispatcher.in_flight() {
+    /// An idle worker's step: takes the next attempt and sends it. `None` if no worker is idle or no
+    /// attempt is ready.
+    pub fn begin(&self) -> Option<BegunAttempt> {
+        let mut state = self.shared.dispatch_state.lock();
+        if state.workers <= state.dispatcher.in_flight() {
             return None;
         }
-        drive.idle = drive.idle.saturating_sub(1);
-        let attempt = self.core.take_attempt(&mut drive);
-        drop(drive);
+        state.idle = state.idle.saturating_sub(1);
+        let attempt = self.shared.take_attempt(&mut state);
+        drop(state);
         self.count_idle();
         attempt.map(|attempt| self.sent(attempt))
     }
 
-    /// A worker's step: brings the reply, and goes on with the next attempt where one is ready.
-    pub fn complete(&self, begun: Begun) -> Option<Begun> {
-        let Begun { attempt, event_type, reply } = begun;
-        let next = self.core.complete(attempt, Made { reply, event_type });
+    /// A worker's step: reports the reply, and continues with the next attempt if one is ready.
+    pub fn complete(&self, begun: BegunAttempt) -> Option<BegunAttempt> {
+        let BegunAttempt { attempt, event_type, reply } = begun;
+        let end = AttemptEnd::Reply(reply);
+        self.end(CompletedAttempt { attempt, end, event_type })
+    }
+
+    /// As [`complete`](Stepped::complete), for an attempt that ends with a shortage and does not count.
+    pub fn complete_uncounted(
+        &self,
+        begun: BegunAttempt,
+        shortage: Shortage,
+    ) -> Option<BegunAttempt> {
+        let (attempt, end) = (begun.attempt, AttemptEnd::Uncounted(shortage));
+        self.end(CompletedAttempt { attempt, end, event_type: None })
+    }
+
+    fn end(&self, ended: CompletedAttempt) -> Option<BegunAttempt> {
+        let next = self.shared.complete(ended);
         self.count_idle();
         next.map(|attempt| self.sent(attempt))
     }
 
-    /// Idle workers end, as after a long time without an attempt.
+    /// Ends idle workers, as a long time without an attempt does.
     pub fn rest(&self) {
-        let mut drive = self.core.drive.lock();
-        drive.workers = drive.workers.min(drive.dispatcher.in_flight().max(drain::WORKERS_KEPT));
-        drop(drive);
+        let mut state = self.shared.dispatch_state.lock();
+        state.workers =
+            state.workers.min(state.dispatcher.in_flight().max(worker_pool::WORKERS_KEPT));
+        drop(state);
         self.count_idle();
     }
 
-    /// A worker that makes no attempt is idle: there is no thread that could say so itself.
+    /// Counts workers without an attempt as idle, which their threads would do themselves.
     fn count_idle(&self) {
-        let mut drive = self.core.drive.lock();
-        drive.idle = drive.workers.saturating_sub(drive.dispatcher.in_flight());
+        let mut state = self.shared.dispatch_state.lock();
+        state.idle = state.workers.saturating_sub(state.dispatcher.in_flight());
     }
 
-    fn sent(&self, attempt: Attempt) -> Begun {
-        let Made { reply, event_type } = self.core.attempt(attempt);
-        Begun { attempt, event_type, reply }
+    fn sent(&self, attempt: Attempt) -> BegunAttempt {
+        let CompletedAttempt { end, event_type, .. } = self.shared.attempt(attempt);
+        let reply = match end {
+            AttemptEnd::Reply(reply) => reply,
+            AttemptEnd::Uncounted(_) => Reply::Failed(Failure::Interrupted),
+        };
+        BegunAttempt { attempt, event_type, reply }
     }
 }
 
-/// What a receiver's `Retry-After` asks for, in milliseconds from `wall_ms`, as the transport reads it.
-/// It is a step of an attempt, and the one that reads most of what a receiver wrote.
+/// A receiver's `Retry-After` in milliseconds from `wall_ms`, as the transport parses it. Public for the
+/// fuzz targets, because it parses text that a receiver wrote.
 pub fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
     delivery::retry_after_ms(value, wall_ms)
+}
+
+impl Engine {
+    /// Whether there is nothing to do before more time passes.
+    pub(crate) fn is_idle(&self) -> bool {
+        let shared = &self.shared;
+        let now_ms = shared.clock.monotonic_ms();
+        let dispatcher = &shared.dispatch_state.lock().dispatcher;
+        let is_due = dispatcher.next_wake_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let is_busy = is_due || dispatcher.in_flight() > 0 || dispatcher.startable() > 0;
+        !is_busy && shared.outbox.queued() == (0, 0)
+    }
 }
 
 impl fmt::Debug for Stepped {

@@ -1,16 +1,14 @@
-//! Decides which event types are known by which names.
+//! The names of event types in the vocabularies of the gateways.
 //!
-//! Leaves to others: what an event type may be called (`event`), and which names a gateway admits
-//! (`registration`). Invariant: a name means one type in every vocabulary, and one that is not listed is
-//! its own canonical name.
+//! A name means the same type in every vocabulary, and a name that is not listed is its own canonical name.
 
 use std::collections::HashMap;
 
 use super::EventType;
 use crate::error::Result;
-use crate::subscription::Profile;
+use crate::profile::Profile;
 
-/// The event types known by more than one name. Data, extendable: a vendor's list drifts.
+/// The event types that have more than one name. A host can extend it, because vendors add types.
 ///
 /// ```
 /// use wabahook::Catalogue;
@@ -24,13 +22,12 @@ use crate::subscription::Profile;
 pub struct Catalogue {
     by_name: HashMap<Box<str>, EventType>,
     by_folded_alias: HashMap<Box<str>, EventType>,
-    /// What gateways call a type that has another name with them.
+    /// The names of types that a gateway calls differently.
     vocabularies: Vec<(Profile, HashMap<EventType, EventType>)>,
 }
 
 impl Catalogue {
-    /// Adds a type, or aliases to a type already known. Names that are no valid type are left out,
-    /// because no event could carry them.
+    /// Adds a type, or aliases of a known type. Invalid names are ignored, because no event can have them.
     #[must_use]
     pub fn with<'a>(
         mut self,
@@ -46,8 +43,8 @@ impl Catalogue {
         self
     }
 
-    /// Adds the name that a gateway has for a type: its deliveries carry it, and a filter that gives it
-    /// means this type. Names that are no valid type are left out.
+    /// Adds a gateway's own name for a type: its deliveries use it, and a filter may use it for this type. Invalid
+    /// names are ignored.
     ///
     /// ```
     /// use wabahook::{Catalogue, Profile};
@@ -72,7 +69,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// What a gateway calls a type: its own name for it, or the canonical one.
+    /// The name that a gateway uses for a type: its own, or the canonical one.
     pub fn name_in<'a>(&'a self, profile: Profile, kind: &'a EventType) -> &'a str {
         let known = self.vocabularies.iter().find(|(known, _)| *known == profile);
         known.and_then(|(_, names)| names.get(kind)).unwrap_or(kind).as_str()
@@ -81,7 +78,7 @@ impl Catalogue {
     /// The canonical type for a name in any vocabulary. An unknown name is its own canonical name.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) when the name is no acceptable event type.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the name is no valid event type.
     pub fn canonical(&self, name: &str) -> Result<EventType> {
         if let Some(kind) = self.by_name.get(name) {
             return Ok(kind.clone());
@@ -92,22 +89,21 @@ impl Catalogue {
         EventType::new(name)
     }
 
-    /// Every type that is listed, by its canonical name, with the name that people know it by where
-    /// it has one: the one of its aliases that has a space.
+    /// Every listed type by its canonical name, with its display name if it has one: the alias with a space.
     pub fn types(&self) -> Vec<(&EventType, Option<&str>)> {
         let mut types: Vec<(&EventType, Option<&str>)> = Vec::new();
         for (name, kind) in &self.by_name {
             if **name == *kind.as_str() {
-                let spoken =
+                let display_name =
                     self.by_name.iter().find(|(alias, of)| *of == kind && alias.contains(' '));
-                types.push((kind, spoken.map(|(alias, _)| &**alias)));
+                types.push((kind, display_name.map(|(alias, _)| &**alias)));
             }
         }
         types.sort_unstable();
         types
     }
 
-    /// Whether the name or an alias of it is listed.
+    /// Whether the name is listed, canonical or as an alias.
     pub fn knows(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
             || self.by_folded_alias.contains_key(name.to_ascii_lowercase().as_str())
@@ -115,8 +111,7 @@ impl Catalogue {
 }
 
 impl Default for Catalogue {
-    /// DoubleTick's event types, its trigger names, and the session gateway's names that mean the
-    /// same.
+    /// DoubleTick's event types and trigger names, and the session gateway's names for the same types.
     fn default() -> Catalogue {
         let empty = Catalogue {
             by_name: HashMap::new(),
@@ -132,8 +127,8 @@ impl Default for Catalogue {
     }
 }
 
-/// Canonical name, then aliases: the trigger names of DoubleTick's settings page, and the misspelling
-/// in its documents.
+/// Canonical names and aliases: the trigger names of DoubleTick's settings page, and a misspelling of its
+/// documents.
 const BUILT_IN: &[(&str, &[&str])] = &[
     ("MESSAGE_RECEIVED", &["Message Received"]),
     ("MESSAGE_STATUS_UPDATE", &["Message Status Update"]),
@@ -171,13 +166,13 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     (TEST, &[]),
 ];
 
-/// Canonical name, then what the session gateway calls it. All its other names are types of their own.
+/// Canonical names and the session gateway's names. All its other names are types of their own.
 const SESSION: &[(&str, &str)] = &[("MESSAGE_RECEIVED", "message.received"), (TEST, "test.ping")];
 
-/// The type of the event that a test of a subscription sends.
+/// The type of a test event.
 pub(crate) const TEST: &str = "TEST";
 
-/// The type of a Meta callback's change as it came.
+/// The type of the unchanged changes of a Meta callback.
 pub const RAW_CLOUD_API_WEBHOOK: &str = "RAW_CLOUD_API_WEBHOOK";
 
 #[cfg(test)]
@@ -203,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_names_a_type_in_its_own_vocabulary_and_no_other_does() {
+    fn a_gateway_uses_its_own_names_only_for_itself() {
         let catalogue = Catalogue::default()
             .named(Profile::Session, "ADD_TAG", "label.added")
             .named(Profile::Session, "REMOVE_TAG", "label\r\nremoved");
@@ -224,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn types_that_no_header_could_carry_are_refused() {
+    fn names_that_do_not_fit_a_header_are_refused() {
         let catalogue = Catalogue::default();
         for given in ["", " A", "A ", "A\r\nB", "Ä", &"A".repeat(129)] {
             assert_eq!(catalogue.canonical(given).unwrap_err().field(), Some("type"), "{given:?}");

@@ -1,94 +1,118 @@
-//! Decides which bodies are refused before anything is made of them, and how the refusal reads.
-//!
-//! Leaves to others: what a readable body becomes. Invariant (I9): a refusal names the place and the
-//! kind of what was found, and never shows what the body held.
+//! Checks a callback's body before anything is made of it, and describes what is wrong with it. An
+//! error names the place and the kind of what was found, never the content (I9).
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::raw::{Members, Unreadable, depth};
+use crate::json::{JsonObject, depth, kind_of, repeated_name};
 
-/// Why a body is not taken for a callback. Nothing of it became an event; it never shows the body.
+/// Why a body is not a callback. Nothing of it became an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Malformed {
+pub struct MalformedCallback {
     /// Where: `body`, or a path into it such as `entry[2].changes[0].value`.
     pub place: String,
-    /// What was there, by its kind.
+    /// The kind of what was there.
     pub found: String,
     /// What would be right.
     pub expected: &'static str,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: found {}; expected {}", self.place, self.found, self.expected)
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for MalformedCallback {}
 
-/// Levels of arrays and objects in each other: what serde_json reads, so that no payload that came
-/// in here is refused by whoever reads it next. Meta's own go down about ten.
+impl MalformedCallback {
+    pub(super) fn new(
+        place: impl Into<String>,
+        found: impl Into<String>,
+        expected: &'static str,
+    ) -> MalformedCallback {
+        MalformedCallback { place: place.into(), found: found.into(), expected }
+    }
+}
+
+/// The deepest nesting of arrays and objects: what serde_json reads, so that receivers can read every
+/// payload that is accepted here. Meta's own callbacks are about ten levels deep.
 const DEPTH_MAX: usize = 127;
 
-/// The body as JSON text, checked once and whole.
-pub(super) fn json(body: &[u8]) -> Result<&str, Malformed> {
+/// The body as JSON text.
+pub(super) fn check_json(body: &[u8]) -> Result<&str, MalformedCallback> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let found = format!("bytes that are not UTF-8 after byte {}", error.valid_up_to());
-        malformed("body", found, "JSON in UTF-8")
+        MalformedCallback::new("body", found, "JSON in UTF-8")
     })?;
-    // serde_json's own words may quote the body; line and column say enough.
+    // serde_json's own message may quote the body; line and column are enough.
     serde_json::from_str::<&RawValue>(text).map_err(|error| {
         let found = format!(
             "something that is not JSON at line {}, column {}",
             error.line(),
             error.column()
         );
-        malformed("body", found, "one JSON object")
+        MalformedCallback::new("body", found, "one JSON object")
     })?;
-    match depth(text) {
-        0..=DEPTH_MAX => Ok(text),
-        levels => Err(malformed(
-            "body",
-            format!("arrays and objects nested {levels} deep"),
-            "at most 127 levels",
-        )),
+    Ok(text)
+}
+
+/// Checks the nesting of one entry, which is inside an object and an array.
+pub(super) fn check_depth(
+    place: impl FnOnce() -> String,
+    entry: &str,
+) -> Result<(), MalformedCallback> {
+    match depth(entry).saturating_add(2) {
+        0..=DEPTH_MAX => Ok(()),
+        levels => Err(too_deep(place(), levels)),
     }
 }
 
-/// Reads an object that decides where something goes; `None` when it is no object.
-pub(super) fn read<'a>(
+fn too_deep(place: String, levels: usize) -> MalformedCallback {
+    let found = format!("arrays and objects nested {levels} deep");
+    MalformedCallback::new(place, found, "at most 127 levels")
+}
+
+/// Reads the body as the object that holds the entries. Its other members are in every payload.
+pub(super) fn read_root(body: &str) -> Result<JsonObject<'_>, MalformedCallback> {
+    let expected = "an object with one array named entry";
+    let object = JsonObject::parse(body);
+    let object = object.map_err(|_| MalformedCallback::new("body", kind(body), expected))?;
+    let mut entries = 0;
+    for member in &object.0 {
+        if member.name.as_deref() == Some("entry") {
+            entries += 1;
+        } else if depth(member.value.get()) >= DEPTH_MAX {
+            return Err(too_deep("body".into(), depth(member.value.get()) + 1));
+        }
+    }
+    match entries {
+        0 | 1 => Ok(object),
+        _ => Err(MalformedCallback::new("body", "a member named twice", expected)),
+    }
+}
+
+/// Reads an object that decides where an event goes; `None` when the text is not an object.
+///
+/// # Errors
+/// A member named twice: readers disagree on which of the two counts.
+pub(super) fn read_object<'a>(
     place: impl FnOnce() -> String,
     text: &'a str,
-) -> Result<Option<Members<'a>>, Malformed> {
-    match Members::read(text) {
-        Ok(members) => Ok(Some(members)),
-        Err(Unreadable::NotAnObject) => Ok(None),
-        Err(Unreadable::NamedTwice) => {
-            Err(malformed(&place(), "a member named twice", "an object that names each once"))
+) -> Result<Option<JsonObject<'a>>, MalformedCallback> {
+    let Ok(object) = JsonObject::parse(text) else { return Ok(None) };
+    match repeated_name(&object.0) {
+        None => Ok(Some(object)),
+        Some(_) => {
+            let expected = "an object that names each once";
+            Err(MalformedCallback::new(place(), "a member named twice", expected))
         }
     }
 }
 
-/// Shorthand for [`Malformed`].
-pub(super) fn malformed(
-    place: &str,
-    found: impl Into<String>,
-    expected: &'static str,
-) -> Malformed {
-    Malformed { place: place.to_owned(), found: found.into(), expected }
-}
-
-/// Names the kind of a JSON value, which shows nothing of it.
-pub(super) fn kind_of(value: &str) -> &'static str {
-    match value.trim_start().bytes().next() {
-        Some(b'{') => "an object",
-        Some(b'[') => "a list",
-        Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
+/// The kind of a valid JSON value.
+pub(super) fn kind(value: &str) -> &'static str {
+    kind_of(value).unwrap_or("nothing")
 }

@@ -1,10 +1,15 @@
-//! Decides what comes in from outside as events: a callback of Meta's Cloud API.
-//!
-//! Leaves to others: the HTTP route that received it, and publishing. Invariant: the functions here
-//! are pure, and nothing they are given can make them panic.
+//! Turns callbacks of Meta's Cloud API into events. Reading and verifying them are pure functions that never
+//! panic, whatever they are given; the host's HTTP server receives the requests.
 
 pub mod cloud_api;
+mod contacts;
+mod frame;
+mod identity;
 mod malformed;
-mod raw;
+mod ownership;
+mod publish;
+mod reader;
+#[cfg(test)]
+mod tests;
 mod update;
 mod verification;

@@ -1,36 +1,31 @@
-//! Decides what one update of a change is: its key, its dedup key, and the value that holds it alone.
-//!
-//! Leaves to others: whose it is and the callback around it (`cloud_api`). Invariant: a value made
-//! here holds one update, and of several contacts only those of that update.
+//! One update of a change: its ordering key, and the change's value with this update alone.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt::Write as _;
 
-use sha2::{Digest, Sha256};
+use super::contacts::Contacts;
+use super::frame::{MemberEdit, rewritten};
+use super::malformed::{MalformedCallback, read_object};
+use crate::json::{JsonObject, elements, id};
 
-use super::malformed::{Malformed, read};
-use super::raw::{Kept, Members, elements};
-
-/// The two lists of updates.
+/// The two lists of updates in a change of the field `messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum List {
+pub(super) enum UpdateList {
     Messages,
     Statuses,
 }
 
-impl List {
-    fn name(self) -> &'static str {
+impl UpdateList {
+    pub(super) fn name(self) -> &'static str {
         match self {
-            List::Messages => "messages",
-            List::Statuses => "statuses",
+            UpdateList::Messages => "messages",
+            UpdateList::Statuses => "statuses",
         }
     }
 
     pub(super) fn event_type(self) -> &'static str {
         match self {
-            List::Messages => "MESSAGE_RECEIVED",
-            List::Statuses => "MESSAGE_STATUS_UPDATE",
+            UpdateList::Messages => "MESSAGE_RECEIVED",
+            UpdateList::Statuses => "MESSAGE_STATUS_UPDATE",
         }
     }
 }
@@ -39,31 +34,31 @@ impl List {
 #[derive(Default)]
 pub(super) struct Updates<'a> {
     pub(super) all: Vec<Update<'a>>,
-    /// How many elements the lists have, those that are no objects too.
+    /// The number of elements in both lists, including those that are not objects.
     pub(super) elements: usize,
 }
 
-/// One element of a list, with its members at hand.
+/// One element of a list.
 pub(super) struct Update<'a> {
-    pub(super) list: List,
-    text: &'a str,
-    members: Members<'a>,
+    pub(super) list: UpdateList,
+    pub(super) text: &'a str,
+    pub(super) object: JsonObject<'a>,
 }
 
 impl<'a> Updates<'a> {
     /// Reads both lists of a change's value; `path` names a place inside the change.
     pub(super) fn read(
-        value: &Members<'a>,
+        value: &JsonObject<'a>,
         path: impl Fn(&str) -> String,
-    ) -> Result<Updates<'a>, Malformed> {
+    ) -> Result<Updates<'a>, MalformedCallback> {
         let mut updates = Updates::default();
-        for list in [List::Messages, List::Statuses] {
+        for list in [UpdateList::Messages, UpdateList::Statuses] {
             let elements = value.value(list.name()).and_then(elements).unwrap_or_default();
             updates.elements += elements.len();
             for (index, text) in elements.into_iter().enumerate() {
                 let place = || path(&format!(".value.{}[{index}]", list.name()));
-                if let Some(members) = read(place, text)? {
-                    updates.all.push(Update { list, text, members });
+                if let Some(object) = read_object(place, text)? {
+                    updates.all.push(Update { list, text, object });
                 }
             }
         }
@@ -72,98 +67,84 @@ impl<'a> Updates<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// The contact, or the group, that the update is about. A user may hide the number and then has
-    /// an id in its place.
-    pub(super) fn key(&self) -> Option<Cow<'a, str>> {
-        self.contact_ids().next()
-    }
-
-    fn contact_ids(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        self.texts(match self.list {
-            List::Messages => ["from", "from_user_id"],
-            List::Statuses => ["recipient_id", "recipient_user_id"],
-        })
-    }
-
-    /// Who of a group the status is about.
-    fn participants(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        let names = ["recipient_participant_id", "recipient_participant_user_id"];
-        self.texts(names).filter(|_| self.list == List::Statuses)
-    }
-
-    fn texts(&self, names: [&'static str; 2]) -> impl Iterator<Item = Cow<'a, str>> {
-        let text = |name| self.members.text(name).filter(|text| !text.is_empty());
-        names.into_iter().filter_map(text)
-    }
-
-    /// What the update is known by when Meta sends it again.
-    pub(super) fn dedup_key(&self) -> String {
-        let [id, status] = ["id", "status"].map(|name| self.texts([name, name]).next());
-        match (self.list, id, status) {
-            (List::Messages, Some(id), _) => id.into_owned(),
-            // Each participant of a group receives and reads the same message.
-            (List::Statuses, Some(id), Some(status)) => match self.participants().next() {
-                Some(participant) => format!("{id}:{status}:{participant}"),
-                None => format!("{id}:{status}"),
-            },
-            _ => sha256_hex([self.text]),
+    /// The group or the contact of the update, in whose order it is delivered.
+    ///
+    /// A contact is keyed by its user id where the callback shows one, in the update or in `contacts`:
+    /// later updates may hide the phone number, but not the user id.
+    pub(super) fn ordering_key(&self, contacts: &'a Contacts<'a>) -> Option<Cow<'a, str>> {
+        if let Some(group) = self.group() {
+            return Some(group);
         }
+        let [number, user] = self.contact_members().map(|name| self.id(name));
+        user.or_else(|| contacts.user_id_of(number.as_deref())).or(number)
+    }
+
+    /// The group that the update belongs to.
+    fn group(&self) -> Option<Cow<'a, str>> {
+        match self.list {
+            UpdateList::Messages => self.id("group_id"),
+            UpdateList::Statuses => self.id("recipient_id").filter(|_| self.is_group_status()),
+        }
+    }
+
+    /// Meta writes the member of a group that a status is about as `recipient_participant_id`, and in
+    /// other places as `participant_recipient_id`.
+    fn is_group_status(&self) -> bool {
+        let is_group = self.id("recipient_type").is_some_and(|kind| kind == "group");
+        let mut names = self.object.0.iter().filter_map(|member| member.name.as_deref());
+        is_group || names.any(|name| name.contains("participant"))
+    }
+
+    /// The members with the contact's number and user id. A payment status has no recipient but a sender.
+    fn contact_members(&self) -> [&'static str; 2] {
+        let recipient = ["recipient_id", "recipient_user_id"];
+        let has_recipient = recipient.iter().any(|name| self.id(name).is_some());
+        match self.list {
+            UpdateList::Statuses if has_recipient => recipient,
+            _ => ["from", "from_user_id"],
+        }
+    }
+
+    /// A member that is a non-empty id.
+    pub(super) fn id(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.object.id(name).filter(|id| !id.is_empty())
+    }
+
+    /// Every id in the members that name a contact, also in nested lists.
+    fn named_ids(&self) -> Vec<Cow<'a, str>> {
+        let mut ids = Vec::new();
+        for member in &self.object.0 {
+            let Some(name) = member.name.as_deref() else { continue };
+            let is_contact = name == "to"
+                || ["from", "to_", "recipient", "participant"]
+                    .iter()
+                    .any(|part| name.contains(part));
+            if is_contact {
+                collect_ids(member.value.get(), &mut ids);
+            }
+        }
+        ids
     }
 
     /// The change's value with this update alone.
-    pub(super) fn alone(&self, value: &Members<'_>, contacts: &Contacts<'_>) -> String {
+    pub(super) fn value_alone(&self, value: &JsonObject<'_>, contacts: &Contacts<'_>) -> String {
         let own = self.list.name();
-        value.written(|name| match name {
-            _ if name == own => Kept::With(format!("[{}]", self.text).into()),
-            "messages" | "statuses" => Kept::Dropped,
-            "contacts" => contacts.kept(self),
-            _ => Kept::AsItIs,
+        rewritten(value, |name| match name {
+            _ if name == own => MemberEdit::Replace(format!("[{}]", self.text).into()),
+            "messages" | "statuses" => MemberEdit::Drop,
+            "contacts" => contacts.edit_for(&self.named_ids()),
+            _ => MemberEdit::Keep,
         })
     }
 }
 
-/// The contacts of a change.
-pub(super) enum Contacts<'a> {
-    /// The only one stays with every update: some countries' numbers differ from their `wa_id`.
-    One,
-    ById(HashMap<Cow<'a, str>, Vec<&'a str>>),
-}
-
-impl<'a> Contacts<'a> {
-    pub(super) fn read(value: &Members<'a>) -> Contacts<'a> {
-        let all = value.value("contacts").and_then(elements).unwrap_or_default();
-        if all.len() == 1 {
-            return Contacts::One;
-        }
-        let mut by_id: HashMap<_, Vec<_>> = HashMap::new();
-        for text in all {
-            let Ok(contact) = Members::read(text) else { continue };
-            for id in ["wa_id", "user_id"].iter().filter_map(|name| contact.text(name)) {
-                by_id.entry(id).or_default().push(text);
-            }
-        }
-        Contacts::ById(by_id)
+/// The ids in a value and in everything nested in it. The depth is bounded with that of the body.
+fn collect_ids<'a>(value: &'a str, ids: &mut Vec<Cow<'a, str>>) {
+    if let Some(id) = id(value) {
+        ids.push(id);
+    } else if let Some(elements) = elements(value) {
+        elements.into_iter().for_each(|element| collect_ids(element, ids));
+    } else if let Ok(object) = JsonObject::parse(value) {
+        object.0.iter().for_each(|member| collect_ids(member.value.get(), ids));
     }
-
-    fn kept<'t>(&self, update: &Update<'_>) -> Kept<'t> {
-        let Contacts::ById(by_id) = self else { return Kept::AsItIs };
-        // The other id may be the one that the contact shows.
-        let ids = update.participants().chain(update.contact_ids());
-        match ids.filter_map(|id| by_id.get(&id)).next() {
-            Some(own) => Kept::With(format!("[{}]", own.join(",")).into()),
-            None => Kept::Dropped,
-        }
-    }
-}
-
-/// The SHA-256 of the parts, one after the other, in hexadecimal digits.
-pub(super) fn sha256_hex<'t>(parts: impl IntoIterator<Item = &'t str>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-        hex
-    })
 }

@@ -1,208 +1,238 @@
-//! Decides whether an event was accepted before, by its dedup key.
+//! The table of dedup keys seen within the dedup window.
 //!
-//! Leaves to others: reading and writing the pages (`recovery`, `group`). Invariant: a key is
-//! remembered only together with its event, for the window, and the table never holds more than its
-//! bound; what leaves it early is the oldest, and is counted.
-//!
-//! Layout of a page: the envelope of `store::record`, version 1, then entries of 24 bytes: the hash
-//! (16, little-endian) and the event's sequence (8, little-endian).
+//! A key counts only together with its event. Keys expire in buckets: a bucket is named by the time at which it
+//! ends, so that a stored bucket means the same under any window. The number of keys is bounded per account: at the
+//! bound an account's oldest keys are forgotten early and counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use sha2::{Digest, Sha256};
+use super::codec::dedup_page::{AccountTag, DedupKey, account_of};
 
-use crate::store::record::{ENVELOPE_BYTES, seal, unseal};
-use crate::store::{Pair, VALUE_BYTES_MAX};
+/// The database of dedup keys whose generation was cleared.
+pub(super) const DEDUP_DATABASE: &str = "dedup";
 
-use super::keys;
-
-const VERSION: u8 = 1;
-const ENTRY_BYTES: usize = 24;
-const ENTRIES_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / ENTRY_BYTES;
-
-/// Into how many buckets the window is cut: keys are forgotten a bucket at a time.
+/// The number of buckets that begin in a window.
 const BUCKETS_PER_WINDOW: u64 = 24;
-
-/// A dedup key with its account and type, as 128 bits of SHA-256: nobody can make two collide.
-pub(crate) type KeyHash = u128;
-
-/// Hashes a dedup key in its scope.
-pub(crate) fn key_hash(account: &str, kind: &str, dedup_key: &str) -> KeyHash {
-    let mut hasher = Sha256::new();
-    for part in [account, kind, dedup_key] {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    let digest = hasher.finalize();
-    digest.first_chunk::<16>().map_or(0, |bytes| u128::from_le_bytes(*bytes))
-}
 
 /// The keys seen within the window.
 #[derive(Debug)]
-pub(super) struct Dedup {
+pub(super) struct DedupTable {
+    window_ms: u64,
     bucket_ms: u64,
-    keys_max: usize,
-    sequences: HashMap<KeyHash, u64>,
-    /// Oldest first; within a bucket in the order seen.
-    buckets: VecDeque<Bucket>,
-    /// Buckets whose pages are still to be removed.
+    account_keys_max: usize,
+    sequences: HashMap<DedupKey, u64>,
+    accounts: HashMap<AccountTag, AccountKeys>,
+    /// The end of each bucket with keys, in ms since the Unix epoch, and its names on the device: more than one
+    /// after the clock was set back.
+    buckets: BTreeMap<u64, BTreeSet<u64>>,
+    /// Names of buckets whose pages can be removed from the device.
     expired: Vec<u64>,
-    /// Keys that left early and were not taken note of yet.
-    dropped: u64,
-    /// The bucket in which the host was told last that keys leave early.
-    told: Option<u64>,
+    dropped: DroppedKeys,
 }
 
-/// Keys that left before their window ended, because there were too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dropped {
+/// The keys of one account, oldest first.
+#[derive(Debug, Default)]
+struct AccountKeys {
+    /// By the end of their bucket, ascending.
+    buckets: VecDeque<(u64, VecDeque<DedupKey>)>,
+    count: usize,
+    /// Whether the bound was reached and the count has not fallen below half of it since.
+    is_full: bool,
+}
+
+/// Keys that were forgotten before their window ended, because an account had too many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct DroppedKeys {
     pub(crate) keys: u64,
-    /// Whether a burst begins: nobody was told in this bucket yet.
+    /// Whether an account reached its bound with these.
     pub(crate) begins: bool,
 }
 
-#[derive(Debug)]
-struct Bucket {
-    number: u64,
-    keys: VecDeque<KeyHash>,
-}
-
-impl Dedup {
-    pub(super) fn new(window_ms: u64, keys_max: usize) -> Dedup {
-        Dedup {
-            bucket_ms: (window_ms / BUCKETS_PER_WINDOW).max(1),
-            keys_max,
-            sequences: HashMap::new(),
-            buckets: VecDeque::new(),
-            expired: Vec::new(),
-            dropped: 0,
-            told: None,
-        }
-    }
-
-    /// Takes note of the keys that left early since it was called last.
-    pub(super) fn take_dropped(&mut self, wall_ms: u64) -> Option<Dropped> {
-        let keys = std::mem::take(&mut self.dropped);
-        if keys == 0 {
-            return None;
-        }
-        let bucket = Some(self.bucket_at(wall_ms));
-        let begins = std::mem::replace(&mut self.told, bucket) != bucket;
-        Some(Dropped { keys, begins })
-    }
-
-    /// The bucket of a moment. Never one before the newest, so that a clock set back cannot make
-    /// a key expire early.
-    pub(super) fn bucket_at(&self, wall_ms: u64) -> u64 {
-        let now = wall_ms / self.bucket_ms;
-        self.buckets.back().map_or(now, |newest| newest.number.max(now))
-    }
-
-    /// The sequence of the event that brought this key first.
-    pub(super) fn sequence_of(&self, key: KeyHash) -> Option<u64> {
-        self.sequences.get(&key).copied()
-    }
-
-    /// Remembers a key. Buckets come in order.
-    pub(super) fn remember(&mut self, bucket: u64, key: KeyHash, sequence: u64) {
-        if self.keys_max == 0 {
-            return;
-        }
-        self.sequences.insert(key, sequence);
-        match self.buckets.back_mut().filter(|newest| newest.number >= bucket) {
-            Some(newest) => newest.keys.push_back(key),
-            None => self.buckets.push_back(Bucket { number: bucket, keys: VecDeque::from([key]) }),
-        }
-        while self.sequences.len() > self.keys_max {
-            self.drop_oldest();
-        }
-    }
-
-    /// Forgets a key whose event was not stored after all.
-    pub(super) fn forget(&mut self, key: KeyHash) {
-        self.sequences.remove(&key);
-    }
-
-    /// Forgets what is older than the window.
-    pub(super) fn expire(&mut self, wall_ms: u64) {
-        let oldest_kept = self.bucket_at(wall_ms).saturating_sub(BUCKETS_PER_WINDOW);
-        while self.buckets.front().is_some_and(|bucket| bucket.number < oldest_kept) {
-            if let Some(bucket) = self.buckets.pop_front() {
-                bucket.keys.iter().for_each(|key| {
-                    self.sequences.remove(key);
-                });
-                self.expired.push(bucket.number);
+impl AccountKeys {
+    /// Adds a key and returns the bucket in which it counts: the newest, if the given one ends before it.
+    fn push(&mut self, bucket: u64, key: DedupKey) -> u64 {
+        self.count += 1;
+        match self.buckets.back_mut().filter(|(end, _)| *end >= bucket) {
+            Some((end, keys)) => {
+                keys.push_back(key);
+                *end
+            }
+            None => {
+                self.buckets.push_back((bucket, VecDeque::from([key])));
+                bucket
             }
         }
     }
 
-    /// A bucket whose pages may be removed, until [`Dedup::removed`] says that they are.
+    fn pop_oldest(&mut self) -> Option<DedupKey> {
+        let (_, keys) = self.buckets.front_mut()?;
+        let key = keys.pop_front();
+        if keys.is_empty() {
+            self.buckets.pop_front();
+        }
+        self.count -= usize::from(key.is_some());
+        key
+    }
+
+    /// Removes a key, which is among the newest.
+    fn remove(&mut self, key: DedupKey) {
+        for (_, keys) in self.buckets.iter_mut().rev() {
+            if let Some(position) = keys.iter().rposition(|one| *one == key) {
+                keys.remove(position);
+                self.count -= 1;
+                return;
+            }
+        }
+    }
+}
+
+impl DedupTable {
+    pub(super) fn new(window_ms: u64, account_keys_max: usize) -> DedupTable {
+        DedupTable {
+            window_ms,
+            bucket_ms: (window_ms / BUCKETS_PER_WINDOW).max(1),
+            account_keys_max,
+            sequences: HashMap::new(),
+            accounts: HashMap::new(),
+            buckets: BTreeMap::new(),
+            expired: Vec::new(),
+            dropped: DroppedKeys::default(),
+        }
+    }
+
+    /// The keys forgotten early since the last call.
+    pub(super) fn take_dropped(&mut self) -> Option<DroppedKeys> {
+        let dropped = std::mem::take(&mut self.dropped);
+        (dropped.keys > 0).then_some(dropped)
+    }
+
+    /// The bucket of a time. A clock that was set back a little stays in the newest bucket, so that no key
+    /// expires early.
+    pub(super) fn bucket_at(&self, wall_ms: u64) -> u64 {
+        let now = self.end_after(wall_ms);
+        let newest = self.buckets.last_key_value().map(|(end, _)| *end);
+        newest.filter(|newest| *newest > now && !self.is_ahead(*newest, wall_ms)).unwrap_or(now)
+    }
+
+    fn end_after(&self, wall_ms: u64) -> u64 {
+        (wall_ms / self.bucket_ms + 1).saturating_mul(self.bucket_ms)
+    }
+
+    /// Whether a bucket ends so far in the future that the clock must have been wrong.
+    fn is_ahead(&self, bucket: u64, wall_ms: u64) -> bool {
+        bucket > self.end_after(wall_ms).saturating_add(self.window_ms)
+    }
+
+    fn is_over(&self, bucket: u64, wall_ms: u64) -> bool {
+        bucket.saturating_add(self.window_ms) <= wall_ms
+    }
+
+    /// The sequence of the first event with this key.
+    pub(super) fn sequence_of(&self, key: DedupKey) -> Option<u64> {
+        self.sequences.get(&key).copied()
+    }
+
+    /// Adds a key to a bucket that [`bucket_at`](DedupTable::bucket_at) returned.
+    pub(super) fn remember(&mut self, bucket: u64, key: DedupKey, sequence: u64) {
+        if self.account_keys_max == 0 {
+            return;
+        }
+        self.sequences.insert(key, sequence);
+        let account = self.accounts.entry(account_of(key)).or_default();
+        let counted = account.push(bucket, key);
+        self.buckets.entry(counted).or_default().insert(bucket);
+        while account.count > self.account_keys_max {
+            let Some(oldest) = account.pop_oldest() else { break };
+            self.sequences.remove(&oldest);
+            self.dropped.keys += 1;
+            self.dropped.begins |= !account.is_full;
+            account.is_full = true;
+        }
+    }
+
+    /// Adds the keys of a stored bucket, oldest first. Stored buckets ascend. Those past their window are only
+    /// noted as expired; keys from a time when the clock was ahead count as seen now.
+    pub(super) fn restore(&mut self, bucket: u64, keys: &[(DedupKey, u64)], wall_ms: u64) {
+        if self.is_over(bucket, wall_ms) {
+            self.expired.push(bucket);
+            return;
+        }
+        let counted = match self.is_ahead(bucket, wall_ms) {
+            true => self.bucket_at(wall_ms),
+            false => bucket,
+        };
+        keys.iter().for_each(|(key, sequence)| self.remember(counted, *key, *sequence));
+        self.buckets.entry(counted).or_default().insert(bucket);
+    }
+
+    /// Removes a key whose event was not stored.
+    pub(super) fn forget(&mut self, key: DedupKey) {
+        if self.sequences.remove(&key).is_some()
+            && let Some(account) = self.accounts.get_mut(&account_of(key))
+        {
+            account.remove(key);
+        }
+    }
+
+    /// Removes the keys that are older than the window.
+    pub(super) fn expire(&mut self, wall_ms: u64) {
+        self.correct_buckets_ahead(wall_ms);
+        let first = self.buckets.first_key_value().map(|(end, _)| *end);
+        if first.is_none_or(|end| !self.is_over(end, wall_ms)) {
+            return;
+        }
+        let window_ms = self.window_ms;
+        let is_over = |end: u64| end.saturating_add(window_ms) <= wall_ms;
+        while let Some(bucket) = self.buckets.first_entry().filter(|bucket| is_over(*bucket.key()))
+        {
+            self.expired.extend(bucket.remove());
+        }
+        for account in self.accounts.values_mut() {
+            while account.buckets.front().is_some_and(|(end, _)| is_over(*end)) {
+                let Some((_, keys)) = account.buckets.pop_front() else { break };
+                account.count -= keys.len();
+                keys.iter().for_each(|key| {
+                    self.sequences.remove(key);
+                });
+            }
+            account.is_full &= account.count > self.account_keys_max / 2;
+        }
+        self.accounts.retain(|_, account| account.count > 0);
+    }
+
+    /// Moves keys from a time when the clock was ahead to the bucket of now. They would never expire otherwise.
+    fn correct_buckets_ahead(&mut self, wall_ms: u64) {
+        let mut names = BTreeSet::new();
+        while let Some(newest) = self.buckets.last_key_value().map(|(end, _)| *end)
+            && self.is_ahead(newest, wall_ms)
+        {
+            names.extend(self.buckets.remove(&newest).unwrap_or_default());
+        }
+        if names.is_empty() {
+            return;
+        }
+        let now = self.bucket_at(wall_ms);
+        for account in self.accounts.values_mut() {
+            account.buckets.iter_mut().for_each(|(end, _)| *end = (*end).min(now));
+        }
+        self.buckets.entry(now).or_default().extend(names);
+    }
+
+    /// The bucket in which the keys of a stored bucket count.
+    pub(super) fn counted_bucket(&self, bucket: u64) -> u64 {
+        let holds = |names: &BTreeSet<u64>| names.contains(&bucket);
+        let found = self.buckets.iter().find(|(_, names)| holds(names));
+        found.map_or(bucket, |(end, _)| *end)
+    }
+
+    /// A bucket whose pages can be removed, until [`pages_removed`](DedupTable::pages_removed) is called.
     pub(super) fn expired_bucket(&self) -> Option<u64> {
         self.expired.last().copied()
     }
 
-    pub(super) fn removed(&mut self, bucket: u64) {
+    pub(super) fn pages_removed(&mut self, bucket: u64) {
         self.expired.retain(|expired| *expired != bucket);
     }
-
-    /// Marks a bucket found on the device that is older than the window.
-    pub(super) fn found_expired(&mut self, bucket: u64) {
-        if !self.expired.contains(&bucket) {
-            self.expired.push(bucket);
-        }
-    }
-
-    /// Whether a bucket found on the device is within the window.
-    pub(super) fn is_current(&self, bucket: u64, wall_ms: u64) -> bool {
-        bucket >= (wall_ms / self.bucket_ms).saturating_sub(BUCKETS_PER_WINDOW)
-    }
-
-    fn drop_oldest(&mut self) {
-        let Some(oldest) = self.buckets.front_mut() else { return };
-        if let Some(key) = oldest.keys.pop_front()
-            && self.sequences.remove(&key).is_some()
-        {
-            self.dropped += 1;
-        }
-        if oldest.keys.is_empty()
-            && let Some(bucket) = self.buckets.pop_front()
-        {
-            self.expired.push(bucket.number);
-        }
-    }
-}
-
-/// The pages of a group's new keys, with their keys in the store.
-pub(super) fn pages(bucket: u64, first_number: u64, entries: &[(KeyHash, u64)]) -> Vec<Pair> {
-    (first_number..)
-        .zip(entries.chunks(ENTRIES_PER_PAGE))
-        .map(|(number, entries)| {
-            let mut body = Vec::with_capacity(entries.len() * ENTRY_BYTES);
-            for (key, sequence) in entries {
-                body.extend_from_slice(&key.to_le_bytes());
-                body.extend_from_slice(&sequence.to_le_bytes());
-            }
-            (keys::in_bucket(bucket, number), seal(VERSION, &body))
-        })
-        .collect()
-}
-
-/// The entries of a page.
-pub(super) fn read_page(sealed: &[u8]) -> Result<Vec<(KeyHash, u64)>, String> {
-    let (version, body) = unseal(sealed)?;
-    if version != VERSION {
-        return Err(format!("it has version {version}, this build reads {VERSION}"));
-    }
-    let (entries, rest) = body.as_chunks::<ENTRY_BYTES>();
-    if !rest.is_empty() {
-        return Err("it ends within an entry".to_owned());
-    }
-    Ok(entries.iter().filter_map(entry).collect())
-}
-
-fn entry(bytes: &[u8; ENTRY_BYTES]) -> Option<(KeyHash, u64)> {
-    let (key, sequence) = bytes.split_first_chunk::<16>()?;
-    Some((u128::from_le_bytes(*key), u64::from_le_bytes(*sequence.first_chunk()?)))
 }
 
 #[cfg(test)]
@@ -211,17 +241,17 @@ mod tests {
 
     const HOUR_MS: u64 = 3_600_000;
 
-    fn dedup(keys_max: usize) -> Dedup {
-        Dedup::new(24 * HOUR_MS, keys_max)
+    fn dedup(keys_max: usize) -> DedupTable {
+        DedupTable::new(24 * HOUR_MS, keys_max)
     }
 
-    fn remember_at(dedup: &mut Dedup, wall_ms: u64, key: KeyHash, sequence: u64) {
+    fn remember_at(dedup: &mut DedupTable, wall_ms: u64, key: DedupKey, sequence: u64) {
         let bucket = dedup.bucket_at(wall_ms);
         dedup.remember(bucket, key, sequence);
     }
 
     #[test]
-    fn a_key_is_known_for_the_window_and_no_longer() {
+    fn a_key_is_known_for_the_window() {
         let mut dedup = dedup(100);
         remember_at(&mut dedup, HOUR_MS, 1, 10);
         remember_at(&mut dedup, 20 * HOUR_MS, 2, 20);
@@ -229,13 +259,13 @@ mod tests {
         assert_eq!((dedup.sequence_of(1), dedup.sequence_of(2)), (Some(10), Some(20)));
         dedup.expire(27 * HOUR_MS);
         assert_eq!((dedup.sequence_of(1), dedup.sequence_of(2)), (None, Some(20)));
-        assert_eq!(dedup.expired_bucket(), Some(1));
-        dedup.removed(1);
+        assert_eq!(dedup.expired_bucket(), Some(2 * HOUR_MS), "named by its end");
+        dedup.pages_removed(2 * HOUR_MS);
         assert_eq!(dedup.expired_bucket(), None);
     }
 
     #[test]
-    fn at_the_bound_the_oldest_key_goes_first() {
+    fn at_the_bound_the_oldest_key_is_forgotten() {
         let mut dedup = dedup(2);
         (1..=3).for_each(|n| remember_at(&mut dedup, n * HOUR_MS, n.into(), n));
         assert_eq!(dedup.sequence_of(1), None);
@@ -243,50 +273,62 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_at_the_bound_is_counted_and_a_burst_begins_once() {
+    fn dropped_keys_are_counted_and_a_burst_begins_once() {
         let mut dedup = dedup(2);
         let mut take = |at_ms, key: u64| {
             remember_at(&mut dedup, at_ms, key.into(), key);
-            dedup.take_dropped(at_ms).map(|dropped| (dropped.keys, dropped.begins))
+            dedup.take_dropped().map(|dropped| (dropped.keys, dropped.begins))
         };
         assert_eq!([take(1, 1), take(2, 2), take(3, 3)], [None, None, Some((1, true))]);
         assert_eq!([take(4, 4), take(5, 5)], [Some((1, false)), Some((1, false))]);
-        assert_eq!(take(HOUR_MS + 1, 6), Some((1, true)));
+        assert_eq!(take(HOUR_MS + 1, 6), Some((1, false)));
         dedup.expire(100 * HOUR_MS);
-        assert_eq!(dedup.take_dropped(100 * HOUR_MS), None, "their window had ended");
+        assert_eq!(dedup.take_dropped(), None, "their window had ended");
+        let mut take = |at_ms, key: u64| {
+            remember_at(&mut dedup, at_ms, key.into(), key);
+            dedup.take_dropped().map(|dropped| (dropped.keys, dropped.begins))
+        };
+        let later = 100 * HOUR_MS;
+        assert_eq!([take(later, 7), take(later, 8), take(later, 9)], [None, None, Some((1, true))]);
     }
 
     #[test]
     fn a_clock_set_back_forgets_nothing_early() {
         let mut dedup = dedup(100);
         remember_at(&mut dedup, 100 * HOUR_MS, 1, 10);
-        remember_at(&mut dedup, HOUR_MS, 2, 20);
-        dedup.expire(101 * HOUR_MS);
+        dedup.expire(80 * HOUR_MS);
+        remember_at(&mut dedup, 80 * HOUR_MS, 2, 20);
+        dedup.expire(120 * HOUR_MS);
         assert_eq!((dedup.sequence_of(1), dedup.sequence_of(2)), (Some(10), Some(20)));
     }
 
     #[test]
-    fn pages_read_back_and_damage_is_seen() {
-        let entries: Vec<_> = (0..700_u64).map(|n| (u128::from(n) << 77, n)).collect();
-        let pages = pages(9, 4, &entries);
-        assert_eq!(pages.len(), 3);
-        assert_eq!(pages[2].0, keys::in_bucket(9, 6));
-        let read_back: Vec<_> =
-            pages.iter().flat_map(|(_, sealed)| read_page(sealed).unwrap()).collect();
-        assert_eq!(read_back, entries);
-        let mut damaged = pages[0].1.clone();
-        damaged[9] ^= 4;
-        assert!(read_page(&damaged).is_err());
+    fn keys_seen_during_a_jump_of_the_clock_expire_after_it() {
+        let mut dedup = dedup(100);
+        let start = 1_000 * HOUR_MS;
+        remember_at(&mut dedup, start, 1, 10);
+        dedup.expire(start + 1_000_000 * HOUR_MS);
+        remember_at(&mut dedup, start + 1_000_000 * HOUR_MS, 2, 20);
+        for hour in 1..48 {
+            dedup.expire(start + hour * HOUR_MS);
+            remember_at(&mut dedup, start + hour * HOUR_MS, u128::from(100 + hour), 100 + hour);
+        }
+        assert_eq!(dedup.sequence_of(101), None, "keys expire again");
+        assert_eq!(dedup.sequence_of(147), Some(147));
+        assert_eq!(dedup.sequence_of(2), None, "that of the jump too");
+        assert!(dedup.expired_bucket().is_some(), "and their pages can be removed");
     }
 
     #[test]
-    fn scopes_do_not_run_into_each_other() {
-        let one = key_hash("acme", "A", "key");
-        assert_eq!(one, key_hash("acme", "A", "key"));
-        for other in
-            [key_hash("acm", "eA", "key"), key_hash("acme", "B", "key"), key_hash("acme", "A", "k")]
-        {
-            assert_ne!(one, other);
-        }
+    fn a_key_refused_and_published_again_is_known_for_the_window() {
+        let mut dedup = dedup(3);
+        remember_at(&mut dedup, HOUR_MS, 1, 10);
+        dedup.forget(1);
+        remember_at(&mut dedup, 20 * HOUR_MS, 1, 11);
+        dedup.expire(30 * HOUR_MS);
+        assert_eq!(dedup.sequence_of(1), Some(11));
+        remember_at(&mut dedup, 30 * HOUR_MS, 2, 12);
+        remember_at(&mut dedup, 30 * HOUR_MS, 3, 13);
+        assert_eq!(dedup.sequence_of(1), Some(11), "three keys are within the bound");
     }
 }

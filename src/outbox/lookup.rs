@@ -1,40 +1,87 @@
-//! Decides how what is kept of a delivery is found again: its letter, its history, its key.
+//! Reads what the outbox keeps: events, dead letters, failed attempts and keys.
 //!
-//! Leaves to others: where each record lies (`letters`, `history`, `row`). Invariant: whoever reads
-//! while a generation is cleared sees the record or its copy, and never an error because of that.
+//! A caller that reads while a generation is cleared sees the record or its copy, and never an error because of
+//! that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::attempt::{DeliveryId, Letter, Tried};
+use crate::attempt::{DeliveryId, FailedAttempt};
+use crate::dead_letter::StoredDeadLetter;
 use crate::error::{Error, Result};
-use crate::store::{Database, record};
+use crate::event::{EventId, StoredEvent};
+use crate::store::Database;
 
-use super::heads::Head;
-use super::letters::Moment;
-use super::{Outbox, group, heads, keys};
+use super::codec::heads::EventHead;
+use super::codec::{self, heads, keys, payload};
+use super::dead_letters::LetterPosition;
+use super::handle::Outbox;
 
 impl Outbox {
-    /// The newest dead letters before one, or of all, at most so many: when each was given up, in
-    /// milliseconds since the Unix epoch, and which it is. Reads nothing from the device.
-    pub(crate) fn letters_before(&self, one: Option<Moment>, count_max: usize) -> Vec<Moment> {
-        self.letters.lock().before(one, count_max)
+    /// An owed event, from memory or from the device.
+    pub(crate) fn event(&self, sequence: u64) -> Result<Arc<StoredEvent>> {
+        if let Some(event) = self.cache.lock().event(sequence) {
+            return Ok(event);
+        }
+        let (event, targets) = read_twice(|| self.read(sequence))?;
+        let event = Arc::new(event);
+        self.cache.lock().keep(Arc::clone(&event), targets);
+        Ok(event)
     }
 
-    /// The place of a letter among the others, also of one that was revived a while ago.
-    pub(crate) fn letter_moment(&self, delivery: DeliveryId) -> Option<Moment> {
-        self.letters.lock().moment_of(delivery)
+    /// Of these events, those in memory.
+    pub(crate) fn cached_events(
+        &self,
+        sequences: impl Iterator<Item = u64>,
+    ) -> Vec<Option<Arc<StoredEvent>>> {
+        let cache = self.cache.lock();
+        sequences.map(|sequence| cache.event(sequence)).collect()
     }
 
-    /// One dead letter; none when there is none, or none any more.
-    pub(crate) fn letter(&self, delivery: DeliveryId) -> Result<Option<Letter>> {
+    /// Deliveries of these events are settled and no longer need them in memory.
+    pub(crate) fn release_cached(&self, settled: &[u64]) {
+        if !settled.is_empty() {
+            let mut cache = self.cache.lock();
+            settled.iter().for_each(|sequence| cache.settled(*sequence));
+        }
+    }
+
+    /// An event from the device, and how many deliveries may need it.
+    pub(super) fn read(&self, sequence: u64) -> Result<(StoredEvent, u64)> {
+        let (database, EventHead { event, targets, payload }) = self.head(sequence)?;
+        let payload = payload::read(&*database, payload)?;
+        Ok((StoredEvent { payload, ..event }, targets.len()))
+    }
+
+    /// The public id of a sequence.
+    pub(crate) fn id_of(&self, sequence: u64) -> EventId {
+        self.generations.id_of(sequence)
+    }
+
+    /// The newest dead letters before a position, or the newest of all. Reads nothing from the device.
+    pub(crate) fn letters_before(
+        &self,
+        position: Option<LetterPosition>,
+        count_max: usize,
+    ) -> Vec<LetterPosition> {
+        self.letters.lock().before(position, count_max)
+    }
+
+    /// The position of a dead letter in the list. Recently replayed letters have one too.
+    pub(crate) fn letter_position(&self, delivery: DeliveryId) -> Option<LetterPosition> {
+        self.letters.lock().position_of(delivery)
+    }
+
+    /// A dead letter; `None` if the delivery has none or none any more.
+    pub(crate) fn letter(&self, delivery: DeliveryId) -> Result<Option<StoredDeadLetter>> {
         let holder = || self.letters.lock().holder_of(delivery);
         let key = keys::of_delivery(keys::DEAD, delivery);
         let what = || format!("dead letter of event {}", delivery.sequence);
         while let Some(generation) = holder() {
-            let found: Result<Option<(u64, Letter)>> = self.decoded(generation, &key, what);
+            let found: Result<Option<(u64, StoredDeadLetter)>> =
+                self.record_at(generation, &key, what);
             // It may have been copied forward between being looked up and being read.
             if matches!(found, Ok(Some(_))) || holder() == Some(generation) {
                 return Ok(found?.map(|(_, letter)| letter));
@@ -43,32 +90,30 @@ impl Outbox {
         Ok(None)
     }
 
-    /// The failed attempts of a delivery that are kept, oldest first. None of a delivery that never
-    /// failed or needs no more attempts.
-    pub(crate) fn history(&self, delivery: DeliveryId) -> Result<Vec<Tried>> {
-        let mut attempts: Vec<(u64, Tried)> = twice(|| {
-            let slots = self.histories.lock().slots_of(delivery);
+    /// The failed attempts that are kept of a delivery, oldest first. Empty if it never failed or is settled.
+    pub(crate) fn history(&self, delivery: DeliveryId) -> Result<Vec<FailedAttempt>> {
+        let mut attempts: Vec<(u64, FailedAttempt)> = read_twice(|| {
+            let slots = self.attempts.lock().slots_of(delivery);
             let what = || format!("failed attempt of event {}", delivery.sequence);
             let read = |(slot, generation)| {
-                self.decoded(generation, &keys::of_attempt(delivery, slot), what)
+                self.record_at(generation, &keys::of_attempt(delivery, slot), what)
             };
-            // One that is on its way to the device is not there yet.
+            // A record that is on its way to the device is not there yet.
             slots.into_iter().filter_map(|slot| read(slot).transpose()).collect()
         })?;
         attempts.sort_unstable_by_key(|(number, _)| *number);
         Ok(attempts.into_iter().map(|(_, tried)| tried).collect())
     }
 
-    /// The hashes of the keys of events that are owed; an event without a key, or that is gone, is
-    /// left out.
+    /// The key hashes of owed events that have a key.
     pub(crate) fn key_hashes(&self, sequences: &RoaringTreemap) -> Result<HashMap<u64, u64>> {
         let mut hashes = HashMap::new();
-        let (mut page, mut within) = (HashMap::new(), None);
+        let (mut page, mut page_generation) = (HashMap::new(), None);
         for sequence in sequences {
-            let generation = self.row.generation_of(sequence);
-            if within != generation || !page.contains_key(&sequence) {
+            let generation = self.generations.generation_of(sequence);
+            if page_generation != generation || !page.contains_key(&sequence) {
                 page = self.keys_around(sequence)?;
-                within = generation;
+                page_generation = generation;
             }
             if let Some(hash) = page.get(&sequence).filter(|hash| **hash != 0) {
                 hashes.insert(sequence, *hash);
@@ -78,49 +123,44 @@ impl Outbox {
     }
 
     fn keys_around(&self, sequence: u64) -> Result<HashMap<u64, u64>> {
-        twice(|| {
-            let Some(generation) = self.row.generation_of(sequence) else {
+        read_twice(|| {
+            let Some(generation) = self.generations.generation_of(sequence) else {
                 return Ok(HashMap::new());
             };
-            let database = self.row.database(generation)?;
+            let database = self.generations.database(generation)?;
             Ok(heads::key_hashes(&*database, sequence)?.into_iter().collect())
         })
     }
 
-    /// Whose event it is: its account.
+    /// The account of an event.
     pub(crate) fn account_of(&self, sequence: u64) -> Result<String> {
-        twice(|| self.head(sequence)).map(|(_, head)| head.account.to_string())
+        read_twice(|| self.head(sequence)).map(|(_, head)| head.event.account.to_string())
     }
 
     /// The head of an event, and the database that holds it.
-    pub(super) fn head(&self, sequence: u64) -> Result<(Arc<dyn Database>, Head)> {
-        let gone = || Error::Damaged {
-            record: format!("event {sequence}"),
-            why: "its generation is gone".to_owned(),
-        };
-        let generation = self.row.generation_of(sequence).ok_or_else(gone)?;
-        let database = self.row.database(generation)?;
-        let head = heads::find(&*database, &self.catalogue, sequence)?;
+    fn head(&self, sequence: u64) -> Result<(Arc<dyn Database>, EventHead)> {
+        let gone = || codec::damaged(format!("event {sequence}"), "its generation is gone");
+        let generation = self.generations.generation_of(sequence).ok_or_else(gone)?;
+        let database = self.generations.database(generation)?;
+        let head = heads::find(&*database, &self.catalogue, self.id_of(sequence))?;
         Ok((database, head))
     }
 
     /// The record under a key of a generation.
-    fn decoded<T: serde::de::DeserializeOwned>(
+    fn record_at<T: serde::de::DeserializeOwned>(
         &self,
         generation: u64,
         key: &[u8],
         what: impl Fn() -> String,
     ) -> Result<Option<T>> {
-        let database = self.row.database(generation)?;
-        let failed = |failure| Error::store("reading what is kept of a delivery", failure);
+        let database = self.generations.database(generation)?;
+        let failed = |failure| Error::store("reading the records of a delivery", failure);
         let Some(sealed) = database.get(key).map_err(failed)? else { return Ok(None) };
-        let decoded = record::decode(group::VERSION, &sealed);
-        decoded.map(Some).map_err(|why| Error::Damaged { record: what(), why })
+        codec::decoded(&sealed, what).map(Some)
     }
 }
 
-/// Reads again where reading failed: what is read may have been copied forward between being looked
-/// up and being read.
-pub(super) fn twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
+/// Reads again if reading failed: the record may have been copied forward between being looked up and being read.
+fn read_twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
     read().or_else(|_| read())
 }

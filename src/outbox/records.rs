@@ -1,32 +1,32 @@
-//! Decides what each change of a delivery writes, and which changes lie in one batch.
+//! What each record of a delivery writes, and which records go into one batch.
 //!
-//! Leaves to others: the events of a group (`group`) and when it is written (`committer`).
-//! Invariant (I2): records sent together are one batch of the store, so a crash leaves all of them
-//! or none; those sent alone keep their order and may be cut anywhere between them.
+//! Records that were sent together are one batch of the store, so a crash leaves all of them or none (I2).
+//! Records that were sent alone keep their order, and a crash may cut anywhere between them.
 
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
-use crate::attempt::{DeliveryId, LaneHealth, Letter, Record};
+use crate::attempt::{DeliveryId, FailedAttempt};
+use crate::dead_letter::StoredDeadLetter;
+use crate::delivery_record::{LaneHealth, Record};
 use crate::error::Result;
-use crate::store::record::{ENVELOPE_BYTES, seal};
-use crate::store::{Operation, VALUE_BYTES_MAX};
+use crate::store::Operation;
 use crate::subscription::SubscriptionId;
 
-use super::group::{self, Cursor, Group, PAIR_BYTES, encoded};
-use super::{history, keys};
+use super::attempts::{self, AttemptPlace};
+use super::codec::{encoded, keys, settles};
+use super::cursor::Cursor;
+use super::group::{CommitGroup, RevivedLetter};
 
-const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
-
-/// The records of one group, in the order sent.
+/// The records of one batch, in the order sent.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(super) struct BatchRecords {
     all: Vec<Record>,
-    /// Which of them lie in one batch, in ascending order.
-    together: Vec<Range<usize>>,
+    /// The runs that were sent together, in ascending order.
+    atomic: Vec<Range<usize>>,
 }
 
-impl Deref for Records {
+impl Deref for BatchRecords {
     type Target = [Record];
 
     fn deref(&self) -> &[Record] {
@@ -34,23 +34,28 @@ impl Deref for Records {
     }
 }
 
-impl Records {
-    pub(super) fn push(&mut self, record: Record) {
-        self.all.push(record);
+impl BatchRecords {
+    /// Adds the records of one command. More than one take effect all together or not at all.
+    pub(super) fn push(&mut self, records: impl IntoIterator<Item = Record>) {
+        let start = self.all.len();
+        self.all.extend(records);
+        if self.all.len() - start > 1 {
+            self.atomic.push(start..self.all.len());
+        }
     }
 
-    /// Adds records that take effect as a whole or not at all.
+    /// Adds records that take effect all together or not at all.
     pub(super) fn push_together(&mut self, records: impl IntoIterator<Item = Record>) {
         let start = self.all.len();
         self.all.extend(records);
-        self.together.push(start..self.all.len());
+        self.atomic.push(start..self.all.len());
     }
 
-    /// Runs of records, in their order, and whether each is one that lies together.
+    /// Runs of records in their order, each with whether it is atomic.
     fn runs(&self) -> Vec<(&[Record], bool)> {
-        let mut runs = Vec::with_capacity(2 * self.together.len() + 1);
+        let mut runs = Vec::with_capacity(2 * self.atomic.len() + 1);
         let (mut rest, mut done) = (self.all.as_slice(), 0);
-        for range in &self.together {
+        for range in &self.atomic {
             let (alone, others) = rest.split_at(range.start - done);
             let (together, others) = others.split_at(range.len());
             runs.extend([(alone, false), (together, true)]);
@@ -61,44 +66,48 @@ impl Records {
     }
 }
 
-/// Adds the operations of all records. Settled pairs go into pages of their own, for each run that
-/// lies together and for all others; everything else is an operation or two.
-pub(super) fn write(cursor: &mut Cursor, records: &Records, group: &mut Group) -> Result<()> {
-    let mut pairs = Vec::new();
+/// Adds the operations of all records to the group. The settles of an atomic run are pages of their own; all
+/// other settles share pages.
+pub(super) fn write(
+    cursor: &mut Cursor,
+    records: &BatchRecords,
+    group: &mut CommitGroup,
+) -> Result<()> {
+    let mut settled = Vec::new();
     let mut health = HashMap::new();
-    for (run, together) in records.runs() {
-        if together && is_revival_in_vain(cursor, run) {
+    for (run, is_atomic) in records.runs() {
+        if is_atomic && is_futile_revival(cursor, run) {
             continue;
         }
         let start = group.operations.len();
-        let mut own_pairs = Vec::new();
-        let pairs = if together { &mut own_pairs } else { &mut pairs };
+        let mut settled_together = Vec::new();
+        let settled = if is_atomic { &mut settled_together } else { &mut settled };
         for record in run {
             match record {
                 Record::Health(id, newest) => health.extend([(*id, newest)]),
-                record => write_one(cursor, record, pairs, group)?,
+                record => write_one(cursor, record, settled, group)?,
             }
         }
-        if together {
-            write_pairs(cursor, &own_pairs, group);
-            group.together.push(start..group.operations.len());
+        if is_atomic {
+            write_settles(cursor, &settled_together, group);
+            group.atomic.push(start..group.operations.len());
         }
     }
     write_health(cursor, &health, group)?;
-    write_pairs(cursor, &pairs, group);
+    write_settles(cursor, &settled, group);
     Ok(())
 }
 
 fn write_one(
     cursor: &mut Cursor,
     record: &Record,
-    pairs: &mut Vec<u8>,
-    group: &mut Group,
+    settled: &mut Vec<DeliveryId>,
+    group: &mut CommitGroup,
 ) -> Result<()> {
     match record {
-        Record::Settle(delivery) => settle(cursor, *delivery, pairs, group),
+        Record::Settle(delivery) => settle(cursor, *delivery, settled, group),
         Record::SettleMain(delivery) => {
-            settle(cursor, *delivery, pairs, group);
+            settle(cursor, *delivery, settled, group);
             group.settled_mains.push(*delivery);
         }
         Record::Retry(delivery, state) => {
@@ -107,28 +116,34 @@ fn write_one(
             group.operations.push(Operation::Put(key, value));
             cursor.retrying.insert(*delivery, cursor.generation);
         }
-        Record::Dead(letter) => bury(cursor, letter, group)?,
+        Record::Dead(letter) => write_letter(cursor, letter, group)?,
         Record::Revive(delivery) => revive(cursor, *delivery, group)?,
-        Record::Tried(delivery, tried) => {
-            group.operations.extend(history::write(cursor, *delivery, tried)?);
-        }
-        // Written once for a lane, by `write`.
+        Record::FailedAttempt(delivery, tried) => write_attempt(cursor, *delivery, tried, group)?,
+        // Written once per lane, by `write`.
         Record::Health(..) => {}
     }
     Ok(())
 }
 
-fn settle(cursor: &mut Cursor, delivery: DeliveryId, pairs: &mut Vec<u8>, group: &mut Group) {
-    pairs.extend_from_slice(&delivery.sequence.to_le_bytes());
-    pairs.extend_from_slice(&delivery.subscription.0.to_le_bytes());
-    // The records of its history are read no more, and go with their generation.
-    cursor.histories.lock().forget(delivery);
+fn settle(
+    cursor: &mut Cursor,
+    delivery: DeliveryId,
+    settled: &mut Vec<DeliveryId>,
+    group: &mut CommitGroup,
+) {
+    settled.push(delivery);
+    // The records of its history are not read any more and go with their generation.
+    cursor.attempts.lock().forget(delivery);
     end(cursor, delivery, group);
 }
 
-fn bury(cursor: &mut Cursor, letter: &Letter, group: &mut Group) -> Result<()> {
-    let reason = history::bounded_reason(&letter.reason);
-    let letter = Letter { reason, ..letter.clone() };
+fn write_letter(
+    cursor: &mut Cursor,
+    letter: &StoredDeadLetter,
+    group: &mut CommitGroup,
+) -> Result<()> {
+    let reason = attempts::bounded_reason(&letter.reason);
+    let letter = StoredDeadLetter { reason, ..letter.clone() };
     let value = encoded("dead letter", &(cursor.next_record, &letter))?;
     cursor.next_record += 1;
     let key = keys::of_delivery(keys::DEAD, letter.delivery);
@@ -138,50 +153,70 @@ fn bury(cursor: &mut Cursor, letter: &Letter, group: &mut Group) -> Result<()> {
     Ok(())
 }
 
-/// Whether records revive a delivery, the first of them, whose subscription was removed: nobody is there
-/// to be owed it, and those that ended because it did stay with it.
-fn is_revival_in_vain(cursor: &Cursor, run: &[Record]) -> bool {
-    matches!(run.first(), Some(Record::Revive(first)) if is_of_removed(cursor, *first))
+/// Whether the first delivery that a run revives belongs to a removed subscription. Nobody can be owed it, and
+/// the deliveries that ended because of it stay dead too.
+fn is_futile_revival(cursor: &Cursor, run: &[Record]) -> bool {
+    matches!(run.first(), Some(Record::Revive(first)) if is_removed(cursor, *first))
 }
 
-fn is_of_removed(cursor: &Cursor, delivery: DeliveryId) -> bool {
+fn is_removed(cursor: &Cursor, delivery: DeliveryId) -> bool {
     cursor.removed.contains(&delivery.subscription)
 }
 
-/// A letter that is kept is owed again, as if it had never been tried; one that is not, or was
-/// revived before, or whose subscription was removed, stays as it is: a revival outlives the tombstone
-/// that would cancel it.
-fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) -> Result<()> {
-    if is_of_removed(cursor, delivery) {
+/// Makes a dead letter owed again, as if it had never been tried. Does nothing where there is no letter, or
+/// where its subscription was removed: a revival outlives the tombstone that would cancel it.
+fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut CommitGroup) -> Result<()> {
+    if is_removed(cursor, delivery) {
         return Ok(());
     }
     let Some((at_wall_ms, generation)) = cursor.letters.lock().take(delivery) else {
         return Ok(());
     };
-    cursor.histories.lock().forget(delivery);
-    // A crash may have kept the letter and not the removal of the state that came with it.
+    cursor.attempts.lock().forget(delivery);
+    // A crash may have kept the letter without the removal of the retry state.
     group.operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
     let value = encoded("revival", &cursor.next_record)?;
     cursor.next_record += 1;
     let key = keys::of_delivery(keys::REVIVED, delivery);
     group.operations.push(Operation::Put(key, value));
-    group.revived.push((delivery, at_wall_ms, generation));
+    group.revived.push(RevivedLetter { delivery, at_wall_ms, generation });
     Ok(())
 }
 
-/// A delivery that ended needs its retry record no more. One in a sealed generation goes with it.
-fn end(cursor: &mut Cursor, delivery: DeliveryId, group: &mut Group) {
+fn write_attempt(
+    cursor: &mut Cursor,
+    delivery: DeliveryId,
+    tried: &FailedAttempt,
+    group: &mut CommitGroup,
+) -> Result<()> {
+    if is_removed(cursor, delivery) {
+        // It was cancelled with its subscription, so nothing would remove the record from the index again.
+        return Ok(());
+    }
+    let slot = attempts::slot_of(tried.number);
+    let value = encoded("failed attempt", &(cursor.next_record, attempts::bounded(tried)))?;
+    cursor.next_record += 1;
+    let key = keys::of_attempt(delivery, slot);
+    let bytes = u32::try_from(key.len() + value.len()).unwrap_or(u32::MAX);
+    let place = AttemptPlace { generation: cursor.generation, bytes };
+    cursor.attempts.lock().keep(delivery, slot, place);
+    group.operations.push(Operation::Put(key, value));
+    Ok(())
+}
+
+/// Removes the retry state of a delivery that ended. One in a sealed generation goes with the generation.
+fn end(cursor: &mut Cursor, delivery: DeliveryId, group: &mut CommitGroup) {
     group.ended.push(delivery.sequence);
     if cursor.retrying.remove(&delivery) == Some(cursor.generation) {
         group.operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
     }
 }
 
-/// The newest of each lane; none of a lane that is removed.
+/// Writes the newest health of each lane whose subscription is not removed.
 fn write_health(
     cursor: &mut Cursor,
     health: &HashMap<SubscriptionId, &LaneHealth>,
-    group: &mut Group,
+    group: &mut CommitGroup,
 ) -> Result<()> {
     for (id, newest) in health {
         if cursor.removed.contains(id) {
@@ -194,11 +229,11 @@ fn write_health(
     Ok(())
 }
 
-fn write_pairs(cursor: &mut Cursor, pairs: &[u8], group: &mut Group) {
-    for page in pairs.chunks(PAIRS_PER_PAGE * PAIR_BYTES) {
+fn write_settles(cursor: &mut Cursor, settled: &[DeliveryId], group: &mut CommitGroup) {
+    for page in settles::pages(settled) {
         let key = keys::numbered(keys::SETTLED, cursor.next_record);
         cursor.next_record += 1;
-        group.operations.push(Operation::Put(key, seal(group::VERSION, page)));
+        group.operations.push(Operation::Put(key, page));
     }
 }
 
@@ -211,15 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn runs_give_every_record_once_in_its_order() {
-        let mut records = Records::default();
+    fn runs_contain_every_record_once_in_order() {
+        let mut records = BatchRecords::default();
         assert_eq!(records.runs(), [(&[][..], false)]);
-        records.push_together([settle_of(1), settle_of(2)]);
-        records.push(settle_of(3));
-        records.push(settle_of(4));
+        records.push([settle_of(1), settle_of(2)]);
+        records.push([settle_of(3)]);
+        records.push([settle_of(4)]);
         records.push_together([settle_of(5)]);
         records.push_together([]);
-        records.push(settle_of(6));
+        records.push([settle_of(6)]);
         let together: Vec<usize> =
             records.runs().iter().filter(|(_, together)| *together).map(|(r, _)| r.len()).collect();
         assert_eq!(together, [2, 1, 0]);

@@ -1,26 +1,25 @@
-//! Decides what the on-premises WhatsApp Business API answers, and on which terms its webhooks are
-//! served.
-//!
-//! Leaves to others: keeping the webhooks (`engine`) and what their requests look like
-//! (`delivery::request`). Invariant (I9): an account sees and changes its own webhook of this gateway
-//! alone.
+//! The registration API of the on-premises WhatsApp Business API, and the policy of its webhooks. An
+//! account has one webhook here and sees and changes no other (I9).
+
+use std::time::Duration;
 
 use http::{Method, Response, Uri};
 use serde_json::Value;
 
-use super::call::Call;
-use super::fields::{Object, utf8};
-use super::hook::{self, Answer, Hook, Reader, Refusal};
+use super::fields::{RequestObject, utf8};
+use super::gateway_http::GatewayRequest;
+use super::webhook_config::{self, ConfigError, ConfigResult, WebhookConfig, WebhookConfigReader};
 use crate::account::Account;
-use crate::engine::Change;
+use crate::engine::SubscriptionChange;
+use crate::profile::Profile;
 use crate::subscription::{
-    Accept, Breaker, Policy, Profile, Registered, Retried, Retry, Subscription,
+    Accept, Breaker, Policy, Retry, RetryOn, Subscription, SubscriptionInfo,
 };
 
 /// The header that shows the key.
 const KEY: &str = "whizard-key";
 
-/// The name of the one webhook that an account has here.
+/// The subscription name of the account's only webhook here.
 const NAME: &str = "WhatsApp Business API";
 
 /// Whether a path belongs to this gateway.
@@ -28,51 +27,50 @@ pub(super) fn serves(path: &str) -> bool {
     path == "/v1/configs/webhook"
 }
 
-/// The answer to a call of this gateway.
-pub(super) fn answer(call: &Call<'_>) -> Response<Vec<u8>> {
-    hook::response(answered(call))
+pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
+    webhook_config::response(result(request))
 }
 
-fn answered(call: &Call<'_>) -> Answer {
-    let account = call.account(KEY).ok_or_else(|| Refusal::unknown_key(KEY))?;
-    match *call.method {
+fn result(request: &GatewayRequest<'_>) -> ConfigResult {
+    let account = request.account(KEY).ok_or_else(|| ConfigError::unknown_key(KEY))?;
+    match *request.method {
         Method::GET => {
-            let all = call.engine.subscriptions_of(account.name());
-            let set = all.iter().find(|one| is_hook(one)).ok_or_else(Refusal::unset)?;
-            Ok(Value::Object(hook::shown(&set.target)))
+            let all = request.engine.subscriptions_of(account.name());
+            let set = all.iter().find(|one| is_hook(one)).ok_or_else(ConfigError::unset)?;
+            Ok(Value::Object(webhook_config::shown(&set.target)))
         }
         Method::POST => {
-            let reader = Reader { engine: call.engine, account, check_url };
-            let body = Object::read(utf8(call.body)?, &["url", "headers"])?;
-            set(call, account, reader.hook(&body)?)
+            let reader = WebhookConfigReader { engine: request.engine, account, check_url };
+            let body = RequestObject::read(utf8(request.body)?, &["url", "headers"])?;
+            set(request, account, reader.config(&body)?)
         }
-        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
+        _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
 }
 
-fn set(call: &Call<'_>, account: &Account, hook: Hook) -> Answer {
-    let (_, shown) = call.engine.change(account.name(), |standing| {
-        let before = standing.subscriptions.iter().find(|one| is_hook(one));
-        let subscription = hook.subscription(before.map(|one| &**one), |target| {
+fn set(request: &GatewayRequest<'_>, account: &Account, config: WebhookConfig) -> ConfigResult {
+    let (_, shown) = request.engine.change(account.name(), |account_snapshot| {
+        let before = account_snapshot.subscriptions.iter().find(|one| is_hook(one));
+        let subscription = config.subscription(before.map(|one| &**one), |target| {
             let fresh = Subscription::to_target(target).name(NAME);
             fresh.profile(Profile::BusinessApi).policy(policy())
         });
         let subscription = subscription.numbers_or_all(account.bound_number().map(|one| [one]));
-        let shown = hook::shown(&subscription.target);
+        let shown = webhook_config::shown(&subscription.target);
         let change = match before {
-            Some(before) => Change::Replace(before.id, subscription),
-            None => Change::Create(subscription),
+            Some(before) => SubscriptionChange::Replace(before.id, subscription),
+            None => SubscriptionChange::Create(subscription),
         };
-        Ok::<_, Refusal>((vec![change], shown))
+        Ok::<_, ConfigError>((vec![change], shown))
     })?;
     Ok(Value::Object(shown))
 }
 
-fn is_hook(registered: &Registered) -> bool {
+fn is_hook(registered: &SubscriptionInfo) -> bool {
     registered.profile == Profile::BusinessApi && registered.name == NAME
 }
 
-/// `http://` is another matter: where the host's configuration admits it, it does so on any port.
+/// Where the host's configuration allows `http://`, it does so on any port.
 fn check_url(url: &Uri) -> Result<(), &'static str> {
     match url.port_u16() {
         Some(port) if port != 443 && url.scheme_str() == Some("https") => {
@@ -82,19 +80,22 @@ fn check_url(url: &Uri) -> Result<(), &'static str> {
     }
 }
 
-/// Whatever is not exactly 200 is tried again, 3 s later and 3 s more each time, up to 15 min. Its
-/// documents contradict each other on for how long (24 hours, or without end): 7 days, after which the
-/// schedule has long reached its cap. A breaker would stretch the schedule, and a receiver written for
-/// this gateway knows no header that ends deliveries.
+/// Any status but 200 is retried after 3 s, then after 3 s more each time, up to 15 min. The gateway's
+/// documents contradict each other on the duration (24 hours, or without end): here 7 days. A circuit
+/// breaker would stretch the schedule, and receivers written for this gateway know no header that ends
+/// deliveries.
 fn policy() -> Policy {
     Policy {
-        retry: Retry::Linear { step_ms: 3_000, max_ms: 900_000 },
-        age_max_ms: 7 * 24 * 3_600_000,
+        retry: Retry::Linear {
+            step: Duration::from_millis(3_000),
+            max: Duration::from_millis(900_000),
+        },
+        age_max: Duration::from_millis(7 * 24 * 3_600_000),
         accept: Accept::Only200,
-        retried: Retried::All,
+        retry_on: RetryOn::All,
         breaker: Breaker { failures: None, ..Breaker::default() },
-        disable_after_ms: None,
-        obeys_receiver: false,
+        disable_after: None,
+        honor_delivery_control: false,
         ..Policy::default()
     }
 }
@@ -104,8 +105,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::registration::trial::{Answered, Desk, NUMBER};
-    use crate::subscription::{Level, Secret, State};
+    use crate::registration::test_support::{GatewayResponse, NUMBER, TestGateway};
+    use crate::secret::Secret;
+    use crate::subscription::{Precedence, SubscriptionState};
 
     const PATH: &str = "/v1/configs/webhook";
     const ACME: (&str, &str) = ("WHIZARD-KEY", "acme-key");
@@ -115,71 +117,81 @@ mod tests {
     /// Setting a webhook with Basic auth, as the gateway's document shows it.
     const EXAMPLE: &str = r#"{ "url": "https://www.example.com/webhook", "headers": { "Authorization": "Basic dGVzdHVzZXI6dGVzdHBhc3M=" }}"#;
 
-    fn set(desk: &Desk, body: &str) -> Answered {
-        desk.call("POST", PATH, &[ACME, JSON], body)
+    fn set(gateway: &TestGateway, body: &str) -> GatewayResponse {
+        gateway.call("POST", PATH, &[ACME, JSON], body)
     }
 
-    fn read(desk: &Desk) -> Answered {
-        desk.call("GET", PATH, &[ACME, JSON], "")
+    fn read(gateway: &TestGateway) -> GatewayResponse {
+        gateway.call("GET", PATH, &[ACME, JSON], "")
     }
 
     #[test]
-    fn the_documented_examples_are_answered_as_documented() {
-        let desk = Desk::new();
-        read(&desk).assert_refused(404, None);
+    fn the_documented_examples_work_as_documented() {
+        let gateway = TestGateway::new();
+        read(&gateway).assert_refused(404, None);
         let expected: Value = serde_json::from_str(EXAMPLE).unwrap();
-        assert_eq!(set(&desk, EXAMPLE), Answered { status: 200, body: expected.clone() });
-        assert_eq!(read(&desk), Answered { status: 200, body: expected });
-        set(&desk, r#"{"url": "www.example.com/webhook"}"#).assert_refused(400, Some("url"));
-        assert_eq!(read(&desk).body["url"], "https://www.example.com/webhook");
-        desk.call("GET", PATH, &[BETA], "").assert_refused(404, None);
+        for response in [set(&gateway, EXAMPLE), read(&gateway)] {
+            assert_eq!((response.status, &response.body), (200, &expected));
+        }
+        set(&gateway, r#"{"url": "www.example.com/webhook"}"#).assert_refused(400, Some("url"));
+        assert_eq!(read(&gateway).body["url"], "https://www.example.com/webhook");
+        gateway.call("GET", PATH, &[BETA], "").assert_refused(404, None);
     }
 
     #[test]
-    fn the_webhook_is_one_subscription_to_the_numbers_of_the_key_on_the_gateways_terms() {
-        let desk = Desk::new();
-        let bystander = desk.call("POST", PATH, &[BETA], r#"{"url":"https://beta.example/"}"#);
+    fn the_webhook_is_one_subscription_with_the_gateways_policy() {
+        let gateway = TestGateway::new();
+        let bystander = gateway.call("POST", PATH, &[BETA], r#"{"url":"https://beta.example/"}"#);
         assert_eq!(bystander.body, json!({"url": "https://beta.example/", "headers": {}}));
-        let beta = desk.listed("beta");
-        set(&desk, EXAMPLE);
-        let hook = desk.named("acme", NAME);
-        assert_eq!((hook.profile, hook.level), (Profile::BusinessApi, Level::Beside));
+        let beta = gateway.listed("beta");
+        set(&gateway, EXAMPLE);
+        let hook = gateway.named("acme", NAME);
+        assert_eq!(
+            (hook.profile, hook.precedence),
+            (Profile::BusinessApi, Precedence::Independent)
+        );
         assert_eq!(hook.filter.events, None);
         assert_eq!(hook.filter.numbers, Some([NUMBER.parse().unwrap()].into()));
-        assert_eq!(desk.named("beta", NAME).filter.numbers, None, "its key is bound to none");
-        assert_eq!((hook.policy.accept, hook.policy.retried), (Accept::Only200, Retried::All));
-        assert_eq!(hook.policy.retry, Retry::Linear { step_ms: 3_000, max_ms: 900_000 });
-        assert_eq!(desk.listed("beta"), beta);
+        assert_eq!(gateway.named("beta", NAME).filter.numbers, None, "its key is bound to none");
+        assert_eq!((hook.policy.accept, hook.policy.retry_on), (Accept::Only200, RetryOn::All));
+        assert_eq!(
+            hook.policy.retry,
+            Retry::Linear {
+                step: Duration::from_millis(3_000),
+                max: Duration::from_millis(900_000)
+            }
+        );
+        assert_eq!(gateway.listed("beta"), beta);
     }
 
     #[test]
-    fn setting_it_again_replaces_url_and_headers_and_keeps_what_the_host_added() {
-        let desk = Desk::new();
-        set(&desk, EXAMPLE);
-        let id = desk.named("acme", NAME).id;
+    fn setting_it_again_keeps_what_the_host_added() {
+        let gateway = TestGateway::new();
+        set(&gateway, EXAMPLE);
+        let id = gateway.named("acme", NAME).id;
         let secret = Secret::new("whsec_aGlkZGVuLXNlY3JldA==");
-        desk.engine.rotate_secret(id, Some(secret.clone()), 0).unwrap();
-        desk.engine.pause(id).unwrap();
+        gateway.engine.rotate_secret(id, Some(secret.clone()), Duration::ZERO).unwrap();
+        gateway.engine.pause(id).unwrap();
         let other = json!({"url": "https://other.example/hook", "headers": {}});
-        assert_eq!(set(&desk, r#"{"url":"https://other.example/hook"}"#).body, other);
-        assert_eq!(read(&desk).body, other);
-        let hook = desk.named("acme", NAME);
-        assert_eq!((hook.id, hook.state), (id, State::Paused));
+        assert_eq!(set(&gateway, r#"{"url":"https://other.example/hook"}"#).body, other);
+        assert_eq!(read(&gateway).body, other);
+        let hook = gateway.named("acme", NAME);
+        assert_eq!((hook.id, hook.state), (id, SubscriptionState::Paused));
         assert!(hook.secret == Some(secret));
-        assert_eq!(desk.engine.subscriptions().len(), 1);
+        assert_eq!(gateway.engine.subscriptions().len(), 1);
     }
 
     fn check_refused(body: &str, field: Option<&str>) {
-        let desk = Desk::new();
-        desk.call("POST", PATH, &[BETA], EXAMPLE);
-        set(&desk, EXAMPLE);
-        let before = (desk.listed("acme"), desk.listed("beta"));
-        set(&desk, body).assert_refused(400, field);
-        assert_eq!((desk.listed("acme"), desk.listed("beta")), before, "{body}");
+        let gateway = TestGateway::new();
+        gateway.call("POST", PATH, &[BETA], EXAMPLE);
+        set(&gateway, EXAMPLE);
+        let before = (gateway.listed("acme"), gateway.listed("beta"));
+        set(&gateway, body).assert_refused(400, field);
+        assert_eq!((gateway.listed("acme"), gateway.listed("beta")), before, "{body}");
     }
 
     #[test]
-    fn a_body_that_is_not_right_is_refused_by_its_field_and_changes_nothing() {
+    fn an_invalid_body_is_refused_by_field_and_changes_nothing() {
         check_refused("", None);
         check_refused("[]", None);
         check_refused("{\"url\":", None);
@@ -209,66 +221,66 @@ mod tests {
     }
 
     #[test]
-    fn port_443_may_be_named_and_a_host_name_may_hold_an_underscore() {
-        let desk = Desk::new();
+    fn port_443_and_underscores_are_allowed() {
+        let gateway = TestGateway::new();
         for url in ["https://a.example:443/hook", "https://a_b.example/hook?c=d"] {
-            let answer = set(&desk, &json!({ "url": url }).to_string());
+            let answer = set(&gateway, &json!({ "url": url }).to_string());
             assert_eq!((answer.status, &answer.body["url"]), (200, &json!(url)));
         }
     }
 
     #[test]
-    fn where_the_host_admits_http_it_does_on_any_port_and_https_keeps_its_rule() {
-        let desk = Desk::with(|config| config.allow_http(true));
-        assert_eq!(set(&desk, r#"{"url":"http://a.example:9100/"}"#).status, 200);
-        let refused = set(&desk, r#"{"url":"https://a.example:9100/"}"#);
+    fn allowed_http_works_on_any_port() {
+        let gateway = TestGateway::with(|config| config.allow_http(true));
+        assert_eq!(set(&gateway, r#"{"url":"http://a.example:9100/"}"#).status, 200);
+        let refused = set(&gateway, r#"{"url":"https://a.example:9100/"}"#);
         refused.assert_refused(400, Some("url"));
-        assert_eq!(read(&desk).body["url"], "http://a.example:9100/");
+        assert_eq!(read(&gateway).body["url"], "http://a.example:9100/");
     }
 
     #[test]
-    fn a_key_that_is_missing_or_nobodys_is_refused_whatever_it_asks_for() {
-        let desk = Desk::new();
-        set(&desk, EXAMPLE);
-        let before = desk.listed("acme");
+    fn a_missing_or_unknown_key_is_refused() {
+        let gateway = TestGateway::new();
+        set(&gateway, EXAMPLE);
+        let before = gateway.listed("acme");
         for headers in [&[][..], &[("whizard-key", "acme-ke")], &[("authorization", "acme-key")]] {
             for method in ["GET", "POST", "DELETE"] {
-                desk.call(method, PATH, headers, "{}").assert_refused(401, None);
+                gateway.call(method, PATH, headers, "{}").assert_refused(401, None);
             }
         }
-        assert_eq!(desk.listed("acme"), before);
+        assert_eq!(gateway.listed("acme"), before);
     }
 
     #[test]
-    fn other_methods_are_refused_by_naming_those_there_are() {
-        let desk = Desk::new();
+    fn other_methods_are_refused_with_allow() {
+        let gateway = TestGateway::new();
         for method in ["PUT", "PATCH", "DELETE", "HEAD"] {
-            desk.call(method, PATH, &[ACME], EXAMPLE).assert_refused(405, None);
-            let response = desk.response(method, PATH, &[ACME], EXAMPLE);
-            assert_eq!(response.headers()["allow"], "GET, POST");
+            gateway.call(method, PATH, &[ACME], EXAMPLE).assert_refused(405, None);
+            let response = gateway.call(method, PATH, &[ACME], EXAMPLE);
+            assert_eq!(response.headers["allow"], "GET, POST");
         }
-        assert_eq!(desk.listed("acme"), [""; 0]);
+        assert_eq!(gateway.listed("acme"), [""; 0]);
     }
 
     #[test]
-    fn a_name_that_another_subscription_has_taken_is_a_conflict_and_a_full_book_is_refused() {
-        let desk = Desk::with(|config| {
+    fn a_used_name_is_a_conflict_and_a_full_store_is_refused() {
+        let gateway = TestGateway::with(|config| {
             config.limits(crate::config::Limits { subscriptions_max: 1, ..Default::default() })
         });
         let taken = Subscription::to("https://crm.example/").unwrap().account("acme").name(NAME);
-        let taken = desk.engine.subscribe(taken).unwrap();
-        read(&desk).assert_refused(404, None);
-        set(&desk, EXAMPLE).assert_refused(409, Some("name"));
-        desk.engine.revise(taken, |one| Ok(Subscription::from(one).name("crm"))).unwrap();
-        set(&desk, EXAMPLE).assert_refused(400, Some("subscriptions"));
-        assert_eq!(desk.engine.subscriptions().len(), 1);
+        let taken = gateway.engine.subscribe(taken).unwrap();
+        read(&gateway).assert_refused(404, None);
+        set(&gateway, EXAMPLE).assert_refused(409, Some("name"));
+        gateway.engine.revise(taken, |one| Ok(Subscription::from(one).name("crm"))).unwrap();
+        set(&gateway, EXAMPLE).assert_refused(400, Some("subscriptions"));
+        assert_eq!(gateway.engine.subscriptions().len(), 1);
     }
 
     #[test]
-    fn a_closed_engine_says_so_and_names_no_path() {
-        let desk = Desk::new();
-        desk.engine.close(std::time::Duration::from_secs(10)).unwrap();
-        let answer = set(&desk, EXAMPLE);
+    fn a_closed_engine_is_503_without_paths() {
+        let gateway = TestGateway::new();
+        gateway.engine.close(std::time::Duration::from_secs(10)).unwrap();
+        let answer = set(&gateway, EXAMPLE);
         assert_eq!((answer.status, &answer.body["meta"]["http_code"]), (503, &json!(503)));
         assert_eq!(answer.body["meta"].get("details"), None);
     }

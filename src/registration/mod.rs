@@ -1,36 +1,32 @@
-//! Decides which gateway's API a request belongs to.
-//!
-//! Leaves to others: what each gateway answers (a file for each), keeping the subscriptions and
-//! delivering to them (`engine`). Invariant (I9): every answer is made for the account whose key the
-//! request shows, of its own subscriptions of that gateway alone; a body over the limit is read by
-//! nobody.
+//! The registration APIs of four gateways, independent of any web framework: each request goes to the
+//! gateway that its path and key header name. A response shows and changes only subscriptions of that
+//! gateway and of the account whose key the request shows (I9).
 
-mod answer;
 mod business_api;
-mod call;
 mod dialog360;
 mod doubletick;
-pub mod fields;
+mod fields;
+mod gateway_http;
 #[cfg(test)]
-mod guarded_tests;
-mod hook;
+mod guard_tests;
+mod session;
+#[cfg(test)]
+mod test_support;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trial;
-mod webhooks;
+mod webhook_config;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use self::call::Call;
 pub use self::dialog360::Dialog360;
+use self::gateway_http::{GatewayRequest, no_route};
 use crate::engine::Engine;
 use crate::error::Result;
 
 /// The registration APIs of the gateways, to be mounted in any HTTP server.
 ///
-/// A client written for one of them only changes its base URL. What works, what differs and why is in
-/// `docs/gateways.md`. Answers may wait for the device: call it where blocking is allowed.
+/// A client written for one of them only changes its base URL. `docs/gateways.md` says what works, what
+/// differs and why. Responses may wait for the disk: call it where blocking is allowed.
 ///
 /// ```
 /// use wabahook::registration::Registration;
@@ -43,7 +39,7 @@ use crate::error::Result;
 /// let request = http::Request::get("/v2/webhooks").header("authorization", "acme-key");
 /// let request = request.body(Vec::new())?;
 /// assert!(Registration::serves(request.uri().path()));
-/// assert_eq!(registration.answer(&request).body(), b"[]");
+/// assert_eq!(registration.respond(&request).body(), b"[]");
 /// # engine.close(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -53,20 +49,20 @@ pub struct Registration {
     dialog360: Dialog360,
 }
 
-/// The longest body of a request, in bytes: a webhook with thousands of events and numbers fits. A
-/// server should not read more.
+/// The longest body of a request, in bytes. A webhook with thousands of events and numbers fits. A server
+/// should not read more.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 impl Registration {
-    /// Registers with this engine.
+    /// Registers webhooks at this engine.
     pub fn new(engine: Engine) -> Registration {
         Registration { engine, dialog360: Dialog360::default() }
     }
 
-    /// What is configurable of 360dialog's API.
+    /// Sets the options of 360dialog's API.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for a bound that the engine could not keep.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a bound that the engine cannot keep.
     pub fn dialog360(mut self, dialog360: Dialog360) -> Result<Registration> {
         dialog360.check()?;
         self.dialog360 = dialog360;
@@ -78,10 +74,10 @@ impl Registration {
         Gateway::of(path, &HeaderMap::new()).is_some()
     }
 
-    /// The answer to a request, whatever it is: also to a path that no gateway has, and to a body over
-    /// [`BODY_BYTES_MAX`], which is refused with 413.
-    pub fn answer<B: AsRef<[u8]>>(&self, request: &Request<B>) -> Response<Vec<u8>> {
-        let call = Call {
+    /// The response to any request: 404 for a path that belongs to no gateway, 413 for a body over
+    /// [`BODY_BYTES_MAX`].
+    pub fn respond<B: AsRef<[u8]>>(&self, request: &Request<B>) -> Response<Vec<u8>> {
+        let request = GatewayRequest {
             engine: &self.engine,
             method: request.method(),
             path: request.uri().path(),
@@ -89,48 +85,48 @@ impl Registration {
             headers: request.headers(),
             body: request.body().as_ref(),
         };
-        match Gateway::of(call.path, call.headers) {
-            None => answer::no_route(call.path),
-            Some(gateway) if call.body.len() > BODY_BYTES_MAX => {
+        match Gateway::of(request.path, request.headers) {
+            None => no_route(request.path),
+            Some(gateway) if request.body.len() > BODY_BYTES_MAX => {
                 let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
-                gateway.refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
+                gateway.error_response(StatusCode::PAYLOAD_TOO_LARGE, &message)
             }
-            Some(gateway) => gateway.answer(&call, &self.dialog360),
+            Some(gateway) => gateway.respond(&request, &self.dialog360),
         }
     }
 
-    /// The answer to a request that the server refuses itself, in the shape of its gateway: a body that
-    /// it does not take in, or more at once than it has room for.
+    /// The error response to a request that the server itself refuses, in the shape of its gateway: a
+    /// body that is too large, or too many requests at once.
     ///
     /// ```
     /// use http::{HeaderMap, StatusCode};
     /// use wabahook::registration::Registration;
     /// let status = StatusCode::TOO_MANY_REQUESTS;
-    /// let refusal = Registration::refusal("/webhooks", &HeaderMap::new(), status, "come again");
-    /// assert_eq!(refusal.status(), status);
-    /// let body = br#"{"status":false,"code":429,"message":"Too many requests","error":"come again"}"#;
-    /// assert_eq!(refusal.body(), body);
+    /// let response = Registration::error_response("/webhooks", &HeaderMap::new(), status, "later");
+    /// assert_eq!(response.status(), status);
+    /// let body = br#"{"status":false,"code":429,"message":"Too many requests","error":"later"}"#;
+    /// assert_eq!(response.body(), body);
     /// ```
-    pub fn refusal(
+    pub fn error_response(
         path: &str,
         headers: &HeaderMap,
         status: StatusCode,
         message: &str,
     ) -> Response<Vec<u8>> {
         match Gateway::of(path, headers) {
-            None => answer::no_route(path),
-            Some(gateway) => gateway.refusal(status, message),
+            None => no_route(path),
+            Some(gateway) => gateway.error_response(status, message),
         }
     }
 
-    /// Whether the answer waits for a receiver, for as long as an attempt may take. A server may want
-    /// to bound how many such requests it has at once.
+    /// Whether the response waits for a receiver, up to the timeout of an attempt. A server may want to
+    /// bound the number of such requests in progress.
     pub fn waits_for_receiver(method: &Method, path: &str) -> bool {
-        webhooks::is_test(method, path)
+        session::is_test(method, path)
     }
 
-    /// The paths that the gateways have, with names in braces for what differs. For a server that
-    /// mounts them one by one, and for descriptions.
+    /// The paths of all gateways, with parameters in braces, for a server that mounts them one by one and
+    /// for API descriptions.
     pub const PATHS: &[&str] = &[
         "/v2/webhook/register",
         "/v2/webhook/deregister",
@@ -147,16 +143,16 @@ impl Registration {
     ];
 }
 
-/// Whose API a request is meant for.
+/// The gateways whose APIs are served.
 enum Gateway {
     DoubleTick,
     BusinessApi,
     Dialog360,
-    Webhooks,
+    Session,
 }
 
 impl Gateway {
-    /// By the path; where two have the same one, the header that shows the key decides.
+    /// The gateway of a path. Where two share a path, the header with the key decides.
     fn of(path: &str, headers: &HeaderMap) -> Option<Gateway> {
         match path {
             path if doubletick::serves(path) => Some(Gateway::DoubleTick),
@@ -166,26 +162,28 @@ impl Gateway {
             path if business_api::serves(path) || dialog360::serves(path) => {
                 Some(Gateway::Dialog360)
             }
-            path if webhooks::serves(path) => Some(Gateway::Webhooks),
+            path if session::serves(path) => Some(Gateway::Session),
             _ => None,
         }
     }
 
-    fn answer(&self, call: &Call<'_>, dialog360: &Dialog360) -> Response<Vec<u8>> {
+    fn respond(&self, request: &GatewayRequest<'_>, dialog360: &Dialog360) -> Response<Vec<u8>> {
         match self {
-            Gateway::DoubleTick => doubletick::answer(call),
-            Gateway::BusinessApi => business_api::answer(call),
-            Gateway::Dialog360 => dialog360::answer(call, dialog360),
-            Gateway::Webhooks => webhooks::answer(call),
+            Gateway::DoubleTick => doubletick::respond(request),
+            Gateway::BusinessApi => business_api::respond(request),
+            Gateway::Dialog360 => dialog360::respond(request, dialog360),
+            Gateway::Session => session::respond(request),
         }
     }
 
-    /// A refusal in the gateway's shape.
-    fn refusal(&self, status: StatusCode, message: &str) -> Response<Vec<u8>> {
+    /// An error in the gateway's shape.
+    fn error_response(&self, status: StatusCode, message: &str) -> Response<Vec<u8>> {
         match self {
-            Gateway::DoubleTick => doubletick::refusal(status, message),
-            Gateway::BusinessApi | Gateway::Dialog360 => hook::refusal(status, message),
-            Gateway::Webhooks => webhooks::refusal(status, message),
+            Gateway::DoubleTick => doubletick::error_response(status, message),
+            Gateway::BusinessApi | Gateway::Dialog360 => {
+                webhook_config::error_response(status, message)
+            }
+            Gateway::Session => session::error_response(status, message),
         }
     }
 }

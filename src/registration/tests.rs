@@ -1,96 +1,23 @@
-//! The world in which the gateways' tests register, and what holds for all gateways: whatever two
-//! accounts do in turn, neither sees or changes what is the other's.
-//!
-//! A gateway adds its calls to [`OPERATIONS`]. The values that an account stores are marked with its
-//! name; those that a call merely tries (ids, names, numbers) may be the other's.
+//! Promises of all gateways: whatever two accounts do in turn, neither sees or changes what belongs to the
+//! other. A gateway adds its calls to [`OPERATIONS`]. The values that an account stores are marked with its
+//! name; ids, names and numbers in a request may be those of the other account.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::test_support::{GatewayResponse, TestGateway};
 use super::{BODY_BYTES_MAX, Registration};
 use crate::account::Account;
-use crate::attempt::Reply;
-use crate::config::Config;
-use crate::delivery::{self, Transport};
-use crate::engine::Engine;
-use crate::stats::Stats;
-use crate::store::Memory;
-use crate::subscription::Registered;
+use crate::subscription::SubscriptionInfo;
 
-/// Two accounts on an engine in memory.
-pub(super) struct World {
-    pub(super) engine: Engine,
-    registration: Registration,
+fn two_accounts() -> TestGateway {
+    TestGateway::of([ACME.account(), BETA.account()], |config| config)
 }
 
-/// What a call was answered with.
-#[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) status: u16,
-    pub(super) headers: http::HeaderMap,
-    /// The body's text.
-    pub(super) text: String,
-    pub(super) body: Value,
-}
-
-/// Answers every attempt with 200.
-struct Fine;
-
-impl Transport for Fine {
-    fn send(&self, _: &delivery::Request<'_>) -> Reply {
-        Reply::status(200)
-    }
-
-    fn interrupt(&self) {}
-}
-
-impl World {
-    pub(super) fn new() -> World {
-        World::with(|config| config.transport(Arc::new(Fine)))
-    }
-
-    /// A world of this configuration, with acme of two numbers and beta of one.
-    pub(super) fn with(configure: impl FnOnce(Config) -> Config) -> World {
-        let config = Config::new("unused").store(Arc::new(Memory::default()));
-        let config = config.account(ACME.account()).account(BETA.account());
-        let engine = Engine::open(configure(config)).unwrap();
-        World { registration: Registration::new(engine.clone()), engine }
-    }
-
-    pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Answered {
-        let response = self.registration.answer(request);
-        let (parts, body) = response.into_parts();
-        assert_eq!(parts.headers["content-type"], "application/json");
-        assert_eq!(parts.headers["cache-control"], "no-store");
-        let text = String::from_utf8(body).unwrap();
-        let body = serde_json::from_str(&text).unwrap();
-        Answered { status: parts.status.as_u16(), headers: parts.headers, text, body }
-    }
-}
-
-/// No wait of a test lasts longer.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits until the engine's counters say so.
-pub(super) fn wait_until(engine: &Engine, is_so: impl Fn(&Stats) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so(&engine.stats()) {
-        assert!(Instant::now() < deadline, "not in time: {:?}", engine.stats());
-        std::thread::yield_now();
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = self.engine.close(Duration::from_secs(10));
-    }
-}
-
-/// An account and what it marks its values with.
+/// An account of the property.
 #[derive(Debug)]
 struct Party {
     name: &'static str,
@@ -113,21 +40,21 @@ impl Party {
         Account::new(self.name).api_key(self.key).waba(self.waba, self.numbers)
     }
 
-    /// What only this account ever stores.
+    /// A text that only this account stores.
     fn mark(&self) -> String {
         format!("marked-by-{}", self.name)
     }
 }
 
-/// A call that one account makes while the other has something to hide.
+/// The random parts of one call.
 struct Drawn {
     caller: &'static Party,
     other: &'static Party,
-    /// An id that may be the caller's, the other's or nobody's.
+    /// An id: the caller's, the other's or unknown.
     id: u32,
     /// A name that both accounts use.
     name: &'static str,
-    /// Whether the call names the other's numbers too.
+    /// Whether the call also names the other's numbers.
     reaches_over: bool,
 }
 
@@ -164,20 +91,19 @@ impl Drawn {
         self.keyed("d360-api-key", method, path, body)
     }
 
-    /// A webhook of a URL and headers, at a port that neither gateway takes where it reaches over.
+    /// A webhook with a URL and headers; with `reaches_over` at a port that neither gateway allows.
     fn hook(&self) -> Value {
         let (mark, port) = (self.caller.mark(), if self.reaches_over { ":8443" } else { "" });
         json!({"url": format!("https://hooks.example{port}/{mark}"), "headers": {"x-mark": mark}})
     }
 
-    /// A request with the caller's key, shown as the session gateway's clients do, of the webhook that
-    /// was drawn.
+    /// A request of a session gateway's client about the webhook with this id.
     fn session(&self, method: &str, of_it: &str, body: &Value) -> Request<Vec<u8>> {
         let path = format!("/webhooks/{}{of_it}", self.id);
         self.keyed("authorization", method, &path, body)
     }
 
-    /// A webhook of the session gateway, with a pattern in place of an event where it reaches over.
+    /// A webhook of the session gateway; with `reaches_over` its event is a pattern.
     fn session_webhook(&self) -> Value {
         let mark = self.caller.mark();
         let event = if self.reaches_over && self.id > 0 { "message.*" } else { &mark };
@@ -185,7 +111,7 @@ impl Drawn {
         json!({"url": url, "secret": mark, "events": [event]})
     }
 
-    /// A further destination under a name that the other may have, too.
+    /// A further destination, under a name that the other account may use.
     fn destination(&self) -> Value {
         let mark = self.caller.mark();
         json!({"name": self.name, "url": format!("https://hooks.example/{mark}")})
@@ -194,10 +120,10 @@ impl Drawn {
 
 const NAMES: [&str; 3] = ["crm", "log", "bot"];
 
-type Operation = (&'static str, fn(&Drawn) -> Request<Vec<u8>>);
+type GatewayOperation = (&'static str, fn(&Drawn) -> Request<Vec<u8>>);
 
 /// Every kind of call of every gateway.
-const OPERATIONS: &[Operation] = &[
+const OPERATIONS: &[GatewayOperation] = &[
     ("session gateway: create", |drawn| {
         drawn.keyed("authorization", "POST", "/webhooks", &drawn.session_webhook())
     }),
@@ -258,19 +184,24 @@ const OPERATIONS: &[Operation] = &[
     ("session gateway: delete", |drawn| drawn.session("DELETE", "", &json!(null))),
 ];
 
-/// Makes a call and asserts that nothing of the other's is in its answer or changed by it.
-fn check_apart(world: &World, operation: &Operation, drawn: &Drawn) -> Answered {
+/// Makes a call and asserts that it shows and changes nothing of the other account.
+fn check_apart(
+    gateway: &TestGateway,
+    operation: &GatewayOperation,
+    drawn: &Drawn,
+) -> GatewayResponse {
     let (what, request) = (operation.0, (operation.1)(drawn));
-    let before = world.engine.subscriptions_of(drawn.other.name);
-    let answered = world.answer(&request);
-    let after = world.engine.subscriptions_of(drawn.other.name);
-    let same = |(one, other): (&Arc<Registered>, &Arc<Registered>)| Arc::ptr_eq(one, other);
+    let before = gateway.engine.subscriptions_of(drawn.other.name);
+    let answered = gateway.respond(&request);
+    let after = gateway.engine.subscriptions_of(drawn.other.name);
+    let same =
+        |(one, other): (&Arc<SubscriptionInfo>, &Arc<SubscriptionInfo>)| Arc::ptr_eq(one, other);
     let unchanged = before.len() == after.len() && before.iter().zip(&after).all(same);
     assert!(unchanged, "{what} by {} changed {before:?} to {after:?}", drawn.caller.name);
     let asked = String::from_utf8_lossy(request.body());
     let hidden = [&[drawn.other.name, drawn.other.key, drawn.other.waba], drawn.other.numbers];
     for hidden in hidden.concat() {
-        // What a caller wrote itself may come back to it.
+        // A response may repeat the caller's own text.
         let leaks = answered.text.contains(hidden) && !asked.contains(hidden);
         assert!(!leaks, "{what} by {} shows {hidden}: {}", drawn.caller.name, answered.text);
     }
@@ -283,30 +214,30 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_two_accounts_do_in_turn_neither_sees_or_changes_the_others(
+    fn two_accounts_never_see_or_change_each_others_webhooks(
         turns in prop::collection::vec(
             (any::<bool>(), 0..OPERATIONS.len(), 0..8_u32, 0..NAMES.len(), any::<bool>()),
             1..80,
         ),
     ) {
-        let world = World::new();
+        let gateway = two_accounts();
         for (is_beta, operation, id, name, reaches_over) in turns {
             let drawn = Drawn::new(is_beta, id, name, reaches_over);
-            check_apart(&world, &OPERATIONS[operation], &drawn);
+            check_apart(&gateway, &OPERATIONS[operation], &drawn);
         }
     }
 }
 
 #[test]
-fn each_operation_of_the_property_is_both_honoured_and_refused() {
-    let world = World::new();
+fn each_operation_both_succeeds_and_fails() {
+    let gateway = two_accounts();
     let mut answers = vec![(false, false); OPERATIONS.len()];
     let mut made = 0;
     for (name, id) in (0..NAMES.len()).flat_map(|name| (0..8).map(move |id| (name, id))) {
         for is_beta in [false, true] {
             for (operation, answers) in OPERATIONS.iter().zip(&mut answers) {
                 let drawn = Drawn::new(is_beta, id, name, id % 2 == 0);
-                let is_success = check_apart(&world, operation, &drawn).status < 300;
+                let is_success = check_apart(&gateway, operation, &drawn).status < 300;
                 *answers = (answers.0 | is_success, answers.1 | !is_success);
                 made += 1;
             }
@@ -314,12 +245,12 @@ fn each_operation_of_the_property_is_both_honoured_and_refused() {
     }
     assert_eq!(made, NAMES.len() * 8 * 2 * OPERATIONS.len());
     for ((what, _), (honoured, refused)) in OPERATIONS.iter().zip(answers) {
-        // A list has nothing to refuse.
+        // A list never fails.
         assert!(honoured && (refused || what.ends_with("list")), "{what}: {honoured} {refused}");
     }
 }
 
-/// Where a name in braces stands, it stands for this.
+/// The path with its parameters filled in.
 fn concrete(path: &str) -> String {
     let segments = path.split('/');
     let filled = segments.map(|one| if one.starts_with('{') { "7" } else { one });
@@ -327,8 +258,8 @@ fn concrete(path: &str) -> String {
 }
 
 #[test]
-fn every_path_names_its_methods_to_whoever_uses_another() {
-    let world = World::new();
+fn every_path_names_its_methods_in_allow() {
+    let gateway = two_accounts();
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"];
     for path in Registration::PATHS {
         let path = concrete(path);
@@ -338,7 +269,7 @@ fn every_path_names_its_methods_to_whoever_uses_another() {
             let request = ["authorization", "whizard-key", "d360-api-key"]
                 .iter()
                 .fold(request, |request, name| request.header(*name, ACME.key));
-            world.answer(&request.body(Vec::new()).unwrap())
+            gateway.respond(&request.body(Vec::new()).unwrap())
         };
         let refused = call("TRACE");
         assert_eq!(refused.status, 405, "{path}");
@@ -351,14 +282,15 @@ fn every_path_names_its_methods_to_whoever_uses_another() {
             assert_eq!(told, Some(allowed.as_str()).filter(|_| !is_allowed), "{method} {path}");
         }
     }
-    assert!(world.engine.subscriptions().is_empty());
+    assert!(gateway.engine.subscriptions().is_empty());
 }
 
 #[test]
-fn what_a_server_refuses_itself_it_refuses_in_the_shape_of_the_gateway() {
+fn a_servers_own_errors_have_the_gateways_shape() {
     let status = StatusCode::TOO_MANY_REQUESTS;
     for path in Registration::PATHS {
-        let refusal = Registration::refusal(&concrete(path), &HeaderMap::new(), status, "later");
+        let refusal =
+            Registration::error_response(&concrete(path), &HeaderMap::new(), status, "later");
         let body: Value = serde_json::from_slice(refusal.body()).unwrap();
         let (code, said) = match path.split('/').nth(1).unwrap() {
             "v2" => (&body["statusCode"], &body["message"]),
@@ -371,7 +303,7 @@ fn what_a_server_refuses_itself_it_refuses_in_the_shape_of_the_gateway() {
             "{path}"
         );
     }
-    let nobodys = Registration::refusal("/elsewhere", &HeaderMap::new(), status, "later");
+    let nobodys = Registration::error_response("/elsewhere", &HeaderMap::new(), status, "later");
     assert_eq!(nobodys.status(), 404);
 }
 
@@ -390,11 +322,11 @@ fn only_a_test_of_a_webhook_waits_for_a_receiver() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_in_the_gateways_shape_and_stores_nothing() {
-    let world = World::new();
+fn a_body_over_the_limit_is_refused_in_the_gateways_shape() {
+    let gateway = two_accounts();
     let check = |path: &str, key: &str, length: usize| {
         let request = Request::post(path).header(key, ACME.key).body(vec![b'['; length]).unwrap();
-        world.answer(&request)
+        gateway.respond(&request)
     };
     let doubletick = check("/v2/webhook/register", "authorization", BODY_BYTES_MAX + 1);
     assert_eq!((doubletick.status, &doubletick.body["statusCode"]), (413, &json!(413)));
@@ -408,5 +340,5 @@ fn a_body_over_the_limit_is_refused_in_the_gateways_shape_and_stores_nothing() {
     assert_eq!(session.body["status"], false);
     assert_eq!(check("/v2/webhook/register", "authorization", BODY_BYTES_MAX).status, 400);
     assert_eq!(check("/elsewhere", "authorization", BODY_BYTES_MAX + 1).status, 404);
-    assert!(world.engine.subscriptions().is_empty());
+    assert!(gateway.engine.subscriptions().is_empty());
 }

@@ -1,12 +1,9 @@
-//! Decides how far a bench may reach into routing: to the index as the engine uses it, and no further.
-//!
-//! Leaves to others: everything. A host has no use for it, so it is hidden and promises nothing; it is
-//! public because a bench is a crate of its own, and a match cannot be told from the rest of `publish`
-//! by measuring `publish`. Invariant: every call is one call of the index.
+//! Gives the benches access to the index as the engine uses it. A bench is a crate of its own, and the cost
+//! of a match cannot be separated from the rest of `publish` by measuring `publish`. Hidden from hosts.
 
 use std::ops::Deref;
 
-use super::{Index, Sought};
+use super::{Index, MatchQuery};
 use crate::event::{EventType, WabaNumber};
 use crate::subscription::{Filter, SubscriptionId};
 
@@ -15,17 +12,17 @@ use crate::subscription::{Filter, SubscriptionId};
 pub struct Matching(Index);
 
 impl Matching {
-    /// Lists a subscription under its filter.
+    /// Adds a subscription under its filter.
     pub fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.0.insert(id, account, filter);
     }
 
-    /// Takes a subscription off the lists of the filter that it was inserted with.
+    /// Removes a subscription from the lists of the filter that it was inserted with.
     pub fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.0.remove(id, account, filter);
     }
 
-    /// The subscriptions that an event of this number reaches.
+    /// The subscriptions that match an event of this number.
     #[must_use]
     pub fn targets(
         &self,
@@ -34,6 +31,6 @@ impl Matching {
         number: WabaNumber,
     ) -> impl Deref<Target = [SubscriptionId]> + use<> {
         let number = Some(number);
-        self.0.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
+        self.0.targets(&MatchQuery { account, kind, number, waba_numbers: &[], is_part: false })
     }
 }

@@ -1,148 +1,131 @@
-//! Decides which subscriptions an event reaches, by account, event type and WABA number.
+//! The index from account, event type and WABA number to subscriptions. A subscription is listed once under
+//! each (type, number) pair of its filter, where "all" is a value of its own. So a match reads at most four
+//! lists for a number, and two for each number of a WABA.
 //!
-//! Leaves to others: parsing filters and numbers, and telling which numbers a WABA has. Invariant:
-//! a subscription is listed once under each (type, number) of its filter, where "all" is a value of
-//! its own; so a match reads at most four lists for a number, and two for each number of a WABA.
-//!
-//! A change costs the pairs of its filter, a match costs what it finds; neither depends on how many
-//! other subscriptions there are.
+//! A change costs the pairs of its filter, a match costs what it finds; neither depends on the number of other
+//! subscriptions.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::answers::Answers;
-use super::lists::{List, Lists};
-use super::names::Names;
-use super::precedence::{Bearing, Precedence};
+use super::interner::Interner;
+use super::match_cache::{MatchCache, MatchKey};
+use super::posting_lists::{PostingList, PostingLists};
+use super::precedence::{MatchContext, PrecedenceTable};
 use crate::event::{EventType, WabaNumber};
-use crate::subscription::{FEW_MAX, Filter, Found, Level, Profile, Reached, SubscriptionId};
+use crate::profile::Profile;
+use crate::subscription::{FEW_MAX, Filter, Precedence, SubscriptionId, TargetIds, Targets};
 
-/// Event -> subscriptions.
+/// Maps events to subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    accounts: Names<Box<str>>,
-    kinds: Names<EventType>,
-    listed: HashMap<Place, Lists>,
-    precedence: Precedence,
-    answers: Answers,
+    accounts: Interner<Box<str>>,
+    kinds: Interner<EventType>,
+    listed: HashMap<NumberKey, PostingLists>,
+    precedence: PrecedenceTable,
+    match_cache: MatchCache,
 }
 
-/// What about an event decides who gets it.
+/// The properties of an event that decide which subscriptions get it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sought<'a> {
+pub(crate) struct MatchQuery<'a> {
     pub(crate) account: &'a str,
     pub(crate) kind: &'a EventType,
     pub(crate) number: Option<WabaNumber>,
-    /// The numbers of its WABA, where it has no number itself.
+    /// The numbers of its WABA, if it has no number itself.
     pub(crate) waba_numbers: &'a [WabaNumber],
-    /// Whether it is a part of a callback that is published whole beside it.
+    /// Whether it is a part of a callback that is also published whole.
     pub(crate) is_part: bool,
 }
 
 /// One number of an account, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
+struct NumberKey {
     number: u64,
     account: u32,
 }
 
-/// What an event without a WABA asks for: a type of a number. What it reaches is known by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Asked {
-    number: u64,
-    account: u32,
-    kind: u32,
-    is_part: bool,
-}
-
-#[cfg(test)]
-impl Asked {
-    pub(super) fn new(number: u64) -> Asked {
-        Asked { number, account: 1, kind: 1, is_part: false }
-    }
-}
-
-/// No name is given this id, and no WABA number is this short.
+/// No interned name has this id, and no WABA number is this short.
 const ALL: u32 = 0;
 const ALL_NUMBERS: u64 = 0;
 
 impl Index {
-    /// Lists a subscription under its filter. Doing so again changes nothing.
+    /// Adds a subscription under its filter. Idempotent.
     pub(crate) fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
-        self.answers.forget();
+        self.match_cache.invalidate();
         each_pair(filter, |kind, number| self.list(id, account, kind, number));
     }
 
-    /// Says for whom more than the filter decides. To be told of each that is inserted.
-    pub(crate) fn rank(&mut self, id: SubscriptionId, level: Level, profile: Profile) {
-        self.answers.forget();
-        self.precedence.put(id, level, profile);
+    /// Sets the precedence of a subscription. To be called for each that is inserted.
+    pub(crate) fn rank(&mut self, id: SubscriptionId, precedence: Precedence, profile: Profile) {
+        self.match_cache.invalidate();
+        self.precedence.put(id, precedence, profile);
     }
 
-    /// Takes a subscription off the lists of the filter that it was inserted with.
+    /// Removes a subscription from the lists of the filter that it was inserted with.
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
-        self.answers.forget();
+        self.match_cache.invalidate();
         self.precedence.remove(id);
         each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
-    /// The subscriptions that an event reaches, ascending, each once. Events that reach many and are asked
-    /// for alike share the answer, so that what follows from it is worked out once for them all.
+    /// The subscriptions that match an event, ascending, without duplicates. Events with the same query and
+    /// many matches share the result, so that the outbox derives the rest from it once.
     ///
-    /// The number decides. An event without one reaches the subscriptions to all numbers, and those
-    /// that name a number of its WABA.
-    pub(crate) fn targets(&self, sought: &Sought<'_>) -> Reached {
-        let Some(account) = self.accounts.id(sought.account) else { return Found::new().into() };
-        // A type that nobody names still reaches those who asked for all types.
-        let kind = self.kinds.id(sought.kind).unwrap_or(ALL);
-        let is_part = sought.is_part && !self.precedence.is_empty();
-        let number = match sought.number {
+    /// The number decides. An event without one matches subscriptions to all numbers, and those that name
+    /// a number of its WABA.
+    pub(crate) fn targets(&self, query: &MatchQuery<'_>) -> Targets {
+        let Some(account) = self.accounts.id(query.account) else { return TargetIds::new().into() };
+        // A type that no filter names still matches filters for all types.
+        let kind = self.kinds.id(query.kind).unwrap_or(ALL);
+        let is_part = query.is_part && !self.precedence.is_empty();
+        let number = match query.number {
             Some(number) => number.digits(),
-            None if sought.waba_numbers.is_empty() => ALL_NUMBERS,
-            None => return self.of_waba(account, kind, sought.waba_numbers, is_part),
+            None if query.waba_numbers.is_empty() => ALL_NUMBERS,
+            None => return self.of_waba(account, kind, query.waba_numbers, is_part),
         };
-        self.of_number(Asked { number, account, kind, is_part })
+        self.of_number(MatchKey { number, account, kind, is_part })
     }
 
-    /// Whom an event of one number reaches, or one of an account alone.
-    fn of_number(&self, asked: Asked) -> Reached {
-        let Asked { number, account, kind, is_part } = asked;
-        let [of_all, of_kind] = self.lists(Place { number: ALL_NUMBERS, account }, kind);
+    /// The matches of an event with one number, or with none and no WABA.
+    fn of_number(&self, key: MatchKey) -> Targets {
+        let MatchKey { number, account, kind, is_part } = key;
+        let [of_all, of_kind] = self.lists(NumberKey { number: ALL_NUMBERS, account }, kind);
         let own = match number {
             ALL_NUMBERS => NONE,
-            number => self.lists(Place { number, account }, kind),
+            number => self.lists(NumberKey { number, account }, kind),
         };
         let lists = [of_all, of_kind, own[0], own[1]];
-        let bearing = Bearing { has_number: number != ALL_NUMBERS, is_part };
-        if lists.iter().map(List::len).sum::<usize>() <= FEW_MAX {
-            // Anew for each event: that costs less than looking for it among the answers given before.
-            return self.gathered(&lists, bearing).into();
+        let context = MatchContext { has_number: number != ALL_NUMBERS, is_part };
+        if lists.iter().map(PostingList::len).sum::<usize>() <= FEW_MAX {
+            // For few matches, gathering costs less than a look-up in the cache.
+            return self.gathered(&lists, context).into();
         }
-        // Nobody changes the index meanwhile, because the caller borrows it.
-        let gathered = || Arc::from(self.gathered(&lists, bearing).as_slice());
-        Reached::Many(self.answers.known_or(asked, gathered))
+        // The index cannot change meanwhile, because the caller borrows it.
+        let gathered = || Arc::from(self.gathered(&lists, context).as_slice());
+        Targets::Many(self.match_cache.get_or_insert(key, gathered))
     }
 
-    /// Whom an event without a number reaches, by those of its WABA.
-    fn of_waba(&self, account: u32, kind: u32, numbers: &[WabaNumber], is_part: bool) -> Reached {
+    /// The matches of an event without a number, by the numbers of its WABA.
+    fn of_waba(&self, account: u32, kind: u32, numbers: &[WabaNumber], is_part: bool) -> Targets {
         let numbers = numbers.iter().map(|number| number.digits());
         let each = [ALL_NUMBERS].into_iter().chain(numbers);
         let lists: Vec<_> =
-            each.flat_map(|number| self.lists(Place { number, account }, kind)).collect();
-        self.gathered(&lists, Bearing { has_number: false, is_part }).into()
+            each.flat_map(|number| self.lists(NumberKey { number, account }, kind)).collect();
+        self.gathered(&lists, MatchContext { has_number: false, is_part }).into()
     }
 
     /// The lists of all types and of one type under a number.
-    fn lists(&self, place: Place, kind: u32) -> [List<'_>; 2] {
-        let Some(lists) = self.listed.get(&place) else { return NONE };
+    fn lists(&self, number: NumberKey, kind: u32) -> [PostingList<'_>; 2] {
+        let Some(lists) = self.listed.get(&number) else { return NONE };
         [lists.of(ALL), if kind == ALL { NONE[0] } else { lists.of(kind) }]
     }
 
-    /// The ids of some lists, ascending, each once, without those that another one goes before.
-    fn gathered(&self, lists: &[List<'_>], bearing: Bearing) -> Found {
-        let mut ids = Found::new();
+    /// The merged ids of some lists, ascending, without duplicates and without those of lower precedence.
+    fn gathered(&self, lists: &[PostingList<'_>], context: MatchContext) -> TargetIds {
+        let mut ids = TargetIds::new();
         let mut filled = 0;
         for list in lists.iter().filter(|list| list.len() > 0) {
             list.each(|id| ids.push(SubscriptionId(id)));
@@ -154,7 +137,7 @@ impl Index {
             ids.dedup();
         }
         if !self.precedence.is_empty() {
-            self.precedence.settle(&mut ids, bearing);
+            self.precedence.settle(&mut ids, context);
         }
         ids
     }
@@ -166,13 +149,13 @@ impl Index {
         kind: Option<&EventType>,
         number: Option<WabaNumber>,
     ) {
-        let account_id = self.accounts.name(account, |name| Box::from(name));
-        let kind_id = kind.map_or(ALL, |kind| self.kinds.name(kind, EventType::clone));
+        let account_id = self.accounts.intern(account, |name| Box::from(name));
+        let kind_id = kind.map_or(ALL, |kind| self.kinds.intern(kind, EventType::clone));
         let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
-        let is_first = match self.listed.entry(Place { number, account: account_id }) {
+        let is_first = match self.listed.entry(NumberKey { number, account: account_id }) {
             Entry::Occupied(mut lists) => lists.get_mut().insert(kind_id, id.0),
             Entry::Vacant(place) => {
-                place.insert(Lists::new(kind_id, id.0));
+                place.insert(PostingLists::new(kind_id, id.0));
                 true
             }
         };
@@ -196,13 +179,13 @@ impl Index {
             return;
         };
         let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
-        let place = Place { number, account: account_id };
-        let Some(lists) = self.listed.get_mut(&place) else { return };
+        let key = NumberKey { number, account: account_id };
+        let Some(lists) = self.listed.get_mut(&key) else { return };
         if !lists.remove(kind_id, id.0) {
             return;
         }
         if lists.is_empty() {
-            self.listed.remove(&place);
+            self.listed.remove(&key);
         }
         self.accounts.release(account);
         if let Some(kind) = kind {
@@ -211,8 +194,8 @@ impl Index {
     }
 }
 
-/// Neither list.
-const NONE: [List<'static>; 2] = [List::Ids(&[]); 2];
+/// Two empty lists.
+const NONE: [PostingList<'static>; 2] = [PostingList::Ids(&[]); 2];
 
 /// Calls `visit` for every (type, number) of a filter; `None` stands for all.
 fn each_pair<'a>(
@@ -262,16 +245,16 @@ mod tests {
         waba_numbers: &[u64],
     ) -> Vec<u32> {
         let waba_numbers: Vec<_> = waba_numbers.iter().map(|last| number(*last)).collect();
-        let sought = Sought {
+        let query = MatchQuery {
             account,
             kind: &kind(name),
             number: of.map(number),
             waba_numbers: &waba_numbers,
             is_part: false,
         };
-        let ask = || index.targets(&sought);
+        let ask = || index.targets(&query);
         let (first, again) = (ask(), ask());
-        assert_eq!(first, again, "what is known is what was found");
+        assert_eq!(first, again, "the cached result equals the first");
         first.iter().map(|id| id.0).collect()
     }
 
@@ -287,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn all_four_kinds_of_filter_match_what_they_ask_for_and_only_in_their_account() {
+    fn each_kind_of_filter_matches_only_in_its_account() {
         let index = each_kind();
         assert_eq!(found(&index, "acme", "A", Some(1), &[]), [1, 2, 3, 4]);
         assert_eq!(found(&index, "acme", "B", Some(1), &[]), [2, 3, 4]);
@@ -298,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_number_the_numbers_of_the_waba_decide_and_each_is_reached_once() {
+    fn without_a_number_the_numbers_of_the_waba_decide() {
         let index = each_kind();
         assert_eq!(found(&index, "acme", "A", None, &[1, 2, 3]), [1, 2, 3, 4]);
         assert_eq!(found(&index, "acme", "A", None, &[2]), [2, 3, 4]);
@@ -307,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_subscription_leaves_nothing_behind_and_its_neighbour_stays() {
+    fn a_removed_subscription_leaves_nothing_behind() {
         let mut index = each_kind();
         index.remove(SubscriptionId(1), "acme", &filter(Some(&["A"]), Some(&[1, 3])));
         assert_eq!(found(&index, "acme", "A", Some(1), &[]), [2, 3, 4]);
@@ -326,11 +309,11 @@ mod tests {
     }
 
     #[test]
-    fn events_that_reach_many_share_the_answer_until_the_index_changes() {
+    fn events_with_many_matches_share_the_result() {
         let mut index = each_kind();
         let ask = |index: &Index, account: &str| {
             let (kind, number) = (&kind("A"), Some(number(1)));
-            index.targets(&Sought { account, kind, number, waba_numbers: &[], is_part: false })
+            index.targets(&MatchQuery { account, kind, number, waba_numbers: &[], is_part: false })
         };
         let bystander = ask(&index, "beta");
         let more = u32::try_from(FEW_MAX).unwrap();
@@ -338,9 +321,9 @@ mod tests {
             .for_each(|id| index.insert(SubscriptionId(id), "acme", &filter(None, None)));
         let first = ask(&index, "acme");
         assert_eq!(first.len(), 4 + FEW_MAX);
-        let Reached::Many(shared) = &first else { panic!("{first:?}") };
+        let Targets::Many(shared) = &first else { panic!("{first:?}") };
         let again = ask(&index, "acme");
-        assert!(matches!(&again, Reached::Many(again) if Arc::ptr_eq(shared, again)));
+        assert!(matches!(&again, Targets::Many(again) if Arc::ptr_eq(shared, again)));
         index.insert(SubscriptionId(6), "acme", &filter(None, None));
         assert_eq!(ask(&index, "acme").len(), 5 + FEW_MAX);
         index.remove(SubscriptionId(6), "acme", &filter(None, None));

@@ -1,14 +1,14 @@
-//! Decides which subscriptions asked for an event.
-//!
-//! Leaves to others: whether the publisher may use the number (`account`), and what a match costs
-//! the device (`outbox`). Invariant (I6): a match is a function of the index and the event alone.
+//! Finds the subscriptions that an event is owed to. Whether the publisher may use the number is checked
+//! before, by `account`. A match is a function of the index and the event alone (I6).
 
-mod answers;
+#[cfg(feature = "testing")]
 mod door;
 mod index;
-mod lists;
-mod names;
+mod interner;
+mod match_cache;
+mod posting_lists;
 mod precedence;
 
+#[cfg(feature = "testing")]
 pub use door::Matching;
-pub(crate) use index::{Index, Sought};
+pub(crate) use index::{Index, MatchQuery};

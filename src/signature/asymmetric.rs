@@ -1,7 +1,6 @@
-//! Decides how the keys of Standard Webhooks `v1a` are read, and signs and checks with them.
+//! The key pairs of Standard Webhooks `v1a` (ed25519): parsing, signing, verifying.
 //!
-//! Leaves to others: what is signed, and how a signature travels (`signature`). Invariant: a private
-//! key whose public half does not belong to it is refused, because signing with it would give it away.
+//! A private key with a foreign public half is refused, because signatures made with it would reveal it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +8,9 @@ use ed25519_dalek::ed25519::signature::MultipartSigner as _;
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 
 use crate::error::{Error, Result};
-use crate::subscription::Secret;
+use crate::secret::Secret;
 
-/// The key that a `whsk_` secret holds: 64 bytes, the private half and the public one, or the private
-/// half alone.
+/// The key of a `whsk_` secret: 64 bytes for the private and the public half, or 32 for the private half alone.
 pub(super) fn private(secret: &Secret) -> Result<SigningKey> {
     let expected = "whsk_ and padded base64 of an ed25519 key of 64 bytes, or of its first 32";
     let bytes = decoded(secret, Secret::PRIVATE_PREFIX);
@@ -23,7 +21,7 @@ pub(super) fn private(secret: &Secret) -> Result<SigningKey> {
     key.ok_or_else(|| Error::invalid("secret", "[redacted]", expected))
 }
 
-/// The key that a `whpk_` text holds, or the public half of a `whsk_` secret.
+/// The key of a `whpk_` text, or the public half of a `whsk_` secret.
 pub(super) fn public(secret: &Secret) -> Option<VerifyingKey> {
     match decoded(secret, Secret::PUBLIC_PREFIX) {
         Some(bytes) => VerifyingKey::try_from(bytes.as_slice()).ok(),
@@ -35,8 +33,8 @@ pub(super) fn sign(key: &SigningKey, parts: &[&[u8]]) -> [u8; 64] {
     key.multipart_sign(parts).to_bytes()
 }
 
-/// Strictly: what passes here passes with every other library.
-pub(super) fn fits(key: &VerifyingKey, parts: &[&[u8]], signature: &[u8]) -> bool {
+/// Verifies strictly, so that what passes here passes in every other library.
+pub(super) fn matches(key: &VerifyingKey, parts: &[&[u8]], signature: &[u8]) -> bool {
     let signature = Signature::from_slice(signature);
     signature.is_ok_and(|signature| key.verify_strict(&parts.concat(), &signature).is_ok())
 }

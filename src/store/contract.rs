@@ -1,4 +1,4 @@
-//! Checks that every store keeps the contract: one suite, run on each implementation.
+//! Tests of the store contract: one suite, run on each implementation.
 
 use std::ops::ControlFlow;
 
@@ -55,10 +55,10 @@ fn check_batches(store: &dyn Store) {
 
     let mut large = batch(&[("half", "applied")]);
     large.put("large", vec![0; VALUE_BYTES_MAX + 1]);
-    assert!(matches!(database.apply(large), Err(Failure::Limit { .. })));
+    assert!(matches!(database.apply(large), Err(StoreFailure::Limit { .. })));
     let mut many = Batch::default();
     (0..=BATCH_OPERATIONS_MAX).for_each(|n| many.put(format!("many{n}"), ""));
-    assert!(matches!(database.apply(many), Err(Failure::Limit { .. })));
+    assert!(matches!(database.apply(many), Err(StoreFailure::Limit { .. })));
     assert_eq!(database.get(b"half").unwrap(), None, "a refused batch leaves nothing");
     assert_eq!(database.get(b"bystander").unwrap().unwrap(), b"untouched");
 }
@@ -67,7 +67,7 @@ fn check_databases(store: &dyn Store) {
     let database = store.open("x1").unwrap();
     database.apply(batch(&[("key", "value")])).unwrap();
     database.sync().unwrap();
-    assert!(matches!(store.open("x1"), Err(Failure::InUse)));
+    assert!(matches!(store.open("x1"), Err(StoreFailure::InUse)));
     let bystander = store.open("x2").unwrap();
     bystander.apply(batch(&[("key", "untouched")])).unwrap();
     let names = store.list().unwrap();
@@ -98,7 +98,7 @@ fn sled_keeps_the_contract() {
 }
 
 #[test]
-fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
+fn sled_removes_an_unfinished_snapshot_at_open() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());
     store.open("one").unwrap().apply(batch(&[("key", "value")])).unwrap();
@@ -107,11 +107,11 @@ fn sled_removes_an_unfinished_snapshot_that_would_block_its_open() {
 }
 
 #[test]
-fn sled_makes_databases_however_late_its_own_threads_let_go_of_a_file() {
+fn sled_creates_databases_while_its_threads_hold_files() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                // Where no sync gives them time to.
+                // In memory, where no sync gives the threads time to release a file.
                 let memory = std::path::Path::new("/dev/shm");
                 let directory = match memory.is_dir() {
                     true => tempfile::tempdir_in(memory).unwrap(),
@@ -131,7 +131,7 @@ fn sled_makes_databases_however_late_its_own_threads_let_go_of_a_file() {
 }
 
 #[test]
-fn sled_finishes_a_removal_that_a_crash_cut() {
+fn sled_finishes_an_interrupted_removal() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());
     let bystander = store.open("two").unwrap();
@@ -146,7 +146,7 @@ fn sled_finishes_a_removal_that_a_crash_cut() {
 }
 
 #[test]
-fn sled_reports_damage_as_a_failure_and_not_as_a_panic() {
+fn sled_reports_damage_as_a_failure() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());
     let bystander = store.open("two").unwrap();
@@ -163,6 +163,51 @@ fn sled_reports_damage_as_a_failure_and_not_as_a_panic() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[10] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    assert!(matches!(store.open("one"), Err(Failure::Damaged(_))));
+    assert!(matches!(store.open("one"), Err(StoreFailure::Damaged(_))));
+    assert_eq!(bystander.get(b"key").unwrap().unwrap(), b"untouched");
+}
+
+/// Thirty records, of which some are only in the log and not in the snapshot.
+fn closed_with_thirty_records(directory: &std::path::Path) -> (Sled, std::path::PathBuf) {
+    let store = Sled::new(directory);
+    for part in 0..2 {
+        let database = store.open("one").unwrap();
+        (0..15).for_each(|n| {
+            database.apply(batch(&[(&format!("key{part}-{n}"), "value")])).unwrap();
+        });
+        database.sync().unwrap();
+    }
+    drop(store.open("one").unwrap());
+    let mut snapshots: Vec<_> = std::fs::read_dir(directory.join("one"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap."))
+        .collect();
+    snapshots.sort();
+    (store, snapshots.pop().unwrap())
+}
+
+/// A snapshot is derived from the log, so damage to it loses nothing.
+#[test]
+fn sled_reads_its_log_where_the_snapshot_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, snapshot) = closed_with_thirty_records(directory.path());
+    let bystander = store.open("two").unwrap();
+    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    let whole = std::fs::read(&snapshot).unwrap();
+    let mut damages: Vec<Vec<u8>> = vec![Vec::new(), whole[..whole.len() / 2].to_vec()];
+    damages.extend((0..whole.len()).step_by(5).map(|byte| {
+        let mut flipped = whole.clone();
+        flipped[byte] ^= 1 << (byte % 8);
+        flipped
+    }));
+    for damaged in damages {
+        std::fs::write(&snapshot, &damaged).unwrap();
+        let database = store.open("one").unwrap();
+        assert_eq!(keys(&*database, "key", "").len(), 30);
+        drop(database);
+        let again = store.open("one").unwrap();
+        assert_eq!(keys(&*again, "key", "").len(), 30);
+    }
     assert_eq!(bystander.get(b"key").unwrap().unwrap(), b"untouched");
 }

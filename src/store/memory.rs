@@ -1,7 +1,5 @@
-//! Decides how a store behaves that lives in memory, for tests and simulation.
-//!
-//! Leaves to others: durability of any kind. Invariant: it keeps what was synced apart from what was
-//! only applied, so [`Memory::crash`] can show what a power cut would leave.
+//! A store in memory, for tests and simulation. It keeps what was synced apart from what was only
+//! applied, so that [`Memory::crash`] shows what a power cut leaves.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Batch, Database, Failure, Operation, Pair, Store, Visit};
+use super::{Batch, Database, KeyValue, Operation, Store, StoreFailure, Visit};
 
-type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+type KeyValueMap = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A store in memory. Clones share it, as two handles of one device would.
 ///
@@ -26,36 +24,36 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 /// database.apply(batch)?;
 /// let after_a_power_cut = store.crash();
 /// assert_eq!(after_a_power_cut.open("one")?.get(b"key")?, None);
-/// # Ok::<(), wabahook::store::Failure>(())
+/// # Ok::<(), wabahook::store::StoreFailure>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct Memory {
-    disks: Arc<Mutex<BTreeMap<String, Disk>>>,
+    disks: Arc<Mutex<BTreeMap<String, MemoryDisk>>>,
 }
 
 #[derive(Clone, Default)]
-struct Disk {
-    image: Arc<RwLock<Image>>,
+struct MemoryDisk {
+    image: Arc<RwLock<DiskImage>>,
     owned: Arc<AtomicBool>,
 }
 
-/// What reads see, and the batches that no sync has covered yet, oldest first.
+/// What reads see, what was synced, and the batches applied since, oldest first.
 #[derive(Default)]
-struct Image {
-    visible: Map,
-    durable: Map,
+struct DiskImage {
+    visible: KeyValueMap,
+    durable: KeyValueMap,
     unsynced: Vec<Batch>,
 }
 
 impl Memory {
-    /// What a power cut at this moment leaves, as a store of its own: what was synced, and nothing
-    /// that was only applied.
+    /// What a power cut at this moment leaves, as a new store: what was synced, and nothing that was
+    /// only applied.
     pub fn crash(&self) -> Memory {
         self.crash_keeping(0)
     }
 
-    /// What a power cut leaves when the device had also written the first `batches` unsynced
-    /// batches of each database, which it may.
+    /// What a power cut leaves where the device had also written the first `batches` unsynced
+    /// batches of each database.
     pub fn crash_keeping(&self, batches: usize) -> Memory {
         let disks = self.disks.lock();
         let survivors = disks.iter().map(|(name, disk)| {
@@ -64,14 +62,14 @@ impl Memory {
             for batch in image.unsynced.iter().take(batches) {
                 write(&mut durable, batch.clone());
             }
-            let survivor = Image { visible: durable.clone(), durable, unsynced: Vec::new() };
+            let survivor = DiskImage { visible: durable.clone(), durable, unsynced: Vec::new() };
             let image = Arc::new(RwLock::new(survivor));
-            (name.clone(), Disk { image, owned: Arc::default() })
+            (name.clone(), MemoryDisk { image, owned: Arc::default() })
         });
         Memory { disks: Arc::new(Mutex::new(survivors.collect())) }
     }
 
-    /// How many batches no sync has covered yet.
+    /// The number of applied batches that are not synced.
     pub fn unsynced_batches(&self) -> usize {
         self.disks.lock().values().map(|disk| disk.image.read().unsynced.len()).sum()
     }
@@ -84,28 +82,28 @@ impl fmt::Debug for Memory {
 }
 
 impl Store for Memory {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
         let disk = self.disks.lock().entry(name.to_owned()).or_default().clone();
         if disk.owned.swap(true, Ordering::AcqRel) {
-            return Err(Failure::InUse);
+            return Err(StoreFailure::InUse);
         }
-        Ok(Arc::new(Opened { disk }))
+        Ok(Arc::new(MemoryDatabase { disk }))
     }
 
-    fn list(&self) -> Result<Vec<String>, Failure> {
+    fn list(&self) -> Result<Vec<String>, StoreFailure> {
         Ok(self.disks.lock().keys().cloned().collect())
     }
 
-    fn remove(&self, name: &str) -> Result<(), Failure> {
+    fn remove(&self, name: &str) -> Result<(), StoreFailure> {
         let mut disks = self.disks.lock();
         if disks.get(name).is_some_and(|disk| disk.owned.load(Ordering::Acquire)) {
-            return Err(Failure::InUse);
+            return Err(StoreFailure::InUse);
         }
         disks.remove(name);
         Ok(())
     }
 
-    fn set_aside(&self, name: &str) -> Result<String, Failure> {
+    fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
         let mut disks = self.disks.lock();
         let new = super::damaged_name(name, |new| disks.contains_key(new));
         if let Some(disk) = disks.remove(name) {
@@ -115,25 +113,25 @@ impl Store for Memory {
     }
 }
 
-/// A database that is open; dropping it lets another open it.
-struct Opened {
-    disk: Disk,
+/// An open database. Dropping it allows another owner to open it.
+struct MemoryDatabase {
+    disk: MemoryDisk,
 }
 
-impl fmt::Debug for Opened {
+impl fmt::Debug for MemoryDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opened").finish_non_exhaustive()
+        f.debug_struct("MemoryDatabase").finish_non_exhaustive()
     }
 }
 
-impl Drop for Opened {
+impl Drop for MemoryDatabase {
     fn drop(&mut self) {
         self.disk.owned.store(false, Ordering::Release);
     }
 }
 
-impl Database for Opened {
-    fn apply(&self, batch: Batch) -> Result<(), Failure> {
+impl Database for MemoryDatabase {
+    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
         batch.check()?;
         let mut image = self.disk.image.write();
         write(&mut image.visible, batch.clone());
@@ -141,7 +139,7 @@ impl Database for Opened {
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), Failure> {
+    fn sync(&self) -> Result<(), StoreFailure> {
         let mut image = self.disk.image.write();
         for batch in std::mem::take(&mut image.unsynced) {
             write(&mut image.durable, batch);
@@ -149,11 +147,11 @@ impl Database for Opened {
         Ok(())
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
         Ok(self.disk.image.read().visible.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
         let image = self.disk.image.read();
         let start = prefix.max(from).to_vec();
         for (key, value) in image.visible.range(start..).take_while(|(k, _)| k.starts_with(prefix))
@@ -165,14 +163,14 @@ impl Database for Opened {
         Ok(())
     }
 
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
         let image = self.disk.image.read();
         let below = image.visible.range(..=to.to_vec()).next_back();
         Ok(below.filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())))
     }
 }
 
-fn write(map: &mut Map, batch: Batch) {
+fn write(map: &mut KeyValueMap, batch: Batch) {
     for operation in batch.into_operations() {
         match operation {
             Operation::Put(key, value) => {
@@ -196,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_keeps_what_was_synced_and_any_prefix_of_the_rest() {
+    fn a_crash_keeps_synced_batches_and_any_prefix_of_the_rest() {
         let store = Memory::default();
         let database = store.open("one").unwrap();
         put(&*database, "synced");

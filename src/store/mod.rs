@@ -1,22 +1,20 @@
-//! Decides the contract of the ordered key-value store that everything durable stands on.
-//!
-//! Leaves to others: what the keys mean (`outbox`, `book`). Implemented by [`Sled`] on a directory
-//! and by [`Memory`] for simulation. Invariant: a batch is applied as a whole or not at all, also
-//! across a crash; batches reach the device in the order in which they were applied; and what was
-//! applied before [`Database::sync`] returned `Ok` is on the device.
+//! The ordered key-value store under everything durable. This room is the lowest: it knows nothing
+//! of events and subscriptions, only byte keys. [`Sled`] implements it on a directory and [`Memory`]
+//! in memory for tests. A batch is applied as a whole or not at all, also across a crash; batches
+//! reach the device in the order in which they were applied; and what was applied before
+//! [`Database::sync`] returned `Ok` is on the device.
 
-mod faulty;
+mod fault_injection;
 mod memory;
+pub(crate) mod private;
 pub(crate) mod record;
 mod sled;
-mod waking;
-mod witness;
 
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-pub use self::faulty::{Faults, Faulty};
+pub use self::fault_injection::{FaultInjectingStore, FaultPlan};
 pub use self::memory::Memory;
 pub use self::sled::Sled;
 
@@ -26,80 +24,81 @@ pub const BATCH_OPERATIONS_MAX: usize = 256;
 /// The longest value, in bytes: sled puts leaves of larger ones into files that it never syncs.
 pub const VALUE_BYTES_MAX: usize = 7 * 1024;
 
-/// A family of databases with one owner at a time.
+/// A set of named databases with one owner at a time.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Opens a database, creating it if there is none of that name. The name itself is durable when
-    /// this returns. One that should be there and is not is damaged, and listed all the same.
+    /// Opens a database, and creates it where none has the name. The name itself is durable when
+    /// this returns. A database that must exist and is missing is damaged, and listed all the same.
     ///
     /// # Errors
-    /// A [`Failure`] when it is open elsewhere, damaged, or the device refuses.
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure>;
+    /// A [`StoreFailure`] when it is open elsewhere, damaged, or the device refuses.
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure>;
 
-    /// The names of the databases that exist, in order.
+    /// The names of the databases, in order.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses.
-    fn list(&self) -> Result<Vec<String>, Failure>;
+    /// A [`StoreFailure`] when the device refuses.
+    fn list(&self) -> Result<Vec<String>, StoreFailure>;
 
-    /// Removes a database whole, which must not be open. Removing what does not exist is no error.
+    /// Removes a database, which must not be open. Removing one that does not exist is no error.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses; the database may then be there in part, and opening
-    /// it must be preceded by another removal.
-    fn remove(&self, name: &str) -> Result<(), Failure>;
+    /// A [`StoreFailure`] when the device refuses. A part of the database may then remain, and must
+    /// be removed again before it is opened.
+    fn remove(&self, name: &str) -> Result<(), StoreFailure>;
 
-    /// Gives a database, which must not be open, a name that begins with `damaged-`, and returns
-    /// it, so that somebody can look into it. Of one that is missing altogether only the name is
-    /// given up, and returned.
+    /// Renames a database, which must not be open, to a name that begins with `damaged-`, and
+    /// returns that name, so that it can be examined. Where the database is missing, only its name
+    /// is given up and returned.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses.
-    fn set_aside(&self, name: &str) -> Result<String, Failure>;
+    /// A [`StoreFailure`] when the device refuses.
+    fn set_aside(&self, name: &str) -> Result<String, StoreFailure>;
 }
 
 /// An ordered map from bytes to bytes. After any `Err` from [`apply`](Database::apply) or
-/// [`sync`](Database::sync) every later write may fail until it is opened again.
+/// [`sync`](Database::sync) every later write may fail until the database is opened again.
 pub trait Database: Send + Sync + fmt::Debug + 'static {
-    /// Applies all of a batch or nothing. Not durable before [`sync`](Database::sync).
+    /// Applies all of a batch or nothing. Durable only after [`sync`](Database::sync).
     ///
     /// # Errors
-    /// [`Failure::Limit`] when the batch has more than [`BATCH_OPERATIONS_MAX`] operations or a
-    /// value of more than [`VALUE_BYTES_MAX`] bytes; another [`Failure`] when the device refuses.
-    fn apply(&self, batch: Batch) -> Result<(), Failure>;
+    /// [`StoreFailure::Limit`] when the batch has more than [`BATCH_OPERATIONS_MAX`] operations or a
+    /// value of more than [`VALUE_BYTES_MAX`] bytes; another [`StoreFailure`] when the device
+    /// refuses.
+    fn apply(&self, batch: Batch) -> Result<(), StoreFailure>;
 
-    /// Returns when everything applied before is on the device.
+    /// Returns once everything applied before is on the device.
     ///
     /// # Errors
-    /// A [`Failure`]; whether anything reached the device is then unknown.
-    fn sync(&self) -> Result<(), Failure>;
+    /// A [`StoreFailure`]. It is then unknown what reached the device.
+    fn sync(&self) -> Result<(), StoreFailure>;
 
     /// The value of a key.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses or the data is damaged.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    /// A [`StoreFailure`] when the device refuses or the data is damaged.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure>;
 
-    /// Shows every pair whose key starts with `prefix` and is not below `from`, in order, until
-    /// the visitor breaks. Not a snapshot: a writer beside it may be seen or not.
+    /// Calls `visit` with every key that starts with `prefix` and is not below `from`, and its
+    /// value, in order, until it breaks. This is no snapshot: concurrent writes may be seen or not.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses or the data is damaged.
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure>;
+    /// A [`StoreFailure`] when the device refuses or the data is damaged.
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure>;
 
     /// The greatest key that starts with `prefix` and is not above `to`, with its value.
     ///
     /// # Errors
-    /// A [`Failure`] when the device refuses or the data is damaged.
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure>;
+    /// A [`StoreFailure`] when the device refuses or the data is damaged.
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure>;
 
-    /// Notes, outside of what the database itself keeps, that so many records of its owner's choice
-    /// are on the device, so that a database which lost some without a word is found out. Costs no
-    /// sync: after a crash an older note may be there, or none. Does nothing where a store cannot
-    /// lose records so.
-    fn vouch(&self, _records: u64) {}
+    /// Records, outside of the database's own data, that so many records of the caller's choice are
+    /// on the device, so that a database that silently lost some is noticed. This costs no sync:
+    /// after a crash an older number may be there, or none. Does nothing where a store cannot lose
+    /// records in this way.
+    fn set_expected_records(&self, _records: u64) {}
 
-    /// What was noted last, as far as it is known.
-    fn vouched(&self) -> Option<u64> {
+    /// The number that was recorded last, if it is known.
+    fn expected_records(&self) -> Option<u64> {
         None
     }
 }
@@ -108,9 +107,9 @@ pub trait Database: Send + Sync + fmt::Debug + 'static {
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// What an accepted event survives. Neither acknowledges before the write.
+/// What an accepted event survives. Neither confirms an event before it is written.
 ///
 /// ```
 /// use wabahook::{Config, Durability};
@@ -120,11 +119,11 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// The loss of power: each group is flushed and then synced with `fdatasync`.
+    /// A power cut: each group is flushed and then synced with `fdatasync`.
     #[default]
     Power,
-    /// The end of the process, `kill -9` included, and not that of the machine: each group is
-    /// flushed to the operating system. Spares the wait for the device.
+    /// The end of the process, `kill -9` included, but not of the machine: each group is flushed to
+    /// the operating system, without waiting for the device.
     Process,
 }
 
@@ -168,12 +167,12 @@ impl Batch {
         self.push(Operation::Remove(key.into()));
     }
 
-    /// How many operations it holds.
+    /// The number of operations.
     pub fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it has no operations.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
@@ -183,19 +182,19 @@ impl Batch {
         self.operations
     }
 
-    /// Refuses what the contract refuses; every implementation calls it first.
+    /// Checks the bounds of the contract; every implementation calls it first.
     ///
     /// # Errors
-    /// [`Failure::Limit`], naming the bound.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// [`StoreFailure::Limit`], naming the bound.
+    pub fn check(&self) -> Result<(), StoreFailure> {
         if self.operations.len() > BATCH_OPERATIONS_MAX {
-            return Err(Failure::Limit { what: "operations in a batch", given: self.len() });
+            return Err(StoreFailure::Limit { what: "operations in a batch", given: self.len() });
         }
         for operation in &self.operations {
             if let Operation::Put(_, value) = operation
                 && value.len() > VALUE_BYTES_MAX
             {
-                return Err(Failure::Limit { what: "bytes in a value", given: value.len() });
+                return Err(StoreFailure::Limit { what: "bytes in a value", given: value.len() });
             }
         }
         Ok(())
@@ -212,53 +211,53 @@ impl From<Operation> for Batch {
 /// Why a store could not do what was asked.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum StoreFailure {
     /// Another owner has it open.
     InUse,
-    /// A bound of the contract would be broken: a bug of the caller.
+    /// The caller exceeded a bound of the contract, which is a bug.
     Limit {
-        /// Of what there was too much.
+        /// What there was too much of.
         what: &'static str,
         /// How much.
         given: usize,
     },
     /// The device or the operating system refused.
     Io(Arc<std::io::Error>),
-    /// What is stored cannot be read.
+    /// The stored data cannot be read.
     Damaged(String),
     /// The database was closed.
     Closed,
 }
 
-impl Failure {
-    /// Wraps what the operating system said.
-    pub fn io(error: std::io::Error) -> Failure {
-        Failure::Io(Arc::new(error))
+impl StoreFailure {
+    /// Wraps an error of the operating system.
+    pub fn io(error: std::io::Error) -> StoreFailure {
+        StoreFailure::Io(Arc::new(error))
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::InUse => f.write_str("it is open elsewhere"),
-            Failure::Limit { what, given } => write!(f, "too many {what}: {given}"),
-            Failure::Io(error) => error.fmt(f),
-            Failure::Damaged(why) => write!(f, "the stored data is damaged: {why}"),
-            Failure::Closed => f.write_str("it is closed"),
+            StoreFailure::InUse => f.write_str("it is open elsewhere"),
+            StoreFailure::Limit { what, given } => write!(f, "too many {what}: {given}"),
+            StoreFailure::Io(error) => error.fmt(f),
+            StoreFailure::Damaged(why) => write!(f, "the stored data is damaged: {why}"),
+            StoreFailure::Closed => f.write_str("it is closed"),
         }
     }
 }
 
-impl std::error::Error for Failure {
+impl std::error::Error for StoreFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Failure::Io(error) => Some(error.as_ref()),
+            StoreFailure::Io(error) => Some(error.as_ref()),
             _ => None,
         }
     }
 }
 
-/// A name for a damaged database that is not taken yet.
+/// A free name for a damaged database.
 fn damaged_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let mut new = format!("damaged-{name}");
     for number in 2_u32.. {

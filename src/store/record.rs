@@ -1,7 +1,5 @@
-//! Decides the envelope of every stored value: a version, a checksum, the body.
-//!
-//! Leaves to others: what a body means. Invariant: a body is handed out only if its checksum holds,
-//! so damage that the database does not see is found here.
+//! The envelope of every stored value: a version, a checksum and the body. A body is returned only if
+//! its checksum holds, so damage that the database does not notice is found here.
 //!
 //! Layout: version (1 byte), CRC-32 of version and body (4 bytes, little-endian), body.
 
@@ -10,10 +8,10 @@ use serde::de::DeserializeOwned;
 
 use bincode::Options as _;
 
-/// How many bytes the envelope adds.
+/// The bytes that the envelope adds.
 pub(crate) const ENVELOPE_BYTES: usize = 5;
 
-/// Puts a body into its envelope.
+/// Puts a body into an envelope.
 pub(crate) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(ENVELOPE_BYTES + body.len());
     sealed.push(version);
@@ -28,18 +26,18 @@ pub(crate) fn unseal(sealed: &[u8]) -> Result<(u8, &[u8]), String> {
         return Err(format!("{} bytes are too few for a record", sealed.len()));
     };
     if checksum(version, body) != u32::from_le_bytes([a, b, c, d]) {
-        return Err("its checksum does not hold".to_owned());
+        return Err("its checksum is wrong".to_owned());
     }
     Ok((version, body))
 }
 
-/// Seals a value in bincode's fixed layout.
+/// Seals a value in bincode.
 pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, String> {
     let body = layout().serialize(value).map_err(|error| error.to_string())?;
     Ok(seal(version, &body))
 }
 
-/// Opens a value of the one version that its reader knows.
+/// Opens a value of the given version.
 pub(crate) fn decode<T: DeserializeOwned>(version: u8, sealed: &[u8]) -> Result<T, String> {
     let (found, body) = unseal(sealed)?;
     if found != version {
@@ -65,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_and_its_bytes_are_frozen() {
+    fn the_bytes_of_a_record_are_frozen() {
         let sealed = seal(1, b"body");
         assert_eq!(sealed, [1, 0x03, 0x0a, 0xae, 0x01, b'b', b'o', b'd', b'y'].as_slice());
         assert_eq!(unseal(&sealed).unwrap(), (1, &b"body"[..]));
@@ -82,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_of_another_version_or_too_long_is_refused() {
+    fn a_short_or_long_record_or_another_version_is_refused() {
         assert!(unseal(&[1, 2, 3]).is_err());
         let sealed = encode(2, &(7_u64, "text")).unwrap();
         assert!(decode::<(u64, String)>(1, &sealed).unwrap_err().contains("version 2"));

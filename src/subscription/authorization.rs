@@ -1,7 +1,5 @@
-//! Decides what the header `authorization` of a subscription's requests says.
-//!
-//! Leaves to others: writing it (`delivery::request`). Invariant (I9): `Debug` never shows it, and its
-//! value is one that a header can carry.
+//! The header `authorization` of a subscription's requests. `Debug` never shows it (I9), and a checked
+//! one is a valid header value.
 
 use std::fmt;
 
@@ -9,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
-use super::Secret;
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 
-/// The credentials that a receiver asks for.
+/// Credentials that the receiver expects.
 ///
 /// ```
 /// use wabahook::{Authorization, Subscription};
@@ -24,19 +22,19 @@ use crate::error::{Error, Result};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Authorization {
-    /// HTTP Basic (RFC 7617). A payload with a colon is `user:password` and is encoded; one without is
-    /// taken to be encoded already, because base64 has no colon.
+    /// HTTP Basic (RFC 7617). A payload with a colon is `user:password` and gets encoded; one without a
+    /// colon counts as already encoded, because base64 has no colon.
     Basic(Secret),
-    /// A bearer token (RFC 6750), with or without the word in front.
+    /// A bearer token (RFC 6750), with or without the word `Bearer` in front.
     Bearer(Secret),
 }
 
-/// The longest payload, in bytes: tokens that carry claims have a few thousand.
+/// The longest payload, in bytes. Tokens with claims have a few thousand.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024;
 const EXPECTED: &str = "visible ASCII characters, spaces and tabs";
 
 impl Authorization {
-    /// HTTP Basic with `user:password`, or with both encoded already.
+    /// HTTP Basic with `user:password`, or with both already encoded.
     pub fn basic(payload: impl Into<String>) -> Authorization {
         Authorization::Basic(Secret::new(payload))
     }
@@ -46,7 +44,7 @@ impl Authorization {
         Authorization::Bearer(Secret::new(payload))
     }
 
-    /// The header's value, marked as one that must not be shown.
+    /// The header's value, marked as sensitive.
     pub(crate) fn header_value(&self) -> Result<HeaderValue> {
         let text = match self {
             Authorization::Basic(payload) => {
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_with_a_colon_is_encoded_and_a_token_has_its_word_once() {
+    fn basic_payloads_are_encoded_and_bearer_is_written_once() {
         check(Authorization::basic("user:hidden"), "Basic dXNlcjpoaWRkZW4=");
         check(Authorization::basic("dXNlcjpoaWRkZW4="), "Basic dXNlcjpoaWRkZW4=");
         check(Authorization::bearer("hidden"), "Bearer hidden");
@@ -113,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_could_carry_is_refused_without_being_shown() {
+    fn invalid_header_values_are_refused_and_not_shown() {
         for payload in ["", "hidden\r\nx", "hidden\u{fc}", &"h".repeat(9_000)] {
             for given in [Authorization::bearer(payload), Authorization::basic(payload)] {
                 let error = given.check().unwrap_err();
@@ -121,7 +119,7 @@ mod tests {
                 assert!(!error.to_string().contains("hidden"), "{error}");
             }
         }
-        // What is encoded may hold any text.
+        // An encoded payload may hold any text.
         assert!(Authorization::basic("user:Z\u{fc}rich").check().is_ok());
     }
 }

@@ -1,42 +1,39 @@
-//! Decides what a subscription is: who registered it, what it asks for, where it goes and how.
-//!
-//! Leaves to others: finding the subscriptions of an event (`routing`), what each is owed
-//! (`dispatch`, `outbox`). Invariant: a [`Filter`] never is empty on either side, so a subscription
-//! that can never match cannot be registered.
+//! What a subscription is: which account registered it, which events it receives, where they go and
+//! how. Types only; `book` stores them, `routing` matches them, `dispatch` applies their policies.
 
 mod authorization;
-mod book;
-mod journal;
-mod level;
+mod filter;
+mod info;
 mod policy;
-mod profile;
-mod reached;
-mod secret;
-mod stored;
+mod precedence;
 mod target;
+mod targets;
 mod tls;
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use authorization::Authorization;
-pub(crate) use book::{Book, Change as BookChange, Opened};
-pub use level::Level;
+pub use filter::Filter;
+pub use info::{RetiringSecret, SubscriptionInfo, SubscriptionState};
 pub(crate) use policy::LONGEST_MS;
-pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retried, Retry};
-pub use profile::Profile;
-pub(crate) use reached::{FEW_MAX, Found, Reached};
-pub use secret::{Retiring, Secret};
+pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, RetryOn};
+pub use precedence::Precedence;
 pub(crate) use target::EXTRAS_MAX;
 pub use target::{BodyFormat, Target};
-pub use tls::{ClientPair, Tls};
+pub(crate) use targets::{FEW_MAX, TargetIds, Targets};
+pub use tls::{ClientCertificate, Tls};
 
 use crate::error::{Error, Result};
-use crate::event::{Catalogue, EventType, NumberGiven, WabaNumber, number_given};
+use crate::event::{NumberInput, WabaNumber, number_input};
+use crate::profile::Profile;
+use crate::secret::Secret;
+use crate::text::{NAME_EXPECTED, is_name};
 
-/// Names a subscription for ever: ids are given once and never again.
+/// Identifies a subscription. An id is never assigned twice.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
 )]
@@ -49,7 +46,19 @@ impl fmt::Display for SubscriptionId {
     }
 }
 
-/// One registered webhook: account, name, filter, target, policy, secret, profile.
+impl FromStr for SubscriptionId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<SubscriptionId> {
+        let number = text.parse().map(SubscriptionId);
+        number.map_err(|_| Error::invalid("subscription", text, "the number of a subscription"))
+    }
+}
+
+/// The longest description, in bytes.
+const DESCRIPTION_BYTES_MAX: usize = 256;
+
+/// A webhook to register: account, name, filter, target, policy, secret, profile.
 ///
 /// ```
 /// use wabahook::Subscription;
@@ -65,13 +74,14 @@ impl fmt::Display for SubscriptionId {
 pub struct Subscription {
     pub(crate) account: Option<String>,
     pub(crate) name: String,
+    pub(crate) description: Option<String>,
     pub(crate) events: Option<Vec<String>>,
-    pub(crate) numbers: Option<Vec<NumberGiven>>,
+    pub(crate) numbers: Option<Vec<NumberInput>>,
     pub(crate) target: Target,
     pub(crate) policy: Policy,
     pub(crate) secret: Option<Secret>,
     pub(crate) profile: Profile,
-    pub(crate) level: Level,
+    pub(crate) precedence: Precedence,
 }
 
 impl Subscription {
@@ -79,8 +89,8 @@ impl Subscription {
     ///
     /// # Errors
     /// [`Error::Invalid`] when `url` is not an absolute `https://` or `http://` URL, or carries a
-    /// user name, a password or a fragment. Whether `http://` is admitted is decided by the engine
-    /// that it is registered with.
+    /// user name, a password or a fragment. The engine decides at registration whether it admits
+    /// `http://`.
     pub fn to(url: impl AsRef<str>) -> Result<Subscription> {
         Target::new(url.as_ref()).map(Subscription::to_target)
     }
@@ -89,17 +99,18 @@ impl Subscription {
         Subscription {
             account: None,
             name: String::new(),
+            description: None,
             events: None,
             numbers: None,
             target,
             policy: Policy::default(),
             secret: None,
             profile: Profile::default(),
-            level: Level::default(),
+            precedence: Precedence::default(),
         }
     }
 
-    /// The account it belongs to. Defaults to the only account, where there is one.
+    /// The account that owns it. Defaults to the only account of the engine.
     #[must_use]
     pub fn account(mut self, name: impl Into<String>) -> Subscription {
         self.account = Some(name.into());
@@ -113,35 +124,48 @@ impl Subscription {
         self
     }
 
-    /// Refuses a name that cannot be shown; none at all is no fault, the URL is one.
+    /// What it is for: free text of at most 256 bytes. Defaults to none.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Subscription {
+        self.description = Some(text.into()).filter(|text| !text.is_empty());
+        self
+    }
+
+    /// Refuses a name that cannot be shown, and a description that is too long. Without a name the URL
+    /// is used.
     pub(crate) fn check_name(&self) -> Result<()> {
+        let bytes = self.description.as_ref().map_or(0, String::len);
+        if bytes > DESCRIPTION_BYTES_MAX {
+            let expected = format!("at most {DESCRIPTION_BYTES_MAX} bytes");
+            return Err(Error::invalid("description", format!("{bytes} bytes"), expected));
+        }
         if is_name(&self.name) || self.name.is_empty() {
             return Ok(());
         }
         Err(Error::invalid("name", &self.name, NAME_EXPECTED))
     }
 
-    /// The name, or the URL where none was given.
+    /// The name, or the URL without one.
     pub(crate) fn name_or_url(&self) -> String {
         if self.name.is_empty() { self.target.url().to_string() } else { self.name.clone() }
     }
 
-    /// Asks for these event types alone, named in any vocabulary of the catalogue. Defaults to all.
+    /// Receives only these event types, named in any vocabulary of the catalogue. Defaults to all.
     #[must_use]
     pub fn events<E: Into<String>>(mut self, events: impl IntoIterator<Item = E>) -> Subscription {
         self.events = Some(events.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Asks for these WABA numbers alone. Defaults to every number of the account, also one that
-    /// is added later.
+    /// Receives events of only these WABA numbers. Defaults to every number of the account, also
+    /// those added later.
     #[must_use]
     pub fn numbers<N: AsRef<str>>(mut self, numbers: impl IntoIterator<Item = N>) -> Subscription {
-        self.numbers = Some(numbers.into_iter().map(|n| number_given(n.as_ref())).collect());
+        self.numbers = Some(numbers.into_iter().map(|n| number_input(n.as_ref())).collect());
         self
     }
 
-    /// Asks for the events of these numbers, or of every number of the account.
+    /// Receives events of these numbers, or of every number of the account.
     pub(crate) fn numbers_or_all(
         mut self,
         numbers: Option<impl IntoIterator<Item = WabaNumber>>,
@@ -150,15 +174,15 @@ impl Subscription {
         self
     }
 
-    /// Signs every attempt with this secret: Standard Webhooks (`webhook-signature`) and Meta's
-    /// form (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
+    /// Signs every attempt with this secret, as Standard Webhooks does (`webhook-signature`) and as
+    /// Meta does (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<Secret>) -> Subscription {
         self.secret = Some(secret.into());
         self
     }
 
-    /// Adds a header to every attempt. Later ones of the same name replace earlier ones.
+    /// Adds a header to every attempt, and replaces an earlier one of the same name.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Subscription {
         self.target.add_header(name.into(), value.into());
@@ -166,8 +190,8 @@ impl Subscription {
     }
 
     /// The method of each request: GET, POST, PUT, DELETE, PATCH or HEAD. Defaults to POST. GET and
-    /// HEAD carry the event in the query, as one parameter `payload` of at most 8 KiB as it is sent,
-    /// percent-encoded; an event that takes more is a dead letter (`too_large`).
+    /// HEAD carry the event in the query, as one percent-encoded parameter `payload` of at most 8 KiB;
+    /// a larger event becomes a dead letter (`too_large`).
     #[must_use]
     pub fn method(mut self, method: http::Method) -> Subscription {
         self.target.method = method;
@@ -181,15 +205,16 @@ impl Subscription {
         self
     }
 
-    /// Adds a key to the body of each request, its value given as JSON text. A key of the event wins
-    /// over it.
+    /// Adds a key to the body of each request; its value is JSON text. A key of the event with the
+    /// same name wins.
     #[must_use]
     pub fn body(mut self, name: impl Into<String>, json: impl Into<String>) -> Subscription {
         self.target.body.push((name.into(), json.into()));
         self
     }
 
-    /// The header `authorization` of each request; wins over one among the headers.
+    /// The header `authorization` of each request. It wins over one added with
+    /// [`header`](Self::header).
     #[must_use]
     pub fn authorization(mut self, authorization: Authorization) -> Subscription {
         self.target.authorization = Some(authorization);
@@ -203,30 +228,29 @@ impl Subscription {
         self
     }
 
-    /// What its TLS connections do otherwise than all others.
+    /// TLS settings that differ from the engine's.
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Subscription {
         self.target.tls = Some(tls);
         self
     }
 
-    /// Which gateway's manners it follows. Defaults to the engine's own.
+    /// Which gateway's conventions it follows. Defaults to the engine's own.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Subscription {
         self.profile = profile;
         self
     }
 
-    /// How it ranks beside others of its gateway. Defaults to beside all others.
+    /// How it ranks among the subscriptions of its gateway. Defaults to independent of all others.
     #[must_use]
-    pub fn level(mut self, level: Level) -> Subscription {
-        self.level = level;
+    pub fn precedence(mut self, precedence: Precedence) -> Subscription {
+        self.precedence = precedence;
         self
     }
 
-    /// All terms at once: when to try again, for how long, in which order, and what counts as
-    /// success. Defaults to [`Policy::default`]. Give it before the single terms below, which it
-    /// would replace.
+    /// Retries, order, limits and what counts as success, all at once. Defaults to
+    /// [`Policy::default`]. Call it before the setters below, whose values it replaces.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Subscription {
         self.policy = policy;
@@ -240,15 +264,15 @@ impl Subscription {
         self
     }
 
-    /// At most so many attempts start in any span of `per_ms` milliseconds. Defaults to no limit.
+    /// At most `events` attempts start in any span of `per`. Defaults to no limit.
     #[must_use]
-    pub fn rate_limit(mut self, events: u32, per_ms: u64) -> Subscription {
-        self.policy.rate_limit = Some(RateLimit { events, per_ms });
+    pub fn rate_limit(mut self, events: u32, per: Duration) -> Subscription {
+        self.policy.rate_limit = Some(RateLimit { events, per });
         self
     }
 
-    /// Each delivery waits until that subscription's delivery of the same event has succeeded. It
-    /// must belong to the same account and wait for no other itself; at most 16 may wait for one.
+    /// Each delivery waits until that subscription's delivery of the same event has succeeded. That
+    /// one must belong to the same account and may not wait itself; at most 16 may wait for one.
     /// Defaults to none.
     ///
     /// ```
@@ -279,171 +303,21 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// The longest name that somebody chooses, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-pub(crate) const NAME_EXPECTED: &str = "1 to 128 bytes without control characters";
-
-/// Whether somebody may choose this name.
-pub(crate) fn is_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
-}
-
-/// Which events a subscription asks for: a set of types or all, times a set of numbers or all.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filter {
-    /// The event types, canonical; `None` means all.
-    pub events: Option<BTreeSet<EventType>>,
-    /// The WABA numbers; `None` means every number of the account.
-    pub numbers: Option<BTreeSet<WabaNumber>>,
-}
-
-impl Filter {
-    /// Reads a filter in any vocabulary; an empty set on either side is refused, because it could
-    /// never match and "all" has its own form.
-    pub(crate) fn parse(
-        events: Option<&[String]>,
-        numbers: Option<&[NumberGiven]>,
-        catalogue: &Catalogue,
-    ) -> Result<Filter> {
-        let events = events.map(|names| parse_events(names, catalogue)).transpose()?;
-        let numbers = numbers.map(parse_numbers).transpose()?;
-        Ok(Filter { events, numbers })
-    }
-}
-
-fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<EventType>> {
-    if names.is_empty() {
-        let expected = "at least one event type, or all of them by leaving events out (\"*\")";
-        return Err(Error::invalid("events", "an empty set", expected));
-    }
-    let each = names.iter().enumerate().map(|(place, name)| {
-        catalogue.canonical(name).map_err(|_| {
-            let expected = "an event type of 1 to 128 visible ASCII characters";
-            Error::invalid(format!("events[{place}]"), name, expected)
-        })
-    });
-    each.collect()
-}
-
-fn parse_numbers(given: &[NumberGiven]) -> Result<BTreeSet<WabaNumber>> {
-    if given.is_empty() {
-        let expected = "at least one number, or all of the account by leaving numbers out (\"*\")";
-        return Err(Error::invalid("numbers", "an empty set", expected));
-    }
-    let each = given.iter().enumerate().map(|(place, number)| {
-        number.as_ref().copied().map_err(|text| {
-            let expected = "7 to 15 digits with the country code, such as +919999999999";
-            Error::invalid(format!("numbers[{place}]"), text, expected)
-        })
-    });
-    each.collect()
-}
-
-/// Whether a subscription is served.
-///
-/// ```
-/// # use wabahook::{Config, Engine, Event, Subscription};
-/// # let directory = tempfile::tempdir()?;
-/// # let engine = Engine::open(Config::new(directory.path()))?;
-/// use wabahook::State;
-///
-/// let served = engine.subscriptions().iter().filter(|one| one.state == State::Active).count();
-/// assert_eq!(served, 0);
-/// # engine.close(std::time::Duration::from_secs(10))?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum State {
-    /// Deliveries are attempted.
-    #[default]
-    Active,
-    /// The host holds it back; what it is owed waits, and events go on being owed to it.
-    Paused,
-    /// The receiver wants no more (410, or its header `webhook-delivery`), or there was nothing but
-    /// failure for too long. What it is owed waits; what is published meanwhile is not owed to it.
-    Disabled,
-}
-
-impl State {
-    /// The state's name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Active => "active",
-            State::Paused => "paused",
-            State::Disabled => "disabled",
-        }
-    }
-}
-
-impl From<&Registered> for Subscription {
-    /// The subscription as it would have to be registered to be as it is, so that a part of it can be
-    /// changed.
-    fn from(registered: &Registered) -> Subscription {
-        let Filter { events, numbers } = &registered.filter;
+impl From<&SubscriptionInfo> for Subscription {
+    /// The subscription to register again in order to change a part of it.
+    fn from(info: &SubscriptionInfo) -> Subscription {
+        let Filter { events, numbers } = &info.filter;
         Subscription {
-            account: Some(registered.account.clone()),
-            name: registered.name.clone(),
+            account: Some(info.account.clone()),
+            name: info.name.clone(),
+            description: info.description.clone(),
             events: events.as_ref().map(|set| set.iter().map(ToString::to_string).collect()),
             numbers: numbers.as_ref().map(|set| set.iter().map(|number| Ok(*number)).collect()),
-            target: registered.target.clone(),
-            policy: registered.policy.clone(),
-            secret: registered.secret.clone(),
-            profile: registered.profile,
-            level: registered.level,
-        }
-    }
-}
-
-/// A subscription as the engine holds it: checked, with its id and state.
-///
-/// ```
-/// # use wabahook::{Config, Engine, Event, Subscription};
-/// # let directory = tempfile::tempdir()?;
-/// # let engine = Engine::open(Config::new(directory.path()))?;
-/// engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
-/// for registered in engine.subscriptions() {
-///     println!("{} {} {}", registered.id, registered.name, registered.target.url());
-/// }
-/// # engine.close(std::time::Duration::from_secs(10))?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Registered {
-    /// Its id, given once.
-    pub id: SubscriptionId,
-    /// The account it belongs to.
-    pub account: String,
-    /// Its name, unique in the account.
-    pub name: String,
-    /// What it asks for.
-    pub filter: Filter,
-    /// Where it goes.
-    pub target: Target,
-    /// When to try again, and what counts as success.
-    pub policy: Policy,
-    /// What its attempts are signed with.
-    pub secret: Option<Secret>,
-    /// What they are signed with beside it, each for a while, after the secret was changed.
-    pub retiring: Vec<Retiring>,
-    /// Which gateway's manners it follows.
-    pub profile: Profile,
-    /// How it ranks beside others of its gateway.
-    pub level: Level,
-    /// Whether it is served.
-    pub state: State,
-    /// When it was first registered, in milliseconds since the Unix epoch.
-    pub created_at_ms: u64,
-}
-
-impl Registered {
-    /// Whom it waited for is no more. It ranked as that one did; now it stands beside all others, so
-    /// that it silences nobody.
-    pub(crate) fn wait_no_longer(&mut self) {
-        self.policy.after = None;
-        if self.level != Level::Masked {
-            self.level = Level::Beside;
+            target: info.target.clone(),
+            policy: info.policy.clone(),
+            secret: info.secret.clone(),
+            profile: info.profile,
+            precedence: info.precedence,
         }
     }
 }

@@ -1,13 +1,10 @@
-//! Decides where a subscription's attempts go, by which method, and what the host adds to them.
-//!
-//! Leaves to others: whether an address may be reached (`delivery::guard`), and the bytes of a
-//! request (`delivery::request`). Invariant: a target's URL is absolute, has a host and carries no
-//! credentials; what is added to a request can neither break nor forge it.
+//! Where a subscription's deliveries are sent, and what the host adds to the requests. A target's URL is
+//! absolute, has a host and carries no credentials, and the additions can neither break nor forge a
+//! request. Which addresses may be reached is checked at delivery.
 
 use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method, Uri};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Authorization, Tls};
@@ -26,7 +23,7 @@ pub struct Target {
     pub(crate) tls: Option<Tls>,
 }
 
-/// How a request carries what it says.
+/// How a request carries its event.
 ///
 /// ```
 /// use wabahook::{BodyFormat, Subscription};
@@ -38,13 +35,13 @@ pub struct Target {
 /// # let _ = form;
 /// # Ok::<(), wabahook::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BodyFormat {
-    /// As JSON: the payload byte for byte, unless something is added to it.
+    /// As JSON: the payload byte for byte, unless the subscription adds keys to it.
     #[default]
     Json,
-    /// As `multipart/form-data` (RFC 7578): one field for each key of the payload.
+    /// As `multipart/form-data` (RFC 7578): one field per key of the payload.
     FormData,
 }
 
@@ -52,8 +49,7 @@ pub enum BodyFormat {
 const METHODS: [Method; 6] =
     [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD];
 
-/// The headers that the engine writes itself; a host that could set them could forge or break a
-/// request.
+/// The headers that the engine writes itself. A host that set them could forge or break a request.
 const RESERVED: &[&str] = &[
     "connection",
     "content-length",
@@ -76,11 +72,11 @@ const RESERVED: &[&str] = &[
     "x-webhook-signature",
 ];
 
-/// Bounds what one subscription may add to each request: 64 headers, 8 KiB of names and values.
+/// What one subscription may add to each request: 64 headers with 8 KiB of names and values,
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 const URL_BYTES_MAX: usize = 2 * 1024;
-/// The same for what is added to the query, and with more room for what is added to the body.
+/// and as many query parameters and body keys, with these bytes.
 pub(crate) const EXTRAS_MAX: usize = 64;
 const QUERY_BYTES_MAX: usize = 4 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -122,28 +118,28 @@ impl Target {
         })
     }
 
-    /// The same at another URL.
+    /// A copy with another URL.
     pub(crate) fn at(&self, url: &str) -> Result<Target> {
         Ok(Target { url: Target::new(url)?.url, ..self.clone() })
     }
 
     pub(crate) fn add_header(&mut self, name: String, value: String) {
-        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+        self.headers.retain(|(present, _)| !present.eq_ignore_ascii_case(&name));
         self.headers.push((name, value));
     }
 
-    /// Goes where another target goes; all else stays.
-    pub(crate) fn take_url_of(&mut self, other: &Target) {
+    /// Takes the URL of another target.
+    pub(crate) fn set_url_from(&mut self, other: &Target) {
         self.url = other.url.clone();
     }
 
-    /// Replaces the headers that the host adds.
+    /// Replaces all added headers.
     pub(crate) fn set_headers(&mut self, headers: Vec<(String, String)>) {
         self.headers.clear();
         headers.into_iter().for_each(|(name, value)| self.add_header(name, value));
     }
 
-    /// Checks what is added to a request; `url` was checked when the target was made.
+    /// Checks everything but the URL, which was checked when the target was created.
     pub(crate) fn check(&self) -> Result<()> {
         if !METHODS.contains(&self.method) {
             let expected = "GET, POST, PUT, DELETE, PATCH or HEAD";
@@ -164,7 +160,7 @@ impl Target {
         let bytes: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         if self.headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
             let given = format!("{} headers, {bytes} bytes", self.headers.len());
-            return Err(Error::invalid("headers", given, "at most 64 headers and 8 KiB in all"));
+            return Err(Error::invalid("headers", given, "at most 64 headers with 8 KiB in total"));
         }
         for (name, value) in &self.headers {
             let lower = name.to_ascii_lowercase();
@@ -183,6 +179,12 @@ impl Target {
         Ok(())
     }
 
+    /// Whether requests go to the same URL with the same credentials, so that what is known of the endpoint
+    /// still holds.
+    pub(crate) fn has_same_endpoint(&self, other: &Target) -> bool {
+        self.url == other.url && self.authorization == other.authorization && self.tls == other.tls
+    }
+
     /// The URL.
     pub fn url(&self) -> &Uri {
         &self.url
@@ -193,22 +195,22 @@ impl Target {
         &self.method
     }
 
-    /// The headers that the host adds, in the order given. Their values may be credentials.
+    /// The added headers, in the order given. Their values may be credentials.
     pub fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
 
-    /// What is added to the URL's own query, in the order given.
+    /// The parameters added to the URL's own query, in the order given.
     pub fn query(&self) -> &[(String, String)] {
         &self.query
     }
 
-    /// What is added to the body: names, and values as JSON text. The event's own keys win.
+    /// The keys added to the body, with values as JSON text. The event's own keys win.
     pub fn body(&self) -> &[(String, String)] {
         &self.body
     }
 
-    /// The header `authorization` of each request, which wins over one among the headers.
+    /// The header `authorization` of each request. It wins over one among the added headers.
     pub fn authorization(&self) -> Option<&Authorization> {
         self.authorization.as_ref()
     }
@@ -218,14 +220,14 @@ impl Target {
         self.body_format
     }
 
-    /// What its TLS connections do otherwise than all others.
+    /// TLS settings that differ from the engine's.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 }
 
-/// Whether a header can carry a text that every receiver reads alike: bytes over 127 are Latin-1 to
-/// some and UTF-8 to others.
+/// Whether every receiver reads a header value alike: bytes above 127 are Latin-1 to some and UTF-8 to
+/// others.
 pub(super) fn is_visible_ascii(value: &str) -> bool {
     HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok())
 }
@@ -233,22 +235,22 @@ pub(super) fn is_visible_ascii(value: &str) -> bool {
 fn check_extras(field: &str, extras: &[(String, String)], bytes_max: usize) -> Result<()> {
     let bytes: usize = extras.iter().map(|(name, value)| name.len() + value.len()).sum();
     if extras.len() > EXTRAS_MAX || bytes > bytes_max {
-        let given = format!("{} of them, {bytes} bytes", extras.len());
-        let expected = format!("at most {EXTRAS_MAX} of them, and {bytes_max} bytes in all");
+        let given = format!("{} entries, {bytes} bytes", extras.len());
+        let expected = format!("at most {EXTRAS_MAX} entries with {bytes_max} bytes in total");
         return Err(Error::invalid(field, given, expected));
     }
-    for (place, (name, _)) in extras.iter().enumerate() {
+    for (index, (name, _)) in extras.iter().enumerate() {
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(Error::invalid(field, name, "names without control characters"));
         }
-        if extras.iter().take(place).any(|(known, _)| known == name) {
+        if extras.iter().take(index).any(|(earlier, _)| earlier == name) {
             return Err(Error::invalid(field, name, "each name once"));
         }
     }
     Ok(())
 }
 
-/// Hides a password that somebody wrote into a URL.
+/// Hides a password in a URL.
 fn redacted(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => {
@@ -275,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absolute_urls_are_taken_as_they_stand() {
+    fn absolute_urls_are_accepted() {
         for url in [
             "https://crm.example/hook",
             "http://127.0.0.1:9100/a?b=c",

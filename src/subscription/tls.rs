@@ -1,11 +1,9 @@
-//! Decides what a subscription may say about its TLS connections.
-//!
-//! Leaves to others: whether certificate and key fit together, and the connection (`delivery`).
-//! Invariant (I9): a key is never shown.
+//! TLS settings of a subscription. `delivery` checks that certificate and key fit together. A key is
+//! never shown (I9).
 
-use super::Secret;
+use crate::secret::Secret;
 
-/// What the TLS connections of one subscription do otherwise than all others.
+/// TLS settings of one subscription that differ from the engine's.
 ///
 /// ```
 /// use wabahook::{Subscription, Tls};
@@ -18,35 +16,35 @@ use super::Secret;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The certificate authorities that are trusted in place of the engine's, in PEM.
+    /// The certificate authorities to trust instead of the engine's, in PEM.
     pub roots_pem: Option<String>,
-    /// What the engine shows a receiver that asks for a client certificate.
-    pub client: Option<ClientPair>,
+    /// The client certificate for receivers that ask for one.
+    pub client: Option<ClientCertificate>,
 }
 
 /// A client certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ClientPair {
-    /// The certificate chain, in PEM, the client's own first.
+pub struct ClientCertificate {
+    /// The certificate chain, in PEM, the client's own certificate first.
     pub certificate_pem: String,
     /// Its private key, in PEM (PKCS#8, PKCS#1 or SEC1).
     pub key_pem: Secret,
 }
 
 impl Tls {
-    /// Trusts these certificate authorities alone, in PEM.
+    /// Trusts only these certificate authorities, in PEM.
     #[must_use]
     pub fn roots(mut self, pem: impl Into<String>) -> Tls {
         self.roots_pem = Some(pem.into());
         self
     }
 
-    /// Shows this certificate chain, with this key, to a receiver that asks for one.
+    /// Presents this certificate chain, with this key, to receivers that ask for one.
     #[must_use]
     pub fn client(mut self, certificate_pem: impl Into<String>, key_pem: impl Into<String>) -> Tls {
         let (certificate_pem, key_pem) = (certificate_pem.into(), Secret::new(key_pem));
-        self.client = Some(ClientPair { certificate_pem, key_pem });
+        self.client = Some(ClientCertificate { certificate_pem, key_pem });
         self
     }
 }

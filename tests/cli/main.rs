@@ -1,25 +1,24 @@
-//! The command line as its users meet it: the real program against a real host. Each module is named
-//! for what it promises.
+//! The command line: the real program against a real host.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 #[allow(dead_code, reason = "the host's tests use more of it")]
 #[path = "../host/client.rs"]
 mod client;
-mod following;
-mod inspecting;
-mod letters;
-mod measuring;
+mod dead_letters;
+mod errors;
+#[allow(dead_code, reason = "the host's tests use more of it")]
+#[path = "../host/host_process.rs"]
+mod host_process;
+mod inspection;
+mod logging;
+mod metrics;
 mod program;
-mod publishing;
+mod publish;
 #[allow(dead_code, reason = "the host's tests use more of it")]
 #[path = "../host/receiver.rs"]
 mod receiver;
-mod refusing;
-#[allow(dead_code, reason = "the host's tests use more of it")]
-#[path = "../host/served.rs"]
-mod served;
-mod telling;
-mod verifying;
+mod tail;
+mod verification;
 mod webhooks;
 
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! The program as a test runs it: arguments, environment and stdin in, exit code and output back.
+//! Runs the program: arguments, environment and stdin in, exit code and output back.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::served::{ACME, Served};
+use crate::host_process::{ACME, HostProcess};
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Asserts that it did what was asked.
+    /// Asserts exit code 0.
     pub(crate) fn done(self) -> Ran {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
 
-    /// Asserts that it failed with this code, in one line that says all of this.
+    /// Asserts that it failed with this code, in one line with all these parts.
     pub(crate) fn failed(self, code: i32, says: &[&str]) -> Ran {
         assert_eq!(self.code, code, "{self:?}");
         assert!(self.err.starts_with("wabahook: ") && self.err.lines().count() == 1, "{self:?}");
@@ -42,7 +42,7 @@ impl Ran {
     }
 }
 
-/// The program with nothing of wabahook's in its environment.
+/// The program without wabahook's variables in its environment.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wabahook"));
     for name in ["WABAHOOK_API_KEY", "WABAHOOK_URL", "WABAHOOK_SECRET", "WABAHOOK_LOG"] {
@@ -71,14 +71,14 @@ pub(crate) fn alone(args: &[&str]) -> Ran {
     run(command().args(args), "")
 }
 
-/// The program as acme's, against this host.
-pub(crate) fn against(served: &Served, args: &[&str]) -> Command {
+/// The program with acme's key, against this host.
+pub(crate) fn against(served: &HostProcess, args: &[&str]) -> Command {
     let mut command = command();
     command.env("WABAHOOK_API_KEY", ACME).env("WABAHOOK_URL", format!("http://{}", served.address));
     command.args(args);
     command
 }
 
-pub(crate) fn ask(served: &Served, args: &[&str]) -> Ran {
+pub(crate) fn ask(served: &HostProcess, args: &[&str]) -> Ran {
     run(&mut against(served, args), "")
 }

@@ -4,18 +4,18 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::program::{Ran, against, ask, run};
 use crate::receiver::Receiver;
-use crate::served::{ACME, BETA, Served, line};
 
-fn listed(served: &Served) -> Vec<Value> {
+fn listed(served: &HostProcess) -> Vec<Value> {
     let ran = ask(served, &["webhooks", "list", "--json"]).done();
     ran.json()["items"].as_array().unwrap().clone()
 }
 
 #[test]
 fn a_webhook_is_added_listed_paused_resumed_and_removed() {
-    let (_place, served) = Served::fresh();
+    let (_place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(200);
     served.subscribe(BETA, &receiver.url("/beta"), json!({}));
     ask(&served, &["webhooks", "list"]).done().says(&["no webhooks yet"]);
@@ -47,14 +47,14 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
 }
 
 #[test]
-fn a_test_event_says_what_its_receiver_did() {
-    let (_place, served) = Served::fresh();
+fn a_test_event_reports_the_response() {
+    let (_place, served) = HostProcess::fresh();
     let (good, bad) = (Receiver::answering(200), Receiver::answering(404));
     served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
     served.subscribe(ACME, &bad.url("/bad"), json!({"name": "bad"}));
     ask(&served, &["webhooks", "test", "good"])
         .done()
-        .says(&["webhook 1 (good) took a test event"]);
+        .says(&["webhook 1 (good) accepted a test event"]);
     ask(&served, &["webhooks", "test", "bad"]).failed(1, &["webhook 2 (bad)", "status:404"]);
     let ran = ask(&served, &["webhooks", "test", "good", "--json"]).done();
     assert_eq!(ran.json()["outcome"], "delivered");
@@ -63,20 +63,23 @@ fn a_test_event_says_what_its_receiver_did() {
 }
 
 #[test]
-fn terms_come_from_a_file_and_what_is_wrong_in_them_is_told() {
-    let (place, served) = Served::fresh();
-    let file = place.path("terms.json");
-    let add = |terms: &str| -> Ran {
-        fs::write(&file, terms).unwrap();
+fn settings_come_from_a_file_and_are_checked() {
+    let (place, served) = HostProcess::fresh();
+    let file = place.path("settings.json");
+    let add = |settings: &str| -> Ran {
+        fs::write(&file, settings).unwrap();
         let path = file.to_str().unwrap();
-        ask(&served, &["webhooks", "add", "https://crm.example/hook", "--terms", path, "--json"])
+        ask(&served, &["webhooks", "add", "https://crm.example/hook", "--settings", path, "--json"])
     };
     let ran = add("[]");
     assert_eq!(ran.code, 2);
-    ran.says(&["\"code\":\"usage\"", "expected a JSON object"]);
+    ran.says(&["\"code\":\"usage\"", "found an array; expected an object"]);
     let ran = add("{\"ordering\":\"sideways\"}");
+    assert_eq!(ran.code, 2);
+    ran.says(&["\"code\":\"usage\"", "ordering: found another string"]);
+    let ran = add("{\"timeout_ms\":0}");
     assert_eq!(ran.code, 1);
-    ran.says(&["\"code\":\"failed\"", "ordering"]);
+    ran.says(&["\"code\":\"failed\"", "timeout_ms"]);
     let ran = add("{\"ordering\":\"per_key\"}").done();
     let added = ran.json();
     assert_eq!(
@@ -87,8 +90,8 @@ fn terms_come_from_a_file_and_what_is_wrong_in_them_is_told() {
 }
 
 #[test]
-fn a_name_cannot_command_the_terminal_and_another_accounts_is_not_found() {
-    let (_place, served) = Served::fresh();
+fn names_are_printable_and_other_accounts_hidden() {
+    let (_place, served) = HostProcess::fresh();
     let url = "https://crm.example/hook";
     served.subscribe(ACME, url, json!({"name": "crm\u{202e}\u{200f}gnp"}));
     served.subscribe(BETA, url, json!({"name": "theirs"}));

@@ -1,10 +1,7 @@
-//! Decides what the process does that is killed: it opens the directory, publishes and replays from
-//! several threads and delivers, and says each step on its standard output, one line a write.
-//!
-//! Leaves to others: killing it (`main`) and judging what it said (`ledger`). Invariant: it says
-//! that a publish or a replay begins before it begins, that one is accepted after the receipt says
-//! so, and that a receiver has answered before the engine learns of it; a line that was written
-//! outlives it.
+//! The process that is killed. It opens the directory, publishes and replays from several threads,
+//! delivers, and reports each step on its standard output with one write, which survives a kill. It
+//! reports a publish or a replay before it begins, an accepted event after its receipt, and an answer
+//! of a receiver before the engine learns of it.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
@@ -15,15 +12,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use wabahook::Transport;
 use wabahook::{
-    Accepted, Config, DeadLetterFilter, Engine, Error, Event, Failure, Receipt, Reply, Request,
+    Accepted, Config, DeadLetterFilter, Engine, Error, Event, Failure, PublishError, Receipt,
     Result,
 };
 
 use crate::script;
+use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
-/// Of so many of the newest dead letters one is replayed.
+/// How many of the newest dead letters are considered for a replay.
 const LETTERS: usize = 20;
 
 /// Runs until it is killed. Tags on the standard input are published again first.
@@ -31,7 +28,9 @@ pub fn run(directory: &Path, round: u32, seed: u64) {
     let again: Vec<String> = io::stdin().lock().lines().map_while(|line| line.ok()).collect();
     say("opening");
     let receivers = Arc::new(Receivers::default());
-    let config = Config::new(directory).limits(script::limits()).transport(receivers.clone());
+    let answering = Arc::clone(&receivers);
+    let transport = ScriptedTransport::new(move |arrival| answering.answer(arrival)).unrecorded();
+    let config = Config::new(directory).limits(script::limits()).transport(Arc::new(transport));
     let engine = Engine::open(config).unwrap_or_else(|error| give_up("open", &error));
     say("opened");
     for host in script::HOSTS {
@@ -75,7 +74,7 @@ fn publish_for_ever(engine: &Engine, receivers: &Receivers, round: u32, publishe
 /// Replays the newest dead letter that no other thread replays.
 fn replay_one(engine: &Engine, receivers: &Receivers, publisher: u32) {
     let letters = engine.dead_letters(&DeadLetterFilter::default(), None, LETTERS);
-    let letters = letters.unwrap_or_else(|error| give_up("list dead letters", &error));
+    let letters = letters.unwrap_or_else(|error| give_up("list dead letters", &error)).items;
     let is_ours = |id: &str| script::replayer(id) == u64::from(publisher);
     let Some(letter) = letters.into_iter().find(|one| is_ours(&one.event.to_string())) else {
         return;
@@ -99,11 +98,11 @@ fn publish_many(engine: &Engine, tags: &[String]) -> Result<Vec<Accepted>> {
     submitted(|| engine.publish_many(events()))?.wait()
 }
 
-fn submitted<T>(publish: impl Fn() -> Result<Receipt<T>>) -> Result<Receipt<T>> {
+fn submitted<T>(publish: impl Fn() -> Result<Receipt<T>, PublishError>) -> Result<Receipt<T>> {
     loop {
         match publish() {
-            Err(Error::Busy { .. }) => thread::yield_now(),
-            other => return other,
+            Err(error) if error.is_busy() => thread::yield_now(),
+            other => return Ok(other?),
         }
     }
 }
@@ -119,10 +118,10 @@ fn shown(accepted: &Accepted) -> String {
     format!("{}:{}:{}", accepted.id, accepted.owed, u8::from(accepted.duplicate))
 }
 
-/// Answers by the script, and says so first.
+/// Answers by the script, after reporting the answer.
 #[derive(Default)]
 struct Receivers {
-    /// Hosts and ids of what was replayed.
+    /// Hosts and ids of the replayed deliveries.
     replayed: Mutex<HashSet<(String, String)>>,
 }
 
@@ -133,27 +132,18 @@ thread_local! {
     };
 }
 
-impl Transport for Receivers {
-    fn send(&self, request: &Request<'_>) -> Reply {
-        let host = request.url.host().unwrap_or_default();
-        let id = header(request, "webhook-id");
-        let Some(tag) = script::tag_of(&request.body) else {
-            say(&format!("torn {host} {id} {} bytes", request.body.len()));
-            return Reply::Failed(Failure::Internal);
+impl Receivers {
+    fn answer(&self, arrival: &Arrival) -> ScriptedReply {
+        let Arrival { host, id, attempt, body, .. } = arrival;
+        let Some(tag) = script::tag_of(body) else {
+            say(&format!("torn {host} {id} {} bytes", body.len()));
+            return ScriptedReply::Fails(Failure::Internal);
         };
-        let attempt = header(request, "x-webhook-attempt").parse().unwrap_or(0);
-        let is_replayed = self.replayed.lock().contains(&(host.to_owned(), id.clone()));
-        let status = script::status(host, &tag, attempt, is_replayed);
+        let is_replayed = self.replayed.lock().contains(&(host.clone(), id.clone()));
+        let status = script::status(host, &tag, *attempt, is_replayed);
         WORKER.with(|worker| say(&format!("answered {worker} {host} {id} {status} {tag}")));
-        Reply::status(status)
+        ScriptedReply::Status(status)
     }
-
-    fn interrupt(&self) {}
-}
-
-pub fn header(request: &Request<'_>, name: &str) -> String {
-    let found = request.headers.iter().find(|(known, _)| known.as_str() == name);
-    found.and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// One write for each line, so that a kill cannot tear it.
@@ -161,7 +151,7 @@ fn say(line: &str) {
     let mut output = io::stdout().lock();
     let written = output.write_all(format!("{line}\n").as_bytes());
     if written.and_then(|()| output.flush()).is_err() {
-        // Nobody listens any more.
+        // The parent is gone.
         exit(0);
     }
 }

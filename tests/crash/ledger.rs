@@ -1,25 +1,23 @@
-//! Decides whether an outbox kept its promises over a kill: what was accepted, what was answered,
-//! and what may come back.
+//! Checks that an outbox kept its promises across a kill, by what the process reported before it.
+//! Nothing depends on timing.
 //!
-//! Leaves to others: where the news come from (`main`). Invariant: everything is judged by what was
-//! said before the kill; nothing depends on how fast anything was.
+//! Which deliveries may be repeated: a result that a receiver has acknowledged is written with the next
+//! group. The next attempt of the same worker shows that the engine knows the result, and a publish
+//! that begins after that is in the same group or a later one. Once that publish was accepted, the
+//! result is on the device. Every result that is not followed by both is within the window, and its
+//! attempt may be repeated (I3).
 //!
-//! What may come back: an end that a receiver has acknowledged is written with the next group. The
-//! same worker's next attempt shows that the engine has noted the end; a publish that begins after
-//! that goes into the same group or a later one; so once it was accepted the end is on the device.
-//! Every end that is not followed by both is within the window, and may repeat its attempt (I3).
-//!
-//! A dead letter whose replay has returned comes to its receiver again. One whose replay began and was
-//! cut off comes again, or is a dead letter still.
+//! A dead letter whose replay has returned arrives again. One whose replay was interrupted arrives
+//! again or is still a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::script;
 
-/// Whom an event was owed to, and its id.
+/// The receiver of an event, and the event's id.
 pub type Delivery = (String, String);
 
-/// Everything that is known of what the outbox accepted and of what became of it.
+/// Everything known about what the outbox accepted and what happened to it.
 #[derive(Default)]
 pub struct Ledger {
     /// The ids of accepted events, by tag.
@@ -27,20 +25,20 @@ pub struct Ledger {
     /// The ids under which events arrived, by tag, and the tags by id.
     ids: HashMap<String, String>,
     tags: HashMap<String, String>,
-    /// How many of them the bystander wants.
+    /// How many of them match the bystander.
     rare: u64,
-    /// Accepted events that no verdict was given on yet.
+    /// Accepted events that have not been checked yet.
     unjudged: Vec<String>,
-    /// Deliveries that ended, and whether their end is known to be on the device.
+    /// Deliveries that ended, and whether the end is known to be on the device.
     ended: HashMap<Delivery, bool>,
     /// The last answer to each delivery.
     answered: HashMap<Delivery, u16>,
-    /// Deliveries that were given up or whose replay began, and that no verdict was given on yet.
+    /// Deliveries that died or whose replay began, and that have not been checked yet.
     given_up: BTreeSet<Delivery>,
-    /// Deliveries whose replay returned, and that have not come again yet.
+    /// Deliveries whose replay returned, and that have not arrived again yet.
     replayed: BTreeSet<Delivery>,
     subscribed: BTreeSet<String>,
-    /// Calls begun since the last verdict, accepted or not.
+    /// Calls begun since the last check, accepted or not.
     begun: BTreeSet<String>,
     /// Events with a dedup key published in the last run.
     keyed: Vec<String>,
@@ -57,18 +55,18 @@ pub struct Totals {
     pub dead: u64,
     pub retries: u64,
     pub replays: u64,
-    /// Replays that a kill cut off, and that were on the device or not.
+    /// Replays interrupted by a kill, which were on the device or not.
     pub replays_cut: u64,
-    /// Ends that were known to be on the device at a kill: none of them may come back.
+    /// Ends that were known to be on the device at a kill. None of them may be repeated.
     pub settled: u64,
     /// Ends that were within the window at a kill.
     pub window: u64,
-    /// Of these, the ones that came back.
+    /// How many of these were repeated.
     pub repeats: u64,
     pub kills: u64,
 }
 
-/// What one process said, in the order in which it said it.
+/// What one process reported, in order.
 #[derive(Default)]
 pub struct Run {
     place: usize,
@@ -77,7 +75,7 @@ pub struct Run {
     begun: HashMap<String, usize>,
     /// Replays that began and did not return.
     replaying: HashSet<Delivery>,
-    /// Where the latest publish began that was accepted.
+    /// Where the latest accepted publish began.
     accepted_from: usize,
 }
 
@@ -89,7 +87,7 @@ struct End {
 }
 
 impl Ledger {
-    /// Takes one line of a process; an error is a promise broken.
+    /// Takes one line of a process. An error is a broken promise.
     pub fn hear(&mut self, run: &mut Run, line: &str) -> Result<(), String> {
         run.place += 1;
         let words: Vec<&str> = line.split(' ').collect();
@@ -124,7 +122,7 @@ impl Ledger {
             ["replayed", host, id] => {
                 let delivery = (host.to_owned(), id.to_owned());
                 self.totals.replays += 1;
-                // Unless it has come again already.
+                // Unless it has already arrived again.
                 if run.replaying.remove(&delivery) {
                     self.replayed.insert(delivery);
                 }
@@ -134,7 +132,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the beginning of a replay: from here on the delivery may come again.
+    /// Takes the beginning of a replay. From here on the delivery may arrive again.
     fn replay(&mut self, run: &mut Run, delivery: Delivery) -> Result<(), String> {
         if self.replayed.contains(&delivery) {
             return Err(format!("{delivery:?} is a dead letter after its replay returned"));
@@ -163,7 +161,7 @@ impl Ledger {
             return Err(format!("{tag} arrived as {:?}, now {shown}", self.ids.get(tag)));
         }
         let wanted = script::HOSTS.iter().filter(|host| script::wants(host, tag)).count();
-        // A kill may have come between an event's group and its receipt; its key remembers it.
+        // The kill may have been between an event's group and its receipt; the dedup key knows it.
         let is_known = duplicate == "1" && script::has_key(tag);
         if !is_known && (duplicate == "1" || owed != wanted.to_string()) {
             return Err(format!("{tag} is owed to {wanted}: {shown}"));
@@ -230,7 +228,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The process was killed: what it had on the device by then is settled for good.
+    /// The process was killed. What was on the device by then is final.
     pub fn killed(&mut self, run: Run) {
         self.totals.kills += 1;
         self.totals.replays_cut += run.replaying.len() as u64;
@@ -242,15 +240,15 @@ impl Ledger {
         }
     }
 
-    /// The process closed its engine: everything it said is on the device.
+    /// The process closed its engine. Everything that it reported is on the device.
     pub fn closed(&mut self, run: Run) {
         run.ends.into_iter().for_each(|end| {
             self.ended.insert(end.delivery, true);
         });
     }
 
-    /// Judges an outbox that was opened again and had delivered all that it owed, but what it owes
-    /// the bystander unless that is `drained` too. `letters` are its dead letters.
+    /// Checks an outbox that was opened again and has delivered everything it owed, except to the
+    /// bystander unless that is `drained`, too. `letters` are its dead letters.
     pub fn judge(
         &mut self,
         subscribed: &BTreeSet<String>,
@@ -281,7 +279,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// An accepted event has come to everybody who wants it.
+    /// An accepted event has arrived at every matching receiver.
     fn judge_event(&self, tag: &str, hosts: &[&str]) -> Result<(), String> {
         let id = self.accepted.get(tag).cloned().unwrap_or_default();
         for host in hosts.iter().filter(|host| script::wants(host, tag)) {
@@ -293,7 +291,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What was given up is a dead letter, or has come again since.
+    /// A delivery that died is a dead letter, or has arrived again since.
     fn judge_letter(
         &self,
         delivery: &Delivery,
@@ -310,7 +308,7 @@ impl Ledger {
         }
     }
 
-    /// All of a call's events are there, or none.
+    /// Either all events of a call are there, or none.
     fn judge_call(&mut self, call: &str) -> Result<(), String> {
         let tags = script::tags(call);
         let arrived = tags.iter().filter(|tag| {

@@ -1,15 +1,14 @@
-//! Promises I1, I2 and I3 over `kill -9`: a process that publishes, delivers and replays is killed at
-//! moments picked by a seed, and its directory, the same one over all rounds, is opened again.
+//! I1, I2 and I3 across `kill -9`: a process that publishes, delivers and replays is killed at moments
+//! picked by a seed, and its directory is opened again, the same one in all rounds.
 //!
-//! Nothing accepted is missing, no call of `publish_many` is there in part, no payload is torn, no
-//! end comes back beyond the window (`ledger` says what that is), no open fails, no dedup key is
-//! there without its event, a dead letter stays one or comes again, and a bystander is owed exactly
-//! what it was owed.
+//! Nothing accepted is missing, no `publish_many` is there in part, no payload is torn, no delivery is
+//! repeated outside of the window (`ledger` explains it), no open fails, no dedup key exists without
+//! its event, a dead letter stays one or arrives again, and the bystander is owed exactly what it was.
 //!
-//! `cargo test --test crash` makes 20 rounds with a seed of its own, which it prints. The long form:
+//! `cargo test --features testing --test crash` runs 20 rounds with a random seed, which it prints. A longer run:
 //!
 //! ```sh
-//! WABAHOOK_CRASH_ROUNDS=200 WABAHOOK_CRASH_SEED=7 cargo test --test crash
+//! WABAHOOK_CRASH_ROUNDS=200 WABAHOOK_CRASH_SEED=7 cargo test --features testing --test crash
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +24,8 @@
 mod child;
 mod ledger;
 mod script;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -34,18 +35,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Condvar, Mutex};
-use wabahook::clock::Manual;
-use wabahook::{Config, DeadLetterFilter, Engine, Reply, Request, Stats, Transport};
+use wabahook::clock::ManualClock;
+use wabahook::{Config, DeadLetterFilter, Engine, Stats};
 
 use ledger::{Delivery, Ledger, Run};
+use support::{DEADLINE, wait_until};
+use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
 const ROUNDS: u32 = 20;
-
-/// No wait lasts longer; nothing passes or fails by how fast it is.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 const CHILD: &str = "WABAHOOK_CRASH_CHILD";
 
@@ -82,7 +81,7 @@ fn main() {
     assert!(rounds < ROUNDS || gone > 2, "no generation was ever given back");
 }
 
-/// One process killed, and mostly a look at what it left; at the end everything is delivered.
+/// Kills one process, and mostly checks what it left. At the end everything is delivered.
 fn play(
     directory: &Path,
     round: u32,
@@ -90,7 +89,7 @@ fn play(
     rng: &mut fastrand::Rng,
     ledger: &mut Ledger,
 ) -> Result<(), String> {
-    // Now and then while it opens, else at any line of its work.
+    // Sometimes while it opens, otherwise at any line of its work.
     let lines = if rng.u8(..6) == 0 { rng.usize(..8) } else { rng.usize(8..1_500) };
     kill_after(lines, directory, round, seed, ledger)?;
     if rng.u8(..4) > 0 {
@@ -146,7 +145,7 @@ fn kill_after(
     heard
 }
 
-/// The lines that a process says, whole ones only.
+/// The lines that a process prints, complete ones only.
 fn said_by(child: &mut Child) -> Receiver<String> {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let (sender, receiver) = channel();
@@ -162,10 +161,14 @@ fn said_by(child: &mut Child) -> Receiver<String> {
     receiver
 }
 
-/// Opens the directory, lets everything arrive, judges it and closes. A look that `drains` comes
-/// two hours later, when the bystander is tried again, and takes what it was owed too.
+/// Opens the directory, lets everything arrive, checks it and closes. With `drains` it is two hours
+/// later, when the bystander is due again, and the bystander accepts everything, too.
 fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), String> {
-    let receivers = Arc::new(Receivers { drains, ..Receivers::default() });
+    // The bystander accepts nothing before the last check.
+    let status = move |host: &str| if drains || host != script::BYSTANDER { 200 } else { 503 };
+    let receivers =
+        ScriptedTransport::new(move |arrival| ScriptedReply::Status(status(&arrival.host)));
+    let receivers = Arc::new(receivers);
     let config = Config::new(directory).limits(script::limits()).transport(receivers.clone());
     let config = if drains { config.clock(two_hours_ahead()) } else { config };
     let engine = Engine::open(config).map_err(|error| format!("opening: {error}"))?;
@@ -176,18 +179,17 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
         let lanes = stats.lanes.iter().filter(|lane| Some(lane.subscription) == bystander);
         lanes.map(|lane| lane.owed).sum::<u64>()
     };
-    let settled = receivers.wait_until(|| {
+    let is_settled = wait_until(|| {
         let stats = engine.stats();
         stats.owed == if drains { 0 } else { owed_to_bystander(&stats) }
     });
     let owed = owed_to_bystander(&engine.stats());
-    let settled = settled.map_err(|why| {
-        let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
-        format!("{why}: {:?}, told {told:?}", engine.stats())
-    });
+    let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
+    let late = format!("what is owed did not arrive: {:?}, told {told:?}", engine.stats());
     let letters = engine
         .dead_letters(&DeadLetterFilter::default(), None, usize::MAX)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())?
+        .items;
     engine.close(DEADLINE).map_err(|error| error.to_string())?;
     let subscriptions = engine.subscriptions();
     let name = |id| subscriptions.iter().find(|one| one.id == id).map(|one| one.name.clone());
@@ -197,21 +199,24 @@ fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), Strin
         .collect();
     let subscribed: BTreeSet<String> = subscriptions.iter().map(|one| one.name.clone()).collect();
     let mut run = Run::default();
-    for (host, id, status, tag) in std::mem::take(&mut *receivers.arrived.lock()) {
-        let tag = tag.ok_or_else(|| format!("{id} came torn to {host}"))?;
+    for Arrival { host, id, body, .. } in receivers.take() {
+        let tag = script::tag_of(&body).ok_or_else(|| format!("{id} arrived torn at {host}"))?;
+        let status = status(&host);
         ledger.answer(&mut run, "", (host, id), status, &tag)?;
     }
     ledger.closed(run);
-    settled?;
+    if !is_settled {
+        return Err(late);
+    }
     ledger.judge(&subscribed, &letters, owed, drains)
 }
 
-fn two_hours_ahead() -> Arc<Manual> {
+fn two_hours_ahead() -> Arc<ManualClock> {
     let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    Arc::new(Manual::new(wall_ms + 2 * 3_600_000, 1))
+    Arc::new(ManualClock::new(wall_ms + 2 * 3_600_000, 1))
 }
 
-/// How many generations the outbox began, and how many of them it has given back.
+/// How many generations the outbox began, and how many of them it has deleted.
 fn generations(directory: &Path) -> (u64, u64) {
     let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let numbers: Vec<u64> = names
@@ -222,45 +227,4 @@ fn generations(directory: &Path) -> (u64, u64) {
         .collect();
     let begun = numbers.iter().copied().max().unwrap_or(0);
     (begun, begun - numbers.len() as u64)
-}
-
-/// Whose attempt it was, its id, the answer, and the tag of a payload that came whole.
-type Arrival = (String, String, u16, Option<String>);
-
-/// Takes everything and notes it; the bystander takes nothing before the last look.
-#[derive(Default)]
-struct Receivers {
-    drains: bool,
-    arrived: Mutex<Vec<Arrival>>,
-    changed: Condvar,
-}
-
-impl Receivers {
-    /// Waits until it is so. Ends are noted a moment after they arrive, so arrivals alone cannot
-    /// wake it.
-    fn wait_until(&self, is_so: impl Fn() -> bool) -> Result<(), String> {
-        let deadline = Instant::now() + DEADLINE;
-        while !is_so() {
-            if Instant::now() > deadline {
-                return Err("what is owed did not arrive in time".to_owned());
-            }
-            let mut arrived = self.arrived.lock();
-            self.changed.wait_for(&mut arrived, Duration::from_millis(2));
-        }
-        Ok(())
-    }
-}
-
-impl Transport for Receivers {
-    fn send(&self, request: &Request<'_>) -> Reply {
-        let host = request.url.host().unwrap_or_default().to_owned();
-        let takes = self.drains || host != script::BYSTANDER;
-        let status = if takes { 200 } else { 503 };
-        let (id, tag) = (child::header(request, "webhook-id"), script::tag_of(&request.body));
-        self.arrived.lock().push((host, id, status, tag));
-        self.changed.notify_all();
-        Reply::status(status)
-    }
-
-    fn interrupt(&self) {}
 }

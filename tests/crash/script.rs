@@ -1,18 +1,19 @@
-//! Decides what every event of the crash test looks like, who wants it and what each receiver
-//! answers, as functions of the event's tag.
-//!
-//! Leaves to others: publishing (`child`) and judging (`ledger`). Invariant: a payload can be made
-//! again from its tag alone, so whoever receives one knows whether it is whole.
+//! What every event of the crash test looks like, which receivers it matches and what each answers, as
+//! functions of the event's tag. A payload can be made again from its tag, so a receiver knows whether
+//! it is complete.
 
-use wabahook::{Event, Limits, Policy, Retry, Subscription};
+use std::time::Duration;
 
-/// Takes everything at the first attempt.
+use wabahook::policy::{Policy, Retry};
+use wabahook::{Event, Limits, Subscription};
+
+/// Accepts everything at the first attempt.
 pub const SOUND: &str = "sound";
-/// Refuses half of the first attempts with 503 and takes the second.
+/// Refuses half of the first attempts with 503 and accepts the second.
 pub const SHAKY: &str = "shaky";
-/// Refuses an eighth of the events with 404, for good.
+/// Refuses an eighth of the events with 404.
 pub const REFUSING: &str = "refusing";
-/// Wants few events and takes none before the last check: what it is owed must outlive every kill
+/// Matches few events and accepts none before the last check. What it is owed must outlive every kill
 /// and every generation.
 pub const BYSTANDER: &str = "bystander";
 
@@ -21,7 +22,7 @@ pub const HOSTS: [&str; 4] = [SOUND, SHAKY, REFUSING, BYSTANDER];
 /// How many threads publish and replay.
 pub const PUBLISHERS: u32 = 4;
 
-/// How many events one call of `publish_many` brings.
+/// How many events one call of `publish_many` has.
 pub const MANY: u32 = 50;
 
 const RARE: &str = "ADD_TAG";
@@ -32,12 +33,12 @@ pub fn tags(call: &str) -> Vec<String> {
     (0..size(call)).map(|place| format!("{call}.{place}")).collect()
 }
 
-/// The call that brought an event.
+/// The call that published an event.
 pub fn call(tag: &str) -> &str {
     tag.rsplit_once('.').unwrap().0
 }
 
-/// How many events a call brings.
+/// How many events a call has.
 pub fn size(call: &str) -> u32 {
     call.rsplit_once('/').unwrap().1.parse().unwrap()
 }
@@ -48,12 +49,12 @@ pub fn event(tag: &str) -> Event {
     if has_key(tag) { event.dedup_key(tag) } else { event }
 }
 
-/// A fifth of the events published alone carry a dedup key.
+/// A fifth of the events published alone have a dedup key.
 pub fn has_key(tag: &str) -> bool {
     size(call(tag)) == 1 && hash(tag).is_multiple_of(5)
 }
 
-/// The tag of a payload that is whole.
+/// The tag of a complete payload.
 pub fn tag_of(body: &[u8]) -> Option<String> {
     let end = body.iter().position(|byte| *byte == b'\n')?;
     let tag = std::str::from_utf8(body.get(..end)?).ok()?;
@@ -66,7 +67,7 @@ pub fn wants(host: &str, tag: &str) -> bool {
     host != BYSTANDER || is_rare(tag)
 }
 
-/// What a receiver answers to an attempt; one that refused an event may take it when it was replayed.
+/// What a receiver answers to an attempt. One that refused an event may accept its replay.
 pub fn status(host: &str, tag: &str, attempt: u32, is_replayed: bool) -> u16 {
     match host {
         SHAKY if attempt == 1 && hash(tag).is_multiple_of(2) => 503,
@@ -77,7 +78,7 @@ pub fn status(host: &str, tag: &str, attempt: u32, is_replayed: bool) -> u16 {
     }
 }
 
-/// Which publisher replays a dead letter: no two of them may do so at once.
+/// Which publisher replays a dead letter, because no two may do so at once.
 pub fn replayer(id: &str) -> u64 {
     hash(id) % u64::from(PUBLISHERS)
 }
@@ -89,19 +90,22 @@ pub fn is_final(status: u16) -> bool {
 
 pub fn subscription(host: &str) -> Subscription {
     let delay_ms = if host == BYSTANDER { 3_600_000 } else { 30 };
-    let retry = Retry::List { delays_ms: vec![delay_ms] };
+    let retry = Retry::List { delays: vec![Duration::from_millis(delay_ms)] };
     let subscription = Subscription::to(format!("https://{host}/hook")).unwrap();
-    let subscription = subscription.name(host).policy(Policy { retry, ..Policy::default() });
+    let subscription = subscription.name(host).policy(Policy::default().retry(retry));
     if host == BYSTANDER { subscription.events([RARE]) } else { subscription }
 }
 
-/// Small generations, so that each run begins several and copies out of old ones; a small cache, so
+/// Small generations, so that each run begins several and copies from old ones, and a small cache, so
 /// that deliveries read from the device.
 pub fn limits() -> Limits {
-    // More than die between a moment at which a letter is the newest and the next look at it.
+    // More than can die between listing a dead letter and replaying it.
     let dead_letters_max = 1_000;
     let (generation_bytes, cache_bytes_max) = (200_000, 256 * 1024);
-    Limits { generation_bytes, cache_bytes_max, dead_letters_max, ..Limits::default() }
+    Limits::default()
+        .generation_bytes(generation_bytes)
+        .cache_bytes_max(cache_bytes_max)
+        .dead_letters_max(dead_letters_max)
 }
 
 fn is_rare(tag: &str) -> bool {
@@ -119,7 +123,7 @@ fn payload(tag: &str) -> Vec<u8> {
     payload
 }
 
-/// FNV-1a, its halves folded, so that every residue of it is as good as another.
+/// FNV-1a with its halves folded, so that every residue is uniform.
 fn hash(text: &str) -> u64 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, mix);

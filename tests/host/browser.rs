@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::DEADLINE;
 
-/// The name under which WebDriver hands out elements.
+/// The key of element references in WebDriver.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The key code of Enter in WebDriver.
 pub(crate) const ENTER: &str = "\u{E007}";
 
-/// One browser with one window, closed when it goes.
+/// One browser with one window, closed on drop.
 pub(crate) struct Browser {
     driver: Child,
     agent: ureq::Agent,
@@ -25,7 +25,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser; says why and answers `None` where there is none on this machine.
+    /// Starts a browser; prints why and returns `None` where this machine has none.
     pub(crate) fn start(width: u32, height: u32) -> Option<Browser> {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
@@ -39,7 +39,7 @@ impl Browser {
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let port = line.split("on port ").nth(1).map(|rest| rest.trim_end_matches('.'));
-                // The first line repeats what was asked for, which is 0.
+                // The first line repeats the requested port, which is 0.
                 let port = port.and_then(|port| port.parse::<u16>().ok());
                 if let Some(port) = port.filter(|port| *port != 0) {
                     let _ = told.send(port);
@@ -75,15 +75,14 @@ impl Browser {
         Some(browser)
     }
 
-    /// Asks the driver; a body makes it a POST.
+    /// Sends a request to the driver; a body makes it a POST.
     fn ask(&self, path: &str, body: Option<&Value>) -> Value {
         let value = self.answer(path, body);
         assert!(value.get("error").is_none(), "{path}: {} {}", value["error"], value["message"]);
         value
     }
 
-    /// Does something to an element, which is looked for again where the page has put another one in its
-    /// place meanwhile: that is the one a person would meet.
+    /// Does something to an element, and finds it again where the page has replaced it meanwhile.
     fn act(&self, find: impl Fn() -> String, what: &str, body: &Value) {
         let started = Instant::now();
         loop {
@@ -97,7 +96,7 @@ impl Browser {
         }
     }
 
-    /// What the driver answers, which may be an error.
+    /// The response of the driver, which may be an error.
     fn answer(&self, path: &str, body: Option<&Value>) -> Value {
         let url = format!("{}{path}", self.session);
         let answered = match body {
@@ -140,8 +139,7 @@ impl Browser {
             .to_owned()
     }
 
-    /// Clicks the button or link that says this, inside what `css` names, where a person would: it fails
-    /// where something lies over it.
+    /// Clicks the button or link with this text inside the element `css`. Fails where something covers it.
     pub(crate) fn press(&self, css: &str, text: &str) {
         let find = format!(
             "[...document.querySelectorAll({})].flatMap((one) => [...one.querySelectorAll('button, a, \
@@ -157,7 +155,7 @@ impl Browser {
         self.act(|| self.element(css), "value", &json!({"text": text}));
     }
 
-    /// Writes over what an input holds.
+    /// Replaces the text of an input.
     pub(crate) fn fill(&self, css: &str, text: &str) {
         self.act(|| self.element(css), "clear", &json!({}));
         self.keys(css, text);
@@ -169,15 +167,14 @@ impl Browser {
         value.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until what `css` names says this.
+    /// Waits until the element `css` has this text.
     pub(crate) fn until_says(&self, css: &str, text: &str) {
         let said =
             format!("document.querySelector({})?.innerText.includes({})", json!(css), json!(text));
         self.until(&said);
     }
 
-    /// What the page complained of: scripts that failed, loads that were refused. An answer of the host
-    /// that is no success is not among them.
+    /// The errors of the page: failed scripts and refused loads, but no error responses of the host.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.ask("/se/log", Some(&json!({"type": "browser"})));
         let entries = log.as_array().cloned().unwrap_or_default().into_iter();
@@ -186,7 +183,7 @@ impl Browser {
         bad.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// Keeps a picture of the window where `WABAHOOK_SCREENSHOTS` names a directory.
+    /// Saves a picture of the window where `WABAHOOK_SCREENSHOTS` names a directory.
     pub(crate) fn picture(&self, name: &str) {
         let Some(directory) = std::env::var_os("WABAHOOK_SCREENSHOTS") else { return };
         let encoded = self.ask("/screenshot", None);

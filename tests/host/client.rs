@@ -1,4 +1,4 @@
-//! A blocking HTTP client that sends exactly what it is told to, also half a request.
+//! A blocking HTTP client that sends exactly the given bytes, also half a request.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::DEADLINE;
 
-/// What the host answered.
+/// A response of the host.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -25,7 +25,7 @@ impl Answer {
         header.map(|(_, value)| value.as_str())
     }
 
-    /// Asserts that this is a refusal in the host's one shape.
+    /// Asserts that this is an error in the host's shape.
     pub(crate) fn assert_refused(&self, status: u16, code: &str, field: Option<&str>) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
@@ -42,12 +42,11 @@ impl Answer {
     }
 }
 
-/// A request that was not answered yet.
+/// A request without its response.
 pub(crate) struct Pending(TcpStream);
 
 impl Pending {
-    /// Sends a request whose body is announced with `length` bytes; the body is sent with
-    /// [`more`](Pending::more).
+    /// Sends the head of a request with a body of `length` bytes; [`more`](Pending::more) sends the body.
     pub(crate) fn open(
         address: SocketAddr,
         method: &str,
@@ -93,7 +92,7 @@ impl Pending {
     }
 }
 
-/// Sends a request and waits for its answer.
+/// Sends a request and waits for its response.
 pub(crate) fn send(
     address: SocketAddr,
     method: &str,

@@ -1,16 +1,17 @@
-//! The APIs of 360dialog and of the on-premises WhatsApp Business API on the real program: registered
-//! over a socket, listed by the host, delivered to a real receiver.
+//! The APIs of 360dialog and of the on-premises WhatsApp Business API: webhooks are registered, listed by
+//! the host, and delivered to.
 
 use serde_json::json;
 
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory};
 use crate::receiver::Receiver;
-use crate::served::{ACME, BETA, CONFIGURATION, Place};
 
 const DIALOG360: [(&str, &str); 1] = [("d360-api-key", ACME)];
 
 #[test]
-fn what_is_registered_through_a_gateway_is_listed_with_its_profile_and_delivered() {
-    let place = Place::new(&format!("{CONFIGURATION}\n[dialog360]\ndestinations_max = 1\n"));
+fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
+    let place =
+        HostDirectory::new(&format!("{CONFIGURATION}\n[dialog360]\ndestinations_max = 1\n"));
     let served = place.start();
     let [premises, number, extra] = [(); 3].map(|()| Receiver::answering(200));
     let bystander = served.subscribe(BETA, &extra.url("/beta"), json!({}));

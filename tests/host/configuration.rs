@@ -1,11 +1,11 @@
-//! What is wrong with the command line, the configuration or the directory is told in one line,
-//! by name, with an exit code that says whose fault it is.
+//! An error of the command line, the configuration or the directory is one line that names it, with its exit
+//! code.
 
 use std::fs;
 use std::process::Command;
 
 use crate::client;
-use crate::served::{ACME, CONFIGURATION, Place, Served};
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess};
 
 fn check_refused(command: &mut Command, code: i32, says: &[&str]) {
     let output = command.output().unwrap();
@@ -20,7 +20,7 @@ fn check_refused(command: &mut Command, code: i32, says: &[&str]) {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_meant_is_refused_with_code_2() {
+fn a_wrong_configuration_is_refused_with_code_2() {
     for (from, to, says) in [
         ("[network]", "[netwrk]", "`netwrk`"),
         ("name = \"beta\"", "nam = \"beta\"", "`nam`"),
@@ -30,14 +30,14 @@ fn a_configuration_that_cannot_be_meant_is_refused_with_code_2() {
         ("id = \"100000000000002\"", "id = \"100000000000001\"", "account.waba.id"),
         ("127.0.0.0/8", "localhost", "network.allow[0]"),
     ] {
-        let place = Place::new(&CONFIGURATION.replace(from, to));
+        let place = HostDirectory::new(&CONFIGURATION.replace(from, to));
         check_refused(&mut place.command(), 2, &["wabahook.toml: ", says]);
     }
 }
 
 #[test]
-fn a_command_line_that_cannot_be_meant_is_refused_with_code_2() {
-    let place = Place::new(CONFIGURATION);
+fn a_wrong_command_line_is_refused_with_code_2() {
+    let place = HostDirectory::new(CONFIGURATION);
     check_refused(place.command().arg("--listen").arg("here"), 2, &["listen", "\"here\""]);
     check_refused(place.command().arg("--port").arg("1"), 2, &["--port"]);
     fs::remove_file(place.path("wabahook.toml")).unwrap();
@@ -45,8 +45,8 @@ fn a_command_line_that_cannot_be_meant_is_refused_with_code_2() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_refused_with_code_1_and_harms_nobody() {
-    let place = Place::new(CONFIGURATION);
+fn an_unusable_directory_is_refused_with_code_1() {
+    let place = HostDirectory::new(CONFIGURATION);
     fs::write(place.path("a-file"), "").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_wabahook"));
     command.arg("serve").arg("--config").arg(place.path("wabahook.toml"));
@@ -59,18 +59,34 @@ fn a_directory_that_cannot_be_used_is_refused_with_code_1_and_harms_nobody() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_and_the_command_line_wins_over_the_file() {
-    let (_place, first) = Served::fresh();
-    let other = Place::new(CONFIGURATION);
+fn a_used_address_is_refused_and_the_command_line_wins() {
+    let (_place, first) = HostProcess::fresh();
+    let other = HostDirectory::new(CONFIGURATION);
     let taken = first.address.to_string();
     check_refused(other.command().arg("--listen").arg(&taken), 1, &["listen", &taken]);
     assert_eq!(client::send(first.address, "GET", "/healthz", &[], b"").status, 200);
 }
 
-/// Each of a thousand threads that wait for receivers would get one of 2 MB.
+/// Each of a thousand threads that wait for receivers would get a page of 2 MB.
 #[cfg(target_os = "linux")]
 #[test]
 fn its_memory_has_no_huge_pages() {
-    let (_place, served) = Served::fresh();
+    let (_place, served) = HostProcess::fresh();
     assert_eq!(served.status_of("THP_enabled").as_deref(), Some("0"));
+}
+
+/// A warning on stderr, unless only the owner can read the file or it has no secret in it.
+#[test]
+#[cfg(unix)]
+fn a_world_readable_file_with_keys_is_told_at_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let directory = HostDirectory::new(CONFIGURATION);
+    let warned = |mode: u32| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(directory.path("wabahook.toml"), permissions).unwrap();
+        drop(directory.start());
+        std::fs::read_to_string(directory.path("stderr.log")).unwrap().contains("chmod 600")
+    };
+    assert_eq!((warned(0o644), warned(0o640), warned(0o600)), (true, false, false));
 }

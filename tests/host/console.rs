@@ -1,28 +1,28 @@
-//! The console in a real browser: every flow, with names and payloads that would like to be run.
+//! The console in a real browser: every flow, with hostile names and payloads.
 
 use serde_json::json;
 
 use crate::browser::{Browser, ENTER};
+use crate::host_process::{ACME, BETA, HostDirectory, HostProcess};
 use crate::receiver::Receiver;
-use crate::served::{ACME, BETA, Place, Served};
 
 /// A name that would run as markup, and as a script.
 const HOSTILE: &str = "<img src=x onerror=window.owned=1>\"'</script><script>owned=1</script>";
 
-struct Stage {
+struct ConsoleTest {
     browser: Browser,
-    served: Served,
+    served: HostProcess,
     receiver: Receiver,
-    _place: Place,
+    _place: HostDirectory,
 }
 
-impl Stage {
+impl ConsoleTest {
     /// A host with a receiver that acknowledges, and a browser on the host's page.
-    fn set(width: u32, height: u32) -> Option<Stage> {
+    fn start(width: u32, height: u32) -> Option<ConsoleTest> {
         let browser = Browser::start(width, height)?;
-        let (place, served) = Served::fresh();
+        let (place, served) = HostProcess::fresh();
         browser.open(&format!("http://{}/", served.address));
-        Some(Stage { browser, served, receiver: Receiver::answering(200), _place: place })
+        Some(ConsoleTest { browser, served, receiver: Receiver::answering(200), _place: place })
     }
 
     fn sign_in(&self, key: &str) {
@@ -52,8 +52,8 @@ impl Stage {
 }
 
 #[test]
-fn a_wrong_key_is_told_and_the_right_one_signs_in_with_enter_until_signed_out() {
-    let Some(stage) = Stage::set(1280, 900) else { return };
+fn signing_in_needs_the_right_key() {
+    let Some(stage) = ConsoleTest::start(1280, 900) else { return };
     let browser = &stage.browser;
     browser.until("!document.getElementById('signin').hidden");
     browser.keys("input[type=password]", &format!("wrong{ENTER}"));
@@ -68,8 +68,8 @@ fn a_wrong_key_is_told_and_the_right_one_signs_in_with_enter_until_signed_out() 
 }
 
 #[test]
-fn a_webhook_is_made_changed_paused_tested_given_a_secret_and_deleted() {
-    let Some(stage) = Stage::set(1280, 900) else { return };
+fn a_webhook_is_managed_from_creation_to_deletion() {
+    let Some(stage) = ConsoleTest::start(1280, 900) else { return };
     let (browser, hook) = (&stage.browser, stage.receiver.url("/hook"));
     let bystander = stage.served.subscribe(BETA, &stage.receiver.url("/other"), json!({}));
     stage.sign_in(ACME);
@@ -111,7 +111,7 @@ fn a_webhook_is_made_changed_paused_tested_given_a_secret_and_deleted() {
 
     browser.press("article", "crm");
     browser.press("main", "Sign with a secret");
-    browser.press("dialog", "Make a new secret");
+    browser.press("dialog", "Create secret");
     let secret = browser.until("document.querySelector('dialog .secret')?.textContent");
     assert!(secret.as_str().unwrap().starts_with("whsec_"), "{secret}");
     browser.press("dialog", "Close");
@@ -134,8 +134,8 @@ fn a_webhook_is_made_changed_paused_tested_given_a_secret_and_deleted() {
 }
 
 #[test]
-fn dead_letters_are_looked_into_and_replayed_one_or_all() {
-    let Some(stage) = Stage::set(1280, 900) else { return };
+fn dead_letters_are_viewed_and_replayed_one_or_all() {
+    let Some(stage) = ConsoleTest::start(1280, 900) else { return };
     let browser = &stage.browser;
     stage.receiver.answer(404);
     stage.served.subscribe(ACME, &stage.receiver.url("/hook"), json!({"name": HOSTILE}));
@@ -149,19 +149,19 @@ fn dead_letters_are_looked_into_and_replayed_one_or_all() {
         "document.querySelectorAll('main tbody tr').length === 3 || (location.reload(), false)",
     );
     browser.picture("console-dead-letters");
-    browser.press("main tbody", "Look into it");
+    browser.press("main tbody", "View");
     browser.until_says("dialog", "status:404");
     browser.until_says("dialog", "onerror");
     browser.picture("console-dead-letter");
     stage.receiver.answer(200);
     browser.press("dialog", "Replay");
-    browser.until_says("#status", "1 owed again");
+    browser.until_says("#status", "Replayed: 1.");
     assert_eq!(stage.receiver.next().header("x-webhook-attempt"), Some("1"));
     browser.until("document.querySelectorAll('main tbody tr').length === 2");
     browser.press("main", "Replay all");
     browser.press("dialog", "Replay all");
-    browser.until_says("#status", "2 owed again");
-    browser.until_says("main", "No delivery was given up");
+    browser.until_says("#status", "Replayed: 2.");
+    browser.until_says("main", "No dead letters");
     assert!(
         [stage.receiver.next(), stage.receiver.next()]
             .iter()
@@ -172,7 +172,7 @@ fn dead_letters_are_looked_into_and_replayed_one_or_all() {
 
 /// Every view with something in it, at one width.
 fn check_views(width: u32, height: u32, suffix: &str) {
-    let Some(stage) = Stage::set(width, height) else { return };
+    let Some(stage) = ConsoleTest::start(width, height) else { return };
     let (browser, refusing) = (&stage.browser, Receiver::answering(503));
     stage.served.subscribe(ACME, &stage.receiver.url("/crm"), json!({"name": "crm"}));
     let waits = json!({"name": "warehouse", "retry": {"kind": "linear", "step_ms": 600_000, "max_ms": 600_000}});
@@ -209,8 +209,8 @@ fn every_view_fits_a_phone() {
 }
 
 #[test]
-fn the_page_is_framed_by_nobody_and_may_run_nothing_but_its_own() {
-    let (_place, served) = Served::fresh();
+fn the_page_cannot_be_framed_and_runs_only_its_scripts() {
+    let (_place, served) = HostProcess::fresh();
     let page = served.request("GET", "/", &[], b"");
     assert_eq!((page.status, page.header("x-frame-options")), (200, Some("DENY")));
     let policy = page.header("content-security-policy").unwrap();
@@ -218,7 +218,7 @@ fn the_page_is_framed_by_nobody_and_may_run_nothing_but_its_own() {
         assert!(policy.contains(rule), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    // A cookie is not asked for, so a request that another site makes a browser send is nobody's.
+    // There is no cookie, so a request that another site makes a browser send has no key.
     assert!(page.header("set-cookie").is_none());
     let forged = [("cookie", "key=acme-key"), ("origin", "https://evil.example")];
     assert_eq!(served.request("POST", "/dead-letters/replay", &forged, b"{}").status, 401);

@@ -1,16 +1,16 @@
-//! kill -9 and SIGTERM: what was answered 202 is delivered after the restart, under the same id;
-//! what was not is there whole or not at all.
+//! kill -9 and SIGTERM: an event answered with 202 is delivered after the restart with the same id; a request
+//! without a response is kept whole or not at all.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::{HANG, HOLD, Receiver};
-use crate::served::{ACME, BETA, Served, line};
 
 #[test]
 fn kill_9_with_a_thousand_owed_loses_none_and_changes_no_id() {
-    let (place, served) = Served::fresh();
+    let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HANG);
     served.subscribe(ACME, &receiver.url("/hook"), json!({}));
     let mut ids = BTreeSet::new();
@@ -35,7 +35,7 @@ fn kill_9_with_a_thousand_owed_loses_none_and_changes_no_id() {
     assert!(found == ids, "every delivery arrives under the id of its 202, and no other does");
     let again = arrived.iter().find(|attempt| attempt.id() == under_way.id()).unwrap();
     assert_eq!(again.body, under_way.body);
-    // A settle needs no receipt, so that a kill may repeat a delivery; an orderly end may not.
+    // A kill may repeat a delivery, because its settlement may not be durable; an orderly end may not.
     assert!(served.signal("TERM").success());
     assert_eq!(place.start().stats()["owed"], 0);
 }
@@ -43,11 +43,11 @@ fn kill_9_with_a_thousand_owed_loses_none_and_changes_no_id() {
 /// When the host is killed while a request of 10,000 lines is under way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
-    /// So many bytes of the body were sent.
+    /// After this many bytes of the body.
     Sent(usize),
-    /// All was sent, its events wait for the device, and so many answers to others came since.
+    /// After the whole body, while its events wait for the device, and this many later responses.
     Queued(usize),
-    /// It was answered 202.
+    /// After the response 202.
     Answered,
 }
 
@@ -55,7 +55,7 @@ enum Moment {
 fn kill_9_during_ten_thousand_lines_leaves_all_or_none() {
     let lines: String = (0..10_000).map(line).collect();
     let all = lines.len();
-    // An undisturbed request shows how many answers long it waits for the device.
+    // An undisturbed request shows for how many responses it waits for the device.
     let waited = check_killed(&lines, Moment::Answered);
     for sent in [0, all / 2, all - 2, all] {
         check_killed(&lines, Moment::Sent(sent));
@@ -65,10 +65,10 @@ fn kill_9_during_ten_thousand_lines_leaves_all_or_none() {
     }
 }
 
-/// Kills a host at that moment and looks at what its successor recovers. Returns how many answers
-/// to others came while the events waited for the device.
+/// Kills a host at that time and checks what the next one recovers. Returns how many other responses came
+/// while the events waited for the device.
 fn check_killed(lines: &str, moment: Moment) -> usize {
-    let (place, served) = Served::fresh();
+    let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HANG);
     served.subscribe(ACME, &receiver.url("/one"), json!({}));
     served.subscribe(ACME, &receiver.url("/two"), json!({}));
@@ -100,9 +100,9 @@ fn check_killed(lines: &str, moment: Moment) -> usize {
 }
 
 #[test]
-fn sigterm_and_sigint_end_with_0_and_the_rest_is_delivered_after_the_restart() {
+fn owed_deliveries_survive_sigterm_and_sigint() {
     for signal in ["TERM", "INT"] {
-        let (place, served) = Served::fresh();
+        let (place, served) = HostProcess::fresh();
         let (refusing, healthy) = (Receiver::answering(503), Receiver::answering(200));
         served.subscribe(ACME, &refusing.url("/"), json!({}));
         served.subscribe(ACME, &healthy.url("/"), json!({}));
@@ -125,8 +125,8 @@ fn sigterm_and_sigint_end_with_0_and_the_rest_is_delivered_after_the_restart() {
 }
 
 #[test]
-fn sigterm_lets_attempts_and_requests_under_way_finish() {
-    let (place, served) = Served::fresh();
+fn sigterm_lets_attempts_and_requests_finish() {
+    let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HOLD);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     assert_eq!(served.post("/events", ACME, line(0)).status, 202);
@@ -154,8 +154,8 @@ fn sigterm_lets_attempts_and_requests_under_way_finish() {
 }
 
 #[test]
-fn sigterm_interrupts_an_attempt_that_outlasts_the_deadline_and_exits_with_0() {
-    let (place, served) = Served::fresh();
+fn sigterm_interrupts_attempts_after_the_deadline() {
+    let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HANG);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     assert_eq!(served.post("/events", ACME, line(0)).status, 202);

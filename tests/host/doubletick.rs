@@ -1,9 +1,9 @@
-//! A client of DoubleTick's API that only changed its base URL.
+//! DoubleTick's API: a client that only changed its base URL.
 
 use serde_json::{Value, json};
 
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::receiver::Receiver;
-use crate::served::{ACME, BETA, CONFIGURATION, Place, Served, line};
 
 const REGISTER: &str = "/v2/webhook/register";
 
@@ -16,15 +16,15 @@ fn webhook(url: &str) -> Value {
     })
 }
 
-fn deregister(served: &Served, key: &str, id: &Value) -> u16 {
+fn deregister(served: &HostProcess, key: &str, id: &Value) -> u16 {
     let headers = [("authorization", key), ("content-type", "application/json")];
     let body = json!({"webhookId": id}).to_string();
     served.request("DELETE", "/v2/webhook/deregister", &headers, body.as_bytes()).status
 }
 
 #[test]
-fn what_is_registered_with_doubletick_s_api_is_delivered_listed_and_removed() {
-    let (place, served) = Served::fresh();
+fn a_doubletick_webhook_is_delivered_listed_and_removed() {
+    let (place, served) = HostProcess::fresh();
     let (receiver, other) = (Receiver::answering(200), Receiver::answering(200));
     let bystander = served.subscribe(ACME, &other.url("/own"), json!({}));
     let answer = served.post(REGISTER, ACME, webhook(&receiver.url("/hook")).to_string());
@@ -46,7 +46,7 @@ fn what_is_registered_with_doubletick_s_api_is_delivered_listed_and_removed() {
     assert_eq!(attempt.header("x-webhook-number"), Some("919000000001"));
     assert_eq!(attempt.text(), r#"{"n":1}"#);
 
-    let profiles = |served: &Served| -> Vec<(Value, Value)> {
+    let profiles = |served: &HostProcess| -> Vec<(Value, Value)> {
         let listed = served.get("/subscriptions", ACME).json();
         let items = listed["items"].as_array().unwrap().iter();
         items.map(|item| (item["id"].clone(), item["profile"].clone())).collect()
@@ -74,8 +74,9 @@ fn what_is_registered_with_doubletick_s_api_is_delivered_listed_and_removed() {
 }
 
 #[test]
-fn what_the_host_does_not_allow_is_refused_in_doubletick_s_shape_and_stores_nothing() {
-    let place = Place::new(&CONFIGURATION.replace("allow_http = true", "allow_http = false"));
+fn refused_webhooks_have_doubletick_s_error_shape() {
+    let place =
+        HostDirectory::new(&CONFIGURATION.replace("allow_http = true", "allow_http = false"));
     let served = place.start();
     let refused = served.post(REGISTER, ACME, webhook("http://127.0.0.1:9/hook").to_string());
     assert_eq!((refused.status, &refused.json()["statusCode"]), (422, &json!(422)));

@@ -1,5 +1,4 @@
-//! The reference host as its users meet it: the real program, real sockets on loopback, real kills.
-//! Each module is named for what it promises.
+//! The reference host: the real program, real sockets on loopback, real kills.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 #[path = "../wire/authority.rs"]
@@ -8,20 +7,21 @@ mod browser;
 mod client;
 mod cloud_gateways;
 mod configuration;
+mod connection_limits;
 mod console;
 mod crashes;
-mod described;
+mod dead_letters;
 mod doubletick;
-mod letters;
-mod publishing;
+mod event_acceptance;
+mod host_process;
+mod meta_callbacks;
+mod openapi;
+mod policies;
 mod receiver;
-mod registering;
-mod revising;
-mod served;
 mod session;
-mod terms;
-mod trust;
-mod verified_by_meta;
+mod subscription_changes;
+mod subscriptions;
+mod tls_trust;
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A webhook on loopback that records what it gets and answers as it is told.
+//! A webhook on loopback that records its requests and responds as the test says.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,12 +33,12 @@ impl Attempt {
     }
 }
 
-/// The status that stands for no answer at all, until the sender gives up.
+/// Stands for no response at all, until the sender gives up.
 pub(crate) const HANG: u16 = 0;
-/// The status that stands for no answer until there is another one.
+/// Stands for no response until another status is set.
 pub(crate) const HOLD: u16 = 1;
 
-/// What attempts are answered with.
+/// The response to attempts.
 struct Script {
     status: Mutex<u16>,
     changed: Condvar,
@@ -51,7 +51,7 @@ impl Script {
     }
 }
 
-/// The receiver; one for any number of paths.
+/// A receiver for any number of paths.
 pub(crate) struct Receiver {
     address: SocketAddr,
     script: Arc<Script>,
@@ -60,7 +60,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Answers everything with this status.
+    /// Responds to everything with this status.
     pub(crate) fn answering(status: u16) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -81,7 +81,7 @@ impl Receiver {
         Receiver { address, script, stopped, inbox }
     }
 
-    /// From now on answers with this status.
+    /// From now on responds with this status.
     pub(crate) fn answer(&self, status: u16) {
         *self.script.status.lock().unwrap() = status;
         self.script.changed.notify_all();
@@ -96,7 +96,7 @@ impl Receiver {
         self.inbox.recv_timeout(DEADLINE).expect("an attempt should have arrived")
     }
 
-    /// All attempts that arrived and were not looked at yet.
+    /// All attempts that arrived and were not taken yet.
     pub(crate) fn arrived(&self) -> Vec<Attempt> {
         self.inbox.try_iter().collect()
     }
@@ -105,7 +105,7 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // Wakes the listening thread, so that it sees that it should stop.
+        // Wakes the listening thread, so that it stops.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -115,7 +115,7 @@ fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     while let Some(attempt) = read_attempt(&mut reader) {
-        // Told before it is answered: once the host has settled it, it has been told.
+        // Recorded before the response: once the host has settled it, it is recorded.
         if sender.send(attempt).is_err() {
             return;
         }
@@ -131,7 +131,7 @@ fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
     }
 }
 
-/// The next request of a connection; none where its peer ended it.
+/// The next request of a connection; `None` where its peer closed it.
 pub(crate) fn read_attempt(reader: &mut impl BufRead) -> Option<Attempt> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;

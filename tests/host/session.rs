@@ -1,13 +1,13 @@
-//! The session gateway at the real program: a client written for it registers, receives and looks.
+//! The session gateway's API: a client registers, receives and reads the log.
 
 use serde_json::{Value, json};
 
+use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
-use crate::served::{ACME, BETA, Served, line};
 
 #[test]
-fn what_is_registered_at_webhooks_is_delivered_logged_and_listed_with_its_profile() {
-    let (place, served) = Served::fresh();
+fn a_session_webhook_is_delivered_logged_and_listed() {
+    let (place, served) = HostProcess::fresh();
     let (receiver, other) = (Receiver::answering(200), Receiver::answering(200));
     let body = json!({
         "url": receiver.url("/hook"), "secret": "s3cret", "events": ["message.received"],
@@ -49,7 +49,7 @@ fn what_is_registered_at_webhooks_is_delivered_logged_and_listed_with_its_profil
     let beta = served.get("/webhooks", BETA).json();
     assert_eq!((&beta["code"], &beta["data"]), (&json!(200), &json!([])));
 
-    // In order, so that what was delivered is not delivered again.
+    // An orderly end, so that no delivery is repeated.
     assert!(served.signal("TERM").success());
     let served = place.start();
     let shown = served.get(&format!("/webhooks/{id}"), ACME).json();
@@ -63,8 +63,8 @@ fn what_is_registered_at_webhooks_is_delivered_logged_and_listed_with_its_profil
 }
 
 #[test]
-fn a_webhook_that_is_switched_off_waits_and_goes_on_where_it_was() {
-    let (_place, served) = Served::fresh();
+fn an_inactive_webhook_waits_and_then_goes_on() {
+    let (_place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(200);
     let register = |path: &str| {
         let body = json!({"url": receiver.url(path)});

@@ -1,8 +1,9 @@
-//! Damage of the files of a generation or of the book: refused by an error that names the part and
-//! says what to do, or set aside and told; and never a word less than what is missing (I3, I8).
+//! Damaged files of a generation or of the subscription store are refused with an error that names the
+//! part and says what to do, or are set aside with a notice. Nothing is missing without a notice
+//! (I3, I8).
 //!
-//! One directory of three generations is made; each case damages a copy of it. What is owed to one
-//! subscription is all there to be lost; what another was sent has ended, and must never come back.
+//! One directory of three generations is made, and each case damages a copy of it. One subscription is
+//! owed everything, so damage can lose it. Another has received everything and must get nothing again.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,19 +11,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wabahook::clock::Manual;
+use wabahook::clock::ManualClock;
 use wabahook::{Config, Engine, Error, Event, Limits, Notice, OnDamage};
 
-use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, Receivers, quick};
+use crate::support::wait_until;
+use crate::world::{BEGIN_WALL_MS, DEADLINE, quick};
+use wabahook::testing::{ScriptedReply, ScriptedTransport};
 
 const GENERATIONS: u64 = 3;
 const GENERATION_BYTES: u64 = 120_000;
-/// At how many places of a log a bit is flipped, and a page made zeros.
+/// At how many offsets of a log a bit is flipped, and a page zeroed.
 const PLACES: u64 = 6;
 const CRM: &str = "crm.invalid";
 const BYSTANDER: &str = "bystander.invalid";
 
-/// What is wrong with a directory, and how it is made so.
+/// One kind of damage, and how it is made.
 type Damage = (&'static str, fn(&Path));
 
 /// Damage to the directory of one database.
@@ -46,7 +49,7 @@ const DAMAGES: [Damage; 15] = [
     ("conf removed", |database| fs::remove_file(database.join("conf")).unwrap()),
 ];
 
-/// Damage to the place of the directory.
+/// Damage to the directory's own entry.
 const DAMAGES_OF_PLACE: [Damage; 2] = [
     ("the directory removed", |database| fs::remove_dir_all(database).unwrap()),
     ("a file in the place of the directory", |database| in_place(database, false)),
@@ -114,22 +117,22 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn config(path: &Path) -> (Config, Arc<Receivers>) {
-    let receivers = Arc::new(Receivers::default());
-    let limits = Limits { generation_bytes: GENERATION_BYTES, ..Limits::default() };
-    let clock = Arc::new(Manual::new(BEGIN_WALL_MS, 11));
+fn config(path: &Path) -> (Config, Arc<ScriptedTransport>) {
+    let receivers = Arc::new(ScriptedTransport::default());
+    let limits = Limits::default().generation_bytes(GENERATION_BYTES);
+    let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 11));
     let config = Config::new(path).limits(limits).clock(clock).transport(receivers.clone());
     (config, receivers)
 }
 
-/// The directory that the cases copy, and what it owes.
+/// The directory that each case copies, and what it owes.
 struct Sound {
     directory: tempfile::TempDir,
     /// The payloads owed to `CRM`, and the generation that was the newest when each was accepted.
     owed: Vec<(String, u64)>,
 }
 
-/// Made once. It was opened twice, so that there are snapshots of more than the beginning.
+/// Made once and opened twice, so that there are snapshots of later states, too.
 fn sound() -> &'static Sound {
     static SOUND: OnceLock<Sound> = OnceLock::new();
     SOUND.get_or_init(|| {
@@ -137,7 +140,7 @@ fn sound() -> &'static Sound {
         let mut owed = Vec::new();
         for session in 1..=2 {
             let (config, receivers) = config(directory.path());
-            receivers.script(CRM, &[Answer::Hangs]);
+            receivers.script(CRM, &[ScriptedReply::Hangs]);
             let engine = Engine::open(config).unwrap();
             engine.subscribe(quick(CRM).events(["ADD_TAG"])).unwrap();
             engine.subscribe(quick(BYSTANDER).events(["ORDER"])).unwrap();
@@ -152,14 +155,14 @@ fn sound() -> &'static Sound {
             }
             let settled = engine.stats().delivered as usize;
             assert_eq!(receivers.wait_for(BYSTANDER, settled).len(), settled);
-            // One attempt hangs, and is interrupted.
+            // One attempt hangs until it is interrupted.
             engine.close(Duration::ZERO).unwrap();
         }
         Sound { directory, owed }
     })
 }
 
-/// Some events for each, the bystander's well within the generation.
+/// Publishes some events for each subscription. The bystander's are well within the generation.
 fn fill(engine: &Engine, owed: &mut Vec<(String, u64)>, generation: u64) {
     let publish = |kind: &str, payload: &str| {
         let event = Event::new(kind, payload).number("919999999999");
@@ -172,11 +175,7 @@ fn fill(engine: &Engine, owed: &mut Vec<(String, u64)>, generation: u64) {
         if place == 2 && engine.stats().outbox_bytes % GENERATION_BYTES < GENERATION_BYTES / 2 {
             let before = engine.stats().delivered;
             publish("ORDER", "{}");
-            let deadline = std::time::Instant::now() + DEADLINE;
-            while engine.stats().delivered == before {
-                assert!(std::time::Instant::now() < deadline, "the bystander is served");
-                std::thread::yield_now();
-            }
+            assert!(wait_until(|| engine.stats().delivered > before), "the bystander is served");
         }
     }
 }
@@ -185,7 +184,7 @@ fn fill(engine: &Engine, owed: &mut Vec<(String, u64)>, generation: u64) {
 struct Outcome {
     /// Payloads that arrived, of those owed.
     arrived: Vec<String>,
-    /// What it told.
+    /// Its notices.
     told: Vec<String>,
 }
 
@@ -194,11 +193,8 @@ fn opened(path: &Path, on_damage: OnDamage) -> Result<Outcome, Error> {
     let engine = Engine::open(config.on_damage(on_damage))?;
     let notices = engine.notices();
     let mut told = Vec::new();
-    let deadline = std::time::Instant::now() + DEADLINE;
-    while engine.stats().owed > 0 {
-        assert!(std::time::Instant::now() < deadline, "{told:?} {:?}", engine.stats());
-        told.extend(notices.try_next().map(|notice| format!("{notice:?}")));
-    }
+    let is_settled = wait_until(|| engine.stats().owed == 0);
+    assert!(is_settled, "{:?}", engine.stats());
     while let Some(notice) = notices.try_next() {
         told.push(format!("{notice:?}"));
         if let Notice::SetAside { name, why } = notice {
@@ -216,13 +212,13 @@ fn opened(path: &Path, on_damage: OnDamage) -> Result<Outcome, Error> {
     Ok(Outcome { arrived, told })
 }
 
-/// Damages the database `name` in each way, and judges what is said of it.
+/// Damages the database `name` in each way, and checks what the engine reports.
 fn check(name: &str, part: &str, damages: &[Damage]) -> usize {
     let is_found = |(what, damage): &&Damage| check_one(name, part, what, damage);
     damages.iter().filter(is_found).count()
 }
 
-/// Judges what is said of one damage; answers whether it was refused.
+/// Checks what the engine reports about one damage. Returns whether it refused to open.
 fn check_one(name: &str, part: &str, what: &str, damage: impl Fn(&Path)) -> bool {
     let (sound, case) = (sound(), format!("{what} of {name}"));
     let copied = tempfile::tempdir().unwrap();
@@ -244,7 +240,7 @@ fn check_one(name: &str, part: &str, what: &str, damage: impl Fn(&Path)) -> bool
     is_refused
 }
 
-/// Whatever is missing was told of, and lies in the part that was set aside.
+/// Everything that is missing was reported, and was in the part that was set aside.
 fn judge(case: &str, name: &str, sound: &Sound, outcome: &Outcome) {
     let mut unique = outcome.arrived.clone();
     unique.sort_unstable();
@@ -259,14 +255,14 @@ fn judge(case: &str, name: &str, sound: &Sound, outcome: &Outcome) {
         assert!(told, "{case}: {} are missing and nobody was told", missing.len());
     }
     for (payload, generation) in missing {
-        // The newest generation begins a little after the group that filled the one before.
+        // The newest generation begins shortly after the group that filled the previous one.
         let near = number.is_some_and(|number| [number, number - 1].contains(generation));
         assert!(near, "{case}: {} of generation {generation} is missing", &payload[..9]);
     }
 }
 
 #[test]
-fn damage_of_a_sealed_generation_is_told_and_costs_it_alone() {
+fn damage_of_a_sealed_generation_is_reported_and_contained() {
     let found = check("outbox-0000000000000002", "generation 2", &DAMAGES);
     assert!(found >= 8, "{found} found");
     for name in ["outbox-0000000000000001", "outbox-0000000000000002"] {
@@ -275,25 +271,25 @@ fn damage_of_a_sealed_generation_is_told_and_costs_it_alone() {
 }
 
 #[test]
-fn damage_of_the_newest_generation_is_told_and_costs_it_alone() {
+fn damage_of_the_newest_generation_is_reported_and_contained() {
     let found = check("outbox-0000000000000003", "generation 3", &DAMAGES);
     assert!(found >= 8, "{found} found");
     assert_eq!(check("outbox-0000000000000003", "generation 3", &DAMAGES_OF_PLACE), 2);
 }
 
 #[test]
-fn damage_of_the_book_costs_no_subscription_and_no_event() {
+fn damage_of_the_subscription_store_costs_nothing() {
     let found = check("book", "book of subscriptions", &DAMAGES);
     assert!(found >= 5, "{found} found");
     assert_eq!(check("book", "book of subscriptions", &DAMAGES_OF_PLACE), 2);
 }
 
 #[test]
-fn damage_of_the_dedup_keys_costs_no_event() {
+fn damage_of_dedup_keys_costs_no_event() {
     assert_eq!(check("dedup", "database of dedup keys", &DAMAGES_OF_PLACE), 2);
 }
 
-/// A bit or a page, at places spread over the log.
+/// A bit or a page, at offsets spread over the log.
 fn check_anywhere(name: &str, places: u64) {
     let mut found = 0;
     for place in 0..places {
@@ -312,7 +308,7 @@ fn check_anywhere(name: &str, places: u64) {
 }
 
 #[test]
-fn damage_anywhere_in_the_log_of_a_generation_is_told_or_costs_nothing() {
+fn damage_anywhere_in_a_log_is_reported_or_costs_nothing() {
     for name in ["outbox-0000000000000002", "outbox-0000000000000003"] {
         check_anywhere(name, PLACES);
     }

@@ -1,32 +1,35 @@
-//! Which of 360dialog's webhooks is sent an event: that of a number or of its WABA, and the further
+//! Which 360dialog webhook gets an event: the one of the number or of its WABA, and the additional
 //! destinations after the main one. A bystander gets everything throughout.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use wabahook::clock::Manual;
+use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
 use wabahook::{
     Account, Config, DeadLetterFilter, DeliveryFilter, DeliveryState, Event, Failure, Reason,
 };
 
 use crate::business_api::call_back;
-use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, World};
+use crate::world::{BEGIN_WALL_MS, DEADLINE, World};
+use wabahook::testing::ScriptedReply;
 
 const KEY: (&str, &str) = ("d360-api-key", "acme-key");
 const WABA: &str = "102290129340398";
 const NUMBER: &str = "919999999999";
 const OTHER: &str = "918888888888";
 
-/// The key stands for one of two numbers of one WABA.
+/// The API key belongs to one of two numbers of one WABA.
 fn configured(config: Config) -> Config {
     let account = Account::new("acme").api_key("acme-key").waba(WABA, [NUMBER, OTHER]);
     config.account(account.bound_to(NUMBER))
 }
 
 fn world() -> World {
-    let world = World::on(Memory::default(), Arc::new(Manual::new(BEGIN_WALL_MS, 11)), configured);
+    let world =
+        World::on(Memory::default(), Arc::new(ManualClock::new(BEGIN_WALL_MS, 11)), configured);
     world.subscribe("bystander");
     world
 }
@@ -49,7 +52,7 @@ fn enable(world: &World, names: &[&str]) {
     world.register("POST", "/multi_webhook", KEY, &body);
 }
 
-/// Publishes an event and returns which receivers it went to, beside the bystander.
+/// Publishes an event and returns which receivers got it, except the bystander.
 fn reached(world: &World, event: Event) -> Vec<&'static str> {
     let accepted = world.engine.publish(event).unwrap().wait_timeout(DEADLINE).unwrap().unwrap();
     world.wait_until(|stats| stats.owed == 0);
@@ -70,7 +73,7 @@ fn template_update() -> Event {
 }
 
 #[test]
-fn the_webhook_of_a_number_beats_that_of_its_waba_and_numberless_events_are_the_wabas() {
+fn the_webhook_of_a_number_precedes_that_of_its_waba() {
     let world = world();
     set_waba(&world, false);
     assert_eq!(reached(&world, of(NUMBER)), ["waba"], "it has none of its own yet");
@@ -81,7 +84,7 @@ fn the_webhook_of_a_number_beats_that_of_its_waba_and_numberless_events_are_the_
 }
 
 #[test]
-fn a_template_callback_of_meta_goes_to_the_waba_and_a_message_whole_to_the_number() {
+fn templates_go_to_the_waba_and_messages_to_the_number() {
     let world = world();
     set_waba(&world, false);
     set_number(&world);
@@ -98,7 +101,7 @@ fn a_template_callback_of_meta_goes_to_the_waba_and_a_message_whole_to_the_numbe
 }
 
 #[test]
-fn override_all_silences_the_number_until_it_is_set_again_or_the_override_is_lifted() {
+fn override_all_silences_the_number_until_it_ends() {
     let world = world();
     set_number(&world);
     assert_eq!(reached(&world, of(NUMBER)), ["number"]);
@@ -116,7 +119,7 @@ fn override_all_silences_the_number_until_it_is_set_again_or_the_override_is_lif
 }
 
 #[test]
-fn a_further_destination_gets_what_its_main_webhook_gets_and_nothing_while_it_is_off() {
+fn an_additional_destination_mirrors_its_main_webhook() {
     let world = world();
     enable(&world, &["extra"]);
     assert_eq!(reached(&world, of(NUMBER)), ["extra"]);
@@ -134,8 +137,8 @@ fn a_further_destination_gets_what_its_main_webhook_gets_and_nothing_while_it_is
     assert_eq!(reached(&world, of(NUMBER)), ["number"]);
 }
 
-/// Fails the main webhook's attempts with these, and returns the world with one event under way.
-fn with_main_failing(failures: &[Answer]) -> World {
+/// Makes the main webhook fail with these answers, and returns the world with one event in flight.
+fn with_main_failing(failures: &[ScriptedReply]) -> World {
     let world = world();
     set_number(&world);
     enable(&world, &["extra"]);
@@ -151,43 +154,47 @@ fn blocked(world: &World) -> usize {
 }
 
 #[test]
-fn a_further_destination_waits_until_the_main_webhook_has_answered_exactly_200() {
-    let failures = [Answer::Status(204), Answer::Status(410), Answer::Fails(Failure::Timeout)];
-    let answers: Vec<_> = failures.iter().cloned().chain([Answer::Status(200)]).collect();
+fn an_additional_destination_waits_for_exactly_200() {
+    let failures = [
+        ScriptedReply::Status(204),
+        ScriptedReply::Status(410),
+        ScriptedReply::Fails(Failure::Timeout),
+    ];
+    let answers: Vec<_> = failures.iter().cloned().chain([ScriptedReply::Status(200)]).collect();
     let world = with_main_failing(&answers);
     for failed in 2..=failures.len() as u64 {
         assert_eq!((world.receivers.at("extra").len(), blocked(&world)), (0, 1));
-        world.clock.advance_ms(60_000);
+        world.clock.advance(Duration::from_millis(60_000));
         world.wait_until(|stats| stats.retried == failed);
     }
     assert_eq!((world.receivers.at("extra").len(), blocked(&world)), (0, 1));
-    world.receivers.script("extra", &[Answer::Status(201), Answer::Status(200)]);
-    world.clock.advance_ms(60_000);
-    assert_eq!(world.receivers.wait_for("extra", 1)[0].timeout_ms, 5_000);
+    world.receivers.script("extra", &[ScriptedReply::Status(201), ScriptedReply::Status(200)]);
+    world.clock.advance(Duration::from_millis(60_000));
+    assert_eq!(world.receivers.wait_for("extra", 1)[0].timeout, Duration::from_secs(5));
     world.wait_until(|stats| (stats.retried, stats.delivered) == (4, 2));
-    world.clock.advance_ms(60_000);
+    world.clock.advance(Duration::from_millis(60_000));
     world.wait_until(|stats| (stats.owed, stats.delivered) == (0, 3));
     let attempts = ["number", "extra", "bystander"].map(|host| world.receivers.at(host).len());
     assert_eq!(attempts, [4, 2, 1], "its own failures are not the main one's");
 }
 
 #[test]
-fn after_seven_days_of_failing_the_main_webhook_is_given_up_and_its_destinations_with_it() {
+fn after_7_days_the_main_webhook_ends_with_its_destinations() {
     const HOUR_MS: u64 = 3_600_000;
-    let world = with_main_failing(&[Answer::Status(503)]);
+    let world = with_main_failing(&[ScriptedReply::Status(503)]);
     let mut hours = 0;
     while world.engine.stats().dead == 0 {
         let attempts = world.engine.stats().attempts;
-        world.clock.advance_ms(2 * HOUR_MS);
+        world.clock.advance(Duration::from_millis(2 * HOUR_MS));
         hours += 2;
         world.wait_until(|stats| stats.attempts > attempts || stats.dead > 0);
     }
     assert!((7 * 24 - 2..=7 * 24 + 2).contains(&hours), "{hours}");
     world.wait_until(|stats| (stats.dead, stats.owed) == (2, 0));
-    // Letters are on the device with what is published after them.
+    // Dead letters are written with the next group.
     world.register("POST", "/multi_webhook", KEY, r#"{"enabled":false}"#);
     world.publish("MESSAGE_RECEIVED", "{}");
-    let letters = world.engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+    let letters = world.engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap().items;
     let mut reasons: Vec<_> = letters.iter().map(|one| one.reason.to_string()).collect();
     reasons.sort();
     assert_eq!(reasons, [Reason::Expired.to_string(), Reason::Gate.to_string()]);
@@ -196,7 +203,7 @@ fn after_seven_days_of_failing_the_main_webhook_is_given_up_and_its_destinations
 }
 
 #[test]
-fn how_the_webhooks_stand_survives_a_power_cut() {
+fn webhook_states_survive_a_power_cut() {
     let world = world();
     set_number(&world);
     set_waba(&world, true);
@@ -216,7 +223,7 @@ fn how_the_webhooks_stand_survives_a_power_cut() {
 }
 
 #[test]
-fn a_request_that_the_device_refuses_leaves_the_webhooks_as_they_stood() {
+fn a_request_that_the_device_refuses_changes_nothing() {
     let (world, faults) = World::faulty(configured);
     world.subscribe("bystander");
     set_number(&world);
@@ -225,7 +232,7 @@ fn a_request_that_the_device_refuses_leaves_the_webhooks_as_they_stood() {
     let request = http::Request::post("/waba_webhook").header(KEY.0, KEY.1);
     let body = r#"{"url":"https://waba/hook","override_all":true}"#;
     let registration = wabahook::registration::Registration::new(world.engine.clone());
-    let response = registration.answer(&request.body(body).unwrap());
+    let response = registration.respond(&request.body(body).unwrap());
     assert_eq!(response.status(), 500);
     faults.heal();
     assert_eq!(world.engine.subscriptions_of("acme").len(), 3);
@@ -236,7 +243,7 @@ fn a_request_that_the_device_refuses_leaves_the_webhooks_as_they_stood() {
 }
 
 #[test]
-fn no_event_falls_between_two_webhooks_while_one_takes_over_from_the_other() {
+fn no_event_is_lost_while_one_webhook_replaces_another() {
     let world = world();
     set_number(&world);
     enable(&world, &["extra"]);

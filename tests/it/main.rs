@@ -1,4 +1,4 @@
-//! The library's integration tests, one binary: each module is named for what it promises.
+//! The library's integration tests in one binary. Each module is named for the promise it checks.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,25 +10,28 @@
     reason = "in a test a panic is the verdict, and nobody reads its documentation"
 )]
 
-mod attempts;
-mod bad_input;
+mod acceptance;
+mod architecture;
 mod business_api;
 mod damage;
+mod data_directory;
+mod dead_letters;
+mod deliveries;
+mod device_faults;
+mod device_stalls;
 mod dialog360;
-mod directory;
-mod faults;
-mod letters;
-mod lifecycle;
-mod listing;
-mod order;
-mod publishing;
+mod in_flight_limit;
+mod ordering;
+mod recent_attempts;
 mod recovery;
-mod requests;
+mod request_bytes;
 mod retries;
-mod rotation;
-mod stalls;
+mod secret_rotation;
+mod shutdown;
+mod subscription_states;
 mod subscriptions;
-mod terms;
-mod tidy;
-mod workers;
+#[path = "../support/mod.rs"]
+mod support;
+mod validation;
+
 mod world;

@@ -1,24 +1,26 @@
-//! I2, I3: what a power cut leaves is owed again, with the same ids, and nothing else is.
+//! I2, I3: after a power cut the same deliveries are owed with the same ids, and no others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use wabahook::clock::Manual;
+use wabahook::clock::ManualClock;
 use wabahook::store::{Batch, Memory, Store};
 use wabahook::{Failure, Notice, SubscriptionId};
 
-use crate::world::{Answer, BEGIN_WALL_MS, DEADLINE, World};
+use crate::world::{BEGIN_WALL_MS, DEADLINE, World};
+use wabahook::testing::ScriptedReply;
 
 #[test]
-fn what_is_owed_at_a_power_cut_arrives_after_it_with_the_same_ids() {
+fn owed_deliveries_survive_a_power_cut_with_their_ids() {
     let world = World::new();
-    world.receivers.script("crm", &[Answer::Hangs]);
+    world.receivers.script("crm", &[ScriptedReply::Hangs]);
     world.subscribe("crm");
     world.subscribe("bystander");
     let ids: BTreeSet<String> =
         (0..300).map(|n| world.publish("ADD_TAG", &format!("{n}")).id.to_string()).collect();
     world.wait_until(|stats| stats.delivered == 300);
-    // Settles are durable with the next group: one more publish makes sure of those before it.
+    // Settles become durable with the next group, so one more publish makes the earlier ones durable.
     world.publish("ADD_TAG", "last");
     let again = world.after_a_power_cut();
     let owed = again.engine.stats().recovered;
@@ -32,33 +34,33 @@ fn what_is_owed_at_a_power_cut_arrives_after_it_with_the_same_ids() {
 }
 
 #[test]
-fn retries_keep_their_number_their_due_time_and_their_age_over_a_restart() {
+fn retries_keep_number_due_time_and_age_across_a_restart() {
     let world = World::new();
-    world.receivers.script("crm", &[Answer::Status(503)]);
+    world.receivers.script("crm", &[ScriptedReply::Status(503)]);
     world.subscribe("crm");
     world.publish("ADD_TAG", "{}");
     world.wait_until(|stats| stats.retried == 1);
     world.engine.close(DEADLINE).unwrap();
     let again = world.after_a_power_cut();
     assert!(again.receivers.at("crm").is_empty());
-    again.clock.advance_ms(999);
+    again.clock.advance(Duration::from_millis(999));
     assert_eq!(again.engine.stats().attempts, 0);
-    again.clock.advance_ms(1);
+    again.clock.advance(Duration::from_millis(1));
     assert_eq!(again.receivers.wait_for("crm", 1)[0].attempt, 2);
 }
 
 #[test]
-fn a_wall_clock_that_jumps_kills_nothing_and_delays_nothing_for_long() {
+fn a_clock_jump_expires_nothing_and_delays_little() {
     for wall_ms in [0, BEGIN_WALL_MS * 2] {
         let world = World::new();
-        world.receivers.script("crm", &[Answer::Status(503)]);
+        world.receivers.script("crm", &[ScriptedReply::Status(503)]);
         world.subscribe("crm");
         world.publish("ADD_TAG", "{}");
         world.wait_until(|stats| stats.retried == 1);
         world.engine.close(DEADLINE).unwrap();
-        let clock = Arc::new(Manual::new(wall_ms, 5));
+        let clock = Arc::new(ManualClock::new(wall_ms, 5));
         let again = World::on(world.store.crash(), clock.clone(), |config| config);
-        clock.advance_ms(1_000);
+        clock.advance(Duration::from_millis(1_000));
         again.receivers.wait_for("crm", 1);
         let stats = again.wait_until(|stats| stats.delivered == 1);
         assert_eq!(stats.dead, 0, "from wall time {wall_ms}");
@@ -68,7 +70,7 @@ fn a_wall_clock_that_jumps_kills_nothing_and_delays_nothing_for_long() {
 #[test]
 fn a_dead_letter_does_not_come_back() {
     let world = World::new();
-    world.receivers.script("crm", &[Answer::Fails(Failure::Guard("private".to_owned()))]);
+    world.receivers.script("crm", &[ScriptedReply::Fails(Failure::Guard("private".to_owned()))]);
     world.subscribe("crm");
     world.subscribe("bystander");
     world.publish("ADD_TAG", "{}");
@@ -79,11 +81,11 @@ fn a_dead_letter_does_not_come_back() {
 }
 
 #[test]
-fn a_removed_subscription_stays_removed_and_its_deliveries_with_it() {
+fn a_removed_subscription_and_its_deliveries_stay_removed() {
     let world = World::new();
     let notices = world.engine.notices();
-    world.receivers.script("crm", &[Answer::Status(503)]);
-    world.receivers.script("bystander", &[Answer::Status(503)]);
+    world.receivers.script("crm", &[ScriptedReply::Status(503)]);
+    world.receivers.script("bystander", &[ScriptedReply::Status(503)]);
     let id = world.subscribe("crm");
     world.subscribe("bystander");
     (0..3).for_each(|_| {
@@ -98,16 +100,16 @@ fn a_removed_subscription_stays_removed_and_its_deliveries_with_it() {
     let again = world.after_a_power_cut();
     let stats = again.engine.stats();
     assert_eq!((stats.recovered, stats.cancelled, stats.subscriptions), (3, 3, 1));
-    again.clock.advance_ms(1_000);
+    again.clock.advance(Duration::from_millis(1_000));
     again.receivers.wait_for("bystander", 3);
     assert!(again.receivers.at("crm").is_empty());
     assert_ne!(again.subscribe("crm"), id, "ids are not given twice");
 }
 
 #[test]
-fn deliveries_of_a_subscription_that_nobody_knows_are_held_and_told() {
+fn deliveries_of_an_unknown_subscription_are_held() {
     let world = World::new();
-    world.receivers.script("crm", &[Answer::Status(503)]);
+    world.receivers.script("crm", &[ScriptedReply::Status(503)]);
     let id = world.subscribe("crm");
     world.subscribe("bystander");
     world.publish("ADD_TAG", "{}");
@@ -122,7 +124,7 @@ fn deliveries_of_a_subscription_that_nobody_knows_are_held_and_told() {
     assert_eq!((stats.held, stats.owed, stats.subscriptions), (1, 1, 1));
 }
 
-/// Damages the book as a lost disk block would: the record of one subscription is gone.
+/// Damages the subscription store as a lost disk block would: the record of one subscription is gone.
 fn lose_from_the_book(store: &Memory, id: SubscriptionId) {
     let book = store.open("book").unwrap();
     let mut batch = Batch::default();

@@ -1,11 +1,15 @@
-//! Registering: what is kept, what replaces, and who sees what.
+//! Registered subscriptions: what is stored, what replaces what, and which account sees them.
 
-use wabahook::{Account, Error, Filter, Limits, Secret, Subscription};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wabahook::store::{FaultInjectingStore, FaultPlan, Memory};
+use wabahook::{Account, Error, Filter, Limits, Secret, Subscription, SubscriptionId};
 
 use crate::world::{World, quick};
 
 #[test]
-fn a_subscription_is_listed_as_it_was_registered_and_shows_no_secret() {
+fn a_listed_subscription_shows_no_secret() {
     let world = World::new();
     let id = world
         .engine
@@ -19,7 +23,7 @@ fn a_subscription_is_listed_as_it_was_registered_and_shows_no_secret() {
         .unwrap();
     let [listed] = world.engine.subscriptions().try_into().unwrap();
     assert_eq!((listed.id, listed.name.as_str(), listed.account.as_str()), (id, "crm", "default"));
-    let Filter { events, numbers } = &listed.filter;
+    let Filter { events, numbers, .. } = &listed.filter;
     let events: Vec<_> = events.iter().flatten().map(ToString::to_string).collect();
     assert_eq!(events, ["ADD_TAG", "custom.type"]);
     assert_eq!(numbers.iter().flatten().next().unwrap().to_string(), "919999999999");
@@ -43,6 +47,26 @@ fn the_same_name_replaces_and_register_refuses_it() {
     assert_eq!(world.receivers.wait_for("bystander", 2).len(), 2);
     assert_eq!(world.engine.subscriptions().len(), 2);
     assert_eq!(world.engine.subscription(bystander).unwrap().filter, Filter::default());
+}
+
+/// A host may subscribe at every start without a sync.
+#[test]
+fn an_unchanged_subscribe_writes_nothing() {
+    let faults = Arc::new(FaultPlan::default());
+    let store = FaultInjectingStore::new(Arc::new(Memory::default()), Arc::clone(&faults));
+    let world = World::with(|config| config.store(Arc::new(store)));
+    let crm = || quick("crm").events(["ADD_TAG"]).secret("first").header("x-tenant", "acme");
+    let bystander = || quick("bystander").after(SubscriptionId(1));
+    let ids = [crm(), bystander()].map(|one| world.engine.subscribe(one).unwrap());
+    let before = faults.operations();
+    assert_eq!([crm(), bystander()].map(|one| world.engine.subscribe(one).unwrap()), ids);
+    assert_eq!(faults.operations(), before);
+    world.engine.subscribe(crm().secret("second")).unwrap();
+    assert!(faults.operations() > before);
+    let again = faults.operations();
+    world.engine.subscribe(bystander()).unwrap();
+    assert_eq!(faults.operations(), again);
+    assert_eq!(world.publish("ADD_TAG", "{}").owed, 2);
 }
 
 #[test]
@@ -73,9 +97,8 @@ fn accounts_have_their_own_names_numbers_and_events() {
     world.wait_until(|stats| stats.delivered == 1);
     assert_eq!(world.receivers.at("acme.hook").len(), 1);
     assert!(world.receivers.at("beta.hook").is_empty());
-    for error in
-        [publish("acme", "918888888888").unwrap_err(), publish("beta", "917777777777").unwrap_err()]
-    {
+    for (account, number) in [("acme", "918888888888"), ("beta", "917777777777")] {
+        let error = publish(account, number).unwrap_err().error;
         assert!(matches!(&error, Error::Forbidden { field, .. } if field == "number"), "{error}");
     }
     let foreign = quick("x").account("beta").numbers(["919999999999"]);
@@ -85,8 +108,8 @@ fn accounts_have_their_own_names_numbers_and_events() {
 }
 
 #[test]
-fn the_bound_on_subscriptions_refuses_a_new_one_and_not_a_change() {
-    let limits = Limits { subscriptions_max: 1, ..Limits::default() };
+fn the_limit_refuses_a_new_subscription_and_not_a_change() {
+    let limits = Limits::default().subscriptions_max(1);
     let world = World::with(|config| config.limits(limits));
     world.subscribe("crm");
     let error = world.engine.subscribe(quick("second")).unwrap_err();
@@ -96,12 +119,15 @@ fn the_bound_on_subscriptions_refuses_a_new_one_and_not_a_change() {
 }
 
 #[test]
-fn a_replaced_secret_goes_on_signing_when_something_else_is_revised_and_not_when_the_secret_is() {
+fn a_change_keeps_the_old_secret_unless_it_sets_one() {
     let world = World::new();
     let crm = world.engine.subscribe(quick("crm").secret("first")).unwrap();
     let bystander = world.engine.subscribe(quick("bystander").secret("other")).unwrap();
     for id in [crm, bystander] {
-        world.engine.rotate_secret(id, Some(Secret::new("second")), 60_000).unwrap();
+        world
+            .engine
+            .rotate_secret(id, Some(Secret::new("second")), Duration::from_secs(60))
+            .unwrap();
     }
     let retiring = |id| world.engine.subscription(id).unwrap().retiring.len();
     world.engine.revise(crm, |crm| Ok(Subscription::from(crm).name("renamed"))).unwrap();

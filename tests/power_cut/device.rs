@@ -1,12 +1,10 @@
-//! Decides what a device holds after its power is cut: a pessimist's file system.
-//!
-//! Leaves to others: where the calls come from (`trace`). Invariant: no change of a file counts
-//! before an `fsync` or `fdatasync` of that file that began after the change had ended, itself has
-//! ended; and no name counts before an `fsync` of its directory did.
+//! What a device holds after a power cut, in a pessimistic file system. A change of a file is durable
+//! once an `fsync` or `fdatasync` of that file has ended that began after the change. A name is durable
+//! once an `fsync` of its directory has ended.
 //!
 //! The model is stricter than ext4, xfs or btrfs, which also write the name of a new file that is
-//! synced: here a synced file in a directory that is not has no name and is gone. The length of a
-//! file is part of its content. `sync_file_range` counts as nothing.
+//! synced. Here a synced file in a directory that was not synced is lost. The length of a file is part
+//! of its content. `sync_file_range` has no effect.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -14,19 +12,19 @@ use std::path::Path;
 
 use crate::trace::{Call, Moment, Trace};
 
-/// What of the changes that were not synced has reached the device all the same.
+/// Which of the changes that were not synced have reached the device anyway.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Unsynced {
     /// None.
     Lost,
-    /// Any of them, as a device and a page cache write them out of order: each page of each write
-    /// by the toss of a coin with this seed; names in their order up to one of them.
+    /// Any of them, as devices and page caches write out of order: each page of each write at random
+    /// by this seed, and names in order up to a random one.
     Torn(u64),
-    /// All of them, as after the end of the process alone.
+    /// All of them, as after a crash of the process.
     Kept,
 }
 
-/// Devices and page caches write so many bytes at a time.
+/// How many bytes devices and page caches write at a time.
 const PAGE_BYTES: usize = 4096;
 
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +45,7 @@ enum Entry {
 struct Naming {
     path: String,
     entry: Option<Entry>,
-    /// The name that a directory had before, with all that lies in it.
+    /// The former name of a directory, with everything in it.
     was: Option<String>,
 }
 
@@ -65,12 +63,12 @@ impl<T> Default for Unwritten<T> {
 }
 
 impl<T> Unwritten<T> {
-    /// How many changes there were, those that are synced included.
+    /// How many changes there were, including those that are synced.
     fn end(&self) -> usize {
         self.synced + self.changes.len()
     }
 
-    /// Takes the changes up to that one; another sync may have taken some of them already.
+    /// Makes the changes up to that one durable. Another sync may have done so for some.
     fn take_to(&mut self, end: usize) -> impl Iterator<Item = T> + '_ {
         let count = end.saturating_sub(self.synced);
         self.synced += count;
@@ -91,7 +89,7 @@ struct Descriptor {
     appends: bool,
 }
 
-/// The device below one directory, as calls change it.
+/// The device below one directory, changed by calls.
 pub struct Device<'a> {
     trace: &'a Trace,
     root: String,
@@ -103,12 +101,12 @@ pub struct Device<'a> {
     /// Names changed and not synced, by directory.
     namings: HashMap<String, Unwritten<Naming>>,
     descriptors: HashMap<u32, Descriptor>,
-    /// For each sync under way, up to which change it covers.
+    /// For each sync in progress, up to which change it covers.
     covered: HashMap<usize, (Entry, usize)>,
 }
 
 impl<'a> Device<'a> {
-    /// An empty device, of which `root` alone is durable.
+    /// An empty device where only `root` is durable.
     pub fn new(trace: &'a Trace, root: &str) -> Device<'a> {
         Device {
             trace,
@@ -122,7 +120,7 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Goes on by one moment.
+    /// Applies the next moment.
     pub fn meet(&mut self, moment: Moment) {
         match moment {
             Moment::Begins(call) => {
@@ -242,7 +240,7 @@ impl<'a> Device<'a> {
                     .for_each(|naming| rename(&mut names, naming.clone()));
             }
         }
-        // In order, so that a directory comes before what lies in it.
+        // In order, so that a directory comes before its contents.
         for (path, entry) in &names {
             let place = into.join(path[self.root.len()..].trim_start_matches('/'));
             if !place.parent().is_some_and(Path::is_dir) {
@@ -319,7 +317,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// A sequence of numbers that looks like chance and is the same for the same seed.
+/// A pseudo-random sequence, the same for the same seed.
 pub struct Chance(pub u64);
 
 impl Chance {

@@ -1,20 +1,19 @@
-//! Promises I1 across the loss of power, below sled: what was acknowledged before the cut is there
-//! after it, byte for byte, and every image opens. Also that the test sees a missing sync.
+//! I1 across power cuts, checked below sled: what was acknowledged before the cut is there after it,
+//! byte for byte, and every image opens. The test also proves that it would notice a missing sync.
 //!
-//! A child process publishes payloads of 100 B, 20 KB and 2 MB under `strace`, over two sessions and
-//! several changes of generation with stragglers that are copied forward. From the record the
-//! content of the device at any moment is rebuilt, holding only what a sync had covered (`device`
-//! states the model), and the library opens it. Then the same with `Durability::Process`, where
-//! at least one acknowledged event must be missing or one image unreadable: else the test is blind
-//! and fails.
+//! A child process publishes payloads of 100 B, 20 KB and 2 MB under `strace`, in two sessions and over
+//! several generations with stragglers that are copied forward. From the recorded calls the content of
+//! the device at any moment is rebuilt, with only what a sync had covered (see `device`), and the
+//! library opens it. Then the same with `Durability::Process`, where at least one acknowledged event
+//! must be missing or one image unreadable.
 //!
-//! By default a sample of the moments, by a fixed seed. With `WABAHOOK_POWER_CUTS=all` in the
-//! environment every moment, some minutes; with a number so many of them. The seed is
-//! `WABAHOOK_POWER_SEED`. Needs Linux and `strace`; where that cannot run it says `skipped` and why.
+//! By default a sample of the moments by a fixed seed (`WABAHOOK_POWER_SEED`) is tried. With
+//! `WABAHOOK_POWER_CUTS=all` it is every moment, which takes minutes, and with a number so many. Needs
+//! Linux and `strace`, and prints `skipped` with the reason where these are missing.
 //!
-//! With `WABAHOOK_POWER_TORN=1` each moment is tried a second time with a device that wrote any pages
-//! of what was not synced yet, in any order. A few of these cuts may go wrong: docs/durability.md
-//! states why, as a limit, and it is no part of what must hold here.
+//! With `WABAHOOK_POWER_TORN=1` each moment is tried again with a device that wrote any pages of what
+//! was not synced, in any order. A few of these cuts may fail, which docs/durability.md states as a
+//! limit.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,6 +27,9 @@
 
 #[cfg(target_os = "linux")]
 mod device;
+#[cfg(target_os = "linux")]
+#[path = "../support/mod.rs"]
+mod support;
 #[cfg(target_os = "linux")]
 mod trace;
 #[cfg(target_os = "linux")]
@@ -60,7 +62,7 @@ mod linux {
     const SEED: &str = "WABAHOOK_POWER_SEED";
     const TORN: &str = "WABAHOOK_POWER_TORN";
 
-    /// How many moments are tried where nothing else is asked for, and with the syncs left out.
+    /// How many moments are tried by default, and how many without syncs.
     const CUTS_SAMPLED: usize = 240;
     const CUTS_OF_CONTROL: usize = 12;
 
@@ -72,7 +74,7 @@ mod linux {
             };
             return workload::run(Path::new(&path), durability);
         }
-        // Filters by name are honoured as the other test programs honour them.
+        // A name filter is applied as in other test programs.
         let filters: Vec<_> =
             std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
         if !filters.is_empty() && !filters.iter().any(|one| "power_cut".contains(one.as_str())) {
@@ -164,7 +166,7 @@ mod linux {
         fn cut(&mut self, device: &Device<'_>, unsynced: Unsynced, promised: &Promised, at: usize) {
             let image = tempfile::tempdir().unwrap();
             device.write_image(unsynced, image.path());
-            // The library makes its directory where the power went before it was durable.
+            // The library creates its directory if the power was cut before it was durable.
             let result = workload::check(&data_directory(image.path()), promised);
             let is_torn = unsynced != Unsynced::Lost;
             self.cuts += usize::from(!is_torn);
@@ -185,7 +187,7 @@ mod linux {
         }
     }
 
-    /// Two levels below what is durable from the start: the library makes them.
+    /// Two levels below what is durable from the start, both created by the library.
     fn data_directory(root: &Path) -> PathBuf {
         root.join("host/outbox")
     }
@@ -206,8 +208,7 @@ mod linux {
         std::fs::read_to_string(record).unwrap()
     }
 
-    /// The moments at which the power goes. Before the end of a sync the most is at stake, so all
-    /// of those come first; then any.
+    /// The moments of the cuts. Most can be lost just before a sync ends, so all of these come first.
     fn chosen(trace: &Trace, cuts: usize, seed: u64) -> Vec<usize> {
         let is_sync = |moment: &Moment| matches!(moment, Moment::Ends(call) if matches!(trace.calls[*call], Call::Sync { .. }));
         let of_interest = |moment: &Moment| match moment {

@@ -1,8 +1,6 @@
-//! Decides what strace's record says: which calls on the watched directory began and ended when,
-//! and what the process said on its standard output in between.
-//!
-//! Leaves to others: what a call makes durable (`device`). Invariant: a call that changes the
-//! watched directory and that is not understood here is a failure, never passed over.
+//! Reads strace's record: which calls on the watched directory began and ended when, and what the
+//! process printed in between. A call that changes the directory and is not understood here is a
+//! failure and never ignored.
 
 use std::collections::HashMap;
 
@@ -22,7 +20,7 @@ pub enum Call {
         empties: bool,
         appends: bool,
     },
-    /// Without an offset: where the descriptor stands.
+    /// Without an offset, at the position of the descriptor.
     Write {
         fd: u32,
         offset: Option<u64>,
@@ -47,18 +45,18 @@ pub enum Call {
         path: String,
     },
     Said(String),
-    /// It changes nothing durable: it failed, or it lies elsewhere, or it is `sync_file_range`.
+    /// It changes nothing durable: it failed, is about another directory, or is `sync_file_range`.
     Nothing,
 }
 
-/// A call begins and ends, and others may do so in between.
+/// A call begins and ends, and others may begin or end in between.
 #[derive(Debug, Clone, Copy)]
 pub enum Moment {
     Begins(usize),
     Ends(usize),
 }
 
-/// Everything recorded, in the order in which it happened.
+/// Everything recorded, in order.
 #[derive(Debug)]
 pub struct Trace {
     pub calls: Vec<Call>,
@@ -100,7 +98,7 @@ impl Trace {
 
 fn call(text: &str, root: &str) -> Call {
     let (name, rest) = text.split_once('(').expect("a call has arguments");
-    // Nothing follows in the record of a thread that ended within a call.
+    // The record of a thread that ended within a call has nothing more.
     let Some((arguments, result)) = rest.rsplit_once(" = ") else { return Call::Nothing };
     let (result, _) = result.split_once([' ', '<']).unwrap_or((result, ""));
     let Ok(result) = result.parse::<u64>() else { return Call::Nothing };
@@ -114,7 +112,7 @@ fn call(text: &str, root: &str) -> Call {
     }
     match descriptor {
         Some((fd, path)) if !name.ends_with("at") => {
-            // What is written into a file without a name is gone with its last descriptor.
+            // A file without a name is gone with its last descriptor.
             let watched = path.starts_with(root) && !path.ends_with("(deleted)");
             let understood =
                 if watched { on_file(name, fd, path, &arguments, result) } else { None };
@@ -190,7 +188,7 @@ fn bytes(escaped: &str) -> Vec<u8> {
     four.iter().map(|[_, _, high, low]| digit(*high) << 4 | digit(*low)).collect()
 }
 
-/// The same of a name, which some versions of strace leave as it is.
+/// The same for a name, which some versions of strace do not escape.
 fn unescaped(text: &str) -> String {
     if text.starts_with("\\x") {
         return String::from_utf8(bytes(text)).expect("a name in UTF-8");

@@ -1,7 +1,5 @@
-//! Decides what is published while the power may go, and what must be there after it went.
-//!
-//! Leaves to others: recording and cutting (`main`). Invariant: the same number always means the
-//! same event, so that whoever checks needs nothing from the process that published.
+//! What is published before the power cut, and what must be there after it. A number always means the
+//! same event, so that the check needs nothing from the process that published.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -10,21 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-use wabahook::clock::Manual;
-use wabahook::{
-    Config, Durability, Engine, Event, Limits, Policy, Reply, Request, Retry, Subscription,
-    Transport,
-};
+use wabahook::clock::ManualClock;
+use wabahook::policy::{Policy, Retry};
+use wabahook::{Config, Durability, Engine, Event, Limits, Subscription};
 
-/// No wait lasts longer; nothing passes or fails by how fast it is.
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::{DEADLINE, wait_until};
+use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
 /// How many events are published, in two sessions of which the second does not close.
 const EVENTS: u32 = 90;
 const FIRST_SESSION: u32 = 40;
 
-/// Receives what it acknowledges at once.
+/// Acknowledges everything at once.
 const QUICK: &str = "quick.example";
 /// Refuses everything, so that what it is owed outlives its generation.
 const KEEPER: &str = "keeper.example";
@@ -34,9 +29,9 @@ const RETRY_AFTER_MS: u64 = 3_600_000;
 
 /// A line on standard output when both subscriptions are durable.
 pub const SUBSCRIBED: &str = "subscribed";
-/// A line when an event is: its number and its id.
+/// A line when an event is durable: its number and its id.
 pub const ACCEPTED: &str = "accepted";
-/// A line before the quick receiver acknowledges an event, of which nothing need be left then.
+/// A line before the quick receiver acknowledges an event, which may be gone from then on.
 pub const DELIVERED: &str = "delivered";
 
 /// One event in five is for the receiver that refuses, the rest for the quick one.
@@ -71,86 +66,66 @@ fn event(number: u32) -> Event {
 }
 
 fn subscription(host: &str, kind: &str) -> Subscription {
-    let retry = Retry::List { delays_ms: vec![RETRY_AFTER_MS; 9] };
+    let retry = Retry::List { delays: vec![Duration::from_millis(RETRY_AFTER_MS); 9] };
     Subscription::to(format!("https://{host}/hook"))
         .unwrap()
         .name(host)
         .events([kind])
-        .policy(Policy { retry, ..Policy::default() })
+        .policy(Policy::default().retry(retry))
 }
 
 /// What arrived: the number of an event and its `webhook-id`.
 type Arrivals = BTreeMap<u32, String>;
 
-/// Both receivers. Says what it acknowledges, or keeps it.
-struct Receivers {
-    keeper_refuses: bool,
-    /// What arrived, and what arrived that was never published so.
-    arrived: Mutex<(Arrivals, Vec<String>)>,
-    changed: Condvar,
+/// Says which event the quick receiver acknowledges, before it does; the keeper refuses everything.
+fn receivers_that_say() -> Arc<ScriptedTransport> {
+    let answer = |arrival: &Arrival| {
+        if arrival.host == KEEPER {
+            return ScriptedReply::Status(503);
+        }
+        say(&format!("{DELIVERED} {}", number_of(&arrival.body).unwrap()));
+        ScriptedReply::Status(200)
+    };
+    Arc::new(ScriptedTransport::new(answer).unrecorded())
 }
 
-impl Receivers {
-    fn new(keeper_refuses: bool) -> Receivers {
-        Receivers { keeper_refuses, arrived: Mutex::default(), changed: Condvar::new() }
-    }
-
-    /// Waits until so many deliveries arrived.
-    fn wait_for(&self, count: u64) -> Result<(Arrivals, Vec<String>), String> {
-        let too_few = |arrived: &mut (Arrivals, Vec<String>)| {
-            ((arrived.0.len() + arrived.1.len()) as u64) < count
-        };
-        let mut arrived = self.arrived.lock();
-        let late = self.changed.wait_while_for(&mut arrived, too_few, DEADLINE).timed_out();
-        if late {
-            return Err(format!("{} of {count} owed events arrived", arrived.0.len()));
-        }
-        Ok(std::mem::take(&mut *arrived))
-    }
+fn number_of(body: &[u8]) -> Option<u32> {
+    std::str::from_utf8(body.get(..8)?).ok()?.parse().ok()
 }
 
-impl Transport for Receivers {
-    fn send(&self, request: &Request<'_>) -> Reply {
-        let number = request.body.get(..8).and_then(|text| std::str::from_utf8(text).ok());
-        let number: Option<u32> = number.and_then(|text| text.parse().ok());
-        let id = request.headers.iter().find(|(name, _)| name.as_str() == "webhook-id");
-        let id = id.unwrap().1.to_str().unwrap().to_owned();
-        let refuses = self.keeper_refuses && request.url.host() == Some(KEEPER);
-        if self.keeper_refuses && !refuses {
-            say(&format!("{DELIVERED} {}", number.unwrap()));
-        }
-        let mut arrived = self.arrived.lock();
-        match number.filter(|number| payload(*number) == *request.body) {
-            Some(number) => drop(arrived.0.insert(number, id)),
-            None => arrived.1.push(format!("{id} with {} other bytes", request.body.len())),
-        }
-        self.changed.notify_all();
-        Reply::status(if refuses { 503 } else { 200 })
+/// The events that arrived, once there are so many. An error if one was never published like that.
+fn arrived(receivers: &ScriptedTransport, count: u64) -> Result<Arrivals, String> {
+    if !wait_until(|| receivers.count() as u64 >= count) {
+        return Err(format!("{} of {count} owed events arrived", receivers.count()));
     }
-
-    fn interrupt(&self) {}
+    let number = |arrival: &Arrival| {
+        let number = number_of(&arrival.body).filter(|number| payload(*number) == arrival.body);
+        let strange = || format!("an event that nobody published arrived: {}", arrival.id);
+        Ok((number.ok_or_else(strange)?, arrival.id.clone()))
+    };
+    receivers.take().iter().map(number).collect()
 }
 
-/// One line, in one call.
+/// Prints a line with one call.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
-fn config(path: &Path, durability: Durability, receivers: &Arc<Receivers>) -> Config {
+fn config(path: &Path, durability: Durability, receivers: &Arc<ScriptedTransport>) -> Config {
     // Small, so that generations change often and what the keeper is owed is copied forward.
-    let limits = Limits { generation_bytes: 200_000, ..Limits::default() };
+    let limits = Limits::default().generation_bytes(200_000);
     Config::new(path).limits(limits).durability(durability).transport(receivers.clone())
 }
 
 /// Publishes everything from two threads, in the process whose power will be cut.
 pub fn run(path: &Path, durability: Durability) {
-    // As a start leaves it that was killed between making the directories and syncing them.
+    // As after a kill between creating the directories and syncing them.
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     for (from, to) in [(0, FIRST_SESSION), (FIRST_SESSION, EVENTS)] {
-        let receivers = Arc::new(Receivers::new(true));
-        let clock = Arc::new(Manual::new(WALL_MS, 1));
+        let receivers = receivers_that_say();
+        let clock = Arc::new(ManualClock::new(WALL_MS, 1));
         let engine = Engine::open(config(path, durability, &receivers).clock(clock)).unwrap();
         engine.subscribe(subscription(QUICK, "quick")).unwrap();
         engine.subscribe(subscription(KEEPER, "kept")).unwrap();
@@ -179,7 +154,7 @@ fn publish_all(engine: &Engine, next: &AtomicU32, to: u32) {
     }
 }
 
-/// What the process had promised at some moment, by what it had said.
+/// What the process had promised at some moment, by its output.
 #[derive(Debug, Default, Clone)]
 pub struct Promised {
     subscribed: bool,
@@ -188,7 +163,7 @@ pub struct Promised {
 }
 
 impl Promised {
-    /// Notes what was said.
+    /// Takes more output.
     pub fn hear(&mut self, said: &str) {
         for line in said.lines() {
             let words: Vec<&str> = line.split(' ').collect();
@@ -213,11 +188,11 @@ impl Promised {
     }
 }
 
-/// Opens what the device held, and says what is missing of what was promised, or wrong.
+/// Opens what the device held. Returns what is missing or wrong.
 pub fn check(image: &Path, promised: &Promised) -> Result<(), String> {
-    let receivers = Arc::new(Receivers::new(false));
+    let receivers = Arc::new(ScriptedTransport::default());
     // What the keeper refused is due by then.
-    let clock = Arc::new(Manual::new(WALL_MS + 2 * RETRY_AFTER_MS, 2));
+    let clock = Arc::new(ManualClock::new(WALL_MS + 2 * RETRY_AFTER_MS, 2));
     let config = config(image, Durability::Process, &receivers).clock(clock);
     let engine = Engine::open(config).map_err(|error| format!("it does not open: {error}"))?;
     let notices = engine.notices();
@@ -226,13 +201,10 @@ pub fn check(image: &Path, promised: &Promised) -> Result<(), String> {
         return Err(format!("{known} of 2 subscriptions are there"));
     }
     let recovered = engine.stats().recovered;
-    let (arrived, strange) = receivers.wait_for(recovered).map_err(|why| {
+    let arrived = arrived(&receivers, recovered).map_err(|why| {
         let told: Vec<_> = std::iter::from_fn(|| notices.try_next()).take(3).collect();
         format!("{why}; it told {told:?}")
     })?;
-    if let Some(strange) = strange.first() {
-        return Err(format!("an event that nobody published arrived: {strange}"));
-    }
     let missing = |(number, id): &(&u32, &String)| {
         let there = arrived.get(number);
         there != Some(*id) && (there.is_some() || !promised.delivered.contains(number))
@@ -245,7 +217,7 @@ pub fn check(image: &Path, promised: &Promised) -> Result<(), String> {
     engine.close(DEADLINE).map_err(|error| error.to_string())
 }
 
-/// It takes an event, knows an old one by its key, and gives no id twice.
+/// The engine accepts an event, recognizes an old one by its dedup key, and gives no id twice.
 fn goes_on(engine: &Engine, promised: &Promised) -> Result<(), String> {
     let notices = engine.notices();
     let publish = |number| -> Result<_, String> {

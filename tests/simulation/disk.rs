@@ -1,14 +1,12 @@
-//! Decides when the power goes: after how many operations of the store, and what of the writes that
-//! no sync has covered is on the device then.
-//!
-//! Leaves to others: what an engine finds there (`world`). Invariant: the image is taken at that
-//! moment; what the doomed engine does afterwards changes nothing of it.
+//! Power cuts: after how many operations of the store the power goes, and which of the writes without a
+//! sync are on the device then. The image is taken at that moment, and nothing that the old engine does
+//! afterwards changes it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use wabahook::store::{Batch, Database, Failure, Memory, Pair, Store, Visit};
+use wabahook::store::{Batch, Database, KeyValue, Memory, Store, StoreFailure, Visit};
 
 /// A store in memory whose power can be cut after any of its operations.
 #[derive(Clone)]
@@ -31,17 +29,17 @@ impl Disk {
         Disk { memory, cut: Arc::default() }
     }
 
-    /// Cuts the power after so many operations from now.
+    /// Cuts the power after so many more operations.
     pub fn cut_after(&self, operations: u64, kept: usize) {
         *self.cut.lock() = Cut { after: Some(operations), kept, image: None };
     }
 
-    /// What a power cut right now leaves.
+    /// What a power cut leaves now.
     pub fn cut_now(&self, kept: usize) -> Memory {
         self.memory.crash_keeping(kept)
     }
 
-    /// What is left where the power has gone; if it has not, it stays.
+    /// What is left if the power was cut. Otherwise it stays on.
     pub fn take_image(&self) -> Option<Memory> {
         std::mem::take(&mut *self.cut.lock()).image
     }
@@ -70,23 +68,23 @@ impl fmt::Debug for Disk {
 }
 
 impl Store for Disk {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, Failure> {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
         let inner = self.memory.open(name)?;
         self.worked();
         Ok(Arc::new(Watched { inner, disk: self.clone() }))
     }
 
-    fn list(&self) -> Result<Vec<String>, Failure> {
+    fn list(&self) -> Result<Vec<String>, StoreFailure> {
         self.memory.list()
     }
 
-    fn remove(&self, name: &str) -> Result<(), Failure> {
+    fn remove(&self, name: &str) -> Result<(), StoreFailure> {
         self.memory.remove(name)?;
         self.worked();
         Ok(())
     }
 
-    fn set_aside(&self, name: &str) -> Result<String, Failure> {
+    fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
         self.memory.set_aside(name)
     }
 }
@@ -98,27 +96,27 @@ struct Watched {
 }
 
 impl Database for Watched {
-    fn apply(&self, batch: Batch) -> Result<(), Failure> {
+    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
         self.inner.apply(batch)?;
         self.disk.worked();
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), Failure> {
+    fn sync(&self) -> Result<(), StoreFailure> {
         self.inner.sync()?;
         self.disk.worked();
         Ok(())
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
         self.inner.get(key)
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), Failure> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
         self.inner.scan(prefix, from, visit)
     }
 
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<Pair>, Failure> {
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
         self.inner.last(prefix, to)
     }
 }

@@ -1,23 +1,20 @@
-//! Decides how receivers behave: what each answers to an attempt, and after how long.
-//!
-//! Leaves to others: what an answer means (`life`), and when the engine hears of it (`world`).
-//! Invariant: an attempt that is not answered in its time ends as a timeout at its deadline.
+//! How receivers behave: what each answers to an attempt, and after how long. An attempt without an
+//! answer ends as a timeout at its deadline.
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use wabahook::{Answered, Control, Failure, Reply, Request, Transport};
+use wabahook::{DeliveryControl, Failure, Reply, Response};
 
-use super::chance::Chance;
+use super::random::Random;
 
-/// How a receiver behaves for the time being.
+/// How a receiver behaves for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behavior {
     Fast,
     Slow,
-    /// Never answers: each attempt lasts until its deadline.
+    /// Never answers, so each attempt lasts until its deadline.
     Hanging,
-    /// Every attempt is thrown for anew.
+    /// Changes at random with every attempt.
     Flapping,
     /// Refuses connections, or fails before it reads.
     Down,
@@ -27,21 +24,21 @@ pub enum Mood {
     Throttling,
     /// 502 and 504 of a proxy in front of it.
     BadGateway,
-    /// Speaks in the header `webhook-delivery`.
+    /// Uses the header `webhook-delivery`.
     Commanding,
 }
 
-pub const MOODS: [(u64, Mood); 10] = [
-    (12, Mood::Fast),
-    (4, Mood::Slow),
-    (5, Mood::Hanging),
-    (8, Mood::Flapping),
-    (6, Mood::Down),
-    (1, Mood::Gone),
-    (2, Mood::Refusing),
-    (3, Mood::Throttling),
-    (3, Mood::BadGateway),
-    (1, Mood::Commanding),
+pub const BEHAVIORS: [(u64, Behavior); 10] = [
+    (12, Behavior::Fast),
+    (4, Behavior::Slow),
+    (5, Behavior::Hanging),
+    (8, Behavior::Flapping),
+    (6, Behavior::Down),
+    (1, Behavior::Gone),
+    (2, Behavior::Refusing),
+    (3, Behavior::Throttling),
+    (3, Behavior::BadGateway),
+    (1, Behavior::Commanding),
 ];
 
 /// What a receiver will answer, and how long it takes.
@@ -50,30 +47,37 @@ pub struct Answer {
     pub reply: Reply,
 }
 
-impl Mood {
-    pub fn answer(self, chance: &mut Chance, timeout_ms: u64) -> Answer {
-        let quick_ms = chance.below(6);
+impl Behavior {
+    pub fn answer(self, random: &mut Random, timeout_ms: u64) -> Answer {
+        let quick_ms = random.below(6);
         let (after_ms, reply) = match self {
-            Mood::Fast => (quick_ms, Reply::status(chance.pick(&[200, 200, 200, 204, 202]))),
-            Mood::Slow => (chance.within(50, 2_000), Reply::status(200)),
-            Mood::Hanging => (timeout_ms, Reply::Failed(Failure::Timeout)),
-            Mood::Flapping => {
-                let mood = chance.pick(&[Mood::Fast, Mood::Down, Mood::BadGateway, Mood::Slow]);
-                return mood.answer(chance, timeout_ms);
+            Behavior::Fast => (quick_ms, Reply::status(random.pick(&[200, 200, 200, 204, 202]))),
+            Behavior::Slow => (random.within(50, 2_000), Reply::status(200)),
+            Behavior::Hanging => (timeout_ms, Reply::Failed(Failure::Timeout)),
+            Behavior::Flapping => {
+                let behavior = random.pick(&[
+                    Behavior::Fast,
+                    Behavior::Down,
+                    Behavior::BadGateway,
+                    Behavior::Slow,
+                ]);
+                return behavior.answer(random, timeout_ms);
             }
-            Mood::Down => (quick_ms, down(chance)),
-            Mood::Gone => (quick_ms, Reply::status(410)),
-            Mood::Refusing => (quick_ms, Reply::status(chance.pick(&[400, 404, 301, 422]))),
-            Mood::Throttling => {
-                let asked_ms = chance.within(1, 20) * 1_000;
-                let answered = Answered::new(chance.pick(&[429, 503])).retry_after_ms(asked_ms);
-                (quick_ms, Reply::Answered(answered))
+            Behavior::Down => (quick_ms, down(random)),
+            Behavior::Gone => (quick_ms, Reply::status(410)),
+            Behavior::Refusing => (quick_ms, Reply::status(random.pick(&[400, 404, 301, 422]))),
+            Behavior::Throttling => {
+                let asked_ms = random.within(1, 20) * 1_000;
+                let answered = Response::new(random.pick(&[429, 503]))
+                    .retry_after(Duration::from_millis(asked_ms));
+                (quick_ms, Reply::Response(answered))
             }
-            Mood::BadGateway => (quick_ms, Reply::status(chance.pick(&[502, 504]))),
-            Mood::Commanding => {
-                let control = chance.pick(&[Control::AbortMessage, Control::Disable]);
-                let status = chance.pick(&[500, 503, 400]);
-                (quick_ms, Reply::Answered(Answered::new(status).control(control)))
+            Behavior::BadGateway => (quick_ms, Reply::status(random.pick(&[502, 504]))),
+            Behavior::Commanding => {
+                let control =
+                    random.pick(&[DeliveryControl::AbortMessage, DeliveryControl::Disable]);
+                let status = random.pick(&[500, 503, 400]);
+                (quick_ms, Reply::Response(Response::new(status).control(control)))
             }
         };
         if after_ms >= timeout_ms {
@@ -83,8 +87,8 @@ impl Mood {
     }
 }
 
-fn down(chance: &mut Chance) -> Reply {
-    match chance.below(6) {
+fn down(random: &mut Random) -> Reply {
+    match random.below(6) {
         0 => Reply::status(500),
         1 => Reply::Failed(Failure::Dns),
         2 => Reply::Failed(Failure::Tls("expired".to_owned())),
@@ -93,48 +97,5 @@ fn down(chance: &mut Chance) -> Reply {
     }
 }
 
-/// What one attempt looked like when it arrived.
-#[derive(Debug, Clone)]
-pub struct Arrival {
-    pub url: String,
-    pub id: String,
-    pub number: u32,
-    pub kind: String,
-    pub body: String,
-    pub timeout_ms: u64,
-}
-
-/// Takes every request down. What it answers is of no account: the world gives the replies.
-#[derive(Default)]
-pub struct Line {
-    arrivals: Mutex<Vec<Arrival>>,
-}
-
-impl Line {
-    pub fn take(&self) -> Option<Arrival> {
-        self.arrivals.lock().pop()
-    }
-}
-
-impl Transport for Line {
-    fn send(&self, request: &Request<'_>) -> Reply {
-        let header = |name: &str| {
-            let found = request.headers.iter().find(|(known, _)| known.as_str() == name);
-            found.map(|(_, value)| value.to_str().unwrap().to_owned()).unwrap_or_default()
-        };
-        self.arrivals.lock().push(Arrival {
-            url: request.url.to_string(),
-            id: header("webhook-id"),
-            number: header("x-webhook-attempt").parse().unwrap(),
-            kind: header("x-webhook-event"),
-            body: String::from_utf8(request.body.to_vec()).unwrap(),
-            timeout_ms: request.timeout_ms,
-        });
-        Reply::status(200)
-    }
-
-    fn interrupt(&self) {}
-}
-
-/// No receipt is waited for: it is there or it is not.
+/// Receipts are never waited for.
 pub const AT_ONCE: Duration = Duration::ZERO;

@@ -1,22 +1,19 @@
-//! Decides what the engine owes whom, as somebody keeps it who writes everything down and scans all
-//! of it each time.
-//!
-//! Leaves to others: what one attempt may make of a delivery (`life`), what may start when
-//! (`starting`), what a crash leaves open (`doubt`). Invariant: it shares no code with the engine;
-//! it knows the engine by its receipts, its requests, its notices and its counters alone.
+//! What the engine owes to which subscription, kept as plain lists that are scanned each time. The
+//! model shares no code with the engine and knows it only by its receipts, requests, notices and
+//! counters.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use wabahook::{Accepted, Limits, Notice, Receipt, Reply, State, Stats};
+use wabahook::{Accepted, Limits, Notice, Receipt, Reply, Stats, SubscriptionState};
 
+use super::delivery_state::{DeliveryState, Outcome, Tries, after, outcome};
+use super::dependency::GATE;
 use super::endpoint::AT_ONCE;
-use super::gate::GATE;
-use super::lane::Lane;
-use super::life::{Life, Meaning, Tries, after, meaning};
+use super::lane::{Lane, PAUSE_MAX_MS};
 use super::plan::{Draft, Terms};
 
-/// Which event, by its place in the order of publishing, for which subscription.
+/// An event, by its index in publish order, and a subscription.
 pub type Key = (usize, u32);
 
 #[derive(Default)]
@@ -25,63 +22,63 @@ pub struct Model {
     pub events: Vec<Event>,
     pub subs: BTreeMap<u32, Sub>,
     pub deliveries: BTreeMap<Key, Delivery>,
-    /// What was sent to the committer and may not be on the device yet, in the order sent.
+    /// What was sent to the committer and may not be durable yet, in order.
     pub queue: VecDeque<Queued>,
-    /// A subscription that a crash met while it was registered.
+    /// A subscription whose registration a crash interrupted.
     pub creating: Option<Terms>,
-    /// What ended or came back as a whole, and may not be on the device yet.
+    /// Deliveries that ended or were replayed together, and may not be durable yet.
     pub together: Vec<Vec<Key>>,
     pub counts: Counts,
-    /// What the engine could not know to be owed when it counted: cancelled while it was opened.
+    /// What the engine did not count as owed: cancelled while it was opened.
     pub cancelled_before: u64,
 }
 
 pub struct Event {
     pub draft: Draft,
     pub id: Option<String>,
-    pub there: There,
-    /// Published together with these: all of them are there or none.
+    pub there: Presence,
+    /// Published together with these. Either all of them are there or none.
     pub together: Range<usize>,
 }
 
 /// Whether an event is on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum There {
+pub enum Presence {
     Waiting,
     Yes,
     Maybe,
     No,
-    /// Another event with its dedup key is in its place.
+    /// It is a duplicate of another event with its dedup key.
     Duplicate,
 }
 
 pub struct Sub {
     pub terms: Terms,
-    pub state: State,
+    pub state: SubscriptionState,
     /// What a crash may have left instead.
-    pub instead: Vec<(Terms, State)>,
+    pub instead: Vec<(Terms, SubscriptionState)>,
     pub removed: bool,
-    /// Its removal has begun, and a crash may have ended it.
+    /// Its removal has begun, and a crash may have interrupted it.
     pub removing: bool,
     pub lane: Lane,
 }
 
 #[derive(Debug)]
 pub struct Delivery {
-    /// What its life may be now: one, but where a crash left a doubt.
-    pub now: Vec<Life>,
+    /// What its state may be now: one, or several after a crash.
+    pub now: Vec<DeliveryState>,
     /// What it may be on the device.
-    pub durable: Vec<Life>,
-    /// What it became since, in order, each waiting for its group.
-    pub queued: VecDeque<Life>,
+    pub durable: Vec<DeliveryState>,
+    /// Later states, in order, each waiting for its group.
+    pub queued: VecDeque<DeliveryState>,
     pub in_flight: bool,
-    /// Replayed: exempt from order.
+    /// Replayed, so exempt from ordering.
     pub revived: bool,
-    /// Under way when the terms changed: it holds its line until it ends.
+    /// In flight when the policy changed: it blocks its key until it ends.
     pub first: bool,
-    /// Waits for its main delivery, if that was owed when the gate was looked at.
-    pub gated: bool,
-    /// Delivered, and surely not on the device yet.
+    /// Waits for its main delivery, if that was owed when this was decided.
+    pub waits: bool,
+    /// Delivered, and certainly not durable yet.
     pub settling: bool,
 }
 
@@ -137,18 +134,27 @@ impl Awaited {
 impl Sub {
     pub fn new(terms: Terms) -> Sub {
         let lane = Lane::fresh(true);
-        Sub { terms, state: State::Active, instead: vec![], removed: false, removing: false, lane }
+        Sub {
+            terms,
+            state: SubscriptionState::Active,
+            instead: vec![],
+            removed: false,
+            removing: false,
+            lane,
+        }
     }
 
-    /// The host gave it other terms; one that was disabled begins anew.
+    /// The host changed it, its URL too, so its health begins anew. One that was disabled becomes active.
     pub fn changed(&mut self, terms: Terms) {
-        if self.state == State::Disabled {
-            self.lane.begin_anew();
-        }
+        self.lane.begin_anew();
         if self.terms.policy.rate_limit != terms.policy.rate_limit {
             self.lane.forget_starts();
         }
-        let state = if self.state == State::Paused { State::Paused } else { State::Active };
+        let state = if self.state == SubscriptionState::Paused {
+            SubscriptionState::Paused
+        } else {
+            SubscriptionState::Active
+        };
         (self.terms, self.state) = (terms, state);
     }
 
@@ -157,43 +163,43 @@ impl Sub {
     }
 
     pub fn is_served(&self) -> bool {
-        !self.removed && self.state == State::Active
+        !self.removed && self.state == SubscriptionState::Active
     }
 }
 
 impl Delivery {
     fn of_nothing() -> Delivery {
         Delivery {
-            now: vec![Life::Absent],
-            durable: vec![Life::Absent],
+            now: vec![DeliveryState::Absent],
+            durable: vec![DeliveryState::Absent],
             queued: VecDeque::new(),
             in_flight: false,
             revived: false,
             first: false,
-            gated: false,
+            waits: false,
             settling: false,
         }
     }
 
     pub fn may_be_owed(&self) -> bool {
-        self.now.iter().any(Life::is_owed)
+        self.now.iter().any(DeliveryState::is_owed)
     }
 
     pub fn is_owed(&self) -> bool {
-        self.now.iter().all(Life::is_owed)
+        self.now.iter().all(DeliveryState::is_owed)
     }
 
-    /// Keeps the lives that fit what was seen; one must.
-    pub fn narrow(&mut self, key: Key, seen: &str, fits: impl Fn(&Life) -> bool) {
+    /// Keeps the states that match what was observed. One must.
+    pub fn narrow(&mut self, key: Key, seen: &str, fits: impl Fn(&DeliveryState) -> bool) {
         let before = self.now.clone();
         self.now.retain(&fits);
-        assert!(!self.now.is_empty(), "{key:?}: {seen}, but its life can only be {before:?}");
+        assert!(!self.now.is_empty(), "{key:?}: {seen}, but its state can only be {before:?}");
         if self.queued.is_empty() {
             self.durable.retain(&fits);
         }
     }
 
-    pub fn become_durably(&mut self, life: Life) {
+    pub fn become_durably(&mut self, life: DeliveryState) {
         self.now = vec![life.clone()];
         self.durable = vec![life];
         self.queued.clear();
@@ -207,18 +213,18 @@ impl Model {
         for draft in drafts {
             let place = self.events.len();
             for (id, sub) in &self.subs {
-                let is_matched = !sub.removed && sub.state != State::Disabled;
+                let is_matched = !sub.removed && sub.state != SubscriptionState::Disabled;
                 if is_matched && sub.terms.asks_for(draft.kind, draft.number) {
                     self.deliveries.insert((place, *id), Delivery::of_nothing());
                 }
             }
             let together = places.clone();
-            self.events.push(Event { draft, id: None, there: There::Waiting, together });
+            self.events.push(Event { draft, id: None, there: Presence::Waiting, together });
         }
         self.queue.push_back(Queued::Publish(Awaited { places, receipt }));
     }
 
-    /// The committer had a turn, or as many as it had work for.
+    /// The committer ran as often as it had work.
     pub fn committed(&mut self, everything: bool) {
         let waits = |queued: &Queued| matches!(queued, Queued::Publish(one) if !one.is_done());
         let is_done = |queued: &Queued| matches!(queued, Queued::Publish(one) if one.is_done());
@@ -228,7 +234,7 @@ impl Model {
             Queued::Publish(awaited) => awaited.places.len(),
             Queued::Record(_) | Queued::Health(_) => 0,
         };
-        // A group that was not full took everything that waited.
+        // A group that was not full contains everything that waited.
         let full = self.queue.iter().map(events).sum::<usize>() >= self.limits.group_events_max;
         let count = match everything || (none_waits && !full) {
             true => self.queue.len(),
@@ -259,7 +265,7 @@ impl Model {
         self.may_have_settled(everything);
     }
 
-    /// What was sent before the first event that still waits may be on the device, and no more.
+    /// Only what was sent before the first event that still waits may be durable.
     fn may_have_settled(&mut self, everything: bool) {
         let waits = |queued: &Queued| matches!(queued, Queued::Publish(one) if !one.is_done());
         let later: BTreeSet<Key> = match everything {
@@ -288,7 +294,7 @@ impl Model {
             let Some(original) = original.copied() else {
                 panic!("event {place} is a duplicate of nothing that is there");
             };
-            self.events[place].there = There::Duplicate;
+            self.events[place].there = Presence::Duplicate;
             assert_eq!(accepted.owed, 0, "a duplicate owes nothing");
             self.events[original].id = Some(id);
             self.confirm(original);
@@ -296,25 +302,28 @@ impl Model {
         }
         for original in originals {
             let there = self.events[original].there;
-            assert!(there != There::Yes, "event {place} was accepted although {original} is there");
+            assert!(
+                there != Presence::Yes,
+                "event {place} was accepted although {original} is there"
+            );
             self.deny(original);
         }
         self.counts.accepted += 1;
         self.counts.unrouted += u64::from(accepted.owed == 0);
-        self.events[place].there = There::Yes;
+        self.events[place].there = Presence::Yes;
         self.events[place].id = Some(id);
         let targets = self.targets_of(place);
-        // A subscription that is removed in the same group is owed nothing of it.
+        // A subscription that is removed in the same group is not owed it.
         let dropped = targets.len() - accepted.owed as usize;
         let leaving = |id: &&u32| self.subs[*id].removing;
         let leaving = targets.iter().filter(leaving).count();
         assert!(dropped <= leaving, "event {place} owes {}, not {targets:?}", accepted.owed);
         for id in &targets {
             let is_dropped = dropped > 0 && self.subs[id].removing;
-            let life = if is_dropped { Life::Cancelled } else { Life::fresh() };
+            let life = if is_dropped { DeliveryState::Cancelled } else { DeliveryState::fresh() };
             self.deliveries.get_mut(&(place, *id)).unwrap().become_durably(life);
         }
-        targets.into_iter().for_each(|id| self.look_at_gate((place, id)));
+        targets.into_iter().for_each(|id| self.decide_dependency((place, id)));
     }
 
     pub fn targets_of(&self, place: usize) -> Vec<u32> {
@@ -325,7 +334,7 @@ impl Model {
     fn originals_of(&self, place: usize) -> Vec<usize> {
         let repeats = self.repeats_of(place).into_iter();
         let is_there =
-            |other: &usize| matches!(self.events[*other].there, There::Yes | There::Maybe);
+            |other: &usize| matches!(self.events[*other].there, Presence::Yes | Presence::Maybe);
         repeats.filter(|other| *other < place).filter(is_there).collect()
     }
 
@@ -344,31 +353,26 @@ impl Model {
 
 /// What attempts lead to.
 impl Model {
-    /// A worker heard back. What followed is read off the notices.
-    pub fn ended(
-        &mut self,
-        key: Key,
-        (reply, is_late): (&Reply, bool),
-        clocks: (u64, u64),
-        told: &mut Vec<Notice>,
-    ) {
+    /// A worker got an answer. What it caused is read from the notices.
+    pub fn ended(&mut self, key: Key, reply: &Reply, clocks: (u64, u64), told: &mut Vec<Notice>) {
         self.counts.attempts += 1;
         let sub = self.subs.get_mut(&key.1).unwrap();
-        // Where its subscription was removed meanwhile, its end changes nothing.
-        let Some(started_ms) = sub.lane.land(key) else { return };
+        // If its subscription was removed meanwhile, its end changes nothing.
+        let Some(started_ms) = sub.lane.land(key, clocks.0) else { return };
         let policy = sub.terms.policy.clone();
-        let (meant, disable) = meaning(reply, &policy);
+        let (meant, disable) = outcome(reply, &policy);
         let cap_max = self.limits.lane_in_flight_max;
         if sub.lane.learn(&meant, reply, &policy, clocks.0, cap_max) {
             sub.lane.save(clocks);
             self.queue.push_back(Queued::Health(key.1));
         }
-        sub.lane.is_clean &= !is_late;
-        let active = sub.state == State::Active && meant != Meaning::Delivered;
-        let (must, may) = sub.lane.fails_for_too_long(&policy, clocks.0);
+        let active = sub.state == SubscriptionState::Active && meant != Outcome::Delivered;
+        let (must, may) = sub.lane.fails_for_too_long(&policy);
         let delivery = self.deliveries.get_mut(&key).unwrap();
         delivery.in_flight = false;
-        let [Life::Owed(tries)] = &delivery.now[..] else { panic!("{key:?} was under way") };
+        let [DeliveryState::Owed(tries)] = &delivery.now[..] else {
+            panic!("{key:?} was under way")
+        };
         let tries = tries.clone();
         let died = self.take_died(key, told);
         match disable {
@@ -380,63 +384,72 @@ impl Model {
         }
         let attempts = tries.attempts + 1;
         let life = match (meant, died) {
-            (Meaning::Delivered, None) => Life::Delivered,
-            (Meaning::Dead(reason), Some(died)) => {
+            (Outcome::Delivered, None) => DeliveryState::Delivered,
+            (Outcome::Dead(reason), Some(died)) => {
                 assert_eq!(reason, died, "why {key:?} died");
-                Life::Dead { reason, attempts }
+                DeliveryState::Dead { reason, attempts }
             }
-            (Meaning::Retry { reason, asked_ms }, died) => {
+            (Outcome::Retry { reason, asked_ms }, died) => {
                 let after = after(&tries, &policy, asked_ms, started_ms, clocks);
                 after.check(key, &reason, died.as_deref());
                 match died {
-                    Some(reason) => Life::Dead { reason, attempts },
-                    None => Life::Owed(Tries { attempts, wait: Some(after.wait) }),
+                    Some(reason) => DeliveryState::Dead { reason, attempts },
+                    None => DeliveryState::Owed(Tries { attempts, wait: Some(after.wait) }),
                 }
             }
             (meant, died) => panic!("{key:?} died of {died:?} after an answer of {meant:?}"),
         };
-        let given_up = matches!(life, Life::Dead { .. });
-        let with = if given_up { self.give_up_gated(key, told) } else { Vec::new() };
+        let given_up = matches!(life, DeliveryState::Dead { .. });
+        let with = if given_up { self.give_up_dependents(key, told) } else { Vec::new() };
         self.record(key, life);
         for dependent in &with {
-            self.record(*dependent, Life::Dead { reason: GATE.to_owned(), attempts: 0 });
+            self.record(*dependent, DeliveryState::Dead { reason: GATE.to_owned(), attempts: 0 });
         }
         self.together.push([vec![key], with].concat());
     }
 
-    /// A change of a delivery's life that the next group makes durable.
-    pub fn record(&mut self, key: Key, life: Life) {
+    /// An attempt ended with a shortage: it does not count, and nothing else changes.
+    pub fn ended_short(&mut self, key: Key, now_ms: u64) {
+        let sub = self.subs.get_mut(&key.1).unwrap();
+        if sub.lane.land(key, now_ms).is_some() {
+            sub.lane.postponed_until_ms = now_ms + PAUSE_MAX_MS;
+            self.deliveries.get_mut(&key).unwrap().in_flight = false;
+        }
+    }
+
+    /// A change of a delivery's state that the next group makes durable.
+    pub fn record(&mut self, key: Key, life: DeliveryState) {
         match &life {
-            Life::Delivered => self.counts.delivered += 1,
-            Life::Dead { .. } => self.counts.dead += 1,
+            DeliveryState::Delivered => self.counts.delivered += 1,
+            DeliveryState::Dead { .. } => self.counts.dead += 1,
             _ => self.counts.retried += 1,
         }
         let delivery = self.deliveries.get_mut(&key).unwrap();
         delivery.now = vec![life.clone()];
-        delivery.settling = life == Life::Delivered;
+        delivery.settling = life == DeliveryState::Delivered;
         delivery.queued.push_back(life);
         self.queue.push_back(Queued::Record(key));
     }
 
-    /// Takes the notice of a death out of what was told.
+    /// Takes the notice of a death out of the notices.
     pub fn take_died(&self, key: Key, told: &mut Vec<Notice>) -> Option<String> {
         let id = self.events[key.0].id.as_ref()?;
         let died = told.iter().position(|notice| {
-            matches!(notice, Notice::Died { event, subscription, .. }
+            matches!(notice, Notice::DeadLettered { event, subscription, .. }
                 if event.to_string() == *id && subscription.0 == key.1)
         });
         match told.remove(died?) {
-            Notice::Died { reason, .. } => Some(reason.to_string()),
+            Notice::DeadLettered { reason, .. } => Some(reason.to_string()),
             _ => None,
         }
     }
 
     fn disabled(&mut self, id: u32, why: &str, told: &mut Vec<Notice>) {
         let sub = self.subs.get_mut(&id).unwrap();
-        if sub.state == State::Disabled {
+        if sub.state == SubscriptionState::Disabled {
             return;
         }
-        sub.state = State::Disabled;
+        sub.state = SubscriptionState::Disabled;
         let notice = told.iter().position(|notice| {
             matches!(notice, Notice::Disabled { subscription, reason }
                 if subscription.0 == id && reason.to_string() == why)
@@ -481,9 +494,13 @@ impl Model {
             let (least, most) = lanes.remove(&id).unwrap_or_default();
             let owed = stats.owed;
             assert!((least..=most).contains(&owed), "{owed} owed to {id}, not {least} to {most}");
-            assert_eq!(stats.in_flight as usize, self.subs[&id].lane.flying.len(), "in lane {id}");
+            assert_eq!(
+                stats.in_flight as usize,
+                self.subs[&id].lane.in_flight.len(),
+                "in lane {id}"
+            );
         }
         let forgotten: Vec<_> = lanes.iter().filter(|(_, (least, _))| *least > 0).collect();
-        assert!(forgotten.is_empty(), "lanes without a word: {forgotten:?}");
+        assert!(forgotten.is_empty(), "lanes missing in the statistics: {forgotten:?}");
     }
 }

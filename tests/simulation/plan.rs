@@ -1,36 +1,30 @@
-//! Decides what a seed is made of: limits, subscriptions and their terms, events.
-//!
-//! Leaves to others: what happens with them (`world`). Invariant: everything is drawn from the seed,
-//! and every bound is small, so that a few hundred steps reach all of them.
+//! What a seed consists of: limits, subscriptions with their policies, and events. Everything is drawn
+//! from the seed, and every limit is small, so that a few hundred steps reach all of them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use wabahook::{
-    Accept, Breaker, Event, Limits, Ordering, Policy, RateLimit, Retried, Retry, Subscription,
-};
+use wabahook::policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, RetryOn};
+use wabahook::{Event, Limits, Subscription};
 
-use super::chance::Chance;
+use super::random::Random;
 
-/// Whether order, rates, breakers and the receivers' wishes are simulated.
+/// Whether ordering, rate limits, breakers and delivery controls are simulated.
 pub const LANDED: bool = true;
 
 pub const KINDS: [&str; 3] = ["MESSAGE_RECEIVED", "MESSAGE_STATUS_UPDATED", "ADD_TAG"];
 pub const NUMBERS: [&str; 2] = ["919999999999", "918888888888"];
 
-pub fn limits(chance: &mut Chance) -> Limits {
-    Limits {
-        workers_max: chance.pick(&[1, 1, 2, 3, 6]),
-        stuck_max: chance.pick(&[1, 2, 4, 16]),
-        stuck_after_ms: chance.pick(&[50, 100, 250]),
-        lane_in_flight_max: chance.pick(&[1, 2, 3, 8]),
-        group_events_max: chance.pick(&[1, 2, 4, 64]),
-        generation_bytes: chance.pick(&[600, 2_000, 8_000, 1_000_000]),
-        cache_bytes_max: chance.pick(&[0, 200, 1_000_000]),
-        ..Limits::default()
-    }
+pub fn limits(random: &mut Random) -> Limits {
+    Limits::default()
+        .in_flight_max(Some(random.pick(&[1, 1, 2, 3, 6, 8, 20])))
+        .lane_in_flight_max(random.pick(&[1, 2, 3, 8]))
+        .group_events_max(random.pick(&[1, 2, 4, 64]))
+        .generation_bytes(random.pick(&[600, 2_000, 8_000, 1_000_000]))
+        .cache_bytes_max(random.pick(&[0, 200, 1_000_000]))
 }
 
-/// What a subscription asks for and on which terms, as the model keeps it.
+/// A subscription as the model keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
     pub name: String,
@@ -67,87 +61,86 @@ impl Terms {
     }
 }
 
-pub fn terms(chance: &mut Chance, name: &str, version: u32) -> Terms {
-    let some = |chance: &mut Chance, all: &[&'static str]| -> Option<BTreeSet<&'static str>> {
-        let chosen: BTreeSet<_> = all.iter().copied().filter(|_| chance.one_in(2)).collect();
-        (chance.one_in(3) && !chosen.is_empty()).then_some(chosen)
+pub fn terms(random: &mut Random, name: &str, version: u32) -> Terms {
+    let some = |random: &mut Random, all: &[&'static str]| -> Option<BTreeSet<&'static str>> {
+        let chosen: BTreeSet<_> = all.iter().copied().filter(|_| random.one_in(2)).collect();
+        (random.one_in(3) && !chosen.is_empty()).then_some(chosen)
     };
     Terms {
         name: name.to_owned(),
         version,
-        kinds: some(chance, &KINDS),
-        numbers: some(chance, &NUMBERS),
-        policy: policy(chance),
+        kinds: some(random, &KINDS),
+        numbers: some(random, &NUMBERS),
+        policy: policy(random),
     }
 }
 
-/// The lane that nothing may hold up: it asks for everything, and its receiver always answers.
+/// The lane that nothing may delay: it matches everything, and its receiver always answers.
 pub fn bystander() -> Terms {
     let (name, kinds, numbers) = ("bystander".to_owned(), None, None);
     Terms { name, version: 0, kinds, numbers, policy: Policy::default() }
 }
 
-fn policy(chance: &mut Chance) -> Policy {
-    let retry = match chance.below(4) {
-        0 => Retry::Linear { step_ms: chance.within(1, 900), max_ms: 3_000 },
+fn policy(random: &mut Random) -> Policy {
+    let retry = match random.below(4) {
+        0 => Retry::Linear {
+            step: Duration::from_millis(random.within(1, 900)),
+            max: Duration::from_millis(3_000),
+        },
         1 => {
-            let count = chance.within(1, 5);
-            Retry::List { delays_ms: (0..count).map(|_| chance.below(4_000)).collect() }
+            let count = random.within(1, 5);
+            Retry::List {
+                delays: (0..count).map(|_| Duration::from_millis(random.below(4_000))).collect(),
+            }
         }
         _ => Retry::Exponential {
-            initial_ms: chance.within(10, 1_500),
-            max_ms: chance.within(1_500, 20_000),
-            jitter_permille: chance.pick(&[0, 200, 1_000]),
+            initial: Duration::from_millis(random.within(10, 1_500)),
+            max: Duration::from_millis(random.within(1_500, 20_000)),
+            jitter_permille: random.pick(&[0, 200, 1_000]),
         },
     };
-    let policy = Policy {
-        retry,
-        attempts_max: chance.pick(&[None, None, Some(1), Some(3), Some(6)]),
-        age_max_ms: chance.pick(&[3_000, 60_000, 24 * 3_600_000, 24 * 3_600_000]),
-        timeout_ms: chance.pick(&[30, 1_000, 5_000, 15_000]),
-        retry_on_timeout: !chance.one_in(6),
-        accept: chance.pick(&[Accept::Any2xx, Accept::Any2xx, Accept::Only200]),
-        retried: chance.pick(&[Retried::Passing, Retried::Passing, Retried::All]),
-        ordering: chance.pick(&[
+    let ms = Duration::from_millis;
+    let policy = Policy::default()
+        .retry(retry)
+        .attempts_max(random.pick(&[None, None, Some(1), Some(3), Some(6)]))
+        .age_max(ms(random.pick(&[3_000, 60_000, 24 * 3_600_000, 24 * 3_600_000])))
+        .timeout(ms(random.pick(&[30, 1_000, 5_000, 15_000])))
+        .retry_on_timeout(!random.one_in(6))
+        .accept(random.pick(&[Accept::Any2xx, Accept::Any2xx, Accept::Only200]))
+        .retry_on(random.pick(&[RetryOn::Transient, RetryOn::Transient, RetryOn::All]))
+        .ordering(random.pick(&[
             Ordering::None,
             Ordering::None,
             Ordering::PerKey,
             Ordering::PerKey,
             Ordering::Strict,
-        ]),
-        rate_limit: chance.one_in(4).then(|| RateLimit {
-            events: chance.within(1, 4) as u32,
-            per_ms: chance.within(1, 2_000),
-        }),
-        breaker: Breaker {
-            failures: chance.pick(&[None, Some(1), Some(2), Some(4), Some(10)]),
-            initial_ms: chance.within(1, 2_000),
-            max_ms: chance.within(2_000, 30_000),
-        },
-        disable_after_ms: chance.pick(&[
-            None,
-            None,
-            Some(5 * 24 * 3_600_000),
-            Some(20_000),
-            Some(2_000),
-        ]),
-        retrying_max: chance.pick(&[1, 3, 1_000]),
-        obeys_receiver: !chance.one_in(3),
-        ..Policy::default()
-    };
+        ]))
+        .rate_limit(random.one_in(4).then(|| {
+            let events = random.within(1, 4) as u32;
+            RateLimit::new(events, ms(random.within(1, 2_000)))
+        }))
+        .breaker(
+            Breaker::default()
+                .failures(random.pick(&[None, Some(1), Some(2), Some(4), Some(10)]))
+                .initial(ms(random.within(1, 2_000)))
+                .max(ms(random.within(2_000, 30_000))),
+        )
+        .disable_after(
+            random.pick(&[None, None, Some(5 * 24 * 3_600_000), Some(20_000), Some(2_000)]).map(ms),
+        )
+        .retrying_max(random.pick(&[1, 3, 1_000]))
+        .honor_delivery_control(!random.one_in(3));
     if LANDED {
         return policy;
     }
-    Policy {
-        retried: Retried::Passing,
-        ordering: Ordering::None,
-        rate_limit: None,
-        breaker: Breaker { failures: None, ..Breaker::default() },
-        disable_after_ms: None,
-        retrying_max: 1_000,
-        obeys_receiver: false,
-        ..policy
-    }
+    policy
+        .retry_on(RetryOn::Transient)
+        .ordering(Ordering::None)
+        .rate_limit(None)
+        .breaker(Breaker::default().failures(None))
+        .disable_after(None)
+        .retrying_max(1_000)
+        .honor_delivery_control(false)
 }
 
 /// What is published, as the model keeps it.
@@ -173,14 +166,19 @@ impl Draft {
     }
 }
 
-/// The event of this place in the order of publishing; the place is the payload's first word.
-pub fn draft(chance: &mut Chance, place: usize) -> Draft {
-    let filler = "x".repeat(chance.pick(&[0, 10, 300, 9_000]) * usize::from(chance.one_in(4)));
+/// The event of this index in publish order. The index is the payload's first word.
+pub fn draft(random: &mut Random, place: usize) -> Draft {
+    let filler = "x".repeat(random.pick(&[0, 10, 300, 9_000]) * usize::from(random.one_in(4)));
     Draft {
-        kind: chance.pick(&KINDS),
-        number: chance.pick(&NUMBERS),
-        key: (!chance.one_in(4)).then(|| format!("contact-{}", chance.below(3))),
-        dedup: chance.one_in(2).then(|| format!("message-{place}")),
+        kind: random.pick(&KINDS),
+        number: random.pick(&NUMBERS),
+        key: (!random.one_in(4)).then(|| format!("contact-{}", random.below(3))),
+        dedup: random.one_in(2).then(|| format!("message-{place}")),
         payload: format!("{place} {filler}"),
     }
+}
+
+/// A duration in whole milliseconds, in which the model counts.
+pub fn millis(span: Duration) -> u64 {
+    span.as_millis() as u64
 }

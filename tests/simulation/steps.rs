@@ -1,14 +1,12 @@
-//! Decides which steps there are, and how often each is taken.
-//!
-//! Leaves to others: the world they change (`world`). Invariant: a step that the power cut met is
-//! told to the model as what may have happened, and nothing of what it returned is believed.
+//! The steps of a simulation, and how often each is taken. A step that a power cut interrupted is
+//! recorded in the model as something that may have happened, whatever it returned.
 
 use std::collections::BTreeSet;
 
-use wabahook::{DeadLetter, DeadLetterFilter, Error, State, SubscriptionId};
+use wabahook::{DeadLetter, DeadLetterFilter, Error, SubscriptionId, SubscriptionState};
 
-use super::endpoint::{MOODS, Mood};
-use super::model::{Key, Sub, There, Waiting};
+use super::endpoint::{BEHAVIORS, Behavior};
+use super::model::{Key, Presence, Sub, Waiting};
 use super::plan::{self, Terms};
 use super::world::World;
 
@@ -16,16 +14,18 @@ use super::world::World;
 enum Step {
     Publish,
     PublishMany,
-    /// Publishes again what a crash left in doubt, as a host would.
+    /// Publishes again what a crash made uncertain, as a host would.
     Again,
     Commit,
     CommitAll,
     Begin,
     Pump,
     Complete,
+    /// An attempt in flight ends with a shortage of ours.
+    EndShort,
     Pass,
     Jump,
-    Mood,
+    Behavior,
     Subscribe,
     Change,
     Unsubscribe,
@@ -36,7 +36,7 @@ enum Step {
     Crash,
 }
 
-const STEPS: [(u64, Step); 19] = [
+const STEPS: [(u64, Step); 20] = [
     (14, Step::Publish),
     (3, Step::PublishMany),
     (4, Step::Again),
@@ -45,9 +45,10 @@ const STEPS: [(u64, Step); 19] = [
     (14, Step::Begin),
     (14, Step::Pump),
     (24, Step::Complete),
+    (2, Step::EndShort),
     (16, Step::Pass),
     (1, Step::Jump),
-    (6, Step::Mood),
+    (6, Step::Behavior),
     (1, Step::Subscribe),
     (4, Step::Change),
     (1, Step::Unsubscribe),
@@ -58,15 +59,15 @@ const STEPS: [(u64, Step); 19] = [
     (3, Step::Crash),
 ];
 
-/// More are not published: the model scans all of them after every step.
+/// The most events of a seed, because the model scans all of them after every step.
 const EVENTS_MAX: usize = 60;
 
 impl World {
-    /// Takes one step. Now and then the power goes somewhere in the middle of it.
+    /// Takes one step. Sometimes the power is cut in the middle of it.
     pub fn step(&mut self) {
-        let step = self.chance.weighted(&STEPS);
-        if self.chance.one_in(40) {
-            let (operations, kept) = (self.chance.within(1, 6), self.chance.place(4));
+        let step = self.random.weighted(&STEPS);
+        if self.random.one_in(40) {
+            let (operations, kept) = (self.random.within(1, 6), self.random.place(4));
             self.disk.cut_after(operations, kept);
         }
         self.take(step);
@@ -82,7 +83,7 @@ impl World {
         match step {
             Step::Publish => self.publish(1),
             Step::PublishMany => {
-                let count = self.chance.within(2, 5) as usize;
+                let count = self.random.within(2, 5) as usize;
                 self.publish(count);
             }
             Step::Again => self.publish_again(),
@@ -91,9 +92,10 @@ impl World {
             Step::Begin => drop(self.begin()),
             Step::Pump => self.pump(),
             Step::Complete => self.complete_one(),
+            Step::EndShort => self.end_short(),
             Step::Pass => self.pass(),
             Step::Jump => self.jump(),
-            Step::Mood => self.change_mood(),
+            Step::Behavior => self.change_mood(),
             Step::Subscribe => self.subscribe_another(),
             Step::Change => self.change(),
             Step::Unsubscribe => self.unsubscribe(),
@@ -102,7 +104,7 @@ impl World {
             Step::Replay => self.replay(),
             Step::Rest => self.running().stepped.rest(),
             Step::Crash => {
-                let kept = self.chance.place(4);
+                let kept = self.random.place(4);
                 self.note(|_| "the power goes".to_owned());
                 let image = self.disk.cut_now(kept);
                 self.crash(image);
@@ -116,7 +118,7 @@ impl World {
             return;
         }
         let places = place..place + count;
-        let drafts: Vec<_> = places.map(|place| plan::draft(&mut self.chance, place)).collect();
+        let drafts: Vec<_> = places.map(|place| plan::draft(&mut self.random, place)).collect();
         self.note(|_| format!("publish {:?}", drafts.iter().map(short).collect::<Vec<_>>()));
         let engine = &self.running().engine;
         let receipt = match &drafts[..] {
@@ -131,20 +133,20 @@ impl World {
 
     fn publish_again(&mut self) {
         let place = self.model.events.len();
-        let with = |there: There| {
+        let with = |there: Presence| {
             let events = self.model.events.iter().filter(move |event| event.there == there);
             events.map(|event| &event.draft).filter(|draft| draft.dedup.is_some())
         };
-        // With two in doubt nobody could tell which of them a third repeats.
+        // With two uncertain ones it would be unknown which of them a third repeats.
         let alone = |draft: &&plan::Draft| {
-            with(There::Maybe).filter(|other| other.dedup == draft.dedup).count() == 1
+            with(Presence::Maybe).filter(|other| other.dedup == draft.dedup).count() == 1
         };
-        let doubtful: Vec<_> = with(There::Maybe).filter(alone).collect();
-        let known = if doubtful.is_empty() { with(There::Yes).collect() } else { doubtful };
+        let doubtful: Vec<_> = with(Presence::Maybe).filter(alone).collect();
+        let known = if doubtful.is_empty() { with(Presence::Yes).collect() } else { doubtful };
         if known.is_empty() {
             return;
         }
-        let draft = known[self.chance.place(known.len())].clone();
+        let draft = known[self.random.place(known.len())].clone();
         if place >= EVENTS_MAX + 20 {
             return;
         }
@@ -158,7 +160,7 @@ impl World {
     /// Returns whether there was anything to commit.
     pub fn commit(&mut self, everything: bool) -> bool {
         let mut groups = 0;
-        // Each takes an event at least; what tidies may wait for time to pass, and say so for ever.
+        // Each group has at least one event. Maintenance may wait for time to pass and always report work.
         let groups_max = self.model.queue.len() + 20;
         while self.running().stepped.commit().expect("a device that works") {
             groups += 1;
@@ -176,16 +178,16 @@ impl World {
 
     fn complete_one(&mut self) {
         let now_ms = self.now_ms();
-        let ready = self.flying.iter().enumerate().filter(|(_, one)| one.ends_ms <= now_ms);
+        let ready = self.in_flight.iter().enumerate().filter(|(_, one)| one.ends_ms <= now_ms);
         let ready: Vec<usize> = ready.map(|(place, _)| place).collect();
         if !ready.is_empty() {
-            let place = self.chance.pick(&ready);
+            let place = self.random.pick(&ready);
             return self.complete(place);
         }
-        if let Some(ends_ms) = self.flying.iter().map(|one| one.ends_ms).min() {
+        if let Some(ends_ms) = self.in_flight.iter().map(|one| one.ends_ms).min() {
             self.pass_ms(ends_ms - now_ms);
-            if !self.chance.one_in(3) {
-                self.mark_time();
+            if !self.random.one_in(3) {
+                self.tick();
             }
         }
     }
@@ -193,14 +195,14 @@ impl World {
     fn pass(&mut self) {
         let now_ms = self.now_ms();
         let wake_ms = self.running().stepped.next_wake_ms().unwrap_or(now_ms);
-        let span_ms = match self.chance.below(4) {
+        let span_ms = match self.random.below(4) {
             0 => wake_ms.saturating_sub(now_ms).min(60_000),
-            1 => self.chance.below(4_000),
-            _ => self.chance.below(60),
+            1 => self.random.below(4_000),
+            _ => self.random.below(60),
         };
         self.pass_ms(span_ms);
-        if !self.chance.one_in(4) {
-            self.mark_time();
+        if !self.random.one_in(4) {
+            self.tick();
         }
     }
 
@@ -211,15 +213,15 @@ impl World {
         self.names += 1;
         let name = format!("s{}", self.names);
         self.version += 1;
-        let mut terms = plan::terms(&mut self.chance, &name, self.version);
+        let mut terms = plan::terms(&mut self.random, &name, self.version);
         terms.policy.after = self.draw_main(None);
-        let mood = self.chance.weighted(&MOODS);
-        self.moods.insert(name, mood);
+        let behavior = self.random.weighted(&BEHAVIORS);
+        self.behaviors.insert(name, behavior);
         self.subscribe(terms);
     }
 
     pub fn subscribe(&mut self, terms: Terms) {
-        self.note(|world| format!("subscribe {terms:?}, {:?}", world.moods.get(&terms.name)));
+        self.note(|world| format!("subscribe {terms:?}, {:?}", world.behaviors.get(&terms.name)));
         let id = self.running().engine.subscribe(terms.subscription()).unwrap();
         if self.disk.is_cut() {
             self.model.creating = Some(terms);
@@ -229,41 +231,42 @@ impl World {
         assert!(self.model.subs.insert(id.0, sub).is_none(), "the id {id} was given twice");
     }
 
-    /// The host registers a name again, with another URL and other terms.
+    /// The host registers a name again, with another URL and policy.
     fn change(&mut self) {
         let ids = self.others();
         if ids.is_empty() {
             return;
         }
-        let id = self.chance.pick(&ids);
+        let id = self.random.pick(&ids);
         self.renew(id);
     }
 
     pub fn renew(&mut self, id: u32) {
         self.version += 1;
         let name = self.model.subs[&id].terms.name.clone();
-        let mut terms = plan::terms(&mut self.chance, &name, self.version);
+        let mut terms = plan::terms(&mut self.random, &name, self.version);
         terms.policy.after = self.draw_main(Some(id));
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
-        let was_disabled = self.model.subs[&id].state == State::Disabled;
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
         let cut = self.disk.is_cut();
         if cut {
             let sub = self.model.subs.get_mut(&id).unwrap();
-            let paused = sub.state == State::Paused;
-            sub.instead.push((terms, if paused { State::Paused } else { State::Active }));
+            sub.lane.may_be_cleared();
+            let paused = sub.state == SubscriptionState::Paused;
+            sub.instead.push((
+                terms,
+                if paused { SubscriptionState::Paused } else { SubscriptionState::Active },
+            ));
             return;
         }
         self.model.changed(id, terms, self.clocks());
-        if was_disabled {
-            // That its failures are forgotten is waited for, and everything queued before it.
-            self.model.committed(true);
-        }
+        // It waits until the cleared health is durable, and so is everything queued before it.
+        self.model.committed(true);
         self.model.go_on_first(id);
     }
 
-    /// Whom a subscription may wait for, if it shall wait for one.
+    /// The subscription to depend on, if there is to be one.
     fn draw_main(&mut self, own: Option<u32>) -> Option<SubscriptionId> {
         let is_main = own.is_some_and(|own| !self.model.dependents_of(own).is_empty());
         let may_be = self
@@ -272,8 +275,8 @@ impl World {
             .iter()
             .filter(|(id, sub)| !sub.removed && sub.main().is_none() && Some(**id) != own);
         let may_be: Vec<u32> = may_be.map(|(id, _)| *id).collect();
-        let draws = self.chance.one_in(3) && !is_main && !may_be.is_empty();
-        draws.then(|| SubscriptionId(self.chance.pick(&may_be)))
+        let draws = self.random.one_in(3) && !is_main && !may_be.is_empty();
+        draws.then(|| SubscriptionId(self.random.pick(&may_be)))
     }
 
     fn pause(&mut self) {
@@ -281,40 +284,38 @@ impl World {
         if ids.is_empty() {
             return;
         }
-        let id = self.chance.pick(&ids);
+        let id = self.random.pick(&ids);
         self.note(|_| format!("pause {id}"));
         self.running().engine.pause(SubscriptionId(id)).unwrap();
         let cut = self.disk.is_cut();
         let sub = self.model.subs.get_mut(&id).unwrap();
         match (sub.state, cut) {
-            (State::Disabled, _) => {}
-            (_, true) => sub.instead.push((sub.terms.clone(), State::Paused)),
-            (_, false) => sub.state = State::Paused,
+            (SubscriptionState::Disabled, _) => {}
+            (_, true) => sub.instead.push((sub.terms.clone(), SubscriptionState::Paused)),
+            (_, false) => sub.state = SubscriptionState::Paused,
         }
     }
 
     fn resume_one(&mut self) {
         let ids = self.held_back();
         if !ids.is_empty() {
-            let id = self.chance.pick(&ids);
+            let id = self.random.pick(&ids);
             self.resume(id);
         }
     }
 
     fn resume(&mut self, id: u32) {
         self.note(|_| format!("resume {id}"));
-        let was_disabled = self.model.subs[&id].state == State::Disabled;
         self.running().engine.resume(SubscriptionId(id)).unwrap();
         if self.disk.is_cut() {
             let sub = self.model.subs.get_mut(&id).unwrap();
-            sub.instead.push((sub.terms.clone(), State::Active));
+            sub.lane.may_be_cleared();
+            sub.instead.push((sub.terms.clone(), SubscriptionState::Active));
             return;
         }
         self.model.resumed(id, self.clocks());
-        if was_disabled {
-            // That its failures are forgotten is waited for, and everything queued before it.
-            self.model.committed(true);
-        }
+        // It waits until the cleared health is durable, and so is everything queued before it.
+        self.model.committed(true);
     }
 
     fn unsubscribe(&mut self) {
@@ -322,7 +323,7 @@ impl World {
         if ids.len() < 2 {
             return;
         }
-        let id = self.chance.pick(&ids);
+        let id = self.random.pick(&ids);
         self.note(|_| format!("unsubscribe {id}"));
         self.model.subs.get_mut(&id).unwrap().removing = true;
         self.running().engine.unsubscribe(SubscriptionId(id)).unwrap();
@@ -336,13 +337,17 @@ impl World {
     }
 
     fn replay(&mut self) {
-        let letters =
-            self.running().engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
+        let letters = self
+            .running()
+            .engine
+            .dead_letters(&Default::default(), None, usize::MAX)
+            .unwrap()
+            .items;
         if letters.is_empty() {
             return;
         }
-        let letter = self.chance.pick(&letters);
-        if self.chance.one_in(3) {
+        let letter = self.random.pick(&letters);
+        if self.random.one_in(3) {
             let filter = DeadLetterFilter::default().subscription(letter.subscription);
             return self.replay_matching(&filter, &letters);
         }
@@ -393,17 +398,17 @@ fn short(draft: &plan::Draft) -> String {
     format!("{place} {kind} {number} {key:?} {dedup:?} {} bytes", payload.len())
 }
 
-/// The end of a seed: every endpoint is well, so everything that is owed must go.
+/// The end of a seed. Every endpoint works, so everything owed must be delivered.
 impl World {
     pub fn recover_everybody(&mut self) {
-        self.moods.values_mut().for_each(|mood| *mood = Mood::Fast);
+        self.behaviors.values_mut().for_each(|behavior| *behavior = Behavior::Fast);
         self.note(|_| "everybody is well from now on".to_owned());
     }
 
     /// The host registers it again, or resumes it.
     fn serve_again(&mut self, id: u32) {
-        let is_paused = self.model.subs[&id].state == State::Paused;
-        if is_paused || self.chance.one_in(2) { self.resume(id) } else { self.renew(id) }
+        let is_paused = self.model.subs[&id].state == SubscriptionState::Paused;
+        if is_paused || self.random.one_in(2) { self.resume(id) } else { self.renew(id) }
     }
 
     pub fn drain(&mut self) {
@@ -418,7 +423,7 @@ impl World {
             }
             self.check();
             let stats = self.running().engine.stats();
-            if stats.owed == 0 && self.flying.is_empty() {
+            if stats.owed == 0 && self.in_flight.is_empty() {
                 break;
             }
             if !self.held_back().is_empty() {
@@ -427,9 +432,9 @@ impl World {
             turns_left -= 1;
             assert!(turns_left > 0, "not served in time: {:?}", self.model.unfinished());
             let wake_ms = self.running().stepped.next_wake_ms();
-            let ends_ms = self.flying.iter().map(|one| one.ends_ms).min();
+            let ends_ms = self.in_flight.iter().map(|one| one.ends_ms).min();
             let next_ms = wake_ms.into_iter().chain(ends_ms).min();
-            // The end of a main delivery lets others go when it is on the device.
+            // The end of a main delivery releases its dependents when it is durable.
             if next_ms.is_none() && self.commit(true) {
                 continue;
             }
@@ -439,12 +444,12 @@ impl World {
             self.pass_ms(next_ms.saturating_sub(self.now_ms()));
         }
         self.commit(true);
-        assert_eq!(self.model.unfinished(), [], "owed, and the engine knows nothing of it");
+        assert_eq!(self.model.unfinished(), [], "owed, but not by the engine");
         self.check();
         self.model.finish();
     }
 
-    /// What has ended does not come back.
+    /// What has ended is not owed again.
     pub fn reopen_at_the_end(&mut self) {
         let image = self.disk.cut_now(0);
         self.crash(image);

@@ -1,42 +1,46 @@
-//! Decides what happens next in a simulated world, and tells the model of it.
-//!
-//! Leaves to others: what that must lead to (`model`). Invariant: everything comes from the seed, one
-//! step at a time on one thread, so a seed repeats exactly.
+//! The simulated world: engine, disk, clock and receivers. Everything comes from the seed and happens
+//! one step at a time on one thread, so a seed repeats exactly.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use wabahook::clock::{Clock, Manual};
-use wabahook::stepping::{Begun, Stepped};
+use wabahook::clock::{Clock, ManualClock};
 use wabahook::store::Memory;
-use wabahook::{Config, Engine, Limits, Notice, Notices, Reply, State};
+use wabahook::testing::{BegunAttempt, Stepped};
+use wabahook::{Config, Engine, Limits, Notice, Notices, Reply, Shortage, SubscriptionState};
 
-use super::chance::Chance;
 use super::disk::Disk;
-use super::endpoint::{Line, MOODS, Mood};
+use super::endpoint::{BEHAVIORS, Behavior};
+use super::lane::PAUSE_MAX_MS;
 use super::model::{Key, Model};
 use super::plan;
+use super::random::Random;
+use wabahook::testing::ScriptedTransport;
 
-/// What was done, in words, for whoever replays a seed.
+/// What happened, in words, for the replay of a seed.
 pub type Trace = Arc<Mutex<Vec<String>>>;
 
 pub struct World {
-    pub chance: Chance,
-    pub clock: Arc<Manual>,
+    pub random: Random,
+    pub clock: Arc<ManualClock>,
     pub disk: Disk,
-    pub line: Arc<Line>,
+    pub line: Arc<ScriptedTransport>,
     pub limits: Limits,
     pub running: Option<Running>,
     pub model: Model,
-    /// How the receivers are, by the name of their subscription.
-    pub moods: BTreeMap<String, Mood>,
-    pub flying: Vec<Flying>,
+    /// How the receivers behave, by the name of their subscription.
+    pub behaviors: BTreeMap<String, Behavior>,
+    pub in_flight: Vec<Flying>,
     pub names: u32,
     pub version: u32,
-    /// Wall time that jumps may still take, so that no dedup key leaves its window by them.
+    /// By how much the wall clock may still jump without any dedup key leaving its window.
     pub jumps_left_ms: u64,
     pub trace: Trace,
+    /// Whether this engine met a shortage that lets it start fewer attempts, and until when it may pause.
+    had_shortage: bool,
+    calm_at_ms: u64,
 }
 
 pub struct Running {
@@ -45,49 +49,51 @@ pub struct Running {
     pub notices: Notices,
 }
 
-/// An attempt under way, with what its receiver will answer and when.
+/// An attempt in flight, with what its receiver will answer and when.
 pub struct Flying {
-    begun: Begun,
+    begun: BegunAttempt,
     key: Key,
     name: String,
-    started_ms: u64,
     pub ends_ms: u64,
     reply: Reply,
-    is_late: bool,
+    /// Whether its lane was proven when it started.
+    is_proven: bool,
 }
 
-/// The first subscription of every world: nothing may hold it up.
+/// The first subscription of every world, which nothing may delay.
 const BYSTANDER: u32 = 1;
 
 const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
 
 impl World {
     pub fn new(seed: u64, trace: Trace) -> World {
-        let mut chance = Chance::new(seed);
-        let limits = plan::limits(&mut chance);
-        let clock = Arc::new(Manual::new(BEGIN_WALL_MS, chance.bits()));
+        let mut random = Random::new(seed);
+        let limits = plan::limits(&mut random);
+        let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, random.bits()));
         let disk = Disk::new(Memory::default());
         let model = Model { limits: limits.clone(), ..Model::default() };
         let mut world = World {
-            chance,
+            random,
             clock,
             disk,
             line: Arc::default(),
             limits,
             running: None,
             model,
-            moods: BTreeMap::new(),
-            flying: Vec::new(),
+            behaviors: BTreeMap::new(),
+            in_flight: Vec::new(),
             names: 0,
             version: 0,
             jumps_left_ms: 8 * 3_600_000,
             trace,
+            had_shortage: false,
+            calm_at_ms: 0,
         };
         world.note(|world| format!("{:?}", world.limits));
         world.open();
         world.subscribe(plan::bystander());
-        world.moods.insert("bystander".to_owned(), Mood::Fast);
-        for _ in 0..world.chance.within(1, 5) {
+        world.behaviors.insert("bystander".to_owned(), Behavior::Fast);
+        for _ in 0..world.random.within(1, 5) {
             world.subscribe_another();
         }
         world
@@ -110,7 +116,7 @@ impl World {
         self.running.as_ref().expect("an engine is open")
     }
 
-    /// Opens an engine on what the disk holds; a cut while it opens leaves another disk to open on.
+    /// Opens an engine on what the disk holds, again after each power cut during the open.
     pub fn open(&mut self) {
         loop {
             let config = Config::new("unused")
@@ -130,50 +136,51 @@ impl World {
         }
     }
 
-    /// The power goes; the next engine is opened on what is left.
+    /// Cuts the power and opens the next engine on what is left.
     pub fn crash(&mut self, image: Memory) {
         self.running = None;
-        self.flying.clear();
+        self.in_flight.clear();
+        self.had_shortage = false;
         self.model.crash();
         self.disk = Disk::new(image);
-        if self.chance.one_in(4) {
-            let (operations, kept) = (self.chance.within(1, 8), self.chance.place(3));
+        if self.random.one_in(4) {
+            let (operations, kept) = (self.random.within(1, 8), self.random.place(3));
             self.disk.cut_after(operations, kept);
         }
-        if self.chance.one_in(3) {
+        if self.random.one_in(3) {
             self.jump();
         }
         self.open();
         let engine = &self.running().engine;
-        let letters = engine.dead_letters(&Default::default(), None, usize::MAX).unwrap();
+        let letters = engine.dead_letters(&Default::default(), None, usize::MAX).unwrap().items;
         let (registered, stats) = (engine.subscriptions(), engine.stats());
         self.model.reopened(&registered, &letters, &stats, self.clocks());
     }
 
-    /// What the engine told since the last step.
+    /// The notices since the last step.
     pub fn told(&self) -> Vec<Notice> {
         std::iter::from_fn(|| self.running().notices.try_next()).collect()
     }
 
-    /// Whatever was told and nothing accounts for.
+    /// Fails on notices that nothing explains.
     pub fn account_for(&self, told: Vec<Notice>) {
-        let unknown = told.into_iter().find(|n| !matches!(n, Notice::StuckBudgetSpent { .. }));
-        assert_eq!(unknown, None, "a notice that nothing accounts for");
+        let unknown = told.into_iter().find(|n| !matches!(n, Notice::BoundReached { .. }));
+        assert_eq!(unknown, None, "a notice that nothing explains");
     }
 
     pub fn check(&mut self) {
         self.account_for(self.told());
         let stats = self.running().engine.stats();
         self.model.check(&stats);
-        assert_eq!(stats.in_flight as usize, self.flying.len());
-        let workers_max = (self.limits.workers_max + self.limits.stuck_max) as u64;
-        assert!(stats.workers <= workers_max.max(2), "{} workers", stats.workers);
+        assert_eq!(stats.in_flight as usize, self.in_flight.len());
+        let threads_max = self.in_flight_max().max(2) as u64;
+        assert!(stats.transport_threads <= threads_max, "{} threads", stats.transport_threads);
     }
 }
 
 /// Attempts.
 impl World {
-    /// One worker that is idle takes an attempt, if one is ready.
+    /// An idle worker takes an attempt, if one is ready.
     pub fn begin(&mut self) -> bool {
         let startable = self.model.startable_of(BYSTANDER, self.now_ms());
         let begun = self.running().stepped.begin();
@@ -183,24 +190,27 @@ impl World {
         })
     }
 
-    fn begun(&mut self, begun: Begun, bystander_ready: bool) {
-        let arrival = self.line.take().unwrap_or_else(|| panic!("not sent: {begun:?}"));
+    fn begun(&mut self, begun: BegunAttempt, bystander_ready: bool) {
+        let arrival = self.line.take().pop().unwrap_or_else(|| panic!("not sent: {begun:?}"));
         let now_ms = self.now_ms();
         let key = self.model.started(&arrival, now_ms);
         self.pass_over(key, bystander_ready);
         let name = self.model.subs[&key.1].terms.name.clone();
-        let mood = self.moods[&name];
-        let answer = mood.answer(&mut self.chance, arrival.timeout_ms);
+        let behavior = self.behaviors[&name];
+        let answer = behavior.answer(&mut self.random, arrival.timeout.as_millis() as u64);
         let ends_ms = now_ms + answer.after_ms;
         self.note(|_| {
             let reply = &answer.reply;
-            format!("{key:?} of {name} attempt {} will be {reply:?} at {ends_ms}", arrival.number)
+            format!("{key:?} of {name} attempt {} will be {reply:?} at {ends_ms}", arrival.attempt)
         });
-        let (reply, is_late) = (answer.reply, false);
-        self.flying.push(Flying { begun, key, name, started_ms: now_ms, ends_ms, reply, is_late });
+        let is_proven = self.model.subs[&key.1].lane.is_proven;
+        let reply = answer.reply;
+        self.in_flight.push(Flying { begun, key, name, ends_ms, reply, is_proven });
+        let unproven = self.in_flight.iter().filter(|one| !one.is_proven).count();
+        assert!(is_proven || unproven <= self.unproven_max(), "{unproven} unproven in flight");
     }
 
-    /// Counts how long the lane that nothing may hold up waits for its turn.
+    /// Counts how long the lane that nothing may delay waits for its turn.
     fn pass_over(&mut self, started: Key, was_ready: bool) {
         let lanes = self.model.subs.values().filter(|sub| !sub.removed).count();
         let lane = &mut self.model.subs.get_mut(&BYSTANDER).unwrap().lane;
@@ -213,50 +223,80 @@ impl World {
 
     /// The timekeeper's turn, and then every worker's.
     pub fn pump(&mut self) {
-        self.mark_time();
+        self.tick();
         while self.begin() {
-            self.mark_time();
+            self.tick();
         }
         self.check_nobody_waits();
     }
 
-    pub fn mark_time(&mut self) {
-        self.running().stepped.mark_time();
-        let now_ms = self.now_ms();
-        let stuck_after_ms = self.limits.stuck_after_ms;
-        for flying in self.flying.iter_mut().filter(|flying| !flying.is_late) {
-            flying.is_late = now_ms - flying.started_ms >= stuck_after_ms;
-            let sub = self.model.subs.get_mut(&flying.key.1).unwrap();
-            let flies = sub.lane.flying.iter().any(|(key, _)| *key == flying.key);
-            if flying.is_late && flies {
-                sub.lane.turn_stuck();
-            }
-        }
+    pub fn tick(&mut self) {
+        self.running().stepped.tick();
     }
 
-    /// With a worker to spare no lane waits that could be served (I4).
+    fn in_flight_max(&self) -> usize {
+        self.limits.in_flight_max.expect("the plan draws one")
+    }
+
+    /// How many attempts to unproven endpoints may be in flight.
+    fn unproven_max(&self) -> usize {
+        let most = self.in_flight_max();
+        (most - most / 4).max(1)
+    }
+
+    /// While there is room, no lane waits that could be served, and a proven one has a part of its own (I4).
     fn check_nobody_waits(&self) {
-        let Limits { workers_max, stuck_max, .. } = self.limits;
-        let late = self.flying.iter().filter(|flying| flying.is_late).count();
-        let working = self.flying.len() - late.min(stuck_max);
         let waiting = self.model.startable(self.now_ms());
-        if let Some(key) = waiting.iter().find(|key| key.1 == BYSTANDER) {
-            assert!(working >= workers_max, "the bystander's {key:?} waits, a worker being free");
+        if self.had_shortage {
+            let is_calm = self.in_flight.is_empty() && self.now_ms() >= self.calm_at_ms;
+            assert!(!is_calm || waiting.is_empty(), "{waiting:?} wait for a shortage that is over");
+            return;
         }
-        let spare = self.flying.len() < workers_max.min(stuck_max.max(1));
-        assert!(!spare || waiting.is_empty(), "{waiting:?} wait, a worker being free");
+        let is_proven = |key: &Key| self.model.subs[&key.1].lane.is_proven;
+        if let Some(key) = waiting.iter().find(|key| is_proven(key)) {
+            let in_flight = self.in_flight.len();
+            assert!(in_flight >= self.in_flight_max(), "{key:?} waits, proven, beside {in_flight}");
+        }
+        let has_room = self.in_flight.len() < self.unproven_max();
+        assert!(!has_room || waiting.is_empty(), "{waiting:?} wait although there is room");
     }
 
-    /// An attempt under way is answered.
+    /// An attempt in flight ends because the engine is short of something.
+    pub fn end_short(&mut self) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let place = self.random.place(self.in_flight.len());
+        let Flying { begun, key, name, .. } = self.in_flight.swap_remove(place);
+        let age_max = self.model.subs[&key.1].terms.policy.age_max;
+        let shortage = match self.random.below(4) {
+            0 => Shortage::HostConnections,
+            // A delivery whose attempts panic ends by its age, which the model does not count.
+            1 if age_max > Duration::from_secs(3_600) => Shortage::Panic,
+            _ => Shortage::Files,
+        };
+        self.note(|_| format!("{key:?} of {name} is short of {shortage}"));
+        if shortage == Shortage::Files {
+            (self.had_shortage, self.calm_at_ms) = (true, self.now_ms() + PAUSE_MAX_MS);
+        }
+        let now_ms = self.now_ms();
+        self.model.ended_short(key, now_ms);
+        let next = self.running().stepped.complete_uncounted(begun, shortage);
+        if let Some(next) = next {
+            self.begun(next, false);
+        }
+    }
+
+    /// An attempt in flight is answered.
     pub fn complete(&mut self, place: usize) {
-        let flying = self.flying.swap_remove(place);
-        let Flying { mut begun, key, name, reply, is_late, .. } = flying;
+        let in_flight = self.in_flight.swap_remove(place);
+        let Flying { mut begun, key, name, reply, .. } = in_flight;
         begun.reply = reply.clone();
         self.note(|_| format!("{key:?} of {name} hears {reply:?}"));
         let next = self.running().stepped.complete(begun);
         let mut told = self.told();
         let before = self.model.subs[&key.1].state;
-        self.model.ended(key, (&reply, is_late), self.clocks(), &mut told);
+        self.model.ended(key, &reply, self.clocks(), &mut told);
         self.account_for(told);
         let cut = self.disk.is_cut();
         let sub = self.model.subs.get_mut(&key.1).unwrap();
@@ -270,19 +310,19 @@ impl World {
 
     pub fn ready_to_end(&self) -> Option<usize> {
         let now_ms = self.now_ms();
-        self.flying.iter().position(|flying| flying.ends_ms <= now_ms)
+        self.in_flight.iter().position(|in_flight| in_flight.ends_ms <= now_ms)
     }
 
     pub fn pass_ms(&mut self, span_ms: u64) {
-        self.clock.advance_ms(span_ms);
+        self.clock.advance(Duration::from_millis(span_ms));
     }
 
-    /// The wall clock jumps, as an administrator or a time server would have it.
+    /// The wall clock jumps, as after a change by an administrator or a time server.
     pub fn jump(&mut self) {
-        let span_ms = self.chance.pick(&[5, 3_000, 60_000, 3_600_000]).min(self.jumps_left_ms);
+        let span_ms = self.random.pick(&[5, 3_000, 60_000, 3_600_000]).min(self.jumps_left_ms);
         self.jumps_left_ms -= span_ms;
         let wall_ms = self.clock.wall_ms();
-        let back = self.chance.one_in(2);
+        let back = self.random.one_in(2);
         self.note(|_| {
             format!("the wall clock jumps {span_ms} ms {}", if back { "back" } else { "on" })
         });
@@ -290,16 +330,17 @@ impl World {
     }
 
     pub fn change_mood(&mut self) {
-        let names: Vec<String> = self.moods.keys().filter(|n| *n != "bystander").cloned().collect();
+        let names: Vec<String> =
+            self.behaviors.keys().filter(|n| *n != "bystander").cloned().collect();
         if names.is_empty() {
             return;
         }
-        let (name, mood) = (self.chance.pick(&names), self.chance.weighted(&MOODS));
-        self.note(|_| format!("{name} is {mood:?} from now on"));
-        self.moods.insert(name, mood);
+        let (name, behavior) = (self.random.pick(&names), self.random.weighted(&BEHAVIORS));
+        self.note(|_| format!("{name} is {behavior:?} from now on"));
+        self.behaviors.insert(name, behavior);
     }
 
-    /// Ids of subscriptions that are there, the bystander aside.
+    /// Ids of the registered subscriptions, without the bystander.
     pub fn others(&self) -> Vec<u32> {
         let there = self.model.subs.iter();
         let there = there.filter(|(_, sub)| !sub.removed && sub.terms.name != "bystander");
@@ -307,7 +348,7 @@ impl World {
     }
 
     pub fn held_back(&self) -> Vec<u32> {
-        let is_off = |id: &u32| self.model.subs[id].state != State::Active;
+        let is_off = |id: &u32| self.model.subs[id].state != SubscriptionState::Active;
         self.others().into_iter().filter(is_off).collect()
     }
 }

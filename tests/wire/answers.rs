@@ -1,13 +1,15 @@
-//! Promises that every answer that HTTP allows is read as what it says, that none is waited for or
-//! kept beyond its bounds, and that none has a say in the next.
+//! Every response that HTTP allows is read correctly, within the limits of time and size, and has no
+//! influence on the next request.
+
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use wabahook::{Answered, Failure, Reply, Request, Transport};
+use wabahook::{Failure, Reply, Response, Transport};
 
-use super::receiver::*;
+use super::client::*;
 
 #[test]
-fn the_receiver_gets_the_bytes_and_the_headers_as_they_were_given_and_few_others() {
+fn the_receiver_gets_the_request_as_given() {
     let receiver = Receiver::start(|_| say(OK));
     let bystander = Receiver::start(|_| say(OK));
     let body = b" {\"text\" : \"\\u00e4\\/\"}\r\n\0\xff";
@@ -49,8 +51,9 @@ fn a_kept_connection_carries_the_same_bytes_as_a_new_one() {
         ] {
             let url = format!("http://{}{path}", receiver.address);
             let client = client();
-            let request =
-                Request { method: method.clone(), headers, ..request(&url, b"{}", 5_000) };
+            let mut request = request(&url, b"{}", 5_000);
+            request.method = method.clone();
+            request.headers = headers;
             let seen = [0, 1, 2].map(|_| {
                 assert_eq!(client.send(&request), status(200), "{method} {path}");
                 receiver.next()
@@ -72,7 +75,8 @@ fn a_body_has_a_length_whatever_its_size_and_the_method() {
     {
         let body = vec![b'x'; bytes];
         let url = receiver.url();
-        let request = Request { method: method.clone(), ..request(&url, &body, 5_000) };
+        let mut request = request(&url, &body, 5_000);
+        request.method = method.clone();
         assert_eq!(client.send(&request), status(200), "{method} {bytes}");
         let seen = receiver.next();
         assert!(seen.head.starts_with(method.as_str()), "{}", seen.head);
@@ -81,15 +85,15 @@ fn a_body_has_a_length_whatever_its_size_and_the_method() {
     }
 }
 
-/// Answers once with `answer`, over a new connection and over one that was used before, then with an
-/// ordinary 200; says whether the connection was kept.
-fn check_answer(answer: Answer, expected: &Reply) -> bool {
+/// Answers once with `answer`, over a new connection and over a reused one, and then with an ordinary
+/// 200. Returns whether the connection was kept.
+fn check_answer(answer: Act, expected: &Reply) -> bool {
     let kept = [0, 1].map(|before| check_answer_after(before, answer.clone(), expected));
     assert_eq!(kept[0], kept[1], "a used connection was treated otherwise after {expected:?}");
     kept[0]
 }
 
-fn check_answer_after(before: usize, answer: Answer, expected: &Reply) -> bool {
+fn check_answer_after(before: usize, answer: Act, expected: &Reply) -> bool {
     let receiver = Receiver::start(move |n| if n == before { answer.clone() } else { say(OK) });
     let client = client();
     for _ in 0..before {
@@ -98,7 +102,7 @@ fn check_answer_after(before: usize, answer: Answer, expected: &Reply) -> bool {
     }
     assert_eq!(send(&client, &receiver.url()), *expected);
     assert_eq!(receiver.next().connection, 0);
-    // What comes back once has no influence on the next attempt.
+    // A response has no influence on the next attempt.
     assert_eq!(send(&client, &receiver.url()), status(200), "after {expected:?}");
     let kept = receiver.next().connection == 0;
     assert!(receiver.saw_nothing());
@@ -109,22 +113,22 @@ fn check_kept(answer: &str, expected: &Reply) {
     assert!(check_answer(say(answer), expected), "the connection was not kept after {answer:?}");
 }
 
-fn check_not_kept(answer: Answer, expected: &Reply) {
+fn check_not_kept(answer: Act, expected: &Reply) {
     assert!(!check_answer(answer, expected), "the connection was kept after {expected:?}");
 }
 
-fn closing(text: &str) -> Answer {
-    Answer::SayAndClose(text.as_bytes().to_vec())
+fn closing(text: &str) -> Act {
+    Act::SayAndClose(text.as_bytes().to_vec())
 }
 
 #[test]
-fn any_status_is_an_answer_and_retry_after_is_read_in_both_forms() {
+fn any_status_is_a_response_and_retry_after_has_two_forms() {
     check_kept("HTTP/1.1 204 No Content\r\n\r\n", &status(204));
     check_kept("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", &status(404));
     check_kept("HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n", &status(410));
     check_kept(
         "HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
-        &Reply::Answered(Answered::new(500).excerpt(b"no")),
+        &Reply::Response(Response::new(500).excerpt(b"no")),
     );
     for (value, expected_ms) in [
         ("7", Some(7_000)),
@@ -132,15 +136,15 @@ fn any_status_is_an_answer_and_retry_after_is_read_in_both_forms() {
         ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
         ("soon", None),
     ] {
-        let mut expected = Answered::new(503);
-        expected.retry_after_ms = expected_ms;
+        let mut expected = Response::new(503);
+        expected.retry_after = expected_ms.map(Duration::from_millis);
         let head = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nRetry-After: ";
-        check_kept(&format!("{head}{value}\r\n\r\n"), &Reply::Answered(expected));
+        check_kept(&format!("{head}{value}\r\n\r\n"), &Reply::Response(expected));
     }
 }
 
 #[test]
-fn a_redirect_is_an_answer_and_is_not_followed() {
+fn a_redirect_is_a_response_and_is_not_followed() {
     let elsewhere = Receiver::start(|_| say(OK));
     for code in [300, 301, 302, 303, 304, 307, 308] {
         let location = elsewhere.url();
@@ -153,7 +157,7 @@ fn a_redirect_is_an_answer_and_is_not_followed() {
 }
 
 #[test]
-fn a_word_in_advance_is_no_answer() {
+fn an_interim_response_is_not_the_response() {
     for advance in [
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
@@ -161,19 +165,19 @@ fn a_word_in_advance_is_no_answer() {
     ] {
         check_kept(&format!("{advance}{OK}"), &status(200));
     }
-    // Nobody asked for another protocol: what follows is not HTTP any more.
+    // No upgrade was requested, and what follows is not HTTP.
     check_not_kept(closing("HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n"), &status(101));
 }
 
 #[test]
-fn a_body_where_there_must_be_none_costs_the_connection_and_nothing_else() {
+fn a_forbidden_body_costs_only_the_connection() {
     let empty = "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello";
     check_not_kept(say(empty), &status(204));
     check_not_kept(say(&format!("{OK}HTTP/1.1 500 Oh\r\n\r\n")), &status(200));
 }
 
 #[test]
-fn an_answer_of_an_old_receiver_ends_with_its_connection_unless_it_says_otherwise() {
+fn an_http_1_0_response_ends_with_its_connection() {
     check_not_kept(say("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"), &status(200));
     check_not_kept(closing("HTTP/1.0 200 OK\r\n\r\nok"), &status(200));
     check_kept(
@@ -188,37 +192,37 @@ fn every_framing_of_a_body_is_understood() {
     check_kept(&format!("{chunked}2\r\nok\r\n0\r\n\r\n"), &status(200));
     check_kept(&format!("{chunked}2;a=b\r\nok\r\n1\r\n!\r\n0\r\n\r\n"), &status(200));
     check_not_kept(closing("HTTP/1.1 200 OK\r\n\r\nuntil the end"), &status(200));
-    let unframed = Reply::Answered(Answered::new(500).excerpt(b"until the end"));
+    let unframed = Reply::Response(Response::new(500).excerpt(b"until the end"));
     check_not_kept(closing("HTTP/1.1 500 Oh\r\n\r\nuntil the end"), &unframed);
     let asked = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
     check_not_kept(say(asked), &status(200));
 }
 
 #[test]
-fn an_answer_is_judged_on_its_head_however_its_body_ends() {
+fn a_response_is_judged_on_its_head() {
     let endless = "HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n";
     let cut = |bytes: usize| format!("{endless}{}", "x".repeat(bytes)).into_bytes();
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     for answer in [
-        Answer::SayAndHang(cut(200_000)),
-        Answer::SayAndClose(cut(3)),
-        Answer::SayAndReset(cut(3)),
-        Answer::SayAndClose(format!("{chunked}5\r\nab").into_bytes()),
-        Answer::SayAndClose(format!("{chunked}nonsense").into_bytes()),
+        Act::SayAndHang(cut(200_000)),
+        Act::SayAndClose(cut(3)),
+        Act::SayAndReset(cut(3)),
+        Act::SayAndClose(format!("{chunked}5\r\nab").into_bytes()),
+        Act::SayAndClose(format!("{chunked}nonsense").into_bytes()),
     ] {
         check_not_kept(answer, &status(200));
     }
 }
 
 #[test]
-fn an_answer_of_a_gigabyte_is_not_read_to_its_end() {
+fn a_response_of_a_gigabyte_is_not_read_to_its_end() {
     const GIGABYTE: u64 = 1 << 30;
     for head in [
         format!("HTTP/1.1 200 OK\r\ncontent-length: {GIGABYTE}\r\n\r\n"),
         "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
     ] {
         let receiver = Receiver::start(move |n| match n {
-            0 => Answer::Flood(head.clone().into_bytes(), GIGABYTE),
+            0 => Act::Flood(head.clone().into_bytes(), GIGABYTE),
             _ => say(OK),
         });
         let client = client();
@@ -226,25 +230,40 @@ fn an_answer_of_a_gigabyte_is_not_read_to_its_end() {
         assert_eq!(receiver.next().connection, 0);
         assert_eq!(send(&client, &receiver.url()), status(200));
         assert_eq!(receiver.next().connection, 1);
-        // What the system's buffers took, and not the rest.
+        // Only what fits into the system's buffers.
         assert!(receiver.flooded() < 64 << 20, "{}", receiver.flooded());
     }
 }
 
 #[test]
-fn a_receiver_that_does_not_speak_http_is_a_failure_of_the_protocol() {
-    let long = |bytes| format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n\r\n", "x".repeat(bytes));
-    let many = "x-a: b\r\n".repeat(200);
+fn a_peer_without_http_is_a_protocol_failure() {
     let protocol = failed(Failure::Protocol);
     for bytes in [
-        long(20_000),
-        long(64 * 1024),
-        format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
         "nonsense\r\n\r\n".to_owned(),
         "\0\r\n\r\n".to_owned(),
         "HTTP/1.1 2000 OK\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 200 {}\r\n\r\n", "x".repeat(20_000)),
     ] {
         check_not_kept(say(&bytes), &protocol);
     }
+}
+
+#[test]
+fn the_status_counts_despite_long_or_broken_headers() {
+    let long = |bytes| format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n\r\n", "x".repeat(bytes));
+    let length = "content-length: 0\r\n\r\n";
+    for bytes in [
+        long(20_000),
+        long(64 * 1024),
+        long(300_000),
+        format!("HTTP/1.1 200 OK\r\n{}{length}", "x-a: b\r\n".repeat(200)),
+        format!("HTTP/1.1 200 OK\r\nx-a: b\r\n folded\r\n{length}"),
+        format!("HTTP/1.1 200 OK\r\nx-a : b\r\n{length}"),
+    ] {
+        check_not_kept(say(&bytes), &status(200));
+    }
+    let busy = format!("HTTP/1.1 503 Busy\r\nretry-after : 7\r\n{length}");
+    let expected = Response::new(503).retry_after(Duration::from_secs(7));
+    check_not_kept(say(&busy), &Reply::Response(expected));
     check_kept(&long(14_000).replace("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n"), &status(200));
 }

@@ -1,7 +1,5 @@
-//! Decides what certificates tests of TLS have: authorities made for one test, and what they sign.
-//!
-//! Leaves to others: who shows which, and to whom. Invariant: nothing here is trusted by anything outside of
-//! the test that made it.
+//! Certificate authorities made for one test, and the certificates that they sign. Nothing outside of
+//! that test trusts them.
 
 use std::sync::Arc;
 
@@ -35,7 +33,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for this name, changed as the test wants it.
+    /// A certificate for this name, with the changes that the test needs.
     pub(crate) fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -63,8 +61,8 @@ pub(crate) fn self_signed(name: &str, is_ca: bool) -> Pair {
     Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
 }
 
-/// A receiver that shows this pair, and asks for a certificate of `clients` where there is such an
-/// authority, insisting on it or not.
+/// A receiver with this certificate. If `clients` is given, it requests a client certificate of that
+/// authority, required or optional.
 pub(crate) fn server_config(pair: &Pair, clients: Option<(&Authority, bool)>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let building = ServerConfig::builder_with_provider(Arc::clone(&provider))

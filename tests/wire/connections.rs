@@ -1,12 +1,12 @@
-//! Promises that connections are used again for as long as they are good, that a stale one is replaced
-//! once, and that a broken one is a failed attempt.
+//! Connections are reused as long as they are good. A stale one is replaced once, and a broken one is a
+//! failed attempt.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 
-use wabahook::{Answered, Failure, Reply};
+use wabahook::{Failure, Reply, Response};
 
-use super::receiver::*;
+use super::client::*;
 
 #[test]
 fn ten_thousand_attempts_go_over_one_connection() {
@@ -23,7 +23,7 @@ fn ten_thousand_attempts_go_over_one_connection() {
     for n in 0..10_000 {
         let expected = match n % 100 {
             1 => status(204),
-            4 => Reply::Answered(Answered::new(500).excerpt(b"no")),
+            4 => Reply::Response(Response::new(500).excerpt(b"no")),
             _ => status(200),
         };
         assert_eq!(send(&client, &receiver.url()), expected, "attempt {n}");
@@ -32,7 +32,7 @@ fn ten_thousand_attempts_go_over_one_connection() {
 }
 
 #[test]
-fn another_port_and_another_spelling_of_the_host_have_connections_of_their_own() {
+fn every_authority_has_its_own_connections() {
     let (receiver, bystander) = (Receiver::start(|_| say(OK)), Receiver::start(|_| say(OK)));
     let by_name = format!("http://localhost:{}/hook", receiver.address.port());
     let client = client();
@@ -47,14 +47,14 @@ fn another_port_and_another_spelling_of_the_host_have_connections_of_their_own()
 }
 
 #[test]
-fn a_connection_that_breaks_before_or_within_the_head_is_a_failed_attempt_and_is_asked_once() {
+fn a_broken_connection_is_a_failed_attempt() {
     for answer in [
         close(),
-        Answer::SayAndReset(Vec::new()),
-        Answer::SayAndClose(b"HTTP/1.1 200 O".to_vec()),
-        Answer::SayAndClose(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n".to_vec()),
-        Answer::SayAndReset(b"HTTP/1.1 200 OK\r\n".to_vec()),
-        Answer::SayAndClose(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
+        Act::SayAndReset(Vec::new()),
+        Act::SayAndClose(b"HTTP/1.1 200 O".to_vec()),
+        Act::SayAndClose(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n".to_vec()),
+        Act::SayAndReset(b"HTTP/1.1 200 OK\r\n".to_vec()),
+        Act::SayAndClose(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
     ] {
         let receiver = Receiver::start(move |n| if n == 0 { answer.clone() } else { say(OK) });
         let client = client();
@@ -67,9 +67,9 @@ fn a_connection_that_breaks_before_or_within_the_head_is_a_failed_attempt_and_is
 }
 
 #[test]
-fn a_connection_closed_exactly_when_it_is_used_again_costs_nothing() {
-    // The receiver closes right after its answer, as the next request may already be on its way.
-    let receiver = Receiver::start(|_| Answer::SayAndClose(OK.as_bytes().to_vec()));
+fn a_connection_closed_at_reuse_costs_nothing() {
+    // The receiver closes right after its response, when the next request may already be on its way.
+    let receiver = Receiver::start(|_| Act::SayAndClose(OK.as_bytes().to_vec()));
     let client = client();
     for connection in 0..200 {
         assert_eq!(send(&client, &receiver.url()), status(200), "attempt {connection}");
@@ -79,9 +79,9 @@ fn a_connection_closed_exactly_when_it_is_used_again_costs_nothing() {
 }
 
 #[test]
-fn a_connection_that_is_reset_when_it_is_used_again_is_replaced() {
+fn a_connection_reset_at_reuse_is_replaced() {
     let receiver = Receiver::start(|n| match n {
-        1 => Answer::SayAndReset(Vec::new()),
+        1 => Act::SayAndReset(Vec::new()),
         _ => say(OK),
     });
     let client = client();
@@ -95,18 +95,18 @@ fn a_connection_that_is_reset_when_it_is_used_again_is_replaced() {
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_is_a_failed_connection() {
+fn a_closed_port_is_a_failed_connection() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(send(&client(), &format!("http://{free}/")), failed(Failure::Connect));
 }
 
 #[test]
-fn a_stale_connection_is_replaced_at_once_by_a_fresh_one_that_is_kept() {
+fn a_stale_connection_is_replaced_by_a_new_one() {
     let receiver = Receiver::start(|n| if n == 1 { close() } else { say(OK) });
     let client = client();
     assert_eq!(send(&client, &receiver.url()), status(200));
     assert_eq!(receiver.next().connection, 0);
-    // The second attempt finds the connection open, and the receiver closes it unanswered.
+    // The second attempt finds the connection open, and the receiver closes it without a response.
     assert_eq!(send(&client, &receiver.url()), status(200));
     let (stale, fresh) = (receiver.next(), receiver.next());
     assert_eq!((stale.connection, fresh.connection), (0, 1));
@@ -130,7 +130,7 @@ fn a_stale_connection_is_replaced_once_and_not_again() {
 fn a_stale_connection_is_not_replaced_by_another_kept_one() {
     let both_came = Barrier::new(2);
     let receiver = Receiver::start(move |n| {
-        // The first two attempts are under way together, so that two connections are kept.
+        // The first two attempts are in flight together, so that two connections are kept.
         if n < 2 {
             both_came.wait();
         }
@@ -150,7 +150,7 @@ fn a_stale_connection_is_not_replaced_by_another_kept_one() {
 #[test]
 fn a_connection_that_breaks_within_the_head_was_not_stale() {
     let receiver = Receiver::start(|n| {
-        if n == 0 { say(OK) } else { Answer::SayAndClose(b"HTTP/1.1 200 O".to_vec()) }
+        if n == 0 { say(OK) } else { Act::SayAndClose(b"HTTP/1.1 200 O".to_vec()) }
     });
     let client = client();
     assert_eq!(send(&client, &receiver.url()), status(200));
@@ -160,8 +160,8 @@ fn a_connection_that_breaks_within_the_head_was_not_stale() {
 }
 
 #[test]
-fn an_address_that_refuses_leaves_the_others_their_turn() {
-    // `localhost` is v6 first on most machines, and the receiver listens on v4 alone.
+fn an_address_that_refuses_does_not_hide_the_others() {
+    // `localhost` is v6 first on most machines, and the receiver only listens on v4.
     let receiver = Receiver::start(|_| say(OK));
     let url = format!("http://localhost:{}/", receiver.address.port());
     assert_eq!(send(&client(), &url), status(200));

@@ -1,4 +1,4 @@
-//! Promises that an answer that comes before the whole request was sent is heard.
+//! A response that arrives before the whole request was sent is read.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use wabahook::{Reply, Transport};
 
-use super::receiver::*;
+use super::client::*;
 
 const CLOSING: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const NOT_CLOSING: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
 
-/// Answers the first connection as soon as the head is there, without reading the body, and does with
-/// the connection what `then` says; answers every later request in full.
+/// Answers the first connection as soon as the head arrived, without reading the body, and then does
+/// what `then` says. Reads and answers every later request completely.
 fn receiver(
     answer: &'static str,
     then: impl FnOnce(TcpStream) + Send + 'static,
@@ -48,35 +48,35 @@ fn check(answer: &'static str, then: impl FnOnce(TcpStream) + Send + 'static) {
     let client = client();
     let body = vec![b'x'; 16 << 20];
     assert_eq!(client.send(&request(&url, &body, 15_000)), Reply::status(413));
-    // The connection is in the middle of a request: it carries no other.
+    // The connection is in the middle of a request and must not be reused.
     assert_eq!(send(&client, &url), status(200));
     serving.join().unwrap();
 }
 
 #[test]
-fn a_413_that_is_followed_by_a_close_is_the_answer() {
+fn a_413_followed_by_a_close_is_the_response() {
     check(CLOSING, drop);
     check(NOT_CLOSING, drop);
 }
 
 #[test]
-fn a_413_of_a_receiver_that_reads_no_further_is_the_answer() {
+fn a_413_without_reading_the_body_is_the_response() {
     let (keep, kept): (Sender<TcpStream>, _) = channel();
     check(NOT_CLOSING, move |stream| keep.send(stream).unwrap());
     drop(kept);
 }
 
 #[test]
-fn a_413_of_a_receiver_that_reads_all_the_same_is_the_answer() {
+fn a_413_while_reading_the_body_is_the_response() {
     check(CLOSING, |mut stream| {
         thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
     });
 }
 
 #[test]
-fn a_word_in_advance_of_a_receiver_that_pauses_is_no_answer() {
+fn an_interim_response_before_a_pause_is_not_the_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // So that the client soon can write nothing more, however slowly it writes.
+    // A small buffer, so that the client soon cannot write any more.
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let body = vec![b'x'; 24 << 20];
@@ -86,7 +86,7 @@ fn a_word_in_advance_of_a_receiver_that_pauses_is_no_answer() {
         let (mut stream, _) = listener.accept().unwrap();
         read_head(&mut stream);
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
-        // Longer than it takes the client to look for an answer.
+        // Longer than the client waits before it looks for a response.
         let _ = pause.recv_timeout(Duration::from_millis(1_000));
         stream.read_exact(&mut vec![0; length]).unwrap();
         stream.write_all(OK.as_bytes()).unwrap();

@@ -1,20 +1,18 @@
-//! Promises that no spelling of an address that is not public is reached or registered, and that an
-//! allowed range is.
-//!
-//! The ranges themselves, to their ends, and names that stand for several addresses or change what
-//! they stand for, are tested beside the guard and the resolver.
+//! No spelling of a non-public address is reached or registered, and an allowed range is. The exact
+//! bounds of the ranges, and names with several or changing addresses, are tested in the guard and the
+//! resolver.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use wabahook::clock::Manual;
+use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
 use wabahook::{Config, Engine, Failure, Subscription};
 
-use super::receiver::*;
+use super::client::*;
 
-/// Hosts in the ways in which they can be written, and the rule that refuses them when a connection is
-/// made; `?` where the system does not read it as an address and would ask the network.
+/// Spellings of hosts, and the rule that refuses each when a connection is made; `?` where the system
+/// does not read it as an address and would ask the network.
 const SPELLINGS: &[(&str, &str)] = &[
     // Loopback.
     ("127.0.0.1", "loopback"),
@@ -47,7 +45,7 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("[::ffff:0:127.0.0.1]", "loopback"),
     ("[::127.0.0.1]", "loopback"),
     ("[::1%25lo]", "?"),
-    // The machine itself, by another name.
+    // The machine itself, in another spelling.
     ("0.0.0.0", "unspecified"),
     ("0", "unspecified"),
     ("0x0", "unspecified"),
@@ -89,7 +87,7 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("168.63.129.16", "metadata"),
     ("100.100.100.200", "cgnat"),
     ("100.64.0.1", "cgnat"),
-    // Other forms with an address inside.
+    // Other forms that contain an address.
     ("[64:ff9b::7f00:1]", "nat64"),
     ("[64:ff9b::127.0.0.1]", "nat64"),
     ("[64:ff9b::10.0.0.1]", "nat64"),
@@ -100,7 +98,7 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("[2001:0:7f00:1::]", "teredo"),
     ("[::ffff:8.8.8.8]", "v4_mapped"),
     ("[::8.8.8.8]", "v4_mapped"),
-    // What nobody is.
+    // Addresses that no host has.
     ("192.0.0.8", "protocol_assignments"),
     ("192.0.2.1", "documentation"),
     ("198.51.100.1", "documentation"),
@@ -120,7 +118,7 @@ const SPELLINGS: &[(&str, &str)] = &[
 fn engine(allow: &[&str]) -> Engine {
     let config = Config::new("unused")
         .store(Arc::new(Memory::default()))
-        .clock(Arc::new(Manual::new(WALL_MS, 1)))
+        .clock(Arc::new(ManualClock::new(WALL_MS, 1)))
         .allow_http(true)
         .allow_addresses(allow.iter().map(|range| range.parse().unwrap()));
     Engine::open(config).unwrap()
@@ -143,7 +141,7 @@ fn no_spelling_of_an_address_that_is_not_public_is_registered() {
     let engine = engine(&[]);
     let mut refused = 0;
     for (host, _) in SPELLINGS {
-        // What is no URL at all is refused before the guard is asked.
+        // What is not a URL is refused before the guard.
         let given = Subscription::to(format!("http://{host}/hook"));
         let error = given.and_then(|given| engine.subscribe(given)).unwrap_err();
         assert_eq!(error.field(), Some("url"), "{host}");
@@ -154,7 +152,7 @@ fn no_spelling_of_an_address_that_is_not_public_is_registered() {
 }
 
 #[test]
-fn an_allowed_range_is_reached_and_registered_and_nothing_beside_it_is() {
+fn only_an_allowed_range_is_reached_and_registered() {
     let receiver = Receiver::start(|_| say(OK));
     let port = receiver.address.port();
     let refused = |rule: &str| failed(Failure::Guard(rule.to_owned()));
@@ -178,7 +176,7 @@ fn an_allowed_range_is_reached_and_registered_and_nothing_beside_it_is() {
 }
 
 #[test]
-fn a_name_is_judged_by_what_it_stands_for() {
+fn a_name_is_judged_by_its_addresses() {
     let receiver = Receiver::start(|_| say(OK));
     let url = format!("http://localhost:{}/", receiver.address.port());
     let loopback = failed(Failure::Guard("loopback".to_owned()));
@@ -189,11 +187,11 @@ fn a_name_is_judged_by_what_it_stands_for() {
 }
 
 #[test]
-fn a_name_that_cannot_be_looked_up_is_a_failure_of_dns() {
+fn a_name_that_does_not_resolve_is_a_dns_failure() {
     // Too long for a label, so that the answer needs no network.
     let url = format!("http://{}.example/", "a".repeat(64));
     assert_eq!(send(&client(), &url), failed(Failure::Dns));
-    // A refusal does not stick to the client.
+    // A refusal has no effect on later requests.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let free = listener.local_addr().unwrap();
     drop(listener);

@@ -1,7 +1,5 @@
-//! Decides what the transport does with receivers as they are found: the whole of it, over real sockets.
-//!
-//! Each module is named for what it holds the transport to. Leaves to others: what each file can show
-//! without a socket. Invariant: no test sleeps; every wait is for a signal and has a deadline.
+//! The whole transport over real sockets, with receivers as they exist in practice. No test sleeps:
+//! every wait is for a signal and has a deadline.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,11 +12,15 @@
 mod answers;
 #[cfg(feature = "tls")]
 mod authority;
+mod client;
 mod connections;
+mod cuts;
 mod deadlines;
 mod early;
 mod guard;
 mod nginx;
-mod receiver;
+#[path = "../support/mod.rs"]
+mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod unasked;

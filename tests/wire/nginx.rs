@@ -1,4 +1,4 @@
-//! Promises that a receiver that many use, which closes its connections often, costs no attempt.
+//! nginx, which closes its connections often, costs no attempt.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -7,11 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Instant;
 
 use wabahook::Transport;
 
-use super::receiver::*;
+use super::client::*;
 
 const THREADS: usize = 8;
 const ATTEMPTS: usize = 500;
@@ -23,7 +22,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// None, and a printed reason, where there is none and none can be installed.
+    /// `None`, with a printed reason, if nginx is missing and cannot be installed.
     fn start() -> Option<Nginx> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/nginx.sh");
         let found = Command::new("bash").arg(script).output().unwrap();
@@ -49,27 +48,21 @@ impl Nginx {
 
     /// Waits until it listens.
     fn wait(&self) {
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(started.elapsed() < DEADLINE, "nginx does not listen");
-            thread::yield_now();
-        }
+        let listens = wait_until(|| TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        assert!(listens, "nginx does not listen");
     }
 
-    /// Requests over each of its connections, as its log says, once it has so many of them: nginx
-    /// writes a line after it has answered.
+    /// The lines of its log, once there are so many. nginx writes a line after each response.
     fn log(&self, requests: usize) -> Vec<String> {
-        let started = Instant::now();
-        loop {
+        let mut lines = Vec::new();
+        let is_there = wait_until(|| {
             let log = fs::read_to_string(self.home.path().join("access.log")).unwrap();
-            let lines = log.lines().filter(|line| line.ends_with(" evt_1"));
-            let lines: Vec<_> = lines.map(str::to_owned).collect();
-            if lines.len() >= requests {
-                return lines;
-            }
-            assert!(started.elapsed() < DEADLINE, "{} of {requests}", lines.len());
-            thread::yield_now();
-        }
+            let answered = log.lines().filter(|line| line.ends_with(" evt_1"));
+            lines = answered.map(str::to_owned).collect();
+            lines.len() >= requests
+        });
+        assert!(is_there, "{} of {requests}", lines.len());
+        lines
     }
 }
 
@@ -80,7 +73,7 @@ impl Drop for Nginx {
     }
 }
 
-/// One process; a connection ends after ten requests, or when it was idle for a moment.
+/// One process. A connection ends after ten requests, or when it was idle for a moment.
 fn configuration(home: &Path, port: u16) -> String {
     let home = home.display();
     format!(
@@ -118,7 +111,7 @@ fn a_receiver_with_short_keep_alive_under_load_costs_no_attempt() {
     drop(tell);
     for n in 0..THREADS * ATTEMPTS {
         let reply = replies.recv_timeout(DEADLINE).unwrap();
-        let wabahook::Reply::Answered(answer) = &reply else { panic!("attempt {n}: {reply:?}") };
+        let wabahook::Reply::Response(answer) = &reply else { panic!("attempt {n}: {reply:?}") };
         assert_eq!(answer.status, 200, "attempt {n}");
     }
     let log = nginx.log(THREADS * ATTEMPTS);
@@ -126,7 +119,7 @@ fn a_receiver_with_short_keep_alive_under_load_costs_no_attempt() {
     let mut connections: Vec<_> = log.iter().filter_map(|line| line.split(' ').next()).collect();
     connections.sort_unstable();
     connections.dedup();
-    // They were used again, as often as nginx allows at the most.
+    // Connections were reused, at most as often as nginx allows.
     let expected = sent.div_ceil(10)..sent / 2;
     assert!(expected.contains(&connections.len()), "{} of {sent}", connections.len());
 }

@@ -1,5 +1,5 @@
-//! Promises that a receiver is trusted only for what its certificate says, that each way of not being
-//! trusted has its own name, and that a client certificate is shown by its subscription alone.
+//! A receiver is trusted only for what its certificate says, each fault of a certificate has its own
+//! reason, and a client certificate is only used by its subscription.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, date_time_ymd};
 use rustls::{ServerConnection, StreamOwned};
-use wabahook::clock::Manual;
+use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
-use wabahook::{
-    Config, Engine, Failure, Http, Network, Reply, Request, Roots, Subscription, Tls, Transport,
-};
+use wabahook::{Config, Engine, Failure, Http, Reply, Roots, Subscription, Tls, Transport};
 
 use super::authority::{Authority, Pair, self_signed, server_config};
-use super::receiver::*;
+use super::client::*;
 
 /// The server's end of TLS.
 struct Secured(StreamOwned<ServerConnection, TcpStream>);
@@ -42,11 +40,11 @@ impl Duplex for Secured {
     }
 }
 
-/// What each connection showed: how many certificates.
+/// How many client certificates each connection sent.
 type Shown = Arc<Mutex<Vec<usize>>>;
 
-/// A receiver under TLS that shows this pair, and asks for a certificate of `clients` where there is
-/// such an authority, insisting on it or not.
+/// A receiver under TLS with this certificate. If `clients` is given, it requests a client certificate
+/// of that authority, required or optional.
 fn receiver(pair: &Pair, clients: Option<(&Authority, bool)>) -> (Receiver, String, Shown) {
     let config = Arc::new(server_config(pair, clients));
     let shown = Shown::default();
@@ -67,11 +65,13 @@ fn receiver(pair: &Pair, clients: Option<(&Authority, bool)>) -> (Receiver, Stri
 }
 
 fn trusting(roots: Roots) -> Http {
-    http(Network { roots, ..network(&["127.0.0.0/8", "::1/128"]) })
+    http(network(&["127.0.0.0/8", "::1/128"]).roots(roots))
 }
 
 fn send_with(client: &Http, url: &str, tls: Option<&Tls>) -> Reply {
-    client.send(&Request { tls, ..request(url, b"{}", 10_000) })
+    let mut request = request(url, b"{}", 10_000);
+    request.tls = tls;
+    client.send(&request)
 }
 
 fn tls_failure(word: &str) -> Reply {
@@ -79,7 +79,7 @@ fn tls_failure(word: &str) -> Reply {
 }
 
 #[test]
-fn each_way_of_not_being_trusted_has_its_own_word_and_nothing_is_sent() {
+fn each_certificate_fault_has_its_own_reason() {
     let (authority, stranger) = (Authority::new("ours"), Authority::new("another"));
     let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2001, 1, 1);
     let early = |params: &mut CertificateParams| params.not_before = date_time_ymd(3000, 1, 1);
@@ -113,11 +113,11 @@ fn a_trusted_receiver_is_reached_and_its_connection_used_again() {
 }
 
 #[test]
-fn a_receiver_that_pauses_in_the_middle_of_a_request_has_not_answered() {
+fn a_receiver_that_pauses_in_a_request_has_not_answered() {
     let authority = Authority::new("ours");
     let (receiver, url, _) = receiver(&authority.sign("localhost", |_| ()), None);
     let client = trusting(Roots::Given(authority.pem.clone()));
-    // More than the system's buffers hold; what the receiver has sent by then are tickets.
+    // More than the system's buffers hold. By then the receiver has only sent session tickets.
     let body = vec![b'x'; 24 << 20];
     receiver.pause_once(Duration::from_millis(700));
     assert_eq!(client.send(&request(&url, &body, 15_000)), status(200));
@@ -127,7 +127,7 @@ fn a_receiver_that_pauses_in_the_middle_of_a_request_has_not_answered() {
 }
 
 #[test]
-fn an_authority_of_a_subscription_stands_in_the_place_of_the_hosts() {
+fn a_subscriptions_roots_replace_the_hosts() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let (private, private_url, _) = receiver(&theirs.sign("localhost", |_| ()), None);
     let (bystander, usual_url, _) = receiver(&ours.sign("localhost", |_| ()), None);
@@ -151,7 +151,7 @@ fn a_receiver_is_not_trusted_by_roots_that_do_not_know_it() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_where_it_is_asked_for() {
+fn a_client_certificate_is_sent_on_request() {
     let authority = Authority::new("ours");
     let stranger = Authority::new("another").sign("client", |_| ());
     let (server, pair) = (authority.sign("localhost", |_| ()), authority.sign("client", |_| ()));
@@ -167,7 +167,7 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
 }
 
 #[test]
-fn one_subscriptions_client_certificate_is_never_used_by_anothers_connection() {
+fn client_certificates_never_share_connections() {
     let authority = Authority::new("ours");
     let (server, one) = (authority.sign("localhost", |_| ()), authority.sign("one", |_| ()));
     let other = authority.sign("other", |_| ());
@@ -190,8 +190,8 @@ fn one_subscriptions_client_certificate_is_never_used_by_anothers_connection() {
 }
 
 #[test]
-fn a_setting_that_no_connection_could_be_made_with_is_refused_when_it_is_registered() {
-    let clock = Arc::new(Manual::new(WALL_MS, 1));
+fn unusable_tls_settings_are_refused_at_registration() {
+    let clock = Arc::new(ManualClock::new(WALL_MS, 1));
     let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
     let engine = Engine::open(config).unwrap();
     let authority = Authority::new("ours");
@@ -221,9 +221,9 @@ fn a_setting_that_no_connection_could_be_made_with_is_refused_when_it_is_registe
 }
 
 #[test]
-fn roots_of_the_host_that_cannot_be_read_are_refused_when_the_engine_is_opened() {
+fn unreadable_roots_are_refused_at_open() {
     let open = |roots| {
-        let clock = Arc::new(Manual::new(WALL_MS, 1));
+        let clock = Arc::new(ManualClock::new(WALL_MS, 1));
         let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
         Engine::open(config.roots(roots))
     };
@@ -233,7 +233,7 @@ fn roots_of_the_host_that_cannot_be_read_are_refused_when_the_engine_is_opened()
 }
 
 #[test]
-fn a_peer_without_tls_is_a_failure_of_tls() {
+fn a_peer_without_tls_is_a_tls_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let peer = std::thread::spawn(move || {

@@ -1,18 +1,15 @@
-//! Decides how alternatives are compared with the engine: the same events, to the same receiver, in
-//! turns, in one run.
-//!
-//! Leaves to others: what each does (`outbox`, `queue`, `webhooksmith/`), and the receiver and the engine's
-//! own run, which are those of `cargo bench --bench fanout`. Invariant: a baseline that stays below the
-//! share of raw requests that it reached elsewhere is badly built or badly placed, and then nothing is
-//! said to be so many times as fast as it.
+//! Compares alternatives with the engine: the same events to the same receivers, in turns, in one run.
+//! The receivers and the engine's own run are those of `cargo bench --bench fanout`. A baseline that
+//! reaches less of the raw requests than it did elsewhere is badly built or has a slow machine, and then
+//! no factor is printed.
 //!
 //! `cargo run --release --manifest-path benches/baselines/Cargo.toml -- --runs 5 --deliveries 30000`
 //!
-//! All write 1,024-byte events durably before they count as accepted, sign them (HMAC-SHA256, once; the
-//! engine signs twice), and keep connections open. `outbox`: a hand-written table of deliveries in SQLite (WAL,
-//! synchronous=FULL), 32 callers with a transaction each. `outbox_together`: the same with 64 events a
-//! transaction, as an author would write who gathers his callers. `effectum`: as it ships, which is
-//! a rollback journal with synchronous=NORMAL and several events a transaction. `webhooksmith`: its SQLite engine with
+//! All make 1,024-byte events durable before they count as accepted, sign them (HMAC-SHA256, once; the
+//! engine signs twice), and keep connections open. `outbox`: a hand-written table of deliveries in SQLite
+//! (WAL, synchronous=FULL), 32 callers with a transaction each. `outbox_together`: the same with 64
+//! events per transaction, for an author who batches callers. `effectum`: as it ships, with a rollback
+//! journal, synchronous=NORMAL and several events per transaction. `webhooksmith`: its SQLite engine with
 //! synchronous=FULL, and as it ships.
 
 mod outbox;
@@ -26,17 +23,17 @@ use std::path::PathBuf;
 
 use receiver::Fanout;
 
-/// The one that the engine's own run has.
+/// The same as in the engine's own run.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a baseline can fail with.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What each is asked to do.
+/// The work of each.
 struct Work {
     directory: PathBuf,
-    /// Where the endpoints are, one for each subscription.
+    /// The URLs of the endpoints, one for each subscription.
     urls: Vec<String>,
     events: usize,
 }
@@ -44,11 +41,11 @@ struct Work {
 const FAN_OUTS: [usize; 3] = [1, 10, 100];
 const PEERS: [&str; 5] =
     ["outbox", "outbox_together", "effectum", "webhooksmith", "webhooksmith_shipped"];
-/// Those that `vs_best` speaks of. An outbox that gathers its callers is more than what is usually
-/// written; it is printed beside it.
+/// The baselines of `vs_best`. An outbox that batches its callers is more than is usually written, so it
+/// is printed separately.
 const PICKED: [&str; 3] = ["outbox", "effectum", "webhooksmith"];
 
-/// What was reached on another day on two cores, at fan-out 1, 10 and 100, where raw requests reached 125,000 a
+/// What was reached earlier on two cores, at fan-out 1, 10 and 100, where raw requests reached 125,000 a
 /// second.
 const RAW_THEN: f64 = 125_000.0;
 const THEN: [(&str, [f64; 3]); 2] =
@@ -108,11 +105,11 @@ fn measure(
     std::fs::create_dir_all(&directory)?;
     println!("  the device takes {:.0} syncs/s", receiver::syncs_per_s(&directory)?);
     let urls = (0..fan_out).map(|n| receiver.url(n)).collect();
-    // It delivers one after the other, so that it would take minutes.
+    // It delivers sequentially, which would take minutes.
     let deliveries = if peer.starts_with("webhooksmith") { deliveries / 10 } else { deliveries };
     let work = Work { directory, urls, events: (deliveries / fan_out).max(1) };
     let due = work.events * fan_out;
-    // What runs goes on until it is dropped, and it is dropped when all have come.
+    // It runs until it is dropped, after everything has arrived.
     let (started_ns, running_on): (u64, Box<dyn std::any::Any>) = match peer {
         "outbox" => running(outbox::run(&work, outbox::Publishing::EachAlone, &mut receiver)?),
         "outbox_together" => {
@@ -134,7 +131,7 @@ fn running<T: 'static>((started_ns, running): (u64, T)) -> (u64, Box<dyn std::an
     (started_ns, Box::new(running))
 }
 
-/// The bytes of an event that says which one it is.
+/// The bytes of an event, with its number.
 fn payload(number: usize) -> Vec<u8> {
     let mut payload = format!("{{\"event\":{number},\"text\":\"").into_bytes();
     let mut state = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -167,7 +164,7 @@ fn conclude(nth: usize, fan_out: usize, medians: &BTreeMap<(String, usize), f64>
         let least = then[nth] / RAW_THEN;
         if share < least {
             println!("{peer} reached {share:.4} of raw and must reach {least:.4}");
-            // Where it would not be the best with that either, it changes nothing.
+            // If it were not the best even then, it changes nothing.
             if least >= best_share {
                 println!("no vs_best_{fan_out}");
                 return;

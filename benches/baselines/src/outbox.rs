@@ -1,12 +1,10 @@
-//! Decides how an outbox is written by hand: two tables in SQLite, threads that claim what is due.
+//! A hand-written outbox: two tables in SQLite, and threads that claim due deliveries. An event counts as
+//! published when its transaction is durable (WAL, synchronous=FULL). A delivery is claimed before it is
+//! sent, and deleted when it was acknowledged.
 //!
-//! Leaves to others: what is sent. Invariants: an event counts as published when its transaction is on the
-//! device (WAL, synchronous=FULL); a delivery is claimed before it is sent and goes when it was
-//! acknowledged.
-//!
-//! As fast as its author could make it within that shape: prepared statements, 16 deliveries a claim, settled
-//! in the transaction that claims the next, an agent with connections of its own for each endpoint, and idle
-//! threads that look again after 50 ms: those that look sooner find one delivery at a time and sync for each.
+//! It is as fast as we could make it within that design: prepared statements, 16 deliveries per claim,
+//! settled in the transaction that claims the next, an HTTP agent for each endpoint, and idle threads
+//! that look again after 50 ms. With a shorter pause they find one delivery at a time and sync for each.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,9 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How events come into the table.
 #[derive(Clone, Copy)]
 pub(crate) enum Publishing {
-    /// Each by a transaction of its caller.
+    /// Each with a transaction of its caller.
     EachAlone,
-    /// Many callers' in one.
+    /// Many callers in one transaction.
     Together,
 }
 
@@ -49,7 +47,7 @@ const SCHEMA: &str = "
 const ADD_EVENT: &str = "INSERT INTO events (payload) VALUES (?1)";
 const ADD_DELIVERY: &str = "INSERT INTO deliveries (event, endpoint, due_s) VALUES (?1, ?2, 0)";
 const SETTLE: &str = "DELETE FROM deliveries WHERE id = ?1";
-/// What is claimed is due again when its lease is over, should its thread never come back.
+/// A claimed delivery is due again after its lease, in case its thread died.
 const CLAIM: &str = "
     UPDATE deliveries SET due_s = ?1
     WHERE id IN (SELECT id FROM deliveries WHERE due_s <= ?2 ORDER BY due_s, id LIMIT ?3)
@@ -64,7 +62,7 @@ struct Shared {
     stops: AtomicBool,
 }
 
-/// The threads that deliver; they end when this goes.
+/// The threads that deliver. They end on drop.
 pub(crate) struct Delivering {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -135,7 +133,7 @@ fn publish_each(shared: &Shared, payloads: &[Vec<u8>]) -> Outcome {
 }
 
 fn agent() -> Agent {
-    // No timeout that covers looking names up: with one, ureq looks each up on a thread of its own.
+    // No timeout for name lookups: with one, ureq uses a thread for each.
     Agent::config_builder()
         .timeout_connect(Some(TIMEOUT))
         .timeout_recv_response(Some(TIMEOUT))
@@ -207,7 +205,7 @@ impl Shared {
             let mut read = transaction.prepare_cached(PAYLOAD)?;
             for row in rows {
                 let (id, event, endpoint) = row?;
-                // Those of one event come one after the other.
+                // The deliveries of one event are consecutive.
                 let payload = match claimed.last().filter(|last| last.event == event) {
                     Some(last) => Arc::clone(&last.payload),
                     None => Arc::new(read.query_row([event], |row| row.get(0))?),

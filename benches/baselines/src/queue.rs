@@ -1,10 +1,6 @@
-//! Decides how deliveries are made with effectum: a job for each, by a job queue that is embedded and
-//! durable.
-//!
-//! Leaves to others: what is sent. Invariant: an event counts as published when its jobs are added.
-//!
-//! As it ships: no setting of its database is open to its user. Many callers at a time, because it
-//! commits what several ask for together.
+//! Deliveries with effectum, an embedded and durable job queue: one job per delivery. An event counts as
+//! published when its jobs are added. It runs as it ships, because its database settings cannot be
+//! changed, and with many callers, because it commits them together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +15,9 @@ use crate::{Outcome, Work, payload, signing};
 
 const CALLERS: usize = 256;
 const CONCURRENCY: u16 = 32;
-/// How long it may take to end.
+/// How long it may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(20);
-/// The endpoint stands before the payload.
+/// The endpoint comes before the payload.
 const ENDPOINT_BYTES: usize = 4;
 
 #[derive(Debug)]
@@ -30,13 +26,13 @@ struct Context {
     urls: Vec<String>,
 }
 
-/// The runtime, the queue and its worker; they end when this goes.
+/// The runtime, the queue and its worker. They end on drop.
 pub(crate) struct Running(Option<(Runtime, Arc<Queue>, Worker)>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         let Some((runtime, queue, worker)) = self.0.take() else { return };
-        // What is dropped unclosed goes on writing to its directory, which is about to be removed.
+        // Without closing it would go on writing to its directory, which is about to be removed.
         let closed = runtime.block_on(async {
             worker.unregister(Some(CLOSE_MAX)).await?;
             let closed = queue.close(CLOSE_MAX).await;

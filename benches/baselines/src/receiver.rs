@@ -1,7 +1,5 @@
-//! Decides how the other programs of a comparison are built, started and heard: the receiver, the
-//! engine's own run, webhooksmith.
-//!
-//! Leaves to others: what they do. Invariant: when the last delivery came is said by the receiver.
+//! Builds, starts and reads the other programs of a comparison: the receivers, the engine's own run,
+//! and webhooksmith. The receivers report when the last delivery arrived.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +15,7 @@ pub(crate) fn now_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// No run takes longer on a machine that is worth measuring on.
+/// A run fails after this time.
 const RUN_MAX_MS: u64 = 120_000;
 
 /// The program of `cargo bench --bench fanout`.
@@ -30,19 +28,20 @@ impl Fanout {
         built(&what, &manifest, "\"kind\":[\"bench\"]").map(Fanout)
     }
 
-    /// What the engine reached, and raw requests beside it.
+    /// Deliveries a second of the engine, and raw requests a second of blocking threads.
     pub(crate) fn own(&self, fan_out: usize, deliveries: usize) -> Outcome<(f64, f64)> {
         let mut run = Command::new(&self.0);
         run.args(["--bench", "--runs", "1", "--deliveries", &deliveries.to_string()]);
         let output = run.args(["--only", &format!("fanout_{fan_out}")]).output()?;
         let text = String::from_utf8(output.stdout)?;
-        let line = text.lines().find(|line| line.contains(&format!("what=fanout_{fan_out} ")));
-        let line = line.ok_or_else(|| format!("the engine's run failed: {text}"))?;
-        let field = |name: &str| -> Outcome<f64> {
-            let value = line.split_whitespace().find_map(|field| field.strip_prefix(name));
+        let figure = |what: String| -> Outcome<f64> {
+            let line = text.lines().find(|line| line.contains(&format!("what={what} ")));
+            let line = line.ok_or_else(|| format!("the engine's run failed: {text}"))?;
+            let value = line.split_whitespace().find_map(|field| field.strip_prefix("figure="));
             Ok(value.ok_or("half a line")?.parse()?)
         };
-        Ok((field("figure=")?, field("limit=")?))
+        let own = figure(format!("fanout_{fan_out}"))?;
+        Ok((own, figure(format!("fanout_{fan_out}_raw_blocking"))?))
     }
 
     pub(crate) fn receiver(&self) -> Outcome<Receiver> {
@@ -59,7 +58,7 @@ impl Fanout {
     }
 }
 
-/// Where deliveries arrive.
+/// The receivers of the deliveries.
 pub(crate) struct Receiver {
     process: Child,
     asks: ChildStdin,
@@ -72,14 +71,14 @@ impl Receiver {
         format!("http://127.1.{}.{}:{}/hook", n / 200, n % 200 + 1, self.port)
     }
 
-    /// Has so many deliveries noted; ask when they came with [`reached`](Self::reached).
+    /// Counts so many deliveries from now on; [`reached`](Self::reached) returns when they had arrived.
     pub(crate) fn expect(&mut self, count: usize) -> Outcome {
         self.ask("reset")?;
         self.heard()?;
         self.ask(&format!("until {count} {RUN_MAX_MS}"))
     }
 
-    /// When the last of those expected came, by [`now_ns`].
+    /// When the last expected delivery arrived, by [`now_ns`].
     pub(crate) fn reached(&mut self) -> Outcome<u64> {
         let line = self.heard()?;
         let reached = line.strip_prefix("reached ");
@@ -110,7 +109,7 @@ pub(crate) fn build_webhooksmith() -> Outcome<PathBuf> {
     built(&["build", "--release"], &manifest, "\"kind\":[\"bin\"]")
 }
 
-/// Returns when it began to publish. It ends when all have come.
+/// Returns when it began to publish. It ends when everything has arrived.
 pub(crate) fn run_webhooksmith(
     program: &Path,
     work: &Work,
@@ -139,7 +138,7 @@ impl Drop for Ended {
     }
 }
 
-/// How many syncs of 1 KiB the device takes in a second: what every baseline waits for.
+/// How many syncs of 1 KiB the device makes in a second, which every baseline waits for.
 pub(crate) fn syncs_per_s(directory: &Path) -> Outcome<f64> {
     let mut file = std::fs::File::create(directory.join("probe"))?;
     let (started_ns, mut syncs) = (now_ns(), 0);
@@ -153,7 +152,7 @@ pub(crate) fn syncs_per_s(directory: &Path) -> Outcome<f64> {
 
 const PROBE_NS: u64 = 300_000_000;
 
-/// Builds a program by cargo and finds out where it lies.
+/// Builds a program with cargo and returns its path.
 fn built(what: &[&str], manifest: &Path, kind: &str) -> Outcome<PathBuf> {
     let output = Command::new("cargo")
         .args(what)

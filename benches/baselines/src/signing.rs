@@ -1,6 +1,4 @@
-//! Decides how a baseline signs: as Standard Webhooks ask, once.
-//!
-//! Leaves to others: where the header goes. Invariant: the signature is over the bytes that are sent.
+//! The signature of a baseline, as in Standard Webhooks, over the bytes that are sent.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -1,45 +1,70 @@
-//! Decides what the configuration file may say, and what is meant where it says nothing.
-//!
-//! Leaves to others: whether accounts and limits make sense together (`Engine::open`). Invariant:
-//! a key that is not known is refused by name, and no secret appears in a message (I9).
+//! The configuration file and the command line of `serve`. An unknown key is refused by name, and no message
+//! has a secret in it (I9). Whether accounts and limits fit together is checked by `Engine::open`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
 use wabahook::{Account, Durability, Limits, OnDamage, Roots, Secret};
 
-use crate::ServeArgs;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
+use crate::connections::ConnectionLimits;
+use crate::log;
 
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
-/// One request of 10,000 events of 6 KiB fits.
+/// How many connections may be open; half of them from one address.
+const CONNECTIONS_MAX: usize = 1_024;
+/// A request of 10,000 events of 6 KiB fits.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What the configuration asks for.
-pub(crate) struct Setup {
+/// The command line of `serve`. It wins over the configuration file.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The data directory [default: `data` of the configuration, or wabahook-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address and port to listen on [default: `listen` of the configuration, or
+    /// 127.0.0.1:7001]; port 0 chooses a free port and prints it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// What to log on stderr
+    #[arg(long, value_name = "LEVEL", default_value = "warn", env = "WABAHOOK_LOG")]
+    pub(crate) log: log::LogLevel,
+}
+
+/// The settings of the host.
+pub(crate) struct HostSettings {
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) engine: wabahook::Config,
-    pub(crate) meta: Option<Meta>,
+    pub(crate) meta: Option<MetaSettings>,
     pub(crate) dialog360: Dialog360,
     pub(crate) body_bytes_max: usize,
+    pub(crate) connections: ConnectionLimits,
+    /// Whether the configuration file itself has an API key or a secret.
+    pub(crate) has_plain_secrets: bool,
 }
 
-/// What Meta's callbacks are checked with.
+/// The secrets of Meta's callbacks.
 #[derive(Clone)]
-pub(crate) struct Meta {
-    pub(crate) app_secret: Secret,
+pub(crate) struct MetaSettings {
+    /// One of them signs each callback.
+    pub(crate) app_secrets: Vec<Secret>,
     pub(crate) verify_token: Secret,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     listen: Option<String>,
     data: Option<PathBuf>,
     #[serde(default)]
@@ -57,7 +82,7 @@ struct File {
     limits: LimitsTable,
 }
 
-/// What an accepted event survives: the loss of power, or the end of the process alone.
+/// What an accepted event survives: a power cut, or only the end of the process.
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum DurabilityWord {
@@ -66,7 +91,7 @@ enum DurabilityWord {
     Process,
 }
 
-/// What to do at start when a part of the data directory cannot be read.
+/// What to do at start when part of the data directory is unreadable.
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum OnDamageWord {
@@ -101,11 +126,12 @@ struct WabaTable {
 struct MetaTable {
     app_secret: Option<SecretText>,
     app_secret_env: Option<String>,
+    app_secrets: Option<Vec<SecretText>>,
     verify_token: Option<SecretText>,
     verify_token_env: Option<String>,
 }
 
-/// What of 360dialog's API is configurable, under its own names.
+/// The limits of 360dialog's API, under its own names.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Dialog360Table {
@@ -127,6 +153,8 @@ struct NetworkTable {
 #[serde(deny_unknown_fields, default)]
 struct LimitsTable {
     body_bytes_max: Option<usize>,
+    connections_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
     payload_bytes_max: Option<usize>,
     queue_events_max: Option<usize>,
     queue_bytes_max: Option<usize>,
@@ -135,9 +163,8 @@ struct LimitsTable {
     subscriptions_max: Option<usize>,
     dedup_window_ms: Option<u64>,
     dedup_keys_max: Option<usize>,
-    workers_max: Option<usize>,
-    stuck_max: Option<usize>,
-    stuck_after_ms: Option<u64>,
+    in_flight_max: Option<usize>,
+    transport_threads: Option<usize>,
     generation_bytes: Option<u64>,
     outbox_events_max: Option<u64>,
     outbox_bytes_max: Option<u64>,
@@ -150,7 +177,7 @@ struct LimitsTable {
     session_webhooks_max: Option<usize>,
 }
 
-/// A text that no error message repeats, whatever was given in its place.
+/// A text that no error message repeats, even where a value of another type is given.
 struct SecretText(String);
 
 impl<'de> Deserialize<'de> for SecretText {
@@ -166,32 +193,48 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// Where a secret named by an environment variable is looked up.
+/// Looks up an environment variable.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Reads the configuration file; what the command line gives wins.
-pub(crate) fn load(args: &ServeArgs, environment: Environment<'_>) -> Result<Setup, Failure> {
+/// Reads the configuration file. The command line wins over it.
+pub(crate) fn load(
+    args: &ServeArgs,
+    environment: Environment<'_>,
+) -> Result<HostSettings, CommandError> {
     let path = &args.config;
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::Usage(format!("{}: the configuration cannot be read: {error}", path.display()))
+        CommandError::Usage(format!(
+            "{}: the configuration cannot be read: {error}",
+            path.display()
+        ))
     })?;
-    let named = |problem: String| Failure::Usage(format!("{}: {problem}", path.display()));
-    let mut file: File = toml::from_str(&text).map_err(|e| named(located(&text, &e)))?;
+    let named = |problem: String| CommandError::Usage(format!("{}: {problem}", path.display()));
+    let mut file: ConfigFile = toml::from_str(&text).map_err(|e| named(located(&text, &e)))?;
     file.listen = args.listen.clone().or(file.listen);
     file.data = args.data.clone().or(file.data);
-    file.into_setup(environment).map_err(named)
+    file.into_settings(environment).map_err(named)
 }
 
-/// Names the line. The line itself is left out: it may hold a secret.
+/// The message with the number of the line. The line itself may hold a secret.
 fn located(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     format!("line {line}: {}", error.message().replace('\n', " "))
 }
 
-impl File {
-    fn into_setup(self, environment: Environment<'_>) -> Result<Setup, String> {
+impl ConfigFile {
+    fn has_plain_secrets(&self) -> bool {
+        self.account.iter().any(|account| account.api_key.is_some())
+            || self.meta.as_ref().is_some_and(|meta| {
+                let lists = meta.app_secrets.is_some();
+                lists || meta.app_secret.is_some() || meta.verify_token.is_some()
+            })
+    }
+
+    fn into_settings(self, environment: Environment<'_>) -> Result<HostSettings, String> {
+        let has_plain_secrets = self.has_plain_secrets();
         let data = self.data.unwrap_or_else(|| DATA.into());
+        let connections = self.limits.connections()?;
         let mut engine = wabahook::Config::new(&data)
             .limits(self.limits.engine())
             .durability(match self.durability {
@@ -213,13 +256,15 @@ impl File {
             let given = body_bytes_max;
             return Err(format!("limits.body_bytes_max: {given} given, expected 1 to 4294967295"));
         }
-        Ok(Setup {
+        Ok(HostSettings {
             listen: address(self.listen.as_deref().unwrap_or(LISTEN))?,
             data,
             engine,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
             dialog360: self.dialog360.read()?,
             body_bytes_max,
+            connections,
+            has_plain_secrets,
         })
     }
 }
@@ -244,7 +289,7 @@ fn ranges(given: &[String]) -> Result<Vec<IpNet>, String> {
     given.iter().enumerate().map(range).collect()
 }
 
-/// A file is read once, here, so that one that is missing is told at start and not by an attempt.
+/// The file is read here, so that a missing one is an error at start and not of an attempt.
 fn roots(given: Option<&str>) -> Result<Roots, String> {
     match given {
         None | Some("system") => Ok(Roots::System),
@@ -301,12 +346,31 @@ impl AccountTable {
 }
 
 impl MetaTable {
-    fn read(&self, environment: Environment<'_>) -> Result<Meta, String> {
-        let (plain, variable) = (self.app_secret.as_ref(), self.app_secret_env.as_ref());
-        let app_secret = secret("meta.app_secret", plain, variable, environment)?;
+    fn read(&self, environment: Environment<'_>) -> Result<MetaSettings, String> {
+        let app_secrets = self.app_secrets(environment)?.into_iter().map(Secret::new).collect();
         let (plain, variable) = (self.verify_token.as_ref(), self.verify_token_env.as_ref());
         let verify_token = secret("meta.verify_token", plain, variable, environment)?;
-        Ok(Meta { app_secret: Secret::new(app_secret), verify_token: Secret::new(verify_token) })
+        Ok(MetaSettings { app_secrets, verify_token: Secret::new(verify_token) })
+    }
+}
+
+impl MetaTable {
+    fn app_secrets(&self, environment: Environment<'_>) -> Result<Vec<String>, String> {
+        let (plain, variable) = (self.app_secret.as_ref(), self.app_secret_env.as_ref());
+        let Some(list) = &self.app_secrets else {
+            return Ok(vec![secret("meta.app_secret", plain, variable, environment)?]);
+        };
+        if plain.is_some() || variable.is_some() {
+            let message = "meta.app_secrets: given with meta.app_secret; expected one of the two";
+            return Err(message.to_owned());
+        }
+        if list.is_empty() {
+            return Err("meta.app_secrets: empty; expected at least one secret".to_owned());
+        }
+        let each = list.iter().enumerate().map(|(index, text)| {
+            secret(&format!("meta.app_secrets[{index}]"), Some(text), None, environment)
+        });
+        each.collect()
     }
 }
 
@@ -320,7 +384,7 @@ impl Dialog360Table {
     }
 }
 
-/// A secret is given as itself or by the name of an environment variable, and never is empty.
+/// A secret, given as itself or by the name of an environment variable.
 fn secret(
     field: &str,
     plain: Option<&SecretText>,
@@ -344,6 +408,18 @@ fn secret(
 }
 
 impl LimitsTable {
+    fn connections(&self) -> Result<ConnectionLimits, String> {
+        let total = self.connections_max.unwrap_or(CONNECTIONS_MAX);
+        let per_address = self.connections_per_address_max.unwrap_or(total.div_ceil(2));
+        match (total, per_address) {
+            (0, _) => Err("limits.connections_max: 0 given, expected at least 1".to_owned()),
+            (_, 0) => {
+                Err("limits.connections_per_address_max: 0 given, expected at least 1".to_owned())
+            }
+            _ => Ok(ConnectionLimits { total, per_address }),
+        }
+    }
+
     fn engine(&self) -> Limits {
         let mut limits = Limits::default();
         let counts = [
@@ -355,8 +431,7 @@ impl LimitsTable {
             (self.subscriptions_max, &mut limits.subscriptions_max),
             (self.dedup_keys_max, &mut limits.dedup_keys_max),
             (self.dead_letters_max, &mut limits.dead_letters_max),
-            (self.workers_max, &mut limits.workers_max),
-            (self.stuck_max, &mut limits.stuck_max),
+            (self.transport_threads, &mut limits.transport_threads),
             (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
             (self.notices_max, &mut limits.notices_max),
             (self.recent_attempts_max, &mut limits.recent_attempts_max),
@@ -366,19 +441,36 @@ impl LimitsTable {
         for (given, limit) in counts {
             *limit = given.unwrap_or(*limit);
         }
+        limits.in_flight_max = self.in_flight_max;
         let numbers = [
-            (self.dedup_window_ms, &mut limits.dedup_window_ms),
-            (self.stuck_after_ms, &mut limits.stuck_after_ms),
             (self.generation_bytes, &mut limits.generation_bytes),
             (self.outbox_events_max, &mut limits.outbox_events_max),
             (self.outbox_bytes_max, &mut limits.outbox_bytes_max),
-            (self.dead_letter_age_max_ms, &mut limits.dead_letter_age_max_ms),
         ];
         for (given, limit) in numbers {
             *limit = given.unwrap_or(*limit);
         }
+        let spans = [
+            (self.dedup_window_ms, &mut limits.dedup_window),
+            (self.dead_letter_age_max_ms, &mut limits.dead_letter_age_max),
+        ];
+        for (given_ms, limit) in spans {
+            *limit = given_ms.map_or(*limit, Duration::from_millis);
+        }
         limits
     }
+}
+
+/// Whether every user of this machine can read a file.
+#[cfg(unix)]
+pub(crate) fn is_world_readable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_world_readable(_path: &Path) -> bool {
+    false
 }
 
 /// The environment of this process.
@@ -386,7 +478,7 @@ pub(crate) fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Where a path of the configuration is shown.
+/// A path for messages.
 pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -397,9 +489,9 @@ mod tests {
 
     const ACCOUNT: &str = "[[account]]\nname = \"acme\"\napi_key = \"acme-key\"\n";
 
-    fn read(text: &str) -> Result<Setup, String> {
-        let file: File = toml::from_str(text).map_err(|e| located(text, &e))?;
-        file.into_setup(&|name| (name == "KEY_OF_ACME").then(|| "from-environment".to_owned()))
+    fn read(text: &str) -> Result<HostSettings, String> {
+        let file: ConfigFile = toml::from_str(text).map_err(|e| located(text, &e))?;
+        file.into_settings(&|name| (name == "KEY_OF_ACME").then(|| "from-environment".to_owned()))
     }
 
     fn check_refused(text: &str, says: &[&str]) {
@@ -411,8 +503,8 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_file_is_accepted_and_silence_means_the_defaults() {
-        let setup = read(
+    fn the_documented_file_is_accepted() {
+        let settings = read(
             r#"
             listen = "127.0.0.1:7005"
             data = "elsewhere"
@@ -441,21 +533,24 @@ mod tests {
             queue_events_max = 5
             generation_bytes = 77
             body_bytes_max = 1000
+            connections_max = 100
             "#,
         )
         .unwrap();
-        assert_eq!(setup.listen.to_string(), "127.0.0.1:7005");
-        assert_eq!(setup.engine.path(), Path::new("elsewhere"));
-        assert_eq!(setup.body_bytes_max, 1000);
-        assert!(setup.meta.is_some());
-        let debug = format!("{:?}", setup.engine);
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:7005");
+        assert_eq!(settings.engine.path(), Path::new("elsewhere"));
+        assert_eq!(settings.body_bytes_max, 1000);
+        let connections = ConnectionLimits { total: 100, per_address: 50 };
+        assert_eq!((settings.connections, settings.has_plain_secrets), (connections, true));
+        assert!(settings.meta.is_some());
+        let debug = format!("{:?}", settings.engine);
         assert!(
             debug.contains("queue_events_max: 5") && debug.contains("generation_bytes: 77"),
             "{debug}"
         );
         assert!(debug.contains("::1/128") && debug.contains("roots: Bundled"), "{debug}");
         let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
-        assert_eq!(setup.dialog360, dialog360);
+        assert_eq!(settings.dialog360, dialog360);
         let silent = read(ACCOUNT).unwrap();
         assert!(format!("{:?}", silent.engine).contains("roots: System"));
         let system = read(&format!("{ACCOUNT}[network]\nroots = \"system\"\n")).unwrap();
@@ -468,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_not_known_are_refused_by_name_and_line() {
+    fn unknown_keys_are_refused_by_name_and_line() {
         check_refused(&format!("lisen = \"x\"\n{ACCOUNT}"), &["line 1", "`lisen`", "`listen`"]);
         check_refused(&format!("{ACCOUNT}apikey = \"hidden\"\n"), &["line 4", "`apikey`"]);
         check_refused(&format!("{ACCOUNT}[network]\nallowed = []\n"), &["line 5", "`allowed`"]);
@@ -477,16 +572,16 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_toml_or_of_wrong_types_name_the_line() {
+    fn wrong_toml_and_wrong_types_name_the_line() {
         check_refused("listen = \n", &["line 1"]);
         check_refused(&format!("listen = 7001\n{ACCOUNT}"), &["line 1", "expected a string"]);
         check_refused("[[account]]\nname = \"a\"\napi_key = 77\n", &["line 3", "found integer"]);
         check_refused("[[account]]\napi_key = \"hidden\"\n", &["`name`"]);
-        check_refused(&format!("{ACCOUNT}[limits]\nworkers_max = -1\n"), &["line 5", "-1"]);
+        check_refused(&format!("{ACCOUNT}[limits]\ntransport_threads = -1\n"), &["line 5", "-1"]);
     }
 
     #[test]
-    fn accounts_without_a_key_of_their_own_are_refused() {
+    fn accounts_need_a_key_of_their_own() {
         check_refused("", &["[[account]]"]);
         check_refused("[[account]]\nname = \"a\"\n", &["account \"a\": api_key", "missing"]);
         check_refused("[[account]]\nname = \"a\"\napi_key = \"\"\n", &["api_key", "empty"]);
@@ -499,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_be_meant_are_refused_with_what_was_given() {
+    fn wrong_values_are_refused_with_what_was_given() {
         check_refused(&format!("listen = \"nowhere\"\n{ACCOUNT}"), &["listen", "nowhere"]);
         let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
         check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
@@ -513,14 +608,36 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn meta_has_one_app_secret_or_a_list_of_them() {
+        let meta = |keys: &str| format!("{ACCOUNT}[meta]\nverify_token = \"t\"\n{keys}\n");
+        let secrets = |keys: &str| read(&meta(keys)).unwrap().meta.unwrap().app_secrets;
+        assert_eq!(secrets("app_secret = \"a\"").len(), 1);
+        assert_eq!(secrets("app_secret_env = \"KEY_OF_ACME\"").len(), 1);
+        assert_eq!(secrets("app_secrets = [\"new\", \"old\"]").len(), 2);
+        check_refused(&meta("app_secrets = []"), &["meta.app_secrets", "at least one"]);
+        check_refused(&meta("app_secrets = [\"hidden\", \"\"]"), &["meta.app_secrets[1]", "empty"]);
+        let both = meta("app_secrets = [\"hidden\"]\napp_secret = \"hidden\"");
+        check_refused(&both, &["meta.app_secrets", "one of the two"]);
+    }
+
+    #[test]
+    fn secrets_of_the_environment_are_not_in_the_file() {
+        let by_name = "[[account]]\nname = \"acme\"\napi_key_env = \"KEY_OF_ACME\"\n";
+        assert!(!read(by_name).unwrap().has_plain_secrets);
+        assert!(read(ACCOUNT).unwrap().has_plain_secrets);
+        let meta = "[meta]\napp_secrets = [\"s\"]\nverify_token_env = \"KEY_OF_ACME\"\n";
+        assert!(read(&format!("{by_name}{meta}")).unwrap().has_plain_secrets);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
         let args = ServeArgs {
             config: "/nowhere/w.toml".into(),
             data: None,
             listen: None,
-            log: crate::log::Level::Off,
+            log: log::LogLevel::Off,
         };
-        let Err(Failure::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
+        let Err(CommandError::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
         assert!(message.starts_with("/nowhere/w.toml: "), "{message}");
     }
 }

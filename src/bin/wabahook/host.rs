@@ -1,8 +1,6 @@
-//! Decides who a request comes from and how much of its body is taken in.
-//!
-//! Leaves to others: what the request asks for. Invariant (I10): the bodies under way never hold
-//! more than four times `body_bytes_max` together, and no body is kept before its sender is known
-//! (Meta's callbacks, which are signed as a whole, have a smaller limit instead).
+//! What every route works with: the engine, who a request comes from, and its body. The bodies being read
+//! hold at most four times `body_bytes_max` together (I10), and no body is kept before its sender is known.
+//! Meta's callbacks are the exception: they are signed as a whole, and have a smaller limit instead.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,175 +11,197 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
-use crate::config::Meta;
-use crate::notices::LISTENERS_MAX;
-use crate::refusal::Refusal;
+use crate::config::MetaSettings;
+use crate::connections::ClientConnection;
+use crate::http_error::HttpError;
 
-/// How long a body may pause. Meta and every client library send without pausing.
+/// How long the sender of a body may pause. Meta and the client libraries do not.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How much of a refused body is read past, so that its sender gets to read the answer. Four bodies
-/// of the default limit; they pass by and take no memory.
+/// How much of a refused body is read and dropped, so that its sender reads the answer. Four bodies of
+/// the default limit; they take no memory.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// The room for bodies is counted in KiB.
-const ROOM_UNIT: usize = 1024;
-/// So many bodies of the largest size are taken in at once.
+/// How long to read a refused body.
+const DISCARD_MAX: Duration = Duration::from_secs(60);
+/// Memory for bodies is counted in KiB.
+const BODY_UNIT: usize = 1024;
+/// So many bodies of the largest size are read at once.
 const BODIES_AT_ONCE: usize = 4;
 
-/// So many subscriptions are tested at once, a quarter of the threads that wait.
+/// How many may listen to the notices at once.
+const LISTENERS_MAX: usize = 64;
+/// How many test deliveries run at once: a quarter of the blocking threads.
 const TESTS_AT_ONCE: usize = 4;
 
-/// What every route works on.
-pub(crate) struct Host {
+/// The state that all routes share.
+pub(crate) struct HostState {
     pub(crate) engine: Engine,
     pub(crate) registration: Registration,
-    pub(crate) meta: Option<Meta>,
+    pub(crate) meta: Option<MetaSettings>,
     pub(crate) body_bytes_max: usize,
-    /// Changes whenever the engine told something, or this host stops.
-    pub(crate) told: watch::Sender<u64>,
-    /// The places for those who listen to the notices.
+    /// Changes with each notice of the engine, and when this host stops.
+    pub(crate) notice_count: watch::Sender<u64>,
+    /// One permit for each listener to the notices.
     pub(crate) listeners: Arc<Semaphore>,
-    room: Arc<Semaphore>,
-    /// Room for tests of subscriptions, each of which waits for a receiver.
+    body_memory: Arc<Semaphore>,
+    /// One permit for each test delivery, which waits for a receiver.
     tests: Arc<Semaphore>,
     serving: AtomicBool,
 }
 
-/// The account whose API key a request shows.
+/// The account whose API key a request has.
 pub(crate) struct Caller(pub(crate) String);
 
-/// The part of a path that names a thing.
-pub(crate) struct Named(pub(crate) String);
+/// The id in a path.
+pub(crate) struct PathId(pub(crate) String);
 
-/// A request body, with the room it takes until it is dropped.
-pub(crate) struct Taken {
+/// A request body, with the memory reserved for it.
+pub(crate) struct RequestBody {
     pub(crate) bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Host {
-    pub(crate) fn new(engine: Engine, meta: Option<Meta>, body_bytes_max: usize) -> Host {
-        let room = body_bytes_max.div_ceil(ROOM_UNIT).saturating_mul(BODIES_AT_ONCE);
-        let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
+impl HostState {
+    pub(crate) fn new(
+        engine: Engine,
+        meta: Option<MetaSettings>,
+        body_bytes_max: usize,
+    ) -> HostState {
+        let units = body_bytes_max.div_ceil(BODY_UNIT).saturating_mul(BODIES_AT_ONCE);
+        let body_memory = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
         let tests = Arc::new(Semaphore::new(TESTS_AT_ONCE));
         let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
-        let told = watch::Sender::new(0);
-        let wake = told.clone();
-        engine.on_notice(move || wake.send_modify(|changes| *changes += 1));
-        Host { engine, registration, meta, body_bytes_max, told, listeners, room, tests, serving }
+        let notice_count = watch::Sender::new(0);
+        let counted = notice_count.clone();
+        engine.on_notice(move || counted.send_modify(|count| *count += 1));
+        HostState {
+            engine,
+            registration,
+            meta,
+            body_bytes_max,
+            notice_count,
+            listeners,
+            body_memory,
+            tests,
+            serving,
+        }
     }
 
-    /// A place for a test of a subscription, held until it is over: its receiver may not answer, and
-    /// must not take the threads of other requests.
-    pub(crate) fn place_for_test(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let place = Arc::clone(&self.tests).try_acquire_owned();
-        place.map_err(|_| Refusal::busy("too many tests at once; try again when one has ended"))
+    /// A permit for a test delivery, held until it is over: a receiver that does not answer must not take
+    /// the threads of other requests.
+    pub(crate) fn test_permit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
+        let permit = Arc::clone(&self.tests).try_acquire_owned();
+        permit.map_err(|_| HttpError::busy("too many tests at once; try again when one has ended"))
     }
 
-    /// From now on `/healthz` says that this host does not serve, and nobody listens on.
+    /// From now on `/healthz` answers 503, and the streams of notices end.
     pub(crate) fn stop_serving(&self) {
         self.serving.store(false, Ordering::Relaxed);
-        self.told.send_modify(|changes| *changes += 1);
+        self.notice_count.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
     }
 
-    /// The caller of a request and its body; the body is kept only for a caller that is known.
+    /// The caller of a request and its body. The body of an unknown caller is dropped.
     pub(crate) async fn admit(
         &self,
         request: Request,
         bytes_max: usize,
-    ) -> Result<(Caller, Taken), Refusal> {
+    ) -> Result<(Caller, RequestBody), HttpError> {
         let (parts, body) = request.into_parts();
-        match self.caller(&parts.headers) {
-            Ok(caller) => Ok((caller, self.take(&parts.headers, body, bytes_max).await?)),
-            Err(refusal) => {
+        match self.caller(&parts) {
+            Ok(caller) => Ok((caller, self.read_body(&parts.headers, body, bytes_max).await?)),
+            Err(error) => {
                 discard(&parts.headers, body).await;
-                Err(refusal)
+                Err(error)
             }
         }
     }
 
     /// Reads a body of at most `bytes_max` bytes.
-    pub(crate) async fn take(
+    pub(crate) async fn read_body(
         &self,
         headers: &HeaderMap,
         mut body: Body,
         bytes_max: usize,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<RequestBody, HttpError> {
         let bytes_max = bytes_max.min(self.body_bytes_max);
         if headers.get(header::CONTENT_ENCODING).is_some_and(|given| given != "identity") {
             discard(headers, body).await;
-            let message = "content-encoding: compressed bodies are not supported; send it plain";
+            let message = "content-encoding: compressed bodies are not supported";
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Refusal::new(status, "unsupported_media_type", message));
+            return Err(HttpError::new(status, "unsupported_media_type", message));
         }
         if body.size_hint().lower() > bytes_max as u64 {
             discard(headers, body).await;
-            return Err(Refusal::too_large(bytes_max));
+            return Err(HttpError::too_large(bytes_max));
         }
-        let mut taken = Taken { bytes: Vec::new(), room: None };
+        let mut whole = RequestBody { bytes: Vec::new(), memory: None };
         while let Some(piece) = next_piece(&mut body).await? {
-            if taken.bytes.len() + piece.len() > bytes_max {
-                drop(taken);
+            if whole.bytes.len() + piece.len() > bytes_max {
+                drop(whole);
                 discard(headers, body).await;
-                return Err(Refusal::too_large(bytes_max));
+                return Err(HttpError::too_large(bytes_max));
             }
-            if !taken.grow(&piece, &self.room) {
-                drop(taken);
+            if !whole.grow(&piece, &self.body_memory) {
+                drop(whole);
                 discard(headers, body).await;
-                return Err(Refusal::busy("too many large requests at once; try again later"));
+                return Err(HttpError::busy("too many large requests at once; try again later"));
             }
         }
-        Ok(taken)
+        Ok(whole)
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    fn caller(&self, parts: &Parts) -> Result<Caller, HttpError> {
         let expected = "expected the account's API key: Authorization: Bearer <key>";
-        let Some(shown) = headers.get(header::AUTHORIZATION) else {
-            return Err(Refusal::unauthorized(&format!("authorization: missing; {expected}")));
+        let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
+            return Err(HttpError::unauthorized(&format!("authorization: missing; {expected}")));
         };
-        let account = self.engine.accounts().authenticate_header(shown.as_bytes());
+        let account = self.engine.accounts().authenticate_header(given.as_bytes());
         let account = account.ok_or_else(|| {
-            Refusal::unauthorized(&format!("authorization: no account has this key; {expected}"))
+            HttpError::unauthorized(&format!("authorization: no account has this key; {expected}"))
         })?;
+        authenticated(&parts.extensions);
         Ok(Caller(account.name().to_owned()))
     }
 }
 
-impl FromRequestParts<Arc<Host>> for Caller {
-    type Rejection = Refusal;
+impl FromRequestParts<Arc<HostState>> for Caller {
+    type Rejection = HttpError;
 
-    async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Caller, Refusal> {
-        host.caller(&parts.headers)
+    async fn from_request_parts(
+        parts: &mut Parts,
+        host: &Arc<HostState>,
+    ) -> Result<Caller, HttpError> {
+        host.caller(parts)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Refusal;
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = HttpError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathId, HttpError> {
         let name = Path::<String>::from_request_parts(parts, state).await;
-        let refused = |_| Refusal::invalid("id", "expected text in UTF-8, percent-encoded");
-        name.map(|Path(name)| Named(name)).map_err(refused)
+        let wrong = |_| HttpError::invalid("id", "expected text in UTF-8, percent-encoded");
+        name.map(|Path(name)| PathId(name)).map_err(wrong)
     }
 }
 
-impl Taken {
-    /// Adds a piece if there is room for it.
-    fn grow(&mut self, piece: &Bytes, room: &Arc<Semaphore>) -> bool {
-        let held = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = (self.bytes.len() + piece.len()).div_ceil(ROOM_UNIT);
+impl RequestBody {
+    /// Adds a piece if there is memory for it.
+    fn grow(&mut self, piece: &Bytes, memory: &Arc<Semaphore>) -> bool {
+        let held = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = (self.bytes.len() + piece.len()).div_ceil(BODY_UNIT);
         let Ok(more) = u32::try_from(wanted.saturating_sub(held)) else { return false };
-        let Ok(more) = Arc::clone(room).try_acquire_many_owned(more) else { return false };
-        match &mut self.room {
+        let Ok(more) = Arc::clone(memory).try_acquire_many_owned(more) else { return false };
+        match &mut self.memory {
             Some(held) => held.merge(more),
             none => *none = Some(more),
         }
@@ -190,16 +210,16 @@ impl Taken {
     }
 }
 
-async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, HttpError> {
     loop {
         let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
         let frame = tokio::time::timeout(BODY_PAUSE_MAX, frame).await.map_err(|_| {
             let message = format!("the body paused for {} s", BODY_PAUSE_MAX.as_secs());
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+            HttpError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
         })?;
         let Some(frame) = frame else { return Ok(None) };
         let frame = frame.map_err(|_| {
-            Refusal::new(StatusCode::BAD_REQUEST, "invalid", "the body ended before its end")
+            HttpError::new(StatusCode::BAD_REQUEST, "invalid", "the body is shorter than announced")
         })?;
         if let Ok(piece) = frame.into_data() {
             return Ok(Some(piece));
@@ -207,28 +227,38 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     }
 }
 
-/// Reads past a refused body: closing with bytes unread resets the connection, and the sender
-/// would see the reset in place of the answer. A sender that asked first is not waited for.
+/// The connection of a request is one of a known sender, and is kept in a crowd.
+pub(crate) fn authenticated(extensions: &Extensions) {
+    if let Some(connection) = extensions.get::<Arc<ClientConnection>>() {
+        connection.authenticated();
+    }
+}
+
+/// Reads and drops a refused body: closing with unread bytes resets the connection, and the sender would
+/// see the reset instead of the answer. A sender that expects `100 Continue` has sent no body yet.
 async fn discard(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         return;
     }
-    let mut discarded = 0;
-    while let Ok(Some(piece)) = next_piece(&mut body).await {
-        discarded += piece.len();
-        if discarded > DISCARDED_BYTES_MAX {
-            return;
+    let drop_pieces = async {
+        let mut discarded = 0;
+        while let Ok(Some(piece)) = next_piece(&mut body).await {
+            discarded += piece.len();
+            if discarded > DISCARDED_BYTES_MAX {
+                return;
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(DISCARD_MAX, drop_pieces).await;
 }
 
-/// Runs what may wait for a disk, or reckons long, on a thread kept for that.
+/// Runs work that may wait for a disk, or compute for long, on a blocking thread.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
+) -> Result<T, HttpError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
-        let message = "the request failed for a reason of our own; the host's log says which";
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        let message = "the request failed inside the host; see its log";
+        HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     })
 }
 
@@ -237,18 +267,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_share_their_room_and_give_it_back() {
-        let room = Arc::new(Semaphore::new(3));
-        let mut first = Taken { bytes: Vec::new(), room: None };
-        let mut second = Taken { bytes: Vec::new(), room: None };
-        assert!(first.grow(&Bytes::from(vec![0; 1500]), &room));
-        assert!(first.grow(&Bytes::from(vec![0; 500]), &room));
-        assert_eq!(room.available_permits(), 1);
-        assert!(second.grow(&Bytes::from(vec![1; 1000]), &room));
-        assert!(!second.grow(&Bytes::from(vec![1; 1000]), &room));
+    fn bodies_share_memory_and_give_it_back() {
+        let memory = Arc::new(Semaphore::new(3));
+        let mut first = RequestBody { bytes: Vec::new(), memory: None };
+        let mut second = RequestBody { bytes: Vec::new(), memory: None };
+        assert!(first.grow(&Bytes::from(vec![0; 1500]), &memory));
+        assert!(first.grow(&Bytes::from(vec![0; 500]), &memory));
+        assert_eq!(memory.available_permits(), 1);
+        assert!(second.grow(&Bytes::from(vec![1; 1000]), &memory));
+        assert!(!second.grow(&Bytes::from(vec![1; 1000]), &memory));
         assert_eq!((first.bytes.len(), second.bytes.len()), (2000, 1000));
         drop(first);
-        assert_eq!(room.available_permits(), 2);
-        assert!(second.grow(&Bytes::from(vec![1; 1000]), &room));
+        assert_eq!(memory.available_permits(), 2);
+        assert!(second.grow(&Bytes::from(vec![1; 1000]), &memory));
     }
 }

@@ -1,7 +1,5 @@
-//! Decides what of the library's `tracing` events reaches stderr: those of wabahook, up to a level.
-//!
-//! Leaves to others: what is told, and how loudly (the library). Invariant (I9): what other crates
-//! tell is left out, because they do not know which of their values are secret.
+//! Logging to stderr: the `tracing` events of wabahook, up to a level. Events of other crates are left out,
+//! because those crates do not know which of their values are secret (I9).
 
 use std::fmt;
 
@@ -12,51 +10,51 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::moment::rfc3339;
-use wabahook::clock::{Clock, System};
+use crate::timestamp::rfc3339;
+use wabahook::clock::{Clock, SystemClock};
 
-/// How much is told.
+/// What to log.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Level {
+pub(crate) enum LogLevel {
     /// Nothing
     Off,
-    /// What keeps the engine from its work
+    /// What keeps the engine from working
     Error,
-    /// And what somebody should look at
+    /// And what an operator should look at
     Warn,
     /// And each dead letter and changed subscription
     Info,
-    /// And each attempt and group
+    /// And each attempt and each group
     Debug,
     /// Everything
     Trace,
 }
 
-/// Starts telling; a second call changes nothing.
-pub(crate) fn start(level: Level) {
+/// Starts logging; a second call changes nothing.
+pub(crate) fn start(level: LogLevel) {
     let filter = match level {
-        Level::Off => LevelFilter::OFF,
-        Level::Error => LevelFilter::ERROR,
-        Level::Warn => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::Trace => LevelFilter::TRACE,
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     };
     let lines = layer()
         .with_writer(std::io::stderr)
         .fmt_fields(DefaultFields::new())
-        .event_format(Line(System::new()));
+        .event_format(LogLine(SystemClock::new()));
     let subscriber = tracing_subscriber::registry()
         .with(Targets::new().with_target("wabahook", filter))
         .with(lines);
-    // Whoever started one before, in tests, keeps it.
+    // Tests may have set one before.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// One line an event: `wabahook: 2026-01-31T12:00:00.000Z WARN the message field=value`.
-struct Line(System);
+/// One line for each event: `wabahook: 2026-01-31T12:00:00.000Z WARN the message field=value`.
+struct LogLine(SystemClock);
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S, N> FormatEvent<S, N> for LogLine
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -67,8 +65,8 @@ where
         mut writer: Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> fmt::Result {
-        let (moment, level) = (rfc3339(self.0.wall_ms()), event.metadata().level());
-        write!(writer, "wabahook: {moment} {level} ")?;
+        let (time, level) = (rfc3339(self.0.wall_ms()), event.metadata().level());
+        write!(writer, "wabahook: {time} {level} ")?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

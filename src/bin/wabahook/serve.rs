@@ -1,7 +1,5 @@
-//! Decides how `serve` starts, listens and stops.
-//!
-//! Leaves to others: each route. Invariants: an address is printed once it is served; SIGTERM and
-//! SIGINT end within [`STOP_MAX`], leave what is owed on disk and exit 0.
+//! `wabahook serve`: start, listen, stop. The address is printed once it is served. SIGTERM and SIGINT end
+//! the process within [`STOP_MAX`] with exit code 0 and leave owed deliveries on disk.
 
 use std::io::Write;
 use std::net::TcpListener as StdListener;
@@ -10,99 +8,105 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{get, post};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use wabahook::clock::{Clock, System};
+use wabahook::clock::{Clock, SystemClock};
 use wabahook::{Engine, Error, Notice};
 
-use crate::ServeArgs;
-use crate::config::{self, Setup};
-use crate::failure::Failure;
-use crate::host::Host;
-use crate::refusal::Refusal;
-use crate::{
-    account, attempts, console, dead_letters, deliveries, description, events, gateways, log, meta,
-    metrics, notices, stats, subscriptions,
-};
+use crate::command_error::CommandError;
+use crate::config::{self, HostSettings, ServeArgs};
+use crate::connections::{ClientConnections, ConnectionAdmission};
+use crate::host::HostState;
+use crate::{log, routes};
 
-/// From the signal to the end: requests and attempts under way share it.
+/// From the signal to the end. Open requests and attempts in flight share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// The part of it that requests may take, so that attempts have some left.
+/// The part of it for requests, so that attempts have the rest.
 const REQUESTS_STOP_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may take to send a request's head, waiting between requests included.
+/// How long a connection may take to send the head of a request, idle time before it included.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The longest head of a request, and the buffer of each connection.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How many connections there may be; the others wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 1024;
-/// How many requests may wait for a disk at once; the others wait for their turn.
+/// How often to log that connections are replaced or refused.
+const CROWDED_LOG_EVERY_MS: u64 = 60_000;
+/// How many requests may wait for a disk at once.
 const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     log::start(args.log);
-    let setup = config::load(args, &config::process_environment)?;
+    let settings = config::load(args, &config::process_environment)?;
     let file = config::shown(&args.config);
-    let listener = StdListener::bind(setup.listen).map_err(|error| {
-        Failure::Run(format!("listen: {} cannot be listened on: {error}", setup.listen))
+    let listener = StdListener::bind(settings.listen).map_err(|error| {
+        CommandError::Run(format!("listen: cannot listen on {}: {error}", settings.listen))
     })?;
-    let engine = Engine::open(setup.engine.clone()).map_err(|error| match error {
-        Error::Invalid { .. } => Failure::Usage(format!("{file}: {error}")),
-        _ => Failure::Run(error.to_string()),
+    let engine = Engine::open(settings.engine.clone()).map_err(|error| match error {
+        Error::Invalid { .. } => CommandError::Usage(format!("{file}: {error}")),
+        _ => CommandError::Run(error.to_string()),
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("wabahook-http")
         .build();
-    let runtime = runtime.map_err(|e| Failure::Run(format!("no threads to serve with: {e}")))?;
-    let ended = runtime.block_on(serve(listener, engine, setup));
+    let runtime = runtime.map_err(|e| CommandError::Run(format!("cannot start threads: {e}")))?;
+    if settings.has_plain_secrets && config::is_world_readable(&args.config) {
+        tracing::warn!(
+            "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
+        );
+    }
+    let result = runtime.block_on(serve(listener, engine, settings));
     runtime.shutdown_background();
-    ended
+    result
 }
 
-async fn serve(listener: StdListener, engine: Engine, setup: Setup) -> Result<(), Failure> {
+async fn serve(
+    listener: StdListener,
+    engine: Engine,
+    settings: HostSettings,
+) -> Result<(), CommandError> {
     let failed = |doing: &'static str| {
-        move |error: std::io::Error| Failure::Run(format!("{doing}: {error}"))
+        move |error: std::io::Error| CommandError::Run(format!("{doing}: {error}"))
     };
     let stop = stop_signal().map_err(failed("waiting for signals"))?;
     listener.set_nonblocking(true).map_err(failed("listening"))?;
     let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
     let address = listener.local_addr().map_err(failed("listening"))?;
-    let mut host = Host::new(engine.clone(), setup.meta, setup.body_bytes_max);
-    let registration = host.registration.dialog360(setup.dialog360);
-    host.registration = registration.map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut host = HostState::new(engine.clone(), settings.meta, settings.body_bytes_max);
+    let registration = host.registration.dialog360(settings.dialog360);
+    host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
     let host = Arc::new(host);
-    tokio::spawn(watch_the_engine(Arc::clone(&host)));
-    announce(&format!("listening on http://{address} (data in {})", config::shown(&setup.data)))
+    tokio::spawn(watch_engine(Arc::clone(&host)));
+    announce(&format!("listening on http://{address} (data in {})", config::shown(&settings.data)))
         .map_err(failed("writing to stdout"))?;
-    let accepting = accept(listener, routes(Arc::clone(&host)), stop).await;
+    let connections = ClientConnections::new(settings.connections);
+    let accepting = accept(listener, routes::router(Arc::clone(&host)), connections, stop).await;
     host.stop_serving();
-    let clock = System::new();
+    let clock = SystemClock::new();
     let _ = tokio::time::timeout(REQUESTS_STOP_MAX, accepting.shutdown()).await;
     let left = STOP_MAX.saturating_sub(Duration::from_millis(clock.monotonic_ms()));
     let closed = tokio::task::spawn_blocking(move || engine.close(left)).await;
     match closed {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::Run(format!("closing: {error}"))),
-        Err(_) => Err(Failure::Run("closing: a thread failed".to_owned())),
+        Ok(Err(error)) => Err(CommandError::Run(format!("closing: {error}"))),
+        Err(_) => Err(CommandError::Run("closing: a thread failed".to_owned())),
     }
 }
 
-/// Whoever started this process may be waiting for the line, so it must not stay in a buffer.
+/// Prints a line at once: the process that started this one may wait for it.
 fn announce(line: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;
     stdout.flush()
 }
 
-/// Resolves at SIGTERM or SIGINT. Both are caught from the moment this returns.
+/// Resolves at SIGTERM or SIGINT. Both are caught from when this returns.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -125,90 +129,94 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn routes(host: Arc<Host>) -> Router {
-    Router::new()
-        .merge(console::routes())
-        .route("/account", get(account::read))
-        .route("/events", post(events::publish))
-        .route("/meta/webhook", get(meta::challenge).post(meta::callback))
-        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
-        .route(
-            "/subscriptions/{id}",
-            get(subscriptions::read).patch(subscriptions::revise).delete(subscriptions::delete),
-        )
-        .route("/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
-        .route("/subscriptions/{id}/test", post(subscriptions::test))
-        .route("/subscriptions/{id}/pause", post(subscriptions::pause))
-        .route("/subscriptions/{id}/resume", post(subscriptions::resume))
-        .route("/subscriptions/{id}/attempts", get(attempts::list))
-        .route("/deliveries", get(deliveries::list))
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/replay", post(dead_letters::replay))
-        .route("/dead-letters/{id}", get(dead_letters::read))
-        .route("/stats", get(stats::stats))
-        .route("/metrics", get(metrics::metrics))
-        .route("/notices", get(notices::stream))
-        .route("/healthz", get(stats::healthz))
-        .route("/openapi.json", get(description::openapi))
-        .fallback(gateways::answer)
-        .method_not_allowed_fallback(no_method)
-        .with_state(host)
-}
-
-async fn no_method(method: Method, uri: Uri) -> Refusal {
-    let message = format!("{} does not take {method}", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-}
-
-/// Takes connections until `stop`. What it returns lets the requests under way finish.
+/// Accepts connections until `stop`. What it returns waits for the open requests.
 async fn accept(
     listener: TcpListener,
     routes: Router,
+    connections: Arc<ClientConnections>,
     stop: impl Future<Output = ()>,
 ) -> GracefulShutdown {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX).max_buf_size(HEAD_BYTES_MAX);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut stop = pin!(stop);
+    let mut crowded = CrowdedLog::new();
     loop {
-        let connection = async {
-            let place = Arc::clone(&places).acquire_owned().await.ok();
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut stop => break,
-            connection = connection => connection,
+            accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            // The peer went away, or there are no descriptors left: then waiting is all one can do.
+        let Ok((stream, peer)) = accepted else {
+            // The peer went away, or there are no descriptors left; waiting helps with the latter.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        // A connection that answers slowly still works, so an error here changes nothing.
+        let connection = match connections.open(peer.ip()) {
+            ConnectionAdmission::Admitted(connection) => Arc::new(connection),
+            ConnectionAdmission::Replaced(connection) => {
+                crowded.log();
+                Arc::new(connection)
+            }
+            ConnectionAdmission::Refused => {
+                crowded.log();
+                continue;
+            }
+        };
+        // Without it the connection is only slower.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let routes = TowerToHyperService::new(routes.clone());
+        let of_requests = Arc::clone(&connection);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            of_requests.request_began();
+            request.extensions_mut().insert(Arc::clone(&of_requests));
+            routes.call(request)
+        });
         let served = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            // What ends a connection early is the peer's doing and known to it.
-            let _ = served.await;
-            drop(place);
+            tokio::select! {
+                // An error ends this connection only.
+                _ = served => {}
+                () = connection.closed_by_host() => {}
+            }
         });
     }
     graceful
 }
 
-/// Stops serving when the engine stopped. What else happens the library tells by `tracing`.
-async fn watch_the_engine(host: Arc<Host>) {
+/// Logs, at most once a minute, that the bounds of connections are reached.
+struct CrowdedLog {
+    clock: SystemClock,
+    last_ms: Option<u64>,
+}
+
+impl CrowdedLog {
+    fn new() -> CrowdedLog {
+        CrowdedLog { clock: SystemClock::new(), last_ms: None }
+    }
+
+    fn log(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if self.last_ms.is_none_or(|last_ms| now_ms >= last_ms + CROWDED_LOG_EVERY_MS) {
+            self.last_ms = Some(now_ms);
+            tracing::warn!(
+                "too many connections: the oldest without a valid API key are closed; see \
+                 limits.connections_max and limits.connections_per_address_max"
+            );
+        }
+    }
+}
+
+/// Stops serving when the engine stops. The library logs all other notices by `tracing`.
+async fn watch_engine(host: Arc<HostState>) {
     let notices = host.engine.notices();
-    let mut told = host.told.subscribe();
+    let mut notice_count = host.notice_count.subscribe();
     loop {
         while let Some(notice) = notices.try_next() {
             if let Notice::Poisoned { .. } = notice {
                 host.stop_serving();
             }
         }
-        if told.changed().await.is_err() {
+        if notice_count.changed().await.is_err() {
             return;
         }
     }

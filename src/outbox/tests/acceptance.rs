@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_was_accepted_is_owed_after_a_crash_and_reads_back_byte_for_byte() {
+fn accepted_events_are_owed_after_a_crash() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     let payloads: Vec<Vec<u8>> = [0, 100, 20_000, 2_000_000].iter().map(|n| vec![7; *n]).collect();
@@ -21,12 +21,12 @@ fn what_was_accepted_is_owed_after_a_crash_and_reads_back_byte_for_byte() {
 }
 
 #[test]
-fn each_end_of_a_delivery_survives_and_its_neighbours_are_untouched() {
+fn each_end_of_a_delivery_survives() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1, 2, 3, 4]);
     let bystander = publish(&running.outbox, vec![2], &[1, 2, 3, 4]);
-    let letter = Letter {
+    let letter = StoredDeadLetter {
         delivery: delivery(sequence, 2),
         reason: Reason::Failed(Failure::Guard("private".to_owned())),
         attempts: 1,
@@ -43,7 +43,7 @@ fn each_end_of_a_delivery_survives_and_its_neighbours_are_untouched() {
 }
 
 #[test]
-fn a_removed_subscription_is_owed_nothing_and_another_keeps_its_own() {
+fn a_removed_subscription_is_owed_nothing() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1, 2]);
@@ -55,7 +55,7 @@ fn a_removed_subscription_is_owed_nothing_and_another_keeps_its_own() {
 }
 
 #[test]
-fn sequences_are_never_given_twice_also_those_without_a_record() {
+fn sequences_are_never_used_twice() {
     let store = Memory::default();
     let mut given = BTreeSet::new();
     for _ in 0..5 {
@@ -68,7 +68,7 @@ fn sequences_are_never_given_twice_also_those_without_a_record() {
 }
 
 #[test]
-fn the_incarnation_stays_with_the_outbox_and_a_new_one_has_its_own() {
+fn the_incarnation_stays_with_the_outbox() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     publish(&running.outbox, vec![], &[1]);
@@ -78,19 +78,19 @@ fn the_incarnation_stays_with_the_outbox_and_a_new_one_has_its_own() {
 }
 
 #[test]
-fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
+fn a_full_queue_refuses_until_there_is_room() {
     let (faulty, faults) = faulty(&Memory::default());
     let limits = Limits { queue_events_max: 3, ..Limits::default() };
     let (running, _) = open_with(faulty, &limits);
     faults.hold_syncs();
     let waiting: Vec<_> =
-        (0..3).map(|_| submit(&running.outbox, vec![matched(vec![1], &[1])])).collect();
+        (0..3).map(|_| submit(&running.outbox, vec![routed(vec![1], &[1])])).collect();
     let reason = running.outbox.admit(1, 1).unwrap_err();
     assert!(reason.contains("3 events"), "{reason}");
     assert!(waiting.iter().all(|receipt| !receipt.is_done()), "nothing is promised before a sync");
     faults.release_syncs();
     waiting.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
-    assert!(submit(&running.outbox, vec![matched(vec![4], &[1])]).wait().is_ok());
+    assert!(submit(&running.outbox, vec![routed(vec![4], &[1])]).wait().is_ok());
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_full_outbox_refuses_by_events_and_by_bytes() {
 }
 
 #[test]
-fn on_sled_everything_survives_a_close_and_the_directory_opens_again() {
+fn on_sled_everything_survives_a_close() {
     let directory = tempfile::tempdir().unwrap();
     let store = || Sled::new(directory.path());
     let (running, _) = open(store());
@@ -118,7 +118,7 @@ fn on_sled_everything_survives_a_close_and_the_directory_opens_again() {
     let (running, recovered) = open(store());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![7; 50_000]);
-    let blobs = directory.path().join(row::name_of(1)).join("blobs");
+    let blobs = directory.path().join(databases::name_of(1)).join("blobs");
     let blobs = std::fs::read_dir(blobs).unwrap().count();
     assert_eq!(blobs, 0, "sled never syncs its blob files");
 }

@@ -3,12 +3,12 @@
 use super::*;
 
 #[test]
-fn a_damaged_record_is_named_with_its_generation_or_its_generation_is_set_aside() {
+fn a_damaged_record_is_named_or_its_generation_set_aside() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     publish(&running.outbox, vec![1], &[1]);
     running.outbox.close();
-    damage(&store, &row::name_of(1), keys::HEADS);
+    damage(&store, &databases::name_of(1), keys::HEADS);
     let error = read(store.crash(), &Limits::default(), OnDamage::Refuse).err().unwrap();
     let text = error.to_string();
     assert!(text.contains("generation 1 (outbox-"), "{text}");
@@ -21,8 +21,8 @@ fn a_damaged_record_is_named_with_its_generation_or_its_generation_is_set_aside(
 }
 
 #[test]
-fn a_sealed_generation_that_lost_a_page_without_a_word_is_found() {
-    let (store, ledger) = (Memory::default(), Ledger::default());
+fn a_silently_lost_page_of_a_sealed_generation_is_found() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
     let mut sequences = Vec::new();
     for _ in 0..60 {
@@ -32,7 +32,7 @@ fn a_sealed_generation_that_lost_a_page_without_a_word_is_found() {
     }
     running.outbox.close();
     let store = store.crash();
-    let database = store.open(&row::name_of(1)).unwrap();
+    let database = store.open(&databases::name_of(1)).unwrap();
     let mut batch = Batch::default();
     batch.remove(keys::numbered(keys::HEADS, sequences[1]));
     database.apply(batch).unwrap();
@@ -47,45 +47,45 @@ fn a_sealed_generation_that_lost_a_page_without_a_word_is_found() {
 }
 
 #[test]
-fn a_sealed_generation_that_lost_everything_without_a_word_is_found() {
-    let (store, ledger) = (Memory::default(), Ledger::default());
+fn a_silently_emptied_sealed_generation_is_found() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
-    while running.outbox.holding().generations < 3 {
+    while running.outbox.usage().generations < 3 {
         let next = publish(&running.outbox, vec![1; 900], &[1]);
         ledger.accept(next, &[1]);
     }
     running.outbox.close();
     let store = store.crash();
-    store.remove(&row::name_of(1)).unwrap();
-    drop(store.open(&row::name_of(1)).unwrap());
+    store.remove(&databases::name_of(1)).unwrap();
+    drop(store.open(&databases::name_of(1)).unwrap());
     let error = read(store.crash(), &small(), OnDamage::Refuse).err().expect("it is missed");
     assert!(error.to_string().contains("generation 1"), "{error}");
 }
 
 #[test]
-fn of_many_generations_the_damaged_ones_alone_are_set_aside() {
-    let (store, ledger) = (Memory::default(), Ledger::default());
+fn only_the_damaged_generations_are_set_aside() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
     let mut held = BTreeSet::new();
-    while running.outbox.holding().generations < 14 {
+    while running.outbox.usage().generations < 14 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1, 2]);
         ledger.accept(sequence, &[1, 2]);
         held.extend([(sequence, 1), (sequence, 2)]);
     }
-    let row = Arc::clone(&running.outbox.row);
+    let generations = Arc::clone(&running.outbox.generations);
     running.outbox.close();
     let damaged = [3, 8, 9];
     for number in damaged {
-        damage(&store, &row::name_of(number), keys::HEADS);
-        let lost = |sequence| row.generation_of(sequence) == Some(number);
+        damage(&store, &databases::name_of(number), keys::HEADS);
+        let lost = |sequence| generations.generation_of(sequence) == Some(number);
         held.retain(|(sequence, _)| !lost(*sequence));
     }
     let error = read(store.clone(), &small(), OnDamage::Refuse).err().expect("it is refused");
     assert!(error.to_string().contains("generation 9"), "the newest is told first: {error}");
     let (opened, recovered) = read(store.clone(), &small(), OnDamage::SetAside).unwrap();
     let names: Vec<&str> = recovered.set_aside.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = damaged.map(|number| format!("damaged-{}", row::name_of(number)));
+    let expected = damaged.map(|number| format!("damaged-{}", databases::name_of(number)));
     assert_eq!(names, expected.iter().rev().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(owed(&recovered), held);
-    assert_eq!(opened.read.row.generations(), 14 - damaged.len());
+    assert_eq!(opened.parts.generations.count(), 14 - damaged.len());
 }

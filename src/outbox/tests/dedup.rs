@@ -3,15 +3,15 @@
 use super::*;
 
 /// An event with a dedup key.
-fn keyed(key: &str, bytes: usize) -> Matched {
-    Matched {
-        dedup: Some(key_hash("acme", "MESSAGE_RECEIVED", key)),
-        ..matched(vec![1; bytes], &[1])
+fn keyed(key: &str, bytes: usize) -> RoutedEvent {
+    RoutedEvent {
+        dedup: Some(dedup_key_of("acme", "MESSAGE_RECEIVED", key)),
+        ..routed(vec![1; bytes], &[1])
     }
 }
 
 #[test]
-fn a_dedup_key_outlives_a_crash_with_its_event_and_not_without() {
+fn a_dedup_key_survives_a_crash_only_with_its_event() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     let first = submit(&running.outbox, vec![keyed("a", 1), keyed("bystander", 1)]).wait().unwrap();
@@ -33,7 +33,7 @@ fn a_dedup_key_outlives_a_crash_with_its_event_and_not_without() {
 
 #[test]
 fn a_dedup_key_outlives_its_generation() {
-    let (store, ledger) = (Memory::default(), Ledger::default());
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
@@ -42,7 +42,10 @@ fn a_dedup_key_outlives_its_generation() {
         running.outbox.record(Record::Settle(delivery(next.id.sequence(), 1)));
     }
     running.outbox.close();
-    assert!(!store.list().unwrap().contains(&row::name_of(1)), "the first generation is gone");
+    assert!(
+        !store.list().unwrap().contains(&databases::name_of(1)),
+        "the first generation is gone"
+    );
     let (running, _) = open(store.crash());
     let again = submit(&running.outbox, vec![keyed("a", 900), keyed("new", 900)]).wait().unwrap();
     assert!(again[0].duplicate && again[0].id == first.id, "{again:?}");
@@ -50,8 +53,8 @@ fn a_dedup_key_outlives_its_generation() {
 }
 
 #[test]
-fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again() {
-    let (full, ledger) = (Full::default(), Ledger::default());
+fn dedup_keys_are_moved_when_the_device_accepts_writes_again() {
+    let (full, ledger) = (FullDiskStore::default(), OwedLedger::default());
     let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
@@ -60,7 +63,7 @@ fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again(
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);
         running.outbox.record(Record::Settle(delivery(sequence, 1)));
     }
-    assert!(full.inner.list().unwrap().contains(&row::name_of(1)), "it holds the key");
+    assert!(full.inner.list().unwrap().contains(&databases::name_of(1)), "it holds the key");
     *full.refuses.lock() = None;
     churn(&running, &ledger, &full.inner, 1);
     running.outbox.close();
@@ -69,8 +72,8 @@ fn dedup_keys_that_cannot_be_moved_are_moved_when_the_device_takes_writes_again(
 }
 
 #[test]
-fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
-    let (full, ledger) = (Full::default(), Ledger::default());
+fn an_idle_engine_tries_again_to_move_dedup_keys() {
+    let (full, ledger) = (FullDiskStore::default(), OwedLedger::default());
     let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
@@ -80,12 +83,12 @@ fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
         running.outbox.record(Record::Settle(delivery(sequence, 1)));
     }
     let owed_still = publish(&running.outbox, vec![1; 900], &[1, 2]);
-    assert!(full.inner.list().unwrap().contains(&row::name_of(1)), "it holds the key");
+    assert!(full.inner.list().unwrap().contains(&databases::name_of(1)), "it holds the key");
     // Until nothing more is told, so that no group is left to be written.
     while running.committed.recv_timeout(Duration::from_millis(300)).is_ok() {}
     *full.refuses.lock() = None;
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while full.inner.list().unwrap().contains(&row::name_of(1)) {
+    while full.inner.list().unwrap().contains(&databases::name_of(1)) {
         assert!(std::time::Instant::now() < deadline, "generation 1 is there still");
         std::thread::yield_now();
     }
@@ -96,14 +99,14 @@ fn an_idle_engine_tries_again_to_move_dedup_keys_without_a_group_to_write() {
 }
 
 #[test]
-fn a_dedup_key_of_a_failed_group_counts_at_no_later_open() {
+fn a_dedup_key_of_a_failed_group_never_counts() {
     // Its payload pages, its dedup page, its head: each in turn is what fails.
     for written in 0..PAGES + 2 {
         let (store, running, faults) = with_a_bystander();
         faults.fail_after(written as u64);
         assert!(submit(&running.outbox, vec![keyed("failed", SEVERAL_PAGES)]).wait().is_err());
         faults.heal();
-        told(&running, |told| matches!(told, Committed::Resumed));
+        told(&running, |told| matches!(told, CommitEvent::Resumed));
         publish(&running.outbox, vec![1], &[1]);
         running.outbox.close();
         let (running, _) = open(store.crash());
@@ -112,11 +115,11 @@ fn a_dedup_key_of_a_failed_group_counts_at_no_later_open() {
 }
 
 /// A payload of several pages, which lie between the dedup page and the head.
-const SEVERAL_PAGES: usize = PAGES * page::PAGE_BYTES;
+const SEVERAL_PAGES: usize = PAGES * PAGE_BYTES;
 const PAGES: usize = 4;
 
 /// An outbox that knows a key already.
-fn with_a_bystander() -> (Memory, Running, Arc<Faults>) {
+fn with_a_bystander() -> (Memory, RunningOutbox, Arc<FaultPlan>) {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
     let (running, _) = open(faulty);
@@ -124,7 +127,7 @@ fn with_a_bystander() -> (Memory, Running, Arc<Faults>) {
     (store, running, faults)
 }
 
-fn check_only_the_bystander_is_known(running: &Running, key: &str, why: &str) {
+fn check_only_the_bystander_is_known(running: &RunningOutbox, key: &str, why: &str) {
     let again = submit(&running.outbox, vec![keyed(key, 1), keyed("bystander", 1)]);
     let again = again.wait().unwrap();
     assert!(!again[0].duplicate, "{why}");
@@ -132,7 +135,7 @@ fn check_only_the_bystander_is_known(running: &Running, key: &str, why: &str) {
 }
 
 #[test]
-fn a_dedup_key_of_a_group_that_a_crash_cut_counts_at_no_later_open() {
+fn a_dedup_key_of_a_cut_group_never_counts() {
     let (store, running, faults) = with_a_bystander();
     faults.skip_syncs();
     submit(&running.outbox, vec![keyed("cut", SEVERAL_PAGES)]).wait().unwrap();
@@ -148,13 +151,13 @@ fn a_dedup_key_of_a_group_that_a_crash_cut_counts_at_no_later_open() {
 }
 
 #[test]
-fn a_damaged_database_of_dedup_keys_is_set_aside_and_the_events_stay() {
+fn a_damaged_database_of_dedup_keys_is_set_aside() {
     let store = Memory::default();
     let (running, _) = open(store.clone());
     let sequence = publish(&running.outbox, vec![1], &[1]);
     running.outbox.close();
     let store = store.crash();
-    let database = store.open(recovery::DEDUP_DATABASE).unwrap();
+    let database = store.open(DEDUP_DATABASE).unwrap();
     let mut batch = Batch::default();
     batch.put(keys::in_bucket(1, 1), vec![1; 30]);
     database.apply(batch).unwrap();
@@ -165,4 +168,103 @@ fn a_damaged_database_of_dedup_keys_is_set_aside_and_the_events_stay() {
     let (_, recovered) = read(store.crash(), &Limits::default(), OnDamage::SetAside).unwrap();
     assert_eq!(recovered.set_aside[0].0, "damaged-dedup");
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 1)]));
+}
+
+/// Publishes an event with this dedup key and returns whether it is a duplicate.
+fn is_duplicate(running: &RunningOutbox, key: &str) -> bool {
+    submit(&running.outbox, vec![keyed(key, 1)]).wait().unwrap()[0].duplicate
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn a_restart_after_the_outbox_drained_keeps_every_dedup_key() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
+    let outbox = open_stepped(store.clone(), &small(), ledger.owing());
+    let keys: Vec<String> = (0..20).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        let receipt = submit(&outbox, vec![keyed(key, 500)]);
+        let sequence = outbox.wait(receipt).unwrap()[0].id.sequence();
+        outbox.record(Record::Settle(delivery(sequence, 1)));
+    }
+    for _ in 0..100 {
+        outbox.step().unwrap();
+    }
+    assert_eq!(outbox.usage().events, 0, "it drained");
+    outbox.close();
+    let (running, _) = open(store.crash());
+    let duplicates = keys.iter().filter(|key| is_duplicate(&running, key)).count();
+    assert_eq!(duplicates, keys.len());
+    assert!(!is_duplicate(&running, "new"));
+}
+
+#[test]
+fn a_changed_window_applies_to_keys_from_before_the_change() {
+    for (before, after) in [(24, 7 * 24), (7 * 24, 24)] {
+        let limits = |hours: u32| Limits { dedup_window: hours * HOUR, ..Limits::default() };
+        let clock = Arc::new(ManualClock::new(WALL_MS, 3));
+        let store = Memory::default();
+        let running = open_at(store.clone(), &limits(before), &clock);
+        assert!(!is_duplicate(&running, "old"));
+        running.outbox.close();
+        clock.advance(HOUR);
+        let soon = open_at(store.crash(), &limits(after), &clock);
+        assert!(is_duplicate(&soon, "old"), "{before} to {after} hours: within the window");
+        let restart = store.crash();
+        clock.advance((after - 2) * HOUR);
+        let later = open_at(restart.clone(), &limits(after), &clock);
+        assert!(is_duplicate(&later, "old"), "{before} to {after} hours: still within");
+        clock.advance(before.max(after) / 24 * HOUR + 2 * HOUR);
+        let end = open_at(restart.crash(), &limits(after), &clock);
+        assert!(!is_duplicate(&end, "old"), "{before} to {after} hours: the window is over");
+        assert!(is_duplicate(&end, "old"));
+    }
+}
+
+#[test]
+fn at_open_the_newest_keys_survive_a_lowered_bound() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let keys: Vec<String> = (0..60).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        let accepted = submit(&running.outbox, vec![keyed(key, 900)]).wait().unwrap()[0];
+        // Owed, so that every generation stays.
+        ledger.accept(accepted.id.sequence(), &[1]);
+    }
+    assert!(running.outbox.usage().generations > 2);
+    running.outbox.close();
+    let limits = Limits { dedup_keys_max: 10, ..small() };
+    let (running, _) = open_with(store.crash(), &limits);
+    assert!(keys[50..].iter().all(|key| is_duplicate(&running, key)), "the newest ten are known");
+    assert!(!is_duplicate(&running, &keys[0]));
+}
+
+#[test]
+fn one_account_at_its_bound_costs_no_other_account_a_key() {
+    let limits = Limits { dedup_keys_max: 5, group_events_max: 1, ..Limits::default() };
+    let clock = Arc::new(ManualClock::new(WALL_MS, 3));
+    let store = Memory::default();
+    let running = open_at(store.clone(), &limits, &clock);
+    assert!(!is_duplicate(&running, "bystander"));
+    for n in 0..100 {
+        let dedup = Some(dedup_key_of("busy", "MESSAGE_RECEIVED", &format!("{n}")));
+        let event = RoutedEvent { account: "busy".into(), dedup, ..routed(vec![1], &[1]) };
+        assert!(!submit(&running.outbox, vec![event]).wait().unwrap()[0].duplicate);
+        clock.advance(HOUR / 10);
+    }
+    assert!(is_duplicate(&running, "bystander"));
+    let dropped: Vec<_> = running
+        .committed
+        .try_iter()
+        .filter_map(|event| match event {
+            CommitEvent::KeysDropped(dropped) => Some(dropped),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(dropped.iter().map(|dropped| dropped.keys).sum::<u64>(), 95);
+    let told = dropped.iter().filter(|dropped| dropped.begins).count();
+    assert_eq!(told, 1, "reaching the bound is told once");
+    running.outbox.close();
+    let reopened = open_at(store.crash(), &limits, &clock);
+    assert!(is_duplicate(&reopened, "bystander"), "after a restart too");
 }

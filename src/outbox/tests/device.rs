@@ -3,21 +3,21 @@
 use super::*;
 
 #[test]
-fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_takes() {
+fn a_refusing_device_leaves_receipts_unknown() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
     let (running, _) = open(faulty);
     let bystander = publish(&running.outbox, vec![7], &[1, 2]);
     running.outbox.record(Record::Settle(delivery(bystander, 2)));
     faults.fail_after(0);
-    let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    let error = submit(&running.outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
-    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
     let reason = running.outbox.admit(1, 1).unwrap_err();
-    assert!(reason.contains("on purpose"), "{reason}");
+    assert!(reason.contains("injected fault"), "{reason}");
     running.outbox.record(Record::Settle(delivery(bystander, 1)));
     faults.heal();
-    told(&running, |told| matches!(told, Committed::Resumed));
+    told(&running, |told| matches!(told, CommitEvent::Resumed));
     let after = publish(&running.outbox, vec![8], &[1]);
     running.outbox.close();
     let (_, recovered) = open(store.crash());
@@ -25,16 +25,16 @@ fn a_device_that_refuses_leaves_receipts_unknown_and_is_tried_again_until_it_tak
 }
 
 #[test]
-fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
+fn a_group_whose_answer_was_lost_is_owed() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
     let (running, _) = open(faulty);
     // Of the sequences reserved, of the payload, and of the head, which is the one.
     faults.fail_after_effect(2);
-    let error = submit(&running.outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    let error = submit(&running.outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     faults.heal();
-    told(&running, |told| matches!(told, Committed::Resumed));
+    told(&running, |told| matches!(told, CommitEvent::Resumed));
     let group = running.committed.try_iter().count();
     assert_eq!(group, 0, "everything was told before it resumed");
     running.outbox.close();
@@ -43,21 +43,21 @@ fn a_group_whose_answer_was_lost_is_owed_as_its_publisher_was_told_it_may_be() {
 }
 
 #[test]
-fn a_disk_that_opens_and_takes_no_writes_is_waited_for_and_nothing_is_lost() {
-    let full = Full::default();
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let full = FullDiskStore::default();
     let (running, _) = open(full.clone());
     let outbox = &running.outbox;
     let bystander = publish(outbox, vec![7], &[1, 2]);
     *full.refuses.lock() = Some("outbox-");
-    let error = submit(outbox, vec![matched(vec![1], &[1])]).wait().unwrap_err();
+    let error = submit(outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     outbox.record(Record::Settle(delivery(bystander, 1)));
-    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
     // Long enough for the device to be tried again more than once.
     let again = running.committed.recv_timeout(Duration::from_millis(500));
     assert!(again.is_err(), "nothing is told while it refuses: {again:?}");
     *full.refuses.lock() = None;
-    told(&running, |told| matches!(told, Committed::Resumed));
+    told(&running, |told| matches!(told, CommitEvent::Resumed));
     let after = publish(outbox, vec![8], &[1]);
     outbox.close();
     let (_, recovered) = open(full.inner.crash());
@@ -65,15 +65,16 @@ fn a_disk_that_opens_and_takes_no_writes_is_waited_for_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
-    let (full, ledger) = (Full { takes_effect: true, ..Full::default() }, Ledger::default());
+fn a_generation_that_could_not_be_begun_is_not_the_newest() {
+    let (full, ledger) =
+        (FullDiskStore { takes_effect: true, ..FullDiskStore::default() }, OwedLedger::default());
     let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
     *full.refuses.lock() = Some("outbox-0000000000000002");
     for _ in 0..40 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);
         ledger.accept(sequence, &[1]);
     }
-    assert_eq!(running.outbox.holding().generations, 1);
+    assert_eq!(running.outbox.usage().generations, 1);
     let (opened, recovered) = read(full.inner.crash(), &small(), OnDamage::Refuse).unwrap();
     assert_eq!(owed(&recovered), ledger.pairs());
     let (outbox, _) = opened.prepare(&small());
@@ -83,11 +84,11 @@ fn a_generation_that_could_not_be_begun_is_not_taken_for_the_newest() {
     *full.refuses.lock() = None;
     publish(&running.outbox, vec![1; 900], &[9]);
     publish(&running.outbox, vec![1; 900], &[9]);
-    assert_eq!(running.outbox.holding().generations, 2);
+    assert_eq!(running.outbox.usage().generations, 2);
 }
 
 #[test]
-fn a_removal_that_the_device_refuses_is_told_so_and_written_when_it_takes_writes() {
+fn a_refused_removal_is_written_later() {
     let store = Memory::default();
     let (faulty, faults) = faulty(&store);
     let (running, _) = open(faulty);
@@ -95,12 +96,12 @@ fn a_removal_that_the_device_refuses_is_told_so_and_written_when_it_takes_writes
     let sequence = publish(outbox, vec![1], &[1, 2]);
     faults.fail_after(0);
     let first = outbox.forget(SubscriptionId(1));
-    told(&running, |told| matches!(told, Committed::Stalled(_)));
+    told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
     let second = outbox.forget(SubscriptionId(3));
     assert!(matches!(first.wait(), Err(Error::Unknown { .. })));
     assert!(matches!(second.wait(), Err(Error::Refused { .. })));
     faults.heal();
-    told(&running, |told| matches!(told, Committed::Resumed));
+    told(&running, |told| matches!(told, CommitEvent::Resumed));
     outbox.close();
     let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));

@@ -1,154 +1,154 @@
-//! Decides how the further destinations of a key are enabled, listed, appended, changed and deleted
-//! (`/multi_webhook`).
-//!
-//! Leaves to others: whom they follow (`hooks`). Invariant: a request is honoured whole or not at all;
-//! names are unique and case-sensitive, and there are never more than the configured maximum by way of
-//! a request.
+//! Enables, lists, appends, changes and deletes the further destinations of a key (`/multi_webhook`). A
+//! request is applied as a whole or not at all. Names are unique and case-sensitive, and no request exceeds
+//! the configured maximum.
 
 use http::{Method, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::hooks::{self, Hooks};
-use super::{Asked, fresh};
-use crate::engine::Change;
-use crate::registration::fields::{Object, Problem, utf8};
-use crate::registration::hook::{self, Answer, Hook, Reader, Refusal};
-use crate::subscription::Registered;
+use super::key_webhooks::{self, KeyWebhooks};
+use super::request::{Dialog360Request, fresh};
+use crate::engine::SubscriptionChange;
+use crate::registration::fields::{Problem, RequestObject, utf8};
+use crate::registration::webhook_config::{
+    self, ConfigError, ConfigResult, WebhookConfig, WebhookConfigReader,
+};
+use crate::subscription::SubscriptionInfo;
+use crate::text::hex_byte;
 
-/// The answer of every operation that 360dialog carries out later and that is in force here.
+/// The message of operations that 360dialog applies later. Here they are already in force.
 const STARTED: &str = "Operation started successfully";
 const DELETED: &str = "Destination deleted successfully";
 
-/// The longest name, in bytes: with its prefix it is the name of a subscription.
+/// The longest name in bytes; with its prefix it is the name of a subscription.
 const NAME_BYTES_MAX: usize = 100;
 const NAME_EXPECTED: &str = "a name of 1 to 100 bytes without control characters";
 
-/// A destination as a request gives it.
+/// A destination as given in a request.
 struct Destination {
     name: String,
-    hook: Hook,
+    config: WebhookConfig,
 }
 
 /// `/multi_webhook`
-pub(super) fn all(asked: &Asked<'_>) -> Answer {
-    match *asked.call.method {
-        Method::GET => list(asked),
+pub(super) fn all(request: &Dialog360Request<'_>) -> ConfigResult {
+    match *request.http.method {
+        Method::GET => list(request),
         Method::POST => {
-            let body = Object::read(utf8(asked.call.body)?, &["enabled", "destinations"])?;
+            let body = RequestObject::read(utf8(request.http.body)?, &["enabled", "destinations"])?;
             let enabled: bool = body.required_value("enabled", "true or false")?;
-            enable(asked, enabled, destinations(&asked.reader(), &body)?.unwrap_or_default())
+            enable(request, enabled, destinations(&request.reader(), &body)?.unwrap_or_default())
         }
         Method::PUT => {
-            let body = Object::read(utf8(asked.call.body)?, &["destinations"])?;
-            let given = destinations(&asked.reader(), &body)?;
-            append(asked, given.ok_or_else(|| body.missing("destinations", LIST_EXPECTED))?)
+            let body = RequestObject::read(utf8(request.http.body)?, &["destinations"])?;
+            let given = destinations(&request.reader(), &body)?;
+            append(request, given.ok_or_else(|| body.missing("destinations", LIST_EXPECTED))?)
         }
-        Method::PATCH => amend(asked),
-        _ => Err(Refusal::method(&[Method::GET, Method::POST, Method::PUT, Method::PATCH])),
+        Method::PATCH => amend(request),
+        _ => Err(ConfigError::method(&[Method::GET, Method::POST, Method::PUT, Method::PATCH])),
     }
 }
 
 /// `/multi_webhook/{dest_name}`
-pub(super) fn one(asked: &Asked<'_>, encoded: &str) -> Answer {
-    if *asked.call.method != Method::DELETE {
-        return Err(Refusal::method(&[Method::DELETE]));
+pub(super) fn one(request: &Dialog360Request<'_>, encoded: &str) -> ConfigResult {
+    if *request.http.method != Method::DELETE {
+        return Err(ConfigError::method(&[Method::DELETE]));
     }
     let expected = "dest_name: expected a name in UTF-8, percent-encoded";
-    let name = percent_decoded(encoded).ok_or_else(|| Refusal::bad_request(expected))?;
-    change(asked, DELETED, |hooks| {
-        check_enabled(hooks)?;
-        Ok(vec![Change::Remove(known(hooks, &name)?.id)])
+    let name = percent_decoded(encoded).ok_or_else(|| ConfigError::bad_request(expected))?;
+    change(request, DELETED, |webhooks| {
+        check_enabled(webhooks)?;
+        Ok(vec![SubscriptionChange::Remove(known(webhooks, &name)?.id)])
     })
 }
 
-fn list(asked: &Asked<'_>) -> Answer {
-    let standing = asked.call.engine.standing(asked.key.account.name())?;
-    let hooks = Hooks::of(&standing);
-    let each = hooks.destinations.iter().map(|(name, one)| {
-        let mut shown = hook::shown(&one.target);
+fn list(request: &Dialog360Request<'_>) -> ConfigResult {
+    let account_snapshot = request.http.engine.account_snapshot(request.key.account.name())?;
+    let webhooks = KeyWebhooks::of(&account_snapshot);
+    let each = webhooks.destinations.iter().map(|(name, one)| {
+        let mut shown = webhook_config::shown(&one.target);
         shown.insert("name".to_owned(), Value::from(*name));
         Value::Object(shown)
     });
     let destinations: Vec<_> = each.collect();
-    Ok(json!({"enabled": hooks.are_enabled, "destinations": destinations}))
+    Ok(json!({"enabled": webhooks.are_enabled, "destinations": destinations}))
 }
 
-fn enable(asked: &Asked<'_>, enabled: bool, given: Vec<Destination>) -> Answer {
+fn enable(request: &Dialog360Request<'_>, enabled: bool, given: Vec<Destination>) -> ConfigResult {
     if !enabled && !given.is_empty() {
-        let problem = "given with enabled: false; expected with enabled: true alone";
+        let problem = "given with enabled: false; expected only with enabled: true";
         return Err(Problem::at("destinations", problem).into());
     }
-    change(asked, STARTED, |hooks| {
-        if enabled && hooks.are_enabled {
+    change(request, STARTED, |webhooks| {
+        if enabled && webhooks.are_enabled {
             let message = "multi-webhook is already enabled; append destinations with PUT";
-            return Err(Refusal::new(StatusCode::CONFLICT, message));
+            return Err(ConfigError::new(StatusCode::CONFLICT, message));
         }
-        let mut changes = hooks.enable(enabled, asked.options);
-        changes.extend(created(asked, hooks, given)?);
+        let mut changes = webhooks.enable(enabled, request.options);
+        changes.extend(created(request, webhooks, given)?);
         Ok(changes)
     })
 }
 
-fn append(asked: &Asked<'_>, given: Vec<Destination>) -> Answer {
+fn append(request: &Dialog360Request<'_>, given: Vec<Destination>) -> ConfigResult {
     if given.is_empty() {
         return Err(Problem::at("destinations", format!("empty; expected {LIST_EXPECTED}")).into());
     }
-    change(asked, STARTED, |hooks| {
-        check_enabled(hooks)?;
-        created(asked, hooks, given)
+    change(request, STARTED, |webhooks| {
+        check_enabled(webhooks)?;
+        created(request, webhooks, given)
     })
 }
 
-fn amend(asked: &Asked<'_>) -> Answer {
-    let body = Object::read(utf8(asked.call.body)?, &["name", "url", "headers"])?;
+fn amend(request: &Dialog360Request<'_>) -> ConfigResult {
+    let body = RequestObject::read(utf8(request.http.body)?, &["name", "url", "headers"])?;
     let name = body.required_text("name", "the name of a destination")?;
-    let amendment = asked.reader().amendment(&body)?;
-    change(asked, STARTED, |hooks| {
-        check_enabled(hooks)?;
-        let before = known(hooks, &name)?;
-        Ok(vec![Change::Replace(before.id, amendment.subscription(before))])
+    let patch = request.reader().patch(&body)?;
+    change(request, STARTED, |webhooks| {
+        check_enabled(webhooks)?;
+        let before = known(webhooks, &name)?;
+        Ok(vec![SubscriptionChange::Replace(before.id, patch.subscription(before))])
     })
 }
 
-/// Makes the changes that are decided from how the webhooks stand.
+/// Applies the changes that are decided from the present webhooks.
 fn change(
-    asked: &Asked<'_>,
+    request: &Dialog360Request<'_>,
     message: &str,
-    decide: impl FnOnce(&Hooks<'_>) -> Result<Vec<Change>, Refusal>,
-) -> Answer {
-    let account = asked.key.account.name();
-    asked.call.engine.change(account, |standing| {
-        let changes = decide(&Hooks::of(standing))?;
-        Ok::<_, Refusal>((changes, ()))
+    decide: impl FnOnce(&KeyWebhooks<'_>) -> Result<Vec<SubscriptionChange>, ConfigError>,
+) -> ConfigResult {
+    let account = request.key.account.name();
+    request.http.engine.change(account, |account_snapshot| {
+        let changes = decide(&KeyWebhooks::of(account_snapshot))?;
+        Ok::<_, ConfigError>((changes, ()))
     })?;
     Ok(json!({"message": message}))
 }
 
-fn check_enabled(hooks: &Hooks<'_>) -> Result<(), Refusal> {
-    match hooks.are_enabled {
+fn check_enabled(webhooks: &KeyWebhooks<'_>) -> Result<(), ConfigError> {
+    match webhooks.are_enabled {
         true => Ok(()),
-        false => Err(Refusal::bad_request("multi-webhook is not enabled; enable it with POST")),
+        false => Err(ConfigError::bad_request("multi-webhook is not enabled; enable it with POST")),
     }
 }
 
-fn known<'a>(hooks: &Hooks<'a>, name: &str) -> Result<&'a Registered, Refusal> {
+fn known<'a>(webhooks: &KeyWebhooks<'a>, name: &str) -> Result<&'a SubscriptionInfo, ConfigError> {
     let unknown = || {
-        let message = "there is no destination of this name; names are case-sensitive";
-        Refusal::new(StatusCode::NOT_FOUND, message)
+        let message = "unknown destination; names are case-sensitive";
+        ConfigError::new(StatusCode::NOT_FOUND, message)
     };
-    hooks.destination(name).ok_or_else(unknown)
+    webhooks.destination(name).ok_or_else(unknown)
 }
 
-/// What creates these destinations beside those that are there.
+/// The changes that create these destinations.
 fn created(
-    asked: &Asked<'_>,
-    hooks: &Hooks<'_>,
+    request: &Dialog360Request<'_>,
+    webhooks: &KeyWebhooks<'_>,
     given: Vec<Destination>,
-) -> Result<Vec<Change>, Refusal> {
-    let limit = asked.options.destinations_max;
+) -> Result<Vec<SubscriptionChange>, ConfigError> {
+    let limit = request.options.destinations_max;
     let too_many = |count| {
-        let problem = format!("there would be {count}; expected at most {limit} in all");
+        let problem = format!("{count} in all; expected at most {limit}");
         Err(Problem::at("destinations", problem).into())
     };
     if given.len() > limit {
@@ -156,61 +156,66 @@ fn created(
     }
     for (place, one) in given.iter().enumerate() {
         let is_before = given.iter().take(place).any(|other| other.name == one.name);
-        if is_before || hooks.destination(&one.name).is_some() {
-            let message = format!("destinations[{place}].name: taken; names are unique");
-            return Err(Refusal::new(StatusCode::CONFLICT, message));
+        if is_before || webhooks.destination(&one.name).is_some() {
+            let message = format!("destinations[{place}].name: already in use; names are unique");
+            return Err(ConfigError::new(StatusCode::CONFLICT, message));
         }
     }
-    let count = hooks.destinations.len() + given.len();
+    let count = webhooks.destinations.len() + given.len();
     if !given.is_empty() && count > limit {
         return too_many(count);
     }
     let create = |one: Destination| {
-        let fresh = fresh(hooks::name_of_destination(&one.name));
-        let created = one.hook.subscription(None, fresh).numbers_or_all(asked.key.numbers());
-        Change::Create(hooks::following(created, hooks.main(), true, asked.options))
+        let fresh = fresh(key_webhooks::name_of_destination(&one.name));
+        let created = one.config.subscription(None, fresh).numbers_or_all(request.key.numbers());
+        SubscriptionChange::Create(key_webhooks::following(
+            created,
+            webhooks.main(),
+            true,
+            request.options,
+        ))
     };
     Ok(given.into_iter().map(create).collect())
 }
 
-const LIST_EXPECTED: &str = "a list of destinations, each with name, url and headers";
+const LIST_EXPECTED: &str = "an array of destinations, each with name, url and headers";
 
 fn destinations(
-    reader: &Reader<'_>,
-    body: &Object<'_>,
-) -> Result<Option<Vec<Destination>>, Refusal> {
+    reader: &WebhookConfigReader<'_>,
+    body: &RequestObject<'_>,
+) -> Result<Option<Vec<Destination>>, ConfigError> {
     let Some(given) = body.value::<Vec<&RawValue>>("destinations", LIST_EXPECTED)? else {
         return Ok(None);
     };
     let each = given.into_iter().enumerate().map(|(place, raw)| {
         let field = format!("destinations[{place}]");
-        let given = Object::read_inner(&field, "", raw);
+        let given = RequestObject::read_inner(&field, "", raw);
         given
-            .map_err(Refusal::from)
+            .map_err(ConfigError::from)
             .and_then(|given| destination(reader, &given).map_err(|refusal| refusal.within(&field)))
     });
     each.collect::<Result<_, _>>().map(Some)
 }
 
-fn destination(reader: &Reader<'_>, given: &Object<'_>) -> Result<Destination, Refusal> {
+fn destination(
+    reader: &WebhookConfigReader<'_>,
+    given: &RequestObject<'_>,
+) -> Result<Destination, ConfigError> {
     given.check_names(&["name", "url", "headers"])?;
     let name = given.required_text("name", NAME_EXPECTED)?;
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(Problem::at("name", format!("expected {NAME_EXPECTED}")).into());
     }
-    Ok(Destination { name, hook: reader.hook(given)? })
+    Ok(Destination { name, config: reader.config(given)? })
 }
 
-/// The text that a segment of a path stands for; none where it stands for none.
+/// The percent-decoded text of a path segment, if it is valid.
 fn percent_decoded(segment: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {
         decoded.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                u8::try_from(digit()? * 16 + digit()?).ok()?
-            }
+            b'%' => hex_byte([rest.next()?, rest.next()?])?,
             byte => byte,
         });
     }

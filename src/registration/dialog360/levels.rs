@@ -1,71 +1,70 @@
-//! Decides how the main webhooks are set and shown: that of a number (`/v1/configs/webhook`) and that
-//! of a WABA (`/waba_webhook`).
-//!
-//! Leaves to others: what setting one does to the others (`hooks`). Invariant: what an answer says was
-//! set is in force and on the device.
+//! Sets and shows the main webhooks: that of a number (`/v1/configs/webhook`) and that of a WABA
+//! (`/waba_webhook`). What a response reports as set is durable and in force.
 
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::hooks::{self, Hooks};
-use super::{Asked, fresh};
-use crate::registration::fields::{Object, Problem, utf8};
-use crate::registration::hook::{self, Answer, Hook, Refusal};
+use super::key_webhooks::{self, KeyWebhooks};
+use super::request::{Dialog360Request, fresh};
+use crate::registration::fields::{Problem, RequestObject, utf8};
+use crate::registration::webhook_config::{self, ConfigError, ConfigResult, WebhookConfig};
 
 /// `/v1/configs/webhook`
-pub(super) fn number(asked: &Asked<'_>) -> Answer {
-    match *asked.call.method {
+pub(super) fn number(request: &Dialog360Request<'_>) -> ConfigResult {
+    match *request.http.method {
         Method::GET => {
-            let all = asked.call.engine.subscriptions_of(asked.key.account.name());
-            let set = hooks::named(&all, hooks::NUMBER).ok_or_else(Refusal::unset)?;
-            Ok(Value::Object(hook::shown(&set.target)))
+            let all = request.http.engine.subscriptions_of(request.key.account.name());
+            let set =
+                key_webhooks::named(&all, key_webhooks::NUMBER).ok_or_else(ConfigError::unset)?;
+            Ok(Value::Object(webhook_config::shown(&set.target)))
         }
         Method::POST => {
-            let body = Object::read(utf8(asked.call.body)?, &["url", "headers"])?;
-            set_number(asked, asked.reader().hook(&body)?)
+            let body = RequestObject::read(utf8(request.http.body)?, &["url", "headers"])?;
+            set_number(request, request.reader().config(&body)?)
         }
-        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
+        _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
 }
 
-fn set_number(asked: &Asked<'_>, hook: Hook) -> Answer {
-    let Asked { call, key, options } = asked;
-    let (_, shown) = call.engine.change(key.account.name(), |standing| {
-        let hooks = Hooks::of(standing);
-        let set = hook.subscription(hooks.number, fresh(hooks::NUMBER.to_owned()));
-        let shown = hook::shown(&set.target);
-        let changes = hooks.set_number(set.numbers_or_all(key.numbers()), options);
-        Ok::<_, Refusal>((changes, shown))
+fn set_number(request: &Dialog360Request<'_>, config: WebhookConfig) -> ConfigResult {
+    let Dialog360Request { http, key, options } = request;
+    let (_, shown) = http.engine.change(key.account.name(), |account_snapshot| {
+        let webhooks = KeyWebhooks::of(account_snapshot);
+        let set = config.subscription(webhooks.number, fresh(key_webhooks::NUMBER.to_owned()));
+        let shown = webhook_config::shown(&set.target);
+        let changes = webhooks.set_number(set.numbers_or_all(key.numbers()), options);
+        Ok::<_, ConfigError>((changes, shown))
     })?;
     Ok(Value::Object(shown))
 }
 
 /// `/waba_webhook`
-pub(super) fn waba(asked: &Asked<'_>) -> Answer {
-    match *asked.call.method {
+pub(super) fn waba(request: &Dialog360Request<'_>) -> ConfigResult {
+    match *request.http.method {
         Method::GET => {
-            let all = asked.call.engine.subscriptions_of(asked.key.account.name());
-            let set = hooks::named(&all, hooks::WABA).ok_or_else(Refusal::unset)?;
-            let mut shown = hook::shown(&set.target);
-            if let Some(waba_id) = asked.key.waba_id() {
+            let all = request.http.engine.subscriptions_of(request.key.account.name());
+            let set =
+                key_webhooks::named(&all, key_webhooks::WABA).ok_or_else(ConfigError::unset)?;
+            let mut shown = webhook_config::shown(&set.target);
+            if let Some(waba_id) = request.key.waba_id() {
                 shown.insert("waba_id".to_owned(), waba_id);
             }
-            shown.insert("numbers_on_this_waba".to_owned(), asked.key.numbers_of(set).into());
+            shown.insert("numbers_on_this_waba".to_owned(), request.key.numbers_of(set).into());
             Ok(Value::Object(shown))
         }
         Method::POST => {
             let known = ["url", "headers", "override_all", "waba_id"];
-            let body = Object::read(utf8(asked.call.body)?, &known)?;
-            check_waba_id(asked, &body)?;
+            let body = RequestObject::read(utf8(request.http.body)?, &known)?;
+            check_waba_id(request, &body)?;
             let overrides = body.value("override_all", "true or false")?.unwrap_or(false);
-            set_waba(asked, asked.reader().hook(&body)?, overrides)
+            set_waba(request, request.reader().config(&body)?, overrides)
         }
-        _ => Err(Refusal::method(&[Method::GET, Method::POST])),
+        _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
 }
 
-/// A WABA's id as it is given: 360dialog shows numbers, everybody else texts.
+/// A WABA's id as given: 360dialog uses numbers, others use texts.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum WabaId {
@@ -73,29 +72,33 @@ enum WabaId {
     Text(String),
 }
 
-/// The key says which WABA is meant; whoever names one as well must mean the same.
-fn check_waba_id(asked: &Asked<'_>, body: &Object<'_>) -> Result<(), Problem> {
+/// The key decides the WABA; a request that names one must name the same.
+fn check_waba_id(request: &Dialog360Request<'_>, body: &RequestObject<'_>) -> Result<(), Problem> {
     let expected = "the id of the WABA that the key stands for";
     let is_meant = match body.value("waba_id", expected)? {
         None => true,
-        Some(WabaId::Number(id)) => asked.key.is_waba(&id.to_string()),
-        Some(WabaId::Text(id)) => asked.key.is_waba(&id),
+        Some(WabaId::Number(id)) => request.key.is_waba(&id.to_string()),
+        Some(WabaId::Text(id)) => request.key.is_waba(&id),
     };
     match is_meant {
         true => Ok(()),
-        false => Err(Problem::at("waba_id", format!("found another; expected {expected}"))),
+        false => Err(Problem::at("waba_id", format!("found another id; expected {expected}"))),
     }
 }
 
-fn set_waba(asked: &Asked<'_>, hook: Hook, overrides: bool) -> Answer {
-    let Asked { call, key, options } = asked;
-    call.engine.change(key.account.name(), |standing| {
-        let hooks = Hooks::of(standing);
-        let set = hook.subscription(hooks.waba, fresh(hooks::WABA.to_owned()));
+fn set_waba(
+    request: &Dialog360Request<'_>,
+    config: WebhookConfig,
+    overrides: bool,
+) -> ConfigResult {
+    let Dialog360Request { http, key, options } = request;
+    http.engine.change(key.account.name(), |account_snapshot| {
+        let webhooks = KeyWebhooks::of(account_snapshot);
+        let set = config.subscription(webhooks.waba, fresh(key_webhooks::WABA.to_owned()));
         let set = set.numbers_or_all(key.waba_filter());
-        Ok::<_, Refusal>((hooks.set_waba(set, overrides, options), ()))
+        Ok::<_, ConfigError>((webhooks.set_waba(set, overrides, options), ()))
     })?;
-    // Its document promises it within 15 to 20 seconds; it is in force by now.
+    // 360dialog documents 15 to 20 seconds; here the webhook is already in force.
     let message = match key.waba_id() {
         Some(id) => format!("Webhook will be set for waba_id: {}", shown_id(&id)),
         None => "Webhook will be set for all numbers of the account".to_owned(),

@@ -1,24 +1,21 @@
-//! Decides which pairs of number and event a webhook is registered for, and how the answer says it.
-//!
-//! Leaves to others: how numbers and events are written (`event`). Invariant: a pair is taken where its
-//! number is the account's and its event is in the catalogue; every number and every event that was
-//! given is in the answer, once, however often and in which vocabulary it was given.
+//! The pairs of number and event that a webhook is registered for. A pair is valid if its number belongs
+//! to the account and its event is in the catalogue. The response lists every given number and event
+//! once, whatever its spelling.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::Refusal;
-use super::webhook::Webhook;
+use super::error::DoubleTickError;
 use crate::account::Account;
 use crate::engine::Engine;
 use crate::event::WabaNumber;
 
-/// What of a webhook is taken, and what is not.
+/// The valid and invalid numbers and events of a webhook.
 pub(super) struct Coverage {
     /// The account's numbers, each as it was first written.
     numbers: Vec<String>,
-    /// Texts that are no number of the account.
+    /// Texts that are not a number of the account.
     foreign_numbers: Vec<String>,
     /// Canonical names.
     events: Vec<String>,
@@ -26,41 +23,40 @@ pub(super) struct Coverage {
     unknown_events: Vec<String>,
 }
 
-/// How many pairs of number and event one body may name: every event type for a thousand numbers.
-/// The answer has a row for each, so a body of 1 MiB could ask for an answer of gigabytes.
+/// The most pairs of number and event in one body: every event type for a thousand numbers. The response
+/// has a row for each pair, so without a bound a body of 1 MiB could cause a response of gigabytes.
 const PAIRS_MAX: usize = 50_000;
-/// What is longer is no number and no event type.
+/// Longer texts are not numbers or event types.
 const NUMBER_BYTES_MAX: usize = 32;
 const EVENT_CHARS_MAX: usize = 128;
 
 impl Coverage {
-    /// Looks at each number and event of a webhook.
+    /// Sorts the numbers and events of a webhook.
     pub(super) fn of(
-        webhook: &Webhook,
+        numbers: &[String],
+        events: &[String],
         engine: &Engine,
         account: &Account,
-    ) -> Result<Coverage, Refusal> {
-        let (numbers, foreign_numbers) = sort_numbers(&webhook.numbers, engine, account);
-        let (events, unknown_events) = sort_events(&webhook.events, engine);
-        if let Some(place) =
-            webhook.events.iter().position(|name| name.chars().count() > EVENT_CHARS_MAX)
-        {
+    ) -> Result<Coverage, DoubleTickError> {
+        let (numbers, foreign_numbers) = sort_numbers(numbers, engine, account);
+        if let Some(place) = events.iter().position(|name| name.chars().count() > EVENT_CHARS_MAX) {
             let message =
                 format!("webhookEvents[{place}]: expected at most {EVENT_CHARS_MAX} characters");
-            return Err(Refusal::unprocessable(message));
+            return Err(DoubleTickError::unprocessable(message));
         }
+        let (events, unknown_events) = sort_events(events, engine);
         let pairs = numbers.len().saturating_mul(events.len() + unknown_events.len());
         if pairs > PAIRS_MAX {
             let message = format!(
                 "wabaNumbers: {pairs} pairs of number and event; expected at most {PAIRS_MAX}: \
                  register several webhooks"
             );
-            return Err(Refusal::unprocessable(message));
+            return Err(DoubleTickError::unprocessable(message));
         }
         Ok(Coverage { numbers, foreign_numbers, events, unknown_events })
     }
 
-    /// Whether no pair is taken.
+    /// Whether no pair is valid.
     pub(super) fn is_empty(&self) -> bool {
         self.numbers.is_empty() || self.events.is_empty()
     }
@@ -73,8 +69,8 @@ impl Coverage {
         &self.numbers
     }
 
-    /// The answer to a registration.
-    pub(super) fn answer(&self) -> Value {
+    /// The response body of a registration.
+    pub(super) fn response_body(&self) -> Value {
         json!({
             "validWebhooks": self.rows(&self.events),
             "invalidWebhooks": self.rows(&self.unknown_events),
@@ -82,7 +78,7 @@ impl Coverage {
         })
     }
 
-    /// One row for each number of the account with each of these events.
+    /// One row for each pair of a number of the account and one of these events.
     fn rows(&self, events: &[String]) -> Vec<Value> {
         let row = |number, event| json!({"wabaNumber": number, "webhookEventType": event});
         let of_number = |number| events.iter().map(move |event| row(number, event));
@@ -90,14 +86,14 @@ impl Coverage {
     }
 }
 
-/// The account's numbers, and the texts that are none, each once.
+/// The account's numbers and the other texts, each once.
 fn sort_numbers(
     given: &[String],
     engine: &Engine,
     account: &Account,
 ) -> (Vec<String>, Vec<String>) {
     let accounts = engine.accounts();
-    let (mut own, mut foreign) = (Once::default(), Once::default());
+    let (mut own, mut foreign) = (DistinctTexts::default(), DistinctTexts::default());
     for text in given {
         let parsed = text.parse::<WabaNumber>().ok().filter(|_| text.len() <= NUMBER_BYTES_MAX);
         match parsed.filter(|number| accounts.may_use_number(account, *number)) {
@@ -108,11 +104,10 @@ fn sort_numbers(
     (own.texts, foreign.texts)
 }
 
-/// The canonical names of the event types that are in the catalogue, and the names that are not, each
-/// once.
+/// The canonical names of the event types in the catalogue and the other names, each once.
 fn sort_events(given: &[String], engine: &Engine) -> (Vec<String>, Vec<String>) {
     let catalogue = engine.catalogue();
-    let (mut known, mut unknown) = (Once::default(), Once::default());
+    let (mut known, mut unknown) = (DistinctTexts::default(), DistinctTexts::default());
     for name in given {
         match catalogue.canonical(name).ok().filter(|_| catalogue.knows(name)) {
             Some(kind) => known.add(kind.to_string(), kind.as_str()),
@@ -122,14 +117,14 @@ fn sort_events(given: &[String], engine: &Engine) -> (Vec<String>, Vec<String>) 
     (known.texts, unknown.texts)
 }
 
-/// Texts in the order of their first mention, each once by what it means.
+/// Texts in the order of first mention, each meaning once.
 #[derive(Default)]
-struct Once {
+struct DistinctTexts {
     seen: HashSet<String>,
     texts: Vec<String>,
 }
 
-impl Once {
+impl DistinctTexts {
     fn add(&mut self, meaning: String, text: &str) {
         if self.seen.insert(meaning) {
             self.texts.push(text.to_owned());

@@ -1,8 +1,5 @@
-//! Decides how the webhooks of an account are listed: what is shown of each, and in which order.
-//!
-//! Leaves to others: which webhooks there are (`engine`). Invariant (I9): headers, query, body and
-//! authorization are never shown; webhooks that are equal in what they are sorted by stay in the order
-//! in which they were registered, whatever the direction.
+//! The list of an account's webhooks, sorted as the request asks. Headers, query, body and authorization
+//! are never shown (I9). Webhooks with equal sort keys stay in the order of their registration.
 
 use std::cmp::Ordering;
 use std::fmt::Display;
@@ -10,20 +7,21 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Refusal;
+use super::error::DoubleTickError;
+use super::webhook::is_webhook;
 use crate::account::Account;
-use crate::registration::call::Call;
 use crate::registration::fields::Problem;
-use crate::subscription::Registered;
+use crate::registration::gateway_http::GatewayRequest;
+use crate::subscription::SubscriptionInfo;
 
 /// A webhook in the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+struct ListedWebhook {
     webhook_id: String,
     url: String,
     event_types: Vec<String>,
-    /// Digits alone: with a plus the longest number would not fit the documented 15 characters.
+    /// Digits only: with a plus the longest number would exceed the documented 15 characters.
     waba_numbers: Vec<String>,
     /// Pairs of number and event.
     integration_count: usize,
@@ -31,14 +29,17 @@ struct Item {
     name: String,
 }
 
-type Compare = fn(&Item, &Item) -> Ordering;
+type Compare = fn(&ListedWebhook, &ListedWebhook) -> Ordering;
 
 /// The account's webhooks of this gateway.
-pub(super) fn list(call: &Call<'_>, account: &Account) -> Result<Value, Refusal> {
-    let (compare, is_descending) = asked(call.query.unwrap_or_default())?;
-    let known = call.engine.subscriptions_of(account.name());
-    let own = known.iter().filter(|registered| super::is_webhook(registered));
-    let mut items: Vec<_> = own.map(|registered| Item::of(registered)).collect();
+pub(super) fn list(
+    request: &GatewayRequest<'_>,
+    account: &Account,
+) -> Result<Value, DoubleTickError> {
+    let (compare, is_descending) = sort_order(request.query.unwrap_or_default())?;
+    let known = request.engine.subscriptions_of(account.name());
+    let own = known.iter().filter(|registered| is_webhook(registered));
+    let mut items: Vec<_> = own.map(|registered| ListedWebhook::of(registered)).collect();
     items.sort_by(|one, other| match is_descending {
         true => compare(other, one),
         false => compare(one, other),
@@ -46,8 +47,8 @@ pub(super) fn list(call: &Call<'_>, account: &Account) -> Result<Value, Refusal>
     Ok(json!(items))
 }
 
-/// The order that a query asks for.
-fn asked(query: &str) -> Result<(Compare, bool), Problem> {
+/// The order that a query names.
+fn sort_order(query: &str) -> Result<(Compare, bool), Problem> {
     let (mut compare, mut is_descending) = (None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -76,7 +77,7 @@ fn sort_by(value: &str) -> Result<Compare, Problem> {
     }
 }
 
-fn by_name(one: &Item, other: &Item) -> Ordering {
+fn by_name(one: &ListedWebhook, other: &ListedWebhook) -> Ordering {
     one.name.cmp(&other.name)
 }
 
@@ -88,11 +89,11 @@ fn is_downward(value: &str) -> Result<bool, Problem> {
     }
 }
 
-impl Item {
-    fn of(registered: &Registered) -> Item {
+impl ListedWebhook {
+    fn of(registered: &SubscriptionInfo) -> ListedWebhook {
         let event_types = shown(registered.filter.events.as_ref());
         let waba_numbers = shown(registered.filter.numbers.as_ref());
-        Item {
+        ListedWebhook {
             webhook_id: registered.id.to_string(),
             url: registered.target.url().to_string(),
             integration_count: event_types.len() * waba_numbers.len(),
@@ -104,7 +105,7 @@ impl Item {
     }
 }
 
-/// What a side of a filter names; a star where the host widened it to all.
+/// One side of a filter; a star where the host widened it to all.
 fn shown<T: Display>(side: Option<impl IntoIterator<Item = T>>) -> Vec<String> {
     match side {
         Some(set) => set.into_iter().map(|one| one.to_string()).collect(),

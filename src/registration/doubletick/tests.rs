@@ -1,4 +1,4 @@
-//! What DoubleTick's clients send and get, from the examples of its documents to what is refused.
+//! Requests and responses of DoubleTick's clients: the documented examples, the rules, and bad input.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,69 +7,73 @@ use std::time::{Duration, Instant};
 use http::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::attempt::{Failure, Reason, Reply};
 use crate::config::Config;
-use crate::delivery::{self, Transport};
 use crate::engine::{DeliveryFilter, DeliveryState};
 use crate::event::{Catalogue, Event};
 use crate::notice::Notice;
-use crate::registration::tests::{Answered, DEADLINE, World, wait_until};
+use crate::outcome::Reason;
+use crate::profile::Profile;
+use crate::registration::test_support::{DEADLINE, GatewayResponse, TestGateway};
+use crate::secret::Secret;
 use crate::subscription::{
-    Authorization, BodyFormat, Policy, Profile, Registered, Secret, State, Subscription,
-    SubscriptionId,
+    Authorization, BodyFormat, Policy, Subscription, SubscriptionId, SubscriptionInfo,
+    SubscriptionState,
 };
+use crate::transport::Transport;
+use crate::transport::{Failure, Reply};
 
 const ACME: &str = "acme-key";
 const BETA: &str = "beta-key";
 const REGISTER: &str = "/v2/webhook/register";
 
-/// A world with a webhook of another account and one of this account's that came by another way.
+/// A gateway with two bystanders: a webhook of another account, and a subscription of acme's that the host
+/// made.
 struct Guarded {
-    world: World,
-    bystanders: Vec<Arc<Registered>>,
+    gateway: TestGateway,
+    bystanders: Vec<Arc<SubscriptionInfo>>,
 }
 
 impl Guarded {
     fn new() -> Guarded {
-        Guarded::in_world(World::new())
+        Guarded::on(TestGateway::new())
     }
 
-    fn in_world(world: World) -> Guarded {
+    fn on(gateway: TestGateway) -> Guarded {
         let beta = body(json!({"name": "beta's", "wabaNumbers": ["917777777777"]}));
         let request = request("POST", REGISTER, Some(BETA), &beta.to_string());
-        assert_eq!(world.answer(&request).status, 201);
+        assert_eq!(gateway.respond(&request).status, 201);
         let own = Subscription::to("https://own.example/").unwrap().name("own").account("acme");
-        world.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
-        let bystanders = world.engine.subscriptions();
-        Guarded { world, bystanders }
+        gateway.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
+        let bystanders = gateway.engine.subscriptions();
+        Guarded { gateway, bystanders }
     }
 
     /// Makes a call, and asserts that it left the bystanders alone.
-    fn call(&self, method: &str, path: &str, key: Option<&str>, text: &str) -> Answered {
-        let answered = self.world.answer(&request(method, path, key, text));
+    fn call(&self, method: &str, path: &str, key: Option<&str>, text: &str) -> GatewayResponse {
+        let answered = self.gateway.respond(&request(method, path, key, text));
         for bystander in &self.bystanders {
-            let after = self.world.engine.subscription(bystander.id).unwrap();
+            let after = self.gateway.engine.subscription(bystander.id).unwrap();
             assert!(Arc::ptr_eq(bystander, &after), "{method} {path} changed {after:?}");
         }
         answered
     }
 
-    fn acme(&self, method: &str, path: &str, body: &Value) -> Answered {
+    fn acme(&self, method: &str, path: &str, body: &Value) -> GatewayResponse {
         self.call(method, path, Some(ACME), &body.to_string())
     }
 
-    fn register(&self, body: &Value) -> Answered {
+    fn register(&self, body: &Value) -> GatewayResponse {
         self.acme("POST", REGISTER, body)
     }
 
     /// Acme's webhooks, without the bystander.
-    fn webhooks(&self) -> Vec<Arc<Registered>> {
-        let all = self.world.engine.subscriptions_of("acme");
+    fn webhooks(&self) -> Vec<Arc<SubscriptionInfo>> {
+        let all = self.gateway.engine.subscriptions_of("acme");
         all.into_iter().filter(|one| one.name != "own").collect()
     }
 
     /// Registers a webhook and returns it.
-    fn registered(&self, more: Value) -> Arc<Registered> {
+    fn registered(&self, more: Value) -> Arc<SubscriptionInfo> {
         let body = body(more);
         let answered = self.register(&body);
         assert_eq!(answered.status, 201, "{answered:?}");
@@ -83,7 +87,7 @@ fn request(method: &str, path: &str, key: Option<&str>, text: &str) -> Request<V
     request.body(text.as_bytes().to_vec()).unwrap()
 }
 
-/// The smallest body, with these fields in place or beside; `null` takes a field out.
+/// The smallest body with these fields replaced or added; `null` removes a field.
 fn body(more: Value) -> Value {
     let mut body = json!({
         "method": "POST", "url": "https://crm.example/hook", "name": "crm",
@@ -98,7 +102,7 @@ fn body(more: Value) -> Value {
     body
 }
 
-/// The example of the documents, word for word.
+/// The documented example, verbatim.
 const EXAMPLE: &str = r#"{
   "method": "GET",
   "headers": { "newKeyHeader": "New Value Header" },
@@ -116,7 +120,7 @@ const EXAMPLE: &str = r#"{
   "wabaNumbers": ["waba_number1", "waba_number2", "waba_number3"]
 }"#;
 
-fn assert_refused(answered: &Answered, status: u16, error: &str, says: &[&str]) {
+fn assert_refused(answered: &GatewayResponse, status: u16, error: &str, says: &[&str]) {
     assert_eq!(answered.status, status, "{answered:?}");
     let message = answered.body["message"].as_str().unwrap();
     let shape = json!({"message": message, "error": error, "statusCode": status});
@@ -134,7 +138,7 @@ fn rows(numbers: &[&str], events: &[&str]) -> Value {
 }
 
 #[test]
-fn the_example_of_the_documents_is_registered_field_by_field() {
+fn the_documented_example_is_registered_field_by_field() {
     let guarded = Guarded::new();
     let answered = guarded.register(&serde_json::from_str(EXAMPLE).unwrap());
     let none = json!({
@@ -172,14 +176,14 @@ fn the_example_of_the_documents_is_registered_field_by_field() {
 }
 
 /// The filter of a webhook, as texts.
-fn shown(webhook: &Registered) -> (Vec<String>, Vec<String>) {
+fn shown(webhook: &SubscriptionInfo) -> (Vec<String>, Vec<String>) {
     let (events, numbers) = (webhook.filter.events.iter(), webhook.filter.numbers.iter());
     let events = events.flatten().map(ToString::to_string).collect();
     (events, numbers.flatten().map(ToString::to_string).collect())
 }
 
 #[test]
-fn what_may_be_left_out_has_its_documented_default_and_every_choice_is_taken() {
+fn optional_fields_have_documented_defaults() {
     let guarded = Guarded::new();
     let webhook = guarded.registered(json!({}));
     let target = &webhook.target;
@@ -217,7 +221,7 @@ fn what_may_be_left_out_has_its_documented_default_and_every_choice_is_taken() {
 }
 
 #[test]
-fn what_is_valid_is_registered_and_the_rest_is_told() {
+fn valid_pairs_are_registered_and_the_rest_reported() {
     let cases = [
         // Two numbers and two events are four rows and one webhook.
         (
@@ -235,7 +239,7 @@ fn what_is_valid_is_registered_and_the_rest_is_told() {
             rows(&["+919999999999", "+918888888888"], &["INVALID_EVENT", "message_received"]),
             json!([]),
         ),
-        // Another account's number, and what is no number, are answered alike.
+        // Another account's number and a text that is not a number get the same response.
         (
             json!(["917777777777", "+91 99999-99999", "911111111111", "", "12"]),
             json!(["ADD_TAG"]),
@@ -243,7 +247,7 @@ fn what_is_valid_is_registered_and_the_rest_is_told() {
             rows(&[], &[]),
             json!(["917777777777", "911111111111", "", "12"]),
         ),
-        // What means the same is reported once, as first written, under its one name.
+        // Different spellings are reported once, as first written.
         (
             json!(["919999999999", "+919999999999", "x", "x"]),
             json!(["COVERSATION_OPENED", "CONVERSATION_OPENED", "Tag added", "ADD_TAG", "?", "?"]),
@@ -251,7 +255,7 @@ fn what_is_valid_is_registered_and_the_rest_is_told() {
             rows(&["919999999999"], &["?"]),
             json!(["x"]),
         ),
-        // Nothing valid is no error and stores nothing.
+        // A body without a valid pair succeeds and stores nothing.
         (
             json!(["919999999999"]),
             json!(["X"]),
@@ -284,7 +288,7 @@ fn what_is_valid_is_registered_and_the_rest_is_told() {
 }
 
 #[test]
-fn every_event_of_the_documents_and_every_trigger_is_taken_in_its_own_words() {
+fn every_documented_event_and_trigger_is_accepted() {
     let events = [
         "ADD_TAG",
         "MESSAGE_RECEIVED",
@@ -329,7 +333,7 @@ fn every_event_of_the_documents_and_every_trigger_is_taken_in_its_own_words() {
     let id = all.id.to_string();
     let answered = guarded.acme("DELETE", "/v2/webhook/deregister", &json!({"webhookId": id}));
     assert_eq!((answered.status, answered.body), (201, json!({})));
-    assert!(guarded.world.engine.subscription(all.id).is_none());
+    assert!(guarded.gateway.engine.subscription(all.id).is_none());
 }
 
 #[test]
@@ -337,14 +341,13 @@ fn the_catalogue_is_data() {
     let unknown = Guarded::new().register(&body(json!({"webhookEvents": ["order.placed"]})));
     assert_eq!(unknown.body["invalidWebhooks"], rows(&["+919999999999"], &["order.placed"]));
     let catalogue = Catalogue::default().with("ORDER_PLACED", ["order.placed"]);
-    let guarded = Guarded::in_world(World::with(|config| config.catalogue(catalogue)));
+    let guarded = Guarded::on(TestGateway::with(|config| config.catalogue(catalogue)));
     let known = guarded.register(&body(json!({"webhookEvents": ["order.placed"]})));
     assert_eq!(known.body["validWebhooks"], rows(&["+919999999999"], &["ORDER_PLACED"]));
     assert_eq!(known.body["invalidWebhooks"], json!([]));
 }
 
-/// A registration and an edit with these texts, each refused as malformed for its reason, and neither
-/// storing anything.
+/// Registers and edits with each text; both are refused as malformed and store nothing.
 fn check_malformed(texts: impl IntoIterator<Item = (Vec<u8>, &'static str)>) {
     let guarded = Guarded::new();
     guarded.registered(json!({"name": "taken"}));
@@ -354,19 +357,19 @@ fn check_malformed(texts: impl IntoIterator<Item = (Vec<u8>, &'static str)>) {
         for path in [REGISTER, &edit] {
             let mut request = request("POST", path, Some(ACME), "");
             request.body_mut().extend(&text);
-            assert_refused(&guarded.world.answer(&request), 400, "Bad Request", &[says]);
+            assert_refused(&guarded.gateway.respond(&request), 400, "Bad Request", &[says]);
         }
     }
     assert_eq!(guarded.webhooks().len(), 2);
     let mut others = guarded.bystanders.iter().chain([&edited]);
-    let same = |one: &Arc<Registered>| {
-        Arc::ptr_eq(one, &guarded.world.engine.subscription(one.id).unwrap())
+    let same = |one: &Arc<SubscriptionInfo>| {
+        Arc::ptr_eq(one, &guarded.gateway.engine.subscription(one.id).unwrap())
     };
     assert!(others.all(same), "a refused edit changes nothing");
 }
 
 #[test]
-fn a_malformed_field_is_refused_with_400_by_name_and_stores_nothing() {
+fn a_malformed_field_is_400_by_name_and_stores_nothing() {
     let cases = [
         ("method", json!(null), "method: missing"),
         ("method", json!("get"), "method: "),
@@ -425,7 +428,7 @@ fn a_malformed_field_is_refused_with_400_by_name_and_stores_nothing() {
 }
 
 #[test]
-fn a_body_that_is_no_object_of_json_is_refused_with_400() {
+fn a_body_that_is_not_a_json_object_is_400() {
     let deep = format!("{{\"body\":{}", "{\"a\":".repeat(100_000));
     check_malformed([
         (b"".to_vec(), "not JSON"),
@@ -440,7 +443,7 @@ fn a_body_that_is_no_object_of_json_is_refused_with_400() {
 }
 
 #[test]
-fn what_policy_refuses_is_refused_with_422_whatever_its_numbers() {
+fn a_policy_violation_is_422_whatever_its_numbers() {
     let guarded = Guarded::new();
     let many = |count: usize| -> Value {
         let pair = |place: usize| (format!("x-{place}"), json!("v"));
@@ -475,11 +478,11 @@ fn what_policy_refuses_is_refused_with_422_whatever_its_numbers() {
         }
     }
     assert!(guarded.webhooks().is_empty());
-    // Ports and public addresses are this gateway's to take.
+    // This gateway allows ports and public addresses.
     for (name, url) in [("port", "https://crm.example:8443/"), ("address", "https://8.8.8.8/")] {
         guarded.registered(json!({"name": name, "url": url}));
     }
-    let allowed = Guarded::in_world(World::with(|config: Config| config.allow_http(true)));
+    let allowed = Guarded::on(TestGateway::with(|config: Config| config.allow_http(true)));
     allowed.registered(json!({"url": "http://crm.example:8080/hook"}));
 }
 
@@ -498,7 +501,7 @@ fn an_answer_has_a_bound() {
 }
 
 #[test]
-fn a_call_without_the_key_of_an_account_is_refused_as_documented() {
+fn a_missing_or_unknown_key_is_refused_as_documented() {
     let guarded = Guarded::new();
     let id = guarded.registered(json!({})).id;
     let expected = json!({
@@ -521,7 +524,7 @@ fn a_call_without_the_key_of_an_account_is_refused_as_documented() {
 }
 
 #[test]
-fn paths_and_methods_that_are_none_are_refused_in_the_same_shape() {
+fn unknown_paths_and_methods_use_the_same_shape() {
     let guarded = Guarded::new();
     for path in ["/v2/webhook/", "/v2/webhook/1/2", "/v2/webhook/register/"] {
         let refused = guarded.acme("POST", path, &body(json!({})));
@@ -543,7 +546,7 @@ fn paths_and_methods_that_are_none_are_refused_in_the_same_shape() {
 }
 
 #[test]
-fn an_edit_replaces_all_that_a_body_can_say_and_keeps_the_rest() {
+fn an_edit_keeps_what_a_body_cannot_express() {
     for method in ["POST", "PATCH"] {
         let guarded = Guarded::new();
         let first = guarded.registered(json!({
@@ -551,8 +554,12 @@ fn an_edit_replaces_all_that_a_body_can_say_and_keeps_the_rest() {
             "authorization": {"type": "BASIC", "payload": "u:p"}, "bodyFormat": "FORM_DATA",
         }));
         let second = guarded.registered(json!({"name": "second"}));
-        guarded.world.engine.rotate_secret(first.id, Some(Secret::new("s3cret")), 0).unwrap();
-        guarded.world.engine.pause(first.id).unwrap();
+        guarded
+            .gateway
+            .engine
+            .rotate_secret(first.id, Some(Secret::new("s3cret")), Duration::ZERO)
+            .unwrap();
+        guarded.gateway.engine.pause(first.id).unwrap();
         let path = format!("/v2/webhook/{}", first.id);
         let edit = body(json!({
             "method": "PUT", "url": "https://new.example/", "name": "renamed",
@@ -563,7 +570,7 @@ fn an_edit_replaces_all_that_a_body_can_say_and_keeps_the_rest() {
         let expected =
             json!({"validWebhooks": valid, "invalidWebhooks": [], "invalidWabaNumbers": ["x"]});
         assert_eq!((answered.status, answered.body), (201, expected));
-        let after = guarded.world.engine.subscription(first.id).unwrap();
+        let after = guarded.gateway.engine.subscription(first.id).unwrap();
         let target = &after.target;
         assert_eq!((after.name.as_str(), target.method()), ("renamed", &Method::PUT));
         assert_eq!(target.url().to_string(), "https://new.example/");
@@ -572,13 +579,16 @@ fn an_edit_replaces_all_that_a_body_can_say_and_keeps_the_rest() {
         );
         assert_eq!((target.authorization(), target.body_format()), (None, BodyFormat::Json));
         assert!(!after.policy.retry_on_timeout && after.secret.is_some());
-        assert_eq!((after.state, after.created_at_ms), (State::Paused, first.created_at_ms));
+        assert_eq!(
+            (after.state, after.created_at_ms),
+            (SubscriptionState::Paused, first.created_at_ms)
+        );
         let events = vec!["MESSAGE_RECEIVED".to_owned(), "NEW_LEAD".to_owned()];
         assert_eq!(shown(&after), (events, vec!["918888888888".to_owned()]));
 
-        // Its own name is free to it, another's is not, and nothing valid changes nothing.
+        // It may keep its own name but not use another's; a body without a valid pair changes nothing.
         assert_eq!(guarded.acme(method, &path, &edit).status, 201);
-        let before = guarded.world.engine.subscription(first.id).unwrap();
+        let before = guarded.gateway.engine.subscription(first.id).unwrap();
         let taken = guarded.acme(method, &path, &body(json!({"name": "second"})));
         assert_refused(&taken, 400, "Bad Request", &["name: taken"]);
         let nothing = json!({"name": "nothing", "wabaNumbers": ["917777777777"]});
@@ -586,14 +596,14 @@ fn an_edit_replaces_all_that_a_body_can_say_and_keeps_the_rest() {
         let taken = json!({"name": "second", "wabaNumbers": ["917777777777"]});
         assert_eq!(guarded.acme(method, &path, &body(taken)).status, 400);
         for known in [&before, &second] {
-            let after = guarded.world.engine.subscription(known.id).unwrap();
+            let after = guarded.gateway.engine.subscription(known.id).unwrap();
             assert!(Arc::ptr_eq(known, &after), "{after:?}");
         }
     }
 }
 
 #[test]
-fn ids_of_other_accounts_and_gateways_and_of_nobody_are_answered_alike() {
+fn foreign_and_unknown_ids_get_the_same_response() {
     let guarded = Guarded::new();
     let own = guarded.registered(json!({}));
     let [beta, other_way] = [0, 1].map(|place| guarded.bystanders[place].id.to_string());
@@ -603,7 +613,7 @@ fn ids_of_other_accounts_and_gateways_and_of_nobody_are_answered_alike() {
     let ids = [&beta, &other_way].map(String::as_str).into_iter().chain(spellings);
     for id in ids {
         let refused = guarded.acme("DELETE", "/v2/webhook/deregister", &json!({"webhookId": id}));
-        assert_refused(&refused, 404, "Not Found", &["webhookId: there is no such webhook"]);
+        assert_refused(&refused, 404, "Not Found", &["webhookId: unknown webhook"]);
         if !id.is_empty() && !id.contains(' ') {
             let path = format!("/v2/webhook/{id}");
             let edited = guarded.acme("POST", &path, &body(json!({"name": "new"})));
@@ -620,16 +630,16 @@ fn ids_of_other_accounts_and_gateways_and_of_nobody_are_answered_alike() {
         let refused = guarded.acme("DELETE", "/v2/webhook/deregister", &given);
         assert_refused(&refused, 400, "Bad Request", &[says]);
     }
-    // A name that another gateway's webhook of the account has is taken; another account's is not.
+    // A name of another gateway's webhook of the account is in use; another account's is free.
     let taken = guarded.register(&body(json!({"name": "own"})));
     assert_refused(&taken, 400, "Bad Request", &["name: taken"]);
     guarded.registered(json!({"name": "beta's"}));
-    let after = guarded.world.engine.subscription(own.id).unwrap();
+    let after = guarded.gateway.engine.subscription(own.id).unwrap();
     assert!(Arc::ptr_eq(&own, &after));
 }
 
 #[test]
-fn the_list_shows_the_accounts_webhooks_of_this_gateway_in_the_order_asked_for() {
+fn the_list_shows_the_accounts_webhooks_in_order() {
     let guarded = Guarded::new();
     assert_eq!(guarded.acme("GET", "/v2/webhooks", &json!(null)).body, json!([]));
     let numbers = json!(["+919999999999", "+918888888888"]);
@@ -680,11 +690,11 @@ fn the_list_shows_the_accounts_webhooks_of_this_gateway_in_the_order_asked_for()
     }
     let beta = guarded.call("GET", "/v2/webhooks", Some(BETA), "");
     assert_eq!((beta.body[0]["name"].as_str(), beta.body[1].as_str()), (Some("beta's"), None));
-    let everything = |b: &Registered| {
+    let everything = |b: &SubscriptionInfo| {
         let all = Subscription::to(b.target.url().to_string())?.account("acme").name("b");
         Ok(all.profile(Profile::DoubleTick))
     };
-    guarded.world.engine.revise(b.id, everything).unwrap();
+    guarded.gateway.engine.revise(b.id, everything).unwrap();
     let widened = guarded.acme("GET", "/v2/webhooks?sortDirection=DESC", &json!(null)).body;
     assert_eq!(
         (&widened[0]["eventTypes"], &widened[0]["wabaNumbers"]),
@@ -693,15 +703,15 @@ fn the_list_shows_the_accounts_webhooks_of_this_gateway_in_the_order_asked_for()
 }
 
 #[test]
-fn a_full_house_and_a_closed_engine_are_told_in_the_same_shape() {
-    let guarded = Guarded::in_world(World::with(|config| {
+fn a_full_store_and_a_closed_engine_use_the_same_shape() {
+    let guarded = Guarded::on(TestGateway::with(|config| {
         let limits = crate::config::Limits { subscriptions_max: 3, ..Default::default() };
         config.limits(limits)
     }));
     let id = guarded.registered(json!({})).id;
     let full = guarded.register(&body(json!({"name": "one more"})));
     assert_refused(&full, 422, "Unprocessable Entity", &["subscriptions: over the limit of 3"]);
-    guarded.world.engine.close(Duration::from_secs(10)).unwrap();
+    guarded.gateway.engine.close(Duration::from_secs(10)).unwrap();
     for (method, path, given) in [
         ("POST", REGISTER, body(json!({"name": "late"}))),
         ("POST", &format!("/v2/webhook/{id}"), body(json!({}))),
@@ -712,12 +722,11 @@ fn a_full_house_and_a_closed_engine_are_told_in_the_same_shape() {
     }
 }
 
-/// Times out at every attempt but the bystander's, at `connect` cannot be reached, at `busy` is
-/// answered with 429.
+/// Times out, except: `connect` is unreachable, `busy` answers with 429, the bystander succeeds.
 struct Mute;
 
 impl Transport for Mute {
-    fn send(&self, request: &delivery::Request<'_>) -> Reply {
+    fn send(&self, request: &crate::transport::Request<'_>) -> Reply {
         match request.url.host() {
             Some("connect.example") => Reply::Failed(Failure::Connect),
             Some("busy.example") => Reply::status(429),
@@ -730,10 +739,10 @@ impl Transport for Mute {
 }
 
 #[test]
-fn a_timeout_is_tried_again_only_where_asked_and_other_failures_always() {
-    let world = World::with(|config| config.transport(Arc::new(Mute)));
-    let guarded = Guarded::in_world(world);
-    let notices = guarded.world.engine.notices();
+fn a_timeout_is_retried_only_if_requested() {
+    let gateway = TestGateway::with(|config| config.transport(Arc::new(Mute)));
+    let guarded = Guarded::on(gateway);
+    let notices = guarded.gateway.engine.notices();
     let made = ["timeout", "connect", "busy"].into_iter().flat_map(|host| {
         [true, false].map(|retry_on_timeout| {
             let webhook = guarded.registered(json!({
@@ -746,12 +755,12 @@ fn a_timeout_is_tried_again_only_where_asked_and_other_failures_always() {
     let made: Vec<(SubscriptionId, bool)> = made.collect();
     guarded.registered(json!({"name": "bystander", "url": "https://fine.example/"}));
     let event = Event::new("Tag added", "{}").account("acme").number("919999999999");
-    assert_eq!(guarded.world.engine.publish(event).unwrap().wait().unwrap().owed, 7);
+    assert_eq!(guarded.gateway.engine.publish(event).unwrap().wait().unwrap().owed, 7);
     let started = Instant::now();
     for (id, is_dead) in made {
         let expected = if is_dead { DeliveryState::Dead } else { DeliveryState::Retrying };
         let of_it = DeliveryFilter::default().subscription(id);
-        let state = || guarded.world.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
+        let state = || guarded.gateway.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
         while state().map(|delivery| delivery.state) != Some(expected) {
             assert!(started.elapsed() < DEADLINE, "{id}: {:?}", state());
             std::thread::yield_now();
@@ -761,11 +770,11 @@ fn a_timeout_is_tried_again_only_where_asked_and_other_failures_always() {
             let died = std::iter::repeat_with(|| notices.next_timeout(DEADLINE).unwrap());
             let mut died = died.take(3);
             let is_it = |one: Notice| {
-                matches!(one, Notice::Died { subscription, reason: of, .. }
+                matches!(one, Notice::DeadLettered { subscription, reason: of, .. }
                 if subscription == id && of == reason)
             };
             assert!(died.any(is_it));
         }
     }
-    wait_until(&guarded.world.engine, |stats| (stats.delivered, stats.dead) == (1, 1));
+    guarded.gateway.wait_until(|stats| (stats.delivered, stats.dead) == (1, 1));
 }

@@ -1,30 +1,26 @@
-//! Decides how the body of a registration or an edit is read, field by field.
-//!
-//! Leaves to others: which of its numbers and events are taken (`coverage`), and what policy refuses
-//! (`engine`). Invariant: what is read could be sent as it stands, so that no header and no URL can
-//! break a request; no refusal repeats a value (I9).
+//! Reads the body of a registration or an edit, field by field. Headers and URLs are checked here, so
+//! that none can break a request later. No error repeats a value (I9).
 
 use std::collections::HashSet;
 
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 
-use super::Refusal;
 use super::coverage::Coverage;
+use super::error::DoubleTickError;
 use crate::error::Error;
-use crate::registration::fields::{self, Object, Problem};
-use crate::subscription::{
-    Authorization, BodyFormat, EXTRAS_MAX, NAME_EXPECTED, Profile, Registered, Subscription,
-    is_name,
-};
+use crate::profile::Profile;
+use crate::registration::fields::{self, Problem, RequestObject};
+use crate::subscription::{Authorization, BodyFormat, EXTRAS_MAX, Subscription, SubscriptionInfo};
+use crate::text::{NAME_EXPECTED, is_name};
 
-/// A webhook as the body says it, before its numbers and events are looked at.
-pub(super) struct Webhook {
+/// A webhook as given in a body, before its numbers and events are checked.
+pub(super) struct DoubleTickWebhook {
     /// Without a filter.
     pub(super) subscription: Subscription,
-    /// The event types in any vocabulary.
+    /// The event types, in any spelling.
     pub(super) events: Vec<String>,
-    /// The numbers as they were written.
+    /// The numbers as given.
     pub(super) numbers: Vec<String>,
 }
 
@@ -43,10 +39,9 @@ const FIELDS: &[&str] = &[
     "wabaNumbers",
 ];
 
-impl Webhook {
-    /// Reads a body.
-    pub(super) fn read(text: &str) -> Result<Webhook, Refusal> {
-        let object = Object::read(text, FIELDS)?;
+impl DoubleTickWebhook {
+    pub(super) fn read(text: &str) -> Result<DoubleTickWebhook, DoubleTickError> {
+        let object = RequestObject::read(text, FIELDS)?;
         let method = read_method(&object)?;
         let subscription = read_url(&object)?.method(method).name(read_name(&object)?);
         let subscription = add_headers(&object, subscription)?;
@@ -59,17 +54,17 @@ impl Webhook {
             object.value("retryOnTimeout", "true or false")?.unwrap_or(false);
         let events = texts(&object, "webhookEvents", "an array of at least one event type")?;
         let numbers = texts(&object, "wabaNumbers", "an array of at least one number, as strings")?;
-        Ok(Webhook { subscription, events, numbers })
+        Ok(DoubleTickWebhook { subscription, events, numbers })
     }
 
-    /// The subscription to what is covered.
+    /// The subscription to the valid pairs.
     pub(super) fn covering(self, coverage: &Coverage) -> Subscription {
         self.subscription.events(coverage.events()).numbers(coverage.numbers())
     }
 
-    /// The subscription that takes the place of another: everything that a body can say is replaced,
-    /// and what it has no word for is kept, such as the secret that the host gave it.
-    pub(super) fn in_place_of(self, before: &Registered, coverage: &Coverage) -> Subscription {
+    /// The subscription that replaces another. What a body cannot express stays, such as a secret that
+    /// the host set.
+    pub(super) fn replacing(self, before: &SubscriptionInfo, coverage: &Coverage) -> Subscription {
         let given = self.covering(coverage);
         let mut edited = Subscription::from(before);
         let tls = edited.target.tls.take();
@@ -83,7 +78,12 @@ impl Webhook {
     }
 }
 
-fn read_method(object: &Object<'_>) -> Result<Method, Problem> {
+/// Whether a subscription is one of this gateway's webhooks.
+pub(super) fn is_webhook(registered: &SubscriptionInfo) -> bool {
+    registered.profile == Profile::DoubleTick
+}
+
+fn read_method(object: &RequestObject<'_>) -> Result<Method, Problem> {
     let expected = "one of GET, POST, PUT, DELETE, PATCH, HEAD";
     match object.required_text("method", expected)?.as_str() {
         "GET" => Ok(Method::GET),
@@ -96,7 +96,7 @@ fn read_method(object: &Object<'_>) -> Result<Method, Problem> {
     }
 }
 
-fn read_url(object: &Object<'_>) -> Result<Subscription, Problem> {
+fn read_url(object: &RequestObject<'_>) -> Result<Subscription, Problem> {
     let url = object.required_text("url", "an absolute https:// URL")?;
     Subscription::to(url).map_err(|error| match error {
         Error::Invalid { field, expected, .. } => {
@@ -106,7 +106,7 @@ fn read_url(object: &Object<'_>) -> Result<Subscription, Problem> {
     })
 }
 
-fn read_name(object: &Object<'_>) -> Result<String, Problem> {
+fn read_name(object: &RequestObject<'_>) -> Result<String, Problem> {
     let name = object.required_text("name", "a string")?;
     if !is_name(&name) {
         return Err(Problem::at("name", format!("not acceptable; expected {NAME_EXPECTED}")));
@@ -114,7 +114,7 @@ fn read_name(object: &Object<'_>) -> Result<String, Problem> {
     Ok(name)
 }
 
-fn read_body_format(object: &Object<'_>) -> Result<BodyFormat, Problem> {
+fn read_body_format(object: &RequestObject<'_>) -> Result<BodyFormat, Problem> {
     let expected = "one of JSON, FORM_DATA";
     match object.text("bodyFormat", expected)?.as_deref() {
         None | Some("JSON") => Ok(BodyFormat::Json),
@@ -124,14 +124,15 @@ fn read_body_format(object: &Object<'_>) -> Result<BodyFormat, Problem> {
 }
 
 fn add_headers(
-    object: &Object<'_>,
+    object: &RequestObject<'_>,
     mut subscription: Subscription,
-) -> Result<Subscription, Refusal> {
+) -> Result<Subscription, DoubleTickError> {
     let Some(headers) = extras(object, "headers", "headers.")? else { return Ok(subscription) };
     let mut names = HashSet::new();
     for (name, raw) in headers.pairs().filter(|(_, raw)| raw.get() != "null") {
         let Ok(lower) = HeaderName::from_bytes(name.as_bytes()) else {
-            let problem = "holds a name that no header can have; expected header names of RFC 9110";
+            let problem =
+                "found a name that is not a header name; expected header names of RFC 9110";
             return Err(Problem::at("headers", problem).into());
         };
         let field = format!("headers.{name}");
@@ -149,7 +150,10 @@ fn add_headers(
     Ok(subscription)
 }
 
-fn add_query(object: &Object<'_>, mut subscription: Subscription) -> Result<Subscription, Refusal> {
+fn add_query(
+    object: &RequestObject<'_>,
+    mut subscription: Subscription,
+) -> Result<Subscription, DoubleTickError> {
     let Some(query) = extras(object, "query", "query.")? else { return Ok(subscription) };
     for (name, raw) in query.pairs().filter(|(_, raw)| raw.get() != "null") {
         let value =
@@ -159,7 +163,10 @@ fn add_query(object: &Object<'_>, mut subscription: Subscription) -> Result<Subs
     Ok(subscription)
 }
 
-fn add_body(object: &Object<'_>, mut subscription: Subscription) -> Result<Subscription, Refusal> {
+fn add_body(
+    object: &RequestObject<'_>,
+    mut subscription: Subscription,
+) -> Result<Subscription, DoubleTickError> {
     let Some(body) = extras(object, "body", "body.")? else { return Ok(subscription) };
     for (name, raw) in body.pairs() {
         subscription = subscription.body(name, raw.get());
@@ -167,26 +174,26 @@ fn add_body(object: &Object<'_>, mut subscription: Subscription) -> Result<Subsc
     Ok(subscription)
 }
 
-/// An object of what is added to each request, bounded before anything is made of it.
+/// An object of additions to each request, bounded before it is used.
 fn extras<'a>(
-    object: &Object<'a>,
+    object: &RequestObject<'a>,
     name: &str,
     prefix: &'static str,
-) -> Result<Option<Object<'a>>, Refusal> {
+) -> Result<Option<RequestObject<'a>>, DoubleTickError> {
     let Some(extras) = object.inner(name, prefix)? else { return Ok(None) };
     let given = extras.pairs().count();
     if given > EXTRAS_MAX {
         let message = format!("{name}: {given} of them; expected at most {EXTRAS_MAX}");
-        return Err(Refusal::unprocessable(message));
+        return Err(DoubleTickError::unprocessable(message));
     }
     Ok(Some(extras))
 }
 
-/// Both of its parts or neither: an empty object is what a client sends that must send one.
+/// Both parts or neither: some clients must send an object and send an empty one.
 fn add_authorization(
-    object: &Object<'_>,
+    object: &RequestObject<'_>,
     subscription: Subscription,
-) -> Result<Subscription, Refusal> {
+) -> Result<Subscription, DoubleTickError> {
     let inner = object.inner("authorization", "authorization.")?;
     let Some(inner) = inner else { return Ok(subscription) };
     inner.check_names(&["type", "payload"])?;
@@ -212,8 +219,8 @@ fn add_authorization(
     Ok(subscription.authorization(authorization))
 }
 
-/// An array of at least one text.
-fn texts(object: &Object<'_>, name: &str, expected: &str) -> Result<Vec<String>, Problem> {
+/// A non-empty array of texts.
+fn texts(object: &RequestObject<'_>, name: &str, expected: &str) -> Result<Vec<String>, Problem> {
     let items: Vec<&RawValue> = object.required_value(name, expected)?;
     if items.is_empty() {
         return Err(Problem::at(name, format!("found an empty array; expected {expected}")));

@@ -1,7 +1,5 @@
-//! Decides how deliveries are made with webhooksmith, embedded, on SQLite.
-//!
-//! Leaves to others: the receiver and the clock's end. Invariant: it says `began NS` when it begins to
-//! publish, by the monotonic clock that all processes share, and delivers until it is ended.
+//! Deliveries with webhooksmith, embedded, on SQLite. It prints `began NS` when it begins to publish, by
+//! the monotonic clock that all processes share, and delivers until it is killed.
 //!
 //! Arguments: the database's path, how many events, `full` or `shipped`, and the endpoints' addresses.
 
@@ -11,7 +9,7 @@ use std::sync::Arc;
 use rustix::time::{ClockId, clock_gettime};
 use webhooksmith::SqliteEngine;
 
-/// The one that the engine's own run has.
+/// The same as in the engine's own run.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,8 +1,5 @@
-//! Decides what `wabahook bench` measures: how many events a second this machine accepts and delivers
-//! on loopback, beside what it could do without an engine.
-//!
-//! Leaves to others: the raw figures (`raw`), and measurements to compare versions by
-//! (`cargo bench`). Invariant: every figure is printed with its limit, measured in the same run.
+//! `wabahook bench`: how many events this machine accepts and delivers a second on loopback. Each figure is
+//! printed with its limit, which the same run measures without an engine. `cargo bench` compares versions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,21 +11,21 @@ use serde::Serialize;
 use wabahook::{Config, Engine, Error, Event, Limits, Receipt, Subscription};
 
 use super::raw;
-use super::scratch::Scratch;
+use super::scratch::ScratchDirectory;
 use super::screen::say;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// The command line of `bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// How many events are published
+    /// How many events to publish
     #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     events: u32,
     /// The bytes of each payload
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     bytes: u32,
-    /// Below which directory the data goes, which decides the disk [default: the system's temporary
-    /// directory, which may be memory and then says nothing of a disk]
+    /// The directory for the data, and so the disk that is measured [default: the system's temporary
+    /// directory, which may be memory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Print JSON, errors included
@@ -38,7 +35,7 @@ pub(crate) struct BenchArgs {
 
 /// One figure and its limit.
 #[derive(Serialize)]
-struct Figure {
+struct BenchFigure {
     what: &'static str,
     figure: f64,
     unit: &'static str,
@@ -47,56 +44,62 @@ struct Figure {
     ratio: f64,
 }
 
-/// How an engine fared.
-struct Run {
+/// The times of one run.
+struct BenchRun {
     accepting_s: f64,
     delivering_s: f64,
     groups: u64,
 }
 
-/// How many receipts are waited for at a time, as a busy host's requests are.
+/// How many receipts are open at a time, as a busy host has.
 const RECEIPTS_MAX: usize = 1_024;
-/// How long each raw figure is measured.
+/// How long to measure each raw figure.
 const RAW_SPAN: Duration = Duration::from_secs(1);
-/// After how long without a delivery the bench gives up.
+/// How long to wait for the next delivery.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Measures and prints.
-pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
-    let scratch = Scratch::empty(args.data.as_deref())?;
+pub(crate) fn run(args: &BenchArgs) -> Result<(), CommandError> {
+    let scratch = ScratchDirectory::empty(args.data.as_deref())?;
     let receiver = raw::receiver().map_err(failed("a receiver on loopback"))?;
     let payload = payload(args.bytes as usize);
-    let engine = open(&scratch).map_err(|error| Failure::Run(error.to_string()))?;
+    let engine = open(&scratch).map_err(|error| CommandError::Run(error.to_string()))?;
     let measured = measure(args, &engine, &format!("http://{receiver}/hook"), &payload);
     let closed = engine.close(CLOSE_MAX);
-    let Run { accepting_s, delivering_s, groups } = measured?;
-    closed.map_err(|error| Failure::Run(error.to_string()))?;
+    let BenchRun { accepting_s, delivering_s, groups } = measured?;
+    closed.map_err(|error| CommandError::Run(error.to_string()))?;
 
     let events = f64::from(args.events);
     let per_group = events / groups.max(1) as f64;
     let group_bytes =
         (args.events as usize * payload.len()) / usize::try_from(groups.max(1)).unwrap_or(1);
-    let appends = raw::appends_per_s(&scratch.path().join("raw"), group_bytes, RAW_SPAN)
+    let appends = raw::appends_per_s(&scratch.path(), group_bytes, RAW_SPAN)
         .map_err(failed("the raw file"))?;
     let connections = Limits::default().lane_in_flight_max;
     let requests = raw::requests_per_s(receiver, connections, &payload, RAW_SPAN)
         .map_err(failed("the raw requests"))?;
     let figures = [
-        Figure::new(
+        BenchFigure::new(
             "accepted",
             events / accepting_s,
             "events/s",
             appends * per_group,
             "raw_append_and_sync",
         ),
-        Figure::new("delivered", events / delivering_s, "deliveries/s", requests, "raw_keepalive"),
+        BenchFigure::new(
+            "delivered",
+            events / delivering_s,
+            "deliveries/s",
+            requests,
+            "raw_keepalive",
+        ),
     ];
     tell(args, &figures, per_group)
 }
 
-fn failed(what: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure::Run(format!("{what}: {error}"))
+fn failed(what: &'static str) -> impl Fn(io::Error) -> CommandError {
+    move |error| CommandError::Run(format!("{what}: {error}"))
 }
 
 fn payload(bytes: usize) -> Vec<u8> {
@@ -107,13 +110,18 @@ fn payload(bytes: usize) -> Vec<u8> {
     payload
 }
 
-fn open(scratch: &Scratch) -> wabahook::Result<Engine> {
+fn open(scratch: &ScratchDirectory) -> wabahook::Result<Engine> {
     let loopback = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
     Engine::open(Config::new(scratch.path()).allow_addresses([loopback.into()]).allow_http(true))
 }
 
-fn measure(args: &BenchArgs, engine: &Engine, url: &str, payload: &[u8]) -> Result<Run, Failure> {
-    let said = |error: Error| Failure::Run(error.to_string());
+fn measure(
+    args: &BenchArgs,
+    engine: &Engine,
+    url: &str,
+    payload: &[u8],
+) -> Result<BenchRun, CommandError> {
+    let said = |error: Error| CommandError::Run(error.to_string());
     let webhook = Subscription::to(url).map_err(said)?.name("bench");
     engine.subscribe(webhook).map_err(said)?;
     let before = engine.stats().groups;
@@ -122,10 +130,10 @@ fn measure(args: &BenchArgs, engine: &Engine, url: &str, payload: &[u8]) -> Resu
     let accepting_s = started.elapsed().as_secs_f64();
     let groups = engine.stats().groups - before;
     wait(engine, args.events.into())?;
-    Ok(Run { accepting_s, delivering_s: started.elapsed().as_secs_f64(), groups })
+    Ok(BenchRun { accepting_s, delivering_s: started.elapsed().as_secs_f64(), groups })
 }
 
-/// Publishes with a bounded number of receipts open; a busy engine is asked again.
+/// Publishes with a bounded number of open receipts.
 fn publish(engine: &Engine, events: u32, payload: &[u8]) -> wabahook::Result<()> {
     let mut open: VecDeque<Receipt> = VecDeque::with_capacity(RECEIPTS_MAX);
     for _ in 0..events {
@@ -140,7 +148,7 @@ fn publish(engine: &Engine, events: u32, payload: &[u8]) -> wabahook::Result<()>
     open.into_iter().try_for_each(|receipt| receipt.wait().map(drop))
 }
 
-fn wait(engine: &Engine, events: u64) -> Result<(), Failure> {
+fn wait(engine: &Engine, events: u64) -> Result<(), CommandError> {
     let (mut last, mut grew_at) = (0, Instant::now());
     loop {
         let delivered = engine.stats().delivered;
@@ -150,38 +158,38 @@ fn wait(engine: &Engine, events: u64) -> Result<(), Failure> {
         if delivered > last {
             (last, grew_at) = (delivered, Instant::now());
         } else if grew_at.elapsed() > PATIENCE {
-            let message = format!("{delivered} of {events} were delivered, and then none any more");
-            return Err(Failure::Run(message));
+            let message = format!("only {delivered} of {events} were delivered");
+            return Err(CommandError::Run(message));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-impl Figure {
+impl BenchFigure {
     fn new(
         what: &'static str,
         figure: f64,
         unit: &'static str,
         limit: f64,
         limit_is: &'static str,
-    ) -> Figure {
-        Figure { what, figure, unit, limit, limit_is, ratio: figure / limit }
+    ) -> BenchFigure {
+        BenchFigure { what, figure, unit, limit, limit_is, ratio: figure / limit }
     }
 }
 
-fn tell(args: &BenchArgs, figures: &[Figure], per_group: f64) -> Result<(), Failure> {
+fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) -> Result<(), CommandError> {
     if args.json {
-        let text = serde_json::to_string(figures).map_err(|e| Failure::Run(e.to_string()))?;
+        let text = serde_json::to_string(figures).map_err(|e| CommandError::Run(e.to_string()))?;
         say(&text);
         return Ok(());
     }
     say(&format!("{} events of {} bytes, {per_group:.0} a group", args.events, args.bytes));
-    for Figure { what, figure, unit, limit, limit_is, ratio } in figures {
+    for BenchFigure { what, figure, unit, limit, limit_is, ratio } in figures {
         say(&format!(
             "{what:9} {figure:>9.0} {unit:12}  {limit_is} {limit:>9.0}  ratio {ratio:.2}"
         ));
     }
-    for Figure { what, figure, unit, limit, limit_is, ratio } in figures {
+    for BenchFigure { what, figure, unit, limit, limit_is, ratio } in figures {
         say(&format!(
             "RESULT bench=selftest what={what} figure={figure:.3} unit={unit} limit={limit:.3} \
              limit_is={limit_is} ratio={ratio:.3}"

@@ -1,7 +1,4 @@
-//! Decides how a shell learns the command line.
-//!
-//! Leaves to others: the words themselves (`main`, which is asked for them). Invariant: what is
-//! hidden in the help is not completed either.
+//! `wabahook completions`: the completion script of a shell. Commands that the help hides are left out.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -15,9 +12,9 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints the script that the shell is to read.
+/// Prints the script for the shell.
 pub(crate) fn run(args: &CompletionsArgs, command: &Command) {
-    // The generators complete hidden commands, too.
+    // The generators would complete hidden commands, too.
     let shown = command.get_subcommands().filter(|one| !one.is_hide_set()).cloned();
     let mut command =
         Command::new("wabahook").version(env!("CARGO_PKG_VERSION")).subcommands(shown);

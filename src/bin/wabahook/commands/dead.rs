@@ -1,54 +1,57 @@
-//! Decides what `wabahook dead` does: list the dead letters, show one, try some again.
-//!
-//! Leaves to others: which letters there are (the host). Invariant: nothing is replayed that was not
-//! named, by id or by what the letters have in common.
+//! `wabahook dead`: list the dead letters, show one, replay some. Nothing is replayed that the command line
+//! does not name, by id or by a filter.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::client::{Client, Reach};
-use super::screen::{counted, say, say_json, shown, table};
-use super::webhooks::{find, id_of};
-use crate::failure::Failure;
+use super::client::{ApiClient, HostOptions};
+use super::screen::{counted, printable, say, say_json, table};
+use super::webhooks::find;
+use crate::command_error::CommandError;
+use crate::json::{
+    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, JsonPage, ReplayJson, ReplayedJson,
+    Text, TimestampJson, Whole,
+};
+use crate::timestamp::from_rfc3339;
 
 /// The command line of `dead`.
 #[derive(Args)]
 pub(crate) struct DeadArgs {
     #[command(subcommand)]
-    action: Action,
+    action: DeadAction,
 }
 
 #[derive(Subcommand)]
-enum Action {
-    /// List the dead letters, the newest first
-    List(ListArgs),
+enum DeadAction {
+    /// List the dead letters, newest first
+    List(ListDeadArgs),
     /// Show one with its attempts
-    Show(ShowArgs),
-    /// Owe dead letters again, with the same webhook-id
+    Show(ShowDeadArgs),
+    /// Deliver dead letters again, with the same webhook-id
     Replay(ReplayArgs),
 }
 
 #[derive(Args)]
-struct ListArgs {
+struct ListDeadArgs {
     /// Only those of this webhook
     #[arg(long, value_name = "ID|NAME")]
     webhook: Option<String>,
-    /// Only those given up for this reason, such as status:404 or timeout
+    /// Only those with this reason, such as status:404 or timeout
     #[arg(long)]
     reason: Option<String>,
-    /// At most so many
+    /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
 #[derive(Args)]
-struct ShowArgs {
+struct ShowDeadArgs {
     /// The id of the dead letter
     id: String,
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -59,47 +62,47 @@ struct ReplayArgs {
     /// Those of this webhook
     #[arg(long, value_name = "ID|NAME")]
     webhook: Option<String>,
-    /// Those given up for this reason
+    /// Those with this reason
     #[arg(long)]
     reason: Option<String>,
-    /// Those given up since this moment, such as 2026-01-31T12:00:00Z
+    /// Those that died since this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// All of the account's
+    /// All of the account
     #[arg(long, conflicts_with_all = ["ids", "webhook", "reason", "since"])]
     all: bool,
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
-/// The most that the host gives at once.
+/// The longest page of the host.
 const PAGE: usize = 1_000;
 const TITLES: [&str; 5] = ["AT", "WEBHOOK", "REASON", "ATTEMPTS", "ID"];
-const HISTORY: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "ANSWER"];
+const HISTORY_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "RESPONSE"];
 
 impl DeadArgs {
-    /// Whether a program is to read what is said.
+    /// Whether to print JSON.
     pub(crate) fn json(&self) -> bool {
         match &self.action {
-            Action::List(args) => args.reach.json,
-            Action::Show(args) => args.reach.json,
-            Action::Replay(args) => args.reach.json,
+            DeadAction::List(args) => args.host.json,
+            DeadAction::Show(args) => args.host.json,
+            DeadAction::Replay(args) => args.host.json,
         }
     }
 }
 
-/// Does what is asked.
-pub(crate) fn run(args: &DeadArgs) -> Result<(), Failure> {
+/// Runs the command.
+pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
     match &args.action {
-        Action::List(args) => list(args),
-        Action::Show(args) => show(args),
-        Action::Replay(args) => replay(args),
+        DeadAction::List(args) => list(args),
+        DeadAction::Show(args) => show(args),
+        DeadAction::Replay(args) => replay(args),
     }
 }
 
-fn list(args: &ListArgs) -> Result<(), Failure> {
-    let client = args.reach.client()?;
-    let webhook = id(&client, args.webhook.as_deref())?;
+fn list(args: &ListDeadArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let webhook = id(&client, args.webhook.as_deref())?.map(|id| id.to_string());
     let mut listed: Vec<Value> = Vec::new();
     let mut cursor = String::new();
     while listed.len() < args.limit {
@@ -107,14 +110,14 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         let mut query = vec![("limit", limit.as_str()), ("cursor", cursor.as_str())];
         query.extend(webhook.as_deref().map(|id| ("subscription", id)));
         query.extend(args.reason.as_deref().map(|reason| ("reason", reason)));
-        let page = client.get("/dead-letters", &query)?;
-        listed.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
-        match page.get("cursor").and_then(Value::as_str) {
-            Some(next) => cursor = next.to_owned(),
+        let page: JsonPage<Value> = client.typed(&client.get("/dead-letters", &query)?)?;
+        listed.extend(page.items);
+        match page.cursor {
+            Some(next) => cursor = next,
             None => break,
         }
     }
-    if args.reach.json {
+    if args.host.json {
         say_json(&json!({ "items": listed }));
         return Ok(());
     }
@@ -122,74 +125,97 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         say("no dead letters");
         return Ok(());
     }
-    let row = |item: &Value| {
-        let at = |name: &str| item.get(name).map(shown).unwrap_or_default();
-        vec![at("at"), at("subscription"), at("reason"), at("attempts"), at("id")]
-    };
-    let rows: Vec<_> = listed.iter().map(row).collect();
-    say(&table(&TITLES, &rows));
+    let rows: Result<Vec<_>, _> =
+        listed.iter().map(|letter| client.typed(letter).map(|letter| row(&letter))).collect();
+    say(&table(&TITLES, &rows?));
     Ok(())
 }
 
-fn show(args: &ShowArgs) -> Result<(), Failure> {
+fn row(letter: &DeadLetterJson) -> Vec<String> {
+    let DeadLetterJson { id, subscription, reason, attempts, at, .. } = letter;
+    let cells = [at.to_string(), subscription.to_string(), printable(reason), attempts.to_string()];
+    cells.into_iter().chain([printable(id)]).collect()
+}
+
+fn show(args: &ShowDeadArgs) -> Result<(), CommandError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if args.id.is_empty() || !args.id.chars().all(known) {
         let message =
-            format!("{:?} is no id of a dead letter; wabahook dead list shows them", args.id);
-        return Err(Failure::Usage(message));
+            format!("{:?} is not the id of a dead letter; wabahook dead list shows them", args.id);
+        return Err(CommandError::Usage(message));
     }
-    let letter = args.reach.client()?.get(&format!("/dead-letters/{}", args.id), &[])?;
-    if args.reach.json {
-        say_json(&letter);
+    let client = args.host.client()?;
+    let response = client.get(&format!("/dead-letters/{}", args.id), &[])?;
+    if args.host.json {
+        say_json(&response);
         return Ok(());
     }
-    for name in ["id", "event_id", "subscription", "reason", "attempts", "at"] {
-        say(&format!("{name:13} {}", letter.get(name).map(shown).unwrap_or_default()));
+    let DeadLetterDetailJson { letter, history, .. } = client.typed(&response)?;
+    for (name, value) in [
+        ("id", &letter.id),
+        ("event_id", &letter.event_id),
+        ("subscription", &letter.subscription.to_string()),
+        ("reason", &letter.reason),
+        ("attempts", &letter.attempts.to_string()),
+        ("at", &letter.at.to_string()),
+    ] {
+        say(&format!("{name:13} {}", printable(value)));
     }
-    let history = letter.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
-    let row = |tried: &Value| {
-        let at = |name: &str| tried.get(name).map(shown).unwrap_or_default();
-        vec![at("number"), at("at"), at("took_ms"), at("reason"), at("excerpt")]
-    };
-    let rows: Vec<_> = history.iter().map(row).collect();
-    say(&format!("\n{}", table(&HISTORY, &rows)));
+    let rows: Vec<_> = history.iter().map(attempt_row).collect();
+    say(&format!("\n{}", table(&HISTORY_TITLES, &rows)));
     Ok(())
 }
 
-fn replay(args: &ReplayArgs) -> Result<(), Failure> {
+fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
+    vec![
+        attempt.number.to_string(),
+        attempt.at.to_string(),
+        attempt.took_ms.to_string(),
+        printable(&attempt.reason),
+        printable(&attempt.excerpt),
+    ]
+}
+
+fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
     let named = !args.ids.is_empty() || args.all;
     let filtered = args.webhook.is_some() || args.reason.is_some() || args.since.is_some();
     if !named && !filtered {
         let message = "name ids, --webhook, --reason or --since; or --all for every dead letter";
-        return Err(Failure::Usage(message.to_owned()));
+        return Err(CommandError::Usage(message.to_owned()));
     }
-    let client = args.reach.client()?;
-    let mut body = Map::new();
-    if !args.ids.is_empty() {
-        body.insert("ids".to_owned(), json!(args.ids));
-    }
-    if let Some(id) = id(&client, args.webhook.as_deref())? {
-        body.insert("subscription".to_owned(), json!(id.parse::<u32>().unwrap_or(0)));
-    }
-    if let Some(reason) = &args.reason {
-        body.insert("reason".to_owned(), json!(reason));
-    }
-    // All is what was given up since there is time.
-    let since = args.since.clone().or_else(|| args.all.then(|| "1970-01-01T00:00:00Z".to_owned()));
-    if let Some(since) = since {
-        body.insert("since".to_owned(), json!(since));
-    }
-    let answer = client.post("/dead-letters/replay", &Value::Object(body))?;
-    let replayed = answer.get("replayed").and_then(Value::as_u64).unwrap_or(0);
-    if args.reach.json {
-        say_json(&answer);
+    let ids = args.ids.iter().map(|id| {
+        let wrong = || CommandError::Usage(format!("{id:?} is not the id of a dead letter"));
+        id.parse().map(Text).map_err(|_| wrong())
+    });
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    let since = match &args.since {
+        Some(text) => {
+            let wrong = || {
+                let message = "--since: expected a date and time such as 2026-01-31T12:00:00Z";
+                CommandError::Usage(message.to_owned())
+            };
+            Some(from_rfc3339(text).ok_or_else(wrong)?)
+        }
+        // Every dead letter is younger than the Unix epoch.
+        None => args.all.then_some(0),
+    };
+    let client = args.host.client()?;
+    let body = ReplayJson {
+        ids: Some(ids).filter(|ids| !ids.is_empty()),
+        subscription: id(&client, args.webhook.as_deref())?.map(Whole),
+        reason: args.reason.clone(),
+        since: since.map(TimestampJson),
+    };
+    let response = client.post("/dead-letters/replay", &body)?;
+    if args.host.json {
+        say_json(&response);
     } else {
-        let replayed = counted(replayed, "dead letter", "dead letters");
-        say(&format!("owed again: {replayed}"));
+        let ReplayedJson { replayed } = client.typed(&response)?;
+        say(&format!("replayed: {}", counted(replayed, "dead letter", "dead letters")));
     }
     Ok(())
 }
 
-fn id(client: &Client, webhook: Option<&str>) -> Result<Option<String>, Failure> {
-    webhook.map(|webhook| find(client, webhook).map(|item| id_of(&item))).transpose()
+fn id(client: &ApiClient, webhook: Option<&str>) -> Result<Option<u32>, CommandError> {
+    webhook.map(|webhook| find(client, webhook).map(|item| item.id)).transpose()
 }

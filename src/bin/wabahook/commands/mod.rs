@@ -1,8 +1,4 @@
-//! Decides which commands talk to a running host, look into a directory or check a signature: one
-//! file each.
-//!
-//! Leaves to others: `serve` and `demo`, the command line as a whole (`main`). Invariant: what a
-//! program is to read goes to stdout, all else to stderr.
+//! The commands, one file each. Output for programs goes to stdout, everything else to stderr.
 
 pub(crate) mod bench;
 pub(crate) mod client;
@@ -11,6 +7,9 @@ pub(crate) mod dead;
 pub(crate) mod inspect;
 pub(crate) mod publish;
 pub(crate) mod raw;
+/// The same plain file that `cargo bench` measures.
+#[path = "../../../../benches/support/raw_file.rs"]
+mod raw_file;
 pub(crate) mod scratch;
 pub(crate) mod screen;
 pub(crate) mod tail;

@@ -1,31 +1,27 @@
-//! Decides what this machine could do without an engine: the same bytes appended to a plain file and
-//! synced, and the same requests sent on connections that stay open; and how the bench's receiver
-//! answers.
-//!
-//! Leaves to others: the engine (`bench`). Invariant: each append is followed by one `fdatasync`, and
-//! each request by its whole answer, as the engine's are.
+//! The limits of this machine without an engine: the same bytes appended to a plain file and synced, and the
+//! same requests sent on kept connections. Each append is followed by one `fdatasync`, and each request waits
+//! for its whole response, as the engine's do.
 
-use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Appends and syncs for `span`; returns how many appends a second.
-pub(crate) fn appends_per_s(path: &Path, bytes: usize, span: Duration) -> io::Result<f64> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    let text: Vec<u8> = (0..bytes).map(|at| b'0' + u8::try_from(at % 75).unwrap_or(0)).collect();
+use super::raw_file::RawFile;
+
+/// Appends to a file in `directory` and syncs it for `span`; returns the appends per second.
+pub(crate) fn appends_per_s(directory: &Path, bytes: usize, span: Duration) -> io::Result<f64> {
+    let mut file = RawFile::new(directory)?;
     let (started, mut appends) = (Instant::now(), 0_u32);
     while started.elapsed() < span {
-        file.write_all(&text)?;
-        file.sync_data()?;
+        file.append(bytes)?;
         appends += 1;
     }
     Ok(f64::from(appends) / started.elapsed().as_secs_f64())
 }
 
-/// Sends requests on so many connections for `span`; returns how many a second were answered.
+/// Sends requests on this many connections for `span`; returns the responses per second.
 pub(crate) fn requests_per_s(
     to: SocketAddr,
     connections: usize,
@@ -68,7 +64,7 @@ fn converse(to: SocketAddr, request: &[u8], span: Duration) -> io::Result<u64> {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Starts a receiver on loopback that answers everything, until the process ends.
+/// Starts a receiver on loopback that answers every request until the process ends.
 pub(crate) fn receiver() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;

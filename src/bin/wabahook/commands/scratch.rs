@@ -1,8 +1,5 @@
-//! Decides how a data directory is copied to where it may be written to: whole, while no engine has it
-//! open, into a directory that goes away again.
-//!
-//! Leaves to others: what is done with the copy. Invariant: nothing is written into the original, and
-//! nothing in it is opened for writing.
+//! Copies a data directory that no engine has open into a temporary directory, where it may be written to.
+//! Nothing in the original is written, or opened for writing.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,39 +8,45 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::screen::bytes;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
-/// A copy of a data directory, for as long as this is kept.
-pub(crate) struct Scratch {
+/// A temporary directory, removed when this is dropped.
+pub(crate) struct ScratchDirectory {
     directory: TempDir,
 }
 
-/// The files by which a data directory is known and locked.
+/// The files that mark and lock a data directory.
 const FORMAT: &str = "format";
 const LOCK: &str = "lock";
+/// The directory of `fsck` in the root of a volume, which only the superuser can read.
+const LOST_AND_FOUND: &str = "lost+found";
 
-impl Scratch {
-    /// Copies a data directory below `parent`, or below the system's directory for temporary files.
-    pub(crate) fn copy_of(original: &Path, parent: Option<&Path>) -> Result<Scratch, Failure> {
+impl ScratchDirectory {
+    /// Copies a data directory below `parent`, or below the system's temporary directory.
+    pub(crate) fn copy_of(
+        original: &Path,
+        parent: Option<&Path>,
+    ) -> Result<ScratchDirectory, CommandError> {
         check_ours(original)?;
-        // Held until all is copied: an engine that starts meanwhile is refused and changes nothing.
+        // Held until the copy is complete: an engine that starts meanwhile is refused.
         let lock = lock(original)?;
         let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
         let made = tempfile::Builder::new().prefix("wabahook-").tempdir_in(&parent);
-        let directory = made.map_err(|error| no_room(&parent, original, &error))?;
+        let directory = made.map_err(|error| copy_error(&parent, original, &error))?;
         let copied = copy(original, &directory.path().join(DATA));
-        copied.map_err(|error| no_room(&parent, original, &error))?;
+        copied.map_err(|error| copy_error(&parent, original, &error))?;
         drop(lock);
-        Ok(Scratch { directory })
+        Ok(ScratchDirectory { directory })
     }
 
-    /// A fresh directory that holds nothing.
-    pub(crate) fn empty(parent: Option<&Path>) -> Result<Scratch, Failure> {
+    /// An empty directory.
+    pub(crate) fn empty(parent: Option<&Path>) -> Result<ScratchDirectory, CommandError> {
         let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
         let made = tempfile::Builder::new().prefix("wabahook-").tempdir_in(&parent);
-        let failed =
-            |error| Failure::Run(format!("{}: no directory in it: {error}", parent.display()));
-        Ok(Scratch { directory: made.map_err(failed)? })
+        let failed = |error| {
+            CommandError::Run(format!("{}: cannot create a directory: {error}", parent.display()))
+        };
+        Ok(ScratchDirectory { directory: made.map_err(failed)? })
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -51,58 +54,61 @@ impl Scratch {
     }
 }
 
-/// The name of the copy.
+/// The name of the data directory inside.
 const DATA: &str = "data";
 
-fn check_ours(original: &Path) -> Result<(), Failure> {
+fn check_ours(original: &Path) -> Result<(), CommandError> {
     let shown = original.display();
     if !original.is_dir() {
-        return Err(Failure::NotFound(format!("{shown} is no directory")));
+        return Err(CommandError::NotFound(format!("{shown} is not a directory")));
     }
     if !original.join(FORMAT).is_file() {
         let message =
-            format!("{shown} is no data directory of wabahook: it holds no file {FORMAT}");
-        return Err(Failure::Usage(message));
+            format!("{shown} is not a data directory of wabahook: it has no file {FORMAT}");
+        return Err(CommandError::Usage(message));
     }
     Ok(())
 }
 
-/// The lock of the directory, shared with others who only read.
-fn lock(original: &Path) -> Result<Option<File>, Failure> {
+/// The lock of the directory, shared with other readers.
+fn lock(original: &Path) -> Result<Option<File>, CommandError> {
     let path = original.join(LOCK);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::Run(format!("{}: {error}", path.display()))),
+        Err(error) => return Err(CommandError::Run(format!("{}: {error}", path.display()))),
     };
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(Failure::Busy(format!(
+        Err(TryLockError::WouldBlock) => Err(CommandError::Busy(format!(
             "{} is open in a running engine: ask that host (wabahook webhooks list, wabahook dead \
              list), or stop it first",
             original.display()
         ))),
         Err(TryLockError::Error(error)) => {
-            Err(Failure::Run(format!("{} cannot be locked: {error}", path.display())))
+            Err(CommandError::Run(format!("{} cannot be locked: {error}", path.display())))
         }
     }
 }
 
-fn no_room(parent: &Path, original: &Path, error: &io::Error) -> Failure {
-    Failure::Run(format!(
-        "{} ({}) cannot be copied to {}: {error}; name a directory with room by --scratch",
+fn copy_error(parent: &Path, original: &Path, error: &io::Error) -> CommandError {
+    CommandError::Run(format!(
+        "{} ({}) cannot be copied to {}: {error}; name a directory with enough space by --scratch",
         original.display(),
         bytes(size(original)),
         parent.display()
     ))
 }
 
-/// Copies what an engine makes: directories and plain files. The copy has a lock of its own.
+/// Copies directories and plain files, which is all that an engine writes. The copy has its own lock.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if entry.file_name() == LOST_AND_FOUND {
+            continue;
+        }
         if kind.is_dir() {
             copy(&entry.path(), &target)?;
         } else if kind.is_file() && entry.file_name() != LOCK {

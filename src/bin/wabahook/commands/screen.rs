@@ -1,13 +1,11 @@
-//! Decides how answers are shown to a person: columns, and text that cannot command a terminal.
-//!
-//! Leaves to others: what is shown. Invariant: no control character of a name, a URL or an answer
-//! reaches a terminal, and a reader that went away is no failure.
+//! How commands print for a person: columns, and text that cannot control a terminal. No control character of
+//! a name, a URL or a response reaches the terminal, and a closed stdout is not an error.
 
 use std::io::{self, Write};
 
 use serde_json::Value;
 
-/// Prints a line to stdout. False where nobody reads any more.
+/// Prints a line to stdout. False when stdout is closed.
 pub(crate) fn say(line: &str) -> bool {
     let mut to = io::stdout().lock();
     writeln!(to, "{line}").and_then(|()| to.flush()).is_ok()
@@ -18,7 +16,7 @@ pub(crate) fn say_json(value: &Value) -> bool {
     say(&value.to_string())
 }
 
-/// A JSON value as a person reads it, in one line.
+/// A JSON value for a person, in one line.
 pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -28,13 +26,13 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// Text without what could move a cursor or hide other text.
+/// Text without characters that move the cursor or hide other text.
 pub(crate) fn printable(text: &str) -> String {
     let kept = |c: char| if is_hidden(c) { '?' } else { c };
     text.chars().map(kept).collect()
 }
 
-/// Controls, and the marks that turn the direction of what follows.
+/// Control characters, and marks that change the text direction.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,35 +1,33 @@
-//! Decides what `wabahook verify` says of a delivery that a receiver kept: which signatures fit, and
-//! where one does not, what is the likeliest reason.
-//!
-//! Leaves to others: the check itself (`wabahook::signature`). Invariants: the body is checked as it
-//! stands in the file; the secret is taken from the environment, a file or a prompt, and shown nowhere
-//! (I9).
+//! `wabahook verify`: which signatures of a kept delivery are valid, and the likely reason where one is not.
+//! The body is checked as it is in the file. The secret comes from the environment, a file or a prompt, and
+//! is shown nowhere (I9).
 
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 use wabahook::Secret;
-use wabahook::clock::{Clock, System};
-use wabahook::signature::{Received, Refusal, TOLERANCE_S, verify, verify_hub};
+use wabahook::clock::{Clock, SystemClock};
+use wabahook::signature::{SignatureError, SignatureHeaders, TOLERANCE, verify, verify_hub};
 
 use super::screen::{printable, say, say_json};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// The command line of `verify`.
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// The body exactly as it was received; - is stdin
+    /// The body exactly as received; - is stdin
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
-    /// A file with the headers, one a line: `name: value`
+    /// A file with the headers, one per line: `name: value`
     #[arg(long, value_name = "FILE")]
     headers: Option<PathBuf>,
     /// One header; may be given several times
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
-    /// The environment variable that holds the secret
+    /// The environment variable with the secret
     #[arg(
         long,
         value_name = "NAME",
@@ -37,29 +35,29 @@ pub(crate) struct VerifyArgs {
         conflicts_with = "secret_file"
     )]
     secret_env: String,
-    /// The file that holds the secret
+    /// The file with the secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// When it was received, in seconds since the Unix epoch [default: now]
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
-    /// How far its timestamp may lie from that moment, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = TOLERANCE_S)]
+    /// How far its timestamp may lie from that time, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = TOLERANCE.as_secs())]
     tolerance_s: u64,
     /// Print JSON, errors included
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// One check, and how it ended.
-struct Check {
+/// One check and its result.
+struct SignatureCheck {
     name: &'static str,
-    /// What is wrong, and what may be the reason.
+    /// What is wrong, and the likely reason.
     problem: Option<String>,
 }
 
-/// What was received, and what it is checked with.
-struct Case {
+/// What was received, and what to check it with.
+struct ReceivedDelivery {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     secret: String,
@@ -70,13 +68,13 @@ struct Case {
 const STANDARD: &str = "webhook-signature";
 const HUB: &str = "x-hub-signature-256";
 
-/// Checks every signature there is; fails when one does not fit.
-pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let case = Case {
+/// Checks every signature; fails when one is invalid.
+pub(crate) fn run(args: &VerifyArgs) -> Result<(), CommandError> {
+    let case = ReceivedDelivery {
         headers: headers(args)?,
         body: body(&args.body)?,
         secret: secret(args)?,
-        now_s: args.at.unwrap_or_else(|| System::new().wall_ms() / 1_000),
+        now_s: args.at.unwrap_or_else(|| SystemClock::new().wall_ms() / 1_000),
         tolerance_s: args.tolerance_s,
     };
     let checks = case.checks()?;
@@ -84,27 +82,27 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     tell(&checks, args.json);
     match failed {
         0 => Ok(()),
-        _ => Err(Failure::Run(format!("{failed} of {} signatures do not fit", checks.len()))),
+        _ => Err(CommandError::Run(format!("{failed} of {} signatures are invalid", checks.len()))),
     }
 }
 
-impl Case {
-    fn checks(&self) -> Result<Vec<Check>, Failure> {
+impl ReceivedDelivery {
+    fn checks(&self) -> Result<Vec<SignatureCheck>, CommandError> {
         let mut checks = Vec::new();
         if let Some(signature) = self.header(STANDARD) {
-            checks.push(Check { name: STANDARD, problem: self.standard(signature) });
+            checks.push(SignatureCheck { name: STANDARD, problem: self.standard(signature) });
         }
-        // Meta's form is keyed with a secret; who holds a public key alone cannot check it.
+        // Meta's form needs the secret; a public key alone cannot check it.
         if let Some(signature) = self.header(HUB).filter(|_| !self.secret.starts_with("whpk_")) {
-            checks.push(Check { name: HUB, problem: self.hub(signature) });
+            checks.push(SignatureCheck { name: HUB, problem: self.hub(signature) });
         }
         if checks.is_empty() {
             let message = format!(
-                "there is neither {STANDARD} nor {HUB} among the {} headers: is the webhook registered \
-                 with a secret, and were all headers kept?",
+                "the {} headers have neither {STANDARD} nor {HUB}: is the webhook registered with a \
+                 secret, and were all headers kept?",
                 self.headers.len()
             );
-            return Err(Failure::Run(message));
+            return Err(CommandError::Run(message));
         }
         Ok(checks)
     }
@@ -114,30 +112,30 @@ impl Case {
         let (Some(id), Some(timestamp)) = (id, timestamp) else {
             return Some("webhook-id or webhook-timestamp is missing; both are signed".to_owned());
         };
-        let received = Received { id, timestamp, signature };
+        let received = SignatureHeaders { id, timestamp, signature };
         let fits = |secret: &Secret, body: &[u8], now_s: u64| {
-            verify(secret, &received, body, now_s, self.tolerance_s)
+            verify(secret, &received, body, now_s, Duration::from_secs(self.tolerance_s))
         };
         let refusal = fits(&Secret::new(&self.secret), &self.body, self.now_s).err()?;
         let sent_s = timestamp.parse().unwrap_or(self.now_s);
         Some(match refusal {
-            Refusal::TooOld | Refusal::TooNew => {
+            SignatureError::TooOld | SignatureError::TooNew => {
                 let (apart_s, tolerance_s) = (self.now_s.abs_diff(sent_s), self.tolerance_s);
                 let rest = match fits(&Secret::new(&self.secret), &self.body, sent_s) {
                     Ok(()) => {
-                        "the signature itself fits: for a delivery that was kept, give the \
-                               moment of its arrival with --at"
+                        "the signature itself is valid: for an old delivery, give the time of \
+                               its arrival with --at"
                     }
-                    Err(_) => "and the signature does not fit either",
+                    Err(_) => "the signature is invalid, too",
                 };
                 format!("{refusal}: {apart_s} s apart, {tolerance_s} s allowed; {rest}")
             }
-            Refusal::Mismatch => {
+            SignatureError::Mismatch => {
                 let fits_otherwise =
                     |secret: &Secret, body: &[u8]| fits(secret, body, sent_s).is_ok();
                 format!("{refusal}; {}", self.reason(fits_otherwise))
             }
-            Refusal::Malformed => {
+            SignatureError::Malformed => {
                 format!("{refusal}: webhook-id may hold no dot, webhook-timestamp is digits")
             }
             other => other.to_string(),
@@ -147,46 +145,45 @@ impl Case {
     fn hub(&self, signature: &str) -> Option<String> {
         let refusal = verify_hub(&Secret::new(&self.secret), signature, &self.body).err()?;
         Some(match refusal {
-            Refusal::Mismatch => {
+            SignatureError::Mismatch => {
                 let fits =
                     |secret: &Secret, body: &[u8]| verify_hub(secret, signature, body).is_ok();
                 format!("{refusal}; {}", self.reason(fits))
             }
-            Refusal::Malformed => format!("{refusal}: expected sha256= and 64 hexadecimal digits"),
+            SignatureError::Malformed => {
+                format!("{refusal}: expected sha256= and 64 hexadecimal digits")
+            }
             other => other.to_string(),
         })
     }
 
-    /// What receivers get wrong most often, tried one after the other.
+    /// The most common mistakes of receivers, tried one after the other.
     fn reason(&self, fits: impl Fn(&Secret, &[u8]) -> bool) -> String {
         let (body, secret) = (self.body.as_slice(), Secret::new(&self.secret));
         if let Some(shorter) = body.strip_suffix(b"\r\n").or_else(|| body.strip_suffix(b"\n"))
             && fits(&secret, shorter)
         {
-            return "it fits without the line break at the end of the file: that was added when the \
-                    body was kept"
+            return "it is valid without the line break at the end of the file, which was added when \
+                    the body was kept"
                 .to_owned();
         }
         let text = self.secret.as_str();
         if text.trim() != text && fits(&Secret::new(text.trim()), body) {
-            return "it fits without the spaces around the secret".to_owned();
+            return "it is valid without the spaces around the secret".to_owned();
         }
         if let Some(other) = other_form(text)
             && fits(&Secret::new(other), body)
         {
             return match text.starts_with("whsec_") {
-                true => "it fits with the secret without its whsec_".to_owned(),
-                false => "it fits with whsec_ before the secret".to_owned(),
+                true => "it is valid with the secret without its whsec_".to_owned(),
+                false => "it is valid with whsec_ before the secret".to_owned(),
             };
         }
         match rewritten(body).filter(|compact| fits(&secret, compact)) {
-            Some(_) => "it fits the same JSON written compactly: the body was parsed and written \
-                        again; sign the bytes as they came"
+            Some(_) => "it is valid for the same JSON written compactly: the body was parsed and \
+                        written again; keep the bytes as they came"
                 .to_owned(),
-            None => {
-                "either the secret is another one, or the body is not what was sent, byte for byte"
-                    .to_owned()
-            }
+            None => "the secret is another one, or the body differs from what was sent".to_owned(),
         }
     }
 
@@ -209,43 +206,44 @@ fn rewritten(body: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(&value).ok()
 }
 
-fn tell(checks: &[Check], json: bool) {
+fn tell(checks: &[SignatureCheck], json: bool) {
     if json {
-        let shape = |check: &Check| json!({"check": check.name, "fits": check.problem.is_none(), "problem": check.problem});
+        let shape = |check: &SignatureCheck| json!({"check": check.name, "valid": check.problem.is_none(), "problem": check.problem});
         say_json(&json!({ "checks": checks.iter().map(shape).collect::<Vec<_>>() }));
         return;
     }
     for check in checks {
-        let verdict = check.problem.as_deref().unwrap_or("fits");
-        say(&format!("{}: {}", check.name, printable(verdict)));
+        let result = check.problem.as_deref().unwrap_or("valid");
+        say(&format!("{}: {}", check.name, printable(result)));
     }
 }
 
-fn body(path: &Path) -> Result<Vec<u8>, Failure> {
+fn body(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut body = Vec::new();
     let read = match path == Path::new("-") {
         true => io::stdin().read_to_end(&mut body).map(drop),
         false => std::fs::read(path).map(|bytes| body = bytes),
     };
-    read.map_err(|error| Failure::Usage(format!("--body: {}: {error}", path.display())))?;
+    read.map_err(|error| CommandError::Usage(format!("--body: {}: {error}", path.display())))?;
     Ok(body)
 }
 
-fn headers(args: &VerifyArgs) -> Result<Vec<(String, String)>, Failure> {
+fn headers(args: &VerifyArgs) -> Result<Vec<(String, String)>, CommandError> {
     let mut lines = args.header.clone();
     if let Some(path) = &args.headers {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::Usage(format!("--headers: {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            CommandError::Usage(format!("--headers: {}: {error}", path.display()))
+        })?;
         lines.extend(text.lines().map(str::to_owned));
     }
     if lines.is_empty() {
         let message = "no headers were given: name a file with --headers, or each with --header";
-        return Err(Failure::Usage(message.to_owned()));
+        return Err(CommandError::Usage(message.to_owned()));
     }
     Ok(lines.iter().filter_map(|line| header(line)).collect())
 }
 
-/// `name: value`, also as `curl -v` shows it; a request line and empty lines are passed over.
+/// `name: value`, also as `curl -v` prints it. A request line and empty lines are skipped.
 fn header(line: &str) -> Option<(String, String)> {
     let line = line.trim_start_matches(['<', '>', ' ']);
     let (name, value) = line.split_once(':')?;
@@ -253,11 +251,11 @@ fn header(line: &str) -> Option<(String, String)> {
     is_name.then(|| (name.to_owned(), value.trim().to_owned()))
 }
 
-/// From the file, the environment, or a person.
-fn secret(args: &VerifyArgs) -> Result<String, Failure> {
+/// The secret from the file, the environment, or the terminal.
+fn secret(args: &VerifyArgs) -> Result<String, CommandError> {
     if let Some(path) = &args.secret_file {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::Usage(format!("--secret-file: {}: {error}", path.display()))
+            CommandError::Usage(format!("--secret-file: {}: {error}", path.display()))
         })?;
         return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
     }
@@ -267,10 +265,10 @@ fn secret(args: &VerifyArgs) -> Result<String, Failure> {
     if io::stdin().is_terminal() && args.body != Path::new("-") {
         eprint!("secret: ");
         let typed = console::Term::stderr().read_secure_line();
-        return typed.map_err(|error| Failure::Usage(format!("secret: {error}")));
+        return typed.map_err(|error| CommandError::Usage(format!("secret: {error}")));
     }
     let name = &args.secret_env;
-    Err(Failure::Usage(format!(
+    Err(CommandError::Usage(format!(
         "no secret: set {name}, or name another variable with --secret-env or a file with --secret-file"
     )))
 }
@@ -283,10 +281,10 @@ mod tests {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const SENT_S: u64 = 1_700_000_000;
 
-    fn case(signed: &str, kept: &str, secret: &str, now_s: u64) -> Case {
+    fn case(signed: &str, kept: &str, secret: &str, now_s: u64) -> ReceivedDelivery {
         let signer = Signer::new(&Secret::new(SECRET)).unwrap();
         let header = |name: &str, value: String| (name.to_owned(), value);
-        Case {
+        ReceivedDelivery {
             headers: vec![
                 header("Webhook-Id", "evt_1".to_owned()),
                 header("webhook-timestamp", SENT_S.to_string()),
@@ -296,11 +294,11 @@ mod tests {
             body: kept.as_bytes().to_vec(),
             secret: secret.to_owned(),
             now_s,
-            tolerance_s: TOLERANCE_S,
+            tolerance_s: TOLERANCE.as_secs(),
         }
     }
 
-    fn check(case: &Case, standard: Option<&str>, hub: Option<&str>) {
+    fn check(case: &ReceivedDelivery, standard: Option<&str>, hub: Option<&str>) {
         let checks = case.checks().unwrap();
         assert_eq!(checks.len(), 2);
         for (check, says) in checks.iter().zip([standard, hub]) {
@@ -313,10 +311,10 @@ mod tests {
     }
 
     #[test]
-    fn each_check_says_whether_it_fits_and_why_not() {
+    fn an_invalid_signature_has_its_likely_reason() {
         let body = "{\"a\":1}";
         check(&case(body, body, SECRET, SENT_S), None, None);
-        let late = "1000 s apart, 300 s allowed; the signature itself fits";
+        let late = "1000 s apart, 300 s allowed; the signature itself is valid";
         check(&case(body, body, SECRET, SENT_S + 1_000), Some(late), None);
         let other = Some("another one");
         check(&case(body, "{\"a\":2}", SECRET, SENT_S), other, other);
@@ -330,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_checks_the_signature_it_can_and_no_other() {
+    fn a_public_key_checks_no_hmac() {
         let mut case =
             case("{}", "{}", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", SENT_S);
         let checks = case.checks().unwrap();
@@ -350,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_as_programs_print_them() {
+    fn headers_are_read_as_curl_prints_them() {
         let read = |line: &str| header(line).map(|(name, value)| format!("{name}={value}"));
         assert_eq!(read("webhook-id: evt_1").as_deref(), Some("webhook-id=evt_1"));
         assert_eq!(read("> Webhook-Id:evt_1\r").as_deref(), Some("Webhook-Id=evt_1"));

@@ -1,71 +1,74 @@
-//! Decides what `wabahook webhooks` does: list, add, remove, pause, resume, test.
-//!
-//! Leaves to others: what a subscription may say (the host, whose refusals are passed on). Invariant
-//! (I9): a secret is taken from the environment or a file, never from the command line.
+//! `wabahook webhooks`: list, add, remove, pause, resume, test. The host checks the settings. A secret comes
+//! from the environment or a file, never from the command line, where `ps` shows it (I9).
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::client::{Client, Reach};
-use super::screen::{say, say_json, shown, table};
-use crate::failure::Failure;
+use super::client::{ApiClient, HostOptions};
+use super::screen::{printable, say, say_json, table};
+use crate::command_error::CommandError;
+use crate::json::{
+    Patch, SetOrAll, SubscriptionJson, SubscriptionListing, SubscriptionsJson, TestDeliveryJson,
+    parse,
+};
 
 /// The command line of `webhooks`.
 #[derive(Args)]
 pub(crate) struct WebhooksArgs {
     #[command(subcommand)]
-    action: Action,
+    action: WebhooksAction,
 }
 
 #[derive(Subcommand)]
-enum Action {
+enum WebhooksAction {
     /// List the account's webhooks with their health
-    List(ListArgs),
+    List(ListWebhooksArgs),
     /// Register a webhook
-    Add(AddArgs),
-    /// Remove a webhook; what it is owed is cancelled
-    Remove(RemoveArgs),
-    /// Hold a webhook back: events go on being owed to it and none is sent
-    Pause(OneArgs),
-    /// Serve a webhook again that is paused or disabled
-    Resume(OneArgs),
+    Add(AddWebhookArgs),
+    /// Remove a webhook and cancel its deliveries
+    Remove(RemoveWebhookArgs),
+    /// Stop deliveries to a webhook; events are still kept for it
+    Pause(WebhookArgs),
+    /// Resume deliveries to a webhook that is paused or disabled
+    Resume(WebhookArgs),
     /// Send a test event to a webhook
-    Test(OneArgs),
+    Test(WebhookArgs),
 }
 
 #[derive(Args)]
-struct ListArgs {
+struct ListWebhooksArgs {
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
 #[derive(Args)]
-struct OneArgs {
+struct WebhookArgs {
     /// Its id or its name
     #[arg(value_name = "ID|NAME")]
     webhook: String,
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
 #[derive(Args)]
-struct RemoveArgs {
+struct RemoveWebhookArgs {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
-    one: OneArgs,
+    webhook: WebhookArgs,
 }
 
 #[derive(Args)]
-struct AddArgs {
-    /// Where it is called
+struct AddWebhookArgs {
+    /// The URL that receives the events
     #[arg(value_name = "URL")]
     target: String,
-    /// What it is called; unique in the account [default: the URL]
+    /// Its name, unique in the account [default: the URL]
     #[arg(long)]
     name: Option<String>,
     /// The event types, separated by commas
@@ -74,54 +77,57 @@ struct AddArgs {
     /// The WABA numbers, separated by commas
     #[arg(long, value_name = "NUMBERS", default_value = "*", value_delimiter = ',')]
     numbers: Vec<String>,
-    /// The environment variable that holds the secret with which deliveries are signed
+    /// The environment variable with the secret that signs deliveries
     #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
     secret_env: Option<String>,
-    /// The file that holds the secret
+    /// The file with the secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// A file with a JSON object of further terms, as in POST /subscriptions: retry, ordering,
+    /// A file with a JSON object of further settings, as in POST /subscriptions: retry, ordering,
     /// headers and so on
     #[arg(long, value_name = "FILE")]
-    terms: Option<PathBuf>,
+    settings: Option<PathBuf>,
     #[command(flatten)]
-    reach: Reach,
+    host: HostOptions,
 }
 
 const TITLES: [&str; 10] =
     ["ID", "NAME", "STATE", "OWED", "DELIVERED", "DEAD", "FAILING", "EVENTS", "NUMBERS", "URL"];
 
 impl WebhooksArgs {
-    /// Whether a program is to read what is said.
+    /// Whether to print JSON.
     pub(crate) fn json(&self) -> bool {
         match &self.action {
-            Action::List(args) => args.reach.json,
-            Action::Add(args) => args.reach.json,
-            Action::Remove(args) => args.one.reach.json,
-            Action::Pause(args) | Action::Resume(args) | Action::Test(args) => args.reach.json,
+            WebhooksAction::List(args) => args.host.json,
+            WebhooksAction::Add(args) => args.host.json,
+            WebhooksAction::Remove(args) => args.webhook.host.json,
+            WebhooksAction::Pause(args)
+            | WebhooksAction::Resume(args)
+            | WebhooksAction::Test(args) => args.host.json,
         }
     }
 }
 
-/// Does what is asked.
-pub(crate) fn run(args: &WebhooksArgs) -> Result<(), Failure> {
+/// Runs the command.
+pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
     match &args.action {
-        Action::List(args) => list(args),
-        Action::Add(args) => add(args),
-        Action::Remove(args) => remove(args),
-        Action::Pause(args) => post(args, "pause", "is paused"),
-        Action::Resume(args) => post(args, "resume", "is served"),
-        Action::Test(args) => test(args),
+        WebhooksAction::List(args) => list(args),
+        WebhooksAction::Add(args) => add(args),
+        WebhooksAction::Remove(args) => remove(args),
+        WebhooksAction::Pause(args) => post(args, "pause", "is paused"),
+        WebhooksAction::Resume(args) => post(args, "resume", "is resumed"),
+        WebhooksAction::Test(args) => test(args),
     }
 }
 
-fn list(args: &ListArgs) -> Result<(), Failure> {
-    let answer = args.reach.client()?.get("/subscriptions", &[])?;
-    if args.reach.json {
-        say_json(&answer);
+fn list(args: &ListWebhooksArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let response = client.get("/subscriptions", &[])?;
+    if args.host.json {
+        say_json(&response);
         return Ok(());
     }
-    let items = items(&answer);
+    let SubscriptionsJson { items } = client.typed(&response)?;
     if items.is_empty() {
         say("no webhooks yet: add one with wabahook webhooks add URL");
         return Ok(());
@@ -131,21 +137,24 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(item: &Value) -> Vec<String> {
-    let at = |pointer: &str| item.pointer(pointer).map(shown).unwrap_or_default();
-    let failing_ms = item.pointer("/health/failing_for_ms").and_then(Value::as_u64).unwrap_or(0);
-    let failing = if failing_ms == 0 { "-".to_owned() } else { span(failing_ms / 1_000) };
+fn row(item: &SubscriptionListing) -> Vec<String> {
+    let (settings, health) = (&item.settings, &item.health);
+    let failing = match health.failing_for_ms.0 {
+        Duration::ZERO => "-".to_owned(),
+        failing_for => span(failing_for.as_secs()),
+    };
+    let set = |set: &Patch<SetOrAll>| set.as_ref().map(|set| printable(&set.to_string()));
     vec![
-        at("/id"),
-        at("/name"),
-        at("/state"),
-        at("/health/owed"),
-        at("/health/delivered"),
-        at("/health/dead"),
+        item.id.to_string(),
+        printable(item.name()),
+        item.state.clone(),
+        health.owed.to_string(),
+        health.delivered.to_string(),
+        health.dead.to_string(),
         failing,
-        at("/events"),
-        at("/numbers"),
-        at("/url"),
+        set(&settings.events).unwrap_or_default(),
+        set(&settings.numbers).unwrap_or_default(),
+        settings.url.as_ref().map(|url| printable(url)).unwrap_or_default(),
     ]
 }
 
@@ -159,149 +168,137 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn add(args: &AddArgs) -> Result<(), Failure> {
-    let mut body = match &args.terms {
-        Some(file) => terms(file)?,
-        None => Map::new(),
+fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
+    let mut body = match &args.settings {
+        Some(file) => settings(file)?,
+        None => SubscriptionJson::default(),
     };
-    body.insert("name".to_owned(), json!(args.name.as_ref().unwrap_or(&args.target)));
-    body.insert("url".to_owned(), json!(args.target));
-    body.insert("events".to_owned(), set_or_all(&args.events));
-    body.insert("numbers".to_owned(), set_or_all(&args.numbers));
+    let name = args.name.as_ref().unwrap_or(&args.target);
+    body.name = Patch::Value(name.clone());
+    body.url = Patch::Value(args.target.clone());
+    body.events = Patch::Value(set_or_all(&args.events));
+    body.numbers = Patch::Value(set_or_all(&args.numbers));
     if let Some(secret) = secret(args)? {
-        body.insert("secret".to_owned(), Value::String(secret));
+        body.secret = Patch::Value(secret);
     }
-    let answer = args.reach.client()?.post("/subscriptions", &Value::Object(body))?;
-    if args.reach.json {
-        say_json(&answer);
+    let client = args.host.client()?;
+    let response = client.post("/subscriptions", &body)?;
+    if args.host.json {
+        say_json(&response);
     } else {
-        let at = |name: &str| answer.get(name).map(shown).unwrap_or_default();
-        say(&format!("webhook {} ({}) is registered", at("id"), at("name")));
+        say(&format!("{} is registered", title(&client.typed(&response)?)));
     }
     Ok(())
 }
 
-fn set_or_all(words: &[String]) -> Value {
+fn set_or_all(words: &[String]) -> SetOrAll {
     match words {
-        [all] if all == "*" => json!("*"),
-        words => json!(words),
+        [all] if all == "*" => SetOrAll::All,
+        words => SetOrAll::Set(words.to_vec()),
     }
 }
 
-fn terms(file: &PathBuf) -> Result<Map<String, Value>, Failure> {
-    let wrong = |why: String| Failure::Usage(format!("--terms: {}: {why}", file.display()));
-    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let terms: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-    match terms {
-        Value::Object(terms) => Ok(terms),
-        _ => Err(wrong("expected a JSON object such as {\"ordering\": \"per_key\"}".to_owned())),
-    }
+fn settings(file: &PathBuf) -> Result<SubscriptionJson, CommandError> {
+    let wrong = |why: String| CommandError::Usage(format!("--settings: {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    parse(&text).map_err(|problem| wrong(problem.message))
 }
 
-fn secret(args: &AddArgs) -> Result<Option<String>, Failure> {
+fn secret(args: &AddWebhookArgs) -> Result<Option<String>, CommandError> {
     if let Some(name) = &args.secret_env {
-        let secret = std::env::var(name)
-            .map_err(|_| Failure::Usage(format!("--secret-env: {name} is not set, or no text")))?;
+        let secret = std::env::var(name).map_err(|_| {
+            CommandError::Usage(format!("--secret-env: {name} is not set, or not UTF-8"))
+        })?;
         return Ok(Some(secret));
     }
     let Some(file) = &args.secret_file else { return Ok(None) };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Usage(format!("--secret-file: {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        CommandError::Usage(format!("--secret-file: {}: {error}", file.display()))
+    })?;
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
-fn remove(args: &RemoveArgs) -> Result<(), Failure> {
-    let OneArgs { webhook, reach } = &args.one;
-    let client = reach.client()?;
+fn remove(args: &RemoveWebhookArgs) -> Result<(), CommandError> {
+    let WebhookArgs { webhook, host } = &args.webhook;
+    let client = host.client()?;
     let found = find(&client, webhook)?;
-    let named = named(&found);
-    let owed = found.pointer("/health/owed").and_then(Value::as_u64).unwrap_or(0);
+    let (title, owed) = (title(&found), found.health.owed);
     if !args.yes {
-        confirm(&format!("remove {named} and cancel the {owed} deliveries it is owed?"))?;
+        confirm(&format!("remove {title} and cancel its {owed} owed deliveries?"))?;
     }
-    client.delete(&format!("/subscriptions/{}", id_of(&found)))?;
-    if reach.json {
-        say_json(&json!({ "removed": found.get("id") }));
+    client.delete(&format!("/subscriptions/{}", found.id))?;
+    if host.json {
+        say_json(&json!({ "removed": found.id }));
     } else {
-        say(&format!("{named} is removed, {owed} deliveries cancelled"));
+        say(&format!("{title} is removed, {owed} deliveries cancelled"));
     }
     Ok(())
 }
 
-/// Asks a person; where there is none nothing is done.
-fn confirm(question: &str) -> Result<(), Failure> {
+/// Asks on the terminal. Without a terminal, the answer is no.
+fn confirm(question: &str) -> Result<(), CommandError> {
     if !io::stdin().is_terminal() {
-        let message = format!("{question} Say so with --yes: nobody can be asked here");
-        return Err(Failure::Usage(message));
+        let message = format!("{question} There is no terminal to ask on; confirm with --yes");
+        return Err(CommandError::Usage(message));
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
     let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
     match read {
         Ok(_) if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) => Ok(()),
-        _ => Err(Failure::Run("nothing was removed".to_owned())),
+        _ => Err(CommandError::Run("nothing was removed".to_owned())),
     }
 }
 
-fn post(args: &OneArgs, action: &str, done: &str) -> Result<(), Failure> {
-    let client = args.reach.client()?;
+fn post(args: &WebhookArgs, action: &str, done: &str) -> Result<(), CommandError> {
+    let client = args.host.client()?;
     let found = find(&client, &args.webhook)?;
-    let answer = client.post(&format!("/subscriptions/{}/{action}", id_of(&found)), &json!({}))?;
-    if args.reach.json {
-        say_json(&answer);
+    let response = client.post(&format!("/subscriptions/{}/{action}", found.id), &json!({}))?;
+    if args.host.json {
+        say_json(&response);
         return Ok(());
     }
-    say(&format!("{} {done}", named(&found)));
+    say(&format!("{} {done}", title(&found)));
     Ok(())
 }
 
-/// Sends a test event; fails where its receiver did not take it.
-fn test(args: &OneArgs) -> Result<(), Failure> {
-    let client = args.reach.client()?;
+/// Sends a test event; fails where the receiver did not accept it.
+fn test(args: &WebhookArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
     let found = find(&client, &args.webhook)?;
-    let answer = client.post(&format!("/subscriptions/{}/test", id_of(&found)), &json!({}))?;
-    let at = |name: &str| answer.get(name).map(shown).unwrap_or_default();
-    let taken = at("outcome") == "delivered";
-    if args.reach.json {
-        say_json(&answer);
-    } else if taken {
-        say(&format!("{} took a test event in {} ms", named(&found), at("took_ms")));
+    let response: Value = client.post(&format!("/subscriptions/{}/test", found.id), &json!({}))?;
+    let tested: TestDeliveryJson = client.typed(&response)?;
+    let (title, took_ms) = (title(&found), tested.took_ms.to_string());
+    let is_delivered = tested.outcome == "delivered";
+    if args.host.json {
+        say_json(&response);
+    } else if is_delivered {
+        say(&format!("{title} accepted a test event in {took_ms} ms"));
     }
-    match taken {
-        true => Ok(()),
-        false => Err(Failure::Run(format!(
-            "{} did not take a test event: {} after {} ms",
-            named(&found),
-            at("reason"),
-            at("took_ms")
-        ))),
+    if is_delivered {
+        return Ok(());
     }
-}
-
-fn items(answer: &Value) -> Vec<Value> {
-    answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default()
+    let reason = printable(tested.reason.as_deref().unwrap_or("-"));
+    let message = format!("{title} did not accept a test event: {reason} after {took_ms} ms");
+    Err(CommandError::Run(message))
 }
 
 /// The webhook with this id, or this name.
-pub(crate) fn find(client: &Client, webhook: &str) -> Result<Value, Failure> {
-    let items = items(&client.get("/subscriptions", &[])?);
-    let by_id = items.iter().find(|item| id_of(item) == webhook);
-    let by_name = || items.iter().find(|item| item.get("name") == Some(&json!(webhook)));
-    by_id.or_else(by_name).cloned().ok_or_else(|| {
-        let names = items.iter().filter_map(|item| item.get("name")).take(10).map(shown);
-        let names: Vec<_> = names.collect();
-        let known = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-        Failure::NotFound(format!("no webhook has the id or name {webhook:?}; known: {known}"))
-    })
+pub(crate) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionListing, CommandError> {
+    let SubscriptionsJson { mut items } = client.typed(&client.get("/subscriptions", &[])?)?;
+    let by_id = items.iter().position(|item| item.id.to_string() == webhook);
+    let found = by_id.or_else(|| items.iter().position(|item| item.name() == webhook));
+    if let Some(index) = found {
+        return Ok(items.swap_remove(index));
+    }
+    let names: Vec<_> = items.iter().take(10).map(|item| printable(item.name())).collect();
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let message = format!("no webhook has the id or name {webhook:?}; known: {known}");
+    Err(CommandError::NotFound(message))
 }
 
-/// Its id as text.
-pub(crate) fn id_of(item: &Value) -> String {
-    item.get("id").map(shown).unwrap_or_default()
-}
-
-fn named(item: &Value) -> String {
-    format!("webhook {} ({})", id_of(item), item.get("name").map(shown).unwrap_or_default())
+fn title(item: &SubscriptionListing) -> String {
+    format!("webhook {} ({})", item.id, printable(item.name()))
 }
 
 #[cfg(test)]
@@ -309,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_told_in_the_units_they_fill() {
+    fn spans_have_the_units_they_fill() {
         for (seconds, told) in [(5, "5s"), (65, "1m5s"), (3_660, "1h1m"), (90_000, "1d1h")] {
             assert_eq!(span(seconds), told);
         }
@@ -317,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_star_alone_is_all_and_words_are_a_set() {
-        assert_eq!(set_or_all(&["*".to_owned()]), json!("*"));
-        assert_eq!(set_or_all(&["ADD_TAG".to_owned()]), json!(["ADD_TAG"]));
+        assert_eq!(set_or_all(&["*".to_owned()]), SetOrAll::All);
+        let set = SetOrAll::Set(vec!["ADD_TAG".to_owned()]);
+        assert_eq!(set_or_all(&["ADD_TAG".to_owned()]), set);
     }
 }

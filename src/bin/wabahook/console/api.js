@@ -1,5 +1,5 @@
-// Decides how the console asks the host: with the key of this tab, never with a cookie, so that no
-// other site can ask in its name.
+// Sends requests to the host with the API key of this tab, never with a cookie, so that no other site can
+// send requests in its name.
 
 const KEPT = "wabahook-key";
 
@@ -9,8 +9,8 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEPT),
 };
 
-/** What the host refused, with the field at fault where there is one. */
-export class Refused extends Error {
+/** An error of the host, with the field at fault where there is one. */
+export class HostError extends Error {
   constructor(status, error) {
     super(error?.message ?? `the host answered ${status}`);
     this.status = status;
@@ -18,8 +18,8 @@ export class Refused extends Error {
   }
 }
 
-/** Asks the host; the answer is JSON. */
-export async function ask(method, path, body) {
+/** Sends a request; the response is JSON. */
+export async function request(method, path, body) {
   const headers = { authorization: `Bearer ${key.value() ?? ""}` };
   if (body !== undefined) headers["content-type"] = "application/json";
   const options = { method, headers, cache: "no-store", credentials: "omit", redirect: "error" };
@@ -28,17 +28,17 @@ export async function ask(method, path, body) {
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Refused(0, { message: "the host does not answer; is it running?" });
+    throw new HostError(0, { message: "the host does not answer; is it running?" });
   }
   const text = await response.text();
   let answer = null;
-  try { answer = text ? JSON.parse(text) : null; } catch { /* an answer without a JSON body */ }
+  try { answer = text ? JSON.parse(text) : null; } catch { /* a response without a JSON body */ }
   if (!response.ok) {
     if (response.status === 401) document.dispatchEvent(new Event("signed-out"));
-    throw new Refused(response.status, answer?.error);
+    throw new HostError(response.status, answer?.error);
   }
   return answer;
 }
 
-export const get = (path) => ask("GET", path);
-export const post = (path, body) => ask("POST", path, body ?? {});
+export const get = (path) => request("GET", path);
+export const post = (path, body) => request("POST", path, body ?? {});

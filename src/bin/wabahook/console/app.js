@@ -1,7 +1,7 @@
-// Decides which view is shown, keeps it fresh, and signs in and out.
+// Shows the view of the address, keeps it fresh, and signs in and out.
 
 import { get, key } from "./api.js";
-import { charts, forget, note } from "./charts.js";
+import { add, charts, forget } from "./charts.js";
 import { deliveries, letters } from "./deliveries.js";
 import { count, element } from "./dom.js";
 import * as webhooks from "./webhooks.js";
@@ -12,15 +12,15 @@ const [signin, shell, main, status] = ["signin", "console", "main", "status"].ma
 const view = {
   account: null,
   webhooks: [],
-  /** Says what happened, aloud too, and shows the view as it is now. */
-  told(text, bad = false) {
+  /** Shows a message, for screen readers too, and refreshes the view. */
+  report(text, bad = false) {
     status.textContent = text;
     status.classList.toggle("bad", bad);
     return show();
   },
-  /** Does something, and says what was refused. */
+  /** Runs an action and shows its error. */
   async run(work) {
-    try { await work(); } catch (refused) { status.textContent = refused.message; status.classList.add("bad"); }
+    try { await work(); } catch (error) { status.textContent = error.message; status.classList.add("bad"); }
   },
 };
 
@@ -36,31 +36,31 @@ async function overview() {
   return [
     element("h1", {}, "Overview"),
     element("div", { className: "tiles" },
-      tile("events accepted", stats.accepted), tile("deliveries made", stats.delivered), tile("owed", stats.owed, "#/deliveries"),
-      tile("dead", stats.dead, "#/dead"), tile("asked for by nobody", stats.unrouted), tile("webhooks in trouble", failing, "#/webhooks")),
+      tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("owed", stats.owed, "#/deliveries"),
+      tile("dead letters", stats.dead, "#/dead"), tile("no subscriber", stats.unrouted), tile("failing webhooks", failing, "#/webhooks")),
     charts(),
-    element("p", { className: "hint" }, "Counted over the whole host since it was started; webhooks are this account's own."),
+    element("p", { className: "hint" }, "Counters are of the whole host since it started; webhooks are of this account."),
   ];
 }
 
 function route() {
-  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return { parts: path.split("/").filter(Boolean), asked: Object.fromEntries(new URLSearchParams(query ?? "")) };
+  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
+  return { parts: path.split("/").filter(Boolean), query: Object.fromEntries(new URLSearchParams(search ?? "")) };
 }
 
 async function built() {
-  const { parts: [name, id], asked } = route();
+  const { parts: [name, id], query } = route();
   if (name === "webhooks") return id ? webhooks.one(view, Number(id)) : webhooks.list(view);
   if (name === "deliveries" || name === "dead") {
     view.webhooks = (await get("/subscriptions")).items;
-    return name === "dead" ? letters(view, asked) : deliveries(view, asked);
+    return name === "dead" ? letters(view, query) : deliveries(view, query);
   }
   return overview();
 }
 
 let shown = 0;
 
-/** Shows the view that the address names. The newest call wins, however late another answers. */
+/** Shows the view of the address. The newest call wins, however late an older one ends. */
 async function show() {
   const mine = ++shown;
   for (const link of document.querySelectorAll("nav a")) {
@@ -71,20 +71,20 @@ async function show() {
   try {
     const parts = await built();
     if (mine === shown) main.replaceChildren(...parts.flat().filter(Boolean));
-  } catch (refused) {
-    if (mine === shown && refused.status !== 401) main.replaceChildren(element("p", { className: "problem", role: "alert" }, refused.message));
+  } catch (error) {
+    if (mine === shown && error.status !== 401) main.replaceChildren(element("p", { className: "problem", role: "alert" }, error.message));
   }
 }
 
 let reading = 0;
 
-/** Reads the counters as long as somebody is signed in; the overview follows them. */
+/** Reads the counters while somebody is signed in, and refreshes the overview. */
 async function read() {
   const mine = ++reading;
   while (mine === reading && key.value()) {
     try {
-      note(await get("/stats"));
-      // What somebody is on with the keyboard stays as it is.
+      add(await get("/stats"));
+      // A view with the keyboard focus stays as it is.
       const busy = document.querySelector("dialog") || (document.activeElement !== main && main.contains(document.activeElement));
       if (route().parts.length === 0 && !busy) await show();
     } catch { /* shown by the view itself */ }
@@ -124,9 +124,9 @@ signin.addEventListener("submit", async (event) => {
     await enter();
     input.value = "";
     main.focus({ preventScroll: true });
-  } catch (refused) {
+  } catch (error) {
     key.forget();
-    problem.textContent = refused.status === 401 ? "No account has this key." : refused.message;
+    problem.textContent = error.status === 401 ? "No account has this key." : error.message;
     input.select();
   }
 });

@@ -1,25 +1,25 @@
-// Decides what the live charts show: what was accepted, delivered and failed each second, and what
-// is owed, over the last five minutes of this tab.
+// The live charts: events accepted, deliveries and failed attempts per second, and owed deliveries, over
+// the last five minutes of this tab.
 
 import { element, shape, count } from "./dom.js";
 
 const SPAN_S = 300;
 const samples = [];
 
-/** Takes in a reading of the counters. */
-export function note(stats) {
+/** Adds a reading of the counters. */
+export function add(stats) {
   const failed = stats.retried + stats.dead;
   samples.push({ at: performance.now() / 1000, accepted: stats.accepted, delivered: stats.delivered, failed, owed: stats.owed });
   while (samples.length > 2 && samples[0].at < samples.at(-1).at - SPAN_S) samples.shift();
 }
 
-/** Forgets what was read, for another account. */
+/** Removes all readings, for another account. */
 export const forget = () => samples.splice(0);
 
 function rates(name) {
-  return samples.slice(1).map((sample, place) => {
-    const before = samples[place];
-    // A host that was started again counts from zero.
+  return samples.slice(1).map((sample, index) => {
+    const before = samples[index];
+    // A restarted host counts from zero.
     return [sample.at, Math.max(0, sample[name] - before[name]) / Math.max(0.001, sample.at - before.at)];
   });
 }
@@ -27,10 +27,10 @@ function rates(name) {
 const levels = (name) => samples.map((sample) => [sample.at, sample[name]]);
 
 function path(points, from, most) {
-  return points.map(([at, value], place) => {
+  return points.map(([at, value], index) => {
     const x = ((at - from) / SPAN_S) * 300;
     const y = 92 - (value / most) * 84;
-    return `${place ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
+    return `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
   }).join("");
 }
 
@@ -45,8 +45,8 @@ function chart(title, lines) {
     shape("svg", { viewBox: "0 0 20 6", "aria-hidden": "true" }, shape("path", { d: "M0 3L20 3", class: `line ${line.tone}` })),
     `${line.name} ${shown(line.points.at(-1)?.[1] ?? 0)}`));
   return element("section", { className: "card chart" },
-    element("div", { className: "head" }, element("h3", {}, title), element("span", { className: "hint" }, `at most ${shown(most)}`)),
-    drawn, element("div", {}, keys), element("p", { className: "hint" }, "the last 5 minutes"));
+    element("div", { className: "head" }, element("h3", {}, title), element("span", { className: "hint" }, `maximum ${shown(most)}`)),
+    drawn, element("div", {}, keys), element("p", { className: "hint" }, "last 5 minutes"));
 }
 
 const shown = (value) => (value >= 100 ? count(Math.round(value)) : count(Math.round(value * 10) / 10));

@@ -1,5 +1,5 @@
-// Decides how the page is built: elements with texts, never markup, so that a hostile name or
-// payload is shown and not run.
+// Builds the page from elements and texts, never from markup, so that a hostile name or payload is shown
+// and does not run.
 
 /** An element with properties, handlers (`onclick`) and children; texts become text nodes. */
 export function element(name, properties = {}, ...children) {
@@ -41,7 +41,7 @@ export function table(columns, rows) {
     element("table", { className: "stack" }, element("thead", {}, head), element("tbody", {}, body)));
 }
 
-/** What is shown where there is nothing. */
+/** The text of an empty list. */
 export const empty = (text) => element("p", { className: "empty" }, text);
 
 /** A dialog that gives the focus back to where it was. */
@@ -55,7 +55,7 @@ export function dialog(title, fill) {
   return made;
 }
 
-/** Asks before something that cannot be undone. Resolves to whether it was confirmed. */
+/** Asks before an action that cannot be undone. Resolves to whether it was confirmed. */
 export function confirmed(title, text, verb) {
   return new Promise((resolve) => {
     let answer = false;
@@ -71,14 +71,14 @@ export function confirmed(title, text, verb) {
 
 const units = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1_000, "s"]];
 
-/** A span of milliseconds in its greatest unit. */
+/** A span of milliseconds in its largest unit. */
 export function span(ms) {
   const unit = units.find(([size]) => ms >= size);
   return unit ? `${Math.floor(ms / unit[0])} ${unit[1]}` : `${Math.round(ms)} ms`;
 }
 
-/** A moment, short; the whole of it in its title. */
-export function moment(text) {
+/** A short date and time, with the full one in its title. */
+export function time(text) {
   if (!text) return "";
   const at = new Date(text);
   return element("time", { datetime: text, title: text }, at.toLocaleString());

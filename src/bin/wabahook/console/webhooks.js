@@ -1,16 +1,16 @@
-// Decides how webhooks are listed and what can be done with each.
+// The list of webhooks, and the actions on each.
 
-import { ask, get, post } from "./api.js";
-import { confirmed, count, dialog, element, empty, facts, moment, span, table, word } from "./dom.js";
+import { get, post, request } from "./api.js";
+import { confirmed, count, dialog, element, empty, facts, time, span, table, word } from "./dom.js";
 import { edit } from "./form.js";
 
 const STATES = { active: ["active", "good"], paused: ["paused", "warn"], disabled: ["disabled", "bad"] };
 
-/** How a webhook is doing, in a word. */
+/** The health of a webhook in a few words. */
 function health(item) {
   const { health } = item;
   if (item.state !== "active") return word(...STATES[item.state]);
-  if (health.rests_for_ms > 0) return word(`resting for ${span(health.rests_for_ms)}`, "bad");
+  if (health.rests_for_ms > 0) return word(`circuit breaker open for ${span(health.rests_for_ms)}`, "bad");
   if (health.failing_for_ms > 0) return word(`failing for ${span(health.failing_for_ms)}`, "bad");
   if (health.retrying > 0) return word(`${count(health.retrying)} in retry`, "warn");
   return word("healthy", "good");
@@ -33,17 +33,18 @@ function card(item, view) {
   return element("article", { className: "card", "data-id": item.id, "aria-label": item.name },
     element("div", { className: "head" }, element("h3", {}, element("a", { href: `#/webhooks/${item.id}` }, item.name)), health(item)),
     element("p", { className: "mono" }, `${item.method ?? "POST"} ${item.url}`),
+    item.description ? element("p", {}, item.description) : null,
     facts([
       ["triggers", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers")],
       ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["dead", count(lane.dead)],
-      ["latency", speed], ["registered by", item.profile],
+      ["latency", speed], ["profile", item.profile],
       ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
     ]),
     element("div", { className: "actions" },
-      act("Edit", () => edit(view.account, item, () => view.told(`Saved ${item.name}.`))),
+      act("Edit", () => edit(view.account, item, () => view.report(`Saved ${item.name}.`))),
       item.state === "active"
-        ? act("Pause", async () => { await post(`/subscriptions/${item.id}/pause`); view.told(`${item.name} is paused; events go on being kept for it.`); })
-        : act("Resume", async () => { await post(`/subscriptions/${item.id}/resume`); view.told(`${item.name} is served again.`); }),
+        ? act("Pause", async () => { await post(`/subscriptions/${item.id}/pause`); view.report(`${item.name} is paused; events are kept for it.`); })
+        : act("Resume", async () => { await post(`/subscriptions/${item.id}/resume`); view.report(`${item.name} is resumed.`); }),
       act("Send a test", () => test(item, view)),
       act("Delete", () => remove(item, view), "danger")));
 }
@@ -51,14 +52,14 @@ function card(item, view) {
 async function test(item, view) {
   const answer = await post(`/subscriptions/${item.id}/test`);
   const said = answer.status ? `${answer.outcome}, status ${answer.status}` : `${answer.outcome}${answer.reason ? `, ${answer.reason}` : ""}`;
-  view.told(`Test of ${item.name}: ${said}, in ${span(answer.took_ms)}.`, answer.outcome !== "delivered");
+  view.report(`Test of ${item.name}: ${said}, in ${span(answer.took_ms)}.`, answer.outcome !== "delivered");
 }
 
 async function remove(item, view) {
-  const owed = item.health.owed ? ` The ${count(item.health.owed)} deliveries that it is owed are cancelled.` : "";
+  const owed = item.health.owed ? ` Its ${count(item.health.owed)} owed deliveries are cancelled.` : "";
   if (await confirmed(`Delete ${item.name}?`, `It gets no more events.${owed} This cannot be undone.`, "Delete")) {
-    await ask("DELETE", `/subscriptions/${item.id}`);
-    view.told(`Deleted ${item.name}.`);
+    await request("DELETE", `/subscriptions/${item.id}`);
+    view.report(`Deleted ${item.name}.`);
     location.hash = "#/webhooks";
   }
 }
@@ -66,28 +67,28 @@ async function remove(item, view) {
 /** All webhooks. */
 export async function list(view) {
   const { items } = await get("/subscriptions");
-  const create = element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.told(`Saved ${made.name}.`)) }, "New webhook");
+  const create = element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.report(`Saved ${made.name}.`)) }, "New webhook");
   return [
     element("div", { className: "bar" }, element("h1", {}, "Webhooks"), create),
     items.length
       ? element("div", { className: "cards" }, items.map((item) => card(item, view)))
-      : empty("No webhook yet. A new one gets every event published from then on that it asks for."),
+      : empty("No webhook yet. A new one gets the matching events that are published after its creation."),
   ];
 }
 
 function rotate(item, view) {
   dialog("New secret", (close) => {
     const overlap = element("select", { id: "overlap" },
-      [[86_400_000, "one more day"], [3_600_000, "one more hour"], [0, "no longer: revoke it now"]].map(([ms, text]) => element("option", { value: ms }, text)));
+      [[86_400_000, "1 day"], [3_600_000, "1 hour"], [0, "revoke now"]].map(([ms, text]) => element("option", { value: ms }, text)));
     const shown = element("div", {});
     const make = element("button", { type: "button", className: "primary", onclick: () => view.run(async () => {
       const answer = await post(`/subscriptions/${item.id}/secret`, { overlap_ms: Number(overlap.value) });
-      shown.replaceChildren(element("p", {}, "Shown this once; copy it now:"), element("pre", { className: "secret" }, answer.secret));
+      shown.replaceChildren(element("p", {}, "Shown only once; copy it now:"), element("pre", { className: "secret" }, answer.secret));
       make.disabled = true;
-    }) }, "Make a new secret");
+    }) }, "Create secret");
     return [
-      element("p", {}, "Each delivery is signed with the new secret from now on."),
-      element("label", { for: "overlap" }, "The one before signs beside it for"), overlap, shown,
+      element("p", {}, "From now on each delivery is signed with the new secret."),
+      element("label", { for: "overlap" }, "Old secret stays valid for"), overlap, shown,
       element("div", { className: "actions" }, make, element("button", { type: "button", onclick: close }, "Close")),
     ];
   });
@@ -98,7 +99,7 @@ export async function one(view, id) {
   const item = await get(`/subscriptions/${id}`);
   const { items: attempts } = await get(`/subscriptions/${id}/attempts?limit=100`);
   const rows = attempts.map((attempt) => [
-    moment(attempt.at), attempt.event_type ?? "", element("code", {}, attempt.event_id), String(attempt.attempt),
+    time(attempt.at), attempt.event_type ?? "", element("code", {}, attempt.event_id), String(attempt.attempt),
     attempt.outcome === "delivered" ? word("delivered", "good") : word(attempt.reason ?? attempt.outcome, "bad"), span(attempt.took_ms),
   ]);
   return [
@@ -108,6 +109,6 @@ export async function one(view, id) {
       element("a", { href: `#/dead?subscription=${id}` }, "Dead letters")),
     card(item, view),
     element("h2", {}, "Newest attempts"),
-    rows.length ? table(["when", "event", "id", "attempt", "outcome", "took"], rows) : empty("No attempt since the host was started."),
+    rows.length ? table(["when", "event", "id", "attempt", "outcome", "took"], rows) : empty("No attempt since the host started."),
   ];
 }

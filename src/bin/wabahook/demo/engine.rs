@@ -1,8 +1,6 @@
-//! Decides what the engine process does: it opens the directory, registers the cast where it is not
-//! registered yet, publishes samples at a rate, drains, closes, and reports all of it.
-//!
-//! Leaves to others: when it dies (`stage` kills it) and whether it did well (`ledger`). Invariant:
-//! it uses the library's public API alone, and keeps nothing that its directory does not hold.
+//! The engine process of the demo: opens the directory, registers the endpoints unless they are there,
+//! publishes samples at a rate, drains, closes, and reports all of it. It uses the public API of the library
+//! only, and keeps nothing outside its directory.
 
 use std::collections::HashMap;
 use std::io::{self, Stdout, Write};
@@ -10,15 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wabahook::clock::{Clock, System};
+use wabahook::clock::{Clock, SystemClock};
 use wabahook::{
     Account, Config, Engine, Error, EventId, Limits, Notice, Notices, Stats, Subscription,
     SubscriptionId,
 };
 
 use super::endpoints::{ENDPOINTS, WABAS, policy};
-use super::report::{AcceptedEvent, Lane, Report};
-use super::samples::{Prepared, prepare};
+use super::report::{AcceptedEvent, EngineReport, LaneReport};
+use super::samples::{PreparedEvent, prepare};
 
 /// What the demo tells its engine process.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,13 +24,13 @@ pub(crate) struct EngineArgs {
     /// The data directory.
     #[arg(long)]
     pub(super) data: PathBuf,
-    /// Where each endpoint is reached, in the order of the cast.
+    /// The URL of each endpoint, in the order of `ENDPOINTS`.
     #[arg(long, value_delimiter = ',')]
     pub(super) receivers: Vec<String>,
     /// Events a second.
     #[arg(long)]
     pub(super) rate: u64,
-    /// The length of the whole show, in milliseconds.
+    /// The length of the whole demo, in milliseconds.
     #[arg(long)]
     pub(super) show_ms: u64,
     /// How long to publish, in milliseconds from the start of the process.
@@ -41,77 +39,77 @@ pub(crate) struct EngineArgs {
     /// How long the process may take in all, in milliseconds.
     #[arg(long)]
     pub(super) end_ms: u64,
-    /// Tells the dedup keys of this process from those of the one before.
+    /// Makes the dedup keys of this process differ from those of the other one.
     #[arg(long)]
     pub(super) seed: u64,
 }
 
-/// Runs the engine until its time is over. Ends quietly when nobody reads its reports any more.
+/// Runs the engine until its time is over. Ends silently when the demo is gone.
 pub(crate) fn run(args: &EngineArgs) -> ExitCode {
-    let mut reports = Reports { to: io::stdout() };
+    let mut reports = ReportWriter { to: io::stdout() };
     match play(args, &mut reports) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::NobodyListens) => ExitCode::FAILURE,
-        Err(Stop::Failed(why)) => {
-            // Whether somebody reads this is all the same now.
-            let _ = reports.tell(&Report::Failed { why });
+        Err(EngineStop::DemoGone) => ExitCode::FAILURE,
+        Err(EngineStop::Failed(why)) => {
+            // The demo may be gone; there is nothing left to do.
+            let _ = reports.tell(&EngineReport::Failed { why });
             ExitCode::FAILURE
         }
     }
 }
 
 /// Why the engine process ends early.
-enum Stop {
+enum EngineStop {
     /// The demo is gone.
-    NobodyListens,
+    DemoGone,
     /// The engine refused something.
     Failed(String),
 }
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Failed(error.to_string())
+impl From<Error> for EngineStop {
+    fn from(error: Error) -> EngineStop {
+        EngineStop::Failed(error.to_string())
     }
 }
 
-struct Reports {
+struct ReportWriter {
     to: Stdout,
 }
 
-impl Reports {
-    fn tell(&mut self, report: &Report) -> Result<(), Stop> {
+impl ReportWriter {
+    fn tell(&mut self, report: &EngineReport) -> Result<(), EngineStop> {
         let mut to = self.to.lock();
-        report.write(&mut to).and_then(|()| to.flush()).map_err(|_| Stop::NobodyListens)
+        report.write(&mut to).and_then(|()| to.flush()).map_err(|_| EngineStop::DemoGone)
     }
 }
 
 /// The engine at work.
-struct Work<'a> {
+struct EngineWork<'a> {
     args: &'a EngineArgs,
-    clock: System,
+    clock: SystemClock,
     engine: Engine,
     notices: Notices,
-    places: HashMap<SubscriptionId, usize>,
-    reports: &'a mut Reports,
+    endpoints: HashMap<SubscriptionId, usize>,
+    reports: &'a mut ReportWriter,
     turn: u64,
     published: u64,
     told_at_ms: u64,
 }
 
-/// How often events are published: often enough for an even stream, seldom enough for groups.
+/// How often to publish: often enough for an even stream, and seldom enough to fill groups.
 const TICK_MS: u64 = 20;
 
-/// How often the lanes are reported.
+/// How often to report the lanes.
 const PROGRESS_MS: u64 = 100;
 
 /// How many bodies one tick may publish when it has to catch up.
 const BODIES_PER_TICK_MAX: u64 = 64;
 
-fn play(args: &EngineArgs, reports: &mut Reports) -> Result<(), Stop> {
-    let clock = System::new();
+fn play(args: &EngineArgs, reports: &mut ReportWriter) -> Result<(), EngineStop> {
+    let clock = SystemClock::new();
     let engine = Engine::open(config(args)?)?;
     let notices = engine.notices();
-    let opened = Report::Opened {
+    let opened = EngineReport::Opened {
         recovered: engine.stats().recovered,
         subscriptions: engine.subscriptions().len() as u64,
         took_ms: clock.monotonic_ms(),
@@ -120,30 +118,30 @@ fn play(args: &EngineArgs, reports: &mut Reports) -> Result<(), Stop> {
     register(&engine, args)?;
     let named = |name: &str| ENDPOINTS.iter().position(|endpoint| endpoint.name == name);
     let known = engine.subscriptions();
-    let places = known.iter().filter_map(|s| Some((s.id, named(&s.name)?))).collect();
-    let mut work = Work {
+    let endpoints = known.iter().filter_map(|s| Some((s.id, named(&s.name)?))).collect();
+    let mut work = EngineWork {
         args,
         clock,
         engine,
         notices,
-        places,
+        endpoints,
         reports,
         turn: 0,
         published: 0,
         told_at_ms: 0,
     };
     work.publish()?;
-    work.reports.tell(&Report::Draining)?;
+    work.reports.tell(&EngineReport::Draining)?;
     work.drain()?;
     work.close()
 }
 
-fn config(args: &EngineArgs) -> Result<Config, Stop> {
-    let loopback = "127.0.0.0/8".parse().map_err(|_| Stop::Failed("no loopback".into()))?;
+fn config(args: &EngineArgs) -> Result<Config, EngineStop> {
+    let loopback = "127.0.0.0/8".parse().map_err(|_| EngineStop::Failed("no loopback".into()))?;
     let account = Account::new("demo");
     let account = WABAS.iter().fold(account, |a, (id, numbers)| a.waba(*id, numbers.iter()));
     // Every dead letter must be announced here, so the ring holds more than a show can bring.
-    let limits = Limits { notices_max: 1 << 20, ..Limits::default() };
+    let limits = Limits::default().notices_max(1 << 20);
     Ok(Config::new(&args.data)
         .account(account)
         .limits(limits)
@@ -153,7 +151,7 @@ fn config(args: &EngineArgs) -> Result<Config, Stop> {
 
 /// Registers the endpoints that the directory does not know. The process after the kill finds all
 /// of them, and one that was disabled stays so.
-fn register(engine: &Engine, args: &EngineArgs) -> Result<(), Stop> {
+fn register(engine: &Engine, args: &EngineArgs) -> Result<(), EngineStop> {
     let known = engine.subscriptions();
     for (endpoint, url) in ENDPOINTS.iter().zip(&args.receivers) {
         if known.iter().any(|subscription| subscription.name == endpoint.name) {
@@ -174,8 +172,8 @@ fn register(engine: &Engine, args: &EngineArgs) -> Result<(), Stop> {
     Ok(())
 }
 
-impl Work<'_> {
-    fn publish(&mut self) -> Result<(), Stop> {
+impl EngineWork<'_> {
+    fn publish(&mut self) -> Result<(), EngineStop> {
         let started_ms = self.clock.monotonic_ms();
         loop {
             let now_ms = self.clock.monotonic_ms();
@@ -190,20 +188,20 @@ impl Work<'_> {
 
     /// Publishes bodies until as many events are out as are due, and then waits for their receipts,
     /// so that one sync makes all of them durable.
-    fn publish_until(&mut self, due: u64) -> Result<(), Stop> {
+    fn publish_until(&mut self, due: u64) -> Result<(), EngineStop> {
         let mut receipts = Vec::new();
         for _ in 0..BODIES_PER_TICK_MAX {
             if self.published >= due {
                 break;
             }
-            let prepared =
-                prepare(self.turn, self.args.seed, self.engine.accounts()).map_err(Stop::Failed)?;
+            let prepared = prepare(self.turn, self.args.seed, self.engine.accounts())
+                .map_err(EngineStop::Failed)?;
             let (events, described) = split(prepared);
             let published_ms = self.clock.wall_ms();
             let receipt = match self.engine.publish_many(events) {
                 // The same body comes again with the next tick.
-                Err(Error::Busy { .. }) => break,
-                other => other?,
+                Err(error) if error.is_busy() => break,
+                other => other.map_err(Error::from)?,
             };
             self.turn += 1;
             self.published += described.len() as u64;
@@ -214,13 +212,13 @@ impl Work<'_> {
                 event.id = accepted.id.to_string();
                 event.owed = accepted.owed;
             }
-            self.reports.tell(&Report::Accepted { published_ms, events: described })?;
+            self.reports.tell(&EngineReport::Accepted { published_ms, events: described })?;
         }
         Ok(())
     }
 
-    /// Reports notices as they come until the given moment, and the lanes when it is time for them.
-    fn listen_until(&mut self, until_ms: u64) -> Result<(), Stop> {
+    /// Reports notices until the given time, and the lanes when they are due.
+    fn listen_until(&mut self, until_ms: u64) -> Result<(), EngineStop> {
         loop {
             let left_ms = until_ms.saturating_sub(self.clock.monotonic_ms());
             match self.notices.next_timeout(Duration::from_millis(left_ms)) {
@@ -233,16 +231,16 @@ impl Work<'_> {
         if now_ms >= self.told_at_ms + PROGRESS_MS {
             self.told_at_ms = now_ms;
             let lanes = self.lanes(&self.engine.stats());
-            self.reports.tell(&Report::Progress { lanes })?;
+            self.reports.tell(&EngineReport::Progress { lanes })?;
         }
         Ok(())
     }
 
     /// Waits until every endpoint that can settle its debts has, or the time is over.
-    fn drain(&mut self) -> Result<(), Stop> {
+    fn drain(&mut self) -> Result<(), EngineStop> {
         while self.clock.monotonic_ms() < self.args.end_ms {
             let lanes = self.lanes(&self.engine.stats());
-            let settles = |lane: &Lane| {
+            let settles = |lane: &LaneReport| {
                 let endpoint = ENDPOINTS.get(lane.endpoint);
                 endpoint.is_some_and(|endpoint| endpoint.behaviour.why_it_waits().is_none())
             };
@@ -254,48 +252,48 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn close(mut self) -> Result<(), Stop> {
+    fn close(mut self) -> Result<(), EngineStop> {
         self.engine.close(Duration::from_millis(self.args.show_ms / 10))?;
         while let Some(notice) = self.notices.try_next() {
             self.tell_notice(notice)?;
         }
         let lanes = self.lanes(&self.engine.stats());
-        self.reports.tell(&Report::Closed { lanes })
+        self.reports.tell(&EngineReport::Closed { lanes })
     }
 
-    fn lanes(&self, stats: &Stats) -> Vec<Lane> {
+    fn lanes(&self, stats: &Stats) -> Vec<LaneReport> {
         let lanes = stats.lanes.iter().filter_map(|lane| {
-            let endpoint = *self.places.get(&lane.subscription)?;
-            Some(Lane { endpoint, owed: lane.owed, retried: lane.retried })
+            let endpoint = *self.endpoints.get(&lane.subscription)?;
+            Some(LaneReport { endpoint, owed: lane.owed, retried: lane.retried })
         });
         lanes.collect()
     }
 
-    fn tell_notice(&mut self, notice: Notice) -> Result<(), Stop> {
-        let place = |id: &SubscriptionId| self.places.get(id).copied();
+    fn tell_notice(&mut self, notice: Notice) -> Result<(), EngineStop> {
+        let endpoint_of = |id: &SubscriptionId| self.endpoints.get(id).copied();
         let report = match &notice {
-            Notice::Died { event, subscription, reason } => {
-                place(subscription).map(|endpoint| died(*event, endpoint, reason.to_string()))
+            Notice::DeadLettered { event, subscription, reason } => {
+                endpoint_of(subscription).map(|endpoint| died(*event, endpoint, reason.to_string()))
             }
-            Notice::Disabled { subscription, reason } => place(subscription)
-                .map(|endpoint| Report::Disabled { endpoint, reason: reason.to_string() }),
+            Notice::Disabled { subscription, reason } => endpoint_of(subscription)
+                .map(|endpoint| EngineReport::Disabled { endpoint, reason: reason.to_string() }),
             _ => None,
         };
-        let noted = || Report::Noted { text: format!("{notice:?}") };
+        let noted = || EngineReport::Noted { text: format!("{notice:?}") };
         self.reports.tell(&report.unwrap_or_else(noted))
     }
 }
 
-fn died(event: EventId, endpoint: usize, reason: String) -> Report {
-    Report::Died { event: event.to_string(), endpoint, reason }
+fn died(event: EventId, endpoint: usize, reason: String) -> EngineReport {
+    EngineReport::Died { event: event.to_string(), endpoint, reason }
 }
 
-fn split(prepared: Vec<Prepared>) -> (Vec<wabahook::Event>, Vec<AcceptedEvent>) {
+fn split(prepared: Vec<PreparedEvent>) -> (Vec<wabahook::Event>, Vec<AcceptedEvent>) {
     let pairs = prepared.into_iter().map(|one| {
         let described = AcceptedEvent {
             id: String::new(),
             event_type: one.event_type,
-            place: one.place,
+            owner: one.owner,
             owed: 0,
             checksum: one.checksum,
         };

@@ -1,9 +1,7 @@
-//! Decides the order of the demo: receivers up, an engine process that publishes and delivers, a
-//! kill without warning, another process on the same directory, and the account at the end.
-//!
-//! Leaves to others: the cast (`endpoints`, `receivers`), the engine (`engine`, run in a process of
-//! its own) and the sums (`ledger`). Invariant: the verdict rests on what the receivers themselves
-//! saw, and the process and the directory are gone when the demo ends, however it ends.
+//! `wabahook demo`: starts receivers and an engine process that publishes and delivers, kills that process
+//! without warning, starts another one on the same directory, and shows what became of each delivery. The
+//! result rests on what the receivers themselves saw. The process and the directory are gone when the demo
+//! ends, however it ends.
 
 mod endpoints;
 mod engine;
@@ -24,106 +22,103 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use wabahook::clock::{Clock, System};
+use wabahook::clock::{Clock, SystemClock};
 
 pub(crate) use engine::{EngineArgs, run as run_engine};
 
 use endpoints::ENDPOINTS;
-use ledger::Ledger;
-use process::{EngineProcess, Orders};
-use receivers::{Receivers, Stage};
-use report::Report;
-use screen::Screen;
-use table::{cast_list, remarks, sentence, table};
+use ledger::DeliveryLedger;
+use process::{EngineOrders, EngineProcess};
+use receivers::{DemoReceivers, DemoStage};
+use report::EngineReport;
+use screen::DemoScreen;
+use table::{endpoint_list, remarks, sentence, table};
 
-/// Ten receivers, real WhatsApp events, one kill -9, and the account of every delivery.
+/// Ten receivers, real WhatsApp events, one kill -9, and what became of each delivery.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// How long the show takes, in seconds.
+    /// How long the demo takes, in seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=3_600))]
     seconds: u64,
-    /// How many events are published a second; each is owed to two or three receivers.
+    /// How many events to publish per second; each goes to two or three receivers.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=20_000))]
     rate: u64,
-    /// Forgets one delivery before the account is drawn up, to show that the account finds it.
+    /// Forget one delivery before the result is computed, to show that it is found.
     #[arg(long, hide = true)]
     lose_one: bool,
 }
 
-/// Plays the demo to its end. Exit code 0 when nothing was lost, 1 when something was, 130 when it
-/// was interrupted. To be called outside of any async runtime: it brings its own.
-///
-/// # Errors
-/// What could not be started, in one line.
+/// Runs the demo to its end. Exit code 0 when nothing was lost, 1 when something was, 130 when it was
+/// interrupted. Call it outside of any async runtime: it starts its own.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the receivers' runtime: {error}"))?;
-    let directory = Directory::new()?;
-    runtime.block_on(Show::new(args).play(&directory.path))
+    let directory = DemoDirectory::new()?;
+    runtime.block_on(DemoRun::new(args).play(&directory.path))
 }
 
-/// A temporary directory that goes when the demo ends.
-struct Directory {
+/// A temporary directory, removed when the demo ends.
+struct DemoDirectory {
     path: PathBuf,
 }
 
-impl Directory {
-    fn new() -> Result<Directory, String> {
-        let name = format!("wabahook-demo-{}-{}", std::process::id(), System::new().wall_ms());
+impl DemoDirectory {
+    fn new() -> Result<DemoDirectory, String> {
+        let name = format!("wabahook-demo-{}-{}", std::process::id(), SystemClock::new().wall_ms());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
             .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-        Ok(Directory { path })
+        Ok(DemoDirectory { path })
     }
 }
 
-impl Drop for Directory {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
-        // Nothing but disk space hangs on it, and the system clears its temporary files itself.
+        // If this fails, the system clears its temporary files later.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
 /// The demo as it runs.
-struct Show<'a> {
+struct DemoRun<'a> {
     args: &'a DemoArgs,
-    stage: Stage,
-    screen: Screen,
+    stage: DemoStage,
+    screen: DemoScreen,
     interrupt: Pin<Box<dyn Future<Output = std::io::Result<()>>>>,
     failure: Option<String>,
-    /// Endpoints known to be disabled: several attempts under way may each be told that they are gone.
+    /// Endpoints known to be disabled: several attempts in flight may each report it.
     disabled: BTreeSet<usize>,
 }
 
 /// Why watching an engine process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watched {
-    /// It is time.
+enum WatchEnd {
+    /// The time to kill has come.
     Due,
     /// The engine process ended.
     Ended,
-    /// The person has seen enough.
+    /// The user pressed Ctrl-C.
     Interrupted,
 }
 
-/// The moments of the show, in thousandths: when the process is killed, when publishing ends.
+/// When the process is killed and when publishing ends, in thousandths of the demo.
 const KILL: u64 = 500;
 const PUBLISH_END: u64 = 800;
 
-/// How often the moment and the screen are looked after.
+/// How often to update the screen.
 const TICK: Duration = Duration::from_millis(50);
 
-impl<'a> Show<'a> {
-    fn new(args: &'a DemoArgs) -> Show<'a> {
-        let ledger = Arc::new(Mutex::new(Ledger::new(ENDPOINTS)));
-        let clock = Arc::new(System::new());
-        Show {
+impl<'a> DemoRun<'a> {
+    fn new(args: &'a DemoArgs) -> DemoRun<'a> {
+        let ledger = Arc::new(Mutex::new(DeliveryLedger::new(ENDPOINTS)));
+        let clock = Arc::new(SystemClock::new());
+        DemoRun {
             args,
-            stage: Stage { clock, show_ms: args.seconds * 1_000, ledger },
-            screen: Screen::new(),
+            stage: DemoStage { clock, show_ms: args.seconds * 1_000, ledger },
+            screen: DemoScreen::new(),
             interrupt: Box::pin(tokio::signal::ctrl_c()),
             failure: None,
             disabled: BTreeSet::new(),
@@ -136,23 +131,23 @@ impl<'a> Show<'a> {
             .map_err(|error| format!("cannot start the receivers: {error}"))?;
         self.screen.say(&format!(
             "wabahook demo: {} events/s from docs/samples to ten receivers on loopback, for {} s, \
-             with one kill -9 half-way.\n",
+             with one kill -9 halfway.\n",
             self.args.rate, self.args.seconds
         ));
-        self.screen.say(&cast_list(ENDPOINTS));
+        self.screen.say(&endpoint_list(ENDPOINTS));
         let mut first = self.start(1, data, &receivers)?;
-        let kill_ms = self.moment_ms(KILL);
+        let kill_ms = self.time_ms(KILL);
         match self.watch(&mut first, Some(kill_ms)).await {
-            Watched::Due => {}
-            Watched::Interrupted => return Ok(self.interrupted()),
-            Watched::Ended => return Err(self.early_end(1)),
+            WatchEnd::Due => {}
+            WatchEnd::Interrupted => return Ok(self.interrupted()),
+            WatchEnd::Ended => return Err(self.early_end(1)),
         }
         self.kill(&mut first).await?;
         let mut second = self.start(2, data, &receivers)?;
         match self.watch(&mut second, None).await {
-            Watched::Interrupted => Ok(self.interrupted()),
-            Watched::Due | Watched::Ended if self.failure.is_some() => Err(self.early_end(2)),
-            Watched::Due | Watched::Ended => Ok(self.account()),
+            WatchEnd::Interrupted => Ok(self.interrupted()),
+            WatchEnd::Due | WatchEnd::Ended if self.failure.is_some() => Err(self.early_end(2)),
+            WatchEnd::Due | WatchEnd::Ended => Ok(self.finish()),
         }
     }
 
@@ -160,77 +155,78 @@ impl<'a> Show<'a> {
         &mut self,
         seed: u64,
         data: &Path,
-        receivers: &Receivers,
+        receivers: &DemoReceivers,
     ) -> Result<EngineProcess, String> {
         let elapsed_ms = self.elapsed_ms();
-        let left_ms = |moment: u64| self.moment_ms(moment).saturating_sub(elapsed_ms);
-        // On a machine so slow that its time is over, it still has a share of the show.
-        let publish_ms = left_ms(PUBLISH_END).max(self.moment_ms(100));
-        let orders = Orders {
+        let left_ms = |thousandths: u64| self.time_ms(thousandths).saturating_sub(elapsed_ms);
+        // On a very slow machine it still gets a share of the demo.
+        let publish_ms = left_ms(PUBLISH_END).max(self.time_ms(100));
+        let orders = EngineOrders {
             data,
             urls: &receivers.urls,
             rate: self.args.rate,
             show_ms: self.stage.show_ms,
             publish_ms,
-            end_ms: left_ms(1_000).max(publish_ms + self.moment_ms(200)),
+            end_ms: left_ms(1_000).max(publish_ms + self.time_ms(200)),
             seed,
         };
         let process = EngineProcess::start(&orders)?;
         self.failure = Some(format!("engine process {seed} ended without closing its engine"));
         let (pid, data) = (process.id(), data.display());
-        let place = if seed == 1 { format!("on {data}") } else { "on the same directory".into() };
-        self.screen.tell(elapsed_ms, &format!("engine process {seed} (pid {pid}) {place}"));
+        let directory =
+            if seed == 1 { format!("on {data}") } else { "on the same directory".into() };
+        self.screen.tell(elapsed_ms, &format!("engine process {seed} (pid {pid}) {directory}"));
         Ok(process)
     }
 
     async fn kill(&mut self, process: &mut EngineProcess) -> Result<(), String> {
         process.kill()?;
-        // Only now: an answer given until the process is gone may lack its notice.
+        // Only now: a response sent before the process ended may lack its notice.
         let at_ms = self.stage.clock.wall_ms();
         while let Some(report) = process.reports.recv().await {
-            self.hear(report);
+            self.record(report);
         }
         self.stage.ledger.lock().killed(at_ms);
-        let waiting = table::grouped(self.stage.ledger.lock().sums().waiting);
+        let waiting = table::grouped(self.stage.ledger.lock().totals().waiting);
         let text = format!("kill -9, without warning, with {waiting} deliveries outstanding");
         self.screen.tell(self.elapsed_ms(), &text);
         Ok(())
     }
 
-    /// Hears the engine process until it ends or, where there is one, until the moment `due_ms` has
-    /// come and something was accepted.
-    async fn watch(&mut self, process: &mut EngineProcess, due_ms: Option<u64>) -> Watched {
+    /// Records the reports of the engine process until it ends, or until `due_ms` where it is given and an
+    /// event was accepted.
+    async fn watch(&mut self, process: &mut EngineProcess, due_ms: Option<u64>) -> WatchEnd {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 biased;
-                _ = &mut self.interrupt => return Watched::Interrupted,
+                _ = &mut self.interrupt => return WatchEnd::Interrupted,
                 _ = ticks.tick() => {
-                    let sums = self.stage.ledger.lock().sums();
+                    let totals = self.stage.ledger.lock().totals();
                     let elapsed_ms = self.elapsed_ms();
-                    self.screen.draw(elapsed_ms, self.stage.show_ms, &sums);
+                    self.screen.draw(elapsed_ms, self.stage.show_ms, &totals);
                     if self.screen.is_closed() {
-                        return Watched::Interrupted;
+                        return WatchEnd::Interrupted;
                     }
-                    if due_ms.is_some_and(|due| elapsed_ms >= due) && sums.accepted > 0 {
-                        return Watched::Due;
+                    if due_ms.is_some_and(|due| elapsed_ms >= due) && totals.accepted > 0 {
+                        return WatchEnd::Due;
                     }
                 }
                 report = process.reports.recv() => match report {
-                    Some(report) => self.hear(report),
-                    None => return Watched::Ended,
+                    Some(report) => self.record(report),
+                    None => return WatchEnd::Ended,
                 },
             }
         }
     }
 
-    fn hear(&mut self, report: Report) {
+    fn record(&mut self, report: EngineReport) {
         let elapsed_ms = self.elapsed_ms();
-        let name = |place: usize| ENDPOINTS.get(place).map_or("?", |endpoint| endpoint.name);
-        // Locked for each report alone: a screen that stalls must not hold up the receivers.
+        let name = |index: usize| ENDPOINTS.get(index).map_or("?", |endpoint| endpoint.name);
+        // Locked for each report only: a stalled screen must not block the receivers.
         let ledger = || self.stage.ledger.lock();
         match report {
-            Report::Opened { recovered, subscriptions, took_ms } => {
+            EngineReport::Opened { recovered, subscriptions, took_ms } => {
                 ledger().listening(self.stage.clock.wall_ms());
                 if subscriptions > 0 {
                     let owed = table::grouped(recovered);
@@ -241,52 +237,52 @@ impl<'a> Show<'a> {
                     self.screen.tell(elapsed_ms, &text);
                 }
             }
-            Report::Accepted { published_ms, events } => {
+            EngineReport::Accepted { published_ms, events } => {
                 for event in events {
                     if let Ok(id) = event.id.parse() {
                         ledger().accepted(id, published_ms, &event);
                     }
                 }
             }
-            Report::Died { event, endpoint, reason } => {
+            EngineReport::Died { event, endpoint, reason } => {
                 if let Ok(id) = event.parse() {
                     ledger().died(endpoint, id, reason);
                 }
             }
-            Report::Disabled { endpoint, .. } if !self.disabled.insert(endpoint) => {}
-            Report::Disabled { endpoint, reason } => {
+            EngineReport::Disabled { endpoint, .. } if !self.disabled.insert(endpoint) => {}
+            EngineReport::Disabled { endpoint, reason } => {
                 ledger().disabled(endpoint);
                 let name = name(endpoint);
                 let text = format!(
-                    "{name} is gone ({reason}): disabled, owed nothing more; what it is owed is held"
+                    "{name} is gone ({reason}): disabled, gets no new events; its deliveries are held"
                 );
                 self.screen.tell(elapsed_ms, &text);
             }
-            Report::Noted { text } => self.screen.tell(elapsed_ms, &text),
-            Report::Progress { lanes } => ledger().lanes(&lanes),
-            Report::Draining => {
-                self.screen.tell(elapsed_ms, "publishing ends; what is owed drains")
+            EngineReport::Noted { text } => self.screen.tell(elapsed_ms, &text),
+            EngineReport::Progress { lanes } => ledger().lanes(&lanes),
+            EngineReport::Draining => {
+                self.screen.tell(elapsed_ms, "publishing ends; owed deliveries drain")
             }
-            Report::Closed { lanes } => {
+            EngineReport::Closed { lanes } => {
                 ledger().lanes(&lanes);
                 self.failure = None;
             }
-            Report::Failed { why } => self.failure = Some(why),
+            EngineReport::Failed { why } => self.failure = Some(why),
         }
     }
 
-    /// Shows the account, and says by the exit code whether every promise was kept.
-    fn account(&mut self) -> ExitCode {
+    /// Shows the result. The exit code says whether every promise was kept.
+    fn finish(&mut self) -> ExitCode {
         self.screen.tell(self.elapsed_ms(), "the engine is closed\n");
         let mut ledger = self.stage.ledger.lock();
         if self.args.lose_one {
             ledger.forget_one();
         }
-        let verdict = ledger.verdict();
-        self.screen.say(&table(ENDPOINTS, &verdict));
-        self.screen.say(&remarks(ENDPOINTS, &verdict));
-        self.screen.say(&sentence(&verdict));
-        if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        let result = ledger.result();
+        self.screen.say(&table(ENDPOINTS, &result));
+        self.screen.say(&remarks(ENDPOINTS, &result));
+        self.screen.say(&sentence(&result));
+        if result.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     fn interrupted(&mut self) -> ExitCode {
@@ -303,7 +299,7 @@ impl<'a> Show<'a> {
         self.stage.clock.monotonic_ms()
     }
 
-    fn moment_ms(&self, moment: u64) -> u64 {
-        self.stage.show_ms * moment / 1_000
+    fn time_ms(&self, thousandths: u64) -> u64 {
+        self.stage.show_ms * thousandths / 1_000
     }
 }

@@ -1,7 +1,5 @@
-//! Decides how the engine process is started, heard and killed.
-//!
-//! Leaves to others: what it reports (`report`) and when it dies (`mod`). Invariant: no engine
-//! process outlives the demo, and every line it wrote whole before it died is heard.
+//! Starts the engine process, reads its reports and kills it. No engine process outlives the demo, and every
+//! line that it wrote completely is read.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,16 +7,16 @@ use std::process::{Child, Command, Stdio};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::report::Report;
+use super::report::EngineReport;
 
 /// A running engine process. Dropping it kills it.
 pub(super) struct EngineProcess {
     child: Child,
-    pub(super) reports: UnboundedReceiver<Report>,
+    pub(super) reports: UnboundedReceiver<EngineReport>,
 }
 
-/// What one engine process is to do.
-pub(super) struct Orders<'a> {
+/// The command line of an engine process.
+pub(super) struct EngineOrders<'a> {
     pub(super) data: &'a Path,
     pub(super) urls: &'a [String],
     pub(super) rate: u64,
@@ -29,8 +27,8 @@ pub(super) struct Orders<'a> {
 }
 
 impl EngineProcess {
-    /// Starts this same program again, as the engine process. To be called inside of a runtime.
-    pub(super) fn start(orders: &Orders<'_>) -> Result<EngineProcess, String> {
+    /// Starts this program again as the engine process. Call it inside of a runtime.
+    pub(super) fn start(orders: &EngineOrders<'_>) -> Result<EngineProcess, String> {
         let failed = |error: std::io::Error| format!("cannot start the engine process: {error}");
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
@@ -47,11 +45,11 @@ impl EngineProcess {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let (told, reports) = unbounded_channel();
+        let (sender, reports) = unbounded_channel();
         if let Some(lines) = child.stdout.take() {
             tokio::task::spawn_blocking(move || {
                 let whole = BufReader::new(lines).lines().map_while(Result::ok);
-                whole.filter_map(|line| Report::read(&line)).all(|r| told.send(r).is_ok())
+                whole.filter_map(|line| EngineReport::read(&line)).all(|r| sender.send(r).is_ok())
             });
         }
         Ok(EngineProcess { child, reports })
@@ -61,8 +59,7 @@ impl EngineProcess {
         self.child.id()
     }
 
-    /// Kills it without warning (SIGKILL) and waits until it is gone. Its last reports are still to
-    /// be read.
+    /// Kills it with SIGKILL and waits until it is gone. Its last reports can still be read.
     pub(super) fn kill(&mut self) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot kill the engine process: {error}");
         self.child.kill().map_err(failed)?;
@@ -72,7 +69,7 @@ impl EngineProcess {
 
 impl Drop for EngineProcess {
     fn drop(&mut self) {
-        // It may be gone already, which is all that is wanted.
+        // It may be gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,6 @@
-//! Decides how the ten receivers stand on loopback: each checks the signature, answers as its
-//! behaviour says, and writes into the ledger what it answered.
-//!
-//! Leaves to others: which answer (`endpoints`) and what it adds up to (`ledger`). Invariant: an
-//! acknowledgement is in the ledger before its answer leaves, so nothing the engine may call
-//! delivered is missing there.
+//! The ten receivers of the demo on loopback. Each checks the signature, responds as its behaviour says, and
+//! writes its response into the ledger before it is sent, so that the ledger has every delivery that the
+//! engine may count as delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,41 +17,44 @@ use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha2::Sha256;
 use tokio::net::{TcpListener, TcpSocket};
-use wabahook::clock::{Clock, System};
+use wabahook::clock::{Clock, SystemClock};
 
-use super::endpoints::{Behaviour, Endpoint, Place};
-use super::ledger::{Exchange, Ledger};
-use super::samples::place_of;
+use super::endpoints::{Behaviour, DemoEndpoint, NumberOrWaba};
+use super::ledger::{AnsweredRequest, DeliveryLedger};
+use super::samples::owner_of;
 
-/// What all receivers share.
+/// State that all receivers share.
 #[derive(Clone)]
-pub(super) struct Stage {
-    /// Started with the show.
-    pub(super) clock: Arc<System>,
+pub(super) struct DemoStage {
+    /// Started with the demo.
+    pub(super) clock: Arc<SystemClock>,
     pub(super) show_ms: u64,
-    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) ledger: Arc<Mutex<DeliveryLedger>>,
 }
 
-/// The receivers, as long as this is kept.
-pub(super) struct Receivers {
-    /// Where each endpoint is reached, by place in the cast.
+/// The receivers; they run as long as this is kept.
+pub(super) struct DemoReceivers {
+    /// The URL of each endpoint, by its index.
     pub(super) urls: Vec<String>,
-    /// Bound and never listening: the system refuses connections, and gives the port to nobody else.
+    /// Bound but not listening: the system refuses connections and gives the port to no other process.
     _refusing: Vec<TcpSocket>,
 }
 
 /// One receiver.
-struct Receiver {
-    place: usize,
+struct DemoReceiver {
+    index: usize,
     behaviour: Behaviour,
     key: Vec<u8>,
-    stage: Stage,
+    stage: DemoStage,
 }
 
-/// Starts them on ports of their own.
-pub(super) async fn start(cast: &[Endpoint], stage: &Stage) -> std::io::Result<Receivers> {
-    let mut receivers = Receivers { urls: Vec::new(), _refusing: Vec::new() };
-    for (place, endpoint) in cast.iter().enumerate() {
+/// Starts each on its own port.
+pub(super) async fn start(
+    endpoints: &[DemoEndpoint],
+    stage: &DemoStage,
+) -> std::io::Result<DemoReceivers> {
+    let mut receivers = DemoReceivers { urls: Vec::new(), _refusing: Vec::new() };
+    for (index, endpoint) in endpoints.iter().enumerate() {
         let address = if endpoint.behaviour == Behaviour::Dead {
             let socket = TcpSocket::new_v4()?;
             socket.bind(([127, 0, 0, 1], 0).into())?;
@@ -64,8 +64,8 @@ pub(super) async fn start(cast: &[Endpoint], stage: &Stage) -> std::io::Result<R
         } else {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             let address = listener.local_addr()?;
-            let receiver = Receiver {
-                place,
+            let receiver = DemoReceiver {
+                index,
                 behaviour: endpoint.behaviour,
                 key: endpoint.signing_key(),
                 stage: stage.clone(),
@@ -80,12 +80,12 @@ pub(super) async fn start(cast: &[Endpoint], stage: &Stage) -> std::io::Result<R
 }
 
 async fn receive(
-    State(receiver): State<Arc<Receiver>>,
+    State(receiver): State<Arc<DemoReceiver>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let stage = &receiver.stage;
-    let Some(mut exchange) = read(receiver.place, &headers, &body) else {
+    let Some(mut exchange) = read(receiver.index, &headers, &body) else {
         stage.ledger.lock().forged();
         return StatusCode::BAD_REQUEST.into_response();
     };
@@ -93,9 +93,9 @@ async fn receive(
         stage.ledger.lock().forged();
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let answer = receiver.behaviour.answer(stage.clock.monotonic_ms(), stage.show_ms);
+    let answer = receiver.behaviour.response(stage.clock.monotonic_ms(), stage.show_ms);
     if answer.after_ms > 0 {
-        // Where the engine hangs up meanwhile, the server drops this call here, unanswered.
+        // If the engine closes the connection meanwhile, the server drops this call here.
         tokio::time::sleep(Duration::from_millis(answer.after_ms)).await;
     }
     exchange.status = answer.status;
@@ -109,15 +109,15 @@ async fn receive(
     response
 }
 
-/// The request as far as it is known before it is answered; `None` where it lacks what every
-/// delivery carries.
-fn read(endpoint: usize, headers: &HeaderMap, body: &[u8]) -> Option<Exchange> {
-    let number = text(headers, "x-webhook-number").map(|number| Place::Number(number.to_owned()));
-    Some(Exchange {
+/// The request without its response; `None` where it lacks a header that every delivery has.
+fn read(endpoint: usize, headers: &HeaderMap, body: &[u8]) -> Option<AnsweredRequest> {
+    let number =
+        text(headers, "x-webhook-number").map(|number| NumberOrWaba::Number(number.to_owned()));
+    Some(AnsweredRequest {
         endpoint,
         event: text(headers, "webhook-id")?.parse().ok()?,
         event_type: text(headers, "x-webhook-event")?.to_owned(),
-        place: number.or_else(|| place_of(body))?,
+        owner: number.or_else(|| owner_of(body))?,
         attempt: text(headers, "x-webhook-attempt")?.parse().ok()?,
         status: 0,
         at_ms: 0,
@@ -125,8 +125,8 @@ fn read(endpoint: usize, headers: &HeaderMap, body: &[u8]) -> Option<Exchange> {
     })
 }
 
-/// Standard Webhooks `v1`, computed here and not by the crate's own code: a mistake made the same
-/// way on both sides would otherwise pass.
+/// Standard Webhooks `v1`, computed here and not by the library: otherwise the same mistake on both sides
+/// would pass.
 fn is_signed(key: &[u8], headers: &HeaderMap, body: &[u8]) -> bool {
     let parts = (
         text(headers, "webhook-id"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specification_s_example_verifies_and_each_change_of_it_does_not() {
+    fn only_the_unchanged_example_verifies() {
         let (key, headers, body) = signed_headers();
         assert!(is_signed(&key, &headers, body));
         assert!(!is_signed(b"another key", &headers, body));

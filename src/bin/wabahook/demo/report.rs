@@ -1,18 +1,16 @@
-//! Decides what the engine process tells the demo: one JSON line for each thing that happened.
-//!
-//! Leaves to others: what it adds up to (`ledger`). Invariant: an `Accepted` line is written only
-//! after the receipt of its events resolved, so what the demo was told is on the device (I1).
+//! What the engine process reports to the demo, one JSON line each. An `Accepted` line is written after the
+//! receipt of its events resolved, so those events are on the device (I1).
 
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoints::Place;
+use super::endpoints::NumberOrWaba;
 
-/// One line from the engine process. Endpoints are named by their place in the cast.
+/// One line from the engine process. Endpoints are named by their index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Report {
+pub(super) enum EngineReport {
     /// The engine is open.
     Opened {
         /// Deliveries found owed on the device.
@@ -33,7 +31,7 @@ pub(super) enum Report {
     Died {
         /// The event's id.
         event: String,
-        /// Whom it was owed to.
+        /// The endpoint it was for.
         endpoint: usize,
         /// Why.
         reason: String,
@@ -45,22 +43,22 @@ pub(super) enum Report {
         /// Why.
         reason: String,
     },
-    /// Another notice of the engine, for people.
+    /// Another notice of the engine, for the screen.
     Noted {
-        /// What it says.
+        /// Its text.
         text: String,
     },
-    /// How the lanes are.
+    /// The figures of the lanes.
     Progress {
         /// Each lane.
-        lanes: Vec<Lane>,
+        lanes: Vec<LaneReport>,
     },
     /// Publishing is over.
     Draining,
     /// The engine is closed; these are its last figures.
     Closed {
         /// Each lane.
-        lanes: Vec<Lane>,
+        lanes: Vec<LaneReport>,
     },
     /// The engine process gave up.
     Failed {
@@ -69,7 +67,7 @@ pub(super) enum Report {
     },
 }
 
-/// One accepted event, with what is needed to tell who must get it and that it arrived unchanged.
+/// One accepted event, with what shows who must get it and that it arrived unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AcceptedEvent {
     /// The event's id.
@@ -77,27 +75,27 @@ pub(super) struct AcceptedEvent {
     /// The canonical event type.
     #[serde(rename = "type")]
     pub(super) event_type: String,
-    /// Where it belongs.
-    pub(super) place: Place,
-    /// How many deliveries the engine says it owes.
+    /// Its number or WABA.
+    pub(super) owner: NumberOrWaba,
+    /// How many deliveries it owes, by its receipt.
     pub(super) owed: u32,
     /// CRC-32 of the payload as published.
     pub(super) checksum: u32,
 }
 
-/// The engine's figures of one endpoint, since the engine was opened.
+/// The engine's figures of one endpoint since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lane {
+pub(super) struct LaneReport {
     /// Which.
     pub(super) endpoint: usize,
     /// Deliveries owed now.
     pub(super) owed: u64,
-    /// Attempts that failed and were or will be followed by another.
+    /// Failed attempts that were or will be retried.
     pub(super) retried: u64,
 }
 
-impl Report {
-    /// Writes the line whole and hands it to the operating system.
+impl EngineReport {
+    /// Writes the whole line and flushes it.
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
@@ -106,7 +104,7 @@ impl Report {
     }
 
     /// Reads a line; `None` where a kill cut it off.
-    pub(super) fn read(line: &str) -> Option<Report> {
+    pub(super) fn read(line: &str) -> Option<EngineReport> {
         serde_json::from_str(line).ok()
     }
 }
@@ -116,13 +114,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_back_and_a_cut_one_is_not() {
-        let report = Report::Accepted {
+    fn a_line_is_read_back_and_half_a_line_is_not() {
+        let report = EngineReport::Accepted {
             published_ms: 7,
             events: vec![AcceptedEvent {
                 id: "evt_1".into(),
                 event_type: "ADD_TAG".into(),
-                place: Place::Waba("1".into()),
+                owner: NumberOrWaba::Waba("1".into()),
                 owed: 2,
                 checksum: 3,
             }],
@@ -130,7 +128,7 @@ mod tests {
         let mut line = Vec::new();
         report.write(&mut line).unwrap();
         let text = String::from_utf8(line).unwrap();
-        assert_eq!(Report::read(text.trim_end()), Some(report));
-        assert_eq!(Report::read(&text[..text.len() - 5]), None);
+        assert_eq!(EngineReport::read(text.trim_end()), Some(report));
+        assert_eq!(EngineReport::read(&text[..text.len() - 5]), None);
     }
 }

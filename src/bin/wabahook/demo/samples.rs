@@ -1,63 +1,65 @@
-//! Decides what the demo publishes: the bodies of `docs/samples`, round after round.
-//!
-//! Leaves to others: publishing. Invariant: payloads are the samples' own bytes, or what
-//! `inbound::cloud_api` makes of a callback; each event gets a dedup key of its own, because the
-//! same message comes again in every round and is meant to.
+//! What the demo publishes: the bodies of `docs/samples`, in rounds. Payloads are the samples' own bytes, or
+//! what `inbound::cloud_api` makes of a callback. Each event has its own dedup key, because the same message
+//! is published again in every round.
 
 use serde_json::Value;
 use wabahook::inbound::cloud_api;
 use wabahook::{Accounts, Catalogue, Event};
 
-use super::endpoints::Place;
+use super::endpoints::NumberOrWaba;
 
-/// An event ready to be published, and what the demo says of it.
-pub(super) struct Prepared {
+/// An event ready to be published, and what the ledger needs of it.
+pub(super) struct PreparedEvent {
     pub(super) event: Event,
     pub(super) event_type: String,
-    pub(super) place: Place,
+    pub(super) owner: NumberOrWaba,
     pub(super) checksum: u32,
 }
 
 /// One body of `docs/samples`.
-struct Sample {
+struct SampleBody {
     name: &'static str,
     body: &'static [u8],
-    source: Source,
+    source: SampleSource,
 }
 
-/// Who sent a body, and so what it becomes.
-enum Source {
+/// Who sent a body, which decides what it becomes.
+enum SampleSource {
     /// Meta: split by `inbound::cloud_api`.
     Meta,
     /// A gateway: one event of this type, in the gateway's own vocabulary, for this number.
     Gateway(&'static str, &'static str),
 }
 
-/// The events of the `turn`th body, all published by one call. `seed` tells runs apart.
-pub(super) fn prepare(turn: u64, seed: u64, accounts: &Accounts) -> Result<Vec<Prepared>, String> {
+/// The events of body number `turn`, published by one call. `seed` distinguishes processes.
+pub(super) fn prepare(
+    turn: u64,
+    seed: u64,
+    accounts: &Accounts,
+) -> Result<Vec<PreparedEvent>, String> {
     let count = SAMPLES.len() as u64;
-    let sample = usize::try_from(turn % count).ok().and_then(|place| SAMPLES.get(place));
+    let sample = usize::try_from(turn % count).ok().and_then(|index| SAMPLES.get(index));
     let Some(sample) = sample else { return Ok(Vec::new()) };
     let events = match sample.source {
-        Source::Meta => {
+        SampleSource::Meta => {
             let callback = cloud_api::events(sample.body, accounts)
                 .map_err(|error| format!("sample {}: {error}", sample.name))?;
             let events = callback.events.into_iter();
-            events.map(|event| (place_of(event.payload()), event)).collect::<Vec<_>>()
+            events.map(|event| (owner_of(event.payload()), event)).collect::<Vec<_>>()
         }
-        Source::Gateway(event_type, number) => {
+        SampleSource::Gateway(event_type, number) => {
             let event = Event::new(event_type, sample.body).number(number);
-            vec![(Some(Place::Number(number.into())), event)]
+            vec![(Some(NumberOrWaba::Number(number.into())), event)]
         }
     };
     let catalogue = Catalogue::default();
-    let prepared = events.into_iter().enumerate().map(|(part, (place, event))| {
+    let prepared = events.into_iter().enumerate().map(|(part, (owner, event))| {
         let event_type = catalogue
             .canonical(event.event_type())
             .map_err(|error| format!("sample {}: {error}", sample.name))?;
-        Ok(Prepared {
+        Ok(PreparedEvent {
             event_type: event_type.as_str().to_owned(),
-            place: place.ok_or_else(|| format!("sample {}: no number and no WABA", sample.name))?,
+            owner: owner.ok_or_else(|| format!("sample {}: no number and no WABA", sample.name))?,
             checksum: crc32fast::hash(event.payload()),
             event: event.dedup_key(format!("{seed}-{turn}-{part}")),
         })
@@ -65,17 +67,17 @@ pub(super) fn prepare(turn: u64, seed: u64, accounts: &Accounts) -> Result<Vec<P
     prepared.collect()
 }
 
-/// Where a callback of Meta's shape belongs, read from its bytes alone.
-pub(super) fn place_of(payload: &[u8]) -> Option<Place> {
+/// The number or the WABA of a callback of Meta's shape.
+pub(super) fn owner_of(payload: &[u8]) -> Option<NumberOrWaba> {
     let body: Value = serde_json::from_slice(payload).ok()?;
     let text = |path: &str| body.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let number = text("/entry/0/changes/0/value/metadata/display_phone_number");
-    number.map(Place::Number).or_else(|| text("/entry/0/id").map(Place::Waba))
+    number.map(NumberOrWaba::Number).or_else(|| text("/entry/0/id").map(NumberOrWaba::Waba))
 }
 
 macro_rules! sample {
     ($name:literal, $source:expr) => {
-        Sample {
+        SampleBody {
             name: $name,
             body: include_bytes!(concat!("../../../../docs/samples/", $name, ".json")),
             source: $source,
@@ -83,28 +85,37 @@ macro_rules! sample {
     };
 }
 
-const SAMPLES: &[Sample] = &[
-    sample!("cloud_message_text", Source::Meta),
-    sample!("cloud_status_sent", Source::Meta),
-    sample!("cloud_status_read", Source::Meta),
-    sample!("cloud_template_status_rejected", Source::Meta),
-    sample!("cloud_batch_two_wabas_three_numbers", Source::Meta),
-    sample!("cloud_escaped_raw_bytes", Source::Meta),
-    sample!("doubletick_message_received", Source::Gateway("Message Received", "919000000001")),
-    sample!("doubletick_add_tag", Source::Gateway("Tag added", "919000000001")),
-    sample!("doubletick_template_update", Source::Gateway("Template Updated", "919000000001")),
+const SAMPLES: &[SampleBody] = &[
+    sample!("cloud_message_text", SampleSource::Meta),
+    sample!("cloud_status_sent", SampleSource::Meta),
+    sample!("cloud_status_read", SampleSource::Meta),
+    sample!("cloud_template_status_rejected", SampleSource::Meta),
+    sample!("cloud_batch_two_wabas_three_numbers", SampleSource::Meta),
+    sample!("cloud_escaped_raw_bytes", SampleSource::Meta),
+    sample!(
+        "doubletick_message_received",
+        SampleSource::Gateway("Message Received", "919000000001")
+    ),
+    sample!("doubletick_add_tag", SampleSource::Gateway("Tag added", "919000000001")),
+    sample!(
+        "doubletick_template_update",
+        SampleSource::Gateway("Template Updated", "919000000001")
+    ),
     sample!(
         "doubletick_widget_lead_received",
-        Source::Gateway("Lead Received from Widget", "919000000001")
+        SampleSource::Gateway("Lead Received from Widget", "919000000001")
     ),
     sample!(
         "gateway_connection_connected",
-        Source::Gateway("connection.connected", "919000000002")
+        SampleSource::Gateway("connection.connected", "919000000002")
     ),
-    sample!("gateway_message_received", Source::Gateway("message.received", "919000000002")),
-    sample!("gowa_message", Source::Gateway("message", "919000000003")),
-    sample!("onprem_message_text", Source::Gateway("MESSAGE_RECEIVED", "919000000003")),
-    sample!("onprem_statuses_batch", Source::Gateway("MESSAGE_STATUS_UPDATE", "919000000003")),
+    sample!("gateway_message_received", SampleSource::Gateway("message.received", "919000000002")),
+    sample!("gowa_message", SampleSource::Gateway("message", "919000000003")),
+    sample!("onprem_message_text", SampleSource::Gateway("MESSAGE_RECEIVED", "919000000003")),
+    sample!(
+        "onprem_statuses_batch",
+        SampleSource::Gateway("MESSAGE_STATUS_UPDATE", "919000000003")
+    ),
 ];
 
 #[cfg(test)]
@@ -126,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_belongs_to_its_number_and_without_one_to_its_waba() {
-        let place =
-            |name: &str| place_of(SAMPLES.iter().find(|sample| sample.name == name).unwrap().body);
-        let number = Place::Number("972123456789".into());
-        assert_eq!(place("cloud_message_text"), Some(number));
-        let waba = Place::Waba("102290129340398".into());
-        assert_eq!(place("cloud_template_status_rejected"), Some(waba));
-        assert_eq!(place("doubletick_add_tag"), None);
+    fn a_callback_has_a_number_or_a_waba() {
+        let owner =
+            |name: &str| owner_of(SAMPLES.iter().find(|sample| sample.name == name).unwrap().body);
+        let number = NumberOrWaba::Number("972123456789".into());
+        assert_eq!(owner("cloud_message_text"), Some(number));
+        let waba = NumberOrWaba::Waba("102290129340398".into());
+        assert_eq!(owner("cloud_template_status_rejected"), Some(waba));
+        assert_eq!(owner("doubletick_add_tag"), None);
     }
 }

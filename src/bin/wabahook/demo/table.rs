@@ -1,15 +1,12 @@
-//! Decides how figures are written for people: the lines of progress, the table at the end, and the
-//! sentence that says whether anything was lost.
-//!
-//! Leaves to others: the figures (`ledger`) and where the text goes (`screen`). Invariant: text is a
-//! function of the figures.
+//! The texts of the demo: the lines of progress, the table at the end, and the sentence that says whether
+//! anything was lost. Each is a function of the figures.
 
 use std::fmt::Write as _;
 
-use super::endpoints::Endpoint;
-use super::ledger::{Sums, Tally, Verdict};
+use super::endpoints::DemoEndpoint;
+use super::ledger::{DemoResult, EndpointTally, ProgressTotals};
 
-/// A number with its thousands apart.
+/// A number with its thousands separated.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -27,8 +24,13 @@ pub(super) fn seconds(span_ms: u64) -> String {
     format!("{}.{} s", span_ms / 1_000, span_ms % 1_000 / 100)
 }
 
-/// Where the show is, in two lines.
-pub(super) fn progress(elapsed_ms: u64, show_ms: u64, sums: &Sums, rates: [u64; 2]) -> String {
+/// The progress in two lines.
+pub(super) fn progress(
+    elapsed_ms: u64,
+    show_ms: u64,
+    totals: &ProgressTotals,
+    rates: [u64; 2],
+) -> String {
     const WIDTH: u64 = 40;
     let done = (elapsed_ms.min(show_ms) * WIDTH).checked_div(show_ms).unwrap_or(0);
     let bar: String = (0..WIDTH).map(|at| if at < done { '#' } else { '.' }).collect();
@@ -38,35 +40,35 @@ pub(super) fn progress(elapsed_ms: u64, show_ms: u64, sums: &Sums, rates: [u64; 
         seconds(elapsed_ms),
         grouped(accepted_per_s),
         grouped(delivered_per_s),
-        figures(sums)
+        figures(totals)
     )
 }
 
-/// The same in one line, for what is no terminal.
-pub(super) fn progress_line(elapsed_ms: u64, sums: &Sums, rates: [u64; 2]) -> String {
+/// The progress in one line, where stdout is not a terminal.
+pub(super) fn progress_line(elapsed_ms: u64, totals: &ProgressTotals, rates: [u64; 2]) -> String {
     let [_, delivered_per_s] = rates;
     let rate = grouped(delivered_per_s);
-    format!("{:>7}{}, {rate} deliveries/s", seconds(elapsed_ms), figures(sums))
+    format!("{:>7}{}, {rate} deliveries/s", seconds(elapsed_ms), figures(totals))
 }
 
-fn figures(sums: &Sums) -> String {
+fn figures(totals: &ProgressTotals) -> String {
     format!(
         "  accepted {}  owed {}  delivered {}  retried {}  dead {}  waiting {}",
-        grouped(sums.accepted),
-        grouped(sums.owed),
-        grouped(sums.delivered),
-        grouped(sums.retried),
-        grouped(sums.dead),
-        grouped(sums.waiting)
+        grouped(totals.accepted),
+        grouped(totals.owed),
+        grouped(totals.delivered),
+        grouped(totals.retried),
+        grouped(totals.dead),
+        grouped(totals.waiting)
     )
 }
 
-/// Who is who, before the show.
-pub(super) fn cast_list(cast: &[Endpoint]) -> String {
-    let rows = cast
+/// The list of endpoints.
+pub(super) fn endpoint_list(endpoints: &[DemoEndpoint]) -> String {
+    let rows = endpoints
         .iter()
         .map(|endpoint| [endpoint.name.to_owned(), endpoint.story.to_owned(), endpoint.filter()]);
-    let header = ["endpoint", "what it does", "asks for"].map(str::to_owned);
+    let header = ["endpoint", "what it does", "subscribed to"].map(str::to_owned);
     columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>(), 3)
 }
 
@@ -84,17 +86,17 @@ const COLUMNS: [&str; 11] = [
     "p99 ms",
 ];
 
-/// The account of every endpoint, and the totals.
-pub(super) fn table(cast: &[Endpoint], verdict: &Verdict) -> String {
+/// The result of every endpoint, and the totals.
+pub(super) fn table(endpoints: &[DemoEndpoint], result: &DemoResult) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    for (endpoint, tally) in cast.iter().zip(&verdict.tallies) {
+    for (endpoint, tally) in endpoints.iter().zip(&result.tallies) {
         rows.push(row(endpoint.name, endpoint.story, tally));
     }
-    rows.push(row("all", "", &total(verdict)));
+    rows.push(row("all", "", &total(result)));
     columns(&rows, 2)
 }
 
-fn row(name: &str, story: &str, tally: &Tally) -> [String; COLUMNS.len()] {
+fn row(name: &str, story: &str, tally: &EndpointTally) -> [String; COLUMNS.len()] {
     let latency = |percent| tally.percentile_ms(percent).map_or("-".to_owned(), grouped);
     [
         name.to_owned(),
@@ -111,7 +113,7 @@ fn row(name: &str, story: &str, tally: &Tally) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// Rows in straight columns: the first `words` to the left, the figures after them to the right.
+/// Rows in columns: the first `words` aligned left, the figures after them right.
 fn columns<const N: usize>(rows: &[[String; N]], words: usize) -> String {
     let mut widths = [0; N];
     for row in rows {
@@ -135,10 +137,10 @@ fn columns<const N: usize>(rows: &[[String; N]], words: usize) -> String {
     text
 }
 
-/// The sum of all endpoints; rates and latencies over all of their deliveries.
-fn total(verdict: &Verdict) -> Tally {
-    let mut total = Tally::default();
-    for tally in &verdict.tallies {
+/// The totals of all endpoints, with rates and latencies over all deliveries.
+fn total(result: &DemoResult) -> EndpointTally {
+    let mut total = EndpointTally::default();
+    for tally in &result.tallies {
         total.owed += tally.owed;
         total.delivered += tally.delivered;
         total.retried += tally.retried;
@@ -156,38 +158,36 @@ fn total(verdict: &Verdict) -> Tally {
     total
 }
 
-/// What the table cannot say: why deliveries wait, what the kill did, and what is wrong.
-pub(super) fn remarks(cast: &[Endpoint], verdict: &Verdict) -> String {
+/// What the table does not show: why deliveries wait, what the kill did, and what is wrong.
+pub(super) fn remarks(endpoints: &[DemoEndpoint], result: &DemoResult) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
     };
-    for (endpoint, tally) in cast.iter().zip(&verdict.tallies).filter(|(_, t)| t.waiting > 0) {
-        let why = endpoint.behaviour.why_it_waits().unwrap_or("the show ended first");
+    for (endpoint, tally) in endpoints.iter().zip(&result.tallies).filter(|(_, t)| t.waiting > 0) {
+        let why = endpoint.behaviour.why_it_waits().unwrap_or("the demo ended first");
         let waiting = grouped(tally.waiting);
         line(format!("{}: {waiting} waiting on disk ({why})", endpoint.name));
     }
-    let total = total(verdict);
-    let unreceipted = grouped(verdict.unreceipted);
+    let total = total(result);
+    let unreceipted = grouped(result.unreceipted);
     let unannounced = grouped(total.unannounced);
-    if verdict.unreceipted > 0 {
-        line(format!("{unreceipted} events were durable though the kill cut off their receipt"));
+    if result.unreceipted > 0 {
+        line(format!("{unreceipted} events were durable although the kill cut off their receipt"));
     }
     if total.unannounced > 0 {
         line(format!("{unannounced} dead letters lost their notice to the kill"));
     }
     if total.repeated > 0 {
         let repeated = grouped(total.repeated);
-        line(format!(
-            "{repeated} came again with the same webhook-id (at least once, not at most)"
-        ));
+        line(format!("{repeated} arrived again with the same webhook-id (at-least-once delivery)"));
     }
     line(format!(
-        "checked by the receivers: {} wrong signatures, {} altered payloads, {} at a wrong \
-         endpoint, {} wrongly counted by the engine",
-        verdict.forged, total.altered, total.misrouted, verdict.misjudged
+        "checked by the receivers: {} wrong signatures, {} altered payloads, {} at the wrong \
+         endpoint, {} miscounted by the engine",
+        result.forged, total.altered, total.misrouted, result.misjudged
     ));
-    let lost = cast.iter().zip(&verdict.tallies).flat_map(|(endpoint, tally)| {
+    let lost = endpoints.iter().zip(&result.tallies).flat_map(|(endpoint, tally)| {
         tally.lost.iter().map(|id| format!("lost: {id} at {}", endpoint.name))
     });
     lost.take(LOST_SHOWN_MAX).for_each(line);
@@ -197,13 +197,13 @@ pub(super) fn remarks(cast: &[Endpoint], verdict: &Verdict) -> String {
 const LOST_SHOWN_MAX: usize = 10;
 
 /// The sentence that says whether anything was lost.
-pub(super) fn sentence(verdict: &Verdict) -> String {
-    let total = total(verdict);
+pub(super) fn sentence(result: &DemoResult) -> String {
+    let total = total(result);
     format!(
         "{} lost: {} events accepted, {} deliveries owed, {} delivered, {} dead letters, {} \
          waiting, across one kill -9.",
-        grouped(verdict.lost() as u64),
-        grouped(verdict.events),
+        grouped(result.lost() as u64),
+        grouped(result.events),
         grouped(total.owed),
         grouped(total.delivered),
         grouped(total.dead),
@@ -216,21 +216,28 @@ mod tests {
     use super::super::endpoints::ENDPOINTS;
     use super::*;
 
-    fn verdict() -> Verdict {
-        let mut tallies: Vec<Tally> = ENDPOINTS.iter().map(|_| Tally::default()).collect();
-        tallies[0] = Tally {
+    fn result() -> DemoResult {
+        let mut tallies: Vec<EndpointTally> =
+            ENDPOINTS.iter().map(|_| EndpointTally::default()).collect();
+        tallies[0] = EndpointTally {
             owed: 1_500,
             delivered: 1_500,
             first_try_ms: (1..=100).collect(),
             active_ms: 3_000,
-            ..Tally::default()
+            ..EndpointTally::default()
         };
-        tallies[9] = Tally { owed: 70, retried: 12, dead: 20, waiting: 50, ..Tally::default() };
-        Verdict { events: 1_500, tallies, ..Verdict::default() }
+        tallies[9] = EndpointTally {
+            owed: 70,
+            retried: 12,
+            dead: 20,
+            waiting: 50,
+            ..EndpointTally::default()
+        };
+        DemoResult { events: 1_500, tallies, ..DemoResult::default() }
     }
 
     #[test]
-    fn thousands_are_apart_and_spans_are_seconds() {
+    fn thousands_are_separated_and_spans_are_seconds() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
@@ -238,17 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_names_every_end_a_delivery_can_have() {
+    fn the_sentence_names_every_outcome() {
         assert_eq!(
-            sentence(&verdict()),
+            sentence(&result()),
             "0 lost: 1,500 events accepted, 1,570 deliveries owed, 1,500 delivered, 20 dead \
              letters, 50 waiting, across one kill -9."
         );
     }
 
     #[test]
-    fn the_table_has_a_row_for_each_endpoint_and_one_for_all_in_straight_columns() {
-        let table = table(ENDPOINTS, &verdict());
+    fn the_table_has_a_row_for_each_endpoint_and_a_total() {
+        let table = table(ENDPOINTS, &result());
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 12);
         let ends: std::collections::BTreeSet<usize> = lines.iter().map(|l| l.len()).collect();
@@ -262,22 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn remarks_say_why_deliveries_wait_and_name_the_lost() {
-        let mut verdict = verdict();
-        let quiet = remarks(ENDPOINTS, &verdict);
+    fn remarks_explain_waiting_and_name_the_lost() {
+        let mut result = result();
+        let quiet = remarks(ENDPOINTS, &result);
         assert!(quiet.contains("old-crm: 50 waiting on disk (connection refused"), "{quiet}");
         assert!(!quiet.contains("lost"), "{quiet}");
         let id = |n: u64| format!("evt_{n:032x}").parse().unwrap();
-        verdict.tallies[1].lost = (0..30).map(id).collect();
-        let loud = remarks(ENDPOINTS, &verdict);
+        result.tallies[1].lost = (0..30).map(id).collect();
+        let loud = remarks(ENDPOINTS, &result);
         assert_eq!(loud.matches("lost: evt_").count(), LOST_SHOWN_MAX);
         assert!(loud.contains(" at crm"), "{loud}");
     }
 
     #[test]
     fn progress_ends_with_a_full_bar() {
-        let text = progress(25_000, 20_000, &Sums::default(), [1, 2]);
+        let text = progress(25_000, 20_000, &ProgressTotals::default(), [1, 2]);
         assert!(text.contains(&"#".repeat(40)) && !text.contains("#."), "{text}");
-        assert_eq!(progress(0, 20_000, &Sums::default(), [1, 2]).matches('#').count(), 0);
+        assert_eq!(progress(0, 20_000, &ProgressTotals::default(), [1, 2]).matches('#').count(), 0);
     }
 }

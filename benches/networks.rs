@@ -1,0 +1,198 @@
+//! What latency costs: deliveries a second to 100 and 1,000 subscriptions whose receivers answer after
+//! 0 to 1,000 ms, while another subscription with a prompt receiver gets an event every 20 ms. Latency
+//! allows `in-flight cap * subscriptions / latency`, and the machine what it reaches at 0 ms; the result
+//! is compared with the smaller one. The receivers are in a process of their own, and everything is
+//! counted there. Every subscription has a backlog while it is measured.
+//!
+//! `cargo bench --bench networks -- --ms 5000 --warm-up-ms 10000`; `--only 100_ms` runs that alone.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::receiver_process::{self, LATENCIES_MS, Receivers, now_ns};
+use support::{Outcome, option};
+use wabahook::{Config, Engine, Event, Limits, Subscription};
+
+const SUBSCRIPTIONS: [usize; 2] = [100, 1_000];
+const PAYLOAD_BYTES: usize = 1024;
+const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+/// The event types of the many subscriptions, and of the prompt one.
+const MANY: &str = "MESSAGE_RECEIVED";
+const PROMPT: &str = "MESSAGE_STATUS";
+/// Prompt events have the numbers from here on.
+const PROMPT_FROM: u64 = 1 << 40;
+const PROMPT_EVERY: Duration = Duration::from_millis(20);
+/// How many events each subscription is owed at least while it is measured.
+const BACKLOG: u64 = 64;
+/// How long prompt events may take to arrive after the last one was published.
+const ARRIVE_MAX: Duration = Duration::from_secs(30);
+
+fn main() -> Outcome {
+    if std::env::args().any(|given| given == "--receive") {
+        return receiver_process::receive();
+    }
+    support::raise_file_limit()?;
+    let only = support::text("only").unwrap_or_default();
+    let mut receivers = Receivers::start()?;
+    for subscriptions in SUBSCRIPTIONS {
+        let mut without_latency = f64::INFINITY;
+        for (latency, latency_ms) in LATENCIES_MS.into_iter().enumerate() {
+            let what = format!("networks_{subscriptions}_at_{latency_ms}_ms");
+            // What the machine reaches at 0 ms is the limit of all others.
+            if latency > 0 && !what.contains(&only) {
+                continue;
+            }
+            let measured = measure(&mut receivers, subscriptions, latency)?;
+            if latency == 0 {
+                without_latency = measured.per_s;
+            }
+            conclude(&what, &measured, subscriptions, latency_ms, without_latency);
+        }
+    }
+    Ok(())
+}
+
+/// What one network reached.
+struct Measured {
+    /// Deliveries a second to the many.
+    per_s: f64,
+    /// From the call of `publish` to the arrival at the prompt receiver, sorted; infinite for an event
+    /// that did not arrive.
+    prompt_ms: Vec<f64>,
+}
+
+fn conclude(what: &str, measured: &Measured, lanes: usize, latency_ms: u64, at_0_ms: f64) {
+    let cap = Limits::default().lane_in_flight_max as f64;
+    let network = cap * lanes as f64 * 1e3 / latency_ms as f64;
+    let limit = network.min(at_0_ms);
+    let limit_is = if network < at_0_ms { "cap_by_latency" } else { "rate_at_0_ms" };
+    let per_s = measured.per_s;
+    support::result("networks", what, per_s, "deliveries/s", (limit, limit_is), per_s / limit);
+    let count = measured.prompt_ms.len();
+    let p99 = measured.prompt_ms.get(count * 99 / 100).copied().unwrap_or(f64::NAN);
+    let name = format!("{what}_prompt_p99");
+    support::result("networks", name, p99, "ms", (20.0, "aim"), p99 / 20.0);
+}
+
+fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> Outcome<Measured> {
+    let (span, warm_up) = (millis("ms", 5_000), millis("warm-up-ms", 10_000));
+    let path = support::directory("networks")?;
+    let engine = open(&path, receivers, subscriptions, latency)?;
+    receivers.reset()?;
+    let ends = Arc::new(AtomicBool::new(false));
+    let measured = thread::scope(|scope| {
+        let _ends = EndOnDrop(Arc::clone(&ends));
+        let backlog = scope.spawn(|| keep_backlog(&engine, subscriptions as u64, &ends));
+        // In-flight caps grow, connections are made.
+        thread::sleep(warm_up);
+        receivers.reset()?;
+        let started = Instant::now();
+        let published = publish_prompt(&engine, started, span)?;
+        let arrived = receivers.count()? - published.len() as u64;
+        let per_s = arrived as f64 / started.elapsed().as_secs_f64();
+        let prompt_ms = prompt_latencies(receivers, &published)?;
+        ends.store(true, Ordering::Relaxed);
+        backlog.join().map_err(|_| "the publisher panicked")??;
+        Outcome::Ok(Measured { per_s, prompt_ms })
+    })?;
+    // What is still owed is not waited for.
+    engine.close(Duration::ZERO)?;
+    drop(engine);
+    fs::remove_dir_all(&path)?;
+    Ok(measured)
+}
+
+fn millis(name: &str, default: u64) -> Duration {
+    Duration::from_millis(option(name, default))
+}
+
+/// Ends the publisher also where the measurement fails.
+struct EndOnDrop(Arc<AtomicBool>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn open(
+    path: &Path,
+    receivers: &Receivers,
+    subscriptions: usize,
+    latency: usize,
+) -> Outcome<Engine> {
+    let config = Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]);
+    let engine = Engine::open(config)?;
+    let subscribe = |url: String, name: String, event_type: &str| -> Outcome {
+        let subscription = Subscription::to(url)?.name(name).events([event_type]).secret(SECRET);
+        engine.subscribe(subscription)?;
+        Ok(())
+    };
+    for n in 0..subscriptions {
+        subscribe(receivers.delayed(latency, n), format!("receiver-{n}"), MANY)?;
+    }
+    subscribe(receivers.prompt(0), "prompt".to_owned(), PROMPT)?;
+    Ok(engine)
+}
+
+/// Publishes whenever less than the backlog is owed, until it is to end.
+fn keep_backlog(engine: &Engine, subscriptions: u64, ends: &AtomicBool) -> Outcome {
+    let mut number = 0;
+    while !ends.load(Ordering::Relaxed) {
+        let owed = engine.stats().owed / subscriptions;
+        let missing = (2 * BACKLOG).saturating_sub(owed);
+        if missing < BACKLOG {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        let events = (number..number + missing).map(|number| support::event(number, PAYLOAD_BYTES));
+        number += missing;
+        engine.publish_many(events.collect())?.wait()?;
+    }
+    Ok(())
+}
+
+/// Publishes a prompt event in regular intervals for `span`. Returns when each was published.
+fn publish_prompt(
+    engine: &Engine,
+    started: Instant,
+    span: Duration,
+) -> Outcome<BTreeMap<u64, u64>> {
+    let mut published = BTreeMap::new();
+    while started.elapsed() < span {
+        let number = PROMPT_FROM + published.len() as u64;
+        let event = Event::new(PROMPT, format!("{{\"event\":{number}}}")).number("919999999999");
+        published.insert(number, now_ns());
+        drop(engine.publish(event)?);
+        let next = PROMPT_EVERY * u32::try_from(published.len())?;
+        thread::sleep(next.saturating_sub(started.elapsed()));
+    }
+    Ok(published)
+}
+
+fn prompt_latencies(
+    receivers: &mut Receivers,
+    published: &BTreeMap<u64, u64>,
+) -> Outcome<Vec<f64>> {
+    let ended = Instant::now();
+    let mut arrived = Vec::new();
+    while arrived.len() < published.len() && ended.elapsed() < ARRIVE_MAX {
+        thread::sleep(PROMPT_EVERY);
+        arrived = receivers.times(PROMPT_FROM)?;
+    }
+    let arrived: BTreeMap<u64, u64> = arrived.into_iter().collect();
+    let latency = |(number, called_ns): (&u64, &u64)| match arrived.get(number) {
+        Some(at_ns) => at_ns.saturating_sub(*called_ns) as f64 / 1e6,
+        None => f64::INFINITY,
+    };
+    let mut latencies: Vec<f64> = published.iter().map(latency).collect();
+    latencies.sort_by(f64::total_cmp);
+    Ok(latencies)
+}

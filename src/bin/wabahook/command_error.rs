@@ -1,0 +1,73 @@
+//! Why a command failed, and the exit code that says so. A code means the same for every command;
+//! `docs/commands.md` lists them.
+
+use crate::json::{ErrorDetailJson, ErrorJson};
+
+/// Why a command failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CommandError {
+    /// The command line, the configuration or the input is wrong.
+    Usage(String),
+    /// It was tried and failed.
+    Run(String),
+    /// No host answers at the URL.
+    Unreachable(String),
+    /// The API key is missing, or the host knows no account with it.
+    Unauthorized(String),
+    /// Nothing has this name.
+    NotFound(String),
+    /// It may succeed later.
+    Busy(String),
+}
+
+impl CommandError {
+    /// The exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            CommandError::Run(_) => 1,
+            CommandError::Usage(_) => 2,
+            CommandError::Unreachable(_) => 3,
+            CommandError::Unauthorized(_) => 4,
+            CommandError::NotFound(_) => 5,
+            CommandError::Busy(_) => 6,
+        }
+    }
+
+    fn parts(&self) -> (&'static str, &str) {
+        match self {
+            CommandError::Run(message) => ("failed", message),
+            CommandError::Usage(message) => ("usage", message),
+            CommandError::Unreachable(message) => ("unreachable", message),
+            CommandError::Unauthorized(message) => ("unauthorized", message),
+            CommandError::NotFound(message) => ("not_found", message),
+            CommandError::Busy(message) => ("busy", message),
+        }
+    }
+
+    /// The message for a person.
+    pub(crate) fn message(&self) -> &str {
+        self.parts().1
+    }
+
+    /// The same error, with a text before its message.
+    pub(crate) fn after(self, said: &str) -> CommandError {
+        let with = |message: String| format!("{said}{message}");
+        match self {
+            CommandError::Run(message) => CommandError::Run(with(message)),
+            CommandError::Usage(message) => CommandError::Usage(with(message)),
+            CommandError::Unreachable(message) => CommandError::Unreachable(with(message)),
+            CommandError::Unauthorized(message) => CommandError::Unauthorized(with(message)),
+            CommandError::NotFound(message) => CommandError::NotFound(with(message)),
+            CommandError::Busy(message) => CommandError::Busy(with(message)),
+        }
+    }
+
+    /// The error as JSON, in the shape of the errors of the host.
+    pub(crate) fn json(&self) -> String {
+        let (code, message) = self.parts();
+        let (code, message) = (code.to_owned(), message.to_owned());
+        let error = ErrorJson { error: ErrorDetailJson { code, message, field: None } };
+        // Strings always serialize.
+        serde_json::to_string(&error).unwrap_or_default()
+    }
+}

@@ -1,0 +1,223 @@
+//! Which connections the host keeps open. A connection is unauthenticated until a request on it has a valid
+//! API key or signature. Unauthenticated connections have a bounded share of all connections, and when it is
+//! full, a new connection replaces the oldest of them. So connections that only hold a place, or send a byte
+//! now and then, keep nobody out, and authenticated ones are never closed for others.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// How long a new connection may take to send the head of its first request.
+const FIRST_HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// How many connections may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) total: usize,
+    /// From one address, or one IPv6 network of 64 bits.
+    pub(crate) per_address: usize,
+}
+
+/// The open connections.
+pub(crate) struct ClientConnections(Mutex<ConnectionTable>);
+
+/// What happened to a new connection.
+pub(crate) enum ConnectionAdmission {
+    Admitted(ClientConnection),
+    /// An older connection was closed for it.
+    Replaced(ClientConnection),
+    /// Every connection that could be closed for it is authenticated.
+    Refused,
+}
+
+/// An open connection, until it is dropped.
+pub(crate) struct ClientConnection {
+    id: u64,
+    connections: Arc<ClientConnections>,
+    replaced: Arc<Notify>,
+    has_request: AtomicBool,
+}
+
+struct ConnectionTable {
+    limits: ConnectionLimits,
+    next_id: u64,
+    /// By id, and so by age.
+    open: BTreeMap<u64, ConnectionEntry>,
+}
+
+struct ConnectionEntry {
+    network: IpAddr,
+    is_authenticated: bool,
+    replaced: Arc<Notify>,
+}
+
+impl ClientConnections {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<ClientConnections> {
+        let table = ConnectionTable { limits, next_id: 0, open: BTreeMap::new() };
+        Arc::new(ClientConnections(Mutex::new(table)))
+    }
+
+    pub(crate) fn open(self: &Arc<ClientConnections>, address: IpAddr) -> ConnectionAdmission {
+        let replaced = Arc::new(Notify::new());
+        let opened = self.0.lock().open(network_of(address), Arc::clone(&replaced));
+        let Some((id, has_replaced)) = opened else { return ConnectionAdmission::Refused };
+        let (connections, has_request) = (Arc::clone(self), AtomicBool::new(false));
+        let connection = ClientConnection { id, connections, replaced, has_request };
+        match has_replaced {
+            true => ConnectionAdmission::Replaced(connection),
+            false => ConnectionAdmission::Admitted(connection),
+        }
+    }
+}
+
+impl ClientConnection {
+    /// The head of a request is complete.
+    pub(crate) fn request_began(&self) {
+        self.has_request.store(true, Ordering::Relaxed);
+    }
+
+    /// A request on it has a valid key or signature.
+    pub(crate) fn authenticated(&self) {
+        self.connections.0.lock().authenticate(self.id);
+    }
+
+    /// Resolves when the host closes the connection: for a newer one, or because no request came.
+    pub(crate) async fn closed_by_host(&self) {
+        let no_request = async {
+            tokio::time::sleep(FIRST_HEAD_MAX).await;
+            if self.has_request.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.replaced.notified() => {}
+            () = no_request => {}
+        }
+    }
+}
+
+impl Drop for ClientConnection {
+    fn drop(&mut self) {
+        self.connections.0.lock().open.remove(&self.id);
+    }
+}
+
+impl ConnectionTable {
+    /// The id of the new connection, and whether it replaces another.
+    fn open(&mut self, network: IpAddr, replaced: Arc<Notify>) -> Option<(u64, bool)> {
+        let ConnectionLimits { total, per_address } = self.limits;
+        let of_network = self.open.values().filter(|entry| entry.network == network).count();
+        let unauthenticated = self.open.values().filter(|entry| !entry.is_authenticated).count();
+        let mut has_replaced = false;
+        if of_network >= per_address {
+            self.close_oldest(|entry| entry.network == network)?;
+            has_replaced = true;
+        } else if self.open.len() >= total || unauthenticated >= unauthenticated_max(total) {
+            self.close_oldest(|_| true)?;
+            has_replaced = true;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.open.insert(id, ConnectionEntry { network, is_authenticated: false, replaced });
+        Some((id, has_replaced))
+    }
+
+    /// Closes the oldest unauthenticated connection that fits.
+    fn close_oldest(&mut self, fits: impl Fn(&ConnectionEntry) -> bool) -> Option<()> {
+        let mut candidates = self.open.iter().filter(|(_, entry)| !entry.is_authenticated);
+        let id = *candidates.find(|(_, entry)| fits(entry))?.0;
+        self.open.remove(&id)?.replaced.notify_one();
+        Some(())
+    }
+
+    fn authenticate(&mut self, id: u64) {
+        if let Some(entry) = self.open.get_mut(&id) {
+            entry.is_authenticated = true;
+        }
+    }
+}
+
+/// A quarter of all connections is reserved for authenticated ones.
+fn unauthenticated_max(total: usize) -> usize {
+    (total - total / 4).max(1)
+}
+
+/// Whoever has one IPv6 address usually has all of its network of 64 bits.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(host: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, host])
+    }
+
+    fn connections(total: usize, per_address: usize) -> Arc<ClientConnections> {
+        ClientConnections::new(ConnectionLimits { total, per_address })
+    }
+
+    fn open(connections: &Arc<ClientConnections>, host: u8) -> Option<ClientConnection> {
+        match connections.open(address(host)) {
+            ConnectionAdmission::Admitted(connection)
+            | ConnectionAdmission::Replaced(connection) => Some(connection),
+            ConnectionAdmission::Refused => None,
+        }
+    }
+
+    fn is_open(connections: &Arc<ClientConnections>, connection: &ClientConnection) -> bool {
+        connections.0.lock().open.contains_key(&connection.id)
+    }
+
+    #[test]
+    fn a_new_connection_replaces_the_oldest_silent_one() {
+        let connections = connections(8, 8);
+        let silent: Vec<_> = (0..6).filter_map(|_| open(&connections, 1)).collect();
+        assert!(matches!(connections.open(address(2)), ConnectionAdmission::Replaced(_)));
+        assert!(!is_open(&connections, &silent[0]) && is_open(&connections, &silent[1]));
+    }
+
+    #[test]
+    fn an_authenticated_connection_is_never_replaced() {
+        let connections = connections(4, 4);
+        let known = open(&connections, 1).unwrap();
+        known.authenticated();
+        let silent: Vec<_> = (0..50).filter_map(|_| open(&connections, 2)).collect();
+        assert_eq!(silent.len(), 50);
+        assert!(is_open(&connections, &known));
+        assert_eq!(connections.0.lock().open.len(), 4);
+        silent.iter().for_each(ClientConnection::authenticated);
+        assert!(open(&connections, 3).is_none(), "all are authenticated");
+    }
+
+    #[test]
+    fn one_address_takes_no_more_than_its_share() {
+        let connections = connections(100, 3);
+        let other = open(&connections, 2).unwrap();
+        let crowd: Vec<_> = (0..10).filter_map(|_| open(&connections, 1)).collect();
+        assert_eq!(crowd.iter().filter(|one| is_open(&connections, one)).count(), 3);
+        assert!(is_open(&connections, &other));
+        drop(crowd);
+        assert_eq!(connections.0.lock().open.len(), 1);
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_count_as_one() {
+        let one: IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!(network_of(one), network_of("2001:db8::ffff:1".parse().unwrap()));
+        assert_ne!(network_of(one), network_of("2001:db8:0:1::1".parse().unwrap()));
+        assert_eq!(network_of("::ffff:192.0.2.1".parse().unwrap()), address(1));
+    }
+}

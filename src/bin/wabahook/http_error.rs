@@ -1,0 +1,233 @@
+//! How the host's own routes refuse a request: status, code, message and field. A message never has a
+//! secret, a payload or a path of this machine (I9).
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use wabahook::registration::Registration;
+use wabahook::{Error, PublishError};
+
+use crate::json::{ErrorDetailJson, ErrorJson, JsonProblem};
+use crate::response::json;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HttpError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    field: Option<String>,
+}
+
+impl From<JsonProblem> for HttpError {
+    fn from(problem: JsonProblem) -> HttpError {
+        let JsonProblem { field, message } = problem;
+        HttpError { status: StatusCode::BAD_REQUEST, code: "invalid", message, field }
+    }
+}
+
+impl HttpError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        HttpError { status, code, message: message.into(), field: None }
+    }
+
+    /// A field is not acceptable. The message names it too.
+    pub(crate) fn invalid(field: &str, problem: impl std::fmt::Display) -> HttpError {
+        let message = format!("{field}: {problem}");
+        HttpError::new(StatusCode::BAD_REQUEST, "invalid", message).field(field)
+    }
+
+    pub(crate) fn not_found(what: &str, given: impl std::fmt::Display) -> HttpError {
+        HttpError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what} {given}"))
+    }
+
+    pub(crate) fn unauthorized(message: &str) -> HttpError {
+        HttpError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    pub(crate) fn busy(message: &str) -> HttpError {
+        HttpError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+    }
+
+    pub(crate) fn too_large(limit: usize) -> HttpError {
+        let message = format!("the request body is over the limit of {limit} bytes");
+        HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message).field("body")
+    }
+
+    pub(crate) fn field(mut self, field: impl Into<String>) -> HttpError {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Names the line of the request body, counted from 1.
+    pub(crate) fn on_line(mut self, line: usize) -> HttpError {
+        self.message = format!("line {line}: {}", self.message);
+        self
+    }
+
+    /// The same in the shape of the gateway whose route was called.
+    pub(crate) fn of_gateway(&self, path: &str, headers: &HeaderMap) -> Response {
+        let response = Registration::error_response(path, headers, self.status, &self.message);
+        self.with_retry_after(response.map(Body::from))
+    }
+
+    /// 429 says when to try again.
+    fn with_retry_after(&self, mut response: Response) -> Response {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// The answer for an error of the engine.
+    pub(crate) fn from_error(error: Error) -> HttpError {
+        let message = match &error {
+            // Without the count, which is of the subscriptions of all accounts (I9).
+            Error::TooLarge { field, limit, .. } if field == "subscriptions" => {
+                format!("subscriptions: over the limit of {limit}")
+            }
+            _ => error.to_string(),
+        };
+        let field = error.field().map(str::to_owned);
+        let (status, code) = match error {
+            Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
+            Error::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+            Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            Error::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+            Error::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
+            Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "refused"),
+            Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
+            Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
+            _ => {
+                // Its text may name paths of this machine, so only the log has it.
+                tracing::error!("{message}");
+                let message = "the store failed; see the host's log";
+                return HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "store", message);
+            }
+        };
+        HttpError { status, code, message, field }
+    }
+
+    /// As [`from_error`](HttpError::from_error), for a page whose cursor may name something that is gone.
+    pub(crate) fn from_page_error(error: Error) -> HttpError {
+        match error {
+            Error::NotFound { .. } => HttpError::invalid(
+                "cursor",
+                "its place in the listing is gone; begin again without it",
+            ),
+            other => HttpError::from_error(other),
+        }
+    }
+
+    /// As [`from_error`](HttpError::from_error), for events on lines: an error of `events[3].number`
+    /// becomes one of the field `number` on the line of the fourth event.
+    pub(crate) fn from_batch_error(error: Error, lines: &[usize]) -> HttpError {
+        let mut error = HttpError::from_error(error);
+        let named = error.field.as_deref().and_then(index_and_field);
+        let Some((index, field)) = named.map(|(index, field)| (index, field.to_owned())) else {
+            return error;
+        };
+        let Some(line) = lines.get(index) else { return error };
+        let outer = format!("events[{index}].{field}");
+        error.message = error.message.replacen(&outer, &field, 1);
+        error.field(field).on_line(*line)
+    }
+}
+
+/// `events[3].number` is the index 3 and the field `number`.
+fn index_and_field(field: &str) -> Option<(usize, &str)> {
+    let (index, field) = field.strip_prefix("events[")?.split_once("].")?;
+    Some((index.parse().ok()?, field))
+}
+
+impl From<PublishError> for HttpError {
+    fn from(refused: PublishError) -> HttpError {
+        HttpError::from_error(refused.error)
+    }
+}
+
+impl From<Error> for HttpError {
+    fn from(error: Error) -> HttpError {
+        HttpError::from_error(error)
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let (code, message) = (self.code.to_owned(), self.message.clone());
+        let error = ErrorDetailJson { code, message, field: self.field.clone() };
+        let mut response = self.with_retry_after(json(self.status, &ErrorJson { error }));
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(field: &str) -> Error {
+        Error::Invalid { field: field.into(), given: "91x".into(), expected: "digits".into() }
+    }
+
+    fn check(error: Error, status: u16, code: &str, field: Option<&str>) {
+        let refusal = HttpError::from_error(error);
+        assert_eq!(refusal.status.as_u16(), status);
+        assert_eq!((refusal.code, refusal.field.as_deref()), (code, field));
+    }
+
+    #[test]
+    fn each_error_of_the_engine_has_its_status_and_code() {
+        let too_large = Error::TooLarge { field: "payload".into(), given: 2, limit: 1 };
+        check(invalid("type"), 400, "invalid", Some("type"));
+        check(
+            Error::Forbidden { field: "number".into(), given: "1".into() },
+            403,
+            "forbidden",
+            Some("number"),
+        );
+        check(Error::Busy { reason: "full".into() }, 429, "busy", None);
+        check(too_large, 413, "too_large", Some("payload"));
+        check(Error::NotFound { what: "subscription", given: "1".into() }, 404, "not_found", None);
+        check(Error::NameTaken { name: "crm".into() }, 409, "name_taken", Some("name"));
+        check(Error::Unknown { why: "disk".into() }, 503, "unknown", None);
+        check(Error::Refused { why: "full".into() }, 503, "refused", None);
+        check(Error::Closed, 503, "closed", None);
+        check(Error::Poisoned { why: "panic".into() }, 503, "poisoned", None);
+        let source = std::sync::Arc::new(std::io::Error::other("full"));
+        let path = "/private/path".into();
+        check(Error::Directory { path, doing: "writing", source }, 500, "store", None);
+    }
+
+    #[test]
+    fn the_count_of_all_subscriptions_is_not_told() {
+        let error = Error::TooLarge { field: "subscriptions".into(), given: 77, limit: 5 };
+        let refusal = HttpError::from_error(error);
+        assert_eq!(refusal.message, "subscriptions: over the limit of 5");
+        let error = Error::TooLarge { field: "payload".into(), given: 77, limit: 5 };
+        assert!(HttpError::from_error(error).message.contains("77"));
+    }
+
+    #[test]
+    fn an_event_of_a_batch_is_named_by_its_line() {
+        let refusal = HttpError::from_batch_error(invalid("events[1].number"), &[1, 5]);
+        assert_eq!(refusal.field.as_deref(), Some("number"));
+        assert!(refusal.message.starts_with("line 5: number: "), "{}", refusal.message);
+        let other = HttpError::from_batch_error(invalid("account"), &[1, 5]);
+        assert_eq!(other, HttpError::from_error(invalid("account")));
+    }
+
+    #[test]
+    fn busy_says_when_to_come_back() {
+        let response = HttpError::busy("full").into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        let other = HttpError::not_found("route", "/x").into_response();
+        assert!(!other.headers().contains_key(header::RETRY_AFTER));
+    }
+}

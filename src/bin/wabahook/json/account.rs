@@ -1,0 +1,26 @@
+//! The account of a key: its WABAs and numbers, and the event types of the catalogue.
+
+use serde::{Deserialize, Serialize};
+
+/// An account.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AccountJson {
+    pub(crate) name: String,
+    pub(crate) wabas: Vec<WabaJson>,
+    pub(crate) event_types: Vec<EventTypeJson>,
+}
+
+/// A WABA with its numbers.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WabaJson {
+    pub(crate) id: String,
+    pub(crate) numbers: Vec<String>,
+}
+
+/// An event type of the catalogue.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EventTypeJson {
+    pub(crate) name: String,
+    /// The name of its trigger in a gateway's own console.
+    pub(crate) label: Option<String>,
+}

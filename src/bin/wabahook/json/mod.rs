@@ -1,0 +1,46 @@
+//! The JSON of the host: one type for each shape, which the routes answer with, the commands read, and
+//! `docs/openapi.json` describes (a test here compares them). Requests are strict: a member that is not
+//! known, or occurs twice, is refused by its path. Responses are read leniently, so that a command works
+//! with a newer host. What is wrong with a value never repeats the value (I9).
+
+mod account;
+mod dead_letter;
+mod delivery;
+mod error;
+mod event;
+mod notice;
+mod parse;
+mod policy;
+mod problem;
+mod secret;
+mod stats;
+mod subscription;
+mod target;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
+pub(crate) use dead_letter::{
+    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
+};
+pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
+pub(crate) use error::{ErrorDetailJson, ErrorJson};
+pub(crate) use event::{AcceptedJson, EventJson};
+pub(crate) use notice::NoticeJson;
+pub(crate) use parse::{parse, utf8};
+pub(crate) use problem::JsonProblem;
+pub(crate) use secret::{NewSecretJson, RotationJson};
+pub(crate) use stats::{StatsJson, SubscriptionStatsJson};
+pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
+pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole};
+
+/// One page of a listing. `cursor` names the next page where there is one.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct JsonPage<T> {
+    pub(crate) items: Vec<T>,
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+}

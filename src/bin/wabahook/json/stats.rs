@@ -1,0 +1,88 @@
+//! The counters of the host, and the live figures of a subscription.
+
+use serde::{Deserialize, Serialize};
+use wabahook::{LaneStats, Stats, SubscriptionInfo};
+
+use super::values::Millis;
+
+/// The live figures of a subscription.
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct HealthJson {
+    pub(crate) owed: u64,
+    retrying: u64,
+    blocked: u64,
+    in_flight: u64,
+    pub(crate) delivered: u64,
+    retried: u64,
+    pub(crate) dead: u64,
+    failures_in_row: u64,
+    pub(crate) failing_for_ms: Millis,
+    breaker_trips: u64,
+    rests_for_ms: Millis,
+}
+
+/// A subscription among the counters.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SubscriptionStatsJson {
+    id: u32,
+    name: String,
+    state: String,
+    #[serde(flatten)]
+    health: HealthJson,
+}
+
+/// Declares the counters, each of which has the name of the engine's own.
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// The engine's counters, and the account's own subscriptions.
+        #[derive(Serialize, Deserialize)]
+        pub(crate) struct StatsJson {
+            $(pub(crate) $name: u64,)*
+            subscriptions: Vec<SubscriptionStatsJson>,
+        }
+
+        impl StatsJson {
+            pub(crate) fn of(stats: &Stats, subscriptions: Vec<SubscriptionStatsJson>) -> StatsJson {
+                StatsJson { $($name: stats.$name,)* subscriptions }
+            }
+        }
+    };
+}
+
+counters! {
+    accepted, duplicates, unrouted, unowned, callbacks_refused_signature,
+    callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
+    owed, recovered, delivered, attempts, retried, dead,
+    cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes, outbox_events,
+    outbox_bytes, generations, replayed, letters_dropped, keys_dropped,
+}
+
+impl HealthJson {
+    /// A subscription that was never owed a delivery has no lane.
+    pub(crate) fn of(lane: Option<&LaneStats>) -> HealthJson {
+        lane.map_or_else(HealthJson::default, |lane| HealthJson {
+            owed: lane.owed,
+            retrying: lane.retrying,
+            blocked: lane.blocked,
+            in_flight: lane.in_flight,
+            delivered: lane.delivered,
+            retried: lane.retried,
+            dead: lane.dead,
+            failures_in_row: lane.failures_in_row,
+            failing_for_ms: Millis(lane.failing_for),
+            breaker_trips: lane.breaker_trips,
+            rests_for_ms: Millis(lane.rests_for),
+        })
+    }
+}
+
+impl SubscriptionStatsJson {
+    pub(crate) fn of(registered: &SubscriptionInfo, stats: &Stats) -> SubscriptionStatsJson {
+        SubscriptionStatsJson {
+            id: registered.id.0,
+            name: registered.name.clone(),
+            state: registered.state.as_str().to_owned(),
+            health: HealthJson::of(stats.lane(registered.id)),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `GET /account`: the account of the key, its numbers, and the event types. An account sees its own
+//! WABAs and numbers only (I9).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use crate::host::{Caller, HostState};
+use crate::http_error::HttpError;
+use crate::json::{AccountJson, EventTypeJson, WabaJson};
+use crate::response::json;
+
+/// `GET /account`.
+pub(crate) async fn read(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+) -> Result<Response, HttpError> {
+    let accounts = host.engine.accounts();
+    let own = accounts.iter().find(|one| one.name() == account);
+    let own = own.ok_or_else(|| HttpError::not_found("account", &account))?;
+    let wabas = own.waba_ids().map(|id| WabaJson {
+        id: id.to_owned(),
+        numbers: accounts.numbers_of_waba(id).iter().map(ToString::to_string).collect(),
+    });
+    let types = host.engine.catalogue().types().into_iter().map(|(event_type, label)| {
+        EventTypeJson { name: event_type.to_string(), label: label.map(str::to_owned) }
+    });
+    let (wabas, event_types) = (wabas.collect(), types.collect());
+    Ok(json(StatusCode::OK, &AccountJson { name: account, wabas, event_types }))
+}

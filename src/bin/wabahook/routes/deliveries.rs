@@ -1,0 +1,57 @@
+//! `GET /deliveries`: the account's owed deliveries and dead letters, page by page.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use wabahook::{DeliveryFilter, DeliveryState, SubscriptionId};
+
+use crate::host::{Caller, HostState, off_thread};
+use crate::http_error::HttpError;
+use crate::json::{DeliveryJson, JsonPage};
+use crate::query::{ListQuery, SUBSCRIPTION};
+use crate::response::json;
+
+/// `GET /deliveries`.
+pub(crate) async fn list(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    uri: Uri,
+) -> Result<Response, HttpError> {
+    let query = ListQuery::read(&uri, &["state", "subscription", "limit", "cursor"])?;
+    let (limit, after) = (query.limit()?, query.cursor()?);
+    let mut filter = DeliveryFilter::default().account(account);
+    filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
+    filter.states = query.text("state").map(states).transpose()?;
+    let page = off_thread(move || host.engine.deliveries(&filter, after, limit));
+    let page = page.await?.map_err(HttpError::from_page_error)?;
+    let items = page.items.iter().map(DeliveryJson::from).collect();
+    let cursor = page.next.map(|next| next.to_string());
+    Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
+}
+
+/// States separated by commas.
+fn states(text: &str) -> Result<Vec<DeliveryState>, HttpError> {
+    let read = |name: &str| {
+        let expected = "owed, retrying, blocked and dead, any of them, separated by commas";
+        name.trim().parse().map_err(|_| HttpError::invalid("state", format!("expected {expected}")))
+    };
+    text.split(',').map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_separated_by_commas() {
+        let both = [DeliveryState::Owed, DeliveryState::Dead];
+        assert_eq!(states("owed,dead").unwrap(), both);
+        assert_eq!(states("owed, dead").unwrap(), both);
+        for text in ["hidden", "owed,,dead", "Owed"] {
+            let error = format!("{:?}", states(text).unwrap_err());
+            assert!(error.contains("state") && !error.contains("hidden"), "{error}");
+        }
+    }
+}

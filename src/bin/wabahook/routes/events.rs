@@ -1,0 +1,204 @@
+//! `POST /events`: one event, or many, one a line, all or none. A 202 is sent after the events are on the
+//! device (I1), and what is delivered is the text of `payload` exactly as it stands in the request.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use serde_json::value::RawValue;
+use wabahook::{Accepted, Engine, Event, Receipt};
+
+use crate::host::{Caller, HostState, RequestBody, off_thread};
+use crate::http_error::HttpError;
+use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};
+use crate::response::json;
+
+/// Bodies up to this size are read in less time than handing them to another thread takes.
+const QUICK_BYTES_MAX: usize = 64 * 1024;
+
+/// What to wait for before answering.
+enum PendingReceipt {
+    One(Receipt),
+    Many(Receipt<Vec<Accepted>>),
+}
+
+/// `POST /events`.
+pub(crate) async fn publish(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let is_ndjson = is_ndjson(request.headers());
+    let (Caller(account), body) = host.admit(request, host.body_bytes_max).await?;
+    let is_quick = body.bytes.len() <= QUICK_BYTES_MAX;
+    let read = move || read_and_publish(&host.engine, &account, &body, is_ndjson);
+    let published = if is_quick { read()? } else { off_thread(read).await?? };
+    Ok(match published {
+        PendingReceipt::One(receipt) => {
+            json(StatusCode::ACCEPTED, &AcceptedJson::from(receipt.await?))
+        }
+        PendingReceipt::Many(receipt) => {
+            let items: Vec<AcceptedJson> =
+                receipt.await?.into_iter().map(AcceptedJson::from).collect();
+            json(StatusCode::ACCEPTED, &items)
+        }
+    })
+}
+
+fn read_and_publish(
+    engine: &Engine,
+    account: &str,
+    body: &RequestBody,
+    is_ndjson: bool,
+) -> Result<PendingReceipt, HttpError> {
+    let text = utf8(&body.bytes)?;
+    if !is_ndjson && !has_several_lines(text) {
+        return Ok(PendingReceipt::One(engine.publish(event(text, account)?)?));
+    }
+    let (events, lines) = events(text, account)?;
+    let published = engine.publish_many(events);
+    Ok(PendingReceipt::Many(published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?))
+}
+
+/// Whether the content type is one of those in use for JSON lines.
+fn is_ndjson(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = given.and_then(|given| given.split(';').next()).unwrap_or_default().trim();
+    let ndjson = [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+    ];
+    ndjson.iter().any(|known| media.eq_ignore_ascii_case(known))
+}
+
+/// Whether the body is more than one JSON value. A body that is not JSON counts as one value.
+fn has_several_lines(text: &str) -> bool {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    if !matches!(values.next(), Some(Ok(_))) {
+        return false;
+    }
+    let rest = text.get(values.byte_offset()..).unwrap_or_default();
+    let mut lines = rest.lines();
+    let same_line = lines.next().unwrap_or_default();
+    // More on the same line is an error of one value; on another line it is another event.
+    same_line.trim().is_empty() && lines.any(|line| !line.trim().is_empty())
+}
+
+/// The events of all lines that are not empty, and the number of each line, from 1.
+fn events(text: &str, account: &str) -> Result<(Vec<Event>, Vec<usize>), HttpError> {
+    let mut events = Vec::new();
+    let mut lines = Vec::new();
+    for (line, text) in (1..).zip(text.split('\n')) {
+        let text = text.trim();
+        if !text.is_empty() {
+            events.push(
+                event(text, account).map_err(|problem| HttpError::from(problem).on_line(line))?,
+            );
+            lines.push(line);
+        }
+    }
+    if events.is_empty() {
+        let message = "the body has no event; expected one JSON object on each line";
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, "invalid", message));
+    }
+    Ok((events, lines))
+}
+
+fn event(text: &str, account: &str) -> Result<Event, JsonProblem> {
+    parse::<EventJson<'_>>(text)?.event(account)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use axum::response::IntoResponse;
+
+    fn check_refused(text: &str, says: &[&str]) {
+        let refusal = HttpError::from(event(text, "acme").unwrap_err());
+        let message = format!("{refusal:?}");
+        for part in says {
+            assert!(message.contains(part), "{message} does not say {part:?}");
+        }
+        assert!(!message.contains("hidden"), "{message}");
+        assert_eq!(refusal.into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn the_payload_is_kept_as_it_is_written() {
+        let payload = r#"{ "a" : "\u0041\/ é" ,"n":1.0e+2,  "n": [ ] }"#;
+        let text =
+            format!(" {{\"type\":\"T\", \"payload\" : {payload} , \"number\":\"1234567\"}} ");
+        assert_eq!(event(&text, "acme").unwrap().payload(), payload.as_bytes());
+        for payload in ["null", "7", "\" x \"", "[1, 2]", "true"] {
+            let text = format!("{{\"type\":\"T\",\"waba\":\"1\",\"payload\": {payload}\t}}");
+            assert_eq!(event(&text, "acme").unwrap().payload(), payload.as_bytes());
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_member_and_what_is_expected() {
+        check_refused(r#"{"number":"1","payload":1}"#, &["type", "missing", "MESSAGE_RECEIVED"]);
+        check_refused(r#"{"type":"T","payload":1}"#, &["\"number\"", "missing", "waba"]);
+        check_refused(r#"{"type":"T","payload":1,"number":null}"#, &["number", "missing"]);
+        check_refused(r#"{"type":"T","number":"1"}"#, &["payload", "missing"]);
+        let number = r#"{"type":"T","number":919999999999,"payload":"hidden"}"#;
+        check_refused(number, &["number: found a number", "a string"]);
+        check_refused(r#"{"type":["hidden"],"number":"1","payload":1}"#, &["type", "an array"]);
+        check_refused(r#"{"type":"T","number":"1","payload":1,"key":7}"#, &["key", "a number"]);
+        let unknown = r#"{"type":"T","number":"1","payload":1,"dedupkey":"hidden"}"#;
+        check_refused(unknown, &["dedupkey", "unknown field", "dedup_key"]);
+        check_refused(r#"{"type":"T","type":"hidden","payload":1}"#, &["type", "twice"]);
+        check_refused(r#"{"type":"\ud800","number":"1","payload":1}"#, &["not JSON", "hex escape"]);
+        check_refused(r#"[{"type":"hidden"}]"#, &["found an array", "an object"]);
+        check_refused("not hidden json", &["not JSON", "column"]);
+        check_refused(r#""hidden""#, &["found a string"]);
+        check_refused(r#"{"type":"T","payload":{"a":hidden}}"#, &["not JSON", "column"]);
+        check_refused("", &["not JSON"]);
+        let more = r#"{"type":"T","number":"1","payload":1} x"#;
+        check_refused(more, &["not JSON", "trailing"]);
+    }
+
+    #[test]
+    fn empty_lines_count_as_lines() {
+        let good = r#"{"type":"T","number":"1234567","payload":{"a":1}}"#;
+        let (found, lines) = events(&format!("\n{good}\r\n\n  \n{good}"), "acme").unwrap();
+        assert_eq!((found.len(), lines), (2, vec![2, 5]));
+        assert_eq!(found[0].payload(), br#"{"a":1}"#);
+        let refusal = events(&format!("{good}\n\n{{\"type\":1}}\n{good}"), "acme").unwrap_err();
+        assert!(format!("{refusal:?}").contains("line 3: type: found a number"), "{refusal:?}");
+        let refusal = events(&format!("{good}\n{good},\n"), "acme").unwrap_err();
+        assert!(format!("{refusal:?}").contains("line 2: not JSON"), "{refusal:?}");
+        assert!(format!("{:?}", events(" \n", "acme").unwrap_err()).contains("no event"));
+    }
+
+    #[test]
+    fn lines_are_found_by_content_type_or_by_number() {
+        for (given, lines) in [
+            ("application/x-ndjson", true),
+            ("Application/JSONL; charset=utf-8", true),
+            ("application/json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(given));
+            assert_eq!(is_ndjson(&headers), lines, "{given}");
+        }
+        assert!(!is_ndjson(&HeaderMap::new()));
+        for (body, lines) in [
+            ("{}\n{}", true),
+            ("{}\r\n\n{}", true),
+            ("{}\nno json", true),
+            ("{\n}\n{}", true),
+            ("{}\n\n", false),
+            ("{\n\"a\":1}", false),
+            ("{} {}", false),
+            ("{\n{}", false),
+            ("", false),
+        ] {
+            assert_eq!(has_several_lines(body), lines, "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Meta's callbacks: the answer to its challenge, and signed updates. The signature is checked before
+//! anything of a body is parsed. A 200 is sent after the events are on the device (I1); any other answer
+//! makes Meta send the callback again.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use wabahook::CallbackRefusal;
+use wabahook::inbound::cloud_api::{self, CallbackError};
+
+use crate::config::MetaSettings;
+use crate::host::{HostState, authenticated, off_thread};
+use crate::http_error::HttpError;
+
+/// Meta sends at most 3 MB. The sender is not known until the whole body is read, so it gets no more.
+const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// `GET /meta/webhook`: Meta's challenge, by which it verifies the callback URL.
+pub(crate) async fn challenge(
+    State(host): State<Arc<HostState>>,
+    uri: Uri,
+) -> Result<Response, HttpError> {
+    let meta = configured(&host)?;
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    let Query(pairs) = pairs.map_err(|_| {
+        let message = "the query is not a form; expected hub.mode, hub.verify_token, hub.challenge";
+        HttpError::new(StatusCode::BAD_REQUEST, "invalid", message)
+    })?;
+    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let answer = cloud_api::challenge(pairs, &meta.verify_token).map_err(|error| {
+        let (reason, why) = (CallbackRefusal::VerifyToken, error.to_string());
+        host.engine.count_refused_callbacks(reason, 1, &why);
+        HttpError::new(StatusCode::FORBIDDEN, "forbidden", why)
+    })?;
+    Ok(answer.into_response())
+}
+
+/// `POST /meta/webhook`: a signed callback.
+pub(crate) async fn callback(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+) -> Result<StatusCode, HttpError> {
+    let meta = configured(&host)?.clone();
+    let (parts, body) = request.into_parts();
+    let body = host.read_body(&parts.headers, body, CALLBACK_BYTES_MAX).await?;
+    let signature = parts.headers.get("x-hub-signature-256").map(|value| value.to_str());
+    // A header that is not text is a wrong signature like any other.
+    let signature = signature.map(|text| text.unwrap_or_default());
+    cloud_api::verify(&meta.app_secrets, signature, &body.bytes).map_err(|error| {
+        let (reason, why) = (CallbackRefusal::Signature, error.to_string());
+        host.engine.count_refused_callbacks(reason, 1, &why);
+        HttpError::unauthorized(&why)
+    })?;
+    authenticated(&parts.extensions);
+    let published = off_thread(move || cloud_api::publish(&host.engine, &body.bytes)).await?;
+    let receipt = published.map_err(|error| match error {
+        CallbackError::Malformed(malformed) => {
+            HttpError::new(StatusCode::BAD_REQUEST, "invalid", malformed.to_string())
+        }
+        CallbackError::Publish(error) => error.into(),
+        other => HttpError::new(StatusCode::BAD_REQUEST, "invalid", other.to_string()),
+    })?;
+    if let Some(receipt) = receipt {
+        receipt.await?;
+    }
+    Ok(StatusCode::OK)
+}
+
+fn configured(host: &HostState) -> Result<&MetaSettings, HttpError> {
+    host.meta
+        .as_ref()
+        .ok_or_else(|| HttpError::not_found("route", "/meta/webhook: no [meta] is configured"))
+}

@@ -1,0 +1,23 @@
+//! `GET /metrics`: the counters of the engine and the live figures of the caller's own subscriptions, as
+//! Prometheus text. No other account's subscriptions are named (I9).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use wabahook::metrics::{CONTENT_TYPE, exposition};
+
+use crate::host::{Caller, HostState, off_thread};
+use crate::http_error::HttpError;
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+) -> Result<Response, HttpError> {
+    let text = off_thread(move || {
+        exposition(&host.engine.stats(), &host.engine.subscriptions_of(&account))
+    });
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text.await?).into_response())
+}

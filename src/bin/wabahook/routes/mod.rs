@@ -1,0 +1,61 @@
+//! The routes of the host, one file for each group of them. The OpenAPI document in `docs/openapi.json`
+//! names every route that is mounted here and no other; `tests/host` compares the two.
+
+mod account;
+mod attempts;
+mod console;
+mod dead_letters;
+mod deliveries;
+mod events;
+mod gateways;
+mod meta;
+mod metrics;
+mod notices;
+mod openapi;
+mod stats;
+mod subscriptions;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post};
+
+use crate::host::HostState;
+use crate::http_error::HttpError;
+
+/// All routes. Every other path goes to the gateways.
+pub(crate) fn router(host: Arc<HostState>) -> Router {
+    Router::new()
+        .merge(console::routes())
+        .route("/account", get(account::read))
+        .route("/events", post(events::publish))
+        .route("/meta/webhook", get(meta::challenge).post(meta::callback))
+        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
+        .route(
+            "/subscriptions/{id}",
+            get(subscriptions::read).patch(subscriptions::revise).delete(subscriptions::delete),
+        )
+        .route("/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/subscriptions/{id}/test", post(subscriptions::test))
+        .route("/subscriptions/{id}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{id}/attempts", get(attempts::list))
+        .route("/deliveries", get(deliveries::list))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/{id}", get(dead_letters::read))
+        .route("/stats", get(stats::stats))
+        .route("/metrics", get(metrics::metrics))
+        .route("/notices", get(notices::stream))
+        .route("/healthz", get(stats::healthz))
+        .route("/openapi.json", get(openapi::openapi))
+        .fallback(gateways::answer)
+        .method_not_allowed_fallback(no_method)
+        .with_state(host)
+}
+
+async fn no_method(method: Method, uri: Uri) -> HttpError {
+    let message = format!("{} does not take {method}", uri.path());
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}

@@ -1,0 +1,192 @@
+//! The routes under `/subscriptions`: list, create, read, change, delete, pause, resume, rotate the
+//! secret, test. An account sees and changes its own only; another account's id is answered like one
+//! that does not exist (I9).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use wabahook::{Engine, Error, Secret, SubscriptionId, SubscriptionInfo};
+
+use crate::host::{Caller, HostState, PathId, off_thread};
+use crate::http_error::HttpError;
+use crate::json::{
+    NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, SubscriptionsJson,
+    TestDeliveryJson, parse, utf8,
+};
+use crate::response::json;
+
+/// A subscription with 10,000 event types and numbers fits.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// `GET /subscriptions`.
+pub(crate) async fn list(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+) -> Result<Response, HttpError> {
+    let items = off_thread(move || {
+        let stats = host.engine.stats();
+        let own = host.engine.subscriptions_of(&account);
+        own.iter().map(|one| SubscriptionListing::of(one, stats.lane(one.id))).collect()
+    });
+    Ok(json(StatusCode::OK, &SubscriptionsJson { items: items.await? }))
+}
+
+/// `POST /subscriptions`.
+pub(crate) async fn create(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let subscription = parse::<SubscriptionJson>(utf8(&body.bytes)?)?.registered(&account)?;
+    let listing = off_thread(move || {
+        let id = host.engine.register(subscription)?;
+        let registered = own(&host, &account, &id.to_string())?;
+        Ok::<_, HttpError>(SubscriptionListing::of(&registered, None))
+    });
+    let listing = listing.await??;
+    let mut response = json(StatusCode::CREATED, &listing);
+    if let Ok(location) = HeaderValue::from_str(&format!("/subscriptions/{}", listing.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// `GET /subscriptions/{id}`.
+pub(crate) async fn read(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    PathId(id): PathId,
+) -> Result<Response, HttpError> {
+    let listing = off_thread(move || listing(&host, &account, &id));
+    Ok(json(StatusCode::OK, &listing.await??))
+}
+
+/// `POST /subscriptions/{id}/pause`.
+pub(crate) async fn pause(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    PathId(id): PathId,
+) -> Result<Response, HttpError> {
+    change(host, account, id, Engine::pause).await
+}
+
+/// `POST /subscriptions/{id}/resume`.
+pub(crate) async fn resume(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    PathId(id): PathId,
+) -> Result<Response, HttpError> {
+    change(host, account, id, Engine::resume).await
+}
+
+/// Changes a subscription and answers with it.
+async fn change(
+    host: Arc<HostState>,
+    account: String,
+    id: String,
+    change: impl FnOnce(&Engine, SubscriptionId) -> wabahook::Result<()> + Send + 'static,
+) -> Result<Response, HttpError> {
+    let listing = off_thread(move || {
+        change(&host.engine, own(&host, &account, &id)?.id)?;
+        listing(&host, &account, &id)
+    });
+    Ok(json(StatusCode::OK, &listing.await??))
+}
+
+/// `PATCH /subscriptions/{id}`.
+pub(crate) async fn revise(
+    State(host): State<Arc<HostState>>,
+    PathId(id): PathId,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let listing = off_thread(move || {
+        let known = own(&host, &account, &id)?.id;
+        let mut given = Some(parse::<SubscriptionJson>(utf8(&body.bytes)?)?);
+        // The engine's error type cannot carry the problem, so it is kept here.
+        let mut problem = None;
+        let revised = host.engine.revise(known, |before| {
+            given.take().unwrap_or_default().changed(before).map_err(|found| {
+                problem = Some(found);
+                Error::Closed
+            })
+        });
+        if let Some(problem) = problem {
+            return Err(problem.into());
+        }
+        revised?;
+        listing(&host, &account, &id)
+    });
+    Ok(json(StatusCode::OK, &listing.await??))
+}
+
+/// `POST /subscriptions/{id}/secret`.
+pub(crate) async fn rotate_secret(
+    State(host): State<Arc<HostState>>,
+    PathId(id): PathId,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let rotated = off_thread(move || {
+        let id = own(&host, &account, &id)?.id;
+        let RotationJson { secret, overlap_ms } = parse(utf8(&body.bytes)?)?;
+        let secret = host.engine.rotate_secret(
+            id,
+            secret.map(Secret::new),
+            Duration::from_millis(overlap_ms.0),
+        )?;
+        Ok::<_, HttpError>(NewSecretJson { id: id.0, secret: secret.reveal_text().to_owned() })
+    });
+    let mut response = json(StatusCode::OK, &rotated.await??);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `POST /subscriptions/{id}/test`.
+pub(crate) async fn test(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    PathId(id): PathId,
+) -> Result<Response, HttpError> {
+    let permit = host.test_permit()?;
+    let tested = off_thread(move || {
+        let tested = host.engine.test(own(&host, &account, &id)?.id)?;
+        drop(permit);
+        Ok::<_, HttpError>(TestDeliveryJson::from(&tested))
+    });
+    Ok(json(StatusCode::OK, &tested.await??))
+}
+
+/// `DELETE /subscriptions/{id}`.
+pub(crate) async fn delete(
+    State(host): State<Arc<HostState>>,
+    Caller(account): Caller,
+    PathId(id): PathId,
+) -> Result<StatusCode, HttpError> {
+    off_thread(move || {
+        let registered = own(&host, &account, &id)?;
+        host.engine.unsubscribe(registered.id)?;
+        Ok::<_, HttpError>(StatusCode::NO_CONTENT)
+    })
+    .await?
+}
+
+fn listing(host: &HostState, account: &str, id: &str) -> Result<SubscriptionListing, HttpError> {
+    let registered = own(host, account, id)?;
+    let stats = host.engine.stats();
+    Ok(SubscriptionListing::of(&registered, stats.lane(registered.id)))
+}
+
+/// The account's subscription with this id.
+pub(super) fn own(
+    host: &HostState,
+    account: &str,
+    id: &str,
+) -> Result<Arc<SubscriptionInfo>, HttpError> {
+    let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
+    let own = known.filter(|registered| registered.account == account);
+    own.ok_or_else(|| HttpError::not_found("subscription", id))
+}

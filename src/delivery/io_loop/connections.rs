@@ -1,0 +1,227 @@
+//! The sockets of a loop: made without waiting, kept while idle within bounds, and closed.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::LoopLimits;
+use super::hosts::HostTable;
+use super::idle_list::IdleList;
+use super::stream::Stream;
+use crate::delivery::attempt_source::Shortage;
+
+/// One socket.
+pub(super) struct LoopConnection {
+    pub(super) stream: Stream,
+    /// The number of the place that it leads to.
+    pub(super) host: usize,
+    pub(super) address: IpAddr,
+    /// Which attempt uses it.
+    pub(super) attempt: Option<usize>,
+    opened_ms: u64,
+    idle_since_ms: u64,
+}
+
+/// Why a socket could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenError {
+    Short(Shortage),
+    /// The system knows that the address cannot be reached.
+    Unreachable,
+}
+
+/// All sockets of a loop.
+pub(super) struct Connections {
+    poll: Poll,
+    all: Slab<LoopConnection>,
+    idle: IdleList,
+    limits: LoopLimits,
+}
+
+/// How long an idle connection is kept, in milliseconds: shorter than what proxies and firewalls
+/// commonly allow, and what lies open for longer serves nobody.
+const IDLE_AGE_MAX_MS: u64 = 30_000;
+
+/// How long a connection is used, in milliseconds, so that a name that leads elsewhere is followed.
+const AGE_MAX_MS: u64 = 300_000;
+
+impl Connections {
+    pub(super) fn new(poll: Poll, limits: LoopLimits) -> Connections {
+        Connections { poll, all: Slab::new(), idle: IdleList::default(), limits }
+    }
+
+    /// Waits until a socket is ready, or so long.
+    pub(super) fn wait(&mut self, events: &mut Events, most: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(events, most)
+    }
+
+    pub(super) fn find(&mut self, number: usize) -> Option<&mut LoopConnection> {
+        self.all.get_mut(number)
+    }
+
+    pub(super) fn attempt(&self, number: usize) -> Option<usize> {
+        self.all.get(number)?.attempt
+    }
+
+    /// Begins a connection. Where the process may open no more files, idle ones make room once.
+    pub(super) fn open(
+        &mut self,
+        address: SocketAddr,
+        host: usize,
+        attempt: usize,
+        now_ms: u64,
+        hosts: &mut HostTable,
+    ) -> Result<usize, OpenError> {
+        let socket = match TcpStream::connect(address) {
+            Err(error) if is_out_of_files(&error) && self.idle.len() > 0 => {
+                self.close_idle(hosts);
+                TcpStream::connect(address)
+            }
+            result => result,
+        };
+        let mut socket = socket.map_err(|error| open_error(&error, address))?;
+        let entry = self.all.vacant_entry();
+        let number = entry.key();
+        self.poll
+            .registry()
+            .register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)
+            .map_err(|_| OpenError::Short(Shortage::Memory))?;
+        entry.insert(LoopConnection {
+            stream: Stream::new(socket),
+            host,
+            address: address.ip(),
+            attempt: Some(attempt),
+            opened_ms: now_ms,
+            idle_since_ms: now_ms,
+        });
+        Ok(number)
+    }
+
+    /// Takes an idle connection to a place that can carry another request.
+    pub(super) fn take(
+        &mut self,
+        host: usize,
+        attempt: usize,
+        now_ms: u64,
+        hosts: &mut HostTable,
+        scratch: &mut [u8],
+    ) -> Option<usize> {
+        loop {
+            let number = hosts.host(host)?.idle.pop()?;
+            self.idle.remove(number);
+            let Some(connection) = self.all.get_mut(number) else { continue };
+            let is_young = now_ms.saturating_sub(connection.opened_ms) < AGE_MAX_MS;
+            if is_young && connection.stream.is_quiet(scratch) {
+                connection.attempt = Some(attempt);
+                return Some(number);
+            }
+            self.all.try_remove(number);
+        }
+    }
+
+    /// Keeps a connection for the next attempt, if there is room for it. Where there is none anywhere, the one
+    /// unused for longest makes room.
+    pub(super) fn keep(&mut self, number: usize, now_ms: u64, hosts: &mut HostTable) {
+        let Some(connection) = self.all.get_mut(number) else { return };
+        connection.attempt = None;
+        connection.idle_since_ms = now_ms;
+        let Some(host) = hosts.host(connection.host) else { return };
+        if host.idle.len() >= self.limits.idle_per_host_max || self.limits.idle_max == 0 {
+            self.all.try_remove(number);
+            return;
+        }
+        host.idle.push(number);
+        self.idle.push(number);
+        while self.idle.len() > self.limits.idle_max {
+            let Some(oldest) = self.idle.oldest() else { break };
+            self.close(oldest, hosts);
+        }
+    }
+
+    /// Closes a connection, in use or not.
+    pub(super) fn close(&mut self, number: usize, hosts: &mut HostTable) {
+        let Some(connection) = self.all.try_remove(number) else { return };
+        if connection.attempt.is_none() {
+            self.idle.remove(number);
+            if let Some(host) = hosts.host(connection.host) {
+                host.idle.retain(|idle| *idle != number);
+            }
+        }
+    }
+
+    /// Closes what is idle at a place.
+    pub(super) fn close_idle_at(&mut self, host: usize, hosts: &mut HostTable) {
+        let idle = hosts.host(host).map(|host| std::mem::take(&mut host.idle));
+        for number in idle.into_iter().flatten() {
+            self.idle.remove(number);
+            self.all.try_remove(number);
+        }
+    }
+
+    /// Something happened to an idle connection: it is closed, unless TLS alone was concerned.
+    pub(super) fn check_idle(&mut self, number: usize, hosts: &mut HostTable, scratch: &mut [u8]) {
+        let Some(connection) = self.all.get_mut(number) else { return };
+        if connection.attempt.is_none() && !connection.stream.is_quiet(scratch) {
+            self.close(number, hosts);
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(super) fn close_expired(&mut self, now_ms: u64, hosts: &mut HostTable) {
+        while let Some(oldest) = self.idle.oldest() {
+            let since_ms = self.all.get(oldest).map_or(0, |idle| idle.idle_since_ms);
+            if since_ms.saturating_add(IDLE_AGE_MAX_MS) > now_ms {
+                return;
+            }
+            self.close(oldest, hosts);
+        }
+    }
+
+    /// When the next idle connection has been so for too long.
+    pub(super) fn next_expiry_ms(&self) -> Option<u64> {
+        let oldest = self.all.get(self.idle.oldest()?)?;
+        Some(oldest.idle_since_ms.saturating_add(IDLE_AGE_MAX_MS))
+    }
+
+    pub(super) fn close_all(&mut self, hosts: &mut HostTable) {
+        self.close_idle(hosts);
+        self.all.clear();
+    }
+
+    fn close_idle(&mut self, hosts: &mut HostTable) {
+        while let Some(oldest) = self.idle.oldest() {
+            self.close(oldest, hosts);
+        }
+    }
+}
+
+/// Why a connection to an address could not even begin.
+pub(super) fn open_error(error: &io::Error, address: SocketAddr) -> OpenError {
+    if is_out_of_files(error) {
+        return OpenError::Short(Shortage::Files);
+    }
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => OpenError::Short(Shortage::Memory),
+        // Without IPv6, every v6 address comes to this.
+        io::ErrorKind::AddrNotAvailable if address.is_ipv4() => OpenError::Short(Shortage::Ports),
+        _ if is_out_of_buffers(error) => OpenError::Short(Shortage::Memory),
+        _ => OpenError::Unreachable,
+    }
+}
+
+/// The process, or the system, may open no more files.
+fn is_out_of_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
+/// The system has no room for another socket's buffers.
+fn is_out_of_buffers(error: &io::Error) -> bool {
+    const ENOBUFS: i32 = 105;
+    cfg!(target_os = "linux") && error.raw_os_error() == Some(ENOBUFS)
+}

@@ -1,0 +1,310 @@
+//! The thread itself: it waits for readiness, commands and deadlines, and exchanges attempts with the source.
+//!
+//! Each step of an attempt runs guarded: a panic ends that attempt, uncounted, and the loop goes on.
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+
+use super::connections::Connections;
+use super::deadlines::Deadlines;
+use super::exchange::Ready;
+use super::hosts::{AttemptRef, HostTable};
+use super::steps::{LoopAttempt, Origin};
+use super::{Command, LoopHandle, LoopShared};
+use crate::delivery::attempt_source::{
+    AttemptEnd, AttemptSource, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt, Shortage,
+};
+use crate::delivery::http1::OutgoingRequest;
+use crate::delivery::name_lookup::LookupListener;
+use crate::delivery::tls::Identity;
+use crate::subscription::Tls;
+use crate::transport::{Failure, Reply};
+
+/// What the loop wakes up by where it is no socket.
+pub(super) const WAKE: Token = Token(usize::MAX);
+
+/// How many sockets are looked at after one wait.
+const EVENTS_MAX: usize = 1_024;
+
+/// How much is read at once. One buffer serves all connections of a loop.
+const SCRATCH_BYTES: usize = 32 * 1024;
+
+/// How many exchanges with the source follow each other before the sockets have their turn.
+const EXCHANGES_MAX: usize = 16;
+
+/// One I/O thread.
+pub(super) struct EventLoop {
+    pub(super) number: LoopId,
+    pub(super) handle: LoopHandle,
+    pub(super) shared: Arc<LoopShared>,
+    pub(super) connections: Connections,
+    pub(super) attempts: Slab<LoopAttempt>,
+    pub(super) serials: u64,
+    pub(super) hosts: HostTable,
+    pub(super) deadlines: Deadlines,
+    /// Attempts that got their turn at a busy host.
+    pub(super) admitted: Vec<AttemptRef>,
+    /// Connections that have more to do at once.
+    pub(super) unfinished: Vec<usize>,
+    /// Attempts that wait for a name.
+    pub(super) waiting_for_name: HashMap<String, Vec<AttemptRef>>,
+    pub(super) name_listener: LookupListener,
+    pub(super) identities: IdentityCache,
+    pub(super) scratch: Vec<u8>,
+    pub(super) now_ms: u64,
+    source: Option<Arc<dyn AttemptSource>>,
+    ended: Vec<EndedAttempt>,
+    next: Vec<NextAttempt>,
+    commands: Receiver<Command>,
+    demand: Demand,
+    /// The source may have attempts that were not taken.
+    has_more: bool,
+    is_stopped: bool,
+}
+
+/// TLS settings that were read, and attempts that wait for others.
+#[derive(Default)]
+pub(super) struct IdentityCache {
+    /// By the address of the settings, which are kept so that it stays theirs; `None` for the default.
+    pub(super) read: HashMap<usize, (Option<Arc<Tls>>, Arc<Identity>)>,
+    pub(super) waiting: HashMap<usize, Vec<AttemptRef>>,
+}
+
+impl EventLoop {
+    pub(super) fn new(
+        number: LoopId,
+        poll: Poll,
+        handle: LoopHandle,
+        commands: Receiver<Command>,
+        shared: &Arc<LoopShared>,
+    ) -> EventLoop {
+        let told = handle.clone();
+        let name_listener: LookupListener = Arc::new(move |host, addresses| {
+            told.tell(Command::Resolved(host.to_owned(), Arc::clone(addresses)));
+        });
+        EventLoop {
+            number,
+            handle,
+            shared: Arc::clone(shared),
+            connections: Connections::new(poll, shared.limits),
+            attempts: Slab::new(),
+            serials: 0,
+            hosts: HostTable::default(),
+            deadlines: Deadlines::default(),
+            admitted: Vec::new(),
+            unfinished: Vec::new(),
+            waiting_for_name: HashMap::new(),
+            name_listener,
+            identities: IdentityCache::default(),
+            scratch: vec![0; SCRATCH_BYTES],
+            now_ms: shared.clock.monotonic_ms(),
+            source: None,
+            ended: Vec::new(),
+            next: Vec::new(),
+            commands,
+            demand: Demand::Open,
+            has_more: false,
+            is_stopped: false,
+        }
+    }
+
+    /// Runs until nobody needs it any more.
+    pub(super) fn run(mut self) {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run_to_end()));
+        if let Some(source) = &self.source {
+            source.detach(self.number, !matches!(ran, Ok(Ok(()))));
+        }
+    }
+
+    fn run_to_end(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while !self.is_over() {
+            match self.connections.wait(&mut events, self.patience()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            self.now_ms = self.shared.clock.monotonic_ms();
+            for event in &events {
+                self.on_event(event);
+            }
+            self.obey();
+            self.go_on();
+            self.pass_time();
+            self.exchange();
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_stopped || self.demand == Demand::Over && self.attempts.is_empty()
+    }
+
+    /// How long to wait at most; `None` for as long as nothing happens.
+    fn patience(&self) -> Option<Duration> {
+        if self.has_more || !self.unfinished.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due_ms = [self.deadlines.next_ms(), self.connections.next_expiry_ms()];
+        let next_ms = due_ms.into_iter().flatten().min()?;
+        Some(Duration::from_millis(next_ms.saturating_sub(self.now_ms)))
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if event.token() == WAKE {
+            // A source that wakes has attempts.
+            self.has_more = true;
+            return;
+        }
+        let ready = Ready {
+            can_read: event.is_readable(),
+            can_write: event.is_writable(),
+            is_closing: event.is_read_closed() || event.is_error(),
+        };
+        self.guarded(event.token().0, |this, connection| this.on_ready(connection, ready));
+        if self.ended.len() >= EXCHANGE_MAX {
+            self.exchange_once();
+        }
+    }
+
+    /// Runs a step of what uses a connection; a panic ends the attempt and the connection.
+    fn guarded(&mut self, connection: usize, step: impl FnOnce(&mut EventLoop, usize)) {
+        if catch_unwind(AssertUnwindSafe(|| step(self, connection))).is_err() {
+            let attempt = self.connections.attempt(connection);
+            self.connections.close(connection, &mut self.hosts);
+            if let Some(slot) = attempt {
+                self.end(slot, AttemptEnd::Uncounted(Shortage::Panic));
+            }
+        }
+        self.start_admitted();
+    }
+
+    /// Runs a step of an attempt; a panic ends it.
+    pub(super) fn guarded_attempt(
+        &mut self,
+        slot: usize,
+        step: impl FnOnce(&mut EventLoop, usize),
+    ) {
+        if catch_unwind(AssertUnwindSafe(|| step(self, slot))).is_err() {
+            self.end(slot, AttemptEnd::Uncounted(Shortage::Panic));
+        }
+    }
+
+    fn start_admitted(&mut self) {
+        while let Some(admitted) = self.admitted.pop() {
+            if self.is_current(admitted) {
+                self.guarded_attempt(admitted.slot, EventLoop::connect);
+            }
+        }
+    }
+
+    /// Does what other threads ask for.
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Send(request, answer) => {
+                    self.begin(*request, 0, Origin::Caller(answer));
+                }
+                Command::Serve(source) => {
+                    source.attach(self.number, Arc::clone(&self.handle.wake));
+                    self.source = Some(source);
+                    self.has_more = true;
+                }
+                Command::Resolved(host, addresses) => self.on_resolved(&host, &addresses),
+                Command::IdentityRead(tls, identity) => self.on_identity(tls, identity),
+                Command::Interrupt => self.interrupt(),
+                Command::Stop => {
+                    self.interrupt();
+                    self.is_stopped = true;
+                }
+            }
+            self.start_admitted();
+        }
+    }
+
+    /// Goes on with connections that used up their share of the last turn.
+    fn go_on(&mut self) {
+        for connection in std::mem::take(&mut self.unfinished) {
+            let ready = Ready { can_read: true, can_write: true, is_closing: false };
+            self.guarded(connection, |this, connection| this.on_ready(connection, ready));
+        }
+    }
+
+    /// Does what is due.
+    fn pass_time(&mut self) {
+        while let Some(slot) = self.deadlines.pop(self.now_ms) {
+            self.guarded_attempt(slot, EventLoop::on_due);
+            self.start_admitted();
+        }
+        self.connections.close_expired(self.now_ms, &mut self.hosts);
+    }
+
+    /// Begins an attempt.
+    fn begin(&mut self, request: OutgoingRequest, account: u64, origin: Origin) {
+        let is_interrupted = self.shared.is_interrupted.load(Ordering::Relaxed);
+        if is_interrupted {
+            let interrupted = AttemptEnd::Reply(Reply::Failed(Failure::Interrupted));
+            return self.tell_end(origin, interrupted);
+        }
+        self.serials += 1;
+        let deadline_ms = self.now_ms.saturating_add(request.timeout_ms());
+        let attempt = LoopAttempt::new(request, account, origin, self.serials, deadline_ms);
+        let slot = self.attempts.insert(attempt);
+        self.deadlines.set(slot, deadline_ms);
+        self.guarded_attempt(slot, EventLoop::admit);
+        self.start_admitted();
+    }
+
+    pub(super) fn tell_end(&mut self, origin: Origin, end: AttemptEnd) {
+        match origin {
+            Origin::Source(token) => self.ended.push(EndedAttempt { token, end }),
+            Origin::Caller(answer) => {
+                // Whoever asked waits for it.
+                let _ = answer.send(end);
+            }
+        }
+    }
+
+    fn interrupt(&mut self) {
+        let slots: Vec<usize> = self.attempts.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.end(slot, AttemptEnd::Reply(Reply::Failed(Failure::Interrupted)));
+        }
+        self.admitted.clear();
+        self.connections.close_all(&mut self.hosts);
+    }
+
+    /// Exchanges attempts with the source as long as there are any, or for a while.
+    fn exchange(&mut self) {
+        for _ in 0..EXCHANGES_MAX {
+            if !self.has_more && self.ended.is_empty() {
+                return;
+            }
+            self.exchange_once();
+        }
+    }
+
+    fn exchange_once(&mut self) {
+        self.has_more = false;
+        let Some(source) = self.source.clone() else { return };
+        let room = if self.is_stopped { 0 } else { EXCHANGE_MAX };
+        let later = self.ended.split_off(self.ended.len().min(EXCHANGE_MAX));
+        let mut next = std::mem::take(&mut self.next);
+        self.demand = source.exchange(self.number, &mut self.ended, room, &mut next);
+        self.ended.clear();
+        self.ended.extend(later);
+        self.has_more = room > 0 && next.len() >= room;
+        for NextAttempt { token, request, account } in next.drain(..) {
+            self.begin(request, account, Origin::Source(token));
+        }
+        self.next = next;
+    }
+}

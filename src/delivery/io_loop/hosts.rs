@@ -1,0 +1,125 @@
+//! What a loop knows of each place it connects to: idle connections, how many are in use, who waits for one,
+//! and which address worked last.
+//!
+//! A place is a host and port as they were written, with the TLS settings, so no connection is used by a
+//! request that has other settings (a different client certificate, other roots). Places that are not used
+//! are forgotten.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use foldhash::HashMap;
+use http::uri::Authority;
+use slab::Slab;
+
+/// Where a connection leads, and with which TLS settings. Two of these never share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ConnectionKey {
+    /// Which roots are trusted and which client certificate is shown.
+    pub(super) identity: u64,
+    pub(super) is_https: bool,
+    /// Host and port; compared without regard to case.
+    pub(super) authority: Authority,
+}
+
+/// One place and its connections.
+#[derive(Debug)]
+pub(super) struct Host {
+    key: ConnectionKey,
+    /// Idle connections, the one used last at the end: the least likely to have been closed meanwhile.
+    pub(super) idle: Vec<usize>,
+    /// Attempts that have a connection or are about to.
+    pub(super) in_use: usize,
+    /// Attempts that wait until one of these ends.
+    pub(super) waiting: VecDeque<AttemptRef>,
+    pub(super) last_good: Option<IpAddr>,
+}
+
+/// An attempt that may have ended meanwhile: another one may have its slot then, with another serial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AttemptRef {
+    pub(super) slot: usize,
+    pub(super) serial: u64,
+}
+
+/// All places of a loop.
+#[derive(Debug, Default)]
+pub(super) struct HostTable {
+    by_key: HashMap<ConnectionKey, usize>,
+    hosts: Slab<Host>,
+}
+
+/// How many places there may be before the unused ones are forgotten.
+const HOSTS_MAX: usize = 65_536;
+
+impl HostTable {
+    /// The number of a place, which stays the same as long as it is in use.
+    pub(super) fn find(&mut self, key: &ConnectionKey) -> usize {
+        if let Some(number) = self.by_key.get(key) {
+            return *number;
+        }
+        if self.hosts.len() >= HOSTS_MAX {
+            self.forget_unused();
+        }
+        let number = self.hosts.insert(Host {
+            key: key.clone(),
+            idle: Vec::new(),
+            in_use: 0,
+            waiting: VecDeque::new(),
+            last_good: None,
+        });
+        self.by_key.insert(key.clone(), number);
+        number
+    }
+
+    pub(super) fn host(&mut self, number: usize) -> Option<&mut Host> {
+        self.hosts.get_mut(number)
+    }
+
+    fn forget_unused(&mut self) {
+        let by_key = &mut self.by_key;
+        self.hosts.retain(|_, host| {
+            let is_used = host.in_use > 0 || !host.idle.is_empty() || !host.waiting.is_empty();
+            if !is_used {
+                by_key.remove(&host.key);
+            }
+            is_used
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(authority: &str) -> ConnectionKey {
+        ConnectionKey { identity: 0, is_https: false, authority: authority.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_place_is_told_by_its_settings_scheme_and_authority() {
+        let mut table = HostTable::default();
+        let number = table.find(&key("a.example"));
+        assert_eq!(table.find(&key("A.EXAMPLE")), number);
+        for other in [
+            key("b.example"),
+            key("a.example:81"),
+            ConnectionKey { identity: 1, ..key("a.example") },
+            ConnectionKey { is_https: true, ..key("a.example") },
+        ] {
+            assert_ne!(table.find(&other), number, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn unused_places_are_forgotten_and_used_ones_are_not() {
+        let mut table = HostTable::default();
+        let number = table.find(&key("used.example"));
+        table.host(number).unwrap().idle.push(1);
+        for n in 0..HOSTS_MAX + 10 {
+            table.find(&key(&format!("h{n}.example")));
+        }
+        assert!(table.hosts.len() <= HOSTS_MAX);
+        assert_eq!(table.find(&key("used.example")), number);
+    }
+}

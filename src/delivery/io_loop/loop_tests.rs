@@ -1,0 +1,414 @@
+//! The loop with a scripted source and real sockets.
+
+use super::*;
+use crate::clock::{ManualClock, SystemClock};
+use crate::delivery::attempt_source::{
+    AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, NextAttempt, Shortage,
+};
+use crate::network::{Network, Roots};
+use crate::transport::Request;
+use crate::transport::Response;
+use parking_lot::Condvar;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// What is seen later than this never comes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// Attempts that are given out, and what they came to.
+#[derive(Default)]
+struct Script {
+    state: Mutex<ScriptState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct ScriptState {
+    next: VecDeque<NextAttempt>,
+    ended: BTreeMap<u64, AttemptEnd>,
+    wake: Option<WakeLoop>,
+    is_idle: bool,
+    is_over: bool,
+    panics: bool,
+    detached: Option<bool>,
+    largest: usize,
+}
+
+impl Script {
+    fn give(&self, token: u64, url: &str, timeout_ms: u64) {
+        let mut state = self.state.lock();
+        let token = AttemptToken(token);
+        state.next.push_back(NextAttempt { token, request: outgoing(url, timeout_ms), account: 0 });
+        Script::wake(&mut state);
+    }
+
+    fn wake(state: &mut ScriptState) {
+        if std::mem::take(&mut state.is_idle)
+            && let Some(wake) = &state.wake
+        {
+            wake();
+        }
+    }
+
+    fn finish(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        Script::wake(&mut state);
+        self.wait_for(state, |state| state.detached)
+    }
+
+    fn end(&self, token: u64) -> AttemptEnd {
+        let state = self.state.lock();
+        self.wait_for(state, |state| state.ended.get(&token).cloned())
+    }
+
+    fn wait_for<T>(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, ScriptState>,
+        found: impl Fn(&ScriptState) -> Option<T>,
+    ) -> T {
+        loop {
+            if let Some(found) = found(&state) {
+                return found;
+            }
+            assert!(!self.changed.wait_for(&mut state, DEADLINE).timed_out(), "nothing came");
+        }
+    }
+}
+
+impl AttemptSource for Script {
+    fn attach(&self, from: LoopId, wake: WakeLoop) {
+        assert_eq!(from, LoopId(0));
+        self.state.lock().wake = Some(wake);
+    }
+
+    fn exchange(
+        &self,
+        _from: LoopId,
+        ended: &mut Vec<EndedAttempt>,
+        room: usize,
+        next: &mut Vec<NextAttempt>,
+    ) -> Demand {
+        let mut state = self.state.lock();
+        assert!(!state.panics, "a bug of the engine");
+        assert!(next.is_empty() && room <= EXCHANGE_MAX);
+        state.largest = state.largest.max(ended.len());
+        for EndedAttempt { token, end } in ended.drain(..) {
+            assert_eq!(state.ended.insert(token.0, end), None, "{token:?} came back twice");
+        }
+        let given = room.min(state.next.len());
+        next.extend(state.next.drain(..given));
+        state.is_idle = next.len() < room;
+        self.changed.notify_all();
+        if state.is_over { Demand::Over } else { Demand::Open }
+    }
+
+    fn detach(&self, _from: LoopId, has_panicked: bool) {
+        self.state.lock().detached = Some(has_panicked);
+        self.changed.notify_all();
+    }
+}
+
+fn outgoing(url: &str, timeout_ms: u64) -> OutgoingRequest {
+    let mut request = Request::new(::http::Method::POST, url.parse().unwrap(), &b"{}"[..]);
+    request.timeout = Duration::from_millis(timeout_ms);
+    OutgoingRequest::new(&request, None, None).unwrap()
+}
+
+const LIMITS: LoopLimits =
+    LoopLimits { idle_per_host_max: 16, idle_max: 64, host_in_flight_max: 100 };
+
+fn shared(
+    limits: LoopLimits,
+    clock: Arc<dyn Clock>,
+    ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+) -> Arc<LoopShared> {
+    let allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let network = Network::default().allow(allow).allow_http(true);
+    Arc::new(LoopShared {
+        guard: Arc::new(Guard::new(network)),
+        lookups: LookupThreads::asking(Box::new(ask), Arc::clone(&clock)),
+        identities: Identities::new(Roots::Bundled),
+        clock,
+        limits,
+        is_interrupted: AtomicBool::new(false),
+    })
+}
+
+/// A loop that takes attempts from a script.
+fn bed(
+    limits: LoopLimits,
+    clock: Arc<dyn Clock>,
+    ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+) -> (IoLoops, Arc<Script>) {
+    let loops = IoLoops::new(shared(limits, clock, ask), 1);
+    let script = Arc::new(Script::default());
+    let source: Arc<dyn AttemptSource> = Arc::clone(&script) as _;
+    loops.serve(&source).unwrap();
+    (loops, script)
+}
+
+fn no_names(_: &str) -> io::Result<Vec<IpAddr>> {
+    Ok(Vec::new())
+}
+
+/// Answers every request of every connection with 200.
+fn answering(listener: TcpListener) -> SocketAddr {
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4_096];
+                while stream.read(&mut bytes).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(OK);
+                }
+            });
+        }
+    });
+    address
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn answered() -> AttemptEnd {
+    AttemptEnd::Reply(Reply::Response(Response::new(200)))
+}
+
+fn failed(failure: Failure) -> AttemptEnd {
+    AttemptEnd::Reply(Reply::Failed(failure))
+}
+
+#[test]
+fn every_attempt_comes_back_once_in_batches_and_the_loop_ends_when_it_is_not_needed() {
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    let url = format!("http://{}/", answering(listener()));
+    for token in 0..1_000 {
+        script.give(token, &url, 10_000);
+    }
+    for token in 0..1_000 {
+        assert_eq!(script.end(token), answered(), "{token}");
+    }
+    assert!(!script.finish());
+    assert!(script.state.lock().largest <= EXCHANGE_MAX);
+}
+
+#[test]
+fn a_sleeping_loop_is_woken_for_an_attempt() {
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    let url = format!("http://{}/", answering(listener()));
+    for token in 0..20 {
+        script.wait_for(script.state.lock(), |state| state.is_idle.then_some(()));
+        script.give(token, &url, 10_000);
+        assert_eq!(script.end(token), answered());
+    }
+}
+
+#[test]
+fn a_panic_of_the_source_ends_the_thread_and_is_told() {
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    script.state.lock().panics = true;
+    script.give(1, "http://127.0.0.1:9/", 10_000);
+    let state = script.state.lock();
+    if let Some(wake) = &state.wake {
+        wake();
+    }
+    assert!(script.wait_for(state, |state| state.detached));
+}
+
+#[test]
+fn attempts_wait_for_their_turn_at_a_busy_host_and_what_never_came_to_it_is_uncounted() {
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let limits = LoopLimits { host_in_flight_max: 2, ..LIMITS };
+    let (_loops, script) = bed(limits, Arc::clone(&clock) as _, no_names);
+    let hanging = listener();
+    let url = format!("http://{}/", hanging.local_addr().unwrap());
+    let other = format!("http://{}/", answering(listener()));
+    for (token, timeout_ms) in [(0, 1_000), (1, 1_000), (2, 500), (3, 500)] {
+        script.give(token, &url, timeout_ms);
+    }
+    script.give(9, &other, 1_000);
+    assert_eq!(script.end(9), answered());
+    let taken: Vec<TcpStream> = (0..2).map(|_| hanging.accept().unwrap().0).collect();
+    hanging.set_nonblocking(true).unwrap();
+    assert!(hanging.accept().is_err());
+    for (span_ms, tokens, expected) in [
+        (500, [2, 3], AttemptEnd::Uncounted(Shortage::HostConnections)),
+        (500, [0, 1], failed(Failure::Timeout)),
+    ] {
+        clock.advance(Duration::from_millis(span_ms));
+        for token in tokens {
+            assert_eq!(script.end(token), expected, "{token}");
+        }
+    }
+    drop(taken);
+}
+
+#[test]
+fn one_turn_passes_on_to_the_next_attempt() {
+    let limits = LoopLimits { host_in_flight_max: 1, ..LIMITS };
+    let (_loops, script) = bed(limits, Arc::new(SystemClock::new()), no_names);
+    let url = format!("http://{}/", answering(listener()));
+    for token in 0..100 {
+        script.give(token, &url, 10_000);
+    }
+    for token in 0..100 {
+        assert_eq!(script.end(token), answered(), "{token}");
+    }
+}
+
+#[test]
+fn a_name_that_hangs_is_a_failure_of_dns_and_delays_no_other() {
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let (release, held) = bounded::<()>(0);
+    let (begun, has_begun) = unbounded();
+    let (_loops, script) = bed(LIMITS, Arc::clone(&clock) as _, move |name| {
+        begun.send(name.to_owned()).unwrap();
+        if name == "hangs.example" {
+            let _ = held.recv();
+        }
+        Ok(vec![IpAddr::from([127, 0, 0, 1])])
+    });
+    let port = answering(listener()).port();
+    script.give(1, "http://hangs.example/", 1_000);
+    script.give(2, "http://Hangs.example/", 1_000);
+    assert_eq!(has_begun.recv_timeout(DEADLINE).unwrap(), "hangs.example");
+    script.give(3, &format!("http://fine.example:{port}/"), 1_000);
+    assert_eq!(script.end(3), answered());
+    clock.advance(Duration::from_millis(1_000));
+    assert_eq!(script.end(1), failed(Failure::Dns));
+    assert_eq!(script.end(2), failed(Failure::Dns));
+    assert_eq!(has_begun.try_iter().collect::<Vec<_>>(), ["fine.example"]);
+    drop(release);
+}
+
+#[test]
+fn of_a_name_only_the_addresses_that_the_guard_admits_are_used() {
+    let address = answering(listener());
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), move |name| {
+        let mixed = vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([127, 0, 0, 1])];
+        Ok(match name {
+            "mixed.example" => mixed,
+            "internal.example" => vec![IpAddr::from([10, 0, 0, 1])],
+            _ => Vec::new(),
+        })
+    });
+    let url = |name: &str| format!("http://{name}:{}/", address.port());
+    script.give(1, &url("mixed.example"), 10_000);
+    script.give(2, &url("internal.example"), 10_000);
+    script.give(3, &url("unknown.example"), 10_000);
+    assert_eq!(script.end(1), answered());
+    assert_eq!(script.end(2), failed(Failure::Guard("private".to_owned())));
+    assert_eq!(script.end(3), failed(Failure::Dns));
+}
+
+/// An address that swallows packets: its queue of connections is full. Holds what fills it.
+#[cfg(target_os = "linux")]
+fn swallowing(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind(address).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let filling: Vec<_> = std::iter::from_fn(connect).take(100).collect();
+    assert!(filling.len() < 100, "the queue has no end");
+    (listener, filling)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dead_first_address_costs_a_quarter_of_a_second_and_only_once() {
+    let good = answering(listener());
+    let dead = SocketAddr::from(([127, 0, 0, 2], good.port()));
+    let held = swallowing(dead);
+    let limits = LoopLimits { idle_per_host_max: 0, ..LIMITS };
+    let (_loops, script) =
+        bed(limits, Arc::new(SystemClock::new()), move |_| Ok(vec![dead.ip(), good.ip()]));
+    let url = format!("http://two.example:{}/", good.port());
+    let took = |token| {
+        let started = Instant::now();
+        script.give(token, &url, 10_000);
+        assert_eq!(script.end(token), answered());
+        started.elapsed()
+    };
+    let first = took(1);
+    assert!(first >= Duration::from_millis(250) && first < Duration::from_secs(3), "{first:?}");
+    let second = took(2);
+    assert!(second < first, "{second:?}");
+    drop(held);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_swallows_packets_ends_in_time_and_an_interrupt_ends_the_wait() {
+    let (silent, _held) = {
+        let free = listener().local_addr().unwrap();
+        (free, swallowing(free))
+    };
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let (loops, script) = bed(LIMITS, Arc::clone(&clock) as _, no_names);
+    let url = format!("http://{silent}/");
+    let other = format!("http://{}/", answering(listener()));
+    script.give(1, &url, 60_000);
+    script.give(2, &other, 60_000);
+    assert_eq!(script.end(2), answered());
+    clock.advance(Duration::from_millis(10_000));
+    assert_eq!(script.end(1), failed(Failure::Timeout));
+    script.give(3, &url, 60_000);
+    script.give(4, &other, 60_000);
+    assert_eq!(script.end(4), answered());
+    loops.interrupt();
+    assert_eq!(script.end(3), failed(Failure::Interrupted));
+    script.give(5, &other, 60_000);
+    assert_eq!(script.end(5), failed(Failure::Interrupted));
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_half_a_minute_and_not_used_for_ever() {
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let (_loops, script) = bed(LIMITS, Arc::clone(&clock) as _, no_names);
+    let receiver = listener();
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    let mut token = 0;
+    let mut attempt = |stream: &mut TcpStream| {
+        token += 1;
+        script.give(token, &url, 60_000);
+        assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
+        stream.write_all(OK).unwrap();
+        assert_eq!(script.end(token), answered());
+    };
+    // Begins the connection that is accepted here.
+    script.give(1_000, &url, 60_000);
+    let (mut stream, _) = receiver.accept().unwrap();
+    assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
+    stream.write_all(OK).unwrap();
+    assert_eq!(script.end(1_000), answered());
+    for _ in 0..20 {
+        clock.advance(Duration::from_millis(15_000));
+        if clock.monotonic_ms() < 300_000 {
+            attempt(&mut stream);
+        }
+    }
+    // Five minutes old: the next attempt has another connection.
+    script.give(1_001, &url, 60_000);
+    let (mut fresh, _) = receiver.accept().unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert!(fresh.read(&mut [0; 4_096]).unwrap() > 0);
+    fresh.write_all(OK).unwrap();
+    assert_eq!(script.end(1_001), answered());
+    clock.advance(Duration::from_millis(30_000));
+    assert_eq!(fresh.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_caller_is_answered_by_the_same_loop_and_interrupted_with_it() {
+    let loops = IoLoops::new(shared(LIMITS, Arc::new(SystemClock::new()), no_names), 3);
+    let url = format!("http://{}/", answering(listener()));
+    assert_eq!(loops.send(outgoing(&url, 10_000)), answered());
+    loops.interrupt();
+    assert_eq!(loops.send(outgoing(&url, 10_000)), failed(Failure::Interrupted));
+}

@@ -1,0 +1,190 @@
+//! The threads that carry attempts: each waits for the readiness of all its sockets at once, so an attempt in
+//! flight costs a connection and a few kilobytes, and no thread.
+//!
+//! Attempts come from an [`AttemptSource`], or one by one from callers that wait ([`IoLoops::send`]). A loop
+//! owns its connections, deadlines and buffers, so nothing here is locked while bytes pass. It looks no name
+//! up, reads no certificate and asks no device: what may wait is done by [`LookupThreads`].
+
+mod connections;
+mod deadlines;
+mod dialing;
+mod event_loop;
+mod exchange;
+mod hosts;
+mod idle_list;
+mod steps;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use mio::Waker;
+use parking_lot::Mutex;
+
+pub(in crate::delivery) use self::stream::Sending;
+use super::attempt_source::{AttemptEnd, AttemptSource, LoopId, WakeLoop};
+use super::guard::Guard;
+use super::http1::OutgoingRequest;
+use super::name_lookup::{Addresses, LookupThreads};
+use super::tls::{Identities, Identity};
+use crate::clock::Clock;
+use crate::subscription::Tls;
+use crate::threads;
+use crate::transport::{Failure, Reply};
+
+/// What all loops of a transport share.
+pub(super) struct LoopShared {
+    pub(super) guard: Arc<Guard>,
+    pub(super) lookups: LookupThreads,
+    pub(super) identities: Identities,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: LoopLimits,
+    /// No attempt is made any more.
+    pub(super) is_interrupted: AtomicBool,
+}
+
+/// The bounds of one loop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LoopLimits {
+    /// Idle connections of one place.
+    pub(super) idle_per_host_max: usize,
+    /// Idle connections in all.
+    pub(super) idle_max: usize,
+    /// Connections in use to one host and port.
+    pub(super) host_in_flight_max: usize,
+}
+
+/// What a loop is told by other threads.
+enum Command {
+    /// Make this attempt for a caller that waits.
+    Send(Box<OutgoingRequest>, Sender<AttemptEnd>),
+    /// Take attempts from here.
+    Serve(Arc<dyn AttemptSource>),
+    /// A name was looked up.
+    Resolved(String, Addresses),
+    /// The certificates of these settings were read, or could not be.
+    IdentityRead(Option<Arc<Tls>>, Option<Arc<Identity>>),
+    /// End every attempt.
+    Interrupt,
+    /// End the thread.
+    Stop,
+}
+
+/// Tells one loop.
+#[derive(Clone)]
+struct LoopHandle {
+    commands: Sender<Command>,
+    wake: WakeLoop,
+}
+
+impl LoopHandle {
+    /// False where the loop has ended.
+    fn tell(&self, command: Command) -> bool {
+        let is_told = self.commands.send(command).is_ok();
+        (self.wake)();
+        is_told
+    }
+}
+
+/// The I/O threads of a transport, started when they are first needed.
+pub(super) struct IoLoops {
+    shared: Arc<LoopShared>,
+    threads: usize,
+    started: Mutex<Vec<LoopHandle>>,
+}
+
+impl IoLoops {
+    pub(super) fn new(shared: Arc<LoopShared>, threads: usize) -> IoLoops {
+        IoLoops { shared, threads: threads.max(1), started: Mutex::default() }
+    }
+
+    /// Makes one attempt for a caller, who waits for its end.
+    pub(super) fn send(&self, request: OutgoingRequest) -> AttemptEnd {
+        let interrupted = AttemptEnd::Reply(Reply::Failed(Failure::Interrupted));
+        if self.is_interrupted() {
+            return interrupted;
+        }
+        let Ok(handle) = self.loop_for(&request) else {
+            return AttemptEnd::Uncounted(super::attempt_source::Shortage::Threads);
+        };
+        let (answer, answered) = bounded(1);
+        handle.tell(Command::Send(Box::new(request), answer));
+        // A loop that ended has dropped the other half.
+        answered.recv().unwrap_or(interrupted)
+    }
+
+    /// Has every loop take attempts from this source, too.
+    pub(super) fn serve(&self, source: &Arc<dyn AttemptSource>) -> io::Result<()> {
+        for handle in self.handles()? {
+            handle.tell(Command::Serve(Arc::clone(source)));
+        }
+        Ok(())
+    }
+
+    /// Ends the attempts in flight, and every later one.
+    pub(super) fn interrupt(&self) {
+        self.shared.is_interrupted.store(true, Ordering::SeqCst);
+        for handle in &*self.started.lock() {
+            handle.tell(Command::Interrupt);
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.shared.is_interrupted.load(Ordering::SeqCst)
+    }
+
+    /// The same loop for the same place, which has its idle connections.
+    fn loop_for(&self, request: &OutgoingRequest) -> io::Result<LoopHandle> {
+        let handles = self.handles()?;
+        let place = request.authority().as_str().bytes();
+        let hash = place.fold(0, |hash: usize, byte| {
+            hash.wrapping_mul(31).wrapping_add(usize::from(byte.to_ascii_lowercase()))
+        });
+        let chosen = handles.get(hash % handles.len().max(1)).cloned();
+        chosen.ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    fn handles(&self) -> io::Result<Vec<LoopHandle>> {
+        let mut started = self.started.lock();
+        while started.len() < self.threads {
+            let handle = start(LoopId(started.len()), &self.shared)?;
+            started.push(handle);
+        }
+        Ok(started.clone())
+    }
+}
+
+impl Drop for IoLoops {
+    fn drop(&mut self) {
+        for handle in &*self.started.lock() {
+            handle.tell(Command::Stop);
+        }
+    }
+}
+
+impl fmt::Debug for IoLoops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoLoops").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+fn start(number: LoopId, shared: &Arc<LoopShared>) -> io::Result<LoopHandle> {
+    let poll = mio::Poll::new()?;
+    let waker = Waker::new(poll.registry(), event_loop::WAKE)?;
+    let wake: WakeLoop = Arc::new(move || {
+        // Fails where the system has no room for one more wake-up, and then one is on its way.
+        let _ = waker.wake();
+    });
+    let (tell, commands) = unbounded();
+    let handle = LoopHandle { commands: tell, wake };
+    let carried = event_loop::EventLoop::new(number, poll, handle.clone(), commands, shared);
+    threads::start(&format!("wabahook-io-{}", number.0), None, move || carried.run())?;
+    shared.clock.on_jump(Arc::clone(&handle.wake));
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod loop_tests;

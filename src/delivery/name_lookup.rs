@@ -1,0 +1,373 @@
+//! Looks names up on threads, because the system's resolver waits and cannot be given a deadline.
+//!
+//! Accounts take turns, a name is looked up once for all who wait for it, and a name whose last look-up hung
+//! waits behind names that were never tried and never takes more than a part of the threads. An answer that
+//! is old is used while it is refreshed. Answers come back through the listener's callback, on a thread of
+//! this file.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Clock;
+use crate::threads;
+
+/// The addresses of a name; none when it could not be looked up.
+pub(super) type Addresses = Arc<[IpAddr]>;
+
+/// Asks the system what a name stands for, for as long as that takes.
+pub(super) type AskSystem = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// Who is told of an answer: the name as it was asked for, in lower case, and its addresses.
+pub(super) type LookupListener = Arc<dyn Fn(&str, &Addresses) + Send + Sync>;
+
+/// What a question comes to at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lookup {
+    Known(Addresses),
+    /// The listener is told.
+    Pending,
+    /// The system refuses every thread.
+    NoThread,
+}
+
+/// Looks names up, and does other work that may wait.
+pub(super) struct LookupThreads {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ask: Box<AskSystem>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashMap<String, Known>,
+    pending: HashMap<String, Pending>,
+    /// Names that were answered in time before, or never asked for.
+    first: FairQueue,
+    /// Names whose last look-up hung.
+    slow: FairQueue,
+    jobs: VecDeque<Box<dyn FnOnce() + Send>>,
+    threads: usize,
+    idle: usize,
+    slow_running: usize,
+    is_over: bool,
+}
+
+struct Known {
+    addresses: Addresses,
+    /// Until when nobody is asked again.
+    fresh_until_ms: u64,
+    /// Until when it may be used while it is refreshed.
+    stale_until_ms: u64,
+    has_hung: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    listeners: Vec<(usize, LookupListener)>,
+    is_running: bool,
+}
+
+impl LookupThreads {
+    /// Names as the system knows them.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> LookupThreads {
+        let ask = |host: &str| {
+            let found = (host, 0).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).collect())
+        };
+        LookupThreads::asking(Box::new(ask), clock)
+    }
+
+    /// Names as `ask` says.
+    pub(super) fn asking(ask: Box<AskSystem>, clock: Arc<dyn Clock>) -> LookupThreads {
+        let (state, work) = <(Mutex<State>, Condvar)>::default();
+        LookupThreads { shared: Arc::new(Shared { ask, clock, state, work }) }
+    }
+
+    /// Asks for the addresses of a name, in lower case. `listener` is told once where the answer is pending,
+    /// however often the one with this number asks.
+    pub(super) fn look_up(
+        &self,
+        host: &str,
+        account: u64,
+        number: usize,
+        listener: &LookupListener,
+    ) -> Lookup {
+        let now_ms = self.shared.clock.monotonic_ms();
+        let mut state = self.shared.state.lock();
+        if let Some(known) = state.known.get(host) {
+            let answer = Lookup::Known(Arc::clone(&known.addresses));
+            if now_ms < known.fresh_until_ms {
+                return answer;
+            }
+            if now_ms < known.stale_until_ms {
+                state.ask(host, account);
+                self.provide_thread(&mut state);
+                return answer;
+            }
+        }
+        state.ask(host, account);
+        if !self.provide_thread(&mut state) {
+            state.forget(host);
+            return Lookup::NoThread;
+        }
+        if let Some(pending) = state.pending.get_mut(host)
+            && !pending.listeners.iter().any(|(known, _)| *known == number)
+        {
+            pending.listeners.push((number, Arc::clone(listener)));
+        }
+        Lookup::Pending
+    }
+
+    /// The listener with this number no longer waits for a name. Whether its look-up had begun.
+    pub(super) fn give_up(&self, host: &str, number: usize) -> bool {
+        let mut state = self.shared.state.lock();
+        let Some(pending) = state.pending.get_mut(host) else { return true };
+        pending.listeners.retain(|(known, _)| *known != number);
+        let (is_running, is_unwanted) = (pending.is_running, pending.listeners.is_empty());
+        if is_unwanted && !is_running {
+            state.forget(host);
+        }
+        is_running
+    }
+
+    /// Whether the look-up of a name that is waited for has begun.
+    pub(super) fn is_running(&self, host: &str) -> bool {
+        self.shared.state.lock().pending.get(host).is_none_or(|pending| pending.is_running)
+    }
+
+    /// Does other work that may wait for the device. False where the system refuses every thread.
+    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        let mut state = self.shared.state.lock();
+        if state.is_over {
+            return false;
+        }
+        state.jobs.push_back(Box::new(job));
+        let is_provided = self.provide_thread(&mut state);
+        if !is_provided {
+            state.jobs.pop_back();
+        }
+        is_provided
+    }
+
+    /// Wakes an idle thread or starts one. False where there is none at all.
+    fn provide_thread(&self, state: &mut State) -> bool {
+        let slow = state.slow.len.min(SLOW_THREADS_MAX - state.slow_running);
+        let waiting = state.first.len + slow + state.jobs.len();
+        if waiting > state.idle && state.threads < THREADS_MAX {
+            let shared = Arc::clone(&self.shared);
+            let started =
+                threads::start("wabahook-lookup", Some(STACK_BYTES), move || work(&shared));
+            state.threads += usize::from(started.is_ok());
+        }
+        self.shared.work.notify_one();
+        state.threads > 0
+    }
+}
+
+impl Drop for LookupThreads {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.is_over = true;
+        state.pending.clear();
+        state.jobs.clear();
+        drop(state);
+        self.shared.work.notify_all();
+    }
+}
+
+impl fmt::Debug for LookupThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookupThreads").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Puts a name into the queue, unless it is there or being looked up.
+    fn ask(&mut self, host: &str, account: u64) {
+        if self.is_over || self.pending.contains_key(host) {
+            return;
+        }
+        self.pending.insert(host.to_owned(), Pending::default());
+        let has_hung = self.known.get(host).is_some_and(|known| known.has_hung);
+        let queue = if has_hung { &mut self.slow } else { &mut self.first };
+        queue.push(account, host.to_owned());
+    }
+
+    /// Drops a name that nobody waits for. Its place in the queue is passed over.
+    fn forget(&mut self, host: &str) {
+        self.pending.remove(host);
+    }
+
+    /// The next name to look up, and whether its last look-up hung.
+    fn next_name(&mut self) -> Option<(String, bool)> {
+        loop {
+            let (host, is_slow) = match self.first.pop() {
+                Some(host) => (host, false),
+                None if self.slow_running < SLOW_THREADS_MAX => (self.slow.pop()?, true),
+                None => return None,
+            };
+            if let Some(pending) = self.pending.get_mut(&host).filter(|known| !known.is_running) {
+                pending.is_running = true;
+                self.slow_running += usize::from(is_slow);
+                return Some((host, is_slow));
+            }
+        }
+    }
+
+    /// Remembers an answer and returns who waits for it.
+    fn learn(
+        &mut self,
+        host: &str,
+        found: Addresses,
+        took_ms: u64,
+        now_ms: u64,
+    ) -> Vec<(usize, LookupListener)> {
+        let waiting = self.pending.remove(host).unwrap_or_default().listeners;
+        let is_found = !found.is_empty();
+        let before =
+            self.known.get(host).filter(|known| !is_found && now_ms < known.stale_until_ms);
+        let (addresses, stale_until_ms) = match before {
+            // A resolver that fails for a moment does not take away what it said before.
+            Some(before) => (Arc::clone(&before.addresses), before.stale_until_ms),
+            None if is_found => (found, now_ms.saturating_add(STALE_KEEP_MS)),
+            None => (found, now_ms),
+        };
+        let keep_ms = if is_found { FOUND_KEEP_MS } else { FAILED_KEEP_MS };
+        if self.known.len() >= NAMES_MAX && !self.known.contains_key(host) {
+            self.make_room(now_ms);
+        }
+        let fresh_until_ms = now_ms.saturating_add(keep_ms);
+        let has_hung = !is_found && took_ms >= HUNG_MS;
+        let known = Known { addresses, fresh_until_ms, stale_until_ms, has_hung };
+        self.known.insert(host.to_owned(), known);
+        waiting
+    }
+
+    fn make_room(&mut self, now_ms: u64) {
+        self.known.retain(|_, known| now_ms < known.fresh_until_ms.max(known.stale_until_ms));
+        if self.known.len() >= NAMES_MAX {
+            self.known.clear();
+        }
+    }
+}
+
+/// Names in the order in which they are looked up: accounts take turns.
+#[derive(Default)]
+struct FairQueue {
+    turns: VecDeque<u64>,
+    by_account: HashMap<u64, VecDeque<String>>,
+    queued: HashSet<String>,
+    len: usize,
+}
+
+impl FairQueue {
+    fn push(&mut self, account: u64, host: String) {
+        if !self.queued.insert(host.clone()) {
+            return;
+        }
+        let names = self.by_account.entry(account).or_default();
+        if names.is_empty() {
+            self.turns.push_back(account);
+        }
+        names.push_back(host);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        let account = self.turns.pop_front()?;
+        let names = self.by_account.get_mut(&account)?;
+        let host = names.pop_front()?;
+        if names.is_empty() {
+            self.by_account.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        self.queued.remove(&host);
+        self.len -= 1;
+        Some(host)
+    }
+}
+
+/// Works on one name after the other, and ends when for a while there was none.
+fn work(shared: &Shared) {
+    let mut state = shared.state.lock();
+    while !state.is_over {
+        if let Some(job) = state.jobs.pop_front() {
+            drop(state);
+            // What it would have answered does not come, which its deadline takes care of.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            state = shared.state.lock();
+            continue;
+        }
+        let Some((host, is_slow)) = state.next_name() else {
+            state.idle += 1;
+            let has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
+            state.idle -= 1;
+            if has_idled && state.first.len == 0 && state.jobs.is_empty() {
+                break;
+            }
+            continue;
+        };
+        drop(state);
+        let started_ms = shared.clock.monotonic_ms();
+        // A name that has no addresses and one that cannot be asked for are tried again alike.
+        let asked = catch_unwind(AssertUnwindSafe(|| (shared.ask)(&host)));
+        let found: Addresses = asked.ok().and_then(Result::ok).unwrap_or_default().into();
+        let now_ms = shared.clock.monotonic_ms();
+        state = shared.state.lock();
+        state.slow_running -= usize::from(is_slow);
+        let took_ms = now_ms.saturating_sub(started_ms);
+        let waiting = state.learn(&host, Arc::clone(&found), took_ms, now_ms);
+        drop(state);
+        for (_, listener) in waiting {
+            listener(&host, &found);
+        }
+        state = shared.state.lock();
+    }
+    state.threads -= 1;
+}
+
+/// How many threads there are at most. A name that hangs holds one for as long as the system tries, some 10 s,
+/// so names that were never tried may take many at once.
+const THREADS_MAX: usize = 256;
+
+/// How many of them names take that hung before.
+const SLOW_THREADS_MAX: usize = 16;
+
+/// A look-up without an answer that took longer has hung.
+const HUNG_MS: u64 = 1_000;
+
+/// How many names are remembered.
+const NAMES_MAX: usize = 16_384;
+
+/// How long an answer is remembered, in milliseconds. The system does not say how long it may be.
+const FOUND_KEEP_MS: u64 = 30_000;
+
+/// How long an answer may be used while it is refreshed, in milliseconds.
+const STALE_KEEP_MS: u64 = 300_000;
+
+/// How long it is remembered that a name was not found, in milliseconds: what else it is owed at
+/// this moment need not ask again, and the next try comes after a second or later.
+const FAILED_KEEP_MS: u64 = 1_000;
+
+/// After how long without a name a thread ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The system's look-up runs on it, with name services that a machine may have added.
+const STACK_BYTES: usize = 512 * 1024;
+
+#[cfg(test)]
+#[path = "name_lookup_tests.rs"]
+mod tests;

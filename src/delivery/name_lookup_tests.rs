@@ -1,0 +1,164 @@
+//! Look-ups with a scripted resolver.
+
+use super::*;
+use crate::clock::ManualClock;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+/// What is seen later than this never comes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Bed {
+    lookups: LookupThreads,
+    clock: Arc<ManualClock>,
+    /// Names in the order in which the system was asked for them.
+    asked: Receiver<String>,
+    listener: LookupListener,
+    answers: Receiver<(String, Addresses)>,
+}
+
+/// Names that start with `hangs` wait until the sender is dropped.
+fn bed(script: impl Fn(&str) -> Vec<IpAddr> + Send + Sync + 'static) -> (Bed, Sender<()>) {
+    let (release, held) = bounded::<()>(0);
+    let (tell, asked) = unbounded();
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let passing = Arc::clone(&clock);
+    let ask = move |host: &str| {
+        tell.send(host.to_owned()).unwrap();
+        if host.starts_with("hangs") {
+            let _ = held.recv();
+            passing.advance(Duration::from_millis(HUNG_MS));
+            return Ok(Vec::new());
+        }
+        Ok(script(host))
+    };
+    let shown = Arc::clone(&clock) as Arc<dyn Clock>;
+    let lookups = LookupThreads::asking(Box::new(ask), shown);
+    let (answer, answers) = unbounded();
+    let listener: LookupListener = Arc::new(move |host, addresses| {
+        let _ = answer.send((host.to_owned(), Arc::clone(addresses)));
+    });
+    (Bed { lookups, clock, asked, listener, answers }, release)
+}
+
+impl Bed {
+    fn look_up(&self, host: &str) -> Lookup {
+        self.lookups.look_up(host, 0, 0, &self.listener)
+    }
+
+    /// The addresses of a name, once they are known.
+    fn resolve(&self, host: &str) -> Addresses {
+        match self.look_up(host) {
+            Lookup::Known(addresses) => addresses,
+            Lookup::Pending => {
+                let (answered, addresses) = self.answers.recv_timeout(DEADLINE).unwrap();
+                assert_eq!(answered, host);
+                addresses
+            }
+            Lookup::NoThread => panic!("no thread"),
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.try_iter().count()
+    }
+}
+
+fn ip(last: u8) -> Vec<IpAddr> {
+    vec![IpAddr::from([8, 8, 8, last])]
+}
+
+#[test]
+fn an_answer_is_remembered_then_refreshed_beside_its_use_and_then_asked_for_anew() {
+    let count = Mutex::new(0);
+    let (bed, _release) = bed(move |_| {
+        *count.lock() += 1;
+        ip(*count.lock())
+    });
+    assert_eq!(*bed.resolve("a.example"), ip(1));
+    bed.clock.advance(Duration::from_millis(FOUND_KEEP_MS - 1));
+    assert_eq!(*bed.resolve("a.example"), ip(1));
+    assert_eq!(bed.asked(), 1);
+    bed.clock.advance(Duration::from_millis(1));
+    assert_eq!(bed.look_up("a.example"), Lookup::Known(ip(1).into()));
+    assert_eq!(bed.asked.recv_timeout(DEADLINE).unwrap(), "a.example");
+    bed.clock.advance(Duration::from_millis(FOUND_KEEP_MS + STALE_KEEP_MS));
+    assert_ne!(*bed.resolve("a.example"), ip(1));
+}
+
+#[test]
+fn a_name_that_was_not_found_is_asked_for_again_soon() {
+    let (bed, _release) = bed(|_| Vec::new());
+    assert!(bed.resolve("new.example").is_empty());
+    assert_eq!(bed.look_up("new.example"), Lookup::Known(Vec::new().into()));
+    bed.clock.advance(Duration::from_millis(FAILED_KEEP_MS));
+    assert_eq!(bed.look_up("new.example"), Lookup::Pending);
+    assert_eq!(bed.answers.recv_timeout(DEADLINE).unwrap().0, "new.example");
+}
+
+#[test]
+fn a_name_is_looked_up_once_for_all_who_wait() {
+    let (bed, release) = bed(|_| ip(1));
+    for number in [0, 1, 1, 2] {
+        let found = bed.lookups.look_up("hangs.example", 0, number, &bed.listener);
+        assert_eq!(found, Lookup::Pending);
+    }
+    assert_eq!(bed.asked.recv_timeout(DEADLINE).unwrap(), "hangs.example");
+    assert!(bed.lookups.is_running("hangs.example"));
+    assert_eq!(*bed.resolve("other.example"), ip(1));
+    drop(release);
+    for _ in 0..3 {
+        assert_eq!(bed.answers.recv_timeout(DEADLINE).unwrap().0, "hangs.example");
+    }
+    assert!(bed.answers.try_recv().is_err());
+    assert_eq!(bed.asked.try_iter().collect::<Vec<_>>(), ["other.example"]);
+}
+
+#[test]
+fn names_that_hung_leave_threads_to_names_that_were_never_tried() {
+    let (bed, release) = bed(|_| ip(1));
+    let hanging: Vec<String> = (0..SLOW_THREADS_MAX + 4).map(|n| format!("hangs{n}")).collect();
+    for host in &hanging {
+        assert_eq!(bed.look_up(host), Lookup::Pending);
+    }
+    for _ in &hanging {
+        bed.asked.recv_timeout(DEADLINE).unwrap();
+    }
+    drop(release);
+    for _ in &hanging {
+        bed.answers.recv_timeout(DEADLINE).unwrap();
+    }
+    bed.clock.advance(Duration::from_millis(FAILED_KEEP_MS));
+    let state = || bed.lookups.shared.state.lock();
+    assert!(hanging.iter().all(|host| state().known[host].has_hung));
+    state().slow_running = SLOW_THREADS_MAX;
+    assert_eq!(bed.look_up(&hanging[0]), Lookup::Pending);
+    assert_eq!(*bed.resolve("fine.example"), ip(1));
+    assert_eq!(bed.asked.try_iter().collect::<Vec<_>>(), ["fine.example"]);
+    assert!(!bed.lookups.is_running(&hanging[0]));
+    assert!(!bed.lookups.give_up(&hanging[0], 0));
+    state().slow_running = 0;
+    assert_eq!(bed.look_up(&hanging[1]), Lookup::Pending);
+    assert_eq!(bed.answers.recv_timeout(DEADLINE).unwrap().0, hanging[1]);
+    assert_eq!(bed.asked.try_iter().collect::<Vec<_>>(), [hanging[1].clone()]);
+}
+
+#[test]
+fn accounts_take_turns_and_a_name_is_queued_once() {
+    let mut queue = FairQueue::default();
+    for (account, host) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "a"), (3, "y")] {
+        queue.push(account, host.to_owned());
+    }
+    let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+    assert_eq!(order, ["a", "x", "y", "b", "c"]);
+    assert_eq!(queue.len, 0);
+}
+
+#[test]
+fn other_work_is_done_and_a_panic_in_it_costs_nothing() {
+    let (bed, _release) = bed(|_| ip(1));
+    let (tell, told) = bounded(1);
+    assert!(bed.lookups.run(|| panic!("a bug of ours")));
+    assert!(bed.lookups.run(move || tell.send(7).unwrap()));
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), 7);
+    assert_eq!(*bed.resolve("a.example"), ip(1));
+}

@@ -1,0 +1,89 @@
+//! What can be read of the dispatcher: its counts, its lanes, and what each owes. Nothing here changes
+//! anything. Only the figures of all lanes cost more than what is asked for.
+
+use super::Dispatcher;
+use crate::stats::{Bound, LaneStats};
+use crate::subscription::SubscriptionId;
+
+/// An owed delivery in a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListedDelivery {
+    pub(crate) sequence: u64,
+    pub(crate) stage: DeliveryStage,
+}
+
+/// What an owed delivery waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeliveryStage {
+    /// Its first attempt, or the end of it.
+    Owed,
+    /// Its ordering, its main delivery, or its subscription to be active.
+    Blocked,
+    /// Its next attempt after a failure; `due_ms` is monotonic.
+    Retrying { attempts: u32, due_ms: u64 },
+}
+
+impl Dispatcher {
+    /// Owed deliveries at any stage, held ones included.
+    pub(crate) fn owed(&self) -> u64 {
+        self.owed
+    }
+
+    /// Deliveries held because their subscription is unknown.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Attempts in flight, those of removed lanes included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.ready_queue.in_flight()
+    }
+
+    /// How many attempts may be in flight.
+    pub(crate) fn in_flight_max(&self) -> usize {
+        self.limits.in_flight_max.max(1)
+    }
+
+    /// Whether a lane's endpoint has failed since its last success, or rests.
+    pub(crate) fn has_failures(&self, id: SubscriptionId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| lane.has_failures())
+    }
+
+    /// How many attempts could start now.
+    pub(crate) fn startable(&self) -> usize {
+        if self.ready_queue.bound().is_some() {
+            return 0;
+        }
+        let most = self.in_flight_max().min(self.throttle.limit(self.now_ms));
+        self.ready_queue.attempts().min(most.saturating_sub(self.in_flight()))
+    }
+
+    /// What keeps ready deliveries from starting.
+    pub(crate) fn bound(&self) -> Option<Bound> {
+        let shortage = self.throttle.shortage().map(Bound::Shortage);
+        self.ready_queue.bound().map(|bound| shortage.unwrap_or(bound))
+    }
+
+    /// The figures of every lane that ever owed anything, ordered by id.
+    pub(crate) fn lane_stats(&self, now_ms: u64) -> Vec<LaneStats> {
+        let mut stats: Vec<_> =
+            self.lanes.iter().filter_map(|(id, lane)| lane.stats(*id, now_ms)).collect();
+        stats.sort_unstable_by_key(|stats| stats.subscription);
+        stats
+    }
+
+    /// What a lane owes from a sequence on, in the order published, at the stages that are `wanted`. The
+    /// cost grows with `count_max` and not with the backlog, so a backlog is read in slices.
+    pub(crate) fn listed(
+        &self,
+        id: SubscriptionId,
+        from: u64,
+        wanted: impl Fn(DeliveryStage) -> bool,
+        count_max: usize,
+    ) -> Vec<ListedDelivery> {
+        let Some(lane) = self.lanes.get(&id) else { return Vec::new() };
+        let never_tried =
+            if lane.is_held_back() { DeliveryStage::Blocked } else { DeliveryStage::Owed };
+        lane.backlog.listed(from, never_tried, wanted, count_max)
+    }
+}

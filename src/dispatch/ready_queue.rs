@@ -1,0 +1,537 @@
+//! Decides which ready lane starts the next attempt, within the bounds on attempts in flight (I4).
+//!
+//! Accounts take turns, and the lanes of an account take turns among each other. Lanes that are proven, that
+//! is whose endpoint responded in time, may use all of `in_flight_max`. The others may hang and hold what
+//! they take for a whole timeout, so a part of `in_flight_max` is closed to them, and one account may take at
+//! most half of what they may use while there are several accounts. Among them, a lane that timed out queues
+//! behind by its last latency.
+//!
+//! The lanes of one event queue a little behind each other, so that the next event need not wait for all lanes
+//! of a large fan-out.
+//!
+//! An account above its share, `in_flight_max` divided by the number of accounts that want attempts, starts
+//! more only while no other account is waiting.
+
+use std::collections::BTreeMap;
+
+use crate::stats::Bound;
+use crate::subscription::SubscriptionId;
+
+/// The number of an account, given by the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(super) struct AccountIndex(pub(super) usize);
+
+/// What is known of a lane's endpoint, as far as the queue cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneClass {
+    /// It responded in time.
+    Proven,
+    /// It was never tried, or every attempt was interrupted.
+    Untried,
+    /// Its last attempt timed out after so many milliseconds.
+    TimedOut(u64),
+}
+
+impl LaneClass {
+    pub(super) fn group(self) -> Group {
+        if self == LaneClass::Proven { Group::Proven } else { Group::Unproven }
+    }
+}
+
+/// The lanes that share a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    Proven,
+    Unproven,
+}
+
+/// What a ready lane asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneDemand {
+    pub(super) account: AccountIndex,
+    pub(super) class: LaneClass,
+    /// How many attempts it could start now, at least 1.
+    pub(super) attempts: usize,
+}
+
+/// A lane's place in the queue.
+#[derive(Debug)]
+pub(super) struct QueueTicket {
+    key: (u64, u64),
+    demand: LaneDemand,
+}
+
+/// The ready lanes, and the counts of attempts in flight that bound them.
+#[derive(Debug)]
+pub(super) struct ReadyQueue {
+    in_flight_max: usize,
+    accounts: Vec<AccountQueue>,
+    proven: AccountTurns,
+    unproven: AccountTurns,
+    next_turn: u64,
+    /// Attempts that the ready lanes could start.
+    attempts: usize,
+    in_flight: usize,
+    unproven_in_flight: usize,
+    /// Accounts with ready lanes or attempts in flight.
+    active_accounts: usize,
+    bound: Option<Bound>,
+}
+
+/// The ready lanes of one account.
+#[derive(Debug, Default)]
+struct AccountQueue {
+    proven: LaneQueue,
+    unproven: LaneQueue,
+    in_flight: usize,
+    unproven_in_flight: usize,
+}
+
+/// Lanes of one account and group, by when it is their turn.
+#[derive(Debug, Default)]
+struct LaneQueue {
+    lanes: BTreeMap<(u64, u64), SubscriptionId>,
+    /// The account's own turn; `None` while it has no lane here.
+    turn: Option<u64>,
+}
+
+/// The accounts with ready lanes of one group, by turn.
+#[derive(Debug, Default)]
+struct AccountTurns {
+    waiting: BTreeMap<u64, AccountIndex>,
+    /// Found above their share; they wait until one of their attempts ends or nobody else waits.
+    above_share: BTreeMap<u64, AccountIndex>,
+    /// Found at the bound of an account's unproven lanes; they wait until one of their attempts ends.
+    blocked: BTreeMap<u64, AccountIndex>,
+}
+
+/// The share of `in_flight_max` that only proven lanes may use is one divided by this.
+const PROVEN_RESERVE: usize = 4;
+
+impl ReadyQueue {
+    pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
+        ReadyQueue {
+            in_flight_max: in_flight_max.max(1),
+            accounts: Vec::new(),
+            proven: AccountTurns::default(),
+            unproven: AccountTurns::default(),
+            next_turn: 0,
+            attempts: 0,
+            in_flight: 0,
+            unproven_in_flight: 0,
+            active_accounts: 0,
+            bound: None,
+        }
+    }
+
+    /// Adds an account, whose index is the number of those before it.
+    pub(super) fn add_account(&mut self) -> AccountIndex {
+        self.accounts.push(AccountQueue::default());
+        AccountIndex(self.accounts.len() - 1)
+    }
+
+    /// Brings a lane's place in line with its demand. A lane that stays in its class keeps its place. A lane
+    /// that joins queues as if it came `behind_us` microseconds later.
+    pub(super) fn update(
+        &mut self,
+        id: SubscriptionId,
+        ticket: &mut Option<QueueTicket>,
+        demand: Option<LaneDemand>,
+        now_ms: u64,
+        behind_us: u64,
+    ) {
+        if let (Some(held), Some(demand)) = (ticket.as_mut(), demand)
+            && (held.demand.class, held.demand.account) == (demand.class, demand.account)
+        {
+            self.attempts = self.attempts - held.demand.attempts + demand.attempts;
+            held.demand = demand;
+            return;
+        }
+        self.leave(ticket);
+        if let Some(demand) = demand {
+            *ticket = self.join(id, demand, now_ms.saturating_mul(1_000).saturating_add(behind_us));
+        }
+    }
+
+    fn join(&mut self, id: SubscriptionId, demand: LaneDemand, at_us: u64) -> Option<QueueTicket> {
+        let turn = self.next_turn;
+        let account = self.accounts.get_mut(demand.account.0)?;
+        self.active_accounts += usize::from(!account.is_active());
+        let key = match demand.class {
+            LaneClass::Proven | LaneClass::Untried => (at_us, turn),
+            LaneClass::TimedOut(latency_ms) => {
+                (at_us.saturating_add(latency_ms.saturating_mul(1_000)), turn)
+            }
+        };
+        let group = demand.class.group();
+        let queue = account.lanes(group);
+        queue.lanes.insert(key, id);
+        if queue.turn.is_none() {
+            queue.turn = Some(turn);
+            self.turns(group).waiting.insert(turn, demand.account);
+        }
+        self.next_turn += 1;
+        self.attempts += demand.attempts;
+        Some(QueueTicket { key, demand })
+    }
+
+    /// Takes a lane out of the queue.
+    pub(super) fn leave(&mut self, ticket: &mut Option<QueueTicket>) {
+        let Some(QueueTicket { key, demand }) = ticket.take() else { return };
+        self.attempts -= demand.attempts;
+        let group = demand.class.group();
+        let Some(account) = self.accounts.get_mut(demand.account.0) else { return };
+        let queue = account.lanes(group);
+        queue.lanes.remove(&key);
+        let left = if queue.lanes.is_empty() { queue.turn.take() } else { None };
+        self.active_accounts -= usize::from(!account.is_active());
+        if let Some(turn) = left {
+            self.turns(group).remove(turn);
+        }
+        if self.attempts == 0 {
+            self.bound = None;
+        }
+    }
+
+    /// The lane whose turn it is, while no more than `limit` attempts are in flight. It keeps its place
+    /// until it leaves; its account goes behind the others.
+    pub(super) fn choose(&mut self, limit: usize) -> Option<SubscriptionId> {
+        self.bound = None;
+        if self.attempts == 0 {
+            return None;
+        }
+        if self.in_flight >= limit.min(self.in_flight_max) {
+            self.bound = Some(Bound::InFlight);
+            return None;
+        }
+        let proven = self.front(Group::Proven);
+        let unproven = match self.unproven_in_flight < self.unproven_max() {
+            true => self.front(Group::Unproven),
+            false => None,
+        };
+        let proven = proven.map(|front| (front, Group::Proven));
+        let unproven = unproven.map(|front| (front, Group::Unproven));
+        let first = match (proven, unproven) {
+            (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
+            (one, other) => one.or(other),
+        };
+        let Some((front, group)) = first else {
+            self.bound = Some(Bound::Unproven);
+            return None;
+        };
+        self.serve(front.account, front.turn, group)
+    }
+
+    fn serve(&mut self, account: AccountIndex, turn: u64, group: Group) -> Option<SubscriptionId> {
+        let next_turn = self.next_turn;
+        self.next_turn += 1;
+        let turns = self.turns(group);
+        let was_above = turns.above_share.contains_key(&turn);
+        turns.remove(turn);
+        let back = if was_above { &mut turns.above_share } else { &mut turns.waiting };
+        back.insert(next_turn, account);
+        let queue = self.accounts.get_mut(account.0)?.lanes(group);
+        queue.turn = Some(next_turn);
+        queue.lanes.first_key_value().map(|(_, id)| *id)
+    }
+
+    /// The account whose turn it is in a group.
+    fn front(&mut self, group: Group) -> Option<Front> {
+        let share = self.in_flight_max / self.active_accounts.max(1);
+        let unproven_max = self.unproven_max_of_account();
+        loop {
+            let turns = self.turns(group);
+            let waiting = turns.waiting.first_key_value().map(|(turn, account)| (*turn, *account));
+            let above = || turns.above_share.first_key_value();
+            let (turn, account, is_above) = match waiting {
+                Some((turn, account)) => (turn, account, false),
+                None => above().map(|(turn, account)| (*turn, *account, true))?,
+            };
+            let load = self.accounts.get(account.0)?;
+            let is_blocked = group == Group::Unproven && load.unproven_in_flight >= unproven_max;
+            let exceeds = load.in_flight >= share.max(1);
+            let turns = self.turns(group);
+            if is_blocked {
+                turns.remove(turn);
+                turns.blocked.insert(turn, account);
+            } else if exceeds && !is_above {
+                turns.waiting.remove(&turn);
+                turns.above_share.insert(turn, account);
+            } else {
+                return Some(Front { is_above, turn, account });
+            }
+        }
+    }
+
+    /// Counts an attempt that starts.
+    pub(super) fn start(&mut self, account: AccountIndex, group: Group) {
+        let Some(load) = self.accounts.get_mut(account.0) else { return };
+        self.active_accounts += usize::from(!load.is_active());
+        let unproven = usize::from(group == Group::Unproven);
+        load.in_flight += 1;
+        load.unproven_in_flight += unproven;
+        self.in_flight += 1;
+        self.unproven_in_flight += unproven;
+    }
+
+    /// Counts an attempt that ended.
+    pub(super) fn end(&mut self, account: AccountIndex, group: Group) {
+        let Some(load) = self.accounts.get_mut(account.0) else { return };
+        let unproven = usize::from(group == Group::Unproven);
+        load.in_flight -= 1;
+        load.unproven_in_flight -= unproven;
+        self.in_flight -= 1;
+        self.unproven_in_flight -= unproven;
+        self.bound = None;
+        self.active_accounts -= usize::from(!load.is_active());
+        let (proven, unproven) = (load.proven.turn, load.unproven.turn);
+        self.proven.reconsider(proven);
+        self.unproven.reconsider(unproven);
+    }
+
+    /// How many attempts the ready lanes could start, apart from the bounds.
+    pub(super) fn attempts(&self) -> usize {
+        self.attempts
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Forgets what kept a ready lane from starting: time may have changed that.
+    pub(super) fn clear_bound(&mut self) {
+        self.bound = None;
+    }
+
+    /// What kept a ready lane from starting when [`choose`](Self::choose) was last called.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        self.bound
+    }
+
+    /// How many attempts of unproven lanes may be in flight.
+    fn unproven_max(&self) -> usize {
+        (self.in_flight_max - self.in_flight_max / PROVEN_RESERVE).max(1)
+    }
+
+    fn unproven_max_of_account(&self) -> usize {
+        match self.accounts.len() {
+            0 | 1 => self.unproven_max(),
+            _ => self.unproven_max().div_ceil(2),
+        }
+    }
+
+    fn turns(&mut self, group: Group) -> &mut AccountTurns {
+        match group {
+            Group::Proven => &mut self.proven,
+            Group::Unproven => &mut self.unproven,
+        }
+    }
+}
+
+/// An account at the front of a group. Below its share it goes first, then by turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Front {
+    is_above: bool,
+    turn: u64,
+    account: AccountIndex,
+}
+
+impl AccountQueue {
+    fn lanes(&mut self, group: Group) -> &mut LaneQueue {
+        match group {
+            Group::Proven => &mut self.proven,
+            Group::Unproven => &mut self.unproven,
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.in_flight > 0 || self.proven.turn.is_some() || self.unproven.turn.is_some()
+    }
+}
+
+impl AccountTurns {
+    fn remove(&mut self, turn: u64) {
+        self.waiting.remove(&turn);
+        self.above_share.remove(&turn);
+        self.blocked.remove(&turn);
+    }
+
+    /// Lets an account wait for its turn again, one of whose attempts ended.
+    fn reconsider(&mut self, turn: Option<u64>) {
+        let Some(turn) = turn else { return };
+        if let Some(account) = self.above_share.remove(&turn).or(self.blocked.remove(&turn)) {
+            self.waiting.insert(turn, account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A queue whose lanes stay ready, and the attempts in flight.
+    struct Bench {
+        queue: ReadyQueue,
+        tickets: HashMap<SubscriptionId, Option<QueueTicket>>,
+        demands: HashMap<SubscriptionId, LaneDemand>,
+        in_flight: Vec<SubscriptionId>,
+    }
+
+    impl Bench {
+        /// Lanes numbered from 0, each given as its account and its class.
+        fn new(in_flight_max: usize, lanes: &[(usize, LaneClass)]) -> Bench {
+            let mut queue = ReadyQueue::new(in_flight_max);
+            let accounts = lanes.iter().map(|lane| lane.0 + 1).max().unwrap_or(0);
+            for _ in 0..accounts {
+                queue.add_account();
+            }
+            let (tickets, demands, in_flight) = (HashMap::new(), HashMap::new(), Vec::new());
+            let mut bench = Bench { queue, tickets, demands, in_flight };
+            for (id, (account, class)) in (0..).zip(lanes) {
+                bench.put(id, *account, *class);
+            }
+            bench
+        }
+
+        fn put(&mut self, id: u32, account: usize, class: LaneClass) {
+            let id = SubscriptionId(id);
+            let demand = LaneDemand { account: AccountIndex(account), class, attempts: 1 };
+            self.demands.insert(id, demand);
+            let ticket = self.tickets.entry(id).or_default();
+            self.queue.update(id, ticket, Some(demand), 0, 0);
+        }
+
+        /// Starts an attempt of the lane whose turn it is; the lane stays ready.
+        fn start(&mut self) -> Option<u32> {
+            let id = self.queue.choose(usize::MAX)?;
+            let demand = self.demands[&id];
+            let ticket = self.tickets.get_mut(&id).unwrap();
+            self.queue.leave(ticket);
+            self.queue.start(demand.account, demand.class.group());
+            self.queue.update(id, ticket, Some(demand), 0, 0);
+            self.in_flight.push(id);
+            Some(id.0)
+        }
+
+        fn end(&mut self, place: usize) {
+            let demand = self.demands[&self.in_flight.remove(place)];
+            self.queue.end(demand.account, demand.class.group());
+        }
+
+        fn start_all(&mut self) -> Vec<u32> {
+            std::iter::from_fn(|| self.start()).collect()
+        }
+
+        /// Starts and ends attempts one after the other.
+        fn serve(&mut self, times: usize) -> Vec<u32> {
+            (0..times).filter_map(|_| self.start().inspect(|_| self.in_flight.clear())).collect()
+        }
+    }
+
+    use LaneClass::{Proven, TimedOut, Untried};
+
+    #[test]
+    fn accounts_take_turns_and_lanes_within_an_account() {
+        let mut bench = Bench::new(100, &[(0, Proven), (0, Proven), (0, Proven), (1, Proven)]);
+        assert_eq!(bench.serve(6), [0, 3, 1, 3, 2, 3]);
+    }
+
+    #[test]
+    fn lanes_never_tried_precede_those_that_timed_out_by_latency() {
+        let lanes = [(0, TimedOut(900)), (0, TimedOut(20)), (0, Untried)];
+        let mut bench = Bench::new(100, &lanes);
+        let mut order = Vec::new();
+        while let Some(id) = bench.queue.choose(usize::MAX) {
+            bench.queue.leave(bench.tickets.get_mut(&id).unwrap());
+            order.push(id.0);
+        }
+        assert_eq!(order, [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_reserve_is_kept_for_proven_lanes() {
+        let mut bench = Bench::new(8, &[(0, Untried)]);
+        assert_eq!(bench.start_all().len(), 6);
+        assert_eq!(bench.queue.bound(), Some(Bound::Unproven));
+        bench.put(1, 0, Proven);
+        assert_eq!(bench.start_all(), [1, 1]);
+        assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
+        bench.end(0);
+        assert!(bench.start().is_some());
+    }
+
+    #[test]
+    fn unproven_lanes_of_one_account_leave_room_for_another() {
+        let mut bench = Bench::new(8, &[(0, Untried), (1, Proven)]);
+        bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(1)).unwrap());
+        assert_eq!(bench.start_all(), [0, 0, 0]);
+        bench.put(2, 1, Untried);
+        assert_eq!(bench.start_all(), [2, 2, 2]);
+    }
+
+    #[test]
+    fn an_account_exceeds_its_share_only_while_nobody_waits() {
+        let mut bench = Bench::new(8, &[(0, Proven)]);
+        bench.queue.add_account();
+        assert_eq!(bench.start_all().len(), 8, "alone it may use all");
+        bench.put(1, 1, Proven);
+        bench.end(0);
+        bench.end(0);
+        assert_eq!(bench.start_all(), [1, 1]);
+        (0..2).for_each(|_| bench.end(0));
+        assert_eq!(bench.start_all(), [1, 1], "up to its share of 4");
+    }
+
+    #[test]
+    fn a_lower_limit_bounds_everybody() {
+        let mut bench = Bench::new(8, &[(0, Proven)]);
+        assert!(bench.queue.choose(0).is_none());
+        assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
+        bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(0)).unwrap());
+        assert_eq!(bench.queue.bound(), None);
+    }
+
+    proptest! {
+        /// Whatever starts and ends, the bounds hold, and nobody waits while there is room.
+        #[test]
+        fn bounds_hold_and_no_room_is_left_unused(
+            lanes in prop::collection::vec((0_usize..4, 0_u8..3), 1..12),
+            in_flight_max in 1_usize..24,
+            steps in prop::collection::vec((any::<bool>(), 0_usize..24), 0..120),
+        ) {
+            let class = |kind| match kind { 0 => Proven, 1 => Untried, _ => TimedOut(7) };
+            let lanes: Vec<_> = lanes.iter().map(|(account, kind)| (*account, class(*kind))).collect();
+            let mut bench = Bench::new(in_flight_max, &lanes);
+            for (starts, place) in steps {
+                if !starts && !bench.in_flight.is_empty() {
+                    bench.end(place % bench.in_flight.len());
+                    continue;
+                }
+                let share = in_flight_max / lanes.iter().map(|lane| lane.0).collect::<std::collections::HashSet<_>>().len();
+                let load = |bench: &Bench, account| {
+                    let of = |id: &&SubscriptionId| bench.demands[*id].account.0 == account;
+                    bench.in_flight.iter().filter(of).count()
+                };
+                let has_proven_below = lanes.iter().any(|(account, class)| {
+                    *class == Proven && load(&bench, *account) < share.max(1)
+                });
+                let before: Vec<usize> = (0..4).map(|account| load(&bench, account)).collect();
+                match bench.start() {
+                    Some(id) => {
+                        let account = bench.demands[&SubscriptionId(id)].account.0;
+                        prop_assert!(!has_proven_below || before[account] < share.max(1));
+                    }
+                    None => prop_assert!(!has_proven_below || bench.in_flight.len() >= in_flight_max),
+                }
+                let unproven = bench.in_flight.iter().filter(|id| bench.demands[id].class != Proven);
+                prop_assert!(unproven.count() <= (in_flight_max - in_flight_max / 4).max(1));
+                prop_assert!(bench.in_flight.len() <= in_flight_max);
+                prop_assert_eq!(bench.queue.in_flight(), bench.in_flight.len());
+            }
+        }
+    }
+}

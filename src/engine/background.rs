@@ -1,0 +1,64 @@
+//! A thread for what an attempt's end or start needs from the device, so that no attempt waits with it (I4):
+//! writing to the book that a subscription is disabled, and reading an event that is not in memory. An engine
+//! without threads does it at once.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::shared::Shared;
+use crate::attempt::Attempt;
+use crate::error::{Error, Result};
+use crate::outcome::Reason;
+use crate::subscription::SubscriptionId;
+use crate::threads;
+
+/// Something to do for the engine.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Makes durable that a subscription is disabled.
+    Disable(SubscriptionId, Reason),
+    /// Reads the event of an attempt that an I/O thread is to make.
+    Read(Attempt),
+}
+
+/// Where jobs are queued. Bounded by the attempts in flight.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(OnceLock<Sender<Job>>);
+
+pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
+    let (sender, jobs) = unbounded();
+    let weak = Arc::downgrade(shared);
+    let failed = |error: std::io::Error| Error::Poisoned { why: error.to_string() };
+    threads::start("wabahook-background", None, move || run(&weak, &jobs)).map_err(failed)?;
+    let _ = shared.jobs.0.set(sender);
+    Ok(())
+}
+
+fn run(shared: &Weak<Shared>, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        let Some(shared) = shared.upgrade() else { return };
+        shared.do_job(job);
+        shared.dispatch_state.lock().jobs -= 1;
+        shared.threads_ended.notify_all();
+    }
+}
+
+impl Shared {
+    /// Has a job done, by the background thread if there is one.
+    pub(super) fn submit_job(&self, job: Job) {
+        let Some(sender) = self.jobs.0.get() else { return self.do_job(job) };
+        self.dispatch_state.lock().jobs += 1;
+        // Fails only if the thread panicked; then nobody waits for the job.
+        if sender.send(job).is_err() {
+            self.dispatch_state.lock().jobs -= 1;
+        }
+    }
+
+    fn do_job(&self, job: Job) {
+        match job {
+            Job::Disable(id, reason) => self.disable(id, reason),
+            Job::Read(attempt) => self.read_for(attempt),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the engine counts and lists of callbacks that did not become events (I8).
+
+use super::Engine;
+use crate::callback::{CallbackRefusal, UnownedSource};
+use crate::error::Result;
+use crate::event::Event;
+use crate::notice::Notice;
+
+impl Engine {
+    /// Counts events that could not be published because no account owns their number or WABA.
+    ///
+    /// [`stats`](Engine::stats) counts them, [`unowned`](Engine::unowned) lists their source, and a source
+    /// that is new is told with [`Notice::Unowned`]. [`cloud_api::publish`](crate::inbound::cloud_api::publish)
+    /// does this for callbacks.
+    pub fn count_unowned(&self, number: Option<String>, waba: Option<String>, events: u64) {
+        self.shared.counters.unowned.add(events);
+        let wall_ms = self.shared.clock.wall_ms();
+        let (shown_number, shown_waba) = (number.clone(), waba.clone());
+        if self.shared.callbacks.lock().note_unowned(number, waba, events, wall_ms) {
+            let (number, waba) = (shown_number, shown_waba);
+            self.shared.notices.send(&Notice::Unowned { number, waba });
+        }
+    }
+
+    /// The numbers and WABAs that callbacks named and no account owns, the one seen last first.
+    ///
+    /// At most 1,000 are remembered, in memory only, so a restart forgets them.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use wabahook::{Account, Config, Engine};
+    /// use wabahook::inbound::cloud_api;
+    /// let acme = Account::new("acme").waba("123065260884961", ["919999999999"]);
+    /// let engine = Engine::open(Config::new(directory.path()).account(acme))?;
+    /// let body = br#"{"entry":[{"id":"7","changes":[{"field":"flows","value":{}}]}]}"#;
+    /// assert!(cloud_api::publish(&engine, body)?.is_none());
+    /// assert_eq!(engine.unowned()[0].waba.as_deref(), Some("7"));
+    /// assert_eq!(engine.stats().unowned, 1);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unowned(&self) -> Vec<UnownedSource> {
+        self.shared.callbacks.lock().unowned()
+    }
+
+    /// Checks an event as `publish` does, without publishing it.
+    pub(crate) fn check_event(&self, event: &Event) -> Result<()> {
+        self.shared.check_only(event)
+    }
+
+    /// Counts callbacks, or parts of one, that were refused for a reason, so that they are visible in
+    /// [`stats`](Engine::stats) and, at most once a minute for each reason, as
+    /// [`Notice::CallbackRefused`]. `detail` is the text of the error.
+    pub fn count_refused_callbacks(&self, reason: CallbackRefusal, count: u64, detail: &str) {
+        let counters = &self.shared.counters;
+        let counter = match reason {
+            CallbackRefusal::Signature => &counters.callbacks_refused_signature,
+            CallbackRefusal::VerifyToken => &counters.callbacks_refused_verify_token,
+            CallbackRefusal::Malformed => &counters.callbacks_refused_malformed,
+            CallbackRefusal::MalformedPart => &counters.callback_parts_malformed,
+        };
+        counter.add(count);
+        let now_ms = self.shared.clock.monotonic_ms();
+        let told = self.shared.callbacks.lock().note_refused(reason, count, now_ms);
+        if let Some(count) = told {
+            let detail = detail.to_owned();
+            self.shared.notices.send(&Notice::CallbackRefused { reason, count, detail });
+        }
+    }
+}

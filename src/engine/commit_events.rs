@@ -1,0 +1,114 @@
+//! What the engine does with the events of the committer, and how it answers the committer's question
+//! what is still owed. The committer calls both on its own thread. Both hold the engine weakly, so that
+//! the committer's thread never keeps a dropped engine alive.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+
+use super::shared::Shared;
+use crate::attempt::DeliveryId;
+use crate::notice::Notice;
+use crate::outbox::{CommitEvent, CommitListener, GroupTotals, OwedEvent, OwedQuery};
+
+/// Receives the committer's events for as long as the engine exists.
+pub(super) fn commit_listener(shared: Weak<Shared>) -> CommitListener {
+    Box::new(move |event| {
+        if let Some(shared) = shared.upgrade() {
+            shared.committed(event);
+        }
+    })
+}
+
+/// Answers which deliveries of some events are still owed; none once the engine is gone.
+pub(super) fn owed_query(shared: Weak<Shared>) -> OwedQuery {
+    Box::new(move |sequences| {
+        let shared = shared.upgrade();
+        let owed = |shared: &Shared| shared.dispatch_state.lock().dispatcher.owed_among(sequences);
+        shared.as_deref().map(owed).unwrap_or_default()
+    })
+}
+
+impl Shared {
+    fn committed(&self, event: CommitEvent) {
+        match event {
+            CommitEvent::Group(totals, owed) => self.owe(totals, &owed),
+            CommitEvent::Revived(deliveries) => self.owe_again(&deliveries),
+            CommitEvent::Settled(mains) => {
+                let mut state = self.dispatch_state.lock();
+                state.dispatcher.settled(&mains);
+                self.wake_workers(&mut state);
+            }
+            CommitEvent::Stalled(why) => {
+                self.dispatch_state.lock().stall(self.limits.queue_events_max);
+                self.notices.send(&Notice::Stalled { why });
+            }
+            CommitEvent::Resumed => {
+                let mut state = self.dispatch_state.lock();
+                state.stall = None;
+                self.wake_workers(&mut state);
+                drop(state);
+                self.notices.send(&Notice::Resumed);
+            }
+            CommitEvent::BatchedArrivals(is_contended) => {
+                self.company.store(is_contended, Ordering::Relaxed);
+            }
+            CommitEvent::LettersDropped(letters) => {
+                self.counters.letters_dropped.add(letters);
+                self.notices.send(&Notice::DeadLettersDropped(letters));
+            }
+            CommitEvent::KeysDropped(dropped) => {
+                self.counters.keys_dropped.add(dropped.keys);
+                if dropped.begins {
+                    self.notices.send(&Notice::DedupKeysDropped(dropped.keys));
+                }
+            }
+            CommitEvent::Faulty(why) => self.notices.send(&Notice::InternalError { why }),
+            CommitEvent::Failed(why) => self.poison(&why),
+        }
+    }
+
+    /// Owes replayed dead letters. The committer leaves out those of removed subscriptions; a lane that
+    /// was removed since then cancels its delivery here.
+    fn owe_again(&self, deliveries: &[DeliveryId]) {
+        let mut state = self.dispatch_state.lock();
+        for delivery in state.dispatcher.revived(deliveries) {
+            self.outbox.cancel([delivery.sequence].into_iter().collect());
+            self.counters.cancelled.add(1);
+        }
+        self.counters.replayed.add(deliveries.len() as u64);
+        self.wake_workers(&mut state);
+    }
+
+    /// Owes what a group made durable, and counts it under the same lock, so that a reader of the
+    /// counters sees both or neither.
+    fn owe(&self, totals: GroupTotals, owed: &[OwedEvent]) {
+        let GroupTotals { accepted, unrouted, duplicates, synced, took_ms } = totals;
+        self.outbox.cache_events(owed);
+        let mut state = self.dispatch_state.lock();
+        for run in owed.chunk_by(is_followed_by) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let sequences = first.event.id.sequence()..=last.event.id.sequence();
+            let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
+            // Subscriptions removed after the match: their tombstones are already durable.
+            let cancelled = state.dispatcher.accepted(sequences, &keys, &first.targets);
+            self.counters.cancelled.add(cancelled);
+        }
+        self.counters.accepted.add(accepted);
+        self.counters.unrouted.add(unrouted);
+        self.counters.duplicates.add(duplicates);
+        if synced {
+            self.counters.groups.add(1);
+            self.counters.group_durations.record(took_ms);
+        }
+        self.wake_workers(&mut state);
+        drop(state);
+        if synced {
+            tracing::debug!(accepted, duplicates, took_ms, "group is durable");
+        }
+    }
+}
+
+/// Whether `next` has the next sequence after `one` and the same targets.
+fn is_followed_by(one: &OwedEvent, next: &OwedEvent) -> bool {
+    next.event.id.sequence() == one.event.id.sequence() + 1 && one.targets == next.targets
+}

@@ -1,0 +1,117 @@
+//! Claims the data directory of an engine: creates it, locks it, checks its format and restricts it to
+//! its owner. Nothing in the directory is changed before the lock is held and the format is known.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::store::private;
+
+/// The version of everything in a data directory. Any other version is refused.
+const FORMAT: u32 = 3;
+const FORMAT_FILE: &str = "format";
+const NEW_FORMAT_FILE: &str = "format.new";
+const LOCK_FILE: &str = "lock";
+/// The directory that `fsck` keeps in the root of a volume, which may be the data directory.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Creates the directory if it is missing, locks it, checks its format and takes the rights of other
+/// users away from everything in it.
+pub(super) fn claim(path: &Path) -> Result<File> {
+    make_directory(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
+    let lock_path = path.join(LOCK_FILE);
+    let failed = |error| Error::directory("locking the data directory with", &lock_path, error);
+    let options = private::options().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = options.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    check_format(path)?;
+    restrict(path).map_err(|e| Error::directory("restricting the rights of", path, e))?;
+    Ok(lock)
+}
+
+/// Takes the rights of other users away: the files hold payloads and secrets.
+fn restrict(path: &Path) -> io::Result<()> {
+    private::tighten(path)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name() == LOST_AND_FOUND {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => private::tighten_all(&entry.path())?,
+            false => private::tighten(&entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Creates a directory and its missing parents, and makes their names durable: synced files in a directory
+/// whose own name is not durable would be lost with it. Repeated until the format file exists, because a
+/// start that was killed may have created the directories and not synced them.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|one| !one.exists()).count();
+    private::create_directories(path)?;
+    if path.join(FORMAT_FILE).exists() {
+        return Ok(());
+    }
+    for (place, above) in path.ancestors().skip(1).enumerate() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let synced = File::open(above).and_then(|directory| directory.sync_all());
+        // Directories that existed before may not be readable for us.
+        if place < missing {
+            synced?;
+        }
+    }
+    Ok(())
+}
+
+fn check_format(path: &Path) -> Result<()> {
+    let file = path.join(FORMAT_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let unreadable = || Error::Damaged {
+                record: format!("file {}", file.display()),
+                why: "it is not the format line of a wabahook data directory".to_owned(),
+            };
+            let version = text.strip_prefix("wabahook ").and_then(|v| v.trim_end().parse().ok());
+            let found: u32 = version.ok_or_else(unreadable)?;
+            if found != FORMAT {
+                let path = path.to_owned();
+                return Err(Error::UnsupportedFormat { path, found, supported: FORMAT });
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin(path, &file),
+        Err(error) => Err(Error::directory("reading", &file, error)),
+    }
+}
+
+/// Marks an empty directory as ours. A directory with other files in it is refused.
+fn begin(path: &Path, file: &Path) -> Result<()> {
+    let failed = |error| Error::directory("writing", file, error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let is_ours = name == LOCK_FILE || name == NEW_FORMAT_FILE;
+        if !is_ours && name != LOST_AND_FOUND {
+            let given = format!("{}, which holds {}", path.display(), name.to_string_lossy());
+            let expected = "an empty directory, or one that wabahook made";
+            return Err(Error::invalid("data directory", given, expected));
+        }
+    }
+    write_format(path, file).map_err(failed)
+}
+
+/// Writes the format file by a rename, so that it is there completely or not at all.
+fn write_format(path: &Path, file: &Path) -> io::Result<()> {
+    let new = path.join(NEW_FORMAT_FILE);
+    let mut format = private::options().write(true).create(true).truncate(true).open(&new)?;
+    format.write_all(format!("wabahook {FORMAT}\n").as_bytes())?;
+    format.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(path)?.sync_all()
+}

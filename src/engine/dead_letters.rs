@@ -1,0 +1,605 @@
+//! Lists, reads and replays dead letters. A delivery that others waited for (`after`) is owed again together
+//! with those that ended because of it, so none of them can overtake it (I2). A filter by account shows the
+//! dead letters of no other (I9).
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use super::shared::Shared;
+use super::{Engine, Page};
+use crate::attempt::{DeliveryId, FailedAttempt};
+use crate::dead_letter::{DeadLetter, StoredDeadLetter};
+use crate::error::{Error, Result};
+use crate::event::{EventId, StoredEvent};
+use crate::outcome::Reason;
+use crate::subscription::SubscriptionId;
+
+/// Identifies a dead letter by its event and its subscription. Its text is
+/// `<event id>.<subscription id>`.
+///
+/// ```
+/// use wabahook::DeadLetterId;
+/// let text = "evt_00000000000000070000000000000009.3";
+/// let id: DeadLetterId = text.parse()?;
+/// assert_eq!(id.subscription.0, 3);
+/// assert_eq!(id.to_string(), text);
+/// # Ok::<(), wabahook::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeadLetterId {
+    /// The event.
+    pub event: EventId,
+    /// The subscription it was owed to.
+    pub subscription: SubscriptionId,
+}
+
+impl fmt::Display for DeadLetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.event, self.subscription)
+    }
+}
+
+impl FromStr for DeadLetterId {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<DeadLetterId> {
+        let refused =
+            || Error::invalid("id", given, "an event id, a dot and the id of a subscription");
+        let (event, subscription) = given.split_once('.').ok_or_else(refused)?;
+        let event = event.parse().map_err(|_| refused())?;
+        let plain = subscription.bytes().all(|byte| byte.is_ascii_digit());
+        let id = subscription.parse().ok().filter(|_| plain).ok_or_else(refused)?;
+        Ok(DeadLetterId { event, subscription: SubscriptionId(id) })
+    }
+}
+
+impl DeadLetter {
+    /// The id of the dead letter.
+    pub fn id(&self) -> DeadLetterId {
+        DeadLetterId { event: self.event, subscription: self.subscription }
+    }
+}
+
+/// Selects dead letters that match everything that is set. Defaults to all.
+///
+/// ```
+/// use wabahook::{DeadLetterFilter, SubscriptionId};
+/// let recent = DeadLetterFilter::default().subscription(SubscriptionId(3)).since_ms(1_700_000_000_000);
+/// assert_eq!(recent.reason, None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetterFilter {
+    /// Only those of this account's subscriptions.
+    pub account: Option<String>,
+    /// Only those of this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Only those with this reason, given as its text (`status:404`).
+    pub reason: Option<String>,
+    /// Only those given up at this time or later, in milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+    /// Only those given up before this time, in milliseconds since the Unix epoch.
+    pub until_ms: Option<u64>,
+}
+
+impl DeadLetterFilter {
+    /// Selects those of an account's subscriptions.
+    #[must_use]
+    pub fn account(mut self, name: impl Into<String>) -> DeadLetterFilter {
+        self.account = Some(name.into());
+        self
+    }
+
+    /// Selects those of a subscription.
+    #[must_use]
+    pub fn subscription(mut self, id: SubscriptionId) -> DeadLetterFilter {
+        self.subscription = Some(id);
+        self
+    }
+
+    /// Selects those with a reason, given as its text (`status:404`, `gate`).
+    #[must_use]
+    pub fn reason(mut self, text: impl Into<String>) -> DeadLetterFilter {
+        self.reason = Some(text.into());
+        self
+    }
+
+    /// Selects those given up at a time or later, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn since_ms(mut self, since_ms: u64) -> DeadLetterFilter {
+        self.since_ms = Some(since_ms);
+        self
+    }
+
+    /// Selects those given up before a time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn until_ms(mut self, until_ms: u64) -> DeadLetterFilter {
+        self.until_ms = Some(until_ms);
+        self
+    }
+
+    /// The part of the filter that does not need the letter itself.
+    fn admits_moment(&self, at_ms: u64, subscription: SubscriptionId) -> bool {
+        self.subscription.is_none_or(|id| id == subscription)
+            && self.since_ms.is_none_or(|since_ms| since_ms <= at_ms)
+            && self.until_ms.is_none_or(|until_ms| at_ms < until_ms)
+    }
+
+    /// Whether a dead letter matches.
+    pub fn admits(&self, letter: &DeadLetter) -> bool {
+        self.admits_moment(letter.at_ms, letter.subscription)
+            && self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
+            && self.account.as_ref().is_none_or(|name| *name == letter.account)
+    }
+}
+
+/// How many dead letters are looked up under one lock.
+const PLACES_AT_ONCE: usize = 256;
+
+/// How many deliveries are replayed in one group, so that other commands do not wait long behind it.
+const REVIVED_AT_ONCE: usize = 1_024;
+
+impl Engine {
+    /// Lists dead letters, newest first, at most `count_max`. Pass the `next` of a page as `after` to get
+    /// the next one, also if that page's letters were replayed meanwhile.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine};
+    /// use wabahook::DeadLetterFilter;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let filter = DeadLetterFilter::default().reason("status:404");
+    /// let page = engine.dead_letters(&filter, None, 100)?;
+    /// if page.next.is_some() {
+    ///     let next = engine.dead_letters(&filter, page.next, 100)?;
+    /// #   assert!(next.items.is_empty());
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when `after` is not a dead letter, or was removed long ago or before the
+    /// engine was opened; [`Error::Store`] or [`Error::Damaged`] when one cannot be read.
+    pub fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        count_max: usize,
+    ) -> Result<Page<DeadLetter, DeadLetterId>> {
+        self.shared.check_open()?;
+        let letters = self.shared.dead_letters(filter, after, count_max)?;
+        let next = letters.last().filter(|_| letters.len() == count_max).map(DeadLetter::id);
+        Ok(Page::new(letters, next))
+    }
+
+    /// One dead letter, with its kept failed attempts, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Damaged`] when it cannot be read.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// for letter in engine.dead_letters(&DeadLetterFilter::default(), None, 10)?.items {
+    ///     let Some((letter, attempts)) = engine.dead_letter(letter.id())? else { continue };
+    ///     println!("{} after {} attempts: {}", letter.id(), letter.attempts, letter.reason);
+    ///     for attempt in attempts {
+    ///         println!("  {}: {}, {:?}", attempt.number, attempt.reason, attempt.took);
+    ///     }
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dead_letter(
+        &self,
+        id: DeadLetterId,
+    ) -> Result<Option<(DeadLetter, Vec<FailedAttempt>)>> {
+        self.shared.check_open()?;
+        let Ok(delivery) = self.shared.delivery_of(id.event, id.subscription) else {
+            return Ok(None);
+        };
+        let Some(letter) = self.shared.outbox.letter(delivery)? else { return Ok(None) };
+        let history = self.shared.outbox.history(delivery)?;
+        Ok(Some((self.shared.shown(letter)?, history)))
+    }
+
+    /// The event of a dead letter, with its payload.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the letter was removed or is of another outbox; [`Error::Store`] or
+    /// [`Error::Damaged`] when it cannot be read.
+    pub fn event_of(&self, letter: DeadLetterId) -> Result<std::sync::Arc<StoredEvent>> {
+        self.shared.check_open()?;
+        let delivery = self.shared.delivery_of(letter.event, letter.subscription)?;
+        let gone = || Error::NotFound { what: "dead letter", given: letter.to_string() };
+        self.shared.outbox.letter(delivery)?.ok_or_else(gone)?;
+        self.shared.outbox.event(delivery.sequence)
+    }
+
+    /// The kept failed attempts of a delivery, oldest first, at most
+    /// [`HISTORY_MAX`](crate::HISTORY_MAX). Empty for a delivery that never failed, was delivered, or was
+    /// replayed and has not failed since.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the event is of another outbox; [`Error::Store`] or
+    /// [`Error::Damaged`] when an attempt cannot be read.
+    pub fn history(
+        &self,
+        event: EventId,
+        subscription: SubscriptionId,
+    ) -> Result<Vec<FailedAttempt>> {
+        self.shared.check_open()?;
+        self.shared.outbox.history(self.shared.delivery_of(event, subscription)?)
+    }
+
+    /// Replays a dead letter: it is owed again, from its first attempt on and with the same `webhook-id`,
+    /// together with the dead letters of the same event that ended because of it (`gate`). Durable when
+    /// it returns: blocks on a sync. A letter that was removed or replayed before is ignored.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when its subscription was removed, or the event is of another outbox; the letter
+    /// is then unchanged. [`Error::Refused`] or [`Error::Unknown`] while the device refuses; it is then
+    /// replayed when the device takes writes.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// for letter in engine.dead_letters(&DeadLetterFilter::default().reason("status:404"), None, 10)?.items {
+    ///     engine.replay(&letter)?;
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replay(&self, letter: &DeadLetter) -> Result<()> {
+        self.shared.check_open()?;
+        let delivery = self.shared.delivery_of(letter.event, letter.subscription)?;
+        self.shared.check_registered(letter.subscription)?;
+        let together = self.shared.with_dependents(delivery)?;
+        match self.shared.outbox.wait(self.shared.outbox.revive(vec![together]))? {
+            // The subscription may have been removed meanwhile.
+            0 => self.shared.check_registered(letter.subscription),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replays all dead letters that match a filter, and returns how many deliveries are owed again.
+    /// Letters of removed subscriptions are left out. Durable when it returns: blocks on one sync for
+    /// about every thousand.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Damaged`] when a letter cannot be read; then none is replayed.
+    /// [`Error::Refused`] or [`Error::Unknown`] as [`replay`](Engine::replay); then some may have been
+    /// replayed.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// use wabahook::DeadLetterFilter;
+    ///
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// let filter = DeadLetterFilter::default().subscription(crm).reason("status:404");
+    /// assert_eq!(engine.replay_matching(&filter)?, 0); // none died
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let letters = self.shared.dead_letters(filter, None, usize::MAX)?;
+        self.shared.revive_all(letters.iter().map(DeadLetter::id))
+    }
+
+    /// Replays the given dead letters. Letters that do not match the filter, were removed or replayed
+    /// before, or whose subscription was removed, are ignored and not counted.
+    ///
+    /// # Errors
+    /// As [`replay_matching`](Engine::replay_matching).
+    pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let mut meant = Vec::new();
+        for id in ids {
+            // An event of another outbox has no dead letters here.
+            let Ok(delivery) = self.shared.delivery_of(id.event, id.subscription) else { continue };
+            let letter = self.shared.outbox.letter(delivery)?;
+            let letter = letter.map(|letter| self.shared.shown(letter)).transpose()?;
+            meant.extend(letter.filter(|letter| filter.admits(letter)).map(|letter| letter.id()));
+        }
+        self.shared.revive_all(meant.into_iter())
+    }
+}
+
+impl Shared {
+    fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        count_max: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let mut place = after.map(|id| self.place_of(id)).transpose()?;
+        let mut found = Vec::new();
+        while found.len() < count_max {
+            let places = self.outbox.letters_before(place, PLACES_AT_ONCE);
+            let Some(last) = places.last() else { break };
+            place = Some(*last);
+            for (at_ms, delivery) in places {
+                if !filter.admits_moment(at_ms, delivery.subscription) {
+                    continue;
+                }
+                let letter = self.outbox.letter(delivery)?.map(|letter| self.shown(letter));
+                found.extend(letter.transpose()?.filter(|letter| filter.admits(letter)));
+            }
+        }
+        found.truncate(count_max);
+        Ok(found)
+    }
+
+    fn place_of(&self, id: DeadLetterId) -> Result<(u64, DeliveryId)> {
+        let unknown = || Error::NotFound { what: "dead letter", given: id.to_string() };
+        let delivery = self.delivery_of(id.event, id.subscription).map_err(|_| unknown())?;
+        self.outbox.letter_position(delivery).ok_or_else(unknown)
+    }
+
+    fn delivery_of(&self, event: EventId, subscription: SubscriptionId) -> Result<DeliveryId> {
+        let sequence = event.sequence();
+        if self.outbox.id_of(sequence) != event {
+            return Err(Error::NotFound { what: "event", given: event.to_string() });
+        }
+        Ok(DeliveryId { sequence, subscription })
+    }
+
+    fn check_registered(&self, id: SubscriptionId) -> Result<()> {
+        self.subscriptions.read().require(id).map(drop)
+    }
+
+    fn shown(&self, letter: StoredDeadLetter) -> Result<DeadLetter> {
+        let DeliveryId { sequence, subscription } = letter.delivery;
+        let account = match self.subscriptions.read().get(subscription) {
+            Some(active) => active.info.account.clone(),
+            // The subscription was removed; its event names the account.
+            None => self.outbox.account_of(sequence)?,
+        };
+        Ok(DeadLetter {
+            event: self.outbox.id_of(sequence),
+            subscription,
+            account,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            at_ms: letter.at_wall_ms,
+        })
+    }
+
+    /// A delivery, and the deliveries of the same event that ended because of it.
+    fn with_dependents(&self, main: DeliveryId) -> Result<Vec<DeliveryId>> {
+        let mut together = vec![main];
+        for subscription in self.dependents_of(main.subscription) {
+            let delivery = DeliveryId { subscription, ..main };
+            let letter = self.outbox.letter(delivery)?;
+            if letter.is_some_and(|letter| letter.reason == Reason::Gate) {
+                together.push(delivery);
+            }
+        }
+        Ok(together)
+    }
+
+    fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
+        self.subscriptions.read().dependents_of(main)
+    }
+
+    fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
+        // An event of another outbox has no dead letters here.
+        let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
+        let here = here.filter(|delivery| self.check_registered(delivery.subscription).is_ok());
+        let mut revived = 0;
+        for group in self.revivals(here)? {
+            revived += self.outbox.wait(self.outbox.revive(group))?;
+        }
+        Ok(revived)
+    }
+
+    /// Divides dead letters into groups of deliveries that are replayed together. Main deliveries come
+    /// first, so that no dependent is replayed without its main delivery.
+    fn revivals(
+        &self,
+        deliveries: impl Iterator<Item = DeliveryId>,
+    ) -> Result<Vec<Vec<Vec<DeliveryId>>>> {
+        let is_main = |delivery: &DeliveryId| !self.dependents_of(delivery.subscription).is_empty();
+        let (mains, others): (Vec<_>, Vec<_>) = deliveries.partition(is_main);
+        let mut seen: HashSet<DeliveryId> = HashSet::new();
+        let (mut groups, mut group, mut count) = (Vec::new(), Vec::new(), 0);
+        for delivery in mains.into_iter().chain(others) {
+            if seen.contains(&delivery) {
+                continue;
+            }
+            let together = self.with_dependents(delivery)?;
+            seen.extend(&together);
+            count += together.len();
+            group.push(together);
+            if count >= REVIVED_AT_ONCE {
+                groups.push(std::mem::take(&mut group));
+                count = 0;
+            }
+        }
+        groups.push(group);
+        groups.retain(|group| !group.is_empty());
+        Ok(groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::Config;
+    use crate::delivery_record::Record;
+    use crate::event::Event;
+    use crate::store::Memory;
+    use crate::subscription::{Policy, Subscription};
+    use crate::transport::Reply;
+    use crate::transport::{Request, Transport};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn an_id_parses_its_own_text_and_nothing_else() {
+        let event = EventId::new(7, 9);
+        let id = DeadLetterId { event, subscription: SubscriptionId(u32::MAX) };
+        assert_eq!(id.to_string().parse::<DeadLetterId>().unwrap(), id);
+        let cut = [String::new(), ".".into(), event.to_string(), format!("{event}.")];
+        let wrong = ["+3", "-1", "4294967296", "3.4", " 3"].map(|id| format!("{event}.{id}"));
+        for text in cut.into_iter().chain(wrong) {
+            let error = text.parse::<DeadLetterId>().unwrap_err();
+            assert_eq!(error.field(), Some("id"), "{text}");
+        }
+    }
+
+    /// A receiver that always answers the same.
+    struct Always(AtomicU16);
+
+    impl Transport for Always {
+        fn send(&self, _: &Request<'_>) -> Reply {
+            Reply::status(self.0.load(Ordering::Acquire))
+        }
+
+        fn interrupt(&self) {}
+    }
+
+    fn open(store: Memory, status: u16) -> Engine {
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000, 3));
+        let receiver = Arc::new(Always(status.into()));
+        let config = Config::new("unused").store(Arc::new(store));
+        Engine::open(config.clock(clock).transport(receiver)).unwrap()
+    }
+
+    fn subscribe(engine: &Engine, name: &str, after: Option<SubscriptionId>) -> SubscriptionId {
+        let subscription = Subscription::to("https://a.example/hook").unwrap().name(name);
+        let policy = Policy { after, ..Policy::default() };
+        engine.subscribe(subscription.policy(policy)).unwrap()
+    }
+
+    /// What an engine leaves that ended these deliveries of each of two events.
+    fn left_dead(subscriptions: &[(&str, Option<u32>, Reason)]) -> (Memory, Vec<EventId>) {
+        let store = Memory::default();
+        let engine = open(store.clone(), 503);
+        let mut ids = Vec::new();
+        for (name, after, reason) in subscriptions {
+            let id = subscribe(&engine, name, after.map(SubscriptionId));
+            ids.push((id, reason));
+        }
+        let events = [1, 2].map(|_| {
+            let receipt = engine.publish(Event::new("ADD_TAG", "{}").number("919999999999"));
+            receipt.unwrap().wait().unwrap().id
+        });
+        for event in events {
+            let dead = ids.iter().map(|(subscription, reason)| {
+                let delivery =
+                    DeliveryId { sequence: event.sequence(), subscription: *subscription };
+                let reason = (*reason).clone();
+                Record::Dead(StoredDeadLetter {
+                    delivery,
+                    reason,
+                    attempts: 1,
+                    at_wall_ms: 1_700_000_000_000,
+                })
+            });
+            engine.shared.outbox.record_together(dead.collect());
+        }
+        engine.close(DEADLINE).unwrap();
+        (store.crash(), events.to_vec())
+    }
+
+    fn wait_delivered(engine: &Engine, delivered: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        while engine.stats().delivered < delivered {
+            assert!(Instant::now() < deadline, "not in time: {:?}", engine.stats());
+            std::thread::yield_now();
+        }
+    }
+
+    fn letters(engine: &Engine) -> Vec<(EventId, u32)> {
+        let all = engine.dead_letters(&DeadLetterFilter::default(), None, 100).unwrap().items;
+        let mut all: Vec<_> = all.iter().map(|one| (one.event, one.subscription.0)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn a_main_is_replayed_with_its_dependents_only() {
+        let refused = Reason::Status(404);
+        let (store, events) = left_dead(&[
+            ("main", None, refused.clone()),
+            ("waits", Some(1), Reason::Gate),
+            ("failed by itself", Some(1), refused.clone()),
+            ("bystander", None, Reason::Gate),
+        ]);
+        let engine = open(store, 200);
+        let main = DeadLetterId { event: events[0], subscription: SubscriptionId(1) };
+        let (letter, _) = engine.dead_letter(main).unwrap().unwrap();
+        engine.replay(&letter).unwrap();
+        wait_delivered(&engine, 2);
+        let left = [3, 4].map(|id| (events[0], id)).into_iter();
+        let left: Vec<_> = left.chain((1..=4).map(|id| (events[1], id))).collect();
+        assert_eq!(letters(&engine), left);
+        assert_eq!((engine.stats().replayed, engine.stats().owed), (2, 0));
+        engine.close(DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn a_filter_that_matches_a_main_replays_its_dependents() {
+        let refused = Reason::Status(404);
+        let (store, events) = left_dead(&[
+            ("main", None, refused),
+            ("waits", Some(1), Reason::Gate),
+            ("bystander", None, Reason::Gate),
+        ]);
+        let engine = open(store.crash(), 200);
+        let refused = DeadLetterFilter::default().reason("status:404");
+        assert_eq!(engine.replay_matching(&refused).unwrap(), 4);
+        wait_delivered(&engine, 4);
+        assert_eq!(letters(&engine), [(events[0], 3), (events[1], 3)]);
+        engine.close(DEADLINE).unwrap();
+        let engine = open(store, 200);
+        let waits = DeadLetterFilter::default().subscription(SubscriptionId(2));
+        assert_eq!(engine.replay_matching(&waits).unwrap(), 2);
+        wait_delivered(&engine, 2);
+        assert_eq!(letters(&engine).len(), 4);
+        engine.close(DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn letters_of_a_removed_subscription_are_not_replayed() {
+        let refused = Reason::Status(404);
+        let (store, events) =
+            left_dead(&[("leaves", None, refused.clone()), ("bystander", None, refused)]);
+        let engine = open(store.clone(), 200);
+        let all = DeadLetterFilter::default();
+        let gone = DeadLetterId { event: events[0], subscription: SubscriptionId(1) };
+        let (letter, _) = engine.dead_letter(gone).unwrap().unwrap();
+        engine.unsubscribe(SubscriptionId(1)).unwrap();
+        let error = engine.replay(&letter).unwrap_err();
+        assert_eq!(error.to_string(), "no subscription \"1\" in this account");
+        assert_eq!(engine.replay_these(&[gone], &all).unwrap(), 0);
+        assert_eq!(engine.replay_matching(&all).unwrap(), 2);
+        wait_delivered(&engine, 2);
+        assert_eq!(letters(&engine), [(events[0], 1), (events[1], 1)], "they are there to see");
+        let stats = engine.stats();
+        assert_eq!((stats.replayed, stats.cancelled, stats.owed), (2, 0, 0));
+        engine.close(DEADLINE).unwrap();
+        let again = open(store.crash(), 200);
+        assert_eq!((again.stats().held, again.stats().owed), (0, 0));
+        let error = again.replay(&letter).unwrap_err();
+        assert!(matches!(error, Error::NotFound { what: "subscription", .. }), "{error}");
+        again.close(DEADLINE).unwrap();
+    }
+}

@@ -1,0 +1,330 @@
+//! Lists what is owed and what was given up, page by page. The lock of the dispatcher is held for a bounded
+//! slice at a time, however long a backlog is. A page never shows a delivery of another account than its
+//! filter's (I9).
+//!
+//! Deliveries change while they are listed: one that ends or changes its state between two pages may be on
+//! neither page or on both.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::dead_letters::{DeadLetterFilter, DeadLetterId};
+use super::shared::Shared;
+use super::{Engine, Page};
+use crate::dispatch::{DeliveryStage, ListedDelivery};
+use crate::error::{Error, Result};
+use crate::event::EventId;
+use crate::outcome::Reason;
+use crate::subscription::SubscriptionId;
+
+/// The state of a delivery. Every delivery that is owed or was given up has exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DeliveryState {
+    /// Owed and never failed. It waits for its turn, its rate limit or its endpoint's breaker, or its
+    /// first attempt is in flight.
+    Owed,
+    /// Failed. It waits for its next attempt or is in it, also if its subscription is not active.
+    Retrying,
+    /// Never failed, and held back by its ordering key, by another subscription's delivery (`after`), or
+    /// because its subscription is paused or disabled.
+    Blocked,
+    /// Given up: a dead letter.
+    Dead,
+}
+
+impl DeliveryState {
+    /// All of them.
+    pub const ALL: [DeliveryState; 4] =
+        [DeliveryState::Owed, DeliveryState::Retrying, DeliveryState::Blocked, DeliveryState::Dead];
+
+    /// The state's name in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeliveryState::Owed => "owed",
+            DeliveryState::Retrying => "retrying",
+            DeliveryState::Blocked => "blocked",
+            DeliveryState::Dead => "dead",
+        }
+    }
+}
+
+impl FromStr for DeliveryState {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<DeliveryState> {
+        let named = DeliveryState::ALL.into_iter().find(|state| state.as_str() == given);
+        named.ok_or_else(|| {
+            Error::invalid("state", given, "one of owed, retrying, blocked and dead")
+        })
+    }
+}
+
+/// Selects deliveries that match everything that is set. Defaults to all deliveries of registered
+/// subscriptions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeliveryFilter {
+    /// Only deliveries of this account's subscriptions.
+    pub account: Option<String>,
+    /// Only deliveries of this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Only deliveries in one of these states; `None` means any.
+    pub states: Option<Vec<DeliveryState>>,
+}
+
+impl DeliveryFilter {
+    /// Selects the deliveries of an account's subscriptions.
+    #[must_use]
+    pub fn account(mut self, name: impl Into<String>) -> DeliveryFilter {
+        self.account = Some(name.into());
+        self
+    }
+
+    /// Selects the deliveries of a subscription.
+    #[must_use]
+    pub fn subscription(mut self, id: SubscriptionId) -> DeliveryFilter {
+        self.subscription = Some(id);
+        self
+    }
+
+    /// Selects the deliveries in one of these states.
+    #[must_use]
+    pub fn states(mut self, states: impl IntoIterator<Item = DeliveryState>) -> DeliveryFilter {
+        self.states = Some(states.into_iter().collect());
+        self
+    }
+
+    fn wants(&self, state: DeliveryState) -> bool {
+        self.states.as_ref().is_none_or(|states| states.contains(&state))
+    }
+
+    fn wants_stage(&self, stage: DeliveryStage) -> bool {
+        self.wants(match stage {
+            DeliveryStage::Owed => DeliveryState::Owed,
+            DeliveryStage::Blocked => DeliveryState::Blocked,
+            DeliveryStage::Retrying { .. } => DeliveryState::Retrying,
+        })
+    }
+
+    fn letters(&self) -> DeadLetterFilter {
+        let mut letters = DeadLetterFilter::default();
+        letters.account.clone_from(&self.account);
+        letters.subscription = self.subscription;
+        letters
+    }
+}
+
+/// A delivery in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The event's id: the `webhook-id` of every attempt.
+    pub event: EventId,
+    /// The subscription it is owed to.
+    pub subscription: SubscriptionId,
+    /// Its state.
+    pub state: DeliveryState,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// When its next attempt is due, in milliseconds since the Unix epoch. Only for retrying deliveries.
+    pub due_at_ms: Option<u64>,
+    /// Why it was given up. Only for dead deliveries.
+    pub reason: Option<Reason>,
+    /// When it was given up, in milliseconds since the Unix epoch. Only for dead deliveries.
+    pub died_at_ms: Option<u64>,
+}
+
+/// Where a page of deliveries begins. Its text is opaque.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryCursor(ListPosition);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListPosition {
+    /// From this sequence of this subscription on.
+    Owed(SubscriptionId, u64),
+    /// After this dead letter, or from the newest on.
+    Dead(Option<DeadLetterId>),
+}
+
+impl fmt::Display for DeliveryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ListPosition::Owed(id, sequence) => write!(f, "owed.{id}.{sequence}"),
+            ListPosition::Dead(Some(letter)) => write!(f, "dead.{letter}"),
+            ListPosition::Dead(None) => f.write_str("dead."),
+        }
+    }
+}
+
+impl FromStr for DeliveryCursor {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<DeliveryCursor> {
+        let owed = || {
+            let (id, sequence) = given.strip_prefix("owed.")?.split_once('.')?;
+            Some(ListPosition::Owed(SubscriptionId(id.parse().ok()?), sequence.parse().ok()?))
+        };
+        let dead = || match given.strip_prefix("dead.")? {
+            "" => Some(ListPosition::Dead(None)),
+            letter => Some(ListPosition::Dead(Some(letter.parse().ok()?))),
+        };
+        let position = owed().or_else(dead).map(DeliveryCursor);
+        position.ok_or_else(|| Error::invalid("cursor", given, "the cursor of a page, unchanged"))
+    }
+}
+
+/// How many deliveries are listed under one lock.
+const SLICE: usize = 256;
+
+impl Engine {
+    /// Lists what is owed and what was given up, at most `count_max` deliveries. Pass the `next` of a page
+    /// to get the following one. Owed deliveries come first, by subscription and in the order published,
+    /// then dead letters, newest first.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine};
+    /// use wabahook::{DeliveryFilter, DeliveryState};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let failing = DeliveryFilter::default().states([DeliveryState::Retrying]);
+    /// let mut page = engine.deliveries(&failing, None, 100)?;
+    /// while let Some(next) = page.next {
+    ///     page = engine.deliveries(&failing, Some(next), 100)?;
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the page begins after a dead letter that was removed long ago;
+    /// [`Error::Store`] or [`Error::Damaged`] when a dead letter cannot be read.
+    pub fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        after: Option<DeliveryCursor>,
+        count_max: usize,
+    ) -> Result<Page<Delivery, DeliveryCursor>> {
+        self.shared.check_open()?;
+        let (from, letter) = match after.map(|position| position.0) {
+            None => (Some((SubscriptionId(0), 0)), None),
+            Some(ListPosition::Owed(id, sequence)) => (Some((id, sequence)), None),
+            Some(ListPosition::Dead(letter)) => (None, letter),
+        };
+        let (mut items, mut next) = (Vec::new(), None);
+        if let Some(from) = from {
+            next = self.shared.list_owed(filter, from, count_max, &mut items);
+        }
+        if next.is_none() && filter.wants(DeliveryState::Dead) {
+            next = match count_max.saturating_sub(items.len()) {
+                0 => Some(ListPosition::Dead(letter)),
+                left => self.list_dead(filter, letter, left, &mut items)?,
+            };
+        }
+        Ok(Page::new(items, next.map(DeliveryCursor)))
+    }
+
+    fn list_dead(
+        &self,
+        filter: &DeliveryFilter,
+        after: Option<DeadLetterId>,
+        count_max: usize,
+        items: &mut Vec<Delivery>,
+    ) -> Result<Option<ListPosition>> {
+        let letters = self.dead_letters(&filter.letters(), after, count_max)?;
+        items.extend(letters.items.into_iter().map(|letter| Delivery {
+            event: letter.event,
+            subscription: letter.subscription,
+            state: DeliveryState::Dead,
+            attempts: letter.attempts,
+            due_at_ms: None,
+            reason: Some(letter.reason),
+            died_at_ms: Some(letter.at_ms),
+        }));
+        Ok(letters.next.map(|last| ListPosition::Dead(Some(last))))
+    }
+}
+
+impl Shared {
+    /// Lists what is owed from a position on. Returns the next position once the page is full.
+    fn list_owed(
+        &self,
+        filter: &DeliveryFilter,
+        from: (SubscriptionId, u64),
+        count_max: usize,
+        items: &mut Vec<Delivery>,
+    ) -> Option<ListPosition> {
+        let (first, mut sequence) = from;
+        let all = self.subscriptions.read().all();
+        let selected = all.iter().filter(|one| {
+            one.id >= first
+                && filter.account.as_ref().is_none_or(|name| *name == one.account)
+                && filter.subscription.is_none_or(|id| id == one.id)
+        });
+        for id in selected.map(|one| one.id) {
+            sequence = if id == first { sequence } else { 0 };
+            loop {
+                if items.len() >= count_max {
+                    return Some(ListPosition::Owed(id, sequence));
+                }
+                let wanted = SLICE.min(count_max - items.len());
+                let stages = |stage| filter.wants_stage(stage);
+                let slice =
+                    self.dispatch_state.lock().dispatcher.listed(id, sequence, stages, wanted);
+                sequence = slice.last().map_or(sequence, |last| last.sequence.saturating_add(1));
+                items.extend(slice.iter().map(|listed| self.owed_item(id, *listed)));
+                if slice.len() < wanted {
+                    break;
+                }
+            }
+        }
+        None
+    }
+
+    fn owed_item(&self, subscription: SubscriptionId, listed: ListedDelivery) -> Delivery {
+        let (state, attempts, due_ms) = match listed.stage {
+            DeliveryStage::Owed => (DeliveryState::Owed, 0, None),
+            DeliveryStage::Blocked => (DeliveryState::Blocked, 0, None),
+            DeliveryStage::Retrying { attempts, due_ms } => {
+                (DeliveryState::Retrying, attempts, Some(due_ms))
+            }
+        };
+        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        Delivery {
+            event: self.outbox.id_of(listed.sequence),
+            subscription,
+            state,
+            attempts,
+            due_at_ms: due_ms.map(|due_ms| wall_ms.saturating_add(due_ms.saturating_sub(now_ms))),
+            reason: None,
+            died_at_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_parses_its_own_text_and_nothing_else() {
+        let letter = DeadLetterId { event: EventId::new(7, 9), subscription: SubscriptionId(3) };
+        let owed = ListPosition::Owed(SubscriptionId(3), u64::MAX);
+        for position in [owed, ListPosition::Dead(Some(letter)), ListPosition::Dead(None)] {
+            let position = DeliveryCursor(position);
+            assert_eq!(position.to_string().parse::<DeliveryCursor>().unwrap(), position);
+        }
+        for text in ["", "owed.3", "owed.a.1", "owed.3.1.1", "dead.3", "3.1"] {
+            let error = text.parse::<DeliveryCursor>().unwrap_err();
+            assert_eq!(error.field(), Some("cursor"), "{text}");
+        }
+    }
+
+    #[test]
+    fn states_parse_from_their_names() {
+        for state in DeliveryState::ALL {
+            assert_eq!(state.as_str().parse::<DeliveryState>().unwrap(), state);
+        }
+        assert_eq!("gone".parse::<DeliveryState>().unwrap_err().field(), Some("state"));
+    }
+}

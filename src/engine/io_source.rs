@@ -1,0 +1,276 @@
+//! The engine as the source of the I/O threads: at each exchange it ends the attempts that they bring and gives
+//! them the next ones, under one lock of the dispatch state for all of them. Requests are built on the I/O thread,
+//! without that lock. An event that is not in memory is read by the background thread, and its attempt is given
+//! out at a later exchange.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::attempts::{CompletedAttempt, EndEffects, interrupted};
+use super::background::Job;
+use super::shared::{DispatchState, Shared};
+use super::subscription_table::ActiveSubscription;
+use crate::attempt::{Attempt, AttemptEnd, Shortage};
+use crate::delivery::{
+    AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt,
+    OutgoingRequest, WakeLoop,
+};
+use crate::event::{EventType, StoredEvent};
+use crate::transport::{Failure, Reply};
+
+/// What the dispatch state keeps of the I/O threads.
+#[derive(Default)]
+pub(super) struct IoThreads {
+    threads: Vec<IoThread>,
+    /// Attempts whose event was read, to be given out first.
+    prepared: VecDeque<PreparedAttempt>,
+}
+
+struct IoThread {
+    wake: WakeLoop,
+    /// It found too few attempts and sleeps until it is woken.
+    is_idle: bool,
+    is_running: bool,
+}
+
+/// An attempt that an I/O thread takes, with its event if that is at hand.
+pub(super) struct PreparedAttempt {
+    attempt: Attempt,
+    event: Option<Arc<StoredEvent>>,
+}
+
+/// The attempts that each I/O thread carries. Only that thread locks its part, so nobody waits.
+pub(super) struct IssuedAttempts(Vec<Mutex<Slab<IssuedAttempt>>>);
+
+struct IssuedAttempt {
+    attempt: Attempt,
+    event_type: EventType,
+}
+
+impl IssuedAttempts {
+    pub(super) fn new(threads: usize) -> IssuedAttempts {
+        IssuedAttempts((0..threads).map(|_| Mutex::default()).collect())
+    }
+
+    fn issue(&self, from: LoopId, issued: IssuedAttempt) -> Option<AttemptToken> {
+        let slot = self.0.get(from.0)?.lock().insert(issued);
+        Some(AttemptToken(slot as u64))
+    }
+
+    fn take(&self, from: LoopId, token: AttemptToken) -> Option<IssuedAttempt> {
+        let slot = usize::try_from(token.0).ok()?;
+        self.0.get(from.0)?.lock().try_remove(slot)
+    }
+
+    fn take_all(&self, from: LoopId) -> Vec<IssuedAttempt> {
+        self.0.get(from.0).map(|slab| slab.lock().drain().collect()).unwrap_or_default()
+    }
+}
+
+impl IoThreads {
+    pub(super) fn is_running(&self) -> bool {
+        self.threads.iter().any(|thread| thread.is_running)
+    }
+
+    /// Wakes as many idle threads as `attempts` more need.
+    pub(super) fn wake(&mut self, attempts: usize) {
+        let mut attempts = attempts + self.prepared.len();
+        for thread in self.threads.iter_mut().filter(|thread| thread.is_idle) {
+            if attempts == 0 {
+                return;
+            }
+            thread.is_idle = false;
+            (thread.wake)();
+            attempts = attempts.saturating_sub(EXCHANGE_MAX);
+        }
+    }
+
+    /// Wakes all, because the engine closes.
+    pub(super) fn wake_all(&self) {
+        self.threads.iter().for_each(|thread| (thread.wake)());
+    }
+
+    fn set_idle(&mut self, number: LoopId) {
+        if let Some(thread) = self.threads.get_mut(number.0) {
+            thread.is_idle = true;
+        }
+    }
+}
+
+impl DispatchState {
+    /// Up to `room` attempts for an I/O thread, those whose event was read first.
+    fn take_for_io(&mut self, room: usize, now_ms: u64) -> Vec<PreparedAttempt> {
+        let mut taken: Vec<_> =
+            self.io.prepared.drain(..room.min(self.io.prepared.len())).collect();
+        while taken.len() < room {
+            let Some(attempt) = self.next_attempt(now_ms) else { break };
+            taken.push(PreparedAttempt { attempt, event: None });
+        }
+        taken
+    }
+}
+
+impl AttemptSource for Shared {
+    fn attach(&self, from: LoopId, wake: WakeLoop) {
+        let mut state = self.dispatch_state.lock();
+        let thread = IoThread { wake, is_idle: false, is_running: true };
+        match state.io.threads.get_mut(from.0) {
+            Some(slot) => *slot = thread,
+            None => state.io.threads.push(thread),
+        }
+    }
+
+    fn exchange(
+        &self,
+        from: LoopId,
+        ended: &mut Vec<EndedAttempt>,
+        room: usize,
+        next: &mut Vec<NextAttempt>,
+    ) -> Demand {
+        let issued = ended.drain(..).filter_map(|EndedAttempt { token, end }| {
+            let IssuedAttempt { attempt, event_type } = self.issued.take(from, token)?;
+            Some(CompletedAttempt { attempt, end, event_type: Some(event_type) })
+        });
+        let mut completed: Vec<_> = issued.collect();
+        loop {
+            let wanted = room - next.len();
+            let Exchanged { effects, taken, demand } = self.exchange_once(from, completed, wanted);
+            let is_enough = taken.len() < wanted;
+            completed = self.issue(from, &effects.settled, taken, next);
+            self.finish_ends(effects);
+            if completed.is_empty() && (is_enough || next.len() >= room) {
+                return demand;
+            }
+        }
+    }
+
+    fn detach(&self, from: LoopId, has_panicked: bool) {
+        let lost = self.issued.take_all(from).into_iter().map(|issued| CompletedAttempt {
+            attempt: issued.attempt,
+            end: AttemptEnd::Uncounted(Shortage::Panic),
+            event_type: None,
+        });
+        let lost = self.with_random(lost);
+        let mut state = self.dispatch_state.lock();
+        let effects = self.end_attempts(&mut state, lost);
+        if let Some(thread) = state.io.threads.get_mut(from.0) {
+            (thread.is_running, thread.is_idle) = (false, false);
+        }
+        drop(state);
+        self.threads_ended.notify_all();
+        self.finish_ends(effects);
+        if has_panicked {
+            self.poison("an I/O thread panicked");
+        }
+    }
+}
+
+/// What one lock of the dispatch state exchanged.
+struct Exchanged {
+    effects: EndEffects,
+    taken: Vec<PreparedAttempt>,
+    demand: Demand,
+}
+
+impl Shared {
+    fn exchange_once(
+        &self,
+        from: LoopId,
+        completed: Vec<CompletedAttempt>,
+        wanted: usize,
+    ) -> Exchanged {
+        let completed = self.with_random(completed);
+        let now_ms = self.clock.monotonic_ms();
+        let mut state = self.dispatch_state.lock();
+        let effects = self.end_attempts(&mut state, completed);
+        if state.closing {
+            return Exchanged { effects, taken: Vec::new(), demand: Demand::Over };
+        }
+        let taken = state.take_for_io(wanted, now_ms);
+        if taken.len() < wanted {
+            state.io.set_idle(from);
+        }
+        self.wake_workers(&mut state);
+        Exchanged { effects, taken, demand: Demand::Open }
+    }
+
+    /// Builds the requests of attempts. Returns those that ended without a request.
+    fn issue(
+        &self,
+        from: LoopId,
+        settled: &[u64],
+        taken: Vec<PreparedAttempt>,
+        next: &mut Vec<NextAttempt>,
+    ) -> Vec<CompletedAttempt> {
+        self.outbox.release_cached(settled);
+        if taken.is_empty() {
+            return Vec::new();
+        }
+        let sequences = taken.iter().map(|one| one.attempt.delivery.sequence);
+        let cached = self.outbox.cached_events(sequences);
+        let subscriptions = self.subscriptions.read();
+        let find = |one: &PreparedAttempt| subscriptions.get(one.attempt.delivery.subscription);
+        let actives: Vec<_> = taken.iter().map(find).collect();
+        drop(subscriptions);
+        let mut ended = Vec::new();
+        for ((PreparedAttempt { attempt, event }, cached), active) in
+            taken.into_iter().zip(cached).zip(actives)
+        {
+            // Without its subscription, its deliveries are already cancelled.
+            let Some(active) = active else {
+                ended.push(interrupted(attempt));
+                continue;
+            };
+            match event.or(cached) {
+                None => self.submit_job(Job::Read(attempt)),
+                Some(event) => match self.outgoing(attempt, &active, &event) {
+                    Ok(request) => {
+                        let event_type = event.event_type.clone();
+                        let issued = IssuedAttempt { attempt, event_type };
+                        let account = active.account_number;
+                        let token = self.issued.issue(from, issued);
+                        next.extend(token.map(|token| NextAttempt { token, request, account }));
+                    }
+                    Err(failure) => {
+                        let end = AttemptEnd::Reply(Reply::Failed(failure));
+                        let event_type = Some(event.event_type.clone());
+                        ended.push(CompletedAttempt { attempt, end, event_type });
+                    }
+                },
+            }
+        }
+        ended
+    }
+
+    fn outgoing(
+        &self,
+        attempt: Attempt,
+        active: &ActiveSubscription,
+        event: &Arc<StoredEvent>,
+    ) -> Result<OutgoingRequest, Failure> {
+        let (number, wall_ms) = (attempt.number, self.clock.wall_ms());
+        let request = active.template.request(event, number, wall_ms, &self.catalogue)?;
+        OutgoingRequest::new(&request, Some(event), active.tls.as_ref())
+    }
+
+    /// Reads the event of an attempt, and gives the attempt out at the next exchange.
+    pub(super) fn read_for(&self, attempt: Attempt) {
+        let read = self.outbox.event(attempt.delivery.sequence);
+        let unread = match &read {
+            Ok(_) => None,
+            Err(error) => Some(self.unread(attempt, error)),
+        };
+        let unread = self.with_random(unread);
+        let mut state = self.dispatch_state.lock();
+        let effects = self.end_attempts(&mut state, unread);
+        if let Ok(event) = read {
+            state.io.prepared.push_back(PreparedAttempt { attempt, event: Some(event) });
+        }
+        self.wake_workers(&mut state);
+        drop(state);
+        self.finish_ends(effects);
+    }
+}

@@ -1,0 +1,257 @@
+//! What the engine's handles and threads share, and the order of its locks.
+//!
+//! A thread that holds one of these locks may take only those below it:
+//!
+//! 1. `book`: held over a sync of the book, and over nothing else that waits.
+//! 2. `subscriptions`: readers look up and match, a writer replaces entries.
+//! 3. `dispatch_state`: short; held neither over I/O nor over a call into a host's code.
+//! 4. the locks inside `outbox` (cache, generations, dead letters, histories; `outbox` documents their
+//!    order), the match cache inside `subscriptions`, and the ring of `recent_attempts`: leaves, none is
+//!    taken inside another.
+//! 5. `poison`, `directory_lock`, `callbacks` and the ring of notices inside `notices`: leaves.
+//!
+//! `subscriptions` is never locked while `dispatch_state` is held, and a lock above another is never
+//! taken by a callback of the committer except `dispatch_state` and the leaves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::background::Jobs;
+use super::io_source::{IoThreads, IssuedAttempts};
+use super::recent_attempts::RecentAttempts;
+use super::subscription_table::SubscriptionTable;
+use super::worker_pool::WorkerNames;
+use crate::account::Accounts;
+use crate::attempt::Attempt;
+use crate::book::SubscriptionStore;
+use crate::callback::CallbackLedger;
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::delivery::{Guard, Http};
+use crate::dispatch::Dispatcher;
+use crate::error::{Error, Result};
+use crate::event::Catalogue;
+use crate::network::Network;
+use crate::notice::{Notice, NoticeBroadcaster};
+use crate::outbox::Outbox;
+use crate::stats::{Bound, EngineCounters};
+use crate::transport::Transport;
+
+/// Shared by every handle and thread of an engine.
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) catalogue: Catalogue,
+    pub(super) accounts: Accounts,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) network: Network,
+    pub(super) guard: Arc<Guard>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) counters: EngineCounters,
+    pub(super) notices: NoticeBroadcaster,
+    pub(super) callbacks: Mutex<CallbackLedger>,
+    pub(super) recent_attempts: RecentAttempts,
+    pub(super) worker_names: WorkerNames,
+    pub(super) jobs: Jobs,
+    pub(super) issued: IssuedAttempts,
+    /// The transport whose I/O threads take attempts by themselves; `None` with a transport of the host.
+    pub(super) http: Option<Arc<Http>>,
+    /// Whether events now arrive in batches, so that workers should yield the CPU to the committer.
+    pub(super) company: AtomicBool,
+    /// `None` once the engine is closed, so that its database can be opened again.
+    pub(super) book: Mutex<Option<SubscriptionStore>>,
+    pub(super) subscriptions: RwLock<SubscriptionTable>,
+    pub(super) outbox: Outbox,
+    pub(super) dispatch_state: Mutex<DispatchState>,
+    /// Wakes a worker that waits for an attempt.
+    pub(super) work: Condvar,
+    /// Wakes the timekeeper.
+    pub(super) timer: Condvar,
+    /// Signalled when a thread of the engine ends.
+    pub(super) threads_ended: Condvar,
+    pub(super) phase: Phase,
+    pub(super) poison: Mutex<Option<String>>,
+    /// The lock file of the data directory, held while the engine is open.
+    pub(super) directory_lock: Mutex<Option<std::fs::File>>,
+}
+
+/// The dispatcher, and the state of the threads that serve it.
+pub(super) struct DispatchState {
+    pub(super) dispatcher: Dispatcher,
+    /// Worker threads.
+    pub(super) workers: usize,
+    /// Of these, those that wait for an attempt.
+    pub(super) idle: usize,
+    pub(super) io: IoThreads,
+    /// Jobs that the background thread has not done yet.
+    pub(super) jobs: usize,
+    /// Until when the timekeeper sleeps; `None` while it sleeps until it is woken.
+    pub(super) timer_due_ms: Option<u64>,
+    pub(super) timekeeper_runs: bool,
+    /// The bounds that were reached.
+    pub(super) bounds: ReachedBounds,
+    /// While the device refuses: how many more ends of attempts may be queued for it.
+    pub(super) stall: Option<usize>,
+    pub(super) closing: bool,
+}
+
+impl DispatchState {
+    pub(super) fn new(dispatcher: Dispatcher) -> DispatchState {
+        DispatchState {
+            dispatcher,
+            workers: 0,
+            idle: 0,
+            io: IoThreads::default(),
+            jobs: 0,
+            timer_due_ms: None,
+            timekeeper_runs: false,
+            bounds: ReachedBounds::default(),
+            stall: None,
+            closing: false,
+        }
+    }
+}
+
+/// While the device refuses, deliveries continue only as long as there is room to queue their ends, so
+/// that the queue does not grow with the backlog (I10).
+impl DispatchState {
+    /// The device refuses from now on; at most `ends_max` ends may be queued for it.
+    pub(super) fn stall(&mut self, ends_max: usize) {
+        self.stall = Some(ends_max);
+    }
+
+    /// An attempt ended with a change to be written.
+    pub(super) fn note_end(&mut self) {
+        if let Some(room) = &mut self.stall {
+            *room = room.saturating_sub(1);
+        }
+    }
+
+    /// An event could not be read. Returns whether the device refuses; then no attempt starts until it
+    /// takes writes, because the next read would fail too.
+    pub(super) fn note_unread(&mut self) -> bool {
+        if let Some(room) = &mut self.stall {
+            *room = 0;
+        }
+        self.stall.is_some()
+    }
+
+    fn is_held_up(&self) -> bool {
+        self.stall == Some(0)
+    }
+
+    /// The next attempt, unless the device refuses.
+    pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
+        if self.is_held_up() {
+            return None;
+        }
+        let attempt = self.dispatcher.next_attempt(now_ms);
+        if let Some(bound) = self.dispatcher.bound() {
+            self.bounds.note(bound, now_ms);
+        }
+        attempt
+    }
+
+    /// How many attempts could start now.
+    pub(super) fn startable(&self) -> usize {
+        if self.is_held_up() { 0 } else { self.dispatcher.startable() }
+    }
+
+    /// How many workers are useful now.
+    pub(super) fn workers_wanted(&self) -> usize {
+        self.dispatcher.in_flight().saturating_add(self.startable())
+    }
+}
+
+/// Which bound kept ready deliveries from starting lately.
+#[derive(Debug, Default)]
+pub(super) struct ReachedBounds {
+    last: Option<(Bound, u64)>,
+    /// To be told to the host, by the timekeeper.
+    unreported: Option<Bound>,
+}
+
+/// For how long a bound counts as reached after it was.
+const BOUND_KEPT_MS: u64 = 60_000;
+
+impl ReachedBounds {
+    pub(super) fn note(&mut self, bound: Bound, now_ms: u64) {
+        if self.current(now_ms) != Some(bound) {
+            self.unreported = Some(bound);
+        }
+        self.last = Some((bound, now_ms));
+    }
+
+    /// The bound that was reached last, if that is not long ago.
+    pub(super) fn current(&self, now_ms: u64) -> Option<Bound> {
+        let recent = |(_, at_ms): &(Bound, u64)| now_ms.saturating_sub(*at_ms) < BOUND_KEPT_MS;
+        self.last.filter(recent).map(|(bound, _)| bound)
+    }
+
+    pub(super) fn is_unreported(&self) -> bool {
+        self.unreported.is_some()
+    }
+
+    pub(super) fn take_unreported(&mut self) -> Option<Bound> {
+        self.unreported.take()
+    }
+}
+
+/// Whether the engine is open, closed or poisoned.
+#[derive(Debug, Default)]
+pub(super) struct Phase(AtomicU8);
+
+const OPEN: u8 = 0;
+const CLOSED: u8 = 1;
+const POISONED: u8 = 2;
+
+impl Phase {
+    pub(super) fn close(&self) {
+        let _ = self.0.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(super) fn poison(&self) -> bool {
+        self.0.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Shared {
+    /// Refuses calls on an engine that is closed or poisoned.
+    pub(super) fn check_open(&self) -> Result<()> {
+        match self.phase.0.load(Ordering::Acquire) {
+            OPEN => Ok(()),
+            POISONED => {
+                let why = self.poison.lock().clone().unwrap_or_default();
+                Err(Error::Poisoned { why })
+            }
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Stops the engine because a part of it failed. Nothing durable is lost.
+    pub(super) fn poison(&self, why: &str) {
+        *self.poison.lock() = Some(why.to_owned());
+        if self.phase.poison() {
+            self.signal_stop();
+            self.notices.send(&Notice::Poisoned { why: why.to_owned() });
+        }
+    }
+
+    /// Tells every thread to end, without waiting for any.
+    pub(super) fn signal_stop(&self) {
+        let mut state = self.dispatch_state.lock();
+        state.closing = true;
+        state.io.wake_all();
+        drop(state);
+        self.work.notify_all();
+        self.timer.notify_all();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}

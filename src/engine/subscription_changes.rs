@@ -1,0 +1,419 @@
+//! Changes the set of subscriptions: one, or several together, all or none. Everything is checked before
+//! anything changes, and a change is durable before it is in force. Removals come first and are not undone:
+//! the deliveries of a removed subscription are cancelled by then.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Engine;
+use super::lifecycle::PreparedSubscription;
+use super::shared::Shared;
+use super::subscription_table::{self, ActiveSubscription};
+use crate::book::{BookChange, SubscriptionStore};
+use crate::clock::millis;
+use crate::error::{Error, Result};
+use crate::notice::Notice;
+use crate::random;
+use crate::secret::Secret;
+use crate::subscription::{
+    Filter, LONGEST_MS, RetiringSecret, Subscription, SubscriptionId, SubscriptionInfo,
+    SubscriptionState,
+};
+
+/// One change of an account's subscriptions.
+#[derive(Debug)]
+pub(crate) enum SubscriptionChange {
+    /// Adds a subscription; its name must be free.
+    Create(Subscription),
+    /// Replaces the subscription of this id, which keeps its owed deliveries. It becomes active if it was
+    /// disabled, and stays paused if it was paused.
+    Replace(SubscriptionId, Subscription),
+    /// Removes a subscription and cancels its owed deliveries.
+    Remove(SubscriptionId),
+    /// Saves a gateway's note for the account under a key; an empty text deletes it.
+    Note {
+        /// The gateway's key.
+        key: &'static str,
+        /// The note.
+        text: String,
+    },
+}
+
+/// The subscriptions of an account while a change is decided.
+#[derive(Debug)]
+pub(crate) struct AccountSnapshot {
+    /// Ordered by id.
+    pub(crate) subscriptions: Vec<Arc<SubscriptionInfo>>,
+    /// The gateways' notes for the account, by key.
+    pub(crate) notes: BTreeMap<String, String>,
+    /// The id of the first subscription created, so that others can refer to it in the same change.
+    pub(crate) fresh_id: SubscriptionId,
+}
+
+/// What registering a name does that is already registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExistingName {
+    /// Replaces the subscription, which keeps its id and its owed deliveries.
+    Replace,
+    /// Fails with [`Error::NameTaken`].
+    Refuse,
+}
+
+/// Checked changes.
+#[derive(Default)]
+struct ChangePlan {
+    prepared: Vec<PreparedSubscription>,
+    removed: Vec<SubscriptionId>,
+    notes: Vec<(&'static str, String)>,
+}
+
+/// For gateways, which change several subscriptions at a time.
+impl Engine {
+    /// Makes several changes to the subscriptions of an account, all or none. `decide` is given their
+    /// current state, and no other change happens meanwhile. Returns the ids created or replaced, in
+    /// order, and the second value of `decide`.
+    pub(crate) fn change<T, E: From<Error>>(
+        &self,
+        account: &str,
+        decide: impl FnOnce(&AccountSnapshot) -> std::result::Result<(Vec<SubscriptionChange>, T), E>,
+    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
+        self.shared.change(account, decide)
+    }
+
+    /// The subscriptions of an account, with its notes.
+    pub(crate) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
+        self.shared.account_snapshot(account)
+    }
+}
+
+/// How many replaced secrets still sign along with the newest.
+const RETIRING_MAX: usize = 4;
+
+impl Shared {
+    /// Registers subscriptions under names that each occur once, in one batch. One that is already
+    /// registered in the same form is not written again.
+    pub(super) fn subscribe(
+        &self,
+        subscriptions: Vec<Subscription>,
+        existing: ExistingName,
+    ) -> Result<Vec<SubscriptionId>> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let (mut plan, mut ids) = (ChangePlan::default(), Vec::new());
+        let (mut names, mut fresh_id) = (HashSet::new(), book.fresh_id());
+        for subscription in subscriptions {
+            let mut info = self.validated(subscription)?;
+            let before = self.subscriptions.read().named(&info.account, &info.name);
+            let is_free = names.insert((info.account.clone(), info.name.clone()));
+            if !is_free || (before.is_some() && existing == ExistingName::Refuse) {
+                return Err(Error::NameTaken { name: info.name });
+            }
+            match &before {
+                Some(before) => inherit(&mut info, before),
+                None => (info.id, fresh_id) = (fresh_id, following(fresh_id)),
+            }
+            ids.push(info.id);
+            if before.as_deref() == Some(&info) {
+                continue;
+            }
+            self.check_after(&info, &plan.prepared)?;
+            let active = ActiveSubscription::new(info)?;
+            plan.prepared.push(PreparedSubscription { active, before });
+        }
+        self.check_room(&plan)?;
+        if !plan.prepared.is_empty() {
+            self.save_and_activate_all(book, plan.prepared, Vec::new())?;
+        }
+        Ok(ids)
+    }
+
+    /// Checks a subscription, except its name and its `after`.
+    pub(super) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        ActiveSubscription::new(self.validated(subscription)?).map(drop)
+    }
+
+    pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let current = self.subscriptions.read().require(id)?;
+        let plan = ChangePlan { removed: vec![id], ..ChangePlan::default() };
+        self.carry_out(book, &current.info.account, plan).map(drop)
+    }
+
+    pub(super) fn change<T, E: From<Error>>(
+        &self,
+        account: &str,
+        decide: impl FnOnce(&AccountSnapshot) -> std::result::Result<(Vec<SubscriptionChange>, T), E>,
+    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let account_snapshot = self.snapshot_in(book, account)?;
+        let (changes, answer) = decide(&account_snapshot)?;
+        let plan = self.plan(account, account_snapshot, changes)?;
+        Ok((self.carry_out(book, account, plan)?, answer))
+    }
+
+    /// The subscriptions of an account, with its notes.
+    pub(super) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        self.snapshot_in(book.as_mut().ok_or(Error::Closed)?, account)
+    }
+
+    fn snapshot_in(&self, book: &mut SubscriptionStore, account: &str) -> Result<AccountSnapshot> {
+        let notes = book.notes_of(account)?;
+        let subscriptions = self.subscriptions.read().of_account(account);
+        Ok(AccountSnapshot { subscriptions, notes, fresh_id: book.fresh_id() })
+    }
+
+    pub(super) fn revise(
+        &self,
+        id: SubscriptionId,
+        revise: impl FnOnce(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
+    ) -> Result<()> {
+        self.amend(id, |before| {
+            let (subscription, state) = revise(before)?;
+            let mut after = self.validated(subscription)?;
+            after.state = state;
+            keep_retiring(&mut after, before);
+            Ok(after)
+        })
+    }
+
+    pub(super) fn rotate_secret(
+        &self,
+        id: SubscriptionId,
+        secret: Option<Secret>,
+        overlap: Duration,
+    ) -> Result<Secret> {
+        let overlap_ms = millis(overlap);
+        if overlap_ms > LONGEST_MS {
+            let expected = format!("0 to {LONGEST_MS} milliseconds");
+            return Err(Error::invalid("overlap_ms", overlap_ms, expected));
+        }
+        let secret = secret.map_or_else(fresh_secret, Ok)?;
+        let newest = secret.clone();
+        self.amend(id, |before| {
+            let now_ms = self.clock.wall_ms();
+            let mut after = before.clone();
+            match after.secret.replace(newest).filter(|_| overlap_ms > 0) {
+                Some(secret) => {
+                    after.retiring.retain(|one| one.until_ms > now_ms);
+                    after.retiring.push(RetiringSecret { secret, until_ms: now_ms + overlap_ms });
+                    let surplus = after.retiring.len().saturating_sub(RETIRING_MAX);
+                    after.retiring.drain(..surplus);
+                }
+                None => after.retiring.clear(),
+            }
+            Ok(after)
+        })?;
+        Ok(secret)
+    }
+
+    /// Replaces a subscription by a changed form of itself.
+    fn amend(
+        &self,
+        id: SubscriptionId,
+        amend: impl FnOnce(&SubscriptionInfo) -> Result<SubscriptionInfo>,
+    ) -> Result<()> {
+        self.check_open()?;
+        let mut book = self.book.lock();
+        let book = book.as_mut().ok_or(Error::Closed)?;
+        let current = self.subscriptions.read().require(id)?;
+        let before = &current.info;
+        let mut after = amend(before)?;
+        (after.id, after.created_at_ms) = (id, before.created_at_ms);
+        let taken = self.subscriptions.read().named(&after.account, &after.name);
+        if after.account != before.account || taken.is_some_and(|taken| taken.id != id) {
+            return Err(Error::NameTaken { name: after.name });
+        }
+        self.check_after(&after, &[])?;
+        self.save_and_activate(book, ActiveSubscription::new(after)?, Some(before))
+    }
+
+    /// Checks each change against the state that the changes before it leave.
+    fn plan(
+        &self,
+        account: &str,
+        account_snapshot: AccountSnapshot,
+        changes: Vec<SubscriptionChange>,
+    ) -> Result<ChangePlan> {
+        let mut names: HashMap<String, SubscriptionId> = account_snapshot
+            .subscriptions
+            .iter()
+            .map(|known| (known.name.clone(), known.id))
+            .collect();
+        let known: HashMap<_, _> =
+            account_snapshot.subscriptions.into_iter().map(|known| (known.id, known)).collect();
+        let mut plan = ChangePlan::default();
+        let mut fresh_id = account_snapshot.fresh_id;
+        for change in changes {
+            let (before, subscription) = match change {
+                SubscriptionChange::Note { key, text } => {
+                    plan.notes.push((key, text));
+                    continue;
+                }
+                SubscriptionChange::Remove(id) => {
+                    let removed = known.get(&id).ok_or_else(|| subscription_table::unknown(id))?;
+                    names.remove(&removed.name);
+                    plan.removed.push(id);
+                    continue;
+                }
+                SubscriptionChange::Create(subscription) => (None, subscription),
+                SubscriptionChange::Replace(id, subscription) => {
+                    let before = known.get(&id).ok_or_else(|| subscription_table::unknown(id))?;
+                    (Some(Arc::clone(before)), subscription)
+                }
+            };
+            let mut info = self.validated(subscription.account(account))?;
+            match &before {
+                Some(before) => {
+                    inherit(&mut info, before);
+                    names.remove(&before.name);
+                }
+                None => {
+                    (info.id, fresh_id) = (fresh_id, following(fresh_id));
+                }
+            }
+            if names.insert(info.name.clone(), info.id).is_some() {
+                return Err(Error::NameTaken { name: info.name });
+            }
+            self.check_after(&info, &plan.prepared)?;
+            plan.prepared
+                .push(PreparedSubscription { active: ActiveSubscription::new(info)?, before });
+        }
+        self.check_room(&plan)?;
+        Ok(plan)
+    }
+
+    fn check_room(&self, plan: &ChangePlan) -> Result<()> {
+        let created = plan.prepared.iter().filter(|one| one.before.is_none()).count();
+        let left = self.subscriptions.read().len().saturating_sub(plan.removed.len());
+        let (given, limit) = (left + created, self.limits.subscriptions_max);
+        if created > 0 && given > limit {
+            let (given, limit) = (given as u64, limit as u64);
+            return Err(Error::TooLarge { field: "subscriptions".to_owned(), given, limit });
+        }
+        Ok(())
+    }
+
+    /// Makes a plan durable and puts it in force.
+    fn carry_out(
+        &self,
+        book: &mut SubscriptionStore,
+        account: &str,
+        plan: ChangePlan,
+    ) -> Result<Vec<SubscriptionId>> {
+        let ChangePlan { prepared, removed, notes } = plan;
+        let ids = prepared.iter().map(|one| one.active.info.id).collect();
+        let mut released = Vec::new();
+        for id in &removed {
+            released.extend(self.remove_subscription(*id)?);
+        }
+        // Those that the same change replaces are saved in their new form.
+        released.retain(|one| prepared.iter().all(|other| other.active.info.id != one.id));
+        let mut changes: Vec<_> = released.iter().map(|one| BookChange::put(one)).collect();
+        changes.extend(removed.iter().map(|id| BookChange::Remove(*id)));
+        let notes = notes.iter();
+        changes.extend(notes.map(|(key, text)| BookChange::note(account, key, text)));
+        self.save_and_activate_all(book, prepared, changes)?;
+        Ok(ids)
+    }
+
+    /// Removes a subscription from this engine and writes its tombstone. Returns the subscriptions that
+    /// waited for it, released. The caller writes the book afterwards: an entry with a tombstone is
+    /// removed at the next open, and its dependents are released.
+    fn remove_subscription(&self, id: SubscriptionId) -> Result<Vec<Arc<SubscriptionInfo>>> {
+        let removed =
+            self.subscriptions.write().remove(id).ok_or_else(|| subscription_table::unknown(id))?;
+        // Paused first, so that no attempt starts while the tombstone becomes durable.
+        let (policy, paused) = (removed.policy.clone(), SubscriptionState::Paused);
+        let mut dispatch = self.dispatch_state.lock();
+        dispatch.dispatcher.set_lane(id, &removed.account, policy, paused, &HashMap::new());
+        drop(dispatch);
+        let told = self.outbox.wait(self.outbox.forget(id));
+        let mut dispatch = self.dispatch_state.lock();
+        let cancelled = dispatch.dispatcher.remove_lane(id);
+        let deliveries = cancelled.len();
+        self.counters.cancelled.add(deliveries);
+        drop(dispatch);
+        self.outbox.cancel(cancelled);
+        if deliveries > 0 {
+            self.notices.send(&Notice::Cancelled { subscription: id, deliveries });
+        }
+        tracing::info!(subscription = %id, deliveries, "subscription removed");
+        let released = self.release_dependents_of(id)?;
+        told.map(|()| released)
+    }
+
+    /// Checks everything about a subscription that can be checked before it is used.
+    fn validated(&self, subscription: Subscription) -> Result<SubscriptionInfo> {
+        let account = self.accounts.resolve(subscription.account.as_deref())?;
+        let filter = Filter::parse(
+            subscription.events.as_deref(),
+            subscription.numbers.as_deref(),
+            &self.catalogue,
+        )?;
+        for (place, given) in subscription.numbers.iter().flatten().enumerate() {
+            if let Ok(number) = given
+                && !self.accounts.may_use_number(account, *number)
+            {
+                return Err(Error::forbidden(format!("numbers[{place}]"), number));
+            }
+        }
+        self.guard.admit_url(subscription.target.url())?;
+        subscription.target.check()?;
+        subscription.policy.check()?;
+        subscription.check_name()?;
+        Ok(SubscriptionInfo {
+            id: SubscriptionId::default(),
+            account: account.name().to_owned(),
+            name: subscription.name_or_url(),
+            description: subscription.description,
+            filter,
+            target: subscription.target,
+            policy: subscription.policy,
+            secret: subscription.secret,
+            retiring: Vec::new(),
+            profile: subscription.profile,
+            precedence: subscription.precedence,
+            state: SubscriptionState::Active,
+            created_at_ms: self.clock.wall_ms(),
+        })
+    }
+}
+
+fn following(id: SubscriptionId) -> SubscriptionId {
+    SubscriptionId(id.0.saturating_add(1))
+}
+
+/// What a replaced subscription hands on to the new one.
+fn inherit(info: &mut SubscriptionInfo, before: &SubscriptionInfo) {
+    info.id = before.id;
+    info.created_at_ms = before.created_at_ms;
+    if before.state == SubscriptionState::Paused {
+        info.state = SubscriptionState::Paused;
+    }
+    keep_retiring(info, before);
+}
+
+/// Keeps the retiring secrets while the secret stays the same.
+fn keep_retiring(info: &mut SubscriptionInfo, before: &SubscriptionInfo) {
+    if info.secret == before.secret {
+        info.retiring.clone_from(&before.retiring);
+    }
+}
+
+/// A Standard Webhooks secret with as many random bytes as its hash has.
+fn fresh_secret() -> Result<Secret> {
+    let mut key = [0_u8; 32];
+    random::fill(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+    Ok(Secret::new(format!("{}{}", Secret::STANDARD_PREFIX, STANDARD.encode(key))))
+}

@@ -1,0 +1,140 @@
+//! The subscriptions in force, by id, by name, by the subscription they wait for, and by their filter. All
+//! four views change together. A disabled subscription is left out of the filter index, so that no new
+//! event is owed to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::delivery::Template;
+use crate::error::{Error, Result};
+use crate::routing::{Index, MatchQuery};
+use crate::subscription::{SubscriptionId, SubscriptionInfo, SubscriptionState, Targets, Tls};
+
+/// The error for an unknown id.
+pub(super) fn unknown(id: SubscriptionId) -> Error {
+    Error::NotFound { what: "subscription", given: id.to_string() }
+}
+
+/// A subscription in force, with the part of its requests that all attempts share.
+#[derive(Debug)]
+pub(super) struct ActiveSubscription {
+    pub(super) info: Arc<SubscriptionInfo>,
+    pub(super) template: Template,
+    /// The TLS settings of its target, shared by its requests.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// The same for all subscriptions of an account.
+    pub(super) account_number: u64,
+}
+
+impl ActiveSubscription {
+    /// Fails if no request could be built for the subscription.
+    pub(super) fn new(info: SubscriptionInfo) -> Result<ActiveSubscription> {
+        let template = Template::new(&info)?;
+        let tls = info.target.tls.clone().map(Arc::new);
+        let account_number = account_number(&info.account);
+        Ok(ActiveSubscription { info: Arc::new(info), template, tls, account_number })
+    }
+}
+
+fn account_number(account: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    account.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The subscriptions in force.
+#[derive(Debug, Default)]
+pub(super) struct SubscriptionTable {
+    index: Index,
+    by_id: foldhash::HashMap<SubscriptionId, Arc<ActiveSubscription>>,
+    /// By account and then by name.
+    by_name: HashMap<String, HashMap<String, SubscriptionId>>,
+    /// The subscriptions that wait for another one's deliveries.
+    dependents: HashMap<SubscriptionId, BTreeSet<SubscriptionId>>,
+}
+
+impl SubscriptionTable {
+    /// Adds a subscription, or replaces the one of the same id.
+    pub(super) fn put(&mut self, active: ActiveSubscription) {
+        let info = Arc::clone(&active.info);
+        self.remove(info.id);
+        if info.state != SubscriptionState::Disabled {
+            self.index.insert(info.id, &info.account, &info.filter);
+            self.index.rank(info.id, info.precedence, info.profile);
+        }
+        if let Some(main) = info.policy.after {
+            self.dependents.entry(main).or_default().insert(info.id);
+        }
+        let of_account = self.by_name.entry(info.account.clone()).or_default();
+        of_account.insert(info.name.clone(), info.id);
+        self.by_id.insert(info.id, Arc::new(active));
+    }
+
+    /// Removes a subscription.
+    pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Arc<SubscriptionInfo>> {
+        let info = Arc::clone(&self.by_id.remove(&id)?.info);
+        if info.state != SubscriptionState::Disabled {
+            self.index.remove(id, &info.account, &info.filter);
+        }
+        if let Some(main) = info.policy.after {
+            self.remove_dependent(main, id);
+        }
+        if let Some(of_account) = self.by_name.get_mut(&info.account) {
+            of_account.remove(&info.name);
+        }
+        Some(info)
+    }
+
+    pub(super) fn get(&self, id: SubscriptionId) -> Option<Arc<ActiveSubscription>> {
+        self.by_id.get(&id).cloned()
+    }
+
+    pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<SubscriptionInfo>> {
+        let id = self.by_name.get(account)?.get(name)?;
+        self.by_id.get(id).map(|active| Arc::clone(&active.info))
+    }
+
+    fn remove_dependent(&mut self, main: SubscriptionId, id: SubscriptionId) {
+        let Some(dependents) = self.dependents.get_mut(&main) else { return };
+        dependents.remove(&id);
+        if dependents.is_empty() {
+            self.dependents.remove(&main);
+        }
+    }
+
+    /// The subscriptions that wait for `main`, which may have been removed just now.
+    pub(super) fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
+        self.dependents.get(&main).into_iter().flatten().copied().collect()
+    }
+
+    /// A subscription, or the error for an unknown id.
+    pub(super) fn require(&self, id: SubscriptionId) -> Result<Arc<ActiveSubscription>> {
+        self.get(id).ok_or_else(|| unknown(id))
+    }
+
+    /// All, ordered by id.
+    pub(super) fn all(&self) -> Vec<Arc<SubscriptionInfo>> {
+        let mut all: Vec<_> = self.by_id.values().map(|active| Arc::clone(&active.info)).collect();
+        all.sort_unstable_by_key(|info| info.id);
+        all
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// All of an account, ordered by id.
+    pub(super) fn of_account(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
+        let ids = self.by_name.get(account).into_iter().flat_map(HashMap::values);
+        let found = ids.filter_map(|id| self.by_id.get(id));
+        let mut all: Vec<_> = found.map(|active| Arc::clone(&active.info)).collect();
+        all.sort_unstable_by_key(|info| info.id);
+        all
+    }
+
+    /// The subscriptions that an event is owed to.
+    pub(super) fn matches(&self, sought: &MatchQuery<'_>) -> Targets {
+        self.index.targets(sought)
+    }
+}

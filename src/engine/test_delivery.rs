@@ -1,0 +1,258 @@
+//! Sends a test event to one subscription. The request, the guard and the transport are those of real
+//! deliveries, but nothing is owed, counted or held against the endpoint, and the event's id is no other
+//! event's. A test that succeeds clears the endpoint's health.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::shared::Shared;
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::event::{EventId, StoredEvent, TEST};
+use crate::outcome::Reason;
+use crate::subscription::{SubscriptionId, SubscriptionInfo};
+use crate::transport::{Failure, Reply};
+
+/// What the receiver of a test event answered.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TestDelivery {
+    /// The event's id: the `webhook-id` that the receiver saw. No other event has it.
+    pub event_id: EventId,
+    /// Why it was not acknowledged; `None` where it was. Judgement as a delivery would be.
+    pub reason: Option<Reason>,
+    /// The HTTP status, if there was a response.
+    pub status: Option<u16>,
+    /// How long it took, in whole milliseconds.
+    pub took: Duration,
+    /// The first bytes of a response that was no success, at most
+    /// [`EXCERPT_BYTES_MAX`](crate::EXCERPT_BYTES_MAX).
+    pub excerpt: Vec<u8>,
+}
+
+impl TestDelivery {
+    /// Whether the receiver acknowledged it.
+    pub fn is_delivered(&self) -> bool {
+        self.reason.is_none()
+    }
+}
+
+impl fmt::Debug for TestDelivery {
+    /// Omits the excerpt, which may repeat the payload (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestDelivery")
+            .field("event_id", &self.event_id)
+            .field("reason", &self.reason)
+            .field("status", &self.status)
+            .field("took", &self.took)
+            .field("excerpt_bytes", &self.excerpt.len())
+            .finish()
+    }
+}
+
+impl Shared {
+    pub(super) fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
+        self.check_open()?;
+        let active = self.subscriptions.read().require(id)?;
+        let event = self.test_event(&active.info)?;
+        let started_ms = self.clock.monotonic_ms();
+        let send = || self.send(&active.template, &event, 1, event.accepted_at_ms);
+        let reply = catch_unwind(AssertUnwindSafe(send));
+        let reply = reply.unwrap_or(Reply::Failed(Failure::Internal));
+        let took = Duration::from_millis(self.clock.monotonic_ms().saturating_sub(started_ms));
+        let judged = dispatch::judge(&reply, &active.info.policy);
+        if reply == Reply::Failed(Failure::Interrupted) {
+            return Err(Error::Closed);
+        }
+        let (status, excerpt) = reply.into_status_and_excerpt();
+        let reason = judged.outcome.into_reason();
+        if reason.is_none() {
+            // The endpoint works again: the next delivery need not wait for its breaker.
+            self.clear_known_failures(id);
+        }
+        Ok(TestDelivery { event_id: event.id, reason, status, took, excerpt })
+    }
+
+    /// The event's sequence is 0, which no accepted event has, and its incarnation is random.
+    fn test_event(&self, info: &SubscriptionInfo) -> Result<StoredEvent> {
+        let SubscriptionInfo { id, name, account, filter, .. } = info;
+        let payload = serde_json::json!({ "test": true, "subscription": id, "name": name });
+        Ok(StoredEvent {
+            id: EventId::new(self.clock.random_u64(), 0),
+            account: account.as_str().into(),
+            event_type: self.catalogue.canonical(TEST)?,
+            number: filter.numbers.as_ref().and_then(|numbers| numbers.first().copied()),
+            waba: None,
+            key_hash: 0,
+            accepted_at_ms: self.clock.wall_ms(),
+            payload: payload.to_string().into_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::Config;
+    use crate::engine::Engine;
+    use crate::event::Event;
+    use crate::store::Memory;
+    use crate::subscription::{Subscription, SubscriptionState};
+    use crate::transport::Response;
+    use crate::transport::{Request, Transport};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+    const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
+
+    /// Answers by host, after 30 ms, and keeps what arrived.
+    struct ScriptedReceiver {
+        clock: Arc<ManualClock>,
+        answers: Mutex<HashMap<&'static str, Reply>>,
+        arrivals: Mutex<Vec<TestArrival>>,
+    }
+
+    struct TestArrival {
+        host: String,
+        headers: HashMap<String, String>,
+        body: Vec<u8>,
+    }
+
+    impl Transport for ScriptedReceiver {
+        fn send(&self, request: &Request<'_>) -> Reply {
+            self.clock.advance(Duration::from_millis(30));
+            let host = request.url.host().unwrap().to_owned();
+            let text = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+                (name.to_string(), value.to_str().unwrap().to_owned())
+            };
+            let headers = request.headers.iter().map(text).collect();
+            let body = request.body.to_vec();
+            self.arrivals.lock().push(TestArrival { host: host.clone(), headers, body });
+            assert_ne!(host, "panics", "a bug of the host's transport");
+            self.answers.lock().get(&*host).cloned().unwrap_or(Reply::status(200))
+        }
+
+        fn interrupt(&self) {}
+    }
+
+    fn world() -> (Engine, Arc<ScriptedReceiver>) {
+        let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 7));
+        let scripted = ScriptedReceiver {
+            clock: Arc::clone(&clock),
+            answers: Mutex::default(),
+            arrivals: Mutex::default(),
+        };
+        let transport = Arc::new(scripted);
+        let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
+        (Engine::open(config.transport(transport.clone())).unwrap(), transport)
+    }
+
+    fn to(host: &str) -> Subscription {
+        Subscription::to(format!("https://{host}/hook")).unwrap().name(host)
+    }
+
+    #[test]
+    fn a_test_sends_one_request_and_counts_nowhere() {
+        let (engine, transport) = world();
+        let crm = engine.subscribe(to("crm").numbers(["919999999999"]).secret("hush")).unwrap();
+        engine.subscribe(to("bystander")).unwrap();
+        let before = format!("{:?}", engine.stats());
+        let tested = engine.test(crm).unwrap();
+        assert!(tested.is_delivered(), "{tested:?}");
+        assert_eq!((tested.status, tested.took), (Some(200), Duration::from_millis(30)));
+        let arrivals = transport.arrivals.lock();
+        let [TestArrival { host, headers, body }] = &arrivals[..] else { panic!("not one") };
+        assert_eq!(host, "crm");
+        let value = |wanted: &str| headers[wanted].as_str();
+        assert_eq!(value("webhook-id"), tested.event_id.to_string());
+        assert_eq!(value("x-webhook-event"), "TEST");
+        assert_eq!(value("x-webhook-number"), "919999999999");
+        assert_eq!(value("x-webhook-attempt"), "1");
+        assert!(value("webhook-signature").starts_with("v1,"));
+        let payload = serde_json::json!({ "test": true, "subscription": crm, "name": "crm" });
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(body).unwrap(), payload);
+        assert_eq!(format!("{:?}", engine.stats()), before);
+    }
+
+    fn check(reply: Reply, reason: Option<&str>, status: Option<u16>, excerpt: &str) {
+        let (engine, transport) = world();
+        let crm = engine.subscribe(to("crm")).unwrap();
+        let bystander = engine.subscribe(to("bystander")).unwrap();
+        transport.answers.lock().insert("crm", reply);
+        let tested = engine.test(crm).unwrap();
+        assert_eq!(tested.reason.as_ref().map(ToString::to_string).as_deref(), reason);
+        assert_eq!((tested.status, &*tested.excerpt), (status, excerpt.as_bytes()));
+        assert!(!format!("{tested:?}").contains("hidden"));
+        for id in [crm, bystander] {
+            assert_eq!(engine.subscription(id).unwrap().state, SubscriptionState::Active);
+        }
+        assert_eq!((engine.stats().attempts, engine.stats().dead), (0, 0));
+        assert!(engine.test(bystander).unwrap().is_delivered());
+    }
+
+    #[test]
+    fn a_test_reports_the_reason_of_a_delivery() {
+        let answer = |status| Reply::Response(Response::new(status).excerpt(b"hidden"));
+        check(Reply::status(204), None, Some(204), "");
+        check(answer(404), Some("status:404"), Some(404), "hidden");
+        check(answer(503), Some("status:503"), Some(503), "hidden");
+        check(answer(410), Some("status:410"), Some(410), "hidden");
+        check(Reply::Failed(Failure::Timeout), Some("timeout"), None, "");
+        let guarded = Reply::Failed(Failure::Guard("loopback".to_owned()));
+        check(guarded, Some("guard:loopback"), None, "");
+    }
+
+    #[test]
+    fn an_inactive_subscription_is_tested_and_stays_inactive() {
+        let (engine, transport) = world();
+        let (paused, gone) = (to("paused").secret("hush"), to("gone"));
+        let (paused, gone) = (engine.subscribe(paused).unwrap(), engine.subscribe(gone).unwrap());
+        engine.pause(paused).unwrap();
+        transport.answers.lock().insert("gone", Reply::status(410));
+        let notices = engine.notices();
+        engine.publish(Event::new("ADD_TAG", "1").number("919999999999")).unwrap().wait().unwrap();
+        let disabled =
+            crate::notice::Notice::Disabled { subscription: gone, reason: Reason::Status(410) };
+        while notices.next_timeout(DEADLINE).unwrap() != disabled {}
+        transport.answers.lock().clear();
+        let owed = engine.stats().owed;
+        for (id, state) in
+            [(paused, SubscriptionState::Paused), (gone, SubscriptionState::Disabled)]
+        {
+            assert!(engine.test(id).unwrap().is_delivered());
+            assert_eq!(engine.subscription(id).unwrap().state, state);
+        }
+        assert_eq!(engine.stats().owed, owed);
+    }
+
+    #[test]
+    fn each_test_has_an_id_of_its_own_that_no_event_has() {
+        let (engine, _transport) = world();
+        let crm = engine.subscribe(to("crm")).unwrap();
+        let event = Event::new("ADD_TAG", "1").number("919999999999");
+        let accepted = engine.publish(event).unwrap().wait().unwrap();
+        let tests = [engine.test(crm).unwrap().event_id, engine.test(crm).unwrap().event_id];
+        assert_ne!(tests[0], tests[1]);
+        assert!(accepted.id.sequence() > 0 && tests.iter().all(|id| id.sequence() == 0));
+    }
+
+    #[test]
+    fn a_panic_of_the_transport_stays_inside_the_test() {
+        let (engine, _transport) = world();
+        let panics = engine.subscribe(to("panics")).unwrap();
+        let bystander = engine.subscribe(to("bystander")).unwrap();
+        let tested = engine.test(panics).unwrap();
+        assert_eq!(tested.reason, Some(Reason::Failed(Failure::Internal)));
+        assert!(matches!(engine.test(SubscriptionId(77)), Err(Error::NotFound { .. })));
+        assert!(engine.test(bystander).unwrap().is_delivered());
+        engine.close(DEADLINE).unwrap();
+        assert!(matches!(engine.test(bystander), Err(Error::Closed)));
+    }
+}

@@ -1,0 +1,377 @@
+//! Reads a callback of Meta's Cloud API into events. A payload holds one change or one update and no byte of
+//! another's, and what it holds is unchanged to the byte. The work is linear in the size of the body and of
+//! the payloads.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::contacts::Contacts;
+use super::frame::{Frame, framed};
+use super::identity::{ChangeMoment, bounded, change_identity, hash, update_identity};
+use super::malformed::{MalformedCallback, check_depth, check_json, kind, read_object, read_root};
+use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
+use super::update::Updates;
+use crate::account::Accounts;
+use crate::event::{Event, RAW_CLOUD_API_WEBHOOK};
+use crate::json::{JsonObject, elements};
+
+/// What a callback became.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Callback {
+    /// The events to publish, in the callback's order: of each change its updates, then the change
+    /// as RAW_CLOUD_API_WEBHOOK.
+    pub events: Vec<Event>,
+    /// The numbers and WABAs that no account owns, with the number of events each would have become.
+    pub unowned: Vec<UnownedUpdates>,
+    /// Why parts of the callback became no event, the first 100. The other parts are unaffected.
+    pub malformed: Vec<MalformedCallback>,
+    /// How many parts of the callback are malformed.
+    pub malformed_parts: u64,
+}
+
+/// Updates of a callback whose number and WABA no account owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnownedUpdates {
+    /// The number as the callback names it; `None` where it names none.
+    pub number: Option<String>,
+    /// The id of the WABA; `None` where the callback names none.
+    pub waba: Option<String>,
+    /// The number of events that the updates would have become.
+    pub events: u64,
+}
+
+/// The most events and bytes that a callback may become.
+pub(super) struct CallbackBounds {
+    pub(super) events_max: usize,
+    pub(super) payload_bytes_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// The most malformed parts that a [`Callback`] describes.
+const MALFORMED_MAX: usize = 100;
+
+/// Bytes that all payloads may take, in addition to four times the body. An ordinary callback becomes
+/// about twice its size; many updates that share one large field could become any multiple of it.
+const SPLIT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The most events of one callback. Meta puts at most 1,000 updates into one.
+const EVENTS_MAX: usize = 65_536;
+
+pub(super) const TEMPLATE_FIELD: &str = "message_template_status_update";
+
+/// Turns the body of one callback into events. [`publish`](super::cloud_api::publish) does this and
+/// publishes them.
+///
+/// - Each element of `messages` in a change of the field `messages` becomes a MESSAGE_RECEIVED, each
+///   element of `statuses` there a MESSAGE_STATUS_UPDATE.
+/// - A `message_template_status_update` becomes a TEMPLATE_UPDATE. Its ordering key is the template's id.
+/// - Every change becomes one RAW_CLOUD_API_WEBHOOK, whatever its field and shape. It has no ordering key,
+///   because it may hold several contacts. An entry without a list of changes becomes one as a whole.
+///
+/// The ordering key of a message or status is its group, else the user id of its contact where the
+/// callback shows it (in the update or in `contacts`), else the contact's number.
+///
+/// The dedup key of a plain message is the number and its id; that of a `sent`, `delivered`, `read` or
+/// `played` status is the number, the message's id, the status and the recipient. Every other update is
+/// identified by the SHA-256 of its own bytes and the number, because Meta repeats ids: for each
+/// participant of a group, in each attempt of a payment, in refunds and in failures. A change is identified
+/// by the SHA-256 of its bytes, and by its WABA and the entry's `time` where it holds no updates: a
+/// template that is approved, rejected and approved again makes the same bytes twice.
+///
+/// A payload is a callback of the same shape with one entry, one change and one update. `contacts`
+/// keeps those that the update names, or the only one; everything else around the updates stays, byte for
+/// byte. A body that holds a single update or a single change is passed on unchanged.
+///
+/// The number decides the account: that of a configured `phone_number_id`, else the display number, in
+/// `metadata` or where changes about a number itself name it. A number that no account owns, and a change
+/// without a number, belong to the owner of the WABA (`entry.id`, or `waba_info.waba_id`). The account that
+/// a library host has by default owns everything.
+///
+/// A part that is malformed does not affect the others: an entry or change that names a member twice
+/// where it decides something, that is nested more than 127 deep, or whose payloads exceed the bounds,
+/// becomes no event and is listed in [`malformed`](Callback::malformed).
+///
+/// # Errors
+/// [`MalformedCallback`] when the body is not JSON, is not an object, or has no single list `entry`. The caller
+/// bounds the body; Meta sends at most 3 MB.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let engine = wabahook::Engine::open(wabahook::Config::new(directory.path()))?;
+/// use wabahook::inbound::cloud_api;
+/// let body = br#"{"entry":[{"id":"1","changes":[{"field":"flows","value":{}}]}]}"#;
+/// let callback = cloud_api::events(body, engine.accounts())?;
+/// assert_eq!(callback.events[0].event_type(), "RAW_CLOUD_API_WEBHOOK");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn events(body: &[u8], accounts: &Accounts) -> Result<Callback, MalformedCallback> {
+    let bounds = CallbackBounds {
+        events_max: EVENTS_MAX,
+        payload_bytes_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+    events_within(body, accounts, &bounds)
+}
+
+/// As [`events`], within these bounds.
+pub(super) fn events_within(
+    body: &[u8],
+    accounts: &Accounts,
+    bounds: &CallbackBounds,
+) -> Result<Callback, MalformedCallback> {
+    let body = check_json(body)?;
+    let object = read_root(body)?;
+    let entries = object.value("entry").and_then(elements).ok_or_else(|| {
+        let found = object.value("entry").map_or("nothing", kind);
+        MalformedCallback::new("entry", found, "an array of entries")
+    })?;
+    let split_max = body.len().saturating_mul(4).saturating_add(SPLIT_BYTES_MAX);
+    let mut reader = CallbackReader {
+        accounts,
+        bounds,
+        callback: Callback::default(),
+        unowned: BTreeMap::new(),
+        bytes_left: split_max.min(bounds.bytes_max),
+    };
+    let frame = Frame::around_element(&object, "entry");
+    let whole = (entries.len() == 1).then_some(body);
+    for (index, entry) in entries.iter().enumerate() {
+        reader.entry(index, entry, &frame, whole);
+    }
+    Ok(reader.into_callback())
+}
+
+/// Collects the events of one callback.
+struct CallbackReader<'a> {
+    accounts: &'a Accounts,
+    bounds: &'a CallbackBounds,
+    callback: Callback,
+    /// The events without an owner by number and WABA.
+    unowned: BTreeMap<(Option<String>, Option<String>), u64>,
+    bytes_left: usize,
+}
+
+/// The position of a change in its callback.
+struct ChangeContext<'p> {
+    entry: usize,
+    change: usize,
+    waba: Option<&'p str>,
+    time: Option<&'p str>,
+    frames: [&'p Frame; 2],
+    /// The callback, if it holds this change alone.
+    whole: Option<&'p str>,
+}
+
+impl CallbackReader<'_> {
+    fn into_callback(self) -> Callback {
+        let unowned = self.unowned.into_iter();
+        let unowned =
+            unowned.map(|((number, waba), events)| UnownedUpdates { number, waba, events });
+        Callback { unowned: unowned.collect(), ..self.callback }
+    }
+
+    /// Adds the events of an entry, or describes why it has none.
+    fn entry(&mut self, index: usize, text: &str, outer: &Frame, whole: Option<&str>) {
+        let place = || format!("entry[{index}]");
+        let checked = check_depth(place, text).and_then(|()| read_object(place, text));
+        let object = match checked {
+            Ok(object) => object,
+            Err(malformed) => return self.reject(malformed),
+        };
+        let waba = object.as_ref().and_then(|entry| entry.id("id"));
+        let changes = object.as_ref().and_then(|entry| entry.value("changes")).and_then(elements);
+        let (Some(object), Some(changes)) = (&object, changes) else {
+            let payload = whole.map_or_else(|| framed(&[outer], text), str::to_owned);
+            let added = self.opaque_entry(text, waba.as_deref(), payload);
+            return self.settle(added, self.callback.events.len());
+        };
+        let time = object.id("time");
+        let frame = Frame::around_element(object, "changes");
+        for (change, text) in changes.iter().enumerate() {
+            let context = ChangeContext {
+                entry: index,
+                change,
+                waba: waba.as_deref(),
+                time: time.as_deref(),
+                frames: [outer, &frame],
+                whole: whole.filter(|_| changes.len() == 1),
+            };
+            let events_before = self.callback.events.len();
+            let added = self.change(text, &context);
+            self.settle(added, events_before);
+        }
+    }
+
+    /// Drops the events of a part that turned out to be malformed.
+    fn settle(&mut self, added: Result<(), MalformedCallback>, events_before: usize) {
+        if let Err(malformed) = added {
+            let dropped = self.callback.events.drain(events_before..);
+            self.bytes_left += dropped.map(|event| event.payload.len()).sum::<usize>();
+            self.reject(malformed);
+        }
+    }
+
+    fn reject(&mut self, malformed: MalformedCallback) {
+        self.callback.malformed_parts += 1;
+        if self.callback.malformed.len() < MALFORMED_MAX {
+            self.callback.malformed.push(malformed);
+        }
+    }
+
+    /// An entry of a shape that Meta does not document: one event, routed by its WABA.
+    fn opaque_entry(
+        &mut self,
+        text: &str,
+        waba: Option<&str>,
+        payload: String,
+    ) -> Result<(), MalformedCallback> {
+        match EventOwner::find(self.accounts, &ChangeNumber::Absent, waba) {
+            Some(owner) => {
+                self.add(owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(hash([text])))
+            }
+            None => {
+                self.add_unowned(&ChangeNumber::Absent, waba, 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn change(&mut self, text: &str, context: &ChangeContext<'_>) -> Result<(), MalformedCallback> {
+        let path = |inner: &str| context.path(inner);
+        let object = read_object(|| path(""), text)?;
+        let value = match object.as_ref().and_then(|change| change.value("value")) {
+            Some(value) => read_object(|| path(".value"), value)?,
+            None => None,
+        };
+        let field = object.as_ref().and_then(|change| change.id("field"));
+        let number = change_number(self.accounts, field.as_deref(), value.as_ref(), path)?;
+        let waba = change_waba(value.as_ref(), context.waba, path)?;
+        let updates = match (&value, field.as_deref()) {
+            (Some(value), Some("messages")) => Updates::read(value, path)?,
+            _ => Updates::default(),
+        };
+        let is_template = field.as_deref() == Some(TEMPLATE_FIELD);
+        let Some(owner) = EventOwner::find(self.accounts, &number, waba.as_deref()) else {
+            let events = updates.all.len() + usize::from(is_template) + 1;
+            self.add_unowned(&number, waba.as_deref(), events as u64);
+            return Ok(());
+        };
+        let number = number.text();
+        if let (Some(object), Some(value)) = (&object, &value) {
+            self.updates(&updates, object, value, context, (&owner, &number))?;
+        }
+        let payload = context.whole.map_or_else(|| framed(&context.frames, text), str::to_owned);
+        let dedup_key = change_identity(&number, text, &context.moment(&updates));
+        if is_template {
+            let id = value.as_ref().and_then(|value| value.id("message_template_id"));
+            let event = owner.part("TEMPLATE_UPDATE", payload.clone());
+            self.add(keyed(event, id).dedup_key(dedup_key.clone()))?;
+        }
+        self.add(owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key))
+    }
+
+    fn updates(
+        &mut self,
+        updates: &Updates<'_>,
+        change: &JsonObject<'_>,
+        value: &JsonObject<'_>,
+        context: &ChangeContext<'_>,
+        (owner, number): (&EventOwner<'_>, &str),
+    ) -> Result<(), MalformedCallback> {
+        if updates.all.is_empty() {
+            return Ok(());
+        }
+        let frame = Frame::around_value(change, "value");
+        let [body, entry] = context.frames;
+        let contacts = Contacts::read(value, updates.elements);
+        self.check_shared(updates, value, &contacts)?;
+        for update in &updates.all {
+            let payload = match context.whole {
+                Some(whole) if updates.elements == 1 => whole.to_owned(),
+                _ => framed(&[body, entry, &frame], &update.value_alone(value, &contacts)),
+            };
+            let event = owner.part(update.list.event_type(), payload);
+            let event = keyed(event, update.ordering_key(&contacts));
+            self.add(event.dedup_key(update_identity(update, number)))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses updates that share more than there is room for, before the first copy of it is made.
+    fn check_shared(
+        &self,
+        updates: &Updates<'_>,
+        value: &JsonObject<'_>,
+        contacts: &Contacts<'_>,
+    ) -> Result<(), MalformedCallback> {
+        let own: usize = updates.all.iter().map(|update| update.text.len()).sum();
+        let all: usize = value.0.iter().map(|member| member.value.get().len()).sum();
+        let shared = all.saturating_sub(own).saturating_sub(contacts.droppable_bytes());
+        match shared.saturating_mul(updates.all.len()) > self.bytes_left {
+            true => Err(shares_too_much()),
+            false => Ok(()),
+        }
+    }
+
+    fn add(&mut self, event: Event) -> Result<(), MalformedCallback> {
+        let bytes = event.payload.len();
+        let refused = |found: &str, expected| Err(MalformedCallback::new("body", found, expected));
+        if bytes > self.bounds.payload_bytes_max {
+            return refused(
+                "an update that is too large",
+                "an update of at most payload_bytes_max",
+            );
+        }
+        if self.callback.events.len() >= self.bounds.events_max {
+            return refused(
+                "too many updates",
+                "updates that become at most queue_events_max events",
+            );
+        }
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(shares_too_much)?;
+        self.callback.events.push(event);
+        Ok(())
+    }
+
+    fn add_unowned(&mut self, number: &ChangeNumber, waba: Option<&str>, events: u64) {
+        let number = number.text();
+        let number = (!number.is_empty()).then(|| excerpt(&number));
+        *self.unowned.entry((number, waba.map(excerpt))).or_default() += events;
+    }
+}
+
+impl<'p> ChangeContext<'p> {
+    fn path(&self, inner: &str) -> String {
+        format!("entry[{}].changes[{}]{inner}", self.entry, self.change)
+    }
+
+    fn moment(&self, updates: &Updates<'_>) -> ChangeMoment<'p> {
+        match updates.all.is_empty() {
+            false => ChangeMoment::Updates,
+            true => {
+                let (waba, time) = (self.waba.unwrap_or_default(), self.time.unwrap_or_default());
+                ChangeMoment::Entry { waba, time }
+            }
+        }
+    }
+}
+
+fn shares_too_much() -> MalformedCallback {
+    let expected = "updates that, split, take at most queue_bytes_max, and at most 64 MiB and four times \
+                    the body";
+    MalformedCallback::new("body", "updates that share too much with each other", expected)
+}
+
+fn keyed(event: Event, key: Option<Cow<'_, str>>) -> Event {
+    match key {
+        Some(key) if !key.is_empty() => event.key(bounded(key)),
+        _ => event,
+    }
+}
+
+/// The beginning of a text of a callback, fit to be shown.
+fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}

@@ -1,0 +1,82 @@
+//! Ordering keys: one for each contact and each group.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn keys_of(value: Value) -> Vec<Option<String>> {
+    let mut value = value;
+    value["metadata"] = json!({"display_phone_number": "919000000001"});
+    let body = callback_of("1", &[json!({"field": "messages", "value": value})]);
+    let callback = read_events(&body, &open());
+    let updates = callback.events.iter().filter(|event| event.is_part);
+    updates.map(|event| event.key.clone()).collect()
+}
+
+fn check_keys(value: Value, expected: &[&str]) {
+    let keys = keys_of(value.clone());
+    let keys: Vec<&str> = keys.iter().map(|key| key.as_deref().unwrap_or("-")).collect();
+    assert_eq!(keys, expected, "{value}");
+}
+
+/// A message shows number and user id, and its edit the user id alone.
+#[test]
+fn a_contact_has_one_key_with_and_without_its_number() {
+    let bystander = json!({"from": "919812300009", "id": "b"});
+    let message = json!({"from": "919812300001", "from_user_id": "IN.111", "id": "a"});
+    let edit = json!({"from_user_id": "IN.111", "id": "b", "type": "edit"});
+    check_keys(json!({"messages": [message, bystander]}), &["IN.111", "919812300009"]);
+    check_keys(json!({"messages": [edit]}), &["IN.111"]);
+    // The user id may stand in the contacts alone.
+    let contacts = json!([{"wa_id": "919812300001", "user_id": "IN.111"}, {"wa_id": "1"}]);
+    let message = json!({"from": "919812300001", "id": "a"});
+    check_keys(
+        json!({"contacts": contacts, "messages": [message, bystander]}),
+        &["IN.111", "919812300009"],
+    );
+    let status = json!({"id": "a", "status": "sent", "recipient_id": "919812300001"});
+    check_keys(json!({"contacts": contacts, "statuses": [status]}), &["IN.111"]);
+}
+
+/// In some countries the number of the only contact differs from its `wa_id`.
+#[test]
+fn an_only_contact_belongs_to_an_only_update() {
+    let contacts = json!([{"wa_id": "555499000111", "user_id": "BR.1"}]);
+    let message = |from: &str| json!({"from": from, "id": from});
+    check_keys(json!({"contacts": contacts, "messages": [message("5554999000111")]}), &["BR.1"]);
+    let two = json!([message("5554999000111"), message("5554999000222")]);
+    check_keys(json!({"contacts": contacts, "messages": two}), &["5554999000111", "5554999000222"]);
+}
+
+#[test]
+fn a_group_has_one_key_for_all_its_members() {
+    let group = "120@g.us";
+    check_keys(
+        json!({
+            "messages": [
+                {"from": "911111111111", "group_id": group, "id": "1"},
+                {"from_user_id": "IN.2", "group_id": group, "id": "2"},
+                {"from": "911111111111", "id": "3"},
+            ],
+            "statuses": [
+                {"id": "1", "status": "read", "recipient_id": group, "recipient_type": "group",
+                    "recipient_participant_id": "911111111111",
+                    "recipient_participant_user_id": "IN.1"},
+                {"id": "1", "status": "read", "recipient_id": group, "recipient_user_id": "IN.9",
+                    "participant_recipient_id": "912222222222"},
+            ],
+        }),
+        &[group, group, "911111111111", group, group],
+    );
+}
+
+#[test]
+fn a_payment_status_is_ordered_with_its_sender() {
+    let payment =
+        json!({"id": "p", "status": "pending", "type": "payment", "from": "911111111111"});
+    let sent = json!({"id": "m", "status": "sent", "recipient_id": "911111111111"});
+    check_keys(
+        json!({"statuses": [payment, sent, {"id": "x", "status": "sent"}]}),
+        &["911111111111", "911111111111", "-"],
+    );
+}

@@ -1,0 +1,294 @@
+//! The committer's queue, and the batch of commands that it takes out of the queue for one group.
+//!
+//! Commands are taken in the order sent, and a batch is bounded in events, bytes and records. A batch that
+//! contains nothing but records waits a few milliseconds for more, because no thread waits for a record and a
+//! sync per record would take the device away from publishers. While it waits, only a command that a thread
+//! waits for wakes the committer: waking it for each record would cost every delivery two thread switches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use parking_lot::{Condvar, Mutex};
+use roaring::RoaringTreemap;
+
+use crate::attempt::DeliveryId;
+use crate::delivery_record::Record;
+use crate::error::Error;
+use crate::receipt::ReceiptSender;
+use crate::subscription::SubscriptionId;
+
+use super::admission::Admission;
+use super::command::{CommitterCommand, Submission, answer_all};
+use super::records::BatchRecords;
+
+/// How long a batch of nothing but records waits for more.
+const RECORDS_LINGER: Duration = Duration::from_millis(5);
+
+/// The most records in one batch.
+const RECORDS_MAX: usize = 8_192;
+
+/// How many payload bytes a batch may have before its last submission.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Both ends of the committer's queue.
+pub(super) fn command_queue() -> (CommandQueue, CommandReceiver) {
+    let (sender, commands) = crossbeam_channel::unbounded();
+    let linger = Arc::<Linger>::default();
+    (CommandQueue { sender, linger: Arc::clone(&linger) }, CommandReceiver { commands, linger })
+}
+
+/// Sends commands to the committer.
+#[derive(Clone)]
+pub(super) struct CommandQueue {
+    sender: Sender<CommitterCommand>,
+    linger: Arc<Linger>,
+}
+
+/// The committer's end of the queue.
+pub(super) struct CommandReceiver {
+    pub(super) commands: Receiver<CommitterCommand>,
+    linger: Arc<Linger>,
+}
+
+#[derive(Default)]
+struct Linger {
+    /// Whether the committer waits for more records instead of waiting in the channel.
+    is_on: AtomicBool,
+    /// The committer holds it from before it sets `is_on` until it waits.
+    starting: Mutex<()>,
+    over: Condvar,
+}
+
+impl CommandQueue {
+    /// Sends a command. The channel has no bound of its own: admission is the bound. After the engine has
+    /// closed, the command is dropped, which resolves its receipts as closed.
+    pub(super) fn send(&self, command: CommitterCommand) {
+        let is_awaited = command.is_awaited();
+        let _ = self.sender.send(command);
+        if !is_awaited {
+            return;
+        }
+        // Either this thread sees that the committer lingers, or the committer sees the command: each
+        // writes before it reads what the other writes.
+        fence(Ordering::SeqCst);
+        if self.linger.is_on.load(Ordering::Relaxed) {
+            drop(self.linger.starting.lock());
+            self.linger.over.notify_one();
+        }
+    }
+}
+
+impl CommandReceiver {
+    /// Waits until a command arrives that a thread waits for, at most for `timeout`. `should_wait` takes
+    /// what is already in the queue and says whether to wait at all.
+    fn linger(&self, timeout: Duration, should_wait: impl FnOnce() -> bool) {
+        let Linger { is_on, starting, over } = &*self.linger;
+        let mut started = starting.lock();
+        is_on.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if should_wait() {
+            over.wait_for(&mut started, timeout);
+        }
+        is_on.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The commands of one group.
+#[derive(Default)]
+pub(super) struct PendingBatch {
+    pub(super) submissions: Vec<Submission>,
+    pub(super) records: BatchRecords,
+    pub(super) forgotten: Vec<(SubscriptionId, ReceiptSender<()>)>,
+    /// Who waits for one of the records.
+    pub(super) record_waiters: Vec<ReceiptSender<()>>,
+    /// Who waits for dead letters to be owed again, and which.
+    pub(super) revivals: Vec<(ReceiptSender<u64>, Vec<DeliveryId>)>,
+    pub(super) cancelled: Vec<RoaringTreemap>,
+    /// Generations that may be cleared after this group is committed.
+    pub(super) cleared: Vec<u64>,
+    pub(super) events: usize,
+    payload_bytes: usize,
+    /// What its events took in the queue.
+    pub(super) bytes: usize,
+    pub(super) stop: bool,
+}
+
+impl PendingBatch {
+    /// Waits for the first command, at most for `patience` if given, then takes what else is in the queue,
+    /// up to the bounds. A batch of nothing but records lingers once.
+    pub(super) fn fill(
+        &mut self,
+        receiver: &CommandReceiver,
+        events_max: usize,
+        patience: Option<Duration>,
+    ) {
+        let commands = &receiver.commands;
+        let first = match patience {
+            Some(patience) => commands.recv_timeout(patience),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(command) => self.take(command),
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => self.stop = true,
+        }
+        self.take_queued(commands, events_max);
+        if self.stop || !self.is_only_records() {
+            return;
+        }
+        receiver.linger(RECORDS_LINGER, || {
+            self.take_queued(commands, events_max);
+            !self.stop && self.is_only_records() && !self.is_full(events_max)
+        });
+        self.take_queued(commands, events_max);
+    }
+
+    /// Takes commands for `pause` while the device refuses writes: keeps records and removals, and refuses
+    /// publishers.
+    pub(super) fn fill_while_stalled(
+        &mut self,
+        commands: &Receiver<CommitterCommand>,
+        admission: &Admission,
+        pause: Duration,
+    ) {
+        let paused = crossbeam_channel::after(pause);
+        while !self.stop {
+            crossbeam_channel::select! {
+                recv(commands) -> command => match command {
+                    Ok(command) => self.take(command),
+                    Err(_) => self.stop = true,
+                },
+                recv(paused) -> _ => break,
+            }
+            self.refuse_waiters(admission);
+        }
+    }
+
+    /// Tells everyone who waits that nothing of theirs was written. Their records and removals stay in the
+    /// batch and are written when the device accepts writes again.
+    fn refuse_waiters(&mut self, admission: &Admission) {
+        let refused = || Error::Refused { why: admission.stall_reason().unwrap_or_default() };
+        answer_all(self.submissions.iter().map(|one| (&one.sender, Err(refused()))));
+        self.fail_record_waiters(&refused());
+        admission.release(self.events, self.bytes);
+        self.forget_events();
+    }
+
+    /// Keeps the records and removals of a failed group only.
+    pub(super) fn forget_events(&mut self) {
+        self.submissions.clear();
+        self.record_waiters.clear();
+        (self.events, self.payload_bytes, self.bytes) = (0, 0, 0);
+    }
+
+    /// Tells those who wait for a record that it is not on the device.
+    pub(super) fn fail_record_waiters(&self, error: &Error) {
+        let removals = self.forgotten.iter().map(|(_, sender)| sender);
+        removals.chain(&self.record_waiters).for_each(|sender| sender.send(Err(error.clone())));
+        self.revivals.iter().for_each(|(sender, _)| sender.send(Err(error.clone())));
+    }
+
+    /// Takes what is in the queue, up to the bounds.
+    pub(super) fn take_queued(&mut self, commands: &Receiver<CommitterCommand>, events_max: usize) {
+        while !self.stop && !self.is_full(events_max) {
+            match commands.try_recv() {
+                Ok(command) => self.take(command),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.stop = true,
+            }
+        }
+    }
+
+    fn take(&mut self, command: CommitterCommand) {
+        match command {
+            CommitterCommand::Publish(submission, size) => {
+                self.events += size.events;
+                self.payload_bytes += size.payload_bytes;
+                self.bytes += size.payload_bytes + size.target_bytes;
+                self.submissions.push(submission);
+            }
+            CommitterCommand::Change(records, waiter) => {
+                self.records.push(records);
+                self.record_waiters.extend(waiter);
+            }
+            CommitterCommand::Forget(id, sender) => self.forgotten.push((id, sender)),
+            CommitterCommand::Revive(deliveries, sender) => {
+                for together in &deliveries {
+                    self.records.push_together(together.iter().copied().map(Record::Revive));
+                }
+                self.revivals.push((sender, deliveries.concat()));
+            }
+            CommitterCommand::Cancel(sequences) => self.cancelled.push(sequences),
+            CommitterCommand::Clear(generation) => self.cleared.push(generation),
+            CommitterCommand::Stop => self.stop = true,
+        }
+    }
+
+    /// The number of `publish` calls or of records, whichever is greater.
+    pub(super) fn size(&self) -> usize {
+        self.submissions.len().max(self.records.len())
+    }
+
+    fn is_only_records(&self) -> bool {
+        let has_waiters = !self.forgotten.is_empty() || !self.record_waiters.is_empty();
+        self.submissions.is_empty() && !has_waiters && self.revivals.is_empty()
+    }
+
+    fn is_full(&self, events_max: usize) -> bool {
+        self.events >= events_max
+            || self.payload_bytes >= BATCH_BYTES_MAX
+            || self.records.len() >= RECORDS_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let has_notes = !self.cancelled.is_empty() || !self.cleared.is_empty();
+        self.is_only_records() && self.records.is_empty() && !has_notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::receipt_pair;
+    use std::time::Instant;
+
+    /// No test takes as long; one that waits for it has failed.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn settle(sequence: u64, waiter: Option<ReceiptSender<()>>) -> CommitterCommand {
+        let delivery = DeliveryId { sequence, subscription: SubscriptionId(1) };
+        CommitterCommand::Change([Record::Settle(delivery)].into(), waiter)
+    }
+
+    #[test]
+    fn an_awaited_command_always_ends_the_linger() {
+        let (queue, receiver) = command_queue();
+        for n in 0..2_000 {
+            let queue = queue.clone();
+            let sender = std::thread::spawn(move || queue.send(settle(n, Some(receipt_pair().0))));
+            let started = Instant::now();
+            receiver.linger(DEADLINE, || receiver.commands.is_empty());
+            assert!(started.elapsed() < DEADLINE, "the command was not seen");
+            assert!(receiver.commands.try_recv().is_ok());
+            sender.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn other_commands_do_not_end_the_linger_and_stay_queued() {
+        let (queue, receiver) = command_queue();
+        let short = Duration::from_millis(20);
+        let started = Instant::now();
+        receiver.linger(short, || {
+            queue.send(settle(1, None));
+            queue.send(CommitterCommand::Cancel([2].into_iter().collect()));
+            true
+        });
+        assert!(started.elapsed() >= short);
+        assert_eq!(receiver.commands.len(), 2);
+        receiver.linger(DEADLINE, || false);
+        assert_eq!(receiver.commands.len(), 2);
+    }
+}

@@ -1,0 +1,65 @@
+//! The committer's view of the outbox: where the next group continues, and which generation holds the newest
+//! record of each kind.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::attempt::DeliveryId;
+use crate::subscription::SubscriptionId;
+
+use super::attempts::AttemptIndex;
+use super::codec::meta::GenerationMeta;
+use super::dead_letters::DeadLetterIndex;
+use super::dedup::DedupTable;
+
+/// Where the next group continues.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    /// The number of the newest generation.
+    pub(super) generation: u64,
+    /// Its meta record.
+    pub(super) meta: GenerationMeta,
+    pub(super) next_sequence: u64,
+    pub(super) next_page: u64,
+    pub(super) next_record: u64,
+    pub(super) dedup: DedupTable,
+    pub(super) letters: Arc<Mutex<DeadLetterIndex>>,
+    pub(super) attempts: Arc<Mutex<AttemptIndex>>,
+    /// Lanes with a health record, and the generation of the newest one.
+    pub(super) health: HashMap<SubscriptionId, u64>,
+    /// Deliveries with a retry state, and the generation of the newest one.
+    pub(super) retrying: HashMap<DeliveryId, u64>,
+    /// The tombstones of subscriptions removed since the engine was opened, by the generation that holds them.
+    pub(super) tombstones: HashMap<u64, Vec<SubscriptionId>>,
+    /// Subscriptions removed since the engine was opened. Events that were routed before the removal are
+    /// not owed to them.
+    pub(super) removed: HashSet<SubscriptionId>,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::outbox::codec::meta::Incarnations;
+
+    /// The cursor of a new outbox.
+    pub(in crate::outbox) fn cursor() -> Cursor {
+        let mut incarnations = Incarnations::default();
+        incarnations.begin(0, 7);
+        Cursor {
+            generation: 1,
+            meta: GenerationMeta { incarnations, reserved: 0, first_sequence: 1, previous: None },
+            next_sequence: 1,
+            next_page: 1,
+            next_record: 1,
+            dedup: DedupTable::new(1_000, 10),
+            letters: Arc::new(Mutex::new(DeadLetterIndex::new(10, 1_000))),
+            attempts: Arc::default(),
+            health: HashMap::new(),
+            retrying: HashMap::new(),
+            tombstones: HashMap::new(),
+            removed: HashSet::new(),
+        }
+    }
+}

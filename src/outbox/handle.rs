@@ -1,0 +1,310 @@
+//! The handle through which the engine uses the outbox.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use roaring::{RoaringBitmap, RoaringTreemap};
+use smallvec::SmallVec;
+
+use crate::attempt::DeliveryId;
+use crate::clock::Clock;
+use crate::config::{Limits, OnDamage};
+use crate::delivery_record::Record;
+use crate::error::{Error, Result};
+use crate::event::Catalogue;
+use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_pair_in};
+use crate::store::{Database, Store};
+use crate::subscription::SubscriptionId;
+
+use super::admission::Admission;
+use super::attempts::AttemptIndex;
+use super::batch::{CommandQueue, CommandReceiver, PendingBatch, command_queue};
+use super::command::{ATOMIC_RECORDS_MAX, CommitterCommand, Submission};
+use super::commit_event::{CommitListener, OwedEvent};
+use super::committer::Committer;
+use super::compaction::{CompactionBounds, Compactor, CompactorParts, OwedQuery};
+use super::cursor::Cursor;
+use super::dead_letters::DeadLetterIndex;
+use super::event_cache::EventCache;
+use super::generations::{Generations, HeldTotals};
+use super::recovery::{GenerationReader, RecoveredOutbox, RecoveredParts};
+use super::writer::GroupWriter;
+
+/// How an outbox is opened.
+pub(crate) struct OutboxOptions<'a> {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) limits: &'a Limits,
+    pub(crate) on_damage: OnDamage,
+    /// Subscriptions that need the keys of their events.
+    pub(crate) ordered: RoaringBitmap,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+/// An outbox that was read but has no committer yet.
+pub(crate) struct OpenedOutbox {
+    pub(super) parts: RecoveredParts,
+    catalogue: Catalogue,
+}
+
+/// The outbox of a running engine.
+pub(crate) struct Outbox {
+    pub(super) queue: CommandQueue,
+    admission: Arc<Admission>,
+    wake_groups: Arc<WakeGroups>,
+    pub(super) cache: Mutex<EventCache>,
+    pub(super) generations: Arc<Generations>,
+    pub(super) letters: Arc<Mutex<DeadLetterIndex>>,
+    pub(super) attempts: Arc<Mutex<AttemptIndex>>,
+    pub(super) catalogue: Catalogue,
+    bounds: CompactionBounds,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    /// The committer of an engine without a committer thread.
+    stepped: Mutex<Option<Committer>>,
+}
+
+/// What the committer will own.
+pub(crate) struct CommitterParts {
+    receiver: CommandReceiver,
+    cursor: Cursor,
+    dedup_database: Arc<dyn Database>,
+    group_events_max: usize,
+}
+
+impl OpenedOutbox {
+    /// Reads the outbox in a store, or begins a new one.
+    pub(crate) fn read(options: OutboxOptions<'_>) -> Result<(OpenedOutbox, RecoveredOutbox)> {
+        let catalogue = options.catalogue.clone();
+        let reader = GenerationReader {
+            store: options.store,
+            catalogue: options.catalogue,
+            limits: options.limits,
+            on_damage: options.on_damage,
+            ordered: options.ordered,
+            wall_ms: options.clock.wall_ms(),
+            new_incarnation: options.clock.random_u64(),
+        };
+        let mut parts = reader.read()?;
+        let recovered = std::mem::take(&mut parts.recovered);
+        Ok((OpenedOutbox { parts, catalogue }, recovered))
+    }
+
+    /// Makes the handle. The committer starts with [`Outbox::start`].
+    pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, CommitterParts) {
+        let (queue, receiver) = command_queue();
+        let RecoveredParts { generations, cursor, dedup_database, .. } = self.parts;
+        let outbox = Outbox {
+            queue,
+            admission: Arc::new(Admission::new(limits)),
+            wake_groups: Arc::new(WakeGroups::new(limits.group_events_max)),
+            cache: Mutex::new(EventCache::new(limits.cache_bytes_max)),
+            generations: Arc::new(generations),
+            letters: Arc::clone(&cursor.letters),
+            attempts: Arc::clone(&cursor.attempts),
+            catalogue: self.catalogue,
+            bounds: CompactionBounds {
+                generation_bytes: limits.generation_bytes,
+                events_max: limits.outbox_events_max,
+                bytes_max: limits.outbox_bytes_max,
+            },
+            committer: Mutex::new(None),
+            stepped: Mutex::new(None),
+        };
+        let parts = CommitterParts {
+            receiver,
+            cursor,
+            dedup_database,
+            group_events_max: limits.group_events_max,
+        };
+        (outbox, parts)
+    }
+}
+
+/// What the outbox has on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutboxUsage {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) generations: usize,
+}
+
+impl Outbox {
+    /// Starts the committer, which reports to `listener` what it made durable and asks `owed_query` what is still
+    /// owed when it copies.
+    pub(crate) fn start(
+        &self,
+        parts: CommitterParts,
+        clock: Arc<dyn Clock>,
+        owed_query: OwedQuery,
+        listener: CommitListener,
+    ) -> Result<()> {
+        let thread = self.committer(parts, clock, owed_query, listener).start();
+        let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;
+        *self.committer.lock() = Some(thread);
+        Ok(())
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    /// Takes the committer without starting a thread for it: it works in [`step`](Outbox::step).
+    pub(crate) fn start_stepped(
+        &self,
+        parts: CommitterParts,
+        clock: Arc<dyn Clock>,
+        owed_query: OwedQuery,
+        listener: CommitListener,
+    ) {
+        *self.stepped.lock() = Some(self.committer(parts, clock, owed_query, listener));
+    }
+
+    /// Lets a committer without a thread do what is queued, up to one group. Returns whether there was anything
+    /// to do.
+    pub(crate) fn step(&self) -> Result<bool> {
+        self.stepped.lock().as_mut().map_or(Ok(false), Committer::step_now)
+    }
+
+    fn committer(
+        &self,
+        parts: CommitterParts,
+        clock: Arc<dyn Clock>,
+        owed_query: OwedQuery,
+        listener: CommitListener,
+    ) -> Committer {
+        let compactor = Compactor::new(CompactorParts {
+            catalogue: self.catalogue.clone(),
+            clock: Arc::clone(&clock),
+            bounds: self.bounds,
+            owed_query,
+            queue: self.queue.clone(),
+            dedup_database: parts.dedup_database,
+        });
+        let generations = Arc::clone(&self.generations);
+        Committer {
+            writer: GroupWriter { generations, cursor: parts.cursor },
+            compactor,
+            receiver: parts.receiver,
+            queue: self.queue.clone(),
+            admission: Arc::clone(&self.admission),
+            wake_groups: Arc::clone(&self.wake_groups),
+            clock,
+            group_events_max: parts.group_events_max,
+            listener,
+            kept: PendingBatch::default(),
+        }
+    }
+
+    /// Waits until the committer resolves a receipt. A committer without a thread does so here.
+    pub(crate) fn wait<T: Clone>(&self, receipt: Receipt<T>) -> Result<T> {
+        while !receipt.is_done() && self.step()? {}
+        receipt.wait()
+    }
+
+    /// Reserves room for events that are [submitted](Outbox::submit) next, or says which bound is reached.
+    pub(crate) fn admit(&self, events: usize, bytes: usize) -> std::result::Result<(), String> {
+        if let Some(why) = self.admission.stall_reason() {
+            return Err(format!("the device refuses writes ({why}) and is tried again"));
+        }
+        let (owed_events, owed_bytes) = self.generations.owed();
+        if owed_events + events as u64 > self.bounds.events_max {
+            return Err(format!(
+                "the outbox owes its maximum of {} events",
+                self.bounds.events_max
+            ));
+        }
+        if owed_bytes + bytes as u64 > self.bounds.bytes_max {
+            return Err(format!("the outbox owes its maximum of {} bytes", self.bounds.bytes_max));
+        }
+        self.admission.reserve(events, bytes)
+    }
+
+    /// Both ends of a receipt for a submission that follows at once.
+    pub(crate) fn promise<T: Clone>(&self) -> (ReceiptSender<T>, Receipt<T>) {
+        receipt_pair_in(self.wake_groups.current())
+    }
+
+    /// Queues events, for which room was reserved, for the next group.
+    pub(crate) fn submit(&self, submission: Submission) {
+        let size = submission.queued_size();
+        self.admission.add_target_bytes(size.target_bytes);
+        self.queue.send(CommitterCommand::Publish(submission, size));
+    }
+
+    /// Queues a change of a delivery. Never refused: the attempts in flight are its bound.
+    pub(crate) fn record(&self, record: Record) {
+        self.change([record].into(), None);
+    }
+
+    /// Like [`record`](Outbox::record), with a receipt that resolves when the change is durable.
+    pub(crate) fn record_and_tell(&self, record: Record) -> Receipt<()> {
+        let (sender, receipt) = receipt_pair();
+        self.change([record].into(), Some(sender));
+        receipt
+    }
+
+    /// Queues changes that take effect all together or not at all, also across a crash, because they are one
+    /// batch of the store. At most [`ATOMIC_RECORDS_MAX`] records.
+    pub(crate) fn record_together(&self, records: Vec<Record>) {
+        debug_assert!(records.len() <= ATOMIC_RECORDS_MAX, "{} records together", records.len());
+        self.change(records.into(), None);
+    }
+
+    fn change(&self, records: SmallVec<[Record; 1]>, waiter: Option<ReceiptSender<()>>) {
+        self.queue.send(CommitterCommand::Change(records, waiter));
+    }
+
+    /// Makes the removal of a subscription durable: what it is owed is cancelled from then on.
+    pub(crate) fn forget(&self, id: SubscriptionId) -> Receipt<()> {
+        let (sender, receipt) = receipt_pair();
+        self.queue.send(CommitterCommand::Forget(id, sender));
+        receipt
+    }
+
+    /// Makes dead letters owed again, those of one vector all together or not at all. The listener is told, then
+    /// the receipt resolves with how many were dead letters.
+    pub(crate) fn revive(&self, deliveries: Vec<Vec<DeliveryId>>) -> Receipt<u64> {
+        debug_assert!(deliveries.iter().all(|together| together.len() <= ATOMIC_RECORDS_MAX));
+        let (sender, receipt) = receipt_pair();
+        self.queue.send(CommitterCommand::Revive(deliveries, sender));
+        receipt
+    }
+
+    /// Ends what a removed subscription was owed.
+    pub(crate) fn cancel(&self, sequences: RoaringTreemap) {
+        self.queue.send(CommitterCommand::Cancel(sequences));
+    }
+
+    /// Keeps the events of a group in memory for their deliveries.
+    pub(crate) fn cache_events(&self, owed: &[OwedEvent]) {
+        let mut cache = self.cache.lock();
+        for OwedEvent { event, targets } in owed {
+            cache.keep(Arc::clone(event), targets.len() as u64);
+        }
+    }
+
+    /// What is on the device.
+    pub(crate) fn usage(&self) -> OutboxUsage {
+        let HeldTotals { events, bytes, .. } = self.generations.totals();
+        OutboxUsage { events, bytes, generations: self.generations.count() }
+    }
+
+    /// Events and payload bytes that wait for the device.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        self.admission.queued()
+    }
+
+    /// Asks the committer to end after what was sent before, without waiting for it.
+    pub(crate) fn signal_stop(&self) {
+        self.queue.send(CommitterCommand::Stop);
+    }
+
+    /// Ends the committer after what was sent before, waits for it, and closes the databases.
+    pub(crate) fn close(&self) {
+        self.signal_stop();
+        let thread = self.committer.lock().take();
+        if let Some(thread) = thread {
+            // A panic of the committer was reported to the listener.
+            let _ = thread.join();
+        }
+        self.generations.close();
+    }
+}

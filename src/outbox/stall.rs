@@ -1,0 +1,114 @@
+//! What happens while the device refuses writes.
+//!
+//! The publishers of the failed group get [`Error::Unknown`]. New publishers are refused; records and removals are
+//! kept. The newest generation is opened again until the device accepts a write. Then it is known whether the
+//! failed group's events exist.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::store::{Operation, StoreFailure};
+
+use super::admission::Admission;
+use super::batch::{CommandReceiver, PendingBatch};
+use super::codec;
+use super::command::answer_all;
+use super::commit_event::{CommitEvent, CommitListener, GroupTotals};
+use super::group::{CommitGroup, batches};
+use super::writer::{FailedWrite, GroupWriter, write_all};
+
+/// The pause before the first try to open the generation again. Each try doubles it.
+const REOPEN_AFTER: Duration = Duration::from_millis(100);
+const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// The parts of the committer that a stall needs.
+pub(super) struct Stall<'a> {
+    pub(super) writer: &'a mut GroupWriter,
+    pub(super) receiver: &'a CommandReceiver,
+    pub(super) admission: &'a Admission,
+    pub(super) listener: &'a mut CommitListener,
+}
+
+impl Stall<'_> {
+    /// Waits until the device accepts writes again. Returns what has to be written then, which may have been
+    /// written before; `None` if the engine stops first.
+    pub(super) fn wait(
+        mut self,
+        failed: FailedWrite,
+        mut batch: PendingBatch,
+    ) -> Result<Option<PendingBatch>> {
+        let FailedWrite { group, error } = failed;
+        let why = error.to_string();
+        let unknown = Error::Unknown { why: why.clone() };
+        answer_all(group.answers.iter().map(|(sender, _)| (sender, Err(unknown.clone()))));
+        batch.fail_record_waiters(&unknown);
+        self.admission.stall(why.clone());
+        (self.listener)(CommitEvent::Stalled(why));
+        for letter in &group.revived {
+            // Their records are written again, so they are dead letters again until then.
+            let mut letters = self.writer.cursor.letters.lock();
+            letters.keep(letter.at_wall_ms, letter.delivery, letter.generation);
+        }
+        // A stop that came with the group counts: the thread that closes the engine waits for it, however
+        // long the device refuses.
+        batch.forget_events();
+        if !self.reopen(&mut batch, &group)? {
+            return Ok(None);
+        }
+        self.admission.resume();
+        (self.listener)(CommitEvent::Resumed);
+        Ok(Some(batch))
+    }
+
+    /// Opens the generation until the device accepts a write; false if the engine stops first.
+    fn reopen(&mut self, kept: &mut PendingBatch, group: &CommitGroup) -> Result<bool> {
+        let mut pause = REOPEN_AFTER;
+        loop {
+            self.writer.generations.deactivate();
+            kept.fill_while_stalled(&self.receiver.commands, self.admission, pause);
+            if kept.stop {
+                return Ok(false);
+            }
+            let reopened = self.writer.generations.reopen(self.writer.cursor.generation);
+            match reopened.and_then(|()| self.resolve_failed_group(group)) {
+                Ok(()) => return Ok(true),
+                Err(Error::Damaged { record, why }) => return Err(Error::Damaged { record, why }),
+                Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
+            }
+        }
+    }
+
+    /// Finds out whether the events of a failed group exist. If so they are owed, as their publishers were told
+    /// they may be; if not, everything left of them is removed. Changes nothing but the device until the device
+    /// has accepted a write, so that it can be called again.
+    fn resolve_failed_group(&mut self, group: &CommitGroup) -> Result<()> {
+        let failed = |failure| Error::store("looking for a failed group", failure);
+        let generations = &self.writer.generations;
+        let database = generations.active().ok_or_else(|| failed(StoreFailure::Closed))?;
+        // Copies do not count as existing: their originals are still there.
+        let last = group.head_keys.last().filter(|_| !group.owed.is_empty());
+        let exists = match last {
+            Some(key) => database.get(key).map_err(failed)?.is_some(),
+            None => false,
+        };
+        // Written in any case: a device that only serves reads has not recovered. The sync also covers events
+        // that may so far exist in the memory of the machine only.
+        let mut operations = vec![self.writer.cursor.meta.write()?];
+        if !exists {
+            let keys = group.head_keys.iter().chain(&group.dedup_page_keys);
+            operations.extend(keys.cloned().map(Operation::Remove));
+        }
+        write_all(&*database, batches(operations, &[]))?;
+        let pages = codec::count_pages(&*database)?;
+        if !exists {
+            let dedup = &mut self.writer.cursor.dedup;
+            group.dedup_keys.iter().for_each(|key| dedup.forget(*key));
+        }
+        let owed = if exists { group.owed.clone() } else { Vec::new() };
+        self.writer.count(&owed, |generation| generation.pages = pages);
+        let accepted = owed.len() as u64;
+        let totals = GroupTotals { accepted, ..GroupTotals::default() };
+        (self.listener)(CommitEvent::Group(totals, owed));
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! Tests of the outbox through its handle, on the memory store and on sled. This file has what the tests share;
+//! each file below checks one promise.
+
+mod acceptance;
+mod atomicity;
+mod bounds;
+mod compaction;
+mod damage;
+mod dead_letters;
+mod dedup;
+mod delivery_records;
+mod device;
+mod reads;
+mod stores;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use self::stores::FullDiskStore;
+use super::batch::CommandQueue;
+use super::codec::{encoded, heads, keys, payload::PAGE_BYTES};
+use super::command::CommitterCommand;
+use super::dedup::DEDUP_DATABASE;
+use super::{generations as databases, *};
+use crate::attempt::DeliveryId;
+use crate::clock::ManualClock;
+use crate::config::{Limits, OnDamage};
+use crate::dead_letter::StoredDeadLetter;
+use crate::delivery_record::{Record, RetryState};
+use crate::error::Error;
+use crate::event::{Accepted, Catalogue, EventId};
+use crate::outcome::Reason;
+use crate::receipt::{Receipt, receipt_pair};
+use crate::store::{Batch, FaultInjectingStore, FaultPlan, Memory, Sled, Store};
+use crate::subscription::SubscriptionId;
+use crate::transport::Failure;
+
+/// An outbox and the channel of its commit events.
+struct RunningOutbox {
+    outbox: Outbox,
+    committed: crossbeam_channel::Receiver<CommitEvent>,
+}
+
+fn open(store: impl Store) -> (RunningOutbox, RecoveredOutbox) {
+    open_with(store, &Limits::default())
+}
+
+fn open_with(store: impl Store, limits: &Limits) -> (RunningOutbox, RecoveredOutbox) {
+    open_owing(store, limits, Box::new(|_| HashMap::new()))
+}
+
+/// Opens an outbox that asks `owing` what the engine still owes.
+fn open_owing(
+    store: impl Store,
+    limits: &Limits,
+    owing: OwedQuery,
+) -> (RunningOutbox, RecoveredOutbox) {
+    let (opened, recovered) = read(store, limits, OnDamage::Refuse).unwrap();
+    (start(opened, limits, owing), recovered)
+}
+
+fn start(opened: OpenedOutbox, limits: &Limits, owing: OwedQuery) -> RunningOutbox {
+    start_at(opened, limits, owing, Arc::new(ManualClock::new(WALL_MS, 3)))
+}
+
+fn start_at(
+    opened: OpenedOutbox,
+    limits: &Limits,
+    owing: OwedQuery,
+    clock: Arc<ManualClock>,
+) -> RunningOutbox {
+    let (outbox, parts) = opened.prepare(limits);
+    let (sender, committed) = crossbeam_channel::unbounded();
+    let listener: CommitListener = Box::new(move |event| drop(sender.send(event)));
+    outbox.start(parts, clock, owing, listener).unwrap();
+    RunningOutbox { outbox, committed }
+}
+
+const WALL_MS: u64 = 1_700_000_000_000;
+
+fn read(
+    store: impl Store,
+    limits: &Limits,
+    on_damage: OnDamage,
+) -> Result<(OpenedOutbox, RecoveredOutbox), Error> {
+    read_ordered(store, limits, on_damage, RoaringBitmap::new())
+}
+
+/// Opens an outbox at the time of a clock.
+fn open_at(store: impl Store, limits: &Limits, clock: &Arc<ManualClock>) -> RunningOutbox {
+    let (store, catalogue) = (Arc::new(store), &Catalogue::default());
+    let (on_damage, ordered) = (OnDamage::Refuse, RoaringBitmap::new());
+    let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, clock: &**clock };
+    let (opened, _) = OpenedOutbox::read(options).unwrap();
+    start_at(opened, limits, Box::new(|_| HashMap::new()), Arc::clone(clock))
+}
+
+/// An outbox without a committer thread: tests decide when it works.
+fn open_stepped(store: impl Store, limits: &Limits, owing: OwedQuery) -> Outbox {
+    let (opened, _) = read(store, limits, OnDamage::Refuse).unwrap();
+    let (outbox, parts) = opened.prepare(limits);
+    outbox.start_stepped(parts, Arc::new(ManualClock::new(WALL_MS, 3)), owing, Box::new(drop));
+    outbox
+}
+
+/// Reads an outbox in which the subscriptions in `ordered` need keys.
+fn read_ordered(
+    store: impl Store,
+    limits: &Limits,
+    on_damage: OnDamage,
+    ordered: RoaringBitmap,
+) -> Result<(OpenedOutbox, RecoveredOutbox), Error> {
+    let clock = &ManualClock::new(WALL_MS, 3);
+    let (store, catalogue) = (Arc::new(store), &Catalogue::default());
+    OpenedOutbox::read(OutboxOptions { store, catalogue, limits, on_damage, ordered, clock })
+}
+
+fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
+    RoutedEvent {
+        account: "acme".into(),
+        event_type: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
+        number: "919999999999".parse().ok(),
+        waba: Some("77".to_owned()),
+        key_hash: 5,
+        dedup: None,
+        targets: targets.iter().copied().map(SubscriptionId).collect(),
+        payload,
+    }
+}
+
+fn submit(outbox: &Outbox, events: Vec<RoutedEvent>) -> Receipt<Vec<Accepted>> {
+    let (sender, receipt) = receipt_pair();
+    outbox.admit(events.len(), events.iter().map(|event| event.payload.len()).sum()).unwrap();
+    outbox.submit(Submission { events: events.into(), sender: SubmissionSender::Many(sender) });
+    receipt
+}
+
+fn publish(outbox: &Outbox, payload: Vec<u8>, targets: &[u32]) -> u64 {
+    submit(outbox, vec![routed(payload, targets)]).wait().unwrap()[0].id.sequence()
+}
+
+fn delivery(sequence: u64, id: u32) -> DeliveryId {
+    DeliveryId { sequence, subscription: SubscriptionId(id) }
+}
+
+fn owed(recovered: &RecoveredOutbox) -> BTreeSet<(u64, u32)> {
+    let pairs = recovered.owed.iter().flat_map(|(id, set)| set.iter().map(|s| (s, id.0)));
+    pairs.collect()
+}
+
+fn retry_state() -> RetryState {
+    RetryState { attempts: 2, age_ms: 30, due_wall_ms: 40, saved_wall_ms: 10 }
+}
+
+fn told(running: &RunningOutbox, expected: fn(&CommitEvent) -> bool) -> CommitEvent {
+    let deadline = Duration::from_secs(20);
+    loop {
+        let told = running.committed.recv_timeout(deadline).expect("told in time");
+        if expected(&told) {
+            return told;
+        }
+    }
+}
+
+/// Flips a bit in the last record of a kind.
+fn damage(store: &Memory, name: &str, kind: &[u8]) {
+    let database = store.open(name).unwrap();
+    let (key, mut sealed) = database.last(kind, &keys::numbered(kind, u64::MAX)).unwrap().unwrap();
+    sealed[9] ^= 1;
+    let mut batch = Batch::default();
+    batch.put(key, sealed);
+    database.apply(batch).unwrap();
+    database.sync().unwrap();
+}
+
+fn faulty(store: &Memory) -> (FaultInjectingStore, Arc<FaultPlan>) {
+    let faults = Arc::new(FaultPlan::default());
+    (FaultInjectingStore::new(Arc::new(store.clone()), Arc::clone(&faults)), faults)
+}
+
+/// The engine's view of the outbox: what is owed.
+#[derive(Default, Clone)]
+struct OwedLedger(Arc<Mutex<HashMap<SubscriptionId, RoaringTreemap>>>);
+
+impl OwedLedger {
+    fn owing(&self) -> OwedQuery {
+        let ledger = self.clone();
+        Box::new(move |sequences| {
+            let all = ledger.0.lock();
+            let among = all.iter().map(|(id, owed)| (*id, owed & sequences));
+            among.filter(|(_, owed)| !owed.is_empty()).collect()
+        })
+    }
+
+    fn accept(&self, sequence: u64, ids: &[u32]) {
+        for id in ids {
+            self.0.lock().entry(SubscriptionId(*id)).or_default().insert(sequence);
+        }
+    }
+
+    fn end(&self, outbox: &Outbox, record: Record) {
+        let delivery = match &record {
+            Record::Settle(delivery) | Record::SettleMain(delivery) => *delivery,
+            Record::Dead(letter) => letter.delivery,
+            _ => return outbox.record(record),
+        };
+        // Like the engine: removed from what is owed and queued at the same moment.
+        let mut all = self.0.lock();
+        all.entry(delivery.subscription).or_default().remove(delivery.sequence);
+        outbox.record(record);
+    }
+
+    fn pairs(&self) -> BTreeSet<(u64, u32)> {
+        let all = self.0.lock();
+        all.iter().flat_map(|(id, set)| set.iter().map(|s| (s, id.0))).collect()
+    }
+}
+
+fn letter(sequence: u64, id: u32, at_wall_ms: u64) -> StoredDeadLetter {
+    let reason = Reason::Status(404);
+    StoredDeadLetter { delivery: delivery(sequence, id), reason, attempts: 1, at_wall_ms }
+}
+
+/// Small generations, so that a test fills many of them.
+fn small() -> Limits {
+    Limits { generation_bytes: 20_000, ..Limits::default() }
+}
+
+fn generations(store: &Memory) -> usize {
+    store.list().unwrap().iter().filter(|name| databases::number_of(name).is_some()).count()
+}
+
+/// Publishes and settles until the generation that is newest now is gone.
+fn churn(running: &RunningOutbox, ledger: &OwedLedger, store: &Memory, gone: u64) {
+    for _ in 0..400 {
+        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
+        ledger.accept(sequence, &[1]);
+        ledger.end(&running.outbox, Record::Settle(delivery(sequence, 1)));
+        if !store.list().unwrap().contains(&databases::name_of(gone)) {
+            return;
+        }
+    }
+    panic!("generation {gone} is still there: {:?}", running.outbox.usage());
+}

@@ -1,0 +1,99 @@
+//! Writes groups to the newest generation.
+//!
+//! A group is applied batch by batch in order, then synced. A large group is synced as it is written.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::store::{Batch, Database, StoreFailure};
+
+use super::commit_event::OwedEvent;
+use super::cursor::Cursor;
+use super::generations::{EventCount, Generation, GenerationStart, Generations};
+use super::group::{CommitGroup, batches};
+
+/// How many bytes of a group are written between two syncs at most. sled makes about twice as many of them, in
+/// segments of 512 KiB, and the header of each segment says that everything before it is there. Where several
+/// reach the device out of order, a power cut leaves what cannot be told from damage.
+const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
+
+/// The generations and where the next group continues.
+pub(super) struct GroupWriter {
+    pub(super) generations: Arc<Generations>,
+    pub(super) cursor: Cursor,
+}
+
+/// A group that could not be written, and why.
+pub(super) struct FailedWrite {
+    pub(super) group: CommitGroup,
+    pub(super) error: Error,
+}
+
+impl GroupWriter {
+    /// Applies and syncs a group, and counts it in its generation.
+    pub(super) fn write(&self, group: &mut CommitGroup) -> Result<()> {
+        let (bytes, pages) = (group.bytes(), group.pages());
+        self.apply(batches(std::mem::take(&mut group.operations), &group.atomic))?;
+        group.synced = bytes > 0;
+        self.count(&group.owed, |generation| {
+            generation.bytes += bytes;
+            generation.pages += pages;
+        });
+        Ok(())
+    }
+
+    /// Counts events that are now on the device in the newest generation, and changes what else is known of it.
+    pub(super) fn count(&self, owed: &[OwedEvent], change: impl FnOnce(&mut Generation)) {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let counts = owed.iter().map(|OwedEvent { event, targets }| EventCount {
+            sequence: event.id.sequence(),
+            deliveries: narrow(targets.len()),
+            payload_bytes: narrow(event.payload.len()),
+        });
+        self.generations.add_events(self.cursor.generation, counts.clone());
+        self.generations.change(self.cursor.generation, |generation| {
+            generation.events += owed.len() as u64;
+            generation.owed += counts.map(|count| u64::from(count.deliveries)).sum::<u64>();
+            change(generation);
+        });
+    }
+
+    fn apply(&self, batches: Vec<(usize, Batch)>) -> Result<()> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let closed = || Error::store("writing a group", StoreFailure::Closed);
+        let database = self.generations.active().ok_or_else(closed)?;
+        write_all(&*database, batches)
+    }
+
+    /// Begins the next generation. Where the store refuses, the current one takes more until the next try.
+    pub(super) fn begin_generation(&mut self) -> Result<()> {
+        let sealed = self.cursor.generation;
+        if self.generations.active().is_none() {
+            return Ok(());
+        }
+        if self.generations.begin(&mut self.cursor, sealed + 1)? == GenerationStart::Begun {
+            self.generations.close_sealed(sealed);
+        }
+        Ok(())
+    }
+}
+
+/// Applies batches in order, with a sync at the end and in between where they are large.
+pub(super) fn write_all(database: &dyn Database, batches: Vec<(usize, Batch)>) -> Result<()> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let failed = |failure| Error::store("syncing a group", failure);
+    let mut unsynced = 0;
+    for (bytes, batch) in batches {
+        if unsynced + bytes > UNSYNCED_BYTES_MAX {
+            database.sync().map_err(failed)?;
+            unsynced = 0;
+        }
+        unsynced += bytes;
+        database.apply(batch).map_err(|failure| Error::store("writing a group", failure))?;
+    }
+    database.sync().map_err(failed)
+}

@@ -1,0 +1,271 @@
+//! The session gateway's registration API under `/webhooks`, and the policy of its webhooks. An account
+//! sees and changes only its own webhooks of this gateway, and a generated secret is shown once (I9).
+
+use crate::text::hex;
+
+mod error;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{Method, Response, StatusCode};
+use serde_json::value::RawValue;
+
+use self::error::SessionError;
+use self::shapes::{AttemptLog, SessionWebhook, TestResult, session_name, success};
+use super::fields::{self, Problem, RequestObject};
+use super::gateway_http::GatewayRequest;
+use crate::engine::{AccountSnapshot, SubscriptionChange};
+use crate::event::{Catalogue, TEST};
+use crate::profile::Profile;
+use crate::random;
+use crate::subscription::{
+    Policy, Retry, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState,
+};
+
+/// Whether a path belongs to this gateway.
+pub(super) fn serves(path: &str) -> bool {
+    path == "/webhooks" || path.starts_with("/webhooks/")
+}
+
+pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
+    result(request).unwrap_or_else(|error| error.response())
+}
+
+/// The response to a request that the server refuses before a gateway sees it.
+pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<u8>> {
+    SessionError::new(status, message).response()
+}
+
+/// Whether a request sends a test event and waits for its receiver.
+pub(super) fn is_test(method: &Method, path: &str) -> bool {
+    let id = path.strip_prefix("/webhooks/").and_then(|rest| rest.strip_suffix("/test"));
+    method == Method::POST && id.is_some_and(|id| !id.contains('/'))
+}
+
+/// The most attempts in the logs of a webhook.
+const LOGS_MAX: usize = 100;
+
+fn result(request: &GatewayRequest<'_>) -> Result<Response<Vec<u8>>, SessionError> {
+    let account = request.account(AUTHORIZATION.as_str()).ok_or_else(|| {
+        SessionError::new(StatusCode::UNAUTHORIZED, "Invalid or missing authentication")
+    })?;
+    let caller = SessionCaller { request, account: account.name() };
+    let mut parts = request.path.trim_start_matches('/').split('/').skip(1);
+    let (id, action) = (parts.next(), parts.next());
+    if parts.next().is_some() {
+        return Err(SessionError::missing());
+    }
+    match (id, action) {
+        (None, _) => match *request.method {
+            Method::GET => caller.list(),
+            Method::POST => caller.create(),
+            _ => Err(SessionError::method(&[Method::GET, Method::POST])),
+        },
+        (Some(id), None) => match *request.method {
+            Method::GET => caller.read(id),
+            Method::PATCH => caller.revise(id),
+            Method::DELETE => caller.delete(id),
+            _ => Err(SessionError::method(&[Method::GET, Method::PATCH, Method::DELETE])),
+        },
+        (Some(id), Some("logs")) if request.method == Method::GET => caller.logs(id),
+        (Some(_), Some("logs")) => Err(SessionError::method(&[Method::GET])),
+        (Some(id), Some("test")) if request.method == Method::POST => caller.test(id),
+        (Some(_), Some("test")) => Err(SessionError::method(&[Method::POST])),
+        _ => Err(SessionError::missing()),
+    }
+}
+
+/// A request with the account whose key it shows.
+struct SessionCaller<'a> {
+    request: &'a GatewayRequest<'a>,
+    account: &'a str,
+}
+
+impl SessionCaller<'_> {
+    fn list(&self) -> Result<Response<Vec<u8>>, SessionError> {
+        let all = self.request.engine.subscriptions_of(self.account);
+        let own = all.iter().filter(|one| one.profile == Profile::Session);
+        let webhooks: Vec<_> = own.map(|one| SessionWebhook::of(one, self.catalogue())).collect();
+        Ok(success(StatusCode::OK, "Webhooks retrieved successfully", &webhooks))
+    }
+
+    fn create(&self) -> Result<Response<Vec<u8>>, SessionError> {
+        let given = self.given(&["url", "secret", "events"])?;
+        let url = given.required_text("url", URL)?;
+        self.check_scheme(&url)?;
+        let events = read_events(&given)?.filter(|events| !events.is_empty());
+        // Some clients send an empty text for no secret.
+        let secret = given.text("secret", SECRET)?.filter(|secret| !secret.is_empty());
+        let (secret, generated) = match secret {
+            Some(secret) => (secret, None),
+            None => {
+                let fresh = fresh_secret()?;
+                (fresh.clone(), Some(fresh))
+            }
+        };
+        let subscription = Subscription::to(url)?.secret(secret).policy(policy());
+        let subscription = subscription.profile(Profile::Session);
+        let subscription = events.into_iter().fold(subscription, Subscription::events);
+        let webhooks_max = self.request.engine.limits().session_webhooks_max;
+        let (ids, ()) = self.request.engine.change(self.account, |account_snapshot| {
+            let name = free_name(account_snapshot, webhooks_max)?;
+            Ok::<_, SessionError>((vec![SubscriptionChange::Create(subscription.name(name))], ()))
+        })?;
+        let created = ids.first().and_then(|id| self.request.engine.subscription(*id));
+        let created = created.ok_or_else(SessionError::missing)?;
+        let webhook = SessionWebhook::of(&created, self.catalogue()).with_secret(generated);
+        Ok(success(StatusCode::CREATED, "Webhook created successfully", &webhook))
+    }
+
+    fn read(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+        let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue());
+        Ok(success(StatusCode::OK, "Webhook retrieved successfully", &webhook))
+    }
+
+    fn revise(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+        let known = self.own(id)?.id;
+        let given = self.given(&["url", "secret", "events", "active"])?;
+        let url = given.text("url", URL)?;
+        url.iter().try_for_each(|url| self.check_scheme(url))?;
+        let events = read_events(&given)?;
+        let secret = given.text("secret", SECRET)?;
+        let active = given.value("active", "true or false")?;
+        self.request.engine.revise_with_state(known, |before| {
+            let mut after = Subscription::from(before);
+            if let Some(url) = url {
+                after.target = after.target.at(&url)?;
+            }
+            if let Some(events) = events {
+                after.events = Some(events).filter(|events| !events.is_empty());
+            }
+            let after = secret.into_iter().fold(after, Subscription::secret);
+            Ok((after, state(active, before.state)))
+        })?;
+        let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue());
+        Ok(success(StatusCode::OK, "Webhook updated successfully", &webhook))
+    }
+
+    fn delete(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+        self.request.engine.unsubscribe(self.own(id)?.id)?;
+        Ok(success(StatusCode::OK, "Webhook deleted successfully", &()))
+    }
+
+    fn logs(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+        let id = self.own(id)?.id;
+        let attempts = self.request.engine.recent_attempts(id, LOGS_MAX);
+        let logs: Vec<_> =
+            attempts.iter().map(|attempt| AttemptLog::of(id, attempt, self.catalogue())).collect();
+        Ok(success(StatusCode::OK, "Webhook logs retrieved successfully", &logs))
+    }
+
+    fn test(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+        let tested = self.request.engine.test(self.own(id)?.id)?;
+        let message =
+            if tested.is_delivered() { "Webhook test delivered" } else { "Webhook test failed" };
+        let catalogue = self.catalogue();
+        let kind = catalogue.canonical(TEST)?;
+        Ok(success(
+            StatusCode::OK,
+            message,
+            &TestResult::of(&tested, session_name(&kind, catalogue)),
+        ))
+    }
+
+    /// The caller's webhook with this id. Webhooks of other accounts and other gateways are not found.
+    fn own(&self, id: &str) -> Result<Arc<SubscriptionInfo>, SessionError> {
+        let plain = id.bytes().all(|byte| byte.is_ascii_digit());
+        let id = id.parse().ok().filter(|_| plain).map(SubscriptionId);
+        let known = id.and_then(|id| self.request.engine.subscription(id));
+        let is_own = |one: &Arc<SubscriptionInfo>| {
+            one.account == self.account && one.profile == Profile::Session
+        };
+        known.filter(is_own).ok_or_else(SessionError::missing)
+    }
+
+    fn catalogue(&self) -> &Catalogue {
+        self.request.engine.catalogue()
+    }
+
+    fn given(&self, known: &[&str]) -> Result<RequestObject<'_>, Problem> {
+        RequestObject::read(fields::utf8(self.request.body)?, known)
+    }
+
+    /// Refuses other schemes with the gateway's own message.
+    fn check_scheme(&self, url: &str) -> Result<(), SessionError> {
+        let has = |scheme: &str| {
+            url.split_at_checked(scheme.len())
+                .is_some_and(|(head, _)| head.eq_ignore_ascii_case(scheme))
+        };
+        if has("https://") || (self.request.engine.network().allow_http && has("http://")) {
+            return Ok(());
+        }
+        Err(SessionError::new(StatusCode::BAD_REQUEST, "URL must be HTTPS"))
+    }
+}
+
+const URL: &str = "an absolute URL such as \"https://your-server.com/webhook\"";
+const SECRET: &str = "a string";
+const EVENTS: &str =
+    "an array of event names such as [\"message.received\"]; an empty one means all";
+
+/// The gateway's policy: three attempts, 2 and 4 seconds apart, 10 seconds each, any 2xx. As by default,
+/// permanent failures are not retried, and a receiver that answers 410 is disabled.
+fn policy() -> Policy {
+    Policy {
+        retry: Retry::List { delays: [2_000, 4_000].map(Duration::from_millis).to_vec() },
+        attempts_max: Some(3),
+        timeout: Duration::from_millis(10_000),
+        ..Policy::default()
+    }
+}
+
+/// The named events. A pattern is refused, because it would silently match nothing.
+fn read_events(given: &RequestObject<'_>) -> Result<Option<Vec<String>>, Problem> {
+    let Some(items) = given.value::<Vec<&RawValue>>("events", EVENTS)? else { return Ok(None) };
+    let name = |(place, raw): (usize, &&RawValue)| {
+        let field = format!("events[{place}]");
+        let name = fields::text(&field, raw, "the name of an event")?;
+        let is_pattern = name.contains('*');
+        let problem = "found a pattern; expected the name of an event, or an empty array for all";
+        if is_pattern { Err(Problem::at(&field, problem)) } else { Ok(name) }
+    };
+    items.iter().enumerate().map(name).collect::<Result<_, _>>().map(Some)
+}
+
+/// A free name for a new webhook, because this gateway identifies webhooks by id only.
+fn free_name(
+    account_snapshot: &AccountSnapshot,
+    webhooks_max: usize,
+) -> Result<String, SessionError> {
+    let all = &account_snapshot.subscriptions;
+    if all.iter().filter(|one| one.profile == Profile::Session).count() >= webhooks_max {
+        let error = format!("The limit of {webhooks_max} webhooks is reached; delete one first");
+        return Err(SessionError::new(StatusCode::BAD_REQUEST, error));
+    }
+    let taken: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let names = (1_u64..).map(|number| format!("webhook-{number}"));
+    names.into_iter().find(|name| !taken.contains(name.as_str())).ok_or_else(SessionError::missing)
+}
+
+/// The state after a request with this `active`. A webhook that its receiver disabled stays disabled until
+/// it is switched on.
+fn state(active: Option<bool>, before: SubscriptionState) -> SubscriptionState {
+    match active {
+        Some(true) => SubscriptionState::Active,
+        Some(false) if before == SubscriptionState::Active => SubscriptionState::Paused,
+        _ => before,
+    }
+}
+
+/// 32 random bytes in hexadecimal.
+fn fresh_secret() -> Result<String, SessionError> {
+    let mut bytes = [0_u8; 32];
+    random::fill(&mut bytes).map_err(|_| SessionError::failed())?;
+    Ok(hex(&bytes))
+}

@@ -1,0 +1,174 @@
+//! The gateways' APIs on an engine in memory, for the tests of all gateways.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Request};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::Registration;
+use crate::account::Account;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::stats::Stats;
+use crate::store::Memory;
+use crate::subscription::SubscriptionInfo;
+use crate::transport::{Reply, Request as AttemptRequest, Response as AttemptResponse, Transport};
+
+pub(super) const NUMBER: &str = "919999999999";
+pub(super) const OTHER_NUMBER: &str = "918888888888";
+pub(super) const BETA_NUMBER: &str = "917777777777";
+pub(super) const WABA: u64 = 123_065_260_884_961;
+
+/// The longest wait of a test.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Host, headers and body of one attempt.
+pub(super) type Arrival = (String, Vec<(String, String)>, String);
+
+/// Receivers by host: each answers with its statuses in turn and then repeats the last; others answer
+/// with 200.
+#[derive(Default)]
+pub(super) struct ScriptedReceivers {
+    pub(super) statuses: Mutex<HashMap<&'static str, Vec<u16>>>,
+    pub(super) arrivals: Mutex<Vec<Arrival>>,
+}
+
+impl Transport for ScriptedReceivers {
+    fn send(&self, request: &AttemptRequest<'_>) -> Reply {
+        let host = request.url.host().unwrap().to_owned();
+        let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+            (name.to_string(), value.to_str().unwrap().to_owned())
+        };
+        let headers = request.headers.iter().map(header).collect();
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        self.arrivals.lock().push((host.clone(), headers, body));
+        let mut statuses = self.statuses.lock();
+        let status = match statuses.get_mut(host.as_str()) {
+            Some(statuses) if statuses.len() > 1 => statuses.remove(0),
+            Some(statuses) => statuses[0],
+            None => 200,
+        };
+        Reply::Response(AttemptResponse::new(status).excerpt(b"what it said"))
+    }
+
+    fn interrupt(&self) {}
+}
+
+/// An engine with the registration APIs.
+pub(super) struct TestGateway {
+    pub(super) engine: Engine,
+    pub(super) registration: Registration,
+    pub(super) receivers: Arc<ScriptedReceivers>,
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        let _ = self.engine.close(Duration::from_secs(10));
+    }
+}
+
+/// A response of a gateway.
+#[derive(Debug, Clone)]
+pub(super) struct GatewayResponse {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+    pub(super) body: Value,
+}
+
+impl TestGateway {
+    pub(super) fn new() -> TestGateway {
+        TestGateway::with(|config| config)
+    }
+
+    /// The key `acme-key` is bound to one of two numbers, `beta-key` to none of three numbers under two
+    /// WABAs.
+    pub(super) fn with(configure: impl FnOnce(Config) -> Config) -> TestGateway {
+        let acme = Account::new("acme").api_key("acme-key");
+        let acme = acme.waba(WABA.to_string(), [NUMBER, OTHER_NUMBER]).bound_to(NUMBER);
+        let beta = Account::new("beta").api_key("beta-key");
+        let beta = beta.waba("2", [BETA_NUMBER]).waba("three", ["916666666666", "915555555555"]);
+        TestGateway::of([acme, beta], configure)
+    }
+
+    pub(super) fn of(
+        accounts: impl IntoIterator<Item = Account>,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> TestGateway {
+        let receivers = Arc::new(ScriptedReceivers::default());
+        let config = Config::new("unused").store(Arc::new(Memory::default()));
+        let config = accounts.into_iter().fold(config, Config::account);
+        let engine = Engine::open(configure(config.transport(receivers.clone()))).unwrap();
+        TestGateway { registration: Registration::new(engine.clone()), engine, receivers }
+    }
+
+    pub(super) fn respond(&self, request: &Request<Vec<u8>>) -> GatewayResponse {
+        let (parts, body) = self.registration.respond(request).into_parts();
+        assert_eq!(parts.headers["content-type"], "application/json");
+        assert_eq!(parts.headers["cache-control"], "no-store");
+        let text = String::from_utf8(body).unwrap();
+        let body = serde_json::from_str(&text).unwrap();
+        GatewayResponse { status: parts.status.as_u16(), headers: parts.headers, text, body }
+    }
+
+    pub(super) fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> GatewayResponse {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.respond(&request.body(body.as_ref().to_vec()).unwrap())
+    }
+
+    /// Waits until the engine's counters satisfy a condition.
+    pub(super) fn wait_until(&self, is_met: impl Fn(&Stats) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_met(&self.engine.stats()) {
+            assert!(Instant::now() < deadline, "not in time: {:?}", self.engine.stats());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Every subscription of an account as a line that shows any change.
+    pub(super) fn listed(&self, account: &str) -> Vec<String> {
+        let line = |one: &Arc<SubscriptionInfo>| {
+            let SubscriptionInfo { id, name, filter, target, policy, precedence, state, .. } =
+                &**one;
+            let headers = target.headers();
+            format!(
+                "{id} {name} {filter:?} {target:?} {headers:?} {policy:?} {precedence:?} {state:?}"
+            )
+        };
+        self.engine.subscriptions_of(account).iter().map(line).collect()
+    }
+
+    /// The subscription with this name.
+    pub(super) fn named(&self, account: &str, name: &str) -> Arc<SubscriptionInfo> {
+        let all = self.engine.subscriptions_of(account);
+        let found = all.iter().find(|one| one.name == name);
+        Arc::clone(found.unwrap_or_else(|| panic!("{account} has no {name:?}")))
+    }
+}
+
+impl GatewayResponse {
+    /// An error in the `meta` shape with this status and the field at fault, if any.
+    pub(super) fn assert_refused(&self, status: u16, field: Option<&str>) {
+        let meta = &self.body["meta"];
+        assert_eq!((self.status, &meta["http_code"]), (status, &status.into()), "{}", self.body);
+        assert_eq!(meta["success"], false, "{}", self.body);
+        let message = meta["developer_message"].as_str().unwrap();
+        assert!(!message.is_empty() && !message.contains("hidden"), "{message}");
+        assert_eq!(self.body.as_object().unwrap().len(), 1);
+        let fields: Vec<_> = field.into_iter().map(Value::from).collect();
+        assert_eq!(meta["details"], Value::from(fields), "{}", self.body);
+        assert!(field.is_none_or(|field| message.starts_with(field)), "{message}");
+    }
+}

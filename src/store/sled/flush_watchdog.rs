@@ -1,0 +1,146 @@
+//! Wakes threads that wait inside sled for a write that has failed, so that no flush waits for ever.
+//!
+//! sled's own threads write. One that fails records its error, which stays until the database is
+//! opened again, and wakes the threads that wait for the write, except where the thread that filled
+//! the buffer last is not the one that sealed it. Then a flush never returns, and all writes to all
+//! databases of the process wait behind it. A thread of ours, which waits for nothing itself,
+//! therefore looks for recorded errors and wakes the waiters with a call that sled refuses because of
+//! the error.
+
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+use std::{fmt, io};
+
+use parking_lot::Mutex;
+
+use super::errors::guarded;
+use crate::threads;
+
+/// How long a waiter may go unnoticed: short compared with the pause before a device that refused is
+/// tried again.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// The open databases that have not failed, and the thread that watches them, which ends when this is
+/// dropped.
+#[derive(Default)]
+pub(super) struct FlushWatchdog(Mutex<WatchList>);
+
+#[derive(Default)]
+struct WatchList {
+    is_running: bool,
+    databases: Vec<WatchedDatabase>,
+}
+
+struct WatchedDatabase {
+    /// Knows the error. It is no handle of the database and keeps nothing open.
+    config: ::sled::Config,
+    tree: Weak<::sled::Db>,
+}
+
+impl fmt::Debug for FlushWatchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlushWatchdog").finish_non_exhaustive()
+    }
+}
+
+impl FlushWatchdog {
+    /// Watches a database, opened with `config`, until it is closed or has failed.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        config: ::sled::Config,
+        tree: &Arc<::sled::Db>,
+    ) -> io::Result<()> {
+        let mut list = self.0.lock();
+        if !list.is_running {
+            let this = Arc::downgrade(self);
+            threads::start("wabahook-watchdog", None, move || run(&this))?;
+            list.is_running = true;
+        }
+        list.databases.push(WatchedDatabase { config, tree: Arc::downgrade(tree) });
+        Ok(())
+    }
+
+    /// Wakes the waiters of each database that failed since the last call. Once is enough: later
+    /// callers see the error before they wait.
+    fn wake_failed(&self) {
+        let mut list = self.0.lock();
+        list.databases.retain(|one| one.tree.strong_count() > 0);
+        let all = std::mem::take(&mut list.databases);
+        let (failed, sound): (Vec<_>, _) =
+            all.into_iter().partition(|one| one.config.global_error().is_err());
+        list.databases = sound;
+        drop(list);
+        for one in failed {
+            let _ = guarded("waking", || match one.tree.upgrade() {
+                // Creating a tree needs space in the log, which a failed database refuses, so no
+                // tree is created. Unlike other calls it takes no lock that the waiters hold.
+                Some(tree) => tree.open_tree("waking").map(drop),
+                None => Ok(()),
+            });
+        }
+    }
+}
+
+fn run(watchdog: &Weak<FlushWatchdog>) {
+    while let Some(watchdog) = watchdog.upgrade() {
+        watchdog.wake_failed();
+        drop(watchdog);
+        thread::park_timeout(PERIOD);
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// What sled reports once its threads release the file.
+    fn flush_on_full_device(path: &Path, watchdog: &Arc<FlushWatchdog>) -> String {
+        loop {
+            let config = ::sled::Config::new().path(path).flush_every_ms(Some(200));
+            let flushed = config.open().map(Arc::new).and_then(|tree| {
+                watchdog.watch(config, &tree)?;
+                tree.flush()
+            });
+            let said =
+                flushed.map_or_else(|error| error.to_string(), |_| "it was flushed".to_owned());
+            if !said.contains("could not acquire lock") {
+                return said;
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_returns_and_a_bystander_works() {
+        const ROUNDS: usize = 1_000;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().to_owned();
+        let watchdog = Arc::new(FlushWatchdog::default());
+        let config = ::sled::Config::new().path(path.join("bystander"));
+        let bystander = Arc::new(config.open().unwrap());
+        watchdog.watch(config, &bystander).unwrap();
+        let (sender, flushes) = mpsc::channel();
+        thread::spawn(move || {
+            for round in 0..ROUNDS {
+                let path = path.join(round.to_string());
+                std::fs::create_dir(&path).unwrap();
+                symlink("/dev/full", path.join("db")).unwrap();
+                sender.send(flush_on_full_device(&path, &watchdog)).unwrap();
+            }
+        });
+        for round in 0..ROUNDS {
+            let said = flushes.recv_timeout(Duration::from_secs(20));
+            let said = said.unwrap_or_else(|_| panic!("no answer after {round} rounds"));
+            assert!(said.contains("No space left"), "{said}");
+        }
+        bystander.insert("key", "untouched").unwrap();
+        bystander.flush().unwrap();
+        assert_eq!(bystander.get("key").unwrap().unwrap(), "untouched");
+    }
+}

@@ -1,0 +1,59 @@
+//! Texts that are handled in several rooms: names that a host chooses, and bytes in hexadecimal.
+
+/// The longest name, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// What is expected of a name.
+pub(crate) const NAME_EXPECTED: &str = "1 to 128 bytes without control characters";
+
+/// Whether a host may give an account or a subscription this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(&mut text, bytes);
+    text
+}
+
+/// Appends bytes as lower-case hexadecimal digits.
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend(hex_digits(*byte).map(char::from));
+    }
+}
+
+/// The two lower-case hexadecimal digits of a byte. The formatter is slow at padding.
+pub(crate) fn hex_digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 0xf]
+        .map(|nibble| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
+}
+
+/// The byte of two hexadecimal digits in any case.
+pub(crate) fn hex_byte(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(high? * 16 + low?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_and_read_as_hexadecimal() {
+        assert_eq!(hex(&[0x00, 0x0a, 0x9f, 0xff]), "000a9fff");
+        for byte in 0..=u8::MAX {
+            assert_eq!(hex_byte(hex_digits(byte)), Some(byte));
+        }
+        assert_eq!(hex_byte(*b"Fe"), Some(0xfe));
+        assert_eq!((hex_byte(*b"g0"), hex_byte(*b"+1")), (None, None));
+    }
+
+    #[test]
+    fn a_name_has_bounds() {
+        assert!(is_name("crm") && is_name(&"n".repeat(128)));
+        assert!(!is_name("") && !is_name(&"n".repeat(129)) && !is_name("a\nb"));
+    }
+}

@@ -1,0 +1,45 @@
+//! `dead` lists, shows and replays dead letters, and only those that are named.
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, BETA, HostProcess, line};
+use crate::program::ask;
+use crate::receiver::Receiver;
+
+fn listed(served: &HostProcess, more: &[&str]) -> Vec<Value> {
+    let ran = ask(served, &[&["dead", "list", "--json"], more].concat()).done();
+    ran.json()["items"].as_array().unwrap().clone()
+}
+
+#[test]
+fn dead_letters_are_listed_shown_and_replayed() {
+    let (_place, served) = HostProcess::fresh();
+    let (gone, other) = (Receiver::answering(404), Receiver::answering(400));
+    served.subscribe(ACME, &gone.url("/gone"), json!({"name": "gone"}));
+    served.subscribe(ACME, &other.url("/other"), json!({"name": "other"}));
+    served.subscribe(BETA, &other.url("/beta"), json!({}));
+    ask(&served, &["dead", "list"]).done().says(&["no dead letters"]);
+    (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
+    served.until(|_| listed(&served, &[]).len() == 6);
+    assert_eq!(listed(&served, &["--webhook", "gone"]).len(), 3);
+    assert_eq!(listed(&served, &["--reason", "status:400", "--limit", "2"]).len(), 2);
+    let id = listed(&served, &["--webhook", "gone"])[0]["id"].as_str().unwrap().to_owned();
+    let shown = ask(&served, &["dead", "show", &id]).done();
+    shown.says(&[&id, "status:404", "ATTEMPT"]);
+
+    ask(&served, &["dead", "replay"]).failed(2, &["--all"]);
+    gone.answer(200);
+    ask(&served, &["dead", "replay", &id]).done().says(&["replayed: 1 dead letter\n"]);
+    served.until(|_| listed(&served, &[]).len() == 5);
+    let ran = ask(&served, &["dead", "replay", "--webhook", "gone", "--json"]).done();
+    assert_eq!(ran.json(), json!({"replayed": 2}));
+    served.until(|_| listed(&served, &["--webhook", "gone"]).is_empty());
+    assert_eq!(listed(&served, &["--webhook", "other"]).len(), 3);
+    other.answer(200);
+    ask(&served, &["dead", "replay", "--all"]).done().says(&["replayed: 3 dead letters\n"]);
+    served.until(|_| listed(&served, &[]).is_empty());
+
+    ask(&served, &["dead", "show", "evt/../x"]).failed(2, &["not the id of a dead letter"]);
+    ask(&served, &["dead", "show", &id]).failed(5, &["there is no dead letter"]);
+    ask(&served, &["dead", "list", "--webhook", "nobody"]).failed(5, &["gone, other"]);
+}

@@ -1,0 +1,99 @@
+//! `inspect` shows what is in a data directory, changes no byte of it, and refuses one that is in use.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::program::alone;
+use crate::receiver::Receiver;
+
+/// Each file below a directory: its bytes, and when it was written last.
+type Picture = BTreeMap<PathBuf, (Vec<u8>, SystemTime)>;
+
+fn picture(directory: &Path) -> Picture {
+    let mut all = Picture::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        match path.is_dir() {
+            true => all.extend(picture(&path)),
+            false => {
+                let written = entry.metadata().unwrap().modified().unwrap();
+                all.insert(path.clone(), (fs::read(&path).unwrap(), written));
+            }
+        }
+    }
+    all
+}
+
+fn inspect(directory: &Path) -> Value {
+    alone(&["inspect", directory.to_str().unwrap(), "--json"]).done().json()
+}
+
+/// A directory with owed deliveries and dead letters.
+fn stopped_host() -> HostDirectory {
+    let (place, served) = HostProcess::fresh();
+    let receiver = Receiver::answering(404);
+    let dead = served.subscribe(ACME, &receiver.url("/dead"), json!({"name": "dead"}));
+    let paused = served.subscribe(ACME, &receiver.url("/paused"), json!({"name": "paused"}));
+    served.post(&format!("/subscriptions/{paused}/pause"), ACME, "");
+    (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
+    let all_dead = format!("/dead-letters?subscription={dead}");
+    served.until(|_| served.get(&all_dead, ACME).json()["items"].as_array().unwrap().len() == 3);
+    served.send_signal("TERM");
+    assert!(served.ended().success());
+    place
+}
+
+#[test]
+fn a_directory_is_described_and_left_as_it_is() {
+    let place = stopped_host();
+    let data = place.path("data");
+    let before = picture(&data);
+    let report = inspect(&data);
+    assert_eq!((&report["owed"], &report["dead_letters"]), (&json!(3), &json!(3)), "{report}");
+    assert_eq!(report["dead_letters_by_reason"], json!({"status:404": 3}));
+    assert_eq!(report["damaged"], json!([]));
+    let lanes = report["subscriptions"].as_array().unwrap();
+    assert_eq!((&lanes[0]["name"], &lanes[0]["owed"]), (&json!("dead"), &json!(0)));
+    assert_eq!((&lanes[1]["state"], &lanes[1]["owed"]), (&json!("paused"), &json!(3)));
+    assert_eq!(inspect(&data), report, "a second look sees the same");
+    let shown = alone(&["inspect", data.to_str().unwrap()]).done();
+    shown.says(&["owed: 3 deliveries", "dead letters: 3", "3 status:404", "outbox-"]);
+    assert_eq!(picture(&data), before, "nothing was written");
+    // The owed deliveries are still there.
+    let served = place.start();
+    assert_eq!(served.stats()["owed"], 3);
+}
+
+#[test]
+fn a_directory_in_use_or_of_another_kind_is_refused() {
+    let place = HostDirectory::new(CONFIGURATION);
+    let served = place.start();
+    let data = place.path("data");
+    alone(&["inspect", data.to_str().unwrap()]).failed(6, &["open in a running engine"]);
+    assert_eq!(served.get("/healthz", "").status, 200);
+    fs::create_dir(place.path("other")).unwrap();
+    let other = place.path("other");
+    alone(&["inspect", other.to_str().unwrap()]).failed(2, &["not a data directory"]);
+    assert_eq!(picture(&other), Picture::new());
+    alone(&["inspect", "/nowhere/at-all"]).failed(5, &["not a directory"]);
+    served.kill();
+    // A killed host leaves no lock behind.
+    assert_eq!(inspect(&data)["owed"], 0);
+}
+
+#[test]
+fn damage_is_reported_and_the_rest_is_shown() {
+    let place = stopped_host();
+    let data = place.path("data");
+    fs::write(data.join("outbox-0000000000000001").join("conf"), b"not a database").unwrap();
+    let before = picture(&data);
+    let ran = alone(&["inspect", data.to_str().unwrap()]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    ran.says(&["damaged", "outbox-0000000000000001", "paused"]);
+    assert_eq!(picture(&data), before);
+}

@@ -1,0 +1,56 @@
+//! Connections that only hold a place, or send a byte now and then, keep nobody out.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use crate::client::{self, Pending};
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess};
+
+const CONNECTIONS_MAX: usize = 16;
+
+fn start(per_address_max: usize) -> (HostDirectory, HostProcess) {
+    let limits = format!(
+        "[limits]\nconnections_max = {CONNECTIONS_MAX}\n\
+         connections_per_address_max = {per_address_max}\n"
+    );
+    let directory = HostDirectory::new(&format!("{CONFIGURATION}{limits}"));
+    let served = directory.start();
+    (directory, served)
+}
+
+/// A connection that has sent the beginning of a request.
+fn slow(served: &HostProcess) -> TcpStream {
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.write_all(b"P").unwrap();
+    stream
+}
+
+/// The requests are answered long before any timeout could have freed a place.
+#[test]
+fn slow_heads_and_bodies_do_not_stop_the_host() {
+    for per_address_max in [CONNECTIONS_MAX, 4] {
+        let (_directory, served) = start(per_address_max);
+        let heads: Vec<_> = (0..4 * CONNECTIONS_MAX).map(|_| slow(&served)).collect();
+        assert_eq!(served.get("/subscriptions", ACME).status, 200);
+        let body = |_| Pending::open(served.address, "POST", "/meta/webhook", &[], 1_000);
+        let bodies: Vec<_> = (0..4 * CONNECTIONS_MAX).map(body).collect();
+        assert_eq!(served.get("/subscriptions", ACME).status, 200);
+        drop((heads, bodies));
+    }
+}
+
+#[test]
+fn a_request_with_a_key_outlives_a_crowd() {
+    let (directory, served) = start(CONNECTIONS_MAX);
+    let body = "{\"type\":\"T\",\"number\":\"919000000001\",\"payload\":1}";
+    let headers = [("authorization", ACME), ("expect", "100-continue")];
+    let mut request = Pending::open(served.address, "POST", "/events", &headers, body.len());
+    request.until_asked_for_the_body();
+    let crowd: Vec<_> = (0..4 * CONNECTIONS_MAX).map(|_| slow(&served)).collect();
+    assert_eq!(client::send(served.address, "GET", "/healthz", &[], b"").status, 200);
+    request.more(body.as_bytes());
+    assert_eq!(request.answer().status, 202);
+    drop(crowd);
+    let log = std::fs::read_to_string(directory.path("stderr.log")).unwrap();
+    assert_eq!(log.matches("too many connections").count(), 1, "{log}");
+}

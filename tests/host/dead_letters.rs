@@ -1,0 +1,154 @@
+//! Dead letters and deliveries over HTTP: listed page by page, read, replayed.
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, BETA, HostProcess, line};
+use crate::receiver::Receiver;
+
+fn items(served: &HostProcess, path: &str, key: &str) -> Vec<Value> {
+    let answer = served.get(path, key);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+/// All items of a listing, read in pages of one.
+fn one_by_one(served: &HostProcess, path: &str, key: &str) -> Vec<Value> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = served.get(&format!("{path}limit=1&cursor={cursor}"), key).json();
+        all.extend(page["items"].as_array().unwrap().clone());
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => return all,
+        }
+    }
+}
+
+/// Waits until so many dead letters are listed: one is counted shortly before it is durable.
+fn until_listed(served: &HostProcess, count: usize) -> Vec<Value> {
+    served.until(|_| items(served, "/dead-letters", ACME).len() == count);
+    items(served, "/dead-letters", ACME)
+}
+
+#[test]
+fn dead_letters_are_listed_read_and_replayed() {
+    let (place, served) = HostProcess::fresh();
+    let (dead, other) = (Receiver::answering(404), Receiver::answering(200));
+    let id = served.subscribe(ACME, &dead.url("/dead"), json!({}));
+    served.subscribe(ACME, &other.url("/bystander"), json!({}));
+    served.subscribe(BETA, &other.url("/beta"), json!({}));
+    let published: Vec<_> = (0..3).map(|n| served.post("/events", ACME, line(n)).json()).collect();
+    let listed = until_listed(&served, 3);
+    assert_eq!(one_by_one(&served, "/dead-letters?", ACME), listed);
+    let first = &listed[0];
+    assert!(published.iter().any(|one| one["id"] == first["event_id"]), "{first}");
+    assert_eq!((&first["subscription"], &first["attempts"]), (&json!(id), &json!(1)));
+    assert_eq!((&first["reason"], &first["status"]), (&json!("status:404"), &json!(404)));
+    assert!(first["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{first}");
+    let path = format!("/dead-letters/{}", first["id"].as_str().unwrap());
+    let whole = served.get(&path, ACME).json();
+    assert_eq!(whole["id"], first["id"]);
+    let history = whole["history"].as_array().unwrap();
+    assert_eq!((history.len(), &history[0]["number"]), (1, &json!(1)));
+    assert_eq!(history[0]["reason"], "status:404");
+
+    assert_eq!(items(&served, "/dead-letters", BETA), [] as [Value; 0]);
+    served.get(&path, BETA).assert_refused(404, "not_found", None);
+    served.get("/dead-letters/nothing", ACME).assert_refused(404, "not_found", None);
+    let replay = |served: &HostProcess, key: &str, body: Value| {
+        let answer = served.post("/dead-letters/replay", key, body.to_string());
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["replayed"].as_u64().unwrap()
+    };
+    let of_first = json!({"ids": [first["id"]]});
+    assert_eq!(replay(&served, BETA, of_first.clone()), 0, "another account's");
+    assert_eq!(replay(&served, BETA, json!({"subscription": id})), 0);
+    assert_eq!(replay(&served, ACME, json!({"reason": "timeout"})), 0);
+    assert_eq!(replay(&served, ACME, json!({"since": "2200-01-01T00:00:00Z"})), 0);
+    assert_eq!(items(&served, "/dead-letters?reason=status:404", ACME), listed);
+    assert_eq!(items(&served, "/dead-letters?reason=gate", ACME), [] as [Value; 0]);
+    assert_eq!(items(&served, &format!("/dead-letters?subscription={id}"), ACME), listed);
+
+    dead.answer(200);
+    dead.arrived();
+    assert_eq!(replay(&served, ACME, of_first.clone()), 1);
+    assert_eq!(dead.next().id(), first["event_id"].as_str().unwrap());
+    assert_eq!(replay(&served, ACME, of_first), 0, "it is no letter any more");
+    served.until(|stats| stats["owed"] == 0);
+    served.kill();
+    let served = place.start();
+    assert_eq!(items(&served, "/dead-letters", ACME), listed[1..]);
+    let rest = json!({"subscription": id, "since": "2020-01-01T00:00:00Z"});
+    assert_eq!(replay(&served, ACME, rest), 2);
+    // The first may arrive again: its settlement may not be durable yet.
+    served.until(|stats| stats["delivered"].as_u64() >= Some(2) && stats["owed"] == 0);
+    assert_eq!(items(&served, "/dead-letters", ACME), [] as [Value; 0]);
+}
+
+#[test]
+fn deliveries_are_listed_by_state_to_their_account() {
+    let (_place, served) = HostProcess::fresh();
+    let (failing, dead) = (Receiver::answering(503), Receiver::answering(404));
+    let slow = json!({"retry": {"kind": "linear", "step_ms": 600_000, "max_ms": 600_000}});
+    let fails = served.subscribe(ACME, &failing.url("/fails"), slow);
+    let waits = served.subscribe(ACME, &dead.url("/waits"), json!({"after": fails}));
+    let paused = served.subscribe(ACME, &dead.url("/paused"), json!({}));
+    let gone = served.subscribe(ACME, &dead.url("/dead"), json!({}));
+    let beta = served.subscribe(BETA, &dead.url("/beta"), json!({}));
+    for (id, key) in [(paused, ACME), (beta, BETA)] {
+        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), key, "").status, 200);
+    }
+    assert_eq!(served.post("/events", ACME, line(1)).json()["owed"], 4);
+    let of_beta = r#"{"type":"T","number":"919000000003","payload":{}}"#;
+    assert_eq!(served.post("/events", BETA, of_beta).json()["owed"], 1);
+    until_listed(&served, 1);
+    served.until(|stats| stats["retried"] == 1);
+    let listed = items(&served, "/deliveries", ACME);
+    let shown: Vec<_> = listed.iter().map(|one| (&one["subscription"], &one["state"])).collect();
+    let expected = [(fails, "retrying"), (waits, "blocked"), (paused, "blocked"), (gone, "dead")];
+    let expected = expected.map(|(id, state)| (json!(id), json!(state)));
+    assert_eq!(shown, expected.iter().map(|(id, state)| (id, state)).collect::<Vec<_>>());
+    assert!(listed[0]["due_at"].is_string() && listed[0]["attempts"] == 1, "{listed:?}");
+    assert_eq!((&listed[3]["reason"], &listed[1]["due_at"]), (&json!("status:404"), &json!(null)));
+    let paged = one_by_one(&served, "/deliveries?", ACME);
+    // Two readings of the clock may give due times a millisecond apart.
+    assert_eq!((&paged[0]["subscription"], &paged[1..]), (&json!(fails), &listed[1..]));
+    assert_eq!(one_by_one(&served, "/deliveries?state=blocked,dead&", ACME), listed[1..]);
+    assert_eq!(items(&served, "/deliveries?state=owed", ACME), [] as [Value; 0]);
+    assert_eq!(items(&served, &format!("/deliveries?subscription={paused}"), ACME), listed[2..3]);
+    let theirs = items(&served, "/deliveries", BETA);
+    assert_eq!((theirs.len(), &theirs[0]["subscription"]), (1, &json!(beta)));
+}
+
+#[test]
+fn wrong_listings_and_replays_are_refused_by_field() {
+    let (_place, served) = HostProcess::fresh();
+    for (path, field) in [
+        ("/dead-letters?limit=0", "limit"),
+        ("/dead-letters?cursor=hidden", "cursor"),
+        ("/dead-letters?cursor=evt_00000000000000070000000000000009.3", "cursor"),
+        ("/dead-letters?subscription=hidden", "subscription"),
+        ("/dead-letters?colour=hidden", "colour"),
+        ("/deliveries?state=hidden", "state"),
+        ("/deliveries?cursor=owed.1", "cursor"),
+        ("/deliveries?limit=1001", "limit"),
+    ] {
+        let answer = served.get(path, ACME);
+        answer.assert_refused(400, "invalid", Some(field));
+        assert!(!answer.body.contains("hidden"), "{answer:?}");
+    }
+    let replay = |body: &str| served.post("/dead-letters/replay", ACME, body);
+    replay("{}").assert_refused(400, "invalid", None);
+    replay("").assert_refused(400, "invalid", None);
+    replay(r#"{"ids":["x"]}"#).assert_refused(400, "invalid", Some("ids[0]"));
+    replay(r#"{"since":"yesterday"}"#).assert_refused(400, "invalid", Some("since"));
+    for (method, path) in [
+        ("GET", "/deliveries"),
+        ("GET", "/dead-letters"),
+        ("GET", "/dead-letters/x"),
+        ("POST", "/dead-letters/replay"),
+    ] {
+        let answer = served.request(method, path, &[], b"{}");
+        answer.assert_refused(401, "unauthorized", None);
+    }
+}

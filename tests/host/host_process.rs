@@ -1,0 +1,264 @@
+//! `wabahook serve` as a process: started, called, killed, and started again on the same directory.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::DEADLINE;
+use crate::client::{self, Answer, Pending};
+use crate::receiver::Receiver;
+
+/// Two accounts with the WABAs and numbers of `docs/samples/cloud_batch_two_wabas_three_numbers`.
+pub(crate) const CONFIGURATION: &str = r#"
+listen = "127.0.0.1:0"
+
+[[account]]
+name = "acme"
+api_key = "acme-key"
+[[account.waba]]
+id = "100000000000001"
+numbers = ["919000000001", "+91 90000 00002"]
+
+[[account]]
+name = "beta"
+api_key = "beta-key"
+[[account.waba]]
+id = "100000000000002"
+numbers = ["919000000003"]
+
+[meta]
+app_secret = "app-secret"
+verify_token = "verify-token"
+
+[network]
+allow = ["127.0.0.0/8"]
+allow_http = true
+"#;
+
+pub(crate) const ACME: &str = "acme-key";
+pub(crate) const BETA: &str = "beta-key";
+
+/// A directory with a configuration and data, for one host after the other.
+pub(crate) struct HostDirectory {
+    directory: TempDir,
+}
+
+impl HostDirectory {
+    pub(crate) fn new(configuration: &str) -> HostDirectory {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("wabahook.toml"), configuration).unwrap();
+        HostDirectory { directory }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wabahook"));
+        command.arg("serve").arg("--config").arg(self.path("wabahook.toml"));
+        command.arg("--data").arg(self.path("data"));
+        command
+    }
+
+    pub(crate) fn start(&self) -> HostProcess {
+        self.start_with(&[])
+    }
+
+    /// Starts a host with more arguments.
+    pub(crate) fn start_with(&self, more: &[&str]) -> HostProcess {
+        let log = self.path("stderr.log");
+        let mut command = self.command();
+        command.args(more);
+        command.stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (told, line) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = told.send(line);
+            }
+        });
+        let mut served = HostProcess { child: Some(child), address: ([127, 0, 0, 1], 0).into() };
+        let line = line.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+            served.kill_now();
+            panic!("not listening: {}", read(&log));
+        });
+        let address = line.strip_prefix("listening on http://").unwrap();
+        let (address, data) = address.split_once(' ').unwrap();
+        assert_eq!(data, format!("(data in {})", self.path("data").display()));
+        served.address = address.parse().unwrap();
+        assert_ne!(served.address.port(), 0, "the printed port is the bound one");
+        served
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// A running host.
+pub(crate) struct HostProcess {
+    child: Option<Child>,
+    pub(crate) address: SocketAddr,
+}
+
+impl HostProcess {
+    /// A host on a new directory with [`CONFIGURATION`]. The directory must outlive it.
+    pub(crate) fn fresh() -> (HostDirectory, HostProcess) {
+        let place = HostDirectory::new(CONFIGURATION);
+        let served = place.start();
+        (place, served)
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) {
+        self.kill_now();
+    }
+
+    fn kill_now(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// The value of this name in the status of the process, proc(5).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn status_of(&self, name: &str) -> Option<String> {
+        let status = read(format!("/proc/{}/status", self.child.as_ref()?.id()).as_ref());
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn send_signal(&self, name: &str) {
+        let send = format!("kill -{name} {}", self.child.as_ref().unwrap().id());
+        assert!(Command::new("sh").args(["-c", &send]).status().unwrap().success());
+    }
+
+    /// Waits until it accepts no more connections.
+    pub(crate) fn until_it_stops_listening(&self) {
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(started.elapsed() < DEADLINE, "still listening");
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let id = child.id();
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || ended.send(child.wait().unwrap()));
+        end.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+            let _ = Command::new("sh").args(["-c", &format!("kill -KILL {id}")]).status();
+            panic!("the host did not end");
+        })
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn signal(self, name: &str) -> ExitStatus {
+        self.send_signal(name);
+        self.ended()
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        client::send(self.address, method, path, headers, body)
+    }
+
+    pub(crate) fn get(&self, path: &str, key: &str) -> Answer {
+        self.request("GET", path, &[("authorization", key)], b"")
+    }
+
+    pub(crate) fn delete(&self, path: &str, key: &str) -> Answer {
+        self.request("DELETE", path, &[("authorization", key)], b"")
+    }
+
+    pub(crate) fn post(&self, path: &str, key: &str, body: impl AsRef<[u8]>) -> Answer {
+        let headers = [("authorization", key), ("content-type", "application/json")];
+        self.request("POST", path, &headers, body.as_ref())
+    }
+
+    pub(crate) fn post_lines(&self, key: &str, lines: &str) -> Answer {
+        self.request("POST", "/events", &lines_headers(key), lines.as_bytes())
+    }
+
+    /// An open NDJSON request without its body.
+    pub(crate) fn open_lines(&self, key: &str, length: usize) -> Pending {
+        let [key, kind] = lines_headers(key);
+        let headers = [key, kind, ("expect", "100-continue")];
+        let mut request = Pending::open(self.address, "POST", "/events", &headers, length);
+        request.until_asked_for_the_body();
+        request
+    }
+
+    /// Registers a subscription that retries quickly and for long; `more` wins.
+    pub(crate) fn subscribe(&self, key: &str, url: &str, more: Value) -> u64 {
+        let mut body = json!({
+            "name": url, "url": url, "events": "*", "numbers": "*", "timeout_ms": 300_000,
+            "retry": {"kind": "linear", "step_ms": 50, "max_ms": 200},
+        });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let answer = self.post("/subscriptions", key, body.to_string());
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["id"].as_u64().unwrap()
+    }
+
+    pub(crate) fn stats(&self) -> Value {
+        let answer = self.get("/stats", ACME);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Reads the stats until they are as expected.
+    pub(crate) fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let stats = self.stats();
+            if expected(&stats) {
+                return stats;
+            }
+            assert!(started.elapsed() < DEADLINE, "not as expected: {stats}");
+        }
+    }
+
+    /// All attempts that a receiver got, once nothing is owed.
+    pub(crate) fn all_arrived(&self, receiver: &Receiver) -> Vec<crate::receiver::Attempt> {
+        self.until(|stats| stats["owed"] == 0);
+        receiver.arrived()
+    }
+}
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        self.kill_now();
+    }
+}
+
+fn lines_headers(key: &str) -> [(&str, &str); 2] {
+    [("authorization", key), ("content-type", "application/x-ndjson")]
+}
+
+/// An event of acme's first number, as a line.
+pub(crate) fn line(place: usize) -> String {
+    format!(
+        "{{\"type\":\"MESSAGE_RECEIVED\",\"number\":\"919000000001\",\"payload\":{{\"n\":{place}}}}}\n"
+    )
+}
