@@ -9,9 +9,9 @@ use http::{Method, Request};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use wabahook::registration::Registration;
+use wabahook::testing::Stepped;
 use wabahook::store::Memory;
-use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport, Stepped};
-use wabahook::{Account, Config, Engine, Event, SubscriptionInfo};
+use wabahook::{Account, Config, Engine, Event, SubscriptionInfo, Reply, Transport};
 
 /// The prefix of a gateway's paths, and the header of its key.
 struct Gateway(&'static str, &'static str);
@@ -49,16 +49,19 @@ const BEGUN: [(&str, &str, &str); 5] = [
 ];
 
 /// Acknowledges everything, which must have a host and use TLS.
-fn receivers() -> Arc<ScriptedTransport> {
-    let answer = |arrival: &Arrival| {
-        let is_sound = !arrival.host.is_empty() && arrival.url.starts_with("https://");
-        assert!(is_sound, "{}", arrival.url);
-        ScriptedReply::Status(200)
-    };
-    Arc::new(ScriptedTransport::new(answer).unrecorded())
+struct Willing;
+
+impl Transport for Willing {
+    fn send(&self, request: &wabahook::Request<'_>) -> Reply {
+        assert!(request.url.host().is_some_and(|host| !host.is_empty()), "{request:?}");
+        assert!(request.url.scheme_str() == Some("https"), "{request:?}");
+        Reply::status(200)
+    }
+
+    fn interrupt(&self) {}
 }
 
-struct TestHost {
+struct Desk {
     engine: Engine,
     stepped: Stepped,
     registration: Registration,
@@ -68,7 +71,7 @@ struct TestHost {
 /// than the calls of an input.
 static STORED: LazyLock<Memory> = LazyLock::new(|| {
     let store = Memory::default();
-    let desk = TestHost::on(&store);
+    let desk = Desk::on(&store);
     for key in ["acme-key", "other-key"] {
         for (path, header, body) in BEGUN {
             let status = desk.call(&Method::POST, path, header, key, body.as_bytes());
@@ -79,14 +82,14 @@ static STORED: LazyLock<Memory> = LazyLock::new(|| {
     store
 });
 
-impl TestHost {
-    fn on(store: &Memory) -> TestHost {
+impl Desk {
+    fn on(store: &Memory) -> Desk {
         let acme = Account::new("acme").api_key("acme-key").waba("1", ["919999999999"]);
         let other = Account::new("other").api_key("other-key").waba("2", ["918888888888"]);
         let config = Config::new("unused").store(Arc::new(store.clone()));
-        let config = config.account(acme).account(other).transport(receivers());
+        let config = config.account(acme).account(other).transport(Arc::new(Willing));
         let (engine, stepped) = Stepped::open(config).expect("an engine");
-        TestHost { registration: Registration::new(engine.clone()), engine, stepped }
+        Desk { registration: Registration::new(engine.clone()), engine, stepped }
     }
 
     /// The status of the answer; `None` for an invalid path.
@@ -126,7 +129,7 @@ impl TestHost {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let desk = TestHost::on(&STORED.crash());
+    let desk = Desk::on(&STORED.crash());
     let bystanders = desk.of("other");
     for call in data.split(|byte| *byte == 0).take(8) {
         // One letter for method and gateway, then the rest of the path to the end of the line, then the body.

@@ -7,23 +7,30 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use wabahook::clock::ManualClock;
+use wabahook::testing::Stepped;
 use wabahook::store::{Batch, Memory, Store};
-use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport, Stepped};
-use wabahook::{Config, DeadLetterFilter, DeliveryFilter, Event, Subscription};
+use wabahook::{
+    Config, DeadLetterFilter, DeliveryFilter, Event, Reply, Request, Subscription, Transport,
+};
 
 /// Answers by the receiver's name, so that every kind of record is written.
-fn receivers() -> Arc<ScriptedTransport> {
-    let answer = |arrival: &Arrival| match arrival.host.as_str() {
-        "refuses.example" => ScriptedReply::Status(404),
-        "fails.example" => ScriptedReply::Status(503),
-        _ => ScriptedReply::Status(200),
-    };
-    Arc::new(ScriptedTransport::new(answer).unrecorded())
+struct Scripted;
+
+impl Transport for Scripted {
+    fn send(&self, request: &Request<'_>) -> Reply {
+        Reply::status(match request.url.host() {
+            Some("refuses.example") => 404,
+            Some("fails.example") => 503,
+            _ => 200,
+        })
+    }
+
+    fn interrupt(&self) {}
 }
 
 fn config(store: &Memory) -> Config {
     let clock = Arc::new(ManualClock::new(1_700_000_000_000, 7));
-    Config::new("unu").store(Arc::new(store.clone())).clock(clock).transport(receivers())
+    Config::new("unu").store(Arc::new(store.clone())).clock(clock).transport(Arc::new(Scripted))
 }
 
 /// A database's name, a key and its value.

@@ -30,6 +30,10 @@ pub(crate) use attempt_source::{
 pub(crate) use guard::Guard;
 pub use http_transport::Http;
 pub(crate) use http1::OutgoingRequest;
+#[cfg(any(test, feature = "testing"))]
+pub use http1::check_response;
+#[cfg(any(test, feature = "testing"))]
+pub use io_loop::check_exchange;
 pub(crate) use request::Template;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use response_headers::retry_after_ms;

@@ -10,7 +10,7 @@ use crate::config::Limits;
 
 /// Counts the events in the committer's queue, and the bytes of their payloads and target lists.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct QueueAdmission {
     events: AtomicUsize,
     bytes: AtomicUsize,
     events_max: usize,
@@ -20,9 +20,9 @@ pub(super) struct Admission {
     stall_reason: Mutex<String>,
 }
 
-impl Admission {
-    pub(super) fn new(limits: &Limits) -> Admission {
-        Admission {
+impl QueueAdmission {
+    pub(super) fn new(limits: &Limits) -> QueueAdmission {
+        QueueAdmission {
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             events_max: limits.queue_events_max,

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::receipt::ReceiptSender;
 use crate::subscription::SubscriptionId;
 
-use super::admission::Admission;
+use super::admission::QueueAdmission;
 use super::command::{CommitterCommand, Submission, answer_all};
 use super::records::BatchRecords;
 
@@ -150,7 +150,7 @@ impl PendingBatch {
     pub(super) fn fill_while_stalled(
         &mut self,
         commands: &Receiver<CommitterCommand>,
-        admission: &Admission,
+        admission: &QueueAdmission,
         pause: Duration,
     ) {
         let paused = crossbeam_channel::after(pause);
@@ -168,7 +168,7 @@ impl PendingBatch {
 
     /// Tells everyone who waits that nothing of theirs was written. Their records and removals stay in the
     /// batch and are written when the device accepts writes again.
-    fn refuse_waiters(&mut self, admission: &Admission) {
+    fn refuse_waiters(&mut self, admission: &QueueAdmission) {
         let refused = || Error::Refused { why: admission.stall_reason().unwrap_or_default() };
         answer_all(self.submissions.iter().map(|one| (&one.sender, Err(refused()))));
         self.fail_record_waiters(&refused());

@@ -17,7 +17,7 @@ use crate::receipt::WakeGroups;
 use crate::store::Operation;
 use crate::threads::{self, CpuWaitMeter, ThreadScheduling};
 
-use super::admission::Admission;
+use super::admission::QueueAdmission;
 use super::batch::{CommandQueue, CommandReceiver, PendingBatch};
 use super::batch_scheduling::ContentionMonitor;
 use super::codec::tombstones;
@@ -38,7 +38,7 @@ pub(super) struct Committer {
     pub(super) compactor: Compactor,
     pub(super) receiver: CommandReceiver,
     pub(super) queue: CommandQueue,
-    pub(super) admission: Arc<Admission>,
+    pub(super) admission: Arc<QueueAdmission>,
     pub(super) wake_groups: Arc<WakeGroups>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) group_events_max: usize,

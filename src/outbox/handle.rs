@@ -17,7 +17,7 @@ use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_p
 use crate::store::{Database, Store};
 use crate::subscription::SubscriptionId;
 
-use super::admission::Admission;
+use super::admission::QueueAdmission;
 use super::attempts::AttemptIndex;
 use super::batch::{CommandQueue, CommandReceiver, PendingBatch, command_queue};
 use super::command::{ATOMIC_RECORDS_MAX, CommitterCommand, Submission};
@@ -51,7 +51,7 @@ pub(crate) struct OpenedOutbox {
 /// The outbox of a running engine.
 pub(crate) struct Outbox {
     pub(super) queue: CommandQueue,
-    admission: Arc<Admission>,
+    admission: Arc<QueueAdmission>,
     wake_groups: Arc<WakeGroups>,
     pub(super) cache: Mutex<EventCache>,
     pub(super) generations: Arc<Generations>,
@@ -96,7 +96,7 @@ impl OpenedOutbox {
         let RecoveredParts { generations, cursor, dedup_database, .. } = self.parts;
         let outbox = Outbox {
             queue,
-            admission: Arc::new(Admission::new(limits)),
+            admission: Arc::new(QueueAdmission::new(limits)),
             wake_groups: Arc::new(WakeGroups::new(limits.group_events_max)),
             cache: Mutex::new(EventCache::new(limits.cache_bytes_max)),
             generations: Arc::new(generations),

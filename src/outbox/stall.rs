@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::store::{Operation, StoreFailure};
 
-use super::admission::Admission;
+use super::admission::QueueAdmission;
 use super::batch::{CommandReceiver, PendingBatch};
 use super::codec;
 use super::command::answer_all;
@@ -25,7 +25,7 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Stall<'a> {
     pub(super) writer: &'a mut GroupWriter,
     pub(super) receiver: &'a CommandReceiver,
-    pub(super) admission: &'a Admission,
+    pub(super) admission: &'a QueueAdmission,
     pub(super) listener: &'a mut CommitListener,
 }
 

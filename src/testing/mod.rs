@@ -41,6 +41,8 @@ use std::time::{Duration, Instant};
 pub use scripted_transport::{Arrival, ScriptedReply, ScriptedTransport};
 
 pub use crate::clock::ManualClock;
+#[doc(hidden)]
+pub use crate::delivery::{check_exchange, check_response};
 use crate::engine::Engine;
 pub use crate::engine::stepping::{BegunAttempt, Stepped, retry_after_ms};
 pub use crate::routing::Matching;

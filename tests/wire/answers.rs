@@ -267,3 +267,20 @@ fn the_status_counts_despite_long_or_broken_headers() {
     check_not_kept(say(&busy), &Reply::Response(expected));
     check_kept(&long(14_000).replace("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n"), &status(200));
 }
+
+#[test]
+fn a_request_with_a_long_url_and_long_headers_goes_out() {
+    let receiver = Receiver::start(|_| say(OK));
+    let (path, query, value) = ("p".repeat(2_000), "q".repeat(4_000), "v".repeat(4_000));
+    let url = format!("http://{}/{path}?{query}", receiver.address);
+    let mut request = request(&url, b"{}", 5_000);
+    let value = HeaderValue::from_str(&value).unwrap();
+    request.headers = vec![(HeaderName::from_static("x-long"), value.clone()); 8];
+    let client = client();
+    for _ in 0..2 {
+        assert_eq!(client.send(&request), status(200));
+        let seen = receiver.next();
+        assert!(seen.head.starts_with(&format!("POST /{path}?{query} HTTP/1.1\r\nhost: ")));
+        assert_eq!(seen.head.matches(value.to_str().unwrap()).count(), 8);
+    }
+}

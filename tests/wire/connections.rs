@@ -149,14 +149,15 @@ fn a_stale_connection_is_not_replaced_by_another_kept_one() {
 
 #[test]
 fn a_connection_that_breaks_within_the_head_was_not_stale() {
-    let receiver = Receiver::start(|n| {
-        if n == 0 { say(OK) } else { Act::SayAndClose(b"HTTP/1.1 200 O".to_vec()) }
-    });
-    let client = client();
-    assert_eq!(send(&client, &receiver.url()), status(200));
-    assert_eq!(send(&client, &receiver.url()), failed(Failure::Connect));
-    assert_eq!([receiver.next().connection, receiver.next().connection], [0, 0]);
-    assert!(receiver.saw_nothing());
+    for cut in ["HTTP/1.1 200 O", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let answer = Act::SayAndClose(cut.as_bytes().to_vec());
+        let receiver = Receiver::start(move |n| if n == 0 { say(OK) } else { answer.clone() });
+        let client = client();
+        assert_eq!(send(&client, &receiver.url()), status(200));
+        assert_eq!(send(&client, &receiver.url()), failed(Failure::Connect));
+        assert_eq!([receiver.next().connection, receiver.next().connection], [0, 0]);
+        assert!(receiver.saw_nothing());
+    }
 }
 
 #[test]

@@ -15,13 +15,13 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::{Engine, Error, Notice};
 
 use crate::command_error::CommandError;
 use crate::config::{self, HostSettings, ServeArgs};
-use crate::connections::{ClientConnections, ConnectionAdmission};
+use crate::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use crate::host::HostState;
 use crate::{log, routes};
 
@@ -162,25 +162,36 @@ async fn accept(
                 continue;
             }
         };
-        // Without it the connection is only slower.
-        let _ = stream.set_nodelay(true);
-        let routes = TowerToHyperService::new(routes.clone());
-        let of_requests = Arc::clone(&connection);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            of_requests.request_began();
-            request.extensions_mut().insert(Arc::clone(&of_requests));
-            routes.call(request)
-        });
-        let served = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            tokio::select! {
-                // An error ends this connection only.
-                _ = served => {}
-                () = connection.closed_by_host() => {}
-            }
-        });
+        serve_connection(&http, &graceful, &routes, connection, stream);
     }
     graceful
+}
+
+/// Serves the requests of a connection on a task of its own.
+fn serve_connection(
+    http: &http1::Builder,
+    graceful: &GracefulShutdown,
+    routes: &Router,
+    connection: Arc<ClientConnection>,
+    stream: TcpStream,
+) {
+    // Without it the connection is only slower.
+    let _ = stream.set_nodelay(true);
+    let routes = TowerToHyperService::new(routes.clone());
+    let of_requests = Arc::clone(&connection);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        of_requests.request_began();
+        request.extensions_mut().insert(Arc::clone(&of_requests));
+        routes.call(request)
+    });
+    let served = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+    tokio::spawn(async move {
+        tokio::select! {
+            // An error ends this connection only.
+            _ = served => {}
+            () = connection.closed_by_host() => {}
+        }
+    });
 }
 
 /// Logs, at most once a minute, that the bounds of connections are reached.

@@ -49,6 +49,7 @@ pub(crate) struct ResponseReader {
     partial: Vec<u8>,
     /// How many line ends were skipped before the status line.
     skipped: usize,
+    has_begun: bool,
     state: State,
     reuse: Reuse,
     response: Response,
@@ -84,6 +85,7 @@ impl ResponseReader {
             wall_ms,
             partial: Vec::new(),
             skipped: 0,
+            has_begun: false,
             state: State::Head,
             reuse: Reuse::Keep,
             response: Response::new(0),
@@ -93,6 +95,7 @@ impl ResponseReader {
 
     /// Reads the bytes that arrived next.
     pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<Progress, Malformed> {
+        self.has_begun |= !input.is_empty();
         while !input.is_empty() {
             let used = match &mut self.state {
                 State::Head => self.feed_head(input)?,
@@ -118,7 +121,7 @@ impl ResponseReader {
 
     /// Whether anything arrived, be it part of a response or not.
     pub(crate) fn has_begun(&self) -> bool {
-        !matches!(self.state, State::Head) || !self.partial.is_empty() || self.skipped > 0
+        self.has_begun
     }
 
     /// The response, where its status is known, however much of its body has arrived.

@@ -35,13 +35,13 @@ const ADDRESSES_MAX: usize = 16;
 const IDENTITIES_MAX: usize = 1_024;
 
 impl EventLoop {
-    /// The number of the identity that an attempt's settings make; has it read where it is not known.
-    pub(super) fn identity_number(&mut self, slot: usize) -> Option<u64> {
+    /// The identity that an attempt's settings make; has it read where it is not known.
+    pub(super) fn identity(&mut self, slot: usize) -> Option<Arc<Identity>> {
         let reference = self.reference(slot)?;
         let tls = self.attempts.get(slot)?.request.tls().map(Arc::clone);
         let key = identity_key(tls.as_ref());
         if let Some((_, identity)) = self.identities.read.get(&key) {
-            return Some(identity.number());
+            return Some(Arc::clone(identity));
         }
         self.set_stage(slot, Stage::WaitingForIdentity);
         let waiting = self.identities.waiting.entry(key).or_default();
@@ -89,6 +89,8 @@ impl EventLoop {
     pub(super) fn resolve(&mut self, slot: usize) {
         let Some(attempt) = self.attempts.get(slot) else { return };
         let name = attempt.request.authority().host();
+        #[cfg(test)]
+        assert_ne!(name, "panics.test", "a test wants it");
         if let Host::Address(address) = classify_host(name) {
             return self.dial(slot, &[address]);
         }
@@ -223,12 +225,7 @@ impl EventLoop {
         if let Some(host) = self.hosts.host(connection.host) {
             host.last_good = Some(connection.address);
         }
-        if attempt.request.is_https() {
-            let key = identity_key(attempt.request.tls());
-            let Some((_, identity)) = self.identities.read.get(&key) else {
-                // Forgotten to make room: it is read anew at the next attempt.
-                return self.end(slot, AttemptEnd::Uncounted(Shortage::Memory));
-            };
+        if let Some(identity) = &attempt.identity {
             match identity.session(attempt.request.authority().host()) {
                 Ok(session) => connection.stream.secure(session),
                 Err(error) => return self.fail(slot, failure(&error)),

@@ -47,6 +47,8 @@ pub(super) struct AttemptRef {
 pub(super) struct HostTable {
     by_key: HashMap<ConnectionKey, usize>,
     hosts: Slab<Host>,
+    /// At how many places the unused ones are forgotten next.
+    crowded_at: usize,
 }
 
 /// How many places there may be before the unused ones are forgotten.
@@ -58,8 +60,10 @@ impl HostTable {
         if let Some(number) = self.by_key.get(key) {
             return *number;
         }
-        if self.hosts.len() >= HOSTS_MAX {
+        if self.hosts.len() >= self.crowded_at.max(HOSTS_MAX) {
             self.forget_unused();
+            // Where most are in use, the next time is not soon.
+            self.crowded_at = self.hosts.len() * 2;
         }
         let number = self.hosts.insert(Host {
             key: key.clone(),

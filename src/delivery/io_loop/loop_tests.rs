@@ -223,6 +223,20 @@ fn a_panic_of_the_source_ends_the_thread_and_is_told() {
 }
 
 #[test]
+fn a_panic_ends_its_attempt_uncounted_and_no_other() {
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    let url = format!("http://{}/", answering(listener()));
+    for token in 0..20 {
+        script.give(token, if token % 2 == 0 { &url } else { "http://panics.test/" }, 10_000);
+    }
+    for token in 0..20 {
+        let panicked = AttemptEnd::Uncounted(Shortage::Panic);
+        assert_eq!(script.end(token), if token % 2 == 0 { answered() } else { panicked });
+    }
+    assert!(!script.finish());
+}
+
+#[test]
 fn attempts_wait_for_their_turn_at_a_busy_host_and_what_never_came_to_it_is_uncounted() {
     let clock = Arc::new(ManualClock::new(0, 1));
     let limits = LoopLimits { host_in_flight_max: 2, ..LIMITS };

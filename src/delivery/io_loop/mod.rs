@@ -12,6 +12,8 @@ mod event_loop;
 mod exchange;
 mod hosts;
 mod idle_list;
+#[cfg(any(test, feature = "testing"))]
+mod scripted_wire;
 mod steps;
 mod stream;
 
@@ -24,6 +26,8 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use mio::Waker;
 use parking_lot::Mutex;
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::scripted_wire::check_exchange;
 pub(in crate::delivery) use self::stream::Sending;
 use super::attempt_source::{AttemptEnd, AttemptSource, LoopId, WakeLoop};
 use super::guard::Guard;

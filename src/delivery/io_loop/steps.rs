@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use smallvec::SmallVec;
@@ -15,6 +16,7 @@ use super::hosts::{AttemptRef, ConnectionKey};
 use super::stream::Handshake;
 use crate::delivery::attempt_source::{AttemptEnd, AttemptToken, Shortage};
 use crate::delivery::http1::{OutgoingRequest, Reuse};
+use crate::delivery::tls::Identity;
 use crate::transport::{Failure, Reply};
 
 /// An attempt that a loop carries.
@@ -24,6 +26,8 @@ pub(super) struct LoopAttempt {
     origin: Origin,
     /// Tells it from others that had its slot.
     pub(super) serial: u64,
+    /// Its TLS settings, as they were read, where it is encrypted.
+    pub(super) identity: Option<Arc<Identity>>,
     /// The number of the place that it goes to, once that is known.
     pub(super) host: Option<usize>,
     /// Whether it is among those that use a connection of its place.
@@ -82,6 +86,7 @@ impl LoopAttempt {
             account,
             origin,
             serial,
+            identity: None,
             host: None,
             has_turn: false,
             stage: Stage::New,
@@ -113,9 +118,14 @@ impl EventLoop {
         let Some(attempt) = self.attempts.get(slot) else { return };
         let (is_https, authority) =
             (attempt.request.is_https(), attempt.request.authority().clone());
-        let identity = if is_https { self.identity_number(slot) } else { Some(0) };
-        let Some(identity) = identity else { return };
-        let number = self.hosts.find(&ConnectionKey { identity, is_https, authority });
+        let identity = if is_https {
+            let Some(identity) = self.identity(slot) else { return };
+            Some(identity)
+        } else {
+            None
+        };
+        let number = identity.as_ref().map_or(0, |identity| identity.number());
+        let number = self.hosts.find(&ConnectionKey { identity: number, is_https, authority });
         let Some(reference) = self.reference(slot) else { return };
         let host_in_flight_max = self.shared.limits.host_in_flight_max;
         let Some(host) = self.hosts.host(number) else { return };
@@ -126,6 +136,7 @@ impl EventLoop {
             host.waiting.push_back(reference);
         }
         if let Some(attempt) = self.attempts.get_mut(slot) {
+            attempt.identity = identity;
             attempt.host = Some(number);
             attempt.has_turn = has_turn;
             attempt.stage = Stage::WaitingForTurn;
