@@ -3,11 +3,11 @@
 //! deliver from a backlog that was on the device before, so that publishing to the hanging endpoints is
 //! not counted.
 //!
-//! `cargo bench --bench isolation -- --runs 3 --events 400`; `--only isolation_900_of_1000` runs that
-//! alone.
+//! `cargo bench --bench isolation -- --runs 3 --timeout-ms 15000`; `--only isolation_900_of_1000` runs that
+//! alone. `--share 10` has a tenth of the events and of the hanging endpoints.
 //!
-//! `isolation_*`: the engine has just been opened and knows nothing of the endpoints; timeouts of 15 s.
-//! `*_warm`: every hanging endpoint has timed out at least once.
+//! `isolation_*`: the engine has just been opened and knows nothing of the endpoints. `*_warm`: every hanging
+//! endpoint has timed out at least once.
 
 mod support;
 
@@ -15,65 +15,122 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::receiver_process::{self, Receivers, now_ns};
+use support::receiver_process::{self, LATENCIES_MS, Receivers, now_ns};
 use support::transports::Hanging;
 use support::{Outcome, median};
-use wabahook::{Config, Engine, Event, Subscription};
+use wabahook::policy::Policy;
+use wabahook::{Account, Config, Engine, Event, Subscription};
 
 const PROMPT: &str = "TO_THE_PROMPT";
 const HANGING: &str = "TO_THE_HANGING";
+/// The account of the endpoints that answer, and the one that hanging ones may belong to, each with its number.
+const PROMPT_ACCOUNT: (&str, &str) = ("acme", "919999999999");
+const OTHER_ACCOUNT: (&str, &str) = ("beta", "918888888888");
 /// How many events each hanging endpoint is owed, more than are tried in a run.
 const HANGING_EVENTS: usize = 20;
 const PAYLOAD_BYTES: usize = 1024;
 /// The measurement fails after this time.
 const STRETCH_MAX_MS: u64 = 300_000;
 
+#[derive(Clone, Copy)]
 struct Scenario {
     what: &'static str,
     prompt: usize,
+    /// The index of their latency.
+    latency: usize,
+    /// Events to each of them.
+    events: usize,
     hanging: usize,
+    /// Whether the hanging ones belong to another account.
+    is_other_account: bool,
 }
+
+const SCENARIO: Scenario = Scenario {
+    what: "isolation_900_of_1000",
+    prompt: 100,
+    latency: 0,
+    events: 400,
+    hanging: 900,
+    is_other_account: false,
+};
+
+/// The index of 280 ms.
+const SLOW: usize = 5;
+
+const SCENARIOS: [Scenario; 7] = [
+    SCENARIO,
+    Scenario { what: "isolation_1_of_10", prompt: 9, events: 4_000, hanging: 1, ..SCENARIO },
+    Scenario { what: "isolation_9900_of_10000", hanging: 9_900, ..SCENARIO },
+    Scenario {
+        what: "isolation_50_beside_2000",
+        prompt: 50,
+        events: 100,
+        hanging: 2_000,
+        ..SCENARIO
+    },
+    Scenario {
+        what: "isolation_50_beside_5000",
+        prompt: 50,
+        events: 100,
+        hanging: 5_000,
+        ..SCENARIO
+    },
+    Scenario {
+        what: "isolation_280_ms_beside_5000",
+        prompt: 1,
+        latency: SLOW,
+        events: 1_000,
+        hanging: 5_000,
+        ..SCENARIO
+    },
+    Scenario {
+        what: "isolation_1100_of_another_account",
+        hanging: 1_100,
+        is_other_account: true,
+        ..SCENARIO
+    },
+];
 
 /// Deliveries a second to the endpoints that answer.
 struct Rates {
     cold: f64,
     warm: f64,
-    /// The memory of the process after the cold deliveries, while the others hang.
+    /// The memory and threads of the process after the cold deliveries, while the others hang.
     rss_mb: f64,
+    threads: u64,
 }
 
 fn main() -> Outcome {
     let runs: usize = support::option("runs", 3);
-    let events: usize = support::option("events", 400);
+    let share: usize = support::option("share", 1);
     let only = support::text("only").unwrap_or_default();
     if std::env::args().any(|given| given == "--receive") {
         return receiver_process::receive();
     }
     support::raise_file_limit()?;
-    let scenarios = [
-        Scenario { what: "isolation_900_of_1000", prompt: 100, hanging: 900 },
-        Scenario { what: "isolation_1_of_10", prompt: 9, hanging: 1 },
-    ];
-    for scenario in scenarios.iter().filter(|scenario| scenario.what.contains(&only)) {
-        measure(scenario, runs, events)?;
+    for mut scenario in SCENARIOS.into_iter().filter(|scenario| scenario.what.contains(&only)) {
+        scenario.events = (scenario.events / share).max(1);
+        scenario.hanging = (scenario.hanging / share).max(1);
+        measure(&scenario, runs)?;
     }
     Ok(())
 }
 
-fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
-    let Scenario { what, prompt, hanging } = *scenario;
-    // Fewer lanes get more events, so that every scenario runs for seconds.
-    let events = events * 100 / prompt;
-    println!("\n{what}: {events} events to each of {prompt} endpoints that answer");
+fn measure(scenario: &Scenario, runs: usize) -> Outcome {
+    let Scenario { what, prompt, latency, events, hanging, .. } = *scenario;
+    let after_ms = LATENCIES_MS.get(latency).copied().unwrap_or_default();
+    println!(
+        "\n{what}: {events} events to each of {prompt} endpoints that answer after {after_ms} ms"
+    );
     let (mut cold, mut warm) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for run in 0..runs {
         // They go first alternately.
         let order = if run % 2 == 0 { [0, hanging] } else { [hanging, 0] };
         for hanging in order {
-            let rates = deliver(prompt, hanging, events)?;
+            let rates = deliver(&Scenario { hanging, ..*scenario })?;
             println!(
-                "  run {run}, {hanging} hanging: cold {:.0}/s, warm {:.0}/s, RSS {:.0} MB",
-                rates.cold, rates.warm, rates.rss_mb
+                "  run {run}, {hanging} hanging: cold {:.0}/s, warm {:.0}/s, RSS {:.0} MB, {} threads",
+                rates.cold, rates.warm, rates.rss_mb, rates.threads
             );
             let (cold, warm) = match hanging {
                 0 => (&mut cold.0, &mut warm.0),
@@ -100,20 +157,22 @@ fn measure(scenario: &Scenario, runs: usize, events: usize) -> Outcome {
     Ok(())
 }
 
-fn deliver(prompt: usize, hanging: usize, events: usize) -> Outcome<Rates> {
+fn deliver(scenario: &Scenario) -> Outcome<Rates> {
     let mut receivers = Receivers::start()?;
     let path = support::directory("isolation")?;
-    owe(&path, &receivers, prompt, hanging, events)?;
-    let due = (prompt * events) as u64;
+    owe(&path, &receivers, scenario)?;
+    let due = (scenario.prompt * scenario.events) as u64;
 
     let engine = Engine::open(config(&path)?)?;
     let cold = stretch(&mut receivers, due, || Ok(()))?;
     let rss_mb = support::status_mb("VmRSS:");
-    wait_until_all_timed_out(&engine, hanging)?;
-    let warm = stretch(&mut receivers, due, || publish(&engine, PROMPT, events))?;
+    let threads = support::status("Threads:").unwrap_or_default();
+    wait_until_all_timed_out(&engine, scenario.hanging)?;
+    let warm =
+        stretch(&mut receivers, due, || publish(&engine, PROMPT_ACCOUNT, PROMPT, scenario.events))?;
     engine.close(support::CLOSE_MAX)?;
     std::fs::remove_dir_all(&path)?;
-    Ok(Rates { cold, warm, rss_mb })
+    Ok(Rates { cold, warm, rss_mb, threads })
 }
 
 /// Deliveries a second to those that answer, from before `begin` until so many have arrived.
@@ -126,36 +185,40 @@ fn stretch(receivers: &mut Receivers, due: u64, begin: impl FnOnce() -> Outcome)
 }
 
 /// Leaves a backlog on the device without any attempt.
-fn owe(
-    path: &Path,
-    receivers: &Receivers,
-    prompt: usize,
-    hanging: usize,
-    events: usize,
-) -> Outcome {
+fn owe(path: &Path, receivers: &Receivers, scenario: &Scenario) -> Outcome {
+    let Scenario { prompt, latency, events, hanging, is_other_account, .. } = *scenario;
     let engine = Engine::open(config(path)?.transport(std::sync::Arc::new(Hanging::default())))?;
-    let prompt = (0..prompt).map(|n| (receivers.prompt(n), PROMPT));
-    let hanging = (0..hanging).map(|n| (receivers.hanging(n), HANGING));
+    let other = if is_other_account { OTHER_ACCOUNT } else { PROMPT_ACCOUNT };
+    let url_of = |n| if latency == 0 { receivers.prompt(n) } else { receivers.delayed(latency, n) };
+    let prompt = (0..prompt).map(|n| (url_of(n), PROMPT_ACCOUNT, PROMPT));
+    let hanging = (0..hanging).map(|n| (receivers.hanging(n), other, HANGING));
     // Shuffled, so that neither kind is first.
     let mut all: Vec<_> = prompt.chain(hanging).collect();
     fastrand::Rng::with_seed(7).shuffle(&mut all);
-    for (url, kind) in all {
-        engine.subscribe(Subscription::to(&url)?.name(&url).events([kind]))?;
-    }
-    publish(&engine, HANGING, HANGING_EVENTS)?;
-    publish(&engine, PROMPT, events)?;
+    let mut policy = Policy::default();
+    policy.timeout = Duration::from_millis(support::option("timeout-ms", 15_000));
+    let subscription = |(url, account, kind): (String, (&str, &str), &'static str)| -> Outcome<_> {
+        let subscription = Subscription::to(&url)?.account(account.0).name(&url).events([kind]);
+        Ok(subscription.policy(policy.clone()))
+    };
+    let all: Vec<_> = all.into_iter().map(subscription).collect::<Outcome<_>>()?;
+    engine.subscribe_many(all)?;
+    publish(&engine, other, HANGING, HANGING_EVENTS)?;
+    publish(&engine, PROMPT_ACCOUNT, PROMPT, events)?;
     Ok(engine.close(support::CLOSE_MAX)?)
 }
 
-fn publish(engine: &Engine, kind: &str, events: usize) -> Outcome {
+fn publish(engine: &Engine, (account, number): (&str, &str), kind: &str, events: usize) -> Outcome {
     let payload = vec![b'x'; PAYLOAD_BYTES];
-    let event = || Event::new(kind, payload.clone());
+    let event = || Event::new(kind, payload.clone()).account(account).number(number);
     engine.publish_many((0..events).map(|_| event()).collect())?.wait()?;
     Ok(())
 }
 
 fn config(path: &Path) -> Outcome<Config> {
-    Ok(Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]))
+    let account = |(name, number): (&str, &str)| Account::new(name).waba(name, [number]);
+    let config = Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]);
+    Ok(config.account(account(PROMPT_ACCOUNT)).account(account(OTHER_ACCOUNT)))
 }
 
 fn wait_until_all_timed_out(engine: &Engine, hanging: usize) -> Outcome {

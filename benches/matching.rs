@@ -113,7 +113,7 @@ fn measure(
 
 /// The resident memory of the process.
 fn resident_kib() -> Outcome<usize> {
-    Ok(usize::try_from(support::status_kib("VmRSS:").ok_or("no VmRSS")?)?)
+    Ok(usize::try_from(support::status("VmRSS:").ok_or("no VmRSS")?)?)
 }
 
 /// The numbers and types.

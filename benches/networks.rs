@@ -1,10 +1,12 @@
 //! What latency costs: deliveries a second to 100 and 1,000 subscriptions whose receivers answer after
 //! 0 to 1,000 ms, while another subscription with a prompt receiver gets an event every 20 ms. Latency
-//! allows `in-flight cap * subscriptions / latency`, and the machine what it reaches at 0 ms; the result
-//! is compared with the smaller one. The receivers are in a process of their own, and everything is
-//! counted there. Every subscription has a backlog while it is measured.
+//! allows `attempts in flight / latency`, and the machine what it reaches at 0 ms; the result is compared
+//! with the smaller one. As many attempts may be in flight as the lanes' caps allow together, and as the
+//! engine allows in all. The receivers are in a process of their own, and everything is counted there. Every
+//! subscription has a backlog while it is measured.
 //!
-//! `cargo bench --bench networks -- --ms 5000 --warm-up-ms 10000`; `--only 100_ms` runs that alone.
+//! `cargo bench --bench networks -- --ms 5000 --warm-up-ms 3000`; `--only 100_ms` runs that alone, after 0 ms.
+//! The warm-up is longer by ten times the latency, in which the caps grow.
 
 mod support;
 
@@ -42,9 +44,13 @@ fn main() -> Outcome {
     let only = support::text("only").unwrap_or_default();
     let mut receivers = Receivers::start()?;
     for subscriptions in SUBSCRIPTIONS {
+        let named = |latency_ms| format!("networks_{subscriptions}_at_{latency_ms}_ms");
+        if !LATENCIES_MS.into_iter().any(|latency_ms| named(latency_ms).contains(&only)) {
+            continue;
+        }
         let mut without_latency = f64::INFINITY;
         for (latency, latency_ms) in LATENCIES_MS.into_iter().enumerate() {
-            let what = format!("networks_{subscriptions}_at_{latency_ms}_ms");
+            let what = named(latency_ms);
             // What the machine reaches at 0 ms is the limit of all others.
             if latency > 0 && !what.contains(&only) {
                 continue;
@@ -53,7 +59,7 @@ fn main() -> Outcome {
             if latency == 0 {
                 without_latency = measured.per_s;
             }
-            conclude(&what, &measured, subscriptions, latency_ms, without_latency);
+            conclude(&what, &measured, latency_ms, without_latency);
         }
     }
     Ok(())
@@ -61,6 +67,8 @@ fn main() -> Outcome {
 
 /// What one network reached.
 struct Measured {
+    /// How many attempts to the many may be in flight.
+    in_flight_max: f64,
     /// Deliveries a second to the many.
     per_s: f64,
     /// From the call of `publish` to the arrival at the prompt receiver, sorted; infinite for an event
@@ -68,11 +76,10 @@ struct Measured {
     prompt_ms: Vec<f64>,
 }
 
-fn conclude(what: &str, measured: &Measured, lanes: usize, latency_ms: u64, at_0_ms: f64) {
-    let cap = Limits::default().lane_in_flight_max as f64;
-    let network = cap * lanes as f64 * 1e3 / latency_ms as f64;
+fn conclude(what: &str, measured: &Measured, latency_ms: u64, at_0_ms: f64) {
+    let network = measured.in_flight_max * 1e3 / latency_ms as f64;
     let limit = network.min(at_0_ms);
-    let limit_is = if network < at_0_ms { "cap_by_latency" } else { "rate_at_0_ms" };
+    let limit_is = if network < at_0_ms { "in_flight_by_latency" } else { "rate_at_0_ms" };
     let per_s = measured.per_s;
     support::result("networks", what, per_s, "deliveries/s", (limit, limit_is), per_s / limit);
     let count = measured.prompt_ms.len();
@@ -82,7 +89,9 @@ fn conclude(what: &str, measured: &Measured, lanes: usize, latency_ms: u64, at_0
 }
 
 fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> Outcome<Measured> {
-    let (span, warm_up) = (millis("ms", 5_000), millis("warm-up-ms", 10_000));
+    let latency_ms = LATENCIES_MS.get(latency).copied().unwrap_or_default();
+    let (span, warm_up) = (millis("ms", 5_000), millis("warm-up-ms", 3_000));
+    let warm_up = warm_up + 10 * Duration::from_millis(latency_ms);
     let path = support::directory("networks")?;
     let engine = open(&path, receivers, subscriptions, latency)?;
     receivers.reset()?;
@@ -93,14 +102,22 @@ fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> O
         // In-flight caps grow, connections are made.
         thread::sleep(warm_up);
         receivers.reset()?;
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), support::cpu_time());
         let published = publish_prompt(&engine, started, span)?;
         let arrived = receivers.count()? - published.len() as u64;
         let per_s = arrived as f64 / started.elapsed().as_secs_f64();
+        let cpu_us = (support::cpu_time() - cpu).as_secs_f64() * 1e6 / arrived as f64;
+        let stats = engine.stats();
+        println!(
+            "  {} in flight, {} owed, {cpu_us:.1} us of CPU each",
+            stats.in_flight, stats.owed
+        );
+        let lanes_max = Limits::default().lane_in_flight_max as u64 * subscriptions as u64;
+        let in_flight_max = lanes_max.min(stats.in_flight_max) as f64;
         let prompt_ms = prompt_latencies(receivers, &published)?;
         ends.store(true, Ordering::Relaxed);
         backlog.join().map_err(|_| "the publisher panicked")??;
-        Outcome::Ok(Measured { per_s, prompt_ms })
+        Outcome::Ok(Measured { in_flight_max, per_s, prompt_ms })
     })?;
     // What is still owed is not waited for.
     engine.close(Duration::ZERO)?;

@@ -161,6 +161,11 @@ impl Accounts {
         if self.by_name.insert(account.name.clone(), index).is_some() {
             return Err(Error::invalid("account.name", &account.name, "a name used once"));
         }
+        if account.api_key.as_ref().is_some_and(|key| !is_usable_key(key)) {
+            let expected =
+                "a text without line ends or surrounding spaces, as a header can hold it";
+            return Err(Error::invalid("account.api_key", "[redacted]", expected));
+        }
         for waba in &account.wabas {
             self.add_waba(index, waba)?;
         }
@@ -305,6 +310,11 @@ fn check_number(field: &str, given: &NumberInput) -> Result<WabaNumber> {
     given.as_ref().copied().map_err(|text| Error::invalid(field, text, WabaNumber::EXPECTED))
 }
 
+/// Whether a request can bring the key in a header. An empty one would let in requests without a key.
+fn is_usable_key(key: &Secret) -> bool {
+    !key.reveal().is_empty() && !key.has_stray_characters()
+}
+
 /// The key of `<key>` or `Bearer <key>`.
 fn key_in_header(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
@@ -383,6 +393,9 @@ mod tests {
         check_refused(with(Account::new("c").waba("3", ["none"])), "account.waba.numbers");
         check_refused(with(Account::new("c").waba("2", ["916666666666"])), "account.waba.id");
         check_refused(with(Account::new("c").bound_to("919999999999")), "account.number");
+        for key in ["", "key\n", " key", "key\r\n", "k\tey"] {
+            check_refused(with(Account::new("c").api_key(key)), "account.api_key");
+        }
         check_refused(
             with(
                 Account::new("c").waba("3", ["916666666666"]).phone_number_id("5", "917777777777"),

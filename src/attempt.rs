@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration_ms;
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
-use crate::transport::Reply;
+use crate::transport::{Failure, Reply};
 
 /// One event owed to one subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,8 +38,27 @@ pub(crate) enum AttemptEnd {
     Uncounted(Shortage),
 }
 
+impl AttemptEnd {
+    /// The reply as a caller of the transport sees it.
+    pub(crate) fn into_reply(self) -> Reply {
+        match self {
+            AttemptEnd::Reply(reply) => reply,
+            AttemptEnd::Uncounted(shortage) => Reply::Failed(Failure::Shortage(shortage)),
+        }
+    }
+}
+
+impl From<Reply> for AttemptEnd {
+    fn from(reply: Reply) -> AttemptEnd {
+        match reply {
+            Reply::Failed(Failure::Shortage(shortage)) => AttemptEnd::Uncounted(shortage),
+            reply => AttemptEnd::Reply(reply),
+        }
+    }
+}
+
 /// What was short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Shortage {
     /// The process or the system may open no more files (`EMFILE`, `ENFILE`).
@@ -54,11 +73,21 @@ pub enum Shortage {
     Lookups,
     /// All connections that the limit per host allows were in use.
     HostConnections,
-    /// Our own code panicked.
+    /// Our own code or the host's transport panicked, or the transport dropped its answer.
     Panic,
 }
 
 impl Shortage {
+    pub(crate) const ALL: [Shortage; 7] = [
+        Shortage::Files,
+        Shortage::Memory,
+        Shortage::Ports,
+        Shortage::Threads,
+        Shortage::Lookups,
+        Shortage::HostConnections,
+        Shortage::Panic,
+    ];
+
     /// The shortage's name in notices and `/healthz`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::account::Account;
 use crate::clock::{Clock, SystemClock};
@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) network: Network,
     pub(crate) durability: Durability,
     pub(crate) on_damage: OnDamage,
+    pub(crate) lock_wait: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) transport: Option<Arc<dyn Transport>>,
@@ -53,6 +54,7 @@ impl Config {
             network: Network::default(),
             durability: Durability::default(),
             on_damage: OnDamage::default(),
+            lock_wait: Duration::from_secs(1),
             clock: Arc::new(SystemClock::new()),
             store: None,
             transport: None,
@@ -102,6 +104,20 @@ impl Config {
         self
     }
 
+    /// Sends every attempt through a proxy: see [`Network::proxy`].
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Config {
+        self.network = self.network.proxy(url);
+        self
+    }
+
+    /// Adds the NAT64 prefixes of this network: see [`Network::nat64`].
+    #[must_use]
+    pub fn nat64(mut self, prefixes: impl IntoIterator<Item = Ipv6Net>) -> Config {
+        self.network = self.network.nat64(prefixes);
+        self
+    }
+
     /// Sets what an accepted event survives. Defaults to [`Durability::Power`].
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Config {
@@ -114,6 +130,15 @@ impl Config {
     #[must_use]
     pub fn on_damage(mut self, on_damage: OnDamage) -> Config {
         self.on_damage = on_damage;
+        self
+    }
+
+    /// Sets how long `open` waits for another engine to release the directory before it fails with
+    /// [`Error::InUse`]. Defaults to a second: the system releases the directory of a process that was killed a
+    /// moment after its end.
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Config {
+        self.lock_wait = wait;
         self
     }
 
@@ -231,8 +256,14 @@ pub struct Limits {
     /// hanging ones cannot use all. Each takes a socket and at most 24 KiB. Defaults to three quarters of the
     /// process's limit of open files, from 16 to 16,384.
     pub in_flight_max: Option<usize>,
-    /// How many threads a blocking [`Transport`](crate::Transport) of the host may use, which is then also the
-    /// bound on attempts in flight. Defaults to 256, which take 20 to 35 MB when all are in use.
+    /// How many I/O threads carry the attempts. Defaults to 1, which is enough for tens of thousands of
+    /// deliveries/s; from 1 to 8.
+    pub io_threads: usize,
+    /// How many attempts may be in flight to one host and port; more wait for a turn. Defaults to 100: an
+    /// ordinary server serves as many at a time, and often refuses more from one address.
+    pub host_in_flight_max: usize,
+    /// How many threads a proxy or a blocking [`Transport`](crate::Transport) of the host may use, which is then
+    /// also the bound on attempts in flight. Defaults to 256, which take 20 to 35 MB when all are in use.
     pub transport_threads: usize,
     /// How many attempts one subscription may have in flight: its cap starts at 1, grows with each success and
     /// is halved by a failure. Defaults to 64, because a receiver that responds after 100 ms then still gets
@@ -271,6 +302,8 @@ impl Default for Limits {
             dead_letter_age_max: 30 * DAY,
             dedup_keys_max: 1_000_000,
             in_flight_max: None,
+            io_threads: 1,
+            host_in_flight_max: 100,
             transport_threads: 256,
             lane_in_flight_max: 64,
             notices_max: 1_024,
@@ -296,6 +329,8 @@ setters!(Limits {
     dead_letter_age_max: Duration,
     dedup_keys_max: usize,
     in_flight_max: Option<usize>,
+    io_threads: usize,
+    host_in_flight_max: usize,
     transport_threads: usize,
     lane_in_flight_max: usize,
     notices_max: usize,
@@ -314,6 +349,8 @@ impl Limits {
             ("limits.group_events_max", self.group_events_max),
             ("limits.subscriptions_max", self.subscriptions_max),
             ("limits.in_flight_max", self.in_flight_max.unwrap_or(1)),
+            ("limits.io_threads", self.io_threads),
+            ("limits.host_in_flight_max", self.host_in_flight_max),
             ("limits.transport_threads", self.transport_threads),
             ("limits.lane_in_flight_max", self.lane_in_flight_max),
             ("limits.notices_max", self.notices_max),
@@ -332,6 +369,9 @@ impl Limits {
             if given == 0 {
                 return Err(Error::invalid(field, given, "at least 1"));
             }
+        }
+        if self.io_threads > 8 {
+            return Err(Error::invalid("limits.io_threads", self.io_threads, "at most 8"));
         }
         if u32::try_from(self.payload_bytes_max).is_err() {
             let given = self.payload_bytes_max;

@@ -20,6 +20,8 @@ pub(crate) enum Record {
     Dead(StoredDeadLetter),
     /// The delivery was a dead letter and is owed again.
     Revive(DeliveryId),
+    /// The delivery was a dead letter and the host no longer wants it.
+    Discard(DeliveryId),
     /// An attempt of the delivery failed. Precedes the record of what became of the delivery.
     FailedAttempt(DeliveryId, FailedAttempt),
     /// The health of a lane's endpoint changed.

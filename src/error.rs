@@ -158,6 +158,11 @@ impl Error {
         Error::Store { doing, source }
     }
 
+    /// A thread of the engine could not be started.
+    pub(crate) fn thread(error: std::io::Error) -> Error {
+        Error::store("starting a thread", crate::store::StoreFailure::io(error))
+    }
+
     /// Whether stored data is unreadable.
     pub(crate) fn is_damage(&self) -> bool {
         use crate::store::StoreFailure;

@@ -31,6 +31,7 @@ mod engine;
 mod error;
 mod event;
 mod file_limit;
+mod host_calls;
 pub mod inbound;
 mod json;
 #[cfg(feature = "metrics")]
@@ -68,7 +69,7 @@ pub use dead_letter::DeadLetter;
 pub use delivery::Http;
 pub use engine::{
     DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor, DeliveryFilter, DeliveryState,
-    Engine, Page, RecentAttempt, RecentOutcome, TestDelivery,
+    Engine, Page, PurgeFilter, RecentAttempt, RecentOutcome, TestDelivery,
 };
 pub use error::{Error, Result};
 pub use event::{
@@ -88,7 +89,7 @@ pub use subscription::{
     SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
 };
 pub use transport::{
-    DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport,
+    Answer, DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport,
 };
 
 /// When a failed delivery is retried, in which order deliveries start, how fast, and when a failing endpoint is

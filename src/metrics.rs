@@ -115,6 +115,10 @@ const ENGINE_METRICS: &[EngineMetric] = &[
     }),
     ("groups_total", Counter, "Groups written, each with one sync.", |s| s.groups),
     ("dead_letters_replayed_total", Counter, "Dead letters replayed.", |s| s.replayed),
+    ("dead_letters_discarded_total", Counter, "Dead letters discarded by the host.", |s| {
+        s.letters_discarded
+    }),
+    ("purged_total", Counter, "Deliveries and dead letters ended by a purge.", |s| s.purged),
     ("dead_letters_dropped_total", Counter, "Dead letters dropped over their limits.", |s| {
         s.letters_dropped
     }),

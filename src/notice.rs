@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::callback::CallbackRefusal;
 use crate::event::EventId;
+use crate::host_calls::HostCalls;
 use crate::outcome::Reason;
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
@@ -67,7 +68,7 @@ pub enum Notice {
         #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
         reason: Reason,
     },
-    /// The deliveries of a removed subscription were cancelled.
+    /// Deliveries of a subscription were cancelled by the host, or because it was removed.
     Cancelled {
         /// The subscription.
         subscription: SubscriptionId,
@@ -80,6 +81,17 @@ pub enum Notice {
         subscription: SubscriptionId,
         /// How many deliveries.
         deliveries: u64,
+    },
+    /// A stored subscription that this build cannot serve, because another build wrote it or what was valid
+    /// then is no longer. It stays stored and what it is owed is held, until it is subscribed again under its
+    /// name, removed, or served by another build.
+    NotServed {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Its account and name, where they can be read.
+        name: Option<(String, String)>,
+        /// What this build cannot serve.
+        why: String,
     },
     /// Deliveries that are ready wait, because a bound on attempts in flight is reached or something of ours is
     /// short. Sent when that begins, and again only after a minute without it.
@@ -97,6 +109,15 @@ pub enum Notice {
     Resumed,
     /// So many dead letters, the oldest, were dropped because they exceeded their limits.
     DeadLettersDropped(u64),
+    /// The host discarded so many dead letters.
+    DeadLettersDiscarded(u64),
+    /// The host purged what was kept of a contact, a number or an account.
+    Purged {
+        /// How many events were owed or had dead letters.
+        events: u64,
+        /// How many deliveries and dead letters ended.
+        deliveries: u64,
+    },
     /// So many dedup keys, the oldest, were dropped before the end of their window, because an account had
     /// more than [`dedup_keys_max`](crate::Limits::dedup_keys_max). Duplicates of their events would be accepted.
     /// Sent once when an account reaches the limit;
@@ -147,10 +168,13 @@ impl Notice {
             Notice::Disabled { .. } => "disabled",
             Notice::Cancelled { .. } => "cancelled",
             Notice::Held { .. } => "held",
+            Notice::NotServed { .. } => "not_served",
             Notice::BoundReached { .. } => "bound_reached",
             Notice::Stalled { .. } => "stalled",
             Notice::Resumed => "resumed",
             Notice::DeadLettersDropped(_) => "dead_letters_dropped",
+            Notice::DeadLettersDiscarded(_) => "dead_letters_discarded",
+            Notice::Purged { .. } => "purged",
             Notice::DedupKeysDropped(_) => "dedup_keys_dropped",
             Notice::SetAside { .. } => "set_aside",
             Notice::Unowned { .. } => "unowned",
@@ -172,13 +196,18 @@ impl Notice {
             | Notice::Poisoned { .. } => tracing::error!(kind, "{self}"),
             Notice::Disabled { .. }
             | Notice::Held { .. }
+            | Notice::NotServed { .. }
             | Notice::BoundReached { .. }
             | Notice::Resumed
             | Notice::DeadLettersDropped(_)
             | Notice::DedupKeysDropped(_)
             | Notice::Unowned { .. }
             | Notice::CallbackRefused { .. } => tracing::warn!(kind, "{self}"),
-            Notice::DeadLettered { .. } | Notice::Cancelled { .. } | Notice::Lagged(_) => {
+            Notice::DeadLettered { .. }
+            | Notice::Cancelled { .. }
+            | Notice::DeadLettersDiscarded(_)
+            | Notice::Purged { .. }
+            | Notice::Lagged(_) => {
                 tracing::info!(kind, "{self}");
             }
         }
@@ -205,6 +234,17 @@ impl fmt::Display for Notice {
                     "{deliveries} deliveries are held: subscription {subscription} is unknown"
                 )
             }
+            Notice::NotServed { subscription, name, why } => {
+                write!(f, "subscription {subscription}")?;
+                if let Some((account, name)) = name {
+                    write!(f, " ({name:?} of account {account:?})")?;
+                }
+                write!(
+                    f,
+                    " cannot be served by this build and is held: {why}; subscribe it again under its name, or \
+                     remove it"
+                )
+            }
             Notice::BoundReached { bound } => {
                 write!(f, "ready deliveries wait, because a bound is reached: {bound}")
             }
@@ -217,6 +257,12 @@ impl fmt::Display for Notice {
             Notice::Resumed => f.write_str("the device accepts writes again"),
             Notice::DeadLettersDropped(letters) => {
                 write!(f, "{letters} dead letters, the oldest, were dropped over their limits")
+            }
+            Notice::DeadLettersDiscarded(letters) => {
+                write!(f, "{letters} dead letters were discarded")
+            }
+            Notice::Purged { events, deliveries } => {
+                write!(f, "{deliveries} deliveries and dead letters of {events} events were purged")
             }
             Notice::DedupKeysDropped(keys) => write!(
                 f,
@@ -325,19 +371,46 @@ impl fmt::Debug for NoticeRing {
 /// Sends notices to every reader.
 pub(crate) struct NoticeBroadcaster {
     readers: Mutex<Vec<Weak<NoticeRing>>>,
-    wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+    callbacks: Mutex<Vec<Arc<NoticeCallback>>>,
+    host_calls: HostCalls,
     notices_max: usize,
     /// What open found, before there could be a reader. Each reader starts with it.
     initial: Vec<Notice>,
     is_closed: AtomicBool,
 }
 
+/// A callback of the host.
+struct NoticeCallback {
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// Whether a call is queued that did not begin yet. It tells of every notice until then, so a callback that
+    /// hangs has at most one call waiting.
+    is_queued: AtomicBool,
+}
+
 impl NoticeBroadcaster {
-    pub(crate) fn new(notices_max: usize, initial: Vec<Notice>) -> NoticeBroadcaster {
+    pub(crate) fn new(notices_max: usize, initial: Vec<Notice>) -> Arc<NoticeBroadcaster> {
         initial.iter().for_each(Notice::trace);
-        let (readers, wakers) = (Mutex::default(), Mutex::default());
-        let is_closed = AtomicBool::new(false);
-        NoticeBroadcaster { readers, wakers, notices_max, initial, is_closed }
+        Arc::new_cyclic(|weak: &Weak<NoticeBroadcaster>| NoticeBroadcaster {
+            readers: Mutex::default(),
+            callbacks: Mutex::default(),
+            host_calls: report_panics(
+                weak.clone(),
+                "wabahook-notices",
+                "a callback of on_notice panicked",
+            ),
+            notices_max,
+            initial,
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Calls of the host's code on a thread of this name. The first panic is sent as a notice that says `why`.
+    pub(crate) fn host_calls(
+        self: &Arc<Self>,
+        thread: &'static str,
+        why: &'static str,
+    ) -> HostCalls {
+        report_panics(Arc::downgrade(self), thread, why)
     }
 
     /// A new reader. It gets what open found and everything from now on.
@@ -352,9 +425,10 @@ impl NoticeBroadcaster {
         Notices { ring }
     }
 
-    /// Calls `wake` after each notice, on the engine's threads, outside of its locks.
-    pub(crate) fn wake_with(&self, wake: Arc<dyn Fn() + Send + Sync>) {
-        self.wakers.lock().push(wake);
+    /// Calls `wake` after notices, on a thread for the host's code.
+    pub(crate) fn wake_with(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let is_queued = AtomicBool::new(false);
+        self.callbacks.lock().push(Arc::new(NoticeCallback { wake, is_queued }));
     }
 
     /// Sends a notice to every reader.
@@ -367,14 +441,24 @@ impl NoticeBroadcaster {
             }
             unread.notices.push_back(notice.clone());
         });
-        let wakers = self.wakers.lock().clone();
-        wakers.iter().for_each(|wake| wake());
+        let callbacks = self.callbacks.lock().clone();
+        for callback in callbacks {
+            if !callback.is_queued.swap(true, Ordering::AcqRel) {
+                self.host_calls.run(move || {
+                    callback.is_queued.store(false, Ordering::Release);
+                    (callback.wake)();
+                });
+            }
+        }
     }
 
     /// Ends every reader once it has read what was sent before.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.update_readers(|unread| unread.is_closed = true);
+        // A callback may hold a handle of the engine, which would keep it alive.
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        drop(callbacks);
     }
 
     fn update_readers(&self, update: impl Fn(&mut Unread)) {
@@ -387,6 +471,18 @@ impl NoticeBroadcaster {
     }
 }
 
+fn report_panics(
+    broadcaster: Weak<NoticeBroadcaster>,
+    thread: &'static str,
+    why: &'static str,
+) -> HostCalls {
+    HostCalls::new(thread, move || {
+        if let Some(broadcaster) = broadcaster.upgrade() {
+            broadcaster.send(&Notice::InternalError { why: why.to_owned() });
+        }
+    })
+}
+
 impl Drop for NoticeBroadcaster {
     fn drop(&mut self) {
         self.close();
@@ -396,7 +492,6 @@ impl Drop for NoticeBroadcaster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     fn notice(n: u64) -> Notice {
         Notice::Cancelled { subscription: SubscriptionId(1), deliveries: n }
@@ -417,17 +512,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_reader_is_removed_and_wakers_are_called() {
+    fn a_dropped_reader_is_removed_and_callbacks_are_called() {
         let broadcaster = NoticeBroadcaster::new(2, Vec::new());
         drop(broadcaster.reader());
-        let woken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&woken);
-        broadcaster.wake_with(Arc::new(move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        }));
+        let (sender, woken) = std::sync::mpsc::channel();
+        broadcaster.wake_with(Box::new(move || sender.send(()).unwrap()));
         broadcaster.send(&notice(1));
         assert_eq!(broadcaster.readers.lock().len(), 0);
-        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        woken.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 
     #[test]

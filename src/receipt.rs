@@ -1,6 +1,7 @@
 //! How a publisher learns that its events are durable: by waiting, by polling, or as a future of any runtime.
 //!
-//! A receipt resolves once, no waiting thread misses it, and wakers are called outside of its lock. Receipts
+//! A receipt resolves once, and no waiting thread misses it. Wakers are code of the host: they are called, cloned
+//! and dropped outside of every lock, and called on the thread of [`HostCalls`]. Receipts
 //! that are likely to resolve together share a [`WakeGroup`]: one system call wakes all their threads, where
 //! one call each took a fifth of the CPU at 64 of them.
 
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::event::Accepted;
+use crate::host_calls::HostCalls;
 
 /// What `publish` returns at once. It resolves when the event and all deliveries it owes are on the device (I1).
 /// Dropping it changes nothing.
@@ -69,6 +71,8 @@ pub(crate) struct WakeGroup {
     /// Held between the look at a receipt and the sleep, so that no wake-up is lost in between.
     checking: std::sync::Mutex<()>,
     resolved: std::sync::Condvar,
+    /// Calls the wakers; without it they are called by the thread that resolves.
+    host_calls: Option<Arc<HostCalls>>,
 }
 
 impl WakeGroup {
@@ -76,6 +80,13 @@ impl WakeGroup {
     pub(crate) fn wake_all(&self) {
         drop(self.checking.lock());
         self.resolved.notify_all();
+    }
+
+    fn call(&self, waker: Waker) {
+        match &self.host_calls {
+            Some(host_calls) => host_calls.run(move || waker.wake()),
+            None => waker.wake(),
+        }
     }
 
     fn wait_until(&self, is_done: impl Fn() -> bool) {
@@ -95,19 +106,21 @@ impl WakeGroup {
 #[derive(Debug)]
 pub(crate) struct WakeGroups {
     receipts_max: usize,
+    host_calls: Arc<HostCalls>,
     current: Mutex<(Arc<WakeGroup>, usize)>,
 }
 
 impl WakeGroups {
-    pub(crate) fn new(receipts_max: usize) -> WakeGroups {
-        WakeGroups { receipts_max, current: Mutex::default() }
+    pub(crate) fn new(receipts_max: usize, host_calls: Arc<HostCalls>) -> WakeGroups {
+        let current = Mutex::new((new_group(&host_calls), 0));
+        WakeGroups { receipts_max, host_calls, current }
     }
 
     /// The group for a receipt made now.
     pub(crate) fn current(&self) -> Arc<WakeGroup> {
         let mut current = self.current.lock();
         if current.1 >= self.receipts_max {
-            *current = Default::default();
+            *current = (new_group(&self.host_calls), 0);
         }
         current.1 += 1;
         Arc::clone(&current.0)
@@ -115,8 +128,12 @@ impl WakeGroups {
 
     /// Starts another group, because receipts made from now on resolve later.
     pub(crate) fn start_next(&self) {
-        *self.current.lock() = Default::default();
+        *self.current.lock() = (new_group(&self.host_calls), 0);
     }
+}
+
+fn new_group(host_calls: &Arc<HostCalls>) -> Arc<WakeGroup> {
+    Arc::new(WakeGroup { host_calls: Some(Arc::clone(host_calls)), ..WakeGroup::default() })
 }
 
 /// Both ends of a receipt with a wake group of its own.
@@ -161,15 +178,17 @@ impl<T: Clone> Future for Receipt<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let mut state = self.shared.state.lock();
-        if let Some(result) = &state.result {
+        if let Some(result) = &self.shared.state.lock().result {
             return Poll::Ready(result.clone());
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            empty => *empty = Some(context.waker().clone()),
-        }
-        Poll::Pending
+        let waker = context.waker().clone();
+        let mut state = self.shared.state.lock();
+        let replaced = state.waker.replace(waker);
+        // It may have resolved meanwhile, without this waker.
+        let result = state.result.clone();
+        drop(state);
+        drop(replaced);
+        result.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -200,7 +219,7 @@ impl<T> ReceiptSender<T> {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            self.shared.wake_group.call(waker);
         }
         Some(&self.shared.wake_group)
     }
@@ -284,7 +303,7 @@ mod tests {
 
     #[test]
     fn one_wake_up_ends_the_wait_of_resolved_receipts_only() {
-        let groups = WakeGroups::new(3);
+        let groups = WakeGroups::new(3, Arc::default());
         let (senders, receipts): (Vec<_>, Vec<_>) =
             (0..3).map(|_| receipt_pair_in::<Accepted>(groups.current())).unzip();
         let (later, bystander) = receipt_pair_in::<Accepted>(groups.current());
@@ -312,7 +331,7 @@ mod tests {
 
     #[test]
     fn receipts_of_the_next_group_share_no_wake_up() {
-        let groups = WakeGroups::new(10);
+        let groups = WakeGroups::new(10, Arc::default());
         let (first, second) = (groups.current(), groups.current());
         groups.start_next();
         let third = groups.current();
@@ -321,7 +340,7 @@ mod tests {
 
     #[test]
     fn no_wake_up_is_lost_between_the_look_and_the_sleep() {
-        let groups = WakeGroups::new(4);
+        let groups = WakeGroups::new(4, Arc::default());
         for _ in 0..2_000 {
             let (sender, receipt) = receipt_pair_in(groups.current());
             let (_other, bystander) = receipt_pair_in::<Accepted>(groups.current());

@@ -2,6 +2,7 @@
 //! (I9): `Debug` shows `[redacted]`, and there is no `Display`.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +23,9 @@ pub struct Secret(Box<str>);
 
 /// The longest secret, in bytes.
 const BYTES_MAX: usize = 512;
+
+/// How many bytes Standard Webhooks asks of a symmetric key.
+const STANDARD_KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
 impl Secret {
     /// The prefix of a Standard Webhooks secret; the key follows in base64.
@@ -50,6 +54,13 @@ impl Secret {
         &self.0
     }
 
+    /// Whether it has characters that come from a file or a copy and are meant by nobody: line ends
+    /// and other control characters, a byte order mark, spaces around it.
+    pub(crate) fn has_stray_characters(&self) -> bool {
+        let is_stray = |c: char| c.is_control() || c == '\u{feff}';
+        self.0.trim().len() != self.0.len() || self.0.contains(is_stray)
+    }
+
     /// Whether it is a private or public key of a key pair.
     pub(crate) fn is_asymmetric(&self) -> bool {
         self.0.starts_with(Self::PRIVATE_PREFIX) || self.0.starts_with(Self::PUBLIC_PREFIX)
@@ -58,19 +69,22 @@ impl Secret {
     /// The key of Standard Webhooks `v1`: the decoded bytes after `whsec_`, or else the text itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an empty secret, for a `whsec_` secret that is not padded base64, and
-    /// for a key of a key pair, which `v1` cannot use.
+    /// [`Error::Invalid`] for an empty secret, for one with line ends or surrounding spaces, for a
+    /// `whsec_` secret that is not padded base64 of 24 to 64 bytes, and for a key of a key pair,
+    /// which `v1` cannot use.
     pub fn signing_key(&self) -> Result<Vec<u8>> {
-        let expected =
-            "whsec_ and padded base64 of 24 to 64 bytes, or another text of 1 to 512 bytes";
+        let expected = "whsec_ and padded base64 of 24 to 64 bytes, or another text of 1 to 512 bytes \
+                        without line ends or surrounding spaces";
         let refused = || Error::invalid("secret", "[redacted]", expected);
-        if self.0.is_empty() || self.0.len() > BYTES_MAX || self.is_asymmetric() {
+        let has_length = (1..=BYTES_MAX).contains(&self.0.len());
+        if !has_length || self.has_stray_characters() || self.is_asymmetric() {
             return Err(refused());
         }
         let Some(encoded) = self.0.strip_prefix(Self::STANDARD_PREFIX) else {
             return Ok(self.0.as_bytes().to_vec());
         };
-        STANDARD.decode(encoded).ok().filter(|key| !key.is_empty()).ok_or_else(refused)
+        let key = STANDARD.decode(encoded).ok();
+        key.filter(|key| STANDARD_KEY_BYTES.contains(&key.len())).ok_or_else(refused)
     }
 }
 

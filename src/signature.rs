@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn an_unusable_secret_is_refused_and_not_shown() {
         let received = SignatureHeaders { id: "a", timestamp: "1", signature: "v1,AA==" };
-        for text in ["", "whsec_", "whsec_!!!"] {
+        for text in ["", "whsec_", "whsec_!!!", "whsec_YQ==", "hush\n"] {
             let secret = Secret::new(text);
             assert_eq!(
                 verify(&secret, &received, b"", 1, TOLERANCE),
@@ -531,10 +531,12 @@ mod tests {
 
     #[test]
     fn the_two_schemes_use_the_decoded_key_and_the_text() {
-        let signer = Signer::new(&Secret::new("whsec_aGk=")).unwrap();
-        let mut text = HmacSha256::new_from_slice(b"whsec_aGk=").unwrap();
+        let key = b"24 bytes of a secret key";
+        let secret = format!("whsec_{}", STANDARD.encode(key));
+        let signer = Signer::new(&Secret::new(secret.as_str())).unwrap();
+        let mut text = HmacSha256::new_from_slice(secret.as_bytes()).unwrap();
         text.update(b"body");
-        let mut decoded = HmacSha256::new_from_slice(b"hi").unwrap();
+        let mut decoded = HmacSha256::new_from_slice(key).unwrap();
         decoded.update(b"id.7.body");
         let hub = hex_bytes(&signer.hub(b"body")[HUB_PREFIX.len()..]).unwrap();
         assert!(text.verify_slice(&hub).is_ok());

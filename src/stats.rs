@@ -49,7 +49,7 @@ pub struct Stats {
     pub retried: u64,
     /// Deliveries that became dead letters.
     pub dead: u64,
-    /// Deliveries cancelled because their subscription was removed.
+    /// Deliveries cancelled by the host, or because their subscription was removed.
     pub cancelled: u64,
     /// Deliveries held now because their subscription is neither known nor removed.
     pub held: u64,
@@ -79,6 +79,11 @@ pub struct Stats {
     pub replayed: u64,
     /// Dead letters dropped because they exceeded their limits on number or age.
     pub letters_dropped: u64,
+    /// Dead letters discarded by the host, purged ones included.
+    pub letters_discarded: u64,
+    /// Deliveries and dead letters that ended because their contact, number or account was purged. Each also
+    /// counts in `cancelled` or `letters_discarded`.
+    pub purged: u64,
     /// Dedup keys dropped before the end of their window because there were more than
     /// [`dedup_keys_max`](crate::Limits::dedup_keys_max). A duplicate of their events would be accepted.
     pub keys_dropped: u64,
@@ -219,6 +224,8 @@ pub(crate) struct EngineCounters {
     pub(crate) uncounted: Counter,
     pub(crate) groups: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) letters_discarded: Counter,
+    pub(crate) purged: Counter,
     pub(crate) keys_dropped: Counter,
     pub(crate) replayed: Counter,
     pub(crate) attempt_durations: AtomicHistogram,

@@ -24,6 +24,20 @@ pub(crate) fn start(
     thread.spawn(work)
 }
 
+/// Checks that the system grants so many threads at a time, for code that does not bear a refusal.
+pub(crate) fn check_available(count: usize) -> io::Result<()> {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let begin = |_| {
+        let released = released.clone();
+        start("wabahook-probe", None, move || {
+            let _ = released.recv();
+        })
+    };
+    let started: Vec<_> = (0..count).map(begin).collect();
+    drop(release);
+    started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
+}
+
 /// The scheduling of the calling thread. A change that the system refuses is ignored: only latency depends
 /// on it.
 #[derive(Debug)]

@@ -6,13 +6,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::Shortage;
 use crate::error::{Error, Result};
 use crate::subscription::Tls;
 
@@ -31,7 +34,7 @@ pub struct Request<'a> {
     pub body: Cow<'a, [u8]>,
     /// TLS settings that differ from the defaults. A connection made with them serves only requests with
     /// the same settings.
-    pub tls: Option<&'a Tls>,
+    pub tls: Option<Cow<'a, Tls>>,
     /// How long the attempt may take, from the name lookup to the last byte of the response.
     pub timeout: Duration,
     /// When the attempt starts, in milliseconds since the Unix epoch. A `Retry-After` date is relative to it.
@@ -53,6 +56,14 @@ impl<'a> Request<'a> {
     pub fn new(method: Method, url: Uri, body: impl Into<Cow<'a, [u8]>>) -> Request<'a> {
         let (headers, body, timeout) = (Vec::new(), body.into(), Duration::from_secs(15));
         Request { method, url, headers, body, tls: None, timeout, wall_ms: 0 }
+    }
+
+    /// The same request with a copy of everything it borrows, for a transport that answers later.
+    pub fn into_owned(self) -> Request<'static> {
+        let body = Cow::Owned(self.body.into_owned());
+        let tls = self.tls.map(|tls| Cow::Owned(tls.into_owned()));
+        let Request { method, url, headers, timeout, wall_ms, .. } = self;
+        Request { method, url, headers, body, tls, timeout, wall_ms }
     }
 }
 
@@ -93,13 +104,108 @@ impl fmt::Debug for Request<'_> {
 /// # engine.close(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A transport that has an event loop of its own answers later, so that an attempt in flight needs no thread:
+///
+/// ```
+/// use std::sync::{Arc, mpsc};
+/// use wabahook::{Answer, Config, Engine, Event, Reply, Request, Subscription, Transport};
+///
+/// /// Hands requests to a thread of the host.
+/// struct Queued(mpsc::Sender<(Request<'static>, Answer)>);
+///
+/// impl Transport for Queued {
+///     fn send(&self, request: &Request<'_>) -> Reply {
+///         Answer::wait(|answer| self.begin(request.clone(), answer))
+///     }
+///
+///     fn begin(&self, request: Request<'_>, answer: Answer) {
+///         // If the thread has ended, the answer is dropped, and the engine tries again later.
+///         let _ = self.0.send((request.into_owned(), answer));
+///     }
+///
+///     fn answers_later(&self) -> bool {
+///         true
+///     }
+///
+///     fn interrupt(&self) {}
+/// }
+///
+/// let (queue, queued) = mpsc::channel::<(Request<'static>, Answer)>();
+/// std::thread::spawn(move || queued.iter().for_each(|(_, answer)| answer.reply(Reply::status(200))));
+/// # let directory = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(directory.path()).transport(Arc::new(Queued(queue))))?;
+/// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+/// assert!(engine.test(crm)?.is_delivered());
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Transport: Send + Sync + 'static {
     /// Makes one attempt and returns what came back. It blocks, at most for the request's timeout.
     fn send(&self, request: &Request<'_>) -> Reply;
 
+    /// Starts one attempt, and answers when it ends. The default answers at once with what
+    /// [`send`](Transport::send) returns.
+    fn begin(&self, request: Request<'_>, answer: Answer) {
+        answer.reply(self.send(&request));
+    }
+
+    /// Whether [`begin`](Transport::begin) returns without waiting for the attempt. The engine then has up to
+    /// [`in_flight_max`](crate::Limits::in_flight_max) attempts in flight and starts them from one thread.
+    /// Otherwise, which is the default, each attempt holds one of
+    /// [`transport_threads`](crate::Limits::transport_threads).
+    fn answers_later(&self) -> bool {
+        false
+    }
+
     /// Ends every attempt in flight, and every later one, with [`Failure::Interrupted`]. Called when the
     /// engine closes.
     fn interrupt(&self);
+}
+
+/// Takes the reply of one attempt. An answer that is dropped, by mistake or by a panic, is
+/// [`Shortage::Panic`]: the attempt does not count and is made again later.
+pub struct Answer(Option<Box<dyn FnOnce(Reply) + Send>>);
+
+impl Answer {
+    /// Calls `reply` once. For a transport that stands around another one, and for a test.
+    pub fn new(reply: impl FnOnce(Reply) + Send + 'static) -> Answer {
+        Answer(Some(Box::new(reply)))
+    }
+
+    /// Ends the attempt with this reply.
+    pub fn reply(mut self, reply: Reply) {
+        self.answer(reply);
+    }
+
+    /// Calls `begin` with an answer and waits until it is given.
+    pub fn wait(begin: impl FnOnce(Answer)) -> Reply {
+        let (tell, told) = bounded(1);
+        begin(Answer::new(move |reply| {
+            // Nobody waits if `begin` panicked.
+            let _ = tell.send(reply);
+        }));
+        told.recv().unwrap_or(Reply::Failed(Failure::Shortage(Shortage::Panic)))
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if let Some(tell) = self.0.take() {
+            // A panic of the host's code must not end the thread that answers.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(reply)));
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.answer(Reply::Failed(Failure::Shortage(Shortage::Panic)));
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
 }
 
 /// What came back from the receiver.
@@ -227,11 +333,13 @@ pub enum Failure {
     /// The event does not fit the request that its subscription uses, such as the query of a GET. Nothing
     /// was sent.
     TooLarge,
+    /// This machine lacked something. The attempt does not count, and the delivery is tried again.
+    Shortage(Shortage),
 }
 
 impl Failure {
     const EXPECTED: &str = "timeout, connect, dns, tls:<why>, guard:<rule>, protocol, interrupted, \
-                            internal or too_large";
+                            internal, too_large or shortage:<of what>";
 }
 
 impl fmt::Display for Failure {
@@ -246,6 +354,7 @@ impl fmt::Display for Failure {
             Failure::Interrupted => f.write_str("interrupted"),
             Failure::Internal => f.write_str("internal"),
             Failure::TooLarge => f.write_str("too_large"),
+            Failure::Shortage(shortage) => write!(f, "shortage:{shortage}"),
         }
     }
 }
@@ -255,6 +364,10 @@ impl FromStr for Failure {
 
     /// Reads the text that `Display` writes.
     fn from_str(text: &str) -> Result<Failure> {
+        let what = text.strip_prefix("shortage:").unwrap_or_default();
+        if let Some(known) = Shortage::ALL.into_iter().find(|one| one.as_str() == what) {
+            return Ok(Failure::Shortage(known));
+        }
         Ok(match text.split_once(':').unwrap_or((text, "")) {
             ("tls", why) if !why.is_empty() => Failure::Tls(why.to_owned()),
             ("guard", rule) if !rule.is_empty() => Failure::Guard(rule.to_owned()),

@@ -122,8 +122,8 @@ pub(crate) fn raise_file_limit() -> Outcome {
     Ok(())
 }
 
-/// A line of `/proc/self/status` that is in kB.
-pub(crate) fn status_kib(name: &str) -> Option<u32> {
+/// The number in a line of `/proc/self/status`; sizes are in kB.
+pub(crate) fn status(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
@@ -131,7 +131,7 @@ pub(crate) fn status_kib(name: &str) -> Option<u32> {
 
 /// The same in megabytes (10^6 bytes).
 pub(crate) fn status_mb(name: &str) -> f64 {
-    status_kib(name).map_or(f64::NAN, f64::from) * 1024.0 / 1e6
+    status(name).map_or(f64::NAN, |kib| kib as f64) * 1024.0 / 1e6
 }
 
 /// CPU time that all threads of this process have used.

@@ -1,8 +1,12 @@
 //! One change of the book, as callers ask for it and as the log records it.
 
+use base64::DecodeError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::stored::StoredSubscription;
+use super::stored::{StoredRecord, StoredSubscription};
+use crate::error::{Error, Result};
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
 /// One change of the book.
@@ -11,6 +15,8 @@ use crate::subscription::{SubscriptionId, SubscriptionInfo};
 pub(crate) enum BookChange {
     /// Creates the subscription or replaces it.
     Put { id: SubscriptionId, subscription: Box<StoredSubscription> },
+    /// Keeps the sealed record of a subscription that this build cannot read, in base64.
+    Keep { id: SubscriptionId, record: String },
     /// Removes the subscription.
     Remove(SubscriptionId),
     /// Sets what a gateway keeps for an account under a key; an empty text removes it.
@@ -23,6 +29,33 @@ impl BookChange {
         BookChange::Put { id: info.id, subscription }
     }
 
+    pub(super) fn of_record(id: SubscriptionId, record: StoredRecord) -> BookChange {
+        match record {
+            StoredRecord::Readable(subscription) => BookChange::Put { id, subscription },
+            StoredRecord::Unknown(sealed) => {
+                BookChange::Keep { id, record: STANDARD.encode(sealed) }
+            }
+        }
+    }
+
+    /// The id and the record that it puts, if it puts one.
+    pub(super) fn record(&self) -> Result<Option<(SubscriptionId, StoredRecord)>> {
+        match self {
+            BookChange::Put { id, subscription } => {
+                Ok(Some((*id, StoredRecord::Readable(subscription.clone()))))
+            }
+            BookChange::Keep { id, record } => {
+                let damaged = |error: DecodeError| Error::Damaged {
+                    record: format!("subscription {id}"),
+                    why: format!("its record in the log is not base64: {error}"),
+                };
+                let sealed = STANDARD.decode(record).map_err(damaged)?;
+                Ok(Some((*id, StoredRecord::unseal(*id, &sealed)?)))
+            }
+            BookChange::Remove(_) | BookChange::Note { .. } => Ok(None),
+        }
+    }
+
     pub(crate) fn note(account: &str, key: &str, text: &str) -> BookChange {
         let (account, key, text) = (account.to_owned(), key.to_owned(), text.to_owned());
         BookChange::Note { account, key, text }
@@ -31,7 +64,9 @@ impl BookChange {
     /// The subscription that it puts or removes.
     pub(super) fn id(&self) -> Option<SubscriptionId> {
         match self {
-            BookChange::Put { id, .. } | BookChange::Remove(id) => Some(*id),
+            BookChange::Put { id, .. } | BookChange::Keep { id, .. } | BookChange::Remove(id) => {
+                Some(*id)
+            }
             BookChange::Note { .. } => None,
         }
     }

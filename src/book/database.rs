@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::change::BookChange;
-use super::log::{LogContents, NoteKey, SubscriptionLog};
-use super::stored::StoredSubscription;
+use super::log::{LogContents, NoteKey, StaleSecrets, SubscriptionLog};
+use super::stored::StoredRecord;
 use crate::error::{Error, Result};
 use crate::store::record::{decode, encode};
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Store, StoreFailure, VALUE_BYTES_MAX};
@@ -48,7 +48,7 @@ impl BookDatabase {
         };
         let mut book = BookDatabase { database, log: None, next_id, parts: BTreeMap::new() };
         for (id, (parts, record)) in book.joined(None)? {
-            StoredSubscription::unseal(id, &record)?;
+            StoredRecord::unseal(id, &record)?;
             book.parts.insert(id, parts);
         }
         Ok(book)
@@ -72,15 +72,26 @@ impl BookDatabase {
         Ok(())
     }
 
+    /// Rewrites the log if it is long enough, or if a secret in it is no longer in force.
+    pub(super) fn compact_log(&mut self, secrets: StaleSecrets) -> Result<()> {
+        let Some(mut log) = self.log.take() else { return Ok(()) };
+        log.note(secrets);
+        if log.is_due_for_compaction() {
+            log.compact(&self.contents()?)?;
+        }
+        self.log = Some(log);
+        Ok(())
+    }
+
     fn adopt(&mut self, log: LogContents) -> Result<()> {
         let here = self.contents()?;
         let mut changes = Vec::new();
         for id in here.subscriptions.keys().filter(|id| log.removed.contains(id)) {
             changes.push(BookChange::Remove(*id));
         }
-        for (id, subscription) in log.subscriptions {
-            if here.subscriptions.get(&id) != Some(&subscription) {
-                changes.push(BookChange::Put { id, subscription: Box::new(subscription) });
+        for (id, record) in log.subscriptions {
+            if here.subscriptions.get(&id) != Some(&record) {
+                changes.push(BookChange::of_record(id, record));
             }
         }
         for ((account, key), text) in log.notes {
@@ -98,8 +109,8 @@ impl BookDatabase {
 
     pub(super) fn contents(&self) -> Result<LogContents> {
         let subscriptions = self.joined(None)?.into_iter();
-        let subscriptions = subscriptions
-            .map(|(id, (_, record))| Ok((id, StoredSubscription::unseal(id, &record)?)));
+        let subscriptions =
+            subscriptions.map(|(id, (_, record))| Ok((id, StoredRecord::unseal(id, &record)?)));
         let subscriptions = subscriptions.collect::<Result<_>>()?;
         let notes = self.notes()?;
         Ok(LogContents { next_id: self.next_id, subscriptions, notes, ..LogContents::default() })
@@ -138,13 +149,14 @@ impl BookDatabase {
     /// the caller has already cancelled what was owed.
     pub(super) fn inverse(&self, change: &BookChange) -> Result<BookChange> {
         Ok(match change {
-            BookChange::Put { id, .. } => match self.joined(Some(*id))?.remove(id) {
-                Some((_, record)) => {
-                    let subscription = Box::new(StoredSubscription::unseal(*id, &record)?);
-                    BookChange::Put { id: *id, subscription }
+            BookChange::Put { id, .. } | BookChange::Keep { id, .. } => {
+                match self.joined(Some(*id))?.remove(id) {
+                    Some((_, record)) => {
+                        BookChange::of_record(*id, StoredRecord::unseal(*id, &record)?)
+                    }
+                    None => BookChange::Remove(*id),
                 }
-                None => BookChange::Remove(*id),
-            },
+            }
             BookChange::Note { account, key, .. } => {
                 BookChange::note(account, key, &self.note(account, key)?)
             }
@@ -208,14 +220,15 @@ impl BookDatabase {
         batch: &mut Batch,
     ) -> Result<Option<(SubscriptionId, usize)>> {
         match change {
-            BookChange::Put { id, subscription } => {
-                let record = subscription.seal(*id)?;
+            BookChange::Put { .. } | BookChange::Keep { .. } => {
+                let Some((id, record)) = change.record()? else { return Ok(None) };
+                let record = record.seal(id)?;
                 let parts: Vec<&[u8]> = record.chunks(VALUE_BYTES_MAX).collect();
                 for (place, part) in parts.iter().enumerate() {
-                    batch.put(part_key(*id, place), *part);
+                    batch.put(part_key(id, place), *part);
                 }
-                (parts.len()..self.parts_of(*id)).for_each(|n| batch.remove(part_key(*id, n)));
-                Ok(Some((*id, parts.len())))
+                (parts.len()..self.parts_of(id)).for_each(|n| batch.remove(part_key(id, n)));
+                Ok(Some((id, parts.len())))
             }
             BookChange::Remove(id) => {
                 (0..self.parts_of(*id)).for_each(|n| batch.remove(part_key(*id, n)));
@@ -269,11 +282,9 @@ fn in_batches(changes: Vec<BookChange>) -> Result<Vec<Vec<BookChange>>> {
 }
 
 fn operations_of(change: &BookChange) -> Result<usize> {
-    match change {
-        BookChange::Put { id, subscription } => {
-            Ok(subscription.seal(*id)?.len().div_ceil(VALUE_BYTES_MAX))
-        }
-        BookChange::Remove(_) | BookChange::Note { .. } => Ok(1),
+    match change.record()? {
+        Some((id, record)) => Ok(record.seal(id)?.len().div_ceil(VALUE_BYTES_MAX)),
+        None => Ok(1),
     }
 }
 

@@ -4,7 +4,9 @@
 //!
 //! Layout: one JSON value per line. The first line is `{"wabahook_book_log":4,"next_id":n}`, each
 //! further line an array of changes that apply together: `{"put":{..}}` with a whole subscription,
-//! `{"remove":id}` or `{"note":{..}}`. Each open writes the log anew with one line per record.
+//! `{"keep":{..}}` with a record of another build, `{"remove":id}` or `{"note":{..}}`. The log is
+//! written anew with one line per record at each open, and while it is open when it is more than
+//! twice as long as that, or when a secret in it is no longer in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::change::BookChange;
-use super::stored::StoredSubscription;
+use super::stored::StoredRecord;
 use crate::error::{Error, Result};
 use crate::store::private;
 use crate::subscription::SubscriptionId;
@@ -25,18 +27,38 @@ const VERSION: u32 = 4;
 /// those lines assigned, so they must not be assigned again.
 const IDS_SKIPPED: u32 = 1 << 20;
 
+/// A log is compacted when it is so much longer than twice its contents, so that a short one is not
+/// rewritten for every change.
+const SURPLUS_BYTES_MAX: u64 = 64 * 1024;
+
+/// A log with contents up to this size is rewritten at once for a secret, in a few milliseconds. A
+/// longer one keeps the secret until its next compaction or open.
+const SECRET_COMPACTION_BYTES_MAX: u64 = 256 * 1024;
+
+/// Whether a change took a secret out of force that the log still has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum StaleSecrets {
+    None,
+    Some,
+}
+
 /// The log, open for appending.
 #[derive(Debug)]
 pub(super) struct SubscriptionLog {
     path: PathBuf,
     file: File,
+    /// Its length.
+    bytes: u64,
+    /// Its length when it was last written anew.
+    compact_bytes: u64,
+    secrets: StaleSecrets,
 }
 
 /// What a log holds, read from beginning to end.
 #[derive(Debug, Default)]
 pub(super) struct LogContents {
     pub(super) next_id: u32,
-    pub(super) subscriptions: BTreeMap<SubscriptionId, StoredSubscription>,
+    pub(super) subscriptions: BTreeMap<SubscriptionId, StoredRecord>,
     /// Subscriptions that the log removes.
     pub(super) removed: BTreeSet<SubscriptionId>,
     /// The notes of gateways; an empty text is a removed note.
@@ -107,16 +129,26 @@ impl LogContents {
 
     fn read_line(&mut self, line: &[u8]) -> std::result::Result<(), String> {
         let changes: Vec<BookChange> = serde_json::from_slice(line).map_err(without_text)?;
-        changes.into_iter().for_each(|change| self.apply(change));
+        let changes =
+            changes.into_iter().map(|change| -> Result<_> { Ok((change.record()?, change)) });
+        let changes: Vec<_> = changes.collect::<Result<_>>().map_err(|error| error.to_string())?;
+        for (record, change) in changes {
+            match record {
+                Some((id, record)) => self.put(id, record),
+                None => self.apply(change),
+            }
+        }
         Ok(())
+    }
+
+    fn put(&mut self, id: SubscriptionId, record: StoredRecord) {
+        self.next_id = self.next_id.max(id.0.saturating_add(1));
+        self.subscriptions.insert(id, record);
     }
 
     fn apply(&mut self, change: BookChange) {
         match change {
-            BookChange::Put { id, subscription } => {
-                self.next_id = self.next_id.max(id.0.saturating_add(1));
-                self.subscriptions.insert(id, *subscription);
-            }
+            BookChange::Put { .. } | BookChange::Keep { .. } => {}
             BookChange::Remove(id) => {
                 self.subscriptions.remove(&id);
                 self.removed.insert(id);
@@ -166,20 +198,64 @@ fn keep_copy(path: &Path) -> io::Result<String> {
 impl SubscriptionLog {
     /// Replaces the log with these contents, atomically, and opens it for appending.
     pub(super) fn begin(path: &Path, contents: &LogContents) -> Result<SubscriptionLog> {
+        let (log, new) = SubscriptionLog::write_new(path, contents)?;
+        log.replace(&new)?;
+        Ok(log)
+    }
+
+    /// Writes the contents to a new file beside the log.
+    fn write_new(path: &Path, contents: &LogContents) -> Result<(SubscriptionLog, PathBuf)> {
         let new = path.with_extension("new");
-        let write = || -> io::Result<File> {
+        let write = || -> io::Result<(File, u64)> {
             let _ = fs::remove_file(&new);
             let mut file = private::options().append(true).create_new(true).open(&new)?;
-            file.write_all(&text_of(contents)?)?;
+            let text = text_of(contents)?;
+            file.write_all(&text)?;
             file.sync_all()?;
-            fs::rename(&new, path)?;
-            if let Some(directory) = path.parent() {
-                File::open(directory)?.sync_all()?;
-            }
-            Ok(file)
+            Ok((file, text.len() as u64))
         };
-        let file = write().map_err(|error| failed("writing", path, error))?;
-        Ok(SubscriptionLog { path: path.to_owned(), file })
+        let (file, bytes) = write().map_err(|error| failed("writing", path, error))?;
+        let (path, secrets) = (path.to_owned(), StaleSecrets::None);
+        Ok((SubscriptionLog { path, file, bytes, compact_bytes: bytes, secrets }, new))
+    }
+
+    /// Puts the new file in the place of the log.
+    fn replace(&self, new: &Path) -> Result<()> {
+        let replaced = fs::rename(new, &self.path).and_then(|()| match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        });
+        replaced.map_err(|error| failed("writing", &self.path, error))
+    }
+
+    /// Records what the last change left in the log.
+    pub(super) fn note(&mut self, secrets: StaleSecrets) {
+        if secrets == StaleSecrets::Some {
+            self.secrets = secrets;
+        }
+    }
+
+    pub(super) fn is_due_for_compaction(&self) -> bool {
+        let is_short = self.compact_bytes <= SECRET_COMPACTION_BYTES_MAX;
+        let is_long = self.bytes > self.compact_bytes.saturating_mul(2) + SURPLUS_BYTES_MAX;
+        is_long || (is_short && self.secrets == StaleSecrets::Some)
+    }
+
+    /// Writes the log anew. Where the new file cannot be written, as on a full disk, the log stays as
+    /// it is. After an error it is unknown which of the two files the directory names.
+    pub(super) fn compact(&mut self, contents: &LogContents) -> Result<()> {
+        match SubscriptionLog::write_new(&self.path, contents) {
+            Ok((log, new)) => {
+                log.replace(&new)?;
+                *self = log;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log of subscriptions could not be compacted");
+                // Tried again when it is twice as long.
+                self.compact_bytes = self.compact_bytes.max(self.bytes);
+            }
+        }
+        Ok(())
     }
 
     /// Appends changes that apply together; they are on the device when it returns.
@@ -187,7 +263,9 @@ impl SubscriptionLog {
         let length = self.file.metadata().map(|metadata| metadata.len());
         let appended = line(&changes).and_then(|line| {
             self.file.write_all(&line)?;
-            self.file.sync_data()
+            self.file.sync_data()?;
+            self.bytes += line.len() as u64;
+            Ok(())
         });
         appended.map_err(|error| {
             // A partial line would merge with the next one, so it is cut off again.
@@ -201,9 +279,8 @@ impl SubscriptionLog {
 
 fn text_of(contents: &LogContents) -> io::Result<Vec<u8>> {
     let mut text = line(&LogHeader { wabahook_book_log: VERSION, next_id: contents.next_id })?;
-    for (id, subscription) in &contents.subscriptions {
-        let subscription = Box::new(subscription.clone());
-        text.extend(line(&[BookChange::Put { id: *id, subscription }])?);
+    for (id, record) in &contents.subscriptions {
+        text.extend(line(&[BookChange::of_record(*id, record.clone())])?);
     }
     for ((account, key), note) in &contents.notes {
         text.extend(line(&[BookChange::note(account, key, note)])?);

@@ -10,13 +10,13 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use self::change::BookChange;
 use self::database::{BookDatabase, check_size, failed};
-use self::log::LogContents;
+use self::log::{LogContents, StaleSecrets};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -37,11 +37,23 @@ pub(crate) struct SubscriptionStore {
     next_id: u32,
 }
 
+/// A stored subscription that this build cannot serve: another build wrote it, or what was valid
+/// then is no longer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HeldSubscription {
+    pub(crate) id: SubscriptionId,
+    /// The account and the name, where they can be read.
+    pub(crate) name: Option<(String, String)>,
+    pub(crate) why: String,
+}
+
 /// The subscription store and what it holds at open.
 pub(crate) struct LoadedSubscriptions {
     pub(crate) store: SubscriptionStore,
     /// In the order of their ids.
     pub(crate) subscriptions: Vec<SubscriptionInfo>,
+    /// Those that this build cannot serve. They stay stored as they are.
+    pub(crate) held: Vec<HeldSubscription>,
     /// Damaged parts that were set aside: the new name, and what was wrong.
     pub(crate) set_aside: Vec<(String, String)>,
 }
@@ -71,13 +83,18 @@ impl SubscriptionStore {
             set_aside.push(log::salvage(path)?);
         }
         database.follow(log)?;
-        let stored = database.contents()?.subscriptions.into_iter();
-        let subscriptions = stored.map(|(id, stored)| stored.restore(id, catalogue));
-        let subscriptions = subscriptions.collect::<Result<Vec<_>>>()?;
+        let (mut subscriptions, mut held) = (Vec::new(), Vec::new());
+        for (id, record) in database.contents()?.subscriptions {
+            let name = record.name();
+            match record.restore(id, catalogue) {
+                Ok(subscription) => subscriptions.push(subscription),
+                Err(error) => held.push(HeldSubscription { id, name, why: what_is_wrong(&error) }),
+            }
+        }
         let (next_id, log) = (database.next_id, log.map(Path::to_owned));
         let store =
             SubscriptionStore { store, log, database: Some(database), undo: Vec::new(), next_id };
-        Ok(LoadedSubscriptions { store, subscriptions, set_aside })
+        Ok(LoadedSubscriptions { store, subscriptions, held, set_aside })
     }
 
     fn database(&mut self) -> Result<&mut BookDatabase> {
@@ -94,8 +111,16 @@ impl SubscriptionStore {
         database.follow(self.log.as_deref())?;
         // The log or the database may hold changes that were reported as failed. They are undone
         // from the last to the first, so that each is what it was before all of them.
+        // A removal is final, whatever of the subscription failed before it.
+        let is_removal = |one: &&BookChange| matches!(one, BookChange::Remove(_));
+        let removed: BTreeSet<_> =
+            self.undo.iter().filter(is_removal).filter_map(BookChange::id).collect();
         let mut undone = Vec::new();
         for change in self.undo.iter().rev() {
+            let is_removed = change.id().is_some_and(|id| removed.contains(&id));
+            if is_removed && !is_removal(&change) {
+                continue;
+            }
             if !database.has(change)? {
                 undone.push(change.clone());
             }
@@ -143,21 +168,49 @@ impl SubscriptionStore {
             return Ok(());
         }
         let undo = changes.iter().map(|one| database.inverse(one)).collect::<Result<Vec<_>>>()?;
+        let secrets = stale_secrets(&changes, &undo);
         let written = database.apply(&changes);
+        // The changes are durable also if the log cannot be replaced; it is read again then.
+        let is_compacted = written.is_err() || database.compact_log(secrets).is_ok();
         let highest = changes.iter().filter_map(BookChange::id).max();
         self.next_id = self.next_id.max(highest.map_or(0, |id| id.0.saturating_add(1)));
         if written.is_err() {
-            // This handle would refuse every further write.
-            self.database = None;
             self.undo.extend(undo);
         }
+        if written.is_err() || !is_compacted {
+            // After a failed write this handle would refuse every further one.
+            self.database = None;
+        }
         written
+    }
+
+    /// Removes subscriptions before anything else is written.
+    pub(crate) fn remove_later<'a>(&mut self, ids: impl Iterator<Item = &'a SubscriptionId>) {
+        self.undo.extend(ids.map(|id| BookChange::Remove(*id)));
+        self.database = None;
     }
 
     /// What gateways keep for an account, by key.
     pub(crate) fn notes_of(&mut self, account: &str) -> Result<BTreeMap<String, String>> {
         let notes = self.database()?.notes()?.into_iter();
         Ok(notes.filter(|((of, _), _)| of == account).map(|((_, key), text)| (key, text)).collect())
+    }
+}
+
+/// Whether changes take a secret out of force, given what each replaces.
+fn stale_secrets(changes: &[BookChange], replaced: &[BookChange]) -> StaleSecrets {
+    let is_stale = |(change, replaced): (&BookChange, &BookChange)| match (change, replaced) {
+        (
+            BookChange::Put { subscription: after, .. },
+            BookChange::Put { subscription: before, .. },
+        ) => !after.keeps_secrets_of(before),
+        // Of a removed subscription, or a record whose secrets cannot be told.
+        (BookChange::Remove(_), _) | (_, BookChange::Keep { .. }) => true,
+        _ => false,
+    };
+    match changes.iter().zip(replaced).any(is_stale) {
+        true => StaleSecrets::Some,
+        false => StaleSecrets::None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Catalogue, WabaNumber};
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::store::record::{decode, encode};
+use crate::store::record::{decode, encode, unseal};
 use crate::subscription::{
     Accept, Authorization, BodyFormat, Breaker, ClientCertificate, Filter, Ordering, Policy,
     Precedence, RateLimit, RetiringSecret, Retry, RetryOn, SubscriptionId, SubscriptionInfo,
@@ -368,14 +368,59 @@ impl StoredSubscription {
         })
     }
 
-    /// The record of the subscription.
-    pub(super) fn seal(&self, id: SubscriptionId) -> Result<Vec<u8>> {
-        encode(VERSION, self).map_err(|why| damaged(id, why))
+    /// Whether it has all secrets of another form, so that nothing of that form has to leave the disk.
+    pub(super) fn keeps_secrets_of(&self, other: &StoredSubscription) -> bool {
+        self.secret == other.secret
+            && self.retiring == other.retiring
+            && self.target == other.target
+    }
+}
+
+/// The record of a subscription. One that another build wrote and this one cannot read is kept as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum StoredRecord {
+    Readable(Box<StoredSubscription>),
+    Unknown(Vec<u8>),
+}
+
+impl StoredRecord {
+    /// Fails if the record is damaged.
+    pub(super) fn unseal(id: SubscriptionId, sealed: &[u8]) -> Result<StoredRecord> {
+        unseal(sealed).map_err(|why| damaged(id, why))?;
+        Ok(match decode(VERSION, sealed) {
+            Ok(subscription) => StoredRecord::Readable(Box::new(subscription)),
+            Err(_) => StoredRecord::Unknown(sealed.to_vec()),
+        })
     }
 
-    /// The subscription in a record.
-    pub(super) fn unseal(id: SubscriptionId, record: &[u8]) -> Result<StoredSubscription> {
-        decode(VERSION, record).map_err(|why| damaged(id, why))
+    pub(super) fn seal(&self, id: SubscriptionId) -> Result<Vec<u8>> {
+        match self {
+            StoredRecord::Readable(one) => encode(VERSION, one).map_err(|why| damaged(id, why)),
+            StoredRecord::Unknown(sealed) => Ok(sealed.clone()),
+        }
+    }
+
+    /// The account and the name of the subscription, where they can be read.
+    pub(super) fn name(&self) -> Option<(String, String)> {
+        match self {
+            StoredRecord::Readable(one) => Some((one.account.clone(), one.name.clone())),
+            StoredRecord::Unknown(_) => None,
+        }
+    }
+
+    /// The subscription. Fails if this build cannot serve it.
+    pub(super) fn restore(
+        self,
+        id: SubscriptionId,
+        catalogue: &Catalogue,
+    ) -> Result<SubscriptionInfo> {
+        match self {
+            StoredRecord::Readable(subscription) => subscription.restore(id, catalogue),
+            StoredRecord::Unknown(sealed) => {
+                let read = decode::<StoredSubscription>(VERSION, &sealed);
+                read.map_err(|why| damaged(id, why))?.restore(id, catalogue)
+            }
+        }
     }
 }
 
@@ -444,10 +489,11 @@ mod tests {
              105726f6f74730105636861696e036b65790001020300fc005c2605fb983a01000102010afbe80301030005\
              06004d0001046875736801036f6c6463040302fdfec9a4fea1010000010c74616b6573206f7264657273";
         let info = with_everything();
-        let record = StoredSubscription::of(&info).seal(info.id).unwrap();
+        let stored = StoredRecord::Readable(Box::new(StoredSubscription::of(&info)));
+        let record = stored.seal(info.id).unwrap();
         assert_eq!(crate::text::hex(&record), golden);
-        let restored = StoredSubscription::unseal(info.id, &record).unwrap();
-        assert_eq!(restored, StoredSubscription::of(&info));
+        let restored = StoredRecord::unseal(info.id, &record).unwrap();
+        assert_eq!(restored, stored);
         let restored = restored.restore(info.id, &Catalogue::default()).unwrap();
         assert_eq!(restored, info);
     }
@@ -476,13 +522,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_version_or_a_damaged_record_is_named() {
+    fn an_unknown_record_is_kept_and_a_damaged_one_refused() {
         let id = SubscriptionId(7);
-        let unknown = crate::store::record::seal(9, b"");
-        let error = StoredSubscription::unseal(id, &unknown).unwrap_err().to_string();
+        let unknown = crate::store::record::seal(9, b"of a later build");
+        let kept = StoredRecord::unseal(id, &unknown).unwrap();
+        assert_eq!(kept.seal(id).unwrap(), unknown);
+        let error = kept.restore(id, &Catalogue::default()).unwrap_err().to_string();
         assert!(error.contains("subscription 7") && error.contains("version 9"), "{error}");
-        let mut damaged = StoredSubscription::of(&with_everything()).seal(id).unwrap();
+        let stored = StoredRecord::Readable(Box::new(StoredSubscription::of(&with_everything())));
+        let mut damaged = stored.seal(id).unwrap();
         damaged[20] ^= 1;
-        assert!(StoredSubscription::unseal(id, &damaged).is_err());
+        let error = StoredRecord::unseal(id, &damaged).unwrap_err().to_string();
+        assert!(error.contains("subscription 7"), "{error}");
     }
 }

@@ -323,3 +323,153 @@ fn only_its_owner_can_read_the_log() {
     open(&Memory::default(), &log);
     assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+fn with_secret(id: u32, numbers: u64, secret: &str) -> SubscriptionInfo {
+    SubscriptionInfo { secret: Some(Secret::new(secret)), ..info(id, numbers) }
+}
+
+#[test]
+fn the_log_is_bounded_by_a_multiple_of_its_contents() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    let store = Memory::default();
+    let (mut book, _) = open(&store, &log);
+    book.put(&info(1, 2)).unwrap();
+    let size = || std::fs::metadata(&log).unwrap().len();
+    let line = size();
+    for numbers in 0..1_000 {
+        book.put(&info(2, 1 + numbers % 2)).unwrap();
+        assert!(size() <= 64 * 1024 + 4 * line, "{} bytes after {numbers} changes", size());
+    }
+    (3..400).for_each(|id| book.put(&info(id, 2)).unwrap());
+    (3..400).for_each(|id| book.remove(SubscriptionId(id)).unwrap());
+    drop(book);
+    // The log alone restores what is in force, and no id again.
+    let (book, all) = open(&Memory::default(), &log);
+    assert_eq!(all, [info(1, 2), info(2, 2)]);
+    assert_eq!(book.fresh_id(), SubscriptionId(400));
+}
+
+#[test]
+fn a_replaced_or_removed_secret_leaves_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    let (mut book, _) = open(&Memory::default(), &log);
+    let has = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    book.put(&with_secret(1, 1, "of the bystander")).unwrap();
+    book.put(&with_secret(2, 1, "the first")).unwrap();
+    book.put(&with_secret(2, 1, "the second")).unwrap();
+    assert!(!has("the first") && has("the second"));
+    let mut authorized = with_secret(2, 1, "the second");
+    authorized.target.add_header("X-Token".into(), "the token".into());
+    book.put(&authorized).unwrap();
+    book.remove(SubscriptionId(2)).unwrap();
+    assert!(!has("the second") && !has("the token") && has("of the bystander"));
+    drop(book);
+    assert_eq!(open(&Memory::default(), &log).1, [with_secret(1, 1, "of the bystander")]);
+}
+
+/// A compaction that fails costs nothing: neither the change nor those after it.
+#[test]
+fn a_failed_compaction_of_the_log_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    let store = Memory::default();
+    let (mut book, _) = open(&store, &log);
+    book.put(&with_secret(1, 1, "the first")).unwrap();
+    // A directory in the place of the new file.
+    let in_the_way = log.with_extension("new");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
+    book.put(&with_secret(1, 1, "the second")).unwrap();
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    book.put(&info(2, 1)).unwrap();
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("the first"));
+    drop(book);
+    let expected = [with_secret(1, 1, "the second"), info(2, 1)];
+    assert_eq!(open(&Memory::default(), &log).1, expected);
+    assert_eq!(open(&store, &log).1, expected);
+}
+
+/// The record of a subscription with its last byte, the length of an absent text, made unreadable for
+/// this build, as another build could write it.
+fn write_unknown_record(store: &Memory, id: u32) -> Vec<u8> {
+    let database = store.open("book").unwrap();
+    let key = part_key(SubscriptionId(id), 0);
+    let record = database.get(&key).unwrap().unwrap();
+    let (version, body) = crate::store::record::unseal(&record).unwrap();
+    let unknown = [&body[..body.len() - 1], &[9]].concat();
+    let sealed = crate::store::record::seal(version, &unknown);
+    let mut batch = Batch::default();
+    batch.put(key, sealed.clone());
+    database.apply(batch).unwrap();
+    database.sync().unwrap();
+    sealed
+}
+
+#[test]
+fn a_record_of_another_build_is_held_and_the_rest_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    let store = Memory::default();
+    let (mut book, _) = open(&store, &log);
+    (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
+    drop(book);
+    std::fs::remove_file(&log).unwrap();
+    let record = write_unknown_record(&store, 1);
+    let (mut book, all) = open(&store, &log);
+    assert_eq!(all, [info(2, 2)]);
+    book.put(&info(3, 0)).unwrap();
+    drop(book);
+    assert_eq!(held(&store, &log), [(1, None)]);
+    // Neither the database nor a rebuild from the log changes the record.
+    let rebuilt = Memory::default();
+    assert_eq!(open(&rebuilt, &log).1, [info(2, 2), info(3, 0)]);
+    for store in [&store, &rebuilt] {
+        let kept = store.open("book").unwrap().get(&part_key(SubscriptionId(1), 0)).unwrap();
+        assert_eq!(kept.as_ref(), Some(&record));
+    }
+    let (mut book, _) = open(&store, &log);
+    book.put(&info(1, 2)).unwrap();
+    drop(book);
+    assert_eq!(open(&store, &log).1, [info(1, 2), info(2, 2), info(3, 0)]);
+}
+
+/// The ids and names of the subscriptions that cannot be served.
+fn held(store: &Memory, log: &Path) -> Vec<(u32, Option<String>)> {
+    let (store, catalogue) = (Arc::new(store.clone()), Catalogue::default());
+    let loaded = SubscriptionStore::open(store, Some(log), &catalogue, OnDamage::Refuse).unwrap();
+    loaded.held.into_iter().map(|one| (one.id.0, one.name.map(|(_, name)| name))).collect()
+}
+
+#[test]
+fn a_stored_url_that_is_no_longer_valid_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    let (mut book, _) = open(&Memory::default(), &log);
+    (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
+    drop(book);
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replacen("https://crm.example", "gopher://crm example", 1)).unwrap();
+    let store = Memory::default();
+    assert_eq!(open(&store, &log).1, [info(2, 2)]);
+    assert_eq!(held(&store, &log), [(1, Some("crm 1".to_owned()))]);
+    assert_eq!(open(&store, &log).1, [info(2, 2)]);
+}
+
+/// Also where a change of the same subscription failed before its removal, whose undoing must not
+/// bring it back.
+#[test]
+fn a_refused_removal_is_final_whatever_failed_before() {
+    let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
+    let store = FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults));
+    let catalogue = Catalogue::default();
+    let loaded = SubscriptionStore::open(Arc::new(store), None, &catalogue, OnDamage::Refuse);
+    let mut book = loaded.unwrap().store;
+    (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
+    faults.fail_after_effect(0);
+    assert!(book.put(&info(1, 3)).is_err());
+    assert!(book.remove(SubscriptionId(1)).is_err());
+    faults.heal();
+    book.put(&info(3, 0)).unwrap();
+    assert_eq!(after_crash(&memory).1, [info(2, 2), info(3, 0)]);
+}

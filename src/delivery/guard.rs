@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, Result};
 use crate::network::Network;
@@ -85,6 +85,7 @@ impl Guard {
 
     /// Whether an attempt may connect to this address.
     pub(crate) fn admit(&self, address: IpAddr) -> Result<(), Rule> {
+        let address = self.without_nat64(address);
         if self.allows(address) {
             return Ok(());
         }
@@ -121,6 +122,13 @@ impl Guard {
             Some("http") if self.network.allow_http => Ok(()),
             _ => refused("an https:// URL; http:// has to be allowed by the host's configuration"),
         }
+    }
+
+    /// The v4 address that the network's NAT64 connects to, where it makes v6 addresses of v4 ones.
+    fn without_nat64(&self, address: IpAddr) -> IpAddr {
+        let IpAddr::V6(v6) = address else { return address };
+        let prefix = self.network.nat64.iter().find(|prefix| prefix.contains(&v6));
+        prefix.map_or(address, |prefix| IpAddr::V4(v4_below(prefix, v6)))
     }
 
     /// A v4 address written as v6 is reached as v4, so it is a v4 range that allows it, or a range
@@ -235,6 +243,16 @@ fn refused_v6(address: Ipv6Addr) -> Option<Rule> {
     // Only 2000::/3 was ever given out as global unicast.
     let global = within([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
     named.map(|(_, _, rule)| *rule).or((!global).then_some(Rule::Reserved))
+}
+
+/// The v4 address below a NAT64 prefix (RFC 6052, 2.2): its bits follow the prefix and leave out byte 8.
+fn v4_below(prefix: &Ipv6Net, address: Ipv6Addr) -> Ipv4Addr {
+    let first = usize::from(prefix.prefix_len() / 8);
+    let octets = address.octets();
+    let mut below =
+        octets.iter().enumerate().filter(|(at, _)| *at >= first && (first > 8 || *at != 8));
+    let mut next = || below.next().map_or(0, |(_, octet)| *octet);
+    Ipv4Addr::new(next(), next(), next(), next())
 }
 
 /// The v4 address that a v4-mapped (`::ffff:a.b.c.d`), v4-translated (`::ffff:0:a.b.c.d`) or
@@ -373,6 +391,26 @@ mod tests {
         ] {
             let verdict = guard(&[allow], false).admit(address.parse().unwrap());
             assert_eq!(verdict.is_ok(), admitted, "{address} with {allow} allowed");
+        }
+    }
+
+    #[test]
+    fn an_address_below_a_nat64_prefix_is_judged_by_the_v4_address_in_it() {
+        for (prefix, address, expected) in [
+            ("64:ff9b::/96", "64:ff9b::8.8.8.8", "admitted"),
+            ("64:ff9b::/96", "64:ff9b::127.0.0.1", "loopback"),
+            ("64:ff9b::/96", "64:ff9b:1::8.8.8.8", "nat64"),
+            ("2001:db8::/32", "2001:db8:808:808::", "admitted"),
+            ("2001:db8::/32", "2001:db8:a00:1::", "private"),
+            ("2001:db8:100::/40", "2001:db8:10a:1:2::", "private"),
+            ("2001:db8:122::/48", "2001:db8:122:a01:2:300::", "private"),
+            ("2001:db8:122:300::/56", "2001:db8:122:30a:0:102::", "private"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:7f:0:100::", "loopback"),
+        ] {
+            let network = Network::default().nat64([prefix.parse().unwrap()]);
+            let verdict = Guard::new(network).admit(address.parse().unwrap());
+            let verdict = verdict.map_or_else(Rule::as_str, |()| "admitted");
+            assert_eq!(verdict, expected, "{address} below {prefix}");
         }
     }
 

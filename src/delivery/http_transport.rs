@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
-use super::attempt_source::{AttemptEnd, AttemptSource};
+use super::attempt_source::AttemptSource;
 use super::guard::Guard;
 use super::http1::OutgoingRequest;
 use super::io_loop::{IoLoops, LoopLimits, LoopShared};
@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::network::Network;
 use crate::subscription::Tls;
-use crate::transport::{Failure, Reply, Request, Transport};
+use crate::transport::{Answer, Reply, Request, Transport};
 
 /// What makes the attempts of an engine that is given no other transport: HTTP/1.1 over connections
 /// that are kept. Public for a host whose own transport stands around it, to count or to record.
@@ -61,11 +61,27 @@ impl Http {
     /// [`lane_in_flight_max`](crate::Limits::lane_in_flight_max): what a lane may have under way.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) where the given roots are no certificates.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the given roots are no certificates, or a NAT64 prefix is not
+    /// one. It makes connections itself, so `network`'s proxy is not used.
     pub fn new(network: Network, idle_max: usize, clock: Arc<dyn Clock>) -> Result<Http> {
+        network.check()?;
         check_roots(&network.roots)?;
         let lookups = LookupThreads::new(Arc::clone(&clock));
         Ok(Http::over(lookups, network, idle_max, clock))
+    }
+
+    /// With so many I/O threads instead of one.
+    #[must_use]
+    pub fn io_threads(mut self, threads: usize) -> Http {
+        self.loops.threads = threads.max(1);
+        self
+    }
+
+    /// With so many attempts in flight to one host and port instead of 100.
+    #[must_use]
+    pub fn host_in_flight_max(mut self, attempts: usize) -> Http {
+        self.loops.limits.host_in_flight_max = attempts.max(1);
+        self
     }
 
     /// Knows names as a test says.
@@ -96,20 +112,22 @@ impl Http {
             lookups,
             identities,
             clock,
-            limits,
             is_interrupted: AtomicBool::new(false),
         };
-        Http { loops: IoLoops::new(Arc::new(shared), IO_THREADS), settings: Mutex::default() }
-    }
-
-    /// How many I/O threads there are.
-    pub(crate) fn io_threads(&self) -> usize {
-        IO_THREADS
+        Http { loops: IoLoops::new(Arc::new(shared), limits), settings: Mutex::default() }
     }
 
     /// Has the I/O threads take attempts from an engine.
     pub(crate) fn serve(&self, source: &Arc<dyn AttemptSource>) -> io::Result<()> {
         self.loops.serve(source)
+    }
+
+    fn make(&self, request: &Request<'_>, answer: Answer) {
+        let tls = request.tls.as_deref().map(|tls| self.shared_settings(tls));
+        match OutgoingRequest::new(request, None, tls.as_ref()) {
+            Err(failure) => answer.reply(Reply::Failed(failure)),
+            Ok(request) => self.loops.begin(request, answer),
+        }
     }
 
     /// The same settings, shared: the I/O threads know them by their address.
@@ -129,15 +147,15 @@ impl Http {
 
 impl Transport for Http {
     fn send(&self, request: &Request<'_>) -> Reply {
-        let tls = request.tls.map(|tls| self.shared_settings(tls));
-        match OutgoingRequest::new(request, None, tls.as_ref()) {
-            Err(failure) => Reply::Failed(failure),
-            Ok(request) => match self.loops.send(request) {
-                AttemptEnd::Reply(reply) => reply,
-                // What does not count has no other name for callers that wait.
-                AttemptEnd::Uncounted(_) => Reply::Failed(Failure::Interrupted),
-            },
-        }
+        Answer::wait(|answer| self.make(request, answer))
+    }
+
+    fn begin(&self, request: Request<'_>, answer: Answer) {
+        self.make(&request, answer);
+    }
+
+    fn answers_later(&self) -> bool {
+        true
     }
 
     fn interrupt(&self) {
@@ -174,10 +192,8 @@ fn idle_max(files_max: Option<u64>) -> usize {
 /// ago are closed.
 const IDLE_MAX: usize = 16_384;
 
-/// How many connections to one host and port are in use at most.
-const HOST_IN_FLIGHT_MAX: usize = 100;
-
-const IO_THREADS: usize = 1;
+/// How many attempts to one host and port are in flight at most.
+pub(crate) const HOST_IN_FLIGHT_MAX: usize = 100;
 
 /// How many TLS settings of callers that wait are kept.
 const SETTINGS_MAX: usize = 64;

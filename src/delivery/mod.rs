@@ -13,6 +13,7 @@ mod io_loop;
 mod name_lookup;
 #[cfg(not(feature = "tls"))]
 mod plain;
+mod proxy_transport;
 mod query;
 mod request;
 mod response_headers;
@@ -34,6 +35,7 @@ pub(crate) use http1::OutgoingRequest;
 pub use http1::check_response;
 #[cfg(any(test, feature = "testing"))]
 pub use io_loop::check_exchange;
+pub(crate) use proxy_transport::ProxyTransport;
 pub(crate) use request::Template;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use response_headers::retry_after_ms;

@@ -39,20 +39,20 @@ pub(super) enum Lookup {
 
 /// Looks names up, and does other work that may wait.
 pub(super) struct LookupThreads {
-    shared: Arc<Shared>,
+    shared: Arc<LookupShared>,
 }
 
-struct Shared {
+struct LookupShared {
     ask: Box<AskSystem>,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<LookupState>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    known: HashMap<String, Known>,
-    pending: HashMap<String, Pending>,
+struct LookupState {
+    known: HashMap<String, KnownName>,
+    pending: HashMap<String, PendingName>,
     /// Names that were answered in time before, or never asked for.
     first: FairQueue,
     /// Names whose last look-up hung.
@@ -64,7 +64,7 @@ struct State {
     is_over: bool,
 }
 
-struct Known {
+struct KnownName {
     addresses: Addresses,
     /// Until when nobody is asked again.
     fresh_until_ms: u64,
@@ -74,7 +74,7 @@ struct Known {
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingName {
     listeners: Vec<(usize, LookupListener)>,
     is_running: bool,
 }
@@ -91,8 +91,8 @@ impl LookupThreads {
 
     /// Names as `ask` says.
     pub(super) fn asking(ask: Box<AskSystem>, clock: Arc<dyn Clock>) -> LookupThreads {
-        let (state, work) = <(Mutex<State>, Condvar)>::default();
-        LookupThreads { shared: Arc::new(Shared { ask, clock, state, work }) }
+        let (state, work) = <(Mutex<LookupState>, Condvar)>::default();
+        LookupThreads { shared: Arc::new(LookupShared { ask, clock, state, work }) }
     }
 
     /// Asks for the addresses of a name, in lower case. `listener` is told once where the answer is pending,
@@ -162,7 +162,7 @@ impl LookupThreads {
     }
 
     /// Wakes an idle thread or starts one. False where there is none at all.
-    fn provide_thread(&self, state: &mut State) -> bool {
+    fn provide_thread(&self, state: &mut LookupState) -> bool {
         let slow = state.slow.len.min(SLOW_THREADS_MAX - state.slow_running);
         let waiting = state.first.len + slow + state.jobs.len();
         if waiting > state.idle && state.threads < THREADS_MAX {
@@ -193,13 +193,13 @@ impl fmt::Debug for LookupThreads {
     }
 }
 
-impl State {
+impl LookupState {
     /// Puts a name into the queue, unless it is there or being looked up.
     fn ask(&mut self, host: &str, account: u64) {
         if self.is_over || self.pending.contains_key(host) {
             return;
         }
-        self.pending.insert(host.to_owned(), Pending::default());
+        self.pending.insert(host.to_owned(), PendingName::default());
         let has_hung = self.known.get(host).is_some_and(|known| known.has_hung);
         let queue = if has_hung { &mut self.slow } else { &mut self.first };
         queue.push(account, host.to_owned());
@@ -250,7 +250,7 @@ impl State {
         }
         let fresh_until_ms = now_ms.saturating_add(keep_ms);
         let has_hung = !is_found && took_ms >= HUNG_MS;
-        let known = Known { addresses, fresh_until_ms, stale_until_ms, has_hung };
+        let known = KnownName { addresses, fresh_until_ms, stale_until_ms, has_hung };
         self.known.insert(host.to_owned(), known);
         waiting
     }
@@ -301,7 +301,7 @@ impl FairQueue {
 }
 
 /// Works on one name after the other, and ends when for a while there was none.
-fn work(shared: &Shared) {
+fn work(shared: &LookupShared) {
     let mut state = shared.state.lock();
     while !state.is_over {
         if let Some(job) = state.jobs.pop_front() {

@@ -68,7 +68,7 @@ fn ip(last: u8) -> Vec<IpAddr> {
 }
 
 #[test]
-fn an_answer_is_remembered_then_refreshed_beside_its_use_and_then_asked_for_anew() {
+fn an_answer_is_fresh_then_stale_then_forgotten() {
     let count = Mutex::new(0);
     let (bed, _release) = bed(move |_| {
         *count.lock() += 1;

@@ -133,7 +133,7 @@ impl Template {
             url: carried.url.into_owned(),
             headers,
             body: carried.body,
-            tls: self.tls.as_deref(),
+            tls: self.tls.as_deref().map(Cow::Borrowed),
             timeout: self.timeout,
             wall_ms,
         })
@@ -599,7 +599,7 @@ mod tests {
         let tls = Tls::default().roots(root.cert.pem());
         let template = Template::new(&registered(to().tls(tls.clone()))).unwrap();
         let event = event();
-        assert_eq!(request(&template, &event).tls, Some(&tls));
+        assert_eq!(request(&template, &event).tls.as_deref(), Some(&tls));
         let plain = Template::new(&registered(to())).unwrap();
         assert_eq!(request(&plain, &event).tls, None);
     }
@@ -643,8 +643,8 @@ mod tests {
         check_signers("new", &[], &["new"]);
         check_signers("new", &[("old", SENT_WALL_MS + 1)], &["new", "old"]);
         check_signers("new", &[("old", SENT_WALL_MS)], &["new"]);
-        let two = [("older", 0), ("whsec_aGk=", u64::MAX)];
-        check_signers("new", &two, &["new", "whsec_aGk="]);
+        let two = [("older", 0), ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", u64::MAX)];
+        check_signers("new", &two, &["new", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
     }
 
     #[cfg(feature = "v1a")]

@@ -20,8 +20,9 @@ use rustls::{
     RootCertStore, SignatureScheme,
 };
 use sha2::{Digest, Sha256};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-pub(super) use super::tls_session::Session;
+pub(super) use super::tls_session::TlsSession;
 use crate::error::{Error, Result};
 use crate::network::Roots;
 use crate::subscription::{ClientCertificate, Tls};
@@ -39,13 +40,13 @@ impl Identity {
     }
 
     /// A session with this host, as it is written in the URL.
-    pub(super) fn session(&self, host: &str) -> io::Result<Session> {
+    pub(super) fn session(&self, host: &str) -> io::Result<TlsSession> {
         let failed = |reason: rustls::Error| io::Error::new(ErrorKind::InvalidData, reason);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| failed(CertificateError::NotValidForName.into()))?;
         let rustls = ClientConnection::new(Arc::clone(&self.config), name).map_err(failed)?;
-        Ok(Session::new(rustls))
+        Ok(TlsSession::new(rustls))
     }
 }
 
@@ -167,11 +168,33 @@ fn client_pair(
     pair: &ClientCertificate,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let chain = certificates(&pair.certificate_pem, "tls.client_certificate_pem")?;
-    let key = PrivateKeyDer::from_pem_slice(pair.key_pem.reveal()).map_err(|_| {
-        let expected = "one private key in PEM (PKCS #8, PKCS #1 or SEC 1), not encrypted";
-        Error::invalid("tls.client_key_pem", "[redacted]", expected)
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key_pem.reveal()).map_err(|_| not_a_key())?;
     Ok((chain, key))
+}
+
+fn not_a_key() -> Error {
+    let expected = "one private key in PEM (PKCS #8, PKCS #1 or SEC 1), not encrypted";
+    Error::invalid("tls.client_key_pem", "[redacted]", expected)
+}
+
+/// The settings of connections that ureq makes through a proxy.
+pub(super) fn proxied(tls: Option<&Tls>, roots: &Roots) -> Result<TlsConfig> {
+    let own_roots = tls.and_then(|tls| tls.roots_pem.as_deref());
+    let trusted = match (own_roots, roots) {
+        (Some(pem), _) => certificates(pem, "tls.roots_pem")?,
+        (None, Roots::Given(pem)) => certificates(pem, "network.roots")?,
+        (None, Roots::System) => rustls_native_certs::load_native_certs().certs,
+        (None, Roots::Bundled) => Vec::new(),
+    };
+    let owned = |read: Vec<CertificateDer<'_>>| -> Vec<Certificate<'static>> {
+        read.iter().map(|one| Certificate::from_der(one).to_owned()).collect()
+    };
+    let roots = if trusted.is_empty() { RootCerts::WebPki } else { owned(trusted).into() };
+    let building = TlsConfig::builder().root_certs(roots);
+    let Some(pair) = tls.and_then(|tls| tls.client.as_ref()) else { return Ok(building.build()) };
+    let chain = owned(certificates(&pair.certificate_pem, "tls.client_certificate_pem")?);
+    let key = PrivateKey::from_pem(pair.key_pem.reveal()).map_err(|_| not_a_key())?;
+    Ok(building.client_cert(Some(ClientCert::new_with_certs(&chain, key))).build())
 }
 
 fn read_roots(roots: &Roots) -> Result<RootCertStore> {
@@ -218,7 +241,7 @@ fn not_certificates(field: &str) -> Error {
 }
 
 /// What tells two settings apart, without keeping a key for it.
-fn digest(tls: &Tls) -> [u8; 32] {
+pub(super) fn digest(tls: &Tls) -> [u8; 32] {
     let mut hash = Sha256::new();
     let pair = tls.client.as_ref();
     let parts = [
@@ -322,7 +345,7 @@ pub(super) fn word_of(error: &io::Error) -> Option<&'static str> {
 }
 
 /// The word of `tls:<why>`. Words are stable: hosts filter by them.
-fn word(error: &rustls::Error) -> &'static str {
+pub(super) fn word(error: &rustls::Error) -> &'static str {
     use rustls::Error;
     match error {
         Error::InvalidCertificate(why) => match why {

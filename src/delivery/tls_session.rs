@@ -11,7 +11,7 @@ use super::http1::OutgoingRequest;
 use super::io_loop::Sending;
 
 /// The client's end of a TLS connection.
-pub(super) struct Session {
+pub(super) struct TlsSession {
     rustls: ClientConnection,
     /// The start of a record whose rest has not arrived.
     partial: Vec<u8>,
@@ -27,9 +27,9 @@ const RECORD_BYTES_MAX: usize = 16 * 1024 + 2_048;
 /// What one record of TLS holds, and so what is encrypted at once.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 
-impl Session {
-    pub(super) fn new(rustls: ClientConnection) -> Session {
-        Session { rustls, partial: Vec::new(), is_closed: false }
+impl TlsSession {
+    pub(super) fn new(rustls: ClientConnection) -> TlsSession {
+        TlsSession { rustls, partial: Vec::new(), is_closed: false }
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

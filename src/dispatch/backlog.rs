@@ -327,6 +327,24 @@ impl Backlog {
         }
     }
 
+    /// Cancels a delivery. Returns whether it was owed. One in flight holds its key until [`put`](Self::put).
+    pub(super) fn cancel(&mut self, sequence: u64) -> bool {
+        if let Some(at) = self.in_flight.iter().position(|one| *one == sequence) {
+            self.in_flight.swap_remove(at);
+            self.retries.remove(&sequence);
+            self.waited.remove(sequence);
+            return true;
+        }
+        let never_tried = self.pending.remove(sequence) || self.blocked.remove(sequence);
+        let was_owed = never_tried || self.retries.contains_key(&sequence);
+        if was_owed {
+            self.awaiting_main.remove(sequence);
+            self.due.retain(|due| *due != sequence);
+            self.forget(sequence);
+        }
+        was_owed
+    }
+
     /// A delivery is no longer owed, so the next one of its key may start.
     fn forget(&mut self, sequence: u64) {
         self.retries.remove(&sequence);

@@ -3,7 +3,7 @@
 
 use foldhash::HashMap;
 
-use super::ready_queue::{AccountIndex, Group};
+use super::ready_queue::{AccountIndex, LaneGroup};
 use crate::attempt::{Attempt, DeliveryId};
 
 /// One attempt in flight.
@@ -14,7 +14,9 @@ pub(super) struct InFlightAttempt {
     pub(super) started_ms: u64,
     /// What it was counted under when it started.
     pub(super) account: AccountIndex,
-    pub(super) group: Group,
+    pub(super) group: LaneGroup,
+    /// Whether its delivery was cancelled, so that its end changes nothing of it.
+    pub(super) is_cancelled: bool,
 }
 
 /// All attempts in flight.
@@ -26,6 +28,13 @@ pub(super) struct InFlight {
 impl InFlight {
     pub(super) fn start(&mut self, delivery: DeliveryId, attempt: InFlightAttempt) {
         self.attempts.insert(delivery, attempt);
+    }
+
+    /// Notes that a delivery is cancelled, if an attempt of it is in flight.
+    pub(super) fn cancel(&mut self, delivery: DeliveryId) {
+        if let Some(attempt) = self.attempts.get_mut(&delivery) {
+            attempt.is_cancelled = true;
+        }
     }
 
     /// Takes an attempt out; `None` if it is not in flight.

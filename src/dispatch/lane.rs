@@ -129,7 +129,13 @@ impl Lane {
         let (sequence, number) = self.backlog.take_next(self.retrying_max())?;
         self.in_flight += 1;
         let group = self.endpoint.class(self.timeout_ms()).group();
-        let attempt = InFlightAttempt { number, started_ms: now_ms, account: self.account, group };
+        let attempt = InFlightAttempt {
+            number,
+            started_ms: now_ms,
+            account: self.account,
+            group,
+            is_cancelled: false,
+        };
         Some((sequence, attempt))
     }
 
@@ -194,6 +200,11 @@ impl Lane {
             self.rate.end(limit, now_ms);
         }
         self.backlog.put(sequence, disposition);
+    }
+
+    /// Ends an attempt whose delivery was cancelled.
+    pub(super) fn end_cancelled(&mut self, sequence: u64, now_ms: u64) {
+        self.put_back(sequence, &Disposition::Delivered, now_ms);
     }
 
     fn postponed(&self, sequence: u64, attempt: InFlightAttempt, now_ms: u64) -> Disposition {

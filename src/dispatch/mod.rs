@@ -15,6 +15,7 @@
 
 mod backlog;
 mod backoff;
+mod cancellation;
 mod dependency;
 mod health;
 mod in_flight;
@@ -131,6 +132,9 @@ const TICK_MAX: usize = 1_024;
 const FAN_OUT_CHUNK: usize = 64;
 const FAN_OUT_SPACING_US: u64 = 6_400;
 
+/// How many targets of an event are owed under one lock.
+const FAN_OUT_PART_MAX: usize = 4_096;
+
 impl Dispatcher {
     /// A dispatcher without lanes.
     pub(crate) fn new(limits: DispatchLimits) -> Dispatcher {
@@ -208,15 +212,23 @@ impl Dispatcher {
         cancelled
     }
 
+    /// How many targets [`accepted`](Self::accepted) may take at once, so that the lock around it is held
+    /// shortly. With dependencies all must be taken together.
+    pub(crate) fn accepted_part_max(&self) -> usize {
+        if self.dependencies.is_empty() { FAN_OUT_PART_MAX } else { usize::MAX }
+    }
+
     /// Owes durable events of consecutive sequences to the same targets. Returns how many deliveries are
     /// cancelled, because their subscriptions were removed after the events were matched. For most lanes a
-    /// run costs about as much as one event.
+    /// run costs about as much as one event. `targets`
+    /// may be a part of them, which begins at `first`.
     #[must_use = "a cancelled delivery is counted"]
     pub(crate) fn accepted(
         &mut self,
         sequences: RangeInclusive<u64>,
         key_hashes: &[u64],
         targets: &[SubscriptionId],
+        first: usize,
     ) -> u64 {
         let mut missing = 0;
         let has_dependencies = !self.dependencies.is_empty();
@@ -232,7 +244,7 @@ impl Dispatcher {
             }
             if !has_dependencies {
                 let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
-                let behind_us = (position / FAN_OUT_CHUNK) as u64 * FAN_OUT_SPACING_US;
+                let behind_us = ((first + position) / FAN_OUT_CHUNK) as u64 * FAN_OUT_SPACING_US;
                 place(lane, *id, queue, resting, (self.now_ms, behind_us));
             }
         }
@@ -315,6 +327,9 @@ impl Dispatcher {
             return Completed::default();
         };
         let Some(lane) = self.lanes.get_mut(&id) else { return Completed::default() };
+        if in_flight.is_cancelled {
+            return self.end_cancelled(delivery, in_flight, now_ms);
+        }
         let cap_max = self.limits.lane_in_flight_max;
         let Judgement { outcome, disable } = judgement;
         let reason = outcome.clone().into_reason();
@@ -357,6 +372,9 @@ impl Dispatcher {
         let shortage_of = Some(shortage);
         let mut completed = Completed { took_ms, shortage: shortage_of, ..Completed::default() };
         let Some(lane) = self.lanes.get_mut(&delivery.subscription) else { return completed };
+        if in_flight.is_cancelled {
+            return self.end_cancelled(delivery, in_flight, now_ms);
+        }
         let disposition = lane.end_uncounted(delivery.sequence, in_flight, shortage, now_ms);
         self.apply(attempt, disposition, wall_ms, &mut completed);
         self.refresh(delivery.subscription);

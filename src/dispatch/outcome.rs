@@ -85,7 +85,8 @@ fn failed(failure: &Failure, policy: &Policy) -> Outcome {
         | Failure::Dns
         | Failure::Tls(_)
         | Failure::Protocol
-        | Failure::Internal => Outcome::Retry { reason, retry_after: None },
+        | Failure::Internal
+        | Failure::Shortage(_) => Outcome::Retry { reason, retry_after: None },
     }
 }
 

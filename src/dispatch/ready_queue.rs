@@ -33,14 +33,14 @@ pub(super) enum LaneClass {
 }
 
 impl LaneClass {
-    pub(super) fn group(self) -> Group {
-        if self == LaneClass::Proven { Group::Proven } else { Group::Unproven }
+    pub(super) fn group(self) -> LaneGroup {
+        if self == LaneClass::Proven { LaneGroup::Proven } else { LaneGroup::Unproven }
     }
 }
 
 /// The lanes that share a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
+pub(super) enum LaneGroup {
     Proven,
     Unproven,
 }
@@ -204,13 +204,13 @@ impl ReadyQueue {
             self.bound = Some(Bound::InFlight);
             return None;
         }
-        let proven = self.front(Group::Proven);
+        let proven = self.front(LaneGroup::Proven);
         let unproven = match self.unproven_in_flight < self.unproven_max() {
-            true => self.front(Group::Unproven),
+            true => self.front(LaneGroup::Unproven),
             false => None,
         };
-        let proven = proven.map(|front| (front, Group::Proven));
-        let unproven = unproven.map(|front| (front, Group::Unproven));
+        let proven = proven.map(|front| (front, LaneGroup::Proven));
+        let unproven = unproven.map(|front| (front, LaneGroup::Unproven));
         let first = match (proven, unproven) {
             (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
             (one, other) => one.or(other),
@@ -222,7 +222,12 @@ impl ReadyQueue {
         self.serve(front.account, front.turn, group)
     }
 
-    fn serve(&mut self, account: AccountIndex, turn: u64, group: Group) -> Option<SubscriptionId> {
+    fn serve(
+        &mut self,
+        account: AccountIndex,
+        turn: u64,
+        group: LaneGroup,
+    ) -> Option<SubscriptionId> {
         let next_turn = self.next_turn;
         self.next_turn += 1;
         let turns = self.turns(group);
@@ -236,7 +241,7 @@ impl ReadyQueue {
     }
 
     /// The account whose turn it is in a group.
-    fn front(&mut self, group: Group) -> Option<Front> {
+    fn front(&mut self, group: LaneGroup) -> Option<Front> {
         let share = self.in_flight_max / self.active_accounts.max(1);
         let unproven_max = self.unproven_max_of_account();
         loop {
@@ -248,7 +253,8 @@ impl ReadyQueue {
                 None => above().map(|(turn, account)| (*turn, *account, true))?,
             };
             let load = self.accounts.get(account.0)?;
-            let is_blocked = group == Group::Unproven && load.unproven_in_flight >= unproven_max;
+            let is_blocked =
+                group == LaneGroup::Unproven && load.unproven_in_flight >= unproven_max;
             let exceeds = load.in_flight >= share.max(1);
             let turns = self.turns(group);
             if is_blocked {
@@ -264,10 +270,10 @@ impl ReadyQueue {
     }
 
     /// Counts an attempt that starts.
-    pub(super) fn start(&mut self, account: AccountIndex, group: Group) {
+    pub(super) fn start(&mut self, account: AccountIndex, group: LaneGroup) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         self.active_accounts += usize::from(!load.is_active());
-        let unproven = usize::from(group == Group::Unproven);
+        let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight += 1;
         load.unproven_in_flight += unproven;
         self.in_flight += 1;
@@ -275,9 +281,9 @@ impl ReadyQueue {
     }
 
     /// Counts an attempt that ended.
-    pub(super) fn end(&mut self, account: AccountIndex, group: Group) {
+    pub(super) fn end(&mut self, account: AccountIndex, group: LaneGroup) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
-        let unproven = usize::from(group == Group::Unproven);
+        let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight -= 1;
         load.unproven_in_flight -= unproven;
         self.in_flight -= 1;
@@ -320,10 +326,10 @@ impl ReadyQueue {
         }
     }
 
-    fn turns(&mut self, group: Group) -> &mut AccountTurns {
+    fn turns(&mut self, group: LaneGroup) -> &mut AccountTurns {
         match group {
-            Group::Proven => &mut self.proven,
-            Group::Unproven => &mut self.unproven,
+            LaneGroup::Proven => &mut self.proven,
+            LaneGroup::Unproven => &mut self.unproven,
         }
     }
 }
@@ -337,10 +343,10 @@ struct Front {
 }
 
 impl AccountQueue {
-    fn lanes(&mut self, group: Group) -> &mut LaneQueue {
+    fn lanes(&mut self, group: LaneGroup) -> &mut LaneQueue {
         match group {
-            Group::Proven => &mut self.proven,
-            Group::Unproven => &mut self.unproven,
+            LaneGroup::Proven => &mut self.proven,
+            LaneGroup::Unproven => &mut self.unproven,
         }
     }
 
@@ -374,23 +380,23 @@ mod tests {
     use super::*;
 
     /// A queue whose lanes stay ready, and the attempts in flight.
-    struct Bench {
+    struct QueueBench {
         queue: ReadyQueue,
         tickets: HashMap<SubscriptionId, Option<QueueTicket>>,
         demands: HashMap<SubscriptionId, LaneDemand>,
         in_flight: Vec<SubscriptionId>,
     }
 
-    impl Bench {
+    impl QueueBench {
         /// Lanes numbered from 0, each given as its account and its class.
-        fn new(in_flight_max: usize, lanes: &[(usize, LaneClass)]) -> Bench {
+        fn new(in_flight_max: usize, lanes: &[(usize, LaneClass)]) -> QueueBench {
             let mut queue = ReadyQueue::new(in_flight_max);
             let accounts = lanes.iter().map(|lane| lane.0 + 1).max().unwrap_or(0);
             for _ in 0..accounts {
                 queue.add_account();
             }
             let (tickets, demands, in_flight) = (HashMap::new(), HashMap::new(), Vec::new());
-            let mut bench = Bench { queue, tickets, demands, in_flight };
+            let mut bench = QueueBench { queue, tickets, demands, in_flight };
             for (id, (account, class)) in (0..).zip(lanes) {
                 bench.put(id, *account, *class);
             }
@@ -436,14 +442,14 @@ mod tests {
 
     #[test]
     fn accounts_take_turns_and_lanes_within_an_account() {
-        let mut bench = Bench::new(100, &[(0, Proven), (0, Proven), (0, Proven), (1, Proven)]);
+        let mut bench = QueueBench::new(100, &[(0, Proven), (0, Proven), (0, Proven), (1, Proven)]);
         assert_eq!(bench.serve(6), [0, 3, 1, 3, 2, 3]);
     }
 
     #[test]
     fn lanes_never_tried_precede_those_that_timed_out_by_latency() {
         let lanes = [(0, TimedOut(900)), (0, TimedOut(20)), (0, Untried)];
-        let mut bench = Bench::new(100, &lanes);
+        let mut bench = QueueBench::new(100, &lanes);
         let mut order = Vec::new();
         while let Some(id) = bench.queue.choose(usize::MAX) {
             bench.queue.leave(bench.tickets.get_mut(&id).unwrap());
@@ -454,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_reserve_is_kept_for_proven_lanes() {
-        let mut bench = Bench::new(8, &[(0, Untried)]);
+        let mut bench = QueueBench::new(8, &[(0, Untried)]);
         assert_eq!(bench.start_all().len(), 6);
         assert_eq!(bench.queue.bound(), Some(Bound::Unproven));
         bench.put(1, 0, Proven);
@@ -466,7 +472,7 @@ mod tests {
 
     #[test]
     fn unproven_lanes_of_one_account_leave_room_for_another() {
-        let mut bench = Bench::new(8, &[(0, Untried), (1, Proven)]);
+        let mut bench = QueueBench::new(8, &[(0, Untried), (1, Proven)]);
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(1)).unwrap());
         assert_eq!(bench.start_all(), [0, 0, 0]);
         bench.put(2, 1, Untried);
@@ -475,7 +481,7 @@ mod tests {
 
     #[test]
     fn an_account_exceeds_its_share_only_while_nobody_waits() {
-        let mut bench = Bench::new(8, &[(0, Proven)]);
+        let mut bench = QueueBench::new(8, &[(0, Proven)]);
         bench.queue.add_account();
         assert_eq!(bench.start_all().len(), 8, "alone it may use all");
         bench.put(1, 1, Proven);
@@ -488,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_lower_limit_bounds_everybody() {
-        let mut bench = Bench::new(8, &[(0, Proven)]);
+        let mut bench = QueueBench::new(8, &[(0, Proven)]);
         assert!(bench.queue.choose(0).is_none());
         assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(0)).unwrap());
@@ -505,14 +511,14 @@ mod tests {
         ) {
             let class = |kind| match kind { 0 => Proven, 1 => Untried, _ => TimedOut(7) };
             let lanes: Vec<_> = lanes.iter().map(|(account, kind)| (*account, class(*kind))).collect();
-            let mut bench = Bench::new(in_flight_max, &lanes);
+            let mut bench = QueueBench::new(in_flight_max, &lanes);
             for (starts, place) in steps {
                 if !starts && !bench.in_flight.is_empty() {
                     bench.end(place % bench.in_flight.len());
                     continue;
                 }
                 let share = in_flight_max / lanes.iter().map(|lane| lane.0).collect::<std::collections::HashSet<_>>().len();
-                let load = |bench: &Bench, account| {
+                let load = |bench: &QueueBench, account| {
                     let of = |id: &&SubscriptionId| bench.demands[*id].account.0 == account;
                     bench.in_flight.iter().filter(of).count()
                 };

@@ -20,9 +20,18 @@ const FILES: Bound = Bound::Shortage(Shortage::Files);
 pub(super) const ACCOUNT: &str = "acme";
 
 impl Dispatcher {
+    fn accepted_whole(
+        &mut self,
+        sequences: RangeInclusive<u64>,
+        key_hashes: &[u64],
+        targets: &[SubscriptionId],
+    ) -> u64 {
+        self.accepted(sequences, key_hashes, targets, 0)
+    }
+
     /// One event.
     pub(super) fn accept(&mut self, sequence: u64, key_hash: u64, to: &[SubscriptionId]) -> u64 {
-        self.accepted(sequence..=sequence, &[key_hash], to)
+        self.accepted_whole(sequence..=sequence, &[key_hash], to)
     }
 }
 
@@ -411,7 +420,7 @@ fn in_flight_max_bounds_all_lanes_and_is_reported() {
     for id in &lanes {
         bench.dispatcher.set_lane(*id, "other", policy(), ACTIVE, &HashMap::new());
     }
-    let _ = bench.dispatcher.accepted(2..=3, &[0, 0], &lanes);
+    let _ = bench.dispatcher.accepted_whole(2..=3, &[0, 0], &lanes);
     assert_eq!((bench.dispatcher.startable(), bench.dispatcher.bound()), (2, None));
     let first = bench.next().unwrap();
     let second = bench.next().unwrap();
@@ -620,8 +629,8 @@ fn a_run_of_events_is_owed_as_one_after_the_other_is() {
     let _in_flight = bench.take(4, 1);
     // Of the run, 2 waits for its next attempt and 4 is in flight.
     let targets = [LANE, SubscriptionId(77), other];
-    assert_eq!(bench.dispatcher.accepted(1..=5, &[0; 5], &targets), 5, "77 has no lane");
-    assert_eq!(bench.dispatcher.accepted(5..=6, &[0; 2], &[LANE]), 0);
+    assert_eq!(bench.dispatcher.accepted_whole(1..=5, &[0; 5], &targets), 5, "77 has no lane");
+    assert_eq!(bench.dispatcher.accepted_whole(5..=6, &[0; 2], &[LANE]), 0);
     assert_eq!(bench.dispatcher.owed(), 6 + 5 + 2);
     let mut owed = bench.dispatcher.owed_among(&(0..100).collect());
     assert_eq!(owed.remove(&LANE), Some((1..=6).collect()));

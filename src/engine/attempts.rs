@@ -3,6 +3,7 @@
 //! the device or the network while the dispatch state is locked.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::background::Job;
@@ -14,19 +15,32 @@ use crate::delivery::Template;
 use crate::delivery_record::Record;
 use crate::dispatch::{Completed, StepContext};
 use crate::error::Error;
-use crate::event::{EventType, StoredEvent};
+use crate::event::{EventId, EventType, StoredEvent};
 use crate::notice::Notice;
 use crate::outcome::Reason;
 use crate::stats::Bound;
 use crate::subscription::{SubscriptionId, SubscriptionState};
-use crate::transport::{Failure, Reply};
+use crate::transport::{Answer, Failure, Reply};
+
+/// What is remembered of an event while an attempt of it is in flight.
+#[derive(Debug)]
+pub(super) struct SentEvent {
+    id: EventId,
+    event_type: EventType,
+}
+
+impl From<&StoredEvent> for SentEvent {
+    fn from(event: &StoredEvent) -> SentEvent {
+        SentEvent { id: event.id, event_type: event.event_type.clone() }
+    }
+}
 
 /// An attempt that ended, as the thread that made it reports it.
 pub(super) struct CompletedAttempt {
     pub(super) attempt: Attempt,
     pub(super) end: AttemptEnd,
-    /// The type of the event; `None` if the event was not read.
-    pub(super) event_type: Option<EventType>,
+    /// The event; `None` if it was not read.
+    pub(super) event: Option<SentEvent>,
 }
 
 /// What ended attempts leave to do without the lock.
@@ -40,25 +54,55 @@ pub(super) struct EndEffects {
 }
 
 impl Shared {
-    /// Makes an attempt through the blocking transport.
+    /// Makes an attempt through a blocking transport.
     pub(super) fn attempt(&self, attempt: Attempt) -> CompletedAttempt {
-        let DeliveryId { sequence, subscription: id } = attempt.delivery;
-        let Some(active) = self.subscriptions.read().get(id) else {
-            // Removed a moment ago; its deliveries are already cancelled.
-            return interrupted(attempt);
+        let (active, event) = match self.found(attempt) {
+            Ok(found) => found,
+            Err(ended) => return ended,
         };
-        match self.outbox.event(sequence) {
-            Ok(event) => {
-                let (wall_ms, number) = (self.clock.wall_ms(), attempt.number);
-                // A host's own transport logs within this span.
-                let span =
-                    tracing::debug_span!("attempt", event = %event.id, subscription = %id, number);
-                let reply = span.in_scope(|| self.send(&active.template, &event, number, wall_ms));
-                let event_type = Some(event.event_type.clone());
-                CompletedAttempt { attempt, end: AttemptEnd::Reply(reply), event_type }
+        let send = || self.send(&active.template, &event, attempt.number, self.clock.wall_ms());
+        let reply = span_of(attempt, &event).in_scope(send);
+        let event = Some(SentEvent::from(&*event));
+        CompletedAttempt { attempt, end: reply.into(), event }
+    }
+
+    /// Begins an attempt through a transport that answers later. Its answer ends it, on whichever thread.
+    pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) {
+        let (active, event) = match self.found(attempt) {
+            Ok(found) => found,
+            Err(ended) => return self.end_begun(ended),
+        };
+        let (shared, sent) = (Arc::downgrade(self), Some(SentEvent::from(&*event)));
+        let answer = Answer::new(move |reply| {
+            if let Some(shared) = shared.upgrade() {
+                shared.end_begun(CompletedAttempt { attempt, end: reply.into(), event: sent });
             }
-            Err(error) => self.unread(attempt, &error),
+        });
+        let (number, wall_ms) = (attempt.number, self.clock.wall_ms());
+        match active.template.request(&event, number, wall_ms, &self.catalogue) {
+            Ok(request) => {
+                span_of(attempt, &event).in_scope(|| self.transport.begin(request, answer));
+            }
+            Err(failure) => answer.reply(Reply::Failed(failure)),
         }
+    }
+
+    fn end_begun(&self, ended: CompletedAttempt) {
+        self.complete_and(ended, |_, _| None);
+        // `close` waits for attempts that no thread carries.
+        self.threads_ended.notify_all();
+    }
+
+    /// The subscription and the event of an attempt, or how it ends without them.
+    fn found(
+        &self,
+        attempt: Attempt,
+    ) -> Result<(Arc<ActiveSubscription>, Arc<StoredEvent>), CompletedAttempt> {
+        let DeliveryId { sequence, subscription: id } = attempt.delivery;
+        // A subscription that was removed a moment ago: its deliveries are already cancelled.
+        let active = self.subscriptions.read().get(id).ok_or_else(|| interrupted(attempt))?;
+        let event = self.outbox.event(sequence).map_err(|error| self.unread(attempt, &error))?;
+        Ok((active, event))
     }
 
     /// The end of an attempt whose event cannot be read.
@@ -68,7 +112,7 @@ impl Shared {
         }
         self.notices.send(&Notice::InternalError { why: error.to_string() });
         let end = AttemptEnd::Reply(Reply::Failed(Failure::Internal));
-        CompletedAttempt { attempt, end, event_type: None }
+        CompletedAttempt { attempt, end, event: None }
     }
 
     /// Builds the request of an event's attempt `number` and sends it.
@@ -94,11 +138,23 @@ impl Shared {
 
     /// Ends an attempt and takes the next one, under one lock.
     pub(super) fn complete(&self, ended: CompletedAttempt) -> Option<Attempt> {
+        self.complete_and(
+            ended,
+            |state, now_ms| {
+                if state.closing { None } else { state.next_attempt(now_ms) }
+            },
+        )
+    }
+
+    fn complete_and(
+        &self,
+        ended: CompletedAttempt,
+        next: impl FnOnce(&mut DispatchState, u64) -> Option<Attempt>,
+    ) -> Option<Attempt> {
         let ended = self.with_random([ended]);
         let mut state = self.dispatch_state.lock();
         let effects = self.end_attempts(&mut state, ended);
-        let now_ms = self.clock.monotonic_ms();
-        let next = if state.closing { None } else { state.next_attempt(now_ms) };
+        let next = next(&mut state, self.clock.monotonic_ms());
         self.wake_workers(&mut state);
         drop(state);
         self.outbox.release_cached(&effects.settled);
@@ -125,7 +181,7 @@ impl Shared {
         let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
         let mut effects = EndEffects::default();
         let mut remembered = Vec::with_capacity(ended.len());
-        for (CompletedAttempt { attempt, end, event_type }, random) in ended {
+        for (CompletedAttempt { attempt, end, event }, random) in ended {
             let context = StepContext { now_ms, wall_ms, random };
             let mut completed = state.dispatcher.complete(attempt, &end, context);
             if completed.record.is_some() {
@@ -135,7 +191,7 @@ impl Shared {
                 AttemptEnd::Reply(reply) => {
                     self.record(attempt, &reply, &completed, wall_ms);
                     self.count(&reply, &completed);
-                    let recent = self.recent(attempt, &mut completed, reply, event_type, wall_ms);
+                    let recent = self.recent(attempt, &mut completed, reply, event, wall_ms);
                     remembered.extend(recent.map(|one| (attempt.delivery.subscription, one)));
                 }
                 AttemptEnd::Uncounted(shortage) => {
@@ -160,15 +216,19 @@ impl Shared {
         attempt: Attempt,
         completed: &mut Completed,
         reply: Reply,
-        event_type: Option<EventType>,
+        event: Option<SentEvent>,
         wall_ms: u64,
     ) -> Option<RecentAttempt> {
         let outcome = RecentOutcome::of(completed.record.as_ref()?)?;
         let reason = completed.reason.take();
         let (status, excerpt) = reply.into_status_and_excerpt();
+        let (id, event_type) = match event {
+            Some(SentEvent { id, event_type }) => (id, Some(event_type)),
+            None => (self.outbox.id_of(attempt.delivery.sequence), None),
+        };
         Some(RecentAttempt {
             at_ms: wall_ms,
-            event: self.outbox.id_of(attempt.delivery.sequence),
+            event: id,
             event_type,
             number: attempt.number,
             outcome,
@@ -238,7 +298,10 @@ impl Shared {
             match record {
                 Record::Settle(_) | Record::SettleMain(_) => self.counters.delivered.add(1),
                 // Not the end of an attempt.
-                Record::Revive(_) | Record::FailedAttempt(..) | Record::Health(..) => {}
+                Record::Revive(_)
+                | Record::Discard(_)
+                | Record::FailedAttempt(..)
+                | Record::Health(..) => {}
                 Record::Retry(..) => self.counters.retried.add(1),
                 Record::Dead(_) => self.counters.dead.add(1),
             }
@@ -289,10 +352,16 @@ impl Shared {
     }
 }
 
+/// What a host's own transport logs within.
+fn span_of(attempt: Attempt, event: &StoredEvent) -> tracing::Span {
+    let Attempt { delivery, number } = attempt;
+    tracing::debug_span!("attempt", event = %event.id, subscription = %delivery.subscription, number)
+}
+
 /// An attempt that was not made. It does not count.
 pub(super) fn interrupted(attempt: Attempt) -> CompletedAttempt {
     let end = AttemptEnd::Reply(Reply::Failed(Failure::Interrupted));
-    CompletedAttempt { attempt, end, event_type: None }
+    CompletedAttempt { attempt, end, event: None }
 }
 
 /// Logs the end of an attempt, and the breaker where it opened or closed. A successful attempt is

@@ -29,8 +29,8 @@ pub(super) struct Jobs(OnceLock<Sender<Job>>);
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let (sender, jobs) = unbounded();
     let weak = Arc::downgrade(shared);
-    let failed = |error: std::io::Error| Error::Poisoned { why: error.to_string() };
-    threads::start("wabahook-background", None, move || run(&weak, &jobs)).map_err(failed)?;
+    threads::start("wabahook-background", None, move || run(&weak, &jobs))
+        .map_err(Error::thread)?;
     let _ = shared.jobs.0.set(sender);
     Ok(())
 }

@@ -1,11 +1,19 @@
 //! How an engine ends: in order with `close`, or by a signal when the last handle is dropped. Neither
-//! waits for the backlog, which is durable and continues at the next open.
+//! waits for the backlog, which is durable and continues at the next open. A thread of its own waits for the
+//! device, so that every caller of `close` waits for the same end and none of them longer than a bound.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
+
 use super::shared::{DispatchState, Shared};
 use crate::error::{Error, Result};
+use crate::notice::Notice;
+use crate::store::StoreFailure;
+use crate::threads;
 
 /// Signals the threads to end when the last handle is dropped. The threads hold `Shared` themselves, so
 /// its own drop would come too late.
@@ -23,29 +31,87 @@ impl Drop for Owner {
 /// How long `close` waits for workers whose attempts it interrupted.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
 
+/// How long `close` waits for the device to finish what was begun.
+const DEVICE_GRACE: Duration = Duration::from_secs(3);
+
+/// How far the end of the engine has come.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    stage: Mutex<ClosingStage>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum ClosingStage {
+    #[default]
+    Open,
+    /// A thread ends the committer and releases the directory.
+    Releasing,
+    Closed,
+}
+
 impl Shared {
-    pub(super) fn close(&self, timeout: Duration) -> Result<()> {
+    pub(super) fn close(self: &Arc<Self>, timeout: Duration) -> Result<()> {
         let result = match self.check_open() {
             Err(Error::Closed) => Ok(()),
             open_or_poisoned => open_or_poisoned,
         };
+        if *self.closing.stage.lock() == ClosingStage::Closed {
+            return result;
+        }
         self.phase.close();
         self.signal_stop();
-        let makes_attempts =
-            |state: &mut DispatchState| state.workers + state.jobs > 0 || state.io.is_running();
+        let makes_attempts = |state: &mut DispatchState| {
+            let begun = if state.answers_later { state.dispatcher.in_flight() } else { 0 };
+            state.workers + state.jobs + begun > 0 || state.io.is_running()
+        };
         let mut state = self.dispatch_state.lock();
         self.threads_ended.wait_while_for(&mut state, makes_attempts, timeout);
         drop(state);
-        self.transport.interrupt();
+        self.interrupt();
         let mut state = self.dispatch_state.lock();
         let runs = |state: &mut DispatchState| makes_attempts(state) || state.timekeeper_runs;
         self.threads_ended.wait_while_for(&mut state, runs, INTERRUPT_GRACE);
         drop(state);
+        self.start_release();
+        let mut stage = self.closing.stage.lock();
+        let is_open = |stage: &mut ClosingStage| *stage != ClosingStage::Closed;
+        if self.closing.changed.wait_while_for(&mut stage, is_open, DEVICE_GRACE).timed_out() {
+            let source = StoreFailure::io(io::ErrorKind::TimedOut.into());
+            return Err(Error::Store { doing: "closing: the device does not answer", source });
+        }
+        result
+    }
+
+    fn interrupt(&self) {
+        let interrupted = catch_unwind(AssertUnwindSafe(|| self.transport.interrupt()));
+        if interrupted.is_err() {
+            let why = "the transport panicked when it was interrupted".to_owned();
+            self.notices.send(&Notice::InternalError { why });
+        }
+    }
+
+    /// Starts to release what the engine holds, unless another caller has.
+    fn start_release(self: &Arc<Self>) {
+        let mut stage = self.closing.stage.lock();
+        if *stage != ClosingStage::Open {
+            return;
+        }
+        *stage = ClosingStage::Releasing;
+        drop(stage);
+        let shared = Arc::clone(self);
+        if threads::start("wabahook-close", None, move || shared.release()).is_err() {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
         self.outbox.close();
         self.notices.close();
         *self.book.lock() = None;
         *self.directory_lock.lock() = None;
+        *self.closing.stage.lock() = ClosingStage::Closed;
+        self.closing.changed.notify_all();
         tracing::info!("the engine is closed");
-        result
     }
 }

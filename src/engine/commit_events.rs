@@ -5,6 +5,8 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use super::shared::Shared;
 use crate::attempt::DeliveryId;
 use crate::notice::Notice;
@@ -50,7 +52,7 @@ impl Shared {
                 self.notices.send(&Notice::Resumed);
             }
             CommitEvent::BatchedArrivals(is_contended) => {
-                self.company.store(is_contended, Ordering::Relaxed);
+                self.yields_cpu.store(is_contended, Ordering::Relaxed);
             }
             CommitEvent::LettersDropped(letters) => {
                 self.counters.letters_dropped.add(letters);
@@ -90,8 +92,18 @@ impl Shared {
             let sequences = first.event.id.sequence()..=last.event.id.sequence();
             let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
             // Subscriptions removed after the match: their tombstones are already durable.
-            let cancelled = state.dispatcher.accepted(sequences, &keys, &first.targets);
-            self.counters.cancelled.add(cancelled);
+            let mut position = 0;
+            for part in first.targets.chunks(state.dispatcher.accepted_part_max()) {
+                let sequences = sequences.clone();
+                let cancelled = state.dispatcher.accepted(sequences, &keys, part, position);
+                self.counters.cancelled.add(cancelled);
+                position += part.len();
+                if position < first.targets.len() {
+                    self.wake_workers(&mut state);
+                    // Others take the lock in between.
+                    MutexGuard::bump(&mut state);
+                }
+            }
         }
         self.counters.accepted.add(accepted);
         self.counters.unrouted.add(unrouted);

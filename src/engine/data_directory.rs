@@ -4,6 +4,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::store::private;
@@ -16,22 +18,38 @@ const LOCK_FILE: &str = "lock";
 /// The directory that `fsck` keeps in the root of a volume, which may be the data directory.
 const LOST_AND_FOUND: &str = "lost+found";
 
+/// How often a lock is tried that another engine holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// Creates the directory if it is missing, locks it, checks its format and takes the rights of other
-/// users away from everything in it.
-pub(super) fn claim(path: &Path) -> Result<File> {
+/// users away from everything in it. Waits up to `lock_wait` for another engine to release the lock, which the
+/// system does a moment after the process was killed.
+pub(super) fn claim(path: &Path, lock_wait: Duration) -> Result<File> {
     make_directory(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
     let lock_path = path.join(LOCK_FILE);
     let failed = |error| Error::directory("locking the data directory with", &lock_path, error);
     let options = private::options().create(true).truncate(false).write(true).open(&lock_path);
     let lock = options.map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    if !lock_within(&lock, lock_wait, thread::park_timeout).map_err(failed)? {
+        return Err(Error::InUse { path: path.to_owned() });
     }
     check_format(path)?;
     restrict(path).map_err(|e| Error::directory("restricting the rights of", path, e))?;
     Ok(lock)
+}
+
+/// Locks a file, with pauses of [`LOCK_PAUSE`] while it is locked elsewhere. Returns whether it is locked.
+fn lock_within(lock: &File, wait: Duration, pause: impl Fn(Duration)) -> io::Result<bool> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if waited >= wait => return Ok(false),
+            Err(TryLockError::WouldBlock) => pause(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        waited += LOCK_PAUSE;
+    }
 }
 
 /// Takes the rights of other users away: the files hold payloads and secrets.
@@ -114,4 +132,36 @@ fn write_format(path: &Path, file: &Path) -> io::Result<()> {
     format.sync_all()?;
     fs::rename(&new, file)?;
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// As of a process that was killed and whose files the system has not closed yet.
+    #[test]
+    fn a_lock_that_is_released_meanwhile_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |name: &str| File::create(directory.path().join(name)).unwrap();
+        let held = open("lock");
+        held.lock().unwrap();
+        let (held, pauses) = (RefCell::new(Some(held)), Cell::new(0));
+        let pause = |_| {
+            pauses.set(pauses.get() + 1);
+            if pauses.get() == 3 {
+                drop(held.take());
+            }
+        };
+        let lock = open("lock");
+        assert!(!lock_within(&lock, LOCK_PAUSE * 2, pause).unwrap(), "the bound is reached first");
+        assert_eq!(pauses.get(), 2);
+        assert!(lock_within(&lock, LOCK_PAUSE * 5, pause).unwrap());
+        assert_eq!(pauses.get(), 3);
+        let bystander = open("lock of another directory");
+        assert!(lock_within(&bystander, Duration::ZERO, pause).unwrap());
+        assert!(!lock_within(&open("lock"), Duration::ZERO, pause).unwrap());
+        assert_eq!(pauses.get(), 3, "without a wait there is no pause");
+    }
 }

@@ -304,20 +304,29 @@ impl Engine {
     /// As [`replay_matching`](Engine::replay_matching).
     pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
-        let mut meant = Vec::new();
-        for id in ids {
-            // An event of another outbox has no dead letters here.
-            let Ok(delivery) = self.shared.delivery_of(id.event, id.subscription) else { continue };
-            let letter = self.shared.outbox.letter(delivery)?;
-            let letter = letter.map(|letter| self.shared.shown(letter)).transpose()?;
-            meant.extend(letter.filter(|letter| filter.admits(letter)).map(|letter| letter.id()));
-        }
-        self.shared.revive_all(meant.into_iter())
+        self.shared.revive_all(self.shared.letters_among(ids, filter)?.into_iter())
     }
 }
 
 impl Shared {
-    fn dead_letters(
+    /// Of these dead letters, those that are there and match the filter.
+    pub(super) fn letters_among(
+        &self,
+        ids: &[DeadLetterId],
+        filter: &DeadLetterFilter,
+    ) -> Result<Vec<DeadLetterId>> {
+        let mut meant = Vec::new();
+        for id in ids {
+            // An event of another outbox has no dead letters here.
+            let Ok(delivery) = self.delivery_of(id.event, id.subscription) else { continue };
+            let letter = self.outbox.letter(delivery)?;
+            let letter = letter.map(|letter| self.shown(letter)).transpose()?;
+            meant.extend(letter.filter(|letter| filter.admits(letter)).map(|letter| letter.id()));
+        }
+        Ok(meant)
+    }
+
+    pub(super) fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
         after: Option<DeadLetterId>,
@@ -347,7 +356,11 @@ impl Shared {
         self.outbox.letter_position(delivery).ok_or_else(unknown)
     }
 
-    fn delivery_of(&self, event: EventId, subscription: SubscriptionId) -> Result<DeliveryId> {
+    pub(super) fn delivery_of(
+        &self,
+        event: EventId,
+        subscription: SubscriptionId,
+    ) -> Result<DeliveryId> {
         let sequence = event.sequence();
         if self.outbox.id_of(sequence) != event {
             return Err(Error::NotFound { what: "event", given: event.to_string() });

@@ -15,7 +15,7 @@ use crate::dispatch::{DeliveryStage, ListedDelivery};
 use crate::error::{Error, Result};
 use crate::event::EventId;
 use crate::outcome::Reason;
-use crate::subscription::SubscriptionId;
+use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
 /// The state of a delivery. Every delivery that is owed or was given up has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +46,12 @@ impl DeliveryState {
             DeliveryState::Blocked => "blocked",
             DeliveryState::Dead => "dead",
         }
+    }
+}
+
+impl fmt::Display for DeliveryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -99,12 +105,17 @@ impl DeliveryFilter {
         self.states.as_ref().is_none_or(|states| states.contains(&state))
     }
 
-    fn wants_stage(&self, stage: DeliveryStage) -> bool {
+    pub(super) fn wants_stage(&self, stage: DeliveryStage) -> bool {
         self.wants(match stage {
             DeliveryStage::Owed => DeliveryState::Owed,
             DeliveryStage::Blocked => DeliveryState::Blocked,
             DeliveryStage::Retrying { .. } => DeliveryState::Retrying,
         })
+    }
+
+    pub(super) fn admits_subscription(&self, one: &SubscriptionInfo) -> bool {
+        self.account.as_ref().is_none_or(|name| *name == one.account)
+            && self.subscription.is_none_or(|id| id == one.id)
     }
 
     fn letters(&self) -> DeadLetterFilter {
@@ -256,11 +267,7 @@ impl Shared {
     ) -> Option<ListPosition> {
         let (first, mut sequence) = from;
         let all = self.subscriptions.read().all();
-        let selected = all.iter().filter(|one| {
-            one.id >= first
-                && filter.account.as_ref().is_none_or(|name| *name == one.account)
-                && filter.subscription.is_none_or(|id| id == one.id)
-        });
+        let selected = all.iter().filter(|one| one.id >= first && filter.admits_subscription(one));
         for id in selected.map(|one| one.id) {
             sequence = if id == first { sequence } else { 0 };
             loop {

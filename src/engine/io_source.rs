@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::attempts::{CompletedAttempt, EndEffects, interrupted};
+use super::attempts::{CompletedAttempt, EndEffects, SentEvent, interrupted};
 use super::background::Job;
 use super::shared::{DispatchState, Shared};
 use super::subscription_table::ActiveSubscription;
@@ -18,7 +18,7 @@ use crate::delivery::{
     AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt,
     OutgoingRequest, WakeLoop,
 };
-use crate::event::{EventType, StoredEvent};
+use crate::event::StoredEvent;
 use crate::transport::{Failure, Reply};
 
 /// What the dispatch state keeps of the I/O threads.
@@ -47,7 +47,7 @@ pub(super) struct IssuedAttempts(Vec<Mutex<Slab<IssuedAttempt>>>);
 
 struct IssuedAttempt {
     attempt: Attempt,
-    event_type: EventType,
+    event: SentEvent,
 }
 
 impl IssuedAttempts {
@@ -131,8 +131,8 @@ impl AttemptSource for Shared {
         next: &mut Vec<NextAttempt>,
     ) -> Demand {
         let issued = ended.drain(..).filter_map(|EndedAttempt { token, end }| {
-            let IssuedAttempt { attempt, event_type } = self.issued.take(from, token)?;
-            Some(CompletedAttempt { attempt, end, event_type: Some(event_type) })
+            let IssuedAttempt { attempt, event } = self.issued.take(from, token)?;
+            Some(CompletedAttempt { attempt, end, event: Some(event) })
         });
         let mut completed: Vec<_> = issued.collect();
         loop {
@@ -151,7 +151,7 @@ impl AttemptSource for Shared {
         let lost = self.issued.take_all(from).into_iter().map(|issued| CompletedAttempt {
             attempt: issued.attempt,
             end: AttemptEnd::Uncounted(Shortage::Panic),
-            event_type: None,
+            event: None,
         });
         let lost = self.with_random(lost);
         let mut state = self.dispatch_state.lock();
@@ -205,12 +205,11 @@ impl Shared {
         taken: Vec<PreparedAttempt>,
         next: &mut Vec<NextAttempt>,
     ) -> Vec<CompletedAttempt> {
-        self.outbox.release_cached(settled);
+        let sequences = taken.iter().map(|one| one.attempt.delivery.sequence);
+        let cached = self.outbox.cached_events(settled, sequences);
         if taken.is_empty() {
             return Vec::new();
         }
-        let sequences = taken.iter().map(|one| one.attempt.delivery.sequence);
-        let cached = self.outbox.cached_events(sequences);
         let subscriptions = self.subscriptions.read();
         let find = |one: &PreparedAttempt| subscriptions.get(one.attempt.delivery.subscription);
         let actives: Vec<_> = taken.iter().map(find).collect();
@@ -228,16 +227,15 @@ impl Shared {
                 None => self.submit_job(Job::Read(attempt)),
                 Some(event) => match self.outgoing(attempt, &active, &event) {
                     Ok(request) => {
-                        let event_type = event.event_type.clone();
-                        let issued = IssuedAttempt { attempt, event_type };
+                        let issued = IssuedAttempt { attempt, event: (&*event).into() };
                         let account = active.account_number;
                         let token = self.issued.issue(from, issued);
                         next.extend(token.map(|token| NextAttempt { token, request, account }));
                     }
                     Err(failure) => {
                         let end = AttemptEnd::Reply(Reply::Failed(failure));
-                        let event_type = Some(event.event_type.clone());
-                        ended.push(CompletedAttempt { attempt, end, event_type });
+                        let event = Some((&*event).into());
+                        ended.push(CompletedAttempt { attempt, end, event });
                     }
                 },
             }

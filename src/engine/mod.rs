@@ -13,6 +13,7 @@ mod io_source;
 mod lifecycle;
 mod page;
 mod publish;
+mod purge;
 mod recent_attempts;
 mod recovery;
 mod shared;
@@ -32,6 +33,7 @@ pub use self::dead_letters::{DeadLetterFilter, DeadLetterId};
 pub use self::deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryState};
 
 pub use self::page::Page;
+pub use self::purge::PurgeFilter;
 pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
 pub use self::test_delivery::TestDelivery;
 
@@ -165,13 +167,14 @@ impl Engine {
         self.shared.check_subscription(subscription)
     }
 
-    /// Changes a subscription in place, its name included: `revise` is given what it is and answers
-    /// what it is to be, and nothing else changes it meanwhile. It keeps its id, what it is owed, and
-    /// its state. Durable and in force when it returns: blocks on a sync.
+    /// Changes a subscription in place, its name included: `revise` is given its current form and returns the
+    /// new one. It is called without a lock, so it may call the engine, and it is called again if the
+    /// subscription was changed meanwhile. The subscription keeps its id, what it is owed, and its state.
+    /// Durable and in force when it returns: blocks on a sync.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NameTaken`], what `revise` answers, and as
-    /// [`subscribe`](Engine::subscribe).
+    /// [`Error::NotFound`], [`Error::NameTaken`], what `revise` returns, and as
+    /// [`subscribe`](Engine::subscribe). [`Error::Busy`] if the subscription was changed during each of 100 calls.
     ///
     /// ```
     /// use wabahook::{Config, Engine, Subscription};
@@ -185,7 +188,7 @@ impl Engine {
     pub fn revise(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&SubscriptionInfo) -> Result<Subscription>,
+        mut revise: impl FnMut(&SubscriptionInfo) -> Result<Subscription>,
     ) -> Result<()> {
         self.shared.revise(id, |before| Ok((revise(before)?, before.state)))
     }
@@ -195,7 +198,7 @@ impl Engine {
     pub(crate) fn revise_with_state(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
+        revise: impl FnMut(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
     ) -> Result<()> {
         self.shared.revise(id, revise)
     }
@@ -399,8 +402,10 @@ impl Engine {
         self.shared.notices.reader()
     }
 
-    /// Calls `wake` after each notice, on a thread of the engine, so that an event loop can be
-    /// woken; it must be quick and must not call the engine.
+    /// Calls `wake` when there are notices, for instance to wake an event loop. Several notices may share one
+    /// call. It runs on a thread for such callbacks, so it may call the engine and may block; a panic is caught
+    /// and sent once as [`Notice::InternalError`](crate::Notice::InternalError). Callbacks are dropped when the
+    /// engine is closed.
     ///
     /// ```
     /// # use wabahook::{Config, Engine, Event, Subscription};
@@ -421,7 +426,7 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_notice(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.shared.notices.wake_with(Arc::new(wake));
+        self.shared.notices.wake_with(Box::new(wake));
     }
 
     /// The accounts as configured.
@@ -446,10 +451,12 @@ impl Engine {
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest
     /// and lets go of the directory. Never waits for the backlog: what is owed is on the device and
-    /// goes on at the next open. A second call does nothing.
+    /// goes on at the next open. A concurrent or later call waits as well until the engine is closed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the engine had failed before; it is closed all the same.
+    /// [`Error::Poisoned`] when the engine had failed before; it is closed all the same. [`Error::Store`] if
+    /// the device does not finish what was begun within 3 seconds: the engine accepts nothing any more, and it
+    /// releases the directory as soon as the device answers.
     pub fn close(&self, timeout: Duration) -> Result<()> {
         self.shared.close(timeout)
     }

@@ -160,7 +160,7 @@ fn check_text(field: &str, text: Option<&str>) -> Result<()> {
 
 /// The FNV-1a hash of an ordering key. It is stored, so it must never change. Two keys that collide are
 /// ordered as one. 0 means no key.
-fn order_hash(key: &str) -> u64 {
+pub(super) fn order_hash(key: &str) -> u64 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     key.bytes().fold(0xcbf2_9ce4_8422_2325, mix).max(1)
 }

@@ -67,7 +67,10 @@ impl RecentOutcome {
             Record::Settle(_) | Record::SettleMain(_) => Some(RecentOutcome::Delivered),
             Record::Retry(..) => Some(RecentOutcome::Retry),
             Record::Dead(_) => Some(RecentOutcome::Dead),
-            Record::Revive(_) | Record::FailedAttempt(..) | Record::Health(..) => None,
+            Record::Revive(_)
+            | Record::Discard(_)
+            | Record::FailedAttempt(..)
+            | Record::Health(..) => None,
         }
     }
 }
@@ -115,6 +118,13 @@ impl RecentAttempts {
         let (max, of_one_max) = (self.max, self.of_one_max);
         let pushed = attempts.into_iter();
         pushed.filter_map(|(id, attempt)| ring.push(id, attempt, max, of_one_max)).collect()
+    }
+
+    /// Forgets what receivers answered to attempts of some events, which may repeat their payload.
+    pub(super) fn forget_excerpts(&self, is_meant: impl Fn(EventId) -> bool) {
+        let mut ring = self.ring.lock();
+        let slots = ring.slots.iter_mut().map(|slot| &mut slot.attempt);
+        slots.filter(|attempt| is_meant(attempt.event)).for_each(|attempt| attempt.excerpt.clear());
     }
 
     /// The newest attempts of a subscription, newest first.

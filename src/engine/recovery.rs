@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use super::background::{self, Jobs};
+use super::close::Closing;
 use super::io_source::IssuedAttempts;
 use super::recent_attempts::RecentAttempts;
 use super::shared::{DispatchState, Phase, Shared};
@@ -15,9 +16,9 @@ use super::subscription_table::{ActiveSubscription, SubscriptionTable};
 use super::worker_pool::WorkerNames;
 use super::{commit_events, data_directory, timekeeper};
 use crate::account::Accounts;
-use crate::book::{LoadedSubscriptions, SubscriptionStore};
-use crate::config::Config;
-use crate::delivery::{AttemptSource, Guard, Http};
+use crate::book::{HeldSubscription, LoadedSubscriptions, SubscriptionStore};
+use crate::config::{Config, Limits};
+use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport};
 use crate::dispatch::{DispatchLimits, Dispatcher};
 use crate::error::{Error, Result};
 use crate::file_limit;
@@ -41,7 +42,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     timekeeper::start(&shared)?;
     if let Some(http) = &shared.http {
         let source = Arc::clone(&shared) as Arc<dyn AttemptSource>;
-        http.serve(&source).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+        http.serve(&source).map_err(Error::thread)?;
     }
     let jumped = Arc::downgrade(&shared);
     clock.on_jump(Arc::new(move || {
@@ -57,16 +58,17 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
 /// Opens everything and starts no thread.
 pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     config.limits.check()?;
+    config.network.check()?;
     let accounts = Accounts::new(config.accounts.clone())?;
     let (lock, store) = match &config.store {
         Some(store) => (None, Arc::clone(store)),
         None => {
-            let lock = data_directory::claim(&config.path)?;
+            let lock = data_directory::claim(&config.path, config.lock_wait)?;
             let sled = Sled::new(&config.path).durability(config.durability);
             (Some(lock), Arc::new(sled) as Arc<dyn Store>)
         }
     };
-    let LoadedSubscriptions { store: mut book, subscriptions, set_aside } =
+    let LoadedSubscriptions { store: mut book, subscriptions, held, set_aside } =
         open_book(&store, &config, lock.is_some())?;
     let (opened, recovered) = outbox::OpenedOutbox::read(OutboxOptions {
         store,
@@ -78,11 +80,15 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     })?;
 
     let subscriptions = without_removed(&mut book, subscriptions, &recovered)?;
-    let mut dispatcher = Dispatcher::new(dispatch_limits(&config));
-    let subscription_table = serve(subscriptions)?;
+    let (transport, http) = transport(&config)?;
+    let answers_later = transport.answers_later();
+    let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits, answers_later));
+    let held = without_removed_held(&mut book, held, &recovered)?;
+    let (subscription_table, held) = serve(subscriptions, held);
     let counters = EngineCounters::default();
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut initial_notices: Vec<Notice> = told.collect();
+    initial_notices.extend(held);
     initial_notices.extend(owe_again(
         &mut dispatcher,
         &subscription_table,
@@ -91,13 +97,15 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         &counters,
     ));
 
-    let (outbox, unstarted) = opened.prepare(&config.limits);
+    let notices = NoticeBroadcaster::new(config.limits.notices_max, initial_notices);
+    let wakers = notices.host_calls("wabahook-wakers", "the waker of a receipt panicked");
+    let (outbox, unstarted) = opened.prepare(&config.limits, Arc::new(wakers));
     let guard = Arc::new(Guard::new(config.network.clone()));
-    let (transport, http) = transport(&config)?;
     let shared = Arc::new(Shared {
-        notices: NoticeBroadcaster::new(config.limits.notices_max, initial_notices),
+        notices,
         callbacks: Mutex::default(),
         recent_attempts: RecentAttempts::new(&config.limits),
+        issued: IssuedAttempts::new(config.limits.io_threads),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
@@ -108,19 +116,19 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         counters,
         worker_names: WorkerNames::default(),
         jobs: Jobs::default(),
-        issued: IssuedAttempts::new(http.as_ref().map_or(0, |http| http.io_threads())),
         http,
-        company: AtomicBool::default(),
+        yields_cpu: AtomicBool::default(),
         book: Mutex::new(Some(book)),
         subscriptions: RwLock::new(subscription_table),
         outbox,
-        dispatch_state: Mutex::new(DispatchState::new(dispatcher)),
+        dispatch_state: Mutex::new(DispatchState::new(dispatcher, answers_later)),
         work: Condvar::new(),
         timer: Condvar::new(),
         threads_ended: Condvar::new(),
         phase: Phase::default(),
         poison: Mutex::new(None),
         directory_lock: Mutex::new(lock),
+        closing: Closing::default(),
     });
     Ok((shared, unstarted))
 }
@@ -130,9 +138,12 @@ fn transport(config: &Config) -> Result<(Arc<dyn Transport>, Option<Arc<Http>>)>
     if let Some(given) = &config.transport {
         return Ok((Arc::clone(given), None));
     }
-    let idle_max = config.limits.lane_in_flight_max;
+    if let Some(proxied) = ProxyTransport::new(&config.network)? {
+        return Ok((Arc::new(proxied), None));
+    }
+    let Limits { lane_in_flight_max: idle_max, io_threads, host_in_flight_max, .. } = config.limits;
     let http = Http::new(config.network.clone(), idle_max, Arc::clone(&config.clock))?;
-    let http = Arc::new(http);
+    let http = Arc::new(http.io_threads(io_threads).host_in_flight_max(host_in_flight_max));
     Ok((Arc::clone(&http) as Arc<dyn Transport>, Some(http)))
 }
 
@@ -162,12 +173,37 @@ fn without_removed(
     Ok(kept)
 }
 
-fn serve(subscriptions: Vec<SubscriptionInfo>) -> Result<SubscriptionTable> {
+/// The same for subscriptions that are not served.
+fn without_removed_held(
+    book: &mut SubscriptionStore,
+    held: Vec<HeldSubscription>,
+    recovered: &RecoveredOutbox,
+) -> Result<Vec<HeldSubscription>> {
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|one| recovered.removed.contains(&one.id));
+    removed.iter().try_for_each(|one| book.remove(one.id))?;
+    Ok(kept)
+}
+
+/// The subscriptions in force, and a notice for each that this build cannot serve.
+fn serve(
+    subscriptions: Vec<SubscriptionInfo>,
+    mut held: Vec<HeldSubscription>,
+) -> (SubscriptionTable, Vec<Notice>) {
     let mut subscription_table = SubscriptionTable::default();
     for one in subscriptions {
-        subscription_table.put(ActiveSubscription::new(one)?);
+        let (id, name) = (one.id, Some((one.account.clone(), one.name.clone())));
+        match ActiveSubscription::new(one) {
+            Ok(active) => subscription_table.put(active),
+            Err(error) => held.push(HeldSubscription { id, name, why: error.to_string() }),
+        }
     }
-    Ok(subscription_table)
+    let tell = |HeldSubscription { id, name, why }| {
+        subscription_table.hold(id, name.clone());
+        Notice::NotServed { subscription: id, name, why }
+    };
+    let notices = held.into_iter().map(tell).collect();
+    (subscription_table, notices)
 }
 
 /// Owes what was owed before. Returns the notices for the host: parts of the outbox that were set aside,
@@ -234,10 +270,9 @@ fn owe_again(
     initial_notices
 }
 
-fn dispatch_limits(config: &Config) -> DispatchLimits {
-    let limits = &config.limits;
+fn dispatch_limits(limits: &Limits, answers_later: bool) -> DispatchLimits {
     let in_flight_max = limits.in_flight_max.unwrap_or_else(file_limit::in_flight_max);
-    let threads_max = config.transport.as_ref().map_or(usize::MAX, |_| limits.transport_threads);
+    let threads_max = if answers_later { usize::MAX } else { limits.transport_threads };
     DispatchLimits {
         lane_in_flight_max: limits.lane_in_flight_max,
         in_flight_max: in_flight_max.min(threads_max),

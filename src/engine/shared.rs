@@ -6,9 +6,11 @@
 //! 2. `subscriptions`: readers look up and match, a writer replaces entries.
 //! 3. `dispatch_state`: short; held neither over I/O nor over a call into a host's code.
 //! 4. the locks inside `outbox` (cache, generations, dead letters, histories; `outbox` documents their
-//!    order), the match cache inside `subscriptions`, and the ring of `recent_attempts`: leaves, none is
-//!    taken inside another.
-//! 5. `poison`, `directory_lock`, `callbacks` and the ring of notices inside `notices`: leaves.
+//!    order), the match cache inside `subscriptions`, the ring of `recent_attempts`, and the parts of `issued`, each of
+//!    which only one I/O thread locks: leaves, none is taken inside another.
+//! 5. `poison`, `directory_lock`, `closing`, `callbacks` and the ring of notices inside `notices`: leaves.
+//!
+//! Code of the host is called under none of them: see `host_calls`.
 //!
 //! `subscriptions` is never locked while `dispatch_state` is held, and a lock above another is never
 //! taken by a callback of the committer except `dispatch_state` and the leaves.
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::background::Jobs;
+use super::close::Closing;
 use super::io_source::{IoThreads, IssuedAttempts};
 use super::recent_attempts::RecentAttempts;
 use super::subscription_table::SubscriptionTable;
@@ -50,7 +53,7 @@ pub(super) struct Shared {
     pub(super) guard: Arc<Guard>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) counters: EngineCounters,
-    pub(super) notices: NoticeBroadcaster,
+    pub(super) notices: Arc<NoticeBroadcaster>,
     pub(super) callbacks: Mutex<CallbackLedger>,
     pub(super) recent_attempts: RecentAttempts,
     pub(super) worker_names: WorkerNames,
@@ -59,7 +62,7 @@ pub(super) struct Shared {
     /// The transport whose I/O threads take attempts by themselves; `None` with a transport of the host.
     pub(super) http: Option<Arc<Http>>,
     /// Whether events now arrive in batches, so that workers should yield the CPU to the committer.
-    pub(super) company: AtomicBool,
+    pub(super) yields_cpu: AtomicBool,
     /// `None` once the engine is closed, so that its database can be opened again.
     pub(super) book: Mutex<Option<SubscriptionStore>>,
     pub(super) subscriptions: RwLock<SubscriptionTable>,
@@ -75,11 +78,14 @@ pub(super) struct Shared {
     pub(super) poison: Mutex<Option<String>>,
     /// The lock file of the data directory, held while the engine is open.
     pub(super) directory_lock: Mutex<Option<std::fs::File>>,
+    pub(super) closing: Closing,
 }
 
 /// The dispatcher, and the state of the threads that serve it.
 pub(super) struct DispatchState {
     pub(super) dispatcher: Dispatcher,
+    /// Whether attempts in flight need no worker.
+    pub(super) answers_later: bool,
     /// Worker threads.
     pub(super) workers: usize,
     /// Of these, those that wait for an attempt.
@@ -98,9 +104,10 @@ pub(super) struct DispatchState {
 }
 
 impl DispatchState {
-    pub(super) fn new(dispatcher: Dispatcher) -> DispatchState {
+    pub(super) fn new(dispatcher: Dispatcher, answers_later: bool) -> DispatchState {
         DispatchState {
             dispatcher,
+            answers_later,
             workers: 0,
             idle: 0,
             io: IoThreads::default(),
@@ -161,6 +168,9 @@ impl DispatchState {
 
     /// How many workers are useful now.
     pub(super) fn workers_wanted(&self) -> usize {
+        if self.answers_later {
+            return self.startable().min(1);
+        }
         self.dispatcher.in_flight().saturating_add(self.startable())
     }
 }

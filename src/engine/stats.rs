@@ -43,6 +43,8 @@ impl Shared {
             generations: holding.generations as u64,
             replayed: counters.replayed.value(),
             letters_dropped: counters.letters_dropped.value(),
+            letters_discarded: counters.letters_discarded.value(),
+            purged: counters.purged.value(),
             keys_dropped: counters.keys_dropped.value(),
             subscriptions,
             attempt_durations: counters.attempt_durations.snapshot(),

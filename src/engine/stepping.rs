@@ -4,15 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attempts::CompletedAttempt;
+use super::attempts::{CompletedAttempt, SentEvent};
 use super::shared::Shared;
 use super::{Engine, Owner, commit_events, recovery, timekeeper, worker_pool};
 use crate::attempt::{Attempt, AttemptEnd, Shortage};
 use crate::config::Config;
 use crate::delivery;
 use crate::error::Result;
-use crate::event::EventType;
-use crate::transport::{Failure, Reply};
+use crate::transport::Reply;
 
 /// The committer, timekeeper and workers of an engine, each driven by a method.
 ///
@@ -26,7 +25,7 @@ pub struct Stepped {
 #[must_use = "its worker waits until the attempt is completed"]
 pub struct BegunAttempt {
     attempt: Attempt,
-    event_type: Option<EventType>,
+    event: Option<SentEvent>,
     /// The reply of the transport. The simulation may delay it or replace it.
     pub reply: Reply,
 }
@@ -91,9 +90,8 @@ impl Stepped {
 
     /// A worker's step: reports the reply, and continues with the next attempt if one is ready.
     pub fn complete(&self, begun: BegunAttempt) -> Option<BegunAttempt> {
-        let BegunAttempt { attempt, event_type, reply } = begun;
-        let end = AttemptEnd::Reply(reply);
-        self.end(CompletedAttempt { attempt, end, event_type })
+        let BegunAttempt { attempt, event, reply } = begun;
+        self.end(CompletedAttempt { attempt, end: reply.into(), event })
     }
 
     /// As [`complete`](Stepped::complete), for an attempt that ends with a shortage and does not count.
@@ -103,7 +101,7 @@ impl Stepped {
         shortage: Shortage,
     ) -> Option<BegunAttempt> {
         let (attempt, end) = (begun.attempt, AttemptEnd::Uncounted(shortage));
-        self.end(CompletedAttempt { attempt, end, event_type: None })
+        self.end(CompletedAttempt { attempt, end, event: None })
     }
 
     fn end(&self, ended: CompletedAttempt) -> Option<BegunAttempt> {
@@ -128,12 +126,8 @@ impl Stepped {
     }
 
     fn sent(&self, attempt: Attempt) -> BegunAttempt {
-        let CompletedAttempt { end, event_type, .. } = self.shared.attempt(attempt);
-        let reply = match end {
-            AttemptEnd::Reply(reply) => reply,
-            AttemptEnd::Uncounted(_) => Reply::Failed(Failure::Interrupted),
-        };
-        BegunAttempt { attempt, event_type, reply }
+        let CompletedAttempt { end, event, .. } = self.shared.attempt(attempt);
+        BegunAttempt { attempt, event, reply: end.into_reply() }
     }
 }
 

@@ -90,6 +90,9 @@ impl Engine {
     }
 }
 
+/// How often a change is tried while other changes of the same subscription get ahead of it.
+const AMEND_TRIES_MAX: usize = 100;
+
 /// How many replaced secrets still sign along with the newest.
 const RETIRING_MAX: usize = 4;
 
@@ -109,13 +112,15 @@ impl Shared {
         for subscription in subscriptions {
             let mut info = self.validated(subscription)?;
             let before = self.subscriptions.read().named(&info.account, &info.name);
+            let held = self.subscriptions.read().held_named(&info.account, &info.name);
+            let is_taken = before.is_some() || held.is_some();
             let is_free = names.insert((info.account.clone(), info.name.clone()));
-            if !is_free || (before.is_some() && existing == ExistingName::Refuse) {
+            if !is_free || (is_taken && existing == ExistingName::Refuse) {
                 return Err(Error::NameTaken { name: info.name });
             }
             match &before {
                 Some(before) => inherit(&mut info, before),
-                None => (info.id, fresh_id) = (fresh_id, following(fresh_id)),
+                None => info.id = held.map_or_else(|| take_id(&mut fresh_id), Ok)?,
             }
             ids.push(info.id);
             if before.as_deref() == Some(&info) {
@@ -141,9 +146,11 @@ impl Shared {
         self.check_open()?;
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
-        let current = self.subscriptions.read().require(id)?;
+        if !self.subscriptions.read().is_held(id) {
+            self.subscriptions.read().require(id)?;
+        }
         let plan = ChangePlan { removed: vec![id], ..ChangePlan::default() };
-        self.carry_out(book, &current.info.account, plan).map(drop)
+        self.carry_out(book, "", plan).map(drop)
     }
 
     pub(super) fn change<T, E: From<Error>>(
@@ -176,7 +183,7 @@ impl Shared {
     pub(super) fn revise(
         &self,
         id: SubscriptionId,
-        revise: impl FnOnce(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
+        mut revise: impl FnMut(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
     ) -> Result<()> {
         self.amend(id, |before| {
             let (subscription, state) = revise(before)?;
@@ -199,11 +206,10 @@ impl Shared {
             return Err(Error::invalid("overlap_ms", overlap_ms, expected));
         }
         let secret = secret.map_or_else(fresh_secret, Ok)?;
-        let newest = secret.clone();
         self.amend(id, |before| {
             let now_ms = self.clock.wall_ms();
             let mut after = before.clone();
-            match after.secret.replace(newest).filter(|_| overlap_ms > 0) {
+            match after.secret.replace(secret.clone()).filter(|_| overlap_ms > 0) {
                 Some(secret) => {
                     after.retiring.retain(|one| one.until_ms > now_ms);
                     after.retiring.push(RetiringSecret { secret, until_ms: now_ms + overlap_ms });
@@ -217,21 +223,38 @@ impl Shared {
         Ok(secret)
     }
 
-    /// Replaces a subscription by a changed form of itself.
+    /// Replaces a subscription by a changed form of itself. `amend` may be code of the host, so it is called
+    /// without a lock, and again if the subscription was changed meanwhile.
     fn amend(
         &self,
         id: SubscriptionId,
-        amend: impl FnOnce(&SubscriptionInfo) -> Result<SubscriptionInfo>,
+        mut amend: impl FnMut(&SubscriptionInfo) -> Result<SubscriptionInfo>,
     ) -> Result<()> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
-        let current = self.subscriptions.read().require(id)?;
-        let before = &current.info;
-        let mut after = amend(before)?;
+        for _ in 0..AMEND_TRIES_MAX {
+            self.check_open()?;
+            let before = Arc::clone(&self.subscriptions.read().require(id)?.info);
+            let after = amend(&before)?;
+            let mut book = self.book.lock();
+            let book = book.as_mut().ok_or(Error::Closed)?;
+            if self.subscriptions.read().require(id)?.info == before {
+                return self.replace(book, &before, after);
+            }
+        }
+        Err(Error::Busy { reason: format!("subscription {id} was changed again and again") })
+    }
+
+    fn replace(
+        &self,
+        book: &mut SubscriptionStore,
+        before: &Arc<SubscriptionInfo>,
+        mut after: SubscriptionInfo,
+    ) -> Result<()> {
+        let id = before.id;
         (after.id, after.created_at_ms) = (id, before.created_at_ms);
         let taken = self.subscriptions.read().named(&after.account, &after.name);
-        if after.account != before.account || taken.is_some_and(|taken| taken.id != id) {
+        let is_held = self.subscriptions.read().held_named(&after.account, &after.name).is_some();
+        let is_taken = is_held || taken.is_some_and(|taken| taken.id != id);
+        if after.account != before.account || is_taken {
             return Err(Error::NameTaken { name: after.name });
         }
         self.check_after(&after, &[])?;
@@ -252,6 +275,7 @@ impl Shared {
             .collect();
         let known: HashMap<_, _> =
             account_snapshot.subscriptions.into_iter().map(|known| (known.id, known)).collect();
+        names.extend(self.subscriptions.read().held_names(account));
         let mut plan = ChangePlan::default();
         let mut fresh_id = account_snapshot.fresh_id;
         for change in changes {
@@ -278,9 +302,7 @@ impl Shared {
                     inherit(&mut info, before);
                     names.remove(&before.name);
                 }
-                None => {
-                    (info.id, fresh_id) = (fresh_id, following(fresh_id));
-                }
+                None => info.id = take_id(&mut fresh_id)?,
             }
             if names.insert(info.name.clone(), info.id).is_some() {
                 return Err(Error::NameTaken { name: info.name });
@@ -314,8 +336,16 @@ impl Shared {
         let ChangePlan { prepared, removed, notes } = plan;
         let ids = prepared.iter().map(|one| one.active.info.id).collect();
         let mut released = Vec::new();
-        for id in &removed {
-            released.extend(self.remove_subscription(*id)?);
+        for (place, id) in removed.iter().enumerate() {
+            match self.remove_subscription(*id) {
+                Ok(dependents) => released.extend(dependents),
+                Err(error) => {
+                    // It is no longer in force, and its name is free: it must be gone from the book
+                    // before another one of its name is in it.
+                    book.remove_later(removed.iter().take(place + 1));
+                    return Err(error);
+                }
+            }
         }
         // Those that the same change replaces are saved in their new form.
         released.retain(|one| prepared.iter().all(|other| other.active.info.id != one.id));
@@ -331,13 +361,18 @@ impl Shared {
     /// waited for it, released. The caller writes the book afterwards: an entry with a tombstone is
     /// removed at the next open, and its dependents are released.
     fn remove_subscription(&self, id: SubscriptionId) -> Result<Vec<Arc<SubscriptionInfo>>> {
-        let removed =
-            self.subscriptions.write().remove(id).ok_or_else(|| subscription_table::unknown(id))?;
-        // Paused first, so that no attempt starts while the tombstone becomes durable.
-        let (policy, paused) = (removed.policy.clone(), SubscriptionState::Paused);
-        let mut dispatch = self.dispatch_state.lock();
-        dispatch.dispatcher.set_lane(id, &removed.account, policy, paused, &HashMap::new());
-        drop(dispatch);
+        let mut subscription_table = self.subscriptions.write();
+        let removed = subscription_table.remove(id);
+        if !subscription_table.release_held(id) && removed.is_none() {
+            return Err(subscription_table::unknown(id));
+        }
+        drop(subscription_table);
+        if let Some(removed) = removed {
+            // Paused first, so that no attempt starts while the tombstone becomes durable.
+            let (policy, paused) = (removed.policy.clone(), SubscriptionState::Paused);
+            let mut dispatch = self.dispatch_state.lock();
+            dispatch.dispatcher.set_lane(id, &removed.account, policy, paused, &HashMap::new());
+        }
         let told = self.outbox.wait(self.outbox.forget(id));
         let mut dispatch = self.dispatch_state.lock();
         let cancelled = dispatch.dispatcher.remove_lane(id);
@@ -390,8 +425,16 @@ impl Shared {
     }
 }
 
-fn following(id: SubscriptionId) -> SubscriptionId {
-    SubscriptionId(id.0.saturating_add(1))
+/// The next id. Ids are never reused, so they can be exhausted.
+fn take_id(fresh_id: &mut SubscriptionId) -> Result<SubscriptionId> {
+    let id = *fresh_id;
+    if id.0 == u32::MAX {
+        let field = "ids of subscriptions, which are never reused".to_owned();
+        let (given, limit) = (u64::from(id.0), u64::from(id.0) - 1);
+        return Err(Error::TooLarge { field, given, limit });
+    }
+    *fresh_id = SubscriptionId(id.0 + 1);
+    Ok(id)
 }
 
 /// What a replaced subscription hands on to the new one.
@@ -417,3 +460,6 @@ fn fresh_secret() -> Result<Secret> {
     random::fill(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
     Ok(Secret::new(format!("{}{}", Secret::STANDARD_PREFIX, STANDARD.encode(key))))
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,8 @@ pub(super) struct SubscriptionTable {
     by_name: HashMap<String, HashMap<String, SubscriptionId>>,
     /// The subscriptions that wait for another one's deliveries.
     dependents: HashMap<SubscriptionId, BTreeSet<SubscriptionId>>,
+    /// The stored subscriptions that this build cannot serve, with their account and name.
+    held: HashMap<SubscriptionId, Option<(String, String)>>,
 }
 
 impl SubscriptionTable {
@@ -59,6 +61,7 @@ impl SubscriptionTable {
     pub(super) fn put(&mut self, active: ActiveSubscription) {
         let info = Arc::clone(&active.info);
         self.remove(info.id);
+        self.held.remove(&info.id);
         if info.state != SubscriptionState::Disabled {
             self.index.insert(info.id, &info.account, &info.filter);
             self.index.rank(info.id, info.precedence, info.profile);
@@ -84,6 +87,33 @@ impl SubscriptionTable {
             of_account.remove(&info.name);
         }
         Some(info)
+    }
+
+    /// Notes a stored subscription that is not served.
+    pub(super) fn hold(&mut self, id: SubscriptionId, name: Option<(String, String)>) {
+        self.held.insert(id, name);
+    }
+
+    pub(super) fn is_held(&self, id: SubscriptionId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    /// Forgets a stored subscription that is not served. Returns whether there was one.
+    pub(super) fn release_held(&mut self, id: SubscriptionId) -> bool {
+        self.held.remove(&id).is_some()
+    }
+
+    /// The names in an account of stored subscriptions that are not served.
+    pub(super) fn held_names(&self, account: &str) -> Vec<(String, SubscriptionId)> {
+        let named = self.held.iter().filter_map(|(id, name)| Some((name.as_ref()?, *id)));
+        let own = named.filter(|((of, _), _)| of == account);
+        own.map(|((_, name), id)| (name.clone(), id)).collect()
+    }
+
+    /// The stored subscription of this name that is not served.
+    pub(super) fn held_named(&self, account: &str, name: &str) -> Option<SubscriptionId> {
+        let mut names = self.held_names(account).into_iter();
+        names.find(|(held, _)| held == name).map(|(_, id)| id)
     }
 
     pub(super) fn get(&self, id: SubscriptionId) -> Option<Arc<ActiveSubscription>> {

@@ -16,10 +16,9 @@ use crate::stats::Bound;
 use crate::threads;
 
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
-    let failed = |error: std::io::Error| Error::Poisoned { why: error.to_string() };
     shared.dispatch_state.lock().timekeeper_runs = true;
     let held = Arc::clone(shared);
-    threads::start("wabahook-timekeeper", None, move || run(&held)).map(drop).map_err(failed)
+    threads::start("wabahook-timekeeper", None, move || run(&held)).map(drop).map_err(Error::thread)
 }
 
 /// Clears `timekeeper_runs` when the thread ends, also by a panic.

@@ -38,14 +38,21 @@ pub(super) fn start_worker(shared: &Arc<Shared>) -> io::Result<()> {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
+        if self.transport.answers_later() {
+            while let Some(attempt) = self.wait_for_attempt() {
+                // A panic drops the answer, which ends the attempt.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.begin(attempt)));
+            }
+            return;
+        }
         let mut scheduling = ThreadScheduling::of_this_thread();
         let mut next = self.wait_for_attempt();
         while let Some(attempt) = next {
-            scheduling.set_batch(self.company.load(Ordering::Relaxed));
+            scheduling.set_batch(self.yields_cpu.load(Ordering::Relaxed));
             let ended = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt)));
             let end = AttemptEnd::Uncounted(Shortage::Panic);
-            let ended = ended.unwrap_or(CompletedAttempt { attempt, end, event_type: None });
+            let ended = ended.unwrap_or(CompletedAttempt { attempt, end, event: None });
             next = self.complete(ended).or_else(|| self.wait_for_attempt());
         }
     }

@@ -55,6 +55,11 @@ impl<'a> Contacts<'a> {
         user_id.or(self.only_user_id.as_ref()).map(|id| Cow::Borrowed(id.as_ref()))
     }
 
+    /// The numbers of the contacts with their user ids.
+    pub(super) fn user_ids(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.user_ids.iter().map(|(number, user)| (number.as_ref(), user.as_ref()))
+    }
+
     /// The bytes of contacts that a payload may leave out.
     pub(super) fn droppable_bytes(&self) -> usize {
         if self.all.len() == 1 { 0 } else { self.all.iter().map(|text| text.len()).sum() }

@@ -3,14 +3,14 @@
 //! the payloads.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::contacts::Contacts;
 use super::frame::{Frame, framed};
 use super::identity::{ChangeMoment, bounded, change_identity, hash, update_identity};
 use super::malformed::{MalformedCallback, check_depth, check_json, kind, read_object, read_root};
 use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
-use super::update::Updates;
+use super::update::{OrderingKey, Updates};
 use crate::account::Accounts;
 use crate::event::{Event, RAW_CLOUD_API_WEBHOOK};
 use crate::json::{JsonObject, elements};
@@ -70,8 +70,8 @@ pub(super) const TEMPLATE_FIELD: &str = "message_template_status_update";
 /// - Every change becomes one RAW_CLOUD_API_WEBHOOK, whatever its field and shape. It has no ordering key,
 ///   because it may hold several contacts. An entry without a list of changes becomes one as a whole.
 ///
-/// The ordering key of a message or status is its group, else the user id of its contact where the
-/// callback shows it (in the update or in `contacts`), else the contact's number.
+/// The ordering key of a message or status is its group, else the user id of its contact where the entry
+/// shows it (in an update or in `contacts`), else the contact's number.
 ///
 /// The dedup key of a plain message is the number and its id; that of a `sent`, `delivered`, `read` or
 /// `played` status is the number, the message's id, the status and the recipient. Every other update is
@@ -134,11 +134,13 @@ pub(super) fn events_within(
         callback: Callback::default(),
         unowned: BTreeMap::new(),
         bytes_left: split_max.min(bounds.bytes_max),
+        keys: EntryKeys::default(),
     };
     let frame = Frame::around_element(&object, "entry");
     let whole = (entries.len() == 1).then_some(body);
     for (index, entry) in entries.iter().enumerate() {
         reader.entry(index, entry, &frame, whole);
+        reader.replace_numbers();
     }
     Ok(reader.into_callback())
 }
@@ -151,6 +153,15 @@ struct CallbackReader<'a> {
     /// The events without an owner by number and WABA.
     unowned: BTreeMap<(Option<String>, Option<String>), u64>,
     bytes_left: usize,
+    keys: EntryKeys,
+}
+
+/// The ordering keys of the events of one entry. Its updates show the user ids of contacts of one business.
+#[derive(Default)]
+struct EntryKeys {
+    user_ids: HashMap<String, String>,
+    /// The positions of the events that are keyed by a number until the whole entry is read.
+    by_number: Vec<(usize, String)>,
 }
 
 /// The position of a change in its callback.
@@ -204,9 +215,23 @@ impl CallbackReader<'_> {
         }
     }
 
+    /// Keys the events of contacts whose user id another update of the entry shows by that id, so that a
+    /// contact has one key.
+    fn replace_numbers(&mut self) {
+        let EntryKeys { user_ids, by_number } = std::mem::take(&mut self.keys);
+        for (index, number) in by_number {
+            let event = self.callback.events.get_mut(index);
+            if let (Some(event), Some(user_id)) = (event, user_ids.get(&number)) {
+                event.key = Some(bounded(Cow::Borrowed(user_id)));
+            }
+        }
+    }
+
     /// Drops the events of a part that turned out to be malformed.
     fn settle(&mut self, added: Result<(), MalformedCallback>, events_before: usize) {
         if let Err(malformed) = added {
+            let by_number = &mut self.keys.by_number;
+            by_number.truncate(by_number.partition_point(|(index, _)| *index < events_before));
             let dropped = self.callback.events.drain(events_before..);
             self.bytes_left += dropped.map(|event| event.payload.len()).sum::<usize>();
             self.reject(malformed);
@@ -287,13 +312,23 @@ impl CallbackReader<'_> {
         let [body, entry] = context.frames;
         let contacts = Contacts::read(value, updates.elements);
         self.check_shared(updates, value, &contacts)?;
+        self.keys.learn(updates, &contacts);
         for update in &updates.all {
             let payload = match context.whole {
                 Some(whole) if updates.elements == 1 => whole.to_owned(),
                 _ => framed(&[body, entry, &frame], &update.value_alone(value, &contacts)),
             };
             let event = owner.part(update.list.event_type(), payload);
-            let event = keyed(event, update.ordering_key(&contacts));
+            let key = match update.ordering_key(&contacts) {
+                Some(OrderingKey::Number(number)) => {
+                    let index = self.callback.events.len();
+                    self.keys.by_number.push((index, number.clone().into_owned()));
+                    Some(number)
+                }
+                Some(OrderingKey::Final(key)) => Some(key),
+                None => None,
+            };
+            let event = keyed(event, key);
             self.add(event.dedup_key(update_identity(update, number)))?;
         }
         Ok(())
@@ -339,6 +374,20 @@ impl CallbackReader<'_> {
         let number = number.text();
         let number = (!number.is_empty()).then(|| excerpt(&number));
         *self.unowned.entry((number, waba.map(excerpt))).or_default() += events;
+    }
+}
+
+impl EntryKeys {
+    /// Remembers the user ids that a change shows.
+    fn learn(&mut self, updates: &Updates<'_>, contacts: &Contacts<'_>) {
+        for (number, user_id) in contacts.user_ids() {
+            self.user_ids.insert(number.to_owned(), user_id.to_owned());
+        }
+        for update in &updates.all {
+            if let [Some(number), Some(user_id)] = update.contact_ids() {
+                self.user_ids.insert(number.into_owned(), user_id.into_owned());
+            }
+        }
     }
 }
 

@@ -45,6 +45,14 @@ pub(super) struct Update<'a> {
     pub(super) object: JsonObject<'a>,
 }
 
+/// The group or contact in whose order an update is delivered.
+pub(super) enum OrderingKey<'a> {
+    /// A group or a user id.
+    Final(Cow<'a, str>),
+    /// A phone number, whose user id another update of the callback may show.
+    Number(Cow<'a, str>),
+}
+
 impl<'a> Updates<'a> {
     /// Reads both lists of a change's value; `path` names a place inside the change.
     pub(super) fn read(
@@ -69,14 +77,20 @@ impl<'a> Updates<'a> {
 impl<'a> Update<'a> {
     /// The group or the contact of the update, in whose order it is delivered.
     ///
-    /// A contact is keyed by its user id where the callback shows one, in the update or in `contacts`:
-    /// later updates may hide the phone number, but not the user id.
-    pub(super) fn ordering_key(&self, contacts: &'a Contacts<'a>) -> Option<Cow<'a, str>> {
+    /// A contact is keyed by its user id where the change shows one, in the update or in `contacts`: later
+    /// updates may hide the phone number, but not the user id.
+    pub(super) fn ordering_key(&self, contacts: &'a Contacts<'a>) -> Option<OrderingKey<'a>> {
         if let Some(group) = self.group() {
-            return Some(group);
+            return Some(OrderingKey::Final(group));
         }
-        let [number, user] = self.contact_members().map(|name| self.id(name));
-        user.or_else(|| contacts.user_id_of(number.as_deref())).or(number)
+        let [number, user] = self.contact_ids();
+        let user = user.or_else(|| contacts.user_id_of(number.as_deref()));
+        user.map(OrderingKey::Final).or(number.map(OrderingKey::Number))
+    }
+
+    /// The number and the user id of the contact.
+    pub(super) fn contact_ids(&self) -> [Option<Cow<'a, str>>; 2] {
+        self.contact_members().map(|name| self.id(name))
     }
 
     /// The group that the update belongs to.

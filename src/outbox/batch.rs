@@ -103,8 +103,8 @@ pub(super) struct PendingBatch {
     pub(super) forgotten: Vec<(SubscriptionId, ReceiptSender<()>)>,
     /// Who waits for one of the records.
     pub(super) record_waiters: Vec<ReceiptSender<()>>,
-    /// Who waits for dead letters to be owed again, and which.
-    pub(super) revivals: Vec<(ReceiptSender<u64>, Vec<DeliveryId>)>,
+    /// Who waits for dead letters to be owed again or discarded, and which.
+    pub(super) letter_waiters: Vec<(ReceiptSender<u64>, Vec<DeliveryId>)>,
     pub(super) cancelled: Vec<RoaringTreemap>,
     /// Generations that may be cleared after this group is committed.
     pub(super) cleared: Vec<u64>,
@@ -187,7 +187,7 @@ impl PendingBatch {
     pub(super) fn fail_record_waiters(&self, error: &Error) {
         let removals = self.forgotten.iter().map(|(_, sender)| sender);
         removals.chain(&self.record_waiters).for_each(|sender| sender.send(Err(error.clone())));
-        self.revivals.iter().for_each(|(sender, _)| sender.send(Err(error.clone())));
+        self.letter_waiters.iter().for_each(|(sender, _)| sender.send(Err(error.clone())));
     }
 
     /// Takes what is in the queue, up to the bounds.
@@ -218,7 +218,13 @@ impl PendingBatch {
                 for together in &deliveries {
                     self.records.push_together(together.iter().copied().map(Record::Revive));
                 }
-                self.revivals.push((sender, deliveries.concat()));
+                self.letter_waiters.push((sender, deliveries.concat()));
+            }
+            CommitterCommand::Discard(deliveries, sender) => {
+                for delivery in &deliveries {
+                    self.records.push([Record::Discard(*delivery)]);
+                }
+                self.letter_waiters.push((sender, deliveries));
             }
             CommitterCommand::Cancel(sequences) => self.cancelled.push(sequences),
             CommitterCommand::Clear(generation) => self.cleared.push(generation),
@@ -233,7 +239,7 @@ impl PendingBatch {
 
     fn is_only_records(&self) -> bool {
         let has_waiters = !self.forgotten.is_empty() || !self.record_waiters.is_empty();
-        self.submissions.is_empty() && !has_waiters && self.revivals.is_empty()
+        self.submissions.is_empty() && !has_waiters && self.letter_waiters.is_empty()
     }
 
     fn is_full(&self, events_max: usize) -> bool {

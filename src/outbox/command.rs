@@ -28,6 +28,8 @@ pub(super) enum CommitterCommand {
     /// Makes dead letters owed again, those of one vector all together or not at all. Answers how many were
     /// dead letters.
     Revive(Vec<Vec<DeliveryId>>, ReceiptSender<u64>),
+    /// Ends dead letters that the host no longer wants. Answers how many were dead letters.
+    Discard(Vec<DeliveryId>, ReceiptSender<u64>),
     /// Ends what a removed subscription was owed.
     Cancel(RoaringTreemap),
     /// Marks the point in the queue where the clearing of this generation was prepared.
@@ -44,6 +46,7 @@ impl CommitterCommand {
             CommitterCommand::Publish(..)
             | CommitterCommand::Forget(..)
             | CommitterCommand::Revive(..)
+            | CommitterCommand::Discard(..)
             | CommitterCommand::Stop => true,
         }
     }

@@ -148,6 +148,7 @@ impl Committer {
         let ended = group.ended.drain(..).chain(batch.cancelled.iter().flatten());
         self.writer.generations.ended(ended);
         let revived: Vec<_> = group.revived.drain(..).map(|letter| letter.delivery).collect();
+        let discarded: Vec<_> = group.discarded.drain(..).map(|letter| letter.delivery).collect();
         self.compactor.note_group(&self.writer, &batch.records, &revived, group.synced);
         let cursor = &mut self.writer.cursor;
         let tombstones = cursor.tombstones.entry(cursor.generation).or_default();
@@ -155,7 +156,7 @@ impl Committer {
         self.writer.generations.revived(revived.iter().map(|delivery| delivery.sequence));
         let settled_mains = std::mem::take(&mut group.settled_mains);
         self.answer_submissions(group, took_ms);
-        self.answer_records(batch, revived, settled_mains);
+        self.answer_records(batch, revived, discarded, settled_mains);
     }
 
     fn answer_submissions(&mut self, mut group: CommitGroup, took_ms: u64) {
@@ -176,9 +177,10 @@ impl Committer {
         &mut self,
         batch: &PendingBatch,
         revived: Vec<DeliveryId>,
+        discarded: Vec<DeliveryId>,
         settled_mains: Vec<DeliveryId>,
     ) {
-        let owed: HashSet<DeliveryId> = revived.iter().copied().collect();
+        let taken: HashSet<DeliveryId> = revived.iter().chain(&discarded).copied().collect();
         if !revived.is_empty() {
             (self.listener)(CommitEvent::Revived(revived));
         }
@@ -187,8 +189,8 @@ impl Committer {
         }
         batch.forgotten.iter().for_each(|(_, sender)| sender.send(Ok(())));
         batch.record_waiters.iter().for_each(|sender| sender.send(Ok(())));
-        for (sender, requested) in &batch.revivals {
-            let count = requested.iter().filter(|delivery| owed.contains(delivery)).count();
+        for (sender, requested) in &batch.letter_waiters {
+            let count = requested.iter().filter(|delivery| taken.contains(delivery)).count();
             sender.send(Ok(count as u64));
         }
     }

@@ -23,7 +23,9 @@ pub(super) struct CommitGroup {
     /// The sequence of each delivery that ended.
     pub(super) ended: Vec<u64>,
     /// Dead letters that are owed again.
-    pub(super) revived: Vec<RevivedLetter>,
+    pub(super) revived: Vec<TakenLetter>,
+    /// Dead letters that the host discarded.
+    pub(super) discarded: Vec<TakenLetter>,
     /// Settled deliveries that others depend on.
     pub(super) settled_mains: Vec<DeliveryId>,
     /// The dedup keys of its events.
@@ -35,9 +37,9 @@ pub(super) struct CommitGroup {
     pub(super) synced: bool,
 }
 
-/// A dead letter that is owed again, with what the index of dead letters knew about it.
+/// A dead letter that is owed again or discarded, with what the index of dead letters knew about it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RevivedLetter {
+pub(super) struct TakenLetter {
     pub(super) delivery: DeliveryId,
     pub(super) at_wall_ms: u64,
     pub(super) generation: u64,

@@ -13,6 +13,7 @@ use crate::config::{Limits, OnDamage};
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
+use crate::host_calls::HostCalls;
 use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_pair_in};
 use crate::store::{Database, Store};
 use crate::subscription::SubscriptionId;
@@ -91,13 +92,17 @@ impl OpenedOutbox {
     }
 
     /// Makes the handle. The committer starts with [`Outbox::start`].
-    pub(crate) fn prepare(self, limits: &Limits) -> (Outbox, CommitterParts) {
+    pub(crate) fn prepare(
+        self,
+        limits: &Limits,
+        wakers: Arc<HostCalls>,
+    ) -> (Outbox, CommitterParts) {
         let (queue, receiver) = command_queue();
         let RecoveredParts { generations, cursor, dedup_database, .. } = self.parts;
         let outbox = Outbox {
             queue,
             admission: Arc::new(QueueAdmission::new(limits)),
-            wake_groups: Arc::new(WakeGroups::new(limits.group_events_max)),
+            wake_groups: Arc::new(WakeGroups::new(limits.group_events_max, wakers)),
             cache: Mutex::new(EventCache::new(limits.cache_bytes_max)),
             generations: Arc::new(generations),
             letters: Arc::clone(&cursor.letters),
@@ -140,7 +145,7 @@ impl Outbox {
         listener: CommitListener,
     ) -> Result<()> {
         let thread = self.committer(parts, clock, owed_query, listener).start();
-        let thread = thread.map_err(|error| Error::Poisoned { why: error.to_string() })?;
+        let thread = thread.map_err(Error::thread)?;
         *self.committer.lock() = Some(thread);
         Ok(())
     }
@@ -266,6 +271,18 @@ impl Outbox {
         let (sender, receipt) = receipt_pair();
         self.queue.send(CommitterCommand::Revive(deliveries, sender));
         receipt
+    }
+
+    /// Ends dead letters that the host no longer wants. The receipt resolves with how many were dead letters.
+    pub(crate) fn discard(&self, deliveries: Vec<DeliveryId>) -> Receipt<u64> {
+        let (sender, receipt) = receipt_pair();
+        self.queue.send(CommitterCommand::Discard(deliveries, sender));
+        receipt
+    }
+
+    /// Waits until everything that was sent before is durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.wait(self.discard(Vec::new())).map(drop)
     }
 
     /// Ends what a removed subscription was owed.

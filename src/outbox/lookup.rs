@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent};
 use crate::store::Database;
 
-use super::codec::heads::EventHead;
+use super::codec::heads::{EventHead, HeadOwner};
 use super::codec::{self, heads, keys, payload};
 use super::dead_letters::LetterPosition;
 use super::handle::Outbox;
@@ -31,13 +31,19 @@ impl Outbox {
         Ok(event)
     }
 
-    /// Of these events, those in memory.
+    /// The `wanted` events that are in memory, in their order. Deliveries of the `settled` ones no longer need
+    /// them there.
     pub(crate) fn cached_events(
         &self,
-        sequences: impl Iterator<Item = u64>,
+        settled: &[u64],
+        wanted: impl ExactSizeIterator<Item = u64>,
     ) -> Vec<Option<Arc<StoredEvent>>> {
-        let cache = self.cache.lock();
-        sequences.map(|sequence| cache.event(sequence)).collect()
+        if settled.is_empty() && wanted.len() == 0 {
+            return Vec::new();
+        }
+        let mut cache = self.cache.lock();
+        settled.iter().for_each(|sequence| cache.settled(*sequence));
+        wanted.map(|sequence| cache.event(sequence)).collect()
     }
 
     /// Deliveries of these events are settled and no longer need them in memory.
@@ -129,6 +135,37 @@ impl Outbox {
             };
             let database = self.generations.database(generation)?;
             Ok(heads::key_hashes(&*database, sequence)?.into_iter().collect())
+        })
+    }
+
+    /// Of these events, those whose owner is meant. Each page of heads is read once.
+    pub(crate) fn events_of(
+        &self,
+        sequences: &RoaringTreemap,
+        is_meant: impl Fn(&HeadOwner) -> bool,
+    ) -> Result<RoaringTreemap> {
+        let mut meant = RoaringTreemap::new();
+        let (mut page, mut page_generation) = (HashMap::new(), None);
+        for sequence in sequences {
+            let generation = self.generations.generation_of(sequence);
+            if page_generation != generation || !page.contains_key(&sequence) {
+                page = self.owners_around(sequence)?;
+                page_generation = generation;
+            }
+            if page.get(&sequence).is_some_and(&is_meant) {
+                meant.insert(sequence);
+            }
+        }
+        Ok(meant)
+    }
+
+    fn owners_around(&self, sequence: u64) -> Result<HashMap<u64, HeadOwner>> {
+        read_twice(|| {
+            let Some(generation) = self.generations.generation_of(sequence) else {
+                return Ok(HashMap::new());
+            };
+            let database = self.generations.database(generation)?;
+            Ok(heads::owners(&*database, sequence)?.into_iter().collect())
         })
     }
 

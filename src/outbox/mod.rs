@@ -28,6 +28,7 @@ mod stall;
 mod writer;
 
 pub(crate) use self::codec::dedup_page::dedup_key_of;
+pub(crate) use self::codec::heads::HeadOwner;
 pub(crate) use self::command::{RoutedEvent, Submission, SubmissionSender};
 pub(crate) use self::commit_event::{CommitEvent, CommitListener, GroupTotals, OwedEvent};
 pub(crate) use self::compaction::OwedQuery;

@@ -16,7 +16,7 @@ use crate::subscription::SubscriptionId;
 use super::attempts::{self, AttemptPlace};
 use super::codec::{encoded, keys, settles};
 use super::cursor::Cursor;
-use super::group::{CommitGroup, RevivedLetter};
+use super::group::{CommitGroup, TakenLetter};
 
 /// The records of one batch, in the order sent.
 #[derive(Debug, Default)]
@@ -75,6 +75,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let mut settled = Vec::new();
     let mut health = HashMap::new();
+    let mut retries_after = Vec::new();
     for (run, is_atomic) in records.runs() {
         if is_atomic && is_futile_revival(cursor, run) {
             continue;
@@ -85,6 +86,13 @@ pub(super) fn write(
         for record in run {
             match record {
                 Record::Health(id, newest) => health.extend([(*id, newest)]),
+                Record::Settle(delivery) | Record::SettleMain(delivery) if !is_atomic => {
+                    // Removed after the settle is written: a crash in between must not restart its attempts.
+                    let before = group.operations.len();
+                    write_one(cursor, record, settled, group)?;
+                    retries_after.extend(group.operations.drain(before..));
+                    debug_assert!(settled.last() == Some(delivery));
+                }
                 record => write_one(cursor, record, settled, group)?,
             }
         }
@@ -95,6 +103,7 @@ pub(super) fn write(
     }
     write_health(cursor, &health, group)?;
     write_settles(cursor, &settled, group);
+    group.operations.extend(retries_after);
     Ok(())
 }
 
@@ -118,6 +127,7 @@ fn write_one(
         }
         Record::Dead(letter) => write_letter(cursor, letter, group)?,
         Record::Revive(delivery) => revive(cursor, *delivery, group)?,
+        Record::Discard(delivery) => discard(cursor, *delivery, settled, group),
         Record::FailedAttempt(delivery, tried) => write_attempt(cursor, *delivery, tried, group)?,
         // Written once per lane, by `write`.
         Record::Health(..) => {}
@@ -179,8 +189,21 @@ fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut CommitGroup) ->
     cursor.next_record += 1;
     let key = keys::of_delivery(keys::REVIVED, delivery);
     group.operations.push(Operation::Put(key, value));
-    group.revived.push(RevivedLetter { delivery, at_wall_ms, generation });
+    group.revived.push(TakenLetter { delivery, at_wall_ms, generation });
     Ok(())
+}
+
+/// Ends a dead letter. Its settle is newer than its record, so it counts. Does nothing where there is no letter.
+fn discard(
+    cursor: &mut Cursor,
+    delivery: DeliveryId,
+    settled: &mut Vec<DeliveryId>,
+    group: &mut CommitGroup,
+) {
+    let Some((at_wall_ms, generation)) = cursor.letters.lock().take(delivery) else { return };
+    settled.push(delivery);
+    cursor.attempts.lock().forget(delivery);
+    group.discarded.push(TakenLetter { delivery, at_wall_ms, generation });
 }
 
 fn write_attempt(

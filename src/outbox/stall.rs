@@ -38,17 +38,17 @@ impl Stall<'_> {
         mut batch: PendingBatch,
     ) -> Result<Option<PendingBatch>> {
         let FailedWrite { group, error } = failed;
+        for letter in group.revived.iter().chain(&group.discarded) {
+            // Their records are written again, so they are dead letters again until then.
+            let mut letters = self.writer.cursor.letters.lock();
+            letters.keep(letter.at_wall_ms, letter.delivery, letter.generation);
+        }
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
         answer_all(group.answers.iter().map(|(sender, _)| (sender, Err(unknown.clone()))));
         batch.fail_record_waiters(&unknown);
         self.admission.stall(why.clone());
         (self.listener)(CommitEvent::Stalled(why));
-        for letter in &group.revived {
-            // Their records are written again, so they are dead letters again until then.
-            let mut letters = self.writer.cursor.letters.lock();
-            letters.keep(letter.at_wall_ms, letter.delivery, letter.generation);
-        }
         // A stop that came with the group counts: the thread that closes the engine waits for it, however
         // long the device refuses.
         batch.forget_events();

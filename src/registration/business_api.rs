@@ -169,7 +169,7 @@ mod tests {
         let gateway = TestGateway::new();
         set(&gateway, EXAMPLE);
         let id = gateway.named("acme", NAME).id;
-        let secret = Secret::new("whsec_aGlkZGVuLXNlY3JldA==");
+        let secret = Secret::new("whsec_aGlkZGVuLXNlY3JldC1vZi10aGUtdGVzdA==");
         gateway.engine.rotate_secret(id, Some(secret.clone()), Duration::ZERO).unwrap();
         gateway.engine.pause(id).unwrap();
         let other = json!({"url": "https://other.example/hook", "headers": {}});

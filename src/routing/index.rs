@@ -1,14 +1,18 @@
 //! The index from account, event type and WABA number to subscriptions. A subscription is listed once under
-//! each (type, number) pair of its filter, where "all" is a value of its own. So a match reads at most four
-//! lists for a number, and two for each number of a WABA.
+//! each (type, number) pair of its filter, where "all" is a value of its own. A wide filter, of many types and
+//! many numbers, would have too many pairs: its subscription is listed once under each number, and its types
+//! are kept as a set that a match looks into. So a match reads at most six lists for a number, and three for
+//! each number of a WABA.
 //!
-//! A change costs the pairs of its filter, a match costs what it finds; neither depends on the number of other
-//! subscriptions.
+//! A change costs the types plus the numbers of its filter, or at most [`PAIRS_MAX`], because every `publish`
+//! waits for it. A match costs what it finds, and the wide filters of its number. Neither depends on the number
+//! of other subscriptions.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use super::interner::Interner;
 use super::match_cache::{MatchCache, MatchKey};
@@ -24,6 +28,8 @@ pub(crate) struct Index {
     accounts: Interner<Box<str>>,
     kinds: Interner<EventType>,
     listed: HashMap<NumberKey, PostingLists>,
+    /// The types of each wide filter.
+    wide: HashMap<SubscriptionId, HashSet<u32>>,
     precedence: PrecedenceTable,
     match_cache: MatchCache,
 }
@@ -51,11 +57,36 @@ struct NumberKey {
 const ALL: u32 = 0;
 const ALL_NUMBERS: u64 = 0;
 
+/// Under this instead of a type, subscriptions with wide filters are listed.
+const WIDE: u32 = u32::MAX;
+
+/// A filter with more pairs is wide. In tests few are, so that the property test has both kinds.
+const PAIRS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+
+/// What a subscription is listed under below a number.
+#[derive(Debug, Clone, Copy)]
+enum ListKind<'a> {
+    All,
+    One(&'a EventType),
+    Wide,
+}
+
 impl Index {
     /// Adds a subscription under its filter. Idempotent.
     pub(crate) fn insert(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.match_cache.invalidate();
-        each_pair(filter, |kind, number| self.list(id, account, kind, number));
+        if let Some(kinds) = kinds_if_wide(filter)
+            && !self.wide.contains_key(&id)
+        {
+            let each = kinds.iter().map(|kind| {
+                let interned = self.kinds.intern(kind, EventType::clone);
+                self.kinds.hold(kind);
+                interned
+            });
+            let interned = each.collect();
+            self.wide.insert(id, interned);
+        }
+        each_listing(filter, |kind, number| self.list(id, account, kind, number));
     }
 
     /// Sets the precedence of a subscription. To be called for each that is inserted.
@@ -68,7 +99,12 @@ impl Index {
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.match_cache.invalidate();
         self.precedence.remove(id);
-        each_pair(filter, |kind, number| self.unlist(id, account, kind, number));
+        if let Some(kinds) = kinds_if_wide(filter)
+            && self.wide.remove(&id).is_some()
+        {
+            kinds.iter().for_each(|kind| self.kinds.release(kind));
+        }
+        each_listing(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
     /// The subscriptions that match an event, ascending, without duplicates. Events with the same query and
@@ -92,19 +128,19 @@ impl Index {
     /// The matches of an event with one number, or with none and no WABA.
     fn of_number(&self, key: MatchKey) -> Targets {
         let MatchKey { number, account, kind, is_part } = key;
-        let [of_all, of_kind] = self.lists(NumberKey { number: ALL_NUMBERS, account }, kind);
+        let general = self.lists(NumberKey { number: ALL_NUMBERS, account }, kind);
         let own = match number {
             ALL_NUMBERS => NONE,
             number => self.lists(NumberKey { number, account }, kind),
         };
-        let lists = [of_all, of_kind, own[0], own[1]];
+        let lists = [general, own];
         let context = MatchContext { has_number: number != ALL_NUMBERS, is_part };
-        if lists.iter().map(PostingList::len).sum::<usize>() <= FEW_MAX {
+        if lists.as_flattened().iter().map(PostingList::len).sum::<usize>() <= FEW_MAX {
             // For few matches, gathering costs less than a look-up in the cache.
-            return self.gathered(&lists, context).into();
+            return self.gathered(&lists, kind, context).into();
         }
         // The index cannot change meanwhile, because the caller borrows it.
-        let gathered = || Arc::from(self.gathered(&lists, context).as_slice());
+        let gathered = || Arc::from(self.gathered(&lists, kind, context).as_slice());
         Targets::Many(self.match_cache.get_or_insert(key, gathered))
     }
 
@@ -113,23 +149,34 @@ impl Index {
         let numbers = numbers.iter().map(|number| number.digits());
         let each = [ALL_NUMBERS].into_iter().chain(numbers);
         let lists: Vec<_> =
-            each.flat_map(|number| self.lists(NumberKey { number, account }, kind)).collect();
-        self.gathered(&lists, MatchContext { has_number: false, is_part }).into()
+            each.map(|number| self.lists(NumberKey { number, account }, kind)).collect();
+        self.gathered(&lists, kind, MatchContext { has_number: false, is_part }).into()
     }
 
-    /// The lists of all types and of one type under a number.
-    fn lists(&self, number: NumberKey, kind: u32) -> [PostingList<'_>; 2] {
+    /// The lists of all types, of one type and of wide filters under a number.
+    fn lists(&self, number: NumberKey, kind: u32) -> NumberLists<'_> {
         let Some(lists) = self.listed.get(&number) else { return NONE };
-        [lists.of(ALL), if kind == ALL { NONE[0] } else { lists.of(kind) }]
+        let [none, ..] = NONE;
+        // A type that no filter names is in no wide one either.
+        let of_kind = if kind == ALL { none } else { lists.of(kind) };
+        let wide = if kind == ALL || self.wide.is_empty() { none } else { lists.of(WIDE) };
+        [lists.of(ALL), of_kind, wide]
     }
 
     /// The merged ids of some lists, ascending, without duplicates and without those of lower precedence.
-    fn gathered(&self, lists: &[PostingList<'_>], context: MatchContext) -> TargetIds {
+    fn gathered(&self, lists: &[NumberLists<'_>], kind: u32, context: MatchContext) -> TargetIds {
         let mut ids = TargetIds::new();
         let mut filled = 0;
-        for list in lists.iter().filter(|list| list.len() > 0) {
-            list.each(|id| ids.push(SubscriptionId(id)));
-            filled += 1;
+        for [all, of_kind, wide] in lists {
+            for list in [all, of_kind].into_iter().filter(|list| list.len() > 0) {
+                list.each(|id| ids.push(SubscriptionId(id)));
+                filled += 1;
+            }
+            if wide.len() > 0 {
+                let takes = |id| self.wide.get(&id).is_some_and(|kinds| kinds.contains(&kind));
+                wide.each(|id| ids.extend(Some(SubscriptionId(id)).filter(|id| takes(*id))));
+                filled += 1;
+            }
         }
         // Every list is ascending by itself.
         if filled > 1 {
@@ -146,11 +193,15 @@ impl Index {
         &mut self,
         id: SubscriptionId,
         account: &str,
-        kind: Option<&EventType>,
+        kind: ListKind<'_>,
         number: Option<WabaNumber>,
     ) {
         let account_id = self.accounts.intern(account, |name| Box::from(name));
-        let kind_id = kind.map_or(ALL, |kind| self.kinds.intern(kind, EventType::clone));
+        let kind_id = match kind {
+            ListKind::All => ALL,
+            ListKind::One(kind) => self.kinds.intern(kind, EventType::clone),
+            ListKind::Wide => WIDE,
+        };
         let number = number.map_or(ALL_NUMBERS, WabaNumber::digits);
         let is_first = match self.listed.entry(NumberKey { number, account: account_id }) {
             Entry::Occupied(mut lists) => lists.get_mut().insert(kind_id, id.0),
@@ -161,7 +212,7 @@ impl Index {
         };
         if is_first {
             self.accounts.hold(account);
-            if let Some(kind) = kind {
+            if let ListKind::One(kind) = kind {
                 self.kinds.hold(kind);
             }
         }
@@ -171,10 +222,14 @@ impl Index {
         &mut self,
         id: SubscriptionId,
         account: &str,
-        kind: Option<&EventType>,
+        kind: ListKind<'_>,
         number: Option<WabaNumber>,
     ) {
-        let kind_id = kind.map_or(Some(ALL), |kind| self.kinds.id(kind));
+        let kind_id = match kind {
+            ListKind::All => Some(ALL),
+            ListKind::One(kind) => self.kinds.id(kind),
+            ListKind::Wide => Some(WIDE),
+        };
         let (Some(account_id), Some(kind_id)) = (self.accounts.id(account), kind_id) else {
             return;
         };
@@ -188,27 +243,43 @@ impl Index {
             self.listed.remove(&key);
         }
         self.accounts.release(account);
-        if let Some(kind) = kind {
+        if let ListKind::One(kind) = kind {
             self.kinds.release(kind);
         }
     }
 }
 
-/// Two empty lists.
-const NONE: [PostingList<'static>; 2] = [PostingList::Ids(&[]); 2];
+#[cfg(test)]
+impl Index {
+    /// How many times subscriptions are listed.
+    fn postings(&self) -> usize {
+        self.listed.values().map(PostingLists::len).sum()
+    }
+}
 
-/// Calls `visit` for every (type, number) of a filter; `None` stands for all.
-fn each_pair<'a>(
-    filter: &'a Filter,
-    mut visit: impl FnMut(Option<&'a EventType>, Option<WabaNumber>),
-) {
+/// The lists under one number: of all types, of one type, of wide filters.
+type NumberLists<'a> = [PostingList<'a>; 3];
+
+/// Three empty lists.
+const NONE: NumberLists<'static> = [PostingList::Ids(&[]); 3];
+
+/// The types of a filter with too many pairs to list each.
+fn kinds_if_wide(filter: &Filter) -> Option<&BTreeSet<EventType>> {
+    let (kinds, numbers) = (filter.events.as_ref()?, filter.numbers.as_ref()?);
+    let is_wide = kinds.len() > 1 && kinds.len().saturating_mul(numbers.len()) > PAIRS_MAX;
+    is_wide.then_some(kinds)
+}
+
+/// Calls `visit` for everything that a filter is listed under; no number stands for all.
+fn each_listing<'a>(filter: &'a Filter, mut visit: impl FnMut(ListKind<'a>, Option<WabaNumber>)) {
     let mut each_number = |kind| match &filter.numbers {
         None => visit(kind, None),
         Some(numbers) => numbers.iter().for_each(|number| visit(kind, Some(*number))),
     };
     match &filter.events {
-        None => each_number(None),
-        Some(kinds) => kinds.iter().for_each(|kind| each_number(Some(kind))),
+        None => each_number(ListKind::All),
+        Some(_) if kinds_if_wide(filter).is_some() => each_number(ListKind::Wide),
+        Some(kinds) => kinds.iter().for_each(|kind| each_number(ListKind::One(kind))),
     }
 }
 
@@ -217,7 +288,7 @@ mod tests {
     use super::*;
     use crate::event::Catalogue;
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
     use std::sync::LazyLock;
 
     fn kind(name: &str) -> EventType {
@@ -331,6 +402,43 @@ mod tests {
         assert_eq!(ask(&index, "beta"), bystander);
     }
 
+    /// Types that are told apart by a number.
+    fn kinds(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("TYPE_{n}")).collect()
+    }
+
+    /// A filter of many types and many numbers.
+    fn wide(kinds: &[String], numbers: u64) -> Filter {
+        let names: Vec<_> = kinds.iter().map(String::as_str).collect();
+        filter(Some(&names), Some(&(0..numbers).collect::<Vec<_>>()))
+    }
+
+    /// Not once for each of the 90,000 pairs: every publish would wait for that.
+    #[test]
+    fn a_wide_filter_costs_its_lists_and_not_their_product() {
+        let (mut index, kinds) = (each_kind(), kinds(300));
+        let before = index.postings();
+        let wide = wide(&kinds, 300);
+        index.insert(SubscriptionId(9), "acme", &wide);
+        assert!(index.postings() - before <= 600, "{}", index.postings());
+        let asked = filter(Some(&["TYPE_299", "B"]), Some(&[2]));
+        index.insert(SubscriptionId(7), "beta", &asked);
+        assert_eq!(found(&index, "acme", "TYPE_299", Some(299), &[]), [4, 9]);
+        assert_eq!(found(&index, "acme", "TYPE_0", Some(2), &[]), [2, 4, 9]);
+        assert_eq!(found(&index, "acme", "TYPE_0", Some(300), &[]), [4], "another number");
+        assert_eq!(found(&index, "acme", "B", Some(2), &[]), [2, 3, 4], "another type");
+        assert_eq!(found(&index, "acme", "TYPE_5", None, &[5, 400]), [4, 9]);
+        assert_eq!(found(&index, "acme", "TYPE_5", None, &[]), [4]);
+        assert_eq!(found(&index, "acme", "TYPE_400", Some(2), &[]), [2, 4]);
+        assert_eq!(found(&index, "beta", "TYPE_299", Some(2), &[]), [5, 7]);
+        index.remove(SubscriptionId(9), "acme", &wide);
+        assert_eq!(found(&index, "acme", "TYPE_0", Some(2), &[]), [2, 4]);
+        assert_eq!(found(&index, "beta", "TYPE_299", Some(2), &[]), [5, 7]);
+        index.remove(SubscriptionId(7), "beta", &asked);
+        assert_eq!(index.postings(), before);
+        assert!(index.kinds.id(&kind("TYPE_0")).is_none());
+    }
+
     #[test]
     fn removing_what_was_never_inserted_changes_nothing() {
         let mut index = each_kind();
@@ -406,7 +514,7 @@ mod tests {
             for (id, (account, filter)) in scanned {
                 index.remove(SubscriptionId(id), ACCOUNTS[account], &filter);
             }
-            prop_assert!(index.listed.is_empty() && index.kinds.is_empty());
+            prop_assert!(index.listed.is_empty() && index.kinds.is_empty() && index.wide.is_empty());
         }
     }
 }

@@ -97,6 +97,16 @@ impl PostingLists {
         }
     }
 
+    /// How many subscriptions are in all lists together.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        match self {
+            PostingLists::One { count, .. } => usize::from(*count),
+            PostingLists::Block(block) => block.len(),
+            PostingLists::Map(map) => map.values().map(|long| long.list().len()).sum(),
+        }
+    }
+
     /// The list of a type.
     pub(super) fn of(&self, kind: u32) -> PostingList<'_> {
         match self {

@@ -34,11 +34,24 @@ impl Filter {
     }
 }
 
+/// The most types, and the most numbers, of a filter: as many as DoubleTick allows pairs. Every
+/// `publish` waits while a filter is put in force, which takes tens of milliseconds for so many.
+const MEMBERS_MAX: usize = 50_000;
+
+fn check_members(field: &str, given: usize) -> Result<()> {
+    if given <= MEMBERS_MAX {
+        return Ok(());
+    }
+    let (given, limit) = (given as u64, MEMBERS_MAX as u64);
+    Err(Error::TooLarge { field: field.to_owned(), given, limit })
+}
+
 fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<EventType>> {
     if names.is_empty() {
         let expected = "at least one event type, or all of them by leaving events out (\"*\")";
         return Err(Error::invalid("events", "an empty set", expected));
     }
+    check_members("events", names.len())?;
     let each = names.iter().enumerate().map(|(index, name)| {
         let invalid = |_| Error::invalid(format!("events[{index}]"), name, EventType::EXPECTED);
         catalogue.canonical(name).map_err(invalid)
@@ -51,10 +64,35 @@ fn parse_numbers(given: &[NumberInput]) -> Result<BTreeSet<WabaNumber>> {
         let expected = "at least one number, or all of the account by leaving numbers out (\"*\")";
         return Err(Error::invalid("numbers", "an empty set", expected));
     }
+    check_members("numbers", given.len())?;
     let each = given.iter().enumerate().map(|(index, number)| {
         let invalid =
             |text| Error::invalid(format!("numbers[{index}]"), text, WabaNumber::EXPECTED);
         number.as_ref().copied().map_err(invalid)
     });
     each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_over_its_bound_is_refused_and_the_bound_named() {
+        let names: Vec<_> = (0..=MEMBERS_MAX).map(|n| format!("TYPE_{n}")).collect();
+        let numbers: Vec<NumberInput> = (919_000_000_000..)
+            .map(|digits| Ok(WabaNumber::from_digits(digits).unwrap()))
+            .take(MEMBERS_MAX + 1)
+            .collect();
+        let parse = |names: &[String], numbers: &[NumberInput]| {
+            Filter::parse(Some(names), Some(numbers), &Catalogue::default())
+        };
+        for refused in [parse(&names, &numbers[1..]), parse(&names[1..], &numbers)] {
+            let refused = refused.unwrap_err();
+            let (field, text) = (refused.field().unwrap(), refused.to_string());
+            assert!(["events", "numbers"].contains(&field), "{text}");
+            assert!(text.contains("50001 is over the limit of 50000"), "{text}");
+        }
+        assert_eq!(parse(&names[1..], &numbers[1..]).unwrap().numbers.unwrap().len(), MEMBERS_MAX);
+    }
 }

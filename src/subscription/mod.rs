@@ -175,7 +175,8 @@ impl Subscription {
     }
 
     /// Signs every attempt with this secret, as Standard Webhooks does (`webhook-signature`) and as
-    /// Meta does (`x-hub-signature-256`). A `whsec_` secret must be base64 after its prefix.
+    /// Meta does (`x-hub-signature-256`). After `whsec_` follows padded base64 of 24 to 64 bytes. Line
+    /// ends and surrounding spaces are refused.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<Secret>) -> Subscription {
         self.secret = Some(secret.into());

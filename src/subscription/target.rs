@@ -90,7 +90,10 @@ impl Target {
         if url.contains('#') {
             return Err(refused("a URL without a fragment"));
         }
-        let absolute = "an absolute URL in ASCII, such as https://crm.example/hook";
+        let absolute = "an absolute URL in ASCII, such as https://crm.example/hook (other characters as %C3%A4)";
+        if !url.is_ascii() {
+            return Err(refused(absolute));
+        }
         let uri: Uri = url.parse().map_err(|_| refused(absolute))?;
         if !matches!(uri.scheme_str(), Some("https" | "http")) {
             return Err(refused("an absolute https:// URL, such as https://crm.example/hook"));
@@ -100,7 +103,10 @@ impl Target {
             return Err(refused("a URL without user name and password; use a header for them"));
         }
         let port_is_readable = match authority.as_str().rsplit_once(':') {
-            Some((_, port)) if !port.ends_with(']') => port.parse::<u16>().is_ok_and(|p| p > 0),
+            // `parse` alone takes a sign, too.
+            Some((_, port)) if !port.ends_with(']') => {
+                port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|p: u16| p > 0)
+            }
             _ => true,
         };
         if authority.host().is_empty() || !port_is_readable {
@@ -250,14 +256,15 @@ fn check_extras(field: &str, extras: &[(String, String)], bytes_max: usize) -> R
     Ok(())
 }
 
-/// Hides a password in a URL.
+/// The scheme, host and port of a URL: its other parts may be credentials (I9).
 fn redacted(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            let head = url.get(..scheme + 3).unwrap_or_default();
-            format!("{head}[redacted]{}", url.get(at..).unwrap_or_default())
-        }
-        _ => url.to_owned(),
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let is_plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:+".contains(&b));
+    match scheme {
+        "https" | "http" if is_plain => format!("{scheme}://{host}"),
+        _ => "[not shown]".to_owned(),
     }
 }
 
@@ -266,7 +273,7 @@ impl fmt::Debug for Target {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Target")
             .field("method", &self.method)
-            .field("url", &self.url.to_string())
+            .field("url", &redacted(&self.url.to_string()))
             .field("header_names", &names)
             .finish_non_exhaustive()
     }
@@ -301,6 +308,11 @@ mod tests {
             "https://crm.example:0/",
             "https://crm.example:99999/",
             "https://crm.example:/",
+            "https://crm.example:+443/hidden",
+            "https://crm.example/hidden\u{e4}",
+            "https://crm.example/hidden?key=hidden#part",
+            "https://:hidden@crm.example/hidden",
+            "hidden",
             "https://crm .example/",
             "https://crm.example/\r\nx: y",
             &format!("https://crm.example/{}", "a".repeat(3000)),
@@ -338,6 +350,8 @@ mod tests {
         target.add_header("X-Key".into(), "one".into());
         target.add_header("x-key".into(), "hidden".into());
         assert_eq!(target.headers().len(), 1);
-        assert!(!format!("{target:?}").contains("hidden"));
+        let target = Target { url: "https://crm.example/hidden?hidden".parse().unwrap(), ..target };
+        let shown = format!("{target:?}");
+        assert!(!shown.contains("hidden") && shown.contains("https://crm.example"), "{shown}");
     }
 }

@@ -43,3 +43,28 @@ fn dead_letters_are_listed_shown_and_replayed() {
     ask(&served, &["dead", "show", &id]).failed(5, &["there is no dead letter"]);
     ask(&served, &["dead", "list", "--webhook", "nobody"]).failed(5, &["gone, other"]);
 }
+
+#[test]
+fn dead_letters_are_discarded_deliveries_cancelled_and_contacts_purged() {
+    let (_place, served) = HostProcess::fresh();
+    let gone = Receiver::answering(404);
+    served.subscribe(ACME, &gone.url("/gone"), json!({"name": "gone"}));
+    served.subscribe(ACME, &gone.url("/paused"), json!({"name": "paused"}));
+    ask(&served, &["webhooks", "pause", "paused"]).done();
+    (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
+    served.until(|_| listed(&served, &[]).len() == 3);
+    ask(&served, &["dead", "discard"]).failed(2, &["--all"]);
+    let id = listed(&served, &[])[0]["id"].as_str().unwrap().to_owned();
+    ask(&served, &["dead", "discard", &id]).done().says(&["discarded: 1 dead letter\n"]);
+    assert_eq!(listed(&served, &[]).len(), 2, "the others stay");
+    ask(&served, &["deliveries", "cancel"]).failed(2, &["--webhook"]);
+    ask(&served, &["deliveries", "cancel", "--state", "lost"]).failed(2, &["lost"]);
+    let retrying = ["deliveries", "cancel", "--webhook", "paused", "--state", "retrying,owed"];
+    ask(&served, &retrying).done().says(&["cancelled: 0 deliveries\n"]);
+    let ran = ask(&served, &["deliveries", "cancel", "--webhook", "paused", "--json"]).done();
+    assert_eq!(ran.json(), json!({"cancelled": 3}));
+    ask(&served, &["purge"]).failed(2, &["--contact"]);
+    ask(&served, &["purge", "--contact", "nobody"]).done().says(&["purged: 0 deliveries\n"]);
+    ask(&served, &["purge", "--number", "919000000001"]).done().says(&["purged: 2 deliveries\n"]);
+    assert!(listed(&served, &[]).is_empty());
+}

@@ -152,3 +152,43 @@ fn wrong_listings_and_replays_are_refused_by_field() {
         answer.assert_refused(401, "unauthorized", None);
     }
 }
+
+#[test]
+fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
+    let (place, served) = HostProcess::fresh();
+    let (dead, other) = (Receiver::answering(404), Receiver::answering(200));
+    let id = served.subscribe(ACME, &dead.url("/dead"), json!({}));
+    let paused = served.subscribe(ACME, &other.url("/paused"), json!({}));
+    let bystander = served.subscribe(BETA, &dead.url("/bystander"), json!({}));
+    served.post(&format!("/subscriptions/{paused}/pause"), ACME, "");
+    for n in 0..3 {
+        served.post("/events", ACME, line(n));
+    }
+    let _ = bystander;
+    let listed = until_listed(&served, 3);
+    let end = |served: &HostProcess, path: &str, key: &str, body: Value| {
+        let answer = served.post(path, key, body.to_string());
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()
+    };
+    let one = json!({"ids": [listed[0]["id"]], "subscription": id});
+    assert_eq!(end(&served, "/dead-letters/discard", BETA, one.clone()), json!({"discarded": 0}));
+    assert_eq!(end(&served, "/dead-letters/discard", ACME, one), json!({"discarded": 1}));
+    served.post("/dead-letters/discard", ACME, "{}").assert_refused(400, "invalid", None);
+    let cancel = json!({"subscription": paused, "state": ["retrying"]});
+    assert_eq!(end(&served, "/deliveries/cancel", ACME, cancel), json!({"cancelled": 0}));
+    let cancel = json!({"subscription": paused});
+    assert_eq!(end(&served, "/deliveries/cancel", BETA, cancel.clone()), json!({"cancelled": 0}));
+    assert_eq!(end(&served, "/deliveries/cancel", ACME, cancel), json!({"cancelled": 3}));
+    served.post("/deliveries/cancel", ACME, "{}").assert_refused(400, "invalid", None);
+    let purge = json!({"number": "919000000001"});
+    assert_eq!(end(&served, "/purge", BETA, purge.clone()), json!({"purged": 0}));
+    assert_eq!(end(&served, "/purge", ACME, purge), json!({"purged": 2}));
+    served.post("/purge", ACME, "{}").assert_refused(400, "invalid", None);
+    let stats = served.get("/stats", ACME).json();
+    let counts = ["letters_discarded", "cancelled", "purged", "owed"].map(|name| &stats[name]);
+    assert_eq!(counts, [&json!(3), &json!(3), &json!(2), &json!(0)]);
+    served.kill();
+    let served = place.start();
+    assert_eq!(items(&served, "/deliveries", ACME), [] as [Value; 0]);
+}

@@ -75,9 +75,23 @@ impl HostDirectory {
 
     /// Starts a host with more arguments.
     pub(crate) fn start_with(&self, more: &[&str]) -> HostProcess {
-        let log = self.path("stderr.log");
         let mut command = self.command();
         command.args(more);
+        self.started(command)
+    }
+
+    /// Starts a host, or a copy of it, by a program that limits it, like prlimit.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_under(&self, prefix: &[&str], copy: Option<&Path>) -> HostProcess {
+        let serve = self.command();
+        let mut command = Command::new(prefix[0]);
+        let program = copy.map_or_else(|| serve.get_program(), Path::as_os_str);
+        command.args(&prefix[1..]).arg(program).args(serve.get_args());
+        self.started(command)
+    }
+
+    fn started(&self, mut command: Command) -> HostProcess {
+        let log = self.path("stderr.log");
         command.stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();

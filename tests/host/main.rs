@@ -19,6 +19,7 @@ mod openapi;
 mod policies;
 mod receiver;
 mod session;
+mod shortages;
 mod subscription_changes;
 mod subscriptions;
 mod tls_trust;

@@ -59,7 +59,7 @@ fn a_subscription_is_visible_to_its_account_only() {
     let bystander = served.subscribe(BETA, &receiver.url("/beta"), json!({}));
     let body = json!({
         "name": "crm", "url": url, "events": ["Message Received", "order.placed"],
-        "numbers": ["+91 90000 00001"], "secret": "whsec_aGlkZGVuLXNlY3JldA==",
+        "numbers": ["+91 90000 00001"], "secret": "whsec_aGlkZGVuLXNlY3JldC1vZi10aGUtdGVzdA==",
         "headers": {"x-token": "hidden-value"}, "timeout_ms": 2_000, "accept": "200",
         "retry": {"kind": "linear", "step_ms": 50, "max_ms": 200, "attempts": 7},
     });

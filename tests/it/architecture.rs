@@ -30,7 +30,7 @@ const FLOORS: &[&[&str]] = &[
         "network",
     ],
     // What is injected.
-    &["clock", "store"],
+    &["clock", "store", "host_calls"],
     // Nouns.
     &["error", "duration_ms"],
     &["secret", "word_enum"],

@@ -41,6 +41,8 @@ pub struct World {
     /// Whether this engine met a shortage that lets it start fewer attempts, and until when it may pause.
     had_shortage: bool,
     calm_at_ms: u64,
+    /// Until when nothing may start after it.
+    paused_until_ms: u64,
 }
 
 pub struct Running {
@@ -62,6 +64,9 @@ pub struct Flying {
 
 /// The first subscription of every world, which nothing may delay.
 const BYSTANDER: u32 = 1;
+
+/// For how long nothing starts after a shortage of files, at least.
+const PAUSE_MIN_MS: u64 = 50;
 
 const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
 
@@ -88,6 +93,7 @@ impl World {
             trace,
             had_shortage: false,
             calm_at_ms: 0,
+            paused_until_ms: 0,
         };
         world.note(|world| format!("{:?}", world.limits));
         world.open();
@@ -140,7 +146,7 @@ impl World {
     pub fn crash(&mut self, image: Memory) {
         self.running = None;
         self.in_flight.clear();
-        self.had_shortage = false;
+        (self.had_shortage, self.paused_until_ms) = (false, 0);
         self.model.crash();
         self.disk = Disk::new(image);
         if self.random.one_in(4) {
@@ -193,6 +199,7 @@ impl World {
     fn begun(&mut self, begun: BegunAttempt, bystander_ready: bool) {
         let arrival = self.line.take().pop().unwrap_or_else(|| panic!("not sent: {begun:?}"));
         let now_ms = self.now_ms();
+        assert!(now_ms >= self.paused_until_ms, "an attempt starts right after a shortage");
         let key = self.model.started(&arrival, now_ms);
         self.pass_over(key, bystander_ready);
         let name = self.model.subs[&key.1].terms.name.clone();
@@ -278,6 +285,7 @@ impl World {
         self.note(|_| format!("{key:?} of {name} is short of {shortage}"));
         if shortage == Shortage::Files {
             (self.had_shortage, self.calm_at_ms) = (true, self.now_ms() + PAUSE_MAX_MS);
+            self.paused_until_ms = self.now_ms() + PAUSE_MIN_MS;
         }
         let now_ms = self.now_ms();
         self.model.ended_short(key, now_ms);

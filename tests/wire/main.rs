@@ -19,6 +19,7 @@ mod deadlines;
 mod early;
 mod guard;
 mod nginx;
+mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "tls")]

@@ -1,6 +1,7 @@
 //! A receiver is trusted only for what its certificate says, each fault of a certificate has its own
 //! reason, and a client certificate is only used by its subscription.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use super::authority::{Authority, Pair, self_signed, server_config};
 use super::client::*;
 
 /// The server's end of TLS.
-struct Secured(StreamOwned<ServerConnection, TcpStream>);
+pub(crate) struct Secured(pub(crate) StreamOwned<ServerConnection, TcpStream>);
 
 impl Read for Secured {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -70,7 +71,7 @@ fn trusting(roots: Roots) -> Http {
 
 fn send_with(client: &Http, url: &str, tls: Option<&Tls>) -> Reply {
     let mut request = request(url, b"{}", 10_000);
-    request.tls = tls;
+    request.tls = tls.map(Cow::Borrowed);
     client.send(&request)
 }
 

@@ -1,5 +1,6 @@
 //! Compares alternatives with the engine: the same events to the same receivers, in turns, in one run.
-//! The receivers and the engine's own run are those of `cargo bench --bench fanout`. A baseline that
+//! The receivers and the engine's own run are those of `cargo bench --bench fanout`, and with
+//! `--only networks` those of `cargo bench --bench networks` at 100 ms. A baseline that
 //! reaches less of the raw requests than it did elsewhere is badly built or has a slow machine, and then
 //! no factor is printed.
 //!
@@ -19,9 +20,9 @@ mod signing;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use receiver::Fanout;
+use receiver::{Fanout, Kind, Networks};
 
 /// The same as in the engine's own run.
 #[global_allocator]
@@ -56,6 +57,9 @@ fn main() -> Outcome {
     let deliveries: usize = option("deliveries", 30_000);
     let only: String = option("only", String::new());
     let fanout = Fanout::build()?;
+    if only == "networks" {
+        return networks(&fanout, runs);
+    }
     let webhooksmith = receiver::build_webhooksmith()?;
     let mut reached: BTreeMap<(String, usize), Vec<f64>> = BTreeMap::new();
     for run in 0..runs {
@@ -65,7 +69,11 @@ fn main() -> Outcome {
             reached.entry(("raw".to_owned(), fan_out)).or_default().push(raw);
             reached.entry(("wabahook".to_owned(), fan_out)).or_default().push(own);
             for peer in PEERS.iter().filter(|peer| peer.contains(&only)) {
-                let per_s = measure(peer, fan_out, deliveries, &fanout, &webhooksmith)?;
+                // It delivers sequentially, which would take minutes.
+                let deliveries =
+                    if peer.starts_with("webhooksmith") { deliveries / 10 } else { deliveries };
+                let receivers = (Kind::AtOnce, fan_out);
+                let per_s = measure(peer, receivers, deliveries, &fanout, &webhooksmith)?;
                 println!("run {run}, fan-out {fan_out}: {peer} {per_s:.0}/s");
                 reached.entry(((*peer).to_owned(), fan_out)).or_default().push(per_s);
             }
@@ -74,6 +82,27 @@ fn main() -> Outcome {
     let medians: BTreeMap<_, _> =
         reached.into_iter().map(|(key, values)| (key, median(values))).collect();
     FAN_OUTS.into_iter().enumerate().for_each(|(nth, fan_out)| conclude(nth, fan_out, &medians));
+    Ok(())
+}
+
+/// Deliveries to receivers that answer after 100 ms: the engine, and the outbox with its 32 threads.
+fn networks(fanout: &Fanout, runs: usize) -> Outcome {
+    let engine = Networks::build()?;
+    for subscriptions in [100, 1_000] {
+        let (mut own, mut outbox) = (Vec::new(), Vec::new());
+        for run in 0..runs {
+            own.push(engine.own(subscriptions)?);
+            let receivers = (Kind::After100Ms, subscriptions);
+            outbox.push(measure("outbox_together", receivers, 2_000, fanout, Path::new(""))?);
+            println!("run {run}, {subscriptions} at 100 ms: {own:.0?}/s, outbox {outbox:.0?}/s");
+        }
+        let (own, outbox) = (median(own), median(outbox));
+        println!(
+            "RESULT bench=baselines what=vs_best_at_100ms_{subscriptions} figure={own:.3} unit=deliveries/s \
+             limit={outbox:.3} limit_is=outbox ratio={:.3}",
+            own / outbox
+        );
+    }
     Ok(())
 }
 
@@ -93,10 +122,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Deliveries a second of one baseline.
 fn measure(
     peer: &str,
-    fan_out: usize,
+    (kind, fan_out): (Kind, usize),
     deliveries: usize,
     fanout: &Fanout,
-    webhooksmith: &std::path::Path,
+    webhooksmith: &Path,
 ) -> Outcome<f64> {
     let mut receiver = fanout.receiver()?;
     let directory = std::env::temp_dir().join(format!("baseline-{}", std::process::id()));
@@ -104,9 +133,7 @@ fn measure(
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory)?;
     println!("  the device takes {:.0} syncs/s", receiver::syncs_per_s(&directory)?);
-    let urls = (0..fan_out).map(|n| receiver.url(n)).collect();
-    // It delivers sequentially, which would take minutes.
-    let deliveries = if peer.starts_with("webhooksmith") { deliveries / 10 } else { deliveries };
+    let urls = (0..fan_out).map(|n| receiver.url(kind, n)).collect();
     let work = Work { directory, urls, events: (deliveries / fan_out).max(1) };
     let due = work.events * fan_out;
     // It runs until it is dropped, after everything has arrived.

@@ -18,14 +18,42 @@ pub(crate) fn now_ns() -> u64 {
 /// A run fails after this time.
 const RUN_MAX_MS: u64 = 120_000;
 
+/// Builds one of the engine's own benches.
+fn build_bench(name: &str) -> Outcome<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    built(&["bench", "--no-run", "--bench", name], &manifest, "\"kind\":[\"bench\"]")
+}
+
+/// The figure of a RESULT line.
+fn figure(text: &str, what: &str) -> Outcome<f64> {
+    let line = text.lines().find(|line| line.contains(&format!("what={what} ")));
+    let line = line.ok_or_else(|| format!("the engine's run failed: {text}"))?;
+    let value = line.split_whitespace().find_map(|field| field.strip_prefix("figure="));
+    Ok(value.ok_or("half a line")?.parse()?)
+}
+
+/// The program of `cargo bench --bench networks`.
+pub(crate) struct Networks(PathBuf);
+
+impl Networks {
+    pub(crate) fn build() -> Outcome<Networks> {
+        build_bench("networks").map(Networks)
+    }
+
+    /// Deliveries a second of the engine to so many subscriptions at 100 ms.
+    pub(crate) fn own(&self, subscriptions: usize) -> Outcome<f64> {
+        let what = format!("networks_{subscriptions}_at_100_ms");
+        let output = Command::new(&self.0).args(["--bench", "--only", &what]).output()?;
+        figure(&String::from_utf8(output.stdout)?, &what)
+    }
+}
+
 /// The program of `cargo bench --bench fanout`.
 pub(crate) struct Fanout(PathBuf);
 
 impl Fanout {
     pub(crate) fn build() -> Outcome<Fanout> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
-        let what = ["bench", "--no-run", "--bench", "fanout"];
-        built(&what, &manifest, "\"kind\":[\"bench\"]").map(Fanout)
+        build_bench("fanout").map(Fanout)
     }
 
     /// Deliveries a second of the engine, and raw requests a second of blocking threads.
@@ -34,14 +62,8 @@ impl Fanout {
         run.args(["--bench", "--runs", "1", "--deliveries", &deliveries.to_string()]);
         let output = run.args(["--only", &format!("fanout_{fan_out}")]).output()?;
         let text = String::from_utf8(output.stdout)?;
-        let figure = |what: String| -> Outcome<f64> {
-            let line = text.lines().find(|line| line.contains(&format!("what={what} ")));
-            let line = line.ok_or_else(|| format!("the engine's run failed: {text}"))?;
-            let value = line.split_whitespace().find_map(|field| field.strip_prefix("figure="));
-            Ok(value.ok_or("half a line")?.parse()?)
-        };
-        let own = figure(format!("fanout_{fan_out}"))?;
-        Ok((own, figure(format!("fanout_{fan_out}_raw_blocking"))?))
+        let own = figure(&text, &format!("fanout_{fan_out}"))?;
+        Ok((own, figure(&text, &format!("fanout_{fan_out}_raw_blocking"))?))
     }
 
     pub(crate) fn receiver(&self) -> Outcome<Receiver> {
@@ -58,6 +80,13 @@ impl Fanout {
     }
 }
 
+/// When a receiver answers, as `benches/support/receiver_process.rs` says.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    AtOnce,
+    After100Ms,
+}
+
 /// The receivers of the deliveries.
 pub(crate) struct Receiver {
     process: Child,
@@ -67,8 +96,13 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn url(&self, n: usize) -> String {
-        format!("http://127.1.{}.{}:{}/hook", n / 200, n % 200 + 1, self.port)
+    /// The n-th of the receivers that answer at once, or of those that answer after 100 ms.
+    pub(crate) fn url(&self, kind: Kind, n: usize) -> String {
+        let kind = match kind {
+            Kind::AtOnce => 1,
+            Kind::After100Ms => 19,
+        };
+        format!("http://127.{kind}.{}.{}:{}/hook", n / 200, n % 200 + 1, self.port)
     }
 
     /// Counts so many deliveries from now on; [`reached`](Self::reached) returns when they had arrived.

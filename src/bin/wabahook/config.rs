@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
 use wabahook::{Account, Durability, Limits, OnDamage, Roots, Secret};
@@ -146,6 +146,9 @@ struct NetworkTable {
     allow_http: bool,
     /// `"system"`, `"bundled"`, or the path of a file.
     roots: Option<String>,
+    nat64: Vec<String>,
+    proxy: Option<SecretText>,
+    proxy_env: Option<String>,
 }
 
 /// The engine's limits under their own names, and the host's own.
@@ -164,6 +167,8 @@ struct LimitsTable {
     dedup_window_ms: Option<u64>,
     dedup_keys_max: Option<usize>,
     in_flight_max: Option<usize>,
+    io_threads: Option<usize>,
+    host_in_flight_max: Option<usize>,
     transport_threads: Option<usize>,
     generation_bytes: Option<u64>,
     outbox_events_max: Option<u64>,
@@ -229,6 +234,7 @@ impl ConfigFile {
                 let lists = meta.app_secrets.is_some();
                 lists || meta.app_secret.is_some() || meta.verify_token.is_some()
             })
+            || self.network.proxy.is_some()
     }
 
     fn into_settings(self, environment: Environment<'_>) -> Result<HostSettings, String> {
@@ -247,7 +253,13 @@ impl ConfigFile {
             })
             .allow_http(self.network.allow_http)
             .allow_addresses(ranges(&self.network.allow)?)
-            .roots(roots(self.network.roots.as_deref())?);
+            .roots(roots(self.network.roots.as_deref())?)
+            .nat64(nat64(&self.network.nat64)?);
+        if self.network.proxy.is_some() || self.network.proxy_env.is_some() {
+            let NetworkTable { proxy, proxy_env, .. } = &self.network;
+            let url = secret("network.proxy", proxy.as_ref(), proxy_env.as_ref(), environment)?;
+            engine = engine.proxy(url);
+        }
         for account in accounts(self.account, environment)? {
             engine = engine.account(account);
         }
@@ -287,6 +299,17 @@ fn ranges(given: &[String]) -> Result<Vec<IpNet>, String> {
         })
     };
     given.iter().enumerate().map(range).collect()
+}
+
+fn nat64(given: &[String]) -> Result<Vec<Ipv6Net>, String> {
+    let prefix = |(place, text): (usize, &String)| {
+        text.parse().map_err(|_| {
+            format!(
+                "network.nat64[{place}]: {text:?} given, expected a prefix such as 64:ff9b::/96"
+            )
+        })
+    };
+    given.iter().enumerate().map(prefix).collect()
 }
 
 /// The file is read here, so that a missing one is an error at start and not of an attempt.
@@ -404,6 +427,12 @@ fn secret(
     if text.is_empty() {
         return Err(format!("{field}: it is empty, expected at least one character"));
     }
+    // Files and environment variables often add a line end, with which no signature and no key matches.
+    if text.trim().len() != text.len() {
+        return Err(format!(
+            "{field}: it begins or ends with a space or a line end, expected neither"
+        ));
+    }
     Ok(text)
 }
 
@@ -431,6 +460,8 @@ impl LimitsTable {
             (self.subscriptions_max, &mut limits.subscriptions_max),
             (self.dedup_keys_max, &mut limits.dedup_keys_max),
             (self.dead_letters_max, &mut limits.dead_letters_max),
+            (self.io_threads, &mut limits.io_threads),
+            (self.host_in_flight_max, &mut limits.host_in_flight_max),
             (self.transport_threads, &mut limits.transport_threads),
             (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
             (self.notices_max, &mut limits.notices_max),
@@ -500,6 +531,18 @@ mod tests {
             assert!(message.contains(part), "{message:?} does not say {part:?}");
         }
         assert!(!message.contains("hidden") && !message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn stray_line_ends_around_secrets_are_refused() {
+        let says = |field: &'static str| [field, "a space or a line end"];
+        check_refused("[[account]]\nname = \"acme\"\napi_key = \"hidden \"\n", &says("api_key"));
+        for secrets in ["app_secret = \"hidden\\n\"", "app_secrets = [\"new\", \"hidden\\r\\n\"]"] {
+            let meta = format!("{ACCOUNT}[meta]\nverify_token = \"t\"\n{secrets}\n");
+            check_refused(&meta, &says("meta.app_secret"));
+        }
+        let token = "[meta]\napp_secret = \"s\"\nverify_token = \" hidden\"\n";
+        check_refused(&format!("{ACCOUNT}{token}"), &says("meta.verify_token"));
     }
 
     #[test]

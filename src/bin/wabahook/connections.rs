@@ -37,6 +37,8 @@ pub(crate) enum ConnectionAdmission {
 
 /// An open connection, until it is dropped.
 pub(crate) struct ClientConnection {
+    /// Of the client, or of the proxy in front of this host.
+    pub(crate) address: IpAddr,
     id: u64,
     connections: Arc<ClientConnections>,
     replaced: Arc<Notify>,
@@ -67,7 +69,7 @@ impl ClientConnections {
         let opened = self.0.lock().open(network_of(address), Arc::clone(&replaced));
         let Some((id, has_replaced)) = opened else { return ConnectionAdmission::Refused };
         let (connections, has_request) = (Arc::clone(self), AtomicBool::new(false));
-        let connection = ClientConnection { id, connections, replaced, has_request };
+        let connection = ClientConnection { address, id, connections, replaced, has_request };
         match has_replaced {
             true => ConnectionAdmission::Replaced(connection),
             false => ConnectionAdmission::Admitted(connection),

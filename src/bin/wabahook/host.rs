@@ -51,6 +51,7 @@ pub(crate) struct HostState {
     /// One permit for each test delivery, which waits for a receiver.
     tests: Arc<Semaphore>,
     serving: AtomicBool,
+    alive: AtomicBool,
 }
 
 /// The account whose API key a request has.
@@ -73,7 +74,8 @@ impl HostState {
     ) -> HostState {
         let units = body_bytes_max.div_ceil(BODY_UNIT).saturating_mul(BODIES_AT_ONCE);
         let body_memory = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        let (registration, serving) = (Registration::new(engine.clone()), AtomicBool::new(true));
+        let registration = Registration::new(engine.clone());
+        let (serving, alive) = (AtomicBool::new(true), AtomicBool::new(true));
         let tests = Arc::new(Semaphore::new(TESTS_AT_ONCE));
         let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
         let notice_count = watch::Sender::new(0);
@@ -89,6 +91,7 @@ impl HostState {
             body_memory,
             tests,
             serving,
+            alive,
         }
     }
 
@@ -105,8 +108,18 @@ impl HostState {
         self.notice_count.send_modify(|count| *count += 1);
     }
 
+    /// The engine stopped by itself: only a new process helps.
+    pub(crate) fn engine_stopped(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+        self.stop_serving();
+    }
+
     pub(crate) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
     }
 
     /// The caller of a request and its body. The body of an unknown caller is dropped.

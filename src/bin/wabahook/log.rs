@@ -6,7 +6,7 @@ use std::fmt;
 use clap::ValueEnum;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -51,7 +51,8 @@ pub(crate) fn start(level: LogLevel) {
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// One line for each event: `wabahook: 2026-01-31T12:00:00.000Z WARN the message field=value`.
+/// One line for each event: `wabahook: 2026-01-31T12:00:00.000Z WARN the message field=value`. The fields of its
+/// spans come last.
 struct LogLine(SystemClock);
 
 impl<S, N> FormatEvent<S, N> for LogLine
@@ -68,6 +69,13 @@ where
         let (time, level) = (rfc3339(self.0.wall_ms()), event.metadata().level());
         write!(writer, "wabahook: {time} {level} ")?;
         context.field_format().format_fields(writer.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>();
+            if let Some(fields) = fields.filter(|fields| !fields.fields.is_empty()) {
+                write!(writer, " {fields}")?;
+            }
+        }
         writeln!(writer)
     }
 }

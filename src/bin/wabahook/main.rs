@@ -23,7 +23,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use command_error::CommandError;
-use commands::{bench, completions, dead, inspect, publish, screen, tail, verify, webhooks};
+use commands::{
+    bench, completions, dead, deliveries, inspect, publish, screen, tail, unowned, verify, webhooks,
+};
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
 /// of the outbox.
@@ -51,10 +53,16 @@ enum ProgramCommand {
     Publish(publish::PublishArgs),
     /// List, add, remove, pause, resume or test the webhooks of a running host
     Webhooks(webhooks::WebhooksArgs),
-    /// List, show or replay the dead letters of a running host
+    /// List, show, replay or discard the dead letters of a running host
     Dead(dead::DeadArgs),
+    /// Cancel owed deliveries of a running host
+    Deliveries(deliveries::DeliveriesArgs),
+    /// End everything that a running host keeps of a contact or a number
+    Purge(deliveries::PurgeArgs),
     /// Follow the notices and counters of a running host
     Tail(tail::TailArgs),
+    /// List the numbers and WABAs of callbacks that no account of a running host owns
+    Unowned(unowned::UnownedArgs),
     /// Check the signatures of a delivery
     Verify(verify::VerifyArgs),
     /// Show what is in a data directory that no engine has open
@@ -97,7 +105,10 @@ impl ProgramCommand {
             ProgramCommand::Publish(args) => publish::run(args)?,
             ProgramCommand::Webhooks(args) => webhooks::run(args)?,
             ProgramCommand::Dead(args) => dead::run(args)?,
+            ProgramCommand::Deliveries(args) => deliveries::run(args)?,
+            ProgramCommand::Purge(args) => deliveries::purge(args)?,
             ProgramCommand::Tail(args) => tail::run(args)?,
+            ProgramCommand::Unowned(args) => unowned::run(args)?,
             ProgramCommand::Verify(args) => verify::run(args)?,
             ProgramCommand::Inspect(args) => inspect::run(args)?,
             ProgramCommand::Bench(args) => bench::run(args)?,
@@ -113,7 +124,10 @@ impl ProgramCommand {
             ProgramCommand::Publish(args) => args.host.json,
             ProgramCommand::Webhooks(args) => args.json(),
             ProgramCommand::Dead(args) => args.json(),
+            ProgramCommand::Deliveries(args) => args.json(),
+            ProgramCommand::Purge(args) => args.host.json,
             ProgramCommand::Tail(args) => args.host.json,
+            ProgramCommand::Unowned(args) => args.host.json,
             ProgramCommand::Verify(args) => args.json,
             ProgramCommand::Inspect(args) => args.json,
             ProgramCommand::Bench(args) => args.json,

@@ -38,9 +38,24 @@ const CROWDED_LOG_EVERY_MS: u64 = 60_000;
 /// How many requests may wait for a disk at once.
 const BLOCKING_THREADS_MAX: usize = 16;
 
+/// Raises the limit of open files to the hard limit: each attempt in flight and each client takes one.
+#[cfg(unix)]
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_file_limit() {}
+
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     log::start(args.log);
+    raise_file_limit();
     let settings = config::load(args, &config::process_environment)?;
     let file = config::shown(&args.config);
     let listener = StdListener::bind(settings.listen).map_err(|error| {
@@ -224,7 +239,7 @@ async fn watch_engine(host: Arc<HostState>) {
     loop {
         while let Some(notice) = notices.try_next() {
             if let Notice::Poisoned { .. } = notice {
-                host.stop_serving();
+                host.engine_stopped();
             }
         }
         if notice_count.changed().await.is_err() {

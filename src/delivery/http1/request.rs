@@ -41,7 +41,7 @@ enum Body {
 }
 
 /// The user agent of subscriptions that set none.
-const USER_AGENT_VALUE: &str = concat!("wabahook/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT_VALUE: &str = concat!("wabahook/", env!("CARGO_PKG_VERSION"));
 
 /// Up to this size a body is copied behind the head.
 const COPIED_BODY_BYTES_MAX: usize = 8 * 1024;

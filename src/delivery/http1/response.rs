@@ -36,7 +36,7 @@ pub(crate) enum Reuse {
 
 /// The other side does not speak HTTP/1, or ambiguously.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub(crate) struct MalformedResponse;
 
 /// Reads one response.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(crate) struct ResponseReader {
     /// How many line ends were skipped before the status line.
     skipped: usize,
     has_begun: bool,
-    state: State,
+    state: ReadState,
     reuse: Reuse,
     response: Response,
     /// Bytes of the body that were read.
@@ -58,7 +58,7 @@ pub(crate) struct ResponseReader {
 }
 
 #[derive(Debug)]
-enum State {
+enum ReadState {
     Head,
     Length(u64),
     Chunked(Chunked),
@@ -86,7 +86,7 @@ impl ResponseReader {
             partial: Vec::new(),
             skipped: 0,
             has_begun: false,
-            state: State::Head,
+            state: ReadState::Head,
             reuse: Reuse::Keep,
             response: Response::new(0),
             drained: 0,
@@ -94,12 +94,12 @@ impl ResponseReader {
     }
 
     /// Reads the bytes that arrived next.
-    pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<Progress, Malformed> {
+    pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<Progress, MalformedResponse> {
         self.has_begun |= !input.is_empty();
         while !input.is_empty() {
             let used = match &mut self.state {
-                State::Head => self.feed_head(input)?,
-                State::Done => {
+                ReadState::Head => self.feed_head(input)?,
+                ReadState::Done => {
                     // Nobody asked for it, so nothing that follows can be told apart either.
                     self.reuse = Reuse::Close;
                     input.len()
@@ -113,8 +113,8 @@ impl ResponseReader {
 
     pub(crate) fn progress(&self) -> Progress {
         match self.state {
-            State::Head => Progress::Head,
-            State::Done => Progress::Done(self.reuse),
+            ReadState::Head => Progress::Head,
+            ReadState::Done => Progress::Done(self.reuse),
             _ => Progress::Body,
         }
     }
@@ -126,11 +126,11 @@ impl ResponseReader {
 
     /// The response, where its status is known, however much of its body has arrived.
     pub(crate) fn into_response(self) -> Option<Response> {
-        (!matches!(self.state, State::Head)).then_some(self.response)
+        (!matches!(self.state, ReadState::Head)).then_some(self.response)
     }
 
     /// Uses some of the input, at least one byte.
-    fn feed_head(&mut self, input: &[u8]) -> Result<usize, Malformed> {
+    fn feed_head(&mut self, input: &[u8]) -> Result<usize, MalformedResponse> {
         if self.partial.is_empty() {
             if self.skipped < SKIPPED_BYTES_MAX && matches!(input.first(), Some(b'\r' | b'\n')) {
                 self.skipped += 1;
@@ -157,7 +157,7 @@ impl ResponseReader {
             let is_line_complete = self.partial.contains(&b'\n');
             let status = status.filter(|status| is_line_complete && is_final(status.code));
             let head = std::mem::take(&mut self.partial);
-            self.take_broken_head(status.ok_or(Malformed)?, &head);
+            self.take_broken_head(status.ok_or(MalformedResponse)?, &head);
         }
         Ok(part.len())
     }
@@ -230,24 +230,24 @@ impl ResponseReader {
             _ if framing.is_ambiguous && framing.coding != Coding::Chunked => {
                 return self.end(Reuse::Close);
             }
-            (Coding::Chunked, _) => State::Chunked(Chunked::default()),
-            (Coding::Other, _) | (Coding::None, None) => State::UntilClose,
+            (Coding::Chunked, _) => ReadState::Chunked(Chunked::default()),
+            (Coding::Other, _) | (Coding::None, None) => ReadState::UntilClose,
             (Coding::None, Some(0)) => return self.end(self.reuse),
-            (Coding::None, Some(length)) => State::Length(length),
+            (Coding::None, Some(length)) => ReadState::Length(length),
         };
         self.end_at_limit();
     }
 
     fn feed_body(&mut self, input: &[u8]) -> usize {
         let (used, is_over) = match &mut self.state {
-            State::Length(left) => {
+            ReadState::Length(left) => {
                 let used = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 *left -= used as u64;
                 let is_over = *left == 0;
                 self.keep(input.get(..used).unwrap_or_default());
                 (used, is_over)
             }
-            State::Chunked(chunked) => {
+            ReadState::Chunked(chunked) => {
                 let Ok(step) = chunked.step(input) else {
                     self.end(Reuse::Close);
                     return input.len();
@@ -255,11 +255,11 @@ impl ResponseReader {
                 self.keep(input.get(step.data).unwrap_or_default());
                 (step.used, step.is_over)
             }
-            State::UntilClose => {
+            ReadState::UntilClose => {
                 self.keep(input);
                 (input.len(), false)
             }
-            State::Head | State::Done => (input.len(), false),
+            ReadState::Head | ReadState::Done => (input.len(), false),
         };
         self.drained += used;
         if is_over {
@@ -285,7 +285,7 @@ impl ResponseReader {
 
     /// Stops where the body is longer than what is read of it anyway.
     fn end_at_limit(&mut self) {
-        let left = if let State::Length(left) = self.state { left } else { 0 };
+        let left = if let ReadState::Length(left) = self.state { left } else { 0 };
         let is_too_long = self.drained as u64 + left > DRAIN_BYTES_MAX as u64;
         if is_too_long && !self.wants_excerpt() {
             self.end(Reuse::Close);
@@ -293,7 +293,7 @@ impl ResponseReader {
     }
 
     fn end(&mut self, reuse: Reuse) {
-        self.state = State::Done;
+        self.state = ReadState::Done;
         self.reuse = reuse;
     }
 }
@@ -306,7 +306,7 @@ struct StatusLine {
 }
 
 /// The status of a head that may be incomplete; `None` as long as it could still become one.
-fn status_of(head: &[u8]) -> Result<Option<StatusLine>, Malformed> {
+fn status_of(head: &[u8]) -> Result<Option<StatusLine>, MalformedResponse> {
     let fits = |(at, byte): (usize, &u8)| match at {
         7 => matches!(byte, b'0' | b'1'),
         9 => (b'1'..=b'9').contains(byte),
@@ -316,7 +316,7 @@ fn status_of(head: &[u8]) -> Result<Option<StatusLine>, Malformed> {
         _ => PATTERN.get(at).is_none_or(|expected| expected == byte),
     };
     if !head.iter().take(STATUS_BYTES).enumerate().all(fits) {
-        return Err(Malformed);
+        return Err(MalformedResponse);
     }
     let [_, _, _, _, _, _, _, minor, _, hundreds, tens, ones, _, ..] = head else {
         return Ok(None);

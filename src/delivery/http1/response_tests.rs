@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const WALL_MS: u64 = 1_445_412_480_000;
 
 /// What a response comes to when its bytes arrive in pieces of this size, then the end.
-type Read = Result<(Progress, Option<Response>), Malformed>;
+type Read = Result<(Progress, Option<Response>), MalformedResponse>;
 
 fn read_in(pieces: impl IntoIterator<Item = usize>, bytes: &[u8], is_head_request: bool) -> Read {
     let mut reader = ResponseReader::new(is_head_request, WALL_MS);
@@ -43,7 +43,7 @@ fn check_closed(text: &str, status: u16) {
 }
 
 fn check_malformed(text: &str) {
-    assert_eq!(read(text), Err(Malformed), "{text:?}");
+    assert_eq!(read(text), Err(MalformedResponse), "{text:?}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_whole_response_keeps_the_connection() {
 }
 
 #[test]
-fn a_status_in_advance_is_skipped_and_a_switch_ends_the_connection() {
+fn interim_statuses_are_skipped_and_101_closes() {
     let advance = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
     check_kept(&format!("{advance}HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), 200);
     assert_eq!(read(advance), Ok((Progress::Head, None)));
@@ -119,7 +119,7 @@ fn what_has_no_unambiguous_status_line_is_malformed() {
 }
 
 #[test]
-fn a_connection_is_closed_where_the_response_says_so_or_leaves_doubt() {
+fn doubt_or_close_ends_the_connection() {
     let ok = "HTTP/1.1 200 OK\r\n";
     for rest in [
         "connection: close\r\ncontent-length: 2\r\n\r\nok",
@@ -183,7 +183,7 @@ fn a_failure_keeps_the_start_of_its_body_and_a_success_nothing() {
 }
 
 #[test]
-fn retry_after_is_read_in_both_forms_and_the_first_of_several_counts() {
+fn retry_after_is_read_and_the_first_counts() {
     for (value, expected_ms) in [
         ("7", Some(7_000)),
         ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30_000)),

@@ -22,7 +22,7 @@ use crate::subscription::Tls;
 use crate::transport::Failure;
 
 /// After how long the next address is tried beside the one before, in milliseconds.
-const NEXT_ADDRESS_MS: u64 = 250;
+pub(super) const NEXT_ADDRESS_MS: u64 = 250;
 
 /// How long all addresses of a name together may take, in milliseconds. A network in order needs a
 /// fraction of a second.

@@ -19,7 +19,7 @@ use super::deadlines::Deadlines;
 use super::exchange::Ready;
 use super::hosts::{AttemptRef, HostTable};
 use super::steps::{LoopAttempt, Origin};
-use super::{Command, LoopHandle, LoopShared};
+use super::{Command, LoopHandle, LoopLimits, LoopShared};
 use crate::delivery::attempt_source::{
     AttemptEnd, AttemptSource, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt, Shortage,
 };
@@ -47,6 +47,7 @@ pub(super) struct EventLoop {
     pub(super) handle: LoopHandle,
     pub(super) shared: Arc<LoopShared>,
     pub(super) connections: Connections,
+    pub(super) host_in_flight_max: usize,
     pub(super) attempts: Slab<LoopAttempt>,
     pub(super) serials: u64,
     pub(super) hosts: HostTable,
@@ -86,6 +87,7 @@ impl EventLoop {
         handle: LoopHandle,
         commands: Receiver<Command>,
         shared: &Arc<LoopShared>,
+        limits: LoopLimits,
     ) -> EventLoop {
         let told = handle.clone();
         let name_listener: LookupListener = Arc::new(move |host, addresses| {
@@ -95,7 +97,8 @@ impl EventLoop {
             number,
             handle,
             shared: Arc::clone(shared),
-            connections: Connections::new(poll, shared.limits),
+            connections: Connections::new(poll, limits),
+            host_in_flight_max: limits.host_in_flight_max,
             attempts: Slab::new(),
             serials: 0,
             hosts: HostTable::default(),
@@ -122,6 +125,11 @@ impl EventLoop {
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_to_end()));
         if let Some(source) = &self.source {
             source.detach(self.number, !matches!(ran, Ok(Ok(()))));
+        }
+        for command in self.commands.try_iter() {
+            if let Command::Begin(_, answer) = command {
+                answer.reply(Reply::Failed(Failure::Interrupted));
+            }
         }
     }
 
@@ -210,7 +218,7 @@ impl EventLoop {
     fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Send(request, answer) => {
+                Command::Begin(request, answer) => {
                     self.begin(*request, 0, Origin::Caller(answer));
                 }
                 Command::Serve(source) => {
@@ -266,10 +274,7 @@ impl EventLoop {
     pub(super) fn tell_end(&mut self, origin: Origin, end: AttemptEnd) {
         match origin {
             Origin::Source(token) => self.ended.push(EndedAttempt { token, end }),
-            Origin::Caller(answer) => {
-                // Whoever asked waits for it.
-                let _ = answer.send(end);
-            }
+            Origin::Caller(answer) => answer.reply(end.into_reply()),
         }
     }
 

@@ -17,14 +17,14 @@ pub(super) struct Exchange {
     reader: ResponseReader,
     /// Bytes of the request that were written.
     sent: usize,
-    sending: Progression,
+    sending: SendState,
     /// Whether the connection carried a request before.
     is_reused: bool,
 }
 
 /// How far the sending of the request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progression {
+enum SendState {
     Open,
     Complete,
     /// The other side took no more, or has answered before it had all.
@@ -70,7 +70,7 @@ const READS_MAX: usize = 8;
 impl Exchange {
     pub(super) fn new(request: &OutgoingRequest, is_reused: bool) -> Exchange {
         let reader = ResponseReader::new(request.is_head(), request.wall_ms());
-        Exchange { reader, sent: 0, sending: Progression::Open, is_reused }
+        Exchange { reader, sent: 0, sending: SendState::Open, is_reused }
     }
 
     /// Reads what arrived with the TLS handshake, before the request was sent.
@@ -80,7 +80,7 @@ impl Exchange {
 
     /// Whether all of the request was written, so that its bytes are not needed again.
     pub(super) fn is_sent(&self) -> bool {
-        self.sending == Progression::Complete && !self.is_reused
+        self.sending == SendState::Complete && !self.is_reused
     }
 
     /// Goes on as far as the connection allows.
@@ -92,12 +92,12 @@ impl Exchange {
         scratch: &mut [u8],
     ) -> Turn {
         if ready.can_write
-            && self.sending == Progression::Open
+            && self.sending == SendState::Open
             && let Err(error) = self.send(wire, request)
         {
             return Turn::Over(Ending::Failed(failure(&error)));
         }
-        let is_cut = self.sending == Progression::Cut;
+        let is_cut = self.sending == SendState::Cut;
         if ready.can_read || ready.is_closing || is_cut {
             return self.receive(wire, ready, scratch);
         }
@@ -114,10 +114,10 @@ impl Exchange {
 
     fn send(&mut self, wire: &mut impl Wire, request: &OutgoingRequest) -> io::Result<()> {
         match wire.send(request, &mut self.sent) {
-            Ok(Sending::Complete) => self.sending = Progression::Complete,
+            Ok(Sending::Complete) => self.sending = SendState::Complete,
             Ok(Sending::Blocked) => {}
             // What it answered before it closed may still be read.
-            Err(error) if is_cut(&error) => self.sending = Progression::Cut,
+            Err(error) if is_cut(&error) => self.sending = SendState::Cut,
             Err(error) => return Err(error),
         }
         Ok(())
@@ -133,12 +133,12 @@ impl Exchange {
             if is_malformed {
                 return Turn::Over(Ending::Failed(Failure::Protocol));
             }
-            if self.reader.progress() != Progress::Head && self.sending == Progression::Open {
-                self.sending = Progression::Cut;
+            if self.reader.progress() != Progress::Head && self.sending == SendState::Open {
+                self.sending = SendState::Cut;
             }
             if let Progress::Done(reuse) = self.reader.progress() {
                 let is_open = matches!(received, Ok(Receiving::Short | Receiving::Blocked));
-                let is_whole = self.sending == Progression::Complete;
+                let is_whole = self.sending == SendState::Complete;
                 let is_kept = is_open && is_whole && !ready.is_closing && !wire.has_leftover();
                 return self.over(if is_kept { reuse } else { Reuse::Close });
             }
@@ -147,9 +147,7 @@ impl Exchange {
                 Ok(Receiving::Short) if ready.is_closing => {}
                 Ok(Receiving::Full) => {}
                 Ok(Receiving::Short) => return self.waiting(),
-                Ok(Receiving::Blocked)
-                    if self.sending == Progression::Cut && !self.has_status() =>
-                {
+                Ok(Receiving::Blocked) if self.sending == SendState::Cut && !self.has_status() => {
                     return self.closed(None);
                 }
                 Ok(Receiving::Blocked) => return self.waiting(),
@@ -192,7 +190,7 @@ impl Exchange {
 
 /// What an error of a connection means for the attempt. Its text may name an address, so nothing of it is
 /// kept.
-pub(super) fn failure(error: &io::Error) -> Failure {
+pub(in crate::delivery) fn failure(error: &io::Error) -> Failure {
     // A handshake that fails comes as an I/O error around the reason.
     if let Some(word) = word_of(error) {
         return Failure::Tls(word.to_owned());

@@ -18,13 +18,13 @@ pub(super) struct ConnectionKey {
     /// Which roots are trusted and which client certificate is shown.
     pub(super) identity: u64,
     pub(super) is_https: bool,
-    /// Host and port; compared without regard to case.
+    /// HostEntry and port; compared without regard to case.
     pub(super) authority: Authority,
 }
 
 /// One place and its connections.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostEntry {
     key: ConnectionKey,
     /// Idle connections, the one used last at the end: the least likely to have been closed meanwhile.
     pub(super) idle: Vec<usize>,
@@ -46,7 +46,7 @@ pub(super) struct AttemptRef {
 #[derive(Debug, Default)]
 pub(super) struct HostTable {
     by_key: HashMap<ConnectionKey, usize>,
-    hosts: Slab<Host>,
+    hosts: Slab<HostEntry>,
     /// At how many places the unused ones are forgotten next.
     crowded_at: usize,
 }
@@ -65,7 +65,7 @@ impl HostTable {
             // Where most are in use, the next time is not soon.
             self.crowded_at = self.hosts.len() * 2;
         }
-        let number = self.hosts.insert(Host {
+        let number = self.hosts.insert(HostEntry {
             key: key.clone(),
             idle: Vec::new(),
             in_use: 0,
@@ -76,7 +76,7 @@ impl HostTable {
         number
     }
 
-    pub(super) fn host(&mut self, number: usize) -> Option<&mut Host> {
+    pub(super) fn host(&mut self, number: usize) -> Option<&mut HostEntry> {
         self.hosts.get_mut(number)
     }
 

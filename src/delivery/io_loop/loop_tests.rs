@@ -1,6 +1,10 @@
 //! The loop with a scripted source and real sockets.
 
+use super::dialing::NEXT_ADDRESS_MS;
+use crossbeam_channel::bounded;
+
 use super::*;
+use crate::attempt::AttemptEnd;
 use crate::clock::{ManualClock, SystemClock};
 use crate::delivery::attempt_source::{
     AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, NextAttempt, Shortage,
@@ -123,7 +127,6 @@ const LIMITS: LoopLimits =
     LoopLimits { idle_per_host_max: 16, idle_max: 64, host_in_flight_max: 100 };
 
 fn shared(
-    limits: LoopLimits,
     clock: Arc<dyn Clock>,
     ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
 ) -> Arc<LoopShared> {
@@ -134,7 +137,6 @@ fn shared(
         lookups: LookupThreads::asking(Box::new(ask), Arc::clone(&clock)),
         identities: Identities::new(Roots::Bundled),
         clock,
-        limits,
         is_interrupted: AtomicBool::new(false),
     })
 }
@@ -145,7 +147,7 @@ fn bed(
     clock: Arc<dyn Clock>,
     ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
 ) -> (IoLoops, Arc<Script>) {
-    let loops = IoLoops::new(shared(limits, clock, ask), 1);
+    let loops = IoLoops::new(shared(clock, ask), limits);
     let script = Arc::new(Script::default());
     let source: Arc<dyn AttemptSource> = Arc::clone(&script) as _;
     loops.serve(&source).unwrap();
@@ -186,7 +188,7 @@ fn failed(failure: Failure) -> AttemptEnd {
 }
 
 #[test]
-fn every_attempt_comes_back_once_in_batches_and_the_loop_ends_when_it_is_not_needed() {
+fn every_attempt_comes_back_once_and_the_loop_ends() {
     let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
     let url = format!("http://{}/", answering(listener()));
     for token in 0..1_000 {
@@ -237,7 +239,7 @@ fn a_panic_ends_its_attempt_uncounted_and_no_other() {
 }
 
 #[test]
-fn attempts_wait_for_their_turn_at_a_busy_host_and_what_never_came_to_it_is_uncounted() {
+fn a_wait_for_a_busy_host_is_uncounted() {
     let clock = Arc::new(ManualClock::new(0, 1));
     let limits = LoopLimits { host_in_flight_max: 2, ..LIMITS };
     let (_loops, script) = bed(limits, Arc::clone(&clock) as _, no_names);
@@ -335,7 +337,7 @@ fn swallowing(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_dead_first_address_costs_a_quarter_of_a_second_and_only_once() {
+fn a_dead_first_address_costs_250_ms_once() {
     let good = answering(listener());
     let dead = SocketAddr::from(([127, 0, 0, 2], good.port()));
     let held = swallowing(dead);
@@ -349,16 +351,17 @@ fn a_dead_first_address_costs_a_quarter_of_a_second_and_only_once() {
         assert_eq!(script.end(token), answered());
         started.elapsed()
     };
+    let delay = Duration::from_millis(NEXT_ADDRESS_MS);
     let first = took(1);
-    assert!(first >= Duration::from_millis(250) && first < Duration::from_secs(3), "{first:?}");
-    let second = took(2);
-    assert!(second < first, "{second:?}");
+    assert!(first >= delay && first < Duration::from_secs(5), "{first:?}");
+    // Each would take as long again if it began with the dead address.
+    assert!((2..10).any(|token| took(token) < delay));
     drop(held);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_address_that_swallows_packets_ends_in_time_and_an_interrupt_ends_the_wait() {
+fn a_silent_address_times_out_and_is_interruptible() {
     let (silent, _held) = {
         let free = listener().local_addr().unwrap();
         (free, swallowing(free))
@@ -382,7 +385,7 @@ fn an_address_that_swallows_packets_ends_in_time_and_an_interrupt_ends_the_wait(
 }
 
 #[test]
-fn an_idle_connection_is_closed_after_half_a_minute_and_not_used_for_ever() {
+fn connections_have_an_idle_limit_and_an_age_limit() {
     let clock = Arc::new(ManualClock::new(0, 1));
     let (_loops, script) = bed(LIMITS, Arc::clone(&clock) as _, no_names);
     let receiver = listener();
@@ -419,10 +422,12 @@ fn an_idle_connection_is_closed_after_half_a_minute_and_not_used_for_ever() {
 }
 
 #[test]
-fn a_caller_is_answered_by_the_same_loop_and_interrupted_with_it() {
-    let loops = IoLoops::new(shared(LIMITS, Arc::new(SystemClock::new()), no_names), 3);
+fn a_blocking_caller_uses_the_same_loop() {
+    let mut loops = IoLoops::new(shared(Arc::new(SystemClock::new()), no_names), LIMITS);
+    loops.threads = 3;
+    let send = |request: OutgoingRequest| Answer::wait(|answer| loops.begin(request, answer));
     let url = format!("http://{}/", answering(listener()));
-    assert_eq!(loops.send(outgoing(&url, 10_000)), answered());
+    assert_eq!(send(outgoing(&url, 10_000)), Reply::status(200));
     loops.interrupt();
-    assert_eq!(loops.send(outgoing(&url, 10_000)), failed(Failure::Interrupted));
+    assert_eq!(send(outgoing(&url, 10_000)), Reply::Failed(Failure::Interrupted));
 }

@@ -1,7 +1,7 @@
 //! The threads that carry attempts: each waits for the readiness of all its sockets at once, so an attempt in
 //! flight costs a connection and a few kilobytes, and no thread.
 //!
-//! Attempts come from an [`AttemptSource`], or one by one from callers that wait ([`IoLoops::send`]). A loop
+//! Attempts come from an [`AttemptSource`], or one by one from callers of the transport ([`IoLoops::begin`]). A loop
 //! owns its connections, deadlines and buffers, so nothing here is locked while bytes pass. It looks no name
 //! up, reads no certificate and asks no device: what may wait is done by [`LookupThreads`].
 
@@ -22,14 +22,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{SendError, Sender, unbounded};
 use mio::Waker;
 use parking_lot::Mutex;
 
+pub(in crate::delivery) use self::exchange::failure;
 #[cfg(any(test, feature = "testing"))]
 pub use self::scripted_wire::check_exchange;
 pub(in crate::delivery) use self::stream::Sending;
-use super::attempt_source::{AttemptEnd, AttemptSource, LoopId, WakeLoop};
+use super::attempt_source::{AttemptSource, LoopId, Shortage, WakeLoop};
 use super::guard::Guard;
 use super::http1::OutgoingRequest;
 use super::name_lookup::{Addresses, LookupThreads};
@@ -37,7 +38,7 @@ use super::tls::{Identities, Identity};
 use crate::clock::Clock;
 use crate::subscription::Tls;
 use crate::threads;
-use crate::transport::{Failure, Reply};
+use crate::transport::{Answer, Failure, Reply};
 
 /// What all loops of a transport share.
 pub(super) struct LoopShared {
@@ -45,7 +46,6 @@ pub(super) struct LoopShared {
     pub(super) lookups: LookupThreads,
     pub(super) identities: Identities,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) limits: LoopLimits,
     /// No attempt is made any more.
     pub(super) is_interrupted: AtomicBool,
 }
@@ -63,8 +63,8 @@ pub(super) struct LoopLimits {
 
 /// What a loop is told by other threads.
 enum Command {
-    /// Make this attempt for a caller that waits.
-    Send(Box<OutgoingRequest>, Sender<AttemptEnd>),
+    /// Make this attempt for a caller of the transport.
+    Begin(Box<OutgoingRequest>, Answer),
     /// Take attempts from here.
     Serve(Arc<dyn AttemptSource>),
     /// A name was looked up.
@@ -93,31 +93,34 @@ impl LoopHandle {
     }
 }
 
-/// The I/O threads of a transport, started when they are first needed.
+/// The I/O threads of a transport, started when they are first needed. Their number and limits are set before.
 pub(super) struct IoLoops {
     shared: Arc<LoopShared>,
-    threads: usize,
+    pub(super) threads: usize,
+    pub(super) limits: LoopLimits,
     started: Mutex<Vec<LoopHandle>>,
 }
 
 impl IoLoops {
-    pub(super) fn new(shared: Arc<LoopShared>, threads: usize) -> IoLoops {
-        IoLoops { shared, threads: threads.max(1), started: Mutex::default() }
+    pub(super) fn new(shared: Arc<LoopShared>, limits: LoopLimits) -> IoLoops {
+        IoLoops { shared, threads: 1, limits, started: Mutex::default() }
     }
 
-    /// Makes one attempt for a caller, who waits for its end.
-    pub(super) fn send(&self, request: OutgoingRequest) -> AttemptEnd {
-        let interrupted = AttemptEnd::Reply(Reply::Failed(Failure::Interrupted));
+    /// Makes one attempt. A loop that ended drops the answer.
+    pub(super) fn begin(&self, request: OutgoingRequest, answer: Answer) {
         if self.is_interrupted() {
-            return interrupted;
+            return answer.reply(Reply::Failed(Failure::Interrupted));
         }
-        let Ok(handle) = self.loop_for(&request) else {
-            return AttemptEnd::Uncounted(super::attempt_source::Shortage::Threads);
-        };
-        let (answer, answered) = bounded(1);
-        handle.tell(Command::Send(Box::new(request), answer));
-        // A loop that ended has dropped the other half.
-        answered.recv().unwrap_or(interrupted)
+        match self.loop_for(&request) {
+            Ok(handle) => match handle.commands.send(Command::Begin(Box::new(request), answer)) {
+                Ok(()) => (handle.wake)(),
+                Err(SendError(Command::Begin(_, answer))) => {
+                    answer.reply(Reply::Failed(Failure::Interrupted));
+                }
+                Err(_) => {}
+            },
+            Err(_) => answer.reply(Reply::Failed(Failure::Shortage(Shortage::Threads))),
+        }
     }
 
     /// Has every loop take attempts from this source, too.
@@ -153,8 +156,12 @@ impl IoLoops {
 
     fn handles(&self) -> io::Result<Vec<LoopHandle>> {
         let mut started = self.started.lock();
+        let mut limits = self.limits;
+        // Each loop has its share of what all of them may do.
+        limits.idle_max = limits.idle_max.div_ceil(self.threads);
+        limits.host_in_flight_max = limits.host_in_flight_max.div_ceil(self.threads);
         while started.len() < self.threads {
-            let handle = start(LoopId(started.len()), &self.shared)?;
+            let handle = start(LoopId(started.len()), &self.shared, limits)?;
             started.push(handle);
         }
         Ok(started.clone())
@@ -175,7 +182,7 @@ impl fmt::Debug for IoLoops {
     }
 }
 
-fn start(number: LoopId, shared: &Arc<LoopShared>) -> io::Result<LoopHandle> {
+fn start(number: LoopId, shared: &Arc<LoopShared>, limits: LoopLimits) -> io::Result<LoopHandle> {
     let poll = mio::Poll::new()?;
     let waker = Waker::new(poll.registry(), event_loop::WAKE)?;
     let wake: WakeLoop = Arc::new(move || {
@@ -184,7 +191,8 @@ fn start(number: LoopId, shared: &Arc<LoopShared>) -> io::Result<LoopHandle> {
     });
     let (tell, commands) = unbounded();
     let handle = LoopHandle { commands: tell, wake };
-    let carried = event_loop::EventLoop::new(number, poll, handle.clone(), commands, shared);
+    let carried =
+        event_loop::EventLoop::new(number, poll, handle.clone(), commands, shared, limits);
     threads::start(&format!("wabahook-io-{}", number.0), None, move || carried.run())?;
     shared.clock.on_jump(Arc::clone(&handle.wake));
     Ok(handle)

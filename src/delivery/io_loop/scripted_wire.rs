@@ -12,7 +12,7 @@ use crate::transport::{Failure, Request, Response};
 
 /// What happens to the connection next.
 #[derive(Debug, Clone)]
-enum Event {
+enum WireEvent {
     /// It takes so many bytes more.
     Takes(usize),
     /// These of the arriving bytes can be read.
@@ -106,28 +106,28 @@ fn begin(is_reused: bool) -> Option<(OutgoingRequest, Exchange)> {
     Some((request, exchange))
 }
 
-fn event_of(step: u8, given: &mut usize, bytes: usize) -> Event {
+fn event_of(step: u8, given: &mut usize, bytes: usize) -> WireEvent {
     let amount = usize::from(step >> 2);
     match step & 3 {
-        0 => Event::Takes(amount * 4),
-        3 if amount == 0 => Event::Breaks,
-        3 if amount == 1 => Event::Closes,
+        0 => WireEvent::Takes(amount * 4),
+        3 if amount == 0 => WireEvent::Breaks,
+        3 if amount == 1 => WireEvent::Closes,
         _ => {
             let from = *given;
             *given = bytes.min(from + amount + 1);
-            Event::Arrives(from..*given)
+            WireEvent::Arrives(from..*given)
         }
     }
 }
 
-fn apply(event: &Event, wire: &mut ScriptedWire<'_>) {
+fn apply(event: &WireEvent, wire: &mut ScriptedWire<'_>) {
     let is_over = wire.is_closed || wire.is_broken;
     match event {
-        Event::Takes(bytes) => wire.room += bytes,
-        Event::Arrives(range) if !is_over => wire.arrived.end = range.end,
-        Event::Arrives(_) => {}
-        Event::Closes => wire.is_closed = true,
-        Event::Breaks => wire.is_broken = true,
+        WireEvent::Takes(bytes) => wire.room += bytes,
+        WireEvent::Arrives(range) if !is_over => wire.arrived.end = range.end,
+        WireEvent::Arrives(_) => {}
+        WireEvent::Closes => wire.is_closed = true,
+        WireEvent::Breaks => wire.is_broken = true,
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn an_exchange_ends_as_its_bytes_say_however_the_connection_behaves(
+        fn an_exchange_ends_as_its_bytes_say(
             script in proptest::collection::vec(1..=255_u8, 0..60),
             responses in proptest::collection::vec(proptest::sample::select(vec![
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",

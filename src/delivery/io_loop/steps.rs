@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use smallvec::SmallVec;
 
 use super::event_loop::EventLoop;
@@ -17,7 +16,7 @@ use super::stream::Handshake;
 use crate::delivery::attempt_source::{AttemptEnd, AttemptToken, Shortage};
 use crate::delivery::http1::{OutgoingRequest, Reuse};
 use crate::delivery::tls::Identity;
-use crate::transport::{Failure, Reply};
+use crate::transport::{Answer, Failure, Reply};
 
 /// An attempt that a loop carries.
 pub(super) struct LoopAttempt {
@@ -43,7 +42,7 @@ pub(super) struct LoopAttempt {
 /// Who is told of the end.
 pub(super) enum Origin {
     Source(AttemptToken),
-    Caller(Sender<AttemptEnd>),
+    Caller(Answer),
 }
 
 /// What an attempt does at present.
@@ -127,7 +126,7 @@ impl EventLoop {
         let number = identity.as_ref().map_or(0, |identity| identity.number());
         let number = self.hosts.find(&ConnectionKey { identity: number, is_https, authority });
         let Some(reference) = self.reference(slot) else { return };
-        let host_in_flight_max = self.shared.limits.host_in_flight_max;
+        let host_in_flight_max = self.host_in_flight_max;
         let Some(host) = self.hosts.host(number) else { return };
         let has_turn = host.in_use < host_in_flight_max;
         if has_turn {

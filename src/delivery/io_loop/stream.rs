@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::delivery::http1::OutgoingRequest;
-use crate::delivery::tls::Session;
+use crate::delivery::tls::TlsSession;
 
 /// How bytes pass without waiting. A test or a fuzzer gives a scripted one.
 pub(super) trait Wire {
@@ -55,7 +55,7 @@ pub(super) enum Handshake {
 /// A socket, and TLS over it.
 pub(super) struct Stream {
     socket: TcpStream,
-    tls: Option<Box<Session>>,
+    tls: Option<Box<TlsSession>>,
 }
 
 impl Stream {
@@ -69,7 +69,7 @@ impl Stream {
     }
 
     /// Starts TLS over it.
-    pub(super) fn secure(&mut self, session: Session) {
+    pub(super) fn secure(&mut self, session: TlsSession) {
         self.tls = Some(Box::new(session));
     }
 

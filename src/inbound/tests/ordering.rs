@@ -38,6 +38,32 @@ fn a_contact_has_one_key_with_and_without_its_number() {
     check_keys(json!({"contacts": contacts, "statuses": [status]}), &["IN.111"]);
 }
 
+/// The message, or another change of the same WABA, shows both; its status shows the number alone.
+#[test]
+fn a_user_id_is_learnt_from_the_other_updates_of_an_entry() {
+    let message = json!({"from": "911", "from_user_id": "IN.1", "id": "a"});
+    let status = |to: &str| json!({"id": "b", "status": "sent", "recipient_id": to});
+    check_keys(
+        json!({"messages": [message], "statuses": [status("911"), status("912")]}),
+        &["IN.1", "IN.1", "912"],
+    );
+    let change = |value: &Value| json!({"field": "messages", "value": value});
+    let statuses = json!({"statuses": [status("911")]});
+    let contacts = json!({"contacts": [{"wa_id": "911", "user_id": "IN.1"}, {"wa_id": "9"}],
+        "messages": [{"from": "9", "id": "c"}]});
+    let failing = r#"{"field":"messages","value":{"statuses":[{"id":"x","recipient_id":"911"},{"a":1,"a":1}]}}"#;
+    let body = format!(
+        r#"{{"entry":[{{"id":"1","changes":[{},{failing},{}]}},{{"id":"2","changes":[{}]}}]}}"#,
+        change(&statuses),
+        change(&contacts),
+        change(&statuses)
+    );
+    let callback = read_events(&body, &open());
+    let keys: Vec<_> = callback.events.iter().filter(|event| event.is_part).collect();
+    let keys: Vec<_> = keys.iter().map(|event| event.key.as_deref().unwrap()).collect();
+    assert_eq!(keys, ["IN.1", "9", "911"], "user ids belong to the business of the WABA");
+}
+
 /// In some countries the number of the only contact differs from its `wa_id`.
 #[test]
 fn an_only_contact_belongs_to_an_only_update() {

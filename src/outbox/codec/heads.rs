@@ -332,6 +332,29 @@ pub(in crate::outbox) fn key_hashes(
     Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
 }
 
+/// Whom an event belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeadOwner {
+    pub(crate) account: String,
+    pub(crate) number: Option<WabaNumber>,
+    pub(crate) key_hash: u64,
+}
+
+/// The sequence and the owner of every event in the page that would contain `sequence`.
+pub(in crate::outbox) fn owners(
+    database: &dyn Database,
+    sequence: u64,
+) -> Result<Vec<(u64, HeadOwner)>> {
+    let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
+    let owner = |head: &HeadV1| {
+        let account = page.texts.get(usize::from(head.account))?.clone();
+        let number = WabaNumber::from_digits(head.number);
+        let owner = HeadOwner { account, number, key_hash: head.key_hash };
+        Some((page.sequence_of(head), owner))
+    };
+    Ok(page.heads.iter().filter_map(owner).collect())
+}
+
 /// The page that would contain the head of an event.
 fn page_around(database: &dyn Database, sequence: u64) -> Result<Option<PageV1>> {
     let found = database.last(keys::HEADS, &keys::numbered(keys::HEADS, sequence));

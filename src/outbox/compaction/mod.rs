@@ -92,6 +92,7 @@ impl GenerationClearing {
                 Record::Dead(letter) => letter.delivery,
                 Record::Retry(..)
                 | Record::Revive(_)
+                | Record::Discard(_)
                 | Record::FailedAttempt(..)
                 | Record::Health(..) => {
                     continue;

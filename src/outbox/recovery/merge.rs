@@ -142,7 +142,7 @@ impl RecoveryState {
             pages: found.pages,
             ..Generation::default()
         };
-        let with_counts = self.add_events(generation, found.events, &found.payload_lengths);
+        let with_counts = self.add_events(generation, found.events, found.payload_lengths);
         for (sequence, key_hash, targets) in found.keyed {
             self.keep_key(sequence, key_hash, &targets);
         }
@@ -154,31 +154,36 @@ impl RecoveryState {
         &mut self,
         mut generation: Generation,
         events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
-        payload_lengths: &[(u64, u32)],
+        mut payload_lengths: Vec<(u64, u32)>,
     ) -> (Generation, Vec<EventCount>) {
-        let lengths: HashMap<u64, u32> = payload_lengths.iter().copied().collect();
-        let mut counts = Vec::with_capacity(lengths.len());
+        if !self.moved.is_empty() {
+            payload_lengths.retain(|(sequence, _)| !self.moved.contains_key(sequence));
+        }
+        payload_lengths.sort_unstable();
+        let counts = payload_lengths.into_iter();
+        let mut counts: Vec<EventCount> = counts
+            .map(|(sequence, payload_bytes)| EventCount { sequence, deliveries: 0, payload_bytes })
+            .collect();
         for (mut sequences, targets) in events {
             if !self.moved.is_empty() {
                 sequences = sequences.iter().filter(|one| !self.moved.contains_key(one)).collect();
             }
             self.last_sequence = self.last_sequence.max(sequences.max().unwrap_or(0));
-            generation.events += sequences.len();
             let (owed, ended) = self.owe(&sequences, &targets);
             for sequence in &sequences {
-                let deliveries = owed - ended.get(&sequence).copied().unwrap_or(0);
-                let payload_bytes = lengths.get(&sequence).copied().unwrap_or(0);
-                generation.owed += u64::from(deliveries);
-                if sequence < generation.first_sequence {
-                    let generation = generation.number;
-                    let moved = MovedEvent { generation, deliveries, payload_bytes };
-                    self.moved.insert(sequence, moved);
-                } else {
-                    counts.push(EventCount { sequence, deliveries, payload_bytes });
+                let position = counts.binary_search_by_key(&sequence, |count| count.sequence);
+                if let Some(count) = position.ok().and_then(|position| counts.get_mut(position)) {
+                    count.deliveries = owed - ended.get(&sequence).copied().unwrap_or(0);
                 }
             }
         }
-        counts.sort_unstable_by_key(|count| count.sequence);
+        generation.events = counts.len() as u64;
+        generation.owed = counts.iter().map(|count| u64::from(count.deliveries)).sum();
+        let copied = counts.partition_point(|count| count.sequence < generation.first_sequence);
+        for EventCount { sequence, deliveries, payload_bytes } in counts.drain(..copied) {
+            let generation = generation.number;
+            self.moved.insert(sequence, MovedEvent { generation, deliveries, payload_bytes });
+        }
         (generation, counts)
     }
 

@@ -112,7 +112,6 @@ impl GenerationReader<'_> {
     /// one mostly waits for the device, and they are merged in order. A reader is at most one generation ahead,
     /// so that memory does not grow with their number.
     fn read_sealed(&self, numbers: &[u64], state: &mut RecoveryState) -> Result<()> {
-        let no_thread = |why: &dyn ToString| Error::Poisoned { why: why.to_string() };
         thread::scope(|scope| {
             let (mut channels, mut readers) = (Vec::new(), Vec::new());
             for first in 0..READERS.min(numbers.len()) {
@@ -120,13 +119,15 @@ impl GenerationReader<'_> {
                 let mut own = numbers.iter().skip(first).step_by(READERS);
                 let read = move || own.all(|number| sender.send(self.scan_sealed(*number)).is_ok());
                 let thread = Builder::new().name("wabahook-reader".to_owned());
-                readers.push(thread.spawn_scoped(scope, read).map_err(|e| no_thread(&e))?);
+                readers.push(thread.spawn_scoped(scope, read).map_err(Error::thread)?);
                 channels.push(channel);
             }
             let mut in_order = numbers.iter().zip(channels.iter().cycle());
             let merged = in_order.try_for_each(|(number, channel)| {
                 let found = channel.recv();
-                let found = found.unwrap_or_else(|_| Err(no_thread(&"a reader panicked")));
+                let found = found.unwrap_or_else(|_| {
+                    Err(Error::Poisoned { why: "a reader panicked".to_owned() })
+                });
                 let read = found.and_then(|found| state.add_sealed(*number, found));
                 self.or_set_aside(*number, read, state)
             });

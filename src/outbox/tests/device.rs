@@ -77,7 +77,7 @@ fn a_generation_that_could_not_be_begun_is_not_the_newest() {
     assert_eq!(running.outbox.usage().generations, 1);
     let (opened, recovered) = read(full.inner.crash(), &small(), OnDamage::Refuse).unwrap();
     assert_eq!(owed(&recovered), ledger.pairs());
-    let (outbox, _) = opened.prepare(&small());
+    let (outbox, _) = opened.prepare(&small(), Arc::default());
     for (sequence, _) in ledger.pairs() {
         assert_eq!(outbox.event(sequence).unwrap().payload, vec![1; 900]);
     }

@@ -73,7 +73,7 @@ fn start_at(
     owing: OwedQuery,
     clock: Arc<ManualClock>,
 ) -> RunningOutbox {
-    let (outbox, parts) = opened.prepare(limits);
+    let (outbox, parts) = opened.prepare(limits, Arc::default());
     let (sender, committed) = crossbeam_channel::unbounded();
     let listener: CommitListener = Box::new(move |event| drop(sender.send(event)));
     outbox.start(parts, clock, owing, listener).unwrap();
@@ -102,7 +102,7 @@ fn open_at(store: impl Store, limits: &Limits, clock: &Arc<ManualClock>) -> Runn
 /// An outbox without a committer thread: tests decide when it works.
 fn open_stepped(store: impl Store, limits: &Limits, owing: OwedQuery) -> Outbox {
     let (opened, _) = read(store, limits, OnDamage::Refuse).unwrap();
-    let (outbox, parts) = opened.prepare(limits);
+    let (outbox, parts) = opened.prepare(limits, Arc::default());
     outbox.start_stepped(parts, Arc::new(ManualClock::new(WALL_MS, 3)), owing, Box::new(drop));
     outbox
 }

@@ -138,13 +138,13 @@ impl SessionCaller<'_> {
         let active = given.value("active", "true or false")?;
         self.request.engine.revise_with_state(known, |before| {
             let mut after = Subscription::from(before);
-            if let Some(url) = url {
-                after.target = after.target.at(&url)?;
+            if let Some(url) = &url {
+                after.target = after.target.at(url)?;
             }
-            if let Some(events) = events {
-                after.events = Some(events).filter(|events| !events.is_empty());
+            if let Some(events) = &events {
+                after.events = Some(events.clone()).filter(|events| !events.is_empty());
             }
-            let after = secret.into_iter().fold(after, Subscription::secret);
+            let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));
             Ok((after, state(active, before.state)))
         })?;
         let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue());

@@ -18,7 +18,10 @@ pub(super) fn guarded<T>(
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             let text = text.unwrap_or("no message");
-            Err(StoreFailure::Damaged(format!("sled panicked while {doing} ({text})")))
+            Err(match system_error_in(text) {
+                Some(error) => StoreFailure::io(error),
+                None => StoreFailure::Damaged(format!("sled panicked while {doing} ({text})")),
+            })
         }
     }
 }
@@ -26,20 +29,34 @@ pub(super) fn guarded<T>(
 fn failure(error: ::sled::Error) -> StoreFailure {
     match error {
         ::sled::Error::Io(error) if is_lock_conflict(&error) => StoreFailure::InUse,
-        // A file is shorter than it was, or of another kind.
-        ::sled::Error::Io(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::IsADirectory
-                    | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        ::sled::Error::Io(error) if tells_damage(&error) => {
             StoreFailure::Damaged(error.to_string())
         }
         ::sled::Error::Io(error) => StoreFailure::io(error),
+        // Not the database, but sled's threads, which all databases of the process share.
+        ::sled::Error::ReportableBug(why) if why.contains("IO thread") => {
+            StoreFailure::io(io::Error::other(format!("{why} (the process must be restarted)")))
+        }
         other => StoreFailure::Damaged(other.to_string()),
     }
+}
+
+/// Whether a file is shorter than it was, or of another kind.
+fn tells_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | IsADirectory | NotADirectory)
+}
+
+/// What the operating system refused, if that is what sled panicked about: for some refusals, such as
+/// that of a thread, sled has no error. They are no damage, which would cost the database. A missing
+/// file is.
+fn system_error_in(panic: &str) -> Option<io::Error> {
+    // As `Debug` and `Display` print an error of the system.
+    let (_, rest) = panic.split_once("Os { code: ").or_else(|| panic.split_once("(os error "))?;
+    let code = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    let error = io::Error::from_raw_os_error(code);
+    let is_damage = tells_damage(&error) || error.kind() == io::ErrorKind::NotFound;
+    (!is_damage).then_some(error)
 }
 
 /// sled reports a lock held by another owner as an error of kind `Other`, told apart only by its

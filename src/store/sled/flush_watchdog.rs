@@ -21,6 +21,9 @@ use crate::threads;
 /// tried again.
 const PERIOD: Duration = Duration::from_millis(50);
 
+/// The threads that sled starts with the first database of a process: 7 that write, and a flusher.
+const SLED_THREADS: usize = 8;
+
 /// The open databases that have not failed, and the thread that watches them, which ends when this is
 /// dropped.
 #[derive(Default)]
@@ -45,20 +48,23 @@ impl fmt::Debug for FlushWatchdog {
 }
 
 impl FlushWatchdog {
-    /// Watches a database, opened with `config`, until it is closed or has failed.
-    pub(super) fn watch(
-        self: &Arc<Self>,
-        config: ::sled::Config,
-        tree: &Arc<::sled::Db>,
-    ) -> io::Result<()> {
+    /// Starts the thread, unless it runs. Called before sled opens anything: without threads of its
+    /// own, which the check finds out, sled waits for ever.
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
         let mut list = self.0.lock();
         if !list.is_running {
+            threads::check_available(SLED_THREADS)?;
             let this = Arc::downgrade(self);
             threads::start("wabahook-watchdog", None, move || run(&this))?;
             list.is_running = true;
         }
-        list.databases.push(WatchedDatabase { config, tree: Arc::downgrade(tree) });
         Ok(())
+    }
+
+    /// Watches a database, opened with `config`, until it is closed or has failed.
+    pub(super) fn watch(&self, config: ::sled::Config, tree: &Arc<::sled::Db>) {
+        let tree = Arc::downgrade(tree);
+        self.0.lock().databases.push(WatchedDatabase { config, tree });
     }
 
     /// Wakes the waiters of each database that failed since the last call. Once is enough: later
@@ -104,7 +110,7 @@ mod tests {
         loop {
             let config = ::sled::Config::new().path(path).flush_every_ms(Some(200));
             let flushed = config.open().map(Arc::new).and_then(|tree| {
-                watchdog.watch(config, &tree)?;
+                watchdog.watch(config, &tree);
                 tree.flush()
             });
             let said =
@@ -124,7 +130,8 @@ mod tests {
         let watchdog = Arc::new(FlushWatchdog::default());
         let config = ::sled::Config::new().path(path.join("bystander"));
         let bystander = Arc::new(config.open().unwrap());
-        watchdog.watch(config, &bystander).unwrap();
+        watchdog.start().unwrap();
+        watchdog.watch(config, &bystander);
         let (sender, flushes) = mpsc::channel();
         thread::spawn(move || {
             for round in 0..ROUNDS {

@@ -6,6 +6,7 @@ mod database;
 mod errors;
 mod flush_watchdog;
 mod manifest;
+mod snapshots;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -91,6 +92,7 @@ impl Sled {
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
         let path = self.root.join(name);
+        self.watchdog.start().map_err(StoreFailure::io)?;
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(damaged(name, "is a file and not a directory")),
@@ -102,14 +104,14 @@ impl Store for Sled {
             }
             Err(_) => self.create(name)?,
         }
-        remove_unfinished_snapshots(&path)?;
+        snapshots::set_damaged_aside(&path).map_err(StoreFailure::io)?;
         let config = config(&path).flush_every_ms(Some(FLUSHER_PERIOD_MS));
         let opened = open_unlocked(&config);
         let tree = Arc::new(opened.map_err(|failure| match failure {
             StoreFailure::Damaged(why) => damaged(name, &format!("cannot be opened: {why}")),
             other => other,
         })?);
-        self.watchdog.watch(config, &tree).map_err(StoreFailure::io)?;
+        self.watchdog.watch(config, &tree);
         // Opening wrote a new snapshot, and sled does not sync the directory that names it: the old
         // snapshot with the new log would lose records silently.
         sync_directory(&path)?;
@@ -185,20 +187,6 @@ fn open_unlocked(config: &::sled::Config) -> Result<::sled::Db, StoreFailure> {
 
 fn damaged(name: &str, why: &str) -> StoreFailure {
     StoreFailure::Damaged(format!("the directory {name} {why}"))
-}
-
-/// An open that failed on a full disk leaves such a file, which makes every later open fail. It holds
-/// nothing that the log does not.
-fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreFailure> {
-    for entry in fs::read_dir(path).map_err(StoreFailure::io)? {
-        let entry = entry.map_err(StoreFailure::io)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path()).map_err(StoreFailure::io)?;
-        }
-    }
-    Ok(())
 }
 
 fn remove_directory(path: &Path) -> Result<(), StoreFailure> {

@@ -1,4 +1,4 @@
-//! `wabahook dead`: list the dead letters, show one, replay some. Nothing is replayed that the command line
+//! `wabahook dead`: list the dead letters, show one, replay or discard some. Nothing ends that the command line
 //! does not name, by id or by a filter.
 
 use clap::{Args, Subcommand};
@@ -9,8 +9,8 @@ use super::screen::{counted, printable, say, say_json, table};
 use super::webhooks::find;
 use crate::command_error::CommandError;
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, JsonPage, ReplayJson, ReplayedJson,
-    Text, TimestampJson, Whole,
+    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
+    ReplayedJson, Text, TimestampJson, Whole,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -29,6 +29,8 @@ enum DeadAction {
     Show(ShowDeadArgs),
     /// Deliver dead letters again, with the same webhook-id
     Replay(ReplayArgs),
+    /// Discard dead letters for good
+    Discard(ReplayArgs),
 }
 
 #[derive(Args)]
@@ -86,7 +88,7 @@ impl DeadArgs {
         match &self.action {
             DeadAction::List(args) => args.host.json,
             DeadAction::Show(args) => args.host.json,
-            DeadAction::Replay(args) => args.host.json,
+            DeadAction::Replay(args) | DeadAction::Discard(args) => args.host.json,
         }
     }
 }
@@ -97,6 +99,7 @@ pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
         DeadAction::List(args) => list(args),
         DeadAction::Show(args) => show(args),
         DeadAction::Replay(args) => replay(args),
+        DeadAction::Discard(args) => discard(args),
     }
 }
 
@@ -176,7 +179,8 @@ fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
     ]
 }
 
-fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
+/// What the command line names.
+fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, CommandError> {
     let named = !args.ids.is_empty() || args.all;
     let filtered = args.webhook.is_some() || args.reason.is_some() || args.since.is_some();
     if !named && !filtered {
@@ -199,14 +203,29 @@ fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
         // Every dead letter is younger than the Unix epoch.
         None => args.all.then_some(0),
     };
-    let client = args.host.client()?;
-    let body = ReplayJson {
+    Ok(ReplayJson {
         ids: Some(ids).filter(|ids| !ids.is_empty()),
-        subscription: id(&client, args.webhook.as_deref())?.map(Whole),
+        subscription: id(client, args.webhook.as_deref())?.map(Whole),
         reason: args.reason.clone(),
         since: since.map(TimestampJson),
-    };
-    let response = client.post("/dead-letters/replay", &body)?;
+    })
+}
+
+fn discard(args: &ReplayArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let response = client.post("/dead-letters/discard", &selected(args, &client)?)?;
+    if args.host.json {
+        say_json(&response);
+    } else {
+        let DiscardedJson { discarded } = client.typed(&response)?;
+        say(&format!("discarded: {}", counted(discarded, "dead letter", "dead letters")));
+    }
+    Ok(())
+}
+
+fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let response = client.post("/dead-letters/replay", &selected(args, &client)?)?;
     if args.host.json {
         say_json(&response);
     } else {

@@ -6,6 +6,7 @@
 mod account;
 mod dead_letter;
 mod delivery;
+mod ending;
 mod error;
 mod event;
 mod notice;
@@ -18,6 +19,7 @@ mod subscription;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unowned;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -27,14 +29,16 @@ pub(crate) use dead_letter::{
     DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
 };
 pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
+pub(crate) use ending::{CancelJson, CancelledJson, DiscardedJson, PurgeJson, PurgedJson};
 pub(crate) use error::{ErrorDetailJson, ErrorJson};
 pub(crate) use event::{AcceptedJson, EventJson};
 pub(crate) use notice::NoticeJson;
 pub(crate) use parse::{parse, utf8};
 pub(crate) use problem::JsonProblem;
 pub(crate) use secret::{NewSecretJson, RotationJson};
-pub(crate) use stats::{StatsJson, SubscriptionStatsJson};
+pub(crate) use stats::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
+pub(crate) use unowned::UnownedJson;
 pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole};
 
 /// One page of a listing. `cursor` names the next page where there is one.

@@ -1,7 +1,7 @@
 //! The counters of the host, and the live figures of a subscription.
 
 use serde::{Deserialize, Serialize};
-use wabahook::{LaneStats, Stats, SubscriptionInfo};
+use wabahook::{Bound, LaneStats, Stats, SubscriptionInfo};
 
 use super::values::Millis;
 
@@ -31,6 +31,25 @@ pub(crate) struct SubscriptionStatsJson {
     health: HealthJson,
 }
 
+/// Whether the host works without limits.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReadinessJson {
+    status: String,
+    reasons: Vec<String>,
+}
+
+impl ReadinessJson {
+    pub(crate) fn of(bound: Option<Bound>) -> ReadinessJson {
+        let status = if bound.is_none() { "ok" } else { "degraded" };
+        ReadinessJson { status: status.to_owned(), reasons: reasons(bound) }
+    }
+}
+
+/// Why ready deliveries wait; empty while none does.
+fn reasons(bound: Option<Bound>) -> Vec<String> {
+    bound.iter().map(ToString::to_string).collect()
+}
+
 /// Declares the counters, each of which has the name of the engine's own.
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
@@ -38,12 +57,14 @@ macro_rules! counters {
         #[derive(Serialize, Deserialize)]
         pub(crate) struct StatsJson {
             $(pub(crate) $name: u64,)*
+            #[serde(default)]
+            reasons: Vec<String>,
             subscriptions: Vec<SubscriptionStatsJson>,
         }
 
         impl StatsJson {
             pub(crate) fn of(stats: &Stats, subscriptions: Vec<SubscriptionStatsJson>) -> StatsJson {
-                StatsJson { $($name: stats.$name,)* subscriptions }
+                StatsJson { $($name: stats.$name,)* reasons: reasons(stats.bound), subscriptions }
             }
         }
     };
@@ -54,7 +75,8 @@ counters! {
     callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
     owed, recovered, delivered, attempts, retried, dead,
     cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes, outbox_events,
-    outbox_bytes, generations, replayed, letters_dropped, keys_dropped,
+    outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
+    purged, keys_dropped,
 }
 
 impl HealthJson {

@@ -40,7 +40,7 @@ fn check_member_refused(member: &str, says: &[&str]) {
 fn every_documented_member_is_accepted() {
     for members in [
         "",
-        r#","secret":"whsec_aGk=","headers":{"x-a":"1"},"timeout_ms":500,"accept":"200""#,
+        r#","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw","headers":{"x-a":"1"},"timeout_ms":500,"accept":"200""#,
         r#","accept":"2xx","ordering":"none","method":"POST","tls":null,"secret":null"#,
         r#","method":"HEAD","query":{"a":"b","n":-1.50,"t":true},"body":{"x":{"y":[1, 2]},"z":null}"#,
         r#","authorization":{"type":"BASIC","payload":"u:p"},"body_format":"FORM_DATA","tls":{}"#,
@@ -387,7 +387,11 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("WholeDeadLetter", letter_members.into_iter().chain(detail).collect()),
         ("FailedAttempt", members::<FailedAttemptJson>()),
         ("Replay", members::<ReplayJson>()),
+        ("Cancel", members::<CancelJson>()),
+        ("Purge", members::<PurgeJson>()),
         ("Stats", members::<StatsJson>()),
+        ("Readiness", members::<ReadinessJson>()),
+        ("Unowned", members::<UnownedJson>()),
         ("Error", members::<ErrorJson>()),
     ] {
         let described = &document["components"]["schemas"][schema]["properties"];

@@ -1,4 +1,4 @@
-//! The routes under `/dead-letters`: list, read one, replay. An account sees and replays its own only;
+//! The routes under `/dead-letters`: list, read one, replay, discard. An account sees and ends its own only;
 //! another account's dead letter is answered like one that does not exist (I9).
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use wabahook::{DeadLetterFilter, SubscriptionId};
 use crate::host::{Caller, HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, JsonPage, ReplayJson, ReplayedJson,
-    TimestampJson, parse, utf8,
+    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
+    ReplayedJson, TimestampJson, parse, utf8,
 };
 use crate::query::{ListQuery, SUBSCRIPTION};
 use crate::response::json;
@@ -75,4 +75,19 @@ pub(crate) async fn replay(
     });
     let replayed = replayed.await?.map_err(HttpError::from_error)?;
     Ok(json(StatusCode::ACCEPTED, &ReplayedJson { replayed }))
+}
+
+/// `POST /dead-letters/discard`.
+pub(crate) async fn discard(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let discarded = off_thread(move || match ids {
+        None => host.engine.discard_matching(&filter),
+        Some(ids) => host.engine.discard(&ids, &filter),
+    });
+    let discarded = discarded.await?.map_err(HttpError::from_error)?;
+    Ok(json(StatusCode::ACCEPTED, &DiscardedJson { discarded }))
 }

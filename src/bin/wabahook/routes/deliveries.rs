@@ -1,17 +1,19 @@
-//! `GET /deliveries`: the account's owed deliveries and dead letters, page by page.
+//! The routes under `/deliveries`: the account's owed deliveries and dead letters, page by page, and `cancel`.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{DeliveryFilter, DeliveryState, SubscriptionId};
 
 use crate::host::{Caller, HostState, off_thread};
 use crate::http_error::HttpError;
-use crate::json::{DeliveryJson, JsonPage};
+use crate::json::{CancelJson, CancelledJson, DeliveryJson, JsonPage, parse, utf8};
 use crate::query::{ListQuery, SUBSCRIPTION};
 use crate::response::json;
+
+const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// `GET /deliveries`.
 pub(crate) async fn list(
@@ -29,6 +31,18 @@ pub(crate) async fn list(
     let items = page.items.iter().map(DeliveryJson::from).collect();
     let cursor = page.next.map(|next| next.to_string());
     Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
+}
+
+/// `POST /deliveries/cancel`.
+pub(crate) async fn cancel(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let filter = parse::<CancelJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let cancelled = off_thread(move || host.engine.cancel_matching(&filter)).await?;
+    let cancelled = cancelled.map_err(HttpError::from_error)?;
+    Ok(json(StatusCode::ACCEPTED, &CancelledJson { cancelled }))
 }
 
 /// States separated by commas.

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{Extensions, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use tracing::Span;
 use wabahook::CallbackRefusal;
 use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::config::MetaSettings;
+use crate::connections::ClientConnection;
 use crate::host::{HostState, authenticated, off_thread};
 use crate::http_error::HttpError;
 
@@ -21,6 +23,7 @@ const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(crate) async fn challenge(
     State(host): State<Arc<HostState>>,
     uri: Uri,
+    extensions: Extensions,
 ) -> Result<Response, HttpError> {
     let meta = configured(&host)?;
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri);
@@ -31,7 +34,8 @@ pub(crate) async fn challenge(
     let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let answer = cloud_api::challenge(pairs, &meta.verify_token).map_err(|error| {
         let (reason, why) = (CallbackRefusal::VerifyToken, error.to_string());
-        host.engine.count_refused_callbacks(reason, 1, &why);
+        let count = || host.engine.count_refused_callbacks(reason, 1, &why);
+        callback_span(&extensions).in_scope(count);
         HttpError::new(StatusCode::FORBIDDEN, "forbidden", why)
     })?;
     Ok(answer.into_response())
@@ -50,11 +54,14 @@ pub(crate) async fn callback(
     let signature = signature.map(|text| text.unwrap_or_default());
     cloud_api::verify(&meta.app_secrets, signature, &body.bytes).map_err(|error| {
         let (reason, why) = (CallbackRefusal::Signature, error.to_string());
-        host.engine.count_refused_callbacks(reason, 1, &why);
+        let count = || host.engine.count_refused_callbacks(reason, 1, &why);
+        callback_span(&parts.extensions).in_scope(count);
         HttpError::unauthorized(&why)
     })?;
     authenticated(&parts.extensions);
-    let published = off_thread(move || cloud_api::publish(&host.engine, &body.bytes)).await?;
+    let span = callback_span(&parts.extensions);
+    let publish = move || span.in_scope(|| cloud_api::publish(&host.engine, &body.bytes));
+    let published = off_thread(publish).await?;
     let receipt = published.map_err(|error| match error {
         CallbackError::Malformed(malformed) => {
             HttpError::new(StatusCode::BAD_REQUEST, "invalid", malformed.to_string())
@@ -66,6 +73,14 @@ pub(crate) async fn callback(
         receipt.await?;
     }
     Ok(StatusCode::OK)
+}
+
+/// Adds the address of the sender to what the engine logs about a callback: at most one warning a minute for
+/// each reason to refuse it.
+fn callback_span(extensions: &Extensions) -> Span {
+    let connection = extensions.get::<Arc<ClientConnection>>();
+    let remote = connection.map(|connection| tracing::field::display(connection.address));
+    tracing::warn_span!("callback", remote)
 }
 
 fn configured(host: &HostState) -> Result<&MetaSettings, HttpError> {

@@ -12,8 +12,10 @@ mod meta;
 mod metrics;
 mod notices;
 mod openapi;
+mod purge;
 mod stats;
 mod subscriptions;
+mod unowned;
 
 use std::sync::Arc;
 
@@ -42,13 +44,18 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/subscriptions/{id}/attempts", get(attempts::list))
         .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/cancel", post(deliveries::cancel))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/purge", post(purge::purge))
         .route("/dead-letters/{id}", get(dead_letters::read))
         .route("/stats", get(stats::stats))
         .route("/metrics", get(metrics::metrics))
         .route("/notices", get(notices::stream))
+        .route("/admin/unowned", get(unowned::list))
         .route("/healthz", get(stats::healthz))
+        .route("/livez", get(stats::livez))
         .route("/openapi.json", get(openapi::openapi))
         .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)

@@ -1,4 +1,4 @@
-//! `GET /stats` and `GET /healthz`. The counters are of the whole engine and name nobody; the
+//! `GET /stats`, `GET /healthz` and `GET /livez`. The counters are of the whole engine and name nobody; the
 //! subscriptions are the caller's own (I9).
 
 use std::sync::Arc;
@@ -6,18 +6,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use crate::host::{Caller, HostState, off_thread};
 use crate::http_error::HttpError;
-use crate::json::{StatsJson, SubscriptionStatsJson};
+use crate::json::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 use crate::response::json;
-
-#[derive(Serialize)]
-struct Readiness {
-    status: &'static str,
-    reasons: Vec<String>,
-}
 
 /// `GET /stats`.
 pub(crate) async fn stats(
@@ -33,19 +26,24 @@ pub(crate) async fn stats(
     Ok(json(StatusCode::OK, &stats.await?))
 }
 
-/// `GET /healthz`.
+/// `GET /healthz`: whether to send events to this host.
 pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
     match host.is_serving() {
-        true => {
-            let reasons: Vec<_> = host.engine.bound().iter().map(ToString::to_string).collect();
-            let status = if reasons.is_empty() { "ok" } else { "degraded" };
-            json(StatusCode::OK, &Readiness { status, reasons })
-        }
-        false => {
-            let message = "the engine stopped or is closing";
-            HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "closed", message).into_response()
-        }
+        true => json(StatusCode::OK, &ReadinessJson::of(host.engine.bound())),
+        false => unavailable("the engine stopped or is closing"),
     }
+}
+
+/// `GET /livez`: whether to leave this process running. A host that is closing is alive.
+pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
+    match host.is_alive() {
+        true => json(StatusCode::OK, &ReadinessJson::of(host.engine.bound())),
+        false => unavailable("the engine stopped; restart this process"),
+    }
+}
+
+fn unavailable(message: &str) -> Response {
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "closed", message).into_response()
 }
 
 #[cfg(test)]
@@ -64,8 +62,12 @@ mod tests {
         let (stopped, bystander) = (host(), host());
         assert_eq!(healthz(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
         stopped.stop_serving();
-        let response = healthz(State(stopped)).await;
+        let response = healthz(State(Arc::clone(&stopped))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(livez(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
+        stopped.engine_stopped();
+        assert_eq!(livez(State(stopped)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(livez(State(Arc::clone(&bystander))).await.status(), StatusCode::OK);
         assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);
     }
 }

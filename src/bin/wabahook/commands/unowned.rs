@@ -1,0 +1,48 @@
+//! `wabahook unowned`: the numbers and WABAs that callbacks named and no account of a running host owns.
+
+use clap::Args;
+
+use super::client::HostOptions;
+use super::screen::{printable, say, say_json, table};
+use crate::command_error::CommandError;
+use crate::json::{JsonPage, UnownedJson};
+
+/// The command line of `unowned`.
+#[derive(Args)]
+pub(crate) struct UnownedArgs {
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
+}
+
+const TITLES: [&str; 5] = ["LAST", "FIRST", "NUMBER", "WABA", "EVENTS"];
+
+/// Runs the command.
+pub(crate) fn run(args: &UnownedArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let response = client.get("/admin/unowned", &[("limit", &args.limit.to_string())])?;
+    if args.host.json {
+        say_json(&response);
+        return Ok(());
+    }
+    let JsonPage { items, .. } = client.typed(&response)?;
+    let rows: Vec<_> = items.iter().map(row).collect();
+    match rows.is_empty() {
+        true => say("every number and WABA of the callbacks has an account"),
+        false => say(&table(&TITLES, &rows)),
+    };
+    Ok(())
+}
+
+fn row(source: &UnownedJson) -> Vec<String> {
+    let shown = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), printable);
+    vec![
+        source.last_at.to_string(),
+        source.first_at.to_string(),
+        shown(&source.number),
+        shown(&source.waba),
+        source.events.to_string(),
+    ]
+}

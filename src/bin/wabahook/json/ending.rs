@@ -1,0 +1,71 @@
+//! What is to end: which deliveries to cancel and what to purge, and how many ended.
+
+use serde::{Deserialize, Serialize};
+use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, SubscriptionId, WabaNumber};
+
+use super::problem::JsonProblem;
+use super::values::{Text, Whole};
+
+/// Which owed deliveries to cancel: those that fit all members given.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CancelJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subscription: Option<Whole<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<Vec<Text<DeliveryState>>>,
+}
+
+/// How many were cancelled.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct CancelledJson {
+    pub(crate) cancelled: u64,
+}
+
+/// How many dead letters were discarded.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DiscardedJson {
+    pub(crate) discarded: u64,
+}
+
+/// Whose events to purge: those that fit all members given.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PurgeJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<Text<WabaNumber>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contact: Option<String>,
+}
+
+/// How many deliveries and dead letters ended.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PurgedJson {
+    pub(crate) purged: u64,
+}
+
+impl CancelJson {
+    /// The filter that the deliveries must fit.
+    pub(crate) fn filter(self, account: &str) -> Result<DeliveryFilter, JsonProblem> {
+        if self.subscription.is_none() && self.state.is_none() {
+            return Err(JsonProblem::whole("expected at least one of subscription, state"));
+        }
+        let mut filter = DeliveryFilter::default().account(account);
+        filter.subscription = self.subscription.map(|id| SubscriptionId(id.0));
+        filter.states = self.state.map(|states| states.into_iter().map(|state| state.0).collect());
+        Ok(filter)
+    }
+}
+
+impl PurgeJson {
+    /// The filter that the events of the account must fit.
+    pub(crate) fn filter(self, account: &str) -> Result<PurgeFilter, JsonProblem> {
+        if self.number.is_none() && self.contact.is_none() {
+            return Err(JsonProblem::whole("expected at least one of number, contact"));
+        }
+        let mut filter = PurgeFilter::default().account(account);
+        filter.number = self.number.map(|number| number.0);
+        filter.contact = self.contact;
+        Ok(filter)
+    }
+}

@@ -1,0 +1,51 @@
+//! A number or WABA that callbacks named and no account owns. Any account may read these, so a number shows
+//! only its last four digits (I9).
+
+use serde::{Deserialize, Serialize};
+use wabahook::UnownedSource;
+
+use super::values::TimestampJson;
+
+/// A source of callbacks that no account owns.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct UnownedJson {
+    /// All but the last four characters are `*`.
+    pub(crate) number: Option<String>,
+    pub(crate) waba: Option<String>,
+    pub(crate) events: u64,
+    pub(crate) first_at: TimestampJson,
+    pub(crate) last_at: TimestampJson,
+}
+
+impl From<&UnownedSource> for UnownedJson {
+    fn from(source: &UnownedSource) -> UnownedJson {
+        UnownedJson {
+            number: source.number.as_deref().map(masked),
+            waba: source.waba.clone(),
+            events: source.events,
+            first_at: TimestampJson(source.first_at_ms),
+            last_at: TimestampJson(source.last_at_ms),
+        }
+    }
+}
+
+/// How much of a number is shown.
+const SHOWN: usize = 4;
+
+fn masked(number: &str) -> String {
+    let hidden = number.chars().count().saturating_sub(SHOWN);
+    let shown = |(at, c)| if at < hidden { '*' } else { c };
+    number.chars().enumerate().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_shows_its_last_four_digits() {
+        for (number, shown) in [("919999991234", "********1234"), ("1234", "1234"), ("", "")] {
+            assert_eq!(masked(number), shown);
+        }
+    }
+}

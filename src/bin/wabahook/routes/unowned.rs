@@ -1,0 +1,26 @@
+//! `GET /admin/unowned`: the numbers and WABAs that callbacks named and no account owns. There is no
+//! operator key yet, so any account may read it; the numbers are masked (I9).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+
+use crate::host::{Caller, HostState};
+use crate::http_error::HttpError;
+use crate::json::{JsonPage, UnownedJson};
+use crate::query::ListQuery;
+use crate::response::json;
+
+/// `GET /admin/unowned`.
+pub(crate) async fn list(
+    State(host): State<Arc<HostState>>,
+    _caller: Caller,
+    uri: Uri,
+) -> Result<Response, HttpError> {
+    let limit = ListQuery::read(&uri, &["limit"])?.limit()?;
+    let sources = host.engine.unowned();
+    let items = sources.iter().take(limit).map(UnownedJson::from).collect();
+    Ok(json(StatusCode::OK, &JsonPage { items, cursor: None }))
+}

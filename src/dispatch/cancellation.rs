@@ -1,0 +1,56 @@
+//! Ends owed deliveries because the host no longer wants them. An attempt in flight is not called back; its end
+//! changes nothing of the delivery, which holds its place in the order until then (I5).
+
+use roaring::RoaringTreemap;
+
+use super::in_flight::InFlightAttempt;
+use super::{Completed, Dispatcher};
+use crate::attempt::DeliveryId;
+use crate::delivery_record::Record;
+
+impl Dispatcher {
+    /// Cancels a delivery. Returns the records to be made durable in one batch: its own end, and the ends of the
+    /// deliveries that depended on it, which are given up. `None` if it is not owed.
+    #[must_use = "a cancelled delivery is owed again after a crash until its records are durable"]
+    pub(crate) fn cancel(&mut self, delivery: DeliveryId, wall_ms: u64) -> Option<Vec<Record>> {
+        let DeliveryId { sequence, subscription: id } = delivery;
+        let lane = self.lanes.get_mut(&id)?;
+        let due_ms = lane.backlog.retrying(sequence).map(|retrying| retrying.due_ms);
+        if !lane.backlog.cancel(sequence) {
+            return None;
+        }
+        self.owed -= 1;
+        self.held -= u64::from(lane.is_held());
+        if let Some(due_ms) = due_ms {
+            self.waiting.remove(&(due_ms, delivery));
+        }
+        self.in_flight.cancel(delivery);
+        let mut records = vec![Record::Settle(delivery)];
+        records.extend(self.give_up_dependents(delivery, wall_ms));
+        self.refresh(id);
+        Some(records)
+    }
+
+    pub(super) fn end_cancelled(
+        &mut self,
+        delivery: DeliveryId,
+        attempt: InFlightAttempt,
+        now_ms: u64,
+    ) -> Completed {
+        let id = delivery.subscription;
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.end_cancelled(delivery.sequence, now_ms);
+        }
+        self.refresh(id);
+        let took_ms = now_ms.saturating_sub(attempt.started_ms);
+        Completed { took_ms, ..Completed::default() }
+    }
+
+    /// The sequences of everything owed, held deliveries included.
+    pub(crate) fn owed_sequences(&self) -> RoaringTreemap {
+        self.lanes
+            .values()
+            .map(|lane| lane.backlog.sequences())
+            .fold(RoaringTreemap::new(), |all, owed| all | owed)
+    }
+}

@@ -1,0 +1,285 @@
+//! Ends what the host no longer wants: discards dead letters, cancels owed deliveries, and purges everything that
+//! is kept of a contact, a number or an account. Each end is durable when the call returns, counted and announced
+//! (I8, I13). The payload of an event that is owed to nobody and has no dead letter is removed with its
+//! generation.
+
+use parking_lot::MutexGuard;
+use roaring::RoaringTreemap;
+
+use super::Engine;
+use super::dead_letters::{DeadLetterFilter, DeadLetterId};
+use super::deliveries::DeliveryFilter;
+use super::publish::order_hash;
+use super::shared::{DispatchState, Shared};
+use crate::attempt::DeliveryId;
+use crate::dead_letter::{DeadLetter, StoredDeadLetter};
+use crate::delivery_record::Record;
+use crate::error::{Error, Result};
+use crate::event::WabaNumber;
+use crate::notice::Notice;
+use crate::outbox::HeadOwner;
+use crate::subscription::SubscriptionId;
+
+/// How many deliveries are cancelled under one lock, or discarded in one group.
+const ENDED_AT_ONCE: usize = 256;
+
+/// Selects what is purged: the events that match everything that is set. At least one part must be set.
+///
+/// ```
+/// use wabahook::PurgeFilter;
+/// let contact = PurgeFilter::default().account("acme").contact("919812345678");
+/// assert_eq!(contact.number, None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeFilter {
+    /// Only events of this account.
+    pub account: Option<String>,
+    /// Only events of this WABA number.
+    pub number: Option<WabaNumber>,
+    /// Only events with this ordering key, which is the contact for events of callbacks.
+    pub contact: Option<String>,
+}
+
+impl PurgeFilter {
+    /// Selects the events of an account.
+    #[must_use]
+    pub fn account(mut self, name: impl Into<String>) -> PurgeFilter {
+        self.account = Some(name.into());
+        self
+    }
+
+    /// Selects the events of a WABA number.
+    #[must_use]
+    pub fn number(mut self, number: WabaNumber) -> PurgeFilter {
+        self.number = Some(number);
+        self
+    }
+
+    /// Selects the events of a contact: those published with this key.
+    #[must_use]
+    pub fn contact(mut self, key: impl Into<String>) -> PurgeFilter {
+        self.contact = Some(key.into());
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == PurgeFilter::default()
+    }
+
+    fn admits(&self, owner: &HeadOwner) -> bool {
+        let key_hash = self.contact.as_deref().map(order_hash);
+        self.account.as_ref().is_none_or(|account| *account == owner.account)
+            && self.number.is_none_or(|number| owner.number == Some(number))
+            && key_hash.is_none_or(|key_hash| key_hash == owner.key_hash)
+    }
+}
+
+impl Engine {
+    /// Discards all dead letters that match a filter, and returns how many. They are no longer listed and cannot
+    /// be replayed. Durable when it returns: blocks on one sync for every few hundred.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Damaged`] when a letter cannot be read; then none is discarded.
+    /// [`Error::Refused`] or [`Error::Unknown`] while the device refuses; those begun are then discarded when the
+    /// device takes writes.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine};
+    /// use wabahook::DeadLetterFilter;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// assert_eq!(engine.discard_matching(&DeadLetterFilter::default().reason("status:404"))?, 0);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn discard_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        // What was given up before is then listed.
+        self.shared.outbox.flush()?;
+        let letters = self.shared.dead_letters(filter, None, usize::MAX)?;
+        self.shared.discard(letters.iter().map(DeadLetter::id))
+    }
+
+    /// Discards the given dead letters. Letters that do not match the filter, or were removed or replayed before,
+    /// are ignored and not counted.
+    ///
+    /// # Errors
+    /// As [`discard_matching`](Engine::discard_matching).
+    pub fn discard(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let meant = self.shared.letters_among(ids, filter)?;
+        self.shared.discard(meant.into_iter())
+    }
+
+    /// Cancels the owed deliveries that match a filter, and returns how many. An attempt in flight is not called
+    /// back; its delivery counts as cancelled. Deliveries that depended on a cancelled one become dead letters
+    /// (`gate`). Dead letters are left as they are. Durable when it returns: blocks on a sync.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Unknown`] while the device refuses; they are then cancelled in this engine,
+    /// and durably when the device takes writes.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Subscription};
+    /// use wabahook::DeliveryFilter;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+    /// assert_eq!(engine.cancel_matching(&DeliveryFilter::default().subscription(crm))?, 0);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let cancelled = self.shared.cancel_matching(filter);
+        self.shared.outbox.flush()?;
+        Ok(cancelled)
+    }
+
+    /// Purges everything that is kept of a contact, a number or an account: cancels its owed deliveries, discards
+    /// its dead letters and forgets what receivers answered. Covers what was published before the call. Returns
+    /// how many deliveries and dead letters ended. Durable when it returns: blocks on a few syncs and reads the
+    /// head of everything owed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an empty filter; otherwise as [`discard_matching`](Engine::discard_matching) and
+    /// [`cancel_matching`](Engine::cancel_matching).
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine};
+    /// use wabahook::PurgeFilter;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// assert_eq!(engine.purge(&PurgeFilter::default().contact("919812345678"))?, 0);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        if filter.is_empty() {
+            return Err(Error::invalid("filter", "nothing", "an account, a number or a contact"));
+        }
+        self.shared.purge(filter)
+    }
+}
+
+impl Shared {
+    fn discard(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
+        // An event of another outbox has no dead letters here.
+        let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
+        let discarded = self.discard_deliveries(&here.collect::<Vec<_>>())?;
+        if discarded > 0 {
+            self.notices.send(&Notice::DeadLettersDiscarded(discarded));
+        }
+        Ok(discarded)
+    }
+
+    fn discard_deliveries(&self, deliveries: &[DeliveryId]) -> Result<u64> {
+        let mut discarded = 0;
+        for some in deliveries.chunks(ENDED_AT_ONCE) {
+            let ended = self.outbox.wait(self.outbox.discard(some.to_vec()))?;
+            self.counters.letters_discarded.add(ended);
+            discarded += ended;
+        }
+        Ok(discarded)
+    }
+
+    fn cancel_matching(&self, filter: &DeliveryFilter) -> u64 {
+        let all = self.subscriptions.read().all();
+        let mut cancelled = 0;
+        for one in all.iter().filter(|one| filter.admits_subscription(one)) {
+            let (mut from, mut count) = (0, 0);
+            loop {
+                let state = self.dispatch_state.lock();
+                let stages = |stage| filter.wants_stage(stage);
+                let slice = state.dispatcher.listed(one.id, from, stages, ENDED_AT_ONCE);
+                let sequences: Vec<u64> = slice.iter().map(|listed| listed.sequence).collect();
+                count += self.cancel(state, one.id, &sequences);
+                let Some(last) = sequences.last() else { break };
+                from = last.saturating_add(1);
+            }
+            self.tell_cancelled(one.id, count);
+            cancelled += count;
+        }
+        cancelled
+    }
+
+    /// Cancels deliveries and queues their ends under one lock. Returns how many were owed.
+    fn cancel(
+        &self,
+        mut state: MutexGuard<'_, DispatchState>,
+        id: SubscriptionId,
+        sequences: &[u64],
+    ) -> u64 {
+        let wall_ms = self.clock.wall_ms();
+        let (mut cancelled, mut gated) = (Vec::new(), Vec::new());
+        for sequence in sequences {
+            let delivery = DeliveryId { sequence: *sequence, subscription: id };
+            let Some(records) = state.dispatcher.cancel(delivery, wall_ms) else { continue };
+            cancelled.push(*sequence);
+            let letters = records.iter().filter_map(|record| match record {
+                Record::Dead(letter) => Some(letter.clone()),
+                _ => None,
+            });
+            gated.extend(letters);
+            self.outbox.record_together(records);
+        }
+        self.counters.cancelled.add(cancelled.len() as u64);
+        self.counters.dead.add(gated.len() as u64);
+        self.wake_workers(&mut state);
+        drop(state);
+        self.outbox.release_cached(&cancelled);
+        for StoredDeadLetter { delivery, reason, .. } in gated {
+            let event = self.outbox.id_of(delivery.sequence);
+            let subscription = delivery.subscription;
+            self.notices.send(&Notice::DeadLettered { event, subscription, reason });
+        }
+        cancelled.len() as u64
+    }
+
+    fn tell_cancelled(&self, subscription: SubscriptionId, deliveries: u64) {
+        if deliveries > 0 {
+            tracing::info!(%subscription, deliveries, "deliveries cancelled");
+            self.notices.send(&Notice::Cancelled { subscription, deliveries });
+        }
+    }
+
+    fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
+        // What was published before is then owed.
+        self.outbox.flush()?;
+        let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
+        let letters = self.outbox.letters_before(None, usize::MAX);
+        sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
+        let meant = self.outbox.events_of(&sequences, |owner| filter.admits(owner))?;
+        let cancelled = self.cancel_events(&meant);
+        // So that the dead letters of deliveries that depended on a cancelled one are found.
+        self.outbox.flush()?;
+        let letters = self.outbox.letters_before(None, usize::MAX);
+        let letters = letters.into_iter().map(|(_, delivery)| delivery);
+        let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
+        let purged = cancelled + self.discard_deliveries(&letters)?;
+        self.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
+        self.counters.purged.add(purged);
+        if purged > 0 {
+            self.notices.send(&Notice::Purged { events: meant.len(), deliveries: purged });
+        }
+        Ok(purged)
+    }
+
+    /// Cancels all deliveries of some events.
+    fn cancel_events(&self, events: &RoaringTreemap) -> u64 {
+        let owed = self.dispatch_state.lock().dispatcher.owed_among(events);
+        let mut owed: Vec<_> = owed.into_iter().collect();
+        // Ordered, so that a simulation repeats exactly.
+        owed.sort_unstable_by_key(|(id, _)| *id);
+        let mut cancelled = 0;
+        for (id, sequences) in owed {
+            let sequences: Vec<u64> = sequences.into_iter().collect();
+            let some = sequences.chunks(ENDED_AT_ONCE);
+            cancelled +=
+                some.map(|some| self.cancel(self.dispatch_state.lock(), id, some)).sum::<u64>();
+        }
+        cancelled
+    }
+}
