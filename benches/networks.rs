@@ -2,8 +2,9 @@
 //! 0 to 1,000 ms, while another subscription with a prompt receiver gets an event every 20 ms. Latency
 //! allows `attempts in flight / latency`, and the machine what it reaches at 0 ms; the result is compared
 //! with the smaller one. As many attempts may be in flight as the lanes' caps allow together, and as the
-//! engine allows in all. The receivers are in a process of their own, and everything is counted there. Every
-//! subscription has a backlog while it is measured.
+//! engine allows in all. The receivers are in a process of their own and the prompt one in another, so that it
+//! does not wait for theirs, and everything is counted there. Every subscription has a backlog while it is
+//! measured.
 //!
 //! `cargo bench --bench networks -- --ms 5000 --warm-up-ms 3000`; `--only 100_ms` runs that alone, after 0 ms.
 //! The warm-up is longer by ten times the latency, in which the caps grow.
@@ -28,6 +29,7 @@ const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// The event types of the many subscriptions, and of the prompt one.
 const MANY: &str = "MESSAGE_RECEIVED";
 const PROMPT: &str = "MESSAGE_STATUS";
+const PROMPT_NAME: &str = "prompt";
 /// Prompt events have the numbers from here on.
 const PROMPT_FROM: u64 = 1 << 40;
 const PROMPT_EVERY: Duration = Duration::from_millis(20);
@@ -42,7 +44,7 @@ fn main() -> Outcome {
     }
     support::raise_file_limit()?;
     let only = support::text("only").unwrap_or_default();
-    let mut receivers = Receivers::start()?;
+    let mut receivers = [Receivers::start()?, Receivers::start()?];
     for subscriptions in SUBSCRIPTIONS {
         let named = |latency_ms| format!("networks_{subscriptions}_at_{latency_ms}_ms");
         if !LATENCIES_MS.into_iter().any(|latency_ms| named(latency_ms).contains(&only)) {
@@ -88,13 +90,16 @@ fn conclude(what: &str, measured: &Measured, latency_ms: u64, at_0_ms: f64) {
     support::result("networks", name, p99, "ms", (20.0, "aim"), p99 / 20.0);
 }
 
-fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> Outcome<Measured> {
+fn measure(
+    [receivers, prompt]: &mut [Receivers; 2],
+    subscriptions: usize,
+    latency: usize,
+) -> Outcome<Measured> {
     let latency_ms = LATENCIES_MS.get(latency).copied().unwrap_or_default();
     let (span, warm_up) = (millis("ms", 5_000), millis("warm-up-ms", 3_000));
     let warm_up = warm_up + 10 * Duration::from_millis(latency_ms);
     let path = support::directory("networks")?;
-    let engine = open(&path, receivers, subscriptions, latency)?;
-    receivers.reset()?;
+    let engine = open(&path, [receivers, prompt], subscriptions, latency)?;
     let ends = Arc::new(AtomicBool::new(false));
     let measured = thread::scope(|scope| {
         let _ends = EndOnDrop(Arc::clone(&ends));
@@ -102,9 +107,10 @@ fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> O
         // In-flight caps grow, connections are made.
         thread::sleep(warm_up);
         receivers.reset()?;
+        prompt.reset()?;
         let (started, cpu) = (Instant::now(), support::cpu_time());
         let published = publish_prompt(&engine, started, span)?;
-        let arrived = receivers.count()? - published.len() as u64;
+        let arrived = receivers.count()?;
         let per_s = arrived as f64 / started.elapsed().as_secs_f64();
         let cpu_us = (support::cpu_time() - cpu).as_secs_f64() * 1e6 / arrived as f64;
         let stats = engine.stats();
@@ -112,9 +118,10 @@ fn measure(receivers: &mut Receivers, subscriptions: usize, latency: usize) -> O
             "  {} in flight, {} owed, {cpu_us:.1} us of CPU each",
             stats.in_flight, stats.owed
         );
+        print_prompt_attempts(&engine);
         let lanes_max = Limits::default().lane_in_flight_max as u64 * subscriptions as u64;
         let in_flight_max = lanes_max.min(stats.in_flight_max) as f64;
-        let prompt_ms = prompt_latencies(receivers, &published)?;
+        let prompt_ms = prompt_latencies(prompt, &published)?;
         ends.store(true, Ordering::Relaxed);
         backlog.join().map_err(|_| "the publisher panicked")??;
         Outcome::Ok(Measured { in_flight_max, per_s, prompt_ms })
@@ -141,7 +148,7 @@ impl Drop for EndOnDrop {
 
 fn open(
     path: &Path,
-    receivers: &Receivers,
+    [receivers, prompt]: [&Receivers; 2],
     subscriptions: usize,
     latency: usize,
 ) -> Outcome<Engine> {
@@ -155,7 +162,7 @@ fn open(
     for n in 0..subscriptions {
         subscribe(receivers.delayed(latency, n), format!("receiver-{n}"), MANY)?;
     }
-    subscribe(receivers.prompt(0), "prompt".to_owned(), PROMPT)?;
+    subscribe(prompt.prompt(0), PROMPT_NAME.to_owned(), PROMPT)?;
     Ok(engine)
 }
 
@@ -182,16 +189,39 @@ fn publish_prompt(
     started: Instant,
     span: Duration,
 ) -> Outcome<BTreeMap<u64, u64>> {
-    let mut published = BTreeMap::new();
+    let (mut published, mut waits_ms) = (BTreeMap::new(), Vec::new());
     while started.elapsed() < span {
         let number = PROMPT_FROM + published.len() as u64;
         let event = Event::new(PROMPT, format!("{{\"event\":{number}}}")).number("919999999999");
         published.insert(number, now_ns());
-        drop(engine.publish(event)?);
+        let receipt = engine.publish(event)?;
+        if has_option("wait") {
+            receipt.wait()?;
+            waits_ms.push((now_ns() - published[&number]) as f64 / 1e6);
+        }
         let next = PROMPT_EVERY * u32::try_from(published.len())?;
         thread::sleep(next.saturating_sub(started.elapsed()));
     }
+    print_p99("its commits", waits_ms);
     Ok(published)
+}
+
+/// How long the attempts to the prompt receiver took, which its latency can be compared with.
+fn print_prompt_attempts(engine: &Engine) {
+    let subscriptions = engine.subscriptions();
+    let Some(prompt) = subscriptions.iter().find(|one| one.name == PROMPT_NAME) else { return };
+    let attempts = engine.recent_attempts(prompt.id, 100);
+    print_p99("its attempts", attempts.iter().map(|one| one.took.as_secs_f64() * 1e3).collect());
+}
+
+fn print_p99(what: &str, mut times_ms: Vec<f64>) {
+    times_ms.sort_by(f64::total_cmp);
+    let p99 = times_ms.get(times_ms.len() * 99 / 100).copied().unwrap_or(f64::NAN);
+    println!("  {what}: median {:.1} ms, p99 {p99:.1} ms", support::median(times_ms));
+}
+
+fn has_option(name: &str) -> bool {
+    std::env::args().any(|given| given == format!("--{name}"))
 }
 
 fn prompt_latencies(

@@ -116,10 +116,16 @@ pub(crate) fn raise_file_limit() -> Outcome {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
     if current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?;
+        set_file_limit(wanted)?;
         eprintln!("raised the soft limit of open files to {wanted}");
     }
     Ok(())
+}
+
+/// Sets the soft limit of open files.
+pub(crate) fn set_file_limit(files: u64) -> Outcome {
+    let limit = Rlimit { current: Some(files), ..getrlimit(Resource::Nofile) };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// The number in a line of `/proc/self/status`; sizes are in kB.
