@@ -87,10 +87,14 @@ fn changes_apply_together_or_not_at_all() {
     let note = |text| BookChange::note("acme", "multi", text);
     (1..=3).for_each(|id| book.put(&info(id, 2)).unwrap());
     let (two, four) = (info(2, 1), info(4, 0));
+    // Without a compaction, whose new file this directory stands in the way of.
+    let in_the_way = log.with_extension("new");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
     let removal = BookChange::Remove(SubscriptionId(1));
     book.apply(vec![BookChange::put(&two), BookChange::put(&four), note("on"), removal]).unwrap();
     drop(book);
     let written = std::fs::read(&log).unwrap();
+    std::fs::remove_dir_all(&in_the_way).unwrap();
     let (mut book, all) = open(&Memory::default(), &log);
     assert_eq!(all, [two, info(3, 2), four]);
     let on = [("multi".to_owned(), "on".to_owned())].into();

@@ -34,8 +34,9 @@ fn subscription_of(account: &str, host: &str) -> Subscription {
 }
 
 fn publish_to_both(engine: &Engine) {
-    for number in ["919999999999", "917777777777"] {
-        engine.publish(Event::new("ADD_TAG", "{}").number(number)).unwrap().wait().unwrap();
+    for (account, number) in [("acme", "919999999999"), ("beta", "917777777777")] {
+        let event = Event::new("ADD_TAG", "{}").account(account).number(number);
+        engine.publish(event).unwrap().wait().unwrap();
     }
     assert!(wait_until_idle(engine, DEADLINE));
 }
@@ -60,7 +61,8 @@ fn close_with_one_owed(
     let crm = engine.subscribe(subscription_of("acme", "crm")).unwrap();
     let bystander = engine.subscribe(subscription_of("beta", "bystander")).unwrap();
     engine.pause(crm).unwrap();
-    engine.publish(Event::new("ADD_TAG", "{}").number("919999999999")).unwrap().wait().unwrap();
+    let event = Event::new("ADD_TAG", "{}").account("acme").number("919999999999");
+    engine.publish(event).unwrap().wait().unwrap();
     engine.close(DEADLINE).unwrap();
     rewrite(store, |first| first.secret = Some(Secret::new("whsec_YQ==")));
     (crm, bystander)
@@ -80,7 +82,7 @@ fn one_subscription_that_cannot_be_served_is_held_at_open() {
     assert!(why.contains("secret") && !why.contains("YQ=="), "{why}");
     publish_to_both(&engine);
     assert_eq!(receivers.at("bystander.example").len(), 1);
-    assert_eq!((engine.stats().owed, engine.stats().held), (1, 1));
+    assert_eq!((engine.stats().owed, engine.stats().held), (1, 1), "the event from before");
     let taken = engine.register(subscription_of("acme", "crm"));
     assert!(matches!(taken, Err(Error::NameTaken { .. })), "{taken:?}");
     // Registered again under its name it gets what it is owed.
@@ -120,7 +122,7 @@ fn ids_that_are_exhausted_are_a_clear_error() {
     let last = engine.subscribe(subscription_of("acme", "last")).unwrap();
     assert_eq!(last, SubscriptionId(u32::MAX - 1));
     for _ in 0..2 {
-        let refused = engine.subscribe(subscription_of("acme", "one more")).unwrap_err();
+        let refused = engine.subscribe(subscription_of("acme", "one-more")).unwrap_err();
         assert!(refused.to_string().contains("never reused"), "{refused}");
     }
     assert_eq!(engine.subscribe(subscription_of("beta", "bystander")).unwrap(), bystander);

@@ -51,6 +51,10 @@ fn tells_damage(error: &io::Error) -> bool {
 /// that of a thread, sled has no error. They are no damage, which would cost the database. A missing
 /// file is.
 fn system_error_in(panic: &str) -> Option<io::Error> {
+    // crossbeam's panic over the null pointer that sled is given for a table when memory is short.
+    if panic.contains("converting zero into `Owned`") {
+        return Some(io::ErrorKind::OutOfMemory.into());
+    }
     // As `Debug` and `Display` print an error of the system.
     let (_, rest) = panic.split_once("Os { code: ").or_else(|| panic.split_once("(os error "))?;
     let code = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
@@ -88,6 +92,8 @@ mod tests {
         check_panic("Io(Os { code: 12, kind: OutOfMemory, message: \"no memory\" })", Some(12));
         check_panic("open file at \"x/db\": Too many open files (os error 24)", Some(24));
         check_panic("tried to serialize Uninitialized", None);
+        let memory = system_error_in("converting zero into `Owned`").unwrap();
+        assert_eq!(memory.kind(), io::ErrorKind::OutOfMemory);
         check_panic("unwrap: Os { code: 2, kind: NotFound, message: \"No such file\" }", None);
         check_panic("unwrap: Os { code: 21, kind: IsADirectory, message: \"\" }", None);
     }
