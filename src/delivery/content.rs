@@ -1,12 +1,8 @@
-//! Decides what a request says: the payload alone, in the session gateway's envelope, with what the
-//! target adds to it.
-//!
-//! Leaves to others: how that is carried, as a body of JSON (`request`), a form (`form`) or a
-//! parameter (`query`). Invariants: a payload to which nothing is added is passed on byte for byte, and
-//! in all else the text of each value stays as it stands; a key of the event wins over one of the target.
+//! The content of a request: the payload alone, in the session gateway's envelope, or with the keys that the
+//! target adds. A payload to which nothing is added is passed on byte for byte; otherwise the text of each value
+//! is kept as it is. A key of the event wins over one of the target.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -79,17 +75,6 @@ impl Composer {
             }
         }
         members
-    }
-}
-
-impl fmt::Debug for Composer {
-    /// Without the values, which may be credentials (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.additions.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Composer")
-            .field("enveloped", &self.enveloped)
-            .field("added_names", &names)
-            .finish()
     }
 }
 

@@ -1,7 +1,5 @@
-//! Decides how a form is written: `multipart/form-data` as browsers do (RFC 7578).
-//!
-//! Leaves to others: which fields it has (`content`). Invariants: the same fields of the same event
-//! make the same bytes (I6), and the boundary occurs in none of them.
+//! Writes a form: `multipart/form-data` as browsers do (RFC 7578). The same fields of the same event make the
+//! same bytes (I6), and the boundary occurs in none of them.
 
 use std::borrow::Cow;
 

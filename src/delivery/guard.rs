@@ -1,8 +1,6 @@
-//! Decides which addresses an attempt may reach: public ones, and the ranges the host allows.
-//!
-//! Leaves to others: looking up names (`resolver`). Invariant: the verdict is a function of the
-//! address and the configuration, and it names the rule, never the address (an error that showed
-//! what a name resolves to would map the host's network for whoever registers).
+//! Which addresses an attempt may reach: public ones, and the ranges that the host allows. The verdict is a
+//! function of the address and the configuration. It names the rule and never the address, because an error
+//! that shows what a name resolves to would map the host's network for anyone who may register.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

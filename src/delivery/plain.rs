@@ -1,7 +1,5 @@
-//! Decides what stands in the place of TLS in a build without the feature `tls`: nothing.
-//!
-//! Leaves to others: refusing https:// when it is registered (`guard`). Invariant: nothing that was
-//! to be encrypted is sent in the clear.
+//! The types of `tls` in a build without that feature: they have no values or refuse, so nothing that should be
+//! encrypted is sent in the clear. `guard` refuses https:// targets when they are registered.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -12,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::network::Roots;
 use crate::subscription::Tls;
 
-/// The only way of showing oneself: not at all.
+/// A connection without TLS.
 pub(super) struct Identity;
 
-/// A TLS session, of which there is none.
+/// A TLS session, which cannot exist.
 pub(super) enum TlsSession {}
 
 impl TlsSession {

@@ -1,7 +1,5 @@
-//! Decides how parameters are added to a URL.
-//!
-//! Leaves to others: which ones (`request`). Invariant: what the URL says itself stays as it stands,
-//! and whatever bytes a parameter holds, a receiver that decodes it has the same ones again.
+//! Adds parameters to a URL. The URL's own query is not changed, and a receiver that decodes a parameter gets
+//! exactly the bytes that were given.
 
 use crate::text::hex_digits;
 

@@ -1,13 +1,10 @@
-//! Decides the exact request of an attempt: its method and URL, its headers, their order, its
-//! signatures, its body.
-//!
-//! Leaves to others: what the request says (`content`), how a form and a parameter are written
-//! (`form`, `query`), sending it (`transport`) and the headers that belong to the connection.
-//! Invariant (I6): a request is a function of the subscription, the event, the attempt's number and
-//! its time; the signatures are made on the bytes that carry the event. `docs/requests.md` is the
-//! table of all of it.
+//! Builds the exact request of an attempt: method, URL, headers in their order, signatures and body. It is a
+//! function of the subscription, the event, the attempt's number and its time, and the signatures are made on
+//! the bytes that carry the event (I6). The transport adds the headers that belong to the connection.
+//! `docs/requests.md` lists all of it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -26,7 +23,7 @@ use crate::transport::{Failure, Request};
 
 /// What all requests of one subscription share, prepared once: a request is made from it without
 /// parsing a name or keying a signature again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Template {
     method: Method,
     url: Uri,
@@ -51,10 +48,10 @@ enum Carrier {
 }
 
 /// What signs the requests of one subscription.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Signers {
     newest: Signer,
-    /// Those that sign beside it, each until a moment of wall time.
+    /// Older secrets that also sign, each until a moment of wall time.
     retiring: Vec<(Signer, u64)>,
 }
 
@@ -69,7 +66,7 @@ struct Carried<'a> {
 
 /// The largest event that a query carries, in bytes as it is sent: servers refuse longer lines.
 const PARAMETER_BYTES_MAX: usize = 8 * 1024;
-/// The longest path and query: the transport writes the line they are on as a whole.
+/// The longest path and query with an event in it: proxies and servers refuse longer lines.
 const LINE_BYTES_MAX: usize = 15 * 1024;
 const PARAMETER: &str = "payload";
 
@@ -170,6 +167,16 @@ impl Template {
                 Ok(Carried { url, content_type: None, body, parameter: Some(said) })
             }
         }
+    }
+}
+
+impl fmt::Debug for Template {
+    /// Without path, query, headers and secrets (I9).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template")
+            .field("method", &self.method)
+            .field("host", &self.url.host())
+            .finish_non_exhaustive()
     }
 }
 
@@ -544,7 +551,8 @@ mod tests {
 
     #[test]
     fn authorization_wins_over_a_header_of_that_name_and_is_not_shown() {
-        let subscription = to()
+        let subscription = Subscription::to("https://crm.example/hidden?key=hidden")
+            .unwrap()
             .header("Authorization", "Bearer hidden-one")
             .authorization(Authorization::basic("user:hidden"));
         let event = event();

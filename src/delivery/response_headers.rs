@@ -22,7 +22,7 @@ pub(super) fn control(value: &str) -> Option<DeliveryControl> {
 
 /// What a `Retry-After` asks for, in milliseconds from `wall_ms`: seconds, or an HTTP date. A date
 /// that has passed asks for nothing (0); more than a day is cut to a day, or a receiver's mistake
-/// would hold its deliveries for ever. An unreadable value counts as none.
+/// would delay its deliveries without end. An unreadable value counts as none.
 pub(crate) fn retry_after_ms(value: &str, wall_ms: u64) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,8 +1,6 @@
-//! Decides whom an attempt trusts, as whom it shows itself, and what a failure of TLS is called.
-//!
-//! Leaves to others: the bytes of the handshake (rustls) and its deadline (`io_loop`). Invariants:
-//! a client pair that does not fit together is refused when it is registered; each setting has an
-//! identity of its own, so that no connection made with one is used for another.
+//! Which certificate authorities an attempt trusts, which client certificate it presents, and the name of each
+//! failure of TLS. Each setting has an identity of its own, so a connection made with one is never used with
+//! another. A client certificate that does not match its key is refused when it is registered.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::network::Roots;
 use crate::subscription::{ClientCertificate, Tls};
 
-/// One way of trusting and showing oneself.
+/// Trusted authorities and a client certificate, as rustls needs them.
 pub(super) struct Identity {
     number: u64,
     config: Arc<ClientConfig>,
@@ -55,7 +53,7 @@ pub(super) struct Identities {
     roots: Roots,
     /// The host's roots, read when they are first needed.
     read: OnceLock<Arc<RootCertStore>>,
-    /// That of all who ask for nothing of their own.
+    /// The identity of requests without TLS settings.
     usual: OnceLock<Arc<Identity>>,
     known: Mutex<Known>,
 }
@@ -134,8 +132,8 @@ pub(super) fn check_roots(roots: &Roots) -> Result<()> {
     }
 }
 
-/// What rustls needs for a setting. Roots of the subscription stand in the place of the host's: whoever
-/// names a private authority means that one and no other.
+/// What rustls needs for a setting. Roots of the subscription replace the host's: a private authority is
+/// meant to be the only one.
 fn client_config(
     tls: Option<&Tls>,
     host_roots: impl FnOnce() -> Result<Arc<RootCertStore>>,
@@ -206,8 +204,8 @@ fn read_roots(roots: &Roots) -> Result<RootCertStore> {
     Ok(read)
 }
 
-/// What the machine trusts, and where it trusts nobody, as in a container made from nothing, what
-/// Mozilla does. A certificate that rustls cannot read is left out, as every other program does.
+/// What the machine trusts, or Mozilla's list if that is nothing, as in a container built from scratch. A
+/// certificate that rustls cannot read is left out, as other programs do.
 fn system_roots() -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -240,7 +238,7 @@ fn not_certificates(field: &str) -> Error {
     )
 }
 
-/// What tells two settings apart, without keeping a key for it.
+/// Tells two settings apart without keeping a private key for it.
 pub(super) fn digest(tls: &Tls) -> [u8; 32] {
     let mut hash = Sha256::new();
     let pair = tls.client.as_ref();
@@ -257,8 +255,8 @@ pub(super) fn digest(tls: &Tls) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Checks certificates as rustls does, and tells one that is signed by nobody else from one whose
-/// issuer is unknown: the first is a receiver's mistake, the second mostly a missing intermediate.
+/// Checks certificates as rustls does, and tells a self-signed one from one whose issuer is unknown: the first
+/// is a receiver's mistake, the second mostly a missing intermediate.
 #[derive(Debug)]
 struct Naming {
     inner: Arc<WebPkiServerVerifier>,
@@ -339,7 +337,7 @@ impl fmt::Display for SelfSigned {
 
 impl std::error::Error for SelfSigned {}
 
-/// Why TLS failed, where it is TLS that did: a handshake that fails comes as an I/O error around it.
+/// Why TLS failed, if it was TLS: a handshake that fails is an I/O error around the reason.
 pub(super) fn word_of(error: &io::Error) -> Option<&'static str> {
     error.get_ref()?.downcast_ref().map(word)
 }
@@ -369,10 +367,10 @@ pub(super) fn word(error: &rustls::Error) -> &'static str {
     }
 }
 
-/// The number of the usual identity; those of others follow.
+/// The number of the usual identity. Other numbers follow it.
 const USUAL: u64 = 0;
 
-/// How many settings are held ready. More than that are made anew now and then.
+/// How many identities are cached. Beyond, all are made again when they are needed.
 const IDENTITIES_MAX: usize = 1_024;
 
 #[cfg(test)]

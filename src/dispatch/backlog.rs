@@ -225,6 +225,9 @@ impl Backlog {
         }
         if self.blocked.set.contains(sequence) {
             self.awaiting_main.insert(sequence);
+        } else if self.is_postponed(sequence) {
+            self.awaiting_main.insert(sequence);
+            self.due.retain(|due| *due != sequence);
         }
     }
 
@@ -232,7 +235,15 @@ impl Backlog {
     pub(super) fn hold_among(&mut self, sequences: &RoaringTreemap) {
         let mut never_tried = &self.pending.set & sequences;
         never_tried |= &self.blocked.set & sequences;
+        let postponed = self.retries.keys().filter(|sequence| self.is_postponed(**sequence));
+        never_tried.extend(postponed.filter(|sequence| sequences.contains(**sequence)).copied());
         never_tried.iter().for_each(|sequence| self.hold(sequence));
+    }
+
+    /// Whether a delivery waits for its first attempt to be repeated, because that did not count.
+    fn is_postponed(&self, sequence: u64) -> bool {
+        self.retries.get(&sequence).is_some_and(|retrying| retrying.attempts == 0)
+            && !self.is_in_flight(sequence)
     }
 
     /// Releases a delivery whose main delivery is settled.
@@ -255,9 +266,13 @@ impl Backlog {
 
     /// Gives up a delivery whose main delivery was given up. Returns whether it waited for it.
     pub(super) fn give_up_dependent(&mut self, sequence: u64) -> bool {
-        if !self.awaiting_main.remove(sequence) || !self.blocked.remove(sequence) {
+        if !self.awaiting_main.remove(sequence) {
             return false;
         }
+        if !self.blocked.remove(sequence) && self.retries.remove(&sequence).is_none() {
+            return false;
+        }
+        self.waited.remove(sequence);
         self.exempt.remove(&sequence);
         if let Some(next) = self.order.withdraw(sequence) {
             self.release(next);
@@ -357,6 +372,10 @@ impl Backlog {
 
     /// The wait of a delivery that failed is over.
     pub(super) fn fall_due(&mut self, sequence: u64) {
+        // A dependent may have been given up while it waited.
+        if !self.retries.contains_key(&sequence) {
+            return;
+        }
         self.waited.insert(sequence);
         if !self.is_held_back(sequence) {
             self.due.push_back(sequence);
@@ -624,6 +643,24 @@ mod tests {
             assert_eq!(taken(&mut backlog), [sequence]);
             backlog.put(sequence, &Disposition::Delivered);
         }
+    }
+
+    #[test]
+    fn a_postponed_first_attempt_is_held_and_given_up_like_one_never_made() {
+        let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0)]);
+        assert_eq!(taken(&mut backlog), [1, 2]);
+        let postponed = Retrying { attempts: 0, age_ms: 0, at_ms: 0, due_ms: 5 };
+        for sequence in [1, 2] {
+            backlog.put(sequence, &Disposition::Postponed(postponed));
+        }
+        backlog.fall_due(1);
+        backlog.hold_among(&[1, 2].into_iter().collect());
+        backlog.fall_due(2);
+        assert!(taken(&mut backlog).is_empty());
+        assert!(backlog.give_up_dependent(1));
+        backlog.fall_due(1);
+        backlog.release_dependent(2);
+        assert_eq!((backlog.take_next(10), backlog.owed()), (Some((2, 1)), 1));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub(super) struct Lane {
 const LANE_PAUSE_MS: u64 = 100;
 const PANIC_PAUSE_MS: u64 = 5_000;
 
+/// How far behind a lane queues for each attempt that it has in flight.
+const IN_FLIGHT_SPACING_US: u64 = 4_000;
+
 /// Its settings.
 impl Lane {
     /// Changes the lane's account, policy and state. Its deliveries stay. `keys` has the key hashes of
@@ -285,7 +288,9 @@ impl Lane {
 
 /// Its place in the ready queue.
 impl Lane {
-    /// Updates the lane's place in the queue. A lane that joins queues `behind_us` microseconds behind.
+    /// Updates the lane's place in the queue. A lane that joins queues `behind_us` microseconds behind, and more
+    /// the more attempts it has in flight: where all cannot start at once, a lane with few events does not wait
+    /// a whole turn of many busy lanes for each of them.
     pub(super) fn update_place(
         &mut self,
         id: SubscriptionId,
@@ -294,6 +299,7 @@ impl Lane {
         behind_us: u64,
     ) {
         let demand = self.demand(now_ms);
+        let behind_us = behind_us + self.in_flight as u64 * IN_FLIGHT_SPACING_US;
         ready_queue.update(id, &mut self.ticket, demand, now_ms, behind_us);
     }
 

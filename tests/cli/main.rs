@@ -18,6 +18,7 @@ mod publish;
 #[path = "../host/receiver.rs"]
 mod receiver;
 mod tail;
+mod unowned;
 mod verification;
 mod webhooks;
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::browser::{Browser, ENTER};
 use crate::host_process::{ACME, BETA, HostDirectory, HostProcess};
+use crate::meta_callbacks::post_unowned;
 use crate::receiver::Receiver;
 
 /// A name that would run as markup, and as a script.
@@ -184,6 +185,8 @@ fn check_views(width: u32, height: u32, suffix: &str) {
     (0..20).for_each(|_| drop((stage.receiver.next(), refusing.arrived())));
     browser.until("[...document.querySelectorAll('.chart path.accepted')].some((one) => (one.getAttribute('d').match(/L/g) ?? []).length > 2)");
     browser.until_says("main", "20");
+    assert_eq!(post_unowned(&stage.served).status, 200);
+    browser.until_says("main tbody", "********6666");
     browser.picture(&format!("console-overview-{suffix}"));
     stage.go("Webhooks", "Webhooks");
     browser.until_says("main", "warehouse");

@@ -31,6 +31,12 @@ fn post_signed(served: &HostProcess, body: &str) -> Answer {
     post(served, body, Some(&signature("app-secret", body)))
 }
 
+/// A callback for a number and a WABA of no account.
+pub(crate) fn post_unowned(served: &HostProcess) -> Answer {
+    let body = ESCAPED.replace("919000000001", "916666666666").replace("100000000000001", "1000");
+    post_signed(served, &body)
+}
+
 #[test]
 fn the_challenge_is_echoed_for_the_right_token() {
     let (_place, served) = HostProcess::fresh();
@@ -192,9 +198,7 @@ fn unowned_updates_are_200_and_non_callbacks_400() {
     let (_place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
-    let nobodys =
-        ESCAPED.replace("919000000001", "916666666666").replace("100000000000001", "1000");
-    assert_eq!(post_signed(&served, &nobodys).status, 200);
+    assert_eq!(post_unowned(&served).status, 200);
     let stats = served.stats();
     let seen = ["unowned", "unrouted", "accepted"].map(|name| stats[name].clone());
     assert_eq!(seen, [2, 0, 0], "{stats}");
@@ -207,6 +211,48 @@ fn unowned_updates_are_200_and_non_callbacks_400() {
     post_signed(&served, &large).assert_refused(413, "too_large", Some("body"));
     assert_eq!(served.stats()["owed"], 0);
     assert_eq!(receiver.arrived().len(), 0);
+}
+
+#[test]
+fn unowned_numbers_are_listed_masked() {
+    let (_place, served) = HostProcess::fresh();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/"), json!({}));
+    served.get("/admin/unowned", "nobody").assert_refused(401, "unauthorized", None);
+    served.get("/admin/unowned?since=1", ACME).assert_refused(400, "invalid", Some("since"));
+    let listed = |query: &str| served.get(&format!("/admin/unowned{query}"), BETA).json();
+    assert_eq!(listed(""), json!({"items": [], "cursor": null}));
+    for _ in 0..2 {
+        assert_eq!(post_unowned(&served).status, 200);
+    }
+    assert_eq!(post_signed(&served, ESCAPED).status, 200);
+    let source = &listed("?limit=1")["items"][0];
+    assert_eq!((&source["number"], &source["waba"]), (&json!("********6666"), &json!("1000")));
+    assert_eq!(source["events"], 4);
+    assert!(source["first_at"].as_str().unwrap() <= source["last_at"].as_str().unwrap());
+    assert_eq!(served.get("/admin/unowned", ACME).json(), listed(""), "any account may read it");
+    assert_eq!(served.all_arrived(&receiver).len(), 2, "the owner's callback is delivered");
+}
+
+/// The line says what to look at first: the address of the sender.
+#[test]
+fn refused_callbacks_are_logged_once_with_their_address() {
+    let (place, served) = HostProcess::fresh();
+    for _ in 0..3 {
+        assert_eq!(post(&served, ESCAPED, Some("sha256=hidden")).status, 401);
+        assert_eq!(served.request("GET", "/meta/webhook?hidden", &[], b"").status, 403);
+        assert_eq!(post_signed(&served, "{\"hidden\":").status, 400);
+    }
+    let log = std::fs::read_to_string(place.path("stderr.log")).unwrap();
+    for reason in ["(signature)", "(verify_token)", "(malformed)"] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(reason)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains(" WARN ") && lines[0].ends_with(" remote=127.0.0.1"), "{log}");
+    }
+    assert!(!log.contains("hidden"), "{log}");
+    // What is not refused is not logged.
+    assert_eq!(post_signed(&served, ESCAPED).status, 200);
+    assert_eq!(std::fs::read_to_string(place.path("stderr.log")).unwrap(), log);
 }
 
 #[test]

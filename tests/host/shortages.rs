@@ -126,6 +126,9 @@ fn few_files_and_many_that_hang_do_not_stop_the_others() {
     assert_eq!(stats["in_flight_max"], 192);
     let healthz = host.get("/healthz", ACME).json();
     assert_eq!(healthz["status"], "degraded", "{healthz}");
+    assert_eq!(healthz["reasons"].as_array().unwrap().len(), 1, "{healthz}");
+    assert_eq!(host.get("/livez", "").json(), healthz);
+    assert_eq!(host.stats()["reasons"], healthz["reasons"]);
 }
 
 #[test]

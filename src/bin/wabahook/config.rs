@@ -234,7 +234,7 @@ impl ConfigFile {
                 let lists = meta.app_secrets.is_some();
                 lists || meta.app_secret.is_some() || meta.verify_token.is_some()
             })
-            || self.network.proxy.is_some()
+            || self.network.proxy.as_ref().is_some_and(|SecretText(url)| url.contains('@'))
     }
 
     fn into_settings(self, environment: Environment<'_>) -> Result<HostSettings, String> {
@@ -572,8 +572,11 @@ mod tests {
             allow = ["127.0.0.0/8", "::1"]
             allow_http = true
             roots = "bundled"
+            nat64 = ["64:ff9b::/96"]
+            proxy = "http://user:hidden@proxy.example:3128"
             [limits]
             queue_events_max = 5
+            host_in_flight_max = 9
             generation_bytes = 77
             body_bytes_max = 1000
             connections_max = 100
@@ -592,6 +595,9 @@ mod tests {
             "{debug}"
         );
         assert!(debug.contains("::1/128") && debug.contains("roots: Bundled"), "{debug}");
+        for part in ["nat64: [64:ff9b::/96]", "has_proxy: true", "host_in_flight_max: 9"] {
+            assert!(debug.contains(part) && !debug.contains("hidden"), "{debug}");
+        }
         let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
         assert_eq!(settings.dialog360, dialog360);
         let silent = read(ACCOUNT).unwrap();
@@ -641,6 +647,10 @@ mod tests {
         check_refused(&format!("listen = \"nowhere\"\n{ACCOUNT}"), &["listen", "nowhere"]);
         let allow = format!("{ACCOUNT}[network]\nallow = [\"127.0.0.0/8\", \"local\"]\n");
         check_refused(&allow, &["network.allow[1]", "\"local\"", "127.0.0.0/8"]);
+        let nat64 = format!("{ACCOUNT}[network]\nnat64 = [\"10.0.0.0/8\"]\n");
+        check_refused(&nat64, &["network.nat64[0]", "64:ff9b::/96"]);
+        let proxy = "proxy = \"http://a:hidden@b\"\nproxy_env = \"KEY_OF_ACME\"";
+        check_refused(&format!("{ACCOUNT}[network]\n{proxy}\n"), &["network.proxy", "not both"]);
         let roots = format!("{ACCOUNT}[network]\nroots = \"/nowhere/ca.pem\"\n");
         check_refused(&roots, &["network.roots", "\"/nowhere/ca.pem\"", "\"bundled\"", "read"]);
         check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);

@@ -9,8 +9,8 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::LoopLimits;
+use super::deadlines::Deadlines;
 use super::hosts::HostTable;
-use super::idle_list::IdleList;
 use super::stream::Stream;
 use crate::delivery::attempt_source::Shortage;
 
@@ -23,7 +23,6 @@ pub(super) struct LoopConnection {
     /// Which attempt uses it.
     pub(super) attempt: Option<usize>,
     opened_ms: u64,
-    idle_since_ms: u64,
 }
 
 /// Why a socket could not be opened.
@@ -38,12 +37,14 @@ pub(super) enum OpenError {
 pub(super) struct Connections {
     poll: Poll,
     all: Slab<LoopConnection>,
-    idle: IdleList,
+    /// Until when each idle connection is kept.
+    idle: Deadlines,
+    idle_count: usize,
     limits: LoopLimits,
 }
 
 /// How long an idle connection is kept, in milliseconds: shorter than what proxies and firewalls
-/// commonly allow, and what lies open for longer serves nobody.
+/// commonly allow.
 const IDLE_AGE_MAX_MS: u64 = 30_000;
 
 /// How long a connection is used, in milliseconds, so that a name that leads elsewhere is followed.
@@ -51,7 +52,7 @@ const AGE_MAX_MS: u64 = 300_000;
 
 impl Connections {
     pub(super) fn new(poll: Poll, limits: LoopLimits) -> Connections {
-        Connections { poll, all: Slab::new(), idle: IdleList::default(), limits }
+        Connections { poll, all: Slab::new(), idle: Deadlines::default(), idle_count: 0, limits }
     }
 
     /// Waits until a socket is ready, or so long.
@@ -77,7 +78,7 @@ impl Connections {
         hosts: &mut HostTable,
     ) -> Result<usize, OpenError> {
         let socket = match TcpStream::connect(address) {
-            Err(error) if is_out_of_files(&error) && self.idle.len() > 0 => {
+            Err(error) if is_out_of_files(&error) && self.idle_count > 0 => {
                 self.close_idle(hosts);
                 TcpStream::connect(address)
             }
@@ -96,7 +97,6 @@ impl Connections {
             address: address.ip(),
             attempt: Some(attempt),
             opened_ms: now_ms,
-            idle_since_ms: now_ms,
         });
         Ok(number)
     }
@@ -112,7 +112,7 @@ impl Connections {
     ) -> Option<usize> {
         loop {
             let number = hosts.host(host)?.idle.pop()?;
-            self.idle.remove(number);
+            self.forget_idle(number);
             let Some(connection) = self.all.get_mut(number) else { continue };
             let is_young = now_ms.saturating_sub(connection.opened_ms) < AGE_MAX_MS;
             if is_young && connection.stream.is_quiet(scratch) {
@@ -123,21 +123,22 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for the next attempt, if there is room for it. Where there is none anywhere, the one
-    /// unused for longest makes room.
+    /// Keeps a connection for the next attempt, if its host has room. If there are too many in all, the one that
+    /// was unused for longest is closed.
     pub(super) fn keep(&mut self, number: usize, now_ms: u64, hosts: &mut HostTable) {
         let Some(connection) = self.all.get_mut(number) else { return };
         connection.attempt = None;
-        connection.idle_since_ms = now_ms;
         let Some(host) = hosts.host(connection.host) else { return };
         if host.idle.len() >= self.limits.idle_per_host_max || self.limits.idle_max == 0 {
             self.all.try_remove(number);
             return;
         }
         host.idle.push(number);
-        self.idle.push(number);
-        while self.idle.len() > self.limits.idle_max {
-            let Some(oldest) = self.idle.oldest() else { break };
+        self.idle.set(number, now_ms.saturating_add(IDLE_AGE_MAX_MS));
+        self.idle_count += 1;
+        if self.idle_count > self.limits.idle_max
+            && let Some(oldest) = self.idle.pop_first()
+        {
             self.close(oldest, hosts);
         }
     }
@@ -146,7 +147,7 @@ impl Connections {
     pub(super) fn close(&mut self, number: usize, hosts: &mut HostTable) {
         let Some(connection) = self.all.try_remove(number) else { return };
         if connection.attempt.is_none() {
-            self.idle.remove(number);
+            self.forget_idle(number);
             if let Some(host) = hosts.host(connection.host) {
                 host.idle.retain(|idle| *idle != number);
             }
@@ -157,7 +158,7 @@ impl Connections {
     pub(super) fn close_idle_at(&mut self, host: usize, hosts: &mut HostTable) {
         let idle = hosts.host(host).map(|host| std::mem::take(&mut host.idle));
         for number in idle.into_iter().flatten() {
-            self.idle.remove(number);
+            self.forget_idle(number);
             self.all.try_remove(number);
         }
     }
@@ -172,19 +173,14 @@ impl Connections {
 
     /// Closes what has been idle for too long.
     pub(super) fn close_expired(&mut self, now_ms: u64, hosts: &mut HostTable) {
-        while let Some(oldest) = self.idle.oldest() {
-            let since_ms = self.all.get(oldest).map_or(0, |idle| idle.idle_since_ms);
-            if since_ms.saturating_add(IDLE_AGE_MAX_MS) > now_ms {
-                return;
-            }
-            self.close(oldest, hosts);
+        while let Some(expired) = self.idle.pop(now_ms) {
+            self.close(expired, hosts);
         }
     }
 
     /// When the next idle connection has been so for too long.
     pub(super) fn next_expiry_ms(&self) -> Option<u64> {
-        let oldest = self.all.get(self.idle.oldest()?)?;
-        Some(oldest.idle_since_ms.saturating_add(IDLE_AGE_MAX_MS))
+        self.idle.next_ms()
     }
 
     pub(super) fn close_all(&mut self, hosts: &mut HostTable) {
@@ -193,9 +189,14 @@ impl Connections {
     }
 
     fn close_idle(&mut self, hosts: &mut HostTable) {
-        while let Some(oldest) = self.idle.oldest() {
+        while let Some(oldest) = self.idle.pop_first() {
             self.close(oldest, hosts);
         }
+    }
+
+    fn forget_idle(&mut self, number: usize) {
+        self.idle.clear(number);
+        self.idle_count = self.idle_count.saturating_sub(1);
     }
 }
 

@@ -1,4 +1,4 @@
-//! When each slot is due next. A slot holds at most one current entry: it is moved to a later time for free,
+//! When each slot is due next: attempts, and idle connections. A slot holds at most one current entry: it is moved to a later time for free,
 //! because an entry that comes up early is put back, and so 80,000 attempts a second that all end in time
 //! leave nothing behind.
 
@@ -66,6 +66,16 @@ impl Deadlines {
         None
     }
 
+    /// Takes out the slot that is due first.
+    pub(super) fn pop_first(&mut self) -> Option<usize> {
+        while let Some(entry_ms) = self.next_ms() {
+            if let Some(slot) = self.pop(entry_ms) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
     /// When to look again: never later than the next slot is due, and rarely earlier.
     pub(super) fn next_ms(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((entry_ms, _))| *entry_ms)
@@ -100,6 +110,17 @@ mod tests {
         deadlines.set(0, 20);
         assert_eq!(deadlines.pop(20), Some(0));
         assert_eq!(deadlines.pop(100), None);
+    }
+
+    #[test]
+    fn the_first_is_the_one_that_is_due_first_now() {
+        let mut deadlines = Deadlines::default();
+        for (slot, due_ms) in [(0, 10), (1, 20), (2, 30), (0, 40)] {
+            deadlines.set(slot, due_ms);
+        }
+        deadlines.clear(1);
+        let order: Vec<_> = std::iter::from_fn(|| deadlines.pop_first()).collect();
+        assert_eq!(order, [2, 0]);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs until nobody needs it any more.
+    /// Runs until its source is over or the transport is dropped.
     pub(super) fn run(mut self) {
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_to_end()));
         if let Some(source) = &self.source {

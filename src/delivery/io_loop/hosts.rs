@@ -18,7 +18,7 @@ pub(super) struct ConnectionKey {
     /// Which roots are trusted and which client certificate is shown.
     pub(super) identity: u64,
     pub(super) is_https: bool,
-    /// HostEntry and port; compared without regard to case.
+    /// Host and port; compared without regard to case.
     pub(super) authority: Authority,
 }
 

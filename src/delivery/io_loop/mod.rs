@@ -11,7 +11,6 @@ mod dialing;
 mod event_loop;
 mod exchange;
 mod hosts;
-mod idle_list;
 #[cfg(any(test, feature = "testing"))]
 mod scripted_wire;
 mod steps;
@@ -186,7 +185,7 @@ fn start(number: LoopId, shared: &Arc<LoopShared>, limits: LoopLimits) -> io::Re
     let poll = mio::Poll::new()?;
     let waker = Waker::new(poll.registry(), event_loop::WAKE)?;
     let wake: WakeLoop = Arc::new(move || {
-        // Fails where the system has no room for one more wake-up, and then one is on its way.
+        // Fails if a wake-up is already pending.
         let _ = waker.wake();
     });
     let (tell, commands) = unbounded();

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &UnownedArgs) -> Result<(), CommandError> {
     let JsonPage { items, .. } = client.typed(&response)?;
     let rows: Vec<_> = items.iter().map(row).collect();
     match rows.is_empty() {
-        true => say("every number and WABA of the callbacks has an account"),
+        true => say("no unowned numbers or WABAs"),
         false => say(&table(&TITLES, &rows)),
     };
     Ok(())

@@ -3,7 +3,7 @@
 import { get, key } from "./api.js";
 import { add, charts, forget } from "./charts.js";
 import { deliveries, letters } from "./deliveries.js";
-import { count, element } from "./dom.js";
+import { count, element, table, time } from "./dom.js";
 import * as webhooks from "./webhooks.js";
 
 const READ_EVERY_MS = 2_000;
@@ -30,16 +30,29 @@ function tile(name, value, href) {
   return element("div", { className: "card tile" }, inner);
 }
 
+/** The numbers and WABAs that callbacks named and no account owns. */
+function unowned(items) {
+  if (!items.length) return null;
+  const rows = items.map((item) => [item.number ?? "none", item.waba ?? "none", count(item.events), time(item.first_at), time(item.last_at)]);
+  return [
+    element("h2", {}, "Callbacks without an account"),
+    element("p", { className: "hint" }, "Callbacks named these numbers and WABAs, and no account of this host owns them. The last one comes first."),
+    table(["number", "WABA", "events", "first", "last"], rows),
+  ];
+}
+
 async function overview() {
-  const stats = await get("/stats");
+  const [stats, { items }] = await Promise.all([get("/stats"), get("/admin/unowned?limit=10")]);
   const failing = stats.subscriptions.filter((lane) => lane.failing_for_ms > 0 || lane.state === "disabled").length;
   return [
     element("h1", {}, "Overview"),
+    stats.reasons.length ? element("p", { className: "problem" }, `Deliveries wait because a bound is reached: ${stats.reasons.join(", ")}.`) : null,
     element("div", { className: "tiles" },
       tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("owed", stats.owed, "#/deliveries"),
       tile("dead letters", stats.dead, "#/dead"), tile("no subscriber", stats.unrouted), tile("failing webhooks", failing, "#/webhooks")),
     charts(),
     element("p", { className: "hint" }, "Counters are of the whole host since it started; webhooks are of this account."),
+    unowned(items),
   ];
 }
 
