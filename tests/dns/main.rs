@@ -126,8 +126,9 @@ mod linux {
             let ranges = ["127.0.0.0/8".parse().unwrap()];
             let engine = Engine::open(config.allow_addresses(ranges)).unwrap();
             let mut names = Names { engine, receiver, hanging: Vec::new() };
-            let hanging = (0..HANGING).map(|n| names.at(&format!("hanging-{n}"), "TO_HANGING"));
-            names.hanging = names.engine.subscribe_many(hanging.collect::<Vec<_>>()).unwrap();
+            let hanging = |n| names.at(&format!("hanging-{n}"), "TO_HANGING");
+            let ids = (0..HANGING).map(|n| names.engine.subscribe(hanging(n)).unwrap());
+            names.hanging = ids.collect();
             names
         }
 
