@@ -2,19 +2,21 @@
 //! has a secret in it (I9). Whether accounts and limits fit together is checked by `Engine::open`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
-use wabahook::{Account, Durability, Limits, OnDamage, Roots, Secret};
+use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 
+use self::network::NetworkTable;
 use crate::command_error::CommandError;
 use crate::connections::ConnectionLimits;
 use crate::log;
+
+mod network;
 
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
@@ -139,18 +141,6 @@ struct Dialog360Table {
     destinations_wait: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct NetworkTable {
-    allow: Vec<String>,
-    allow_http: bool,
-    /// `"system"`, `"bundled"`, or the path of a file.
-    roots: Option<String>,
-    nat64: Vec<String>,
-    proxy: Option<SecretText>,
-    proxy_env: Option<String>,
-}
-
 /// The engine's limits under their own names, and the host's own.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -234,7 +224,7 @@ impl ConfigFile {
                 let lists = meta.app_secrets.is_some();
                 lists || meta.app_secret.is_some() || meta.verify_token.is_some()
             })
-            || self.network.proxy.as_ref().is_some_and(|SecretText(url)| url.contains('@'))
+            || self.network.has_plain_secret()
     }
 
     fn into_settings(self, environment: Environment<'_>) -> Result<HostSettings, String> {
@@ -250,16 +240,8 @@ impl ConfigFile {
             .on_damage(match self.on_damage {
                 OnDamageWord::Refuse => OnDamage::Refuse,
                 OnDamageWord::SetAside => OnDamage::SetAside,
-            })
-            .allow_http(self.network.allow_http)
-            .allow_addresses(ranges(&self.network.allow)?)
-            .roots(roots(self.network.roots.as_deref())?)
-            .nat64(nat64(&self.network.nat64)?);
-        if self.network.proxy.is_some() || self.network.proxy_env.is_some() {
-            let NetworkTable { proxy, proxy_env, .. } = &self.network;
-            let url = secret("network.proxy", proxy.as_ref(), proxy_env.as_ref(), environment)?;
-            engine = engine.proxy(url);
-        }
+            });
+        engine = self.network.apply(engine, environment)?;
         for account in accounts(self.account, environment)? {
             engine = engine.account(account);
         }
@@ -286,44 +268,6 @@ fn address(given: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| {
         format!("listen: {given:?} given, expected an address and a port, such as {LISTEN}")
     })
-}
-
-fn ranges(given: &[String]) -> Result<Vec<IpNet>, String> {
-    let range = |(place, text): (usize, &String)| {
-        let single = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
-            format!(
-                "network.allow[{place}]: {text:?} given, expected an address range such as \
-                 127.0.0.0/8"
-            )
-        })
-    };
-    given.iter().enumerate().map(range).collect()
-}
-
-fn nat64(given: &[String]) -> Result<Vec<Ipv6Net>, String> {
-    let prefix = |(place, text): (usize, &String)| {
-        text.parse().map_err(|_| {
-            format!(
-                "network.nat64[{place}]: {text:?} given, expected a prefix such as 64:ff9b::/96"
-            )
-        })
-    };
-    given.iter().enumerate().map(prefix).collect()
-}
-
-/// The file is read here, so that a missing one is an error at start and not of an attempt.
-fn roots(given: Option<&str>) -> Result<Roots, String> {
-    match given {
-        None | Some("system") => Ok(Roots::System),
-        Some("bundled") => Ok(Roots::Bundled),
-        Some(path) => std::fs::read_to_string(path).map(Roots::Given).map_err(|error| {
-            format!(
-                "network.roots: {path:?} given, expected \"system\", \"bundled\" or the path of a \
-                 file of certificates in PEM; it cannot be read: {error}"
-            )
-        }),
-    }
 }
 
 fn accounts(
@@ -429,9 +373,7 @@ fn secret(
     }
     // Files and environment variables often add a line end, with which no signature and no key matches.
     if text.trim().len() != text.len() {
-        return Err(format!(
-            "{field}: it begins or ends with a space or a line end, expected neither"
-        ));
+        return Err(format!("{field}: it begins or ends with a space or a line end, expected neither"));
     }
     Ok(text)
 }
