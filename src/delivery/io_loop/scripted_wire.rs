@@ -10,23 +10,26 @@ use super::stream::{Receiving, Sending, Wire};
 use crate::delivery::http1::{OutgoingRequest, Progress, ResponseReader, Reuse};
 use crate::transport::{Failure, Request, Response};
 
-/// What happens to the connection next.
-#[derive(Debug, Clone)]
-enum WireEvent {
-    /// It takes so many bytes more.
-    Takes(usize),
-    /// These of the arriving bytes can be read.
-    Arrives(Range<usize>),
-    Closes,
-    Breaks,
-}
-
 struct ScriptedWire<'a> {
     bytes: &'a [u8],
     room: usize,
     arrived: Range<usize>,
     is_closed: bool,
     is_broken: bool,
+}
+
+impl ScriptedWire<'_> {
+    /// What happens next: it takes more, more arrives, it closes or it breaks.
+    fn step(&mut self, step: u8) {
+        let amount = usize::from(step >> 2);
+        match step & 3 {
+            0 => self.room += amount * 4,
+            3 if amount == 0 => self.is_broken = true,
+            3 if amount == 1 => self.is_closed = true,
+            _ if self.is_closed || self.is_broken => {}
+            _ => self.arrived.end = self.bytes.len().min(self.arrived.end + amount + 1),
+        }
+    }
 }
 
 impl Wire for ScriptedWire<'_> {
@@ -77,11 +80,10 @@ pub fn check_exchange(data: &[u8]) {
     let is_reused = script.first().is_some_and(|byte| byte % 2 == 1);
     let mut wire =
         ScriptedWire { bytes, room: 0, arrived: 0..0, is_closed: false, is_broken: false };
-    let mut given = 0;
     let Some((request, mut exchange)) = begin(is_reused) else { return };
     let mut scratch = [0; SCRATCH_BYTES];
     for step in script.iter().skip(1) {
-        apply(&event_of(*step, &mut given, bytes.len()), &mut wire);
+        wire.step(*step);
         loop {
             let ready = Ready { can_read: true, can_write: true, is_closing: wire.is_closed };
             match exchange.drive(&mut wire, &request, ready, &mut scratch) {
@@ -104,31 +106,6 @@ fn begin(is_reused: bool) -> Option<(OutgoingRequest, Exchange)> {
     let request = OutgoingRequest::new(&request, None, None).ok()?;
     let exchange = Exchange::new(&request, is_reused);
     Some((request, exchange))
-}
-
-fn event_of(step: u8, given: &mut usize, bytes: usize) -> WireEvent {
-    let amount = usize::from(step >> 2);
-    match step & 3 {
-        0 => WireEvent::Takes(amount * 4),
-        3 if amount == 0 => WireEvent::Breaks,
-        3 if amount == 1 => WireEvent::Closes,
-        _ => {
-            let from = *given;
-            *given = bytes.min(from + amount + 1);
-            WireEvent::Arrives(from..*given)
-        }
-    }
-}
-
-fn apply(event: &WireEvent, wire: &mut ScriptedWire<'_>) {
-    let is_over = wire.is_closed || wire.is_broken;
-    match event {
-        WireEvent::Takes(bytes) => wire.room += bytes,
-        WireEvent::Arrives(range) if !is_over => wire.arrived.end = range.end,
-        WireEvent::Arrives(_) => {}
-        WireEvent::Closes => wire.is_closed = true,
-        WireEvent::Breaks => wire.is_broken = true,
-    }
 }
 
 /// What the bytes that were read mean by themselves.
