@@ -172,6 +172,10 @@ impl ReadyQueue {
         }
         self.next_turn += 1;
         self.attempts += demand.attempts;
+        if self.bound == Some(Bound::Unproven) {
+            // That bound holds other lanes back, and not necessarily this one.
+            self.bound = None;
+        }
         Some(QueueTicket { key, demand })
     }
 
@@ -468,6 +472,15 @@ mod tests {
         assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
         bench.end(0);
         assert!(bench.start().is_some());
+    }
+
+    #[test]
+    fn a_proven_lane_that_joins_is_not_held_by_the_bound_of_the_others() {
+        let mut bench = QueueBench::new(8, &[(0, Untried)]);
+        bench.start_all();
+        assert_eq!(bench.queue.bound(), Some(Bound::Unproven));
+        bench.put(1, 0, Proven);
+        assert_eq!(bench.queue.bound(), None);
     }
 
     #[test]
