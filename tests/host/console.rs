@@ -81,8 +81,8 @@ fn a_webhook_is_managed_from_creation_to_deletion() {
     browser.press("dialog", "Message Received (MESSAGE_RECEIVED)");
     browser.press("dialog", "Save");
     browser.until_says("dialog .problem", "https");
-    browser.fill("dialog input[name=url]", &hook);
     browser.picture("console-new-webhook");
+    browser.fill("dialog input[name=url]", &hook);
     browser.press("dialog", "Save");
     browser.until_says("main", HOSTILE);
     let answer = stage.served.get("/subscriptions", ACME).json();

@@ -1,4 +1,4 @@
-// The form of a webhook. Triggers and numbers are chosen, not typed. A test compares the names of its inputs
+// The form of a webhook. Events and numbers are chosen, not typed. A test compares the names of its inputs
 // with the members of a subscription.
 
 import { post, request } from "./api.js";
@@ -76,7 +76,7 @@ export function edit(account, known, done) {
       field("Name", element("input", { name: "name", required: true, maxlength: 128, value: known?.name ?? "", autofocus: true })),
       field("Description", element("input", { name: "description", maxlength: 256, value: known?.description ?? "" })),
       field("URL", element("input", { name: "url", type: "url", required: true, value: known?.url ?? "", placeholder: "https://crm.example/hook" })),
-      choice("Triggers", "events", "All events", known?.events ?? [], [...events, ...others.map((name) => [name, name])]),
+      choice("Events", "events", "All events", known?.events ?? [], [...events, ...others.map((name) => [name, name])]),
       choice("Numbers", "numbers", "All numbers of the account", known?.numbers ?? "*", numbers),
       known ? null : field("Secret", element("input", { name: "secret", autocomplete: "off", spellcheck: "false", placeholder: "whsec_..." }),
         "Signs each delivery. Leave empty for none; you can add one later."),

@@ -35,7 +35,7 @@ function card(item, view) {
     element("p", { className: "mono" }, `${item.method ?? "POST"} ${item.url}`),
     item.description ? element("p", {}, item.description) : null,
     facts([
-      ["triggers", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers")],
+      ["events", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers")],
       ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["dead", count(lane.dead)],
       ["latency", speed], ["profile", item.profile],
       ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
