@@ -193,11 +193,12 @@ fn publish_prompt(
     while started.elapsed() < span {
         let number = PROMPT_FROM + published.len() as u64;
         let event = Event::new(PROMPT, format!("{{\"event\":{number}}}")).number("919999999999");
-        published.insert(number, now_ns());
+        let published_ns = now_ns();
+        published.insert(number, published_ns);
         let receipt = engine.publish(event)?;
         if has_option("wait") {
             receipt.wait()?;
-            waits_ms.push((now_ns() - published[&number]) as f64 / 1e6);
+            waits_ms.push((now_ns() - published_ns) as f64 / 1e6);
         }
         let next = PROMPT_EVERY * u32::try_from(published.len())?;
         thread::sleep(next.saturating_sub(started.elapsed()));

@@ -62,7 +62,7 @@ mod transport;
 mod word_enum;
 
 pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
-pub use attempt::{FailedAttempt, HISTORY_MAX, Shortage};
+pub use attempt::{FailedAttempt, HISTORY_MAX};
 pub use callback::{CallbackRefusal, UnownedSource};
 pub use config::{Config, Limits, OnDamage};
 pub use dead_letter::DeadLetter;
@@ -89,7 +89,8 @@ pub use subscription::{
     SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
 };
 pub use transport::{
-    Answer, DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport,
+    Answer, DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Shortage,
+    Transport,
 };
 
 /// When a failed delivery is retried, in which order deliveries start, how fast, and when a failing endpoint is

@@ -235,15 +235,7 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::NotServed { subscription, name, why } => {
-                write!(f, "subscription {subscription}")?;
-                if let Some((account, name)) = name {
-                    write!(f, " ({name:?} of account {account:?})")?;
-                }
-                write!(
-                    f,
-                    " cannot be served by this build and is held: {why}; subscribe it again under its name, or \
-                     remove it"
-                )
+                write_not_served(f, *subscription, name.as_ref(), why)
             }
             Notice::BoundReached { bound } => {
                 write!(f, "ready deliveries wait, because a bound is reached: {bound}")
@@ -289,6 +281,23 @@ impl fmt::Display for Notice {
             }
         }
     }
+}
+
+fn write_not_served(
+    f: &mut fmt::Formatter<'_>,
+    subscription: SubscriptionId,
+    name: Option<&(String, String)>,
+    why: &str,
+) -> fmt::Result {
+    write!(f, "subscription {subscription}")?;
+    if let Some((account, name)) = name {
+        write!(f, " ({name:?} of account {account:?})")?;
+    }
+    write!(
+        f,
+        " cannot be served by this build and is held: {why}; subscribe it again under its name, or \
+         remove it"
+    )
 }
 
 /// One reader's ring of notices.

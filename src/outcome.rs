@@ -124,7 +124,7 @@ mod tests {
             Failure::Interrupted,
             Failure::Internal,
             Failure::TooLarge,
-            Failure::Shortage(crate::attempt::Shortage::HostConnections),
+            Failure::Shortage(crate::transport::Shortage::HostConnections),
         ];
         let others = [
             Reason::Status(404),

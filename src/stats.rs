@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::attempt::Shortage;
+use crate::transport::Shortage;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -15,7 +15,6 @@ use http::header::HeaderName;
 use http::{HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::Shortage;
 use crate::error::{Error, Result};
 use crate::subscription::Tls;
 
@@ -307,6 +306,57 @@ impl fmt::Debug for Response {
             .field("control", &self.control)
             .field("excerpt_bytes", &self.excerpt.len())
             .finish()
+    }
+}
+
+/// What was short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Shortage {
+    /// The process or the system may open no more files (`EMFILE`, `ENFILE`).
+    Files,
+    /// The system has no memory for another socket (`ENOMEM`, `ENOBUFS`).
+    Memory,
+    /// No local port is free for the receiver's address (`EADDRNOTAVAIL`).
+    Ports,
+    /// The system refused a thread.
+    Threads,
+    /// The name lookup did not start in time, because other lookups used all threads.
+    Lookups,
+    /// All connections that the limit per host allows were in use.
+    HostConnections,
+    /// Our own code or the host's transport panicked, or the transport dropped its answer.
+    Panic,
+}
+
+impl Shortage {
+    pub(crate) const ALL: [Shortage; 7] = [
+        Shortage::Files,
+        Shortage::Memory,
+        Shortage::Ports,
+        Shortage::Threads,
+        Shortage::Lookups,
+        Shortage::HostConnections,
+        Shortage::Panic,
+    ];
+
+    /// The shortage's name in notices and `/healthz`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shortage::Files => "files",
+            Shortage::Memory => "memory",
+            Shortage::Ports => "ports",
+            Shortage::Threads => "threads",
+            Shortage::Lookups => "lookups",
+            Shortage::HostConnections => "host_connections",
+            Shortage::Panic => "panic",
+        }
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

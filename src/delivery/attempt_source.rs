@@ -10,7 +10,8 @@
 
 use std::sync::Arc;
 
-pub(crate) use crate::attempt::{AttemptEnd, Shortage};
+pub(crate) use crate::attempt::AttemptEnd;
+pub(crate) use crate::transport::Shortage;
 
 use super::http1::OutgoingRequest;
 

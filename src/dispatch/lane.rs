@@ -13,13 +13,13 @@ use super::outcome::{Judgement, judge};
 use super::rate::Rate;
 use super::ready_queue::{AccountIndex, LaneDemand, QueueTicket, ReadyQueue};
 use super::{StepContext, backoff};
-use crate::attempt::Shortage;
 use crate::clock::millis;
 use crate::delivery_record::LaneHealth;
 use crate::outcome::{Outcome, Reason};
 use crate::stats::LaneStats;
 use crate::subscription::{Ordering, Policy, RateLimit, SubscriptionId, SubscriptionState};
 use crate::transport::Reply;
+use crate::transport::Shortage;
 
 /// The live side of one subscription.
 #[derive(Debug, Default)]

@@ -36,12 +36,12 @@ use roaring::RoaringTreemap;
 pub(crate) use outcome::{Judgement, judge};
 pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
-use crate::attempt::{Attempt, AttemptEnd, DeliveryId, Shortage};
+use crate::attempt::{Attempt, AttemptEnd, DeliveryId};
 use crate::dead_letter::StoredDeadLetter;
 use crate::delivery_record::{Record, RetryState};
 use crate::outcome::{Outcome, Reason};
 use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
-use crate::transport::Reply;
+use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};
 use dependency::Dependencies;
 use in_flight::{InFlight, InFlightAttempt};

@@ -2,7 +2,7 @@
 //! or no thread for one more. As many as were in flight then are what the process can hold; the limit grows
 //! again with each attempt that succeeds, and starting pauses for a moment, longer each time it repeats.
 
-use crate::attempt::Shortage;
+use crate::transport::Shortage;
 
 /// The limit that a shortage set.
 #[derive(Debug, Default)]

@@ -13,13 +13,13 @@ use super::attempts::{CompletedAttempt, EndEffects, SentEvent, interrupted};
 use super::background::Job;
 use super::shared::{DispatchState, Shared};
 use super::subscription_table::ActiveSubscription;
-use crate::attempt::{Attempt, AttemptEnd, Shortage};
+use crate::attempt::{Attempt, AttemptEnd};
 use crate::delivery::{
     AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt,
     OutgoingRequest, WakeLoop,
 };
 use crate::event::StoredEvent;
-use crate::transport::{Failure, Reply};
+use crate::transport::{Failure, Reply, Shortage};
 
 /// What the dispatch state keeps of the I/O threads.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! Opens an engine on what the last one left: the book, the outbox, and everything still owed. A delivery
 //! that was owed is owed again (I3), and held if its subscription is unknown.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -60,14 +61,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     config.limits.check()?;
     config.network.check()?;
     let accounts = Accounts::new(config.accounts.clone())?;
-    let (lock, store) = match &config.store {
-        Some(store) => (None, Arc::clone(store)),
-        None => {
-            let lock = data_directory::claim(&config.path, config.lock_wait)?;
-            let sled = Sled::new(&config.path).durability(config.durability);
-            (Some(lock), Arc::new(sled) as Arc<dyn Store>)
-        }
-    };
+    let (lock, store) = store(&config)?;
     let LoadedSubscriptions { store: mut book, subscriptions, held, set_aside } =
         open_book(&store, &config, lock.is_some())?;
     let (opened, recovered) = outbox::OpenedOutbox::read(OutboxOptions {
@@ -133,8 +127,19 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     Ok((shared, unstarted))
 }
 
-/// The transport, and again the built-in one if there is no other.
-fn transport(config: &Config) -> Result<(Arc<dyn Transport>, Option<Arc<Http>>)> {
+/// The configured store, or sled in the data directory with the lock on it.
+fn store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
+    if let Some(given) = &config.store {
+        return Ok((None, Arc::clone(given)));
+    }
+    let lock = data_directory::claim(&config.path, config.lock_wait)?;
+    Ok((Some(lock), Arc::new(Sled::new(&config.path).durability(config.durability))))
+}
+
+/// A transport, and again the built-in one if it is that.
+type ChosenTransport = (Arc<dyn Transport>, Option<Arc<Http>>);
+
+fn transport(config: &Config) -> Result<ChosenTransport> {
     if let Some(given) = &config.transport {
         return Ok((Arc::clone(given), None));
     }

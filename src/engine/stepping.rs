@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::attempts::{CompletedAttempt, SentEvent};
 use super::shared::Shared;
 use super::{Engine, Owner, commit_events, recovery, timekeeper, worker_pool};
-use crate::attempt::{Attempt, AttemptEnd, Shortage};
+use crate::attempt::{Attempt, AttemptEnd};
 use crate::config::Config;
 use crate::delivery;
 use crate::error::Result;
-use crate::transport::Reply;
+use crate::transport::{Reply, Shortage};
 
 /// The committer, timekeeper and workers of an engine, each driven by a method.
 ///

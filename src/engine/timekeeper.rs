@@ -9,11 +9,11 @@ use parking_lot::MutexGuard;
 
 use super::shared::{DispatchState, Shared};
 use super::worker_pool;
-use crate::attempt::Shortage;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
 use crate::stats::Bound;
 use crate::threads;
+use crate::transport::Shortage;
 
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     shared.dispatch_state.lock().timekeeper_runs = true;

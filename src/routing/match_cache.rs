@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn key(number: u64) -> MatchKey {
-        MatchKey { number: number, account: 1, kind: 1, is_part: false }
+        MatchKey { number, account: 1, kind: 1, is_part: false }
     }
 
     fn ids(count: u32) -> Arc<[SubscriptionId]> {

@@ -18,22 +18,12 @@ use source::Source;
 /// rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     // Without knowledge of webhooks.
-    &[
-        "text",
-        "timestamp",
-        "random",
-        "setters",
-        "serde_text",
-        "file_limit",
-        "threads",
-        "json",
-        "network",
-    ],
+    &["text", "timestamp", "random", "setters", "serde_text", "file_limit", "threads", "json"],
     // What is injected.
     &["clock", "store", "host_calls"],
     // Nouns.
     &["error", "duration_ms"],
-    &["secret", "word_enum"],
+    &["secret", "word_enum", "network"],
     &["profile", "signature"],
     &["event"],
     &["subscription"],

@@ -373,7 +373,9 @@ fn secret(
     }
     // Files and environment variables often add a line end, with which no signature and no key matches.
     if text.trim().len() != text.len() {
-        return Err(format!("{field}: it begins or ends with a space or a line end, expected neither"));
+        return Err(format!(
+            "{field}: it begins or ends with a space or a line end, expected neither"
+        ));
     }
     Ok(text)
 }
