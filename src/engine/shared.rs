@@ -25,23 +25,23 @@ use super::background::Jobs;
 use super::close::Closing;
 use super::io_source::{IoThreads, IssuedAttempts};
 use super::recent_attempts::RecentAttempts;
-use super::subscription_table::SubscriptionTable;
 use super::worker_pool::WorkerNames;
+use super::subscription_table::SubscriptionTable;
 use crate::account::Accounts;
 use crate::attempt::Attempt;
-use crate::book::SubscriptionStore;
 use crate::callback::CallbackLedger;
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::network::Network;
 use crate::delivery::{Guard, Http};
+use crate::transport::Transport;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::network::Network;
-use crate::notice::{Notice, NoticeBroadcaster};
+use crate::notice::{NoticeBroadcaster, Notice};
 use crate::outbox::Outbox;
 use crate::stats::{Bound, EngineCounters};
-use crate::transport::Transport;
+use crate::book::SubscriptionStore;
 
 /// Shared by every handle and thread of an engine.
 pub(super) struct Shared {
@@ -188,7 +188,10 @@ const BOUND_KEPT_MS: u64 = 60_000;
 
 impl ReachedBounds {
     pub(super) fn note(&mut self, bound: Bound, now_ms: u64) {
-        if self.current(now_ms) != Some(bound) {
+        let current = self.current(now_ms);
+        let is_shortage = matches!(bound, Bound::Shortage(_));
+        // The bounds on attempts alternate many times a second, and are told as one.
+        if current.is_none() || is_shortage && current != Some(bound) {
             self.unreported = Some(bound);
         }
         self.last = Some((bound, now_ms));
