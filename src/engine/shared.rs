@@ -25,23 +25,23 @@ use super::background::Jobs;
 use super::close::Closing;
 use super::io_source::{IoThreads, IssuedAttempts};
 use super::recent_attempts::RecentAttempts;
-use super::worker_pool::WorkerNames;
 use super::subscription_table::SubscriptionTable;
+use super::worker_pool::WorkerNames;
 use crate::account::Accounts;
 use crate::attempt::Attempt;
+use crate::book::SubscriptionStore;
 use crate::callback::CallbackLedger;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::network::Network;
 use crate::delivery::{Guard, Http};
-use crate::transport::Transport;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::notice::{NoticeBroadcaster, Notice};
+use crate::network::Network;
+use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::Outbox;
 use crate::stats::{Bound, EngineCounters};
-use crate::book::SubscriptionStore;
+use crate::transport::Transport;
 
 /// Shared by every handle and thread of an engine.
 pub(super) struct Shared {
