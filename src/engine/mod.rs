@@ -397,6 +397,12 @@ impl Engine {
         self.shared.dispatch_state.lock().bounds.current(now_ms)
     }
 
+    /// Whether the device refuses writes: `publish` gives events back as `Busy` until it accepts them again.
+    /// [`Notice::Stalled`](crate::Notice::Stalled) has the reason.
+    pub fn is_stalled(&self) -> bool {
+        self.shared.dispatch_state.lock().is_stalled()
+    }
+
     /// A reader of what happens from now on, with a ring of its own.
     pub fn notices(&self) -> Notices {
         self.shared.notices.reader()

@@ -129,6 +129,11 @@ impl DispatchState {
         self.stall = Some(ends_max);
     }
 
+    /// Whether the device refuses writes.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stall.is_some()
+    }
+
     /// An attempt ended with a change to be written.
     pub(super) fn note_end(&mut self) {
         if let Some(room) = &mut self.stall {

@@ -43,6 +43,11 @@ impl ReadinessJson {
         let status = if bound.is_none() { "ok" } else { "degraded" };
         ReadinessJson { status: status.to_owned(), reasons: reasons(bound) }
     }
+
+    /// Of a host that cannot accept events.
+    pub(crate) fn unable(reason: &str) -> ReadinessJson {
+        ReadinessJson { status: "degraded".to_owned(), reasons: vec![reason.to_owned()] }
+    }
 }
 
 /// Why ready deliveries wait; empty while none does.

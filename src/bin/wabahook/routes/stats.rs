@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::host::{Caller, HostState, off_thread};
 use crate::http_error::HttpError;
@@ -28,33 +28,66 @@ pub(crate) async fn stats(
 
 /// `GET /healthz`: whether to send events to this host.
 pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
-    match host.is_serving() {
-        true => json(StatusCode::OK, &ReadinessJson::of(host.engine.bound())),
-        false => unavailable("the engine stopped or is closing"),
+    if !host.is_serving() {
+        return unable("the engine stopped or is closing");
     }
+    if host.engine.is_stalled() {
+        return unable("the device refuses writes");
+    }
+    json(StatusCode::OK, &ReadinessJson::of(host.engine.bound()))
 }
 
 /// `GET /livez`: whether to leave this process running. A host that is closing is alive.
 pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
     match host.is_alive() {
         true => json(StatusCode::OK, &ReadinessJson::of(host.engine.bound())),
-        false => unavailable("the engine stopped; restart this process"),
+        false => unable("the engine stopped; restart this process"),
     }
 }
 
-fn unavailable(message: &str) -> Response {
-    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "closed", message).into_response()
+fn unable(reason: &str) -> Response {
+    json(StatusCode::SERVICE_UNAVAILABLE, &ReadinessJson::unable(reason))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wabahook::store::Memory;
-    use wabahook::{Config, Engine};
+    use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};
+    use wabahook::{Config, Engine, Event, Notice, Subscription};
 
     fn host() -> Arc<HostState> {
-        let config = Config::new("memory").store(Arc::new(Memory::default()));
+        host_on(Arc::new(Memory::default()))
+    }
+
+    fn host_on(store: Arc<dyn Store>) -> Arc<HostState> {
+        let config = Config::new("memory").store(store);
         Arc::new(HostState::new(Engine::open(config).unwrap(), None, 1024))
+    }
+
+    #[tokio::test]
+    async fn a_host_is_not_ready_while_its_device_refuses_writes() {
+        let faults = Arc::new(FaultPlan::default());
+        let memory = Arc::new(Memory::default());
+        let refusing = host_on(Arc::new(FaultInjectingStore::new(memory, Arc::clone(&faults))));
+        let bystander = host();
+        let notices = refusing.engine.notices();
+        let wait_for = |is_it: fn(&Notice) -> bool| loop {
+            let notice = notices.next_timeout(std::time::Duration::from_secs(20));
+            if is_it(&notice.expect("a notice in time")) {
+                return;
+            }
+        };
+        refusing.engine.subscribe(Subscription::to("https://crm.example/hook").unwrap()).unwrap();
+        faults.fail_after(0);
+        let _ = refusing.engine.publish(Event::new("ADD_TAG", "{}")).unwrap().wait();
+        wait_for(|notice| matches!(notice, Notice::Stalled { .. }));
+        let response = healthz(State(Arc::clone(&refusing))).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(livez(State(Arc::clone(&refusing))).await.status(), StatusCode::OK);
+        assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);
+        faults.heal();
+        wait_for(|notice| matches!(notice, Notice::Resumed));
+        assert_eq!(healthz(State(refusing)).await.status(), StatusCode::OK);
     }
 
     #[tokio::test]
