@@ -161,7 +161,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotFound`] when `after` is not a dead letter, or was removed long ago or before the
-    /// engine was opened; [`Error::Store`] or [`Error::Damaged`] when one cannot be read.
+    /// engine was opened; [`Error::Store`] or [`Error::Damaged`] when one cannot be read;
+    /// [`Error::Unknown`] while the outbox is opened again after a failed write: list them again later.
     pub fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
