@@ -17,7 +17,7 @@ fn share_of(files: Option<u64>) -> u64 {
     files.map_or(MOST, |files| (files / SHARE.1).saturating_mul(SHARE.0)).clamp(LEAST, MOST)
 }
 
-/// The soft limit of open files; `None` if there is none.
+/// The soft limit of open files; `None` if it is unlimited or unknown.
 #[cfg(unix)]
 fn soft_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current

@@ -161,7 +161,7 @@ impl LookupThreads {
         is_provided
     }
 
-    /// Wakes an idle thread or starts one. False where there is none at all.
+    /// Wakes an idle thread or starts one. Returns false if no thread runs and none can start.
     fn provide_thread(&self, state: &mut LookupState) -> bool {
         let slow = state.slow.len.min(SLOW_THREADS_MAX - state.slow_running);
         let waiting = state.first.len + slow + state.jobs.len();

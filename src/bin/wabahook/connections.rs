@@ -149,7 +149,7 @@ fn unauthenticated_max(total: usize) -> usize {
     (total - total / 4).max(1)
 }
 
-/// Whoever has one IPv6 address usually has all of its network of 64 bits.
+/// A client with IPv6 usually controls a whole /64 network, so its addresses count as one.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,5 +1,5 @@
 //! The gateways' own APIs, which `wabahook::registration` answers. A body over the limit is refused
-//! whoever sends it, test deliveries never take all threads, and what the host itself refuses has the
+//! before its sender is authenticated, test deliveries never take all threads, and what the host itself refuses has the
 //! shape of the gateway's errors.
 
 use std::sync::Arc;
