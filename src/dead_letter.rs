@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::DeliveryId;
-use crate::event::EventId;
+use crate::event::{EventId, EventType, WabaNumber};
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
@@ -18,6 +18,12 @@ pub struct DeadLetter {
     pub subscription: SubscriptionId,
     /// The account of that subscription.
     pub account: String,
+    /// The type of the event; `None` if the event cannot be read.
+    pub event_type: Option<EventType>,
+    /// The number of the event.
+    pub number: Option<WabaNumber>,
+    /// When the event was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at_ms: Option<u64>,
     /// Why it was given up.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
     pub reason: Reason,

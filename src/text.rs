@@ -37,6 +37,17 @@ pub(crate) fn hex_byte(digits: [u8; 2]) -> Option<u8> {
     u8::try_from(high? * 16 + low?).ok()
 }
 
+/// Whether a text contains another one, in any case.
+pub(crate) fn contains(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// Whether the digits of a number contain those of another text, which may be written with a plus and spaces.
+pub(crate) fn contains_digits(number: &str, part: &str) -> bool {
+    let digits: String = part.chars().filter(char::is_ascii_digit).collect();
+    !digits.is_empty() && number.contains(&digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +66,16 @@ mod tests {
     fn a_name_has_bounds() {
         assert!(is_name("crm") && is_name(&"n".repeat(128)));
         assert!(!is_name("") && !is_name(&"n".repeat(129)) && !is_name("a\nb"));
+    }
+
+    #[test]
+    fn parts_are_found_in_any_case() {
+        assert!(
+            contains("status:404", "STATUS") && contains("TIMEOUT", "time") && contains("x", "")
+        );
+        assert!(!contains("status:404", "405"));
+        assert!(
+            contains_digits("919000000001", "+91 90000") && !contains_digits("919000000001", "+")
+        );
     }
 }

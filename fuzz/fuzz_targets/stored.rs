@@ -92,8 +92,7 @@ fuzz_target!(|data: &[u8]| {
         let database = store.open(name).expect("a database");
         let mut batch = Batch::default();
         batch.put(key.clone(), value);
-        database.apply(batch).expect("a record");
-        database.sync().expect("a sync");
+        database.commit(vec![batch]).expect("a record");
     }
     let Ok((engine, stepped)) = Stepped::open(config(&store)) else { return };
     drop(engine.deliveries(&DeliveryFilter::default(), None, 100));

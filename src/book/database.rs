@@ -201,8 +201,8 @@ impl BookDatabase {
         if next_id > self.next_id {
             batch.put(NEXT_ID, encode(VERSION, &next_id).map_err(|why| damaged("next id", why))?);
         }
-        self.database.apply(batch).map_err(|failure| failed("writing the book", failure))?;
-        self.database.sync().map_err(|failure| failed("syncing the book", failure))?;
+        let committed = self.database.commit(vec![batch]);
+        committed.map_err(|failure| failed("writing the book", failure))?;
         self.next_id = next_id;
         for (id, count) in parts {
             match count {

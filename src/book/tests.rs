@@ -167,7 +167,7 @@ fn a_damaged_subscription_is_named() {
     part[12] ^= 1;
     let mut batch = Batch::default();
     batch.put(key, part);
-    database.apply(batch).unwrap();
+    database.write(vec![batch]).unwrap();
     drop(database);
     let error = try_open(&store, None).unwrap_err().to_string();
     assert!(error.contains("subscription 5"), "{error}");
@@ -214,7 +214,7 @@ fn a_silently_lost_record_comes_back_from_the_log() {
     (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
     let mut batch = Batch::default();
     batch.remove(part_key(SubscriptionId(1), 0));
-    book.database().unwrap().database.apply(batch).unwrap();
+    book.database().unwrap().database.write(vec![batch]).unwrap();
     drop(book);
     let (_, all) = open(&store, &log);
     assert_eq!(all, [info(1, 2), info(2, 2)]);
@@ -405,8 +405,7 @@ fn write_unknown_record(store: &Memory, id: u32) -> Vec<u8> {
     let sealed = crate::store::record::seal(version, &unknown);
     let mut batch = Batch::default();
     batch.put(key, sealed.clone());
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
     sealed
 }
 

@@ -11,9 +11,11 @@ use super::{Engine, Page};
 use crate::attempt::{DeliveryId, FailedAttempt};
 use crate::dead_letter::{DeadLetter, StoredDeadLetter};
 use crate::error::{Error, Result};
-use crate::event::{EventId, StoredEvent};
+use crate::event::{EventId, EventType, StoredEvent, WabaNumber};
+use crate::outbox::OwnerPages;
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
+use crate::text::{contains, contains_digits};
 
 /// Identifies a dead letter by its event and its subscription. Its text is
 /// `<event id>.<subscription id>`.
@@ -75,8 +77,12 @@ pub struct DeadLetterFilter {
     pub account: Option<String>,
     /// Only those of this subscription.
     pub subscription: Option<SubscriptionId>,
-    /// Only those with this reason, given as its text (`status:404`).
+    /// Only those whose reason contains this text, in any case: `status:404`, or `status` for all statuses.
     pub reason: Option<String>,
+    /// Only those of events whose type contains this text, in any case.
+    pub event_type: Option<String>,
+    /// Only those of events whose number contains these digits.
+    pub number: Option<String>,
     /// Only those given up at this time or later, in milliseconds since the Unix epoch.
     pub since_ms: Option<u64>,
     /// Only those given up before this time, in milliseconds since the Unix epoch.
@@ -98,10 +104,24 @@ impl DeadLetterFilter {
         self
     }
 
-    /// Selects those with a reason, given as its text (`status:404`, `gate`).
+    /// Selects those whose reason contains a text, in any case (`status:404`, `gate`).
     #[must_use]
     pub fn reason(mut self, text: impl Into<String>) -> DeadLetterFilter {
         self.reason = Some(text.into());
+        self
+    }
+
+    /// Selects those of events whose type contains a text, in any case.
+    #[must_use]
+    pub fn event_type(mut self, text: impl Into<String>) -> DeadLetterFilter {
+        self.event_type = Some(text.into());
+        self
+    }
+
+    /// Selects those of events whose number contains these digits.
+    #[must_use]
+    pub fn number(mut self, digits: impl Into<String>) -> DeadLetterFilter {
+        self.number = Some(digits.into());
         self
     }
 
@@ -129,20 +149,39 @@ impl DeadLetterFilter {
     /// Whether a dead letter matches.
     pub fn admits(&self, letter: &DeadLetter) -> bool {
         self.admits_moment(letter.at_ms, letter.subscription)
-            && self.reason.as_ref().is_none_or(|text| *text == letter.reason.to_string())
+            && self.reason.as_ref().is_none_or(|part| contains(&letter.reason.to_string(), part))
             && self.account.as_ref().is_none_or(|name| *name == letter.account)
+            && is_type_and_number(
+                (self.event_type.as_deref(), self.number.as_deref()),
+                (letter.event_type.as_ref(), letter.number),
+            )
     }
+}
+
+/// Whether an event has a type and a number that contain the given parts.
+pub(super) fn is_type_and_number(
+    (type_part, number_part): (Option<&str>, Option<&str>),
+    (event_type, number): (Option<&EventType>, Option<WabaNumber>),
+) -> bool {
+    type_part.is_none_or(|part| event_type.is_some_and(|name| contains(name.as_str(), part)))
+        && number_part.is_none_or(|part| {
+            number.is_some_and(|number| contains_digits(&number.to_string(), part))
+        })
 }
 
 /// How many dead letters are looked up under one lock.
 const PLACES_AT_ONCE: usize = 256;
+
+/// How many dead letters are read for one page, so that a filter that few match does not read all of them.
+const READ_FOR_PAGE_MAX: usize = 2_000;
 
 /// How many deliveries are replayed in one group, so that other commands do not wait long behind it.
 const REVIVED_AT_ONCE: usize = 1_024;
 
 impl Engine {
     /// Lists dead letters, newest first, at most `count_max`. Pass the `next` of a page as `after` to get
-    /// the next one, also if that page's letters were replayed meanwhile.
+    /// the next one, also if that page's letters were replayed meanwhile. A page has fewer letters, or none, if
+    /// few of those read for it match the filter; the listing ends where `next` is `None`.
     ///
     /// ```
     /// # use wabahook::{Config, Engine};
@@ -170,9 +209,28 @@ impl Engine {
         count_max: usize,
     ) -> Result<Page<DeadLetter, DeadLetterId>> {
         self.shared.check_open()?;
-        let letters = self.shared.dead_letters(filter, after, count_max)?;
-        let next = letters.last().filter(|_| letters.len() == count_max).map(DeadLetter::id);
-        Ok(Page::new(letters, next))
+        self.shared.dead_letters(filter, after, count_max, READ_FOR_PAGE_MAX)
+    }
+
+    /// Counts the dead letters that match a filter: those that
+    /// [`discard_matching`](Engine::discard_matching) would discard now.
+    ///
+    /// # Errors
+    /// As [`dead_letters`](Engine::dead_letters).
+    pub fn count_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        Ok(self.shared.all_dead_letters(filter)?.len() as u64)
+    }
+
+    /// Counts the deliveries that [`replay_matching`](Engine::replay_matching) would owe again now.
+    ///
+    /// # Errors
+    /// As [`dead_letters`](Engine::dead_letters).
+    pub fn count_replayable(&self, filter: &DeadLetterFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let letters = self.shared.all_dead_letters(filter)?;
+        let groups = self.shared.revivals(letters.iter().map(DeadLetter::id))?;
+        Ok(groups.iter().flatten().map(|together| together.len() as u64).sum())
     }
 
     /// One dead letter, with its kept failed attempts, oldest first.
@@ -206,7 +264,7 @@ impl Engine {
         };
         let Some(letter) = self.shared.outbox.letter(delivery)? else { return Ok(None) };
         let history = self.shared.outbox.history(delivery)?;
-        Ok(Some((self.shared.shown(letter)?, history)))
+        Ok(Some((self.shared.shown(letter, &mut OwnerPages::default())?, history)))
     }
 
     /// The event of a dead letter, with its payload.
@@ -294,7 +352,7 @@ impl Engine {
     /// ```
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
-        let letters = self.shared.dead_letters(filter, None, usize::MAX)?;
+        let letters = self.shared.all_dead_letters(filter)?;
         self.shared.revive_all(letters.iter().map(DeadLetter::id))
     }
 
@@ -316,39 +374,63 @@ impl Shared {
         ids: &[DeadLetterId],
         filter: &DeadLetterFilter,
     ) -> Result<Vec<DeadLetterId>> {
-        let mut meant = Vec::new();
+        let (mut meant, mut pages) = (Vec::new(), OwnerPages::default());
         for id in ids {
             // An event of another outbox has no dead letters here.
             let Ok(delivery) = self.delivery_of(id.event, id.subscription) else { continue };
             let letter = self.outbox.letter(delivery)?;
-            let letter = letter.map(|letter| self.shown(letter)).transpose()?;
+            let letter = letter.map(|letter| self.shown(letter, &mut pages)).transpose()?;
             meant.extend(letter.filter(|letter| filter.admits(letter)).map(|letter| letter.id()));
         }
         Ok(meant)
     }
 
-    pub(super) fn dead_letters(
+    /// All dead letters that match a filter.
+    pub(super) fn all_dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>> {
+        Ok(self.dead_letters(filter, None, usize::MAX, usize::MAX)?.items)
+    }
+
+    fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
         after: Option<DeadLetterId>,
         count_max: usize,
-    ) -> Result<Vec<DeadLetter>> {
-        let mut place = after.map(|id| self.place_of(id)).transpose()?;
-        let mut found = Vec::new();
-        while found.len() < count_max {
-            let places = self.outbox.letters_before(place, PLACES_AT_ONCE);
-            let Some(last) = places.last() else { break };
-            place = Some(*last);
+        read_max: usize,
+    ) -> Result<Page<DeadLetter, DeadLetterId>> {
+        let mut position = after.map(|id| self.place_of(id)).transpose()?;
+        let (mut found, mut pages, mut read) = (Vec::new(), OwnerPages::default(), 0);
+        while found.len() < count_max && read < read_max {
+            let places = self.outbox.letters_before(position, PLACES_AT_ONCE);
+            if places.is_empty() {
+                return Ok(Page::new(found, None));
+            }
             for (at_ms, delivery) in places {
-                if !filter.admits_moment(at_ms, delivery.subscription) {
+                if found.len() >= count_max || read >= read_max {
+                    break;
+                }
+                position = Some((at_ms, delivery));
+                if !filter.admits_moment(at_ms, delivery.subscription)
+                    || self.is_of_another(delivery.subscription, filter.account.as_deref())
+                {
                     continue;
                 }
-                let letter = self.outbox.letter(delivery)?.map(|letter| self.shown(letter));
-                found.extend(letter.transpose()?.filter(|letter| filter.admits(letter)));
+                read += 1;
+                let letter = self.outbox.letter(delivery)?;
+                let letter = letter.map(|letter| self.shown(letter, &mut pages)).transpose()?;
+                found.extend(letter.filter(|letter| filter.admits(letter)));
             }
         }
-        found.truncate(count_max);
-        Ok(found)
+        let next = position.map(|(_, delivery)| DeadLetterId {
+            event: self.outbox.id_of(delivery.sequence),
+            subscription: delivery.subscription,
+        });
+        Ok(Page::new(found, next))
+    }
+
+    /// Whether a subscription is known to be of another account.
+    fn is_of_another(&self, id: SubscriptionId, account: Option<&str>) -> bool {
+        let Some(account) = account else { return false };
+        self.subscriptions.read().get(id).is_some_and(|active| active.info.account != account)
     }
 
     fn place_of(&self, id: DeadLetterId) -> Result<(u64, DeliveryId)> {
@@ -373,17 +455,23 @@ impl Shared {
         self.subscriptions.read().require(id).map(drop)
     }
 
-    fn shown(&self, letter: StoredDeadLetter) -> Result<DeadLetter> {
+    fn shown(&self, letter: StoredDeadLetter, pages: &mut OwnerPages) -> Result<DeadLetter> {
         let DeliveryId { sequence, subscription } = letter.delivery;
-        let account = match self.subscriptions.read().get(subscription) {
-            Some(active) => active.info.account.clone(),
+        let owner = pages.owner(&self.outbox, sequence)?;
+        let registered = self.subscriptions.read().get(subscription);
+        let account = match (registered, owner) {
+            (Some(active), _) => active.info.account.clone(),
             // The subscription was removed; its event names the account.
-            None => self.outbox.account_of(sequence)?,
+            (None, Some(owner)) => owner.account.clone(),
+            (None, None) => self.outbox.account_of(sequence)?,
         };
         Ok(DeadLetter {
             event: self.outbox.id_of(sequence),
             subscription,
             account,
+            event_type: owner.and_then(|owner| self.catalogue.canonical(&owner.event_type).ok()),
+            number: owner.and_then(|owner| owner.number),
+            accepted_at_ms: owner.map(|owner| owner.accepted_at_ms),
             reason: letter.reason,
             attempts: letter.attempts,
             at_ms: letter.at_wall_ms,
@@ -408,22 +496,24 @@ impl Shared {
     }
 
     fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
-        // An event of another outbox has no dead letters here.
-        let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
-        let here = here.filter(|delivery| self.check_registered(delivery.subscription).is_ok());
         let mut revived = 0;
-        for group in self.revivals(here)? {
+        for group in self.revivals(letters)? {
             revived += self.outbox.wait(self.outbox.revive(group))?;
         }
         Ok(revived)
     }
 
     /// Divides dead letters into groups of deliveries that are replayed together. Main deliveries come
-    /// first, so that no dependent is replayed without its main delivery.
+    /// first, so that no dependent is replayed without its main delivery. Letters of removed subscriptions are
+    /// left out.
     fn revivals(
         &self,
-        deliveries: impl Iterator<Item = DeliveryId>,
+        letters: impl Iterator<Item = DeadLetterId>,
     ) -> Result<Vec<Vec<Vec<DeliveryId>>>> {
+        // An event of another outbox has no dead letters here.
+        let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
+        let deliveries =
+            here.filter(|delivery| self.check_registered(delivery.subscription).is_ok());
         let is_main = |delivery: &DeliveryId| !self.dependents_of(delivery.subscription).is_empty();
         let (mains, others): (Vec<_>, Vec<_>) = deliveries.partition(is_main);
         let mut seen: HashSet<DeliveryId> = HashSet::new();

@@ -8,14 +8,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::dead_letters::{DeadLetterFilter, DeadLetterId};
+use super::dead_letters::{DeadLetterFilter, DeadLetterId, is_type_and_number};
 use super::shared::Shared;
 use super::{Engine, Page};
+use crate::attempt::DeliveryId;
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 use crate::error::{Error, Result};
-use crate::event::EventId;
+use crate::event::{EventId, EventType, WabaNumber};
+use crate::outbox::OwnerPages;
 use crate::outcome::Reason;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
+use crate::text::contains;
 
 /// The state of a delivery. Every delivery that is owed or was given up has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +80,12 @@ pub struct DeliveryFilter {
     pub subscription: Option<SubscriptionId>,
     /// Only deliveries in one of these states; `None` means any.
     pub states: Option<Vec<DeliveryState>>,
+    /// Only deliveries of events whose type contains this text, in any case.
+    pub event_type: Option<String>,
+    /// Only deliveries of events whose number contains these digits.
+    pub number: Option<String>,
+    /// Only deliveries that failed and whose last reason contains this text, in any case.
+    pub reason: Option<String>,
 }
 
 impl DeliveryFilter {
@@ -101,6 +110,43 @@ impl DeliveryFilter {
         self
     }
 
+    /// Selects the deliveries of events whose type contains a text, in any case.
+    #[must_use]
+    pub fn event_type(mut self, text: impl Into<String>) -> DeliveryFilter {
+        self.event_type = Some(text.into());
+        self
+    }
+
+    /// Selects the deliveries of events whose number contains these digits.
+    #[must_use]
+    pub fn number(mut self, digits: impl Into<String>) -> DeliveryFilter {
+        self.number = Some(digits.into());
+        self
+    }
+
+    /// Selects the deliveries that failed and whose last reason contains a text, in any case.
+    #[must_use]
+    pub fn reason(mut self, text: impl Into<String>) -> DeliveryFilter {
+        self.reason = Some(text.into());
+        self
+    }
+
+    /// Whether a delivery's event or failures must be read to know whether it matches.
+    pub(super) fn needs_reading(&self) -> bool {
+        self.event_type.is_some() || self.number.is_some() || self.reason.is_some()
+    }
+
+    /// Whether what was read of a delivery matches.
+    fn admits(&self, delivery: &Delivery) -> bool {
+        let wanted = (self.event_type.as_deref(), self.number.as_deref());
+        let reason = delivery.reason.as_ref().map(ToString::to_string);
+        is_type_and_number(wanted, (delivery.event_type.as_ref(), delivery.number))
+            && self
+                .reason
+                .as_ref()
+                .is_none_or(|part| reason.is_some_and(|reason| contains(&reason, part)))
+    }
+
     fn wants(&self, state: DeliveryState) -> bool {
         self.states.as_ref().is_none_or(|states| states.contains(&state))
     }
@@ -122,6 +168,9 @@ impl DeliveryFilter {
         let mut letters = DeadLetterFilter::default();
         letters.account.clone_from(&self.account);
         letters.subscription = self.subscription;
+        letters.event_type.clone_from(&self.event_type);
+        letters.number.clone_from(&self.number);
+        letters.reason.clone_from(&self.reason);
         letters
     }
 }
@@ -138,9 +187,15 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Failed attempts.
     pub attempts: u32,
+    /// The type of the event; `None` if the event cannot be read.
+    pub event_type: Option<EventType>,
+    /// The number of the event.
+    pub number: Option<WabaNumber>,
+    /// When the event was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at_ms: Option<u64>,
     /// When its next attempt is due, in milliseconds since the Unix epoch. Only for retrying deliveries.
     pub due_at_ms: Option<u64>,
-    /// Why it was given up. Only for dead deliveries.
+    /// Why its last attempt failed, or why it was given up. Only for retrying and dead deliveries.
     pub reason: Option<Reason>,
     /// When it was given up, in milliseconds since the Unix epoch. Only for dead deliveries.
     pub died_at_ms: Option<u64>,
@@ -188,10 +243,14 @@ impl FromStr for DeliveryCursor {
 /// How many deliveries are listed under one lock.
 const SLICE: usize = 256;
 
+/// How many deliveries are read for one page, so that a filter that few match does not read a whole backlog.
+const READ_FOR_PAGE_MAX: usize = 2_000;
+
 impl Engine {
     /// Lists what is owed and what was given up, at most `count_max` deliveries. Pass the `next` of a page
     /// to get the following one. Owed deliveries come first, by subscription and in the order published,
-    /// then dead letters, newest first.
+    /// then dead letters, newest first. A page has fewer deliveries, or none, if few of those read for it match
+    /// the filter; the listing ends where `next` is `None`.
     ///
     /// ```
     /// # use wabahook::{Config, Engine};
@@ -209,7 +268,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotFound`] when the page begins after a dead letter that was removed long ago;
-    /// [`Error::Store`] or [`Error::Damaged`] when a dead letter cannot be read.
+    /// [`Error::Store`] or [`Error::Damaged`] when a dead letter, an event or an attempt cannot be read.
     pub fn deliveries(
         &self,
         filter: &DeliveryFilter,
@@ -224,7 +283,7 @@ impl Engine {
         };
         let (mut items, mut next) = (Vec::new(), None);
         if let Some(from) = from {
-            next = self.shared.list_owed(filter, from, count_max, &mut items);
+            next = self.shared.list_owed(filter, from, count_max, &mut items)?;
         }
         if next.is_none() && filter.wants(DeliveryState::Dead) {
             next = match count_max.saturating_sub(items.len()) {
@@ -248,6 +307,9 @@ impl Engine {
             subscription: letter.subscription,
             state: DeliveryState::Dead,
             attempts: letter.attempts,
+            event_type: letter.event_type,
+            number: letter.number,
+            accepted_at_ms: letter.accepted_at_ms,
             due_at_ms: None,
             reason: Some(letter.reason),
             died_at_ms: Some(letter.at_ms),
@@ -264,31 +326,64 @@ impl Shared {
         from: (SubscriptionId, u64),
         count_max: usize,
         items: &mut Vec<Delivery>,
-    ) -> Option<ListPosition> {
+    ) -> Result<Option<ListPosition>> {
         let (first, mut sequence) = from;
         let all = self.subscriptions.read().all();
         let selected = all.iter().filter(|one| one.id >= first && filter.admits_subscription(one));
+        let (mut pages, mut read) = (OwnerPages::default(), 0);
         for id in selected.map(|one| one.id) {
             sequence = if id == first { sequence } else { 0 };
             loop {
-                if items.len() >= count_max {
-                    return Some(ListPosition::Owed(id, sequence));
+                if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
+                    return Ok(Some(ListPosition::Owed(id, sequence)));
                 }
-                let wanted = SLICE.min(count_max - items.len());
+                let wanted = match filter.needs_reading() {
+                    true => SLICE,
+                    false => SLICE.min(count_max - items.len()),
+                };
                 let stages = |stage| filter.wants_stage(stage);
                 let slice =
                     self.dispatch_state.lock().dispatcher.listed(id, sequence, stages, wanted);
-                sequence = slice.last().map_or(sequence, |last| last.sequence.saturating_add(1));
-                items.extend(slice.iter().map(|listed| self.owed_item(id, *listed)));
-                if slice.len() < wanted {
+                let ends_here = slice.len() < wanted;
+                for listed in slice {
+                    if items.len() >= count_max {
+                        return Ok(Some(ListPosition::Owed(id, sequence)));
+                    }
+                    sequence = listed.sequence.saturating_add(1);
+                    let item = self.owed_item(id, listed, &mut pages)?;
+                    items.extend(Some(item).filter(|item| filter.admits(item)));
+                    read += 1;
+                }
+                if ends_here {
                     break;
                 }
             }
         }
-        None
+        Ok(None)
     }
 
-    fn owed_item(&self, subscription: SubscriptionId, listed: ListedDelivery) -> Delivery {
+    /// Of owed deliveries of a subscription, the sequences of those that match what must be read of them.
+    pub(super) fn admitted(
+        &self,
+        filter: &DeliveryFilter,
+        subscription: SubscriptionId,
+        slice: Vec<ListedDelivery>,
+    ) -> Result<Vec<u64>> {
+        let (mut admitted, mut pages) = (Vec::new(), OwnerPages::default());
+        for listed in slice {
+            let item = self.owed_item(subscription, listed, &mut pages)?;
+            admitted.extend(filter.admits(&item).then_some(listed.sequence));
+        }
+        Ok(admitted)
+    }
+
+    fn owed_item(
+        &self,
+        subscription: SubscriptionId,
+        listed: ListedDelivery,
+        pages: &mut OwnerPages,
+    ) -> Result<Delivery> {
+        let sequence = listed.sequence;
         let (state, attempts, due_ms) = match listed.stage {
             DeliveryStage::Owed => (DeliveryState::Owed, 0, None),
             DeliveryStage::Blocked => (DeliveryState::Blocked, 0, None),
@@ -296,16 +391,24 @@ impl Shared {
                 (DeliveryState::Retrying, attempts, Some(due_ms))
             }
         };
+        let reason = match due_ms {
+            Some(_) => self.outbox.history(DeliveryId { sequence, subscription })?.pop(),
+            None => None,
+        };
+        let owner = pages.owner(&self.outbox, sequence)?;
         let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-        Delivery {
-            event: self.outbox.id_of(listed.sequence),
+        Ok(Delivery {
+            event: self.outbox.id_of(sequence),
             subscription,
             state,
             attempts,
+            event_type: owner.and_then(|owner| self.catalogue.canonical(&owner.event_type).ok()),
+            number: owner.and_then(|owner| owner.number),
+            accepted_at_ms: owner.map(|owner| owner.accepted_at_ms),
             due_at_ms: due_ms.map(|due_ms| wall_ms.saturating_add(due_ms.saturating_sub(now_ms))),
-            reason: None,
+            reason: reason.map(|failed| failed.reason),
             died_at_ms: None,
-        }
+        })
     }
 }
 

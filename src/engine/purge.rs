@@ -3,6 +3,8 @@
 //! (I8, I13). The payload of an event that is owed to nobody and has no dead letter is removed with its
 //! generation.
 
+use std::collections::BTreeMap;
+
 use parking_lot::MutexGuard;
 use roaring::RoaringTreemap;
 
@@ -97,7 +99,7 @@ impl Engine {
         self.shared.check_open()?;
         // What was given up before is then listed.
         self.shared.outbox.flush()?;
-        let letters = self.shared.dead_letters(filter, None, usize::MAX)?;
+        let letters = self.shared.all_dead_letters(filter)?;
         self.shared.discard(letters.iter().map(DeadLetter::id))
     }
 
@@ -132,9 +134,23 @@ impl Engine {
     /// ```
     pub fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
         self.shared.check_open()?;
-        let cancelled = self.shared.cancel_matching(filter);
+        let cancelled = match filter.needs_reading() {
+            true => self.shared.cancel_read(filter)?,
+            false => self.shared.cancel_matching(filter),
+        };
         self.shared.outbox.flush()?;
         Ok(cancelled)
+    }
+
+    /// Counts the deliveries that [`cancel_matching`](Engine::cancel_matching) would cancel now.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Damaged`] when a delivery must be read for the filter and cannot be.
+    pub fn count_cancellable(&self, filter: &DeliveryFilter) -> Result<u64> {
+        self.shared.check_open()?;
+        let mut count = 0;
+        self.shared.each_slice(filter, |_, sequences| count += sequences.len() as u64)?;
+        Ok(count)
     }
 
     /// Purges everything that is kept of a contact, a number or an account: cancels its owed deliveries, discards
@@ -203,6 +219,47 @@ impl Shared {
             cancelled += count;
         }
         cancelled
+    }
+
+    /// As [`cancel_matching`](Shared::cancel_matching), for a filter that deliveries must be read for. That is
+    /// done without the lock, so a delivery that fails meanwhile is cancelled with the others.
+    fn cancel_read(&self, filter: &DeliveryFilter) -> Result<u64> {
+        let mut counts = BTreeMap::new();
+        self.each_slice(filter, |id, sequences| {
+            *counts.entry(id).or_default() +=
+                self.cancel(self.dispatch_state.lock(), id, sequences);
+        })?;
+        counts.iter().for_each(|(id, count)| self.tell_cancelled(*id, *count));
+        Ok(counts.values().sum())
+    }
+
+    /// Visits the owed deliveries that match a filter, some of a subscription at a time.
+    fn each_slice(
+        &self,
+        filter: &DeliveryFilter,
+        mut visit: impl FnMut(SubscriptionId, &[u64]),
+    ) -> Result<()> {
+        let all = self.subscriptions.read().all();
+        for one in all.iter().filter(|one| filter.admits_subscription(one)) {
+            let mut from = 0;
+            loop {
+                let stages = |stage| filter.wants_stage(stage);
+                let slice = self.dispatch_state.lock().dispatcher.listed(
+                    one.id,
+                    from,
+                    stages,
+                    ENDED_AT_ONCE,
+                );
+                let Some(last) = slice.last() else { break };
+                from = last.sequence.saturating_add(1);
+                let sequences = match filter.needs_reading() {
+                    true => self.admitted(filter, one.id, slice)?,
+                    false => slice.iter().map(|listed| listed.sequence).collect(),
+                };
+                visit(one.id, &sequences);
+            }
+        }
+        Ok(())
     }
 
     /// Cancels deliveries and queues their ends under one lock. Returns how many were owed.

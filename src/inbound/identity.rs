@@ -16,17 +16,27 @@ use crate::text::hex;
 const KEY_BYTES_MAX: usize = 512;
 
 /// The dedup key of an update at this number.
-pub(super) fn update_identity(update: &Update<'_>, number: &str) -> String {
+pub(super) fn update_identity(
+    update: &Update<'_>,
+    number: &str,
+    moment: &ChangeMoment<'_>,
+) -> String {
     let identity = match update.list {
-        UpdateList::Messages => plain_message(update),
+        UpdateList::Messages | UpdateList::Standby => plain_message(update),
         UpdateList::Statuses => plain_status(update),
+        _ => None,
     };
     match identity {
         // The parts hold no separator, so that two lists of parts never make one key.
         Some(parts) if is_plain(number) && parts.iter().all(|part| is_plain(part)) => {
             format!("{number}:{}", parts.join(":"))
         }
-        _ => hash([number, update.list.name(), update.text]),
+        _ => match moment {
+            ChangeMoment::Updates => hash([number, update.list.name(), update.text]),
+            ChangeMoment::Entry { waba, time } => {
+                hash([number, update.list.name(), update.text, waba, time])
+            }
+        },
     }
 }
 

@@ -12,4 +12,5 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod update;
+mod update_type;
 mod verification;

@@ -11,6 +11,7 @@ use super::identity::{ChangeMoment, bounded, change_identity, hash, update_ident
 use super::malformed::{MalformedCallback, check_depth, check_json, kind, read_object, read_root};
 use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
 use super::update::{OrderingKey, Updates};
+use super::update_type::{types_of, updates_of};
 use crate::account::Accounts;
 use crate::event::{Event, RAW_CLOUD_API_WEBHOOK};
 use crate::json::{JsonObject, elements};
@@ -58,8 +59,6 @@ const SPLIT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The most events of one callback. Meta puts at most 1,000 updates into one.
 const EVENTS_MAX: usize = 65_536;
-
-pub(super) const TEMPLATE_FIELD: &str = "message_template_status_update";
 
 /// Turns the body of one callback into events. [`publish`](super::cloud_api::publish) does this and
 /// publishes them.
@@ -273,13 +272,15 @@ impl CallbackReader<'_> {
         let field = object.as_ref().and_then(|change| change.id("field"));
         let number = change_number(self.accounts, field.as_deref(), value.as_ref(), path)?;
         let waba = change_waba(value.as_ref(), context.waba, path)?;
-        let updates = match (&value, field.as_deref()) {
-            (Some(value), Some("messages")) => Updates::read(value, path)?,
-            _ => Updates::default(),
+        let of_field = updates_of(field.as_deref().unwrap_or_default());
+        let updates = match &value {
+            Some(value) => Updates::read(&of_field, value, path)?,
+            None => Updates::default(),
         };
-        let is_template = field.as_deref() == Some(TEMPLATE_FIELD);
+        let whole_type = of_field.whole.filter(|_| updates.elements == 0);
         let Some(owner) = EventOwner::find(self.accounts, &number, waba.as_deref()) else {
-            let events = updates.all.len() + usize::from(is_template) + 1;
+            let of_updates: usize = updates.all.iter().map(|one| types_of(one).len()).sum();
+            let events = of_updates + usize::from(whole_type.is_some()) + 1;
             self.add_unowned(&number, waba.as_deref(), events as u64);
             return Ok(());
         };
@@ -289,10 +290,10 @@ impl CallbackReader<'_> {
         }
         let payload = context.whole.map_or_else(|| framed(&context.frames, text), str::to_owned);
         let dedup_key = change_identity(&number, text, &context.moment(&updates));
-        if is_template {
-            let id = value.as_ref().and_then(|value| value.id("message_template_id"));
-            let event = owner.part("TEMPLATE_UPDATE", payload.clone());
-            self.add(keyed(event, id).dedup_key(dedup_key.clone()))?;
+        if let Some(event_type) = whole_type {
+            let key = value.as_ref().and_then(whole_key);
+            let event = owner.part(event_type, payload.clone());
+            self.add(keyed(event, key).dedup_key(dedup_key.clone()))?;
         }
         self.add(owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key))
     }
@@ -310,28 +311,36 @@ impl CallbackReader<'_> {
         }
         let frame = Frame::around_value(change, "value");
         let [body, entry] = context.frames;
+        let moment = context.moment(updates);
         let contacts = Contacts::read(value, updates.elements);
         self.check_shared(updates, value, &contacts)?;
         self.keys.learn(updates, &contacts);
         for update in &updates.all {
             let payload = match context.whole {
                 Some(whole) if updates.elements == 1 => whole.to_owned(),
-                _ => framed(&[body, entry, &frame], &update.value_alone(value, &contacts)),
+                _ => framed(&[body, entry, &frame], &updates.value_alone(update, value, &contacts)),
             };
-            let event = owner.part(update.list.event_type(), payload);
-            let key = match update.ordering_key(&contacts) {
-                Some(OrderingKey::Number(number)) => {
-                    let index = self.callback.events.len();
-                    self.keys.by_number.push((index, number.clone().into_owned()));
-                    Some(number)
-                }
-                Some(OrderingKey::Final(key)) => Some(key),
-                None => None,
-            };
-            let event = keyed(event, key);
-            self.add(event.dedup_key(update_identity(update, number)))?;
+            let identity = update_identity(update, number, &moment);
+            for event_type in types_of(update) {
+                let event = owner.part(event_type, payload.clone());
+                let event = self.keyed_by_contact(event, update.ordering_key(&contacts));
+                self.add(event.dedup_key(identity.clone()))?;
+            }
         }
         Ok(())
+    }
+
+    /// Gives the next event its ordering key. A number is replaced by the user id that the entry shows for it.
+    fn keyed_by_contact(&mut self, event: Event, key: Option<OrderingKey<'_>>) -> Event {
+        match key {
+            Some(OrderingKey::Number(number)) => {
+                let index = self.callback.events.len();
+                self.keys.by_number.push((index, number.clone().into_owned()));
+                keyed(event, Some(number))
+            }
+            Some(OrderingKey::Final(key)) => keyed(event, Some(key)),
+            None => event,
+        }
     }
 
     /// Refuses updates that share more than there is room for, before the first copy of it is made.
@@ -397,14 +406,26 @@ impl<'p> ChangeContext<'p> {
     }
 
     fn moment(&self, updates: &Updates<'_>) -> ChangeMoment<'p> {
-        match updates.all.is_empty() {
-            false => ChangeMoment::Updates,
-            true => {
+        // An error of the platform holds neither an id nor a time.
+        let have_own_time = updates.all.iter().any(|update| update.list.name() != "errors");
+        match have_own_time {
+            true => ChangeMoment::Updates,
+            false => {
                 let (waba, time) = (self.waba.unwrap_or_default(), self.time.unwrap_or_default());
                 ChangeMoment::Entry { waba, time }
             }
         }
     }
+}
+
+/// The ordering key of a change that is one update: its template, or its only contact.
+fn whole_key<'a>(value: &JsonObject<'a>) -> Option<Cow<'a, str>> {
+    value.id("message_template_id").or_else(|| {
+        let contacts = value.value("contacts").and_then(elements)?;
+        let [contact] = contacts.as_slice() else { return None };
+        let contact = JsonObject::parse(contact).ok()?;
+        contact.id("user_id").or_else(|| contact.id("wa_id"))
+    })
 }
 
 fn shares_too_much() -> MalformedCallback {

@@ -2,30 +2,42 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::contacts::Contacts;
 use super::frame::{MemberEdit, rewritten};
 use super::malformed::{MalformedCallback, read_object};
+use super::update_type::FieldUpdates;
 use crate::json::{JsonObject, elements, id};
 
-/// The two lists of updates in a change of the field `messages`.
+/// A list of updates in the value of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UpdateList {
     Messages,
     Statuses,
+    /// Messages of a conversation that another application controls.
+    Standby,
+    /// Messages that the business sent from its own application.
+    Echoes,
+    Calls,
+    CallStatuses,
+    Preferences,
+    /// A list without rules of its own, whose elements all have one type.
+    Plain {
+        name: &'static str,
+        event_type: &'static str,
+    },
 }
 
 impl UpdateList {
     pub(super) fn name(self) -> &'static str {
         match self {
-            UpdateList::Messages => "messages",
-            UpdateList::Statuses => "statuses",
-        }
-    }
-
-    pub(super) fn event_type(self) -> &'static str {
-        match self {
-            UpdateList::Messages => "MESSAGE_RECEIVED",
-            UpdateList::Statuses => "MESSAGE_STATUS_UPDATE",
+            UpdateList::Messages | UpdateList::Standby => "messages",
+            UpdateList::Statuses | UpdateList::CallStatuses => "statuses",
+            UpdateList::Echoes => "message_echoes",
+            UpdateList::Calls => "calls",
+            UpdateList::Preferences => "user_preferences",
+            UpdateList::Plain { name, .. } => name,
         }
     }
 }
@@ -34,8 +46,10 @@ impl UpdateList {
 #[derive(Default)]
 pub(super) struct Updates<'a> {
     pub(super) all: Vec<Update<'a>>,
-    /// The number of elements in both lists, including those that are not objects.
+    /// The number of elements in all lists, including those that are not objects.
     pub(super) elements: usize,
+    /// The names of the lists.
+    names: SmallVec<[&'static str; 2]>,
 }
 
 /// One element of a list.
@@ -54,23 +68,54 @@ pub(super) enum OrderingKey<'a> {
 }
 
 impl<'a> Updates<'a> {
-    /// Reads both lists of a change's value; `path` names a place inside the change.
+    /// Reads the lists of a change's value; `path` names a place inside the change.
     pub(super) fn read(
+        field: &FieldUpdates,
         value: &JsonObject<'a>,
         path: impl Fn(&str) -> String,
     ) -> Result<Updates<'a>, MalformedCallback> {
         let mut updates = Updates::default();
-        for list in [UpdateList::Messages, UpdateList::Statuses] {
-            let elements = value.value(list.name()).and_then(elements).unwrap_or_default();
-            updates.elements += elements.len();
-            for (index, text) in elements.into_iter().enumerate() {
-                let place = || path(&format!(".value.{}[{index}]", list.name()));
-                if let Some(object) = read_object(place, text)? {
-                    updates.all.push(Update { list, text, object });
-                }
-            }
+        for list in field.lists {
+            updates.read_list(*list, value, &path)?;
+        }
+        if let (0, Some(list)) = (updates.elements, field.otherwise) {
+            updates.read_list(list, value, &path)?;
         }
         Ok(updates)
+    }
+
+    fn read_list(
+        &mut self,
+        list: UpdateList,
+        value: &JsonObject<'a>,
+        path: impl Fn(&str) -> String,
+    ) -> Result<(), MalformedCallback> {
+        let elements = value.value(list.name()).and_then(elements).unwrap_or_default();
+        self.names.push(list.name());
+        self.elements += elements.len();
+        for (index, text) in elements.into_iter().enumerate() {
+            let place = || path(&format!(".value.{}[{index}]", list.name()));
+            if let Some(object) = read_object(place, text)? {
+                self.all.push(Update { list, text, object });
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of their change with one of them alone.
+    pub(super) fn value_alone(
+        &self,
+        update: &Update<'a>,
+        value: &JsonObject<'_>,
+        contacts: &Contacts<'_>,
+    ) -> String {
+        let own = update.list.name();
+        rewritten(value, |name| match name {
+            _ if name == own => MemberEdit::Replace(format!("[{}]", update.text).into()),
+            _ if self.names.contains(&name) => MemberEdit::Drop,
+            "contacts" => contacts.edit_for(&update.named_ids()),
+            _ => MemberEdit::Keep,
+        })
     }
 }
 
@@ -96,8 +141,8 @@ impl<'a> Update<'a> {
     /// The group that the update belongs to.
     fn group(&self) -> Option<Cow<'a, str>> {
         match self.list {
-            UpdateList::Messages => self.id("group_id"),
             UpdateList::Statuses => self.id("recipient_id").filter(|_| self.is_group_status()),
+            _ => self.id("group_id"),
         }
     }
 
@@ -109,12 +154,20 @@ impl<'a> Update<'a> {
         is_group || names.any(|name| name.contains("participant"))
     }
 
+    /// Whether it is a call that the business started.
+    pub(super) fn is_outgoing_call(&self) -> bool {
+        self.id("direction").is_some_and(|direction| direction == "BUSINESS_INITIATED")
+    }
+
     /// The members with the contact's number and user id. A payment status has no recipient but a sender.
     fn contact_members(&self) -> [&'static str; 2] {
         let recipient = ["recipient_id", "recipient_user_id"];
         let has_recipient = recipient.iter().any(|name| self.id(name).is_some());
         match self.list {
-            UpdateList::Statuses if has_recipient => recipient,
+            UpdateList::Statuses | UpdateList::CallStatuses if has_recipient => recipient,
+            UpdateList::Echoes => ["to", "to_user_id"],
+            UpdateList::Calls if self.is_outgoing_call() => ["to", "to_user_id"],
+            UpdateList::Preferences => ["wa_id", "user_id"],
             _ => ["from", "from_user_id"],
         }
     }
@@ -129,7 +182,7 @@ impl<'a> Update<'a> {
         let mut ids = Vec::new();
         for member in &self.object.0 {
             let Some(name) = member.name.as_deref() else { continue };
-            let is_contact = name == "to"
+            let is_contact = ["to", "wa_id", "user_id"].contains(&name)
                 || ["from", "to_", "recipient", "participant"]
                     .iter()
                     .any(|part| name.contains(part));
@@ -138,17 +191,6 @@ impl<'a> Update<'a> {
             }
         }
         ids
-    }
-
-    /// The change's value with this update alone.
-    pub(super) fn value_alone(&self, value: &JsonObject<'_>, contacts: &Contacts<'_>) -> String {
-        let own = self.list.name();
-        rewritten(value, |name| match name {
-            _ if name == own => MemberEdit::Replace(format!("[{}]", self.text).into()),
-            "messages" | "statuses" => MemberEdit::Drop,
-            "contacts" => contacts.edit_for(&self.named_ids()),
-            _ => MemberEdit::Keep,
-        })
     }
 }
 

@@ -77,24 +77,20 @@ fn bytes_of(operation: &Operation) -> usize {
     }
 }
 
-/// Operations as batches in the same order, each with its size in bytes. An atomic run is one batch and every
-/// other operation is its own batch: a crash may cut the group anywhere else, and the store applies a single
-/// operation for a fraction of the cost of several together.
-pub(super) fn batches(operations: Vec<Operation>, atomic: &[Range<usize>]) -> Vec<(usize, Batch)> {
-    let mut batches: Vec<(usize, Batch)> = Vec::with_capacity(operations.len());
+/// Operations as batches in the same order. An atomic run is one batch and every other operation is its own batch: a
+/// crash may cut the group anywhere else, and sled applies a single operation for a fraction of the cost of several
+/// together.
+pub(super) fn batches(operations: Vec<Operation>, atomic: &[Range<usize>]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::with_capacity(operations.len());
     let mut ranges = atomic.iter().peekable();
     for (index, operation) in operations.into_iter().enumerate() {
         while ranges.next_if(|range| range.end <= index).is_some() {}
         let continues = ranges.peek().is_some_and(|range| range.start < index);
         // The store always refuses more; atomic runs are far smaller.
-        let has_room = |last: &&mut (usize, Batch)| last.1.len() < BATCH_OPERATIONS_MAX;
-        let bytes = bytes_of(&operation);
+        let has_room = |last: &&mut Batch| last.len() < BATCH_OPERATIONS_MAX;
         match batches.last_mut().filter(|_| continues).filter(has_room) {
-            Some((batch_bytes, batch)) => {
-                *batch_bytes += bytes;
-                batch.push(operation);
-            }
-            None => batches.push((bytes, operation.into())),
+            Some(batch) => batch.push(operation),
+            None => batches.push(operation.into()),
         }
     }
     batches
@@ -113,16 +109,15 @@ mod tests {
             let atomic: Vec<_> = starts.map(|start| start..start + length).to_vec();
             let cut = batches(operations.clone(), &atomic);
             let ends = cut.iter().scan(0, |end, batch| {
-                *end += batch.1.len();
+                *end += batch.len();
                 Some(*end)
             });
             for end in ends {
                 let within = atomic.iter().find(|range| range.start < end && end < range.end);
                 assert_eq!(within, None, "a run of {length} is cut at {end}");
             }
-            assert!(cut.iter().all(|(_, batch)| batch.check().is_ok() && !batch.is_empty()));
-            let flat: Vec<_> =
-                cut.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
+            assert!(cut.iter().all(|batch| batch.check().is_ok() && !batch.is_empty()));
+            let flat: Vec<_> = cut.into_iter().flat_map(Batch::into_operations).collect();
             assert_eq!(flat, operations);
         }
     }

@@ -158,6 +158,7 @@ mod tests {
     use crate::outbox::cursor::tests::cursor;
     use crate::outbox::group::batches;
     use crate::receipt::receipt_pair;
+    use crate::store::Batch;
     use std::collections::HashMap;
 
     fn submission(dedup: Option<DedupKey>, targets: &[u32], bytes: usize) -> Submission {
@@ -287,10 +288,9 @@ mod tests {
             build(&mut cursor, vec![submission(None, &[3], 1 << 20)], &alone([]), 0).unwrap();
         let expected = group.operations.clone();
         let batches = batches(group.operations, &group.atomic);
-        assert!(batches.len() > 1 && batches.iter().all(|(_, batch)| batch.check().is_ok()));
-        assert!(batches.iter().all(|(_, batch)| batch.len() == 1), "nothing lies together");
-        let flat: Vec<_> =
-            batches.into_iter().flat_map(|(_, batch)| batch.into_operations()).collect();
+        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.check().is_ok()));
+        assert!(batches.iter().all(|batch| batch.len() == 1), "nothing lies together");
+        let flat: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
         assert_eq!(flat, expected);
     }
 

@@ -144,15 +144,9 @@ impl Outbox {
         sequences: &RoaringTreemap,
         is_meant: impl Fn(&HeadOwner) -> bool,
     ) -> Result<RoaringTreemap> {
-        let mut meant = RoaringTreemap::new();
-        let (mut page, mut page_generation) = (HashMap::new(), None);
+        let (mut meant, mut pages) = (RoaringTreemap::new(), OwnerPages::default());
         for sequence in sequences {
-            let generation = self.generations.generation_of(sequence);
-            if page_generation != generation || !page.contains_key(&sequence) {
-                page = self.owners_around(sequence)?;
-                page_generation = generation;
-            }
-            if page.get(&sequence).is_some_and(&is_meant) {
+            if pages.owner(self, sequence)?.is_some_and(&is_meant) {
                 meant.insert(sequence);
             }
         }
@@ -194,6 +188,25 @@ impl Outbox {
         let failed = |failure| Error::store("reading the records of a delivery", failure);
         let Some(sealed) = database.get(key).map_err(failed)? else { return Ok(None) };
         codec::decoded(&sealed, what).map(Some)
+    }
+}
+
+/// Looks up the owners of events, with the page of heads that was read last: the next event is often in it.
+#[derive(Default)]
+pub(crate) struct OwnerPages {
+    page: HashMap<u64, HeadOwner>,
+    generation: Option<u64>,
+}
+
+impl OwnerPages {
+    /// The owner of an event; `None` if it is no longer kept.
+    pub(crate) fn owner(&mut self, outbox: &Outbox, sequence: u64) -> Result<Option<&HeadOwner>> {
+        let generation = outbox.generations.generation_of(sequence);
+        if self.generation != generation || !self.page.contains_key(&sequence) {
+            self.page = outbox.owners_around(sequence)?;
+            self.generation = generation;
+        }
+        Ok(self.page.get(&sequence))
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) use self::command::{RoutedEvent, Submission, SubmissionSender};
 pub(crate) use self::commit_event::{CommitEvent, CommitListener, GroupTotals, OwedEvent};
 pub(crate) use self::compaction::OwedQuery;
 pub(crate) use self::handle::{CommitterParts, OpenedOutbox, Outbox, OutboxOptions};
+pub(crate) use self::lookup::OwnerPages;
 pub(crate) use self::recovery::RecoveredOutbox;
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::codec;
 use super::command::answer_all;
 use super::commit_event::{CommitEvent, CommitListener, GroupTotals};
 use super::group::{CommitGroup, batches};
-use super::writer::{FailedWrite, GroupWriter, write_all};
+use super::writer::{FailedWrite, GroupWriter, commit_all};
 
 /// The pause before the first try to open the generation again. Each try doubles it.
 const REOPEN_AFTER: Duration = Duration::from_millis(100);
@@ -98,7 +98,7 @@ impl Stall<'_> {
             let keys = group.head_keys.iter().chain(&group.dedup_page_keys);
             operations.extend(keys.cloned().map(Operation::Remove));
         }
-        write_all(&*database, batches(operations, &[]))?;
+        commit_all(&*database, batches(operations, &[]))?;
         let pages = codec::count_pages(&*database)?;
         if !exists {
             let dedup = &mut self.writer.cursor.dedup;

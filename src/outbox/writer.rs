@@ -1,6 +1,6 @@
 //! Writes groups to the newest generation.
 //!
-//! A group is applied batch by batch in order, then synced. A large group is synced as it is written.
+//! A group is one commit of the store: its batches are applied in order and are durable together.
 
 use std::sync::Arc;
 
@@ -11,11 +11,6 @@ use super::commit_event::OwedEvent;
 use super::cursor::Cursor;
 use super::generations::{EventCount, Generation, GenerationStart, Generations};
 use super::group::{CommitGroup, batches};
-
-/// How many bytes of a group are written between two syncs at most. sled makes about twice as many of them, in
-/// segments of 512 KiB, and the header of each segment says that everything before it is there. Where several
-/// reach the device out of order, a power cut leaves what cannot be told from damage.
-const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 
 /// The generations and where the next group continues.
 pub(super) struct GroupWriter {
@@ -33,7 +28,7 @@ impl GroupWriter {
     /// Applies and syncs a group, and counts it in its generation.
     pub(super) fn write(&self, group: &mut CommitGroup) -> Result<()> {
         let (bytes, pages) = (group.bytes(), group.pages());
-        self.apply(batches(std::mem::take(&mut group.operations), &group.atomic))?;
+        self.commit(batches(std::mem::take(&mut group.operations), &group.atomic))?;
         group.synced = bytes > 0;
         self.count(&group.owed, |generation| {
             generation.bytes += bytes;
@@ -58,13 +53,13 @@ impl GroupWriter {
         });
     }
 
-    fn apply(&self, batches: Vec<(usize, Batch)>) -> Result<()> {
+    fn commit(&self, batches: Vec<Batch>) -> Result<()> {
         if batches.is_empty() {
             return Ok(());
         }
         let closed = || Error::store("writing a group", StoreFailure::Closed);
         let database = self.generations.active().ok_or_else(closed)?;
-        write_all(&*database, batches)
+        commit_all(&*database, batches)
     }
 
     /// Begins the next generation. Where the store refuses, the current one takes more until the next try.
@@ -80,20 +75,10 @@ impl GroupWriter {
     }
 }
 
-/// Applies batches in order, with a sync at the end and in between where they are large.
-pub(super) fn write_all(database: &dyn Database, batches: Vec<(usize, Batch)>) -> Result<()> {
+/// Commits batches in order, if there are any.
+pub(super) fn commit_all(database: &dyn Database, batches: Vec<Batch>) -> Result<()> {
     if batches.is_empty() {
         return Ok(());
     }
-    let failed = |failure| Error::store("syncing a group", failure);
-    let mut unsynced = 0;
-    for (bytes, batch) in batches {
-        if unsynced + bytes > UNSYNCED_BYTES_MAX {
-            database.sync().map_err(failed)?;
-            unsynced = 0;
-        }
-        unsynced += bytes;
-        database.apply(batch).map_err(|failure| Error::store("writing a group", failure))?;
-    }
-    database.sync().map_err(failed)
+    database.commit(batches).map_err(|failure| Error::store("writing a group", failure))
 }

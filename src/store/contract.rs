@@ -25,10 +25,8 @@ fn keys(database: &dyn Database, prefix: &str, from: &str) -> Vec<String> {
 
 fn check_order_and_ranges(store: &dyn Store) {
     let database = store.open("order").unwrap();
-    database
-        .apply(batch(&[("b2", "2"), ("a", "0"), ("b1", "1"), ("c", "3"), ("b3", "4")]))
-        .unwrap();
-    database.sync().unwrap();
+    let unordered = batch(&[("b2", "2"), ("a", "0"), ("b1", "1"), ("c", "3"), ("b3", "4")]);
+    database.commit(vec![unordered]).unwrap();
     assert_eq!(keys(&*database, "b", ""), ["b1", "b2", "b3"]);
     assert_eq!(keys(&*database, "b", "b2"), ["b2", "b3"]);
     assert_eq!(database.last(b"b", b"b2z").unwrap().unwrap().0, b"b2");
@@ -45,31 +43,31 @@ fn check_order_and_ranges(store: &dyn Store) {
 
 fn check_batches(store: &dyn Store) {
     let database = store.open("batches").unwrap();
-    database.apply(batch(&[("bystander", "untouched")])).unwrap();
+    database.write(vec![batch(&[("bystander", "untouched")])]).unwrap();
     let mut last_wins = batch(&[("key", "one"), ("key", "two")]);
     last_wins.put("gone", "soon");
     last_wins.remove("gone");
-    database.apply(last_wins).unwrap();
+    database.write(vec![last_wins]).unwrap();
     assert_eq!(database.get(b"key").unwrap().unwrap(), b"two");
     assert_eq!(database.get(b"gone").unwrap(), None);
 
     let mut large = batch(&[("half", "applied")]);
     large.put("large", vec![0; VALUE_BYTES_MAX + 1]);
-    assert!(matches!(database.apply(large), Err(StoreFailure::Limit { .. })));
+    assert!(matches!(database.write(vec![large]), Err(StoreFailure::Limit { .. })));
     let mut many = Batch::default();
     (0..=BATCH_OPERATIONS_MAX).for_each(|n| many.put(format!("many{n}"), ""));
-    assert!(matches!(database.apply(many), Err(StoreFailure::Limit { .. })));
+    assert!(matches!(database.write(vec![many]), Err(StoreFailure::Limit { .. })));
     assert_eq!(database.get(b"half").unwrap(), None, "a refused batch leaves nothing");
     assert_eq!(database.get(b"bystander").unwrap().unwrap(), b"untouched");
 }
 
 fn check_databases(store: &dyn Store) {
     let database = store.open("x1").unwrap();
-    database.apply(batch(&[("key", "value")])).unwrap();
-    database.sync().unwrap();
+    database.write(vec![batch(&[("key", "value")])]).unwrap();
+    database.commit(Vec::new()).unwrap();
     assert!(matches!(store.open("x1"), Err(StoreFailure::InUse)));
     let bystander = store.open("x2").unwrap();
-    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    bystander.write(vec![batch(&[("key", "untouched")])]).unwrap();
     let names = store.list().unwrap();
     assert!(names.contains(&"x1".to_owned()) && names.contains(&"x2".to_owned()));
     drop(database);
@@ -101,7 +99,7 @@ fn sled_keeps_the_contract() {
 fn sled_removes_an_unfinished_snapshot_at_open() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());
-    store.open("one").unwrap().apply(batch(&[("key", "value")])).unwrap();
+    store.open("one").unwrap().write(vec![batch(&[("key", "value")])]).unwrap();
     std::fs::write(directory.path().join("one/snap.0000000000000000.generating"), b"").unwrap();
     assert_eq!(store.open("one").unwrap().get(b"key").unwrap().unwrap(), b"value");
 }
@@ -121,7 +119,7 @@ fn sled_creates_databases_while_its_threads_hold_files() {
                 let bystander = store.open("bystander").unwrap();
                 for n in 0..20 {
                     let made = store.open(&format!("made-{n}"));
-                    made.unwrap().apply(batch(&[("key", "value")])).unwrap();
+                    made.unwrap().write(vec![batch(&[("key", "value")])]).unwrap();
                 }
                 assert_eq!(store.list().unwrap().len(), 21);
                 assert_eq!(bystander.get(b"key").unwrap(), None);
@@ -150,14 +148,14 @@ fn sled_reports_damage_as_a_failure() {
     let directory = tempfile::tempdir().unwrap();
     let store = Sled::new(directory.path());
     let bystander = store.open("two").unwrap();
-    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    bystander.write(vec![batch(&[("key", "untouched")])]).unwrap();
     let database = store.open("one").unwrap();
     (0..200).for_each(|n| {
         let mut one = Batch::default();
         one.put(format!("key{n}"), vec![7; 1000]);
-        database.apply(one).unwrap();
+        database.write(vec![one]).unwrap();
     });
-    database.sync().unwrap();
+    database.commit(Vec::new()).unwrap();
     drop(database);
     let file = directory.path().join("one/conf");
     let mut bytes = std::fs::read(&file).unwrap();
@@ -173,9 +171,9 @@ fn closed_with_thirty_records(directory: &std::path::Path) -> (Sled, std::path::
     for part in 0..2 {
         let database = store.open("one").unwrap();
         (0..15).for_each(|n| {
-            database.apply(batch(&[(&format!("key{part}-{n}"), "value")])).unwrap();
+            database.write(vec![batch(&[(&format!("key{part}-{n}"), "value")])]).unwrap();
         });
-        database.sync().unwrap();
+        database.commit(Vec::new()).unwrap();
     }
     drop(store.open("one").unwrap());
     let mut snapshots: Vec<_> = std::fs::read_dir(directory.join("one"))
@@ -193,7 +191,7 @@ fn sled_reads_its_log_where_the_snapshot_is_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let (store, snapshot) = closed_with_thirty_records(directory.path());
     let bystander = store.open("two").unwrap();
-    bystander.apply(batch(&[("key", "untouched")])).unwrap();
+    bystander.write(vec![batch(&[("key", "untouched")])]).unwrap();
     let whole = std::fs::read(&snapshot).unwrap();
     let mut damages: Vec<Vec<u8>> = vec![Vec::new(), whole[..whole.len() / 2].to_vec()];
     damages.extend((0..whole.len()).step_by(5).map(|byte| {

@@ -1,5 +1,6 @@
 //! A store whose device fails on command, for tests of the code above it. It wraps another store.
-//! After its first fault a database refuses every write until it is opened again, as sled does.
+//! After its first fault a database refuses every write until it is opened again, as sled does. A
+//! commit counts as one write for each batch and one sync, and each of them can fail.
 
 use std::fmt;
 use std::io;
@@ -19,7 +20,7 @@ use super::{Batch, Database, KeyValue, Store, StoreFailure, Visit};
 /// let store = FaultInjectingStore::new(Arc::new(Memory::default()), Arc::clone(&faults));
 /// let database = store.open("one")?;
 /// faults.fail_after(0);
-/// assert!(database.apply(Batch::default()).is_err());
+/// assert!(database.commit(vec![Batch::default()]).is_err());
 /// # Ok::<(), wabahook::store::StoreFailure>(())
 /// ```
 #[derive(Debug)]
@@ -41,10 +42,29 @@ struct FaultState {
     operations: u64,
     /// The write or sync from which on all fail, until healed.
     fails_at: Option<u64>,
-    /// Whether the first failing write takes effect nevertheless.
-    takes_effect: bool,
+    first_failure: FirstFailure,
+    /// What the first failing commit wrote and has not landed yet.
+    late: Vec<LateCommit>,
+    is_fenced: bool,
+    is_remote: bool,
     holds_syncs: bool,
     skips_syncs: bool,
+}
+
+/// What the first operation that fails does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum FirstFailure {
+    #[default]
+    NoEffect,
+    TakesEffect,
+    LandsLate,
+}
+
+/// A failed commit that takes effect when its database is opened again.
+#[derive(Debug)]
+struct LateCommit {
+    database: String,
+    batches: Vec<Batch>,
 }
 
 impl FaultPlan {
@@ -52,14 +72,28 @@ impl FaultPlan {
     pub fn fail_after(&self, operations: u64) {
         let mut state = self.state.lock();
         state.fails_at = Some(state.operations + operations);
-        state.takes_effect = false;
+        state.first_failure = FirstFailure::NoEffect;
     }
 
     /// As [`fail_after`](FaultPlan::fail_after), but the first write that fails takes effect: the
     /// device wrote it and its answer was lost.
     pub fn fail_after_effect(&self, operations: u64) {
         self.fail_after(operations);
-        self.state.lock().takes_effect = true;
+        self.state.lock().first_failure = FirstFailure::TakesEffect;
+    }
+
+    /// As [`fail_after`](FaultPlan::fail_after), but the commit that fails first lands late: nothing of it
+    /// is visible until its database is opened again, and then all of it is. A remote store does so when
+    /// an answer is lost while the commit is under way.
+    pub fn fail_after_late(&self, operations: u64) {
+        self.fail_after(operations);
+        self.state.lock().first_failure = FirstFailure::LandsLate;
+    }
+
+    /// Another owner takes over: from now on writes and opens are refused as
+    /// [`StoreFailure::Fenced`], whatever else is planned.
+    pub fn fence(&self) {
+        self.state.lock().is_fenced = true;
     }
 
     /// Ends the faults. A database that has failed still refuses writes until it is opened again.
@@ -94,14 +128,36 @@ impl FaultPlan {
         state.fails_at.is_some_and(|at| state.operations >= at)
     }
 
-    /// Counts an operation. Returns whether it fails, and whether it takes effect.
-    fn begin_operation(&self) -> (bool, bool) {
+    /// Counts an operation. Returns how it fails, if it does.
+    fn begin_operation(&self) -> Option<FirstFailure> {
         let mut state = self.state.lock();
         let place = state.operations;
         state.operations += 1;
-        let fails = state.fails_at.is_some_and(|at| place >= at);
-        let takes_effect = !fails || (state.takes_effect && state.fails_at == Some(place));
-        (fails, takes_effect)
+        let fails_at = state.fails_at.filter(|at| place >= *at)?;
+        Some(if fails_at == place { state.first_failure } else { FirstFailure::NoEffect })
+    }
+
+    /// Lets the store pass for a remote one, whose failures end after seconds.
+    pub fn remote(&self) {
+        self.state.lock().is_remote = true;
+    }
+
+    fn is_remote(&self) -> bool {
+        self.state.lock().is_remote
+    }
+
+    fn check_owner(&self) -> Result<(), StoreFailure> {
+        if self.state.lock().is_fenced { Err(StoreFailure::Fenced) } else { Ok(()) }
+    }
+
+    /// What lands in a database that is opened again.
+    fn take_late(&self, name: &str) -> Vec<Batch> {
+        let mut state = self.state.lock();
+        let late = std::mem::take(&mut state.late);
+        let (landing, others) = late.into_iter().partition(|late| late.database == name);
+        state.late = others;
+        let landing: Vec<LateCommit> = landing;
+        landing.into_iter().flat_map(|late| late.batches).collect()
     }
 }
 
@@ -114,12 +170,18 @@ impl FaultInjectingStore {
 
 impl Store for FaultInjectingStore {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
+        self.faults.check_owner()?;
         if self.faults.refuses() {
             return Err(fault());
         }
         let inner = self.inner.open(name)?;
-        let faults = Arc::clone(&self.faults);
-        Ok(Arc::new(FaultInjectingDatabase { inner, faults, failed: AtomicBool::new(false) }))
+        let late = self.faults.take_late(name);
+        if !late.is_empty() {
+            inner.commit(late)?;
+        }
+        let (name, faults) = (name.to_owned(), Arc::clone(&self.faults));
+        let failed = AtomicBool::new(false);
+        Ok(Arc::new(FaultInjectingDatabase { inner, name, faults, failed }))
     }
 
     fn list(&self) -> Result<Vec<String>, StoreFailure> {
@@ -133,10 +195,19 @@ impl Store for FaultInjectingStore {
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
         self.inner.set_aside(name)
     }
+
+    fn is_owner(&self) -> bool {
+        self.faults.check_owner().is_ok() && self.inner.is_owner()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote() || self.faults.is_remote()
+    }
 }
 
 struct FaultInjectingDatabase {
     inner: Arc<dyn Database>,
+    name: String,
     faults: Arc<FaultPlan>,
     failed: AtomicBool,
 }
@@ -146,32 +217,54 @@ impl FaultInjectingDatabase {
         &self,
         operation: impl FnOnce() -> Result<(), StoreFailure>,
     ) -> Result<(), StoreFailure> {
-        let (fails, takes_effect) = self.faults.begin_operation();
+        self.faults.check_owner()?;
+        let failure = self.faults.begin_operation();
         if self.failed.load(Ordering::Acquire) {
             return Err(fault());
         }
-        if takes_effect {
+        if failure.is_none_or(|first| first == FirstFailure::TakesEffect) {
             operation()?;
         }
-        if fails {
+        if failure.is_some() {
             self.failed.store(true, Ordering::Release);
             return Err(fault());
         }
         Ok(())
     }
+
+    /// Whether the commit of so many batches is the one that lands late.
+    fn lands_late(&self, batches: usize) -> bool {
+        let state = self.faults.state.lock();
+        let end = state.operations + batches as u64;
+        let fails_in_it = state.fails_at.is_some_and(|at| (state.operations..=end).contains(&at));
+        state.first_failure == FirstFailure::LandsLate && fails_in_it
+    }
+
+    fn keep_for_later(&self, batches: Vec<Batch>) -> StoreFailure {
+        let mut state = self.faults.state.lock();
+        state.operations = state.fails_at.map_or(state.operations, |at| at + 1);
+        state.late.push(LateCommit { database: self.name.clone(), batches });
+        self.failed.store(true, Ordering::Release);
+        fault()
+    }
 }
 
 impl Database for FaultInjectingDatabase {
-    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
-        self.run(|| self.inner.apply(batch))
-    }
-
-    fn sync(&self) -> Result<(), StoreFailure> {
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.faults.check_owner()?;
+        if self.lands_late(batches.len()) && !self.failed.load(Ordering::Acquire) {
+            return Err(self.keep_for_later(batches));
+        }
+        self.write(batches)?;
         self.run(|| {
             let mut state = self.faults.state.lock();
             self.faults.changed.wait_while(&mut state, |state| state.holds_syncs);
-            if state.skips_syncs { Ok(()) } else { self.inner.sync() }
+            if state.skips_syncs { Ok(()) } else { self.inner.commit(Vec::new()) }
         })
+    }
+
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        batches.into_iter().try_for_each(|batch| self.run(|| self.inner.write(vec![batch])))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {

@@ -21,7 +21,7 @@ type KeyValueMap = BTreeMap<Vec<u8>, Vec<u8>>;
 /// let database = store.open("one")?;
 /// let mut batch = Batch::default();
 /// batch.put("key", "value");
-/// database.apply(batch)?;
+/// database.write(vec![batch])?;
 /// let after_a_power_cut = store.crash();
 /// assert_eq!(after_a_power_cut.open("one")?.get(b"key")?, None);
 /// # Ok::<(), wabahook::store::StoreFailure>(())
@@ -131,18 +131,21 @@ impl Drop for MemoryDatabase {
 }
 
 impl Database for MemoryDatabase {
-    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
-        batch.check()?;
-        let mut image = self.disk.image.write();
-        write(&mut image.visible, batch.clone());
-        image.unsynced.push(batch);
-        Ok(())
-    }
-
-    fn sync(&self) -> Result<(), StoreFailure> {
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.write(batches)?;
         let mut image = self.disk.image.write();
         for batch in std::mem::take(&mut image.unsynced) {
             write(&mut image.durable, batch);
+        }
+        Ok(())
+    }
+
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        for batch in batches {
+            batch.check()?;
+            let mut image = self.disk.image.write();
+            write(&mut image.visible, batch.clone());
+            image.unsynced.push(batch);
         }
         Ok(())
     }
@@ -190,7 +193,7 @@ mod tests {
     fn put(database: &dyn Database, key: &str) {
         let mut batch = Batch::default();
         batch.put(key, "value");
-        database.apply(batch).unwrap();
+        database.write(vec![batch]).unwrap();
     }
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
         let store = Memory::default();
         let database = store.open("one").unwrap();
         put(&*database, "synced");
-        database.sync().unwrap();
+        database.commit(Vec::new()).unwrap();
         put(&*database, "second");
         put(&*database, "third");
         assert_eq!(store.unsynced_batches(), 2);

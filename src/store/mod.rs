@@ -2,7 +2,7 @@
 //! of events and subscriptions, only byte keys. [`Sled`] implements it on a directory and [`Memory`]
 //! in memory for tests. A batch is applied as a whole or not at all, also across a crash; batches
 //! reach the device in the order in which they were applied; and what was applied before
-//! [`Database::sync`] returned `Ok` is on the device.
+//! [`Database::commit`] returned `Ok` is on the device.
 
 mod fault_injection;
 mod memory;
@@ -29,6 +29,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Opens a database, and creates it where none has the name. The name itself is durable when
     /// this returns. A database that must exist and is missing is damaged, and listed all the same.
     ///
+    /// A write that failed before with an unknown outcome has one when this returns: it is either
+    /// visible now or never.
+    ///
     /// # Errors
     /// A [`StoreFailure`] when it is open elsewhere, damaged, or the device refuses.
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure>;
@@ -53,24 +56,69 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// A [`StoreFailure`] when the device refuses.
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure>;
+
+    /// Returns the format version that the store records, and records `newest` where it has none.
+    ///
+    /// # Errors
+    /// A [`StoreFailure`] when the device refuses or what is recorded cannot be read.
+    fn format(&self, newest: u32) -> Result<u32, StoreFailure> {
+        Ok(newest)
+    }
+
+    /// Whether this owner may act now. False where the ownership is a lease that has ended by this
+    /// owner's own clock, also while it may still be renewed. The engine then makes no attempts.
+    fn is_owner(&self) -> bool {
+        true
+    }
+
+    /// What the store tells from now on. Called once.
+    fn on_event(&self, _listener: StoreListener) {}
+
+    /// Whether the store is on another machine, where a failure is over after seconds.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Gives up the ownership, so that another owner need not wait for its end.
+    fn release(&self) {}
 }
 
-/// An ordered map from bytes to bytes. After any `Err` from [`apply`](Database::apply) or
-/// [`sync`](Database::sync) every later write may fail until the database is opened again.
-pub trait Database: Send + Sync + fmt::Debug + 'static {
-    /// Applies all of a batch or nothing. Durable only after [`sync`](Database::sync).
-    ///
-    /// # Errors
-    /// [`StoreFailure::Limit`] when the batch has more than [`BATCH_OPERATIONS_MAX`] operations or a
-    /// value of more than [`VALUE_BYTES_MAX`] bytes; another [`StoreFailure`] when the device
-    /// refuses.
-    fn apply(&self, batch: Batch) -> Result<(), StoreFailure>;
+/// What a store tells by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreEvent {
+    /// [`Store::is_owner`] is true again.
+    OwnerAgain,
+    /// Another owner has taken over. Nothing more can be written.
+    Lost,
+    /// Writes are confirmed without a replica, although one is required.
+    Unreplicated(String),
+}
 
-    /// Returns once everything applied before is on the device.
+/// Receives what a store tells, on a thread of the store. It must not block.
+pub type StoreListener = Box<dyn Fn(StoreEvent) + Send + Sync>;
+
+/// An ordered map from bytes to bytes. After any `Err` from [`commit`](Database::commit) or
+/// [`write`](Database::write) every later write may fail until the database is opened again.
+pub trait Database: Send + Sync + fmt::Debug + 'static {
+    /// Applies batches in order. When this returns, they and everything written before are durable.
+    /// A crash before that may leave any number of the first batches, each one whole.
     ///
     /// # Errors
-    /// A [`StoreFailure`]. It is then unknown what reached the device.
-    fn sync(&self) -> Result<(), StoreFailure>;
+    /// [`StoreFailure::Limit`] when a batch has more than [`BATCH_OPERATIONS_MAX`] operations or a
+    /// value of more than [`VALUE_BYTES_MAX`] bytes; [`StoreFailure::Fenced`] when another owner has
+    /// taken over, and then nothing was applied. After another [`StoreFailure`] it is unknown what was
+    /// applied, and [opening](Store::open) the database again settles it.
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure>;
+
+    /// Applies batches in order, and need not wait until they are durable: the next
+    /// [`commit`](Database::commit) makes them so. For writes that a crash may undo.
+    ///
+    /// # Errors
+    /// As [`commit`](Database::commit).
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.commit(batches)
+    }
 
     /// The value of a key.
     ///
@@ -167,6 +215,15 @@ impl Batch {
         self.push(Operation::Remove(key.into()));
     }
 
+    /// The size of its keys and values.
+    pub fn bytes(&self) -> usize {
+        let bytes = self.operations.iter().map(|operation| match operation {
+            Operation::Put(key, value) => key.len() + value.len(),
+            Operation::Remove(key) => key.len(),
+        });
+        bytes.sum()
+    }
+
     /// The number of operations.
     pub fn len(&self) -> usize {
         self.operations.len()
@@ -227,6 +284,8 @@ pub enum StoreFailure {
     Damaged(String),
     /// The database was closed.
     Closed,
+    /// Another owner has taken over. Nothing was written and nothing will be.
+    Fenced,
 }
 
 impl StoreFailure {
@@ -244,6 +303,7 @@ impl fmt::Display for StoreFailure {
             StoreFailure::Io(error) => error.fmt(f),
             StoreFailure::Damaged(why) => write!(f, "the stored data is damaged: {why}"),
             StoreFailure::Closed => f.write_str("it is closed"),
+            StoreFailure::Fenced => f.write_str("another owner has taken over"),
         }
     }
 }

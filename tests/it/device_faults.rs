@@ -28,6 +28,8 @@ enum Fault {
     At(u64),
     /// The same, but this operation takes effect and only its result is lost.
     AnswerLost(u64),
+    /// The same, but the commit with this operation becomes visible when its database is opened again.
+    LandsLate(u64),
     /// As `At`, and the device fails again so many operations after it was healed.
     Twice(u64, u64),
 }
@@ -126,6 +128,14 @@ fn a_lost_result_of_any_write_or_sync_loses_nothing_promised() {
     let count = operations();
     let sums = check_each((0..count).map(|k| (Fault::AnswerLost(k), cuts_beside(k))).collect());
     assert!(sums.refused > 0 && sums.unknown > 0 && sums.snapshots > 0, "{sums:?}");
+}
+
+/// As of a remote store that lost an answer while the commit was under way.
+#[test]
+fn a_commit_that_lands_late_loses_nothing_promised() {
+    let count = operations();
+    let sums = check_each((0..count).map(|k| (Fault::LandsLate(k), 0..0)).collect());
+    assert!(sums.refused > 0 && sums.unknown > 0, "{sums:?}");
 }
 
 #[test]

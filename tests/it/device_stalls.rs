@@ -141,12 +141,12 @@ impl Store for Slow {
 }
 
 impl Database for SlowDatabase {
-    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
-        self.0.apply(batch)
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.0.commit(batches)
     }
 
-    fn sync(&self) -> Result<(), StoreFailure> {
-        self.0.sync()
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.0.write(batches)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {

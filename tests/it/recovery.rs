@@ -129,6 +129,5 @@ fn lose_from_the_book(store: &Memory, id: SubscriptionId) {
     let book = store.open("book").unwrap();
     let mut batch = Batch::default();
     batch.remove([&b"s"[..], &id.0.to_be_bytes(), &0_u16.to_be_bytes()].concat());
-    book.apply(batch).unwrap();
-    book.sync().unwrap();
+    book.commit(vec![batch]).unwrap();
 }

@@ -96,15 +96,18 @@ struct Watched {
 }
 
 impl Database for Watched {
-    fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
-        self.inner.apply(batch)?;
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        self.write(batches)?;
+        self.inner.commit(Vec::new())?;
         self.disk.worked();
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), StoreFailure> {
-        self.inner.sync()?;
-        self.disk.worked();
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        for batch in batches {
+            self.inner.write(vec![batch])?;
+            self.disk.worked();
+        }
         Ok(())
     }
 

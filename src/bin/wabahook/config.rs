@@ -13,8 +13,8 @@ use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 
 use self::network::NetworkTable;
 use crate::command_error::CommandError;
-use crate::connections::ConnectionLimits;
 use crate::log;
+use crate::port::connections::ConnectionLimits;
 
 mod network;
 

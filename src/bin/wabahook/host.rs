@@ -16,9 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
+use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
-use crate::connections::ClientConnection;
 use crate::http_error::HttpError;
+use crate::port::connections::ClientConnection;
 
 /// How long the sender of a body may pause. Meta and the client libraries do not.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -53,9 +54,6 @@ pub(crate) struct HostState {
     serving: AtomicBool,
     alive: AtomicBool,
 }
-
-/// The account whose API key a request has.
-pub(crate) struct Caller(pub(crate) String);
 
 /// The id in a path.
 pub(crate) struct PathId(pub(crate) String);
@@ -182,7 +180,10 @@ impl HostState {
             HttpError::unauthorized(&format!("authorization: no account has this key; {expected}"))
         })?;
         authenticated(&parts.extensions);
-        Ok(Caller(account.name().to_owned()))
+        if named_account(&parts.uri).is_some_and(|named| named != account.name()) {
+            return Err(HttpError::forbidden("account: this key is of another account"));
+        }
+        Ok(Caller::of_account(account.name(), "api_key"))
     }
 }
 

@@ -45,6 +45,10 @@ impl HttpError {
         HttpError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
+    pub(crate) fn forbidden(message: &str) -> HttpError {
+        HttpError::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
     pub(crate) fn busy(message: &str) -> HttpError {
         HttpError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
     }

@@ -1,15 +1,16 @@
 //! The reference host and its command line. Every error is one line on stderr, which starts with
 //! `wabahook:` or, with `--json`, is JSON; the exit code says what kind of error it is.
 
+mod caller;
 mod command_error;
 mod commands;
 mod config;
-mod connections;
 mod demo;
 mod host;
 mod http_error;
 mod json;
 mod log;
+mod port;
 mod query;
 mod response;
 mod routes;

@@ -21,8 +21,8 @@ use wabahook::{Engine, Error, Notice};
 
 use crate::command_error::CommandError;
 use crate::config::{self, HostSettings, ServeArgs};
-use crate::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use crate::host::HostState;
+use crate::port::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use crate::{log, routes};
 
 /// From the signal to the end. Open requests and attempts in flight share it.

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::inbound::reader::TEMPLATE_FIELD;
 
 const NUMBER: &str = "919999999999";
 
@@ -157,7 +156,7 @@ fn a_change_without_updates_is_identified_by_its_time() {
     };
     let metadata = json!({"display_phone_number": NUMBER});
     for (field, value) in [
-        (TEMPLATE_FIELD, json!({"event": "APPROVED"})),
+        ("message_template_status_update", json!({"event": "APPROVED"})),
         ("messages", json!({"metadata": metadata, "errors": [{"code": 130_429}]})),
         ("account_settings_update", json!({"metadata": metadata})),
     ] {

@@ -332,12 +332,14 @@ pub(in crate::outbox) fn key_hashes(
     Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
 }
 
-/// Whom an event belongs to.
+/// Whom an event belongs to, and what lists show of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeadOwner {
     pub(crate) account: String,
+    pub(crate) event_type: String,
     pub(crate) number: Option<WabaNumber>,
     pub(crate) key_hash: u64,
+    pub(crate) accepted_at_ms: u64,
 }
 
 /// The sequence and the owner of every event in the page that would contain `sequence`.
@@ -347,9 +349,13 @@ pub(in crate::outbox) fn owners(
 ) -> Result<Vec<(u64, HeadOwner)>> {
     let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
     let owner = |head: &HeadV1| {
-        let account = page.texts.get(usize::from(head.account))?.clone();
-        let number = WabaNumber::from_digits(head.number);
-        let owner = HeadOwner { account, number, key_hash: head.key_hash };
+        let owner = HeadOwner {
+            account: page.texts.get(usize::from(head.account))?.clone(),
+            event_type: page.texts.get(usize::from(head.event_type))?.clone(),
+            number: WabaNumber::from_digits(head.number),
+            key_hash: head.key_hash,
+            accepted_at_ms: page.accepted_at_ms + head.accepted_ms,
+        };
         Some((page.sequence_of(head), owner))
     };
     Ok(page.heads.iter().filter_map(owner).collect())
@@ -488,7 +494,7 @@ mod tests {
     fn put(database: &dyn Database, key: Vec<u8>, value: Vec<u8>) {
         let mut batch = Batch::default();
         batch.put(key, value);
-        database.apply(batch).unwrap();
+        database.write(vec![batch]).unwrap();
     }
 
     fn read_page(database: &dyn Database, first_sequence: u64, sealed: &[u8]) -> Result<HeadPage> {

@@ -111,7 +111,7 @@ mod tests {
         for (key, page) in stream.into_pages().0 {
             let mut batch = Batch::default();
             batch.put(key, page);
-            database.apply(batch).unwrap();
+            database.write(vec![batch]).unwrap();
         }
         (database, locations)
     }
@@ -135,7 +135,7 @@ mod tests {
         let (database, locations) = stored(&[vec![1; PAGE_BYTES], vec![2; PAGE_BYTES]]);
         let mut batch = Batch::default();
         batch.put(keys::numbered(keys::PAYLOAD, 41), vec![1, 2, 3, 4, 5, 6]);
-        database.apply(batch).unwrap();
+        database.write(vec![batch]).unwrap();
         let error = read(&*database, locations[1]).unwrap_err().to_string();
         assert!(error.contains("payload page 41"), "{error}");
         assert_eq!(read(&*database, locations[0]).unwrap(), vec![1; PAGE_BYTES]);

@@ -27,7 +27,7 @@ use super::commit_event::{CommitEvent, CommitListener};
 use super::dedup::DEDUP_DATABASE;
 use super::generations::{Generation, Generations};
 use super::group::{CommitGroup, batches};
-use super::writer::{FailedWrite, GroupWriter, write_all};
+use super::writer::{FailedWrite, GroupWriter, commit_all};
 
 /// A generation is compacted when at most this share of it is alive: a quarter, so that copies stay a third of
 /// what is written for events.
@@ -266,7 +266,7 @@ impl Compactor {
         let puts = pages.into_iter().map(|(key, value)| Operation::Put(key, value));
         let operations: Vec<_> = puts.collect();
         let moved = operations.is_empty()
-            || self.with_dedup_database(writer, |d| write_all(d, batches(operations, &[])));
+            || self.with_dedup_database(writer, |d| commit_all(d, batches(operations, &[])));
         Ok(moved.then_some(database))
     }
 
@@ -323,7 +323,7 @@ impl Compactor {
         })
     }
 
-    /// Removes pages of dedup keys that are past their window. It need not be synced: a page that comes back is
+    /// Removes pages of dedup keys that are past their window. It need not be durable: a page that comes back is
     /// still past its window.
     fn remove_expired_keys(&mut self, writer: &mut GroupWriter) {
         let Some(bucket) = writer.cursor.dedup.expired_bucket() else { return };
@@ -331,7 +331,7 @@ impl Compactor {
         let worked = self.with_dedup_database(writer, |database| {
             let batch = pages_of_bucket(database, bucket)?;
             emptied = batch.len() < EXPIRED_BATCH;
-            database.apply(batch).map_err(expiring_failed)
+            database.write(vec![batch]).map_err(expiring_failed)
         });
         if worked && emptied {
             writer.cursor.dedup.pages_removed(bucket);

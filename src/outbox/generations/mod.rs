@@ -115,7 +115,7 @@ impl Generations {
         if let Operation::Put(key, value) = meta.write()? {
             batch.put(key, value);
         }
-        if database.apply(batch).and_then(|()| database.sync()).is_err() {
+        if database.commit(vec![batch]).is_err() {
             drop(database);
             self.store.remove(&name_of(number)).map_err(failed)?;
             return Ok(GenerationStart::Refused);

@@ -25,6 +25,7 @@ use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
 use super::dedup::{DEDUP_DATABASE, DedupTable};
 use super::generations::{self, GenerationStart, Generations};
+use super::writer::commit_all;
 
 pub(crate) use self::merge::RecoveredOutbox;
 use self::merge::RecoveryState;
@@ -312,15 +313,12 @@ fn first_meta() -> GenerationMeta {
 }
 
 fn remove_leftovers(database: &dyn Database, leftovers: &[Vec<u8>]) -> Result<()> {
-    for keys in leftovers.chunks(64) {
+    let removals = leftovers.chunks(64).map(|keys| {
         let mut batch = Batch::default();
         keys.iter().for_each(|key| batch.remove(key.as_slice()));
-        database.apply(batch).map_err(failed)?;
-    }
-    if leftovers.is_empty() {
-        return Ok(());
-    }
-    database.sync().map_err(failed)
+        batch
+    });
+    commit_all(database, removals.collect())
 }
 
 /// Names the part of the outbox in which something is damaged.

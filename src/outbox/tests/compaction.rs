@@ -115,7 +115,7 @@ fn a_generation_that_cannot_be_copied_is_reported_once() {
     let head_page = pages.get(&key).unwrap().unwrap();
     let mut batch = Batch::default();
     batch.put(key, head_page[..9].to_vec());
-    pages.apply(batch).unwrap();
+    pages.write(vec![batch]).unwrap();
     drop(pages);
     for next in ledger.pairs().into_iter().filter(|next| next.1 == 1) {
         ledger.end(outbox, Record::Settle(delivery(next.0, next.1)));
@@ -262,8 +262,7 @@ fn lose_payload(store: &Memory, generation: u64, sequence: u64) {
     let head = heads::find(&*database, &Catalogue::default(), EventId::new(0, sequence)).unwrap();
     let mut batch = Batch::default();
     batch.remove(keys::numbered(keys::PAYLOAD, head.payload.page));
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
 }
 
 #[test]
@@ -313,8 +312,7 @@ fn the_number_of_a_lost_payload_page_is_never_used_again() {
     let database = store.open(&databases::name_of(1)).unwrap();
     let mut batch = Batch::default();
     (2..=4).for_each(|page| batch.remove(keys::numbered(keys::PAYLOAD, page)));
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
     drop(database);
     let (running, _) = open(store.clone());
     publish(&running.outbox, vec![9; 3 * PAGE_BYTES], &[7]);

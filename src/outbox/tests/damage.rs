@@ -35,8 +35,7 @@ fn a_silently_lost_page_of_a_sealed_generation_is_found() {
     let database = store.open(&databases::name_of(1)).unwrap();
     let mut batch = Batch::default();
     batch.remove(keys::numbered(keys::HEADS, sequences[1]));
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
     drop(database);
     let error = read(store.crash(), &small(), OnDamage::Refuse).err().unwrap().to_string();
     assert!(error.contains("generation 1") && error.contains("pages"), "{error}");

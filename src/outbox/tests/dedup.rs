@@ -160,8 +160,7 @@ fn a_damaged_database_of_dedup_keys_is_set_aside() {
     let database = store.open(DEDUP_DATABASE).unwrap();
     let mut batch = Batch::default();
     batch.put(keys::in_bucket(1, 1), vec![1; 30]);
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
     drop(database);
     let error = read(store.crash(), &Limits::default(), OnDamage::Refuse).err().unwrap();
     assert!(error.to_string().contains("dedup page"), "{error}");

@@ -173,8 +173,7 @@ fn damage(store: &Memory, name: &str, kind: &[u8]) {
     sealed[9] ^= 1;
     let mut batch = Batch::default();
     batch.put(key, sealed);
-    database.apply(batch).unwrap();
-    database.sync().unwrap();
+    database.commit(vec![batch]).unwrap();
 }
 
 fn faulty(store: &Memory) -> (FaultInjectingStore, Arc<FaultPlan>) {

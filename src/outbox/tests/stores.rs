@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::store::{Batch, Database, KeyValue, Memory, Operation, Store, StoreFailure, Visit};
+use crate::store::{Batch, Database, KeyValue, Memory, Store, StoreFailure, Visit};
 
 type StoreResult<T> = Result<T, StoreFailure>;
 
@@ -59,7 +59,7 @@ impl FullDiskDatabase {
         Ok(())
     }
 
-    fn write(&self, work: impl FnOnce() -> StoreResult<()>) -> StoreResult<()> {
+    fn run(&self, work: impl FnOnce() -> StoreResult<()>) -> StoreResult<()> {
         let refused = self.check();
         if refused.is_ok() || self.takes_effect {
             work()?;
@@ -69,12 +69,12 @@ impl FullDiskDatabase {
 }
 
 impl Database for FullDiskDatabase {
-    fn apply(&self, batch: Batch) -> StoreResult<()> {
-        self.write(|| self.inner.apply(batch))
+    fn commit(&self, batches: Vec<Batch>) -> StoreResult<()> {
+        self.run(|| self.inner.commit(batches))
     }
 
-    fn sync(&self) -> StoreResult<()> {
-        self.write(|| self.inner.sync())
+    fn write(&self, batches: Vec<Batch>) -> StoreResult<()> {
+        self.run(|| self.inner.write(batches))
     }
 
     fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {
@@ -123,17 +123,14 @@ impl Store for CountingStore {
 }
 
 impl Database for CountingDatabase {
-    fn apply(&self, batch: Batch) -> StoreResult<()> {
-        let bytes = batch.clone().into_operations().into_iter().map(|operation| match operation {
-            Operation::Put(key, value) => key.len() + value.len(),
-            Operation::Remove(key) => key.len(),
-        });
-        self.1.fetch_add(bytes.sum(), Ordering::AcqRel);
-        self.0.apply(batch)
+    fn commit(&self, batches: Vec<Batch>) -> StoreResult<()> {
+        self.1.fetch_add(batches.iter().map(Batch::bytes).sum(), Ordering::AcqRel);
+        self.0.commit(batches)
     }
 
-    fn sync(&self) -> StoreResult<()> {
-        self.0.sync()
+    fn write(&self, batches: Vec<Batch>) -> StoreResult<()> {
+        self.1.fetch_add(batches.iter().map(Batch::bytes).sum(), Ordering::AcqRel);
+        self.0.write(batches)
     }
 
     fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {

@@ -1,5 +1,5 @@
-//! One open sled database as a [`Database`] of the contract. `sync` is sled's flush followed by
-//! `sync_data` on its log, because on Linux the flush alone does not reach the device.
+//! One open sled database as a [`Database`] of the contract. A commit ends with sled's flush followed
+//! by `sync_data` on its log, because on Linux the flush alone does not reach the device.
 
 use std::fmt;
 use std::fs::File;
@@ -11,6 +11,12 @@ use super::errors::guarded;
 use super::flush_watchdog::FlushWatchdog;
 use super::manifest::Manifest;
 use crate::store::{Batch, Database, Durability, KeyValue, Operation, StoreFailure, Visit};
+
+/// How many bytes of a commit are written between two syncs at most. sled makes about twice as many of
+/// them, in segments of 512 KiB, and the header of each segment says that everything before it is
+/// there. Where several reach the device out of order, a power cut leaves what cannot be told from
+/// damage.
+const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) struct SledDatabase {
     /// `None` only while it is dropped.
@@ -27,26 +33,7 @@ impl SledDatabase {
     fn tree(&self) -> Result<&::sled::Db, StoreFailure> {
         self.tree.as_deref().ok_or(StoreFailure::Closed)
     }
-}
 
-impl Drop for SledDatabase {
-    /// sled panics where a device refuses the last sync. Nothing is lost by that: what was synced is
-    /// on the device.
-    fn drop(&mut self) {
-        // Flushed first, because the watchdog cannot wake a flush inside the drop.
-        let _ = self.tree().and_then(|tree| guarded("closing", || tree.flush()));
-        let tree = self.tree.take();
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(tree)));
-    }
-}
-
-impl fmt::Debug for SledDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledDatabase").finish_non_exhaustive()
-    }
-}
-
-impl Database for SledDatabase {
     fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
         batch.check()?;
         let tree = self.tree()?;
@@ -79,6 +66,43 @@ impl Database for SledDatabase {
             Durability::Power => self.log.sync_data().map_err(StoreFailure::io),
             Durability::Process => Ok(()),
         }
+    }
+}
+
+impl Drop for SledDatabase {
+    /// sled panics where a device refuses the last sync. Nothing is lost by that: what was synced is
+    /// on the device.
+    fn drop(&mut self) {
+        // Flushed first, because the watchdog cannot wake a flush inside the drop.
+        let _ = self.tree().and_then(|tree| guarded("closing", || tree.flush()));
+        let tree = self.tree.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(tree)));
+    }
+}
+
+impl fmt::Debug for SledDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledDatabase").finish_non_exhaustive()
+    }
+}
+
+impl Database for SledDatabase {
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        let mut unsynced = 0;
+        for batch in batches {
+            let bytes = batch.bytes();
+            if unsynced + bytes > UNSYNCED_BYTES_MAX {
+                self.sync()?;
+                unsynced = 0;
+            }
+            unsynced += bytes;
+            self.apply(batch)?;
+        }
+        self.sync()
+    }
+
+    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        batches.into_iter().try_for_each(|batch| self.apply(batch))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {

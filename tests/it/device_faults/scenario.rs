@@ -64,6 +64,7 @@ impl Run {
             Fault::None => {}
             Fault::At(k) | Fault::Twice(k, _) => faults.fail_after(k),
             Fault::AnswerLost(k) => faults.fail_after_effect(k),
+            Fault::LandsLate(k) => faults.fail_after_late(k),
         }
         let again_after = if let Fault::Twice(_, after) = fault { Some(after) } else { None };
         let notices = engine.notices();

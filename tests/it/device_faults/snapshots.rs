@@ -89,15 +89,18 @@ impl fmt::Debug for SnapshotDatabase {
 }
 
 impl Database for SnapshotDatabase {
-    fn apply(&self, batch: Batch) -> Result<(), store::StoreFailure> {
-        self.inner.apply(batch)?;
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), store::StoreFailure> {
+        self.write(batches)?;
+        self.inner.commit(Vec::new())?;
         self.snapshots.take();
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), store::StoreFailure> {
-        self.inner.sync()?;
-        self.snapshots.take();
+    fn write(&self, batches: Vec<Batch>) -> Result<(), store::StoreFailure> {
+        for batch in batches {
+            self.inner.write(vec![batch])?;
+            self.snapshots.take();
+        }
         Ok(())
     }
 

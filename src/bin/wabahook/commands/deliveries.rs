@@ -91,7 +91,8 @@ pub(crate) fn purge(args: &PurgeArgs) -> Result<(), CommandError> {
         number.parse().map(Text).map_err(|_| wrong())
     });
     let client = args.host.client()?;
-    let body = PurgeJson { number: number.transpose()?, contact: args.contact.clone() };
+    let body =
+        PurgeJson { number: number.transpose()?, contact: args.contact.clone(), account: None };
     let response = client.post("/purge", &body)?;
     if args.host.json {
         say_json(&response);

@@ -69,7 +69,7 @@ impl ReplayJson {
     /// The ids, if any are named, and the filter that the dead letters must fit.
     pub(crate) fn filter(
         self,
-        account: &str,
+        account: Option<&str>,
     ) -> Result<(Option<Vec<DeadLetterId>>, DeadLetterFilter), JsonProblem> {
         let ReplayJson { ids, subscription, reason, since } = self;
         if ids.is_none() && subscription.is_none() && reason.is_none() && since.is_none() {
@@ -81,7 +81,8 @@ impl ReplayJson {
             let problem = format!("found {found} ids; expected at most {IDS_MAX}");
             return Err(JsonProblem::at("ids", problem));
         }
-        let mut filter = DeadLetterFilter::default().account(account);
+        let mut filter = DeadLetterFilter::default();
+        filter.account = account.map(str::to_owned);
         filter.subscription = subscription.map(|id| SubscriptionId(id.0));
         filter.reason = reason;
         filter.since_ms = since.map(|since| since.0);

@@ -36,6 +36,9 @@ pub(crate) struct PurgeJson {
     pub(crate) number: Option<Text<WabaNumber>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contact: Option<String>,
+    /// The id or the name of an account, for the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<String>,
 }
 
 /// How many deliveries and dead letters ended.
@@ -46,11 +49,12 @@ pub(crate) struct PurgedJson {
 
 impl CancelJson {
     /// The filter that the deliveries must fit.
-    pub(crate) fn filter(self, account: &str) -> Result<DeliveryFilter, JsonProblem> {
+    pub(crate) fn filter(self, account: Option<&str>) -> Result<DeliveryFilter, JsonProblem> {
         if self.subscription.is_none() && self.state.is_none() {
             return Err(JsonProblem::whole("expected at least one of subscription, state"));
         }
-        let mut filter = DeliveryFilter::default().account(account);
+        let mut filter = DeliveryFilter::default();
+        filter.account = account.map(str::to_owned);
         filter.subscription = self.subscription.map(|id| SubscriptionId(id.0));
         filter.states = self.state.map(|states| states.into_iter().map(|state| state.0).collect());
         Ok(filter)
@@ -58,12 +62,13 @@ impl CancelJson {
 }
 
 impl PurgeJson {
-    /// The filter that the events of the account must fit.
-    pub(crate) fn filter(self, account: &str) -> Result<PurgeFilter, JsonProblem> {
-        if self.number.is_none() && self.contact.is_none() {
+    /// The filter that the events of the account must fit; the operator may name the account in it.
+    pub(crate) fn filter(self, account: Option<&str>) -> Result<PurgeFilter, JsonProblem> {
+        if self.number.is_none() && self.contact.is_none() && self.account.is_none() {
             return Err(JsonProblem::whole("expected at least one of number, contact"));
         }
-        let mut filter = PurgeFilter::default().account(account);
+        let mut filter = PurgeFilter::default();
+        filter.account = account.map(str::to_owned).or(self.account);
         filter.number = self.number.map(|number| number.0);
         filter.contact = self.contact;
         Ok(filter)

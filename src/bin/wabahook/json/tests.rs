@@ -284,7 +284,7 @@ const ID: &str = "evt_00000000000000070000000000000009.3";
 
 #[test]
 fn a_replay_names_dead_letters_by_any_of_its_members() {
-    let filter = |text: &str| parse::<ReplayJson>(text).unwrap().filter("acme").unwrap();
+    let filter = |text: &str| parse::<ReplayJson>(text).unwrap().filter(Some("acme")).unwrap();
     let (ids, by_id) = filter(&format!("{{\"ids\":[\"{ID}\"]}}"));
     assert_eq!(ids.unwrap(), [ID.parse().unwrap()]);
     assert_eq!(by_id, DeadLetterFilter::default().account("acme"));
@@ -311,7 +311,7 @@ fn a_replay_of_nothing_or_of_too_much_is_refused() {
         (r#"{"until":"hidden"}"#, "until: unknown field"),
         (many.as_str(), "at most 1000"),
     ] {
-        let filter = parse::<ReplayJson>(text).and_then(|replay| replay.filter("acme"));
+        let filter = parse::<ReplayJson>(text).and_then(|replay| replay.filter(Some("acme")));
         let problem = format!("{:?}", filter.unwrap_err());
         assert!(problem.contains(says) && !problem.contains("hidden"), "{problem}");
     }

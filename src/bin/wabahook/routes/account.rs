@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::host::{Caller, HostState};
+use crate::caller::Caller;
+use crate::host::HostState;
 use crate::http_error::HttpError;
 use crate::json::{AccountJson, EventTypeJson, WabaJson};
 use crate::response::json;
@@ -15,8 +16,9 @@ use crate::response::json;
 /// `GET /account`.
 pub(crate) async fn read(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
 ) -> Result<Response, HttpError> {
+    let account = caller.account()?.to_owned();
     let accounts = host.engine.accounts();
     let own = accounts.iter().find(|one| one.name() == account);
     let own = own.ok_or_else(|| HttpError::not_found("account", &account))?;

@@ -8,7 +8,8 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
-use crate::host::{Caller, HostState, PathId, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
@@ -23,12 +24,13 @@ const BODY_BYTES_MAX: usize = 128 * 1024;
 /// `GET /dead-letters`.
 pub(crate) async fn list(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
     let query = ListQuery::read(&uri, &["limit", "cursor", "subscription", "reason"])?;
     let (limit, after) = (query.limit()?, query.cursor()?);
-    let mut filter = DeadLetterFilter::default().account(account);
+    let mut filter = DeadLetterFilter::default();
+    filter.account = caller.scope().map(str::to_owned);
     filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
     filter.reason = query.text("reason").map(str::to_owned);
     let letters = off_thread(move || host.engine.dead_letters(&filter, after, limit));
@@ -41,13 +43,13 @@ pub(crate) async fn list(
 /// `GET /dead-letters/{id}`.
 pub(crate) async fn read(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
     let detail = off_thread(move || {
         let unknown = || HttpError::not_found("dead letter", &id);
         let found = host.engine.dead_letter(id.parse().map_err(|_| unknown())?)?;
-        let own = found.filter(|(letter, _)| letter.account == account);
+        let own = found.filter(|(letter, _)| caller.sees(&letter.account));
         let (letter, history) = own.ok_or_else(unknown)?;
         let event = host.engine.event_of(letter.id())?;
         Ok::<_, HttpError>(DeadLetterDetailJson {
@@ -67,8 +69,8 @@ pub(crate) async fn replay(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
     let replayed = off_thread(move || match ids {
         None => host.engine.replay_matching(&filter),
         Some(ids) => host.engine.replay_these(&ids, &filter),
@@ -82,8 +84,8 @@ pub(crate) async fn discard(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
     let discarded = off_thread(move || match ids {
         None => host.engine.discard_matching(&filter),
         Some(ids) => host.engine.discard(&ids, &filter),

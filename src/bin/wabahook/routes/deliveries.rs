@@ -7,7 +7,8 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{DeliveryFilter, DeliveryState, SubscriptionId};
 
-use crate::host::{Caller, HostState, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{CancelJson, CancelledJson, DeliveryJson, JsonPage, parse, utf8};
 use crate::query::{ListQuery, SUBSCRIPTION};
@@ -18,12 +19,13 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// `GET /deliveries`.
 pub(crate) async fn list(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
     let query = ListQuery::read(&uri, &["state", "subscription", "limit", "cursor"])?;
     let (limit, after) = (query.limit()?, query.cursor()?);
-    let mut filter = DeliveryFilter::default().account(account);
+    let mut filter = DeliveryFilter::default();
+    filter.account = caller.scope().map(str::to_owned);
     filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
     filter.states = query.text("state").map(states).transpose()?;
     let page = off_thread(move || host.engine.deliveries(&filter, after, limit));
@@ -38,8 +40,8 @@ pub(crate) async fn cancel(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let filter = parse::<CancelJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let filter = parse::<CancelJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
     let cancelled = off_thread(move || host.engine.cancel_matching(&filter)).await?;
     let cancelled = cancelled.map_err(HttpError::from_error)?;
     Ok(json(StatusCode::ACCEPTED, &CancelledJson { cancelled }))

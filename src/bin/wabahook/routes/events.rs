@@ -9,7 +9,8 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use wabahook::{Accepted, Engine, Event, Receipt};
 
-use crate::host::{Caller, HostState, RequestBody, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, RequestBody, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};
 use crate::response::json;
@@ -29,7 +30,8 @@ pub(crate) async fn publish(
     request: Request,
 ) -> Result<Response, HttpError> {
     let is_ndjson = is_ndjson(request.headers());
-    let (Caller(account), body) = host.admit(request, host.body_bytes_max).await?;
+    let (caller, body) = host.admit(request, host.body_bytes_max).await?;
+    let account = caller.account()?.to_owned();
     let is_quick = body.bytes.len() <= QUICK_BYTES_MAX;
     let read = move || read_and_publish(&host.engine, &account, &body, is_ndjson);
     let published = if is_quick { read()? } else { off_thread(read).await?? };

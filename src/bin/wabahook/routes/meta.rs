@@ -12,9 +12,9 @@ use wabahook::CallbackRefusal;
 use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::config::MetaSettings;
-use crate::connections::ClientConnection;
 use crate::host::{HostState, authenticated, off_thread};
 use crate::http_error::HttpError;
+use crate::port::connections::ClientConnection;
 
 /// Meta sends at most 3 MB. The sender is not known until the whole body is read, so it gets no more.
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -8,16 +8,21 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use wabahook::metrics::{CONTENT_TYPE, exposition};
 
-use crate::host::{Caller, HostState, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 
 /// `GET /metrics`.
 pub(crate) async fn metrics(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
 ) -> Result<Response, HttpError> {
     let text = off_thread(move || {
-        exposition(&host.engine.stats(), &host.engine.subscriptions_of(&account))
+        let shown = match caller.scope() {
+            Some(account) => host.engine.subscriptions_of(account),
+            None => host.engine.subscriptions(),
+        };
+        exposition(&host.engine.stats(), &shown)
     });
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text.await?).into_response())
 }

@@ -18,7 +18,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::{Engine, Notice, Notices, SubscriptionId};
 
-use crate::host::{Caller, HostState};
+use crate::caller::Caller;
+use crate::host::HostState;
 use crate::http_error::HttpError;
 use crate::json::{NoticeJson, TimestampJson};
 
@@ -30,7 +31,7 @@ const LINES_MAX: usize = 16;
 /// `GET /notices`.
 pub(crate) async fn stream(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
 ) -> Result<Response, HttpError> {
     let Ok(permit) = Arc::clone(&host.listeners).try_acquire_owned() else {
         return Err(HttpError::busy("too many listeners; try again later"));
@@ -38,7 +39,7 @@ pub(crate) async fn stream(
     let (sender, lines) = channel(LINES_MAX);
     let notices = host.engine.notices();
     tokio::spawn(async move {
-        listen(&host, &account, &notices, &sender).await;
+        listen(&host, &caller, &notices, &sender).await;
         drop(permit);
     });
     let headers =
@@ -47,7 +48,7 @@ pub(crate) async fn stream(
 }
 
 /// Sends lines until the listener goes away or the host stops.
-async fn listen(host: &HostState, account: &str, notices: &Notices, to: &Sender<Bytes>) {
+async fn listen(host: &HostState, caller: &Caller, notices: &Notices, to: &Sender<Bytes>) {
     let (clock, mut notice_count) = (SystemClock::new(), host.notice_count.subscribe());
     // Sent at once, so that the caller knows that it misses nothing from now on.
     let mut line = Some(Bytes::from_static(b"\n"));
@@ -58,7 +59,7 @@ async fn listen(host: &HostState, account: &str, notices: &Notices, to: &Sender<
             return;
         }
         line = match notices.try_next() {
-            Some(notice) => line_of(&host.engine, account, &notice, clock.wall_ms()),
+            Some(notice) => line_of(&host.engine, caller, &notice, clock.wall_ms()),
             None if !host.is_serving() => return,
             None => match tokio::time::timeout(KEEP_ALIVE, notice_count.changed()).await {
                 Ok(Ok(())) => None,
@@ -69,8 +70,8 @@ async fn listen(host: &HostState, account: &str, notices: &Notices, to: &Sender<
     }
 }
 
-/// The line of a notice; `None` where it is not the account's.
-fn line_of(engine: &Engine, account: &str, notice: &Notice, wall_ms: u64) -> Option<Bytes> {
+/// The line of a notice; `None` where it is not the caller's.
+fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> Option<Bytes> {
     let mut line = NoticeJson {
         at: TimestampJson(wall_ms),
         kind: notice.kind().to_owned(),
@@ -106,7 +107,7 @@ fn line_of(engine: &Engine, account: &str, notice: &Notice, wall_ms: u64) -> Opt
     };
     if let Some(SubscriptionId(id)) = subscription {
         let registered = engine.subscription(SubscriptionId(*id));
-        registered.filter(|registered| registered.account == account)?;
+        registered.filter(|registered| caller.sees(&registered.account))?;
         line.subscription = Some(*id);
     }
     let mut bytes = serde_json::to_vec(&line).ok()?;
@@ -154,7 +155,7 @@ mod tests {
         let disabled =
             |id| Notice::Disabled { subscription: SubscriptionId(id), reason: Reason::Status(410) };
         let sent = |account: &str, notice: &Notice| {
-            let line = line_of(&engine, account, notice, 0);
+            let line = line_of(&engine, &Caller::of_account(account, "test"), notice, 0);
             line.map(|line| String::from_utf8(line.to_vec()).unwrap())
         };
         let line = sent("acme", &disabled(1)).unwrap();

@@ -6,7 +6,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::host::{Caller, HostState, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{PurgeJson, PurgedJson, parse, utf8};
 use crate::response::json;
@@ -18,8 +19,12 @@ pub(crate) async fn purge(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let filter = parse::<PurgeJson>(utf8(&body.bytes)?)?.filter(&account)?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let filter: PurgeJson = parse(utf8(&body.bytes)?)?;
+    if filter.account.is_some() {
+        caller.require_operator()?;
+    }
+    let filter = filter.filter(caller.scope())?;
     let purged = off_thread(move || host.engine.purge(&filter)).await?;
     let purged = purged.map_err(HttpError::from_error)?;
     Ok(json(StatusCode::ACCEPTED, &PurgedJson { purged }))

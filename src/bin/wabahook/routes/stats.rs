@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::host::{Caller, HostState, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 use crate::response::json;
@@ -15,11 +16,14 @@ use crate::response::json;
 /// `GET /stats`.
 pub(crate) async fn stats(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
 ) -> Result<Response, HttpError> {
     let stats = off_thread(move || {
         let stats = host.engine.stats();
-        let own = host.engine.subscriptions_of(&account);
+        let own = match caller.scope() {
+            Some(account) => host.engine.subscriptions_of(account),
+            None => host.engine.subscriptions(),
+        };
         let own = own.iter().map(|one| SubscriptionStatsJson::of(one, &stats)).collect();
         StatsJson::of(&stats, own)
     });

@@ -10,7 +10,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use wabahook::{Engine, Error, Secret, SubscriptionId, SubscriptionInfo};
 
-use crate::host::{Caller, HostState, PathId, off_thread};
+use crate::caller::Caller;
+use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
     NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, SubscriptionsJson,
@@ -24,11 +25,14 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// `GET /subscriptions`.
 pub(crate) async fn list(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
 ) -> Result<Response, HttpError> {
     let items = off_thread(move || {
         let stats = host.engine.stats();
-        let own = host.engine.subscriptions_of(&account);
+        let own = match caller.scope() {
+            Some(account) => host.engine.subscriptions_of(account),
+            None => host.engine.subscriptions(),
+        };
         own.iter().map(|one| SubscriptionListing::of(one, stats.lane(one.id))).collect()
     });
     Ok(json(StatusCode::OK, &SubscriptionsJson { items: items.await? }))
@@ -39,11 +43,12 @@ pub(crate) async fn create(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let subscription = parse::<SubscriptionJson>(utf8(&body.bytes)?)?.registered(&account)?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let subscription =
+        parse::<SubscriptionJson>(utf8(&body.bytes)?)?.registered(caller.account()?)?;
     let listing = off_thread(move || {
         let id = host.engine.register(subscription)?;
-        let registered = own(&host, &account, &id.to_string())?;
+        let registered = own(&host, &caller, &id.to_string())?;
         Ok::<_, HttpError>(SubscriptionListing::of(&registered, None))
     });
     let listing = listing.await??;
@@ -57,41 +62,41 @@ pub(crate) async fn create(
 /// `GET /subscriptions/{id}`.
 pub(crate) async fn read(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
-    let listing = off_thread(move || listing(&host, &account, &id));
+    let listing = off_thread(move || listing(&host, &caller, &id));
     Ok(json(StatusCode::OK, &listing.await??))
 }
 
 /// `POST /subscriptions/{id}/pause`.
 pub(crate) async fn pause(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
-    change(host, account, id, Engine::pause).await
+    change(host, caller, id, Engine::pause).await
 }
 
 /// `POST /subscriptions/{id}/resume`.
 pub(crate) async fn resume(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
-    change(host, account, id, Engine::resume).await
+    change(host, caller, id, Engine::resume).await
 }
 
 /// Changes a subscription and answers with it.
 async fn change(
     host: Arc<HostState>,
-    account: String,
+    caller: Caller,
     id: String,
     change: impl FnOnce(&Engine, SubscriptionId) -> wabahook::Result<()> + Send + 'static,
 ) -> Result<Response, HttpError> {
     let listing = off_thread(move || {
-        change(&host.engine, own(&host, &account, &id)?.id)?;
-        listing(&host, &account, &id)
+        change(&host.engine, own(&host, &caller, &id)?.id)?;
+        listing(&host, &caller, &id)
     });
     Ok(json(StatusCode::OK, &listing.await??))
 }
@@ -102,9 +107,9 @@ pub(crate) async fn revise(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let listing = off_thread(move || {
-        let known = own(&host, &account, &id)?.id;
+        let known = own(&host, &caller, &id)?.id;
         let mut given = Some(parse::<SubscriptionJson>(utf8(&body.bytes)?)?);
         // The engine's error type cannot carry the problem, so it is kept here.
         let mut problem = None;
@@ -118,7 +123,7 @@ pub(crate) async fn revise(
             return Err(problem.into());
         }
         revised?;
-        listing(&host, &account, &id)
+        listing(&host, &caller, &id)
     });
     Ok(json(StatusCode::OK, &listing.await??))
 }
@@ -129,9 +134,9 @@ pub(crate) async fn rotate_secret(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (Caller(account), body) = host.admit(request, BODY_BYTES_MAX).await?;
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let rotated = off_thread(move || {
-        let id = own(&host, &account, &id)?.id;
+        let id = own(&host, &caller, &id)?.id;
         let RotationJson { secret, overlap_ms } = parse(utf8(&body.bytes)?)?;
         let secret = host.engine.rotate_secret(
             id,
@@ -148,12 +153,12 @@ pub(crate) async fn rotate_secret(
 /// `POST /subscriptions/{id}/test`.
 pub(crate) async fn test(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
     let permit = host.test_permit()?;
     let tested = off_thread(move || {
-        let tested = host.engine.test(own(&host, &account, &id)?.id)?;
+        let tested = host.engine.test(own(&host, &caller, &id)?.id)?;
         drop(permit);
         Ok::<_, HttpError>(TestDeliveryJson::from(&tested))
     });
@@ -163,30 +168,30 @@ pub(crate) async fn test(
 /// `DELETE /subscriptions/{id}`.
 pub(crate) async fn delete(
     State(host): State<Arc<HostState>>,
-    Caller(account): Caller,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<StatusCode, HttpError> {
     off_thread(move || {
-        let registered = own(&host, &account, &id)?;
+        let registered = own(&host, &caller, &id)?;
         host.engine.unsubscribe(registered.id)?;
         Ok::<_, HttpError>(StatusCode::NO_CONTENT)
     })
     .await?
 }
 
-fn listing(host: &HostState, account: &str, id: &str) -> Result<SubscriptionListing, HttpError> {
-    let registered = own(host, account, id)?;
+fn listing(host: &HostState, caller: &Caller, id: &str) -> Result<SubscriptionListing, HttpError> {
+    let registered = own(host, caller, id)?;
     let stats = host.engine.stats();
     Ok(SubscriptionListing::of(&registered, stats.lane(registered.id)))
 }
 
-/// The account's subscription with this id.
+/// The subscription with this id, if the caller may see it.
 pub(super) fn own(
     host: &HostState,
-    account: &str,
+    caller: &Caller,
     id: &str,
 ) -> Result<Arc<SubscriptionInfo>, HttpError> {
     let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
-    let own = known.filter(|registered| registered.account == account);
+    let own = known.filter(|registered| caller.sees(&registered.account));
     own.ok_or_else(|| HttpError::not_found("subscription", id))
 }

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use crate::host::{Caller, HostState};
+use crate::caller::Caller;
+use crate::host::HostState;
 use crate::http_error::HttpError;
 use crate::json::{JsonPage, UnownedJson};
 use crate::query::ListQuery;

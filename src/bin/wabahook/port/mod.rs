@@ -1,0 +1,5 @@
+//! The port: everything that happens before a request is trusted. Strangers can reach it, so each file here keeps
+//! one bound on what they cost: connections, the time of a head and of a body, the memory of bodies, and the rate
+//! of wrong keys. A bound that is reached costs the sender that caused it, and never one with a valid key.
+
+pub(crate) mod connections;
