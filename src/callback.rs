@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::minute_count::MinuteCount;
+
 /// Why a callback, or a part of one, was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -57,21 +59,11 @@ pub struct UnownedSource {
 /// The most unowned sources that are remembered; the one seen longest ago makes room.
 pub(crate) const UNOWNED_SOURCES_MAX: usize = 1_000;
 
-/// The time between two notices of refusals for the same reason.
-const REFUSAL_NOTICE_INTERVAL_MS: u64 = 60_000;
-
 /// The memory of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct CallbackLedger {
     unowned: HashMap<(Option<String>, Option<String>), UnownedSource>,
-    refusals: HashMap<CallbackRefusal, RefusalCount>,
-}
-
-#[derive(Debug, Default)]
-struct RefusalCount {
-    /// Since the last notice.
-    untold: u64,
-    told_at_ms: Option<u64>,
+    refusals: HashMap<CallbackRefusal, MinuteCount>,
 }
 
 impl CallbackLedger {
@@ -118,14 +110,7 @@ impl CallbackLedger {
         count: u64,
         now_ms: u64,
     ) -> Option<u64> {
-        let known = self.refusals.entry(reason).or_default();
-        known.untold += count;
-        let is_due = |told: u64| now_ms.saturating_sub(told) >= REFUSAL_NOTICE_INTERVAL_MS;
-        if !known.told_at_ms.is_none_or(is_due) {
-            return None;
-        }
-        known.told_at_ms = Some(now_ms);
-        Some(std::mem::take(&mut known.untold))
+        self.refusals.entry(reason).or_default().add(count, now_ms)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::account::Account;
+use crate::account_limits::AccountLimits;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -34,6 +35,8 @@ pub struct Config {
     pub(crate) accounts: Vec<Account>,
     pub(crate) catalogue: Catalogue,
     pub(crate) limits: Limits,
+    pub(crate) account_limits: AccountLimits,
+    pub(crate) has_default_account: bool,
     pub(crate) network: Network,
     pub(crate) durability: Durability,
     pub(crate) on_damage: OnDamage,
@@ -51,6 +54,8 @@ impl Config {
             accounts: Vec::new(),
             catalogue: Catalogue::default(),
             limits: Limits::default(),
+            account_limits: AccountLimits::default(),
+            has_default_account: true,
             network: Network::default(),
             durability: Durability::default(),
             on_damage: OnDamage::default(),
@@ -80,6 +85,21 @@ impl Config {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
+        self
+    }
+
+    /// Has no default account, also while no account is declared: for a host whose accounts are all created by
+    /// [`Engine::create_account`](crate::Engine::create_account).
+    #[must_use]
+    pub fn without_default_account(mut self) -> Config {
+        self.has_default_account = false;
+        self
+    }
+
+    /// Sets the limits of accounts that set none of their own. Defaults to [`AccountLimits::default`].
+    #[must_use]
+    pub fn account_limits(mut self, limits: AccountLimits) -> Config {
+        self.account_limits = limits;
         self
     }
 
@@ -245,12 +265,14 @@ pub struct Limits {
     /// How many bytes of payload the outbox may owe. When keys and values on the device take as much, settled
     /// events are cleared before their generation is full. Defaults to 16 GiB.
     pub outbox_bytes_max: u64,
-    /// How many dead letters are kept, the newest. Defaults to 10,000.
+    /// How many dead letters of all accounts together are kept. At the limit the account with the most loses its
+    /// oldest. Defaults to 10,000. [`AccountLimits::dead_letters_max`] bounds one account.
     pub dead_letters_max: usize,
     /// How long a dead letter is kept. Defaults to 30 days.
     pub dead_letter_age_max: Duration,
-    /// How many dedup keys are remembered of each account, the newest. Defaults to 1,000,000, about 50 MB. Keys
-    /// dropped over this limit are counted and told ([`Notice::DedupKeysDropped`](crate::Notice::DedupKeysDropped)).
+    /// How many dedup keys of all accounts together are remembered. At the limit the account with the most loses its
+    /// oldest. Defaults to 4,000,000, about 200 MB. [`AccountLimits::dedup_keys_max`] bounds one account. Keys
+    /// dropped over a limit are counted and told ([`Notice::DedupKeysDropped`](crate::Notice::DedupKeysDropped)).
     pub dedup_keys_max: usize,
     /// How many attempts may be in flight. A quarter of them is kept for endpoints that respond in time, so that
     /// hanging ones cannot use all. Each takes a socket and at most 24 KiB. Defaults to three quarters of the
@@ -300,7 +322,7 @@ impl Default for Limits {
             outbox_bytes_max: 16 * 1024 * 1024 * 1024,
             dead_letters_max: 10_000,
             dead_letter_age_max: 30 * DAY,
-            dedup_keys_max: 1_000_000,
+            dedup_keys_max: 4_000_000,
             in_flight_max: None,
             io_threads: 1,
             host_in_flight_max: 100,

@@ -16,7 +16,7 @@ pub struct DeadLetter {
     pub event: EventId,
     /// The subscription it was owed to.
     pub subscription: SubscriptionId,
-    /// The account of that subscription.
+    /// The id of the account of that subscription.
     pub account: String,
     /// The type of the event; `None` if the event cannot be read.
     pub event_type: Option<EventType>,

@@ -28,12 +28,12 @@ pub(crate) enum Record {
     Health(SubscriptionId, LaneHealth),
 }
 
-/// What is stored about a delivery that waits for a retry.
+/// What is stored about a delivery that waits for a retry, or that was replayed and not tried since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RetryState {
-    /// Attempts made so far.
+    /// Attempts made so far; 0 after a replay.
     pub(crate) attempts: u32,
-    /// How long ago the first attempt was when this was saved, in milliseconds.
+    /// How long ago the event was accepted, or the delivery replayed, when this was saved, in milliseconds.
     pub(crate) age_ms: u64,
     /// When the next attempt is due, in milliseconds since the Unix epoch.
     pub(crate) due_wall_ms: u64,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// /// What a host does when `publish` or its receipt fails.
 /// fn advice(error: &Error) -> &'static str {
 ///     match error {
-///         Error::Busy { .. } => "hold the sender back and try again",
+///         Error::Busy { .. } | Error::LimitReached { .. } => "hold the sender back and try again",
 ///         Error::Invalid { .. } | Error::Forbidden { .. } | Error::TooLarge { .. } => "refuse it",
 ///         Error::Unknown { .. } | Error::Refused { .. } => "publish it again, same dedup key",
 ///         _ => "open the engine again",
@@ -45,11 +46,25 @@ pub enum Error {
         /// The given value.
         given: String,
     },
-    /// The queue of events waiting for the device is full. Nothing was stored;
-    /// [`PublishError`](crate::PublishError) gives the events back. Publish them again later.
+    /// A bound of the engine as a whole is reached, such as that of the queue of events waiting for the device.
+    /// Nothing was stored; [`PublishError`](crate::PublishError) gives the events back. Publish them again later.
     Busy {
         /// Which bound was reached.
         reason: String,
+    },
+    /// The account reached one of its own [limits](crate::AccountLimits); other accounts are not affected. Nothing
+    /// was stored; [`PublishError`](crate::PublishError) gives the events back.
+    LimitReached {
+        /// The name of the limit, as in [`AccountLimits`](crate::AccountLimits) or
+        /// [`AccountBounds`](crate::AccountBounds).
+        limit: &'static str,
+        /// How much of it the account uses.
+        used: u64,
+        /// How much it may use.
+        allowed: u64,
+        /// When the same call may succeed; `None` if only a change of the account's makes room, such as the removal
+        /// of a subscription.
+        retry_after: Option<Duration>,
     },
     /// Larger than the limit allows. Split it or raise the limit; nothing was stored.
     TooLarge {
@@ -124,6 +139,9 @@ pub enum Error {
         /// What the device said.
         why: String,
     },
+    /// Another host has taken over the store, and this engine has stopped. What it accepted is safe and is
+    /// delivered there. Publish there, or open the engine again to wait for the ownership.
+    NotOwner,
     /// The engine was closed. What it accepted is on the device and is delivered after the next open.
     Closed,
     /// A thread of the engine failed and the engine stopped. Nothing durable is lost. Drop it and open it again.
@@ -155,7 +173,10 @@ impl Error {
     }
 
     pub(crate) fn store(doing: &'static str, source: crate::store::StoreFailure) -> Error {
-        Error::Store { doing, source }
+        match source {
+            crate::store::StoreFailure::Fenced => Error::NotOwner,
+            source => Error::Store { doing, source },
+        }
     }
 
     /// A thread of the engine could not be started.
@@ -187,6 +208,7 @@ impl Error {
             | Error::Forbidden { field, .. }
             | Error::TooLarge { field, .. } => Some(field),
             Error::NameTaken { .. } => Some("name"),
+            Error::LimitReached { limit, .. } => Some(limit),
             _ => None,
         }
     }
@@ -236,6 +258,13 @@ impl fmt::Display for Error {
                 write!(f, "{field}: {given:?} does not belong to this account")
             }
             Error::Busy { reason } => write!(f, "busy: {reason}; try again later"),
+            Error::LimitReached { limit, used, allowed, retry_after } => {
+                write!(f, "{limit}: the account uses {used} of {allowed}")?;
+                match retry_after {
+                    Some(_) => f.write_str("; try again later"),
+                    None => Ok(()),
+                }
+            }
             Error::TooLarge { field, given, limit } => {
                 write!(f, "{field}: {given} is over the limit of {limit}")
             }
@@ -274,6 +303,9 @@ impl fmt::Display for Error {
                     "not stored: the device refuses writes ({why}) and is retried; try again later"
                 )
             }
+            Error::NotOwner => f.write_str(
+                "another host has taken over this store; what was accepted is safe and is delivered there",
+            ),
             Error::Closed => f.write_str("the engine is closed"),
             Error::Poisoned { why } => {
                 write!(f, "the engine stopped ({why}); what it accepted is safe: open it again")

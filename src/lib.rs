@@ -16,11 +16,15 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod acceptance_times;
 mod account;
+mod account_limits;
+mod account_shares;
 mod attempt;
 mod book;
 mod callback;
 pub mod clock;
+mod condition;
 mod config;
 mod dead_letter;
 mod delivery;
@@ -31,11 +35,13 @@ mod engine;
 mod error;
 mod event;
 mod file_limit;
+mod history;
 mod host_calls;
 pub mod inbound;
 mod json;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod minute_count;
 mod network;
 mod notice;
 mod outbox;
@@ -61,20 +67,27 @@ mod timestamp;
 mod transport;
 mod word_enum;
 
-pub use account::{Account, Accounts, DEFAULT_ACCOUNT};
+pub use account::{
+    Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, DEFAULT_ACCOUNT, KeyDigest,
+    Waba,
+};
+pub use account_limits::AccountLimits;
+pub use account_shares::{AccountBounds, AccountUsage};
 pub use attempt::{FailedAttempt, HISTORY_MAX};
 pub use callback::{CallbackRefusal, UnownedSource};
+pub use condition::Condition;
 pub use config::{Config, Limits, OnDamage};
 pub use dead_letter::DeadLetter;
 pub use delivery::Http;
 pub use engine::{
-    DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor, DeliveryFilter, DeliveryState,
-    Engine, Page, PurgeFilter, RecentAttempt, RecentOutcome, TestDelivery,
+    AccountChanges, ConditionReport, DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor,
+    DeliveryFilter, DeliveryState, Engine, MatchReport, Page, PurgeFilter, RecentAttempt,
+    RecentOutcome, TestDelivery,
 };
 pub use error::{Error, Result};
 pub use event::{
-    Accepted, Catalogue, Event, EventId, EventType, PublishError, RAW_CLOUD_API_WEBHOOK,
-    StoredEvent, WabaNumber,
+    Accepted, Catalogue, Event, EventId, EventType, HintReason, PublishError,
+    RAW_CLOUD_API_WEBHOOK, StoredEvent, TypeHint, WabaNumber,
 };
 pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};

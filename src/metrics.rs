@@ -66,6 +66,12 @@ const ENGINE_METRICS: &[EngineMetric] = &[
     }),
     ("events_unrouted_total", Counter, "Events without a subscriber.", |s| s.unrouted),
     (
+        "condition_unparsable_total",
+        Counter,
+        "Events with a payload that a condition could not read.",
+        |s| s.condition_unparsable,
+    ),
+    (
         "events_unowned_total",
         Counter,
         "Events of callbacks whose number and WABA no account owns.",

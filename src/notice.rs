@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::account::{AccountId, AccountState};
 use crate::callback::CallbackRefusal;
 use crate::event::EventId;
 use crate::host_calls::HostCalls;
@@ -107,8 +108,14 @@ pub enum Notice {
     },
     /// The device accepts writes again.
     Resumed,
-    /// So many dead letters, the oldest, were dropped because they exceeded their limits.
-    DeadLettersDropped(u64),
+    /// Dead letters of an account, its oldest, were dropped because they exceeded their limits. Sent at most once a
+    /// minute for each account; [`Stats::letters_dropped`](crate::Stats::letters_dropped) counts all.
+    DeadLettersDropped {
+        /// The account.
+        account: String,
+        /// How many since the last notice.
+        letters: u64,
+    },
     /// The host discarded so many dead letters.
     DeadLettersDiscarded(u64),
     /// The host purged what was kept of a contact, a number or an account.
@@ -118,11 +125,25 @@ pub enum Notice {
         /// How many deliveries and dead letters ended.
         deliveries: u64,
     },
-    /// So many dedup keys, the oldest, were dropped before the end of their window, because an account had
-    /// more than [`dedup_keys_max`](crate::Limits::dedup_keys_max). Duplicates of their events would be accepted.
+    /// So many dedup keys, the oldest, were dropped before the end of their window, because an account, or all
+    /// together, had more than [`dedup_keys_max`](crate::AccountLimits::dedup_keys_max). Duplicates of their events would be accepted.
     /// Sent once when an account reaches the limit;
     /// [`Stats::keys_dropped`](crate::Stats::keys_dropped) counts all.
     DedupKeysDropped(u64),
+    /// Deliveries of an account that is suspended or removed are held: none is attempted and none is lost. Sent
+    /// when the engine opens, and when the account is suspended or removed.
+    AccountHeld {
+        /// The account.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_text"))]
+        account: AccountId,
+        /// Its name.
+        name: String,
+        /// Its state.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_text"))]
+        state: AccountState,
+        /// How many deliveries are held.
+        deliveries: u64,
+    },
     /// A part of the data directory was unreadable and was renamed at open; the rest was opened.
     SetAside {
         /// Its new name, or its old one if it is missing.
@@ -152,6 +173,15 @@ pub enum Notice {
         /// What happened.
         why: String,
     },
+    /// The server of the store would confirm a write without a replica, although one is required. It was
+    /// safe before; the loss of that server now loses what was accepted since.
+    Unreplicated {
+        /// What the server says.
+        why: String,
+    },
+    /// Another host has taken over the store, and this engine has stopped. What it accepted is safe and is
+    /// delivered there.
+    NotOwner,
     /// The engine stopped. What it accepted is safe.
     Poisoned {
         /// What failed.
@@ -168,11 +198,12 @@ impl Notice {
             Notice::Disabled { .. } => "disabled",
             Notice::Cancelled { .. } => "cancelled",
             Notice::Held { .. } => "held",
+            Notice::AccountHeld { .. } => "account_held",
             Notice::NotServed { .. } => "not_served",
             Notice::BoundReached { .. } => "bound_reached",
             Notice::Stalled { .. } => "stalled",
             Notice::Resumed => "resumed",
-            Notice::DeadLettersDropped(_) => "dead_letters_dropped",
+            Notice::DeadLettersDropped { .. } => "dead_letters_dropped",
             Notice::DeadLettersDiscarded(_) => "dead_letters_discarded",
             Notice::Purged { .. } => "purged",
             Notice::DedupKeysDropped(_) => "dedup_keys_dropped",
@@ -180,6 +211,8 @@ impl Notice {
             Notice::Unowned { .. } => "unowned",
             Notice::CallbackRefused { .. } => "callback_refused",
             Notice::InternalError { .. } => "internal_error",
+            Notice::Unreplicated { .. } => "unreplicated",
+            Notice::NotOwner => "not_owner",
             Notice::Poisoned { .. } => "poisoned",
         }
     }
@@ -193,13 +226,16 @@ impl Notice {
             Notice::Stalled { .. }
             | Notice::SetAside { .. }
             | Notice::InternalError { .. }
+            | Notice::Unreplicated { .. }
+            | Notice::NotOwner
             | Notice::Poisoned { .. } => tracing::error!(kind, "{self}"),
             Notice::Disabled { .. }
             | Notice::Held { .. }
+            | Notice::AccountHeld { .. }
             | Notice::NotServed { .. }
             | Notice::BoundReached { .. }
             | Notice::Resumed
-            | Notice::DeadLettersDropped(_)
+            | Notice::DeadLettersDropped { .. }
             | Notice::DedupKeysDropped(_)
             | Notice::Unowned { .. }
             | Notice::CallbackRefused { .. } => tracing::warn!(kind, "{self}"),
@@ -234,6 +270,10 @@ impl fmt::Display for Notice {
                     "{deliveries} deliveries are held: subscription {subscription} is unknown"
                 )
             }
+            Notice::AccountHeld { account, name, state, deliveries } => write!(
+                f,
+                "{deliveries} deliveries of account {name:?} ({account}) are held: it is {state}"
+            ),
             Notice::NotServed { subscription, name, why } => {
                 write_not_served(f, *subscription, name.as_ref(), why)
             }
@@ -247,8 +287,12 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::Resumed => f.write_str("the device accepts writes again"),
-            Notice::DeadLettersDropped(letters) => {
-                write!(f, "{letters} dead letters, the oldest, were dropped over their limits")
+            Notice::DeadLettersDropped { account, letters } => {
+                write!(
+                    f,
+                    "{letters} dead letters of account {account:?}, its oldest, were dropped over \
+                     their limits"
+                )
             }
             Notice::DeadLettersDiscarded(letters) => {
                 write!(f, "{letters} dead letters were discarded")
@@ -273,6 +317,13 @@ impl fmt::Display for Notice {
                 write!(f, "{count} callbacks were refused ({reason}): {detail}")
             }
             Notice::InternalError { why } => write!(f, "an operation failed: {why}"),
+            Notice::Unreplicated { why } => {
+                write!(f, "the server would confirm a write without a replica: {why}")
+            }
+            Notice::NotOwner => f.write_str(
+                "another host has taken over the store; this engine stopped, and what it accepted is \
+                 delivered there",
+            ),
             Notice::Poisoned { why } => {
                 write!(
                     f,

@@ -24,6 +24,9 @@ pub struct Stats {
     pub duplicates: u64,
     /// Events without a subscriber.
     pub unrouted: u64,
+    /// Events that matched a subscription with a condition, and whose payload is not JSON, so that the condition
+    /// does not hold.
+    pub condition_unparsable: u64,
     /// Events of callbacks that were not published because no account owns their number or WABA.
     /// [`Engine::unowned`](crate::Engine::unowned) lists the numbers and WABAs.
     pub unowned: u64,
@@ -84,8 +87,8 @@ pub struct Stats {
     /// Deliveries and dead letters that ended because their contact, number or account was purged. Each also
     /// counts in `cancelled` or `letters_discarded`.
     pub purged: u64,
-    /// Dedup keys dropped before the end of their window because there were more than
-    /// [`dedup_keys_max`](crate::Limits::dedup_keys_max). A duplicate of their events would be accepted.
+    /// Dedup keys dropped before the end of their window because an account, or all together, had more than
+    /// [`dedup_keys_max`](crate::AccountLimits::dedup_keys_max). A duplicate of their events would be accepted.
     pub keys_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
@@ -209,6 +212,7 @@ pub(crate) struct EngineCounters {
     pub(crate) accepted: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) unrouted: Counter,
+    pub(crate) condition_unparsable: Counter,
     pub(crate) unowned: Counter,
     pub(crate) callbacks_refused_signature: Counter,
     pub(crate) callbacks_refused_verify_token: Counter,

@@ -6,6 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::stored::{StoredRecord, StoredSubscription};
+use super::stored_account::StoredAccount;
+use crate::account::{AccountId, AccountInfo};
 use crate::error::{Error, Result};
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
@@ -21,6 +23,10 @@ pub(crate) enum BookChange {
     Remove(SubscriptionId),
     /// Sets what a gateway keeps for an account under a key; an empty text removes it.
     Note { account: String, key: String, text: String },
+    /// Creates the account or replaces it.
+    Account(Box<StoredAccount>),
+    /// Removes the record of an account.
+    ForgetAccount(String),
 }
 
 impl BookChange {
@@ -52,7 +58,10 @@ impl BookChange {
                 let sealed = STANDARD.decode(record).map_err(damaged)?;
                 Ok(Some((*id, StoredRecord::unseal(*id, &sealed)?)))
             }
-            BookChange::Remove(_) | BookChange::Note { .. } => Ok(None),
+            BookChange::Remove(_)
+            | BookChange::Note { .. }
+            | BookChange::Account(_)
+            | BookChange::ForgetAccount(_) => Ok(None),
         }
     }
 
@@ -61,13 +70,21 @@ impl BookChange {
         BookChange::Note { account, key, text }
     }
 
+    pub(crate) fn account(info: &AccountInfo) -> BookChange {
+        BookChange::Account(Box::new(StoredAccount::of(info)))
+    }
+
+    pub(crate) fn forget_account(id: &AccountId) -> BookChange {
+        BookChange::ForgetAccount(id.as_str().to_owned())
+    }
+
     /// The subscription that it puts or removes.
     pub(super) fn id(&self) -> Option<SubscriptionId> {
         match self {
             BookChange::Put { id, .. } | BookChange::Keep { id, .. } | BookChange::Remove(id) => {
                 Some(*id)
             }
-            BookChange::Note { .. } => None,
+            BookChange::Note { .. } | BookChange::Account(_) | BookChange::ForgetAccount(_) => None,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Layout: key `s`, id (4 bytes, big-endian), part (2 bytes, big-endian). The parts joined are the
 //! record of `stored`. Key `n` holds the next id (bincode u32) in an envelope of version 1. Key `g`,
 //! account, a zero byte and a gateway's key holds a note (bincode string) in an envelope of version 1.
+//! Key `a`, the id of an account, a zero byte and the part (2 bytes, big-endian): the parts joined are the
+//! account as JSON (bincode string) in an envelope of version 1.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use super::change::BookChange;
 use super::log::{LogContents, NoteKey, StaleSecrets, SubscriptionLog};
 use super::stored::StoredRecord;
+use super::stored_account::StoredAccount;
 use crate::error::{Error, Result};
 use crate::store::record::{decode, encode};
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Store, StoreFailure, VALUE_BYTES_MAX};
@@ -21,6 +24,7 @@ use crate::subscription::SubscriptionId;
 const VERSION: u8 = 1;
 const SUBSCRIPTION: u8 = b's';
 const NOTE: u8 = b'g';
+const ACCOUNT: u8 = b'a';
 const NEXT_ID: &[u8] = b"n";
 
 /// The name of the database.
@@ -36,6 +40,8 @@ pub(super) struct BookDatabase {
     pub(super) next_id: u32,
     /// How many parts each subscription takes now, so that a shorter record leaves none behind.
     parts: BTreeMap<SubscriptionId, usize>,
+    /// The same for each account.
+    account_parts: BTreeMap<String, usize>,
 }
 
 impl BookDatabase {
@@ -46,16 +52,21 @@ impl BookDatabase {
             Some(record) => decode(VERSION, &record).map_err(|why| damaged("next id", why))?,
             None => 1,
         };
-        let mut book = BookDatabase { database, log: None, next_id, parts: BTreeMap::new() };
+        let (parts, account_parts) = (BTreeMap::new(), BTreeMap::new());
+        let mut book = BookDatabase { database, log: None, next_id, parts, account_parts };
         for (id, (parts, record)) in book.joined(None)? {
             StoredRecord::unseal(id, &record)?;
             book.parts.insert(id, parts);
+        }
+        for (id, (parts, record)) in book.joined_accounts(None)? {
+            account_in(&record)?;
+            book.account_parts.insert(id, parts);
         }
         Ok(book)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.next_id == 1 && self.parts.is_empty()
+        self.next_id == 1 && self.parts.is_empty() && self.account_parts.is_empty()
     }
 
     /// Brings the database to what the log says, and begins the log anew. What the log does not
@@ -100,6 +111,13 @@ impl BookDatabase {
                 changes.push(BookChange::note(&name.0, &name.1, &text));
             }
         }
+        let gone = here.accounts.keys().filter(|id| log.forgotten_accounts.contains(*id));
+        changes.extend(gone.map(|id| BookChange::ForgetAccount(id.clone())));
+        for (id, account) in log.accounts {
+            if here.accounts.get(&id) != Some(&account) {
+                changes.push(BookChange::Account(Box::new(account)));
+            }
+        }
         for batch in in_batches(changes)? {
             self.apply(&batch)?;
         }
@@ -112,8 +130,29 @@ impl BookDatabase {
         let subscriptions =
             subscriptions.map(|(id, (_, record))| Ok((id, StoredRecord::unseal(id, &record)?)));
         let subscriptions = subscriptions.collect::<Result<_>>()?;
-        let notes = self.notes()?;
-        Ok(LogContents { next_id: self.next_id, subscriptions, notes, ..LogContents::default() })
+        let (notes, accounts, next_id) = (self.notes()?, self.accounts()?, self.next_id);
+        Ok(LogContents { next_id, subscriptions, accounts, notes, ..LogContents::default() })
+    }
+
+    fn accounts(&self) -> Result<BTreeMap<String, StoredAccount>> {
+        let joined = self.joined_accounts(None)?.into_iter();
+        joined.map(|(id, (_, record))| Ok((id, account_in(&record)?))).collect()
+    }
+
+    /// The joined parts of each account, or of one, and their number.
+    fn joined_accounts(&self, only: Option<&str>) -> Result<BTreeMap<String, (usize, Vec<u8>)>> {
+        let mut joined: BTreeMap<String, (usize, Vec<u8>)> = BTreeMap::new();
+        let prefix = only.map_or_else(|| vec![ACCOUNT], account_prefix);
+        let scanned = self.database.scan(&prefix, b"", &mut |key, part| {
+            if let Some(id) = account_id_in(key) {
+                let (parts, record) = joined.entry(id).or_default();
+                *parts += 1;
+                record.extend_from_slice(part);
+            }
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(reading)?;
+        Ok(joined)
     }
 
     /// Every note that gateways keep.
@@ -141,6 +180,7 @@ impl BookDatabase {
     pub(super) fn has(&self, change: &BookChange) -> Result<bool> {
         Ok(match change {
             BookChange::Remove(id) => !self.parts.contains_key(id),
+            BookChange::ForgetAccount(id) => !self.account_parts.contains_key(id),
             _ => self.inverse(change)? == *change,
         })
     }
@@ -161,6 +201,16 @@ impl BookDatabase {
                 BookChange::note(account, key, &self.note(account, key)?)
             }
             BookChange::Remove(id) => BookChange::Remove(*id),
+            BookChange::Account(account) => self.account_change(&account.id)?,
+            BookChange::ForgetAccount(id) => self.account_change(id)?,
+        })
+    }
+
+    /// The change that restores an account as it is stored now.
+    fn account_change(&self, id: &str) -> Result<BookChange> {
+        Ok(match self.joined_accounts(Some(id))?.remove(id) {
+            Some((_, record)) => BookChange::Account(Box::new(account_in(&record)?)),
+            None => BookChange::ForgetAccount(id.to_owned()),
         })
     }
 
@@ -193,8 +243,19 @@ impl BookDatabase {
             log.append(changes)?;
         }
         let (mut batch, mut parts) = (Batch::default(), Vec::new());
+        let mut account_parts = Vec::new();
         for change in changes {
-            parts.extend(self.add(change, &mut batch)?);
+            match change {
+                BookChange::Account(account) => {
+                    account_parts.push(self.add_account(account, &mut batch)?);
+                }
+                BookChange::ForgetAccount(id) => {
+                    let parts = 0..self.account_parts_of(id);
+                    parts.for_each(|part| batch.remove(account_key(id, part)));
+                    account_parts.push((id.clone(), 0));
+                }
+                other => parts.extend(self.add(other, &mut batch)?),
+            }
         }
         let highest = changes.iter().filter_map(BookChange::id).max();
         let next_id = self.next_id.max(highest.map_or(0, |id| id.0.saturating_add(1)));
@@ -204,6 +265,12 @@ impl BookDatabase {
         let committed = self.database.commit(vec![batch]);
         committed.map_err(|failure| failed("writing the book", failure))?;
         self.next_id = next_id;
+        for (id, count) in account_parts {
+            match count {
+                0 => self.account_parts.remove(&id),
+                count => self.account_parts.insert(id, count),
+            };
+        }
         for (id, count) in parts {
             match count {
                 0 => self.parts.remove(&id),
@@ -234,6 +301,8 @@ impl BookDatabase {
                 (0..self.parts_of(*id)).for_each(|n| batch.remove(part_key(*id, n)));
                 Ok(Some((*id, 0)))
             }
+            // Their parts are counted apart.
+            BookChange::Account(_) | BookChange::ForgetAccount(_) => Ok(None),
             BookChange::Note { account, key, text } => {
                 if text.is_empty() {
                     batch.remove(note_key(account, key));
@@ -245,6 +314,22 @@ impl BookDatabase {
                 Ok(None)
             }
         }
+    }
+
+    /// Adds an account to a batch. Returns how many parts it takes afterwards.
+    fn add_account(&self, account: &StoredAccount, batch: &mut Batch) -> Result<(String, usize)> {
+        let (id, record) = (&account.id, account_record(account)?);
+        let parts: Vec<&[u8]> = record.chunks(VALUE_BYTES_MAX).collect();
+        for (place, part) in parts.iter().enumerate() {
+            batch.put(account_key(id, place), *part);
+        }
+        let surplus = parts.len()..self.account_parts_of(id);
+        surplus.for_each(|part| batch.remove(account_key(id, part)));
+        Ok((id.clone(), parts.len()))
+    }
+
+    fn account_parts_of(&self, id: &str) -> usize {
+        self.account_parts.get(id).copied().unwrap_or(0)
     }
 
     fn parts_of(&self, id: SubscriptionId) -> usize {
@@ -265,7 +350,7 @@ pub(super) fn check_size(changes: &[BookChange]) -> Result<()> {
 
 /// Groups changes into as few batches as they fit in, in their order, so that a rebuild needs few
 /// syncs.
-fn in_batches(changes: Vec<BookChange>) -> Result<Vec<Vec<BookChange>>> {
+pub(super) fn in_batches(changes: Vec<BookChange>) -> Result<Vec<Vec<BookChange>>> {
     let (mut batches, mut filled) = (Vec::<Vec<BookChange>>::new(), PARTS_MAX);
     for change in changes {
         let operations = operations_of(&change)?;
@@ -282,6 +367,9 @@ fn in_batches(changes: Vec<BookChange>) -> Result<Vec<Vec<BookChange>>> {
 }
 
 fn operations_of(change: &BookChange) -> Result<usize> {
+    if let BookChange::Account(account) = change {
+        return Ok(account_record(account)?.len().div_ceil(VALUE_BYTES_MAX));
+    }
     match change.record()? {
         Some((id, record)) => Ok(record.seal(id)?.len().div_ceil(VALUE_BYTES_MAX)),
         None => Ok(1),
@@ -296,6 +384,29 @@ pub(super) fn part_key(id: SubscriptionId, part: usize) -> Vec<u8> {
 fn id_in(key: &[u8]) -> Option<SubscriptionId> {
     let id = key.get(1..)?.first_chunk::<4>()?;
     Some(SubscriptionId(u32::from_be_bytes(*id)))
+}
+
+fn account_prefix(id: &str) -> Vec<u8> {
+    [&[ACCOUNT][..], id.as_bytes(), &[0]].concat()
+}
+
+fn account_key(id: &str, part: usize) -> Vec<u8> {
+    let part = u16::try_from(part).unwrap_or(u16::MAX);
+    [&account_prefix(id)[..], &part.to_be_bytes()].concat()
+}
+
+fn account_id_in(key: &[u8]) -> Option<String> {
+    let (id, _zero_and_part) = key.get(1..)?.split_last_chunk::<3>()?;
+    String::from_utf8(id.to_vec()).ok()
+}
+
+fn account_record(account: &StoredAccount) -> Result<Vec<u8>> {
+    encode(VERSION, &account.text()?).map_err(|why| damaged("account", why))
+}
+
+fn account_in(record: &[u8]) -> Result<StoredAccount> {
+    let text: String = decode(VERSION, record).map_err(|why| damaged("account", why))?;
+    StoredAccount::read(&text)
 }
 
 fn note_key(account: &str, key: &str) -> Vec<u8> {

@@ -4,7 +4,8 @@
 //!
 //! Layout: one JSON value per line. The first line is `{"wabahook_book_log":4,"next_id":n}`, each
 //! further line an array of changes that apply together: `{"put":{..}}` with a whole subscription,
-//! `{"keep":{..}}` with a record of another build, `{"remove":id}` or `{"note":{..}}`. The log is
+//! `{"keep":{..}}` with a record of another build, `{"remove":id}`, `{"note":{..}}`, `{"account":{..}}` or
+//! `{"forget_account":id}`. The log is
 //! written anew with one line per record at each open, and while it is open when it is more than
 //! twice as long as that, or when a secret in it is no longer in force.
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::BookChange;
 use super::stored::StoredRecord;
+use super::stored_account::StoredAccount;
 use crate::error::{Error, Result};
 use crate::store::private;
 use crate::subscription::SubscriptionId;
@@ -61,6 +63,10 @@ pub(super) struct LogContents {
     pub(super) subscriptions: BTreeMap<SubscriptionId, StoredRecord>,
     /// Subscriptions that the log removes.
     pub(super) removed: BTreeSet<SubscriptionId>,
+    /// The accounts, by id.
+    pub(super) accounts: BTreeMap<String, StoredAccount>,
+    /// Accounts that the log forgets.
+    pub(super) forgotten_accounts: BTreeSet<String>,
     /// The notes of gateways; an empty text is a removed note.
     pub(super) notes: BTreeMap<NoteKey, String>,
 }
@@ -155,6 +161,13 @@ impl LogContents {
             }
             BookChange::Note { account, key, text } => {
                 self.notes.insert((account, key), text);
+            }
+            BookChange::Account(account) => {
+                self.accounts.insert(account.id.clone(), *account);
+            }
+            BookChange::ForgetAccount(id) => {
+                self.accounts.remove(&id);
+                self.forgotten_accounts.insert(id);
             }
         }
     }
@@ -281,6 +294,9 @@ fn text_of(contents: &LogContents) -> io::Result<Vec<u8>> {
     let mut text = line(&LogHeader { wabahook_book_log: VERSION, next_id: contents.next_id })?;
     for (id, record) in &contents.subscriptions {
         text.extend(line(&[BookChange::of_record(*id, record.clone())])?);
+    }
+    for account in contents.accounts.values() {
+        text.extend(line(&[BookChange::Account(Box::new(account.clone()))])?);
     }
     for ((account, key), note) in &contents.notes {
         text.extend(line(&[BookChange::note(account, key, note)])?);

@@ -1,4 +1,4 @@
-//! Subscriptions on disk. [`SubscriptionStore`] writes each change durably: a subscription is stored
+//! Subscriptions and accounts on disk. [`SubscriptionStore`] writes each change durably: a subscription is stored
 //! whole as it was last put, or not at all, and an id is never assigned twice, also after its
 //! subscription was removed. Where the store is a directory, every change is first appended to a
 //! readable log, from which a damaged database is rebuilt.
@@ -7,6 +7,7 @@ mod change;
 mod database;
 mod log;
 mod stored;
+mod stored_account;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use self::change::BookChange;
-use self::database::{BookDatabase, check_size, failed};
+use self::database::{BookDatabase, check_size, failed, in_batches};
 use self::log::{LogContents, StaleSecrets};
+pub(crate) use self::stored_account::StoredAccount;
+use crate::account::AccountInfo;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -52,6 +55,7 @@ pub(crate) struct LoadedSubscriptions {
     pub(crate) store: SubscriptionStore,
     /// In the order of their ids.
     pub(crate) subscriptions: Vec<SubscriptionInfo>,
+    pub(crate) accounts: Vec<AccountInfo>,
     /// Those that this build cannot serve. They stay stored as they are.
     pub(crate) held: Vec<HeldSubscription>,
     /// Damaged parts that were set aside: the new name, and what was wrong.
@@ -84,7 +88,10 @@ impl SubscriptionStore {
         }
         database.follow(log)?;
         let (mut subscriptions, mut held) = (Vec::new(), Vec::new());
-        for (id, record) in database.contents()?.subscriptions {
+        let contents = database.contents()?;
+        let accounts = contents.accounts.values().map(StoredAccount::restore);
+        let accounts = accounts.collect::<Result<Vec<_>>>()?;
+        for (id, record) in contents.subscriptions {
             let name = record.name();
             match record.restore(id, catalogue) {
                 Ok(subscription) => subscriptions.push(subscription),
@@ -94,7 +101,7 @@ impl SubscriptionStore {
         let (next_id, log) = (database.next_id, log.map(Path::to_owned));
         let store =
             SubscriptionStore { store, log, database: Some(database), undo: Vec::new(), next_id };
-        Ok(LoadedSubscriptions { store, subscriptions, held, set_aside })
+        Ok(LoadedSubscriptions { store, subscriptions, accounts, held, set_aside })
     }
 
     fn database(&mut self) -> Result<&mut BookDatabase> {
@@ -182,6 +189,12 @@ impl SubscriptionStore {
             self.database = None;
         }
         written
+    }
+
+    /// Applies changes of which each stands for itself, in as few writes as they fit in. After an error some
+    /// may be applied.
+    pub(crate) fn apply_each(&mut self, changes: Vec<BookChange>) -> Result<()> {
+        in_batches(changes)?.into_iter().try_for_each(|batch| self.apply(batch))
     }
 
     /// Removes subscriptions before anything else is written.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::millis;
+use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, WabaNumber};
 use crate::profile::Profile;
@@ -20,7 +21,7 @@ use crate::subscription::{
 };
 
 /// The version of a record.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// How a value of the API is stored.
 trait Stored<P>: Sized {
@@ -162,6 +163,7 @@ pub(crate) struct StoredSubscription {
     state: StoredState,
     created_at_ms: u64,
     description: Option<String>,
+    condition: Option<String>,
 }
 
 stored_enum!(StoredProfile for Profile {
@@ -319,7 +321,7 @@ impl StoredTarget {
 impl StoredSubscription {
     pub(super) fn of(info: &SubscriptionInfo) -> StoredSubscription {
         let SubscriptionInfo { account, name, filter, target, policy, .. } = info.clone();
-        let Filter { events, numbers } = filter;
+        let Filter { events, numbers, condition } = filter;
         StoredSubscription {
             account,
             name,
@@ -334,6 +336,7 @@ impl StoredSubscription {
             state: Stored::from_public(info.state),
             created_at_ms: info.created_at_ms,
             description: info.description.clone(),
+            condition: condition.map(|condition| condition.to_string()),
         }
     }
 
@@ -351,11 +354,17 @@ impl StoredSubscription {
             let numbers = digits.into_iter().map(WabaNumber::from_digits).collect::<Option<_>>();
             numbers.ok_or_else(|| damaged(id, "it has an invalid WABA number".to_owned()))
         });
+        let condition = self.condition.as_deref().map(Condition::parse);
+        let filter = Filter {
+            events: events.transpose()?,
+            numbers: numbers.transpose()?,
+            condition: condition.transpose().map_err(invalid)?,
+        };
         Ok(SubscriptionInfo {
             id,
             account: self.account,
             name: self.name,
-            filter: Filter { events: events.transpose()?, numbers: numbers.transpose()? },
+            filter,
             target: self.target.restore().map_err(invalid)?,
             policy: self.policy.into_public(),
             secret: self.secret.into_public(),
@@ -468,7 +477,11 @@ mod tests {
             id: SubscriptionId(7),
             account: "acme".to_owned(),
             name: "crm".to_owned(),
-            filter: Filter { events: Some([event].into()), numbers: Some([number].into()) },
+            filter: Filter {
+                events: Some([event].into()),
+                numbers: Some([number].into()),
+                condition: Some(r#"{"pointer":"/a","eq":1}"#.parse().unwrap()),
+            },
             target,
             policy,
             secret: Some(Secret::new("hush")),

@@ -27,6 +27,7 @@ fn info(id: u32, numbers: u64) -> SubscriptionInfo {
                     .map(|n| WabaNumber::from_digits(919_000_000_000 + n).unwrap())
                     .collect()
             }),
+            condition: None,
         },
         target,
         policy: Policy {

@@ -181,13 +181,13 @@ fn files_max() -> Option<u64> {
     None
 }
 
-/// The other half is for the host, the outbox and the connections in use.
+/// The rest is for the host, the outbox and the connections in use.
 fn idle_max(files_max: Option<u64>) -> usize {
-    let half = files_max.map_or(u64::MAX, |files| files / 2);
-    usize::try_from(half).unwrap_or(IDLE_MAX).min(IDLE_MAX)
+    let quarter = files_max.map_or(u64::MAX, |files| files / 4);
+    usize::try_from(quarter).unwrap_or(IDLE_MAX).min(IDLE_MAX)
 }
 
-/// How many idle connections are kept in all, where the process may open twice as many files. Ten
+/// How many idle connections are kept in all, where the process may open four times as many files. Ten
 /// thousand receivers are served without a new connection for each attempt; beyond, those used longest
 /// ago are closed.
 const IDLE_MAX: usize = 16_384;
@@ -203,9 +203,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_connections_leave_half_of_the_files_to_others() {
+    fn idle_connections_leave_files_to_others() {
         for (files_max, expected) in
-            [(None, IDLE_MAX), (Some(1 << 20), IDLE_MAX), (Some(1_024), 512), (Some(1), 0)]
+            [(None, IDLE_MAX), (Some(1 << 20), IDLE_MAX), (Some(1_024), 256), (Some(1), 0)]
         {
             assert_eq!(idle_max(files_max), expected, "{files_max:?}");
         }

@@ -2,6 +2,7 @@
 //! (never tried, may start), blocked (never tried, held back), in retry (waiting, due, or held back), or in flight
 //! for the first time. So none is lost and none is tried twice at once.
 
+mod ages;
 mod queries;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -9,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
+use self::ages::ReplayTimes;
 use super::order::Order;
 use crate::outcome::Reason;
 use crate::subscription::Ordering;
@@ -30,6 +32,8 @@ pub(super) struct Backlog {
     order: Order,
     /// Replayed by the host, so exempt from the ordering.
     exempt: HashSet<u64>,
+    /// When deliveries were replayed.
+    replays: ReplayTimes,
     /// Deliveries whose main delivery is not settled yet.
     awaiting_main: RoaringTreemap,
     /// Key hashes of events owed since the host asked for an ordering that is not in force yet.
@@ -72,8 +76,8 @@ impl CountedSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retrying {
     pub(super) attempts: u32,
-    /// Its age at `at_ms`, from the start of its first attempt.
-    pub(super) age_ms: u64,
+    /// From when its age counts: its acceptance or its replay, in monotonic time.
+    pub(super) counts_from_ms: i64,
     pub(super) at_ms: u64,
     pub(super) due_ms: u64,
 }
@@ -128,12 +132,20 @@ impl Backlog {
     }
 
     /// Owes a dead letter again, outside of the order. Returns whether it was not owed before.
-    pub(super) fn owe_again(&mut self, sequence: u64) -> bool {
+    pub(super) fn owe_again(&mut self, sequence: u64, at_ms: i64) -> bool {
         let new = !self.owes(sequence) && self.pending.insert(sequence);
         if new && self.ordering != Ordering::None {
             self.exempt.insert(sequence);
         }
+        if new {
+            self.replays.note(sequence, at_ms);
+        }
         new
+    }
+
+    /// Counts the age of an owed delivery from its replay.
+    pub(super) fn note_replay(&mut self, sequence: u64, at_ms: i64) {
+        self.replays.note(sequence, at_ms);
     }
 
     /// Owes many deliveries that were never tried. Returns how many were not owed before.
@@ -273,11 +285,7 @@ impl Backlog {
         if !self.blocked.remove(sequence) && self.retries.remove(&sequence).is_none() {
             return false;
         }
-        self.waited.remove(sequence);
-        self.exempt.remove(&sequence);
-        if let Some(next) = self.order.withdraw(sequence) {
-            self.release(next);
-        }
+        self.forget(sequence);
         true
     }
 }
@@ -349,13 +357,16 @@ impl Backlog {
             self.in_flight.swap_remove(at);
             self.retries.remove(&sequence);
             self.waited.remove(sequence);
+            self.replays.forget(sequence);
             return true;
         }
         let never_tried = self.pending.remove(sequence) || self.blocked.remove(sequence);
         let was_owed = never_tried || self.retries.contains_key(&sequence);
         if was_owed {
             self.awaiting_main.remove(sequence);
-            self.due.retain(|due| *due != sequence);
+            if !never_tried {
+                self.due.retain(|due| *due != sequence);
+            }
             self.forget(sequence);
         }
         was_owed
@@ -363,6 +374,7 @@ impl Backlog {
 
     /// A delivery is no longer owed, so the next one of its key may start.
     fn forget(&mut self, sequence: u64) {
+        self.replays.forget(sequence);
         self.retries.remove(&sequence);
         self.waited.remove(sequence);
         self.exempt.remove(&sequence);
@@ -416,7 +428,7 @@ mod tests {
     }
 
     fn waits(due_ms: u64) -> Disposition {
-        Disposition::Retry(Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms })
+        Disposition::Retry(Retrying { attempts: 1, counts_from_ms: 0, at_ms: 0, due_ms })
     }
 
     const KEYED: &[(u64, u64)] = &[(1, 7), (2, 7), (3, 8), (4, 0), (5, 7), (6, 0)];
@@ -499,7 +511,7 @@ mod tests {
 
     #[test]
     fn an_ordering_begins_with_the_earliest_delivery() {
-        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let failed = Retrying { attempts: 1, counts_from_ms: 0, at_ms: 0, due_ms: 5 };
         let mut backlog = Backlog::default();
         assert!(backlog.owe(2, 0) && backlog.owe(4, 0));
         assert_eq!(backlog.owe_retry(3, failed, 0), (true, true));
@@ -514,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_parked_retry_does_not_block_the_first_attempt_before_it() {
-        let failed = Retrying { attempts: 1, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let failed = Retrying { attempts: 1, counts_from_ms: 0, at_ms: 0, due_ms: 5 };
         let mut backlog = Backlog::default();
         assert!(backlog.owe(1, 7) && backlog.owe(3, 8));
         assert_eq!(backlog.owe_retry(2, failed, 7), (true, true));
@@ -550,7 +562,7 @@ mod tests {
     fn a_postponed_first_attempt_is_held_and_given_up_like_one_never_made() {
         let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0)]);
         assert_eq!(taken(&mut backlog), [1, 2]);
-        let postponed = Retrying { attempts: 0, age_ms: 0, at_ms: 0, due_ms: 5 };
+        let postponed = Retrying { attempts: 0, counts_from_ms: 0, at_ms: 0, due_ms: 5 };
         for sequence in [1, 2] {
             backlog.put(sequence, &Disposition::Postponed(postponed));
         }
@@ -567,7 +579,7 @@ mod tests {
     #[test]
     fn a_replay_is_exempt_from_the_ordering() {
         let mut backlog = owing(Ordering::Strict, &[(5, 0), (6, 0)]);
-        assert!(backlog.owe_again(1) && !backlog.owe_again(1));
+        assert!(backlog.owe_again(1, 0) && !backlog.owe_again(1, 0));
         assert_eq!(taken(&mut backlog), [1, 5]);
         backlog.put(1, &Disposition::Delivered);
         assert!(taken(&mut backlog).is_empty());
@@ -591,7 +603,7 @@ mod tests {
     #[test]
     fn a_recovered_delivery_keeps_its_place_in_its_key() {
         let mut backlog = owing(Ordering::PerKey, &[]);
-        let retrying = Retrying { attempts: 3, age_ms: 0, at_ms: 0, due_ms: 9 };
+        let retrying = Retrying { attempts: 3, counts_from_ms: 0, at_ms: 0, due_ms: 9 };
         assert_eq!(backlog.owe_retry(4, retrying, 7), (true, true));
         let keys = HashMap::from([(4, 7), (5, 7), (6, 8)]);
         assert_eq!(backlog.owe_all([4, 5, 6].into_iter().collect(), &keys), 2);

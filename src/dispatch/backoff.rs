@@ -53,13 +53,12 @@ fn jittered_ms(wait_ms: u64, jitter_permille: u16, random: u64) -> u64 {
 
 /// How old a stored delivery is now and how long it still waits, both in milliseconds.
 ///
-/// Downtime counts only up to when the attempt was due, and the rest is never longer than the wait was. So a
-/// wall clock that jumped forwards while the host was down uses up no more age than the wait, and one that
-/// jumped backwards at most repeats the wait.
+/// Downtime counts in full for the age. The rest of the wait is never longer than the wait was, so a wall clock that
+/// jumped backwards at most repeats it.
 pub(crate) fn resumed_ms(state: &RetryState, wall_ms: u64) -> (u64, u64) {
     let wait_ms = state.due_wall_ms.saturating_sub(state.saved_wall_ms).min(LONGEST_MS);
-    let down_ms = wall_ms.saturating_sub(state.saved_wall_ms).min(wait_ms);
-    (state.age_ms.saturating_add(down_ms), wait_ms - down_ms)
+    let down_ms = wall_ms.saturating_sub(state.saved_wall_ms);
+    (state.age_ms.saturating_add(down_ms), wait_ms.saturating_sub(down_ms))
 }
 
 #[cfg(test)]
@@ -116,14 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_jump_ages_a_delivery_by_at_most_its_wait() {
+    fn downtime_counts_for_the_age_and_the_wait() {
         let state =
             RetryState { attempts: 2, age_ms: 500, due_wall_ms: 1_300, saved_wall_ms: 1_000 };
         for (wall_ms, resumed) in [
             (1_000, (500, 300)),
             (1_100, (600, 200)),
             (1_300, (800, 0)),
-            (u64::MAX, (800, 0)),
+            (9_000, (8_500, 0)),
+            (u64::MAX, (u64::MAX - 500, 0)),
             (0, (500, 300)),
         ] {
             assert_eq!(resumed_ms(&state, wall_ms), resumed, "at {wall_ms}");

@@ -200,6 +200,12 @@ impl EndpointHealth {
         self.open_until_ms.max(self.rests_until_ms)
     }
 
+    /// Ends the rest now. While the breaker is not closed, one probe may start.
+    pub(super) fn end_rest(&mut self, now_ms: u64) {
+        self.open_until_ms = self.open_until_ms.min(now_ms);
+        self.rests_until_ms = self.rests_until_ms.min(now_ms);
+    }
+
     /// For how long there has been nothing but failure, in milliseconds.
     pub(super) fn failing_for_ms(&self, now_ms: u64) -> u64 {
         self.failing.map_or(0, |failing| failing.until_ms(now_ms))

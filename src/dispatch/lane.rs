@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
+use super::expiry::{DeliveryAge, REST_CUT_MS};
 use super::health::{EndpointHealth, HealthRules};
 use super::in_flight::InFlightAttempt;
 use super::outcome::{Judgement, judge};
@@ -37,6 +38,10 @@ pub(super) struct Lane {
     postponed_until_ms: u64,
     /// When the dispatcher looks at the lane again, because time makes it ready.
     pub(super) timer_ms: Option<u64>,
+    /// When the dispatcher looks for deliveries whose age has ended.
+    pub(super) expiry_ms: Option<u64>,
+    /// When the endpoint's rest was last cut short for last attempts.
+    rest_cut_ms: Option<u64>,
     delivered: u64,
     retried: u64,
     dead: u64,
@@ -98,6 +103,20 @@ impl Lane {
         self.is_held() || self.state != SubscriptionState::Active
     }
 
+    /// How old a delivery may become; `None` while the subscription is unknown.
+    pub(super) fn age_max_ms(&self) -> Option<u64> {
+        self.policy.as_ref().map(|policy| millis(policy.age_max))
+    }
+
+    /// Ends the endpoint's rest for last attempts, unless that was done a moment ago.
+    pub(super) fn cut_rest(&mut self, now_ms: u64) {
+        let is_long_ago = |cut_ms: u64| now_ms.saturating_sub(cut_ms) >= REST_CUT_MS;
+        if self.endpoint.opens_ms() > now_ms && self.rest_cut_ms.is_none_or(is_long_ago) {
+            self.endpoint.end_rest(now_ms);
+            self.rest_cut_ms = Some(now_ms);
+        }
+    }
+
     fn retrying_max(&self) -> u32 {
         self.policy.as_ref().map_or(0, |policy| policy.retrying_max)
     }
@@ -150,8 +169,9 @@ impl Lane {
         attempt: InFlightAttempt,
         outcome: Outcome,
         cap_max: usize,
-        context: StepContext,
+        (age, context): (DeliveryAge, StepContext),
     ) -> (Disposition, bool) {
+        let outcome = waiting_at_most(outcome, age.ends_ms.saturating_sub(context.now_ms));
         let rules = HealthRules {
             breaker: self.policy.as_ref().map(|policy| policy.breaker).unwrap_or_default(),
             cap_max,
@@ -161,7 +181,7 @@ impl Lane {
         let of_lane = StepContext { random: context.random.rotate_left(32), ..context };
         let took_ms = context.now_ms.saturating_sub(attempt.started_ms);
         let learnt = self.endpoint.learn(&outcome, took_ms, rules, of_lane);
-        let disposition = self.disposition(sequence, attempt, outcome, context);
+        let disposition = self.disposition(attempt, outcome, age, context);
         match &disposition {
             Disposition::Delivered => self.delivered += 1,
             Disposition::Retry(_) => self.retried += 1,
@@ -179,11 +199,11 @@ impl Lane {
         sequence: u64,
         attempt: InFlightAttempt,
         shortage: Shortage,
-        now_ms: u64,
+        (age, now_ms): (DeliveryAge, u64),
     ) -> Disposition {
         let disposition = match shortage {
             // The delivery itself may have caused it.
-            Shortage::Panic => self.postponed(sequence, attempt, now_ms),
+            Shortage::Panic => postponed(attempt, age, now_ms),
             Shortage::Lookups | Shortage::HostConnections => {
                 self.postponed_until_ms = now_ms.saturating_add(LANE_PAUSE_MS);
                 Disposition::Unchanged
@@ -210,29 +230,11 @@ impl Lane {
         self.put_back(sequence, &Disposition::Delivered, now_ms);
     }
 
-    fn postponed(&self, sequence: u64, attempt: InFlightAttempt, now_ms: u64) -> Disposition {
-        let age_ms = self.age_ms(sequence, attempt, now_ms);
-        let most_ms = self.policy.as_ref().map_or(u64::MAX, |policy| millis(policy.age_max));
-        if age_ms > most_ms {
-            return Disposition::Dead(Reason::Expired);
-        }
-        let due_ms = now_ms.saturating_add(PANIC_PAUSE_MS);
-        let attempts = attempt.number.saturating_sub(1);
-        Disposition::Postponed(Retrying { attempts, age_ms, at_ms: now_ms, due_ms })
-    }
-
-    fn age_ms(&self, sequence: u64, attempt: InFlightAttempt, now_ms: u64) -> u64 {
-        match self.backlog.retrying(sequence) {
-            Some(before) => before.age_ms.saturating_add(now_ms.saturating_sub(before.at_ms)),
-            None => now_ms.saturating_sub(attempt.started_ms),
-        }
-    }
-
     fn disposition(
         &self,
-        sequence: u64,
         attempt: InFlightAttempt,
         outcome: Outcome,
+        age: DeliveryAge,
         context: StepContext,
     ) -> Disposition {
         let (reason, retry_after_ms) = match outcome {
@@ -247,8 +249,8 @@ impl Lane {
             return Disposition::Dead(reason);
         }
         let StepContext { now_ms, random, .. } = context;
-        let age_ms = self.age_ms(sequence, attempt, now_ms);
-        let left_ms = millis(policy.age_max).saturating_sub(age_ms);
+        let DeliveryAge { counts_from_ms, ends_ms } = age;
+        let left_ms = ends_ms.saturating_sub(now_ms);
         if left_ms == 0 {
             return Disposition::Dead(Reason::Expired);
         }
@@ -260,7 +262,15 @@ impl Lane {
         // The last attempt is made when the age is used up.
         let wait_ms = own_ms.min(most_ms).max(asked_ms).min(left_ms);
         let due_ms = now_ms.saturating_add(wait_ms);
-        Disposition::Retry(Retrying { attempts: attempt.number, age_ms, at_ms: now_ms, due_ms })
+        let attempts = attempt.number;
+        Disposition::Retry(Retrying { attempts, counts_from_ms, at_ms: now_ms, due_ms })
+    }
+
+    /// Gives up a delivery that is not in flight. Returns whether it was owed.
+    pub(super) fn give_up(&mut self, sequence: u64) -> bool {
+        let gave_up = self.backlog.cancel(sequence);
+        self.dead += u64::from(gave_up);
+        gave_up
     }
 
     /// Gives up a delivery whose main delivery was given up. Returns whether it waited for it.
@@ -355,5 +365,26 @@ impl Lane {
         };
         let untouched = LaneStats { subscription, ..LaneStats::default() };
         (stats != untouched).then_some(stats)
+    }
+}
+
+/// After a panic, the delivery may have caused it, so it waits. It is given up at the end of its age.
+fn postponed(attempt: InFlightAttempt, age: DeliveryAge, now_ms: u64) -> Disposition {
+    let DeliveryAge { counts_from_ms, ends_ms } = age;
+    if ends_ms <= now_ms {
+        return Disposition::Dead(Reason::Expired);
+    }
+    let due_ms = now_ms.saturating_add(PANIC_PAUSE_MS).min(ends_ms);
+    let attempts = attempt.number.saturating_sub(1);
+    Disposition::Postponed(Retrying { attempts, counts_from_ms, at_ms: now_ms, due_ms })
+}
+
+/// The outcome with a `Retry-After` of at most the age that is left.
+fn waiting_at_most(outcome: Outcome, left_ms: u64) -> Outcome {
+    match outcome {
+        Outcome::Retry { reason, retry_after: Some(asked) } => {
+            Outcome::Retry { reason, retry_after: Some(asked.min(Duration::from_millis(left_ms))) }
+        }
+        other => other,
     }
 }

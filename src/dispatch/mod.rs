@@ -17,6 +17,7 @@ mod backlog;
 mod backoff;
 mod cancellation;
 mod dependency;
+mod expiry;
 mod health;
 mod in_flight;
 mod lane;
@@ -44,6 +45,7 @@ use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
 use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};
 use dependency::Dependencies;
+use expiry::{Expiry, age_ms, signed};
 use in_flight::{InFlight, InFlightAttempt};
 use lane::Lane;
 use ready_queue::{AccountIndex, ReadyQueue};
@@ -71,6 +73,7 @@ pub(crate) struct Dispatcher {
     waiting: BTreeSet<(u64, DeliveryId)>,
     /// Lanes that time makes ready, by when.
     resting: BTreeSet<(u64, SubscriptionId)>,
+    expiry: Expiry,
     dependencies: Dependencies,
     /// The latest time that was passed in.
     now_ms: u64,
@@ -128,9 +131,11 @@ impl Completed {
 /// [`Dispatcher::next_wake_ms`] tells.
 const TICK_MAX: usize = 1_024;
 
-/// So many lanes of one event queue at once, and the next ones so much later.
+/// So many lanes of one event queue at once, and the next ones so much later. Other events of the account that arrive
+/// while a large fan-out is delivered precede what is left of it, unless fewer than 100 deliveries/s start. A fan-out
+/// of 100,000 waits at most 1,000 s for a flood of them.
 const FAN_OUT_CHUNK: usize = 64;
-const FAN_OUT_SPACING_US: u64 = 6_400;
+const FAN_OUT_SPACING_US: u64 = 640_000;
 
 /// How many targets of an event are owed under one lock.
 const FAN_OUT_PART_MAX: usize = 4_096;
@@ -147,6 +152,7 @@ impl Dispatcher {
             throttle: Throttle::default(),
             waiting: BTreeSet::new(),
             resting: BTreeSet::new(),
+            expiry: Expiry::default(),
             dependencies: Dependencies::default(),
             now_ms: 0,
             owed: 0,
@@ -172,7 +178,15 @@ impl Dispatcher {
         }
         lane.set(account, policy, state, keys, self.now_ms);
         self.change_main(id, before);
+        self.set_expiry(id, None);
         self.refresh(id);
+    }
+
+    /// Sets how many attempts of an account may be in flight; 0 counts as 1. Without a limit it may have as many as all
+    /// accounts together.
+    pub(crate) fn set_account_limit(&mut self, account: &str, in_flight_max: usize) {
+        let index = self.account_index(account);
+        self.ready_queue.set_in_flight_max(index, in_flight_max);
     }
 
     fn account_index(&mut self, name: &str) -> AccountIndex {
@@ -198,6 +212,7 @@ impl Dispatcher {
         if let Some(timer_ms) = lane.timer_ms {
             self.resting.remove(&(timer_ms, id));
         }
+        self.expiry.forget(&lane, id);
         let cancelled = lane.backlog.sequences();
         self.owed -= cancelled.len();
         if lane.is_held() {
@@ -218,10 +233,15 @@ impl Dispatcher {
         if self.dependencies.is_empty() { FAN_OUT_PART_MAX } else { usize::MAX }
     }
 
-    /// Owes durable events of consecutive sequences to the same targets. Returns how many deliveries are
-    /// cancelled, because their subscriptions were removed after the events were matched. For most lanes a
-    /// run costs about as much as one event. `targets`
-    /// may be a part of them, which begins at `first`.
+    /// Notes that all events up to a sequence are accepted. To be called before they are owed.
+    pub(crate) fn note_accepted(&mut self, sequence: u64, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.expiry.times.note(sequence, signed(self.now_ms));
+    }
+
+    /// Owes durable events of consecutive sequences to the same targets. Returns how many deliveries are cancelled,
+    /// because their subscriptions were removed after the events were matched. For most lanes a run costs about as
+    /// much as one event. `targets` may be a part of them, which begins at `first`.
     #[must_use = "a cancelled delivery is counted"]
     pub(crate) fn accepted(
         &mut self,
@@ -242,6 +262,7 @@ impl Dispatcher {
             if lane.is_held() {
                 self.held += new;
             }
+            self.expiry.begin(lane, *id, self.now_ms);
             if !has_dependencies {
                 let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
                 let behind_us = ((first + position) / FAN_OUT_CHUNK) as u64 * FAN_OUT_SPACING_US;
@@ -253,25 +274,6 @@ impl Dispatcher {
             targets.iter().for_each(|id| self.refresh(*id));
         }
         missing * sequences.count() as u64
-    }
-
-    /// Owes replayed dead letters, whose replay is durable. Returns those whose lane was removed.
-    #[must_use = "a cancelled delivery is counted"]
-    pub(crate) fn revived(&mut self, deliveries: &[DeliveryId]) -> Vec<DeliveryId> {
-        let mut cancelled = Vec::new();
-        for delivery in deliveries {
-            let Some(lane) = self.lanes.get_mut(&delivery.subscription) else {
-                cancelled.push(*delivery);
-                continue;
-            };
-            let new = lane.backlog.owe_again(delivery.sequence);
-            self.count_owed(delivery.subscription, u64::from(new));
-        }
-        for DeliveryId { sequence, subscription } in deliveries {
-            self.hold_dependents(*sequence, &[*subscription]);
-            self.refresh(*subscription);
-        }
-        cancelled
     }
 
     /// Of these sequences, those that each subscription is owed.
@@ -332,10 +334,11 @@ impl Dispatcher {
         }
         let cap_max = self.limits.lane_in_flight_max;
         let Judgement { outcome, disable } = judgement;
+        let age = self.expiry.age(lane, delivery.sequence, now_ms);
         let reason = outcome.clone().into_reason();
         let trips_before = lane.trips();
         let (disposition, learnt) =
-            lane.end(delivery.sequence, in_flight, outcome, cap_max, context);
+            lane.end(delivery.sequence, in_flight, outcome, cap_max, (age, context));
         let trips = Some(lane.trips()).filter(|trips| *trips != trips_before);
         let failed_for_too_long = learnt && lane.has_failed_for_too_long(now_ms);
         let disabled = disable.or(failed_for_too_long.then_some(Reason::Failing));
@@ -375,7 +378,8 @@ impl Dispatcher {
         if in_flight.is_cancelled {
             return self.end_cancelled(delivery, in_flight, now_ms);
         }
-        let disposition = lane.end_uncounted(delivery.sequence, in_flight, shortage, now_ms);
+        let age = self.expiry.age(lane, delivery.sequence, now_ms);
+        let disposition = lane.end_uncounted(delivery.sequence, in_flight, shortage, (age, now_ms));
         self.apply(attempt, disposition, wall_ms, &mut completed);
         self.refresh(delivery.subscription);
         completed
@@ -485,7 +489,8 @@ fn place(
 }
 
 fn retry_state(retrying: Retrying, wall_ms: u64) -> RetryState {
-    let Retrying { attempts, age_ms, at_ms, due_ms } = retrying;
+    let Retrying { attempts, counts_from_ms, at_ms, due_ms } = retrying;
+    let age_ms = age_ms(counts_from_ms, at_ms);
     let due_wall_ms = wall_ms.saturating_add(due_ms.saturating_sub(at_ms));
     RetryState { attempts, age_ms, due_wall_ms, saved_wall_ms: wall_ms }
 }

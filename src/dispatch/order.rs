@@ -20,7 +20,7 @@ pub(super) struct Order {
 #[derive(Debug)]
 struct KeyQueue {
     holder: u64,
-    /// Ascending.
+    /// Ascending, with some that were withdrawn.
     parked: VecDeque<u64>,
 }
 
@@ -60,11 +60,19 @@ impl Order {
         let key_hash = self.holders.remove(&sequence)?;
         let queue = self.queues.get_mut(&key_hash)?;
         let ahead = |sequence: &u64| self.ahead.contains(sequence);
-        let place = match self.ahead.is_empty() {
-            true => 0,
-            false => queue.parked.iter().position(ahead).unwrap_or(0),
+        let first = match self.ahead.is_empty() {
+            true => None,
+            false => queue.parked.iter().position(ahead),
         };
-        let Some(next) = queue.parked.remove(place) else {
+        let mut next = first.and_then(|place| queue.parked.remove(place));
+        while next.is_none() {
+            // Those that were withdrawn meanwhile are passed over.
+            match queue.parked.pop_front() {
+                Some(parked) => next = Some(parked).filter(|parked| self.parked.contains(*parked)),
+                None => break,
+            }
+        }
+        let Some(next) = next else {
             self.queues.remove(&key_hash);
             return None;
         };
@@ -75,19 +83,13 @@ impl Order {
         Some(next)
     }
 
-    /// Removes a delivery that has ended. Searches all queues if it is parked, which is rare: only a dependent
-    /// ends without an attempt, and only a delivery in flight since before the ordering began ends without
-    /// having held its key.
+    /// Removes a delivery that has ended, and returns the one that holds its key now. One that is parked stays in
+    /// its queue and is passed over later, so that many can end at once.
     pub(super) fn withdraw(&mut self, sequence: u64) -> Option<u64> {
         if !self.parked.remove(sequence) {
             return self.leave(sequence);
         }
         self.ahead.remove(&sequence);
-        for queue in self.queues.values_mut() {
-            if let Ok(place) = queue.parked.binary_search(&sequence) {
-                queue.parked.remove(place);
-            }
-        }
         None
     }
 

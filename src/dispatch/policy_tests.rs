@@ -100,7 +100,7 @@ fn dependents_are_given_up_and_replayed_with_their_main() {
     assert_eq!(ended, expected);
     assert_eq!(bench.dispatcher.owed(), 4, "the second event, and the bystander's");
     let _ = bench.take(2, 1);
-    assert!(bench.dispatcher.revived(&[delivery_of_dependent, delivery(1)]).is_empty());
+    assert!(bench.dispatcher.revived(&[delivery_of_dependent, delivery(1)], 0).is_empty());
     let _ = bench.end(of(LANE, 2), Outcome::Delivered);
     bench.dispatcher.settled(&[delivery(2)]);
     assert_eq!(served(&mut bench), [(1, 1), (2, 2)], "the dependent of 1 waits again");

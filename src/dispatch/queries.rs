@@ -35,8 +35,17 @@ impl Dispatcher {
     }
 
     /// Attempts in flight, those of removed lanes included.
+    pub(crate) fn owed_of(&self, id: SubscriptionId) -> u64 {
+        self.lanes.get(&id).map_or(0, |lane| lane.backlog.owed())
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.ready_queue.in_flight()
+    }
+
+    /// Attempts of an account in flight.
+    pub(crate) fn in_flight_of(&self, account: &str) -> usize {
+        self.accounts.get(account).map_or(0, |index| self.ready_queue.in_flight_of(*index))
     }
 
     /// How many attempts may be in flight.
@@ -51,7 +60,7 @@ impl Dispatcher {
 
     /// How many attempts could start now.
     pub(crate) fn startable(&self) -> usize {
-        if self.ready_queue.bound().is_some() {
+        if self.ready_queue.is_bound() {
             return 0;
         }
         let most = self.in_flight_max().min(self.throttle.limit(self.now_ms));
@@ -70,6 +79,11 @@ impl Dispatcher {
             self.lanes.iter().filter_map(|(id, lane)| lane.stats(*id, now_ms)).collect();
         stats.sort_unstable_by_key(|stats| stats.subscription);
         stats
+    }
+
+    /// When [`tick`](Self::tick) or [`expire`](Self::expire) has something to do next, in monotonic milliseconds.
+    pub(crate) fn next_timer_ms(&self) -> Option<u64> {
+        [self.next_wake_ms(), self.next_expiry_ms()].into_iter().flatten().min()
     }
 
     /// What a lane owes from a sequence on, in the order published, at the stages that are `wanted`. The

@@ -4,7 +4,7 @@
 //! is whose endpoint responded in time, may use all of `in_flight_max`. The others may hang and hold what
 //! they take for a whole timeout, so a part of `in_flight_max` is closed to them, and one account may take at
 //! most half of what they may use while there are several accounts. Among them, a lane that timed out queues
-//! behind by its last latency.
+//! behind by its last latency. No account has more attempts in flight than its own limit.
 //!
 //! The lanes of one event queue a little behind each other, so that the next event need not wait for all lanes
 //! of a large fan-out.
@@ -75,7 +75,16 @@ pub(super) struct ReadyQueue {
     unproven_in_flight: usize,
     /// Accounts with ready lanes or attempts in flight.
     active_accounts: usize,
-    bound: Option<Bound>,
+    bound: Option<QueueBound>,
+}
+
+/// What kept a ready lane from starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum QueueBound {
+    /// A bound of all accounts.
+    All(Bound),
+    /// The limit of each account that has ready lanes.
+    Account,
 }
 
 /// The ready lanes of one account.
@@ -83,6 +92,8 @@ pub(super) struct ReadyQueue {
 struct AccountQueue {
     proven: LaneQueue,
     unproven: LaneQueue,
+    /// How many attempts it may have in flight; `None` for as many as all accounts together.
+    in_flight_max: Option<usize>,
     in_flight: usize,
     unproven_in_flight: usize,
 }
@@ -101,7 +112,8 @@ struct AccountTurns {
     waiting: BTreeMap<u64, AccountIndex>,
     /// Found above their share; they wait until one of their attempts ends or nobody else waits.
     above_share: BTreeMap<u64, AccountIndex>,
-    /// Found at the bound of an account's unproven lanes; they wait until one of their attempts ends.
+    /// Found at the account's limit, or at the bound of an account's unproven lanes; they wait until one of their
+    /// attempts ends.
     blocked: BTreeMap<u64, AccountIndex>,
 }
 
@@ -130,8 +142,24 @@ impl ReadyQueue {
         AccountIndex(self.accounts.len() - 1)
     }
 
-    /// Brings a lane's place in line with its demand. A lane that stays in its class keeps its place. A lane
-    /// that joins queues as if it came `behind_us` microseconds later.
+    /// Sets how many attempts an account may have in flight.
+    pub(super) fn set_in_flight_max(&mut self, account: AccountIndex, most: usize) {
+        let Some(load) = self.accounts.get_mut(account.0) else { return };
+        load.in_flight_max = Some(most.max(1));
+        let (proven, unproven) = (load.proven.turn, load.unproven.turn);
+        self.proven.reconsider(proven);
+        self.unproven.reconsider(unproven);
+        self.bound = None;
+    }
+
+    /// How many attempts of an account are in flight.
+    pub(super) fn in_flight_of(&self, account: AccountIndex) -> usize {
+        self.accounts.get(account.0).map_or(0, |load| load.in_flight)
+    }
+
+    /// Brings a lane's place in line with its demand. A lane that joins queues as if it came `behind_us`
+    /// microseconds later. A lane that stays in its class keeps its place, unless that is behind the place at which
+    /// it would join: an event for few lanes does not wait where a large fan-out put one of them.
     pub(super) fn update(
         &mut self,
         id: SubscriptionId,
@@ -145,24 +173,32 @@ impl ReadyQueue {
         {
             self.attempts = self.attempts - held.demand.attempts + demand.attempts;
             held.demand = demand;
+            self.move_up(held, place_us(demand.class, now_ms, behind_us));
             return;
         }
         self.leave(ticket);
         if let Some(demand) = demand {
-            *ticket = self.join(id, demand, now_ms.saturating_mul(1_000).saturating_add(behind_us));
+            *ticket = self.join(id, demand, place_us(demand.class, now_ms, behind_us));
         }
+    }
+
+    /// Moves a lane to an earlier place.
+    fn move_up(&mut self, held: &mut QueueTicket, at_us: u64) {
+        if at_us >= held.key.0 {
+            return;
+        }
+        let Some(account) = self.accounts.get_mut(held.demand.account.0) else { return };
+        let lanes = &mut account.lanes(held.demand.class.group()).lanes;
+        let Some(id) = lanes.remove(&held.key) else { return };
+        held.key.0 = at_us;
+        lanes.insert(held.key, id);
     }
 
     fn join(&mut self, id: SubscriptionId, demand: LaneDemand, at_us: u64) -> Option<QueueTicket> {
         let turn = self.next_turn;
         let account = self.accounts.get_mut(demand.account.0)?;
         self.active_accounts += usize::from(!account.is_active());
-        let key = match demand.class {
-            LaneClass::Proven | LaneClass::Untried => (at_us, turn),
-            LaneClass::TimedOut(latency_ms) => {
-                (at_us.saturating_add(latency_ms.saturating_mul(1_000)), turn)
-            }
-        };
+        let key = (at_us, turn);
         let group = demand.class.group();
         let queue = account.lanes(group);
         queue.lanes.insert(key, id);
@@ -172,7 +208,7 @@ impl ReadyQueue {
         }
         self.next_turn += 1;
         self.attempts += demand.attempts;
-        if self.bound == Some(Bound::Unproven) {
+        if matches!(self.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account)) {
             // That bound holds other lanes back, and not necessarily this one.
             self.bound = None;
         }
@@ -205,7 +241,7 @@ impl ReadyQueue {
             return None;
         }
         if self.in_flight >= limit.min(self.in_flight_max) {
-            self.bound = Some(Bound::InFlight);
+            self.bound = Some(QueueBound::All(Bound::InFlight));
             return None;
         }
         let proven = self.front(LaneGroup::Proven);
@@ -220,10 +256,24 @@ impl ReadyQueue {
             (one, other) => one.or(other),
         };
         let Some((front, group)) = first else {
-            self.bound = Some(Bound::Unproven);
+            self.bound = Some(self.bound_of_accounts());
             return None;
         };
         self.serve(front.account, front.turn, group)
+    }
+
+    /// What keeps all accounts from starting, of which none is at the front.
+    fn bound_of_accounts(&self) -> QueueBound {
+        let waits_for_unproven = self.unproven_in_flight >= self.unproven_max()
+            && self.unproven.waiting.len() + self.unproven.above_share.len() > 0;
+        let is_at_limit = |account: &AccountIndex| {
+            self.accounts.get(account.0).is_some_and(AccountQueue::is_at_limit)
+        };
+        let blocked = || self.proven.blocked.values().chain(self.unproven.blocked.values());
+        match !waits_for_unproven && blocked().any(is_at_limit) {
+            true => QueueBound::Account,
+            false => QueueBound::All(Bound::Unproven),
+        }
     }
 
     fn serve(
@@ -257,8 +307,8 @@ impl ReadyQueue {
                 None => above().map(|(turn, account)| (*turn, *account, true))?,
             };
             let load = self.accounts.get(account.0)?;
-            let is_blocked =
-                group == LaneGroup::Unproven && load.unproven_in_flight >= unproven_max;
+            let is_blocked = load.is_at_limit()
+                || group == LaneGroup::Unproven && load.unproven_in_flight >= unproven_max;
             let exceeds = load.in_flight >= share.max(1);
             let turns = self.turns(group);
             if is_blocked {
@@ -313,9 +363,17 @@ impl ReadyQueue {
         self.bound = None;
     }
 
-    /// What kept a ready lane from starting when [`choose`](Self::choose) was last called.
+    /// Whether something kept a ready lane from starting when [`choose`](Self::choose) was last called.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
+    /// Which bound of all accounts did. The limit of one account is not one of them.
     pub(super) fn bound(&self) -> Option<Bound> {
-        self.bound
+        match self.bound {
+            Some(QueueBound::All(bound)) => Some(bound),
+            Some(QueueBound::Account) | None => None,
+        }
     }
 
     /// How many attempts of unproven lanes may be in flight.
@@ -354,9 +412,22 @@ impl AccountQueue {
         }
     }
 
+    fn is_at_limit(&self) -> bool {
+        self.in_flight_max.is_some_and(|most| self.in_flight >= most)
+    }
+
     fn is_active(&self) -> bool {
         self.in_flight > 0 || self.proven.turn.is_some() || self.unproven.turn.is_some()
     }
+}
+
+/// Where a lane joins that comes so much later than now. One that timed out joins further behind.
+fn place_us(class: LaneClass, now_ms: u64, behind_us: u64) -> u64 {
+    let latency_ms = match class {
+        LaneClass::Proven | LaneClass::Untried => 0,
+        LaneClass::TimedOut(latency_ms) => latency_ms,
+    };
+    now_ms.saturating_add(latency_ms).saturating_mul(1_000).saturating_add(behind_us)
 }
 
 impl AccountTurns {
@@ -506,6 +577,45 @@ mod tests {
     }
 
     #[test]
+    fn an_account_at_its_limit_waits_for_its_own_attempts() {
+        let mut bench = QueueBench::new(8, &[(0, Proven), (0, Untried), (1, Proven)]);
+        bench.queue.set_in_flight_max(AccountIndex(0), 2);
+        bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(2)).unwrap());
+        assert_eq!(bench.start_all(), [0, 1]);
+        assert!(bench.queue.is_bound() && bench.queue.bound().is_none(), "no bound of the engine");
+        bench.put(2, 1, Proven);
+        assert!(!bench.queue.is_bound());
+        assert_eq!(bench.start_all(), [2; 6], "the neighbour uses what is left");
+        bench.end(2);
+        bench.end(0);
+        assert_eq!(bench.start_all().iter().filter(|id| **id == 0).count(), 1);
+        bench.queue.set_in_flight_max(AccountIndex(0), 3);
+        (0..2).for_each(|_| bench.end(3));
+        assert_eq!(
+            bench.start_all().iter().filter(|id| **id < 2).count(),
+            1,
+            "the limit was raised"
+        );
+    }
+
+    #[test]
+    fn a_lane_moves_up_to_the_place_at_which_it_would_join() {
+        let mut queue = ReadyQueue::new(8);
+        let account = queue.add_account();
+        let demand = Some(LaneDemand { account, class: Proven, attempts: 1 });
+        let (mut first, mut last) = (None, None);
+        queue.update(SubscriptionId(1), &mut first, demand, 0, 5_000);
+        queue.update(SubscriptionId(2), &mut last, demand, 0, 900_000);
+        queue.update(SubscriptionId(2), &mut last, demand, 1, 0);
+        assert_eq!(queue.choose(8), Some(SubscriptionId(2)));
+        queue.leave(&mut last);
+        queue.update(SubscriptionId(1), &mut first, demand, 9, 0);
+        assert_eq!(queue.choose(8), Some(SubscriptionId(1)));
+        queue.leave(&mut first);
+        assert_eq!((queue.attempts(), queue.choose(8)), (0, None));
+    }
+
+    #[test]
     fn a_lower_limit_bounds_everybody() {
         let mut bench = QueueBench::new(8, &[(0, Proven)]);
         assert!(bench.queue.choose(0).is_none());
@@ -520,11 +630,14 @@ mod tests {
         fn bounds_hold_and_no_room_is_left_unused(
             lanes in prop::collection::vec((0_usize..4, 0_u8..3), 1..12),
             in_flight_max in 1_usize..24,
+            account_max in 1_usize..24,
             steps in prop::collection::vec((any::<bool>(), 0_usize..24), 0..120),
         ) {
             let class = |kind| match kind { 0 => Proven, 1 => Untried, _ => TimedOut(7) };
             let lanes: Vec<_> = lanes.iter().map(|(account, kind)| (*account, class(*kind))).collect();
             let mut bench = QueueBench::new(in_flight_max, &lanes);
+            // One account has a limit of its own.
+            bench.queue.set_in_flight_max(AccountIndex(0), account_max);
             for (starts, place) in steps {
                 if !starts && !bench.in_flight.is_empty() {
                     bench.end(place % bench.in_flight.len());
@@ -536,7 +649,8 @@ mod tests {
                     bench.in_flight.iter().filter(of).count()
                 };
                 let has_proven_below = lanes.iter().any(|(account, class)| {
-                    *class == Proven && load(&bench, *account) < share.max(1)
+                    let has_room = *account > 0 || load(&bench, 0) < account_max;
+                    *class == Proven && has_room && load(&bench, *account) < share.max(1)
                 });
                 let before: Vec<usize> = (0..4).map(|account| load(&bench, account)).collect();
                 match bench.start() {
@@ -549,6 +663,7 @@ mod tests {
                 let unproven = bench.in_flight.iter().filter(|id| bench.demands[id].class != Proven);
                 prop_assert!(unproven.count() <= (in_flight_max - in_flight_max / 4).max(1));
                 prop_assert!(bench.in_flight.len() <= in_flight_max);
+                prop_assert!(load(&bench, 0) <= account_max);
                 prop_assert_eq!(bench.queue.in_flight(), bench.in_flight.len());
             }
         }

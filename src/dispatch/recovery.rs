@@ -1,12 +1,13 @@
-//! Owes again what was owed when the outbox was closed. A jump of the wall clock while the host was down neither ages
-//! a delivery nor lengthens a wait. Deliveries of an unknown subscription are held, never dropped.
+//! Owes again what was owed when the outbox was closed, and what the host replays. A jump of the wall clock while the
+//! host was down lengthens no wait. Deliveries of an unknown subscription are held, never dropped.
 
 use std::collections::HashMap;
 
 use roaring::RoaringTreemap;
 
 use super::backlog::Retrying;
-use super::{Dispatcher, backoff};
+use super::expiry::signed;
+use super::{Dispatcher, StepContext, backoff};
 use crate::attempt::DeliveryId;
 use crate::delivery_record::{LaneHealth, RetryState};
 use crate::subscription::SubscriptionId;
@@ -36,7 +37,9 @@ impl Dispatcher {
     ) {
         let (age_ms, left_ms) = backoff::resumed_ms(state, wall_ms);
         let due_ms = now_ms.saturating_add(left_ms);
-        let retrying = Retrying { attempts: state.attempts, age_ms, at_ms: now_ms, due_ms };
+        let counts_from_ms = signed(now_ms).saturating_sub(signed(age_ms));
+        let attempts = state.attempts;
+        let retrying = Retrying { attempts, counts_from_ms, at_ms: now_ms, due_ms };
         let DeliveryId { sequence, subscription: id } = delivery;
         let lane = self.lanes.entry(id).or_default();
         let (waits, new) = lane.backlog.owe_retry(sequence, retrying, key_hash);
@@ -44,6 +47,42 @@ impl Dispatcher {
             self.waiting.insert((due_ms, delivery));
         }
         self.count_owed(id, u64::from(new));
+    }
+
+    /// Counts the age of an owed delivery from its replay, before which it was a dead letter.
+    pub(crate) fn recovered_replay(
+        &mut self,
+        delivery: DeliveryId,
+        state: &RetryState,
+        context: StepContext,
+    ) {
+        let (age_ms, _) = backoff::resumed_ms(state, context.wall_ms);
+        if let Some(lane) = self.lanes.get_mut(&delivery.subscription) {
+            let at_ms = signed(context.now_ms).saturating_sub(signed(age_ms));
+            lane.backlog.note_replay(delivery.sequence, at_ms);
+        }
+    }
+
+    /// Owes replayed dead letters, whose replay is durable. Their ages begin now. Returns those whose lane was
+    /// removed.
+    #[must_use = "a cancelled delivery is counted"]
+    pub(crate) fn revived(&mut self, deliveries: &[DeliveryId], now_ms: u64) -> Vec<DeliveryId> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let mut cancelled = Vec::new();
+        for delivery in deliveries {
+            let Some(lane) = self.lanes.get_mut(&delivery.subscription) else {
+                cancelled.push(*delivery);
+                continue;
+            };
+            let new = lane.backlog.owe_again(delivery.sequence, signed(now_ms));
+            self.expiry.begin(lane, delivery.subscription, now_ms);
+            self.count_owed(delivery.subscription, u64::from(new));
+        }
+        for DeliveryId { sequence, subscription } in deliveries {
+            self.hold_dependents(*sequence, &[*subscription]);
+            self.refresh(*subscription);
+        }
+        cancelled
     }
 
     /// Restores an endpoint's health.

@@ -31,6 +31,7 @@ impl Dispatcher {
 
     /// One event.
     pub(super) fn accept(&mut self, sequence: u64, key_hash: u64, to: &[SubscriptionId]) -> u64 {
+        self.note_accepted(sequence, self.now_ms);
         self.accepted_whole(sequence..=sequence, &[key_hash], to)
     }
 }

@@ -60,6 +60,19 @@ impl Shared {
             return result;
         }
         self.phase.close();
+        self.stop_deliveries(timeout);
+        self.start_release();
+        let mut stage = self.closing.stage.lock();
+        let is_open = |stage: &mut ClosingStage| *stage != ClosingStage::Closed;
+        if self.closing.changed.wait_while_for(&mut stage, is_open, DEVICE_GRACE).timed_out() {
+            let source = StoreFailure::io(io::ErrorKind::TimedOut.into());
+            return Err(Error::Store { doing: "closing: the device does not answer", source });
+        }
+        result
+    }
+
+    /// Ends the threads that make attempts. Attempts in flight have until `timeout`.
+    pub(super) fn stop_deliveries(&self, timeout: Duration) {
         self.signal_stop();
         let makes_attempts = |state: &mut DispatchState| {
             let begun = if state.answers_later { state.dispatcher.in_flight() } else { 0 };
@@ -72,15 +85,6 @@ impl Shared {
         let mut state = self.dispatch_state.lock();
         let runs = |state: &mut DispatchState| makes_attempts(state) || state.timekeeper_runs;
         self.threads_ended.wait_while_for(&mut state, runs, INTERRUPT_GRACE);
-        drop(state);
-        self.start_release();
-        let mut stage = self.closing.stage.lock();
-        let is_open = |stage: &mut ClosingStage| *stage != ClosingStage::Closed;
-        if self.closing.changed.wait_while_for(&mut stage, is_open, DEVICE_GRACE).timed_out() {
-            let source = StoreFailure::io(io::ErrorKind::TimedOut.into());
-            return Err(Error::Store { doing: "closing: the device does not answer", source });
-        }
-        result
     }
 
     fn interrupt(&self) {
@@ -110,6 +114,7 @@ impl Shared {
         self.notices.close();
         *self.book.lock() = None;
         *self.directory_lock.lock() = None;
+        self.store.release();
         *self.closing.stage.lock() = ClosingStage::Closed;
         self.closing.changed.notify_all();
         tracing::info!("the engine is closed");

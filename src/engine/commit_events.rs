@@ -2,21 +2,32 @@
 //! what is still owed. The committer calls both on its own thread. Both hold the engine weakly, so that
 //! the committer's thread never keeps a dropped engine alive.
 
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use parking_lot::MutexGuard;
 
 use super::shared::Shared;
 use crate::attempt::DeliveryId;
+use crate::error::Error;
 use crate::notice::Notice;
 use crate::outbox::{CommitEvent, CommitListener, GroupTotals, OwedEvent, OwedQuery};
+use crate::store::{StoreEvent, StoreListener};
 
 /// Receives the committer's events for as long as the engine exists.
 pub(super) fn commit_listener(shared: Weak<Shared>) -> CommitListener {
     Box::new(move |event| {
         if let Some(shared) = shared.upgrade() {
             shared.committed(event);
+        }
+    })
+}
+
+/// Receives what the store tells by itself, for as long as the engine exists.
+pub(super) fn store_listener(shared: Weak<Shared>) -> StoreListener {
+    Box::new(move |event| {
+        if let Some(shared) = shared.upgrade() {
+            shared.store_told(event);
         }
     })
 }
@@ -31,6 +42,14 @@ pub(super) fn owed_query(shared: Weak<Shared>) -> OwedQuery {
 }
 
 impl Shared {
+    fn store_told(&self, event: StoreEvent) {
+        match event {
+            StoreEvent::OwnerAgain => self.wake_workers(&mut self.dispatch_state.lock()),
+            StoreEvent::Lost => self.stop_for(Error::NotOwner),
+            StoreEvent::Unreplicated(why) => self.notices.send(&Notice::Unreplicated { why }),
+        }
+    }
+
     fn committed(&self, event: CommitEvent) {
         match event {
             CommitEvent::Group(totals, owed) => self.owe(totals, &owed),
@@ -54,9 +73,8 @@ impl Shared {
             CommitEvent::BatchedArrivals(is_contended) => {
                 self.yields_cpu.store(is_contended, Ordering::Relaxed);
             }
-            CommitEvent::LettersDropped(letters) => {
-                self.counters.letters_dropped.add(letters);
-                self.notices.send(&Notice::DeadLettersDropped(letters));
+            CommitEvent::LettersDropped { account, letters } => {
+                self.letters_dropped(&account, letters);
             }
             CommitEvent::KeysDropped(dropped) => {
                 self.counters.keys_dropped.add(dropped.keys);
@@ -65,7 +83,20 @@ impl Shared {
                 }
             }
             CommitEvent::Faulty(why) => self.notices.send(&Notice::InternalError { why }),
-            CommitEvent::Failed(why) => self.poison(&why),
+            CommitEvent::Failed(error) => self.stop_for(error),
+        }
+    }
+
+    /// Counts dropped dead letters, and tells of them once a minute for each account.
+    fn letters_dropped(&self, account: &Arc<str>, letters: u64) {
+        self.counters.letters_dropped.add(letters);
+        let now_ms = self.clock.monotonic_ms();
+        let mut counts = self.dropped_letters.lock();
+        let told = counts.entry(Arc::clone(account)).or_default().add(letters, now_ms);
+        drop(counts);
+        if let Some(letters) = told {
+            self.notices
+                .send(&Notice::DeadLettersDropped { account: account.to_string(), letters });
         }
     }
 
@@ -73,7 +104,7 @@ impl Shared {
     /// was removed since then cancels its delivery here.
     fn owe_again(&self, deliveries: &[DeliveryId]) {
         let mut state = self.dispatch_state.lock();
-        for delivery in state.dispatcher.revived(deliveries) {
+        for delivery in state.dispatcher.revived(deliveries, self.clock.monotonic_ms()) {
             self.outbox.cancel([delivery.sequence].into_iter().collect());
             self.counters.cancelled.add(1);
         }
@@ -90,6 +121,7 @@ impl Shared {
         for run in owed.chunk_by(is_followed_by) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let sequences = first.event.id.sequence()..=last.event.id.sequence();
+            state.dispatcher.note_accepted(*sequences.end(), self.clock.monotonic_ms());
             let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
             // Subscriptions removed after the match: their tombstones are already durable.
             let mut position = 0;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::store::private;
 
 /// The version of everything in a data directory. Any other version is refused.
-const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 3;
 const FORMAT_FILE: &str = "format";
 const NEW_FORMAT_FILE: &str = "format.new";
 const LOCK_FILE: &str = "lock";

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::shared::Shared;
 use super::{Engine, Page};
+use crate::account::Accounts;
 use crate::attempt::{DeliveryId, FailedAttempt};
 use crate::dead_letter::{DeadLetter, StoredDeadLetter};
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ impl DeadLetter {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterFilter {
-    /// Only those of this account's subscriptions.
+    /// Only those of the subscriptions of this account, by its id or its name.
     pub account: Option<String>,
     /// Only those of this subscription.
     pub subscription: Option<SubscriptionId>,
@@ -90,6 +91,12 @@ pub struct DeadLetterFilter {
 }
 
 impl DeadLetterFilter {
+    /// The same with the account's id where the caller gave its name.
+    pub(super) fn resolved(&self, accounts: &Accounts) -> DeadLetterFilter {
+        let account = self.account.as_deref().map(|account| accounts.id_of(account));
+        DeadLetterFilter { account, ..self.clone() }
+    }
+
     /// Selects those of an account's subscriptions.
     #[must_use]
     pub fn account(mut self, name: impl Into<String>) -> DeadLetterFilter {
@@ -209,6 +216,7 @@ impl Engine {
         count_max: usize,
     ) -> Result<Page<DeadLetter, DeadLetterId>> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         self.shared.dead_letters(filter, after, count_max, READ_FOR_PAGE_MAX)
     }
 
@@ -219,6 +227,7 @@ impl Engine {
     /// As [`dead_letters`](Engine::dead_letters).
     pub fn count_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         Ok(self.shared.all_dead_letters(filter)?.len() as u64)
     }
 
@@ -228,6 +237,7 @@ impl Engine {
     /// As [`dead_letters`](Engine::dead_letters).
     pub fn count_replayable(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         let groups = self.shared.revivals(letters.iter().map(DeadLetter::id))?;
         Ok(groups.iter().flatten().map(|together| together.len() as u64).sum())
@@ -352,6 +362,7 @@ impl Engine {
     /// ```
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         self.shared.revive_all(letters.iter().map(DeadLetter::id))
     }
@@ -363,6 +374,7 @@ impl Engine {
     /// As [`replay_matching`](Engine::replay_matching).
     pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         self.shared.revive_all(self.shared.letters_among(ids, filter)?.into_iter())
     }
 }
@@ -462,8 +474,8 @@ impl Shared {
         let account = match (registered, owner) {
             (Some(active), _) => active.info.account.clone(),
             // The subscription was removed; its event names the account.
-            (None, Some(owner)) => owner.account.clone(),
-            (None, None) => self.outbox.account_of(sequence)?,
+            (None, Some(owner)) => self.accounts.successor(&owner.account),
+            (None, None) => self.accounts.successor(&self.outbox.account_of(sequence)?),
         };
         Ok(DeadLetter {
             event: self.outbox.id_of(sequence),

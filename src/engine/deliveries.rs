@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::dead_letters::{DeadLetterFilter, DeadLetterId, is_type_and_number};
 use super::shared::Shared;
 use super::{Engine, Page};
+use crate::account::Accounts;
 use crate::attempt::DeliveryId;
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 use crate::error::{Error, Result};
@@ -74,7 +75,7 @@ impl FromStr for DeliveryState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeliveryFilter {
-    /// Only deliveries of this account's subscriptions.
+    /// Only deliveries of the subscriptions of this account, by its id or its name.
     pub account: Option<String>,
     /// Only deliveries of this subscription.
     pub subscription: Option<SubscriptionId>,
@@ -89,6 +90,12 @@ pub struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
+    /// The same with the account's id where the caller gave its name.
+    pub(super) fn resolved(&self, accounts: &Accounts) -> DeliveryFilter {
+        let account = self.account.as_deref().map(|account| accounts.id_of(account));
+        DeliveryFilter { account, ..self.clone() }
+    }
+
     /// Selects the deliveries of an account's subscriptions.
     #[must_use]
     pub fn account(mut self, name: impl Into<String>) -> DeliveryFilter {
@@ -276,6 +283,7 @@ impl Engine {
         count_max: usize,
     ) -> Result<Page<Delivery, DeliveryCursor>> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let (from, letter) = match after.map(|position| position.0) {
             None => (Some((SubscriptionId(0), 0)), None),
             Some(ListPosition::Owed(id, sequence)) => (Some((id, sequence)), None),

@@ -103,6 +103,9 @@ impl IoThreads {
 impl DispatchState {
     /// Up to `room` attempts for an I/O thread, those whose event was read first.
     fn take_for_io(&mut self, room: usize, now_ms: u64) -> Vec<PreparedAttempt> {
+        if !self.is_owner() {
+            return Vec::new();
+        }
         let mut taken: Vec<_> =
             self.io.prepared.drain(..room.min(self.io.prepared.len())).collect();
         while taken.len() < room {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::accounts::lane_state;
 use super::shared::{DispatchState, Shared};
 use super::subscription_table::ActiveSubscription;
 use crate::book::{BookChange, SubscriptionStore};
@@ -131,9 +132,10 @@ impl Shared {
 
     fn forget_keys(&self, prepared: &PreparedSubscription) {
         let Some(unordered) = prepared.unordered() else { return };
-        let SubscriptionInfo { id, account, policy, state, .. } = unordered;
+        let SubscriptionInfo { id, account, policy, .. } = unordered;
+        let state = lane_state(&self.accounts, unordered);
         let mut dispatch = self.dispatch_state.lock();
-        dispatch.dispatcher.set_lane(*id, account, policy.clone(), *state, &HashMap::new());
+        dispatch.dispatcher.set_lane(*id, account, policy.clone(), state, &HashMap::new());
     }
 
     /// Clears the health of a subscription's endpoint, and waits until that is durable. If the subscription
@@ -169,8 +171,9 @@ impl Shared {
         // Lanes first: an event that matches must find the lane that owes it.
         let mut dispatch = self.dispatch_state.lock();
         for (active, keys) in &all {
-            let SubscriptionInfo { id, account, policy, state, .. } = &*active.info;
-            dispatch.dispatcher.set_lane(*id, account, policy.clone(), *state, keys);
+            let SubscriptionInfo { id, account, policy, .. } = &*active.info;
+            let state = lane_state(&self.accounts, &active.info);
+            dispatch.dispatcher.set_lane(*id, account, policy.clone(), state, keys);
         }
         self.wake_workers(&mut dispatch);
         drop(dispatch);

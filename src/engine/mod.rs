@@ -1,6 +1,9 @@
 //! The engine: what a host can ask of it. `publish` never blocks (I7), `subscribe` and `unsubscribe` return
 //! once their change is durable, and no thread of a closed engine changes anything durable.
 
+mod account_declarations;
+mod account_usage;
+mod accounts;
 mod attempts;
 mod background;
 mod callbacks;
@@ -9,8 +12,10 @@ mod commit_events;
 mod data_directory;
 mod dead_letters;
 mod deliveries;
+mod expiry;
 mod io_source;
 mod lifecycle;
+mod match_report;
 mod page;
 mod publish;
 mod purge;
@@ -29,9 +34,11 @@ mod worker_pool;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::account_declarations::AccountChanges;
 pub use self::dead_letters::{DeadLetterFilter, DeadLetterId};
 pub use self::deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryState};
 
+pub use self::match_report::{ConditionReport, MatchReport};
 pub use self::page::Page;
 pub use self::purge::PurgeFilter;
 pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
@@ -42,7 +49,6 @@ pub(crate) use self::subscription_changes::{AccountSnapshot, SubscriptionChange}
 use self::close::Owner;
 use self::shared::Shared;
 use self::subscription_changes::ExistingName;
-use crate::account::Accounts;
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event, PublishError};
@@ -307,9 +313,10 @@ impl Engine {
         self.shared.subscriptions.read().all()
     }
 
-    /// Every subscription of an account, in the order of their ids.
+    /// Every subscription of an account, which is given by its id or its name, in the order of their ids.
     pub fn subscriptions_of(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
-        self.shared.subscriptions.read().of_account(account)
+        let account = self.shared.accounts.id_of(account);
+        self.shared.subscriptions.read().of_account(&account)
     }
 
     /// One subscription.
@@ -321,8 +328,8 @@ impl Engine {
     /// resolves when the event and all deliveries it owes are on the device (I1).
     ///
     /// # Errors
-    /// [`Error::Busy`] gives the event back when too much waits for the device;
-    /// [`Error::TooLarge`], [`Error::Invalid`] and [`Error::Forbidden`] name the field at fault.
+    /// [`Error::Busy`] gives the event back when too much waits for the device, [`Error::LimitReached`] when its
+    /// account has reached one of its own limits; [`Error::TooLarge`], [`Error::Invalid`] and [`Error::Forbidden`] name the field at fault.
     ///
     /// ```
     /// # use wabahook::{Config, Engine, Event, Subscription};
@@ -435,11 +442,6 @@ impl Engine {
         self.shared.notices.wake_with(Box::new(wake));
     }
 
-    /// The accounts as configured.
-    pub fn accounts(&self) -> &Accounts {
-        &self.shared.accounts
-    }
-
     /// The catalogue of event types as configured.
     pub fn catalogue(&self) -> &Catalogue {
         &self.shared.catalogue
@@ -453,6 +455,13 @@ impl Engine {
     /// The targets admitted beyond the safe ones, as configured.
     pub fn network(&self) -> &Network {
         &self.shared.network
+    }
+
+    /// Starts no more attempts, lets those under way finish for at most `timeout` and interrupts the rest: they
+    /// are owed on the device and are made at the next open. Events are accepted until [`close`](Engine::close), so
+    /// a server can stop listening last.
+    pub fn stop_deliveries(&self, timeout: Duration) {
+        self.shared.stop_deliveries(timeout);
     }
 
     /// Stops accepting, lets attempts under way finish for at most `timeout`, interrupts the rest

@@ -1,19 +1,60 @@
 //! Checks events, matches them to subscriptions and queues them for the outbox. Nothing here waits (I7): an
 //! event that is refused or does not fit comes back whole, and was not stored.
 
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
 use super::shared::Shared;
-use crate::account::Account;
+use crate::account::AccountInfo;
+use crate::account_shares::QueueClaim;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, PublishError, WabaNumber};
 use crate::outbox::{RoutedEvent, Submission, SubmissionSender, dedup_key_of};
 use crate::receipt::Receipt;
-use crate::routing::MatchQuery;
+use crate::routing::{ConditionMatch, MatchQuery};
 
 /// The parts of an event that checking resolved.
-struct CheckedEvent<'a> {
-    account: &'a Account,
+pub(super) struct CheckedEvent {
+    account: Arc<AccountInfo>,
     kind: EventType,
     number: Option<WabaNumber>,
+}
+
+impl CheckedEvent {
+    /// What decides which subscriptions match it.
+    pub(super) fn query<'q>(&'q self, event: &Event) -> MatchQuery<'q> {
+        // The number decides; the WABA only if there is no number.
+        let waba_numbers = match (self.number, &event.waba) {
+            (None, Some(waba)) => self.account.numbers_of_waba(waba),
+            _ => &[],
+        };
+        let (number, is_part) = (self.number, event.is_part);
+        MatchQuery { account: self.account.id(), kind: &self.kind, number, waba_numbers, is_part }
+    }
+}
+
+/// What one account has in a submission.
+struct SubmittedSize<'a> {
+    account: &'a AccountInfo,
+    events: usize,
+    bytes: usize,
+}
+
+/// What each account has in a submission. Most have one account.
+fn sizes<'a>(checked: &'a [CheckedEvent], events: &[Event]) -> SmallVec<[SubmittedSize<'a>; 1]> {
+    let mut sizes = SmallVec::<[SubmittedSize<'a>; 1]>::new();
+    for (checked, event) in checked.iter().zip(events) {
+        let (account, bytes) = (&*checked.account, event.payload.len());
+        match sizes.iter_mut().find(|size| size.account.id == account.id) {
+            Some(size) => {
+                size.events += 1;
+                size.bytes += bytes;
+            }
+            None => sizes.push(SubmittedSize { account, events: 1, bytes }),
+        }
+    }
+    sizes
 }
 
 /// The longest key, dedup key or WABA id, in bytes. Message ids are shorter than 200.
@@ -21,18 +62,25 @@ const TEXT_BYTES_MAX: usize = 512;
 
 impl Shared {
     pub(super) fn publish(&self, event: Event) -> Result<Receipt, PublishError> {
-        let fits = |checked| self.check_fits(1, event.payload.len()).map(|()| checked);
-        let checked = self.check_open().and_then(|()| self.check(&event)).and_then(fits);
+        let checked = self.check_open().and_then(|()| self.check(&event)).and_then(|checked| {
+            let bytes = event.payload.len();
+            self.check_fits(1, bytes)?;
+            self.shares.check_fits(checked.account.id(), 1, bytes)?;
+            Ok(checked)
+        });
         let checked = match checked {
             Ok(checked) => checked,
             Err(error) => return Err(PublishError::new(error, vec![event])),
         };
-        if let Err(reason) = self.outbox.admit(1, event.payload.len()) {
-            return Err(self.busy(vec![event], reason));
-        }
+        let size =
+            SubmittedSize { account: &checked.account, events: 1, bytes: event.payload.len() };
+        let claims = match self.admit(&[size]) {
+            Ok(claims) => claims,
+            Err(error) => return Err(self.busy(vec![event], error)),
+        };
         let (promised, receipt) = self.outbox.promise();
         let events = [self.route(checked, event)].into();
-        self.outbox.submit(Submission { events, sender: SubmissionSender::One(promised) });
+        self.outbox.submit(Submission { events, claims, sender: SubmissionSender::One(promised) });
         Ok(receipt)
     }
 
@@ -40,43 +88,62 @@ impl Shared {
         &self,
         events: Vec<Event>,
     ) -> Result<Receipt<Vec<Accepted>>, PublishError> {
-        let bytes = events.iter().map(|event| event.payload.len()).sum();
-        let checked = match self.check_many(&events, bytes) {
+        let checked = match self.check_many(&events) {
             Ok(checked) => checked,
             Err(error) => return Err(PublishError::new(error, events)),
         };
-        if let Err(reason) = self.outbox.admit(events.len(), bytes) {
-            return Err(self.busy(events, reason));
-        }
+        let admitted = self.admit(&sizes(&checked, &events));
+        let claims = match admitted {
+            Ok(claims) => claims,
+            Err(error) => return Err(self.busy(events, error)),
+        };
         let (promised, receipt) = self.outbox.promise();
         let checked = checked.into_iter().zip(events);
         let events = checked.map(|(checked, event)| self.route(checked, event)).collect();
-        self.outbox.submit(Submission { events, sender: SubmissionSender::Many(promised) });
+        self.outbox.submit(Submission { events, claims, sender: SubmissionSender::Many(promised) });
         Ok(receipt)
     }
 
-    fn busy(&self, events: Vec<Event>, reason: String) -> PublishError {
+    fn busy(&self, events: Vec<Event>, error: Error) -> PublishError {
         self.counters.busy.add(events.len() as u64);
-        PublishError::new(Error::Busy { reason }, events)
+        PublishError::new(error, events)
     }
 
-    fn check_many(&self, events: &[Event], bytes: usize) -> Result<Vec<CheckedEvent<'_>>> {
+    /// Takes room for a submission: in the limits of each of its accounts, and in the queue that all share.
+    fn admit(&self, sizes: &[SubmittedSize<'_>]) -> Result<SmallVec<[QueueClaim; 1]>> {
+        let now_ms = self.clock.monotonic_ms();
+        let claim = |size: &SubmittedSize<'_>| {
+            self.shares.admit(size.account.id(), (size.events, size.bytes), now_ms)
+        };
+        let claims = sizes.iter().map(claim).collect::<Result<_>>()?;
+        let events = sizes.iter().map(|size| size.events).sum();
+        let bytes = sizes.iter().map(|size| size.bytes).sum();
+        self.outbox.admit(events, bytes).map_err(|reason| Error::Busy { reason })?;
+        Ok(claims)
+    }
+
+    fn check_many(&self, events: &[Event]) -> Result<Vec<CheckedEvent>> {
         self.check_open()?;
         let checked = events.iter().enumerate().map(|(place, event)| {
             self.check(event).map_err(|error| error.within(&format!("events[{place}]")))
         });
         let checked = checked.collect::<Result<Vec<_>>>()?;
-        self.check_fits(events.len(), bytes)?;
+        let sizes = sizes(&checked, events);
+        self.check_fits(events.len(), sizes.iter().map(|size| size.bytes).sum())?;
+        for size in &sizes {
+            self.shares.check_fits(size.account.id(), size.events, size.bytes)?;
+        }
+        drop(sizes);
         Ok(checked)
     }
 
-    /// Refuses events that no amount of waiting would make fit.
     /// Checks an event without publishing it.
     pub(super) fn check_only(&self, event: &Event) -> Result<()> {
         self.check_open()?;
         self.check(event).map(drop)
     }
 
+    /// Refuses events that no amount of waiting would make fit.
     fn check_fits(&self, events: usize, bytes: usize) -> Result<()> {
         let limits = &self.limits;
         let bounds = [
@@ -92,7 +159,7 @@ impl Shared {
         Ok(())
     }
 
-    fn check(&self, event: &Event) -> Result<CheckedEvent<'_>> {
+    pub(super) fn check(&self, event: &Event) -> Result<CheckedEvent> {
         let account = self.accounts.resolve(event.account.as_deref())?;
         let kind = self.catalogue.canonical(&event.kind)?;
         let number = match &event.number {
@@ -101,12 +168,12 @@ impl Shared {
             Some(Err(given)) => return Err(Error::invalid("number", given, WabaNumber::EXPECTED)),
         };
         if let Some(number) = number
-            && !self.accounts.may_publish_for(account, number, event.waba.as_deref())
+            && !self.accounts.may_publish_for(&account, number, event.waba.as_deref())
         {
             return Err(Error::forbidden("number", number));
         }
         if let Some(waba) = &event.waba
-            && !self.accounts.may_use_waba(account, waba)
+            && !self.accounts.may_use_waba(&account, waba)
         {
             return Err(Error::forbidden("waba", waba));
         }
@@ -122,25 +189,19 @@ impl Shared {
         Ok(CheckedEvent { account, kind, number })
     }
 
-    fn route(&self, checked: CheckedEvent<'_>, event: Event) -> RoutedEvent {
+    fn route(&self, checked: CheckedEvent, event: Event) -> RoutedEvent {
+        // The payload is read after the lock is released.
+        let matched = self.subscriptions.read().matches(&checked.query(&event));
+        let ConditionMatch { targets, is_unparsable } = matched.evaluate(&event.payload);
+        self.counters.condition_unparsable.add(u64::from(is_unparsable));
         let CheckedEvent { account, kind, number } = checked;
-        let waba = event.waba;
-        // The number decides; the WABA only if there is no number.
-        let waba_numbers = match (number, &waba) {
-            (None, Some(waba)) => self.accounts.numbers_of_waba(waba),
-            _ => &[],
-        };
-        let (account_name, is_part) = (account.name(), event.is_part);
-        let query =
-            MatchQuery { account: account_name, kind: &kind, number, waba_numbers, is_part };
-        let targets = self.subscriptions.read().matches(&query);
-        let dedup = event.dedup_key.map(|key| dedup_key_of(account.name(), kind.as_str(), &key));
+        let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));
         RoutedEvent {
-            account: account.shared_name(),
+            account: account.id.shared(),
             key_hash: event.key.as_deref().map_or(0, order_hash),
             event_type: kind,
             number,
-            waba,
+            waba: event.waba,
             dedup,
             targets,
             payload: event.payload,

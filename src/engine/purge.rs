@@ -13,8 +13,9 @@ use super::dead_letters::{DeadLetterFilter, DeadLetterId};
 use super::deliveries::DeliveryFilter;
 use super::publish::order_hash;
 use super::shared::{DispatchState, Shared};
+use crate::account::Accounts;
 use crate::attempt::DeliveryId;
-use crate::dead_letter::{DeadLetter, StoredDeadLetter};
+use crate::dead_letter::DeadLetter;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::WabaNumber;
@@ -35,7 +36,7 @@ const ENDED_AT_ONCE: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeFilter {
-    /// Only events of this account.
+    /// Only events of this account, by its id or its name.
     pub account: Option<String>,
     /// Only events of this WABA number.
     pub number: Option<WabaNumber>,
@@ -44,6 +45,12 @@ pub struct PurgeFilter {
 }
 
 impl PurgeFilter {
+    /// The same with the account's id where the caller gave its name.
+    pub(super) fn resolved(&self, accounts: &Accounts) -> PurgeFilter {
+        let account = self.account.as_deref().map(|account| accounts.id_of(account));
+        PurgeFilter { account, ..self.clone() }
+    }
+
     /// Selects the events of an account.
     #[must_use]
     pub fn account(mut self, name: impl Into<String>) -> PurgeFilter {
@@ -69,9 +76,10 @@ impl PurgeFilter {
         *self == PurgeFilter::default()
     }
 
-    fn admits(&self, owner: &HeadOwner) -> bool {
+    /// `account` is the one that now has what belonged to the owner's.
+    fn admits(&self, owner: &HeadOwner, account: &str) -> bool {
         let key_hash = self.contact.as_deref().map(order_hash);
-        self.account.as_ref().is_none_or(|account| *account == owner.account)
+        self.account.as_ref().is_none_or(|wanted| wanted == account)
             && self.number.is_none_or(|number| owner.number == Some(number))
             && key_hash.is_none_or(|key_hash| key_hash == owner.key_hash)
     }
@@ -97,6 +105,7 @@ impl Engine {
     /// ```
     pub fn discard_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         // What was given up before is then listed.
         self.shared.outbox.flush()?;
         let letters = self.shared.all_dead_letters(filter)?;
@@ -110,6 +119,7 @@ impl Engine {
     /// As [`discard_matching`](Engine::discard_matching).
     pub fn discard(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let meant = self.shared.letters_among(ids, filter)?;
         self.shared.discard(meant.into_iter())
     }
@@ -134,6 +144,7 @@ impl Engine {
     /// ```
     pub fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let cancelled = match filter.needs_reading() {
             true => self.shared.cancel_read(filter)?,
             false => self.shared.cancel_matching(filter),
@@ -148,6 +159,7 @@ impl Engine {
     /// [`Error::Store`] or [`Error::Damaged`] when a delivery must be read for the filter and cannot be.
     pub fn count_cancellable(&self, filter: &DeliveryFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         let mut count = 0;
         self.shared.each_slice(filter, |_, sequences| count += sequences.len() as u64)?;
         Ok(count)
@@ -173,6 +185,7 @@ impl Engine {
     /// ```
     pub fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
         self.shared.check_open()?;
+        let filter = &filter.resolved(self.accounts());
         if filter.is_empty() {
             return Err(Error::invalid("filter", "nothing", "an account, a number or a contact"));
         }
@@ -287,11 +300,7 @@ impl Shared {
         self.wake_workers(&mut state);
         drop(state);
         self.outbox.release_cached(&cancelled);
-        for StoredDeadLetter { delivery, reason, .. } in gated {
-            let event = self.outbox.id_of(delivery.sequence);
-            let subscription = delivery.subscription;
-            self.notices.send(&Notice::DeadLettered { event, subscription, reason });
-        }
+        self.tell_given_up(gated);
         cancelled.len() as u64
     }
 
@@ -308,7 +317,9 @@ impl Shared {
         let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
-        let meant = self.outbox.events_of(&sequences, |owner| filter.admits(owner))?;
+        let meant = self.outbox.events_of(&sequences, |owner| {
+            filter.admits(owner, &self.accounts.successor(&owner.account))
+        })?;
         let cancelled = self.cancel_events(&meant);
         // So that the dead letters of deliveries that depended on a cancelled one are found.
         self.outbox.flush()?;

@@ -1,33 +1,37 @@
 //! Opens an engine on what the last one left: the book, the outbox, and everything still owed. A delivery
 //! that was owed is owed again (I3), and held if its subscription is unknown.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
+use super::accounts::{held, lane_state};
 use super::background::{self, Jobs};
 use super::close::Closing;
+use super::data_directory::FORMAT;
 use super::io_source::IssuedAttempts;
 use super::recent_attempts::RecentAttempts;
 use super::shared::{DispatchState, Phase, Shared};
 use super::subscription_table::{ActiveSubscription, SubscriptionTable};
 use super::worker_pool::WorkerNames;
-use super::{commit_events, data_directory, timekeeper};
-use crate::account::Accounts;
+use super::{account_declarations, account_usage, commit_events, data_directory, timekeeper};
+use crate::account::{AccountState, Accounts};
+use crate::account_shares::AccountShares;
 use crate::book::{HeldSubscription, LoadedSubscriptions, SubscriptionStore};
 use crate::config::{Config, Limits};
 use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport};
-use crate::dispatch::{DispatchLimits, Dispatcher};
+use crate::dispatch::{DispatchLimits, Dispatcher, StepContext};
 use crate::error::{Error, Result};
 use crate::file_limit;
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::{self, CommitterParts, OutboxOptions, RecoveredOutbox};
 use crate::stats::EngineCounters;
 use crate::store::{Sled, Store, StoreFailure};
-use crate::subscription::{Ordering, SubscriptionInfo};
+use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
 
 const BOOK_LOG: &str = "book.log";
@@ -38,6 +42,7 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     let clock = Arc::clone(&shared.clock);
     let owed = commit_events::owed_query(Arc::downgrade(&shared));
     let listener = commit_events::commit_listener(Arc::downgrade(&shared));
+    shared.store.on_event(commit_events::store_listener(Arc::downgrade(&shared)));
     shared.outbox.start(unstarted, Arc::clone(&clock), owed, listener)?;
     background::start(&shared)?;
     timekeeper::start(&shared)?;
@@ -60,23 +65,28 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
 pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     config.limits.check()?;
     config.network.check()?;
-    let accounts = Accounts::new(config.accounts.clone())?;
+    config.account_limits.check("account_limits")?;
+    let (transport, http) = transport(&config)?;
+    let answers_later = transport.answers_later();
+    let dispatch_limits = dispatch_limits(&config.limits, answers_later);
     let (lock, store) = store(&config)?;
-    let LoadedSubscriptions { store: mut book, subscriptions, held, set_aside } =
+    let LoadedSubscriptions { store: mut book, mut subscriptions, accounts, held, set_aside } =
         open_book(&store, &config, lock.is_some())?;
+    let accounts = account_declarations::open(&mut book, accounts, &mut subscriptions, &config)?;
+    let shares = shares(&config, &accounts, dispatch_limits.in_flight_max);
     let (opened, recovered) = outbox::OpenedOutbox::read(OutboxOptions {
-        store,
+        store: Arc::clone(&store),
         catalogue: &config.catalogue,
         limits: &config.limits,
         on_damage: config.on_damage,
         ordered: ordered(&subscriptions),
+        shares: Arc::clone(&shares),
         clock: &*config.clock,
     })?;
 
     let subscriptions = without_removed(&mut book, subscriptions, &recovered)?;
-    let (transport, http) = transport(&config)?;
-    let answers_later = transport.answers_later();
-    let mut dispatcher = Dispatcher::new(dispatch_limits(&config.limits, answers_later));
+    let mut dispatcher = Dispatcher::new(dispatch_limits);
+    account_usage::set_in_flight_limits(&mut dispatcher, &shares);
     let held = without_removed_held(&mut book, held, &recovered)?;
     let (subscription_table, held) = serve(subscriptions, held);
     let counters = EngineCounters::default();
@@ -85,7 +95,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     initial_notices.extend(held);
     initial_notices.extend(owe_again(
         &mut dispatcher,
-        &subscription_table,
+        (&subscription_table, &accounts),
         recovered,
         &config,
         &counters,
@@ -98,11 +108,13 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let shared = Arc::new(Shared {
         notices,
         callbacks: Mutex::default(),
+        dropped_letters: Mutex::default(),
         recent_attempts: RecentAttempts::new(&config.limits),
         issued: IssuedAttempts::new(config.limits.io_threads),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
+        shares,
         clock: Arc::clone(&config.clock),
         network: config.network,
         guard,
@@ -115,12 +127,17 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         book: Mutex::new(Some(book)),
         subscriptions: RwLock::new(subscription_table),
         outbox,
-        dispatch_state: Mutex::new(DispatchState::new(dispatcher, answers_later)),
+        dispatch_state: Mutex::new(DispatchState::new(
+            dispatcher,
+            answers_later,
+            Arc::clone(&store),
+        )),
         work: Condvar::new(),
         timer: Condvar::new(),
         threads_ended: Condvar::new(),
         phase: Phase::default(),
         poison: Mutex::new(None),
+        store,
         directory_lock: Mutex::new(lock),
         closing: Closing::default(),
     });
@@ -130,6 +147,11 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
 /// The configured store, or sled in the data directory with the lock on it.
 fn store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
     if let Some(given) = &config.store {
+        let failed = |failure| Error::store("reading the format of the store", failure);
+        let (found, supported) = (given.format(FORMAT).map_err(failed)?, FORMAT);
+        if found != supported {
+            return Err(Error::UnsupportedFormat { path: config.path.clone(), found, supported });
+        }
         return Ok((None, Arc::clone(given)));
     }
     let lock = data_directory::claim(&config.path, config.lock_wait)?;
@@ -215,7 +237,7 @@ fn serve(
 /// and deliveries held for unknown subscriptions.
 fn owe_again(
     dispatcher: &mut Dispatcher,
-    subscription_table: &SubscriptionTable,
+    (subscription_table, accounts): (&SubscriptionTable, &Accounts),
     recovered: RecoveredOutbox,
     config: &Config,
     counters: &EngineCounters,
@@ -224,6 +246,7 @@ fn owe_again(
     let RecoveredOutbox {
         mut owed,
         retries,
+        accepted,
         keys,
         health,
         cancelled,
@@ -248,6 +271,11 @@ fn owe_again(
             initial_notices.push(Notice::Held { subscription: *id, deliveries: sequences.len() });
         }
     }
+    let context = StepContext { now_ms, wall_ms, random: 0 };
+    dispatcher.recovered_times(accepted, context);
+    let (retries, replays): (Vec<_>, Vec<_>) =
+        retries.into_iter().partition(|(_, state)| state.attempts > 0);
+    initial_notices.extend(held_accounts(subscription_table, accounts, &owed));
     for (delivery, state) in retries {
         if let Some(sequences) = owed.get_mut(&delivery.subscription) {
             sequences.remove(delivery.sequence);
@@ -261,10 +289,19 @@ fn owe_again(
     for (id, sequences) in owed {
         dispatcher.recovered(id, sequences, &keys);
     }
+    for (delivery, state) in replays {
+        dispatcher.recovered_replay(delivery, &state, context);
+    }
     // Policies are set last: an ordered lane then queues everything it owes by sequence, retries and
     // first attempts alike.
     for one in subscription_table.all() {
-        dispatcher.set_lane(one.id, &one.account, one.policy.clone(), one.state, &keys);
+        dispatcher.set_lane(
+            one.id,
+            &one.account,
+            one.policy.clone(),
+            lane_state(accounts, &one),
+            &keys,
+        );
     }
     let mut health: Vec<_> = health.into_iter().collect();
     health.sort_unstable_by_key(|(id, _)| *id);
@@ -273,6 +310,32 @@ fn owe_again(
     }
     dispatcher.hold_recovered_dependents();
     initial_notices
+}
+
+/// What each account may take of the engine.
+fn shares(config: &Config, accounts: &Accounts, in_flight_max: usize) -> Arc<AccountShares> {
+    let defaults = config.account_limits.clone();
+    let shares = AccountShares::new(&config.limits, in_flight_max, defaults);
+    for account in accounts.list().iter().filter(|account| !account.is_removed()) {
+        shares.put(account.id(), account.own_limits().clone());
+    }
+    Arc::new(shares)
+}
+
+/// A notice for each account that is not active and is owed deliveries.
+fn held_accounts(
+    subscription_table: &SubscriptionTable,
+    accounts: &Accounts,
+    owed: &HashMap<SubscriptionId, RoaringTreemap>,
+) -> Vec<Notice> {
+    let inactive = accounts.list().into_iter().filter(|one| one.state != AccountState::Active);
+    let owed_to = |one: &SubscriptionInfo| owed.get(&one.id).map_or(0, RoaringTreemap::len);
+    let told = inactive.filter_map(|account| {
+        let own = subscription_table.of_account(account.id());
+        let deliveries = own.iter().map(|one| owed_to(one)).sum();
+        (deliveries > 0).then(|| held(&account, deliveries))
+    });
+    told.collect()
 }
 
 fn dispatch_limits(limits: &Limits, answers_later: bool) -> DispatchLimits {

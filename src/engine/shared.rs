@@ -8,13 +8,14 @@
 //! 4. the locks inside `outbox` (cache, generations, dead letters, histories; `outbox` documents their
 //!    order), the match cache inside `subscriptions`, the ring of `recent_attempts`, and the parts of `issued`, each of
 //!    which only one I/O thread locks: leaves, none is taken inside another.
-//! 5. `poison`, `directory_lock`, `closing`, `callbacks` and the ring of notices inside `notices`: leaves.
+//! 5. `poison`, `directory_lock`, `closing`, `callbacks`, `dropped_letters` and the ring of notices inside `notices`: leaves.
 //!
 //! Code of the host is called under none of them: see `host_calls`.
 //!
 //! `subscriptions` is never locked while `dispatch_state` is held, and a lock above another is never
 //! taken by a callback of the committer except `dispatch_state` and the leaves.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -28,6 +29,7 @@ use super::recent_attempts::RecentAttempts;
 use super::subscription_table::SubscriptionTable;
 use super::worker_pool::WorkerNames;
 use crate::account::Accounts;
+use crate::account_shares::AccountShares;
 use crate::attempt::Attempt;
 use crate::book::SubscriptionStore;
 use crate::callback::CallbackLedger;
@@ -37,10 +39,12 @@ use crate::delivery::{Guard, Http};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
+use crate::minute_count::MinuteCount;
 use crate::network::Network;
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::Outbox;
 use crate::stats::{Bound, EngineCounters};
+use crate::store::Store;
 use crate::transport::Transport;
 
 /// Shared by every handle and thread of an engine.
@@ -48,6 +52,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) catalogue: Catalogue,
     pub(super) accounts: Accounts,
+    pub(super) shares: Arc<AccountShares>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) network: Network,
     pub(super) guard: Arc<Guard>,
@@ -55,6 +60,8 @@ pub(super) struct Shared {
     pub(super) counters: EngineCounters,
     pub(super) notices: Arc<NoticeBroadcaster>,
     pub(super) callbacks: Mutex<CallbackLedger>,
+    /// The dropped dead letters of each account, for one notice a minute.
+    pub(super) dropped_letters: Mutex<HashMap<Arc<str>, MinuteCount>>,
     pub(super) recent_attempts: RecentAttempts,
     pub(super) worker_names: WorkerNames,
     pub(super) jobs: Jobs,
@@ -75,7 +82,9 @@ pub(super) struct Shared {
     /// Signalled when a thread of the engine ends.
     pub(super) threads_ended: Condvar,
     pub(super) phase: Phase,
-    pub(super) poison: Mutex<Option<String>>,
+    /// Why the engine stopped by itself.
+    pub(super) poison: Mutex<Option<Error>>,
+    pub(super) store: Arc<dyn Store>,
     /// The lock file of the data directory, held while the engine is open.
     pub(super) directory_lock: Mutex<Option<std::fs::File>>,
     pub(super) closing: Closing,
@@ -101,12 +110,19 @@ pub(super) struct DispatchState {
     /// While the device refuses: how many more ends of attempts may be queued for it.
     pub(super) stall: Option<usize>,
     pub(super) closing: bool,
+    /// Says whether this engine may make attempts.
+    store: Arc<dyn Store>,
 }
 
 impl DispatchState {
-    pub(super) fn new(dispatcher: Dispatcher, answers_later: bool) -> DispatchState {
+    pub(super) fn new(
+        dispatcher: Dispatcher,
+        answers_later: bool,
+        store: Arc<dyn Store>,
+    ) -> DispatchState {
         DispatchState {
             dispatcher,
+            store,
             answers_later,
             workers: 0,
             idle: 0,
@@ -150,11 +166,22 @@ impl DispatchState {
         self.stall.is_some()
     }
 
-    fn is_held_up(&self) -> bool {
-        self.stall == Some(0)
+    /// Whether this engine may make attempts, which is false after the end of a lease: another host may make
+    /// them now.
+    pub(super) fn is_owner(&self) -> bool {
+        self.store.is_owner()
     }
 
-    /// The next attempt, unless the device refuses.
+    /// How many ends may be queued for the device.
+    pub(super) fn room_for_ends(&self) -> usize {
+        if self.is_held_up() { 0 } else { self.stall.unwrap_or(usize::MAX) }
+    }
+
+    fn is_held_up(&self) -> bool {
+        self.stall == Some(0) || !self.is_owner()
+    }
+
+    /// The next attempt, unless the device refuses or this engine may make none.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
         if self.is_held_up() {
             return None;
@@ -241,8 +268,8 @@ impl Shared {
         match self.phase.0.load(Ordering::Acquire) {
             OPEN => Ok(()),
             POISONED => {
-                let why = self.poison.lock().clone().unwrap_or_default();
-                Err(Error::Poisoned { why })
+                let unexplained = || Error::Poisoned { why: String::new() };
+                Err(self.poison.lock().clone().unwrap_or_else(unexplained))
             }
             _ => Err(Error::Closed),
         }
@@ -250,10 +277,24 @@ impl Shared {
 
     /// Stops the engine because a part of it failed. Nothing durable is lost.
     pub(super) fn poison(&self, why: &str) {
-        *self.poison.lock() = Some(why.to_owned());
+        self.stop_for(Error::Poisoned { why: why.to_owned() });
+    }
+
+    /// Stops the engine because of an error that this process cannot overcome.
+    pub(super) fn stop_for(&self, error: Error) {
+        let notice = match &error {
+            Error::NotOwner => Notice::NotOwner,
+            Error::Poisoned { why } => Notice::Poisoned { why: why.clone() },
+            other => Notice::Poisoned { why: other.to_string() },
+        };
+        let why = match error {
+            Error::NotOwner | Error::Poisoned { .. } => error,
+            other => Error::Poisoned { why: other.to_string() },
+        };
+        self.poison.lock().get_or_insert(why);
         if self.phase.poison() {
             self.signal_stop();
-            self.notices.send(&Notice::Poisoned { why: why.to_owned() });
+            self.notices.send(&notice);
         }
     }
 

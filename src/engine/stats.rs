@@ -16,6 +16,7 @@ impl Shared {
             accepted: counters.accepted.value(),
             duplicates: counters.duplicates.value(),
             unrouted: counters.unrouted.value(),
+            condition_unparsable: counters.condition_unparsable.value(),
             unowned: counters.unowned.value(),
             callbacks_refused_signature: counters.callbacks_refused_signature.value(),
             callbacks_refused_verify_token: counters.callbacks_refused_verify_token.value(),

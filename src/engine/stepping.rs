@@ -65,7 +65,7 @@ impl Stepped {
 
     /// When [`tick`](Stepped::tick) has something to do next, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        self.shared.dispatch_state.lock().dispatcher.next_wake_ms()
+        self.shared.dispatch_state.lock().dispatcher.next_timer_ms()
     }
 
     /// Workers without an attempt in flight.
@@ -143,7 +143,7 @@ impl Engine {
         let shared = &self.shared;
         let now_ms = shared.clock.monotonic_ms();
         let dispatcher = &shared.dispatch_state.lock().dispatcher;
-        let is_due = dispatcher.next_wake_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let is_due = dispatcher.next_timer_ms().is_some_and(|due_ms| due_ms <= now_ms);
         let is_busy = is_due || dispatcher.in_flight() > 0 || dispatcher.startable() > 0;
         !is_busy && shared.outbox.queued() == (0, 0)
     }

@@ -323,6 +323,24 @@ impl Shared {
             let (given, limit) = (given as u64, limit as u64);
             return Err(Error::TooLarge { field: "subscriptions".to_owned(), given, limit });
         }
+        self.check_room_of_accounts(plan)
+    }
+
+    /// Refuses new subscriptions over the limits of their accounts.
+    fn check_room_of_accounts(&self, plan: &ChangePlan) -> Result<()> {
+        let mut created = HashMap::<&str, usize>::new();
+        for one in plan.prepared.iter().filter(|one| one.before.is_none()) {
+            *created.entry(&one.active.info.account).or_default() += 1;
+        }
+        let table = self.subscriptions.read();
+        for (account, new) in created {
+            let is_theirs = |id: &&SubscriptionId| {
+                table.get(**id).is_some_and(|removed| removed.info.account == account)
+            };
+            let removed = plan.removed.iter().filter(is_theirs).count();
+            let left = table.count_of(account).saturating_sub(removed);
+            self.shares.check_subscriptions(account, left, new)?;
+        }
         Ok(())
     }
 
@@ -391,14 +409,15 @@ impl Shared {
     /// Checks everything about a subscription that can be checked before it is used.
     fn validated(&self, subscription: Subscription) -> Result<SubscriptionInfo> {
         let account = self.accounts.resolve(subscription.account.as_deref())?;
-        let filter = Filter::parse(
+        let mut filter = Filter::parse(
             subscription.events.as_deref(),
             subscription.numbers.as_deref(),
             &self.catalogue,
         )?;
+        filter.condition.clone_from(&subscription.condition);
         for (place, given) in subscription.numbers.iter().flatten().enumerate() {
             if let Ok(number) = given
-                && !self.accounts.may_use_number(account, *number)
+                && !self.accounts.may_use_number(&account, *number)
             {
                 return Err(Error::forbidden(format!("numbers[{place}]"), number));
             }
@@ -409,7 +428,7 @@ impl Shared {
         subscription.check_name()?;
         Ok(SubscriptionInfo {
             id: SubscriptionId::default(),
-            account: account.name().to_owned(),
+            account: account.id().to_owned(),
             name: subscription.name_or_url(),
             description: subscription.description,
             filter,

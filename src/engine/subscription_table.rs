@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::delivery::Template;
 use crate::error::{Error, Result};
-use crate::routing::{Index, MatchQuery};
-use crate::subscription::{SubscriptionId, SubscriptionInfo, SubscriptionState, Targets, Tls};
+use crate::routing::{FilterMatch, Index, MatchQuery};
+use crate::subscription::{SubscriptionId, SubscriptionInfo, SubscriptionState, Tls};
 
 /// The error for an unknown id.
 pub(super) fn unknown(id: SubscriptionId) -> Error {
@@ -154,6 +154,11 @@ impl SubscriptionTable {
         self.by_id.len()
     }
 
+    /// How many an account has.
+    pub(super) fn count_of(&self, account: &str) -> usize {
+        self.by_name.get(account).map_or(0, HashMap::len)
+    }
+
     /// All of an account, ordered by id.
     pub(super) fn of_account(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
         let ids = self.by_name.get(account).into_iter().flat_map(HashMap::values);
@@ -163,8 +168,8 @@ impl SubscriptionTable {
         all
     }
 
-    /// The subscriptions that an event is owed to.
-    pub(super) fn matches(&self, sought: &MatchQuery<'_>) -> Targets {
-        self.index.targets(sought)
+    /// The subscriptions that an event is owed to, if their conditions hold.
+    pub(super) fn matches(&self, sought: &MatchQuery<'_>) -> FilterMatch {
+        self.index.matches(sought)
     }
 }

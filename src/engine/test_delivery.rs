@@ -55,6 +55,7 @@ impl Shared {
     pub(super) fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
         self.check_open()?;
         let active = self.subscriptions.read().require(id)?;
+        self.shares.admit_test(&active.info.account, self.clock.monotonic_ms())?;
         let event = self.test_event(&active.info)?;
         let started_ms = self.clock.monotonic_ms();
         let send = || self.send(&active.template, &event, 1, event.accepted_at_ms);

@@ -63,6 +63,7 @@ pub(super) fn tick(
     start: StartWorker<'_>,
 ) {
     state.dispatcher.tick(now_ms);
+    shared.end_expired(state, now_ms);
     if shared.http.is_none() {
         add_workers(shared, state, start);
     }
@@ -75,7 +76,7 @@ pub(super) fn tick(
     if state.idle > 0 {
         shared.work.notify_one();
     }
-    state.timer_due_ms = state.dispatcher.next_wake_ms();
+    state.timer_due_ms = state.dispatcher.next_timer_ms();
 }
 
 /// Starts the missing workers. If the system refuses a thread, the existing workers carry on.

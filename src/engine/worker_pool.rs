@@ -94,7 +94,7 @@ impl Shared {
                 state.workers < wanted
             }
         };
-        let sooner = match (state.dispatcher.next_wake_ms(), state.timer_due_ms) {
+        let sooner = match (state.dispatcher.next_timer_ms(), state.timer_due_ms) {
             (Some(due_ms), Some(set_ms)) => due_ms < set_ms,
             (due_ms, None) => due_ms.is_some(),
             (None, Some(_)) => false,

@@ -1,14 +1,15 @@
-//! The names of event types in the vocabularies of the gateways.
+//! The names of event types in the vocabularies of the gateways, and which types Meta's callbacks become.
 //!
 //! A name means the same type in every vocabulary, and a name that is not listed is its own canonical name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::EventType;
+use super::type_hint::{TypeHint, nearest};
 use crate::error::Result;
 use crate::profile::Profile;
 
-/// The event types that have more than one name. A host can extend it, because vendors add types.
+/// The known event types with their names. A host can extend it, because vendors add types.
 ///
 /// ```
 /// use wabahook::Catalogue;
@@ -24,6 +25,8 @@ pub struct Catalogue {
     by_folded_alias: HashMap<Box<str>, EventType>,
     /// The names of types that a gateway calls differently.
     vocabularies: Vec<(Profile, HashMap<EventType, EventType>)>,
+    /// The types that callbacks of Meta become.
+    from_callbacks: HashSet<EventType>,
 }
 
 impl Catalogue {
@@ -89,6 +92,55 @@ impl Catalogue {
         EventType::new(name)
     }
 
+    /// Whether callbacks of Meta become events of this type. Events of every other type exist only if the host
+    /// publishes them.
+    ///
+    /// ```
+    /// use wabahook::Catalogue;
+    /// let catalogue = Catalogue::default();
+    /// let [received, tag] = ["MESSAGE_RECEIVED", "ADD_TAG"].map(|name| catalogue.canonical(name));
+    /// assert!(catalogue.is_from_callbacks(&received?) && !catalogue.is_from_callbacks(&tag?));
+    /// # Ok::<(), wabahook::Error>(())
+    /// ```
+    pub fn is_from_callbacks(&self, kind: &EventType) -> bool {
+        self.from_callbacks.contains(kind)
+    }
+
+    /// What a publisher should know about a type: nothing, or that its name is unknown.
+    ///
+    /// ```
+    /// use wabahook::Catalogue;
+    /// let catalogue = Catalogue::default();
+    /// assert!(catalogue.publish_hint("MESSAGE_RECEIVED").is_none());
+    /// let hint = catalogue.publish_hint("MESSAGE_RECIEVED").map(|hint| hint.to_string());
+    /// assert_eq!(hint.as_deref(), Some("MESSAGE_RECIEVED: did you mean MESSAGE_RECEIVED?"));
+    /// ```
+    pub fn publish_hint(&self, name: &str) -> Option<TypeHint> {
+        if self.knows(name) || SESSION_ONLY.contains(&name) {
+            return None;
+        }
+        let known = self.by_name.keys().map(AsRef::as_ref).chain(SESSION_ONLY.iter().copied());
+        Some(TypeHint::unknown(name, nearest(name, known)))
+    }
+
+    /// What a subscriber should know about a type: nothing, that its name is unknown, or that no callback of
+    /// Meta becomes an event of it.
+    ///
+    /// ```
+    /// use wabahook::Catalogue;
+    /// let catalogue = Catalogue::default();
+    /// assert!(catalogue.subscribe_hint("message.received").is_none());
+    /// let hint = catalogue.subscribe_hint("ADD_TAG").map(|hint| hint.to_string());
+    /// assert!(hint.is_some_and(|hint| hint.starts_with("ADD_TAG: no callback of Meta becomes")));
+    /// ```
+    pub fn subscribe_hint(&self, name: &str) -> Option<TypeHint> {
+        if let Some(hint) = self.publish_hint(name) {
+            return Some(hint);
+        }
+        let is_made = self.canonical(name).is_ok_and(|kind| self.is_from_callbacks(&kind));
+        (!is_made).then(|| TypeHint::publish_only(name))
+    }
+
     /// Every listed type by its canonical name, with its display name if it has one: the alias with a space.
     pub fn types(&self) -> Vec<(&EventType, Option<&str>)> {
         let mut types: Vec<(&EventType, Option<&str>)> = Vec::new();
@@ -117,21 +169,76 @@ impl Default for Catalogue {
             by_name: HashMap::new(),
             by_folded_alias: HashMap::new(),
             vocabularies: Vec::new(),
+            from_callbacks: HashSet::new(),
         };
-        let built_in = BUILT_IN.iter().fold(empty, |catalogue, (canonical, aliases)| {
+        let types = FROM_CALLBACKS.iter().chain(PUBLISHED);
+        let mut built_in = types.fold(empty, |catalogue, (canonical, aliases)| {
             catalogue.with(canonical, aliases.iter().copied())
         });
+        let from_callbacks =
+            FROM_CALLBACKS.iter().filter_map(|(name, _)| built_in.by_name.get(*name));
+        built_in.from_callbacks = from_callbacks.cloned().collect();
         SESSION.iter().fold(built_in, |catalogue, (canonical, name)| {
             catalogue.named(Profile::Session, canonical, name)
         })
     }
 }
 
-/// Canonical names and aliases: the trigger names of DoubleTick's settings page, and a misspelling of its
-/// documents.
-const BUILT_IN: &[(&str, &[&str])] = &[
+/// Canonical names and aliases of the types that `inbound` makes of Meta's callbacks. An alias is a trigger name
+/// of DoubleTick's settings page.
+const FROM_CALLBACKS: &[(&str, &[&str])] = &[
     ("MESSAGE_RECEIVED", &["Message Received"]),
     ("MESSAGE_STATUS_UPDATE", &["Message Status Update"]),
+    ("WA_GROUP_MESSAGE_RECEIVED", &[]),
+    ("CALL_TO_WHATSAPP_MESSAGE_RECEIVED", &[]),
+    ("STANDBY_MESSAGE_RECEIVED", &[]),
+    ("MESSAGE_ECHO", &[]),
+    ("CUSTOMER_BUSINESS_CHAT_OPEN", &[]),
+    ("CUSTOMER_IDENTITY_CHANGED", &[]),
+    ("USER_PREFERENCES_UPDATE", &[]),
+    ("MESSAGING_HANDOVER", &[]),
+    ("PAYMENT_UPDATE", &[]),
+    ("CALL_INCOMING_INITIATED", &[]),
+    ("CALL_OUTGOING_INITIATED", &[]),
+    ("CALL_RINGING", &[]),
+    ("CALL_ACCEPTED", &[]),
+    ("CALL_REJECTED", &[]),
+    ("CALL_MISSED", &[]),
+    ("CALL_ENDED", &[]),
+    ("CALL_UPDATE", &[]),
+    ("CALL_PERMISSION_REPLY_RECEIVED", &[]),
+    ("TEMPLATE_UPDATE", &["Template Updated"]),
+    ("TEMPLATE_QUALITY_UPDATE", &[]),
+    ("TEMPLATE_CATEGORY_UPDATE", &[]),
+    ("TEMPLATE_COMPONENTS_UPDATE", &[]),
+    ("PHONE_NUMBER_QUALITY_UPDATE", &[]),
+    ("PHONE_NUMBER_NAME_UPDATE", &[]),
+    ("ACCOUNT_UPDATE", &[]),
+    ("ACCOUNT_ALERT", &[]),
+    ("ACCOUNT_REVIEW_UPDATE", &[]),
+    ("ACCOUNT_SETTINGS_UPDATE", &[]),
+    ("BUSINESS_CAPABILITY_UPDATE", &[]),
+    ("BUSINESS_STATUS_UPDATE", &[]),
+    ("PARTNER_SOLUTION_UPDATE", &[]),
+    ("PAYMENT_CONFIGURATION_UPDATE", &[]),
+    ("SECURITY_UPDATE", &[]),
+    ("FLOW_UPDATE", &[]),
+    ("CONSUMER_PROFILE_UPDATE", &[]),
+    ("TRACKING_EVENT", &[]),
+    ("AUTOMATIC_EVENT", &[]),
+    ("GROUP_LIFECYCLE_UPDATE", &[]),
+    ("GROUP_PARTICIPANTS_UPDATE", &[]),
+    ("GROUP_SETTINGS_UPDATE", &[]),
+    ("GROUP_STATUS_UPDATE", &[]),
+    ("HISTORY_SYNC", &[]),
+    ("SMB_APP_STATE_SYNC", &[]),
+    ("CLOUD_API_ERROR", &[]),
+    (RAW_CLOUD_API_WEBHOOK, &[]),
+];
+
+/// The types that only a host publishes: they tell of something that Meta does not know. One alias is a
+/// misspelling of DoubleTick's documents.
+const PUBLISHED: &[(&str, &[&str])] = &[
     ("CHAT_ASSIGNED_TO_AGENT", &["Chat Assigned to Agent"]),
     ("ASSIGNED_AGENT_STATUS_CHANGED", &[]),
     ("CHAT_UNASSIGNED", &["Chat Unassigned"]),
@@ -139,35 +246,63 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("WIDGET_LEAD_RECEIVED", &["Lead Received from Widget"]),
     ("VERIFIED_WIDGET_LEAD_RECEIVED", &["Verified Lead Received from Widget"]),
     ("NEW_LEAD", &["First Time Message Trigger from Customer"]),
-    (RAW_CLOUD_API_WEBHOOK, &[]),
     ("CLOSE_CONVERSATION", &[]),
-    ("TEMPLATE_UPDATE", &["Template Updated"]),
     ("ADD_TAG", &["Tag added"]),
     ("REMOVE_TAG", &["Tag removed"]),
-    ("CALL_TO_WHATSAPP_MESSAGE_RECEIVED", &[]),
     ("CONVERSATION_OPENED", &["COVERSATION_OPENED"]),
-    ("CUSTOMER_BUSINESS_CHAT_OPEN", &[]),
     ("CUSTOMER_NOTE_CREATED", &[]),
     ("CUSTOMER_NOTE_UPDATED", &[]),
     ("CUSTOMER_NOTE_DELETED", &[]),
     ("POST_CALL_DISPOSITION", &[]),
-    ("CALL_INCOMING_INITIATED", &[]),
-    ("CALL_OUTGOING_INITIATED", &[]),
-    ("CALL_ACCEPTED", &[]),
-    ("CALL_ENDED", &[]),
-    ("CALL_REJECTED", &[]),
-    ("CALL_MISSED", &[]),
     ("CALL_NOT_PICKED", &[]),
-    ("STANDBY_MESSAGE_RECEIVED", &[]),
-    ("MESSAGING_HANDOVER", &[]),
     ("ON_SLA_ESCALATED_PUBLIC", &[]),
-    ("CALL_PERMISSION_REPLY_RECEIVED", &[]),
-    ("WA_GROUP_MESSAGE_RECEIVED", &[]),
     (TEST, &[]),
 ];
 
 /// Canonical names and the session gateway's names. All its other names are types of their own.
-const SESSION: &[(&str, &str)] = &[("MESSAGE_RECEIVED", "message.received"), (TEST, "test.ping")];
+const SESSION: &[(&str, &str)] = &[
+    ("MESSAGE_RECEIVED", "message.received"),
+    ("CALL_INCOMING_INITIATED", "call.offer"),
+    ("CALL_ACCEPTED", "call.accept"),
+    ("CALL_REJECTED", "call.reject"),
+    ("CALL_ENDED", "call.terminate"),
+    ("HISTORY_SYNC", "history.sync"),
+    (TEST, "test.ping"),
+];
+
+/// The names that only the session gateway has. They are known, and only a host publishes them.
+const SESSION_ONLY: &[&str] = &[
+    "appstate.patch_received",
+    "appstate.sync_complete",
+    "blocklist.change",
+    "connection.connected",
+    "connection.disconnected",
+    "connection.keepalive_timeout",
+    "connection.logged_out",
+    "connection.reconnecting",
+    "connection.temporary_ban",
+    "contact.update",
+    "group.info_update",
+    "group.join",
+    "group.leave",
+    "group.participant_update",
+    "media.downloaded",
+    "media.received",
+    "message.deleted",
+    "message.delivered",
+    "message.played",
+    "message.read",
+    "newsletter.join",
+    "newsletter.leave",
+    "newsletter.message_received",
+    "newsletter.update",
+    "poll.created",
+    "poll.update",
+    "poll.vote",
+    "status.deleted",
+    "status.posted",
+    "status.viewed",
+];
 
 /// The type of a test event.
 pub(crate) const TEST: &str = "TEST";
@@ -215,6 +350,43 @@ mod tests {
             for profile in [Profile::Wabahook, Profile::DoubleTick, Profile::Dialog360] {
                 assert_eq!(catalogue.name_in(profile, &kind), canonical, "{profile:?}");
             }
+        }
+    }
+
+    fn check_hints(name: &str, publish: Option<&str>, subscribe: Option<&str>) {
+        let catalogue = Catalogue::default().with("ORDER_PLACED", ["order.placed"]);
+        let text = |hint: Option<TypeHint>| hint.map(|hint| hint.to_string());
+        let begins = |hint: Option<String>, expected: Option<&str>| match (&hint, expected) {
+            (Some(hint), Some(expected)) => assert!(hint.starts_with(expected), "{hint}"),
+            _ => assert_eq!(hint.as_deref(), expected, "{name}"),
+        };
+        begins(text(catalogue.publish_hint(name)), publish);
+        begins(text(catalogue.subscribe_hint(name)), subscribe);
+    }
+
+    #[test]
+    fn a_hint_names_the_nearest_type_or_who_publishes_it() {
+        for known in ["MESSAGE_RECEIVED", "message.received", "template updated", "call.offer"] {
+            check_hints(known, None, None);
+        }
+        for published in ["ADD_TAG", "Tag added", "message.read", "TEST", "order.placed"] {
+            let hint = format!("{published}: no callback of Meta becomes this type");
+            check_hints(published, None, Some(&hint));
+        }
+        for (given, meant) in [
+            ("MESSAGE_RECIEVED", "MESSAGE_RECEIVED"),
+            ("message_received", "MESSAGE_RECEIVED"),
+            ("MESSAGE_STATUS_UPDATES", "MESSAGE_STATUS_UPDATE"),
+            ("mesage.received", "message.received"),
+            ("message.raed", "message.read"),
+            ("ORDER_PLACE", "ORDER_PLACED"),
+        ] {
+            let hint = format!("{given}: did you mean {meant}?");
+            check_hints(given, Some(&hint), Some(&hint));
+        }
+        for unlike in ["INVOICE_PAID", "X", "T", ""] {
+            let hint = format!("{unlike}: unknown event type");
+            check_hints(unlike, Some(&hint), Some(&hint));
         }
     }
 

@@ -26,6 +26,10 @@ impl EventId {
         EventId { incarnation, sequence }
     }
 
+    pub(crate) fn incarnation(self) -> u64 {
+        self.incarnation
+    }
+
     /// The event's sequence in its outbox. Later events have greater sequences.
     pub fn sequence(self) -> u64 {
         self.sequence

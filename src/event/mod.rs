@@ -9,6 +9,7 @@ mod id;
 mod number;
 mod publish_error;
 mod stored;
+mod type_hint;
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ pub use number::WabaNumber;
 pub(crate) use number::{NumberInput, number_input};
 pub use publish_error::PublishError;
 pub use stored::{Accepted, StoredEvent};
+pub use type_hint::{HintReason, TypeHint};
 
 /// An event to publish. The builder only collects; `publish` checks it and names the field at fault.
 ///

@@ -35,9 +35,10 @@ impl PublishError {
         PublishError { error, events }
     }
 
-    /// Whether the queue is full ([`Error::Busy`]), so that the same events may pass later.
+    /// Whether a bound of the engine ([`Error::Busy`]) or of the account ([`Error::LimitReached`]) is reached, so that
+    /// the same events may pass later.
     pub fn is_busy(&self) -> bool {
-        matches!(self.error, Error::Busy { .. })
+        matches!(self.error, Error::Busy { .. } | Error::LimitReached { .. })
     }
 
     /// Takes the events back, in the order they were given.

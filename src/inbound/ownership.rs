@@ -1,10 +1,11 @@
 //! Finds the account that an event of a callback belongs to: by its number, else by its WABA.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::identity::bounded;
 use super::malformed::{MalformedCallback, read_object};
-use crate::account::{Account, Accounts};
+use crate::account::{AccountInfo, Accounts};
 use crate::event::{Event, WabaNumber};
 use crate::json::{JsonObject, id};
 
@@ -29,19 +30,19 @@ impl ChangeNumber {
 }
 
 /// The owner of an event, with what the event says of its origin.
-pub(super) struct EventOwner<'r> {
-    account: &'r Account,
+pub(super) struct EventOwner {
+    account: Arc<AccountInfo>,
     number: Option<WabaNumber>,
     waba: Option<String>,
 }
 
-impl<'r> EventOwner<'r> {
+impl EventOwner {
     /// The number decides. A number that no account owns belongs to the owner of its WABA.
     pub(super) fn find(
-        accounts: &'r Accounts,
+        accounts: &Accounts,
         number: &ChangeNumber,
         waba: Option<&str>,
-    ) -> Option<EventOwner<'r>> {
+    ) -> Option<EventOwner> {
         let of_waba = waba.and_then(|waba| accounts.owner_of_waba(waba));
         let owner = match number {
             ChangeNumber::Is(given) => owner_of_number(accounts, *given, of_waba),
@@ -49,21 +50,20 @@ impl<'r> EventOwner<'r> {
                 of_waba.map(|account| (account, None))
             }
         };
-        let open = || accounts.iter().next().filter(|account| accounts.is_open(account));
         let given = if let ChangeNumber::Is(given) = number { Some(*given) } else { None };
-        let (account, own_number) = owner.or_else(|| Some((open()?, given)))?;
+        let (account, own_number) = owner.or_else(|| Some((accounts.open_account()?, given)))?;
         // The number may come under the WABA of another account, which must not get the event. Without a
         // number the event would go to the webhooks of all numbers of the WABA: also a number that is
         // unknown is not one of theirs.
-        let may_name = !matches!(number, ChangeNumber::Unknown(_)) || accounts.is_open(account);
+        let may_name = !matches!(number, ChangeNumber::Unknown(_)) || account.is_open();
         let waba = waba
-            .filter(|waba| may_name && !waba.is_empty() && accounts.may_use_waba(account, waba));
+            .filter(|waba| may_name && !waba.is_empty() && accounts.may_use_waba(&account, waba));
         let waba = waba.map(|waba| bounded(Cow::Borrowed(waba)));
         Some(EventOwner { account, number: own_number, waba })
     }
 
     pub(super) fn event(&self, kind: &str, payload: String) -> Event {
-        let mut event = Event::new(kind, payload).account(self.account.name());
+        let mut event = Event::new(kind, payload).account(self.account.id());
         event.number = self.number.map(Ok);
         event.waba.clone_from(&self.waba);
         event
@@ -77,18 +77,18 @@ impl<'r> EventOwner<'r> {
 }
 
 /// The account of a number, with the number as it is configured there.
-fn owner_of_number<'r>(
-    accounts: &'r Accounts,
+fn owner_of_number(
+    accounts: &Accounts,
     given: WabaNumber,
-    of_waba: Option<&'r Account>,
-) -> Option<(&'r Account, Option<WabaNumber>)> {
+    of_waba: Option<Arc<AccountInfo>>,
+) -> Option<(Arc<AccountInfo>, Option<WabaNumber>)> {
     if let Some(account) = accounts.owner_of_number(given) {
         return Some((account, Some(given)));
     }
     let respelled = other_spelling(given)
         .and_then(|number| Some((accounts.owner_of_number(number)?, Some(number))));
     match (of_waba, respelled) {
-        (Some(of_waba), Some((account, number))) if of_waba.name() == account.name() => {
+        (Some(of_waba), Some((account, number))) if of_waba.id == account.id => {
             Some((account, number))
         }
         (Some(of_waba), _) => Some((of_waba, Some(given))),

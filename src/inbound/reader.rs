@@ -304,7 +304,7 @@ impl CallbackReader<'_> {
         change: &JsonObject<'_>,
         value: &JsonObject<'_>,
         context: &ChangeContext<'_>,
-        (owner, number): (&EventOwner<'_>, &str),
+        (owner, number): (&EventOwner, &str),
     ) -> Result<(), MalformedCallback> {
         if updates.all.is_empty() {
             return Ok(());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 
+use crate::account_shares::QueueClaim;
 use crate::attempt::DeliveryId;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
@@ -82,6 +83,8 @@ impl RoutedEvent {
 /// The events of one `publish` call, which become durable together, and the receipt to resolve.
 pub(crate) struct Submission {
     pub(crate) events: SmallVec<[RoutedEvent; 1]>,
+    /// The room that its accounts hold in the queue until it is written.
+    pub(crate) claims: SmallVec<[QueueClaim; 1]>,
     pub(crate) sender: SubmissionSender,
 }
 

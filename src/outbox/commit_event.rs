@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::attempt::DeliveryId;
+use crate::error::Error;
 use crate::event::StoredEvent;
 use crate::subscription::SubscriptionId;
 
@@ -21,8 +22,8 @@ pub(crate) enum CommitEvent {
     Stalled(String),
     /// The device accepts writes again.
     Resumed,
-    /// So many dead letters were dropped because they were over their bounds.
-    LettersDropped(u64),
+    /// So many dead letters of an account were dropped because they were over their bounds.
+    LettersDropped { account: Arc<str>, letters: u64 },
     /// Dedup keys were forgotten before their window ended, because there were too many.
     KeysDropped(DroppedKeys),
     /// Whether events now arrive in batches, so that workers should yield the CPU to publishers.
@@ -30,7 +31,7 @@ pub(crate) enum CommitEvent {
     /// A part of the outbox cannot be compacted. Nothing accepted is lost by it.
     Faulty(String),
     /// The committer stopped for good.
-    Failed(String),
+    Failed(Error),
 }
 
 /// What a group adds to the counters.

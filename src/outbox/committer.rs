@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::receipt::WakeGroups;
 use crate::store::Operation;
 use crate::threads::{self, CpuWaitMeter, ThreadScheduling};
@@ -54,8 +54,8 @@ impl Committer {
             let ended = catch_unwind(AssertUnwindSafe(|| self.run()));
             let why = match ended {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the committer panicked".to_owned(),
+                Ok(Err(error)) => error,
+                Err(_) => Error::Poisoned { why: "the committer panicked".to_owned() },
             };
             (self.listener)(CommitEvent::Failed(why));
         })
@@ -197,14 +197,20 @@ impl Committer {
 
     /// Drops the dead letters that are over their bounds, with their histories.
     fn drop_letters(&mut self, wall_ms: u64) {
-        let dropped = self.writer.cursor.letters.lock().trim(wall_ms);
+        let generations = &*self.writer.generations;
+        let dropped = self.writer.cursor.letters.lock().trim(wall_ms, generations);
         if dropped.is_empty() {
             return;
         }
         let mut attempts = self.writer.cursor.attempts.lock();
-        dropped.iter().for_each(|delivery| attempts.forget(*delivery));
+        dropped.iter().for_each(|letter| attempts.forget(letter.delivery));
         drop(attempts);
-        (self.listener)(CommitEvent::LettersDropped(dropped.len() as u64));
+        for letters in dropped.chunk_by(|one, next| one.account == next.account) {
+            let share = letters.first().and_then(|one| generations.accounts().share(one.account));
+            let account = share.map_or_else(|| "".into(), |share| Arc::clone(share.name()));
+            let letters = letters.len() as u64;
+            (self.listener)(CommitEvent::LettersDropped { account, letters });
+        }
     }
 
     /// Waits until the device accepts writes again. The batch it kept meanwhile is written by the loop and not
@@ -215,6 +221,7 @@ impl Committer {
             receiver: &self.receiver,
             admission: &self.admission,
             listener: &mut self.listener,
+            clock: &*self.clock,
         };
         match stall.wait(failed, batch)? {
             Some(kept) => self.kept = kept,

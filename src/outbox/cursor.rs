@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::subscription::SubscriptionId;
 
@@ -36,6 +37,8 @@ pub(super) struct Cursor {
     /// Subscriptions removed since the engine was opened. Events that were routed before the removal are
     /// not owed to them.
     pub(super) removed: HashSet<SubscriptionId>,
+    /// The limits of the accounts.
+    pub(super) shares: Arc<AccountShares>,
 }
 
 #[cfg(test)]
@@ -60,6 +63,7 @@ pub(super) mod tests {
             retrying: HashMap::new(),
             tombstones: HashMap::new(),
             removed: HashSet::new(),
+            shares: crate::account_shares::tests::shares_of(&[]),
         }
     }
 }

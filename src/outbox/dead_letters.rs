@@ -1,12 +1,14 @@
 //! An index of the dead letters that are kept: when each was written, and which generation holds it.
 //!
-//! The number and the age of dead letters never exceed their bounds. The oldest are dropped first, and the caller
-//! learns which.
+//! The number and the age of dead letters never exceed their bounds. The oldest of an account are dropped first, and
+//! where all accounts together have too many, those of the account with the most: no account loses a letter because
+//! of a neighbour that has more. The caller learns which were dropped.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use roaring::RoaringTreemap;
 
+use super::generations::{AccountRef, Generations};
 use crate::attempt::DeliveryId;
 
 /// The sort key of a dead letter: when its delivery was given up, in milliseconds since the Unix epoch, and the
@@ -20,12 +22,45 @@ pub(super) struct DeadLetterIndex {
     age_max_ms: u64,
     /// With the generation that holds each record.
     kept: BTreeMap<LetterPosition, u64>,
-    /// When each delivery was given up.
-    times: HashMap<DeliveryId, u64>,
+    /// When each delivery was given up, and whose it is once [`trim`](DeadLetterIndex::trim) has looked that up.
+    owners: HashMap<DeliveryId, LetterOwner>,
+    /// The letters of each account, oldest first.
+    by_account: HashMap<AccountRef, BTreeSet<LetterPosition>>,
+    /// Letters whose account was not looked up yet.
+    unsorted: Vec<LetterPosition>,
     /// The letters replayed last, and when each delivery had been given up.
     revived: VecDeque<(DeliveryId, u64)>,
     /// The number of letters in each generation.
     counts: HashMap<u64, u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LetterOwner {
+    at_wall_ms: u64,
+    account: Option<AccountRef>,
+}
+
+/// A dead letter that was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DroppedLetter {
+    pub(super) delivery: DeliveryId,
+    pub(super) account: AccountRef,
+}
+
+/// Tells whose events are whose, and how many dead letters an account may keep.
+pub(super) trait LetterAccounts {
+    fn account_of(&self, sequence: u64) -> AccountRef;
+    fn letters_max(&self, account: AccountRef) -> usize;
+}
+
+impl LetterAccounts for Generations {
+    fn account_of(&self, sequence: u64) -> AccountRef {
+        Generations::account_of(self, sequence)
+    }
+
+    fn letters_max(&self, account: AccountRef) -> usize {
+        self.accounts().letters_max(account)
+    }
 }
 
 impl DeadLetterIndex {
@@ -34,7 +69,9 @@ impl DeadLetterIndex {
             count_max,
             age_max_ms,
             kept: BTreeMap::new(),
-            times: HashMap::new(),
+            owners: HashMap::new(),
+            by_account: HashMap::new(),
+            unsorted: Vec::new(),
             revived: VecDeque::new(),
             counts: HashMap::new(),
         }
@@ -44,25 +81,83 @@ impl DeadLetterIndex {
     pub(super) fn keep(&mut self, at_wall_ms: u64, delivery: DeliveryId, generation: u64) {
         let before = self.kept.insert((at_wall_ms, delivery), generation);
         self.uncount(before);
-        self.times.insert(delivery, at_wall_ms);
+        let known = self.owners.get(&delivery).filter(|owner| owner.at_wall_ms == at_wall_ms);
+        if known.is_none() {
+            self.owners.insert(delivery, LetterOwner { at_wall_ms, account: None });
+            self.unsorted.push((at_wall_ms, delivery));
+        }
         *self.counts.entry(generation).or_default() += 1;
     }
 
-    /// Drops the letters that are over the bounds and returns them.
-    pub(super) fn trim(&mut self, wall_ms: u64) -> Vec<DeliveryId> {
+    /// Drops the letters that are over the bounds and returns them, by account.
+    pub(super) fn trim(
+        &mut self,
+        wall_ms: u64,
+        accounts: &impl LetterAccounts,
+    ) -> Vec<DroppedLetter> {
+        let changed = self.sort(accounts);
         let mut dropped = Vec::new();
         let oldest_at_ms = wall_ms.saturating_sub(self.age_max_ms);
-        while let Some(((at_wall_ms, _), _)) = self.kept.first_key_value() {
-            let over_age = *at_wall_ms < oldest_at_ms;
-            if !over_age && self.kept.len() <= self.count_max {
-                break;
-            }
-            let Some(((_, delivery), generation)) = self.kept.pop_first() else { break };
-            self.times.remove(&delivery);
-            self.uncount(Some(generation));
-            dropped.push(delivery);
+        while let Some((position, _)) = self.kept.first_key_value()
+            && position.0 < oldest_at_ms
+        {
+            dropped.extend(self.drop_letter(*position));
         }
+        for account in changed {
+            while let Some(letters) = self.by_account.get(&account)
+                && letters.len() > accounts.letters_max(account)
+                && let Some(oldest) = letters.first()
+            {
+                dropped.extend(self.drop_letter(*oldest));
+            }
+        }
+        while self.kept.len() > self.count_max
+            && let Some(letters) = self.by_account.values().max_by_key(|letters| letters.len())
+            && let Some(oldest) = letters.first()
+        {
+            dropped.extend(self.drop_letter(*oldest));
+        }
+        dropped.sort_by_key(|letter| letter.account);
         dropped
+    }
+
+    /// Looks up the accounts of new letters and returns these accounts.
+    fn sort(&mut self, accounts: &impl LetterAccounts) -> BTreeSet<AccountRef> {
+        let mut changed = BTreeSet::new();
+        for (at_wall_ms, delivery) in std::mem::take(&mut self.unsorted) {
+            let owner = self.owners.get_mut(&delivery);
+            let Some(owner) = owner.filter(|owner| owner.at_wall_ms == at_wall_ms) else {
+                continue;
+            };
+            let account = accounts.account_of(delivery.sequence);
+            owner.account = Some(account);
+            self.by_account.entry(account).or_default().insert((at_wall_ms, delivery));
+            changed.insert(account);
+        }
+        changed
+    }
+
+    fn drop_letter(&mut self, position: LetterPosition) -> Option<DroppedLetter> {
+        let (_, delivery) = position;
+        let owner = self.owners.remove(&delivery)?;
+        let account = owner.account.unwrap_or_default();
+        self.leave_account(position, account);
+        let generation = self.kept.remove(&position);
+        self.uncount(generation);
+        Some(DroppedLetter { delivery, account })
+    }
+
+    fn leave_account(&mut self, position: LetterPosition, account: AccountRef) {
+        let Some(letters) = self.by_account.get_mut(&account) else { return };
+        letters.remove(&position);
+        if letters.is_empty() {
+            self.by_account.remove(&account);
+        }
+    }
+
+    /// How many letters an account has.
+    pub(super) fn count_of(&self, account: AccountRef) -> usize {
+        self.by_account.get(&account).map_or(0, BTreeSet::len)
     }
 
     /// The letters of some events: when each was written, its delivery and its generation.
@@ -74,7 +169,8 @@ impl DeadLetterIndex {
     /// Removes a letter because its delivery is owed again. Returns when the delivery was given up, and the
     /// generation of the record.
     pub(super) fn take(&mut self, delivery: DeliveryId) -> Option<(u64, u64)> {
-        let at_wall_ms = self.times.remove(&delivery)?;
+        let LetterOwner { at_wall_ms, account } = self.owners.remove(&delivery)?;
+        self.leave_account((at_wall_ms, delivery), account.unwrap_or_default());
         let generation = self.kept.remove(&(at_wall_ms, delivery))?;
         self.uncount(Some(generation));
         self.revived.push_back((delivery, at_wall_ms));
@@ -100,15 +196,15 @@ impl DeadLetterIndex {
     /// The position of a letter. Recently replayed letters have one too, because a caller may replay the
     /// first pages of a list while it reads the next.
     pub(super) fn position_of(&self, delivery: DeliveryId) -> Option<LetterPosition> {
-        let kept = self.times.get(&delivery).copied();
+        let kept = self.owners.get(&delivery).map(|owner| owner.at_wall_ms);
         let revived = || self.revived.iter().rev().find(|(letter, _)| *letter == delivery);
         kept.or_else(|| revived().map(|(_, at_wall_ms)| *at_wall_ms)).map(|at| (at, delivery))
     }
 
     /// The generation that holds the record of a letter.
     pub(super) fn holder_of(&self, delivery: DeliveryId) -> Option<u64> {
-        let at_wall_ms = self.times.get(&delivery)?;
-        self.kept.get(&(*at_wall_ms, delivery)).copied()
+        let at_wall_ms = self.owners.get(&delivery)?.at_wall_ms;
+        self.kept.get(&(at_wall_ms, delivery)).copied()
     }
 
     /// The number of letters in a generation.
@@ -142,15 +238,64 @@ mod tests {
         all.iter().filter(|letter| letter.2 == generation).map(|(_, d, _)| d.sequence).collect()
     }
 
+    /// Events below 1,000 are of one account and the others of another, of which each may keep so many letters.
+    struct TwoAccounts(usize);
+
+    const ACME: AccountRef = AccountRef::new(1);
+    const BETA: AccountRef = AccountRef::new(2);
+
+    impl LetterAccounts for TwoAccounts {
+        fn account_of(&self, sequence: u64) -> AccountRef {
+            if sequence < 1_000 { ACME } else { BETA }
+        }
+
+        fn letters_max(&self, _: AccountRef) -> usize {
+            self.0
+        }
+    }
+
+    fn trim(letters: &mut DeadLetterIndex, wall_ms: u64) -> Vec<u64> {
+        let dropped = letters.trim(wall_ms, &TwoAccounts(4));
+        dropped.into_iter().map(|letter| letter.delivery.sequence).collect()
+    }
+
     #[test]
     fn the_oldest_letters_are_dropped_by_number_and_by_age() {
         let mut letters = DeadLetterIndex::new(3, 1_000);
         (1..=5).for_each(|n| letters.keep(n * 100, delivery(n), 1));
-        assert_eq!(letters.trim(500), [delivery(1), delivery(2)]);
+        assert_eq!(trim(&mut letters, 500), [1, 2]);
         assert_eq!(inside(&letters, 1), [3, 4, 5]);
-        assert_eq!(letters.trim(1_350), [delivery(3)]);
+        assert_eq!(trim(&mut letters, 1_350), [3]);
         assert_eq!(inside(&letters, 1), [4, 5]);
-        assert_eq!(letters.trim(1_350), []);
+        assert_eq!(trim(&mut letters, 1_350), [0; 0]);
+    }
+
+    #[test]
+    fn an_account_over_its_bound_loses_its_own_letters() {
+        let mut letters = DeadLetterIndex::new(100, 100_000);
+        letters.keep(1, delivery(1_000), 1);
+        (1..=6).for_each(|n| letters.keep(n * 100, delivery(n), 1));
+        assert_eq!(trim(&mut letters, 600), [1, 2]);
+        assert_eq!((letters.count_of(ACME), letters.count_of(BETA)), (4, 1));
+        letters.take(delivery(3));
+        letters.keep(700, delivery(7), 1);
+        assert_eq!(trim(&mut letters, 700), [0; 0], "a letter that was taken made room");
+    }
+
+    #[test]
+    fn over_the_bound_of_all_the_account_with_the_most_letters_loses() {
+        let mut letters = DeadLetterIndex::new(4, 100_000);
+        (1_000..1_002).for_each(|n| letters.keep(1, delivery(n), 1));
+        for n in 1..=100 {
+            letters.keep(n * 100, delivery(n), 1);
+            trim(&mut letters, n * 100);
+        }
+        assert_eq!(
+            letters.of_events(&(1_000..1_002).collect()).len(),
+            2,
+            "the neighbour keeps its own"
+        );
+        assert_eq!(letters.len(), 4);
     }
 
     #[test]

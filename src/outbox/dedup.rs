@@ -1,15 +1,44 @@
 //! The table of dedup keys seen within the dedup window.
 //!
 //! A key counts only together with its event. Keys expire in buckets: a bucket is named by the time at which it
-//! ends, so that a stored bucket means the same under any window. The number of keys is bounded per account: at the
-//! bound an account's oldest keys are forgotten early and counted.
+//! ends, so that a stored bucket means the same under any window. The number of keys is bounded for each account and
+//! for all together: at its bound an account's oldest keys are forgotten early and counted, and at the bound of all
+//! those of the account with the most keys.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::codec::dedup_page::{AccountTag, DedupKey, account_of};
+use super::codec::dedup_page::{AccountTag, DedupKey, account_of, account_tag};
+use crate::account_shares::AccountShares;
 
 /// The database of dedup keys whose generation was cleared.
 pub(super) const DEDUP_DATABASE: &str = "dedup";
+
+/// The part of all keys that is dropped at once is one divided by this.
+const ROOM_MADE: usize = 1_024;
+
+/// How many keys each account may have, by the tag in its keys.
+#[derive(Debug)]
+pub(super) struct AccountKeyLimits {
+    limits: HashMap<AccountTag, usize>,
+    default: usize,
+}
+
+impl AccountKeyLimits {
+    pub(super) fn of(shares: &AccountShares) -> AccountKeyLimits {
+        let mut limits = HashMap::new();
+        for account in shares.accounts() {
+            let keys_max = shares.bounds_of(&account).dedup_keys_max;
+            // Accounts with the same tag share one bound.
+            let limit = limits.entry(account_tag(&account)).or_insert(keys_max);
+            *limit = keys_max.max(*limit);
+        }
+        AccountKeyLimits { limits, default: shares.bounds_of_others().dedup_keys_max }
+    }
+
+    fn of_account(&self, tag: AccountTag) -> usize {
+        self.limits.get(&tag).copied().unwrap_or(self.default)
+    }
+}
 
 /// The number of buckets that begin in a window.
 const BUCKETS_PER_WINDOW: u64 = 24;
@@ -19,7 +48,7 @@ const BUCKETS_PER_WINDOW: u64 = 24;
 pub(super) struct DedupTable {
     window_ms: u64,
     bucket_ms: u64,
-    account_keys_max: usize,
+    keys_max: usize,
     sequences: HashMap<DedupKey, u64>,
     accounts: HashMap<AccountTag, AccountKeys>,
     /// The end of each bucket with keys, in ms since the Unix epoch, and its names on the device: more than one
@@ -36,6 +65,8 @@ struct AccountKeys {
     /// By the end of their bucket, ascending.
     buckets: VecDeque<(u64, VecDeque<DedupKey>)>,
     count: usize,
+    /// The bound when its last key was added.
+    keys_max: usize,
     /// Whether the bound was reached and the count has not fallen below half of it since.
     is_full: bool,
 }
@@ -87,11 +118,12 @@ impl AccountKeys {
 }
 
 impl DedupTable {
-    pub(super) fn new(window_ms: u64, account_keys_max: usize) -> DedupTable {
+    /// A table of at most `keys_max` keys of all accounts.
+    pub(super) fn new(window_ms: u64, keys_max: usize) -> DedupTable {
         DedupTable {
             window_ms,
             bucket_ms: (window_ms / BUCKETS_PER_WINDOW).max(1),
-            account_keys_max,
+            keys_max,
             sequences: HashMap::new(),
             accounts: HashMap::new(),
             buckets: BTreeMap::new(),
@@ -132,16 +164,42 @@ impl DedupTable {
         self.sequences.get(&key).copied()
     }
 
-    /// Adds a key to a bucket that [`bucket_at`](DedupTable::bucket_at) returned.
-    pub(super) fn remember(&mut self, bucket: u64, key: DedupKey, sequence: u64) {
-        if self.account_keys_max == 0 {
+    /// Adds a key to a bucket that [`bucket_at`](DedupTable::bucket_at) returned. Its account may have
+    /// `account_keys_max`.
+    pub(super) fn remember(
+        &mut self,
+        bucket: u64,
+        key: DedupKey,
+        sequence: u64,
+        account_keys_max: usize,
+    ) {
+        if account_keys_max.min(self.keys_max) == 0 {
             return;
         }
         self.sequences.insert(key, sequence);
-        let account = self.accounts.entry(account_of(key)).or_default();
+        let tag = account_of(key);
+        let account = self.accounts.entry(tag).or_default();
+        account.keys_max = account_keys_max;
         let counted = account.push(bucket, key);
         self.buckets.entry(counted).or_default().insert(bucket);
-        while account.count > self.account_keys_max {
+        let surplus = account.count.saturating_sub(account_keys_max);
+        self.drop_oldest(tag, surplus);
+        if self.sequences.len() > self.keys_max {
+            self.make_room();
+        }
+    }
+
+    /// Drops the oldest keys of the account with the most. Several at once, so that finding it costs little.
+    fn make_room(&mut self) {
+        let largest = self.accounts.iter().max_by_key(|(_, account)| account.count);
+        if let Some((tag, _)) = largest {
+            self.drop_oldest(*tag, (self.keys_max / ROOM_MADE).max(1));
+        }
+    }
+
+    fn drop_oldest(&mut self, tag: AccountTag, count: usize) {
+        let Some(account) = self.accounts.get_mut(&tag) else { return };
+        for _ in 0..count {
             let Some(oldest) = account.pop_oldest() else { break };
             self.sequences.remove(&oldest);
             self.dropped.keys += 1;
@@ -152,7 +210,13 @@ impl DedupTable {
 
     /// Adds the keys of a stored bucket, oldest first. Stored buckets ascend. Those past their window are only
     /// noted as expired; keys from a time when the clock was ahead count as seen now.
-    pub(super) fn restore(&mut self, bucket: u64, keys: &[(DedupKey, u64)], wall_ms: u64) {
+    pub(super) fn restore(
+        &mut self,
+        bucket: u64,
+        keys: &[(DedupKey, u64)],
+        keys_max: &AccountKeyLimits,
+        wall_ms: u64,
+    ) {
         if self.is_over(bucket, wall_ms) {
             self.expired.push(bucket);
             return;
@@ -161,7 +225,9 @@ impl DedupTable {
             true => self.bucket_at(wall_ms),
             false => bucket,
         };
-        keys.iter().for_each(|(key, sequence)| self.remember(counted, *key, *sequence));
+        for (key, sequence) in keys {
+            self.remember(counted, *key, *sequence, keys_max.of_account(account_of(*key)));
+        }
         self.buckets.entry(counted).or_default().insert(bucket);
     }
 
@@ -195,7 +261,7 @@ impl DedupTable {
                     self.sequences.remove(key);
                 });
             }
-            account.is_full &= account.count > self.account_keys_max / 2;
+            account.is_full &= account.count > account.keys_max.min(self.keys_max) / 2;
         }
         self.accounts.retain(|_, account| account.count > 0);
     }
@@ -247,7 +313,7 @@ mod tests {
 
     fn remember_at(dedup: &mut DedupTable, wall_ms: u64, key: DedupKey, sequence: u64) {
         let bucket = dedup.bucket_at(wall_ms);
-        dedup.remember(bucket, key, sequence);
+        dedup.remember(bucket, key, sequence, usize::MAX);
     }
 
     #[test]
@@ -270,6 +336,21 @@ mod tests {
         (1..=3).for_each(|n| remember_at(&mut dedup, n * HOUR_MS, n.into(), n));
         assert_eq!(dedup.sequence_of(1), None);
         assert_eq!((dedup.sequence_of(2), dedup.sequence_of(3)), (Some(2), Some(3)));
+    }
+
+    #[test]
+    fn an_account_at_its_bound_and_the_largest_at_that_of_all_lose_their_own() {
+        const TAG: u128 = 1 << 104;
+        let mut dedup = dedup(6);
+        let bucket = dedup.bucket_at(HOUR_MS);
+        (1..=5).for_each(|n| dedup.remember(bucket, n.into(), n, 3));
+        (1..=2).for_each(|n| dedup.remember(bucket, TAG + u128::from(n), n, 100));
+        let known = |dedup: &DedupTable, tag: u128| {
+            (1..=9).filter(|n| dedup.sequence_of(tag + n).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!((known(&dedup, 0), known(&dedup, TAG)), (vec![3, 4, 5], vec![1, 2]));
+        (3..=9).for_each(|n| dedup.remember(bucket, TAG + u128::from(n), n, 100));
+        assert_eq!((known(&dedup, 0), known(&dedup, TAG)), (vec![3, 4, 5], vec![7, 8, 9]));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn build(
     wall_ms: u64,
 ) -> Result<CommitGroup> {
     let mut group = CommitGroup::default();
-    records::write(cursor, records, &mut group)?;
+    records::write(cursor, records, wall_ms, &mut group)?;
     cursor.dedup.expire(wall_ms);
     let mut events = GroupEvents {
         payloads: PayloadWriter::new(cursor.next_page),
@@ -46,6 +46,8 @@ pub(super) fn build(
         for event in submission.events {
             accepted.push(events.add(cursor, event, &mut group)?);
         }
+        // From here on its events count as owed.
+        drop(submission.claims);
         group.answers.push((submission.sender, accepted));
     }
     events.finish(cursor, &mut group)?;
@@ -110,7 +112,8 @@ impl GroupEvents {
             return Ok(Accepted { id, owed, duplicate: false });
         }
         if let Some(key) = event.dedup {
-            cursor.dedup.remember(self.bucket, key, sequence);
+            let keys_max = cursor.shares.bounds_of(&event.account).dedup_keys_max;
+            cursor.dedup.remember(self.bucket, key, sequence, keys_max);
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
@@ -172,7 +175,8 @@ mod tests {
             targets: targets.iter().copied().map(SubscriptionId).collect(),
             payload: vec![1; bytes],
         };
-        Submission { events: [event].into(), sender: SubmissionSender::One(receipt_pair().0) }
+        let (events, claims) = ([event].into(), [].into_iter().collect());
+        Submission { events, claims, sender: SubmissionSender::One(receipt_pair().0) }
     }
 
     fn kinds(operations: &[Operation]) -> String {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
 use smallvec::SmallVec;
 
+use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
 use crate::config::{Limits, OnDamage};
@@ -28,7 +29,7 @@ use super::compaction::{CompactionBounds, Compactor, CompactorParts, OwedQuery};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
 use super::event_cache::EventCache;
-use super::generations::{Generations, HeldTotals};
+use super::generations::{EventAccounts, Generations, HeldTotals};
 use super::recovery::{GenerationReader, RecoveredOutbox, RecoveredParts};
 use super::writer::GroupWriter;
 
@@ -40,6 +41,7 @@ pub(crate) struct OutboxOptions<'a> {
     pub(crate) on_damage: OnDamage,
     /// Subscriptions that need the keys of their events.
     pub(crate) ordered: RoaringBitmap,
+    pub(crate) shares: Arc<AccountShares>,
     pub(crate) clock: &'a dyn Clock,
 }
 
@@ -83,6 +85,8 @@ impl OpenedOutbox {
             limits: options.limits,
             on_damage: options.on_damage,
             ordered: options.ordered,
+            accounts: Arc::new(EventAccounts::new(Arc::clone(&options.shares))),
+            shares: options.shares,
             wall_ms: options.clock.wall_ms(),
             new_incarnation: options.clock.random_u64(),
         };

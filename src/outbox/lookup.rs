@@ -75,6 +75,12 @@ impl Outbox {
         self.letters.lock().before(position, count_max)
     }
 
+    /// How many dead letters an account has.
+    pub(crate) fn letters_of(&self, account: &str) -> u64 {
+        let known = self.generations.accounts().find(account);
+        known.map_or(0, |account| self.letters.lock().count_of(account) as u64)
+    }
+
     /// The position of a dead letter in the list. Recently replayed letters have one too.
     pub(crate) fn letter_position(&self, delivery: DeliveryId) -> Option<LetterPosition> {
         self.letters.lock().position_of(delivery)

@@ -8,7 +8,7 @@ use std::ops::{Deref, Range};
 
 use crate::attempt::{DeliveryId, FailedAttempt};
 use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::{LaneHealth, Record};
+use crate::delivery_record::{LaneHealth, Record, RetryState};
 use crate::error::Result;
 use crate::store::Operation;
 use crate::subscription::SubscriptionId;
@@ -71,6 +71,7 @@ impl BatchRecords {
 pub(super) fn write(
     cursor: &mut Cursor,
     records: &BatchRecords,
+    wall_ms: u64,
     group: &mut CommitGroup,
 ) -> Result<()> {
     let mut settled = Vec::new();
@@ -89,11 +90,11 @@ pub(super) fn write(
                 Record::Settle(delivery) | Record::SettleMain(delivery) if !is_atomic => {
                     // Removed after the settle is written: a crash in between must not restart its attempts.
                     let before = group.operations.len();
-                    write_one(cursor, record, settled, group)?;
+                    write_one(cursor, record, settled, wall_ms, group)?;
                     retries_after.extend(group.operations.drain(before..));
                     debug_assert!(settled.last() == Some(delivery));
                 }
-                record => write_one(cursor, record, settled, group)?,
+                record => write_one(cursor, record, settled, wall_ms, group)?,
             }
         }
         if is_atomic {
@@ -111,6 +112,7 @@ fn write_one(
     cursor: &mut Cursor,
     record: &Record,
     settled: &mut Vec<DeliveryId>,
+    wall_ms: u64,
     group: &mut CommitGroup,
 ) -> Result<()> {
     match record {
@@ -119,19 +121,27 @@ fn write_one(
             settle(cursor, *delivery, settled, group);
             group.settled_mains.push(*delivery);
         }
-        Record::Retry(delivery, state) => {
-            let value = encoded("retry state", state)?;
-            let key = keys::of_delivery(keys::RETRY, *delivery);
-            group.operations.push(Operation::Put(key, value));
-            cursor.retrying.insert(*delivery, cursor.generation);
-        }
+        Record::Retry(delivery, state) => write_retry(cursor, *delivery, state, group)?,
         Record::Dead(letter) => write_letter(cursor, letter, group)?,
-        Record::Revive(delivery) => revive(cursor, *delivery, group)?,
+        Record::Revive(delivery) => revive(cursor, *delivery, wall_ms, group)?,
         Record::Discard(delivery) => discard(cursor, *delivery, settled, group),
         Record::FailedAttempt(delivery, tried) => write_attempt(cursor, *delivery, tried, group)?,
         // Written once per lane, by `write`.
         Record::Health(..) => {}
     }
+    Ok(())
+}
+
+fn write_retry(
+    cursor: &mut Cursor,
+    delivery: DeliveryId,
+    state: &RetryState,
+    group: &mut CommitGroup,
+) -> Result<()> {
+    let value = encoded("retry state", state)?;
+    let key = keys::of_delivery(keys::RETRY, delivery);
+    group.operations.push(Operation::Put(key, value));
+    cursor.retrying.insert(delivery, cursor.generation);
     Ok(())
 }
 
@@ -173,9 +183,15 @@ fn is_removed(cursor: &Cursor, delivery: DeliveryId) -> bool {
     cursor.removed.contains(&delivery.subscription)
 }
 
-/// Makes a dead letter owed again, as if it had never been tried. Does nothing where there is no letter, or
-/// where its subscription was removed: a revival outlives the tombstone that would cancel it.
-fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut CommitGroup) -> Result<()> {
+/// Makes a dead letter owed again, as if it had never been tried. Its age begins now, so a retry state without
+/// attempts keeps the time. Does nothing where there is no letter, or where its subscription was removed: a revival
+/// outlives the tombstone that would cancel it.
+fn revive(
+    cursor: &mut Cursor,
+    delivery: DeliveryId,
+    wall_ms: u64,
+    group: &mut CommitGroup,
+) -> Result<()> {
     if is_removed(cursor, delivery) {
         return Ok(());
     }
@@ -183,8 +199,9 @@ fn revive(cursor: &mut Cursor, delivery: DeliveryId, group: &mut CommitGroup) ->
         return Ok(());
     };
     cursor.attempts.lock().forget(delivery);
-    // A crash may have kept the letter without the removal of the retry state.
-    group.operations.push(Operation::Remove(keys::of_delivery(keys::RETRY, delivery)));
+    let begins =
+        RetryState { attempts: 0, age_ms: 0, due_wall_ms: wall_ms, saved_wall_ms: wall_ms };
+    write_retry(cursor, delivery, &begins, group)?;
     let value = encoded("revival", &cursor.next_record)?;
     cursor.next_record += 1;
     let key = keys::of_delivery(keys::REVIVED, delivery);

@@ -1,11 +1,13 @@
 //! What happens while the device refuses writes.
 //!
-//! The publishers of the failed group get [`Error::Unknown`]. New publishers are refused; records and removals are
-//! kept. The newest generation is opened again until the device accepts a write. Then it is known whether the
-//! failed group's events exist.
+//! The publishers of the failed group get [`Error::Unknown`], at once or, where the store is on another machine, if
+//! the outcome is still unknown after 10 s. New publishers are refused; records and removals are kept. The newest
+//! generation is opened again until the device accepts a write. Then it is known whether the failed group's events
+//! exist. Where another owner has taken over the store, the engine ends instead.
 
 use std::time::Duration;
 
+use crate::clock::{Clock, millis};
 use crate::error::{Error, Result};
 use crate::store::{Operation, StoreFailure};
 
@@ -21,12 +23,27 @@ use super::writer::{FailedWrite, GroupWriter, commit_all};
 const REOPEN_AFTER: Duration = Duration::from_millis(100);
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 
+/// The longest pause where the store is on another machine: a server that took over should not wait for us.
+const REMOTE_REOPEN_AFTER_MAX: Duration = Duration::from_millis(500);
+
+/// For how long the receipts of a failed group stay unresolved where the store is on another machine, because a
+/// failover usually ends sooner. Publishers that learn the outcome do not publish again.
+const OUTCOME_WAIT: Duration = Duration::from_secs(10);
+
 /// The parts of the committer that a stall needs.
 pub(super) struct Stall<'a> {
     pub(super) writer: &'a mut GroupWriter,
     pub(super) receiver: &'a CommandReceiver,
     pub(super) admission: &'a QueueAdmission,
     pub(super) listener: &'a mut CommitListener,
+    pub(super) clock: &'a dyn Clock,
+}
+
+/// Whether the events of a failed group exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupOutcome {
+    Exists,
+    Gone,
 }
 
 impl Stall<'_> {
@@ -37,7 +54,13 @@ impl Stall<'_> {
         failed: FailedWrite,
         mut batch: PendingBatch,
     ) -> Result<Option<PendingBatch>> {
-        let FailedWrite { group, error } = failed;
+        let FailedWrite { mut group, error } = failed;
+        if matches!(error, Error::NotOwner) {
+            let refused = Error::Refused { why: error.to_string() };
+            answer_group(&mut group, &refused);
+            batch.fail_record_waiters(&refused);
+            return Err(error);
+        }
         for letter in group.revived.iter().chain(&group.discarded) {
             // Their records are written again, so they are dead letters again until then.
             let mut letters = self.writer.cursor.letters.lock();
@@ -45,14 +68,24 @@ impl Stall<'_> {
         }
         let why = error.to_string();
         let unknown = Error::Unknown { why: why.clone() };
-        answer_all(group.answers.iter().map(|(sender, _)| (sender, Err(unknown.clone()))));
+        if !self.writer.generations.is_remote() {
+            answer_group(&mut group, &unknown);
+        }
         batch.fail_record_waiters(&unknown);
         self.admission.stall(why.clone());
         (self.listener)(CommitEvent::Stalled(why));
         // A stop that came with the group counts: the thread that closes the engine waits for it, however
         // long the device refuses.
         batch.forget_events();
-        if !self.reopen(&mut batch, &group)? {
+        let outcome = self.reopen(&mut batch, &mut group, &unknown);
+        match &outcome {
+            Ok(Some(GroupOutcome::Exists)) => accept_group(&mut group),
+            Ok(Some(GroupOutcome::Gone)) => {
+                answer_group(&mut group, &Error::Refused { why: error.to_string() });
+            }
+            Ok(None) | Err(_) => answer_group(&mut group, &unknown),
+        }
+        if outcome?.is_none() {
             return Ok(None);
         }
         self.admission.resume();
@@ -60,20 +93,33 @@ impl Stall<'_> {
         Ok(Some(batch))
     }
 
-    /// Opens the generation until the device accepts a write; false if the engine stops first.
-    fn reopen(&mut self, kept: &mut PendingBatch, group: &CommitGroup) -> Result<bool> {
+    /// Opens the generation until the device accepts a write, and returns whether the group exists; `None` if the
+    /// engine stops first.
+    fn reopen(
+        &mut self,
+        kept: &mut PendingBatch,
+        group: &mut CommitGroup,
+        unknown: &Error,
+    ) -> Result<Option<GroupOutcome>> {
+        let is_remote = self.writer.generations.is_remote();
+        let pause_max = if is_remote { REMOTE_REOPEN_AFTER_MAX } else { REOPEN_AFTER_MAX };
+        let answer_at_ms = self.clock.monotonic_ms() + millis(OUTCOME_WAIT);
         let mut pause = REOPEN_AFTER;
         loop {
             self.writer.generations.deactivate();
             kept.fill_while_stalled(&self.receiver.commands, self.admission, pause);
             if kept.stop {
-                return Ok(false);
+                return Ok(None);
+            }
+            if self.clock.monotonic_ms() >= answer_at_ms {
+                answer_group(group, unknown);
             }
             let reopened = self.writer.generations.reopen(self.writer.cursor.generation);
             match reopened.and_then(|()| self.resolve_failed_group(group)) {
-                Ok(()) => return Ok(true),
+                Ok(outcome) => return Ok(Some(outcome)),
                 Err(Error::Damaged { record, why }) => return Err(Error::Damaged { record, why }),
-                Err(_) => pause = (pause * 2).min(REOPEN_AFTER_MAX),
+                Err(Error::NotOwner) => return Err(Error::NotOwner),
+                Err(_) => pause = (pause * 2).min(pause_max),
             }
         }
     }
@@ -81,7 +127,7 @@ impl Stall<'_> {
     /// Finds out whether the events of a failed group exist. If so they are owed, as their publishers were told
     /// they may be; if not, everything left of them is removed. Changes nothing but the device until the device
     /// has accepted a write, so that it can be called again.
-    fn resolve_failed_group(&mut self, group: &CommitGroup) -> Result<()> {
+    fn resolve_failed_group(&mut self, group: &CommitGroup) -> Result<GroupOutcome> {
         let failed = |failure| Error::store("looking for a failed group", failure);
         let generations = &self.writer.generations;
         let database = generations.active().ok_or_else(|| failed(StoreFailure::Closed))?;
@@ -109,6 +155,19 @@ impl Stall<'_> {
         let accepted = owed.len() as u64;
         let totals = GroupTotals { accepted, ..GroupTotals::default() };
         (self.listener)(CommitEvent::Group(totals, owed));
-        Ok(())
+        Ok(if exists { GroupOutcome::Exists } else { GroupOutcome::Gone })
     }
+}
+
+/// Resolves the receipts of a group that are still open with an error.
+fn answer_group(group: &mut CommitGroup, error: &Error) {
+    let answers = std::mem::take(&mut group.answers);
+    answer_all(answers.iter().map(|(sender, _)| (sender, Err(error.clone()))));
+}
+
+/// Resolves the receipts of a group whose events exist.
+fn accept_group(group: &mut CommitGroup) {
+    let mut answers = std::mem::take(&mut group.answers);
+    let answers = answers.iter_mut();
+    answer_all(answers.map(|(sender, accepted)| (&*sender, Ok(std::mem::take(accepted)))));
 }

@@ -44,6 +44,7 @@ impl GroupWriter {
             sequence: event.id.sequence(),
             deliveries: narrow(targets.len()),
             payload_bytes: narrow(event.payload.len()),
+            account: self.generations.accounts().refer(&event.account),
         });
         self.generations.add_events(self.cursor.generation, counts.clone());
         self.generations.change(self.cursor.generation, |generation| {

@@ -1,6 +1,9 @@
 //! Reads the JSON object of a request field by field, so that each error names the field, what was found
-//! and what was expected. Raw values keep their text, and no error repeats a value (I9).
+//! and what was expected. Raw values keep their text, and no error repeats a value (I9). Real clients send
+//! more than the documents say, so fields that a gateway does not have are ignored, and named in the log at
+//! debug level; names may be written in any case.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -41,6 +44,9 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// How many ignored fields of one object the log names.
+const LOGGED_MAX: usize = 16;
+
 /// The fields of one JSON object, not yet parsed.
 #[derive(Debug)]
 pub(super) struct RequestObject<'a> {
@@ -50,7 +56,7 @@ pub(super) struct RequestObject<'a> {
 }
 
 impl<'a> RequestObject<'a> {
-    /// Reads a text that must be one object with these fields, each at most once.
+    /// Reads a text that must be one object, with each of these fields at most once.
     pub(super) fn read(text: &'a str, known: &[&str]) -> Result<RequestObject<'a>, Problem> {
         // Checked first, because the parser's own message would repeat the value.
         if let Some(found) = kind_of(text).filter(|found| *found != "an object") {
@@ -61,21 +67,29 @@ impl<'a> RequestObject<'a> {
         }
         let JsonObject(members) = JsonObject::parse(text).map_err(|e| not_json(&e))?;
         let object = RequestObject { prefix: "", members };
-        object.check_names(known)?;
+        object.check_unrepeated(known)?;
+        object.log_unknown(known);
         Ok(object)
     }
 
-    /// Reads the value of a field that must itself be an object.
+    /// Reads the value of a field that must itself be an object. An empty array counts as an empty object:
+    /// some languages have one type for both.
     pub(super) fn read_inner(
         field: &str,
         prefix: &'static str,
         raw: &'a RawValue,
     ) -> Result<RequestObject<'a>, Problem> {
         let wrong = || wrong_kind(field, raw, "an object");
-        let JsonObject(members) = JsonObject::parse(raw.get()).map_err(|_| wrong())?;
+        let is_empty_array = serde_json::from_str::<[(); 0]>(raw.get()).is_ok();
+        let members = match is_empty_array {
+            true => Vec::new(),
+            false => JsonObject::parse(raw.get()).map_err(|_| wrong())?.0,
+        };
         let object = RequestObject { prefix, members };
-        object.check_unrepeated()?;
-        Ok(object)
+        match repeated_name(&object.members) {
+            Some(name) => Err(object.given_twice(name)),
+            None => Ok(object),
+        }
     }
 
     /// The optional object in a field; errors name its fields with `prefix`.
@@ -88,28 +102,29 @@ impl<'a> RequestObject<'a> {
         self.given(name).map(read).transpose()
     }
 
-    /// Refuses unknown and repeated fields by name.
-    pub(super) fn check_names(&self, known: &[&str]) -> Result<(), Problem> {
-        self.check_unrepeated()?;
-        let mut names = self.members.iter().map(JsonMember::shown_name);
-        match names.find(|name| !known.contains(name)) {
-            Some(name) => {
-                let field = self.named(&shortened(name));
-                let problem = format!("unknown field; expected one of {}", known.join(", "));
-                Err(Problem::at(&field, problem))
-            }
+    /// Names the fields that are not among these in the log.
+    pub(super) fn log_unknown(&self, known: &[&str]) {
+        let is_known = |name: &&str| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let names = self.members.iter().map(JsonMember::shown_name);
+        let unknown = names.filter(|name| !is_known(name)).take(LOGGED_MAX).map(shortened);
+        let unknown: Vec<_> = unknown.map(|name| self.named(&name)).collect();
+        if !unknown.is_empty() {
+            tracing::debug!(fields = %unknown.join(", "), "a request has fields that are ignored");
+        }
+    }
+
+    /// Refuses a repeated field, if it is one of these.
+    fn check_unrepeated(&self, known: &[&str]) -> Result<(), Problem> {
+        let mut seen = HashSet::new();
+        let given = self.members.iter().map(JsonMember::shown_name);
+        match given.filter(|name| known.contains(name)).find(|name| !seen.insert(*name)) {
+            Some(name) => Err(self.given_twice(name)),
             None => Ok(()),
         }
     }
 
-    fn check_unrepeated(&self) -> Result<(), Problem> {
-        match repeated_name(&self.members) {
-            Some(name) => {
-                let field = self.named(&shortened(name));
-                Err(Problem::at(&field, "given twice; expected once"))
-            }
-            None => Ok(()),
-        }
+    fn given_twice(&self, name: &str) -> Problem {
+        Problem::at(&self.named(&shortened(name)), "given twice; expected once")
     }
 
     /// The path of a field in the request.
@@ -117,10 +132,12 @@ impl<'a> RequestObject<'a> {
         format!("{}{name}", self.prefix)
     }
 
-    /// The raw value, including `null`.
+    /// The raw value, including `null`. A name in another case counts if the exact one is absent.
     pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let member = self.members.iter().find(|member| member.name.as_deref() == Some(name));
-        member.map(|member| member.value)
+        let exact = |member: &&JsonMember<'a>| member.shown_name() == name;
+        let any_case = |member: &&JsonMember<'a>| member.shown_name().eq_ignore_ascii_case(name);
+        let found = self.members.iter().find(exact);
+        found.or_else(|| self.members.iter().find(any_case)).map(|member| member.value)
     }
 
     /// The value of an optional field; `null` counts as absent.
@@ -226,6 +243,7 @@ pub(super) fn not_json(error: &serde_json::Error) -> Problem {
     Problem::of_body(message)
 }
 
-fn shortened(name: &str) -> String {
+/// The first part of a name of a client, for messages and the log.
+pub(super) fn shortened(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }

@@ -2,6 +2,7 @@
 //! gateway that its path and key header name. A response shows and changes only subscriptions of that
 //! gateway and of the account whose key the request shows (I9).
 
+mod body;
 mod business_api;
 mod dialog360;
 mod doubletick;
@@ -9,17 +10,24 @@ mod fields;
 mod gateway_http;
 #[cfg(test)]
 mod guard_tests;
+mod path;
 mod session;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tolerance_tests;
 mod webhook_config;
+
+use std::cell::RefCell;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 pub use self::dialog360::Dialog360;
-use self::gateway_http::{GatewayRequest, no_route};
+use self::gateway_http::{GatewayRequest, no_route, without_body};
+use self::path::normalized;
+pub use self::session::SessionGateway;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -47,16 +55,18 @@ use crate::error::Result;
 pub struct Registration {
     engine: Engine,
     dialog360: Dialog360,
+    session: SessionGateway,
 }
 
-/// The longest body of a request, in bytes. A webhook with thousands of events and numbers fits. A server
-/// should not read more.
+/// The longest body of a request, in bytes, before and after decompression. A webhook with thousands of
+/// events and numbers fits. A server should not read more.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 impl Registration {
     /// Registers webhooks at this engine.
     pub fn new(engine: Engine) -> Registration {
-        Registration { engine, dialog360: Dialog360::default() }
+        let (dialog360, session) = (Dialog360::default(), SessionGateway::default());
+        Registration { engine, dialog360, session }
     }
 
     /// Sets the options of 360dialog's API.
@@ -69,30 +79,51 @@ impl Registration {
         Ok(self)
     }
 
+    /// Sets the options of the session gateway's API.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for an origin that no header can hold.
+    pub fn session(mut self, session: SessionGateway) -> Result<Registration> {
+        session.check()?;
+        self.session = session;
+        Ok(self)
+    }
+
     /// Whether a path belongs to one of the gateways.
     pub fn serves(path: &str) -> bool {
-        Gateway::of(path, &HeaderMap::new()).is_some()
+        Gateway::of(&normalized(path), &HeaderMap::new()).is_some()
     }
 
     /// The response to any request: 404 for a path that belongs to no gateway, 413 for a body over
-    /// [`BODY_BYTES_MAX`].
+    /// [`BODY_BYTES_MAX`]. HEAD gets the headers of GET.
     pub fn respond<B: AsRef<[u8]>>(&self, request: &Request<B>) -> Response<Vec<u8>> {
-        let request = GatewayRequest {
-            engine: &self.engine,
-            method: request.method(),
-            path: request.uri().path(),
-            query: request.uri().query(),
-            headers: request.headers(),
-            body: request.body().as_ref(),
+        let (path, headers) = (normalized(request.uri().path()), request.headers());
+        let Some(gateway) = Gateway::of(&path, headers) else {
+            return no_route(request.uri().path());
         };
-        match Gateway::of(request.path, request.headers) {
-            None => no_route(request.path),
-            Some(gateway) if request.body.len() > BODY_BYTES_MAX => {
-                let message = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
-                gateway.error_response(StatusCode::PAYLOAD_TOO_LARGE, &message)
+        let is_head = request.method() == Method::HEAD;
+        let method = if is_head { &Method::GET } else { request.method() };
+        let response = match body::decoded(request.body().as_ref(), headers) {
+            Err((status, message)) => gateway.error_response(status, &message),
+            Ok(body) => {
+                let request = GatewayRequest {
+                    engine: &self.engine,
+                    method,
+                    path: &path,
+                    given_path: request.uri().path(),
+                    query: request.uri().query(),
+                    headers,
+                    body: &body,
+                    hints: RefCell::default(),
+                };
+                request.with_hints(gateway.respond(&request, self))
             }
-            Some(gateway) => gateway.respond(&request, &self.dialog360),
-        }
+        };
+        let response = match gateway {
+            Gateway::Session => self.session.with_cors(response, method, headers),
+            _ => response,
+        };
+        if is_head { without_body(response) } else { response }
     }
 
     /// The error response to a request that the server itself refuses, in the shape of its gateway: a
@@ -113,16 +144,24 @@ impl Registration {
         status: StatusCode,
         message: &str,
     ) -> Response<Vec<u8>> {
-        match Gateway::of(path, headers) {
+        match Gateway::of(&normalized(path), headers) {
             None => no_route(path),
             Some(gateway) => gateway.error_response(status, message),
         }
     }
 
+    /// The account whose API key a request shows, so that a server can refuse a request before it reads the
+    /// body.
+    pub fn account(&self, path: &str, headers: &HeaderMap) -> Option<String> {
+        let value = headers.get(Gateway::of(&normalized(path), headers)?.key_header(headers)?)?;
+        let account = self.engine.accounts().authenticate_header(value.as_bytes())?;
+        Some(account.name().to_owned())
+    }
+
     /// Whether the response waits for a receiver, up to the timeout of an attempt. A server may want to
     /// bound the number of such requests in progress.
     pub fn waits_for_receiver(method: &Method, path: &str) -> bool {
-        session::is_test(method, path)
+        session::is_test(method, &normalized(path))
     }
 
     /// The paths of all gateways, with parameters in braces, for a server that mounts them one by one and
@@ -152,26 +191,40 @@ enum Gateway {
 }
 
 impl Gateway {
-    /// The gateway of a path. Where two share a path, the header with the key decides.
+    /// The gateway of a path, also of one that it does not have: the errors there have its shape. Where two
+    /// share a path, the header with the key decides.
     fn of(path: &str, headers: &HeaderMap) -> Option<Gateway> {
-        match path {
-            path if doubletick::serves(path) => Some(Gateway::DoubleTick),
-            path if business_api::serves(path) && !headers.contains_key(dialog360::KEY) => {
-                Some(Gateway::BusinessApi)
-            }
-            path if business_api::serves(path) || dialog360::serves(path) => {
-                Some(Gateway::Dialog360)
-            }
-            path if session::serves(path) => Some(Gateway::Session),
+        match path.split('/').nth(1)? {
+            "v2" => Some(Gateway::DoubleTick),
+            "v1" => Some(match dialog360::key_header(headers) {
+                Some(dialog360::KEY) => Gateway::Dialog360,
+                Some(_) if !headers.contains_key(business_api::KEY) => Gateway::Dialog360,
+                _ => Gateway::BusinessApi,
+            }),
+            "waba_webhook" | "multi_webhook" => Some(Gateway::Dialog360),
+            "webhooks" => Some(Gateway::Session),
             _ => None,
         }
     }
 
-    fn respond(&self, request: &GatewayRequest<'_>, dialog360: &Dialog360) -> Response<Vec<u8>> {
+    /// The header with the key of a request.
+    fn key_header(&self, headers: &HeaderMap) -> Option<&'static str> {
+        match self {
+            Gateway::DoubleTick | Gateway::Session => Some("authorization"),
+            Gateway::BusinessApi => Some(business_api::KEY),
+            Gateway::Dialog360 => dialog360::key_header(headers),
+        }
+    }
+
+    fn respond(
+        &self,
+        request: &GatewayRequest<'_>,
+        registration: &Registration,
+    ) -> Response<Vec<u8>> {
         match self {
             Gateway::DoubleTick => doubletick::respond(request),
             Gateway::BusinessApi => business_api::respond(request),
-            Gateway::Dialog360 => dialog360::respond(request, dialog360),
+            Gateway::Dialog360 => dialog360::respond(request, &registration.dialog360),
             Gateway::Session => session::respond(request),
         }
     }
@@ -180,9 +233,8 @@ impl Gateway {
     fn error_response(&self, status: StatusCode, message: &str) -> Response<Vec<u8>> {
         match self {
             Gateway::DoubleTick => doubletick::error_response(status, message),
-            Gateway::BusinessApi | Gateway::Dialog360 => {
-                webhook_config::error_response(status, message)
-            }
+            Gateway::BusinessApi => business_api::error_response(status, message),
+            Gateway::Dialog360 => dialog360::error_response(status, message),
             Gateway::Session => session::error_response(status, message),
         }
     }

@@ -1,5 +1,6 @@
 //! Webhooks as the WhatsApp Business API and 360dialog know them: a URL and headers. Both gateways report
-//! errors in the same `meta` shape, whose `http_code` equals the HTTP status. No error message holds a
+//! errors in the same `meta` shape, whose `http_code` equals the HTTP status, except that 360dialog has
+//! shapes of its own for 401 and 409. No error message holds a
 //! header's value or a path of this machine (I9).
 
 use http::header::WWW_AUTHENTICATE;
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Problem, RequestObject, text};
 use super::gateway_http::{json_response, with_allow};
-use crate::account::Account;
+use crate::account::AccountInfo;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::subscription::{Subscription, SubscriptionInfo, Target};
@@ -16,7 +17,16 @@ use crate::subscription::{Subscription, SubscriptionInfo, Target};
 /// The body of a successful response, or the error.
 pub(super) type ConfigResult = Result<Value, ConfigError>;
 
-/// Why a request is refused, in the `meta` shape.
+/// The shapes in which a gateway reports errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorShape {
+    /// `{"meta"}` for every status.
+    Meta,
+    /// As 360dialog's own description has it: 401 `{"error"}`, 409 `{"message"}`, `{"meta"}` for the rest.
+    Dialog360,
+}
+
+/// Why a request is refused.
 #[derive(Debug)]
 pub(super) struct ConfigError {
     status: StatusCode,
@@ -49,6 +59,11 @@ impl ConfigError {
         ConfigError { allowed, ..error }
     }
 
+    /// The gateway has no such path.
+    pub(super) fn unknown_route(path: &str) -> ConfigError {
+        ConfigError::new(StatusCode::NOT_FOUND, format!("unknown route {path}"))
+    }
+
     /// No webhook has been set.
     pub(super) fn unset() -> ConfigError {
         ConfigError::new(StatusCode::NOT_FOUND, "no webhook is set; set one with POST")
@@ -63,16 +78,13 @@ impl ConfigError {
         self
     }
 
-    fn response(self) -> Response<Vec<u8>> {
-        let code = self.status.as_u16();
-        let mut meta = Map::new();
-        meta.insert("success".to_owned(), false.into());
-        meta.insert("http_code".to_owned(), code.into());
-        meta.insert("developer_message".to_owned(), self.message.into());
-        if self.status.is_client_error() {
-            meta.insert("details".to_owned(), self.field.into_iter().collect());
-        }
-        let mut response = json_response(self.status, &json!({"meta": meta}));
+    fn response(self, shape: ErrorShape) -> Response<Vec<u8>> {
+        let body = match (shape, self.status) {
+            (ErrorShape::Dialog360, StatusCode::UNAUTHORIZED) => json!({"error": self.message}),
+            (ErrorShape::Dialog360, StatusCode::CONFLICT) => json!({"message": self.message}),
+            _ => json!({"meta": self.meta()}),
+        };
+        let mut response = json_response(self.status, &body);
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("ApiKey");
             response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
@@ -81,6 +93,18 @@ impl ConfigError {
             [] => response,
             allowed => with_allow(response, allowed),
         }
+    }
+
+    fn meta(&self) -> Map<String, Value> {
+        let mut meta = Map::new();
+        meta.insert("success".to_owned(), false.into());
+        meta.insert("http_code".to_owned(), self.status.as_u16().into());
+        meta.insert("developer_message".to_owned(), self.message.as_str().into());
+        if self.status.is_client_error() {
+            let field = self.field.iter().map(String::as_str);
+            meta.insert("details".to_owned(), field.collect());
+        }
+        meta
     }
 }
 
@@ -101,9 +125,10 @@ impl From<Error> for ConfigError {
             Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Forbidden { .. } => StatusCode::FORBIDDEN,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
-            Error::NameTaken { .. } => StatusCode::CONFLICT,
+            Error::NameTaken { .. } | Error::LimitReached { .. } => StatusCode::CONFLICT,
             Error::Unknown { .. }
             | Error::Refused { .. }
+            | Error::NotOwner
             | Error::Closed
             | Error::Poisoned { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // The error's text may name paths of this machine.
@@ -117,15 +142,10 @@ impl From<Error> for ConfigError {
     }
 }
 
-/// The response to a request that the server refuses before a gateway sees it.
-pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<u8>> {
-    ConfigError::new(status, message).response()
-}
-
-pub(super) fn response(result: ConfigResult) -> Response<Vec<u8>> {
+pub(super) fn response(result: ConfigResult, shape: ErrorShape) -> Response<Vec<u8>> {
     match result {
         Ok(body) => json_response(StatusCode::OK, &body),
-        Err(error) => error.response(),
+        Err(error) => error.response(shape),
     }
 }
 
@@ -146,7 +166,7 @@ pub(super) struct WebhookConfigPatch {
 #[derive(Clone, Copy)]
 pub(super) struct WebhookConfigReader<'a> {
     pub(super) engine: &'a Engine,
-    pub(super) account: &'a Account,
+    pub(super) account: &'a AccountInfo,
     /// The gateway's own rule for URLs, beyond the engine's; its error says what is expected.
     pub(super) check_url: fn(&Uri) -> Result<(), &'static str>,
 }
@@ -183,14 +203,14 @@ impl WebhookConfigReader<'_> {
 
     /// Checks the target while the place of the webhook in its request is known.
     fn check(&self, target: &Target) -> Result<(), Error> {
-        let subscription = Subscription::to_target(target.clone()).account(self.account.name());
+        let subscription = Subscription::to_target(target.clone()).account(self.account.id());
         self.engine.check_subscription(subscription)
     }
 }
 
 fn headers(object: &RequestObject<'_>) -> Result<Option<Vec<(String, String)>>, Problem> {
     let Some(given) = object.inner("headers", "headers.")? else { return Ok(None) };
-    let each = given.pairs().map(|(name, raw)| {
+    let each = given.pairs().filter(|(_, raw)| raw.get() != "null").map(|(name, raw)| {
         Ok((name.to_owned(), text(&format!("headers.{name}"), raw, HEADERS_EXPECTED)?))
     });
     each.collect::<Result<_, Problem>>().map(Some)

@@ -22,6 +22,20 @@ impl Matching {
         self.0.remove(id, account, filter);
     }
 
+    /// The subscriptions that an event of this number and payload is owed to.
+    #[must_use]
+    pub fn targets_of_payload(
+        &self,
+        account: &str,
+        kind: &EventType,
+        number: WabaNumber,
+        payload: &[u8],
+    ) -> impl Deref<Target = [SubscriptionId]> + use<> {
+        let number = Some(number);
+        let query = MatchQuery { account, kind, number, waba_numbers: &[], is_part: false };
+        self.0.matches(&query).evaluate(payload).targets
+    }
+
     /// The subscriptions that match an event of this number.
     #[must_use]
     pub fn targets(

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
+use super::conditions::{ConditionTable, FilterMatch};
 use super::interner::Interner;
 use super::match_cache::{MatchCache, MatchKey};
 use super::posting_lists::{PostingList, PostingLists};
@@ -31,6 +32,7 @@ pub(crate) struct Index {
     /// The types of each wide filter.
     wide: HashMap<SubscriptionId, HashSet<u32>>,
     precedence: PrecedenceTable,
+    conditions: ConditionTable,
     match_cache: MatchCache,
 }
 
@@ -86,6 +88,9 @@ impl Index {
             let interned = each.collect();
             self.wide.insert(id, interned);
         }
+        if let Some(condition) = &filter.condition {
+            self.conditions.put(id, condition.clone());
+        }
         each_listing(filter, |kind, number| self.list(id, account, kind, number));
     }
 
@@ -99,6 +104,9 @@ impl Index {
     pub(crate) fn remove(&mut self, id: SubscriptionId, account: &str, filter: &Filter) {
         self.match_cache.invalidate();
         self.precedence.remove(id);
+        if filter.condition.is_some() {
+            self.conditions.remove(id);
+        }
         if let Some(kinds) = kinds_if_wide(filter)
             && self.wide.remove(&id).is_some()
         {
@@ -107,7 +115,14 @@ impl Index {
         each_listing(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
-    /// The subscriptions that match an event, ascending, without duplicates. Events with the same query and
+    /// The subscriptions that match an event, with those of their conditions that its payload has to meet.
+    pub(crate) fn matches(&self, query: &MatchQuery<'_>) -> FilterMatch {
+        let targets = self.targets(query);
+        let conditions = self.conditions.of(&targets);
+        FilterMatch { targets, conditions }
+    }
+
+    /// The subscriptions whose filters match an event, ascending, without duplicates. Events with the same query and
     /// many matches share the result, so that the outbox derives the rest from it once.
     ///
     /// The number decides. An event without one matches subscriptions to all numbers, and those that name
@@ -305,6 +320,7 @@ mod tests {
         Filter {
             events: events.map(|names| names.iter().map(|name| kind(name)).collect()),
             numbers: numbers.map(|all| all.iter().map(|last| number(*last)).collect()),
+            condition: None,
         }
     }
 
@@ -470,6 +486,7 @@ mod tests {
         (events, numbers).prop_map(|(events, numbers)| Filter {
             events: events.map(|set| set.into_iter().map(|at| kind(KINDS[at])).collect()),
             numbers: numbers.map(|set| set.into_iter().map(number).collect()),
+            condition: None,
         })
     }
 

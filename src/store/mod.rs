@@ -6,6 +6,8 @@
 
 mod fault_injection;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub(crate) mod private;
 pub(crate) mod record;
 mod sled;
@@ -16,6 +18,8 @@ use std::sync::Arc;
 
 pub use self::fault_injection::{FaultInjectingStore, FaultPlan};
 pub use self::memory::Memory;
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::sled::Sled;
 
 /// The most operations in one batch: larger ones make sled hold back memory without bound.
@@ -286,6 +290,8 @@ pub enum StoreFailure {
     Closed,
     /// Another owner has taken over. Nothing was written and nothing will be.
     Fenced,
+    /// The store could lose what it confirms, or its settings cannot be used.
+    Unsafe(String),
 }
 
 impl StoreFailure {
@@ -303,6 +309,7 @@ impl fmt::Display for StoreFailure {
             StoreFailure::Io(error) => error.fmt(f),
             StoreFailure::Damaged(why) => write!(f, "the stored data is damaged: {why}"),
             StoreFailure::Closed => f.write_str("it is closed"),
+            StoreFailure::Unsafe(why) => f.write_str(why),
             StoreFailure::Fenced => f.write_str("another owner has taken over"),
         }
     }
@@ -331,3 +338,5 @@ fn damaged_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod contract_checks;

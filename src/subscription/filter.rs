@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, NumberInput, WabaNumber};
 use crate::setters::setters;
 
-/// Which events a subscription receives: a set of types or all, for a set of numbers or all.
+/// Which events a subscription receives: a set of types or all, for a set of numbers or all, and with a condition
+/// only those whose payload meets it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -16,9 +18,15 @@ pub struct Filter {
     pub events: Option<BTreeSet<EventType>>,
     /// The WABA numbers; `None` means every number of the account.
     pub numbers: Option<BTreeSet<WabaNumber>>,
+    /// What the payload must be like; `None` means anything.
+    pub condition: Option<Condition>,
 }
 
-setters!(Filter { events: Option<BTreeSet<EventType>>, numbers: Option<BTreeSet<WabaNumber>> });
+setters!(Filter {
+    events: Option<BTreeSet<EventType>>,
+    numbers: Option<BTreeSet<WabaNumber>>,
+    condition: Option<Condition>,
+});
 
 impl Filter {
     /// Reads a filter in any vocabulary. An empty set on either side is refused, because it could
@@ -30,7 +38,7 @@ impl Filter {
     ) -> Result<Filter> {
         let events = events.map(|names| parse_events(names, catalogue)).transpose()?;
         let numbers = numbers.map(parse_numbers).transpose()?;
-        Ok(Filter { events, numbers })
+        Ok(Filter { events, numbers, condition: None })
     }
 }
 

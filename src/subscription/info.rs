@@ -23,7 +23,7 @@ use crate::word_enum::word_enum;
 pub struct SubscriptionInfo {
     /// Its id, assigned once.
     pub id: SubscriptionId,
-    /// The account it belongs to.
+    /// The id of the account it belongs to.
     pub account: String,
     /// Its name, unique in the account.
     pub name: String,

@@ -3,6 +3,7 @@
 
 mod authorization;
 mod filter;
+mod host_name;
 mod info;
 mod policy;
 mod precedence;
@@ -27,6 +28,7 @@ pub use target::{BodyFormat, Target};
 pub(crate) use targets::{FEW_MAX, TargetIds, Targets};
 pub use tls::{ClientCertificate, Tls};
 
+use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
 use crate::profile::Profile;
@@ -77,6 +79,7 @@ pub struct Subscription {
     pub(crate) description: Option<String>,
     pub(crate) events: Option<Vec<String>>,
     pub(crate) numbers: Option<Vec<NumberInput>>,
+    pub(crate) condition: Option<Condition>,
     pub(crate) target: Target,
     pub(crate) policy: Policy,
     pub(crate) secret: Option<Secret>,
@@ -102,6 +105,7 @@ impl Subscription {
             description: None,
             events: None,
             numbers: None,
+            condition: None,
             target,
             policy: Policy::default(),
             secret: None,
@@ -171,6 +175,14 @@ impl Subscription {
         numbers: Option<impl IntoIterator<Item = WabaNumber>>,
     ) -> Subscription {
         self.numbers = numbers.map(|numbers| numbers.into_iter().map(Ok).collect());
+        self
+    }
+
+    /// Receives only events whose payload meets this condition, in addition to the types and numbers. It is
+    /// evaluated once, when the event is published. Defaults to none.
+    #[must_use]
+    pub fn condition(mut self, condition: Condition) -> Subscription {
+        self.condition = Some(condition);
         self
     }
 
@@ -307,13 +319,14 @@ impl fmt::Debug for Subscription {
 impl From<&SubscriptionInfo> for Subscription {
     /// The subscription to register again in order to change a part of it.
     fn from(info: &SubscriptionInfo) -> Subscription {
-        let Filter { events, numbers } = &info.filter;
+        let Filter { events, numbers, condition } = &info.filter;
         Subscription {
             account: Some(info.account.clone()),
             name: info.name.clone(),
             description: info.description.clone(),
             events: events.as_ref().map(|set| set.iter().map(ToString::to_string).collect()),
             numbers: numbers.as_ref().map(|set| set.iter().map(|number| Ok(*number)).collect()),
+            condition: condition.clone(),
             target: info.target.clone(),
             policy: info.policy.clone(),
             secret: info.secret.clone(),

@@ -29,8 +29,8 @@ pub struct Policy {
     pub retry: Retry,
     /// The most attempts. Defaults to no limit, because the age bounds them.
     pub attempts_max: Option<u32>,
-    /// How long after its first attempt a delivery is given up, at most 30 days. Defaults to 24 hours,
-    /// which outlasts an outage of one night.
+    /// How long after acceptance a delivery is given up, whether or not it was ever tried, at most 30 days. Defaults
+    /// to 24 hours, which outlasts an outage of one night.
     pub age_max: Duration,
     /// How long one attempt may take, from the name lookup to the end of the response, 1 ms to 5
     /// minutes. Defaults to 15 s, the lower end of what Standard Webhooks recommends.

@@ -7,6 +7,7 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde_json::value::RawValue;
 
+use super::host_name::with_ascii_host;
 use super::{Authorization, Tls};
 use crate::error::{Error, Result};
 
@@ -84,13 +85,15 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 impl Target {
     pub(crate) fn new(url: &str) -> Result<Target> {
         let refused = |expected: &str| Error::invalid("url", redacted(url), expected);
+        let named = with_ascii_host(url).ok_or_else(|| refused("a host name that DNS can carry"));
+        let url = &*named?;
         if url.len() > URL_BYTES_MAX {
             return Err(refused("a URL of at most 2048 bytes"));
         }
         if url.contains('#') {
             return Err(refused("a URL without a fragment"));
         }
-        let absolute = "an absolute URL in ASCII, such as https://crm.example/hook (other characters as %C3%A4)";
+        let absolute = "an absolute URL, such as https://crm.example/hook, with other characters after its host as %C3%A4";
         if !url.is_ascii() {
             return Err(refused(absolute));
         }
@@ -290,6 +293,7 @@ mod tests {
             "http://127.0.0.1:9100/a?b=c",
             "https://[2001:db8::1]:8443/",
             "https://crm.example",
+            "https://b\u{fc}ro.example/hook",
         ] {
             assert!(Target::new(url).is_ok(), "{url}");
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -90,6 +90,18 @@ impl HostDirectory {
         self.started(command)
     }
 
+    /// Starts a host that serves a socket of this process, as a supervisor passes it.
+    #[cfg(unix)]
+    pub(crate) fn start_on(&self, listener: &TcpListener) -> HostProcess {
+        let serve = self.command();
+        let mut command = Command::new("sh");
+        let pass = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        command.args(["-c", pass]).arg(serve.get_program()).args(serve.get_args());
+        let socket: std::os::fd::OwnedFd = listener.try_clone().unwrap().into();
+        command.stdin(Stdio::from(socket));
+        self.started(command)
+    }
+
     fn started(&self, mut command: Command) -> HostProcess {
         let log = self.path("stderr.log");
         command.stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
@@ -106,7 +118,8 @@ impl HostDirectory {
             served.kill_now();
             panic!("not listening: {}", read(&log));
         });
-        let address = line.strip_prefix("listening on http://").unwrap();
+        let address = line.strip_prefix("listening on http").unwrap();
+        let address = address.trim_start_matches('s').strip_prefix("://").unwrap();
         let (address, data) = address.split_once(' ').unwrap();
         assert_eq!(data, format!("(data in {})", self.path("data").display()));
         served.address = address.parse().unwrap();

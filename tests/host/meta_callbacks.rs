@@ -10,10 +10,10 @@ use crate::client::Answer;
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
 use crate::receiver::{Attempt, Receiver};
 
-const ESCAPED: &str = include_str!("../../docs/samples/cloud_escaped_raw_bytes.json");
+pub(crate) const ESCAPED: &str = include_str!("../../docs/samples/cloud_escaped_raw_bytes.json");
 const BATCH: &str = include_str!("../../docs/samples/cloud_batch_two_wabas_three_numbers.json");
 
-fn signature(secret: &str, body: &str) -> String {
+pub(crate) fn signature(secret: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body.as_bytes());
     let digest = mac.finalize().into_bytes();

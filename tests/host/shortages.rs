@@ -133,7 +133,7 @@ fn few_files_and_many_that_hang_do_not_stop_the_others() {
     let place = HostDirectory::new(CONFIGURATION);
     let host = place.start_under(&["prlimit", "--nofile=256:256"], None);
     let stats = deliver_beside(&place, &host, 300);
-    assert_eq!(stats["in_flight_max"], 192);
+    assert_eq!(stats["in_flight_max"], 96);
     let healthz = host.get("/healthz", ACME).json();
     assert_eq!(healthz["status"], "degraded", "{healthz}");
     assert_eq!(healthz["reasons"].as_array().unwrap().len(), 1, "{healthz}");

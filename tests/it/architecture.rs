@@ -18,15 +18,27 @@ use source::Source;
 /// rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     // Without knowledge of webhooks.
-    &["text", "timestamp", "random", "setters", "serde_text", "file_limit", "threads", "json"],
+    &[
+        "text",
+        "timestamp",
+        "random",
+        "setters",
+        "serde_text",
+        "file_limit",
+        "minute_count",
+        "threads",
+        "json",
+        "acceptance_times",
+    ],
     // What is injected.
     &["clock", "store", "host_calls"],
     // Nouns.
     &["error", "duration_ms"],
     &["secret", "word_enum", "network"],
     &["profile", "signature"],
-    &["event"],
+    &["event", "condition"],
     &["subscription"],
+    &["account_limits"],
     &["account"],
     &["transport"],
     &["outcome"],
@@ -34,12 +46,13 @@ const FLOORS: &[&[&str]] = &[
     &["dead_letter"],
     &["delivery_record"],
     &["config"],
+    &["account_shares"],
     &["receipt"],
     &["stats", "callback"],
     &["callback"],
     &["notice", "metrics"],
-    // What is kept of subscriptions.
-    &["book"],
+    // What is kept of subscriptions, and of events that ended.
+    &["book", "history"],
     // The four rooms of an event's route.
     &["routing", "outbox", "dispatch", "delivery"],
     // What carries values between them, and what stands on it.

@@ -28,6 +28,7 @@ mod purge;
 mod recent_attempts;
 mod recovery;
 mod request_bytes;
+mod retention;
 mod retries;
 mod secret_rotation;
 mod shortages;

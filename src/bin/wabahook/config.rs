@@ -14,16 +14,17 @@ use wabahook::{Account, Durability, Limits, OnDamage, Secret};
 use self::network::NetworkTable;
 use crate::command_error::CommandError;
 use crate::log;
+use crate::port::bodies::BodyLimits;
 use crate::port::connections::ConnectionLimits;
+use crate::port::files::FileShares;
+use crate::port::tls::TlsFiles;
 
 mod network;
 
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
-/// How many connections may be open; half of them from one address.
-const CONNECTIONS_MAX: usize = 1_024;
-/// A request of 10,000 events of 6 KiB fits.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long the head of a request may take from its first byte.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The command line of `serve`. It wins over the configuration file.
 #[derive(Args)]
@@ -41,6 +42,9 @@ pub(crate) struct ServeArgs {
     /// What to log on stderr
     #[arg(long, value_name = "LEVEL", default_value = "warn", env = "WABAHOOK_LOG")]
     pub(crate) log: log::LogLevel,
+    /// How to write the log
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = "WABAHOOK_LOG_FORMAT")]
+    pub(crate) log_format: log::LogFormat,
 }
 
 /// The settings of the host.
@@ -50,8 +54,10 @@ pub(crate) struct HostSettings {
     pub(crate) engine: wabahook::Config,
     pub(crate) meta: Option<MetaSettings>,
     pub(crate) dialog360: Dialog360,
-    pub(crate) body_bytes_max: usize,
+    pub(crate) bodies: BodyLimits,
     pub(crate) connections: ConnectionLimits,
+    pub(crate) head_timeout: Duration,
+    pub(crate) tls: Option<TlsFiles>,
     /// Whether the configuration file itself has an API key or a secret.
     pub(crate) has_plain_secrets: bool,
 }
@@ -69,6 +75,7 @@ pub(crate) struct MetaSettings {
 struct ConfigFile {
     listen: Option<String>,
     data: Option<PathBuf>,
+    tls: Option<TlsTable>,
     #[serde(default)]
     durability: DurabilityWord,
     #[serde(default)]
@@ -82,6 +89,14 @@ struct ConfigFile {
     network: NetworkTable,
     #[serde(default)]
     limits: LimitsTable,
+}
+
+/// The certificate of the host itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    certificate: PathBuf,
+    key: PathBuf,
 }
 
 /// What an accepted event survives: a power cut, or only the end of the process.
@@ -146,6 +161,9 @@ struct Dialog360Table {
 #[serde(deny_unknown_fields, default)]
 struct LimitsTable {
     body_bytes_max: Option<usize>,
+    body_timeout_ms: Option<u64>,
+    body_bytes_per_s_min: Option<usize>,
+    head_timeout_ms: Option<u64>,
     connections_max: Option<usize>,
     connections_per_address_max: Option<usize>,
     payload_bytes_max: Option<usize>,
@@ -245,19 +263,18 @@ impl ConfigFile {
         for account in accounts(self.account, environment)? {
             engine = engine.account(account);
         }
-        let body_bytes_max = self.limits.body_bytes_max.unwrap_or(BODY_BYTES_MAX);
-        if body_bytes_max == 0 || u32::try_from(body_bytes_max).is_err() {
-            let given = body_bytes_max;
-            return Err(format!("limits.body_bytes_max: {given} given, expected 1 to 4294967295"));
-        }
+        let bodies = self.limits.bodies()?;
+        let head_timeout = self.limits.head_timeout_ms.map_or(HEAD_TIMEOUT, Duration::from_millis);
         Ok(HostSettings {
             listen: address(self.listen.as_deref().unwrap_or(LISTEN))?,
             data,
             engine,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
             dialog360: self.dialog360.read()?,
-            body_bytes_max,
+            bodies,
             connections,
+            head_timeout,
+            tls: self.tls.map(|TlsTable { certificate, key }| TlsFiles { certificate, key }),
             has_plain_secrets,
         })
     }
@@ -382,7 +399,7 @@ fn secret(
 
 impl LimitsTable {
     fn connections(&self) -> Result<ConnectionLimits, String> {
-        let total = self.connections_max.unwrap_or(CONNECTIONS_MAX);
+        let total = self.connections_max.unwrap_or_else(|| FileShares::now().inbound);
         let per_address = self.connections_per_address_max.unwrap_or(total.div_ceil(2));
         match (total, per_address) {
             (0, _) => Err("limits.connections_max: 0 given, expected at least 1".to_owned()),
@@ -391,6 +408,19 @@ impl LimitsTable {
             }
             _ => Ok(ConnectionLimits { total, per_address }),
         }
+    }
+
+    fn bodies(&self) -> Result<BodyLimits, String> {
+        let default = BodyLimits::default();
+        let bytes_max = self.body_bytes_max.unwrap_or(default.bytes_max);
+        if bytes_max == 0 || u32::try_from(bytes_max).is_err() {
+            return Err(format!(
+                "limits.body_bytes_max: {bytes_max} given, expected 1 to 4294967295"
+            ));
+        }
+        let timeout = self.body_timeout_ms.map_or(default.timeout, Duration::from_millis);
+        let rate_min = self.body_bytes_per_s_min.unwrap_or(default.rate_min);
+        Ok(BodyLimits { bytes_max, timeout, rate_min })
     }
 
     fn engine(&self) -> Limits {
@@ -416,7 +446,7 @@ impl LimitsTable {
         for (given, limit) in counts {
             *limit = given.unwrap_or(*limit);
         }
-        limits.in_flight_max = self.in_flight_max;
+        limits.in_flight_max = self.in_flight_max.or_else(|| Some(FileShares::now().outbound));
         let numbers = [
             (self.generation_bytes, &mut limits.generation_bytes),
             (self.outbox_events_max, &mut limits.outbox_events_max),
@@ -529,7 +559,7 @@ mod tests {
         .unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:7005");
         assert_eq!(settings.engine.path(), Path::new("elsewhere"));
-        assert_eq!(settings.body_bytes_max, 1000);
+        assert_eq!(settings.bodies.bytes_max, 1000);
         let connections = ConnectionLimits { total: 100, per_address: 50 };
         assert_eq!((settings.connections, settings.has_plain_secrets), (connections, true));
         assert!(settings.meta.is_some());
@@ -551,7 +581,7 @@ mod tests {
         assert_eq!(silent.dialog360, Dialog360::default());
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));
-        assert_eq!(silent.body_bytes_max, BODY_BYTES_MAX);
+        assert_eq!(silent.bodies, BodyLimits::default());
         assert!(silent.meta.is_none());
     }
 
@@ -633,6 +663,7 @@ mod tests {
             data: None,
             listen: None,
             log: log::LogLevel::Off,
+            log_format: log::LogFormat::Text,
         };
         let Err(CommandError::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
         assert!(message.starts_with("/nowhere/w.toml: "), "{message}");

@@ -1,6 +1,8 @@
 //! How the host's own routes refuse a request: status, code, message and field. A message never has a
 //! secret, a payload or a path of this machine (I9).
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,18 +19,20 @@ pub(crate) struct HttpError {
     code: &'static str,
     message: String,
     field: Option<String>,
+    /// When the same request may succeed.
+    retry_after: Option<Duration>,
 }
 
 impl From<JsonProblem> for HttpError {
     fn from(problem: JsonProblem) -> HttpError {
         let JsonProblem { field, message } = problem;
-        HttpError { status: StatusCode::BAD_REQUEST, code: "invalid", message, field }
+        HttpError { field, ..HttpError::new(StatusCode::BAD_REQUEST, "invalid", message) }
     }
 }
 
 impl HttpError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        HttpError { status, code, message: message.into(), field: None }
+        HttpError { status, code, message: message.into(), field: None, retry_after: None }
     }
 
     /// A field is not acceptable. The message names it too.
@@ -47,6 +51,10 @@ impl HttpError {
 
     pub(crate) fn forbidden(message: &str) -> HttpError {
         HttpError::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
     }
 
     pub(crate) fn busy(message: &str) -> HttpError {
@@ -75,10 +83,26 @@ impl HttpError {
         self.with_retry_after(response.map(Body::from))
     }
 
+    /// The account reached one of its limits; `retry_after` is `None` if waiting does not help.
+    pub(crate) fn limit_reached(
+        limit: &str,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let status = match retry_after {
+            Some(_) => StatusCode::TOO_MANY_REQUESTS,
+            None => StatusCode::CONFLICT,
+        };
+        let error = HttpError::new(status, "limit_reached", message).field(limit);
+        HttpError { retry_after, ..error }
+    }
+
     /// 429 says when to try again.
     fn with_retry_after(&self, mut response: Response) -> Response {
         if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let wait = self.retry_after.unwrap_or(Duration::from_secs(1));
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
         }
         response
     }
@@ -97,11 +121,15 @@ impl HttpError {
             Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             Error::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
             Error::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+            Error::LimitReached { limit, retry_after, .. } => {
+                return HttpError::limit_reached(limit, message, retry_after);
+            }
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
             Error::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
             Error::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "refused"),
+            Error::NotOwner => (StatusCode::SERVICE_UNAVAILABLE, "not_owner"),
             Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
             Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
             _ => {
@@ -111,18 +139,20 @@ impl HttpError {
                 return HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "store", message);
             }
         };
-        HttpError { status, code, message, field }
+        HttpError { field, ..HttpError::new(status, code, message) }
     }
 
     /// As [`from_error`](HttpError::from_error), for a page whose cursor may name something that is gone.
     pub(crate) fn from_page_error(error: Error) -> HttpError {
         match error {
-            Error::NotFound { .. } => HttpError::invalid(
-                "cursor",
-                "its place in the listing is gone; begin again without it",
-            ),
+            Error::NotFound { .. } => HttpError::gone_cursor(),
             other => HttpError::from_error(other),
         }
+    }
+
+    /// The item that a cursor names is no longer in the list.
+    pub(crate) fn gone_cursor() -> HttpError {
+        HttpError::invalid("cursor", "its place in the listing is gone; begin again without it")
     }
 
     /// As [`from_error`](HttpError::from_error), for events on lines: an error of `events[3].number`
@@ -202,6 +232,7 @@ mod tests {
         check(Error::Unknown { why: "disk".into() }, 503, "unknown", None);
         check(Error::Refused { why: "full".into() }, 503, "refused", None);
         check(Error::Closed, 503, "closed", None);
+        check(Error::NotOwner, 503, "not_owner", None);
         check(Error::Poisoned { why: "panic".into() }, 503, "poisoned", None);
         let source = std::sync::Arc::new(std::io::Error::other("full"));
         let path = "/private/path".into();
@@ -224,6 +255,18 @@ mod tests {
         assert!(refusal.message.starts_with("line 5: number: "), "{}", refusal.message);
         let other = HttpError::from_batch_error(invalid("account"), &[1, 5]);
         assert_eq!(other, HttpError::from_error(invalid("account")));
+    }
+
+    #[test]
+    fn a_limit_of_the_account_is_named_with_its_figures() {
+        let error =
+            |limit, retry_after| Error::LimitReached { limit, used: 5, allowed: 5, retry_after };
+        let wait = Some(Duration::from_millis(2_100));
+        check(error("owed_events_max", wait), 429, "limit_reached", Some("owed_events_max"));
+        check(error("subscriptions_max", None), 409, "limit_reached", Some("subscriptions_max"));
+        let refusal = HttpError::from_error(error("owed_events_max", wait));
+        assert!(refusal.message.contains("uses 5 of 5"), "{}", refusal.message);
+        assert_eq!(refusal.into_response().headers()[header::RETRY_AFTER], "3");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The reference host and its command line. Every error is one line on stderr, which starts with
 //! `wabahook:` or, with `--json`, is JSON; the exit code says what kind of error it is.
 
+mod audit;
 mod caller;
 mod command_error;
 mod commands;
@@ -25,7 +26,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use command_error::CommandError;
 use commands::{
-    bench, completions, dead, deliveries, inspect, publish, screen, tail, unowned, verify, webhooks,
+    audit as audit_command, bench, completions, dead, deliveries, inspect, publish, screen, tail,
+    unowned, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -62,6 +64,8 @@ enum ProgramCommand {
     Purge(deliveries::PurgeArgs),
     /// Follow the notices and counters of a running host
     Tail(tail::TailArgs),
+    /// List what was changed in a running host, by whom and from where
+    Audit(audit_command::AuditArgs),
     /// List the numbers and WABAs of callbacks that no account of a running host owns
     Unowned(unowned::UnownedArgs),
     /// Check the signatures of a delivery
@@ -109,6 +113,7 @@ impl ProgramCommand {
             ProgramCommand::Deliveries(args) => deliveries::run(args)?,
             ProgramCommand::Purge(args) => deliveries::purge(args)?,
             ProgramCommand::Tail(args) => tail::run(args)?,
+            ProgramCommand::Audit(args) => audit_command::run(args)?,
             ProgramCommand::Unowned(args) => unowned::run(args)?,
             ProgramCommand::Verify(args) => verify::run(args)?,
             ProgramCommand::Inspect(args) => inspect::run(args)?,
@@ -128,6 +133,7 @@ impl ProgramCommand {
             ProgramCommand::Deliveries(args) => args.json(),
             ProgramCommand::Purge(args) => args.host.json,
             ProgramCommand::Tail(args) => args.host.json,
+            ProgramCommand::Audit(args) => args.host.json,
             ProgramCommand::Unowned(args) => args.host.json,
             ProgramCommand::Verify(args) => args.json,
             ProgramCommand::Inspect(args) => args.json,

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use axum::extract::Query;
 use axum::http::{StatusCode, Uri};
 
+use crate::caller::ACCOUNT;
 use crate::http_error::HttpError;
+use crate::timestamp::from_rfc3339;
 
 /// What is expected where a subscription is named.
 pub(crate) const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
@@ -19,8 +21,10 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
 impl ListQuery {
-    /// Reads a query that may have these parameters, each at most once.
-    pub(crate) fn read(uri: &Uri, known: &[&str]) -> Result<ListQuery, HttpError> {
+    /// Reads a query that may have these parameters, and that of [`Caller`](crate::caller::Caller), each at most
+    /// once.
+    pub(crate) fn read(uri: &Uri, own: &[&str]) -> Result<ListQuery, HttpError> {
+        let known = [own, &[ACCOUNT]].concat();
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| {
             let message = format!("the query is not a form of {}", known.join(", "));
             HttpError::new(StatusCode::BAD_REQUEST, "invalid", message)
@@ -54,6 +58,36 @@ impl ListQuery {
         self.text(name).map(|text| text.parse().map_err(refused)).transpose()
     }
 
+    /// A text of a member to match.
+    pub(crate) fn part(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
+    }
+
+    /// A date and time, in milliseconds since the Unix epoch.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<u64>, HttpError> {
+        let expected = "a date and time such as 2026-01-31T12:00:00Z";
+        let refused = || HttpError::invalid(name, format!("expected {expected}"));
+        self.text(name).map(|text| from_rfc3339(text).ok_or_else(refused)).transpose()
+    }
+
+    /// The page of a list that is in memory, and the cursor of the next one: the text of `id` of its last item.
+    pub(crate) fn page<T>(
+        &self,
+        mut items: Vec<T>,
+        id: impl Fn(&T) -> String,
+    ) -> Result<(Vec<T>, Option<String>), HttpError> {
+        let limit = self.limit()?;
+        if let Some(cursor) = self.text("cursor") {
+            let last = items.iter().position(|item| id(item) == cursor);
+            let last = last.ok_or_else(HttpError::gone_cursor)?;
+            items.drain(..=last);
+        }
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| has_more).map(id);
+        Ok((items, next))
+    }
+
     /// Where the page begins.
     pub(crate) fn cursor<T: FromStr>(&self) -> Result<Option<T>, HttpError> {
         self.value("cursor", "the cursor of a page, unchanged")
@@ -85,6 +119,15 @@ mod tests {
         assert_eq!((query.limit().unwrap(), query.text("reason")), (7, Some("status:404")));
         assert_eq!(query.cursor::<u64>().unwrap(), None);
         assert_eq!(read("").unwrap().limit().unwrap(), LIMIT);
+    }
+
+    #[test]
+    fn a_list_in_memory_has_pages() {
+        let page = |query: &str| read(query).unwrap().page(vec![1, 2, 3], i32::to_string);
+        assert_eq!(page("limit=2").unwrap(), (vec![1, 2], Some("2".to_owned())));
+        assert_eq!(page("limit=2&cursor=2").unwrap(), (vec![3], None));
+        assert_eq!(page("limit=3").unwrap(), (vec![1, 2, 3], None));
+        assert!(page("cursor=4").is_err());
     }
 
     #[test]

@@ -3,64 +3,44 @@
 
 use std::io::Write;
 use std::net::TcpListener as StdListener;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::{Engine, Error, Notice};
 
+use crate::audit::AuditLog;
 use crate::command_error::CommandError;
 use crate::config::{self, HostSettings, ServeArgs};
 use crate::host::HostState;
-use crate::port::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
+use crate::port::accept::Server;
+use crate::port::connections::ClientConnections;
+use crate::port::tls::ServerTls;
+use crate::port::{files, listener};
 use crate::{log, routes};
 
 /// From the signal to the end. Open requests and attempts in flight share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// The part of it for requests, so that attempts have the rest.
+/// The part of it for attempts in flight. They are owed on disk and made again after the restart.
+const ATTEMPTS_STOP_MAX: Duration = Duration::from_secs(2);
+/// The part of it for requests.
 const REQUESTS_STOP_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may take to send the head of a request, idle time before it included.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
-/// The longest head of a request, and the buffer of each connection.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How often to log that connections are replaced or refused.
-const CROWDED_LOG_EVERY_MS: u64 = 60_000;
+/// How often to look for repeated lines of the log.
+const LOG_FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// How many requests may wait for a disk at once.
 const BLOCKING_THREADS_MAX: usize = 16;
 
-/// Raises the limit of open files to the hard limit: each attempt in flight and each client takes one.
-#[cfg(unix)]
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-#[cfg(not(unix))]
-fn raise_file_limit() {}
-
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
-    log::start(args.log);
-    raise_file_limit();
+    log::start(args.log, args.log_format);
+    files::raise_limit();
     let settings = config::load(args, &config::process_environment)?;
     let file = config::shown(&args.config);
-    let listener = StdListener::bind(settings.listen).map_err(|error| {
-        CommandError::Run(format!("listen: cannot listen on {}: {error}", settings.listen))
-    })?;
+    let tls = settings.tls.clone().map(ServerTls::new).transpose();
+    let tls =
+        tls.map_err(|problem| CommandError::Usage(format!("{file}: {problem}")))?.map(Arc::new);
+    let listener = listen(&settings)?;
     let engine = Engine::open(settings.engine.clone()).map_err(|error| match error {
         Error::Invalid { .. } => CommandError::Usage(format!("{file}: {error}")),
         _ => CommandError::Run(error.to_string()),
@@ -76,13 +56,37 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
             "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
         );
     }
-    let result = runtime.block_on(serve(listener, engine, settings));
+    let result = runtime.block_on(serve(listener, tls, engine, settings));
     runtime.shutdown_background();
+    log::flush(true);
     result
+}
+
+/// The socket of a supervisor, or a new one.
+fn listen(settings: &HostSettings) -> Result<StdListener, CommandError> {
+    let failed = |error: std::io::Error| {
+        CommandError::Run(format!("listen: cannot listen on {}: {error}", settings.listen))
+    };
+    let inherited = listener::inherited()
+        .map_err(|error| CommandError::Run(format!("LISTEN_FDS: not a TCP socket: {error}")))?;
+    let listener = match inherited {
+        Some(inherited) => inherited,
+        None => listener::bind(settings.listen).map_err(failed)?,
+    };
+    let address = listener.local_addr().map_err(failed)?.ip();
+    if settings.tls.is_none() && !address.is_loopback() {
+        tracing::warn!(
+            %address,
+            "API keys and events can be read on the way: this address is reachable from outside and has no TLS; \
+             set tls, or listen on 127.0.0.1 behind a proxy"
+        );
+    }
+    Ok(listener)
 }
 
 async fn serve(
     listener: StdListener,
+    tls: Option<Arc<ServerTls>>,
     engine: Engine,
     settings: HostSettings,
 ) -> Result<(), CommandError> {
@@ -93,25 +97,44 @@ async fn serve(
     listener.set_nonblocking(true).map_err(failed("listening"))?;
     let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
     let address = listener.local_addr().map_err(failed("listening"))?;
-    let mut host = HostState::new(engine.clone(), settings.meta, settings.body_bytes_max);
+    let mut host = HostState::new(engine.clone(), settings.meta, settings.bodies);
     let registration = host.registration.dialog360(settings.dialog360);
     host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
+    host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
     let host = Arc::new(host);
     tokio::spawn(watch_engine(Arc::clone(&host)));
-    announce(&format!("listening on http://{address} (data in {})", config::shown(&settings.data)))
+    tokio::spawn(flush_log());
+    if let Some(tls) = &tls {
+        tokio::spawn(Arc::clone(tls).follow());
+    }
+    tokio::spawn(reload_on_hangup(tls.clone()).map_err(failed("waiting for signals"))?);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let data = config::shown(&settings.data);
+    announce(&format!("listening on {scheme}://{address} (data in {data})"))
         .map_err(failed("writing to stdout"))?;
     let connections = ClientConnections::new(settings.connections);
-    let accepting = accept(listener, routes::router(Arc::clone(&host)), connections, stop).await;
-    host.stop_serving();
+    let server = Server::new(routes::router(Arc::clone(&host)), tls, settings.head_timeout);
+    let stop = wind_down(stop, Arc::clone(&host));
+    let open_requests = server.accept(listener, connections, &host, stop).await;
     let clock = SystemClock::new();
-    let _ = tokio::time::timeout(REQUESTS_STOP_MAX, accepting.shutdown()).await;
-    let left = STOP_MAX.saturating_sub(Duration::from_millis(clock.monotonic_ms()));
+    let _ = tokio::time::timeout(REQUESTS_STOP_MAX, open_requests.shutdown()).await;
+    let left =
+        (STOP_MAX - ATTEMPTS_STOP_MAX).saturating_sub(Duration::from_millis(clock.monotonic_ms()));
     let closed = tokio::task::spawn_blocking(move || engine.close(left)).await;
     match closed {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(CommandError::Run(format!("closing: {error}"))),
         Err(_) => Err(CommandError::Run("closing: a thread failed".to_owned())),
     }
+}
+
+/// Waits for the signal, and then for the attempts in flight. Events are accepted meanwhile, so that the port is
+/// closed as late as possible.
+async fn wind_down(signal: impl Future<Output = ()>, host: Arc<HostState>) {
+    signal.await;
+    host.stop_serving();
+    let engine = host.engine.clone();
+    let _ = tokio::task::spawn_blocking(move || engine.stop_deliveries(ATTEMPTS_STOP_MAX)).await;
 }
 
 /// Prints a line at once: the process that started this one may wait for it.
@@ -135,6 +158,28 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// Reads again at SIGHUP what may change without a restart.
+#[cfg(unix)]
+fn reload_on_hangup(tls: Option<Arc<ServerTls>>) -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            let tls = tls.clone();
+            let reloaded =
+                tokio::task::spawn_blocking(move || tls.map_or(Ok(()), |tls| tls.reload()));
+            if let Ok(Err(error)) = reloaded.await {
+                tracing::warn!(%error, "the certificate stays as it is");
+            }
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn reload_on_hangup(_tls: Option<Arc<ServerTls>>) -> std::io::Result<impl Future<Output = ()>> {
+    Ok(std::future::ready(()))
+}
+
 #[cfg(not(unix))]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     Ok(async {
@@ -144,91 +189,11 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Accepts connections until `stop`. What it returns waits for the open requests.
-async fn accept(
-    listener: TcpListener,
-    routes: Router,
-    connections: Arc<ClientConnections>,
-    stop: impl Future<Output = ()>,
-) -> GracefulShutdown {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX).max_buf_size(HEAD_BYTES_MAX);
-    let graceful = GracefulShutdown::new();
-    let mut stop = pin!(stop);
-    let mut crowded = CrowdedLog::new();
+/// Writes what the log counted.
+async fn flush_log() {
     loop {
-        let accepted = tokio::select! {
-            () = &mut stop => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, peer)) = accepted else {
-            // The peer went away, or there are no descriptors left; waiting helps with the latter.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let connection = match connections.open(peer.ip()) {
-            ConnectionAdmission::Admitted(connection) => Arc::new(connection),
-            ConnectionAdmission::Replaced(connection) => {
-                crowded.log();
-                Arc::new(connection)
-            }
-            ConnectionAdmission::Refused => {
-                crowded.log();
-                continue;
-            }
-        };
-        serve_connection(&http, &graceful, &routes, connection, stream);
-    }
-    graceful
-}
-
-/// Serves the requests of a connection on a task of its own.
-fn serve_connection(
-    http: &http1::Builder,
-    graceful: &GracefulShutdown,
-    routes: &Router,
-    connection: Arc<ClientConnection>,
-    stream: TcpStream,
-) {
-    // Without it the connection is only slower.
-    let _ = stream.set_nodelay(true);
-    let routes = TowerToHyperService::new(routes.clone());
-    let of_requests = Arc::clone(&connection);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        of_requests.request_began();
-        request.extensions_mut().insert(Arc::clone(&of_requests));
-        routes.call(request)
-    });
-    let served = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-    tokio::spawn(async move {
-        tokio::select! {
-            // An error ends this connection only.
-            _ = served => {}
-            () = connection.closed_by_host() => {}
-        }
-    });
-}
-
-/// Logs, at most once a minute, that the bounds of connections are reached.
-struct CrowdedLog {
-    clock: SystemClock,
-    last_ms: Option<u64>,
-}
-
-impl CrowdedLog {
-    fn new() -> CrowdedLog {
-        CrowdedLog { clock: SystemClock::new(), last_ms: None }
-    }
-
-    fn log(&mut self) {
-        let now_ms = self.clock.monotonic_ms();
-        if self.last_ms.is_none_or(|last_ms| now_ms >= last_ms + CROWDED_LOG_EVERY_MS) {
-            self.last_ms = Some(now_ms);
-            tracing::warn!(
-                "too many connections: the oldest without a valid API key are closed; see \
-                 limits.connections_max and limits.connections_per_address_max"
-            );
-        }
+        tokio::time::sleep(LOG_FLUSH_EVERY).await;
+        log::flush(false);
     }
 }
 

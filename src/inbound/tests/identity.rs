@@ -162,7 +162,8 @@ fn a_change_without_updates_is_identified_by_its_time() {
     ] {
         let first = keys(&body(field, &value, "1", 10));
         assert_eq!(first, keys(&body(field, &value, "1", 10)), "the same callback again");
-        assert!(first.windows(2).all(|pair| pair[0] == pair[1]), "typed and raw");
+        let have_one_key = first.windows(2).all(|pair| pair[0] == pair[1]);
+        assert_eq!(have_one_key, field != "messages", "an update of a list has its own key");
         let mut changed = value.clone();
         changed["event"] = json!("REJECTED");
         let later = body(field, &value, "1", 12);

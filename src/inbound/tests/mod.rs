@@ -15,6 +15,7 @@ mod properties;
 mod publishing;
 mod samples;
 mod splitting;
+mod types;
 
 pub(super) const BATCH: &str =
     include_str!("../../../docs/samples/cloud_batch_two_wabas_three_numbers.json");
@@ -30,7 +31,7 @@ pub(super) fn two() -> Accounts {
 }
 
 pub(super) fn accounts(all: Vec<Account>) -> Accounts {
-    Accounts::new(all).unwrap()
+    Accounts::declared(&all).unwrap()
 }
 
 pub(super) fn open() -> Accounts {

@@ -32,8 +32,13 @@ pub(in crate::outbox) type BucketEntries = BTreeMap<u64, Vec<(DedupKey, u64)>>;
 
 /// Hashes a dedup key with its account and event type.
 pub(crate) fn dedup_key_of(account: &str, event_type: &str, dedup_key: &str) -> DedupKey {
-    let tag = sha256_of(&[account]) >> (128 - ACCOUNT_BITS);
+    let tag = u128::from(account_tag(account));
     (tag << (128 - ACCOUNT_BITS)) | (sha256_of(&[account, event_type, dedup_key]) >> ACCOUNT_BITS)
+}
+
+/// The tag of an account in its keys.
+pub(in crate::outbox) fn account_tag(account: &str) -> AccountTag {
+    u32::try_from(sha256_of(&[account]) >> (128 - ACCOUNT_BITS)).unwrap_or(0)
 }
 
 /// The account of a key.

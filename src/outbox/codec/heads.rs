@@ -297,10 +297,22 @@ pub(in crate::outbox) struct HeadPage {
     pub(in crate::outbox) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
     /// Sequence, key hash and targets of each event that has a key and a target that needs it.
     pub(in crate::outbox) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
-    /// The payload length of each event.
-    pub(in crate::outbox) payload_lengths: Vec<(u64, u32)>,
+    pub(in crate::outbox) sizes: Vec<EventSize>,
+    /// What `EventSize::account` refers to.
+    pub(in crate::outbox) texts: Vec<String>,
+    /// When events were accepted, in wall time: the last sequence of each run with the same time.
+    pub(in crate::outbox) accepted: Vec<(u64, i64)>,
     /// The last payload page that the heads refer to.
     pub(in crate::outbox) last_payload_page: u64,
+}
+
+/// What an event counts against the limits of its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::outbox) struct EventSize {
+    pub(in crate::outbox) sequence: u64,
+    pub(in crate::outbox) payload_bytes: u32,
+    /// The index of the account's name in the texts of the page.
+    pub(in crate::outbox) account: u16,
 }
 
 /// Finds the head of an event in its generation.
@@ -386,7 +398,7 @@ pub(in crate::outbox) fn read(
     let are_types: Vec<bool> =
         page.texts.iter().map(|text| catalogue.canonical(text).is_ok()).collect();
     let is_text = |index: u16| usize::from(index) < page.texts.len();
-    let (mut payload_lengths, mut keyed) = (Vec::new(), Vec::new());
+    let (mut sizes, mut keyed, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
     let stored = page.targets.iter().filter_map(TargetsV1::stored);
     let mut last_payload_page = stored.map(PayloadLocation::last_page).max().unwrap_or(0);
     for head in &page.heads {
@@ -400,11 +412,20 @@ pub(in crate::outbox) fn read(
         if head.key_hash != 0 && !targets.is_disjoint(ordered) {
             keyed.push((page.sequence_of(head), head.key_hash, Arc::clone(targets)));
         }
-        payload_lengths.push((page.sequence_of(head), head.payload_length));
+        let (sequence, payload_bytes) = (page.sequence_of(head), head.payload_length);
+        sizes.push(EventSize { sequence, payload_bytes, account: head.account });
+        let at_ms = page.accepted_at_ms.saturating_add(head.accepted_ms);
+        let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+        match accepted.last_mut() {
+            Some((last, last_ms)) if *last_ms == at_ms => *last = page.sequence_of(head),
+            _ => accepted.push((page.sequence_of(head), at_ms)),
+        }
         last_payload_page = last_payload_page.max(page.payload_of(head).last_page());
     }
-    let PageV1 { unit, unit_pages, .. } = page;
-    Ok(HeadPage { unit, unit_pages, events, keyed, payload_lengths, last_payload_page })
+    let PageV1 { unit, unit_pages, texts, .. } = page;
+    let page =
+        HeadPage { unit, unit_pages, events, keyed, sizes, texts, accepted, last_payload_page };
+    Ok(page)
 }
 
 impl PageV1 {
@@ -532,9 +553,14 @@ mod tests {
         let expected: Vec<_> =
             heads.iter().map(|head| (head.event.id.sequence(), &head.targets)).collect();
         assert_eq!(events, expected);
-        let lengths = pages.iter().flat_map(|page| &page.payload_lengths).copied();
-        let expected = heads.iter().map(|head| (head.event.id.sequence(), 100));
-        assert_eq!(lengths.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let sizes = pages.iter().flat_map(|page| page.sizes.iter().map(move |size| (page, size)));
+        let found = sizes.map(|(page, size)| {
+            let account = page.texts[usize::from(size.account)].as_str();
+            (size.sequence, size.payload_bytes, account)
+        });
+        let expected =
+            heads.iter().map(|head| (head.event.id.sequence(), 100, &*head.event.account));
+        assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         for head in heads {
             assert_eq!(&find(&*database, &Catalogue::default(), head.event.id).unwrap(), head);
         }

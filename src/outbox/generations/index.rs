@@ -1,9 +1,11 @@
 //! Which generation holds which event, and what each generation contains.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use super::event_accounts::{AccountRef, EventAccounts};
 use super::owed::{EventCount, OwedCounts};
 
 /// What is known of one generation.
@@ -23,7 +25,7 @@ pub(in crate::outbox) struct Generation {
 }
 
 /// All generations, by number, and where events are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct GenerationIndex {
     generations: BTreeMap<u64, (Generation, OwedCounts)>,
     /// The first own sequence of each generation and its number. Of several generations with the same first
@@ -32,6 +34,7 @@ pub(super) struct GenerationIndex {
     /// Events that were copied to a newer generation.
     moved: HashMap<u64, MovedEvent>,
     totals: HeldTotals,
+    accounts: Arc<EventAccounts>,
 }
 
 /// An event that was copied.
@@ -41,6 +44,7 @@ pub(in crate::outbox) struct MovedEvent {
     pub(in crate::outbox) generation: u64,
     pub(in crate::outbox) deliveries: u32,
     pub(in crate::outbox) payload_bytes: u32,
+    pub(in crate::outbox) account: AccountRef,
 }
 
 /// What all generations together contain.
@@ -57,24 +61,36 @@ pub(in crate::outbox) struct HeldTotals {
 }
 
 impl HeldTotals {
-    /// Counts an event whose deliveries changed from none to some, or back.
-    fn changed(&mut self, event: EventCount, deliveries: u32) {
+    /// Counts an event whose deliveries changed from none to some, or back, also for its account.
+    fn changed(&mut self, accounts: &EventAccounts, event: EventCount, deliveries: u32) {
         let bytes = u64::from(event.payload_bytes);
-        match (event.deliveries > 0, deliveries > 0) {
-            (false, true) => {
-                self.owed_events += 1;
-                self.owed_bytes += bytes;
-            }
-            (true, false) => {
-                self.owed_events -= 1;
-                self.owed_bytes -= bytes;
-            }
-            _ => {}
+        if (event.deliveries > 0) == (deliveries > 0) {
+            return;
+        }
+        let share = accounts.share(event.account);
+        if deliveries > 0 {
+            self.owed_events += 1;
+            self.owed_bytes += bytes;
+            share.inspect(|share| share.owe(bytes));
+        } else {
+            self.owed_events -= 1;
+            self.owed_bytes -= bytes;
+            share.inspect(|share| share.settle(bytes));
         }
     }
 }
 
 impl GenerationIndex {
+    pub(super) fn new(accounts: Arc<EventAccounts>) -> GenerationIndex {
+        GenerationIndex {
+            generations: BTreeMap::new(),
+            begins: BTreeSet::new(),
+            moved: HashMap::new(),
+            totals: HeldTotals::default(),
+            accounts,
+        }
+    }
+
     pub(super) fn add(&mut self, generation: Generation) {
         self.begins.insert((generation.first_sequence, generation.number));
         self.totals.events += generation.events;
@@ -87,15 +103,15 @@ impl GenerationIndex {
         let Some((_, counts)) = self.generations.get_mut(&number) else { return };
         for event in events {
             counts.push(event);
-            self.totals.changed(EventCount { deliveries: 0, ..event }, event.deliveries);
+            let none = EventCount { deliveries: 0, ..event };
+            self.totals.changed(&self.accounts, none, event.deliveries);
         }
     }
 
     /// Adds an event that was copied and is counted in its generation already.
     pub(super) fn add_moved(&mut self, sequence: u64, moved: MovedEvent) {
-        let MovedEvent { deliveries, payload_bytes, .. } = moved;
-        let none = EventCount { sequence, deliveries: 0, payload_bytes };
-        self.totals.changed(none, deliveries);
+        let none = EventCount { deliveries: 0, ..moved.count(sequence) };
+        self.totals.changed(&self.accounts, none, moved.deliveries);
         self.moved.insert(sequence, moved);
     }
 
@@ -104,13 +120,13 @@ impl GenerationIndex {
             self.begins.remove(&(gone.first_sequence, gone.number));
             self.totals.events -= gone.events;
             self.totals.bytes -= gone.bytes;
-            counts.owed().for_each(|event| self.totals.changed(event, 0));
+            counts.owed().for_each(|event| self.totals.changed(&self.accounts, event, 0));
         }
-        let totals = &mut self.totals;
+        let (totals, accounts) = (&mut self.totals, &self.accounts);
         self.moved.retain(|sequence, moved| {
             let stays = moved.generation != number;
             if !stays {
-                totals.changed(moved.count(*sequence), 0);
+                totals.changed(accounts, moved.count(*sequence), 0);
             }
             stays
         });
@@ -211,7 +227,17 @@ impl GenerationIndex {
         }
         let owed = generation.owed.saturating_sub(u64::from(before.deliveries));
         generation.owed = owed + u64::from(deliveries);
-        self.totals.changed(before, deliveries);
+        self.totals.changed(&self.accounts, before, deliveries);
+    }
+
+    /// The account of an event.
+    pub(super) fn account_of(&self, sequence: u64) -> AccountRef {
+        if let Some(moved) = self.moved.get(&sequence) {
+            return moved.account;
+        }
+        let own = self.generation_of(sequence).and_then(|number| self.generations.get(&number));
+        own.and_then(|(_, counts)| counts.get(sequence))
+            .map_or(AccountRef::default(), |event| event.account)
     }
 
     /// Notes that an event, with the deliveries that it owes, was copied to another generation.
@@ -226,31 +252,38 @@ impl GenerationIndex {
             from.owed = from.owed.saturating_sub(u64::from(deliveries));
             from.events = from.events.saturating_sub(1);
         }
-        let before = before.unwrap_or(EventCount { sequence, deliveries: 0, payload_bytes: 0 });
+        let account = AccountRef::default();
+        let unknown = EventCount { sequence, deliveries: 0, payload_bytes: 0, account };
+        let before = before.unwrap_or(unknown);
         if let Some((to, _)) = self.generations.get_mut(&to) {
             to.owed += u64::from(owed);
             to.events += 1;
         }
-        self.totals.changed(before, owed);
-        let payload_bytes = before.payload_bytes;
-        let moved = MovedEvent { generation: to, deliveries: owed, payload_bytes };
+        self.totals.changed(&self.accounts, before, owed);
+        let EventCount { payload_bytes, account, .. } = before;
+        let moved = MovedEvent { generation: to, deliveries: owed, payload_bytes, account };
         self.moved.insert(sequence, moved);
     }
 }
 
 impl MovedEvent {
     fn count(&self, sequence: u64) -> EventCount {
-        let MovedEvent { deliveries, payload_bytes, .. } = *self;
-        EventCount { sequence, deliveries, payload_bytes }
+        let MovedEvent { deliveries, payload_bytes, account, .. } = *self;
+        EventCount { sequence, deliveries, payload_bytes, account }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account_shares::tests::shares_of;
+
+    fn accounts() -> Arc<EventAccounts> {
+        Arc::new(EventAccounts::new(shares_of(&["acme", "beta"])))
+    }
 
     fn index(first_sequences: &[u64]) -> GenerationIndex {
-        let mut index = GenerationIndex::default();
+        let mut index = GenerationIndex::new(accounts());
         for (number, first_sequence) in (1..).zip(first_sequences.iter().copied()) {
             index.add(Generation { number, first_sequence, ..Generation::default() });
         }
@@ -273,7 +306,29 @@ mod tests {
     }
 
     fn event(sequence: u64, deliveries: u32) -> EventCount {
-        EventCount { sequence, deliveries, payload_bytes: 100 }
+        EventCount { sequence, deliveries, payload_bytes: 100, account: AccountRef::default() }
+    }
+
+    #[test]
+    fn what_is_owed_is_counted_by_account_through_every_change() {
+        let mut index = index(&[1, 4]);
+        let accounts = Arc::clone(&index.accounts);
+        let (acme, beta) = (accounts.refer("acme"), accounts.refer("beta"));
+        let of =
+            |account, sequence, deliveries| EventCount { account, ..event(sequence, deliveries) };
+        let owed = || [acme, beta].map(|account| accounts.share(account).unwrap().owed());
+        index.add_events(1, [of(acme, 1, 2), of(beta, 2, 1), of(acme, 3, 1)].into_iter());
+        assert_eq!(owed(), [(2, 200), (1, 100)]);
+        index.ended(1);
+        index.ended(3);
+        assert_eq!(owed(), [(1, 100), (1, 100)], "one of two deliveries is left");
+        index.revived(3);
+        index.moved(3, 1, 2);
+        assert_eq!((owed(), index.account_of(3)), ([(2, 200), (1, 100)], acme));
+        index.remove(1);
+        assert_eq!((owed(), index.account_of(2)), ([(1, 100), (0, 0)], AccountRef::default()));
+        index.ended(3);
+        assert_eq!(owed(), [(0, 0), (0, 0)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Only the newest generation is written to, and it is always open. A sealed generation is opened when something
 //! is read from it and closed when it was not read for a while. How many stay open is bounded (I10).
 
+mod event_accounts;
 mod index;
 mod owed;
 mod sealed;
@@ -20,6 +21,7 @@ use crate::store::{Batch, Database, Operation, Store, StoreFailure};
 use super::codec::meta::{GenerationMeta, Incarnations, SealedGeneration};
 use super::cursor::Cursor;
 
+pub(super) use self::event_accounts::{AccountRef, EventAccounts};
 use self::index::GenerationIndex;
 pub(super) use self::index::{Generation, HeldTotals, MovedEvent};
 pub(super) use self::owed::EventCount;
@@ -51,6 +53,7 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 pub(super) struct Generations {
     store: Arc<dyn Store>,
     index: RwLock<GenerationIndex>,
+    accounts: Arc<EventAccounts>,
     /// Copies of the index's totals, which `publish` reads without a lock.
     owed_events: AtomicU64,
     owed_bytes: AtomicU64,
@@ -68,12 +71,17 @@ pub(super) enum GenerationStart {
 }
 
 impl Generations {
-    pub(super) fn new(store: Arc<dyn Store>, generation_bytes: u64) -> Generations {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        generation_bytes: u64,
+        accounts: Arc<EventAccounts>,
+    ) -> Generations {
         let open_max = SEALED_OPEN_BYTES_MAX / generation_bytes.max(1);
         let open_max = open_max.clamp(SEALED_OPEN_MIN, SEALED_OPEN_MAX);
         Generations {
             store,
-            index: RwLock::default(),
+            index: RwLock::new(GenerationIndex::new(Arc::clone(&accounts))),
+            accounts,
             owed_events: AtomicU64::new(0),
             owed_bytes: AtomicU64::new(0),
             incarnations: RwLock::default(),
@@ -106,10 +114,14 @@ impl Generations {
             newest.map(|newest| SealedGeneration { number: newest.number, pages: newest.pages });
         let first_sequence = cursor.next_sequence;
         let meta = GenerationMeta { first_sequence, previous, ..cursor.meta.clone() };
-        let Ok(database) = self.store.open(&name_of(number)) else {
-            // Without a meta record the next open removes it anyway.
-            let _ = self.store.remove(&name_of(number));
-            return Ok(GenerationStart::Refused);
+        let database = match self.store.open(&name_of(number)) {
+            Ok(database) => database,
+            Err(StoreFailure::Fenced) => return Err(failed(StoreFailure::Fenced)),
+            Err(_) => {
+                // Without a meta record the next open removes it anyway.
+                let _ = self.store.remove(&name_of(number));
+                return Ok(GenerationStart::Refused);
+            }
         };
         let mut batch = Batch::default();
         if let Operation::Put(key, value) = meta.write()? {
@@ -147,6 +159,11 @@ impl Generations {
     /// The database that is written to; none while the device refuses writes.
     pub(super) fn active(&self) -> Option<Arc<dyn Database>> {
         self.active.read().clone()
+    }
+
+    /// Whether the store is on another machine.
+    pub(super) fn is_remote(&self) -> bool {
+        self.store.is_remote()
     }
 
     /// Closes the active database, so that it can be opened again.
@@ -194,6 +211,16 @@ impl Generations {
     /// Events that are owed and the bytes of their payloads. Takes no lock.
     pub(super) fn owed(&self) -> (u64, u64) {
         (self.owed_events.load(Ordering::Acquire), self.owed_bytes.load(Ordering::Acquire))
+    }
+
+    /// The accounts of the events.
+    pub(super) fn accounts(&self) -> &EventAccounts {
+        &self.accounts
+    }
+
+    /// The account of an event.
+    pub(super) fn account_of(&self, sequence: u64) -> AccountRef {
+        self.index.read().account_of(sequence)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -337,7 +364,8 @@ mod tests {
     #[test]
     fn a_generation_can_be_read_while_it_is_being_sealed() {
         let store = Arc::new(Memory::default());
-        let generations = Generations::new(Arc::clone(&store) as Arc<dyn Store>, 1_000);
+        let accounts = Arc::new(EventAccounts::new(crate::account_shares::tests::shares_of(&[])));
+        let generations = Generations::new(Arc::clone(&store) as Arc<dyn Store>, 1_000, accounts);
         let mut cursor = cursor();
         assert_eq!(generations.begin(&mut cursor, 1).unwrap(), GenerationStart::Begun);
         let first = generations.active().unwrap();

@@ -1,15 +1,18 @@
 //! How many deliveries each event of a generation owes. The bounds of the outbox count events that are owed, so
 //! these counts are exact.
 
+use super::event_accounts::AccountRef;
+
 /// An event and what it owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::outbox) struct EventCount {
     pub(in crate::outbox) sequence: u64,
     pub(in crate::outbox) deliveries: u32,
     pub(in crate::outbox) payload_bytes: u32,
+    pub(in crate::outbox) account: AccountRef,
 }
 
-/// The events of one generation, in 12 bytes each.
+/// The events of one generation, in 16 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct OwedCounts {
     /// Runs of ascending sequences, relative to the first of each run.
@@ -21,19 +24,20 @@ struct OwedSlot {
     offset: u32,
     deliveries: u32,
     payload_bytes: u32,
+    account: AccountRef,
 }
 
 impl OwedCounts {
     /// Adds an event. Sequences ascend.
     pub(super) fn push(&mut self, event: EventCount) {
-        let EventCount { sequence, deliveries, payload_bytes } = event;
+        let EventCount { sequence, deliveries, payload_bytes, account } = event;
         let offset_in = |first: u64| u32::try_from(sequence - first).ok();
         if let Some((first, slots)) = self.runs.last_mut()
             && let Some(offset) = offset_in(*first)
         {
-            slots.push(OwedSlot { offset, deliveries, payload_bytes });
+            slots.push(OwedSlot { offset, deliveries, payload_bytes, account });
         } else {
-            let slot = OwedSlot { offset: 0, deliveries, payload_bytes };
+            let slot = OwedSlot { offset: 0, deliveries, payload_bytes, account };
             self.runs.push((sequence, vec![slot]));
         }
     }
@@ -44,8 +48,8 @@ impl OwedCounts {
         let (first, slots) = self.runs.get(run)?;
         let offset = u32::try_from(sequence - first).ok()?;
         let slot = slots.get(slots.binary_search_by_key(&offset, |slot| slot.offset).ok()?)?;
-        let OwedSlot { deliveries, payload_bytes, .. } = *slot;
-        Some(EventCount { sequence, deliveries, payload_bytes })
+        let OwedSlot { deliveries, payload_bytes, account, .. } = *slot;
+        Some(EventCount { sequence, deliveries, payload_bytes, account })
     }
 
     /// Sets how many deliveries an event owes.
@@ -69,6 +73,7 @@ impl OwedCounts {
                 sequence: first + u64::from(slot.offset),
                 deliveries: slot.deliveries,
                 payload_bytes: slot.payload_bytes,
+                account: slot.account,
             })
         })
     }
@@ -83,7 +88,8 @@ mod tests {
         let mut counts = OwedCounts::default();
         let sequences = [7, 8, 20, 1 << 33, (1 << 33) + 5];
         for (deliveries, sequence) in (1..).zip(sequences) {
-            counts.push(EventCount { sequence, deliveries, payload_bytes: 100 });
+            let account = AccountRef::default();
+            counts.push(EventCount { sequence, deliveries, payload_bytes: 100, account });
         }
         for (deliveries, sequence) in (1..).zip(sequences) {
             assert_eq!(counts.get(sequence).map(|event| event.deliveries), Some(deliveries));

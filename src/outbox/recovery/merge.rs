@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
+use crate::acceptance_times::AcceptanceTimes;
 use crate::attempt::DeliveryId;
 use crate::delivery_record::{LaneHealth, RetryState};
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::outbox::attempts::{AttemptIndex, AttemptPlace};
 use crate::outbox::codec::dedup_page::BucketEntries;
 use crate::outbox::codec::meta::{GenerationMeta, SealedGeneration};
 use crate::outbox::dead_letters::{DeadLetterIndex, LetterPosition};
-use crate::outbox::dedup::{DedupTable, DroppedKeys};
+use crate::outbox::dedup::{AccountKeyLimits, DedupTable, DroppedKeys};
 use crate::outbox::generations::{EventCount, Generation, MovedEvent};
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
@@ -31,6 +32,8 @@ pub(crate) struct RecoveredOutbox {
     pub(crate) retries: Vec<(DeliveryId, RetryState)>,
     /// The newest health of each lane that ever failed.
     pub(crate) health: HashMap<SubscriptionId, LaneHealth>,
+    /// When events were accepted, in wall time.
+    pub(crate) accepted: AcceptanceTimes,
     /// The key hash of each event that has a key and is owed to a subscription that needs it.
     pub(crate) keys: HashMap<u64, u64>,
     /// Subscriptions that were removed.
@@ -76,12 +79,14 @@ pub(super) struct RecoveryState {
     pub(super) last_sequence: u64,
     pub(super) last_page: u64,
     pub(super) last_record: u64,
+    /// The time of the open.
+    wall_ms: u64,
     pub(super) recovered: RecoveredOutbox,
 }
 
 impl RecoveryState {
-    pub(super) fn new(ordered: RoaringBitmap) -> RecoveryState {
-        RecoveryState { ordered, ..RecoveryState::default() }
+    pub(super) fn new(ordered: RoaringBitmap, wall_ms: u64) -> RecoveryState {
+        RecoveryState { ordered, wall_ms, ..RecoveryState::default() }
     }
 
     /// Whether all generations that are not read yet are sealed.
@@ -133,6 +138,8 @@ impl RecoveryState {
         for (bucket, entries) in found.dedup_entries {
             self.dedup_entries.entry(bucket).or_default().extend(entries);
         }
+        let wall_ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
+        self.recovered.accepted.add(found.accepted, wall_ms);
         self.last_page = self.last_page.max(found.last_page);
         self.last_record = self.last_record.max(found.last_record);
         let generation = Generation {
@@ -142,7 +149,7 @@ impl RecoveryState {
             pages: found.pages,
             ..Generation::default()
         };
-        let with_counts = self.add_events(generation, found.events, found.payload_lengths);
+        let with_counts = self.add_events(generation, found.events, found.counts);
         for (sequence, key_hash, targets) in found.keyed {
             self.keep_key(sequence, key_hash, &targets);
         }
@@ -154,16 +161,12 @@ impl RecoveryState {
         &mut self,
         mut generation: Generation,
         events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
-        mut payload_lengths: Vec<(u64, u32)>,
+        mut counts: Vec<EventCount>,
     ) -> (Generation, Vec<EventCount>) {
         if !self.moved.is_empty() {
-            payload_lengths.retain(|(sequence, _)| !self.moved.contains_key(sequence));
+            counts.retain(|count| !self.moved.contains_key(&count.sequence));
         }
-        payload_lengths.sort_unstable();
-        let counts = payload_lengths.into_iter();
-        let mut counts: Vec<EventCount> = counts
-            .map(|(sequence, payload_bytes)| EventCount { sequence, deliveries: 0, payload_bytes })
-            .collect();
+        counts.sort_unstable_by_key(|count| count.sequence);
         for (mut sequences, targets) in events {
             if !self.moved.is_empty() {
                 sequences = sequences.iter().filter(|one| !self.moved.contains_key(one)).collect();
@@ -180,9 +183,10 @@ impl RecoveryState {
         generation.events = counts.len() as u64;
         generation.owed = counts.iter().map(|count| u64::from(count.deliveries)).sum();
         let copied = counts.partition_point(|count| count.sequence < generation.first_sequence);
-        for EventCount { sequence, deliveries, payload_bytes } in counts.drain(..copied) {
+        for EventCount { sequence, deliveries, payload_bytes, account } in counts.drain(..copied) {
             let generation = generation.number;
-            self.moved.insert(sequence, MovedEvent { generation, deliveries, payload_bytes });
+            let moved = MovedEvent { generation, deliveries, payload_bytes, account };
+            self.moved.insert(sequence, moved);
         }
         (generation, counts)
     }
@@ -281,10 +285,15 @@ impl RecoveryState {
     }
 
     /// Adds the dedup keys that are within the window, oldest first.
-    pub(super) fn fill_dedup(&mut self, dedup: &mut DedupTable, wall_ms: u64) {
+    pub(super) fn fill_dedup(
+        &mut self,
+        dedup: &mut DedupTable,
+        keys_max: &AccountKeyLimits,
+        wall_ms: u64,
+    ) {
         for (bucket, mut entries) in std::mem::take(&mut self.dedup_entries) {
             entries.sort_unstable_by_key(|(_, sequence)| *sequence);
-            dedup.restore(bucket, &entries, wall_ms);
+            dedup.restore(bucket, &entries, keys_max, wall_ms);
         }
     }
 }

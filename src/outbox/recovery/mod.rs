@@ -13,6 +13,7 @@ use std::thread::{self, Builder};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use crate::account_shares::AccountShares;
 use crate::clock::millis;
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
@@ -23,13 +24,13 @@ use super::codec::dedup_page;
 use super::codec::meta::{GenerationMeta, Incarnations};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
-use super::dedup::{DEDUP_DATABASE, DedupTable};
-use super::generations::{self, GenerationStart, Generations};
+use super::dedup::{AccountKeyLimits, DEDUP_DATABASE, DedupTable};
+use super::generations::{self, EventAccounts, GenerationStart, Generations};
 use super::writer::commit_all;
 
 pub(crate) use self::merge::RecoveredOutbox;
 use self::merge::RecoveryState;
-use self::scan::{GenerationScan, ScanMode, too_short};
+use self::scan::{GenerationScan, KnownNames, ScanMode, too_short};
 
 /// What is out of reach in a damaged generation that stays as it is.
 const REFUSED: &str = "its events that may be owed, dead letters and dedup keys are out of reach; the \
@@ -66,6 +67,8 @@ pub(super) struct GenerationReader<'a> {
     pub(super) wall_ms: u64,
     /// Subscriptions that need the keys of their events.
     pub(super) ordered: RoaringBitmap,
+    pub(super) shares: Arc<AccountShares>,
+    pub(super) accounts: Arc<EventAccounts>,
     /// The name of a new incarnation, if one begins.
     pub(super) new_incarnation: u64,
 }
@@ -77,7 +80,7 @@ impl GenerationReader<'_> {
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|name| generations::number_of(name)).collect();
         numbers.sort_unstable();
-        let mut state = RecoveryState::new(self.ordered.clone());
+        let mut state = RecoveryState::new(self.ordered.clone(), self.wall_ms);
         let mut newest_first = numbers.iter().rev().copied();
         while !state.knows_newest()
             && let Some(number) = newest_first.next()
@@ -149,7 +152,9 @@ impl GenerationReader<'_> {
     /// Reads a generation, which must have as many pages as its manifest says.
     fn scan(&self, database: &dyn Database, mode: ScanMode) -> Result<Option<GenerationScan>> {
         let expected = database.expected_records();
-        let found = scan::generation(database, self.catalogue, &self.ordered, mode)?;
+        let (catalogue, ordered) = (self.catalogue, &self.ordered);
+        let known = KnownNames { catalogue, ordered, accounts: &self.accounts };
+        let found = scan::generation(database, known, mode)?;
         match (&found, expected) {
             (None, Some(_)) => Err(nothing_there()),
             (Some(found), Some(expected)) if found.pages < expected => {
@@ -230,17 +235,10 @@ impl GenerationReader<'_> {
     ) -> Result<RecoveredParts> {
         let mut dedup =
             DedupTable::new(millis(self.limits.dedup_window), self.limits.dedup_keys_max);
-        state.fill_dedup(&mut dedup, self.wall_ms);
+        state.fill_dedup(&mut dedup, &AccountKeyLimits::of(&self.shares), self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
-        let letters = self.letters(&mut state);
-        let generations = Generations::new(Arc::clone(&self.store), self.limits.generation_bytes);
-        for (generation, events) in std::mem::take(&mut state.generations) {
-            let number = generation.number;
-            generations.add(generation);
-            generations.add_events(number, events.into_iter());
-        }
-        let moved = std::mem::take(&mut state.moved);
-        moved.into_iter().for_each(|(sequence, moved)| generations.add_moved(sequence, moved));
+        let generations = self.generations(&mut state);
+        let letters = self.letters(&mut state, &generations);
         let newest = state.newest.take();
         let mut cursor = Cursor {
             generation: generations.newest().map_or(0, |newest| newest.number),
@@ -255,6 +253,7 @@ impl GenerationReader<'_> {
             letters: Arc::new(Mutex::new(letters)),
             tombstones: HashMap::new(),
             removed: HashSet::new(),
+            shares: Arc::clone(&self.shares),
         };
         // After a failed group a generation may begin above what is reserved.
         let assigned = cursor.meta.reserved.max(state.last_sequence);
@@ -267,15 +266,29 @@ impl GenerationReader<'_> {
         Ok(RecoveredParts { generations, cursor, recovered: state.recovered, dedup_database })
     }
 
+    /// The generations with what their events owe.
+    fn generations(&self, state: &mut RecoveryState) -> Generations {
+        let (store, accounts) = (Arc::clone(&self.store), Arc::clone(&self.accounts));
+        let generations = Generations::new(store, self.limits.generation_bytes, accounts);
+        for (generation, events) in std::mem::take(&mut state.generations) {
+            let number = generation.number;
+            generations.add(generation);
+            generations.add_events(number, events.into_iter());
+        }
+        let moved = std::mem::take(&mut state.moved);
+        moved.into_iter().for_each(|(sequence, moved)| generations.add_moved(sequence, moved));
+        generations
+    }
+
     /// The dead letters within their bounds.
-    fn letters(&self, state: &mut RecoveryState) -> DeadLetterIndex {
+    fn letters(&self, state: &mut RecoveryState, generations: &Generations) -> DeadLetterIndex {
         let limits = self.limits;
         let mut letters =
             DeadLetterIndex::new(limits.dead_letters_max, millis(limits.dead_letter_age_max));
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut state.letters) {
             letters.keep(at_wall_ms, delivery, generation);
         }
-        state.recovered.letters_dropped = letters.trim(self.wall_ms).len() as u64;
+        state.recovered.letters_dropped = letters.trim(self.wall_ms, generations).len() as u64;
         letters
     }
 

@@ -14,9 +14,10 @@ use crate::delivery_record::{LaneHealth, RetryState};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::outbox::codec::dedup_page::{self, BucketEntries, DedupKey};
-use crate::outbox::codec::heads::{self, HeadPage};
+use crate::outbox::codec::heads::{self, EventSize, HeadPage};
 use crate::outbox::codec::meta::GenerationMeta;
 use crate::outbox::codec::{damaged, decoded, keys, scan, scan_failed, settles, tombstones};
+use crate::outbox::generations::{EventAccounts, EventCount};
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
@@ -31,8 +32,10 @@ pub(super) struct GenerationScan {
     pub(super) removed: Vec<SubscriptionId>,
     /// Sequences of events with the same targets, and those targets.
     pub(super) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
-    /// The payload length of each event.
-    pub(super) payload_lengths: Vec<(u64, u32)>,
+    /// Each event with its size and account, and not yet with what it owes.
+    pub(super) counts: Vec<EventCount>,
+    /// When events were accepted, in wall time: the last sequence of each run with the same time.
+    pub(super) accepted: Vec<(u64, i64)>,
     /// Sequence, key hash and targets of each event that has a key and a target that needs it.
     pub(super) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
     pub(super) retries: Vec<(DeliveryId, RetryState)>,
@@ -77,12 +80,19 @@ pub(super) enum ScanMode {
     Sealed,
 }
 
-/// Reads a generation; `None` if it was never written to. `ordered` are the subscriptions that need the keys of
-/// their events.
+/// What heads are read with.
+#[derive(Clone, Copy)]
+pub(super) struct KnownNames<'a> {
+    pub(super) catalogue: &'a Catalogue,
+    /// The subscriptions that need the keys of their events.
+    pub(super) ordered: &'a RoaringBitmap,
+    pub(super) accounts: &'a EventAccounts,
+}
+
+/// Reads a generation; `None` if it was never written to.
 pub(super) fn generation(
     database: &dyn Database,
-    catalogue: &Catalogue,
-    ordered: &RoaringBitmap,
+    known: KnownNames<'_>,
     mode: ScanMode,
 ) -> Result<Option<GenerationScan>> {
     let Some(sealed) = database.get(keys::META).map_err(scan_failed)? else {
@@ -97,7 +107,7 @@ pub(super) fn generation(
     found.read_letters(database)?;
     found.read_revivals(database)?;
     found.read_tombstones(database)?;
-    found.read_heads(database, catalogue, ordered, mode)?;
+    found.read_heads(database, known, mode)?;
     found.read_retries(database)?;
     found.read_attempts(database)?;
     found.read_health(database)?;
@@ -118,7 +128,8 @@ impl GenerationScan {
             revived: Vec::new(),
             removed: Vec::new(),
             events: Vec::new(),
-            payload_lengths: Vec::new(),
+            counts: Vec::new(),
+            accepted: Vec::new(),
             keyed: Vec::new(),
             retries: Vec::new(),
             attempts: Vec::new(),
@@ -205,10 +216,10 @@ impl GenerationScan {
     fn read_heads(
         &mut self,
         database: &dyn Database,
-        catalogue: &Catalogue,
-        ordered: &RoaringBitmap,
+        known: KnownNames<'_>,
         mode: ScanMode,
     ) -> Result<()> {
+        let KnownNames { catalogue, ordered, accounts } = known;
         // The pages of different units may alternate, because a copied event keeps its sequence.
         let mut incomplete: BTreeMap<u64, Vec<(Vec<u8>, HeadPage, u64)>> = BTreeMap::new();
         scan(database, keys::HEADS, |key, sealed| {
@@ -224,7 +235,8 @@ impl GenerationScan {
             if parts.len() == pages
                 && let Some(parts) = incomplete.remove(&unit)
             {
-                parts.into_iter().for_each(|(_, page, bytes)| self.add_page(page, bytes));
+                let parts = parts.into_iter();
+                parts.for_each(|(_, page, bytes)| self.add_page(page, bytes, accounts));
             }
             Ok(())
         })?;
@@ -237,11 +249,22 @@ impl GenerationScan {
         Ok(())
     }
 
-    fn add_page(&mut self, page: HeadPage, bytes: u64) {
+    fn add_page(&mut self, page: HeadPage, bytes: u64, accounts: &EventAccounts) {
         self.pages += 1;
-        let payload_bytes = page.payload_lengths.iter().map(|(_, length)| u64::from(*length));
+        let payload_bytes = page.sizes.iter().map(|size| u64::from(size.payload_bytes));
         self.bytes += bytes + payload_bytes.sum::<u64>();
-        self.payload_lengths.extend(page.payload_lengths);
+        // The next event often has the same account.
+        let mut last = None;
+        self.counts.extend(page.sizes.iter().map(|size| {
+            let EventSize { sequence, payload_bytes, account } = *size;
+            let referred = last
+                .filter(|(index, _)| *index == account)
+                .or_else(|| Some((account, accounts.refer(page.texts.get(usize::from(account))?))));
+            last = referred;
+            let account = referred.map(|(_, account)| account).unwrap_or_default();
+            EventCount { sequence, deliveries: 0, payload_bytes, account }
+        }));
+        self.accepted.extend(page.accepted);
         self.events.extend(page.events);
         self.keyed.extend(page.keyed);
     }

@@ -98,7 +98,7 @@ fn the_queue_counts_and_bounds_what_its_target_lists_take() {
         let targets: Vec<u32> = (0..20_000).map(|id| id * 17 + n).collect();
         let events = vec![routed(vec![1], &targets)].into();
         let sender = SubmissionSender::Many(receipt_pair().0);
-        running.outbox.submit(Submission { events, sender });
+        running.outbox.submit(Submission { events, claims: smallvec::SmallVec::new(), sender });
         false
     });
     faults.release_syncs();

@@ -16,7 +16,12 @@ fn dead_letters_over_their_bounds_are_dropped() {
     let dropped: u64 = running
         .committed
         .try_iter()
-        .map(|told| if let CommitEvent::LettersDropped(dropped) = told { dropped } else { 0 })
+        .filter_map(|told| match told {
+            CommitEvent::LettersDropped { account, letters } if &*account == "acme" => {
+                Some(letters)
+            }
+            _ => None,
+        })
         .sum();
     assert_eq!(dropped, 3);
     let (_, recovered) = open_with(store.crash(), &limits);

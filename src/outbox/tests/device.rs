@@ -106,3 +106,67 @@ fn a_refused_removal_is_written_later() {
     let (_, recovered) = open(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(sequence, 2)]));
 }
+
+#[test]
+fn receipts_of_a_remote_store_wait_for_the_outcome() {
+    let plans: [(fn(&FaultPlan, u64), bool); 3] = [
+        (FaultPlan::fail_after, false),
+        (FaultPlan::fail_after_effect, true),
+        (FaultPlan::fail_after_late, true),
+    ];
+    for (plan, exists) in plans {
+        let store = Memory::default();
+        let (faulty, faults) = faulty(&store);
+        faults.remote();
+        let (running, _) = open(faulty);
+        let bystander = publish(&running.outbox, vec![7], &[2]);
+        // After the payload, at the head.
+        plan(&faults, 1);
+        let receipt = submit(&running.outbox, vec![routed(vec![1], &[1])]);
+        told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
+        assert!(!receipt.is_done(), "its outcome is not known yet");
+        faults.heal();
+        match receipt.wait() {
+            Ok(accepted) => assert!(exists && !accepted[0].duplicate),
+            Err(Error::Refused { .. }) => assert!(!exists),
+            Err(error) => panic!("{error}"),
+        }
+        told(&running, |told| matches!(told, CommitEvent::Resumed));
+        running.outbox.close();
+        let (_, recovered) = open(store.crash());
+        let owed = owed(&recovered);
+        assert!(owed.contains(&(bystander, 2)));
+        assert_eq!(owed.len(), 1 + usize::from(exists));
+    }
+}
+
+#[test]
+fn receipts_of_a_remote_store_wait_10_s_at_most() {
+    let (faulty, faults) = faulty(&Memory::default());
+    faults.remote();
+    let clock = Arc::new(ManualClock::new(WALL_MS, 3));
+    let running = open_at(faulty, &Limits::default(), &clock);
+    faults.fail_after(0);
+    let receipt = submit(&running.outbox, vec![routed(vec![1], &[1])]);
+    told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
+    assert!(!receipt.is_done());
+    clock.advance(Duration::from_secs(10));
+    assert!(matches!(receipt.wait(), Err(Error::Unknown { .. })));
+    faults.heal();
+    told(&running, |told| matches!(told, CommitEvent::Resumed));
+}
+
+#[test]
+fn a_fenced_group_is_refused_and_ends_the_committer() {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    let (running, _) = open(faulty);
+    let bystander = publish(&running.outbox, vec![7], &[2]);
+    faults.fence();
+    let error = submit(&running.outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    let ended = told(&running, |told| matches!(told, CommitEvent::Failed(_)));
+    assert!(matches!(ended, CommitEvent::Failed(Error::NotOwner)), "{ended:?}");
+    let (_, recovered) = open(store.crash());
+    assert_eq!(owed(&recovered), BTreeSet::from([(bystander, 2)]));
+}

@@ -26,6 +26,8 @@ use super::codec::{encoded, heads, keys, payload::PAGE_BYTES};
 use super::command::CommitterCommand;
 use super::dedup::DEDUP_DATABASE;
 use super::{generations as databases, *};
+use crate::account_limits::AccountLimits;
+use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::clock::ManualClock;
 use crate::config::{Limits, OnDamage};
@@ -94,7 +96,9 @@ fn read(
 fn open_at(store: impl Store, limits: &Limits, clock: &Arc<ManualClock>) -> RunningOutbox {
     let (store, catalogue) = (Arc::new(store), &Catalogue::default());
     let (on_damage, ordered) = (OnDamage::Refuse, RoaringBitmap::new());
-    let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, clock: &**clock };
+    let (shares, clock_of) = (shares_of(limits), &**clock);
+    let options =
+        OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock: clock_of };
     let (opened, _) = OpenedOutbox::read(options).unwrap();
     start_at(opened, limits, Box::new(|_| HashMap::new()), Arc::clone(clock))
 }
@@ -115,8 +119,16 @@ fn read_ordered(
     ordered: RoaringBitmap,
 ) -> Result<(OpenedOutbox, RecoveredOutbox), Error> {
     let clock = &ManualClock::new(WALL_MS, 3);
-    let (store, catalogue) = (Arc::new(store), &Catalogue::default());
-    OpenedOutbox::read(OutboxOptions { store, catalogue, limits, on_damage, ordered, clock })
+    let (store, catalogue, shares) = (Arc::new(store), &Catalogue::default(), shares_of(limits));
+    let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock };
+    OpenedOutbox::read(options)
+}
+
+/// The shares of two accounts, which may each take half.
+fn shares_of(limits: &Limits) -> Arc<AccountShares> {
+    let shares = AccountShares::new(limits, 100, AccountLimits::default());
+    ["acme", "beta"].iter().for_each(|account| shares.put(account, AccountLimits::default()));
+    Arc::new(shares)
 }
 
 fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
@@ -135,7 +147,8 @@ fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
 fn submit(outbox: &Outbox, events: Vec<RoutedEvent>) -> Receipt<Vec<Accepted>> {
     let (sender, receipt) = receipt_pair();
     outbox.admit(events.len(), events.iter().map(|event| event.payload.len()).sum()).unwrap();
-    outbox.submit(Submission { events: events.into(), sender: SubmissionSender::Many(sender) });
+    let (events, claims) = (events.into(), smallvec::SmallVec::new());
+    outbox.submit(Submission { events, claims, sender: SubmissionSender::Many(sender) });
     receipt
 }
 

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::key_webhooks::{self, KeyWebhooks};
 use super::request::{Dialog360Request, fresh};
 use crate::engine::SubscriptionChange;
+use crate::registration::body::percent_decoded;
 use crate::registration::fields::{Problem, RequestObject, utf8};
 use crate::registration::webhook_config::{
     self, ConfigError, ConfigResult, WebhookConfig, WebhookConfigReader,
 };
 use crate::subscription::SubscriptionInfo;
-use crate::text::hex_byte;
 
 /// The message of operations that 360dialog applies later. Here they are already in force.
 const STARTED: &str = "Operation started successfully";
@@ -63,7 +63,7 @@ pub(super) fn one(request: &Dialog360Request<'_>, encoded: &str) -> ConfigResult
 }
 
 fn list(request: &Dialog360Request<'_>) -> ConfigResult {
-    let account_snapshot = request.http.engine.account_snapshot(request.key.account.name())?;
+    let account_snapshot = request.http.engine.account_snapshot(request.key.account.id())?;
     let webhooks = KeyWebhooks::of(&account_snapshot);
     let each = webhooks.destinations.iter().map(|(name, one)| {
         let mut shown = webhook_config::shown(&one.target);
@@ -75,17 +75,22 @@ fn list(request: &Dialog360Request<'_>) -> ConfigResult {
 }
 
 fn enable(request: &Dialog360Request<'_>, enabled: bool, given: Vec<Destination>) -> ConfigResult {
-    if !enabled && !given.is_empty() {
-        let problem = "given with enabled: false; expected only with enabled: true";
-        return Err(Problem::at("destinations", problem).into());
-    }
     change(request, STARTED, |webhooks| {
+        // A client may send back what it was shown, with `enabled` changed.
+        if let Some(place) =
+            given.iter().position(|one| !enabled && webhooks.destination(&one.name).is_none())
+        {
+            let problem = "not known; new ones are expected only with enabled: true";
+            return Err(Problem::at(&format!("destinations[{place}]"), problem).into());
+        }
         if enabled && webhooks.are_enabled {
             let message = "multi-webhook is already enabled; append destinations with PUT";
             return Err(ConfigError::new(StatusCode::CONFLICT, message));
         }
         let mut changes = webhooks.enable(enabled, request.options);
-        changes.extend(created(request, webhooks, given)?);
+        if enabled {
+            changes.extend(created(request, webhooks, given)?);
+        }
         Ok(changes)
     })
 }
@@ -117,7 +122,7 @@ fn change(
     message: &str,
     decide: impl FnOnce(&KeyWebhooks<'_>) -> Result<Vec<SubscriptionChange>, ConfigError>,
 ) -> ConfigResult {
-    let account = request.key.account.name();
+    let account = request.key.account.id();
     request.http.engine.change(account, |account_snapshot| {
         let changes = decide(&KeyWebhooks::of(account_snapshot))?;
         Ok::<_, ConfigError>((changes, ()))
@@ -201,23 +206,10 @@ fn destination(
     reader: &WebhookConfigReader<'_>,
     given: &RequestObject<'_>,
 ) -> Result<Destination, ConfigError> {
-    given.check_names(&["name", "url", "headers"])?;
+    given.log_unknown(&["name", "url", "headers"]);
     let name = given.required_text("name", NAME_EXPECTED)?;
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(Problem::at("name", format!("expected {NAME_EXPECTED}")).into());
     }
     Ok(Destination { name, config: reader.config(given)? })
-}
-
-/// The percent-decoded text of a path segment, if it is valid.
-fn percent_decoded(segment: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        decoded.push(match byte {
-            b'%' => hex_byte([rest.next()?, rest.next()?])?,
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }

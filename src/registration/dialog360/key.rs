@@ -1,28 +1,31 @@
 //! The number and the WABA of an API key: 360dialog gives a key to each number, which belongs to a WABA. A
 //! key never stands for a number or a WABA of another account.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use crate::account::{Account, Accounts};
+use crate::account::{AccountInfo, Accounts};
 use crate::event::WabaNumber;
 use crate::subscription::SubscriptionInfo;
 
 /// An API key.
 pub(super) struct Dialog360Key<'a> {
-    pub(super) account: &'a Account,
+    pub(super) account: &'a AccountInfo,
     accounts: &'a Accounts,
     /// Its number; `None` means all numbers of the account.
     number: Option<WabaNumber>,
     /// The WABA of its number, or the only WABA of the account; `None` means all.
-    waba_id: Option<&'a str>,
+    waba_id: Option<Arc<str>>,
 }
 
 impl<'a> Dialog360Key<'a> {
-    pub(super) fn new(accounts: &'a Accounts, account: &'a Account) -> Dialog360Key<'a> {
+    pub(super) fn new(accounts: &'a Accounts, account: &'a AccountInfo) -> Dialog360Key<'a> {
         let number = account.bound_number();
         let mut all = account.waba_ids();
         let only = all.next().filter(|_| all.next().is_none());
-        let waba_id = number.and_then(|number| accounts.waba_of_number(number)).or(only);
+        let waba_id =
+            number.and_then(|number| accounts.waba_of_number(number)).or(only.map(Arc::from));
         Dialog360Key { account, accounts, number, waba_id }
     }
 
@@ -35,18 +38,18 @@ impl<'a> Dialog360Key<'a> {
     /// including those added later.
     pub(super) fn waba_filter(&self) -> Option<Vec<WabaNumber>> {
         let has_others = self.account.waba_ids().nth(1).is_some();
-        let waba_id = self.waba_id.filter(|_| has_others)?;
-        Some(self.accounts.numbers_of_waba(waba_id).to_vec())
+        let waba_id = self.waba_id.as_ref().filter(|_| has_others)?;
+        Some(self.accounts.numbers_of_waba(waba_id))
     }
 
     /// Whether this is its WABA.
     pub(super) fn is_waba(&self, waba_id: &str) -> bool {
-        self.waba_id == Some(waba_id)
+        self.waba_id.as_deref() == Some(waba_id)
     }
 
     /// Its WABA's id as shown: a number, as 360dialog does.
     pub(super) fn waba_id(&self) -> Option<Value> {
-        let id = self.waba_id?;
+        let id = self.waba_id.as_deref()?;
         Some(id.parse::<u64>().map_or_else(|_| id.into(), Value::from))
     }
 
@@ -58,7 +61,7 @@ impl<'a> Dialog360Key<'a> {
         if let Some(named) = &webhook.filter.numbers {
             return shown(&mut named.iter());
         }
-        let of_waba = |id: &'a str| self.accounts.numbers_of_waba(id);
+        let of_waba = |id: &'a str| self.account.numbers_of_waba(id);
         shown(&mut self.account.waba_ids().flat_map(of_waba))
     }
 }

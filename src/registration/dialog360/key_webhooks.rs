@@ -19,6 +19,7 @@ const NOTE: &str = "dialog360.multi_webhook";
 const ENABLED: &str = "enabled";
 
 /// The webhooks of a key.
+#[derive(Clone)]
 pub(super) struct KeyWebhooks<'a> {
     pub(super) number: Option<&'a SubscriptionInfo>,
     pub(super) waba: Option<&'a SubscriptionInfo>,
@@ -94,6 +95,26 @@ impl<'a> KeyWebhooks<'a> {
         changes
     }
 
+    /// Removes the number's webhook; the WABA's becomes the main one, if there is one.
+    pub(super) fn unset_number(&self, options: &Dialog360) -> Vec<SubscriptionChange> {
+        let Some(number) = self.number else { return Vec::new() };
+        let main = KeyWebhooks { number: None, ..self.clone() }.main();
+        let mut changes = self.follow(main, self.are_enabled, options);
+        changes.push(SubscriptionChange::Remove(number.id));
+        changes
+    }
+
+    /// Removes the WABA's webhook; the number's becomes the main one, also where the WABA's masked it.
+    pub(super) fn unset_waba(&self, options: &Dialog360) -> Vec<SubscriptionChange> {
+        let Some(waba) = self.waba else { return Vec::new() };
+        let number =
+            self.number.map(|number| MainWebhook { id: number.id, precedence: Precedence::Number });
+        let mut changes = self.follow(number, self.are_enabled, options);
+        changes.extend(self.number.and_then(|number| ranked(number, Precedence::Number)));
+        changes.push(SubscriptionChange::Remove(waba.id));
+        changes
+    }
+
     /// Enables or disables the further destinations; disabled ones are kept.
     pub(super) fn enable(&self, enabled: bool, options: &Dialog360) -> Vec<SubscriptionChange> {
         let text = if enabled { ENABLED.to_owned() } else { String::new() };
@@ -108,14 +129,14 @@ impl<'a> KeyWebhooks<'a> {
         main: Option<MainWebhook>,
         enabled: bool,
         options: &Dialog360,
-    ) -> impl Iterator<Item = SubscriptionChange> {
+    ) -> Vec<SubscriptionChange> {
         let each = self.destinations.iter().filter_map(move |(_, one)| {
             let followed = following(Subscription::from(*one), main, enabled, options);
             let same =
                 followed.precedence == one.precedence && followed.policy.after == one.policy.after;
             (!same).then(|| SubscriptionChange::Replace(one.id, followed))
         });
-        each.collect::<Vec<_>>().into_iter()
+        each.collect()
     }
 
     /// The id of a webhook, or the id that the first created subscription gets.

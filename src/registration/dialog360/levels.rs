@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::key_webhooks::{self, KeyWebhooks};
 use super::request::{Dialog360Request, fresh};
+use crate::engine::SubscriptionChange;
 use crate::registration::fields::{Problem, RequestObject, utf8};
 use crate::registration::webhook_config::{self, ConfigError, ConfigResult, WebhookConfig};
 
@@ -14,22 +15,41 @@ use crate::registration::webhook_config::{self, ConfigError, ConfigResult, Webho
 pub(super) fn number(request: &Dialog360Request<'_>) -> ConfigResult {
     match *request.http.method {
         Method::GET => {
-            let all = request.http.engine.subscriptions_of(request.key.account.name());
-            let set =
-                key_webhooks::named(&all, key_webhooks::NUMBER).ok_or_else(ConfigError::unset)?;
-            Ok(Value::Object(webhook_config::shown(&set.target)))
+            let all = request.http.engine.subscriptions_of(request.key.account.id());
+            // Without a webhook the response has no URL: clients read it before they set theirs.
+            let set = key_webhooks::named(&all, key_webhooks::NUMBER);
+            Ok(Value::Object(set.map(|set| webhook_config::shown(&set.target)).unwrap_or_default()))
         }
         Method::POST => {
             let body = RequestObject::read(utf8(request.http.body)?, &["url", "headers"])?;
-            set_number(request, request.reader().config(&body)?)
+            match unsets(&body) {
+                true => unset(request, |webhooks| webhooks.unset_number(request.options))
+                    .map(|()| json!({})),
+                false => set_number(request, request.reader().config(&body)?),
+            }
         }
         _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
 }
 
+/// Whether a request removes the webhook: its URL is `null` or empty.
+fn unsets(body: &RequestObject<'_>) -> bool {
+    body.raw("url").is_some_and(|raw| matches!(raw.get(), "null" | "\"\""))
+}
+
+fn unset(
+    request: &Dialog360Request<'_>,
+    changes: impl Fn(&KeyWebhooks<'_>) -> Vec<SubscriptionChange>,
+) -> Result<(), ConfigError> {
+    request.http.engine.change(request.key.account.id(), |account_snapshot| {
+        Ok::<_, ConfigError>((changes(&KeyWebhooks::of(account_snapshot)), ()))
+    })?;
+    Ok(())
+}
+
 fn set_number(request: &Dialog360Request<'_>, config: WebhookConfig) -> ConfigResult {
     let Dialog360Request { http, key, options } = request;
-    let (_, shown) = http.engine.change(key.account.name(), |account_snapshot| {
+    let (_, shown) = http.engine.change(key.account.id(), |account_snapshot| {
         let webhooks = KeyWebhooks::of(account_snapshot);
         let set = config.subscription(webhooks.number, fresh(key_webhooks::NUMBER.to_owned()));
         let shown = webhook_config::shown(&set.target);
@@ -43,7 +63,7 @@ fn set_number(request: &Dialog360Request<'_>, config: WebhookConfig) -> ConfigRe
 pub(super) fn waba(request: &Dialog360Request<'_>) -> ConfigResult {
     match *request.http.method {
         Method::GET => {
-            let all = request.http.engine.subscriptions_of(request.key.account.name());
+            let all = request.http.engine.subscriptions_of(request.key.account.id());
             let set =
                 key_webhooks::named(&all, key_webhooks::WABA).ok_or_else(ConfigError::unset)?;
             let mut shown = webhook_config::shown(&set.target);
@@ -57,6 +77,10 @@ pub(super) fn waba(request: &Dialog360Request<'_>) -> ConfigResult {
             let known = ["url", "headers", "override_all", "waba_id"];
             let body = RequestObject::read(utf8(request.http.body)?, &known)?;
             check_waba_id(request, &body)?;
+            if unsets(&body) {
+                unset(request, |webhooks| webhooks.unset_waba(request.options))?;
+                return Ok(json!({"message": "Webhook will be unset"}));
+            }
             let overrides = body.value("override_all", "true or false")?.unwrap_or(false);
             set_waba(request, request.reader().config(&body)?, overrides)
         }
@@ -92,7 +116,7 @@ fn set_waba(
     overrides: bool,
 ) -> ConfigResult {
     let Dialog360Request { http, key, options } = request;
-    http.engine.change(key.account.name(), |account_snapshot| {
+    http.engine.change(key.account.id(), |account_snapshot| {
         let webhooks = KeyWebhooks::of(account_snapshot);
         let set = config.subscription(webhooks.waba, fresh(key_webhooks::WABA.to_owned()));
         let set = set.numbers_or_all(key.waba_filter());

@@ -10,29 +10,45 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use http::{Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Response, StatusCode};
 
 use self::key::Dialog360Key;
 pub use self::options::Dialog360;
 use self::request::Dialog360Request;
 use super::gateway_http::GatewayRequest;
-use super::webhook_config::{self, ConfigError, ConfigResult};
+use super::webhook_config::{self, ConfigError, ConfigResult, ErrorShape};
 
 /// The header that shows the key.
 pub(super) const KEY: &str = "d360-api-key";
 
-/// Whether a path belongs to this gateway alone; it shares one more with another gateway.
-pub(super) fn serves(path: &str) -> bool {
-    path == "/waba_webhook" || path == "/multi_webhook" || path.starts_with("/multi_webhook/")
+/// The header of a request that shows a key of this gateway. Some clients send `Authorization: Bearer`.
+pub(super) fn key_header(headers: &HeaderMap) -> Option<&'static str> {
+    let is_bearer = |value: &http::HeaderValue| {
+        let scheme = value.as_bytes().get(..7);
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "))
+    };
+    match headers.contains_key(KEY) {
+        true => Some(KEY),
+        false => {
+            headers.get(AUTHORIZATION).filter(|value| is_bearer(value)).map(|_| "authorization")
+        }
+    }
 }
 
 pub(super) fn respond(http: &GatewayRequest<'_>, options: &Dialog360) -> Response<Vec<u8>> {
-    webhook_config::response(result(http, options))
+    webhook_config::response(result(http, options), ErrorShape::Dialog360)
+}
+
+/// The response to a request that the server refuses before a gateway sees it.
+pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<u8>> {
+    webhook_config::response(Err(ConfigError::new(status, message)), ErrorShape::Dialog360)
 }
 
 fn result(http: &GatewayRequest<'_>, options: &Dialog360) -> ConfigResult {
-    let account = http.account(KEY).ok_or_else(|| ConfigError::unknown_key(KEY))?;
-    let key = Dialog360Key::new(http.engine.accounts(), account);
+    let account = key_header(http.headers).and_then(|header| http.account(header));
+    let account = account.ok_or_else(|| ConfigError::unknown_key(KEY))?;
+    let key = Dialog360Key::new(http.engine.accounts(), &account);
     let request = Dialog360Request { http, key, options };
     match http.path {
         "/v1/configs/webhook" => levels::number(&request),
@@ -42,7 +58,7 @@ fn result(http: &GatewayRequest<'_>, options: &Dialog360) -> ConfigResult {
             Some(name) if !name.is_empty() && !name.contains('/') => {
                 destinations::one(&request, name)
             }
-            _ => Err(ConfigError::new(StatusCode::NOT_FOUND, format!("unknown route {path}"))),
+            _ => Err(ConfigError::unknown_route(http.given_path)),
         },
     }
 }

@@ -7,17 +7,19 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::error::DoubleTickError;
-use crate::account::Account;
+use super::listing::ALL;
+use super::webhook::DoubleTickWebhook;
+use crate::account::AccountInfo;
 use crate::engine::Engine;
 use crate::event::WabaNumber;
 
 /// The valid and invalid numbers and events of a webhook.
 pub(super) struct Coverage {
-    /// The account's numbers, each as it was first written.
+    /// The account's numbers, each as it was first written; a star stands for those that the webhook has.
     numbers: Vec<String>,
     /// Texts that are not a number of the account.
     foreign_numbers: Vec<String>,
-    /// Canonical names.
+    /// Names in the catalogue, each type as it was first named; a star stands for those that the webhook has.
     events: Vec<String>,
     /// Names outside of the catalogue.
     unknown_events: Vec<String>,
@@ -33,18 +35,26 @@ const EVENT_CHARS_MAX: usize = 128;
 impl Coverage {
     /// Sorts the numbers and events of a webhook.
     pub(super) fn of(
-        numbers: &[String],
-        events: &[String],
+        webhook: &DoubleTickWebhook,
         engine: &Engine,
-        account: &Account,
+        account: &AccountInfo,
     ) -> Result<Coverage, DoubleTickError> {
-        let (numbers, foreign_numbers) = sort_numbers(numbers, engine, account);
+        let DoubleTickWebhook { events, numbers, .. } = webhook;
+        // The list shows a star for a side that the host widened, so an edit may send it back.
+        let is_kept = |given: &[String]| webhook.is_edit && given == [ALL];
+        let (numbers, foreign_numbers) = match is_kept(numbers) {
+            true => (numbers.clone(), Vec::new()),
+            false => sort_numbers(numbers, engine, account),
+        };
         if let Some(place) = events.iter().position(|name| name.chars().count() > EVENT_CHARS_MAX) {
             let message =
                 format!("webhookEvents[{place}]: expected at most {EVENT_CHARS_MAX} characters");
             return Err(DoubleTickError::unprocessable(message));
         }
-        let (events, unknown_events) = sort_events(events, engine);
+        let (events, unknown_events) = match is_kept(events) {
+            true => (events.clone(), Vec::new()),
+            false => sort_events(events, engine),
+        };
         let pairs = numbers.len().saturating_mul(events.len() + unknown_events.len());
         if pairs > PAIRS_MAX {
             let message = format!(
@@ -61,12 +71,14 @@ impl Coverage {
         self.numbers.is_empty() || self.events.is_empty()
     }
 
-    pub(super) fn events(&self) -> &[String] {
-        &self.events
+    /// The event types to register; `None` keeps those that the webhook has.
+    pub(super) fn events(&self) -> Option<&[String]> {
+        Some(self.events.as_slice()).filter(|events| *events != [ALL])
     }
 
-    pub(super) fn numbers(&self) -> &[String] {
-        &self.numbers
+    /// The numbers to register; `None` keeps those that the webhook has.
+    pub(super) fn numbers(&self) -> Option<&[String]> {
+        Some(self.numbers.as_slice()).filter(|numbers| *numbers != [ALL])
     }
 
     /// The response body of a registration.
@@ -90,7 +102,7 @@ impl Coverage {
 fn sort_numbers(
     given: &[String],
     engine: &Engine,
-    account: &Account,
+    account: &AccountInfo,
 ) -> (Vec<String>, Vec<String>) {
     let accounts = engine.accounts();
     let (mut own, mut foreign) = (DistinctTexts::default(), DistinctTexts::default());
@@ -104,13 +116,13 @@ fn sort_numbers(
     (own.texts, foreign.texts)
 }
 
-/// The canonical names of the event types in the catalogue and the other names, each once.
+/// The names of event types in the catalogue and the other names, each type once.
 fn sort_events(given: &[String], engine: &Engine) -> (Vec<String>, Vec<String>) {
     let catalogue = engine.catalogue();
     let (mut known, mut unknown) = (DistinctTexts::default(), DistinctTexts::default());
     for name in given {
         match catalogue.canonical(name).ok().filter(|_| catalogue.knows(name)) {
-            Some(kind) => known.add(kind.to_string(), kind.as_str()),
+            Some(kind) => known.add(kind.to_string(), name),
             None => unknown.add(name.clone(), name),
         }
     }

@@ -50,7 +50,7 @@ impl From<Error> for DoubleTickError {
                                that is not in use";
                 DoubleTickError::new(StatusCode::BAD_REQUEST, message)
             }
-            Error::Invalid { .. } | Error::Forbidden { .. } => {
+            Error::Invalid { .. } | Error::Forbidden { .. } | Error::LimitReached { .. } => {
                 DoubleTickError::unprocessable(error.to_string())
             }
             // The count is left out, because the limit covers the webhooks of all accounts (I9).

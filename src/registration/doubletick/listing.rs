@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::error::DoubleTickError;
 use super::webhook::is_webhook;
-use crate::account::Account;
-use crate::registration::fields::Problem;
+use crate::account::AccountInfo;
+use crate::registration::fields::{Problem, shortened};
 use crate::registration::gateway_http::GatewayRequest;
 use crate::subscription::SubscriptionInfo;
 
@@ -29,17 +29,20 @@ struct ListedWebhook {
     name: String,
 }
 
+/// What the list shows for a side of the filter that the host widened to all.
+pub(super) const ALL: &str = "*";
+
 type Compare = fn(&ListedWebhook, &ListedWebhook) -> Ordering;
 
 /// The account's webhooks of this gateway.
 pub(super) fn list(
     request: &GatewayRequest<'_>,
-    account: &Account,
+    account: &AccountInfo,
 ) -> Result<Value, DoubleTickError> {
     let (compare, is_descending) = sort_order(request.query.unwrap_or_default())?;
-    let known = request.engine.subscriptions_of(account.name());
+    let known = request.engine.subscriptions_of(account.id());
     let own = known.iter().filter(|registered| is_webhook(registered));
-    let mut items: Vec<_> = own.map(|registered| ListedWebhook::of(registered)).collect();
+    let mut items: Vec<_> = own.map(|registered| ListedWebhook::of(registered, account)).collect();
     items.sort_by(|one, other| match is_descending {
         true => compare(other, one),
         false => compare(one, other),
@@ -56,8 +59,8 @@ fn sort_order(query: &str) -> Result<(Compare, bool), Problem> {
             "sortBy" => compare.replace(sort_by(value)?).is_some(),
             "sortDirection" => is_descending.replace(is_downward(value)?).is_some(),
             _ => {
-                let message = "the query has an unknown parameter; expected sortBy, sortDirection";
-                return Err(Problem::of_body(message));
+                tracing::debug!(parameter = %shortened(name), "a query parameter is ignored");
+                false
             }
         };
         if is_again {
@@ -90,7 +93,7 @@ fn is_downward(value: &str) -> Result<bool, Problem> {
 }
 
 impl ListedWebhook {
-    fn of(registered: &SubscriptionInfo) -> ListedWebhook {
+    fn of(registered: &SubscriptionInfo, account: &AccountInfo) -> ListedWebhook {
         let event_types = shown(registered.filter.events.as_ref());
         let waba_numbers = shown(registered.filter.numbers.as_ref());
         ListedWebhook {
@@ -99,7 +102,7 @@ impl ListedWebhook {
             integration_count: event_types.len() * waba_numbers.len(),
             event_types,
             waba_numbers,
-            created_by: registered.account.clone(),
+            created_by: account.name.clone(),
             name: registered.name.clone(),
         }
     }
@@ -109,6 +112,6 @@ impl ListedWebhook {
 fn shown<T: Display>(side: Option<impl IntoIterator<Item = T>>) -> Vec<String> {
     match side {
         Some(set) => set.into_iter().map(|one| one.to_string()).collect(),
-        None => vec!["*".to_owned()],
+        None => vec![ALL.to_owned()],
     }
 }

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use self::coverage::Coverage;
 use self::error::DoubleTickError;
 use self::webhook::{DoubleTickWebhook, is_webhook};
-use super::fields::{RequestObject, utf8};
+use super::fields::{RequestObject, plain_text, utf8};
 use super::gateway_http::{GatewayRequest, json_response, with_allow};
-use crate::account::Account;
+use crate::account::AccountInfo;
 use crate::engine::{AccountSnapshot, SubscriptionChange};
 use crate::error::Error;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
@@ -32,18 +32,13 @@ enum DoubleTickRoute<'a> {
     List,
 }
 
-/// Whether a path belongs to this gateway.
-pub(super) fn serves(path: &str) -> bool {
-    path == "/v2/webhooks" || path.starts_with("/v2/webhook/")
-}
-
 pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
     let Some(route) = DoubleTickRoute::of(request.path) else {
-        let message = format!("Cannot {} {}", request.method, request.path);
+        let message = format!("Cannot {} {}", request.method, request.given_path);
         return DoubleTickError::new(StatusCode::NOT_FOUND, message).response();
     };
     if !route.methods().contains(request.method) {
-        let message = format!("Cannot {} {}", request.method, request.path);
+        let message = format!("Cannot {} {}", request.method, request.given_path);
         let error = DoubleTickError::new(StatusCode::METHOD_NOT_ALLOWED, message);
         return with_allow(error.response(), route.methods());
     }
@@ -86,6 +81,7 @@ impl<'a> DoubleTickRoute<'a> {
         let unknown_key =
             || DoubleTickError::new(StatusCode::UNAUTHORIZED, "Invalid public api key");
         let account = request.account("authorization").ok_or_else(unknown_key)?;
+        let account = &*account;
         match self {
             DoubleTickRoute::Register => put(request, account, None),
             DoubleTickRoute::Edit(id) => put(request, account, Some(id)),
@@ -98,19 +94,20 @@ impl<'a> DoubleTickRoute<'a> {
 /// Registers a webhook, or replaces the one with this id.
 fn put(
     request: &GatewayRequest<'_>,
-    account: &Account,
+    account: &AccountInfo,
     id: Option<&str>,
 ) -> Result<Value, DoubleTickError> {
     let engine = request.engine;
-    let webhook = DoubleTickWebhook::read(utf8(request.body)?)?;
-    let coverage = Coverage::of(&webhook.numbers, &webhook.events, engine, account)?;
+    let webhook = DoubleTickWebhook::read(utf8(request.body)?, id.is_some())?;
+    let coverage = Coverage::of(&webhook, engine, account)?;
+    request.note_types(&webhook.events);
     let covers_nothing = coverage.is_empty();
     if covers_nothing {
         // Nothing is stored, but the rest of the body is checked as usual.
-        engine.check_subscription(webhook.subscription.clone().account(account.name()))?;
+        engine.check_subscription(webhook.subscription.clone().account(account.id()))?;
     }
     let name = webhook.subscription.name.clone();
-    engine.change::<_, DoubleTickError>(account.name(), |account_snapshot| {
+    engine.change::<_, DoubleTickError>(account.id(), |account_snapshot| {
         let before = id.map(|id| own(account_snapshot, id)).transpose()?;
         let taken = account_snapshot.subscriptions.iter().find(|known| known.name == name);
         if taken.is_some_and(|taken| before.is_none_or(|before| before.id != taken.id)) {
@@ -129,10 +126,15 @@ fn put(
 }
 
 /// Removes a webhook.
-fn deregister(request: &GatewayRequest<'_>, account: &Account) -> Result<Value, DoubleTickError> {
+fn deregister(
+    request: &GatewayRequest<'_>,
+    account: &AccountInfo,
+) -> Result<Value, DoubleTickError> {
     let object = RequestObject::read(utf8(request.body)?, &["webhookId"])?;
-    let id = object.required_text("webhookId", "the id of a webhook, a string")?;
-    request.engine.change::<_, DoubleTickError>(account.name(), |account_snapshot| {
+    let expected = "the id of a webhook, a string";
+    let id = object.given("webhookId").ok_or_else(|| object.missing("webhookId", expected))?;
+    let id = plain_text("webhookId", id, expected)?;
+    request.engine.change::<_, DoubleTickError>(account.id(), |account_snapshot| {
         Ok((vec![SubscriptionChange::Remove(own(account_snapshot, &id)?.id)], ()))
     })?;
     Ok(json!({}))

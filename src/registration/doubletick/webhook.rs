@@ -22,9 +22,13 @@ pub(super) struct DoubleTickWebhook {
     pub(super) events: Vec<String>,
     /// The numbers as given.
     pub(super) numbers: Vec<String>,
+    /// Whether the body changes a webhook.
+    pub(super) is_edit: bool,
+    /// Whether the body is an item of the list, which does not show how deliveries are sent.
+    is_listed: bool,
 }
 
-/// The fields of the body, in the order of the documents.
+/// The fields of the body, in the order of the documents, and those of items of the list.
 const FIELDS: &[&str] = &[
     "method",
     "headers",
@@ -37,12 +41,25 @@ const FIELDS: &[&str] = &[
     "retryOnTimeout",
     "name",
     "wabaNumbers",
+    "eventTypes",
 ];
 
+/// The fields of the short form that a public client sends: a URL, events and one number.
+const SHORT_FIELDS: &[&str] = &["url", "events", "wabaNumber", "name"];
+
+const EVENTS_EXPECTED: &str = "an array of at least one event type";
+const NUMBERS_EXPECTED: &str = "an array of at least one number, as strings";
+
 impl DoubleTickWebhook {
-    pub(super) fn read(text: &str) -> Result<DoubleTickWebhook, DoubleTickError> {
+    pub(super) fn read(text: &str, is_edit: bool) -> Result<DoubleTickWebhook, DoubleTickError> {
         let object = RequestObject::read(text, FIELDS)?;
-        let method = read_method(&object)?;
+        let lacks = |name| object.given(name).is_none();
+        let is_bare = lacks("method") && lacks("webhookEvents");
+        if !is_edit && is_bare && lacks("wabaNumbers") && !lacks("events") {
+            return DoubleTickWebhook::read_short(text);
+        }
+        let is_listed = is_edit && is_bare && !lacks("eventTypes");
+        let method = if is_listed { Method::POST } else { read_method(&object)? };
         let subscription = read_url(&object)?.method(method).name(read_name(&object)?);
         let subscription = add_headers(&object, subscription)?;
         let subscription = add_query(&object, subscription)?;
@@ -52,25 +69,49 @@ impl DoubleTickWebhook {
             .profile(Profile::DoubleTick);
         subscription.policy.retry_on_timeout =
             object.value("retryOnTimeout", "true or false")?.unwrap_or(false);
-        let events = texts(&object, "webhookEvents", "an array of at least one event type")?;
-        let numbers = texts(&object, "wabaNumbers", "an array of at least one number, as strings")?;
-        Ok(DoubleTickWebhook { subscription, events, numbers })
+        let of_events = if is_listed { "eventTypes" } else { "webhookEvents" };
+        let events = texts(&object, of_events, EVENTS_EXPECTED, fields::text)?;
+        let numbers = texts(&object, "wabaNumbers", NUMBERS_EXPECTED, fields::plain_text)?;
+        Ok(DoubleTickWebhook { subscription, events, numbers, is_edit, is_listed })
+    }
+
+    /// The short form: what it lacks has the defaults of the host's own registration.
+    fn read_short(text: &str) -> Result<DoubleTickWebhook, DoubleTickError> {
+        let object = RequestObject::read(text, SHORT_FIELDS)?;
+        let mut subscription = read_url(&object)?.profile(Profile::DoubleTick);
+        subscription.policy.retry_on_timeout = false;
+        subscription.name = match object.given("name") {
+            Some(_) => read_name(&object)?,
+            None => subscription.name_or_url(),
+        };
+        let events = texts(&object, "events", EVENTS_EXPECTED, fields::text)?;
+        let number = object.given("wabaNumber");
+        let number = number.ok_or_else(|| object.missing("wabaNumber", "a number"))?;
+        let numbers = vec![fields::plain_text("wabaNumber", number, "a number")?];
+        Ok(DoubleTickWebhook { subscription, events, numbers, is_edit: false, is_listed: false })
     }
 
     /// The subscription to the valid pairs.
     pub(super) fn covering(self, coverage: &Coverage) -> Subscription {
-        self.subscription.events(coverage.events()).numbers(coverage.numbers())
+        let events = coverage.events().into_iter();
+        let subscription = events.fold(self.subscription, Subscription::events);
+        coverage.numbers().into_iter().fold(subscription, Subscription::numbers)
     }
 
     /// The subscription that replaces another. What a body cannot express stays, such as a secret that
-    /// the host set.
+    /// the host set, and so does what an item of the list does not show.
     pub(super) fn replacing(self, before: &SubscriptionInfo, coverage: &Coverage) -> Subscription {
+        let is_listed = self.is_listed;
         let given = self.covering(coverage);
         let mut edited = Subscription::from(before);
-        let tls = edited.target.tls.take();
         edited.name = given.name;
-        edited.events = given.events;
-        edited.numbers = given.numbers;
+        edited.events = given.events.or(edited.events);
+        edited.numbers = given.numbers.or(edited.numbers);
+        if is_listed {
+            edited.target.set_url_from(&given.target);
+            return edited;
+        }
+        let tls = edited.target.tls.take();
         edited.target = given.target;
         edited.target.tls = tls;
         edited.policy.retry_on_timeout = given.policy.retry_on_timeout;
@@ -189,24 +230,22 @@ fn extras<'a>(
     Ok(Some(extras))
 }
 
-/// Both parts or neither: some clients must send an object and send an empty one.
+/// Without a type or a payload there is no authorization: clients that always send the object leave them
+/// out, or empty.
 fn add_authorization(
     object: &RequestObject<'_>,
     subscription: Subscription,
 ) -> Result<Subscription, DoubleTickError> {
     let inner = object.inner("authorization", "authorization.")?;
     let Some(inner) = inner else { return Ok(subscription) };
-    inner.check_names(&["type", "payload"])?;
-    let (kinds, payloads) = ("one of BASIC, BEARER", "a string of at least one character");
-    let (kind, payload) = (inner.text("type", kinds)?, inner.text("payload", payloads)?);
-    if kind.is_none() && payload.is_none() {
-        return Ok(subscription);
-    }
-    let kind = kind.ok_or_else(|| inner.missing("type", kinds))?;
-    let payload = payload.ok_or_else(|| inner.missing("payload", payloads))?;
-    if payload.is_empty() {
-        return Err(Problem::at("authorization.payload", format!("expected {payloads}")).into());
-    }
+    inner.log_unknown(&["type", "payload"]);
+    let kinds = "one of BASIC, BEARER";
+    let part = |name, expected| {
+        let text = inner.text(name, expected)?;
+        Ok::<_, Problem>(text.filter(|text| !text.is_empty()))
+    };
+    let (kind, payload) = (part("type", kinds)?, part("payload", "a string")?);
+    let (Some(kind), Some(payload)) = (kind, payload) else { return Ok(subscription) };
     let authorization = match kind.as_str() {
         "BASIC" => Authorization::basic(payload),
         "BEARER" => Authorization::bearer(payload),
@@ -219,14 +258,19 @@ fn add_authorization(
     Ok(subscription.authorization(authorization))
 }
 
-/// A non-empty array of texts.
-fn texts(object: &RequestObject<'_>, name: &str, expected: &str) -> Result<Vec<String>, Problem> {
+/// A non-empty array of texts, each read by a function of `fields`.
+fn texts(
+    object: &RequestObject<'_>,
+    name: &str,
+    expected: &str,
+    read: fn(&str, &RawValue, &str) -> Result<String, Problem>,
+) -> Result<Vec<String>, Problem> {
     let items: Vec<&RawValue> = object.required_value(name, expected)?;
     if items.is_empty() {
         return Err(Problem::at(name, format!("found an empty array; expected {expected}")));
     }
     let each = items.into_iter().enumerate();
-    each.map(|(place, raw)| fields::text(&format!("{name}[{place}]"), raw, "a string")).collect()
+    each.map(|(place, raw)| read(&format!("{name}[{place}]"), raw, "a string")).collect()
 }
 
 fn unlisted(field: &str, expected: &str) -> Problem {

@@ -83,7 +83,7 @@ impl From<Problem> for SessionError {
 impl From<Error> for SessionError {
     fn from(error: Error) -> SessionError {
         let status = match error {
-            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Error::Invalid { .. } | Error::LimitReached { .. } => StatusCode::BAD_REQUEST,
             // The count is left out, because the limit covers the webhooks of all accounts (I9).
             Error::TooLarge { field, limit, .. } => {
                 let error = format!("{field}: over the limit of {limit}");
@@ -93,6 +93,7 @@ impl From<Error> for SessionError {
             Error::NotFound { .. } => return SessionError::missing(),
             Error::Unknown { .. }
             | Error::Refused { .. }
+            | Error::NotOwner
             | Error::Closed
             | Error::Poisoned { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // The text of other errors may name paths of this machine.

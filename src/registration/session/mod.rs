@@ -1,13 +1,13 @@
 //! The session gateway's registration API under `/webhooks`, and the policy of its webhooks. An account
 //! sees and changes only its own webhooks of this gateway, and a generated secret is shown once (I9).
 
-use crate::text::hex;
-
+mod cors;
 mod error;
 mod shapes;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,12 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
+pub use self::cors::SessionGateway;
 use self::error::SessionError;
 use self::shapes::{AttemptLog, SessionWebhook, TestResult, session_name, success};
+use super::body::form_pairs;
 use super::fields::{self, Problem, RequestObject};
 use super::gateway_http::GatewayRequest;
 use crate::engine::{AccountSnapshot, SubscriptionChange};
@@ -27,11 +30,7 @@ use crate::random;
 use crate::subscription::{
     Policy, Retry, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState,
 };
-
-/// Whether a path belongs to this gateway.
-pub(super) fn serves(path: &str) -> bool {
-    path == "/webhooks" || path.starts_with("/webhooks/")
-}
+use crate::text::hex;
 
 pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
     result(request).unwrap_or_else(|error| error.response())
@@ -55,7 +54,7 @@ fn result(request: &GatewayRequest<'_>) -> Result<Response<Vec<u8>>, SessionErro
     let account = request.account(AUTHORIZATION.as_str()).ok_or_else(|| {
         SessionError::new(StatusCode::UNAUTHORIZED, "Invalid or missing authentication")
     })?;
-    let caller = SessionCaller { request, account: account.name() };
+    let caller = SessionCaller { request, account: account.id() };
     let mut parts = request.path.trim_start_matches('/').split('/').skip(1);
     let (id, action) = (parts.next(), parts.next());
     if parts.next().is_some() {
@@ -96,10 +95,13 @@ impl SessionCaller<'_> {
     }
 
     fn create(&self) -> Result<Response<Vec<u8>>, SessionError> {
-        let given = self.given(&["url", "secret", "events"])?;
+        let text = self.text()?;
+        let given = RequestObject::read(&text, FIELDS)?;
         let url = given.required_text("url", URL)?;
         self.check_scheme(&url)?;
-        let events = read_events(&given)?.filter(|events| !events.is_empty());
+        let named = read_events(&given)?;
+        self.request.note_types(named.iter().flatten());
+        let events = named.clone().filter(|events| !events.is_empty());
         // Some clients send an empty text for no secret.
         let secret = given.text("secret", SECRET)?.filter(|secret| !secret.is_empty());
         let (secret, generated) = match secret {
@@ -119,7 +121,8 @@ impl SessionCaller<'_> {
         })?;
         let created = ids.first().and_then(|id| self.request.engine.subscription(*id));
         let created = created.ok_or_else(SessionError::missing)?;
-        let webhook = SessionWebhook::of(&created, self.catalogue()).with_secret(generated);
+        let webhook = SessionWebhook::of(&created, self.catalogue());
+        let webhook = webhook.with_secret(generated).with_events(named);
         Ok(success(StatusCode::CREATED, "Webhook created successfully", &webhook))
     }
 
@@ -130,10 +133,12 @@ impl SessionCaller<'_> {
 
     fn revise(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
         let known = self.own(id)?.id;
-        let given = self.given(&["url", "secret", "events", "active"])?;
+        let text = self.text()?;
+        let given = RequestObject::read(&text, FIELDS)?;
         let url = given.text("url", URL)?;
         url.iter().try_for_each(|url| self.check_scheme(url))?;
         let events = read_events(&given)?;
+        self.request.note_types(events.iter().flatten());
         let secret = given.text("secret", SECRET)?;
         let active = given.value("active", "true or false")?;
         self.request.engine.revise_with_state(known, |before| {
@@ -147,7 +152,7 @@ impl SessionCaller<'_> {
             let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));
             Ok((after, state(active, before.state)))
         })?;
-        let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue());
+        let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue()).with_events(events);
         Ok(success(StatusCode::OK, "Webhook updated successfully", &webhook))
     }
 
@@ -192,8 +197,13 @@ impl SessionCaller<'_> {
         self.request.engine.catalogue()
     }
 
-    fn given(&self, known: &[&str]) -> Result<RequestObject<'_>, Problem> {
-        RequestObject::read(fields::utf8(self.request.body)?, known)
+    /// The body as JSON, also where it is a form.
+    fn text(&self) -> Result<Cow<'_, str>, Problem> {
+        let body = fields::utf8(self.request.body)?;
+        match form_pairs(body, self.request.headers) {
+            Some(pairs) => Ok(Cow::Owned(form_as_json(pairs?))),
+            None => Ok(Cow::Borrowed(body)),
+        }
     }
 
     /// Refuses other schemes with the gateway's own message.
@@ -209,6 +219,7 @@ impl SessionCaller<'_> {
     }
 }
 
+const FIELDS: &[&str] = &["url", "secret", "events", "active"];
 const URL: &str = "an absolute URL such as \"https://your-server.com/webhook\"";
 const SECRET: &str = "a string";
 const EVENTS: &str =
@@ -223,6 +234,27 @@ fn policy() -> Policy {
         timeout: Duration::from_millis(10_000),
         ..Policy::default()
     }
+}
+
+/// The fields of a form as the JSON object that a client would send instead. `events` may be repeated, and
+/// may be written `events[]` or `events[0]`.
+fn form_as_json(pairs: Vec<(String, String)>) -> String {
+    let mut object = Map::new();
+    for (name, value) in pairs {
+        let bare = name.split('[').next().unwrap_or_default().to_ascii_lowercase();
+        match (bare.as_str(), value.as_str()) {
+            ("events", _) => {
+                let events = object.entry(bare).or_insert_with(|| Value::Array(Vec::new()));
+                if let Value::Array(events) = events {
+                    events.push(value.into());
+                }
+            }
+            ("active", "true" | "1" | "on") => drop(object.insert(bare, true.into())),
+            ("active", "false" | "0" | "off") => drop(object.insert(bare, false.into())),
+            _ => drop(object.insert(bare, value.into())),
+        }
+    }
+    Value::Object(object).to_string()
 }
 
 /// The named events. A pattern is refused, because it would silently match nothing.

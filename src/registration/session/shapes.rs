@@ -43,6 +43,12 @@ impl SessionWebhook {
         }
     }
 
+    /// Shows the events as the request named them, in the response to it.
+    pub(super) fn with_events(self, named: Option<Vec<String>>) -> SessionWebhook {
+        let events = named.unwrap_or(self.events);
+        SessionWebhook { events, ..self }
+    }
+
     /// Shows a generated secret, in the response that created it.
     pub(super) fn with_secret(self, secret: Option<String>) -> SessionWebhook {
         SessionWebhook { secret, ..self }

@@ -18,6 +18,19 @@ use crate::store::{Batch, Database, Durability, KeyValue, Operation, StoreFailur
 /// damage.
 const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 
+/// What a commit has written since its last sync.
+#[derive(Debug, Default)]
+struct UnsyncedBytes(usize);
+
+impl UnsyncedBytes {
+    /// Counts a batch of so many bytes. Returns whether a sync has to come before it.
+    fn must_sync_before(&mut self, bytes: usize) -> bool {
+        let is_full = self.0 + bytes > UNSYNCED_BYTES_MAX;
+        self.0 = if is_full { bytes } else { self.0 + bytes };
+        is_full
+    }
+}
+
 pub(super) struct SledDatabase {
     /// `None` only while it is dropped.
     pub(super) tree: Option<Arc<::sled::Db>>,
@@ -88,14 +101,11 @@ impl fmt::Debug for SledDatabase {
 
 impl Database for SledDatabase {
     fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
-        let mut unsynced = 0;
+        let mut unsynced = UnsyncedBytes::default();
         for batch in batches {
-            let bytes = batch.bytes();
-            if unsynced + bytes > UNSYNCED_BYTES_MAX {
+            if unsynced.must_sync_before(batch.bytes()) {
                 self.sync()?;
-                unsynced = 0;
             }
-            unsynced += bytes;
             self.apply(batch)?;
         }
         self.sync()
@@ -141,5 +151,18 @@ impl Database for SledDatabase {
 
     fn expected_records(&self) -> Option<u64> {
         self.manifest.count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_commit_is_synced_as_it_is_written() {
+        let mut unsynced = UnsyncedBytes::default();
+        let syncs = (0..300).filter(|_| unsynced.must_sync_before(7_000)).count();
+        assert_eq!(syncs, 300 / (UNSYNCED_BYTES_MAX / 7_000));
+        assert!(!UnsyncedBytes::default().must_sync_before(7_000), "a small one once, at its end");
     }
 }

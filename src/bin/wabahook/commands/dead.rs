@@ -208,6 +208,7 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
         subscription: id(client, args.webhook.as_deref())?.map(Whole),
         reason: args.reason.clone(),
         since: since.map(TimestampJson),
+        ..ReplayJson::default()
     })
 }
 
@@ -217,7 +218,7 @@ fn discard(args: &ReplayArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        let DiscardedJson { discarded } = client.typed(&response)?;
+        let DiscardedJson { discarded, .. } = client.typed(&response)?;
         say(&format!("discarded: {}", counted(discarded, "dead letter", "dead letters")));
     }
     Ok(())
@@ -229,7 +230,7 @@ fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        let ReplayedJson { replayed } = client.typed(&response)?;
+        let ReplayedJson { replayed, .. } = client.typed(&response)?;
         say(&format!("replayed: {}", counted(replayed, "dead letter", "dead letters")));
     }
     Ok(())

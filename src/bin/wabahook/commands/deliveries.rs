@@ -70,12 +70,13 @@ pub(crate) fn run(args: &DeliveriesArgs) -> Result<(), CommandError> {
     let body = CancelJson {
         subscription: webhook.map(|item| Whole(item.id)),
         state: Some(states).filter(|states| !states.is_empty()),
+        ..CancelJson::default()
     };
     let response = client.post("/deliveries/cancel", &body)?;
     if args.host.json {
         say_json(&response);
     } else {
-        let CancelledJson { cancelled } = client.typed(&response)?;
+        let CancelledJson { cancelled, .. } = client.typed(&response)?;
         say(&format!("cancelled: {}", counted(cancelled, "delivery", "deliveries")));
     }
     Ok(())

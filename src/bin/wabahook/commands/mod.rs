@@ -1,5 +1,6 @@
 //! The commands, one file each. Output for programs goes to stdout, everything else to stderr.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod completions;

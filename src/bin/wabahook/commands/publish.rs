@@ -3,6 +3,7 @@
 //! a failure the message names the line to go on from.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
-use super::screen::{counted, say, say_json};
+use super::screen::{counted, printable, say, say_json};
 use crate::command_error::CommandError;
 use crate::json::{AcceptedJson, EventJson};
 
@@ -61,6 +62,8 @@ struct PublishTotals {
     owed: u64,
     duplicates: u64,
     unrouted: u64,
+    /// What the host said of event types, each remark once.
+    hints: BTreeSet<String>,
 }
 
 /// The lines of one request.
@@ -265,7 +268,8 @@ fn bar(length: Option<u64>, json: bool) -> ProgressBar {
 
 impl PublishTotals {
     fn add(&mut self, accepted: &AcceptedJson) {
-        let AcceptedJson { owed, duplicate, .. } = *accepted;
+        let AcceptedJson { owed, duplicate, ref hints, .. } = *accepted;
+        self.hints.extend(hints.iter().cloned());
         self.published += 1;
         self.owed += if duplicate { 0 } else { owed.into() };
         self.duplicates += u64::from(duplicate);
@@ -273,11 +277,15 @@ impl PublishTotals {
     }
 
     fn print(&self, json: bool) {
-        let PublishTotals { published, owed, duplicates, unrouted } = self;
+        let PublishTotals { published, owed, duplicates, unrouted, hints } = self;
         if json {
-            say_json(&json!({
+            let mut totals = json!({
                 "published": published, "owed": owed, "duplicates": duplicates, "unrouted": unrouted,
-            }));
+            });
+            if !hints.is_empty() {
+                totals["hints"] = json!(hints);
+            }
+            say_json(&totals);
             return;
         }
         let published = counted(*published, "event", "events");
@@ -292,6 +300,9 @@ impl PublishTotals {
             ));
         }
         say(&line);
+        for hint in hints {
+            say(&format!("hint: {}", printable(hint)));
+        }
     }
 }
 

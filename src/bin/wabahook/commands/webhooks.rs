@@ -127,7 +127,7 @@ fn list(args: &ListWebhooksArgs) -> Result<(), CommandError> {
         say_json(&response);
         return Ok(());
     }
-    let SubscriptionsJson { items } = client.typed(&response)?;
+    let SubscriptionsJson { items, .. } = client.typed(&response)?;
     if items.is_empty() {
         say("no webhooks yet: add one with wabahook webhooks add URL");
         return Ok(());
@@ -186,7 +186,11 @@ fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        say(&format!("{} is registered", title(&client.typed(&response)?)));
+        let registered: SubscriptionListing = client.typed(&response)?;
+        say(&format!("{} is registered", title(&registered)));
+        for hint in &registered.hints {
+            say(&format!("hint: {}", printable(hint)));
+        }
     }
     Ok(())
 }
@@ -285,14 +289,31 @@ fn test(args: &WebhookArgs) -> Result<(), CommandError> {
 
 /// The webhook with this id, or this name.
 pub(crate) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionListing, CommandError> {
-    let SubscriptionsJson { mut items } = client.typed(&client.get("/subscriptions", &[])?)?;
-    let by_id = items.iter().position(|item| item.id.to_string() == webhook);
-    let found = by_id.or_else(|| items.iter().position(|item| item.name() == webhook));
-    if let Some(index) = found {
-        return Ok(items.swap_remove(index));
+    let mut known = Vec::new();
+    // An id is found by `search`, too.
+    let mut cursor = String::new();
+    loop {
+        let query = [("search", webhook), ("limit", "1000"), ("cursor", cursor.as_str())];
+        let page = client.typed(&client.get("/subscriptions", &query)?)?;
+        let SubscriptionsJson { mut items, cursor: next, .. } = page;
+        let by_id = items.iter().position(|item| item.id.to_string() == webhook);
+        let found = by_id.or_else(|| items.iter().position(|item| item.name() == webhook));
+        if let Some(index) = found {
+            return Ok(items.swap_remove(index));
+        }
+        known.extend(items.iter().map(|item| printable(item.name())));
+        match next {
+            Some(next) => cursor = next,
+            None => break,
+        }
     }
-    let names: Vec<_> = items.iter().take(10).map(|item| printable(item.name())).collect();
-    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    if known.is_empty() {
+        let first = client.typed(&client.get("/subscriptions", &[("limit", "10")])?)?;
+        let SubscriptionsJson { items, .. } = first;
+        known.extend(items.iter().map(|item| printable(item.name())));
+    }
+    known.truncate(10);
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     let message = format!("no webhook has the id or name {webhook:?}; known: {known}");
     Err(CommandError::NotFound(message))
 }

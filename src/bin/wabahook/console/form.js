@@ -38,13 +38,23 @@ function headersOf(text) {
   return headers;
 }
 
+function conditionOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`condition: not JSON: ${error.message}`);
+  }
+}
+
 /** The body of the request: all settings of a new webhook, or the changed ones. */
 function bodyOf(form, known) {
-  const { name, description, url, method, headers, secret, ordering } = form.elements;
+  const { name, description, url, method, headers, secret, ordering, condition } = form.elements;
   const body = {
     name: name.value.trim(), description: description.value.trim() || null, url: url.value.trim(), method: method.value, ordering: ordering.value,
     events: chosenOf(form, "events"), numbers: chosenOf(form, "numbers"),
   };
+  if (condition.value.trim()) body.condition = conditionOf(condition.value);
+  else if (known?.condition) body.condition = null;
   if (headers.value.trim()) body.headers = headersOf(headers.value);
   if (!known && secret.value) body.secret = secret.value;
   if (!known) return body;
@@ -67,7 +77,8 @@ const ORDERINGS = [
 /** Opens the form for a new webhook or for a change; calls `done` with the saved webhook. */
 export function edit(account, known, done) {
   const types = [...account.event_types].sort((one, other) => Boolean(other.label) - Boolean(one.label));
-  const events = types.map(({ name, label }) => [name, label ? `${label} (${name})` : name]);
+  const events = types.map(({ name, label, source }) =>
+    [name, `${label ? `${label} (${name})` : name}${source === "publish" ? ", only if published" : ""}`]);
   const others = Array.isArray(known?.events) ? known.events.filter((name) => !events.some(([one]) => one === name)) : [];
   const numbers = account.wabas.flatMap((waba) => waba.numbers.map((number) => [number, `${number} (WABA ${waba.id})`]));
   const problem = element("p", { className: "problem", role: "alert" });
@@ -84,6 +95,10 @@ export function edit(account, known, done) {
         field("Method", words("method", METHODS, known?.method ?? "POST")),
         field("Headers", element("textarea", { name: "headers", rows: 3, spellcheck: "false", placeholder: "X-Tenant: acme" }),
           known?.header_names?.length ? `One per line. Set now: ${known.header_names.join(", ")}. Leave empty to keep them.` : "One per line."),
+        field("Condition", element("textarea", { name: "condition", rows: 3, spellcheck: "false",
+          placeholder: '{"pointer": "/entry/0/changes/0/value/messages/0/type", "eq": "text"}' },
+          known?.condition ? JSON.stringify(known.condition) : null),
+          "What the payload must be like, as JSON. Leave empty for any payload."),
         field("Order", words("ordering", ORDERINGS, known?.ordering ?? "none"))),
       problem,
       element("div", { className: "actions" },
@@ -97,6 +112,9 @@ export function edit(account, known, done) {
         const saved = known ? await request("PATCH", `/subscriptions/${known.id}`, body) : await post("/subscriptions", body);
         close();
         done(saved);
+        if (saved.hints?.length) dialog(`About the events of ${saved.name}`, (end) => [
+          element("ul", { className: "hints" }, saved.hints.map((hint) => element("li", {}, hint))),
+          element("div", { className: "actions" }, element("button", { type: "button", className: "primary", onclick: end }, "Close"))]);
       } catch (error) {
         problem.textContent = error.message;
         const named = (error.field ?? "").split(/[.[]/)[0];

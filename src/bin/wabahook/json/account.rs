@@ -23,4 +23,6 @@ pub(crate) struct EventTypeJson {
     pub(crate) name: String,
     /// The name of its trigger in a gateway's own console.
     pub(crate) label: Option<String>,
+    /// `callbacks` if callbacks of Meta become events of it, `publish` if only `POST /events` publishes them.
+    pub(crate) source: String,
 }

@@ -12,6 +12,15 @@ pub(crate) struct DeadLetterJson {
     pub(crate) id: String,
     pub(crate) event_id: String,
     pub(crate) subscription: u32,
+    /// The name of the subscription, while it is registered.
+    #[serde(default)]
+    pub(crate) subscription_name: Option<String>,
+    #[serde(default)]
+    pub(crate) event_type: Option<String>,
+    #[serde(default)]
+    pub(crate) number: Option<String>,
+    #[serde(default)]
+    pub(crate) accepted_at: Option<TimestampJson>,
     pub(crate) reason: String,
     pub(crate) status: Option<u16>,
     pub(crate) attempts: u32,
@@ -23,9 +32,6 @@ pub(crate) struct DeadLetterJson {
 pub(crate) struct DeadLetterDetailJson {
     #[serde(flatten)]
     pub(crate) letter: DeadLetterJson,
-    pub(crate) event_type: String,
-    pub(crate) number: Option<String>,
-    pub(crate) accepted_at: TimestampJson,
     /// As published; null where it is not UTF-8.
     pub(crate) payload: Option<String>,
     pub(crate) history: Vec<FailedAttemptJson>,
@@ -54,13 +60,25 @@ pub(crate) struct ReplayJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<TimestampJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<TimestampJson>,
+    /// Count only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
 }
 
 /// How many were replayed.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ReplayedJson {
     pub(crate) replayed: u64,
+    /// Whether they were only counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
 }
 
 const IDS_MAX: usize = 1_000;
@@ -71,9 +89,12 @@ impl ReplayJson {
         self,
         account: Option<&str>,
     ) -> Result<(Option<Vec<DeadLetterId>>, DeadLetterFilter), JsonProblem> {
-        let ReplayJson { ids, subscription, reason, since } = self;
-        if ids.is_none() && subscription.is_none() && reason.is_none() && since.is_none() {
-            let message = "expected at least one of ids, subscription, reason, since";
+        let ReplayJson { ids, subscription, reason, event_type, number, since, until, .. } = self;
+        let texts = [&reason, &event_type, &number];
+        let has_filter = subscription.is_some() || since.is_some() || until.is_some();
+        if ids.is_none() && !has_filter && texts.iter().all(|text| text.is_none()) {
+            let message = "expected at least one of ids, subscription, reason, event_type, number, \
+                           since, until";
             return Err(JsonProblem::whole(message));
         }
         let found = ids.as_ref().map_or(0, Vec::len);
@@ -85,17 +106,24 @@ impl ReplayJson {
         filter.account = account.map(str::to_owned);
         filter.subscription = subscription.map(|id| SubscriptionId(id.0));
         filter.reason = reason;
+        filter.event_type = event_type;
+        filter.number = number;
         filter.since_ms = since.map(|since| since.0);
+        filter.until_ms = until.map(|until| until.0);
         Ok((ids.map(|ids| ids.into_iter().map(|id| id.0).collect()), filter))
     }
 }
 
-impl From<&DeadLetter> for DeadLetterJson {
-    fn from(letter: &DeadLetter) -> DeadLetterJson {
+impl DeadLetterJson {
+    pub(crate) fn of(letter: &DeadLetter, subscription_name: Option<String>) -> DeadLetterJson {
         DeadLetterJson {
             id: letter.id().to_string(),
             event_id: letter.event.to_string(),
             subscription: letter.subscription.0,
+            subscription_name,
+            event_type: letter.event_type.as_ref().map(ToString::to_string),
+            number: letter.number.map(|number| number.to_string()),
+            accepted_at: letter.accepted_at_ms.map(TimestampJson),
             reason: letter.reason.to_string(),
             status: status_of(&letter.reason),
             attempts: letter.attempts,

@@ -8,18 +8,28 @@ use super::values::{Millis, TimestampJson};
 /// A delivery in lists.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct DeliveryJson {
-    event_id: String,
-    subscription: u32,
-    state: String,
-    attempts: u32,
+    pub(crate) event_id: String,
+    pub(crate) subscription: u32,
+    /// The name of the subscription, while it is registered.
+    #[serde(default)]
+    pub(crate) subscription_name: Option<String>,
+    pub(crate) state: String,
+    pub(crate) attempts: u32,
+    #[serde(default)]
+    pub(crate) event_type: Option<String>,
+    #[serde(default)]
+    pub(crate) number: Option<String>,
+    #[serde(default)]
+    pub(crate) accepted_at: Option<TimestampJson>,
     /// When the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
-    due_at: Option<TimestampJson>,
-    /// Why and when it became a dead letter.
+    pub(crate) due_at: Option<TimestampJson>,
+    /// Why the last attempt failed, or why it became a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub(crate) reason: Option<String>,
+    /// When it became a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<TimestampJson>,
+    pub(crate) at: Option<TimestampJson>,
 }
 
 /// One of the newest attempts of a subscription.
@@ -48,17 +58,43 @@ pub(crate) struct TestDeliveryJson {
     excerpt: String,
 }
 
-impl From<&Delivery> for DeliveryJson {
-    fn from(delivery: &Delivery) -> DeliveryJson {
+impl DeliveryJson {
+    pub(crate) fn of(delivery: &Delivery, subscription_name: Option<String>) -> DeliveryJson {
         DeliveryJson {
             event_id: delivery.event.to_string(),
             subscription: delivery.subscription.0,
+            subscription_name,
             state: delivery.state.as_str().to_owned(),
             attempts: delivery.attempts,
+            event_type: delivery.event_type.as_ref().map(ToString::to_string),
+            number: delivery.number.map(|number| number.to_string()),
+            accepted_at: delivery.accepted_at_ms.map(TimestampJson),
             due_at: delivery.due_at_ms.map(TimestampJson),
             reason: delivery.reason.as_ref().map(ToString::to_string),
             at: delivery.died_at_ms.map(TimestampJson),
         }
+    }
+}
+
+impl RecentAttemptJson {
+    /// Whether it contains the texts that a query has under its members' names, in any case.
+    pub(crate) fn matches<'q>(&self, text: impl Fn(&str) -> Option<&'q str>) -> bool {
+        let members = [
+            ("event_id", Some(self.event_id.as_str())),
+            ("event_type", self.event_type.as_deref()),
+            ("outcome", Some(self.outcome.as_str())),
+            ("reason", self.reason.as_deref()),
+        ];
+        members.iter().all(|(name, member)| {
+            text(name).is_none_or(|part| {
+                member.is_some_and(|member| member.to_lowercase().contains(&part.to_lowercase()))
+            })
+        })
+    }
+
+    /// What names it among the attempts of its subscription.
+    pub(crate) fn cursor(&self) -> String {
+        format!("{}.{}.{}", self.event_id, self.attempt, self.at)
     }
 }
 

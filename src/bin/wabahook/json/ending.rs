@@ -14,18 +14,33 @@ pub(crate) struct CancelJson {
     pub(crate) subscription: Option<Whole<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<Vec<Text<DeliveryState>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// Count only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
 }
 
 /// How many were cancelled.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CancelledJson {
     pub(crate) cancelled: u64,
+    /// Whether they were only counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
 }
 
 /// How many dead letters were discarded.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct DiscardedJson {
     pub(crate) discarded: u64,
+    /// Whether they were only counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
 }
 
 /// Whose events to purge: those that fit all members given.
@@ -50,13 +65,20 @@ pub(crate) struct PurgedJson {
 impl CancelJson {
     /// The filter that the deliveries must fit.
     pub(crate) fn filter(self, account: Option<&str>) -> Result<DeliveryFilter, JsonProblem> {
-        if self.subscription.is_none() && self.state.is_none() {
-            return Err(JsonProblem::whole("expected at least one of subscription, state"));
+        let texts = [&self.event_type, &self.number, &self.reason];
+        let has_text = texts.iter().any(|text| text.is_some());
+        if self.subscription.is_none() && self.state.is_none() && !has_text {
+            let message =
+                "expected at least one of subscription, state, event_type, number, reason";
+            return Err(JsonProblem::whole(message));
         }
         let mut filter = DeliveryFilter::default();
         filter.account = account.map(str::to_owned);
         filter.subscription = self.subscription.map(|id| SubscriptionId(id.0));
         filter.states = self.state.map(|states| states.into_iter().map(|state| state.0).collect());
+        filter.event_type = self.event_type;
+        filter.number = self.number;
+        filter.reason = self.reason;
         Ok(filter)
     }
 }

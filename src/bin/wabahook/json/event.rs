@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use wabahook::{Accepted, Event};
+use wabahook::{Accepted, Event, TypeHint};
 
 use super::problem::JsonProblem;
 
@@ -34,6 +34,9 @@ pub(crate) struct AcceptedJson {
     pub(crate) owed: u32,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) duplicate: bool,
+    /// What is worth knowing about the type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hints: Vec<String>,
 }
 
 impl EventJson<'_> {
@@ -51,9 +54,11 @@ impl EventJson<'_> {
     }
 }
 
-impl From<Accepted> for AcceptedJson {
-    fn from(accepted: Accepted) -> AcceptedJson {
+impl AcceptedJson {
+    /// The answer for an event with a remark on its type.
+    pub(crate) fn with_hint(accepted: Accepted, hint: Option<&TypeHint>) -> AcceptedJson {
         let Accepted { id, owed, duplicate, .. } = accepted;
-        AcceptedJson { id: id.to_string(), owed, duplicate }
+        let hints = hint.iter().map(ToString::to_string).collect();
+        AcceptedJson { id: id.to_string(), owed, duplicate, hints }
     }
 }

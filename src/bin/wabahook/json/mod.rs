@@ -4,11 +4,13 @@
 //! with a newer host. What is wrong with a value never repeats the value (I9).
 
 mod account;
+mod audit;
 mod dead_letter;
 mod delivery;
 mod ending;
 mod error;
 mod event;
+mod match_report;
 mod notice;
 mod parse;
 mod policy;
@@ -16,6 +18,7 @@ mod problem;
 mod secret;
 mod stats;
 mod subscription;
+mod subscription_filter;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
+pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use dead_letter::{
     DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
 };
@@ -32,12 +36,14 @@ pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
 pub(crate) use ending::{CancelJson, CancelledJson, DiscardedJson, PurgeJson, PurgedJson};
 pub(crate) use error::{ErrorDetailJson, ErrorJson};
 pub(crate) use event::{AcceptedJson, EventJson};
+pub(crate) use match_report::MatchReportJson;
 pub(crate) use notice::NoticeJson;
 pub(crate) use parse::{parse, utf8};
 pub(crate) use problem::JsonProblem;
 pub(crate) use secret::{NewSecretJson, RotationJson};
 pub(crate) use stats::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
+pub(crate) use subscription_filter::{ChangedJson, SubscriptionFilterJson};
 pub(crate) use unowned::UnownedJson;
 pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole};
 

@@ -8,6 +8,9 @@ use super::values::Millis;
 /// The live figures of a subscription.
 #[derive(Serialize, Deserialize, Default)]
 pub(crate) struct HealthJson {
+    /// `healthy`, `retrying`, `failing` or `breaker_open`.
+    #[serde(default)]
+    pub(crate) status: String,
     pub(crate) owed: u64,
     retrying: u64,
     blocked: u64,
@@ -64,19 +67,35 @@ macro_rules! counters {
             $(pub(crate) $name: u64,)*
             #[serde(default)]
             reasons: Vec<String>,
+            /// How many subscriptions the caller has, and how many of them fail or are disabled.
+            #[serde(default)]
+            subscription_count: u64,
+            #[serde(default)]
+            failing_subscriptions: u64,
             subscriptions: Vec<SubscriptionStatsJson>,
         }
 
         impl StatsJson {
-            pub(crate) fn of(stats: &Stats, subscriptions: Vec<SubscriptionStatsJson>) -> StatsJson {
-                StatsJson { $($name: stats.$name,)* reasons: reasons(stats.bound), subscriptions }
+            pub(crate) fn of(
+                stats: &Stats,
+                subscriptions: Vec<SubscriptionStatsJson>,
+                subscription_count: u64,
+                failing_subscriptions: u64,
+            ) -> StatsJson {
+                StatsJson {
+                    $($name: stats.$name,)*
+                    reasons: reasons(stats.bound),
+                    subscription_count,
+                    failing_subscriptions,
+                    subscriptions,
+                }
             }
         }
     };
 }
 
 counters! {
-    accepted, duplicates, unrouted, unowned, callbacks_refused_signature,
+    accepted, duplicates, unrouted, condition_unparsable, unowned, callbacks_refused_signature,
     callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
     owed, recovered, delivered, attempts, retried, dead,
     cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes, outbox_events,
@@ -87,7 +106,10 @@ counters! {
 impl HealthJson {
     /// A subscription that was never owed a delivery has no lane.
     pub(crate) fn of(lane: Option<&LaneStats>) -> HealthJson {
-        lane.map_or_else(HealthJson::default, |lane| HealthJson {
+        let status = health_word(lane).to_owned();
+        let Some(lane) = lane else { return HealthJson { status, ..HealthJson::default() } };
+        HealthJson {
+            status,
             owed: lane.owed,
             retrying: lane.retrying,
             blocked: lane.blocked,
@@ -99,7 +121,17 @@ impl HealthJson {
             failing_for_ms: Millis(lane.failing_for),
             breaker_trips: lane.breaker_trips,
             rests_for_ms: Millis(lane.rests_for),
-        })
+        }
+    }
+}
+
+/// The health of a subscription in a word.
+pub(crate) fn health_word(lane: Option<&LaneStats>) -> &'static str {
+    match lane {
+        Some(lane) if !lane.rests_for.is_zero() => "breaker_open",
+        Some(lane) if !lane.failing_for.is_zero() => "failing",
+        Some(lane) if lane.retrying > 0 => "retrying",
+        _ => "healthy",
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wabahook::policy::{Accept, Ordering, Policy, RetryOn};
 use wabahook::{
-    BodyFormat, LaneStats, Secret, Subscription, SubscriptionId, SubscriptionInfo, Target, Tls,
+    BodyFormat, Catalogue, Condition, LaneStats, Secret, Subscription, SubscriptionId,
+    SubscriptionInfo, Target, Tls,
 };
 
 use super::policy::{BreakerJson, RateLimitJson, RetryJson};
@@ -40,6 +41,7 @@ settings! {
     url: String,
     events: SetOrAll,
     numbers: SetOrAll,
+    condition: Box<RawValue>,
     secret: String,
     method: Word<Method>,
     headers: Pairs<String>,
@@ -66,6 +68,8 @@ settings! {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SubscriptionListing {
     pub(crate) id: u32,
+    #[serde(default)]
+    pub(crate) account: String,
     pub(crate) profile: String,
     pub(crate) state: String,
     pub(crate) created_at: TimestampJson,
@@ -76,14 +80,24 @@ pub(crate) struct SubscriptionListing {
     pub(crate) body_names: Vec<String>,
     pub(crate) tls: Option<TlsListing>,
     pub(crate) health: HealthJson,
+    /// The condition on the payload, as it was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condition: Option<Box<RawValue>>,
+    /// What is worth knowing about its event types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hints: Vec<String>,
     #[serde(flatten)]
     pub(crate) settings: SubscriptionJson,
 }
 
-/// The subscriptions of an account.
+/// A page of the subscriptions that match, and how many match on all pages.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SubscriptionsJson {
     pub(crate) items: Vec<SubscriptionListing>,
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+    #[serde(default)]
+    pub(crate) total: u64,
 }
 
 impl SubscriptionJson {
@@ -113,11 +127,17 @@ impl SubscriptionJson {
         let events = self.events.required("events", events)?;
         let numbers = filter.map(|filter| SetOrAll::of(filter.numbers.as_ref()));
         let numbers = self.numbers.required("numbers", numbers)?;
+        let condition = match std::mem::take(&mut self.condition) {
+            Patch::Absent => before.and_then(|before| before.filter.condition.clone()),
+            Patch::Null => None,
+            Patch::Value(text) => Some(Condition::parse(text.get())?),
+        };
         let secret = before.map(|before| before.secret.clone());
         let secret = self.secret.or_kept(secret, |text| Some(Secret::new(text)));
         let mut subscription = Subscription::to(url)?.name(name).policy(policy);
         subscription = events.into_set().into_iter().fold(subscription, Subscription::events);
         subscription = numbers.into_set().into_iter().fold(subscription, Subscription::numbers);
+        subscription = condition.into_iter().fold(subscription, Subscription::condition);
         subscription = description.into_iter().fold(subscription, Subscription::description);
         subscription = secret.into_iter().fold(subscription, Subscription::secret);
         self.target(before.map(|before| &before.target), subscription)
@@ -245,6 +265,14 @@ impl SubscriptionJson {
     }
 }
 
+/// The most remarks in one answer.
+const HINTS_MAX: usize = 100;
+
+fn condition_text(registered: &SubscriptionInfo) -> Option<Box<RawValue>> {
+    let condition = registered.filter.condition.as_ref()?;
+    RawValue::from_string(condition.to_string()).ok()
+}
+
 impl SubscriptionListing {
     pub(crate) fn of(
         registered: &SubscriptionInfo,
@@ -255,6 +283,7 @@ impl SubscriptionListing {
         let target = &registered.target;
         SubscriptionListing {
             id: registered.id.0,
+            account: registered.account.clone(),
             profile: registered.profile.as_str().to_owned(),
             state: registered.state.as_str().to_owned(),
             created_at: TimestampJson(registered.created_at_ms),
@@ -264,8 +293,22 @@ impl SubscriptionListing {
             body_names: names(target.body()),
             tls: target.tls().map(TlsListing::of),
             health: HealthJson::of(lane),
+            condition: condition_text(registered),
+            hints: Vec::new(),
             settings: SubscriptionJson::of(registered),
         }
+    }
+
+    /// With remarks on the event types of its filter.
+    pub(crate) fn with_hints(
+        mut self,
+        registered: &SubscriptionInfo,
+        catalogue: &Catalogue,
+    ) -> SubscriptionListing {
+        let kinds = registered.filter.events.iter().flatten();
+        let hints = kinds.filter_map(|kind| catalogue.subscribe_hint(kind.as_str()));
+        self.hints = hints.take(HINTS_MAX).map(|hint| hint.to_string()).collect();
+        self
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -308,7 +308,8 @@ fn a_replay_of_nothing_or_of_too_much_is_refused() {
         (r#"{"since":"hidden"}"#, "since"),
         (r#"{"since":5}"#, "since: found a number"),
         (r#"{"subscription":"hidden"}"#, "subscription"),
-        (r#"{"until":"hidden"}"#, "until: unknown field"),
+        (r#"{"before":"hidden"}"#, "before: unknown field"),
+        (r#"{"dry_run":true}"#, "at least one of ids"),
         (many.as_str(), "at most 1000"),
     ] {
         let filter = parse::<ReplayJson>(text).and_then(|replay| replay.filter(Some("acme")));
@@ -357,9 +358,11 @@ fn members_of(value: &impl Serialize) -> BTreeSet<String> {
 fn listed_members() -> BTreeSet<String> {
     let config = wabahook::Config::new("memory").store(Arc::new(Memory::default()));
     let engine = wabahook::Engine::open(config).unwrap();
+    let condition = r#"{"pointer":"/a","eq":1}"#.parse().unwrap();
     let crm = wabahook::Subscription::to("https://crm.example/hook").unwrap();
-    let id = engine.register(crm).unwrap();
-    members_of(&SubscriptionListing::of(&engine.subscription(id).unwrap(), None))
+    let id = engine.register(crm.condition(condition).events(["MESSAGE_RECIEVED"])).unwrap();
+    let crm = engine.subscription(id).unwrap();
+    members_of(&SubscriptionListing::of(&crm, None).with_hints(&crm, engine.catalogue()))
 }
 
 #[test]
@@ -367,7 +370,7 @@ fn the_openapi_document_has_the_members_of_these_types() {
     let document: Value =
         serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
     let letter_members = members::<DeadLetterJson>();
-    let detail = ["event_type", "number", "accepted_at", "payload", "history"].map(str::to_owned);
+    let detail = ["payload", "history"].map(str::to_owned);
     for (schema, members) in [
         ("NewSubscription", members::<SubscriptionJson>()),
         ("SubscriptionChange", members::<SubscriptionJson>()),
@@ -381,6 +384,7 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Rotated", members::<NewSecretJson>()),
         ("Event", members::<EventJson<'_>>()),
         ("Accepted", members::<AcceptedJson>()),
+        ("MatchReport", members::<MatchReportJson>()),
         ("Delivery", members::<DeliveryJson>()),
         ("Attempt", members::<RecentAttemptJson>()),
         ("DeadLetter", letter_members.clone()),
@@ -389,6 +393,7 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Replay", members::<ReplayJson>()),
         ("Cancel", members::<CancelJson>()),
         ("Purge", members::<PurgeJson>()),
+        ("SubscriptionFilter", members::<SubscriptionFilterJson>()),
         ("Stats", members::<StatsJson>()),
         ("Readiness", members::<ReadinessJson>()),
         ("Unowned", members::<UnownedJson>()),

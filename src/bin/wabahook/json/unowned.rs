@@ -29,6 +29,22 @@ impl From<&UnownedSource> for UnownedJson {
     }
 }
 
+impl UnownedJson {
+    /// Whether it contains the texts that a query has under its members' names.
+    pub(crate) fn matches<'q>(&self, text: impl Fn(&str) -> Option<&'q str>) -> bool {
+        [("number", &self.number), ("waba", &self.waba)].iter().all(|(name, member)| {
+            text(name)
+                .is_none_or(|part| member.as_ref().is_some_and(|member| member.contains(part)))
+        })
+    }
+
+    /// What names it among the sources.
+    pub(crate) fn cursor(&self) -> String {
+        let (number, waba) = (self.number.as_deref(), self.waba.as_deref());
+        format!("{}.{}.{}", waba.unwrap_or_default(), number.unwrap_or_default(), self.first_at)
+    }
+}
+
 /// How much of a number is shown.
 const SHOWN: usize = 4;
 

@@ -44,6 +44,17 @@ pub(crate) struct BodyLimits {
     pub(crate) rate_min: usize,
 }
 
+impl Default for BodyLimits {
+    fn default() -> BodyLimits {
+        BodyLimits {
+            // A request of 10,000 events of 6 KiB fits.
+            bytes_max: 64 * 1024 * 1024,
+            timeout: Duration::from_secs(300),
+            rate_min: 16 * 1024,
+        }
+    }
+}
+
 /// Reads bodies within the limits.
 pub(crate) struct Bodies {
     limits: BodyLimits,
@@ -57,7 +68,13 @@ pub(crate) struct Bodies {
 /// A whole request body, with the memory reserved for it.
 pub(crate) struct RequestBody {
     pub(crate) bytes: Vec<u8>,
-    _memory: BodyShare,
+    _memory: Option<BodyShare>,
+}
+
+impl RequestBody {
+    pub(crate) fn empty() -> RequestBody {
+        RequestBody { bytes: Vec::new(), _memory: None }
+    }
 }
 
 /// Why a body is not read to its end.
@@ -81,8 +98,25 @@ impl Bodies {
         }
     }
 
-    /// Reads a body of at most `bytes_max` bytes.
+    /// Reads a body of at most `bytes_max` bytes. A compressed one is refused.
     pub(crate) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        holder: BodyHolder,
+        bytes_max: usize,
+    ) -> Result<RequestBody, HttpError> {
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|given| given != "identity") {
+            discard_for(headers, body, discard_max(&holder)).await;
+            let message = "content-encoding: compressed bodies are not supported";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(HttpError::new(status, "unsupported_media_type", message));
+        }
+        self.read_encoded(headers, body, holder, bytes_max).await
+    }
+
+    /// Reads a body of at most `bytes_max` bytes as it is, compressed or not.
+    pub(crate) async fn read_encoded(
         &self,
         headers: &HeaderMap,
         mut body: Body,
@@ -90,11 +124,8 @@ impl Bodies {
         bytes_max: usize,
     ) -> Result<RequestBody, HttpError> {
         let bytes_max = bytes_max.min(self.limits.bytes_max);
-        let discard_max = match &holder {
-            BodyHolder::Account(_) => DISCARD_MAX,
-            BodyHolder::Stranger(_) => STRANGER_DISCARD_MAX,
-        };
-        match self.read_whole(headers, &mut body, holder, bytes_max).await {
+        let discard_max = discard_max(&holder);
+        match self.read_whole(&mut body, holder, bytes_max).await {
             Ok(whole) => Ok(whole),
             Err(BodyFault::Refused(error)) => {
                 discard_for(headers, body, discard_max).await;
@@ -106,17 +137,10 @@ impl Bodies {
 
     async fn read_whole(
         &self,
-        headers: &HeaderMap,
         body: &mut Body,
         holder: BodyHolder,
         bytes_max: usize,
     ) -> Result<RequestBody, BodyFault> {
-        if headers.get(header::CONTENT_ENCODING).is_some_and(|given| given != "identity") {
-            let message = "content-encoding: compressed bodies are not supported";
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            let error = HttpError::new(status, "unsupported_media_type", message);
-            return Err(BodyFault::Refused(error));
-        }
         if body.size_hint().lower() > bytes_max as u64 {
             return Err(BodyFault::Refused(HttpError::too_large(bytes_max)));
         }
@@ -141,7 +165,7 @@ impl Bodies {
             bytes.extend_from_slice(&piece);
         }
         memory.finish();
-        Ok(RequestBody { bytes, _memory: memory })
+        Ok(RequestBody { bytes, _memory: Some(memory) })
     }
 
     /// A body from this address had a valid signature: its next ones are read in the reserve.
@@ -163,6 +187,14 @@ impl Bodies {
             true => &self.signed,
             false => &self.strangers,
         }
+    }
+}
+
+/// How long to read a refused body.
+fn discard_max(holder: &BodyHolder) -> Duration {
+    match holder {
+        BodyHolder::Account(_) => DISCARD_MAX,
+        BodyHolder::Stranger(_) => STRANGER_DISCARD_MAX,
     }
 }
 
@@ -222,29 +254,42 @@ async fn discard_for(headers: &HeaderMap, mut body: Body, time_max: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        bytes_max: 1 << 20,
-        timeout: Duration::from_secs(300),
-        rate_min: 16 * 1024,
-    };
+    /// A body of which nothing comes.
+    struct Silent;
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Pending
+        }
+    }
 
     #[test]
     fn a_body_has_a_deadline_a_least_rate_and_a_longest_pause() {
-        let start = Instant::now();
+        let (limits, start) = (BodyLimits::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        assert_eq!(deadline(&LIMITS, start, start, 0), at(20));
-        assert_eq!(deadline(&LIMITS, start, at(19), 16 * 1024), at(21));
-        assert_eq!(deadline(&LIMITS, start, at(10), 1 << 20), at(40), "the pause");
-        assert_eq!(deadline(&LIMITS, start, at(290), 1 << 30), at(300), "the whole body");
+        assert_eq!(deadline(&limits, start, start, 0), at(20));
+        assert_eq!(deadline(&limits, start, at(19), 16 * 1024), at(21));
+        assert_eq!(deadline(&limits, start, at(10), 1 << 20), at(40), "the pause");
+        assert_eq!(deadline(&limits, start, at(290), 1 << 30), at(300), "the whole body");
     }
 
     #[tokio::test]
     async fn signed_senders_have_a_room_of_their_own() {
-        let bodies = Bodies::new(LIMITS);
+        let bodies = Bodies::new(BodyLimits::default());
         let address = IpAddr::from([192, 0, 2, 1]);
-        let room = |address| bodies.room(&BodyHolder::Stranger(address));
+        let room = |address| bodies.room(&BodyHolder::stranger(address));
         assert!(std::ptr::eq(room(address), &raw const bodies.strangers));
         bodies.signature_was_valid(address);
         assert!(std::ptr::eq(room(address), &raw const bodies.signed));
@@ -253,10 +298,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_dripping_body_is_cut() {
-        let limits = BodyLimits { timeout: Duration::from_millis(50), ..LIMITS };
+        let limits = BodyLimits { timeout: Duration::from_millis(50), ..BodyLimits::default() };
         let holder = BodyHolder::Account("acme".to_owned());
-        let never = Body::from_stream(tokio_stream_of_nothing());
-        let read = Bodies::new(limits).read(&HeaderMap::new(), never, holder, 1_000).await;
+        let bodies = Bodies::new(limits);
+        let read = bodies.read(&HeaderMap::new(), Body::new(Silent), holder, 1_000).await;
         assert!(format!("{:?}", read.err()).contains("too slowly"));
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::connections::network_of;
+
 /// Memory is reserved in steps of this many bytes.
 const STEP: usize = 16 * 1024;
 
@@ -16,8 +18,14 @@ const STEP: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BodyHolder {
     Account(String),
-    /// An address whose request is not authenticated yet, or its IPv6 network.
+    /// The network of a sender that is not authenticated yet.
     Stranger(IpAddr),
+}
+
+impl BodyHolder {
+    pub(crate) fn stranger(address: IpAddr) -> BodyHolder {
+        BodyHolder::Stranger(network_of(address))
+    }
 }
 
 /// What a full room does with a body that grows.

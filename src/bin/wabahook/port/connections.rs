@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -42,7 +42,8 @@ pub(crate) struct ClientConnection {
     id: u64,
     connections: Arc<ClientConnections>,
     replaced: Arc<Notify>,
-    has_request: AtomicBool,
+    requests: AtomicU64,
+    is_in_request: AtomicBool,
 }
 
 struct ConnectionTable {
@@ -68,8 +69,10 @@ impl ClientConnections {
         let replaced = Arc::new(Notify::new());
         let opened = self.0.lock().open(network_of(address), Arc::clone(&replaced));
         let Some((id, has_replaced)) = opened else { return ConnectionAdmission::Refused };
-        let (connections, has_request) = (Arc::clone(self), AtomicBool::new(false));
-        let connection = ClientConnection { address, id, connections, replaced, has_request };
+        let (connections, requests) = (Arc::clone(self), AtomicU64::new(0));
+        let is_in_request = AtomicBool::new(false);
+        let connection =
+            ClientConnection { address, id, connections, replaced, requests, is_in_request };
         match has_replaced {
             true => ConnectionAdmission::Replaced(connection),
             false => ConnectionAdmission::Admitted(connection),
@@ -79,8 +82,23 @@ impl ClientConnections {
 
 impl ClientConnection {
     /// The head of a request is complete.
-    pub(crate) fn request_began(&self) {
-        self.has_request.store(true, Ordering::Relaxed);
+    pub(super) fn request_began(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.is_in_request.store(true, Ordering::Relaxed);
+    }
+
+    /// The response of the request begins.
+    pub(super) fn request_ended(&self) {
+        self.is_in_request.store(false, Ordering::Relaxed);
+    }
+
+    /// How many requests came so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_in_request(&self) -> bool {
+        self.is_in_request.load(Ordering::Relaxed)
     }
 
     /// A request on it has a valid key or signature.
@@ -92,7 +110,7 @@ impl ClientConnection {
     pub(crate) async fn closed_by_host(&self) {
         let no_request = async {
             tokio::time::sleep(FIRST_HEAD_MAX).await;
-            if self.has_request.load(Ordering::Relaxed) {
+            if self.requests() > 0 {
                 std::future::pending::<()>().await;
             }
         };
@@ -150,7 +168,7 @@ fn unauthenticated_max(total: usize) -> usize {
 }
 
 /// A client with IPv6 usually controls a whole /64 network, so its addresses count as one.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))

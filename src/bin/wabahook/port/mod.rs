@@ -2,4 +2,12 @@
 //! one bound on what they cost: connections, the time of a head and of a body, the memory of bodies, and the rate
 //! of wrong keys. A bound that is reached costs the sender that caused it, and never one with a valid key.
 
+pub(crate) mod accept;
+pub(crate) mod bodies;
+pub(crate) mod body_room;
 pub(crate) mod connections;
+pub(crate) mod files;
+pub(crate) mod key_attempts;
+pub(crate) mod listener;
+mod stream;
+pub(crate) mod tls;

@@ -20,15 +20,18 @@ pub(crate) async fn read(
 ) -> Result<Response, HttpError> {
     let account = caller.account()?.to_owned();
     let accounts = host.engine.accounts();
-    let own = accounts.iter().find(|one| one.name() == account);
+    let own = accounts.get(&account);
     let own = own.ok_or_else(|| HttpError::not_found("account", &account))?;
-    let wabas = own.waba_ids().map(|id| WabaJson {
-        id: id.to_owned(),
-        numbers: accounts.numbers_of_waba(id).iter().map(ToString::to_string).collect(),
+    let wabas = own.wabas.iter().map(|waba| WabaJson {
+        id: waba.id.clone(),
+        numbers: waba.numbers.iter().map(ToString::to_string).collect(),
     });
-    let types = host.engine.catalogue().types().into_iter().map(|(event_type, label)| {
-        EventTypeJson { name: event_type.to_string(), label: label.map(str::to_owned) }
+    let catalogue = host.engine.catalogue();
+    let types = catalogue.types().into_iter().map(|(event_type, label)| {
+        let source = if catalogue.is_from_callbacks(event_type) { "callbacks" } else { "publish" };
+        let (name, label) = (event_type.to_string(), label.map(str::to_owned));
+        EventTypeJson { name, label, source: source.to_owned() }
     });
     let (wabas, event_types) = (wabas.collect(), types.collect());
-    Ok(json(StatusCode::OK, &AccountJson { name: account, wabas, event_types }))
+    Ok(json(StatusCode::OK, &AccountJson { name: own.name.clone(), wabas, event_types }))
 }

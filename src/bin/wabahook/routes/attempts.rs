@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::subscriptions::own;
+use super::subscriptions::own as own_subscription;
 use crate::caller::Caller;
 use crate::host::{HostState, PathId};
 use crate::http_error::HttpError;
@@ -21,9 +21,12 @@ pub(crate) async fn list(
     PathId(id): PathId,
     uri: Uri,
 ) -> Result<Response, HttpError> {
-    let limit = ListQuery::read(&uri, &["limit"])?.limit()?;
-    let id = own(&host, &caller, &id)?.id;
-    let attempts = host.engine.recent_attempts(id, limit);
-    let items = attempts.iter().map(RecentAttemptJson::from).collect();
-    Ok(json(StatusCode::OK, &JsonPage { items, cursor: None }))
+    let own = ["event_id", "event_type", "outcome", "reason", "limit", "cursor"];
+    let query = ListQuery::read(&uri, &own)?;
+    let id = own_subscription(&host, &caller, &id)?.id;
+    let attempts = host.engine.recent_attempts(id, usize::MAX);
+    let items = attempts.iter().map(RecentAttemptJson::from);
+    let items = items.filter(|item| item.matches(|name| query.text(name))).collect();
+    let (items, cursor) = query.page(items, RecentAttemptJson::cursor)?;
+    Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{DeadLetterFilter, SubscriptionId};
+use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Engine, SubscriptionId};
 
+use super::subscriptions::name_of;
 use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
-    ReplayedJson, TimestampJson, parse, utf8,
+    ReplayedJson, parse, utf8,
 };
 use crate::query::{ListQuery, SUBSCRIPTION};
 use crate::response::json;
@@ -27,17 +28,27 @@ pub(crate) async fn list(
     caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
-    let query = ListQuery::read(&uri, &["limit", "cursor", "subscription", "reason"])?;
+    let own =
+        ["subscription", "reason", "event_type", "number", "since", "until", "limit", "cursor"];
+    let query = ListQuery::read(&uri, &own)?;
     let (limit, after) = (query.limit()?, query.cursor()?);
     let mut filter = DeadLetterFilter::default();
     filter.account = caller.scope().map(str::to_owned);
     filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
-    filter.reason = query.text("reason").map(str::to_owned);
-    let letters = off_thread(move || host.engine.dead_letters(&filter, after, limit));
-    let letters = letters.await?.map_err(HttpError::from_page_error)?;
-    let cursor = letters.next.map(|next| next.to_string());
-    let items = letters.items.iter().map(DeadLetterJson::from).collect();
-    Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
+    filter.reason = query.part("reason");
+    filter.event_type = query.part("event_type");
+    filter.number = query.part("number");
+    (filter.since_ms, filter.until_ms) = (query.time("since")?, query.time("until")?);
+    let page = off_thread(move || {
+        let page = host.engine.dead_letters(&filter, after, limit)?;
+        let items = page.items.iter().map(|letter| item(&host.engine, letter)).collect();
+        Ok(JsonPage { items, cursor: page.next.map(|next| next.to_string()) })
+    });
+    Ok(json(StatusCode::OK, &page.await?.map_err(HttpError::from_page_error)?))
+}
+
+fn item(engine: &Engine, letter: &DeadLetter) -> DeadLetterJson {
+    DeadLetterJson::of(letter, name_of(engine, letter.subscription))
 }
 
 /// `GET /dead-letters/{id}`.
@@ -53,10 +64,7 @@ pub(crate) async fn read(
         let (letter, history) = own.ok_or_else(unknown)?;
         let event = host.engine.event_of(letter.id())?;
         Ok::<_, HttpError>(DeadLetterDetailJson {
-            letter: DeadLetterJson::from(&letter),
-            event_type: event.event_type.to_string(),
-            number: event.number.map(|number| number.to_string()),
-            accepted_at: TimestampJson(event.accepted_at_ms),
+            letter: item(&host.engine, &letter),
             payload: std::str::from_utf8(&event.payload).ok().map(str::to_owned),
             history: history.iter().map(FailedAttemptJson::from).collect(),
         })
@@ -70,13 +78,31 @@ pub(crate) async fn replay(
     request: Request,
 ) -> Result<Response, HttpError> {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
-    let replayed = off_thread(move || match ids {
-        None => host.engine.replay_matching(&filter),
-        Some(ids) => host.engine.replay_these(&ids, &filter),
+    let replay = parse::<ReplayJson>(utf8(&body.bytes)?)?;
+    let dry_run = replay.dry_run;
+    let (ids, filter) = replay.filter(caller.scope())?;
+    let replayed = off_thread(move || match (ids, dry_run) {
+        (None, false) => host.engine.replay_matching(&filter),
+        (Some(ids), false) => host.engine.replay_these(&ids, &filter),
+        (None, true) => host.engine.count_replayable(&filter),
+        (Some(ids), true) => count(&host.engine, &ids, &filter),
     });
     let replayed = replayed.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &ReplayedJson { replayed }))
+    Ok(json(StatusCode::ACCEPTED, &ReplayedJson { replayed, dry_run }))
+}
+
+/// How many of these dead letters are there and match the filter.
+fn count(
+    engine: &Engine,
+    ids: &[DeadLetterId],
+    filter: &DeadLetterFilter,
+) -> wabahook::Result<u64> {
+    let mut count = 0;
+    for id in ids {
+        count +=
+            u64::from(engine.dead_letter(*id)?.is_some_and(|(letter, _)| filter.admits(&letter)));
+    }
+    Ok(count)
 }
 
 /// `POST /dead-letters/discard`.
@@ -85,11 +111,15 @@ pub(crate) async fn discard(
     request: Request,
 ) -> Result<Response, HttpError> {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let (ids, filter) = parse::<ReplayJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
-    let discarded = off_thread(move || match ids {
-        None => host.engine.discard_matching(&filter),
-        Some(ids) => host.engine.discard(&ids, &filter),
+    let discard = parse::<ReplayJson>(utf8(&body.bytes)?)?;
+    let dry_run = discard.dry_run;
+    let (ids, filter) = discard.filter(caller.scope())?;
+    let discarded = off_thread(move || match (ids, dry_run) {
+        (None, false) => host.engine.discard_matching(&filter),
+        (Some(ids), false) => host.engine.discard(&ids, &filter),
+        (None, true) => host.engine.count_dead_letters(&filter),
+        (Some(ids), true) => count(&host.engine, &ids, &filter),
     });
     let discarded = discarded.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &DiscardedJson { discarded }))
+    Ok(json(StatusCode::ACCEPTED, &DiscardedJson { discarded, dry_run }))
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{DeliveryFilter, DeliveryState, SubscriptionId};
+use wabahook::{Delivery, DeliveryFilter, DeliveryState, SubscriptionId};
 
+use super::subscriptions::name_of;
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -22,17 +23,23 @@ pub(crate) async fn list(
     caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
-    let query = ListQuery::read(&uri, &["state", "subscription", "limit", "cursor"])?;
+    let own = ["state", "subscription", "event_type", "number", "reason", "limit", "cursor"];
+    let query = ListQuery::read(&uri, &own)?;
     let (limit, after) = (query.limit()?, query.cursor()?);
     let mut filter = DeliveryFilter::default();
     filter.account = caller.scope().map(str::to_owned);
     filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
     filter.states = query.text("state").map(states).transpose()?;
-    let page = off_thread(move || host.engine.deliveries(&filter, after, limit));
-    let page = page.await?.map_err(HttpError::from_page_error)?;
-    let items = page.items.iter().map(DeliveryJson::from).collect();
-    let cursor = page.next.map(|next| next.to_string());
-    Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
+    filter.event_type = query.part("event_type");
+    filter.number = query.part("number");
+    filter.reason = query.part("reason");
+    let page = off_thread(move || {
+        let page = host.engine.deliveries(&filter, after, limit)?;
+        let item = |one: &Delivery| DeliveryJson::of(one, name_of(&host.engine, one.subscription));
+        let items = page.items.iter().map(item).collect();
+        Ok(JsonPage { items, cursor: page.next.map(|next| next.to_string()) })
+    });
+    Ok(json(StatusCode::OK, &page.await?.map_err(HttpError::from_page_error)?))
 }
 
 /// `POST /deliveries/cancel`.
@@ -41,10 +48,15 @@ pub(crate) async fn cancel(
     request: Request,
 ) -> Result<Response, HttpError> {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let filter = parse::<CancelJson>(utf8(&body.bytes)?)?.filter(caller.scope())?;
-    let cancelled = off_thread(move || host.engine.cancel_matching(&filter)).await?;
-    let cancelled = cancelled.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &CancelledJson { cancelled }))
+    let cancel = parse::<CancelJson>(utf8(&body.bytes)?)?;
+    let dry_run = cancel.dry_run;
+    let filter = cancel.filter(caller.scope())?;
+    let cancelled = off_thread(move || match dry_run {
+        true => host.engine.count_cancellable(&filter),
+        false => host.engine.cancel_matching(&filter),
+    });
+    let cancelled = cancelled.await?.map_err(HttpError::from_error)?;
+    Ok(json(StatusCode::ACCEPTED, &CancelledJson { cancelled, dry_run }))
 }
 
 /// States separated by commas.

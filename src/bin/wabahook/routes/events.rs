@@ -1,27 +1,50 @@
 //! `POST /events`: one event, or many, one a line, all or none. A 202 is sent after the events are on the
 //! device (I1), and what is delivered is the text of `payload` exactly as it stands in the request.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
-use wabahook::{Accepted, Engine, Event, Receipt};
+use wabahook::{Accepted, Catalogue, Engine, Event, Receipt, TypeHint};
 
 use crate::caller::Caller;
-use crate::host::{HostState, RequestBody, off_thread};
+use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};
+use crate::port::bodies::RequestBody;
 use crate::response::json;
 
 /// Bodies up to this size are read in less time than handing them to another thread takes.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
 
-/// What to wait for before answering.
+/// What to wait for before answering, and what to say of the types.
 enum PendingReceipt {
-    One(Receipt),
-    Many(Receipt<Vec<Accepted>>),
+    One(Receipt, Option<TypeHint>),
+    Many(Receipt<Vec<Accepted>>, TypeHints),
+}
+
+/// What to say of the types of many events, at the position of the first event of each.
+type TypeHints = BTreeMap<usize, TypeHint>;
+
+/// So many types that nobody knows are looked up in one request.
+const HINTS_MAX: usize = 100;
+
+fn type_hints(events: &[Event], catalogue: &Catalogue) -> TypeHints {
+    let (mut seen, mut hints) = (HashSet::new(), TypeHints::new());
+    for (place, event) in events.iter().enumerate() {
+        if seen.insert(event.event_type())
+            && let Some(hint) = catalogue.publish_hint(event.event_type())
+        {
+            hints.insert(place, hint);
+            if hints.len() == HINTS_MAX {
+                break;
+            }
+        }
+    }
+    hints
 }
 
 /// `POST /events`.
@@ -36,12 +59,14 @@ pub(crate) async fn publish(
     let read = move || read_and_publish(&host.engine, &account, &body, is_ndjson);
     let published = if is_quick { read()? } else { off_thread(read).await?? };
     Ok(match published {
-        PendingReceipt::One(receipt) => {
-            json(StatusCode::ACCEPTED, &AcceptedJson::from(receipt.await?))
+        PendingReceipt::One(receipt, hint) => {
+            json(StatusCode::ACCEPTED, &AcceptedJson::with_hint(receipt.await?, hint.as_ref()))
         }
-        PendingReceipt::Many(receipt) => {
-            let items: Vec<AcceptedJson> =
-                receipt.await?.into_iter().map(AcceptedJson::from).collect();
+        PendingReceipt::Many(receipt, hints) => {
+            let items = receipt.await?.into_iter().enumerate();
+            let items: Vec<_> = items
+                .map(|(place, accepted)| AcceptedJson::with_hint(accepted, hints.get(&place)))
+                .collect();
             json(StatusCode::ACCEPTED, &items)
         }
     })
@@ -55,11 +80,15 @@ fn read_and_publish(
 ) -> Result<PendingReceipt, HttpError> {
     let text = utf8(&body.bytes)?;
     if !is_ndjson && !has_several_lines(text) {
-        return Ok(PendingReceipt::One(engine.publish(event(text, account)?)?));
+        let event = event(text, account)?;
+        let hint = engine.catalogue().publish_hint(event.event_type());
+        return Ok(PendingReceipt::One(engine.publish(event)?, hint));
     }
     let (events, lines) = events(text, account)?;
+    let hints = type_hints(&events, engine.catalogue());
     let published = engine.publish_many(events);
-    Ok(PendingReceipt::Many(published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?))
+    let receipt = published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?;
+    Ok(PendingReceipt::Many(receipt, hints))
 }
 
 /// Whether the content type is one of those in use for JSON lines.
@@ -175,6 +204,18 @@ mod tests {
         let refusal = events(&format!("{good}\n{good},\n"), "acme").unwrap_err();
         assert!(format!("{refusal:?}").contains("line 2: not JSON"), "{refusal:?}");
         assert!(format!("{:?}", events(" \n", "acme").unwrap_err()).contains("no event"));
+    }
+
+    #[test]
+    fn an_unknown_type_is_remarked_on_at_its_first_event() {
+        let events =
+            ["MESSAGE_RECEIVED", "MESSAGE_RECIEVED", "MESSAGE_RECIEVED", "ADD_TAG", "OWN_TYPE"];
+        let events = events.map(|name| Event::new(name, "{}"));
+        let hints = type_hints(&events, &Catalogue::default());
+        let hints: Vec<_> = hints.iter().map(|(place, hint)| (*place, hint.name())).collect();
+        assert_eq!(hints, [(1, "MESSAGE_RECIEVED"), (4, "OWN_TYPE")]);
+        let many: Vec<_> = (0..1_000).map(|n| Event::new(format!("OWN_{n}"), "{}")).collect();
+        assert_eq!(type_hints(&many, &Catalogue::default()).len(), HINTS_MAX);
     }
 
     #[test]

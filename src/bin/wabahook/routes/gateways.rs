@@ -1,17 +1,20 @@
-//! The gateways' own APIs, which `wabahook::registration` answers. A body over the limit is refused
-//! before its sender is authenticated, test deliveries never take all threads, and what the host itself refuses has the
-//! shape of the gateway's errors.
+//! The gateways' own APIs, which `wabahook::registration` answers. The key is checked before the body is read,
+//! test deliveries never take all threads, and what the host itself refuses has the shape of the gateway's
+//! errors.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::Response;
 use wabahook::registration::{BODY_BYTES_MAX, Registration};
 
 use crate::host::{HostState, authenticated, off_thread};
 use crate::http_error::HttpError;
+use crate::port::bodies::{RequestBody, discard};
+use crate::port::body_room::BodyHolder;
 
 /// Answers every path that is none of the host's own routes.
 pub(crate) async fn answer(
@@ -31,17 +34,25 @@ async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Respo
     let waits = Registration::waits_for_receiver(&parts.method, parts.uri.path());
     let permit = waits.then(|| host.test_permit()).transpose()?;
     let extensions = parts.extensions.clone();
-    let body = host.read_body(&parts.headers, body, BODY_BYTES_MAX).await?;
+    let body = match host.registration.account(parts.uri.path(), &parts.headers) {
+        Some(account) => {
+            authenticated(&extensions);
+            let holder = BodyHolder::Account(account);
+            host.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?
+        }
+        // The preflight of a browser has no key.
+        None if parts.method == Method::OPTIONS => RequestBody::empty(),
+        None => {
+            host.refused_key(&extensions).await;
+            discard(&parts.headers, body).await;
+            RequestBody::empty()
+        }
+    };
     let response = off_thread(move || {
         let request = axum::http::Request::from_parts(parts, &body.bytes);
         let response = host.registration.respond(&request);
         drop(permit);
         response
     });
-    let response = response.await?;
-    // An error may come from before the key was checked.
-    if response.status().is_success() {
-        authenticated(&extensions);
-    }
-    Ok(response.map(Body::from))
+    Ok(response.await?.map(Body::from))
 }

@@ -12,9 +12,10 @@ use wabahook::CallbackRefusal;
 use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::config::MetaSettings;
-use crate::host::{HostState, authenticated, off_thread};
+use crate::host::{HostState, authenticated, off_thread, remote};
 use crate::http_error::HttpError;
-use crate::port::connections::ClientConnection;
+use crate::port::bodies::{RequestBody, discard};
+use crate::port::body_room::BodyHolder;
 
 /// Meta sends at most 3 MB. The sender is not known until the whole body is read, so it gets no more.
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -48,10 +49,17 @@ pub(crate) async fn callback(
 ) -> Result<StatusCode, HttpError> {
     let meta = configured(&host)?.clone();
     let (parts, body) = request.into_parts();
-    let body = host.read_body(&parts.headers, body, CALLBACK_BYTES_MAX).await?;
     let signature = parts.headers.get("x-hub-signature-256").map(|value| value.to_str());
     // A header that is not text is a wrong signature like any other.
     let signature = signature.map(|text| text.unwrap_or_default());
+    let address = remote(&parts.extensions);
+    let body = if signature.is_some() {
+        let holder = BodyHolder::stranger(address);
+        host.bodies.read(&parts.headers, body, holder, CALLBACK_BYTES_MAX).await?
+    } else {
+        discard(&parts.headers, body).await;
+        RequestBody::empty()
+    };
     cloud_api::verify(&meta.app_secrets, signature, &body.bytes).map_err(|error| {
         let (reason, why) = (CallbackRefusal::Signature, error.to_string());
         let count = || host.engine.count_refused_callbacks(reason, 1, &why);
@@ -59,6 +67,7 @@ pub(crate) async fn callback(
         HttpError::unauthorized(&why)
     })?;
     authenticated(&parts.extensions);
+    host.bodies.signature_was_valid(address);
     let span = callback_span(&parts.extensions);
     let publish = move || span.in_scope(|| cloud_api::publish(&host.engine, &body.bytes));
     let published = off_thread(publish).await?;
@@ -78,9 +87,7 @@ pub(crate) async fn callback(
 /// Adds the address of the sender to what the engine logs about a callback: at most one warning a minute for
 /// each reason to refuse it.
 fn callback_span(extensions: &Extensions) -> Span {
-    let connection = extensions.get::<Arc<ClientConnection>>();
-    let remote = connection.map(|connection| tracing::field::display(connection.address));
-    tracing::warn_span!("callback", remote)
+    tracing::warn_span!("callback", remote = %remote(extensions))
 }
 
 fn configured(host: &HostState) -> Result<&MetaSettings, HttpError> {

@@ -3,17 +3,20 @@
 
 mod account;
 mod attempts;
+mod audit;
 mod console;
 mod dead_letters;
 mod deliveries;
 mod events;
 mod gateways;
+mod matching;
 mod meta;
 mod metrics;
 mod notices;
 mod openapi;
 mod purge;
 mod stats;
+mod subscription_list;
 mod subscriptions;
 mod unowned;
 
@@ -21,8 +24,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use crate::audit::record_changes;
 use crate::host::HostState;
 use crate::http_error::HttpError;
 
@@ -33,12 +38,15 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .route("/account", get(account::read))
         .route("/events", post(events::publish))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
-        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
+        .route("/subscriptions", get(subscription_list::list).post(subscriptions::create))
+        .route("/subscriptions/pause", post(subscription_list::pause))
+        .route("/subscriptions/resume", post(subscription_list::resume))
         .route(
             "/subscriptions/{id}",
             get(subscriptions::read).patch(subscriptions::revise).delete(subscriptions::delete),
         )
         .route("/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/subscriptions/{id}/match", post(matching::report))
         .route("/subscriptions/{id}/test", post(subscriptions::test))
         .route("/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/subscriptions/{id}/resume", post(subscriptions::resume))
@@ -53,12 +61,14 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .route("/stats", get(stats::stats))
         .route("/metrics", get(metrics::metrics))
         .route("/notices", get(notices::stream))
+        .route("/admin/audit", get(audit::list))
         .route("/admin/unowned", get(unowned::list))
         .route("/healthz", get(stats::healthz))
         .route("/livez", get(stats::livez))
         .route("/openapi.json", get(openapi::openapi))
         .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(Arc::clone(&host), record_changes))
         .with_state(host)
 }
 

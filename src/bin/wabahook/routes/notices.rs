@@ -101,7 +101,11 @@ fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> O
             None
         }
         // Their texts may name paths of this machine.
-        Notice::Stalled { .. } | Notice::Resumed | Notice::Poisoned { .. } => None,
+        Notice::Stalled { .. }
+        | Notice::Resumed
+        | Notice::Unreplicated { .. }
+        | Notice::NotOwner
+        | Notice::Poisoned { .. } => None,
         // For the operator, on stderr.
         _ => return None,
     };

@@ -1,31 +1,51 @@
 //! `GET /stats`, `GET /healthz` and `GET /livez`. The counters are of the whole engine and name nobody; the
 //! subscriptions are the caller's own (I9).
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use wabahook::{SubscriptionInfo, SubscriptionState};
 
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{ReadinessJson, StatsJson, SubscriptionStatsJson};
+use crate::query::ListQuery;
 use crate::response::json;
 
-/// `GET /stats`.
+/// `GET /stats`. With `worst`, only so many subscriptions are listed: those failing for the longest time, then
+/// those with the most dead letters and the longest backlog.
 pub(crate) async fn stats(
     State(host): State<Arc<HostState>>,
     caller: Caller,
+    uri: Uri,
 ) -> Result<Response, HttpError> {
+    let worst: Option<usize> =
+        ListQuery::read(&uri, &["worst"])?.value("worst", "a whole number")?;
     let stats = off_thread(move || {
         let stats = host.engine.stats();
-        let own = match caller.scope() {
+        let mut own = match caller.scope() {
             Some(account) => host.engine.subscriptions_of(account),
             None => host.engine.subscriptions(),
         };
+        let is_failing = |one: &SubscriptionInfo| {
+            one.state == SubscriptionState::Disabled
+                || stats.lane(one.id).is_some_and(|lane| !lane.failing_for.is_zero())
+        };
+        let failing = own.iter().filter(|one| is_failing(one)).count() as u64;
+        let count = own.len() as u64;
+        if let Some(worst) = worst {
+            let rank = |one: &Arc<SubscriptionInfo>| {
+                stats.lane(one.id).map(|lane| Reverse((lane.failing_for, lane.dead, lane.owed)))
+            };
+            own.sort_by_cached_key(|one| rank(one).unwrap_or_default());
+            own.truncate(worst);
+        }
         let own = own.iter().map(|one| SubscriptionStatsJson::of(one, &stats)).collect();
-        StatsJson::of(&stats, own)
+        StatsJson::of(&stats, own, count, failing)
     });
     Ok(json(StatusCode::OK, &stats.await?))
 }
@@ -56,6 +76,7 @@ fn unable(reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::bodies::BodyLimits;
     use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};
     use wabahook::{Config, Engine, Event, Notice, Subscription};
 
@@ -65,7 +86,7 @@ mod tests {
 
     fn host_on(store: Arc<dyn Store>) -> Arc<HostState> {
         let config = Config::new("memory").store(store);
-        Arc::new(HostState::new(Engine::open(config).unwrap(), None, 1024))
+        Arc::new(HostState::new(Engine::open(config).unwrap(), None, BodyLimits::default()))
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The routes under `/subscriptions`: list, create, read, change, delete, pause, resume, rotate the
+//! The routes under `/subscriptions` but its list: create, read, change, delete, pause, resume, rotate the
 //! secret, test. An account sees and changes its own only; another account's id is answered like one
 //! that does not exist (I9).
 
@@ -14,29 +14,13 @@ use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
-    NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, SubscriptionsJson,
-    TestDeliveryJson, parse, utf8,
+    NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, TestDeliveryJson, parse,
+    utf8,
 };
 use crate::response::json;
 
 /// A subscription with 10,000 event types and numbers fits.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-
-/// `GET /subscriptions`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-) -> Result<Response, HttpError> {
-    let items = off_thread(move || {
-        let stats = host.engine.stats();
-        let own = match caller.scope() {
-            Some(account) => host.engine.subscriptions_of(account),
-            None => host.engine.subscriptions(),
-        };
-        own.iter().map(|one| SubscriptionListing::of(one, stats.lane(one.id))).collect()
-    });
-    Ok(json(StatusCode::OK, &SubscriptionsJson { items: items.await? }))
-}
 
 /// `POST /subscriptions`.
 pub(crate) async fn create(
@@ -49,7 +33,8 @@ pub(crate) async fn create(
     let listing = off_thread(move || {
         let id = host.engine.register(subscription)?;
         let registered = own(&host, &caller, &id.to_string())?;
-        Ok::<_, HttpError>(SubscriptionListing::of(&registered, None))
+        let listing = SubscriptionListing::of(&registered, None);
+        Ok::<_, HttpError>(listing.with_hints(&registered, host.engine.catalogue()))
     });
     let listing = listing.await??;
     let mut response = json(StatusCode::CREATED, &listing);
@@ -182,7 +167,8 @@ pub(crate) async fn delete(
 fn listing(host: &HostState, caller: &Caller, id: &str) -> Result<SubscriptionListing, HttpError> {
     let registered = own(host, caller, id)?;
     let stats = host.engine.stats();
-    Ok(SubscriptionListing::of(&registered, stats.lane(registered.id)))
+    let listing = SubscriptionListing::of(&registered, stats.lane(registered.id));
+    Ok(listing.with_hints(&registered, host.engine.catalogue()))
 }
 
 /// The subscription with this id, if the caller may see it.
@@ -194,4 +180,9 @@ pub(super) fn own(
     let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
     let own = known.filter(|registered| caller.sees(&registered.account));
     own.ok_or_else(|| HttpError::not_found("subscription", id))
+}
+
+/// The name of a subscription, while it is registered.
+pub(super) fn name_of(engine: &Engine, id: SubscriptionId) -> Option<String> {
+    engine.subscription(id).map(|one| one.name.clone())
 }

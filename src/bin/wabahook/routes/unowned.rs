@@ -20,8 +20,10 @@ pub(crate) async fn list(
     _caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
-    let limit = ListQuery::read(&uri, &["limit"])?.limit()?;
-    let sources = host.engine.unowned();
-    let items = sources.iter().take(limit).map(UnownedJson::from).collect();
-    Ok(json(StatusCode::OK, &JsonPage { items, cursor: None }))
+    let query = ListQuery::read(&uri, &["number", "waba", "limit", "cursor"])?;
+    let items = host.engine.unowned();
+    let items = items.iter().map(UnownedJson::from);
+    let items = items.filter(|item| item.matches(|name| query.text(name))).collect();
+    let (items, cursor) = query.page(items, UnownedJson::cursor)?;
+    Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
 }

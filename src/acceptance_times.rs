@@ -1,0 +1,128 @@
+//! When events were accepted, by sequence, in a table that stays small however many events there are. Sequences and
+//! times ascend together, so an entry stands for a run of events. Old entries are merged into newer ones, and an
+//! event then counts as up to a few thousandths of its age younger than it is, never as older.
+
+/// Of the age of two neighbouring entries, the part that may lie between them before they are merged.
+const GAP_PART: i64 = 1_024;
+
+/// Entries nearer to each other than this are merged at whatever age, in milliseconds.
+const GAP_MIN_MS: i64 = 100;
+
+/// Entries that a table may gain before it is thinned again.
+const GROWTH: usize = 1_024;
+
+/// The acceptance times of events, in milliseconds of one clock. Monotonic times before the start of the process are
+/// negative.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AcceptanceTimes {
+    /// The last sequence of each run and its time; both ascend.
+    runs: Vec<(u64, i64)>,
+    /// How many runs the last thinning left.
+    thinned: usize,
+}
+
+impl AcceptanceTimes {
+    /// Notes that all events up to `sequence` that are not noted yet were accepted at `at_ms`.
+    pub(crate) fn note(&mut self, sequence: u64, at_ms: i64) {
+        match self.runs.last_mut() {
+            Some((last, _)) if *last >= sequence => {}
+            Some((last, last_ms)) if *last_ms >= at_ms => *last = sequence,
+            _ => self.runs.push((sequence, at_ms)),
+        }
+        if self.runs.len() > 2 * self.thinned + GROWTH {
+            self.thin(at_ms);
+        }
+    }
+
+    /// Adds events in any order, at `now_ms`. A time in the future counts as now, and an event was accepted no
+    /// earlier than those before it, so that a clock set back ages nothing.
+    pub(crate) fn add(&mut self, events: impl IntoIterator<Item = (u64, i64)>, now_ms: i64) {
+        self.runs.extend(events);
+        self.runs.sort_unstable();
+        let mut latest_ms = i64::MIN;
+        for (_, at_ms) in &mut self.runs {
+            latest_ms = latest_ms.max((*at_ms).min(now_ms));
+            *at_ms = latest_ms;
+        }
+        self.thin(now_ms);
+    }
+
+    /// The same times on another clock, which shows `by_ms` more.
+    pub(crate) fn moved(mut self, by_ms: i64) -> AcceptanceTimes {
+        self.runs.iter_mut().for_each(|(_, at_ms)| *at_ms = at_ms.saturating_add(by_ms));
+        self
+    }
+
+    /// When an event was accepted; `None` for one that is not noted yet.
+    pub(crate) fn of(&self, sequence: u64) -> Option<i64> {
+        let run = self.runs.partition_point(|(last, _)| *last < sequence);
+        self.runs.get(run).map(|(_, at_ms)| *at_ms)
+    }
+
+    /// The last event that was accepted at `at_ms` or before.
+    pub(crate) fn last_by(&self, at_ms: i64) -> Option<u64> {
+        let run = self.runs.partition_point(|(_, run_ms)| *run_ms <= at_ms).checked_sub(1)?;
+        self.runs.get(run).map(|(last, _)| *last)
+    }
+
+    fn thin(&mut self, now_ms: i64) {
+        let mut later_ms = None;
+        let mut newest_first = std::mem::take(&mut self.runs);
+        newest_first.reverse();
+        newest_first.retain(|(_, at_ms)| {
+            let gap_ms = (now_ms.saturating_sub(*at_ms) / GAP_PART).max(GAP_MIN_MS);
+            let stays = later_ms.is_none_or(|later_ms: i64| later_ms - at_ms >= gap_ms);
+            if stays {
+                later_ms = Some(*at_ms);
+            }
+            stays
+        });
+        newest_first.reverse();
+        self.thinned = newest_first.len();
+        self.runs = newest_first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_events_keep_their_exact_times() {
+        let mut times = AcceptanceTimes::default();
+        for (sequence, at_ms) in [(3, -50), (4, 0), (9, 0), (12, 7), (12, 9)] {
+            times.note(sequence, at_ms);
+        }
+        let all: Vec<_> = [1, 3, 4, 9, 10, 12, 13].map(|sequence| times.of(sequence)).into();
+        let expected = [Some(-50), Some(-50), Some(0), Some(0), Some(7), Some(7), None];
+        assert_eq!(all, expected);
+        assert_eq!(
+            [-51, -50, 6, 7].map(|at_ms| times.last_by(at_ms)),
+            [None, Some(3), Some(9), Some(12)]
+        );
+    }
+
+    #[test]
+    fn a_month_of_events_fits_and_none_counts_as_too_old() {
+        let mut times = AcceptanceTimes::default();
+        let month_ms = 30 * 24 * 3_600_000;
+        let events = || (0..month_ms / 1_000).map(|second| (second as u64, second * 1_000));
+        events().for_each(|(sequence, at_ms)| times.note(sequence, at_ms));
+        assert!(times.runs.len() < 24_000, "{} runs", times.runs.len());
+        for (sequence, at_ms) in events().step_by(997) {
+            let counted_ms = times.of(sequence).unwrap();
+            let late_ms = (month_ms - at_ms) / 256 + 200;
+            assert!((at_ms..=at_ms + late_ms).contains(&counted_ms), "{sequence}: {counted_ms}");
+        }
+    }
+
+    #[test]
+    fn events_of_a_clock_that_jumped_age_by_nothing() {
+        let mut times = AcceptanceTimes::default();
+        times.add([(7, 5_000), (5, 1_000), (6, 9_000_000)], 20_000);
+        times.add([(8, 6_000)], 20_000);
+        let all: Vec<_> = (5..=9).map(|sequence| times.of(sequence)).collect();
+        assert_eq!(all, [Some(1_000), Some(20_000), Some(20_000), Some(20_000), None]);
+        assert_eq!(times.moved(-20_000).of(5), Some(-19_000));
+    }
+}

@@ -1,0 +1,109 @@
+//! Records what requests change. A route may say what it changed, in an extension of its response; otherwise the
+//! subscriptions of the account are compared before and after, which also covers the gateways' APIs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
+use wabahook::SubscriptionInfo;
+use wabahook::clock::{Clock, SystemClock};
+
+use crate::caller::Caller;
+use crate::host::{HostState, off_thread, remote};
+use crate::json::{AuditChangeJson, AuditEntryJson, SubscriptionListing, TimestampJson};
+
+/// Subscriptions by id.
+type Snapshot = BTreeMap<u32, Arc<SubscriptionInfo>>;
+
+/// Runs a request, and appends to the audit log what it changed.
+pub(crate) async fn record_changes(
+    State(host): State<Arc<HostState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if host.audit.is_none() || !may_change(&request) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Some(caller) = host.known_caller(&parts) else {
+        return next.run(Request::from_parts(parts, body)).await;
+    };
+    let before = snapshot(&host, &caller);
+    let mut entry = entry(&caller, &parts);
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if !response.status().is_success() {
+        return response;
+    }
+    let told = response.extensions_mut().remove::<Vec<AuditChangeJson>>();
+    entry.changes = told.unwrap_or_else(|| changes(&before, &snapshot(&host, &caller), &entry));
+    let written = off_thread(move || host.audit.as_ref().map(|audit| audit.append(entry))).await;
+    if let Ok(Some(Err(error))) = written {
+        tracing::error!(%error, "a change cannot be written to the audit log");
+    }
+    response
+}
+
+/// Whether a request may change anything. Events are no changes, and a test delivery changes nothing.
+fn may_change(request: &Request) -> bool {
+    let path = request.uri().path();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let is_traffic = path == "/events" || path.starts_with("/events/") || path == "/meta/webhook";
+    !reads && !is_traffic && !path.ends_with("/test") && !path.ends_with("/match")
+}
+
+fn entry(caller: &Caller, parts: &Parts) -> AuditEntryJson {
+    AuditEntryJson {
+        id: 0,
+        at: TimestampJson(SystemClock::new().wall_ms()),
+        key: caller.key_name().to_owned(),
+        account: caller.scope().map(str::to_owned),
+        address: remote(&parts.extensions).to_string(),
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        changes: Vec::new(),
+    }
+}
+
+/// The subscriptions of the account that a request is about.
+fn snapshot(host: &HostState, caller: &Caller) -> Snapshot {
+    let own = caller.scope().map(|account| host.engine.subscriptions_of(account));
+    own.into_iter().flatten().map(|one| (one.id.0, one)).collect()
+}
+
+/// The subscriptions that differ. Of two requests at the same time, each is shown its own where its path names a
+/// subscription.
+fn changes(before: &Snapshot, after: &Snapshot, entry: &AuditEntryJson) -> Vec<AuditChangeJson> {
+    let named = entry.path.strip_prefix("/subscriptions/").and_then(|rest| rest.split('/').next());
+    let named = named.and_then(|id| id.parse::<u32>().ok());
+    let mut ids: Vec<u32> = before.keys().chain(after.keys()).copied().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let is_changed = |id: &u32| match (before.get(id), after.get(id)) {
+        (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
+        _ => true,
+    };
+    let of = |state: Option<&Arc<SubscriptionInfo>>| state.map_or(Value::Null, |one| shown(one));
+    ids.into_iter()
+        .filter(|id| named.is_none_or(|named| named == *id))
+        .filter(is_changed)
+        .map(|id| {
+            let (before, after) = (of(before.get(&id)), of(after.get(&id)));
+            AuditChangeJson::between("subscription", &id.to_string(), before, after)
+        })
+        .collect()
+}
+
+/// A subscription as it is listed, without its live figures.
+fn shown(subscription: &SubscriptionInfo) -> Value {
+    let listing = SubscriptionListing::of(subscription, None);
+    let mut value = serde_json::to_value(listing).unwrap_or_default();
+    if let Value::Object(members) = &mut value {
+        members.retain(|name, value| name != "health" && !value.is_null());
+    }
+    value
+}

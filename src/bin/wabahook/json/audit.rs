@@ -1,0 +1,118 @@
+//! An entry of the audit log: who changed what, from where, and what it was before and after. Credentials are left
+//! out as in listings, and of a URL the query is left out too (I9).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::values::TimestampJson;
+
+/// A change that a request made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AuditEntryJson {
+    /// Counted up from 1. It is the first member, so that a reader of the file finds it fast.
+    pub(crate) id: u64,
+    pub(crate) at: TimestampJson,
+    /// The name of the key.
+    pub(crate) key: String,
+    /// The account that the request was about, if it was about one.
+    #[serde(default)]
+    pub(crate) account: Option<String>,
+    /// The address of the client, or of the proxy in front.
+    pub(crate) address: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) changes: Vec<AuditChangeJson>,
+}
+
+/// One thing that was changed. Of a change, `before` and `after` have the members that differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AuditChangeJson {
+    /// `subscription`, `account`, `key`, ..
+    pub(crate) what: String,
+    pub(crate) id: String,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) before: Value,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) after: Value,
+}
+
+/// Longer members are replaced by their length: a filter may have 50,000 numbers.
+const MEMBER_BYTES_MAX: usize = 2 * 1024;
+
+impl AuditChangeJson {
+    /// What differs between two states, `null` for one that does not exist.
+    pub(crate) fn between(what: &str, id: &str, before: Value, after: Value) -> AuditChangeJson {
+        let (mut before, mut after) = (before, after);
+        if let (Value::Object(old), Value::Object(new)) = (&mut before, &mut after) {
+            let same: Vec<String> = old
+                .iter()
+                .filter(|(name, value)| new.get(*name) == Some(value))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in same {
+                old.remove(&name);
+                new.remove(&name);
+            }
+        }
+        shorten(&mut before);
+        shorten(&mut after);
+        AuditChangeJson { what: what.to_owned(), id: id.to_owned(), before, after }
+    }
+}
+
+fn shorten(state: &mut Value) {
+    let Value::Object(members) = state else { return };
+    for (name, value) in members.iter_mut() {
+        if name == "url"
+            && let Value::String(url) = value
+        {
+            *url = without_query(url);
+        }
+        let length = value.to_string().len();
+        if length > MEMBER_BYTES_MAX {
+            *value = Value::String(format!("({length} bytes)"));
+        }
+    }
+}
+
+/// A query and a user name may be credentials.
+fn without_query(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?.."));
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_has_the_members_that_differ() {
+        let before = json!({"name": "crm", "url": "https://a/?token=hidden", "state": "active"});
+        let after = json!({"name": "crm", "url": "https://u:hidden@b:8/x", "state": "active"});
+        let change = AuditChangeJson::between("subscription", "7", before, after);
+        let expected = json!({
+            "what": "subscription", "id": "7",
+            "before": {"url": "https://a/?.."}, "after": {"url": "https://b:8/x"},
+        });
+        assert_eq!(serde_json::to_value(&change).unwrap(), expected);
+        let created = AuditChangeJson::between("subscription", "7", Value::Null, json!({"a": 1}));
+        assert_eq!(
+            serde_json::to_value(&created).unwrap(),
+            json!({"what": "subscription", "id": "7", "after": {"a": 1}})
+        );
+    }
+
+    #[test]
+    fn a_long_member_is_its_length() {
+        let numbers = vec!["919999999999"; 50_000];
+        let after = json!({"numbers": numbers});
+        let change = AuditChangeJson::between("subscription", "7", Value::Null, after);
+        assert_eq!(change.after["numbers"], "(750001 bytes)");
+    }
+}

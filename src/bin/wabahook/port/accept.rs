@@ -1,0 +1,141 @@
+//! Accepts connections and serves their requests, each connection on a task of its own.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
+use super::stream::TimedStream;
+use super::tls::ServerTls;
+use crate::host::HostState;
+
+/// How long a connection may stay without a request.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// The longest head of a request, and the buffer of each connection.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub(crate) struct Server {
+    http: http1::Builder,
+    routes: Router,
+    tls: Option<Arc<ServerTls>>,
+    head_timeout: Duration,
+}
+
+impl Server {
+    pub(crate) fn new(
+        routes: Router,
+        tls: Option<Arc<ServerTls>>,
+        head_timeout: Duration,
+    ) -> Server {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(HEAD_BYTES_MAX);
+        Server { http, routes, tls, head_timeout }
+    }
+
+    /// Accepts connections until `stop`. What it returns waits for the open requests.
+    pub(crate) async fn accept(
+        self,
+        listener: TcpListener,
+        connections: Arc<ClientConnections>,
+        host: &HostState,
+        stop: impl Future<Output = ()>,
+    ) -> GracefulShutdown {
+        let graceful = GracefulShutdown::new();
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // The peer went away, or the process has no file left; waiting helps with the latter.
+                    host.accept_failed(&error);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            if let Some(connection) = admit(&connections, peer) {
+                tokio::spawn(self.clone().serve(stream, connection, graceful.watcher()));
+            }
+        }
+        graceful
+    }
+
+    /// Serves a connection to its end.
+    async fn serve(self, stream: TcpStream, connection: Arc<ClientConnection>, watcher: Watcher) {
+        // Without it the connection is only slower.
+        let _ = stream.set_nodelay(true);
+        let ended = Arc::clone(&connection);
+        let served = async {
+            match self.tls.as_ref().map(|tls| tls.acceptor()) {
+                None => self.serve_stream(stream, connection, watcher).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => self.serve_stream(stream, connection, watcher).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                },
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = ended.closed_by_host() => {}
+        }
+    }
+
+    /// Serves the requests that come on a stream.
+    async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        connection: Arc<ClientConnection>,
+        watcher: Watcher,
+    ) {
+        let routes = TowerToHyperService::new(self.routes.clone());
+        let of_requests = Arc::clone(&connection);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            of_requests.request_began();
+            request.extensions_mut().insert(Arc::clone(&of_requests));
+            let (responding, of_request) = (routes.call(request), Arc::clone(&of_requests));
+            async move {
+                let response = responding.await;
+                of_request.request_ended();
+                response
+            }
+        });
+        let stream = TimedStream::new(stream, connection, self.head_timeout);
+        let served = self.http.serve_connection(TokioIo::new(stream), service);
+        // An error ends this connection only.
+        let _ = watcher.watch(served).await;
+    }
+}
+
+/// The place of a new connection, unless all places are taken.
+fn admit(connections: &Arc<ClientConnections>, peer: SocketAddr) -> Option<Arc<ClientConnection>> {
+    let admission = connections.open(peer.ip());
+    if !matches!(admission, ConnectionAdmission::Admitted(_)) {
+        tracing::warn!(
+            "too many connections: the oldest without a valid API key are closed; see \
+             limits.connections_max and limits.connections_per_address_max"
+        );
+    }
+    match admission {
+        ConnectionAdmission::Admitted(connection) | ConnectionAdmission::Replaced(connection) => {
+            Some(Arc::new(connection))
+        }
+        ConnectionAdmission::Refused => None,
+    }
+}

@@ -1,0 +1,29 @@
+//! The socket that clients connect to: one that a supervisor kept open over a restart (`LISTEN_FDS`), or a new
+//! one. With a kept socket the connections that come during a restart wait in its queue, and none is refused.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// How many connections may wait to be accepted. The system may allow fewer (`net.core.somaxconn`).
+const QUEUE_MAX: i32 = 4_096;
+
+/// The socket that a supervisor passed to this process, if any.
+///
+/// # Errors
+/// What was passed is no TCP socket.
+pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
+    let mut passed = listenfd::ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        _ => passed.take_tcp_listener(0),
+    }
+}
+
+/// A new socket.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // With a short queue, clients of a crowded host would wait for a second try.
+    #[cfg(unix)]
+    rustix::net::listen(&listener, QUEUE_MAX)?;
+    Ok(listener)
+}

@@ -1,0 +1,129 @@
+//! Brings the accounts in line with what the host declares: a name that is new gets an account of its own, and an
+//! account that is no longer declared is removed. A later declaration of its name is another account, which gets
+//! nothing of the former. Everything is checked together before anything changes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::account::{Account, AccountId, AccountIndex, AccountInfo, Accounts};
+use crate::book::{BookChange, SubscriptionStore};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::subscription::SubscriptionInfo;
+
+/// What a declaration of accounts changes: their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccountChanges {
+    /// Accounts that are new.
+    pub created: Vec<String>,
+    /// Accounts that exist and change.
+    pub changed: Vec<String>,
+    /// Accounts that are no longer declared. Their deliveries are held.
+    pub removed: Vec<String>,
+}
+
+impl AccountChanges {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == AccountChanges::default()
+    }
+}
+
+/// Checked changes, and all accounts as they are afterwards.
+pub(super) struct DeclarationPlan {
+    pub(super) summary: AccountChanges,
+    /// The accounts that change.
+    pub(super) changed: Vec<AccountInfo>,
+    pub(super) index: AccountIndex,
+}
+
+/// Plans what a declaration changes among these accounts.
+pub(super) fn plan(
+    mut index: AccountIndex,
+    declared: &[Account],
+    now_ms: u64,
+) -> Result<DeclarationPlan> {
+    let (mut summary, mut changed) = (AccountChanges::default(), Vec::new());
+    let mut names = HashSet::new();
+    for account in declared {
+        if !names.insert(account.name()) {
+            return Err(Error::invalid("account.name", account.name(), "a name used once"));
+        }
+    }
+    for before in index.all() {
+        if before.is_declared && !before.is_removed() && !names.contains(before.name()) {
+            summary.removed.push(before.name.clone());
+            changed.push(before.removed());
+        }
+    }
+    for account in declared {
+        match index.named(account.name()) {
+            None => {
+                let info = account.checked(AccountId::fresh()?, now_ms, &[])?;
+                summary.created.push(info.name.clone());
+                changed.push(AccountInfo { is_declared: true, ..info });
+            }
+            Some(before) => {
+                let info = declared_again(account, before)?;
+                if !is_same(before, &info) {
+                    summary.changed.push(info.name.clone());
+                    changed.push(info);
+                }
+            }
+        }
+    }
+    // A number may go from one of them to another, so all give up theirs first.
+    changed.iter().for_each(|info| index.remove(&info.id));
+    for info in &changed {
+        index.check(info)?;
+        index.put(info.clone());
+    }
+    Ok(DeclarationPlan { summary, changed, index })
+}
+
+/// An account that exists as it is declared now. Its state, and the keys that it got while the engine ran, stay.
+fn declared_again(account: &Account, before: &AccountInfo) -> Result<AccountInfo> {
+    let mut info = account.checked(before.id.clone(), before.created_at_ms, &before.keys)?;
+    info.keys.extend(before.keys.iter().filter(|key| !key.is_declared).cloned());
+    Ok(AccountInfo { state: before.state, is_declared: true, ..info })
+}
+
+fn is_same(before: &AccountInfo, after: &AccountInfo) -> bool {
+    let digests = |info: &AccountInfo| info.keys.iter().map(|key| key.digest).collect::<Vec<_>>();
+    BookChange::account(before) == BookChange::account(after) && digests(before) == digests(after)
+}
+
+/// The accounts of an engine that opens: those that are stored, in line with what the configuration declares. Moves
+/// that a crash interrupted are finished. Subscriptions of an account that is not known are held under its id.
+pub(super) fn open(
+    book: &mut SubscriptionStore,
+    stored: Vec<AccountInfo>,
+    subscriptions: &mut [SubscriptionInfo],
+    config: &Config,
+) -> Result<Accounts> {
+    let now_ms = config.clock.wall_ms();
+    let mut index = AccountIndex::default();
+    stored.into_iter().for_each(|info| drop(index.put(info)));
+    let plan = plan(index, &config.accounts, now_ms)?;
+    book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
+    let mut index = plan.index;
+    let default = Accounts::default_account(now_ms)?;
+    let has_default = config.accounts.is_empty() && config.has_default_account;
+    let default = if has_default { default } else { default.removed() };
+    for one in subscriptions.iter_mut() {
+        let successor = index.successor(&one.account);
+        if successor != one.account {
+            one.account = successor;
+            book.put(one)?;
+        }
+        if one.account == default.id() || index.get(&one.account).is_some() {
+            continue;
+        }
+        index.put(AccountInfo::unknown(AccountId::stored(&one.account), now_ms));
+    }
+    if has_default || subscriptions.iter().any(|one| one.account == default.id()) {
+        index.put(default);
+    }
+    Ok(Accounts::of_index(index, Arc::clone(&config.clock)))
+}

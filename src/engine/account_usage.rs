@@ -1,0 +1,61 @@
+//! What an account uses of its limits, and the limit on attempts in flight, which the dispatcher keeps.
+
+use super::Engine;
+use super::shared::Shared;
+use crate::account_shares::{AccountShares, AccountUsage};
+use crate::dispatch::Dispatcher;
+
+impl Engine {
+    /// What an account uses, and the limits in force for it. For an account that the engine does not have, what is
+    /// left of it.
+    ///
+    /// ```
+    /// use wabahook::{Account, AccountLimits, Config, Engine};
+    /// # let directory = tempfile::tempdir()?;
+    /// let acme = Account::new("acme").limits(AccountLimits::default().owed_events_max(Some(1_000)));
+    /// let engine = Engine::open(Config::new(directory.path()).account(acme))?;
+    /// let id = engine.accounts().iter().next().map(|account| account.id().to_owned());
+    /// let usage = engine.account_usage(&id.unwrap_or_default());
+    /// assert_eq!((usage.owed_events, usage.bounds.owed_events_max), (0, 1_000));
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn account_usage(&self, account: &str) -> AccountUsage {
+        self.shared.account_usage(account)
+    }
+}
+
+impl Shared {
+    fn account_usage(&self, account: &str) -> AccountUsage {
+        let share = self.shares.look_up(account);
+        let (owed_events, owed_bytes) = share.owed();
+        let in_flight = self.dispatch_state.lock().dispatcher.in_flight_of(account) as u64;
+        AccountUsage {
+            subscriptions: self.subscriptions.read().count_of(account) as u64,
+            owed_events,
+            owed_bytes,
+            queued_events: share.queued_events(),
+            dead_letters: self.outbox.letters_of(account),
+            in_flight,
+            bounds: self.shares.bounds(&share),
+        }
+    }
+
+    /// Puts the limits on attempts in flight in force, after an account was added, changed or removed: the default
+    /// depends on whether there are several.
+    pub(super) fn apply_in_flight_limits(&self) {
+        let mut state = self.dispatch_state.lock();
+        set_in_flight_limits(&mut state.dispatcher, &self.shares);
+        self.wake_workers(&mut state);
+    }
+}
+
+/// Tells the dispatcher how many attempts each account may have in flight.
+pub(super) fn set_in_flight_limits(dispatcher: &mut Dispatcher, shares: &AccountShares) {
+    let mut accounts = shares.accounts();
+    // Ordered, so that a simulation repeats exactly.
+    accounts.sort_unstable();
+    for account in accounts {
+        dispatcher.set_account_limit(&account, shares.bounds_of(&account).in_flight_max);
+    }
+}

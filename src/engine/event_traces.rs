@@ -1,0 +1,347 @@
+//! What became of an event: the event itself, its deliveries and their attempts, put together from what is owed,
+//! the dead letters, the recent attempts and the history. Events are also found by what a support person knows of
+//! them. A search reads a bounded number of events at a time.
+
+use std::sync::Arc;
+
+use super::dead_letters::is_type_and_number;
+use super::event_query::{
+    DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace, SearchPosition,
+};
+use super::publish::order_hash;
+use super::recent_attempts::{RecentAttempt, RecentOutcome};
+use super::shared::Shared;
+use super::{DeliveryState, Engine, Page};
+use crate::attempt::{DeliveryId, FailedAttempt};
+use crate::dispatch::DeliveryStage;
+use crate::error::{Error, Result};
+use crate::event::{EventId, EventType, StoredEvent};
+use crate::history::{AcceptedEntry, History, HistoryEntry};
+use crate::outbox::OwnerPages;
+use crate::outcome::Reason;
+use crate::subscription::SubscriptionId;
+
+/// How many events are read for one page.
+const READ_FOR_PAGE_MAX: usize = 2_000;
+
+impl Engine {
+    /// What became of an event: with its payload, its deliveries and their attempts. `None` for an event that is
+    /// no longer kept, or never was: one without a subscriber is kept only by a
+    /// [history](crate::Limits::history_bytes_max).
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Directory`] or [`Error::Damaged`] when a part of it cannot be read.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+    /// let accepted = engine.publish(Event::new("ADD_TAG", "{}"))?.wait()?;
+    /// let trace = engine.event(accepted.id)?.expect("it is owed");
+    /// assert_eq!(trace.deliveries.len(), 1);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn event(&self, id: EventId) -> Result<Option<EventTrace>> {
+        self.shared.check_open()?;
+        self.shared.settle_history();
+        self.shared.trace(id)
+    }
+
+    /// Finds events, newest first, at most `count_max`. Pass the `next` of a page to get the following one. A page
+    /// has fewer events, or none, if few of those read for it match; the search ends where `next` is `None`. What
+    /// is in the history comes first, then what is owed or dead and not in the history.
+    ///
+    /// # Errors
+    /// As [`event`](Engine::event).
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, EventQuery, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// engine.subscribe(Subscription::to("https://crm.example/hook")?)?;
+    /// engine.publish(Event::new("MESSAGE_RECEIVED", r#"{"id":"wamid.HBgMOTE5"}"#))?.wait()?;
+    /// let page = engine.find_events(&EventQuery::default().message_id("wamid.HBgMOTE5"), None, 10)?;
+    /// assert_eq!(page.items.len(), 1);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn find_events(
+        &self,
+        query: &EventQuery,
+        after: Option<EventCursor>,
+        count_max: usize,
+    ) -> Result<Page<EventTrace, EventCursor>> {
+        self.shared.check_open()?;
+        self.shared.settle_history();
+        self.shared.find_events(query, after, count_max)
+    }
+}
+
+impl Shared {
+    /// Waits until what happened before can be found in the history.
+    fn settle_history(&self) {
+        self.history.iter().for_each(History::flush);
+    }
+
+    fn find_events(
+        &self,
+        query: &EventQuery,
+        after: Option<EventCursor>,
+        count_max: usize,
+    ) -> Result<Page<EventTrace, EventCursor>> {
+        let (before, kept) = match after.map(|after| after.0) {
+            None => (None, None),
+            Some(SearchPosition::History(position)) => (Some(position), None),
+            Some(SearchPosition::Kept(sequence)) => (None, Some(sequence)),
+        };
+        let mut items = Vec::new();
+        if let Some(history) = self.history.as_ref().filter(|_| kept.is_none()) {
+            let found =
+                history.find(&query.in_history(), before, count_max, READ_FOR_PAGE_MAX);
+            let found = found.map_err(|error| self.unreadable_history(error))?;
+            for accepted in found.entries {
+                items.extend(self.trace(accepted.id())?);
+            }
+            if let Some(next) = found.next {
+                return Ok(Page::new(items, Some(EventCursor(SearchPosition::History(next)))));
+            }
+        }
+        let next = self.find_kept(query, kept, count_max, &mut items)?;
+        Ok(Page::new(items, next.map(|next| EventCursor(SearchPosition::Kept(next)))))
+    }
+
+    /// Finds events that are owed or dead and not in the history. Returns where the search goes on.
+    fn find_kept(
+        &self,
+        query: &EventQuery,
+        before: Option<u64>,
+        count_max: usize,
+        items: &mut Vec<EventTrace>,
+    ) -> Result<Option<u64>> {
+        // No event tells its dedup key.
+        if query.dedup_key.is_some() {
+            return Ok(None);
+        }
+        let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
+        let letters = self.outbox.letters_before(None, usize::MAX);
+        sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
+        sequences.remove_range(before.unwrap_or(u64::MAX)..);
+        let (mut pages, mut last) = (OwnerPages::default(), None);
+        for (read, sequence) in sequences.iter().rev().enumerate() {
+            if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
+                return Ok(Some(last.unwrap_or_else(|| sequence.saturating_add(1))));
+            }
+            last = Some(sequence);
+            if self.is_kept_match(query, sequence, &mut pages)? {
+                items.extend(self.trace(self.outbox.id_of(sequence))?);
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_kept_match(
+        &self,
+        query: &EventQuery,
+        sequence: u64,
+        pages: &mut OwnerPages,
+    ) -> Result<bool> {
+        let Some(owner) = pages.owner(&self.outbox, sequence)? else { return Ok(false) };
+        let event_type = self.catalogue.canonical(&owner.event_type).ok();
+        let is_match = query.account.as_ref().is_none_or(|account| *account == owner.account)
+            && is_type_and_number((query.event_type.as_deref(), None), (event_type.as_ref(), None))
+            && query.number.is_none_or(|number| owner.number == Some(number))
+            && query.contact.as_deref().is_none_or(|key| order_hash(key) == owner.key_hash)
+            && query.since_ms.is_none_or(|since_ms| since_ms <= owner.accepted_at_ms);
+        if !is_match {
+            return Ok(false);
+        }
+        if let Some(id) = &query.message_id {
+            let event = self.outbox.event(sequence)?;
+            if !event.payload.windows(id.len().max(1)).any(|part| part == id.as_bytes()) {
+                return Ok(false);
+            }
+        }
+        let Some(history) = &self.history else { return Ok(true) };
+        let is_found = history.has_accepted(self.outbox.id_of(sequence));
+        Ok(!is_found.map_err(|error| self.unreadable_history(error))?)
+    }
+
+    fn unreadable_history(&self, error: std::io::Error) -> Error {
+        let path = self.history_path.clone();
+        Error::Directory { path, doing: "reading the history", source: Arc::new(error) }
+    }
+
+    /// What became of an event.
+    fn trace(&self, id: EventId) -> Result<Option<EventTrace>> {
+        let entries = match &self.history {
+            Some(history) => history.entries_of(id),
+            None => Ok(Vec::new()),
+        };
+        let entries = entries.map_err(|error| self.unreadable_history(error))?;
+        let accepted = entries.iter().find_map(|entry| match entry {
+            HistoryEntry::Accepted(accepted) => Some(accepted),
+            _ => None,
+        });
+        let mut trace = match (accepted, self.kept_event(id)?) {
+            (_, Some((event, targets))) => self.trace_of_kept(&event, &targets),
+            (Some(accepted), None) => match self.trace_of_accepted(accepted) {
+                Some(trace) => trace,
+                None => return Ok(None),
+            },
+            (None, None) => return Ok(None),
+        };
+        for delivery in &mut trace.deliveries {
+            self.follow(id, delivery, &entries, &trace.event_type)?;
+        }
+        let duplicates = entries.iter().filter(|entry| matches!(entry, HistoryEntry::Duplicate { .. }));
+        trace.duplicates = duplicates.count() as u64;
+        Ok(Some(trace))
+    }
+
+    /// An event that the outbox still has, and its targets.
+    fn kept_event(
+        &self,
+        id: EventId,
+    ) -> Result<Option<(Arc<StoredEvent>, Vec<SubscriptionId>)>> {
+        let sequence = id.sequence();
+        if self.outbox.id_of(sequence) != id
+            || OwnerPages::default().owner(&self.outbox, sequence)?.is_none()
+        {
+            return Ok(None);
+        }
+        let targets = self.outbox.targets_of(sequence)?;
+        Ok(Some((self.outbox.event(sequence)?, targets)))
+    }
+
+    fn trace_of_kept(&self, event: &StoredEvent, targets: &[SubscriptionId]) -> EventTrace {
+        EventTrace {
+            id: event.id,
+            account: event.account.to_string(),
+            event_type: event.event_type.clone(),
+            number: event.number,
+            waba: event.waba.clone(),
+            accepted_at_ms: event.accepted_at_ms,
+            payload: event.payload.clone(),
+            payload_length: event.payload.len() as u64,
+            duplicates: 0,
+            deliveries: targets.iter().copied().map(DeliveryTrace::new).collect(),
+        }
+    }
+
+    /// `None` if the type of the event is no type.
+    fn trace_of_accepted(&self, accepted: &AcceptedEntry) -> Option<EventTrace> {
+        Some(EventTrace {
+            id: accepted.id(),
+            account: accepted.account.clone(),
+            event_type: self.catalogue.canonical(&accepted.event_type).ok()?,
+            number: accepted.number(),
+            waba: accepted.waba.clone(),
+            accepted_at_ms: accepted.accepted_at_ms,
+            payload: accepted.payload.clone(),
+            payload_length: accepted.payload_length,
+            duplicates: 0,
+            deliveries: accepted.targets.iter().copied().map(DeliveryTrace::new).collect(),
+        })
+    }
+
+    /// Finds out what became of a delivery.
+    fn follow(
+        &self,
+        event: EventId,
+        trace: &mut DeliveryTrace,
+        entries: &[HistoryEntry],
+        event_type: &EventType,
+    ) -> Result<()> {
+        let id = DeliveryId { sequence: event.sequence(), subscription: trace.subscription };
+        let steps = entries.iter().filter_map(|entry| match entry {
+            HistoryEntry::Delivery { subscription, step, .. } => {
+                Some(step).filter(|_| *subscription == trace.subscription)
+            }
+            _ => None,
+        });
+        for step in steps {
+            trace.take(step, event, event_type);
+        }
+        // An event of an earlier outbox is owed to nobody here.
+        if self.outbox.id_of(id.sequence) != event {
+            return Ok(());
+        }
+        let failed = self.outbox.history(id)?;
+        if trace.attempts.is_empty() {
+            trace.attempts = self.known_attempts(event, trace.subscription, &failed, event_type);
+        }
+        self.follow_current(id, trace, failed)
+    }
+
+    /// Overrides what the history says by what is owed and dead now.
+    fn follow_current(
+        &self,
+        id: DeliveryId,
+        trace: &mut DeliveryTrace,
+        mut failed: Vec<FailedAttempt>,
+    ) -> Result<()> {
+        let state = self.dispatch_state.lock();
+        let listed = state.dispatcher.listed(id.subscription, id.sequence, |_| true, 1);
+        drop(state);
+        let owed = listed.first().filter(|listed| listed.sequence == id.sequence);
+        if let Some(listed) = owed {
+            let state = match listed.stage {
+                DeliveryStage::Owed => DeliveryState::Owed,
+                DeliveryStage::Blocked => DeliveryState::Blocked,
+                DeliveryStage::Retrying { due_ms, .. } => {
+                    let wait_ms = due_ms.saturating_sub(self.clock.monotonic_ms());
+                    trace.due_at_ms = Some(self.clock.wall_ms().saturating_add(wait_ms));
+                    DeliveryState::Retrying
+                }
+            };
+            trace.reason = failed.pop().map(|failed| failed.reason);
+            trace.outcome = DeliveryOutcome::Current(state);
+        } else if let Some(letter) = self.outbox.letter(id)? {
+            trace.reason = Some(letter.reason);
+            trace.outcome = DeliveryOutcome::Current(DeliveryState::Dead);
+        } else if let Some(last) = trace.attempts.last().filter(|_| trace.outcome == DeliveryOutcome::Ended)
+            && last.outcome == RecentOutcome::Delivered
+        {
+            trace.outcome = DeliveryOutcome::Delivered;
+        }
+        Ok(())
+    }
+
+    /// The attempts that are kept without a history.
+    fn known_attempts(
+        &self,
+        event: EventId,
+        subscription: SubscriptionId,
+        failed: &[FailedAttempt],
+        event_type: &EventType,
+    ) -> Vec<RecentAttempt> {
+        let recent = self.recent_attempts.of(subscription, usize::MAX).into_iter();
+        let mut attempts: Vec<_> = recent.filter(|attempt| attempt.event == event).collect();
+        for failed in failed {
+            let is_same = |one: &RecentAttempt| {
+                (one.number, one.at_ms) == (failed.number, failed.at_ms)
+            };
+            if attempts.iter().any(is_same) {
+                continue;
+            }
+            attempts.push(RecentAttempt {
+                at_ms: failed.at_ms,
+                event,
+                event_type: Some(event_type.clone()),
+                number: failed.number,
+                outcome: RecentOutcome::Retry,
+                status: match failed.reason {
+                    Reason::Status(status) => Some(status),
+                    _ => None,
+                },
+                reason: Some(failed.reason.clone()),
+                took: failed.took,
+                excerpt: failed.excerpt.clone(),
+            });
+        }
+        attempts.sort_by_key(|attempt| (attempt.at_ms, attempt.number));
+        attempts
+    }
+}

@@ -1,0 +1,241 @@
+//! What the history keeps, as it is stored, and the keys by which it is found. A key is a hash: whoever finds an
+//! entry by it compares the entry itself.
+//!
+//! Layout of an entry: the envelope of `store::record`, version 1, then [`HistoryEntry`] in bincode 1.3.3 with
+//! variable-length integers. Version 0 is an entry that was erased.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{EventId, StoredEvent, WabaNumber};
+use crate::outcome::Reason;
+use crate::store::record;
+use crate::subscription::SubscriptionId;
+
+use super::message_ids::message_ids;
+
+/// The version of an entry, and of one that was erased.
+const VERSION: u8 = 1;
+const ERASED: u8 = 0;
+
+/// How much of a payload is kept.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// An event as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AcceptedEntry {
+    incarnation: u64,
+    sequence: u64,
+    pub(crate) account: String,
+    pub(crate) event_type: String,
+    /// 0 for none.
+    number: u64,
+    pub(crate) waba: Option<String>,
+    /// The hash of its key; 0 for none.
+    pub(crate) key_hash: u64,
+    /// The hash of its dedup key; 0 for none.
+    pub(crate) dedup_hash: u64,
+    pub(crate) accepted_at_ms: u64,
+    pub(crate) targets: Vec<SubscriptionId>,
+    /// Its first bytes.
+    pub(crate) payload: Vec<u8>,
+    /// The length of the whole payload.
+    pub(crate) payload_length: u64,
+}
+
+/// An attempt that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttemptEntry {
+    pub(crate) number: u32,
+    pub(crate) at_ms: u64,
+    pub(crate) took_ms: u64,
+    pub(crate) status: Option<u16>,
+    /// `None` for a success.
+    pub(crate) reason: Option<Reason>,
+    /// Whether another attempt follows.
+    pub(crate) will_retry: bool,
+    pub(crate) excerpt: Vec<u8>,
+}
+
+/// What happened to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DeliveryStep {
+    Attempt(AttemptEntry),
+    /// It was given up without an attempt.
+    GivenUp {
+        at_ms: u64,
+        reason: Reason,
+    },
+    /// The host no longer wants it.
+    Cancelled {
+        at_ms: u64,
+    },
+}
+
+/// An entry of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HistoryEntry {
+    Accepted(AcceptedEntry),
+    /// An event with the dedup key of this one was published.
+    Duplicate {
+        incarnation: u64,
+        sequence: u64,
+        at_ms: u64,
+    },
+    Delivery {
+        incarnation: u64,
+        sequence: u64,
+        subscription: SubscriptionId,
+        step: DeliveryStep,
+    },
+}
+
+/// An accepted event on its way to the history.
+#[derive(Debug, Clone)]
+pub(crate) struct AcceptedEvent {
+    pub(crate) event: Arc<StoredEvent>,
+    pub(crate) targets: Arc<[SubscriptionId]>,
+    pub(crate) dedup_hash: u64,
+}
+
+impl From<&AcceptedEvent> for AcceptedEntry {
+    fn from(accepted: &AcceptedEvent) -> AcceptedEntry {
+        let AcceptedEvent { event, targets, dedup_hash } = accepted;
+        let kept = event.payload.len().min(PAYLOAD_BYTES_MAX);
+        AcceptedEntry {
+            incarnation: event.id.incarnation(),
+            sequence: event.id.sequence(),
+            account: event.account.to_string(),
+            event_type: event.event_type.to_string(),
+            number: event.number.map_or(0, WabaNumber::digits),
+            waba: event.waba.clone(),
+            key_hash: event.key_hash,
+            dedup_hash: *dedup_hash,
+            accepted_at_ms: event.accepted_at_ms,
+            targets: targets.to_vec(),
+            payload: event.payload.get(..kept).unwrap_or_default().to_vec(),
+            payload_length: event.payload.len() as u64,
+        }
+    }
+}
+
+impl AcceptedEntry {
+    pub(crate) fn id(&self) -> EventId {
+        EventId::new(self.incarnation, self.sequence)
+    }
+
+    pub(crate) fn number(&self) -> Option<WabaNumber> {
+        WabaNumber::from_digits(self.number)
+    }
+}
+
+impl HistoryEntry {
+    pub(crate) fn duplicate(original: EventId, at_ms: u64) -> HistoryEntry {
+        let (incarnation, sequence) = (original.incarnation(), original.sequence());
+        HistoryEntry::Duplicate { incarnation, sequence, at_ms }
+    }
+
+    pub(crate) fn delivery(
+        event: EventId,
+        subscription: SubscriptionId,
+        step: DeliveryStep,
+    ) -> HistoryEntry {
+        let (incarnation, sequence) = (event.incarnation(), event.sequence());
+        HistoryEntry::Delivery { incarnation, sequence, subscription, step }
+    }
+
+    /// The event that it belongs to.
+    pub(super) fn event(&self) -> EventId {
+        match self {
+            HistoryEntry::Accepted(accepted) => accepted.id(),
+            HistoryEntry::Duplicate { incarnation, sequence, .. }
+            | HistoryEntry::Delivery { incarnation, sequence, .. } => {
+                EventId::new(*incarnation, *sequence)
+            }
+        }
+    }
+
+    /// When it happened, in milliseconds since the Unix epoch.
+    pub(super) fn at_ms(&self) -> u64 {
+        match self {
+            HistoryEntry::Accepted(accepted) => accepted.accepted_at_ms,
+            HistoryEntry::Duplicate { at_ms, .. } => *at_ms,
+            HistoryEntry::Delivery { step, .. } => match step {
+                DeliveryStep::Attempt(attempt) => attempt.at_ms,
+                DeliveryStep::GivenUp { at_ms, .. } | DeliveryStep::Cancelled { at_ms } => *at_ms,
+            },
+        }
+    }
+
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        record::encode(VERSION, self).ok()
+    }
+
+    /// `None` for an entry that was erased or cannot be read.
+    pub(super) fn decode(sealed: &[u8]) -> Option<HistoryEntry> {
+        record::decode(VERSION, sealed).ok()
+    }
+
+    /// The keys by which it is found.
+    pub(super) fn keys(&self) -> Vec<u64> {
+        let mut keys = vec![event_key(self.event())];
+        if let HistoryEntry::Accepted(accepted) = self {
+            keys.extend([every_key(), account_key(&accepted.account)]);
+            keys.extend(accepted.number().map(number_key));
+            keys.extend(Some(accepted.key_hash).filter(|hash| *hash != 0).map(contact_key));
+            keys.extend(Some(accepted.dedup_hash).filter(|hash| *hash != 0).map(dedup_key));
+            keys.extend(message_ids(&accepted.payload).into_iter().map(message_key));
+        }
+        keys
+    }
+}
+
+/// An erased entry in the place of one of this length.
+pub(super) fn erased(length: usize) -> Vec<u8> {
+    record::seal(ERASED, &vec![0; length.saturating_sub(record::ENVELOPE_BYTES)])
+}
+
+pub(super) fn event_key(event: EventId) -> u64 {
+    let (incarnation, sequence) =
+        (event.incarnation().to_be_bytes(), event.sequence().to_be_bytes());
+    key(b'e', &[incarnation, sequence].concat())
+}
+
+/// All accepted events.
+pub(super) fn every_key() -> u64 {
+    key(b'*', &[])
+}
+
+pub(super) fn account_key(account: &str) -> u64 {
+    key(b'a', account.as_bytes())
+}
+
+pub(super) fn number_key(number: WabaNumber) -> u64 {
+    key(b'n', &number.digits().to_be_bytes())
+}
+
+pub(super) fn contact_key(key_hash: u64) -> u64 {
+    key(b'c', &key_hash.to_be_bytes())
+}
+
+pub(super) fn dedup_key(dedup_hash: u64) -> u64 {
+    key(b'd', &dedup_hash.to_be_bytes())
+}
+
+pub(super) fn message_key(id: &[u8]) -> u64 {
+    key(b'm', id)
+}
+
+/// The hash of a dedup key, for [`AcceptedEvent`].
+pub(crate) fn dedup_hash(text: &str) -> u64 {
+    key(b'D', text.as_bytes()).max(1)
+}
+
+/// FNV-1a with a final mix, so that the keys of an index are spread evenly. It is stored, so it must not change.
+fn key(kind: u8, bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = std::iter::once(kind).chain(bytes.iter().copied()).fold(0xcbf2_9ce4_8422_2325, mix);
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}

@@ -1,0 +1,215 @@
+//! A bounded history of events on the device: each accepted event, its duplicates, and the attempts and ends of its
+//! deliveries, so that somebody can look up what became of a message after it was delivered. It is written by a
+//! thread of its own from a bounded queue and is not synced: nothing that is accepted or delivered waits for it,
+//! and what does not fit into the queue is dropped and counted. A power cut may cost its newest entries.
+//!
+//! What is kept ends by age, by size, and by a purge (I13).
+
+mod entry;
+mod message_ids;
+mod query;
+mod segment;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+pub(crate) use self::entry::{
+    AcceptedEntry, AcceptedEvent, AttemptEntry, DeliveryStep, HistoryEntry, dedup_hash,
+};
+pub(crate) use self::query::HistoryQuery;
+pub(crate) use self::segment::EntryPosition;
+use self::segments::Segments;
+pub(crate) use self::segments::{FoundEntries, HistoryBounds};
+use crate::clock::Clock;
+use crate::event::EventId;
+use crate::threads;
+
+/// How many batches of entries may wait to be written.
+const QUEUE_BATCHES_MAX: usize = 1_024;
+
+/// How many payload bytes may wait to be written.
+const QUEUE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// How often the age of what is kept is looked at while nothing is written.
+const TRIM_EVERY: Duration = Duration::from_secs(600);
+
+/// What the writer is to do.
+enum Task {
+    Accepted(Vec<AcceptedEvent>, Vec<HistoryEntry>),
+    Entries(Vec<HistoryEntry>),
+    /// Erases the events that match, and answers how many.
+    Purge(HistoryQuery, Sender<io::Result<u64>>),
+    /// Answers once everything before it is written.
+    Flush(Sender<()>),
+}
+
+/// The history of an engine.
+pub(crate) struct History {
+    segments: Arc<Segments>,
+    queue: Mutex<Option<Sender<Task>>>,
+    /// The payload bytes that wait.
+    queued_bytes: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl History {
+    /// Opens the history in a directory and starts its thread.
+    pub(crate) fn open(
+        directory: &Path,
+        bounds: HistoryBounds,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<History> {
+        let segments = Arc::new(Segments::open(directory, bounds)?);
+        let (queue, tasks) = bounded(QUEUE_BATCHES_MAX);
+        let (queued_bytes, dropped) = (Arc::default(), Arc::default());
+        let writer = HistoryWriter {
+            segments: Arc::clone(&segments),
+            queued_bytes: Arc::clone(&queued_bytes),
+            dropped: Arc::clone(&dropped),
+            clock,
+        };
+        let writer = threads::start("wabahook-history", None, move || writer.run(&tasks))?;
+        let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
+        Ok(History { segments, queue, queued_bytes, dropped, writer })
+    }
+
+    /// Queues accepted events and duplicates.
+    pub(crate) fn accepted(&self, events: Vec<AcceptedEvent>, duplicates: Vec<HistoryEntry>) {
+        let bytes = payload_bytes(&events);
+        let count = events.len() + duplicates.len();
+        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        } else if !self.try_send(Task::Accepted(events, duplicates), count) {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Queues what happened to deliveries.
+    pub(crate) fn record(&self, entries: Vec<HistoryEntry>) {
+        let count = entries.len();
+        if count > 0 {
+            self.try_send(Task::Entries(entries), count);
+        }
+    }
+
+    fn try_send(&self, task: Task, count: usize) -> bool {
+        let queue = self.queue.lock();
+        let is_sent = queue.as_ref().is_some_and(|queue| queue.try_send(task).is_ok());
+        if !is_sent {
+            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        is_sent
+    }
+
+    /// How many entries were dropped because they could not be written in time.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The bytes on the device.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.bytes()
+    }
+
+    /// Erases what is kept of the events that match, those in the queue included. Returns how many events.
+    pub(crate) fn purge(&self, query: HistoryQuery) -> io::Result<u64> {
+        let (sender, answer) = bounded(1);
+        self.send(Task::Purge(query, sender));
+        answer.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Waits until what was queued before can be found.
+    pub(crate) fn flush(&self) {
+        let (sender, answer) = bounded(1);
+        self.send(Task::Flush(sender));
+        let _ = answer.recv();
+    }
+
+    fn send(&self, task: Task) {
+        let queue = self.queue.lock().clone();
+        // After a close there is nobody to answer, so the waiter sees the end of its channel.
+        queue.map(|queue| queue.send(task));
+    }
+
+    /// Everything that is kept of an event, oldest first.
+    pub(crate) fn entries_of(&self, event: EventId) -> io::Result<Vec<HistoryEntry>> {
+        self.segments.entries_of(event)
+    }
+
+    /// Whether an event is kept as it was accepted.
+    pub(crate) fn has_accepted(&self, event: EventId) -> io::Result<bool> {
+        self.segments.has_accepted(event)
+    }
+
+    /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries.
+    pub(crate) fn find(
+        &self,
+        query: &HistoryQuery,
+        before: Option<EntryPosition>,
+        count_max: usize,
+        read_max: usize,
+    ) -> io::Result<FoundEntries> {
+        self.segments.find(query, before, count_max, read_max)
+    }
+
+    /// Writes what is queued and ends the thread.
+    pub(crate) fn close(&self) {
+        drop(self.queue.lock().take());
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn payload_bytes(events: &[AcceptedEvent]) -> u64 {
+    events.iter().map(|accepted| accepted.event.payload.len() as u64).sum()
+}
+
+/// Writes the history.
+struct HistoryWriter {
+    segments: Arc<Segments>,
+    queued_bytes: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+    clock: Arc<dyn Clock>,
+}
+
+impl HistoryWriter {
+    fn run(&self, tasks: &Receiver<Task>) {
+        loop {
+            match tasks.recv_timeout(TRIM_EVERY) {
+                Ok(Task::Accepted(events, duplicates)) => {
+                    let bytes = payload_bytes(&events);
+                    let entries = events.iter().map(|one| HistoryEntry::Accepted(one.into()));
+                    let entries: Vec<_> = entries.chain(duplicates).collect();
+                    drop(events);
+                    self.write(&entries);
+                    self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                Ok(Task::Entries(entries)) => self.write(&entries),
+                Ok(Task::Purge(query, answer)) => drop(answer.send(self.segments.purge(&query))),
+                Ok(Task::Flush(answer)) => drop(answer.send(())),
+                Err(RecvTimeoutError::Timeout) => drop(self.segments.trim(self.clock.wall_ms())),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn write(&self, entries: &[HistoryEntry]) {
+        if self.segments.append(entries, self.clock.wall_ms()).is_err() {
+            self.dropped.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Which accepted events a search is for. The most selective part that is given decides which key of the index is
+//! read; the others are compared with each entry.
+
+use super::entry::{self, AcceptedEntry};
+use crate::event::WabaNumber;
+use crate::text::contains;
+
+/// Selects accepted events that match everything that is set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HistoryQuery {
+    pub(crate) account: Option<String>,
+    /// A part of the type, in any case.
+    pub(crate) event_type: Option<String>,
+    pub(crate) number: Option<WabaNumber>,
+    /// The hash of the contact.
+    pub(crate) key_hash: Option<u64>,
+    /// The hash of the dedup key.
+    pub(crate) dedup_hash: Option<u64>,
+    pub(crate) message_id: Option<String>,
+    pub(crate) since_ms: Option<u64>,
+}
+
+impl HistoryQuery {
+    /// The key of the index to read.
+    pub(super) fn key(&self) -> u64 {
+        let by_message = || self.message_id.as_ref().map(|id| entry::message_key(id.as_bytes()));
+        let key = self.dedup_hash.map(entry::dedup_key).or_else(by_message);
+        let key = key.or_else(|| self.key_hash.map(entry::contact_key));
+        let key = key.or_else(|| self.number.map(entry::number_key));
+        let key = key.or_else(|| self.account.as_deref().map(entry::account_key));
+        key.unwrap_or_else(entry::every_key)
+    }
+
+    pub(super) fn since_ms(&self) -> u64 {
+        self.since_ms.unwrap_or(0)
+    }
+
+    /// Whether an event matches.
+    pub(super) fn admits(&self, accepted: &AcceptedEntry) -> bool {
+        let has_id = |id: &String| {
+            let (id, payload) = (id.as_bytes(), &accepted.payload);
+            payload.windows(id.len().max(1)).any(|part| part == id)
+        };
+        self.account.as_ref().is_none_or(|account| *account == accepted.account)
+            && self.event_type.as_ref().is_none_or(|part| contains(&accepted.event_type, part))
+            && self.number.is_none_or(|number| accepted.number() == Some(number))
+            && self.key_hash.is_none_or(|hash| hash == accepted.key_hash)
+            && self.dedup_hash.is_none_or(|hash| hash == accepted.dedup_hash)
+            && self.since_ms.is_none_or(|since_ms| since_ms <= accepted.accepted_at_ms)
+            && self.message_id.as_ref().is_none_or(has_id)
+    }
+}

@@ -1,0 +1,304 @@
+//! One open table as a [`Database`] of the contract. A commit is one statement, which writes all of its batches or
+//! none; where its outcome is unknown the database refuses writes until it is opened again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Row, Statement};
+
+use super::mirror::Mirror;
+use super::session::{Parameter, Session};
+use super::{STATEMENT_DEADLINE, Shared, sql};
+use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
+
+/// How many rows are read at a time.
+const PAGE_ROWS: usize = 512;
+
+pub(super) struct PostgresDatabase {
+    shared: Arc<Shared>,
+    name: String,
+    table: String,
+    mirror: Mutex<Mirror>,
+    has_failed: AtomicBool,
+    /// The statement of a commit, and the epoch of the session that prepared it.
+    prepared: Mutex<Option<(i64, Statement)>>,
+}
+
+impl PostgresDatabase {
+    /// Opens the table of a database, and creates it where it is missing.
+    pub(super) fn open(shared: &Arc<Shared>, name: &str) -> Result<PostgresDatabase, StoreFailure> {
+        let table = shared.connector.table(name);
+        let exists = shared.names()?.iter().any(|found| found == name);
+        if !exists {
+            shared.define(&sql::create_table(&table))?;
+        }
+        let mirror = if exists { Mirror::Absent { reads: 0 } } else { Mirror::empty() };
+        Ok(PostgresDatabase {
+            shared: Arc::clone(shared),
+            name: name.to_owned(),
+            table,
+            mirror: Mutex::new(mirror),
+            has_failed: AtomicBool::new(false),
+            prepared: Mutex::default(),
+        })
+    }
+
+    /// Sends the operations of a commit. Returns whether this store is still the owner.
+    fn send(&self, session: &Arc<Session>, effect: &CommitEffect) -> Result<bool, StoreFailure> {
+        let statement = self.statement(session)?;
+        let writing = Arc::clone(session);
+        let CommitEffect { puts, gone } = effect.clone();
+        let commit = async move { writing.commit(&statement, &puts, &gone).await };
+        session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, commit))
+    }
+
+    fn statement(&self, session: &Arc<Session>) -> Result<Statement, StoreFailure> {
+        let mut prepared = self.prepared.lock();
+        if let Some((epoch, statement)) = &*prepared
+            && *epoch == session.epoch()
+        {
+            return Ok(statement.clone());
+        }
+        let (preparing, table) = (Arc::clone(session), self.table.clone());
+        let prepare = async move { preparing.prepare_commit(&table).await };
+        let statement = session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, prepare))?;
+        *prepared = Some((session.epoch(), statement.clone()));
+        Ok(statement)
+    }
+
+    /// Reads on the present session, and once more on a new one if that one is broken.
+    fn read<F>(&self, query: impl Fn(Arc<Session>) -> F) -> Result<Vec<Row>, StoreFailure>
+    where
+        F: Future<Output = Result<Vec<Row>, Error>> + Send + 'static,
+    {
+        let once = || {
+            let session = self.shared.session()?;
+            let reading = query(Arc::clone(&session));
+            session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, reading))
+        };
+        match once() {
+            Err(StoreFailure::Io(_)) => once(),
+            read => read,
+        }
+    }
+
+    /// Keys and values in order from `from` on and below `end`, at most a page of them.
+    fn page(&self, from: &[u8], end: Option<&[u8]>) -> Result<Vec<KeyValue>, StoreFailure> {
+        if let Some(mut page) = self.mirror.lock().page(from, PAGE_ROWS) {
+            page.retain(|(key, _)| end.is_none_or(|end| key.as_slice() < end));
+            return Ok(page);
+        }
+        let text = sql::page(&self.table);
+        let rows = self.read(|session| {
+            let (text, from, end) = (text.clone(), from.to_vec(), end.map(<[u8]>::to_vec));
+            let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+            async move {
+                let parameters: [Parameter<'_>; 3] =
+                    [(&from, Type::BYTEA), (&limit, Type::INT8), (&end, Type::BYTEA)];
+                session.read(&text, &parameters).await
+            }
+        })?;
+        rows.iter().map(pair_in).collect()
+    }
+
+    /// Reads the whole table, if it is small enough to keep.
+    fn fetch(&self) -> Result<(), StoreFailure> {
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        let fetched = self.each_pair(b"", b"", &mut |key, value| {
+            bytes += key.len() + value.len();
+            if Mirror::is_too_large(bytes) {
+                return ControlFlow::Break(());
+            }
+            pairs.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        });
+        let mut mirror = self.mirror.lock();
+        if Mirror::is_too_large(bytes) {
+            mirror.give_up();
+        } else {
+            mirror.end_fetch(fetched.is_ok().then_some(pairs));
+        }
+        fetched
+    }
+
+    /// Calls `visit` with each pair of a prefix, from a key on, page by page.
+    fn each_pair(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreFailure> {
+        let (mut next, end) = (prefix.max(from).to_vec(), end_of(prefix));
+        loop {
+            let page = self.page(&next, end.as_deref())?;
+            for (key, value) in &page {
+                if let ControlFlow::Break(()) = visit(key, value) {
+                    return Ok(());
+                }
+            }
+            match page.last().filter(|_| page.len() == PAGE_ROWS) {
+                // The next greater key.
+                Some((key, _)) => next = [key.as_slice(), &[0]].concat(),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        self.shared.open.lock().remove(&self.name);
+    }
+}
+
+impl fmt::Debug for PostgresDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresDatabase").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Database for PostgresDatabase {
+    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+        batches.iter().try_for_each(Batch::check)?;
+        if self.has_failed.load(Ordering::Acquire) {
+            return Err(StoreFailure::Closed);
+        }
+        let operations: Vec<_> = batches.into_iter().flat_map(Batch::into_operations).collect();
+        if operations.is_empty() {
+            return self.shared.ownership.check();
+        }
+        let effect = CommitEffect::of(&operations);
+        let session = self.shared.session()?;
+        session.take_warning();
+        let sent = self.send(&session, &effect);
+        let outcome = match sent {
+            Ok(true) if session.take_warning() => {
+                // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
+                session.fail();
+                Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
+            }
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.shared.ownership.lose();
+                Err(StoreFailure::Fenced)
+            }
+            Err(failure) => Err(failure),
+        };
+        match &outcome {
+            Ok(()) => self.mirror.lock().write(operations),
+            Err(_) => self.has_failed.store(true, Ordering::Release),
+        }
+        outcome
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
+        let mut mirror = self.mirror.lock();
+        if let Some(known) = mirror.get(key) {
+            return Ok(known);
+        }
+        let fetches = mirror.begin_fetch();
+        drop(mirror);
+        if fetches {
+            self.fetch()?;
+            if let Some(known) = self.mirror.lock().get(key) {
+                return Ok(known);
+            }
+        }
+        let text = sql::get(&self.table);
+        let rows = self.read(|session| {
+            let (text, key) = (text.clone(), key.to_vec());
+            async move { session.read(&text, &[(&key, Type::BYTEA)]).await }
+        })?;
+        rows.first().map(|row| row.try_get(0)).transpose().map_err(unreadable)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
+        self.each_pair(prefix, from, visit)
+    }
+
+    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
+        if let Some(known) = self.mirror.lock().last(prefix, to) {
+            return Ok(known.filter(|(key, _)| key.starts_with(prefix)));
+        }
+        let text = sql::last(&self.table);
+        let rows = self.read(|session| {
+            let (text, from, to) = (text.clone(), prefix.to_vec(), to.to_vec());
+            async move { session.read(&text, &[(&from, Type::BYTEA), (&to, Type::BYTEA)]).await }
+        })?;
+        let last = rows.first().map(pair_in).transpose()?;
+        Ok(last.filter(|(key, _)| key.starts_with(prefix)))
+    }
+}
+
+/// What a commit leaves under each of its keys. The last operation on a key wins, so the two parts are disjoint.
+#[derive(Clone)]
+struct CommitEffect {
+    puts: Vec<KeyValue>,
+    gone: Vec<Vec<u8>>,
+}
+
+impl CommitEffect {
+    fn of(operations: &[Operation]) -> CommitEffect {
+        let mut last = BTreeMap::new();
+        for operation in operations {
+            match operation {
+                Operation::Put(key, value) => last.insert(key, Some(value)),
+                Operation::Remove(key) => last.insert(key, None),
+            };
+        }
+        let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new() };
+        for (key, value) in last {
+            match value {
+                Some(value) => effect.puts.push((key.clone(), value.clone())),
+                None => effect.gone.push(key.clone()),
+            }
+        }
+        effect
+    }
+}
+
+/// The first key after all those with a prefix; `None` if there is no such key.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix.get(..=kept)?.to_vec();
+    *end.last_mut()? += 1;
+    Some(end)
+}
+
+fn pair_in(row: &Row) -> Result<KeyValue, StoreFailure> {
+    Ok((row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "passed to map_err")]
+fn unreadable(error: Error) -> StoreFailure {
+    StoreFailure::Damaged(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_above_all_its_keys() {
+        assert_eq!(end_of(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(end_of(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(end_of(b""), None);
+        assert_eq!(end_of(b"\xff\xff"), None);
+    }
+
+    #[test]
+    fn the_last_operation_on_a_key_is_its_effect() {
+        let put = |key: &str, value: &str| Operation::Put(key.into(), value.into());
+        let operations =
+            [put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
+        let effect = CommitEffect::of(&operations);
+        assert_eq!(effect.puts, [("a".into(), "2".into()), ("b".into(), "3".into())]);
+        assert!(effect.gone.is_empty());
+    }
+}

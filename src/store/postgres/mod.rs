@@ -1,0 +1,261 @@
+//! The store on a PostgreSQL server, which a synchronous standby replicates. A database of the contract is a table, a
+//! commit is one statement, and the ownership is a row that every commit checks in its own transaction: a process that
+//! lost the ownership can write nothing more. Only the files of this directory name the client of PostgreSQL.
+//!
+//! One thread runs the client. Callers wait for it over channels with a deadline, so that they may be threads of an
+//! async runtime. An answer that does not come in time is an unknown outcome: the connection is dropped, and the next
+//! one first takes a new epoch, which ends or refuses whatever the old one left under way.
+
+mod database;
+mod lease;
+mod mirror;
+mod options;
+mod ownership;
+mod runtime;
+mod session;
+mod sql;
+mod tls;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use self::database::PostgresDatabase;
+pub use self::options::PostgresOptions;
+use self::ownership::Ownership;
+use self::runtime::{ClientRuntime, failure_of};
+use self::session::{CONNECT_DEADLINE, Connector, Session};
+use super::{Database, Store, StoreFailure, StoreListener};
+use crate::random;
+
+/// How long a statement may take. Longer than a failover that PostgreSQL itself survives, such as a restart of the
+/// standby.
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a host that waits for the ownership looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A store on a PostgreSQL server. Only its owner can use it: call [`acquire`](Postgres::acquire) first.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use wabahook::store::{Postgres, PostgresOptions};
+/// use wabahook::{Config, Engine};
+///
+/// let options = PostgresOptions::new("host=10.0.0.5,10.0.0.6 user=wabahook dbname=wabahook")?;
+/// let store = Postgres::connect(options.name("host-a"))?;
+/// store.acquire(Duration::from_secs(60))?; // waits until no other host owns it
+/// let engine = Engine::open(Config::new("unused").store(Arc::new(store)))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Postgres {
+    shared: Arc<Shared>,
+}
+
+/// Shared by the store and its open databases.
+struct Shared {
+    connector: Connector,
+    ownership: Arc<Ownership>,
+    session: Mutex<Option<Arc<Session>>>,
+    /// The names of the open databases.
+    open: Mutex<BTreeSet<String>>,
+    runtime: ClientRuntime,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").field("options", &self.shared.connector.options).finish()
+    }
+}
+
+impl Postgres {
+    /// Connects, checks that the server keeps what it confirms, and creates the tables of the ownership where they are
+    /// missing.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Unsafe`] where the server could lose what it confirms; another [`StoreFailure`] when it cannot
+    /// be reached or refuses.
+    pub fn connect(options: PostgresOptions) -> Result<Postgres, StoreFailure> {
+        let connector = Connector::new(options)?;
+        let runtime = ClientRuntime::start()?;
+        let preparing = connector.clone();
+        runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
+        let mut token = [0; 16];
+        random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
+        let token = crate::text::hex(&token);
+        let ownership = Arc::new(Ownership::new(token, connector.options.lease_ttl));
+        let (session, open) = (Mutex::default(), Mutex::default());
+        Ok(Postgres { shared: Arc::new(Shared { connector, ownership, session, open, runtime }) })
+    }
+
+    /// Takes the ownership if no other host has it. Returns whether this store is the owner.
+    ///
+    /// # Errors
+    /// A [`StoreFailure`] when the server cannot be reached or refuses.
+    pub fn try_acquire(&self) -> Result<bool, StoreFailure> {
+        let Shared { connector, ownership, runtime, .. } = &*self.shared;
+        if ownership.was_acquired() {
+            return Ok(ownership.is_held());
+        }
+        let (connecting, taking) = (connector.clone(), Arc::clone(ownership));
+        let acquire = async move { lease::acquire(&connecting, &taking).await };
+        if !runtime.run(CONNECT_DEADLINE, acquire)?? {
+            return Ok(false);
+        }
+        runtime.spawn(lease::keep(connector.clone(), Arc::clone(ownership)));
+        Ok(true)
+    }
+
+    /// Takes the ownership, and waits for it up to `wait` while another host has it.
+    ///
+    /// # Errors
+    /// [`StoreFailure::InUse`] when another host still has it; another [`StoreFailure`] when the server cannot be
+    /// reached or refuses.
+    pub fn acquire(&self, wait: Duration) -> Result<(), StoreFailure> {
+        let mut waited = Duration::ZERO;
+        while !self.try_acquire()? {
+            if waited >= wait {
+                return Err(StoreFailure::InUse);
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+            waited += LOOK_EVERY;
+        }
+        Ok(())
+    }
+
+    /// The host that has the ownership now.
+    ///
+    /// # Errors
+    /// A [`StoreFailure`] when the server cannot be reached or refuses.
+    pub fn owner(&self) -> Result<Option<String>, StoreFailure> {
+        let connector = self.shared.connector.clone();
+        let find = async move { lease::owner(&connector).await };
+        self.shared.runtime.run(CONNECT_DEADLINE, find)?
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Store for Postgres {
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
+        if !self.shared.open.lock().insert(name.to_owned()) {
+            return Err(StoreFailure::InUse);
+        }
+        match PostgresDatabase::open(&self.shared, name) {
+            Ok(database) => Ok(Arc::new(database)),
+            Err(failure) => {
+                self.shared.open.lock().remove(name);
+                Err(failure)
+            }
+        }
+    }
+
+    fn list(&self) -> Result<Vec<String>, StoreFailure> {
+        self.shared.names()
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreFailure> {
+        self.check_closed(name)?;
+        let table = self.shared.connector.table(name);
+        self.shared.define(&format!("DROP TABLE IF EXISTS {table}"))
+    }
+
+    fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
+        self.check_closed(name)?;
+        let names = self.shared.names()?;
+        let new = super::damaged_name(name, |new| names.iter().any(|name| name == new));
+        let (table, to) = (self.shared.connector.table(name), sql::identifier(&new));
+        self.shared.define(&format!("ALTER TABLE IF EXISTS {table} RENAME TO {to}"))?;
+        Ok(new)
+    }
+
+    fn format(&self, newest: u32) -> Result<u32, StoreFailure> {
+        let session = self.shared.session()?;
+        let read = async move { session.format(newest).await };
+        let found =
+            self.shared.runtime.run(STATEMENT_DEADLINE, read)?.map_err(|e| failure_of(&e))?;
+        found.parse().map_err(|_| StoreFailure::Damaged(format!("the format is {found:?}")))
+    }
+
+    fn is_owner(&self) -> bool {
+        self.shared.ownership.is_held()
+    }
+
+    fn on_event(&self, listener: StoreListener) {
+        self.shared.ownership.listen(listener);
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn release(&self) {
+        if !self.shared.ownership.release() {
+            return;
+        }
+        let session = self.shared.session.lock().take();
+        let (connector, ownership) =
+            (self.shared.connector.clone(), Arc::clone(&self.shared.ownership));
+        let give_up = async move {
+            drop(session);
+            lease::give_up(&connector, &ownership).await
+        };
+        // Without it the lease ends by itself.
+        let _ = self.shared.runtime.run(CONNECT_DEADLINE, give_up);
+    }
+}
+
+impl Postgres {
+    fn check_closed(&self, name: &str) -> Result<(), StoreFailure> {
+        match self.shared.open.lock().contains(name) {
+            true => Err(StoreFailure::InUse),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// The session that writes. Where the last one failed, a new one takes a new epoch first.
+    fn session(&self) -> Result<Arc<Session>, StoreFailure> {
+        self.ownership.check()?;
+        let mut current = self.session.lock();
+        if let Some(session) = current.as_ref().filter(|session| !session.has_failed()) {
+            return Ok(Arc::clone(session));
+        }
+        *current = None;
+        let (connector, ownership) = (self.connector.clone(), Arc::clone(&self.ownership));
+        let connect = async move { Session::begin(&connector, &ownership).await };
+        let session = Arc::new(self.runtime.run(CONNECT_DEADLINE, connect)??);
+        *current = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreFailure> {
+        let session = self.session()?;
+        let schema = self.connector.schema();
+        let reading = Arc::clone(&session);
+        let names = async move { reading.names(&schema).await };
+        session.checked(self.runtime.run(STATEMENT_DEADLINE, names))
+    }
+
+    /// Creates, renames or drops a table, if this store is still the owner.
+    fn define(&self, statement: &str) -> Result<(), StoreFailure> {
+        let session = self.session()?;
+        let text = sql::fenced(self.connector.options.shard, session.epoch(), statement);
+        let writing = Arc::clone(&session);
+        let define = async move { writing.execute(&text).await };
+        let defined = session.checked(self.runtime.run(STATEMENT_DEADLINE, define));
+        if let Err(StoreFailure::Fenced) = defined {
+            self.ownership.lose();
+        }
+        defined
+    }
+}

@@ -1,0 +1,128 @@
+//! The texts of the statements. Names of databases become identifiers in quotes; everything else is a parameter.
+
+/// The error code of a statement that finds another owner.
+pub(super) const FENCED_CODE: &str = "WBH01";
+
+/// Serializes the creation of the tables below among hosts that start at the same time.
+const CREATION_LOCK: i64 = 0x7761_6261_686f_6f6b;
+
+/// Creates what is shared by all shards, and the schema of one.
+pub(super) fn create(shard: u16) -> String {
+    format!(
+        "BEGIN;
+         SELECT pg_advisory_xact_lock({CREATION_LOCK});
+         CREATE SCHEMA IF NOT EXISTS wabahook;
+         CREATE TABLE IF NOT EXISTS wabahook.lease (
+             shard int PRIMARY KEY, epoch bigint NOT NULL, owner text NOT NULL, host text NOT NULL,
+             until timestamptz NOT NULL, UNIQUE (shard, epoch)) WITH (fillfactor = 10);
+         CREATE TABLE IF NOT EXISTS wabahook.meta (key text PRIMARY KEY, value text NOT NULL);
+         CREATE SCHEMA IF NOT EXISTS {schema};
+         INSERT INTO wabahook.lease VALUES ({shard}, 0, '', '', '-infinity') ON CONFLICT DO NOTHING;
+         COMMIT",
+        schema = schema(shard)
+    )
+}
+
+/// What every connection sets. A lock that a dead connection still holds must not be waited for without end.
+pub(super) const SESSION_SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '4s'; \
+     SET statement_timeout = 0; SET client_min_messages = warning";
+
+pub(super) const SAFETY: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
+     current_setting('synchronous_standby_names'), current_setting('server_version_num')::int";
+
+/// Takes the ownership where no other host has it.
+pub(super) const ACQUIRE: &str = "UPDATE wabahook.lease SET epoch = epoch + 1, owner = $2, host = $3, \
+     until = clock_timestamp() + $4 * interval '1 millisecond' \
+     WHERE shard = $1 AND until < clock_timestamp() RETURNING epoch";
+
+/// Extends the ownership, and reads what the server requires of a commit. The epoch stays, so that commits do not wait.
+pub(super) const RENEW: &str = "UPDATE wabahook.lease SET until = clock_timestamp() + $3 * interval '1 millisecond' \
+     WHERE shard = $1 AND owner = $2 RETURNING current_setting('synchronous_standby_names')";
+
+/// Takes a new epoch of the same ownership. It waits for a commit under way, and later ones find no such epoch.
+pub(super) const NEW_EPOCH: &str = "UPDATE wabahook.lease SET epoch = epoch + 1, \
+     until = clock_timestamp() + $3 * interval '1 millisecond' \
+     WHERE shard = $1 AND owner = $2 RETURNING epoch";
+
+/// The present epoch, for a test that shows what happens without new ones.
+pub(super) const SAME_EPOCH: &str = "UPDATE wabahook.lease SET until = clock_timestamp() + $3 * interval '1 millisecond' \
+     WHERE shard = $1 AND owner = $2 RETURNING epoch";
+
+pub(super) const GIVE_UP: &str = "UPDATE wabahook.lease SET until = '-infinity', owner = '', host = '' \
+     WHERE shard = $1 AND owner = $2";
+
+pub(super) const OWNER: &str =
+    "SELECT host FROM wabahook.lease WHERE shard = $1 AND until > clock_timestamp()";
+
+/// Which server a connection is connected to.
+pub(super) const SERVER: &str = "SELECT pg_postmaster_start_time()::text || ' ' || \
+     coalesce(inet_server_addr()::text, '') || ' ' || coalesce(inet_server_port()::text, '')";
+
+pub(super) const NAMES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname = $1 AND c.relkind = 'r' ORDER BY c.relname COLLATE \"C\"";
+
+pub(super) const PUT_FORMAT: &str =
+    "INSERT INTO wabahook.meta VALUES ('format', $1) ON CONFLICT DO NOTHING";
+
+pub(super) const FORMAT: &str = "SELECT value FROM wabahook.meta WHERE key = 'format'";
+
+/// The schema of a shard.
+pub(super) fn schema(shard: u16) -> String {
+    format!("wabahook_{shard}")
+}
+
+/// A name as an identifier.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Creates a table of keys and values. Values stay in their row, uncompressed: they are small, and most are not read
+/// again.
+pub(super) fn create_table(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (key bytea PRIMARY KEY, value bytea NOT NULL) \
+         WITH (autovacuum_vacuum_insert_threshold = -1); \
+         ALTER TABLE {table} ALTER COLUMN value SET STORAGE PLAIN"
+    )
+}
+
+/// A statement that takes effect only while the epoch is the present one.
+pub(super) fn fenced(shard: u16, epoch: i64, statement: &str) -> String {
+    format!(
+        "DO $fence$ BEGIN \
+         PERFORM 1 FROM wabahook.lease WHERE shard = {shard} AND epoch = {epoch} FOR KEY SHARE; \
+         IF NOT FOUND THEN RAISE EXCEPTION 'another owner has taken over' USING ERRCODE = '{FENCED_CODE}'; \
+         END IF; END $fence$; {statement}"
+    )
+}
+
+/// One commit: nothing is written where the epoch is not the present one, and then it returns 0.
+pub(super) fn commit(table: &str) -> String {
+    format!(
+        "WITH fence AS MATERIALIZED ( \
+             SELECT 1 FROM wabahook.lease WHERE shard = $1 AND epoch = $2 FOR KEY SHARE), \
+         gone AS (DELETE FROM {table} WHERE key = ANY($5) AND EXISTS (SELECT 1 FROM fence)), \
+         put AS (INSERT INTO {table} SELECT k, v FROM unnest($3::bytea[], $4::bytea[]) AS u(k, v) \
+             WHERE EXISTS (SELECT 1 FROM fence) \
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value) \
+         SELECT count(*) FROM fence"
+    )
+}
+
+pub(super) fn get(table: &str) -> String {
+    format!("SELECT value FROM {table} WHERE key = $1")
+}
+
+/// A page of keys and values in order, from a key on and, where there is one, below an end.
+pub(super) fn page(table: &str) -> String {
+    format!(
+        "SELECT key, value FROM {table} WHERE key >= $1 AND ($3::bytea IS NULL OR key < $3) \
+         ORDER BY key LIMIT $2"
+    )
+}
+
+pub(super) fn last(table: &str) -> String {
+    format!(
+        "SELECT key, value FROM {table} WHERE key >= $1 AND key <= $2 ORDER BY key DESC LIMIT 1"
+    )
+}

@@ -1,0 +1,46 @@
+//! International host names in the form that DNS and HTTP carry (IDNA, UTS #46): `https://büro.example/` is
+//! stored, shown and called as `https://xn--bro-hoa.example/`.
+
+use std::borrow::Cow;
+
+use idna::AsciiDenyList;
+
+/// The URL with its host name in ASCII; `None` for a name that has no such form.
+pub(super) fn with_ascii_host(url: &str) -> Option<Cow<'_, str>> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Some(Cow::Borrowed(url)) };
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority_end);
+    if authority.is_ascii() {
+        return Some(Cow::Borrowed(url));
+    }
+    let (name, port) = match authority.rsplit_once(':') {
+        Some((name, port)) => (name, format!(":{port}")),
+        None => (authority, String::new()),
+    };
+    let name = idna::domain_to_ascii_cow(name.as_bytes(), AsciiDenyList::URL).ok()?;
+    Some(Cow::Owned(format!("{scheme}://{name}{port}{path}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn international_names_become_ascii() {
+        for (given, expected) in [
+            ("https://b\u{fc}ro.example/x", Some("https://xn--bro-hoa.example/x")),
+            ("https://B\u{dc}RO.example:8443?a", Some("https://xn--bro-hoa.example:8443?a")),
+            ("https://\u{4f8b}\u{5b50}.\u{6d4b}\u{8bd5}", Some("https://xn--fsqu00a.xn--0zwm56d")),
+            ("https://fa\u{df}.example/", Some("https://xn--fa-hia.example/")),
+            // A name that only looks like an address is one.
+            ("https://\u{ff11}0\u{3002}0\u{3002}0\u{3002}1/", Some("https://10.0.0.1/")),
+            ("https://crm.example/\u{e4}", Some("https://crm.example/\u{e4}")),
+            ("crm.example/b\u{fc}ro", Some("crm.example/b\u{fc}ro")),
+            ("https://u:p@b\u{fc}ro.example/", None),
+            ("https://b\u{fc} ro.example/", None),
+            ("https://xn--\u{fc}.example/", None),
+        ] {
+            assert_eq!(with_ascii_host(given).as_deref(), expected, "{given}");
+        }
+    }
+}

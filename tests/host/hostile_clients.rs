@@ -1,0 +1,228 @@
+//! What strangers can do to the port: hold connections, send half a head, drip a body, leave large bodies
+//! unfinished, and try keys. Beside all of it, requests with a key and signed callbacks are answered in time.
+#![cfg(target_os = "linux")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::DEADLINE;
+use crate::client::{self, Pending};
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::meta_callbacks::{ESCAPED, signature};
+
+/// On a quiet machine the slowest answer takes some milliseconds; this one is shared.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+const CALLBACK_BYTES: usize = 4 * 1024 * 1024;
+const SIGNATURE: (&str, &str) = (
+    "x-hub-signature-256",
+    "sha256=0000000000000000000000000000000000000000000000000000000000000000",
+);
+
+/// Lets this process open as many files as it may.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// A connection from 127.0.0.`host`.
+fn connect_from(host: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let from = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0));
+    rustix::net::bind(&socket, &from)?;
+    rustix::net::connect(&socket, &to)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+/// Asks, until it is over, what must be answered in time. Returns how long each answer took.
+fn ask(served: &HostProcess, is_over: &AtomicBool) -> Vec<Duration> {
+    let signed = signature("app-secret", ESCAPED);
+    let mut took = Vec::new();
+    for n in 0.. {
+        if is_over.load(Ordering::SeqCst) && took.len() >= 100 {
+            break;
+        }
+        let started = Instant::now();
+        let headers = |name: &str, value: &str| format!("{name}: {value}");
+        let (head, header, body, expected) = match n % 3 {
+            0 => ("POST /events", headers("authorization", ACME), line(n), 202),
+            1 => ("GET /healthz", headers("x-nothing", ""), String::new(), 200),
+            _ => {
+                let header = headers("x-hub-signature-256", &signed);
+                ("POST /meta/webhook", header, ESCAPED.to_owned(), 200)
+            }
+        };
+        let status = status_with(served.address, head, &header, &body);
+        assert_eq!(status, expected, "{head}");
+        took.push(started.elapsed());
+    }
+    took
+}
+
+/// Sends a request on a connection of its own and returns the status.
+fn status_with(to: SocketAddr, head: &str, header: &str, body: &str) -> u16 {
+    let mut stream = connect_from(2, to).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{head} HTTP/1.1\r\nhost: x\r\n{header}\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_else(|| panic!("{answer:?}")).parse().unwrap()
+}
+
+/// Five thousand connections from one address: idle ones, half heads, and bodies that drip.
+fn crowd(to: SocketAddr) -> Vec<TcpStream> {
+    let one = |n: usize| {
+        let mut stream = connect_from(1, to).ok()?;
+        let sent = match n % 3 {
+            0 => Ok(()),
+            1 => stream.write_all(b"POST /events HTTP/1.1\r\nhost:"),
+            _ => stream.write_all(
+                format!(
+                    "POST /meta/webhook HTTP/1.1\r\nhost: x\r\n{}: {}\r\n\
+                     content-length: 1000000\r\n\r\n{{",
+                    SIGNATURE.0, SIGNATURE.1
+                )
+                .as_bytes(),
+            ),
+        };
+        sent.ok().map(|()| stream)
+    };
+    (0..5_000).filter_map(one).collect()
+}
+
+/// A byte more of each body, as a client that drips.
+fn drip(crowd: &mut [TcpStream]) {
+    for stream in crowd.iter_mut() {
+        let _ = stream.write_all(b" ");
+    }
+}
+
+/// Bodies of which only the last byte is missing. The host cuts most of them.
+fn unfinished_bodies(to: SocketAddr) -> Vec<TcpStream> {
+    let body = vec![b' '; CALLBACK_BYTES - 1];
+    let open = |_| {
+        let mut stream = connect_from(3, to).ok()?;
+        let head = format!(
+            "POST /meta/webhook HTTP/1.1\r\nhost: x\r\n{}: {}\r\ncontent-length: {CALLBACK_BYTES}\
+             \r\n\r\n",
+            SIGNATURE.0, SIGNATURE.1
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        let _ = stream.write_all(&body);
+        Some(stream)
+    };
+    (0..74).filter_map(open).collect()
+}
+
+/// Requests with as many different keys. Their answers wait, so nobody waits for them here.
+fn wrong_keys(to: SocketAddr) -> Vec<TcpStream> {
+    let send = |n: usize| {
+        let mut stream = connect_from(4, to).ok()?;
+        let request = format!("GET /stats HTTP/1.1\r\nhost: x\r\nauthorization: wrong-{n}\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok().map(|()| stream)
+    };
+    (0..3_000).filter_map(send).collect()
+}
+
+#[test]
+fn requests_are_answered_in_time_beside_hostile_clients() {
+    raise_file_limit();
+    let (place, served) = HostProcess::fresh();
+    let is_over = AtomicBool::new(false);
+    let mut took = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(&served, &is_over));
+        let hostile = scope.spawn(|| {
+            let mut crowd = crowd(served.address);
+            assert_eq!(crowd.len(), 5_000, "raise the limit of open files");
+            let bodies = unfinished_bodies(served.address);
+            drip(&mut crowd);
+            let keys = wrong_keys(served.address);
+            drip(&mut crowd);
+            (crowd, bodies, keys)
+        });
+        let held = hostile.join();
+        is_over.store(true, Ordering::SeqCst);
+        let took = asking.join().unwrap();
+        drop(held.unwrap());
+        took
+    });
+    took.sort_unstable();
+    let (count, worst) = (took.len(), *took.last().unwrap());
+    println!(
+        "{count} answers: p50 {:?}, p99 {:?}, worst {worst:?}",
+        took[count / 2],
+        took[count * 99 / 100]
+    );
+    assert!(took[count * 99 / 100] < ANSWER_MAX, "{took:?}");
+    let log = std::fs::read_to_string(place.path("stderr.log")).unwrap();
+    for flood in ["too many connections", "was cut to read others", "without a valid API key"] {
+        assert!(log.matches(flood).count() <= 2, "{flood} floods the log");
+    }
+    assert!(log.contains("too many connections") && log.contains("without a valid API key"));
+}
+
+/// The key decides before the body: the answer to a wrong one does not wait for it.
+#[test]
+fn a_wrong_key_is_refused_without_its_body() {
+    let (_place, served) = HostProcess::fresh();
+    for (path, header) in [("/events", "authorization"), ("/v1/configs/webhook", "whizard-key")] {
+        let headers = [(header, "wrong"), ("expect", "100-continue")];
+        let answer = Pending::open(served.address, "POST", path, &headers, 1_000_000).answer();
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    let headers = [("expect", "100-continue")];
+    let answer =
+        Pending::open(served.address, "POST", "/meta/webhook", &headers, 1_000_000).answer();
+    assert_eq!(answer.status, 401, "without a signature: {answer:?}");
+    assert_eq!(served.get("/stats", ACME).status, 200);
+}
+
+/// Ten wrong keys of an address are answered at once, then one a second. A right key never waits.
+#[test]
+fn wrong_keys_are_slowed_down_and_right_ones_are_not() {
+    let (_place, served) = HostProcess::fresh();
+    let started = Instant::now();
+    for n in 0..11 {
+        assert_eq!(served.get("/stats", &format!("wrong-{n}")).status, 401);
+    }
+    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
+    let hanging = Pending::open(served.address, "GET", "/stats", &[("authorization", "no")], 0);
+    assert_eq!(served.get("/stats", ACME).status, 200);
+    assert_eq!(hanging.answer().status, 401);
+}
+
+/// A head and a body that drip are cut, whatever their pauses.
+#[test]
+fn a_slow_head_and_a_slow_body_are_cut() {
+    let limits = "[limits]\nhead_timeout_ms = 300\nbody_timeout_ms = 300\n";
+    let place = HostDirectory::new(&format!("{CONFIGURATION}{limits}"));
+    let served = place.start();
+    // The first request makes it a connection that has had one.
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\nGET /livez").unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 1, "{answers}");
+
+    let headers = [("authorization", ACME)];
+    let mut body = Pending::open(served.address, "POST", "/events", &headers, 100);
+    body.more(b"{");
+    assert_eq!(body.answer().status, 408);
+    let ready = client::send(served.address, "GET", "/healthz", &[], b"");
+    assert_eq!(ready.status, 200);
+}

@@ -1,0 +1,86 @@
+//! The store contract, by the same checks as the other stores.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+#[path = "../../src/store/contract_checks.rs"]
+mod checks;
+
+pub use wabahook::store::{
+    BATCH_OPERATIONS_MAX, Batch, Database, Postgres, PostgresOptions, Store, StoreFailure,
+    VALUE_BYTES_MAX,
+};
+
+/// A store of its own, on another shard than the other rounds.
+pub fn check(connection: &str) {
+    let options = || PostgresOptions::new(connection).unwrap().shard(9);
+    let store = Postgres::connect(options().name("first")).unwrap();
+    assert!(matches!(store.open("early"), Err(StoreFailure::InUse)), "it is no owner yet");
+    store.acquire(Duration::from_secs(10)).unwrap();
+    assert_eq!(store.format(3).unwrap(), 3);
+    assert_eq!(store.format(4).unwrap(), 3, "the recorded format stays");
+    checks::check(&store);
+    check_pages(&store);
+    check_renaming(&store);
+    check_takeover(store, options());
+}
+
+/// More rows than one read takes, read where they were found and not written.
+fn check_pages(store: &Postgres) {
+    let pages = store.open("pages").unwrap();
+    let batches = (0..1_200_u32).map(|n| {
+        let mut batch = Batch::default();
+        batch.put(format!("p{n:05}"), vec![7; VALUE_BYTES_MAX]);
+        batch
+    });
+    pages.commit(batches.collect()).unwrap();
+    drop(pages);
+    let pages = store.open("pages").unwrap();
+    let mut seen = 0;
+    let mut count = |_: &[u8], value: &[u8]| {
+        assert_eq!(value.len(), VALUE_BYTES_MAX);
+        seen += 1;
+        ControlFlow::Continue(())
+    };
+    pages.scan(b"p", b"p00100", &mut count).unwrap();
+    assert_eq!(seen, 1_100);
+    for n in 0..8 {
+        assert!(pages.get(format!("p{n:05}").as_bytes()).unwrap().is_some());
+    }
+    let mut batch = Batch::default();
+    batch.remove("p00003");
+    pages.commit(vec![batch]).unwrap();
+    assert_eq!(pages.get(b"p00003").unwrap(), None, "also where it is in memory");
+    assert_eq!(pages.last(b"p", b"p00003").unwrap().unwrap().0, b"p00002");
+}
+
+fn check_renaming(store: &Postgres) {
+    let mut batch = Batch::default();
+    batch.put("key", "value");
+    store.open("broken").unwrap().commit(vec![batch]).unwrap();
+    let name = store.set_aside("broken").unwrap();
+    assert_eq!(name, "damaged-broken");
+    assert_eq!(store.open(&name).unwrap().get(b"key").unwrap().unwrap(), b"value");
+    assert!(!store.list().unwrap().contains(&"broken".to_owned()));
+}
+
+/// Another owner waits, takes over, and what the first one still holds writes nothing more.
+fn check_takeover(first: Postgres, options: PostgresOptions) {
+    let second = Postgres::connect(options.name("second")).unwrap();
+    assert!(!second.try_acquire().unwrap());
+    assert_eq!(second.owner().unwrap().as_deref(), Some("first"));
+    assert!(matches!(second.acquire(Duration::ZERO), Err(StoreFailure::InUse)));
+    let held = first.open("held").unwrap();
+    first.release();
+    assert!(!first.is_owner());
+    second.acquire(Duration::from_secs(10)).unwrap();
+    let mut batch = Batch::default();
+    batch.put("late", "write");
+    assert!(held.commit(vec![batch]).is_err());
+    assert_eq!(second.open("held").unwrap().get(b"late").unwrap(), None);
+    assert!(second.is_owner());
+    // A call from a task of an async runtime must not panic.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let names = runtime.block_on(async { second.list() });
+    assert!(names.unwrap().contains(&"held".to_owned()));
+}

@@ -1,0 +1,67 @@
+//! I1, I2 and I3 on a replicated PostgreSQL: the owner, the primary or both are killed, the owner is stopped and goes
+//! on later, a commit lands after its session was given up, and the standby dies while commits wait. After each round
+//! everything that any host accepted has been delivered, and nothing that was refused. Another host goes on within
+//! 5 s, or the same one at the new primary.
+//!
+//! It starts the servers itself, from Debian's package `postgresql`, with a synchronous standby and with everything on
+//! that makes a commit durable. Where they are not installed it prints `skipped` and the reason; where
+//! `WABAHOOK_POSTGRES_INSTALLED` is set it fails instead. An argument runs the rounds whose name contains it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub,
+    reason = "in a test a panic is the verdict, and nobody reads its documentation"
+)]
+
+#[cfg(target_os = "linux")]
+mod contract;
+#[cfg(target_os = "linux")]
+mod ledger;
+#[cfg(target_os = "linux")]
+mod owner;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod proxy;
+#[cfg(target_os = "linux")]
+mod rounds;
+#[cfg(target_os = "linux")]
+mod servers;
+#[cfg(target_os = "linux")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("replicated skipped: the servers are started from Debian's package");
+}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    use std::time::Instant;
+
+    if let Ok(name) = std::env::var(owner::NAME) {
+        return owner::run(&name);
+    }
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    let began = Instant::now();
+    let servers = match servers::Servers::start() {
+        Ok(servers) => servers,
+        Err(why) if std::env::var_os("WABAHOOK_POSTGRES_INSTALLED").is_none() => {
+            println!("replicated skipped: {why}");
+            return;
+        }
+        Err(why) => panic!("PostgreSQL is installed and its servers do not start: {why}"),
+    };
+    println!("replicated: two servers started in {:.1} s", began.elapsed().as_secs_f64());
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
+    rounds::play(servers, &wanted);
+    println!("replicated: passed in {:.1} s", began.elapsed().as_secs_f64());
+}

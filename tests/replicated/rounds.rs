@@ -1,0 +1,225 @@
+//! The rounds. Each begins with a primary and a synchronous standby, and ends with a verdict on all that was reported
+//! since the last one.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::contract;
+use crate::ledger::Ledger;
+use crate::process::{HostOptions, HostProcess};
+use crate::proxy::Proxy;
+use crate::servers::Servers;
+
+type Verdict = Result<String, String>;
+type Round = fn(&mut Servers) -> Verdict;
+
+/// Within what another host goes on.
+const TAKEOVER_MAX: Duration = Duration::from_secs(5);
+
+/// How much is accepted before something is killed.
+const SOME: usize = 300;
+
+const ROUNDS: [(&str, u32, Round); 8] = [
+    ("contract", 1, check_contract),
+    ("unsafe_server", 1, refuse_an_unsafe_server),
+    ("owner_killed", 3, kill_the_owner),
+    ("owner_stopped", 3, stop_the_owner),
+    ("standby_killed", 1, kill_the_standby),
+    ("late_commit", 1, let_a_commit_land_late),
+    ("primary_killed", 2, kill_the_primary),
+    ("both_killed", 2, kill_both),
+];
+
+pub fn play(mut servers: Servers, wanted: &[String]) {
+    for (name, times, round) in ROUNDS {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        for time in 1..=times {
+            let began = Instant::now();
+            let verdict = round(&mut servers);
+            let took = began.elapsed().as_secs_f64();
+            match verdict {
+                Ok(told) => println!("replicated: {name} {time} of {times}: {told} ({took:.1} s)"),
+                Err(why) => panic!("{name} {time}: {why}"),
+            }
+        }
+    }
+}
+
+fn check_contract(servers: &mut Servers) -> Verdict {
+    contract::check(&servers.connection());
+    Ok("the contract is kept".to_owned())
+}
+
+/// A server that confirms without a standby is refused where a standby is required.
+fn refuse_an_unsafe_server(servers: &mut Servers) -> Verdict {
+    use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
+
+    let set = |value: &str| -> Result<(), String> {
+        servers.query(&format!("ALTER SYSTEM SET synchronous_standby_names = '{value}'"))?;
+        servers.query("SELECT pg_reload_conf()")?;
+        let deadline = Instant::now() + TAKEOVER_MAX;
+        while servers.query("SHOW synchronous_standby_names")? != value {
+            assert!(Instant::now() < deadline, "the setting was not read");
+        }
+        Ok(())
+    };
+    let options = || PostgresOptions::new(&servers.connection()).unwrap().shard(8);
+    let store = Postgres::connect(options()).map_err(|error| error.to_string())?;
+    store.acquire(Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    let (sender, told) = std::sync::mpsc::channel();
+    wabahook::store::Store::on_event(&store, Box::new(move |event| drop(sender.send(event))));
+    set("")?;
+    let refused = Postgres::connect(options());
+    let later = told.recv_timeout(TAKEOVER_MAX).map_err(|error| format!("not told: {error}"))?;
+    let single = Postgres::connect(options().replicas(0));
+    set("standby")?;
+    match (refused, single) {
+        (Err(StoreFailure::Unsafe(why)), Ok(_)) => Ok(format!("{why}; told later: {later:?}")),
+        (refused, single) => Err(format!("{refused:?}, {single:?}")),
+    }
+}
+
+/// Kills the owner. A host that waits goes on.
+fn kill_the_owner(servers: &mut Servers) -> Verdict {
+    let (mut ledger, options) = (Ledger::default(), options(servers));
+    let mut first = HostProcess::start("first", &options);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let second = HostProcess::start("second", &options);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let killed = Instant::now();
+    first.kill(&mut ledger);
+    let goes_on = second.accepts_after(killed, &mut ledger)?;
+    second.wait_for_many("accepted", SOME, &mut ledger)?;
+    second.stop(&mut ledger)?;
+    judged(&ledger_after_drain(ledger, &options)?, goes_on)
+}
+
+/// Stops the owner, which goes on after another host has taken over.
+fn stop_the_owner(servers: &mut Servers) -> Verdict {
+    let (mut ledger, options) = (Ledger::default(), options(servers));
+    let mut first = HostProcess::start("first", &options);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let second = HostProcess::start("second", &options);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let stopped = Instant::now();
+    first.signal(Signal::STOP);
+    let goes_on = second.accepts_after(stopped, &mut ledger)?;
+    second.wait_for_many("accepted", SOME, &mut ledger)?;
+    first.signal(Signal::CONT);
+    first.wait_for("notice not_owner", &mut ledger)?;
+    first.wait_for("closed", &mut ledger)?;
+    first.kill(&mut ledger);
+    second.wait_for_many("accepted", SOME, &mut ledger)?;
+    second.stop(&mut ledger)?;
+    judged(&ledger_after_drain(ledger, &options)?, goes_on)
+}
+
+/// Commits wait for a standby that is gone, and are confirmed when it is back.
+fn kill_the_standby(servers: &mut Servers) -> Verdict {
+    let (mut ledger, options) = (Ledger::default(), options(servers));
+    let owner = HostProcess::start("owner", &options);
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    servers.kill_standby();
+    owner.wait_for("notice stalled", &mut ledger)?;
+    servers.restart_standby()?;
+    let back = Instant::now();
+    owner.wait_for("notice resumed", &mut ledger)?;
+    let goes_on = owner.accepts_after(back, &mut ledger)?;
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    owner.stop(&mut ledger)?;
+    let told = ledger_after_drain(ledger, &options)?.judge()?;
+    Ok(format!("{told}; accepted again {:.1} s after the standby was back", goes_on.as_secs_f64()))
+}
+
+/// A commit is held until the owner has given it up and gone on with a new session. The control shows that the epoch
+/// of the session is what keeps it out.
+fn let_a_commit_land_late(servers: &mut Servers) -> Verdict {
+    let told = late_commit(servers, false)?;
+    match late_commit(servers, true) {
+        Ok(told) => Err(format!("without new epochs nothing was wrong: {told}")),
+        Err(why) => Ok(format!("{told}; without new epochs: {why}")),
+    }
+}
+
+fn late_commit(servers: &mut Servers, keeps_epoch: bool) -> Verdict {
+    let (mut ledger, direct) = (Ledger::default(), options(servers));
+    let proxy = Proxy::to(servers.primary_port());
+    let connection =
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable", proxy.port);
+    let through = HostOptions { connection, keeps_epoch, ..HostOptions::default() };
+    let owner = HostProcess::start("owner", &through);
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    proxy.hold();
+    owner.wait_for("notice stalled", &mut ledger)?;
+    owner.wait_for("notice resumed", &mut ledger)?;
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    proxy.release();
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    owner.stop(&mut ledger)?;
+    ledger_after_drain(ledger, &direct)?.judge()
+}
+
+/// Kills the primary and makes the standby the new one. The same host goes on there.
+fn kill_the_primary(servers: &mut Servers) -> Verdict {
+    let (mut ledger, options) = (Ledger::default(), options(servers));
+    let owner = HostProcess::start("owner", &options);
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    servers.kill_primary();
+    servers.promote()?;
+    let promoted = Instant::now();
+    let goes_on = owner.accepts_after(promoted, &mut ledger)?;
+    owner.wait_for_many("accepted", SOME, &mut ledger)?;
+    owner.stop(&mut ledger)?;
+    let verdict = judged(&ledger_after_drain(ledger, &alone(servers))?, goes_on);
+    servers.add_standby()?;
+    verdict
+}
+
+/// Kills the owner and the primary. A host that waits goes on at the new primary.
+fn kill_both(servers: &mut Servers) -> Verdict {
+    let (mut ledger, options) = (Ledger::default(), options(servers));
+    let mut first = HostProcess::start("first", &options);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let connection = servers.connection();
+    let waiting = HostOptions { connection, is_unreplicated: true, ..HostOptions::default() };
+    let second = HostProcess::start("second", &waiting);
+    first.wait_for_many("accepted", SOME, &mut ledger)?;
+    let killed = Instant::now();
+    first.kill(&mut ledger);
+    servers.kill_primary();
+    servers.promote()?;
+    let goes_on = second.accepts_after(killed, &mut ledger)?;
+    second.wait_for_many("accepted", SOME, &mut ledger)?;
+    second.stop(&mut ledger)?;
+    let verdict = judged(&ledger_after_drain(ledger, &alone(servers))?, goes_on);
+    servers.add_standby()?;
+    verdict
+}
+
+fn options(servers: &Servers) -> HostOptions {
+    HostOptions { connection: servers.connection(), ..HostOptions::default() }
+}
+
+/// For a primary that has no standby.
+fn alone(servers: &Servers) -> HostOptions {
+    HostOptions { is_unreplicated: true, ..options(servers) }
+}
+
+/// What is known after one more host has delivered everything that is owed.
+fn ledger_after_drain(mut ledger: Ledger, options: &HostOptions) -> Result<Ledger, String> {
+    let drains = HostOptions { drains: true, keeps_epoch: false, ..options.clone() };
+    let drain = HostProcess::start("drain", &drains);
+    drain.wait_for("drained", &mut ledger)?;
+    Ok(ledger)
+}
+
+fn judged(ledger: &Ledger, goes_on: Duration) -> Verdict {
+    let told = ledger.judge()?;
+    if goes_on > TAKEOVER_MAX {
+        return Err(format!("it took {:.1} s to go on; {told}", goes_on.as_secs_f64()));
+    }
+    Ok(format!("{told}; went on after {:.1} s", goes_on.as_secs_f64()))
+}
