@@ -4,13 +4,15 @@
 //! `cargo bench --bench churn -- --seconds 1800 --rate 1500 --subscriptions 2`
 //!
 //! With `--again-s 300` what failed is delivered after so many seconds; without it, its next attempt is
-//! a day away. `--svg FILE` and `--csv FILE` set the output files, and `--plot CSV` draws an earlier run.
+//! a day away. `--bounds-divisor 10` divides the default bounds of the outbox, and each event then has a dedup
+//! key. The bench fails if `publish` is busy while less than half of a bound is owed. `--svg FILE` and `--csv FILE` set the output files, and `--plot CSV` draws an earlier run.
 
 mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use support::Outcome;
 use support::plot::{Line, Panel, svg};
 use support::transports::Replying;
 use wabahook::policy::{Policy, Retry};
-use wabahook::{Engine, Reply, Request, Subscription};
+use wabahook::{Config, Engine, Limits, Reply, Request, Subscription};
 
 const PAYLOAD_BYTES: usize = 1024;
 const BURSTS_PER_S: u64 = 100;
@@ -84,7 +86,10 @@ fn main() -> Outcome {
     let directory = support::directory("churn")?;
     let again_s: u64 = support::option("again-s", 0);
     let refuses = move |request: &Request<'_>| Reply::status(status(request, again_s > 0));
-    let engine = support::open(&directory, Replying(refuses))?;
+    let limits = divided(support::option("bounds-divisor", 1));
+    let config =
+        Config::new(&directory).limits(limits.clone()).transport(Arc::new(Replying(refuses)));
+    let engine = Engine::open(config)?;
     let delay_ms = if again_s > 0 { again_s * 1_000 } else { DAY_MS };
     for n in 0..support::option("subscriptions", 2) {
         let retry = Retry::List { delays: vec![Duration::from_millis(delay_ms)] };
@@ -95,7 +100,7 @@ fn main() -> Outcome {
         engine.subscribe(to.name(format!("receiver-{n}")).policy(policy))?;
     }
     let csv = support::text("csv").map_or_else(|| output("churn.csv"), PathBuf::from);
-    let samples = churn(&engine, &directory, &csv)?;
+    let samples = churn(&engine, &limits, &directory, &csv)?;
     engine.close(support::CLOSE_MAX)?;
     fs::remove_dir_all(&directory)?;
     conclude(&samples, &drawing)
@@ -116,15 +121,42 @@ fn status(request: &Request<'_>, relents: bool) -> u16 {
     if sequence.is_multiple_of(100) && !(is_again && relents) { 503 } else { 200 }
 }
 
+/// The default limits with the bounds of the outbox divided.
+fn divided(divisor: u64) -> Limits {
+    let limits = Limits::default();
+    let outbox_events_max = limits.outbox_events_max / divisor;
+    let outbox_bytes_max = limits.outbox_bytes_max / divisor;
+    let keys = limits.dedup_keys_max / divisor as usize;
+    limits
+        .outbox_events_max(outbox_events_max)
+        .outbox_bytes_max(outbox_bytes_max)
+        .dedup_keys_max(keys)
+}
+
+/// Fails if less than half of each bound was owed when `publish` was busy.
+fn check_busy(engine: &Engine, limits: &Limits) -> Outcome {
+    let owed = engine.stats().owed;
+    let queued = engine.stats().queued_events;
+    let bytes = owed * PAYLOAD_BYTES as u64;
+    let is_half_full = owed * 2 >= limits.outbox_events_max
+        || bytes * 2 >= limits.outbox_bytes_max
+        || queued * 2 >= limits.queue_events_max as u64;
+    if is_half_full {
+        return Ok(());
+    }
+    Err(format!("busy with {owed} deliveries owed and {queued} events queued").into())
+}
+
 fn output(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
 /// Publishes at a steady rate, in bursts, and samples once a second.
-fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> {
+fn churn(engine: &Engine, limits: &Limits, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> {
     let (rate, seconds): (u64, u64) =
         (support::option("rate", 1_500), support::option("seconds", 1_800));
     let subscriptions: u64 = support::option("subscriptions", 2);
+    let has_keys = support::text("bounds-divisor").is_some();
     let mut log = File::create(csv)?;
     writeln!(log, "{COLUMNS}")?;
     let started = Instant::now();
@@ -137,10 +169,17 @@ fn churn(engine: &Engine, directory: &Path, csv: &Path) -> Outcome<Vec<Sample>> 
         sleep(due.saturating_sub(started.elapsed()));
         while published < burst * rate / BURSTS_PER_S {
             published += 1;
-            match engine.publish(support::event(published, PAYLOAD_BYTES)) {
+            let mut event = support::event(published, PAYLOAD_BYTES);
+            if has_keys {
+                event = event.dedup_key(format!("soak-{published}"));
+            }
+            match engine.publish(event) {
                 // Not waited for, because the samples count what was accepted.
                 Ok(receipt) => drop(receipt),
-                Err(error) if error.is_busy() => break,
+                Err(error) if error.is_busy() => {
+                    check_busy(engine, limits)?;
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }

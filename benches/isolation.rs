@@ -8,8 +8,10 @@
 //! `--only beside_300 --files 256` the process may open 256 files.
 //!
 //! `isolation_*`: the engine has just been opened and knows nothing of the endpoints. `*_warm`: every hanging
-//! endpoint has timed out at least once.
+//! endpoint has timed out at least once. `limit_*`: a noisy account at each of its limits beside a quiet one.
 
+#[path = "isolation/noisy.rs"]
+mod noisy;
 mod support;
 
 use std::path::Path;
@@ -126,7 +128,7 @@ fn main() -> Outcome {
         scenario.hanging = (scenario.hanging / share).max(1);
         measure(&scenario, runs)?;
     }
-    Ok(())
+    noisy::measure(&only, runs)
 }
 
 fn measure(scenario: &Scenario, runs: usize) -> Outcome {

@@ -8,6 +8,9 @@
 //! Each number has ten subscriptions. `match_1m`: each has the number and one type, the same for all
 //! ten, and types are spread over the numbers. `match_1m_mixed`: four have the number and all types, six
 //! a type and the number. `match_1m_all_named`: each has the number and all 32 types one by one.
+//!
+//! `condition`: 10,000 subscriptions of one number, each with a condition of its own over the payload, of which
+//! half hold. The figure is the time of a match for each condition; the limit is parsing the payload alone.
 
 #![expect(clippy::indexing_slicing, reason = "places are drawn from the range of what they index")]
 
@@ -20,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use support::{Outcome, median};
 use wabahook::testing::Matching;
-use wabahook::{Catalogue, EventType, Filter, SubscriptionId, WabaNumber};
+use wabahook::{Catalogue, Condition, EventType, Filter, SubscriptionId, WabaNumber};
 
 const ACCOUNT: &str = "default";
 const PER_NUMBER: usize = 10;
@@ -53,7 +56,66 @@ fn main() -> Outcome {
             measure_apart(what)?;
         }
     }
+    match only.as_str() {
+        CONDITION => measure_conditions(runs),
+        "" => measure_apart(CONDITION),
+        _ => Ok(()),
+    }
+}
+
+const CONDITION: &str = "condition";
+const CONDITIONS: usize = 10_000;
+const MESSAGE: &[u8] = include_bytes!("../docs/samples/cloud_message_text.json");
+
+/// Every second condition holds for the message.
+fn condition(nth: usize) -> Outcome<Condition> {
+    let message = "/entry/0/changes/0/value/messages/0";
+    let prefix = if nth.is_multiple_of(2) { "Body" } else { "Order" };
+    let text = format!(
+        r#"{{"and":[{{"pointer":"{message}/type","in":["text","button","type {nth}"]}},
+            {{"pointer":"{message}/text/body","prefix":"{prefix}"}}]}}"#
+    );
+    Ok(text.parse()?)
+}
+
+fn measure_conditions(runs: usize) -> Outcome {
+    let (kind, number) =
+        (Catalogue::default().canonical("MESSAGE_RECEIVED")?, "919999999999".parse()?);
+    let mut index = Matching::default();
+    for nth in 0..CONDITIONS {
+        let filter = Filter::default().events(Some([kind.clone()].into()));
+        let filter = filter.numbers(Some([number].into())).condition(Some(condition(nth)?));
+        index.insert(SubscriptionId(u32::try_from(nth + 1)?), ACCOUNT, &filter);
+    }
+    let (mut matched_us, mut parsed_us) = (vec![], vec![]);
+    for _ in 0..runs {
+        matched_us.push(span_us(|| {
+            black_box(index.targets_of_payload(ACCOUNT, &kind, number, MESSAGE)).len()
+                == CONDITIONS / 2
+        })?);
+        parsed_us.push(span_us(|| {
+            black_box(serde_json::from_slice::<serde_json::Value>(black_box(MESSAGE))).is_ok()
+        })?);
+    }
+    let each = matched_us.iter().map(|us| us / CONDITIONS as f64).collect();
+    let (figure, limit) = (median(each), median(parsed_us));
+    println!(
+        "\n{CONDITION}: {figure:.3} us each of {CONDITIONS}; parsing the payload alone {limit:.3} us"
+    );
+    support::result("matching", CONDITION, figure, "us", (limit, "serde_json"), figure / limit);
     Ok(())
+}
+
+/// Microseconds of a call that must return true.
+fn span_us(mut call: impl FnMut() -> bool) -> Outcome<f64> {
+    let (started, mut calls) = (Instant::now(), 0_u32);
+    while started.elapsed() < SPAN {
+        if !call() {
+            return Err("a call gave another result".into());
+        }
+        calls += 1;
+    }
+    Ok(started.elapsed().as_secs_f64() * 1e6 / f64::from(calls))
 }
 
 /// In a process of its own, because memory freed by one shape would hide what the next one takes.

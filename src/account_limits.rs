@@ -44,8 +44,9 @@ pub struct AccountLimits {
     /// How many of its dedup keys are remembered, the newest. Defaults to 1,000,000, which is 1.6 events/s over the
     /// window of 7 days and takes about 50 MB.
     pub dedup_keys_max: Option<usize>,
-    /// How many events it may publish in which span: that many at once, then evenly over the span. Defaults to no
-    /// limit, because the limits on owed events already bound what it costs the others.
+    /// How many events it may publish in which span: that many at once, then evenly over the span. With Meta's
+    /// callbacks at least 1,000, as many as one callback may have. Defaults to no limit, because the limits on owed
+    /// events already bound what it costs the others.
     pub publish_rate: Option<RateLimit>,
     /// How many of its attempts may be in flight. Defaults to half of the engine's `in_flight_max`, so that receivers
     /// that hang do not hold every connection.

@@ -300,6 +300,12 @@ pub struct Limits {
     /// How many recent attempts are kept per subscription, so that a busy one does not evict the others'; 0
     /// for none. Defaults to 100, as many as the session gateway's logs show.
     pub recent_attempts_each_max: usize,
+    /// How many bytes the history of events may take on the device: what became of each event, for
+    /// [`Engine::event`](crate::Engine::event) and [`Engine::find_events`](crate::Engine::find_events). Defaults to
+    /// 0, which keeps none.
+    pub history_bytes_max: u64,
+    /// How long the history keeps what happened. Defaults to a day.
+    pub history_age_max: Duration,
     /// How many webhooks an account may register through the session gateway. Defaults to 5, as that gateway
     /// documents; 0 for none.
     pub session_webhooks_max: usize,
@@ -331,6 +337,8 @@ impl Default for Limits {
             notices_max: 1_024,
             recent_attempts_max: 16_384,
             recent_attempts_each_max: 100,
+            history_bytes_max: 0,
+            history_age_max: DAY,
             session_webhooks_max: 5,
         }
     }
@@ -358,6 +366,8 @@ setters!(Limits {
     notices_max: usize,
     recent_attempts_max: usize,
     recent_attempts_each_max: usize,
+    history_bytes_max: u64,
+    history_age_max: Duration,
     session_webhooks_max: usize,
 });
 

@@ -46,6 +46,7 @@ mod network;
 mod notice;
 mod outbox;
 mod outcome;
+mod payload;
 mod profile;
 mod random;
 mod receipt;
@@ -69,7 +70,7 @@ mod word_enum;
 
 pub use account::{
     Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, DEFAULT_ACCOUNT, KeyDigest,
-    Waba,
+    Waba, key_in_header,
 };
 pub use account_limits::AccountLimits;
 pub use account_shares::{AccountBounds, AccountUsage};
@@ -81,8 +82,8 @@ pub use dead_letter::DeadLetter;
 pub use delivery::Http;
 pub use engine::{
     AccountChanges, ConditionReport, DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor,
-    DeliveryFilter, DeliveryState, Engine, MatchReport, Page, PurgeFilter, RecentAttempt,
-    RecentOutcome, TestDelivery,
+    DeliveryFilter, DeliveryOutcome, DeliveryState, DeliveryTrace, Engine, EventCursor, EventQuery,
+    EventTrace, MatchReport, Page, PurgeFilter, RecentAttempt, RecentOutcome, TestDelivery,
 };
 pub use error::{Error, Result};
 pub use event::{
@@ -98,8 +99,8 @@ pub use secret::Secret;
 pub use stats::{Bound, DurationHistogram, LaneStats, Stats};
 pub use store::Durability;
 pub use subscription::{
-    Authorization, BodyFormat, ClientCertificate, Filter, Precedence, RetiringSecret, Subscription,
-    SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
+    Authorization, BodyFormat, ClientCertificate, Filter, PayloadFormat, Precedence,
+    RetiringSecret, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
 };
 pub use transport::{
     Answer, DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Shortage,
@@ -121,12 +122,16 @@ mod docs {
     mod benchmarks {}
     #[doc = include_str!("../docs/commands.md")]
     mod commands {}
+    #[doc = include_str!("../docs/conditions.md")]
+    mod conditions {}
     #[doc = include_str!("../docs/decisions.md")]
     mod decisions {}
     #[doc = include_str!("../docs/durability.md")]
     mod durability {}
     #[doc = include_str!("../docs/embedding.md")]
     mod embedding {}
+    #[doc = include_str!("../docs/events.md")]
+    mod events {}
     #[doc = include_str!("../docs/gateways.md")]
     mod gateways {}
     #[doc = include_str!("../docs/host.md")]

@@ -134,6 +134,15 @@ const ENGINE_METRICS: &[EngineMetric] = &[
         "Dedup keys dropped before the end of their window.",
         |s| s.keys_dropped,
     ),
+    (
+        "history_dropped_total",
+        Counter,
+        "Events and attempts that the history could not keep in time.",
+        |s| s.history_dropped,
+    ),
+    ("history_bytes", Gauge, "Bytes of the history of events on the device now.", |s| {
+        s.history_bytes
+    }),
     ("deliveries_owed", Gauge, "Deliveries owed now, in any state.", |s| s.owed),
     (
         "deliveries_held",

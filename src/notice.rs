@@ -4,6 +4,8 @@
 //! notices and is told how many ([`Notice::Lagged`]). Every notice is also an event of `tracing`. No notice
 //! contains a payload or a secret (I9).
 
+mod log;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+pub(crate) use self::log::FindSubscription;
+use self::log::NoticeLog;
 use crate::account::{AccountId, AccountState};
 use crate::callback::CallbackRefusal;
 use crate::event::EventId;
@@ -216,38 +220,6 @@ impl Notice {
             Notice::Poisoned { .. } => "poisoned",
         }
     }
-
-    /// Emits the notice to `tracing`: as an error if the engine or its directory is at fault, as a warning if an
-    /// operator should look, and as information otherwise, because there may be thousands a second. `Resumed`
-    /// is a warning so that it appears wherever `Stalled` does.
-    fn trace(&self) {
-        let kind = self.kind();
-        match self {
-            Notice::Stalled { .. }
-            | Notice::SetAside { .. }
-            | Notice::InternalError { .. }
-            | Notice::Unreplicated { .. }
-            | Notice::NotOwner
-            | Notice::Poisoned { .. } => tracing::error!(kind, "{self}"),
-            Notice::Disabled { .. }
-            | Notice::Held { .. }
-            | Notice::AccountHeld { .. }
-            | Notice::NotServed { .. }
-            | Notice::BoundReached { .. }
-            | Notice::Resumed
-            | Notice::DeadLettersDropped { .. }
-            | Notice::DedupKeysDropped(_)
-            | Notice::Unowned { .. }
-            | Notice::CallbackRefused { .. } => tracing::warn!(kind, "{self}"),
-            Notice::DeadLettered { .. }
-            | Notice::Cancelled { .. }
-            | Notice::DeadLettersDiscarded(_)
-            | Notice::Purged { .. }
-            | Notice::Lagged(_) => {
-                tracing::info!(kind, "{self}");
-            }
-        }
-    }
 }
 
 /// One sentence for an operator.
@@ -437,6 +409,7 @@ pub(crate) struct NoticeBroadcaster {
     /// What open found, before there could be a reader. Each reader starts with it.
     initial: Vec<Notice>,
     is_closed: AtomicBool,
+    log: NoticeLog,
 }
 
 /// A callback of the host.
@@ -449,7 +422,8 @@ struct NoticeCallback {
 
 impl NoticeBroadcaster {
     pub(crate) fn new(notices_max: usize, initial: Vec<Notice>) -> Arc<NoticeBroadcaster> {
-        initial.iter().for_each(Notice::trace);
+        let log = NoticeLog::default();
+        initial.iter().for_each(|notice| log.log(notice));
         Arc::new_cyclic(|weak: &Weak<NoticeBroadcaster>| NoticeBroadcaster {
             readers: Mutex::default(),
             callbacks: Mutex::default(),
@@ -461,6 +435,7 @@ impl NoticeBroadcaster {
             notices_max,
             initial,
             is_closed: AtomicBool::new(false),
+            log,
         })
     }
 
@@ -471,6 +446,11 @@ impl NoticeBroadcaster {
         why: &'static str,
     ) -> HostCalls {
         report_panics(Arc::downgrade(self), thread, why)
+    }
+
+    /// Lets the log name the subscriptions that notices are about.
+    pub(crate) fn find_subscriptions_with(&self, find: FindSubscription) {
+        let _ = self.log.find.set(find);
     }
 
     /// A new reader. It gets what open found and everything from now on.
@@ -493,7 +473,7 @@ impl NoticeBroadcaster {
 
     /// Sends a notice to every reader.
     pub(crate) fn send(&self, notice: &Notice) {
-        notice.trace();
+        self.log.log(notice);
         self.update_readers(|unread| {
             if unread.notices.len() >= self.notices_max {
                 unread.notices.pop_front();

@@ -90,6 +90,10 @@ pub struct Stats {
     /// Dedup keys dropped before the end of their window because an account, or all together, had more than
     /// [`dedup_keys_max`](crate::AccountLimits::dedup_keys_max). A duplicate of their events would be accepted.
     pub keys_dropped: u64,
+    /// What the history of events takes on the device, in bytes.
+    pub history_bytes: u64,
+    /// What the history did not keep because it could not be written in time: events and attempts.
+    pub history_dropped: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
     /// How long attempts took until they were answered or failed.

@@ -1,7 +1,7 @@
 //! The receivers of the benches, in a process of their own, so that what the sender uses is told
 //! apart from what they use. One epoll thread serves every connection, so that thousands of receivers
 //! cost no threads. The address that a connection was made to says how its receiver behaves: it
-//! answers 200 at once, after one of [`LATENCIES_MS`], or never.
+//! answers 200 at once, after one of [`LATENCIES_MS`], or never, or 404 at once.
 //!
 //! The process is the bench itself, started with `--receive`. It prints `port N` and then answers
 //! lines: `reset` with `done`; `count` with the number of requests since the last reset; `until N MS`
@@ -26,9 +26,13 @@ pub(crate) const LATENCIES_MS: [u64; 7] = [0, 20, 50, 100, 200, 280, 1_000];
 /// How every request is answered.
 pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Receivers at addresses `127.2.x.y` never answer; at `127.(16 + n).x.y` they answer after the n-th
+/// How a request is refused.
+const REFUSAL: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+
+/// Receivers at addresses `127.2.x.y` never answer; at `127.3.x.y` they refuse; at `127.(16 + n).x.y` they answer after the n-th
 /// latency.
 const HANGING: u8 = 2;
+const REFUSING: u8 = 3;
 const FIRST_LATENCY: u8 = 16;
 
 /// Nanoseconds of the monotonic clock, which all processes share.
@@ -72,6 +76,11 @@ impl Receivers {
     /// The address of the n-th receiver that never answers.
     pub(crate) fn hanging(&self, n: usize) -> String {
         self.url(HANGING, n)
+    }
+
+    /// The address of the n-th receiver that answers 404.
+    pub(crate) fn refusing(&self, n: usize) -> String {
+        self.url(REFUSING, n)
     }
 
     /// The address of the n-th receiver that answers after `LATENCIES_MS[latency]`.
@@ -176,6 +185,7 @@ pub(crate) fn watch(epoll: impl AsFd, source: impl AsFd, data: u64) -> Outcome {
 #[derive(Clone, Copy)]
 enum Pace {
     AtOnce,
+    Refuse,
     /// After the latency of this index.
     After(usize),
     Never,
@@ -189,6 +199,7 @@ impl Pace {
         let [_, kind, ..] = ip.octets();
         match kind {
             HANGING => Pace::Never,
+            REFUSING => Pace::Refuse,
             kind if kind > FIRST_LATENCY => Pace::After(usize::from(kind - FIRST_LATENCY)),
             _ => Pace::AtOnce,
         }
@@ -247,7 +258,7 @@ impl Server {
         for _ in 0..requests {
             match connection.pace {
                 Pace::Never => {}
-                Pace::AtOnce => connection.answer(),
+                Pace::AtOnce | Pace::Refuse => connection.answer(),
                 Pace::After(latency) => {
                     let after_ms = LATENCIES_MS.get(latency).copied().unwrap_or_default();
                     let due_ns = now_ns() + after_ms * 1_000_000;
@@ -309,7 +320,8 @@ impl Connection {
 
     /// A peer that is gone is found out by the next read.
     fn answer(&mut self) {
-        let _ = self.stream.write_all(ANSWER);
+        let refuses = matches!(self.pace, Pace::Refuse);
+        let _ = self.stream.write_all(if refuses { REFUSAL } else { ANSWER });
     }
 }
 

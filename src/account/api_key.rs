@@ -42,7 +42,8 @@ impl KeyDigest {
         self.same_as(&KeyDigest::of(key))
     }
 
-    pub(super) fn same_as(&self, other: &KeyDigest) -> bool {
+    /// Whether two digests are the same. Takes the same time whichever byte differs.
+    pub fn same_as(&self, other: &KeyDigest) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 
@@ -138,8 +139,8 @@ pub(super) fn is_usable_key(key: &Secret) -> bool {
     !key.reveal().is_empty() && !key.has_stray_characters()
 }
 
-/// The key of `<key>` or `Bearer <key>`.
-pub(super) fn key_in_header(value: &[u8]) -> &[u8] {
+/// The key of a header's value: `<key>` or `Bearer <key>`.
+pub fn key_in_header(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
     let scheme = value.split_at_checked("Bearer ".len());
     let bearer = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));

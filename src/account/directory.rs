@@ -221,6 +221,15 @@ impl Accounts {
         self.index.read().successor(id)
     }
 
+    /// The ids of the account of this id or name, and of those that were moved to it.
+    pub(crate) fn ids_of(&self, id_or_name: &str) -> Vec<String> {
+        let (id, index) = (self.id_of(id_or_name), self.index.read());
+        let ids = index.all().map(|one| one.id.as_str().to_owned());
+        let mut ids: Vec<_> = ids.filter(|one| index.successor(one) == id && *one != id).collect();
+        ids.insert(0, id);
+        ids
+    }
+
     /// The account of an API key that is valid now, if the account is active.
     pub fn authenticate(&self, api_key: &[u8]) -> Option<Arc<AccountInfo>> {
         let (account, _) = self.identify(api_key)?;
@@ -345,11 +354,11 @@ pub(super) fn phone_number_id_refused(id: &str) -> Error {
 
 #[cfg(test)]
 impl Accounts {
-    /// Accounts that only these declare; without any there is the default account.
+    /// Accounts with their names as ids; without any there is the default account.
     pub(crate) fn declared(accounts: &[Account]) -> Result<Accounts> {
         let mut index = AccountIndex::default();
         for (at, account) in (0..).zip(accounts) {
-            let info = account.checked(AccountId::fresh()?, at, &[])?;
+            let info = account.checked(AccountId::stored(account.name()), at, &[])?;
             index.check(&info)?;
             if index.named(&info.name).is_some() {
                 return Err(Error::invalid("account.name", &info.name, "a name used once"));

@@ -10,7 +10,7 @@ mod info;
 use std::collections::BTreeMap;
 
 pub(crate) use self::api_key::fresh_key;
-pub use self::api_key::{ApiKey, KeyDigest};
+pub use self::api_key::{ApiKey, KeyDigest, key_in_header};
 pub(crate) use self::directory::AccountIndex;
 pub use self::directory::Accounts;
 pub use self::id::AccountId;
@@ -126,6 +126,13 @@ impl Account {
     #[must_use]
     pub fn bound_to(mut self, number: impl AsRef<str>) -> Account {
         self.bound = Some(number_input(number.as_ref()));
+        self
+    }
+
+    /// Lets its keys stand for all its numbers again.
+    #[must_use]
+    pub fn unbound(mut self) -> Account {
+        self.bound = None;
         self
     }
 

@@ -62,6 +62,12 @@ pub(crate) struct LoadedSubscriptions {
     pub(crate) set_aside: Vec<(String, String)>,
 }
 
+/// The accounts that the log of a data directory has; none without one. The directory may be open elsewhere.
+pub(crate) fn logged_accounts(log: &Path) -> Result<Vec<AccountInfo>> {
+    let contents = LogContents::read(log)?.unwrap_or_default();
+    contents.accounts.values().map(StoredAccount::restore).collect()
+}
+
 impl SubscriptionStore {
     /// Reads every subscription. Where the log knows more, because the engine stopped between the
     /// two writes or the database lost records silently, the database follows the log.
@@ -136,6 +142,14 @@ impl SubscriptionStore {
         self.undo.clear();
         self.next_id = database.next_id;
         Ok(database)
+    }
+
+    /// Writes a copy of everything into an empty store.
+    pub(crate) fn copy_to(&mut self, target: &dyn Store) -> Result<()> {
+        let from = Arc::clone(&self.database()?.database);
+        let copied = target.open(database::NAME);
+        let copied = copied.and_then(|to| crate::store::copy_database(&*from, &*to));
+        copied.map_err(|failure| failed("writing the backup", failure))
     }
 
     /// An id that was never assigned. It counts as assigned once a subscription is put under it.

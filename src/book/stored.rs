@@ -15,9 +15,9 @@ use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::store::record::{decode, encode, unseal};
 use crate::subscription::{
-    Accept, Authorization, BodyFormat, Breaker, ClientCertificate, Filter, Ordering, Policy,
-    Precedence, RateLimit, RetiringSecret, Retry, RetryOn, SubscriptionId, SubscriptionInfo,
-    SubscriptionState, Target, Tls,
+    Accept, Authorization, BodyFormat, Breaker, ClientCertificate, Filter, Ordering, PayloadFormat,
+    Policy, Precedence, RateLimit, RetiringSecret, Retry, RetryOn, SubscriptionId,
+    SubscriptionInfo, SubscriptionState, Target, Tls,
 };
 
 /// The version of a record.
@@ -256,9 +256,12 @@ struct StoredTarget {
     authorization: Option<StoredAuthorization>,
     body_format: StoredBodyFormat,
     tls: Option<StoredTls>,
+    payload: StoredPayloadFormat,
 }
 
 stored_enum!(StoredBodyFormat for BodyFormat { Json = 0, FormData = 1 });
+
+stored_enum!(StoredPayloadFormat for PayloadFormat { Gateway = 0, Meta = 1 });
 
 stored_struct!(StoredTls for Tls { roots_pem: Option<String>, client: Option<(String, String)> });
 
@@ -301,6 +304,7 @@ impl StoredTarget {
             authorization: Stored::from_public(target.authorization),
             body_format: Stored::from_public(target.body_format),
             tls: Stored::from_public(target.tls),
+            payload: Stored::from_public(target.payload),
         }
     }
 
@@ -314,6 +318,7 @@ impl StoredTarget {
         target.authorization = self.authorization.into_public();
         target.body_format = self.body_format.into_public();
         target.tls = self.tls.into_public();
+        target.payload = self.payload.into_public();
         Ok(target)
     }
 }
@@ -471,6 +476,7 @@ mod tests {
         target.authorization = Some(Authorization::basic("user:word"));
         target.body_format = BodyFormat::FormData;
         target.tls = Some(Tls::default().roots("roots").client("chain", "key"));
+        target.payload = PayloadFormat::Meta;
         let event = Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap();
         let number = WabaNumber::from_digits(919_000_000_001).unwrap();
         SubscriptionInfo {
@@ -496,11 +502,12 @@ mod tests {
 
     #[test]
     fn the_golden_record_is_frozen_and_restores_every_field() {
-        let golden = "03fb2990f10461636d650363726d0101104d4553534147455f52454345495645440101fd0126abf8d500000\
+        let golden = "0409e2d26a0461636d650363726d0101104d4553534147455f52454345495645440101fd0126abf8d500000\
              01b687474703a2f2f3132372e302e302e313a392f686f6f6b3f613d620550415443480108782d74656e616e\
              740461636d6501016103622063010674656e616e74077b2261223a317d010009757365723a776f726401010\
              105726f6f74730105636861696e036b65790001020300fc005c2605fb983a01000102010afbe80301030005\
-             06004d0001046875736801036f6c6463040302fdfec9a4fea1010000010c74616b6573206f7264657273";
+             06004d0001046875736801036f6c6463040302fdfec9a4fea1010000010c74616b6573206f7264657273011\
+             77b22706f696e746572223a222f61222c226571223a317d";
         let info = with_everything();
         let stored = StoredRecord::Readable(Box::new(StoredSubscription::of(&info)));
         let record = stored.seal(info.id).unwrap();
@@ -523,6 +530,7 @@ mod tests {
         check(StoredAccept::ALL);
         check(StoredBodyFormat::ALL);
         check(StoredOrdering::ALL);
+        check(StoredPayloadFormat::ALL);
         check(StoredPrecedence::ALL);
         check(StoredProfile::ALL);
         check(StoredRetryOn::ALL);

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
-use super::payload::Payload;
-use super::{Comparison, Node, Scalar, Test};
+use super::payload::ParsedPayload;
+use super::{Comparison, Node, ScalarValue, Test};
 
 impl Node {
-    pub(super) fn holds(&self, payload: &Payload) -> bool {
+    pub(super) fn holds(&self, payload: &ParsedPayload) -> bool {
         match self {
             Node::And(parts) => parts.iter().all(|part| part.holds(payload)),
             Node::Or(parts) => parts.iter().any(|part| part.holds(payload)),
@@ -21,7 +21,7 @@ impl Node {
     }
 
     /// The place of the first part that keeps it from holding.
-    pub(super) fn failing_part(&self, payload: &Payload, place: &str) -> Option<String> {
+    pub(super) fn failing_part(&self, payload: &ParsedPayload, place: &str) -> Option<String> {
         match self {
             Node::And(parts) => parts.iter().enumerate().find_map(|(index, part)| {
                 part.failing_part(payload, &format!("{place}.and[{index}]"))
@@ -83,13 +83,13 @@ impl Comparison {
     }
 }
 
-impl Scalar {
+impl ScalarValue {
     fn equals(&self, value: &Value) -> bool {
         match (self, value) {
-            (Scalar::Null, Value::Null) => true,
-            (Scalar::Bool(expected), Value::Bool(given)) => expected == given,
-            (Scalar::Text(expected), Value::String(given)) => **expected == **given,
-            (Scalar::Number(expected), Value::Number(given)) => {
+            (ScalarValue::Null, Value::Null) => true,
+            (ScalarValue::Bool(expected), Value::Bool(given)) => expected == given,
+            (ScalarValue::Text(expected), Value::String(given)) => **expected == **given,
+            (ScalarValue::Number(expected), Value::Number(given)) => {
                 compare(given, expected).is_some_and(Ordering::is_eq)
             }
             _ => false,

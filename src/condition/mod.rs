@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub(crate) use self::payload::Payload;
+pub(crate) use self::payload::ParsedPayload;
 
 use self::pointer::Pointer;
 use crate::error::{Error, Result};
@@ -69,8 +69,8 @@ enum Node {
 #[derive(Debug)]
 enum Test {
     Exists(bool),
-    Eq(Scalar),
-    In(Box<[Scalar]>),
+    Eq(ScalarValue),
+    In(Box<[ScalarValue]>),
     Prefix(Box<str>),
     Compare(Comparison, serde_json::Number),
 }
@@ -85,7 +85,7 @@ enum Comparison {
 
 /// A value without parts.
 #[derive(Debug)]
-enum Scalar {
+enum ScalarValue {
     Null,
     Bool(bool),
     Number(serde_json::Number),
@@ -120,16 +120,16 @@ impl Condition {
     /// # Ok::<(), wabahook::Error>(())
     /// ```
     pub fn is_met_by(&self, payload: &[u8]) -> bool {
-        Payload::parse(payload).is_some_and(|payload| self.holds(&payload))
+        ParsedPayload::parse(payload).is_some_and(|payload| self.holds(&payload))
     }
 
     /// Whether it holds for a payload.
-    pub(crate) fn holds(&self, payload: &Payload) -> bool {
+    pub(crate) fn holds(&self, payload: &ParsedPayload) -> bool {
         self.0.root.holds(payload)
     }
 
     /// The place of the first part that keeps it from holding, such as `condition.and[1].prefix`.
-    pub(crate) fn failing_part(&self, payload: &Payload) -> Option<String> {
+    pub(crate) fn failing_part(&self, payload: &ParsedPayload) -> Option<String> {
         self.0.root.failing_part(payload, "condition")
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::Number;
 
 use super::pointer::Pointer;
-use super::{Comparison, Node, Scalar, Test};
+use super::{Comparison, Node, ScalarValue, Test};
 use crate::error::{Error, Result};
 use crate::json::{JsonMember, JsonObject, elements, kind_of, repeated_name};
 
@@ -142,7 +142,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    fn scalars(&self, part: &str, place: &str) -> Result<Box<[Scalar]>> {
+    fn scalars(&self, part: &str, place: &str) -> Result<Box<[ScalarValue]>> {
         let parts = elements(part).filter(|parts| !parts.is_empty());
         let Some(parts) = parts else {
             return Err(self.refused(part, place, "a list of values, at least one"));
@@ -152,14 +152,18 @@ impl<'t> Parser<'t> {
         each.map(|(index, part)| self.scalar(part, &format!("{place}[{index}]"))).collect()
     }
 
-    fn scalar(&self, part: &str, place: &str) -> Result<Scalar> {
+    fn scalar(&self, part: &str, place: &str) -> Result<ScalarValue> {
         let expected = "a string, a number, true, false or null";
         let refused = || self.refused(part, place, expected);
         Ok(match kind_of(part) {
-            Some("null") => Scalar::Null,
-            Some("a boolean") => Scalar::Bool(part == "true"),
-            Some("a number") => Scalar::Number(serde_json::from_str(part).map_err(|_| refused())?),
-            Some("a string") => Scalar::Text(serde_json::from_str(part).map_err(|_| refused())?),
+            Some("null") => ScalarValue::Null,
+            Some("a boolean") => ScalarValue::Bool(part == "true"),
+            Some("a number") => {
+                ScalarValue::Number(serde_json::from_str(part).map_err(|_| refused())?)
+            }
+            Some("a string") => {
+                ScalarValue::Text(serde_json::from_str(part).map_err(|_| refused())?)
+            }
             _ => return Err(refused()),
         })
     }

@@ -4,17 +4,17 @@ use serde_json::Value;
 
 /// The payload of an event, parsed.
 #[derive(Debug)]
-pub(crate) struct Payload(Value);
+pub(crate) struct ParsedPayload(Value);
 
-impl Payload {
+impl ParsedPayload {
     /// `None` if it is not JSON.
-    pub(crate) fn parse(payload: &[u8]) -> Option<Payload> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<ParsedPayload> {
         if let Ok(value) = serde_json::from_slice(payload) {
-            return Some(Payload(value));
+            return Some(ParsedPayload(value));
         }
         // Texts that were cut in the middle of an emoji are JSON by its grammar, and Meta sends them.
         let repaired = without_lone_surrogates(std::str::from_utf8(payload).ok()?)?;
-        serde_json::from_str(&repaired).ok().map(Payload)
+        serde_json::from_str(&repaired).ok().map(ParsedPayload)
     }
 
     pub(super) fn root(&self) -> &Value {
@@ -82,10 +82,10 @@ mod tests {
             (r#"{"a":"\ud83d"#, None),
             ("{\"a\":\"\\", None),
         ] {
-            let payload = Payload::parse(given.as_bytes());
+            let payload = ParsedPayload::parse(given.as_bytes());
             let text = payload.as_ref().and_then(|one| one.root().get("a")?.as_str());
             assert_eq!(text, read, "{given}");
         }
-        assert!(Payload::parse(b"{\"a\":\"\xff\"}").is_none());
+        assert!(ParsedPayload::parse(b"{\"a\":\"\xff\"}").is_none());
     }
 }

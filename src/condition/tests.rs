@@ -98,7 +98,7 @@ fn the_failing_part_is_named() {
         (r#"{"a":1,"b":2,"d":9}"#, Some("condition.and[3].lt")),
         (r#"{"a":1,"b":2,"d":3}"#, None),
     ] {
-        let payload = Payload::parse(payload.as_bytes()).unwrap();
+        let payload = ParsedPayload::parse(payload.as_bytes()).unwrap();
         assert_eq!(condition.failing_part(&payload).as_deref(), failing);
         assert_eq!(condition.holds(&payload), failing.is_none());
     }
@@ -167,7 +167,7 @@ proptest! {
             prop_assert_eq!(&Condition::parse(condition.as_str()).unwrap(), &condition);
             condition.is_met_by(payload.as_bytes());
         }
-        Payload::parse(text.as_bytes());
+        ParsedPayload::parse(text.as_bytes());
     }
 
     /// A condition and its negation never hold together, and one of them always holds for JSON.

@@ -1,6 +1,6 @@
-//! The content of a request: the payload alone, in the session gateway's envelope, or with the keys that the
-//! target adds. A payload to which nothing is added is passed on byte for byte; otherwise the text of each value
-//! is kept as it is. A key of the event wins over one of the target.
+//! The content of a request: the payload as the subscription's gateway sends it, alone, in the session gateway's
+//! envelope, or with the keys that the target adds. A payload to which nothing is added is passed on byte for
+//! byte; otherwise the text of each value is kept as it is. A key of the event wins over one of the target.
 
 use std::borrow::Cow;
 
@@ -10,13 +10,16 @@ use serde_json::value::RawValue;
 
 use crate::event::StoredEvent;
 use crate::json::{JsonMember, JsonObject};
+use crate::payload::{self, GatewayPayload};
 use crate::profile::Profile;
-use crate::subscription::SubscriptionInfo;
+use crate::subscription::{PayloadFormat, SubscriptionInfo};
 use crate::timestamp::rfc3339;
 
 /// What is made of the payloads of one subscription.
 #[derive(Clone)]
 pub(super) struct Composer {
+    /// The gateway whose bodies it receives; `None` for the bytes as published.
+    gateway: Option<Profile>,
     /// Whether the payload goes into the session gateway's envelope.
     enveloped: bool,
     /// Keys, and values as JSON text, for what the event does not say itself.
@@ -37,20 +40,41 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
+/// An event as one subscription receives it.
+pub(super) struct Content<'a> {
+    event: &'a StoredEvent,
+    /// The event's type in the gateway's vocabulary.
+    pub(super) name: &'a str,
+    payload: Cow<'a, [u8]>,
+}
+
 impl Composer {
     pub(super) fn new(subscription: &SubscriptionInfo) -> Composer {
-        let enveloped = subscription.profile == Profile::Session;
-        Composer { enveloped, additions: subscription.target.body().to_vec() }
+        let SubscriptionInfo { profile, target, .. } = subscription;
+        Composer {
+            gateway: (target.payload() == PayloadFormat::Gateway).then_some(*profile),
+            enveloped: *profile == Profile::Session,
+            additions: target.body().to_vec(),
+        }
     }
 
-    /// Everything as one JSON value, for an event of this name; the payload itself, whatever it is,
-    /// where nothing is to be put around or beside it.
-    pub(super) fn json<'a>(&'a self, event: &'a StoredEvent, name: &'a str) -> Cow<'a, [u8]> {
-        if !self.enveloped && self.additions.is_empty() {
-            return Cow::Borrowed(&event.payload);
+    /// The event, which has this name in the gateway's vocabulary, as the subscription receives it.
+    pub(super) fn content<'a>(&self, event: &'a StoredEvent, name: &'a str) -> Content<'a> {
+        match self.gateway.map(|gateway| payload::of_gateway(gateway, event)) {
+            Some(GatewayPayload { name: own, bytes }) => {
+                Content { event, name: own.unwrap_or(name), payload: bytes }
+            }
+            None => Content { event, name, payload: Cow::Borrowed(&event.payload) },
         }
-        let mut text = String::with_capacity(event.payload.len() + 256);
-        for member in self.members(event, name) {
+    }
+
+    /// Everything as one JSON value; the payload itself, whatever it is, if nothing is put around it or added.
+    pub(super) fn json<'a>(&self, content: Content<'a>) -> Cow<'a, [u8]> {
+        if !self.enveloped && self.additions.is_empty() {
+            return content.payload;
+        }
+        let mut text = String::with_capacity(content.payload.len() + 256);
+        for member in self.members(&content) {
             text.push(if text.is_empty() { '{' } else { ',' });
             text.push_str(&quoted(&member.name));
             text.push(':');
@@ -61,10 +85,10 @@ impl Composer {
     }
 
     /// Everything key by key: the event's own in their order, then those that the target adds.
-    pub(super) fn members<'a>(&'a self, event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
+    pub(super) fn members<'a>(&'a self, content: &'a Content<'_>) -> Vec<Member<'a>> {
         let mut members = match self.enveloped {
-            true => envelope(event, name),
-            false => own_members(&event.payload),
+            true => envelope(content),
+            false => own_members(&content.payload),
         };
         let own = members.len();
         for (name, json) in &self.additions {
@@ -134,7 +158,8 @@ pub(super) fn compact(said: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 /// What the session gateway sends. It knows the sender as the device of a session, which here is the
 /// number; an event without one came from the account as a whole. Its time is that of the event, so
 /// that each attempt says the same.
-fn envelope<'a>(event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
+fn envelope<'a>(content: &'a Content<'_>) -> Vec<Member<'a>> {
+    let Content { event, name, payload } = content;
     let device =
         event.number.map_or_else(|| event.account.to_string(), |number| number.to_string());
     let text = |text: &str| Value::Json(Cow::Owned(quoted(text)));
@@ -143,7 +168,7 @@ fn envelope<'a>(event: &'a StoredEvent, name: &'a str) -> Vec<Member<'a>> {
         member("event_type", text(name)),
         member("device_id", text(&device)),
         member("timestamp", text(&rfc3339(event.accepted_at_ms))),
-        member("data", Value::of(&event.payload)),
+        member("data", Value::of(payload)),
     ]
 }
 

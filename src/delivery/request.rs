@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
-use super::content::{self, Composer};
+use super::content::{Composer, Content, compact};
 use super::form::form;
 use super::query::{encoded_bytes, with_parameters};
 use super::tls;
@@ -101,7 +101,9 @@ impl Template {
     ) -> std::result::Result<Request<'a>, Failure> {
         let id = event.id.to_string();
         let name = catalogue.name_in(self.profile, &event.event_type);
-        let carried = self.carry(event, name, &id)?;
+        let content = self.composer.content(event, name);
+        let name = content.name;
+        let carried = self.carry(content, &id)?;
         let mut headers = Vec::with_capacity(self.headers.len() + OWN_HEADERS_MAX);
         headers.extend(carried.content_type.map(|content_type| (CONTENT_TYPE, content_type)));
         headers.extend_from_slice(&self.headers);
@@ -138,23 +140,22 @@ impl Template {
 
     fn carry<'a>(
         &'a self,
-        event: &'a StoredEvent,
-        name: &'a str,
+        content: Content<'a>,
         id: &str,
     ) -> std::result::Result<Carried<'a>, Failure> {
         let url = Cow::Borrowed(&self.url);
         match self.carrier {
             Carrier::Json => {
-                let body = self.composer.json(event, name);
+                let body = self.composer.json(content);
                 Ok(Carried { url, content_type: None, body, parameter: None })
             }
             Carrier::Form => {
-                let form = form(&self.composer.members(event, name), id);
+                let form = form(&self.composer.members(&content), id);
                 let content_type = Some(visible(&form.content_type));
                 Ok(Carried { url, content_type, body: Cow::Owned(form.body), parameter: None })
             }
             Carrier::Query => {
-                let said = content::compact(self.composer.json(event, name));
+                let said = compact(self.composer.json(content));
                 if encoded_bytes(&said) > PARAMETER_BYTES_MAX {
                     return Err(Failure::TooLarge);
                 }

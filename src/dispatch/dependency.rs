@@ -49,6 +49,10 @@ impl Dependencies {
         self.dependents.is_empty()
     }
 
+    fn is_main(&self, id: SubscriptionId) -> bool {
+        self.dependents.contains_key(&id)
+    }
+
     fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
         self.dependents.get(&main).cloned().unwrap_or_default()
     }
@@ -100,6 +104,19 @@ impl Dispatcher {
             lane.backlog.hold_among(&owed);
         }
         self.refresh(id);
+    }
+
+    /// Those of some targets that wait for another subscription or for which another one waits, ascending.
+    pub(super) fn related(&self, targets: &[SubscriptionId]) -> Vec<SubscriptionId> {
+        if self.dependencies.is_empty() {
+            return Vec::new();
+        }
+        let waits =
+            |id: &SubscriptionId| self.lanes.get(id).is_some_and(|lane| lane.after().is_some());
+        let is_related = |id: &SubscriptionId| self.dependencies.is_main(*id) || waits(id);
+        let mut related: Vec<_> = targets.iter().copied().filter(is_related).collect();
+        related.sort_unstable();
+        related
     }
 
     /// Holds the deliveries of one event whose main delivery is owed.

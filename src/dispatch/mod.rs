@@ -18,6 +18,7 @@ mod backoff;
 mod cancellation;
 mod dependency;
 mod expiry;
+mod fan_out;
 mod health;
 mod in_flight;
 mod lane;
@@ -30,10 +31,10 @@ mod recovery;
 mod throttle;
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::RangeInclusive;
 
 use roaring::RoaringTreemap;
 
+pub(crate) use fan_out::FanOut;
 pub(crate) use outcome::{Judgement, judge};
 pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
@@ -45,7 +46,7 @@ use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
 use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};
 use dependency::Dependencies;
-use expiry::{Expiry, age_ms, signed};
+use expiry::{Expiry, age_ms};
 use in_flight::{InFlight, InFlightAttempt};
 use lane::Lane;
 use ready_queue::{AccountIndex, ReadyQueue};
@@ -130,15 +131,6 @@ impl Completed {
 /// How many timers one tick handles, so that its lock is held shortly. The rest is due at once, as
 /// [`Dispatcher::next_wake_ms`] tells.
 const TICK_MAX: usize = 1_024;
-
-/// So many lanes of one event queue at once, and the next ones so much later. Other events of the account that arrive
-/// while a large fan-out is delivered precede what is left of it, unless fewer than 100 deliveries/s start. A fan-out
-/// of 100,000 waits at most 1,000 s for a flood of them.
-const FAN_OUT_CHUNK: usize = 64;
-const FAN_OUT_SPACING_US: u64 = 640_000;
-
-/// How many targets of an event are owed under one lock.
-const FAN_OUT_PART_MAX: usize = 4_096;
 
 impl Dispatcher {
     /// A dispatcher without lanes.
@@ -225,55 +217,6 @@ impl Dispatcher {
         self.dependencies.change(id, lane.after(), None);
         self.release_dependents(id, &cancelled);
         cancelled
-    }
-
-    /// How many targets [`accepted`](Self::accepted) may take at once, so that the lock around it is held
-    /// shortly. With dependencies all must be taken together.
-    pub(crate) fn accepted_part_max(&self) -> usize {
-        if self.dependencies.is_empty() { FAN_OUT_PART_MAX } else { usize::MAX }
-    }
-
-    /// Notes that all events up to a sequence are accepted. To be called before they are owed.
-    pub(crate) fn note_accepted(&mut self, sequence: u64, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        self.expiry.times.note(sequence, signed(self.now_ms));
-    }
-
-    /// Owes durable events of consecutive sequences to the same targets. Returns how many deliveries are cancelled,
-    /// because their subscriptions were removed after the events were matched. For most lanes a run costs about as
-    /// much as one event. `targets` may be a part of them, which begins at `first`.
-    #[must_use = "a cancelled delivery is counted"]
-    pub(crate) fn accepted(
-        &mut self,
-        sequences: RangeInclusive<u64>,
-        key_hashes: &[u64],
-        targets: &[SubscriptionId],
-        first: usize,
-    ) -> u64 {
-        let mut missing = 0;
-        let has_dependencies = !self.dependencies.is_empty();
-        for (position, id) in targets.iter().enumerate() {
-            let Some(lane) = self.lanes.get_mut(id) else {
-                missing += 1;
-                continue;
-            };
-            let new = lane.backlog.owe_run(sequences.clone(), key_hashes);
-            self.owed += new;
-            if lane.is_held() {
-                self.held += new;
-            }
-            self.expiry.begin(lane, *id, self.now_ms);
-            if !has_dependencies {
-                let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
-                let behind_us = ((first + position) / FAN_OUT_CHUNK) as u64 * FAN_OUT_SPACING_US;
-                place(lane, *id, queue, resting, (self.now_ms, behind_us));
-            }
-        }
-        if has_dependencies {
-            sequences.clone().for_each(|sequence| self.hold_dependents(sequence, targets));
-            targets.iter().for_each(|id| self.refresh(*id));
-        }
-        missing * sequences.count() as u64
     }
 
     /// Of these sequences, those that each subscription is owed.

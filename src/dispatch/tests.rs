@@ -1,5 +1,6 @@
 //! Checks each promise of the dispatcher by itself; `simulation` checks them together.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::*;
@@ -26,7 +27,12 @@ impl Dispatcher {
         key_hashes: &[u64],
         targets: &[SubscriptionId],
     ) -> u64 {
-        self.accepted(sequences, key_hashes, targets, 0)
+        let mut fan_out = FanOut::new(sequences, key_hashes, targets);
+        let mut cancelled = 0;
+        while !fan_out.is_done() {
+            cancelled += self.owe_part(&mut fan_out);
+        }
+        cancelled
     }
 
     /// One event.
@@ -161,7 +167,7 @@ impl Drop for Bench {
     }
 }
 
-fn judged(outcome: Outcome) -> Judgement {
+pub(super) fn judged(outcome: Outcome) -> Judgement {
     let disable = match &outcome {
         Outcome::Gone(reason) => Some(reason.clone()),
         _ => None,

@@ -5,8 +5,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::recovery::BOOK_LOG;
 use crate::account::{Account, AccountId, AccountIndex, AccountInfo, Accounts};
-use crate::book::{BookChange, SubscriptionStore};
+use crate::book::{BookChange, SubscriptionStore, logged_accounts};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::subscription::SubscriptionInfo;
@@ -92,6 +93,23 @@ fn declared_again(account: &Account, before: &AccountInfo) -> Result<AccountInfo
 fn is_same(before: &AccountInfo, after: &AccountInfo) -> bool {
     let digests = |info: &AccountInfo| info.keys.iter().map(|key| key.digest).collect::<Vec<_>>();
     BookChange::account(before) == BookChange::account(after) && digests(before) == digests(after)
+}
+
+/// What opening an engine with this configuration would change among its accounts.
+pub(super) fn check(config: &Config) -> Result<AccountChanges> {
+    let mut index = AccountIndex::default();
+    for info in logged_accounts(&config.path.join(BOOK_LOG))? {
+        index.put(info);
+    }
+    // The keys of a declaration are not stored, so every account counts as changed here.
+    let is_changed = |info: &AccountInfo| {
+        let before = index.get(info.id()).map(|before| BookChange::account(before));
+        before.is_some_and(|before| before != BookChange::account(info))
+    };
+    let plan = plan(index.clone(), &config.accounts, config.clock.wall_ms())?;
+    let changed = plan.changed.iter().filter(|info| !info.is_removed() && is_changed(info));
+    let changed = changed.map(|info| info.name.clone()).collect();
+    Ok(AccountChanges { changed, ..plan.summary })
 }
 
 /// The accounts of an engine that opens: those that are stored, in line with what the configuration declares. Moves

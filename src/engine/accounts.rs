@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Engine;
 use super::account_declarations::{self, AccountChanges};
 use super::dead_letters::DeadLetterFilter;
 use super::purge::PurgeFilter;
 use super::shared::Shared;
 use super::subscription_table::ActiveSubscription;
+use super::{Engine, recovery};
 use crate::account::{Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, fresh_key};
 use crate::book::{BookChange, SubscriptionStore};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
 use crate::random;
@@ -172,6 +173,25 @@ impl Engine {
         accounts: impl IntoIterator<Item = Account>,
     ) -> Result<AccountChanges> {
         self.shared.declare_accounts(&accounts.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Checks a configuration without opening anything, and tells what it would change among the accounts of its
+    /// data directory, which another engine may have open. A changed key is not told.
+    ///
+    /// # Errors
+    /// As [`open`](Engine::open) for a setting that cannot be right; [`Error::Directory`] or [`Error::Damaged`]
+    /// when the accounts of the directory cannot be read.
+    ///
+    /// ```
+    /// # use wabahook::{Account, Config, Engine};
+    /// # let directory = tempfile::tempdir()?;
+    /// let config = Config::new(directory.path()).account(Account::new("acme"));
+    /// assert_eq!(Engine::check_config(&config)?.created, ["acme"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check_config(config: &Config) -> Result<AccountChanges> {
+        recovery::check(config)?;
+        account_declarations::check(config)
     }
 
     /// What [`declare_accounts`](Engine::declare_accounts) would change.

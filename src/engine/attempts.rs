@@ -49,6 +49,8 @@ pub(super) struct EndEffects {
     /// The events of settled deliveries, which need no longer be cached for them.
     pub(super) settled: Vec<u64>,
     completed: Vec<(Attempt, Completed)>,
+    /// What to tell the history.
+    traced: Vec<(SubscriptionId, RecentAttempt)>,
     /// Forgotten attempts, freed without the lock.
     replaced: Vec<RecentAttempt>,
 }
@@ -205,6 +207,9 @@ impl Shared {
             }
             effects.completed.push((attempt, completed));
         }
+        if self.history.is_some() {
+            effects.traced.clone_from(&remembered);
+        }
         effects.replaced = self.recent_attempts.remember(remembered);
         effects
     }
@@ -242,8 +247,9 @@ impl Shared {
     /// Logs and announces the ends of attempts, without the lock.
     pub(super) fn finish_ends(&self, effects: EndEffects) {
         drop(effects.replaced);
+        self.note_attempts(effects.traced);
         for (attempt, completed) in effects.completed {
-            log_end(attempt, &completed);
+            self.log_end(attempt, &completed);
             self.announce(attempt.delivery.subscription, completed);
         }
     }
@@ -362,18 +368,4 @@ fn span_of(attempt: Attempt, event: &StoredEvent) -> tracing::Span {
 pub(super) fn interrupted(attempt: Attempt) -> CompletedAttempt {
     let end = AttemptEnd::Reply(Reply::Failed(Failure::Interrupted));
     CompletedAttempt { attempt, end, event: None }
-}
-
-/// Logs the end of an attempt, and the breaker where it opened or closed. A successful attempt is
-/// logged at debug level only.
-fn log_end(attempt: Attempt, completed: &Completed) {
-    let DeliveryId { sequence, subscription } = attempt.delivery;
-    let (number, took_ms) = (attempt.number, completed.took_ms);
-    tracing::debug!(%subscription, sequence, number, took_ms, outcome = completed.kind(), "attempt ended");
-    match completed.trips {
-        None => {}
-        Some(0) => tracing::info!(%subscription, "breaker closed: the endpoint answers again"),
-        Some(1) => tracing::warn!(%subscription, "breaker opened: the endpoint keeps failing"),
-        Some(trips) => tracing::debug!(%subscription, trips, "breaker's probe failed"),
-    }
 }

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::shared::{DispatchState, Shared};
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::notice::Notice;
 use crate::store::StoreFailure;
 use crate::threads;
@@ -111,6 +112,7 @@ impl Shared {
 
     fn release(&self) {
         self.outbox.close();
+        self.history.iter().for_each(History::close);
         self.notices.close();
         *self.book.lock() = None;
         *self.directory_lock.lock() = None;

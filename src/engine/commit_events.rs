@@ -2,6 +2,7 @@
 //! what is still owed. The committer calls both on its own thread. Both hold the engine weakly, so that
 //! the committer's thread never keeps a dropped engine alive.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -9,9 +10,11 @@ use parking_lot::MutexGuard;
 
 use super::shared::Shared;
 use crate::attempt::DeliveryId;
+use crate::dispatch::FanOut;
 use crate::error::Error;
+use crate::history::{AcceptedEvent, HistoryEntry};
 use crate::notice::Notice;
-use crate::outbox::{CommitEvent, CommitListener, GroupTotals, OwedEvent, OwedQuery};
+use crate::outbox::{CommitEvent, CommitListener, GroupTotals, OwedEvent, OwedQuery, TracedEvent};
 use crate::store::{StoreEvent, StoreListener};
 
 /// Receives the committer's events for as long as the engine exists.
@@ -53,6 +56,7 @@ impl Shared {
     fn committed(&self, event: CommitEvent) {
         match event {
             CommitEvent::Group(totals, owed) => self.owe(totals, &owed),
+            CommitEvent::Traced(events) => self.note_accepted(events),
             CommitEvent::Revived(deliveries) => self.owe_again(&deliveries),
             CommitEvent::Settled(mains) => {
                 let mut state = self.dispatch_state.lock();
@@ -100,6 +104,22 @@ impl Shared {
         }
     }
 
+    /// Tells the history what a group accepted.
+    fn note_accepted(&self, events: Vec<TracedEvent>) {
+        let Some(history) = &self.history else { return };
+        let (mut accepted, mut duplicates) = (Vec::with_capacity(events.len()), Vec::new());
+        let at_ms = self.clock.wall_ms();
+        for event in events {
+            match event {
+                TracedEvent::Accepted { event, targets, dedup_hash } => {
+                    accepted.push(AcceptedEvent { event, targets, dedup_hash });
+                }
+                TracedEvent::Duplicate(id) => duplicates.push(HistoryEntry::duplicate(id, at_ms)),
+            }
+        }
+        history.accepted(accepted, duplicates);
+    }
+
     /// Owes replayed dead letters. The committer leaves out those of removed subscriptions; a lane that
     /// was removed since then cancels its delivery here.
     fn owe_again(&self, deliveries: &[DeliveryId]) {
@@ -118,19 +138,19 @@ impl Shared {
         let GroupTotals { accepted, unrouted, duplicates, synced, took_ms } = totals;
         self.outbox.cache_events(owed);
         let mut state = self.dispatch_state.lock();
-        for run in owed.chunk_by(is_followed_by) {
+        if let Some(last) = owed.last() {
+            let now_ms = self.clock.monotonic_ms();
+            state.dispatcher.note_accepted(last.event.id.sequence(), now_ms);
+        }
+        for run in by_account(owed) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let sequences = first.event.id.sequence()..=last.event.id.sequence();
-            state.dispatcher.note_accepted(*sequences.end(), self.clock.monotonic_ms());
             let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
-            // Subscriptions removed after the match: their tombstones are already durable.
-            let mut position = 0;
-            for part in first.targets.chunks(state.dispatcher.accepted_part_max()) {
-                let sequences = sequences.clone();
-                let cancelled = state.dispatcher.accepted(sequences, &keys, part, position);
-                self.counters.cancelled.add(cancelled);
-                position += part.len();
-                if position < first.targets.len() {
+            let mut fan_out = FanOut::new(sequences, &keys, &first.targets);
+            while !fan_out.is_done() {
+                // Subscriptions removed after the match: their tombstones are already durable.
+                self.counters.cancelled.add(state.dispatcher.owe_part(&mut fan_out));
+                if !fan_out.is_done() {
                     self.wake_workers(&mut state);
                     // Others take the lock in between.
                     MutexGuard::bump(&mut state);
@@ -150,6 +170,20 @@ impl Shared {
             tracing::debug!(accepted, duplicates, took_ms, "group is durable");
         }
     }
+}
+
+/// The events of a group as runs with the same targets. Accounts that owe little come first, so that none waits for the
+/// large fan-out of another; the events of one account keep their order.
+fn by_account(owed: &[OwedEvent]) -> Vec<&[OwedEvent]> {
+    let mut runs: Vec<_> = owed.chunk_by(is_followed_by).collect();
+    let mut targets = HashMap::<&str, usize>::new();
+    for one in owed {
+        *targets.entry(&one.event.account).or_default() += one.targets.len();
+    }
+    if targets.len() > 1 {
+        runs.sort_by_key(|run| run.first().and_then(|one| targets.get(&*one.event.account)));
+    }
+    runs
 }
 
 /// Whether `next` has the next sequence after `one` and the same targets.

@@ -38,6 +38,25 @@ pub(super) fn claim(path: &Path, lock_wait: Duration) -> Result<File> {
     Ok(lock)
 }
 
+/// Creates the directory of a backup, which must be empty. It cannot be opened before [`finish_backup`], so that half
+/// a copy is never taken for a whole one.
+pub(super) fn begin_backup(path: &Path) -> Result<()> {
+    make_directory(path).map_err(|e| Error::directory("creating the backup", path, e))?;
+    let failed = |error| Error::directory("reading", path, error);
+    if let Some(entry) = fs::read_dir(path).map_err(failed)?.next() {
+        let name = entry.map_err(failed)?.file_name();
+        let given = format!("{}, which holds {}", path.display(), name.to_string_lossy());
+        return Err(Error::invalid("backup", given, "an empty or missing directory"));
+    }
+    private::tighten(path).map_err(|e| Error::directory("restricting the rights of", path, e))
+}
+
+/// Marks a backup as whole.
+pub(super) fn finish_backup(path: &Path) -> Result<()> {
+    let file = path.join(FORMAT_FILE);
+    write_format(path, &file).map_err(|error| Error::directory("writing", &file, error))
+}
+
 /// Locks a file, with pauses of [`LOCK_PAUSE`] while it is locked elsewhere. Returns whether it is locked.
 fn lock_within(lock: &File, wait: Duration, pause: impl Fn(Duration)) -> io::Result<bool> {
     let mut waited = Duration::ZERO;

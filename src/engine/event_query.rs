@@ -177,9 +177,10 @@ impl EventQuery {
         self
     }
 
-    pub(super) fn in_history(&self) -> HistoryQuery {
+    /// The query of the history, with the ids of its account.
+    pub(super) fn in_history(&self, accounts: Option<Vec<String>>) -> HistoryQuery {
         HistoryQuery {
-            account: self.account.clone(),
+            accounts,
             event_type: self.event_type.clone(),
             number: self.number,
             key_hash: self.contact.as_deref().map(order_hash),

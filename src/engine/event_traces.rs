@@ -98,8 +98,9 @@ impl Shared {
         };
         let mut items = Vec::new();
         if let Some(history) = self.history.as_ref().filter(|_| kept.is_none()) {
-            let found =
-                history.find(&query.in_history(), before, count_max, READ_FOR_PAGE_MAX);
+            let accounts = query.account.as_deref().map(|account| self.accounts.ids_of(account));
+            let query = query.in_history(accounts);
+            let found = history.find(&query, before, count_max, READ_FOR_PAGE_MAX);
             let found = found.map_err(|error| self.unreadable_history(error))?;
             for accepted in found.entries {
                 items.extend(self.trace(accepted.id())?);
@@ -149,7 +150,9 @@ impl Shared {
     ) -> Result<bool> {
         let Some(owner) = pages.owner(&self.outbox, sequence)? else { return Ok(false) };
         let event_type = self.catalogue.canonical(&owner.event_type).ok();
-        let is_match = query.account.as_ref().is_none_or(|account| *account == owner.account)
+        let account = self.accounts.successor(&owner.account);
+        let is_own = |wanted: &String| account == self.accounts.id_of(wanted);
+        let is_match = query.account.as_ref().is_none_or(is_own)
             && is_type_and_number((query.event_type.as_deref(), None), (event_type.as_ref(), None))
             && query.number.is_none_or(|number| owner.number == Some(number))
             && query.contact.as_deref().is_none_or(|key| order_hash(key) == owner.key_hash)
@@ -168,7 +171,7 @@ impl Shared {
         Ok(!is_found.map_err(|error| self.unreadable_history(error))?)
     }
 
-    fn unreadable_history(&self, error: std::io::Error) -> Error {
+    pub(super) fn unreadable_history(&self, error: std::io::Error) -> Error {
         let path = self.history_path.clone();
         Error::Directory { path, doing: "reading the history", source: Arc::new(error) }
     }
@@ -192,19 +195,18 @@ impl Shared {
             },
             (None, None) => return Ok(None),
         };
+        let event_type = trace.event_type.clone();
         for delivery in &mut trace.deliveries {
-            self.follow(id, delivery, &entries, &trace.event_type)?;
+            self.follow(id, delivery, &entries, &event_type)?;
         }
-        let duplicates = entries.iter().filter(|entry| matches!(entry, HistoryEntry::Duplicate { .. }));
+        let duplicates =
+            entries.iter().filter(|entry| matches!(entry, HistoryEntry::Duplicate { .. }));
         trace.duplicates = duplicates.count() as u64;
         Ok(Some(trace))
     }
 
     /// An event that the outbox still has, and its targets.
-    fn kept_event(
-        &self,
-        id: EventId,
-    ) -> Result<Option<(Arc<StoredEvent>, Vec<SubscriptionId>)>> {
+    fn kept_event(&self, id: EventId) -> Result<Option<(Arc<StoredEvent>, Vec<SubscriptionId>)>> {
         let sequence = id.sequence();
         if self.outbox.id_of(sequence) != id
             || OwnerPages::default().owner(&self.outbox, sequence)?.is_none()
@@ -218,7 +220,7 @@ impl Shared {
     fn trace_of_kept(&self, event: &StoredEvent, targets: &[SubscriptionId]) -> EventTrace {
         EventTrace {
             id: event.id,
-            account: event.account.to_string(),
+            account: self.accounts.successor(&event.account),
             event_type: event.event_type.clone(),
             number: event.number,
             waba: event.waba.clone(),
@@ -234,7 +236,7 @@ impl Shared {
     fn trace_of_accepted(&self, accepted: &AcceptedEntry) -> Option<EventTrace> {
         Some(EventTrace {
             id: accepted.id(),
-            account: accepted.account.clone(),
+            account: self.accounts.successor(&accepted.account),
             event_type: self.catalogue.canonical(&accepted.event_type).ok()?,
             number: accepted.number(),
             waba: accepted.waba.clone(),
@@ -257,7 +259,7 @@ impl Shared {
         let id = DeliveryId { sequence: event.sequence(), subscription: trace.subscription };
         let steps = entries.iter().filter_map(|entry| match entry {
             HistoryEntry::Delivery { subscription, step, .. } => {
-                Some(step).filter(|_| *subscription == trace.subscription)
+                Some(step).filter(|_| *subscription == id.subscription)
             }
             _ => None,
         });
@@ -301,7 +303,8 @@ impl Shared {
         } else if let Some(letter) = self.outbox.letter(id)? {
             trace.reason = Some(letter.reason);
             trace.outcome = DeliveryOutcome::Current(DeliveryState::Dead);
-        } else if let Some(last) = trace.attempts.last().filter(|_| trace.outcome == DeliveryOutcome::Ended)
+        } else if let Some(last) =
+            trace.attempts.last().filter(|_| trace.outcome == DeliveryOutcome::Ended)
             && last.outcome == RecentOutcome::Delivered
         {
             trace.outcome = DeliveryOutcome::Delivered;
@@ -320,9 +323,8 @@ impl Shared {
         let recent = self.recent_attempts.of(subscription, usize::MAX).into_iter();
         let mut attempts: Vec<_> = recent.filter(|attempt| attempt.event == event).collect();
         for failed in failed {
-            let is_same = |one: &RecentAttempt| {
-                (one.number, one.at_ms) == (failed.number, failed.at_ms)
-            };
+            let is_same =
+                |one: &RecentAttempt| (one.number, one.at_ms) == (failed.number, failed.at_ms);
             if attempts.iter().any(is_same) {
                 continue;
             }

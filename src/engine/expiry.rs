@@ -41,6 +41,7 @@ impl Shared {
 
     /// Announces dead letters that no attempt caused.
     pub(super) fn tell_given_up(&self, letters: Vec<StoredDeadLetter>) {
+        self.note_given_up(&letters);
         for StoredDeadLetter { delivery, reason, .. } in letters {
             let event = self.outbox.id_of(delivery.sequence);
             let subscription = delivery.subscription;

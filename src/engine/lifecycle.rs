@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::accounts::lane_state;
+use super::log::log_in_force;
 use super::shared::{DispatchState, Shared};
 use super::subscription_table::ActiveSubscription;
 use crate::book::{BookChange, SubscriptionStore};
@@ -178,8 +179,7 @@ impl Shared {
         self.wake_workers(&mut dispatch);
         drop(dispatch);
         for (active, _) in &all {
-            let SubscriptionInfo { id, account, state, .. } = &*active.info;
-            tracing::info!(subscription = %id, account, state = state.as_str(), "subscription in force");
+            log_in_force(&active.info);
         }
         let mut subscription_table = self.subscriptions.write();
         all.into_iter().for_each(|(active, _)| subscription_table.put(active));

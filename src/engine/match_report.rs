@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::shared::Shared;
-use crate::condition::Payload;
+use crate::condition::ParsedPayload;
 use crate::error::Result;
 use crate::event::{Event, WabaNumber};
 use crate::routing::MatchQuery;
@@ -54,7 +54,9 @@ impl ConditionReport {
 
     fn of(filter: &Filter, payload: &[u8]) -> ConditionReport {
         let Some(condition) = &filter.condition else { return ConditionReport::None };
-        let Some(payload) = Payload::parse(payload) else { return ConditionReport::Unparsable };
+        let Some(payload) = ParsedPayload::parse(payload) else {
+            return ConditionReport::Unparsable;
+        };
         match condition.failing_part(&payload) {
             None => ConditionReport::Holds,
             Some(part) => ConditionReport::Fails { part },

@@ -10,6 +10,7 @@ use crate::account::AccountInfo;
 use crate::account_shares::QueueClaim;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, PublishError, WabaNumber};
+use crate::history::dedup_hash;
 use crate::outbox::{RoutedEvent, Submission, SubmissionSender, dedup_key_of};
 use crate::receipt::Receipt;
 use crate::routing::{ConditionMatch, MatchQuery};
@@ -195,6 +196,8 @@ impl Shared {
         let ConditionMatch { targets, is_unparsable } = matched.evaluate(&event.payload);
         self.counters.condition_unparsable.add(u64::from(is_unparsable));
         let CheckedEvent { account, kind, number } = checked;
+        let traced =
+            self.history.as_ref().map(|_| event.dedup_key.as_deref().map_or(0, dedup_hash));
         let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));
         RoutedEvent {
             account: account.id.shared(),
@@ -205,6 +208,7 @@ impl Shared {
             dedup,
             targets,
             payload: event.payload,
+            traced,
         }
     }
 }

@@ -300,6 +300,7 @@ impl Shared {
         self.wake_workers(&mut state);
         drop(state);
         self.outbox.release_cached(&cancelled);
+        self.note_cancelled(id, &cancelled);
         self.tell_given_up(gated);
         cancelled.len() as u64
     }
@@ -328,6 +329,7 @@ impl Shared {
         let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
         let purged = cancelled + self.discard_deliveries(&letters)?;
         self.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
+        self.purge_history(filter)?;
         self.counters.purged.add(purged);
         if purged > 0 {
             self.notices.send(&Notice::Purged { events: meant.len(), deliveries: purged });

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -27,6 +28,7 @@ use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport};
 use crate::dispatch::{DispatchLimits, Dispatcher, StepContext};
 use crate::error::{Error, Result};
 use crate::file_limit;
+use crate::history::{History, HistoryBounds};
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::{self, CommitterParts, OutboxOptions, RecoveredOutbox};
 use crate::stats::EngineCounters;
@@ -34,7 +36,8 @@ use crate::store::{Sled, Store, StoreFailure};
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
 
-const BOOK_LOG: &str = "book.log";
+pub(super) const BOOK_LOG: &str = "book.log";
+const HISTORY: &str = "history";
 
 /// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
@@ -61,11 +64,16 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     Ok(shared)
 }
 
-/// Opens everything and starts no thread.
-pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
+/// Refuses settings that cannot be right.
+pub(super) fn check(config: &Config) -> Result<()> {
     config.limits.check()?;
     config.network.check()?;
-    config.account_limits.check("account_limits")?;
+    config.account_limits.check("account_limits")
+}
+
+/// Opens everything and starts no thread.
+pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
+    check(&config)?;
     let (transport, http) = transport(&config)?;
     let answers_later = transport.answers_later();
     let dispatch_limits = dispatch_limits(&config.limits, answers_later);
@@ -105,11 +113,15 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let wakers = notices.host_calls("wabahook-wakers", "the waker of a receipt panicked");
     let (outbox, unstarted) = opened.prepare(&config.limits, Arc::new(wakers));
     let guard = Arc::new(Guard::new(config.network.clone()));
+    let history_path = config.path.join(HISTORY);
+    let history = open_history(&history_path, &config)?;
     let shared = Arc::new(Shared {
         notices,
         callbacks: Mutex::default(),
         dropped_letters: Mutex::default(),
         recent_attempts: RecentAttempts::new(&config.limits),
+        history,
+        history_path,
         issued: IssuedAttempts::new(config.limits.io_threads),
         limits: config.limits,
         catalogue: config.catalogue,
@@ -141,7 +153,26 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         directory_lock: Mutex::new(lock),
         closing: Closing::default(),
     });
+    let weak = Arc::downgrade(&shared);
+    shared.notices.find_subscriptions_with(Box::new(move |id| weak.upgrade()?.find_for_log(id)));
     Ok((shared, unstarted))
+}
+
+/// The history of events, where one is configured.
+fn open_history(path: &Path, config: &Config) -> Result<Option<History>> {
+    let Limits { history_bytes_max: bytes_max, history_age_max, .. } = config.limits;
+    if bytes_max == 0 {
+        return Ok(None);
+    }
+    let age_max_ms = u64::try_from(history_age_max.as_millis()).unwrap_or(u64::MAX);
+    let bounds = HistoryBounds { bytes_max, age_max_ms };
+    let opened = History::open(path, bounds, Arc::clone(&config.clock));
+    let opened = opened.map_err(|error| Error::Directory {
+        path: path.to_owned(),
+        doing: "opening the history",
+        source: Arc::new(error),
+    });
+    opened.map(Some)
 }
 
 /// The configured store, or sled in the data directory with the lock on it.

@@ -2,7 +2,7 @@
 //!
 //! A thread that holds one of these locks may take only those below it:
 //!
-//! 1. `book`: held over a sync of the book, and over nothing else that waits.
+//! 1. `book`: held over a sync of the book, over the seal of a backup, and over nothing else that waits.
 //! 2. `subscriptions`: readers look up and match, a writer replaces entries.
 //! 3. `dispatch_state`: short; held neither over I/O nor over a call into a host's code.
 //! 4. the locks inside `outbox` (cache, generations, dead letters, histories; `outbox` documents their
@@ -12,11 +12,12 @@
 //!
 //! Code of the host is called under none of them: see `host_calls`.
 //!
-//! `subscriptions` is never locked while `dispatch_state` is held, and a lock above another is never
+//! `subscriptions` is never waited for while `dispatch_state` is held, and a lock above another is never
 //! taken by a callback of the committer except `dispatch_state` and the leaves.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -39,6 +40,7 @@ use crate::delivery::{Guard, Http};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
+use crate::history::History;
 use crate::minute_count::MinuteCount;
 use crate::network::Network;
 use crate::notice::{Notice, NoticeBroadcaster};
@@ -63,6 +65,9 @@ pub(super) struct Shared {
     /// The dropped dead letters of each account, for one notice a minute.
     pub(super) dropped_letters: Mutex<HashMap<Arc<str>, MinuteCount>>,
     pub(super) recent_attempts: RecentAttempts,
+    /// `None` where none is configured.
+    pub(super) history: Option<History>,
+    pub(super) history_path: PathBuf,
     pub(super) worker_names: WorkerNames,
     pub(super) jobs: Jobs,
     pub(super) issued: IssuedAttempts,

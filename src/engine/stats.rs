@@ -2,6 +2,7 @@
 //! and what has ended add up.
 
 use super::shared::Shared;
+use crate::history::History;
 use crate::stats::Stats;
 
 impl Shared {
@@ -47,6 +48,8 @@ impl Shared {
             letters_discarded: counters.letters_discarded.value(),
             purged: counters.purged.value(),
             keys_dropped: counters.keys_dropped.value(),
+            history_bytes: self.history.as_ref().map_or(0, History::bytes),
+            history_dropped: self.history.as_ref().map_or(0, History::dropped),
             subscriptions,
             attempt_durations: counters.attempt_durations.snapshot(),
             group_durations: counters.group_durations.snapshot(),

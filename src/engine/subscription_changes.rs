@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Engine;
 use super::lifecycle::PreparedSubscription;
+use super::log::log_removed;
 use super::shared::Shared;
 use super::subscription_table::{self, ActiveSubscription};
 use crate::book::{BookChange, SubscriptionStore};
@@ -385,7 +386,7 @@ impl Shared {
             return Err(subscription_table::unknown(id));
         }
         drop(subscription_table);
-        if let Some(removed) = removed {
+        if let Some(removed) = &removed {
             // Paused first, so that no attempt starts while the tombstone becomes durable.
             let (policy, paused) = (removed.policy.clone(), SubscriptionState::Paused);
             let mut dispatch = self.dispatch_state.lock();
@@ -401,7 +402,7 @@ impl Shared {
         if deliveries > 0 {
             self.notices.send(&Notice::Cancelled { subscription: id, deliveries });
         }
-        tracing::info!(subscription = %id, deliveries, "subscription removed");
+        log_removed(id, removed.as_deref(), deliveries);
         let released = self.release_dependents_of(id)?;
         told.map(|()| released)
     }

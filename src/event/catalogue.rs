@@ -353,6 +353,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_document_says_who_makes_each_type() {
+        let document = include_str!("../../docs/events.md");
+        let (made, published) = document.split_once("## Types that only a host publishes").unwrap();
+        for (types, section) in [(FROM_CALLBACKS, made), (PUBLISHED, published)] {
+            for (name, _) in types {
+                let words = section.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+                assert!(
+                    words.into_iter().any(|word| word == *name),
+                    "{name} is not in its section"
+                );
+            }
+        }
+    }
+
     fn check_hints(name: &str, publish: Option<&str>, subscribe: Option<&str>) {
         let catalogue = Catalogue::default().with("ORDER_PLACED", ["order.placed"]);
         let text = |hint: Option<TypeHint>| hint.map(|hint| hint.to_string());

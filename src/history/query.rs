@@ -8,7 +8,8 @@ use crate::text::contains;
 /// Selects accepted events that match everything that is set.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HistoryQuery {
-    pub(crate) account: Option<String>,
+    /// The ids of an account, and of those that became it.
+    pub(crate) accounts: Option<Vec<String>>,
     /// A part of the type, in any case.
     pub(crate) event_type: Option<String>,
     pub(crate) number: Option<WabaNumber>,
@@ -27,7 +28,11 @@ impl HistoryQuery {
         let key = self.dedup_hash.map(entry::dedup_key).or_else(by_message);
         let key = key.or_else(|| self.key_hash.map(entry::contact_key));
         let key = key.or_else(|| self.number.map(entry::number_key));
-        let key = key.or_else(|| self.account.as_deref().map(entry::account_key));
+        let by_account = || match self.accounts.as_deref() {
+            Some([account]) => Some(entry::account_key(account)),
+            _ => None,
+        };
+        let key = key.or_else(by_account);
         key.unwrap_or_else(entry::every_key)
     }
 
@@ -41,7 +46,7 @@ impl HistoryQuery {
             let (id, payload) = (id.as_bytes(), &accepted.payload);
             payload.windows(id.len().max(1)).any(|part| part == id)
         };
-        self.account.as_ref().is_none_or(|account| *account == accepted.account)
+        self.accounts.as_ref().is_none_or(|ids| ids.contains(&accepted.account))
             && self.event_type.as_ref().is_none_or(|part| contains(&accepted.event_type, part))
             && self.number.is_none_or(|number| accepted.number() == Some(number))
             && self.key_hash.is_none_or(|hash| hash == accepted.key_hash)

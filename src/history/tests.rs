@@ -61,10 +61,13 @@ fn check_queries(segments: &Segments) {
     let query = HistoryQuery::default;
     assert_eq!(found(segments, query()), [3, 2, 1]);
     assert_eq!(
-        found(segments, HistoryQuery { account: Some("acme".into()), ..query() }),
+        found(segments, HistoryQuery { accounts: Some(vec!["acme".into()]), ..query() }),
         [3, 2, 1]
     );
-    assert_eq!(found(segments, HistoryQuery { account: Some("beta".into()), ..query() }), [0; 0]);
+    assert_eq!(
+        found(segments, HistoryQuery { accounts: Some(vec!["beta".into()]), ..query() }),
+        [0; 0]
+    );
     assert_eq!(found(segments, HistoryQuery { key_hash: Some(50), ..query() }), [3, 1]);
     let number = WabaNumber::from_digits(919_000_000_001);
     assert_eq!(found(segments, HistoryQuery { number, ..query() }), [3, 2, 1]);

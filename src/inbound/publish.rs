@@ -1,11 +1,13 @@
 //! Publishes a callback in one step: its events, and the counters and notices for what became no event.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::malformed::MalformedCallback;
 use super::reader::{CallbackBounds, events_within};
 use crate::callback::CallbackRefusal;
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::event::{Accepted, Event, PublishError};
 use crate::receipt::Receipt;
 
@@ -87,6 +89,26 @@ pub fn publish(engine: &Engine, body: &[u8]) -> Result<CallbackReceipt, Callback
     Ok(receipt)
 }
 
+/// Publishes the events of the accounts that are within their limits. Returns those of the others, which the source
+/// sends again, with all that was accepted; that is then a duplicate.
+fn publish_neighbours(engine: &Engine, refused: PublishError) -> PublishError {
+    let PublishError { error, events, .. } = refused;
+    let mut accounts = BTreeMap::<Option<String>, Vec<Event>>::new();
+    for event in events {
+        accounts.entry(event.account.clone()).or_default().push(event);
+    }
+    if accounts.len() == 1 {
+        return PublishError::new(error, accounts.into_values().flatten().collect());
+    }
+    let outcomes = accounts.into_values().map(|events| engine.publish_many(events));
+    let (mut error, mut left) = (error, Vec::new());
+    for refused in outcomes.filter_map(Result::err) {
+        error = refused.error;
+        left.extend(refused.events);
+    }
+    PublishError::new(error, left)
+}
+
 /// Publishes what the engine accepts of these events. An event that it refuses for what it says, such as a
 /// WABA whose configured id is too long, does not refuse the others.
 fn publish_events(engine: &Engine, events: Vec<Event>) -> Result<CallbackReceipt, PublishError> {
@@ -95,6 +117,9 @@ fn publish_events(engine: &Engine, events: Vec<Event>) -> Result<CallbackReceipt
     }
     let error = match engine.publish_many(events) {
         Ok(receipt) => return Ok(Some(receipt)),
+        Err(error) if matches!(error.error, Error::LimitReached { .. }) => {
+            return Err(publish_neighbours(engine, error));
+        }
         Err(error) => error,
     };
     let is_odd =

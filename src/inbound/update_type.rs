@@ -55,7 +55,11 @@ pub(super) fn updates_of(field: &str) -> FieldUpdates {
         },
         "standby" => lists(&[UpdateList::Standby]),
         "calls" => lists(&[UpdateList::Calls, UpdateList::CallStatuses]),
-        "message_echoes" | "smb_message_echoes" => lists(&[UpdateList::Echoes]),
+        "message_echoes" | "smb_message_echoes" => FieldUpdates {
+            lists: &[UpdateList::Echoes],
+            otherwise: None,
+            whole: Some("MESSAGE_ECHO"),
+        },
         "user_preferences" => FieldUpdates {
             lists: &[UpdateList::Preferences],
             otherwise: None,

@@ -22,6 +22,7 @@ use crate::subscription::SubscriptionId;
 use super::admission::QueueAdmission;
 use super::command::{CommitterCommand, Submission, answer_all};
 use super::records::BatchRecords;
+use super::snapshot::SealedOutbox;
 
 /// How long a batch of nothing but records waits for more.
 const RECORDS_LINGER: Duration = Duration::from_millis(5);
@@ -105,6 +106,8 @@ pub(super) struct PendingBatch {
     pub(super) record_waiters: Vec<ReceiptSender<()>>,
     /// Who waits for dead letters to be owed again or discarded, and which.
     pub(super) letter_waiters: Vec<(ReceiptSender<u64>, Vec<DeliveryId>)>,
+    /// Who waits until what is in the batch is in a sealed generation.
+    pub(super) seals: Vec<ReceiptSender<SealedOutbox>>,
     pub(super) cancelled: Vec<RoaringTreemap>,
     /// Generations that may be cleared after this group is committed.
     pub(super) cleared: Vec<u64>,
@@ -172,6 +175,7 @@ impl PendingBatch {
         let refused = || Error::Refused { why: admission.stall_reason().unwrap_or_default() };
         answer_all(self.submissions.iter().map(|one| (&one.sender, Err(refused()))));
         self.fail_record_waiters(&refused());
+        self.seals.drain(..).for_each(|sender| sender.send(Err(refused())));
         admission.release(self.events, self.bytes);
         self.forget_events();
     }
@@ -227,6 +231,7 @@ impl PendingBatch {
                 self.letter_waiters.push((sender, deliveries));
             }
             CommitterCommand::Cancel(sequences) => self.cancelled.push(sequences),
+            CommitterCommand::Seal(sender) => self.seals.push(sender),
             CommitterCommand::Clear(generation) => self.cleared.push(generation),
             CommitterCommand::Stop => self.stop = true,
         }
@@ -239,7 +244,8 @@ impl PendingBatch {
 
     fn is_only_records(&self) -> bool {
         let has_waiters = !self.forgotten.is_empty() || !self.record_waiters.is_empty();
-        self.submissions.is_empty() && !has_waiters && self.letter_waiters.is_empty()
+        let is_sealing = !self.seals.is_empty();
+        self.submissions.is_empty() && !has_waiters && !is_sealing && self.letter_waiters.is_empty()
     }
 
     fn is_full(&self, events_max: usize) -> bool {

@@ -14,6 +14,7 @@ use crate::receipt::{ReceiptSender, WakeGroup};
 use crate::subscription::{SubscriptionId, Targets};
 
 use super::codec::dedup_page::DedupKey;
+use super::snapshot::SealedOutbox;
 
 /// How many records may be sent as one change. Each is at most two operations, and a batch of the store takes
 /// 256. A main delivery and its 16 dependents, with an attempt of each, are 34.
@@ -35,6 +36,8 @@ pub(super) enum CommitterCommand {
     Cancel(RoaringTreemap),
     /// Marks the point in the queue where the clearing of this generation was prepared.
     Clear(u64),
+    /// Seals the newest generation, so that everything sent before is in sealed ones.
+    Seal(ReceiptSender<SealedOutbox>),
     Stop,
 }
 
@@ -48,6 +51,7 @@ impl CommitterCommand {
             | CommitterCommand::Forget(..)
             | CommitterCommand::Revive(..)
             | CommitterCommand::Discard(..)
+            | CommitterCommand::Seal(_)
             | CommitterCommand::Stop => true,
         }
     }
@@ -63,6 +67,8 @@ pub(crate) struct RoutedEvent {
     pub(crate) dedup: Option<DedupKey>,
     pub(crate) targets: Targets,
     pub(crate) payload: Vec<u8>,
+    /// The hash of its dedup key for the history (0 for none), or `None` without a history.
+    pub(crate) traced: Option<u64>,
 }
 
 impl RoutedEvent {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::attempt::DeliveryId;
 use crate::error::Error;
-use crate::event::StoredEvent;
+use crate::event::{EventId, StoredEvent};
 use crate::subscription::SubscriptionId;
 
 use super::dedup::DroppedKeys;
@@ -14,6 +14,8 @@ use super::dedup::DroppedKeys;
 pub(crate) enum CommitEvent {
     /// A group is durable. Its receipts resolve right after the listener returns.
     Group(GroupTotals, Vec<OwedEvent>),
+    /// What a durable group accepted, for the history. Sent before the group itself.
+    Traced(Vec<TracedEvent>),
     /// These dead letters are durably owed again.
     Revived(Vec<DeliveryId>),
     /// These deliveries, which others depend on, are durably settled.
@@ -54,6 +56,15 @@ pub(crate) struct GroupTotals {
 pub(crate) struct OwedEvent {
     pub(crate) event: Arc<StoredEvent>,
     pub(crate) targets: Arc<[SubscriptionId]>,
+}
+
+/// What became of a published event, for the history.
+#[derive(Debug, Clone)]
+pub(crate) enum TracedEvent {
+    /// It was accepted; without targets it has no subscriber.
+    Accepted { event: Arc<StoredEvent>, targets: Arc<[SubscriptionId]>, dedup_hash: u64 },
+    /// It has the dedup key of this event.
+    Duplicate(EventId),
 }
 
 /// Called on the committer's thread; it must not block.

@@ -96,15 +96,19 @@ impl Committer {
         self.step(batch).map(|_| true)
     }
 
-    fn step(&mut self, batch: PendingBatch) -> Result<ControlFlow<()>> {
+    fn step(&mut self, mut batch: PendingBatch) -> Result<ControlFlow<()>> {
         let stop = batch.stop;
         if batch.is_empty() && !stop {
             self.compactor.clean_up(&mut self.writer)?;
             return Ok(ControlFlow::Continue(()));
         }
         self.wake_groups.start_next();
+        let seals = std::mem::take(&mut batch.seals);
         if !batch.is_empty() {
             self.commit(batch)?;
+        }
+        for sender in seals {
+            sender.send(self.seal());
         }
         if stop {
             return Ok(ControlFlow::Break(()));
@@ -168,6 +172,10 @@ impl Committer {
             synced: group.synced,
             took_ms,
         };
+        let traced = std::mem::take(&mut group.traced);
+        if !traced.is_empty() {
+            (self.listener)(CommitEvent::Traced(traced));
+        }
         (self.listener)(CommitEvent::Group(totals, group.owed));
         let answers = group.answers.iter_mut();
         answer_all(answers.map(|(sender, accepted)| (&*sender, Ok(std::mem::take(accepted)))));

@@ -8,7 +8,7 @@ use crate::store::{BATCH_OPERATIONS_MAX, Batch, Operation};
 use super::codec::dedup_page::DedupKey;
 use super::codec::keys;
 use super::command::{AcceptedEvents, SubmissionSender};
-use super::commit_event::OwedEvent;
+use super::commit_event::{OwedEvent, TracedEvent};
 
 /// Everything that a group writes and answers.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub(super) struct CommitGroup {
     /// Runs of operations that go into one batch each, in ascending order.
     pub(super) atomic: Vec<Range<usize>>,
     pub(super) owed: Vec<OwedEvent>,
+    /// What to tell the history.
+    pub(super) traced: Vec<TracedEvent>,
     pub(super) answers: Vec<(SubmissionSender, AcceptedEvents)>,
     pub(super) unrouted: u64,
     pub(super) duplicates: u64,

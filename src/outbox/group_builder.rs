@@ -15,7 +15,7 @@ use super::codec::dedup_page::{self, DedupKey};
 use super::codec::heads::{HeadPacker, PackedTargets};
 use super::codec::payload::PayloadWriter;
 use super::command::{AcceptedEvents, RoutedEvent, Submission};
-use super::commit_event::OwedEvent;
+use super::commit_event::{OwedEvent, TracedEvent};
 use super::cursor::Cursor;
 use super::group::CommitGroup;
 use super::records::{self, BatchRecords};
@@ -95,6 +95,7 @@ impl GroupEvents {
         if let Some(sequence) = original {
             group.duplicates += 1;
             let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
+            group.traced.extend(event.traced.map(|_| TracedEvent::Duplicate(id)));
             return Ok(Accepted { id, owed: 0, duplicate: true });
         }
         let last = self.last.take().filter(|last| last.routed == event.targets);
@@ -109,6 +110,11 @@ impl GroupEvents {
         let owed = u32::try_from(targets.kept.len()).unwrap_or(u32::MAX);
         if targets.kept.is_empty() {
             group.unrouted += 1;
+            if let Some(dedup_hash) = event.traced {
+                let event = Arc::new(event.into_stored(id, self.wall_ms));
+                let targets = Arc::clone(&targets.kept);
+                group.traced.push(TracedEvent::Accepted { event, targets, dedup_hash });
+            }
             return Ok(Accepted { id, owed, duplicate: false });
         }
         if let Some(key) = event.dedup {
@@ -117,11 +123,16 @@ impl GroupEvents {
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
+        let traced = event.traced;
         let event = event.into_stored(id, self.wall_ms);
         let payload = self.payloads.append(&event.payload);
         self.packer.add(&event, &mut targets.packed, payload, &mut self.payloads)?;
-        let targets = Arc::clone(&targets.kept);
-        group.owed.push(OwedEvent { event: Arc::new(event), targets });
+        let (event, targets) = (Arc::new(event), Arc::clone(&targets.kept));
+        if let Some(dedup_hash) = traced {
+            let (event, targets) = (Arc::clone(&event), Arc::clone(&targets));
+            group.traced.push(TracedEvent::Accepted { event, targets, dedup_hash });
+        }
+        group.owed.push(OwedEvent { event, targets });
         Ok(Accepted { id, owed, duplicate: false })
     }
 
@@ -166,6 +177,7 @@ mod tests {
 
     fn submission(dedup: Option<DedupKey>, targets: &[u32], bytes: usize) -> Submission {
         let event = RoutedEvent {
+            traced: None,
             account: "acme".into(),
             event_type: Catalogue::default().canonical("ADD_TAG").unwrap(),
             number: None,

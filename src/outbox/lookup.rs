@@ -13,6 +13,7 @@ use crate::dead_letter::StoredDeadLetter;
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent};
 use crate::store::Database;
+use crate::subscription::SubscriptionId;
 
 use super::codec::heads::{EventHead, HeadOwner};
 use super::codec::{self, heads, keys, payload};
@@ -167,6 +168,12 @@ impl Outbox {
             let database = self.generations.database(generation)?;
             Ok(heads::owners(&*database, sequence)?.into_iter().collect())
         })
+    }
+
+    /// The subscriptions that an event was owed to when it was accepted.
+    pub(crate) fn targets_of(&self, sequence: u64) -> Result<Vec<SubscriptionId>> {
+        let (_, head) = read_twice(|| self.head(sequence))?;
+        Ok(head.targets.iter().map(SubscriptionId).collect())
     }
 
     /// The account of an event.

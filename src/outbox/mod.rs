@@ -24,13 +24,16 @@ mod handle;
 mod lookup;
 mod records;
 mod recovery;
+mod snapshot;
 mod stall;
 mod writer;
 
 pub(crate) use self::codec::dedup_page::dedup_key_of;
 pub(crate) use self::codec::heads::HeadOwner;
 pub(crate) use self::command::{RoutedEvent, Submission, SubmissionSender};
-pub(crate) use self::commit_event::{CommitEvent, CommitListener, GroupTotals, OwedEvent};
+pub(crate) use self::commit_event::{
+    CommitEvent, CommitListener, GroupTotals, OwedEvent, TracedEvent,
+};
 pub(crate) use self::compaction::OwedQuery;
 pub(crate) use self::handle::{CommitterParts, OpenedOutbox, Outbox, OutboxOptions};
 pub(crate) use self::lookup::OwnerPages;

@@ -154,6 +154,9 @@ impl Stall<'_> {
         self.writer.count(&owed, |generation| generation.pages = pages);
         let accepted = owed.len() as u64;
         let totals = GroupTotals { accepted, ..GroupTotals::default() };
+        if exists && !group.traced.is_empty() {
+            (self.listener)(CommitEvent::Traced(group.traced.clone()));
+        }
         (self.listener)(CommitEvent::Group(totals, owed));
         Ok(if exists { GroupOutcome::Exists } else { GroupOutcome::Gone })
     }

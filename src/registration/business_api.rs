@@ -15,7 +15,7 @@ use crate::account::AccountInfo;
 use crate::engine::SubscriptionChange;
 use crate::profile::Profile;
 use crate::subscription::{
-    Accept, Breaker, Policy, Retry, RetryOn, Subscription, SubscriptionInfo,
+    Accept, Breaker, PayloadFormat, Policy, Retry, RetryOn, Subscription, SubscriptionInfo,
 };
 
 /// The header that shows the key.
@@ -49,20 +49,26 @@ fn result(request: &GatewayRequest<'_>) -> ConfigResult {
         }
         Method::POST => {
             let reader = WebhookConfigReader { engine: request.engine, account, check_url };
-            let body = RequestObject::read(utf8(request.body)?, &["url", "headers"])?;
-            set(request, account, reader.config(&body)?)
+            let body = RequestObject::read(utf8(request.body)?, &["url", "headers", "payload"])?;
+            set(request, account, reader.config(&body)?, body.word("payload")?)
         }
         _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
 }
 
-fn set(request: &GatewayRequest<'_>, account: &AccountInfo, config: WebhookConfig) -> ConfigResult {
+fn set(
+    request: &GatewayRequest<'_>,
+    account: &AccountInfo,
+    config: WebhookConfig,
+    payload: Option<PayloadFormat>,
+) -> ConfigResult {
     let (_, shown) = request.engine.change(account.id(), |account_snapshot| {
         let before = account_snapshot.subscriptions.iter().find(|one| is_hook(one));
         let subscription = config.subscription(before.map(|one| &**one), |target| {
             let fresh = Subscription::to_target(target).name(NAME);
             fresh.profile(Profile::BusinessApi).policy(policy())
         });
+        let subscription = payload.into_iter().fold(subscription, Subscription::payload);
         let subscription = subscription.numbers_or_all(account.bound_number().map(|one| [one]));
         let shown = webhook_config::shown(&subscription.target);
         let change = match before {

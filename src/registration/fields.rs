@@ -5,11 +5,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::error::Error;
 use crate::json::{JsonMember, JsonObject, kind_of, repeated_name};
 
 /// What is wrong with a request: the field, if it is one, what was found and what was expected.
@@ -154,6 +156,16 @@ impl<'a> RequestObject<'a> {
     /// A required text.
     pub(super) fn required_text(&self, name: &str, expected: &str) -> Result<String, Problem> {
         self.text(name, expected)?.ok_or_else(|| self.missing(name, expected))
+    }
+
+    /// An optional word of an enum.
+    pub(super) fn word<T: FromStr<Err = Error>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let Some(word) = self.text(name, "a string")? else { return Ok(None) };
+        let refused = |error: Error| match error {
+            Error::Invalid { expected, .. } => format!("found another text; expected {expected}"),
+            other => other.to_string(),
+        };
+        word.parse().map(Some).map_err(|error| Problem::at(&self.named(name), refused(error)))
     }
 
     /// An optional value of another type.

@@ -4,7 +4,7 @@
 
 use foldhash::HashMap;
 
-use crate::condition::{Condition, Payload};
+use crate::condition::{Condition, ParsedPayload};
 use crate::subscription::{SubscriptionId, Targets};
 
 /// The conditions of those subscriptions that have one.
@@ -61,7 +61,7 @@ impl FilterMatch {
         if conditions.is_empty() {
             return ConditionMatch { targets, is_unparsable: false };
         }
-        let payload = Payload::parse(payload);
+        let payload = ParsedPayload::parse(payload);
         let holds =
             |condition: &Condition| payload.as_ref().is_some_and(|one| condition.holds(one));
         let failing = conditions.iter().filter(|(_, condition)| !holds(condition));

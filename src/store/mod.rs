@@ -4,6 +4,7 @@
 //! reach the device in the order in which they were applied; and what was applied before
 //! [`Database::commit`] returned `Ok` is on the device.
 
+mod copy;
 mod fault_injection;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -16,6 +17,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub(crate) use self::copy::copy_database;
 pub use self::fault_injection::{FaultInjectingStore, FaultPlan};
 pub use self::memory::Memory;
 #[cfg(feature = "postgres")]

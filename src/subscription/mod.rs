@@ -5,6 +5,7 @@ mod authorization;
 mod filter;
 mod host_name;
 mod info;
+mod payload_format;
 mod policy;
 mod precedence;
 mod target;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use authorization::Authorization;
 pub use filter::Filter;
 pub use info::{RetiringSecret, SubscriptionInfo, SubscriptionState};
+pub use payload_format::PayloadFormat;
 pub(crate) use policy::LONGEST_MS;
 pub use policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, RetryOn};
 pub use precedence::Precedence;
@@ -238,6 +240,13 @@ impl Subscription {
     #[must_use]
     pub fn body_format(mut self, body_format: BodyFormat) -> Subscription {
         self.target.body_format = body_format;
+        self
+    }
+
+    /// What it receives for an update of Meta. Defaults to the body that the gateway of its profile sends.
+    #[must_use]
+    pub fn payload(mut self, payload: PayloadFormat) -> Subscription {
+        self.target.payload = payload;
         self
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use serde_json::value::RawValue;
 
 use super::host_name::with_ascii_host;
-use super::{Authorization, Tls};
+use super::{Authorization, PayloadFormat, Tls};
 use crate::error::{Error, Result};
 
 /// Where and how a delivery is sent.
@@ -21,6 +21,7 @@ pub struct Target {
     pub(crate) body: Vec<(String, String)>,
     pub(crate) authorization: Option<Authorization>,
     pub(crate) body_format: BodyFormat,
+    pub(crate) payload: PayloadFormat,
     pub(crate) tls: Option<Tls>,
 }
 
@@ -123,6 +124,7 @@ impl Target {
             body: Vec::new(),
             authorization: None,
             body_format: BodyFormat::default(),
+            payload: PayloadFormat::default(),
             tls: None,
         })
     }
@@ -227,6 +229,11 @@ impl Target {
     /// How the body is written. Defaults to JSON.
     pub fn body_format(&self) -> BodyFormat {
         self.body_format
+    }
+
+    /// What it receives for an update of Meta.
+    pub fn payload(&self) -> PayloadFormat {
+        self.payload
     }
 
     /// TLS settings that differ from the engine's.

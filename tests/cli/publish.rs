@@ -34,6 +34,25 @@ fn a_file_is_published_as_one_payload_byte_for_byte() {
 }
 
 #[test]
+fn an_unknown_type_is_published_with_a_hint() {
+    let (place, served) = HostProcess::fresh();
+    fs::write(place.path("payload.json"), "{}").unwrap();
+    let file = place.path("payload.json");
+    let arguments = [
+        "publish",
+        file.to_str().unwrap(),
+        "--type",
+        "MESSAGE_RECIEVED",
+        "--number",
+        "919000000001",
+    ];
+    let hint = "MESSAGE_RECIEVED: did you mean MESSAGE_RECEIVED?";
+    ask(&served, &arguments).done().says(&["1 event published", &format!("hint: {hint}")]);
+    let ran = ask(&served, &[&arguments[..], &["--json"]].concat()).done();
+    assert_eq!(ran.json()["hints"], json!([hint]));
+}
+
+#[test]
 fn lines_go_in_batches_and_a_bad_one_is_named() {
     let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(200);

@@ -23,7 +23,10 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
     let add = ["webhooks", "add", &url, "--name", "crm", "--events", "MESSAGE_RECEIVED,ADD_TAG"];
     let mut command = against(&served, &add);
     command.args(["--secret-env", "HOOK_SECRET"]).env("HOOK_SECRET", "hidden-secret");
-    let ran = run(&mut command, "").done().says(&["webhook 2 (crm) is registered"]);
+    let ran = run(&mut command, "").done().says(&[
+        "webhook 2 (crm) is registered",
+        "hint: ADD_TAG: no callback of Meta becomes this type; it must be published",
+    ]);
     assert!(!ran.out.contains("hidden"));
     ask(&served, &add).failed(1, &["crm"]);
     let items = listed(&served);

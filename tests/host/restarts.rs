@@ -63,7 +63,7 @@ fn a_restart_with_a_kept_socket_refuses_nobody() {
     let receiver = Receiver::answering(HANG);
     let first = place.start_on(&listener);
     assert_eq!(first.address, listener.local_addr().unwrap());
-    first.subscribe(ACME, &receiver.url("/hangs"), json!({"timeout_ms": 60_000}));
+    first.subscribe(ACME, &receiver.url("/hangs"), json!({"timeout_ms": 5_000}));
     let mut second = None;
     let published = publish_during(first.address, |until_answered| {
         until_answered(100);

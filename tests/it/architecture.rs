@@ -38,7 +38,7 @@ const FLOORS: &[&[&str]] = &[
     &["profile", "signature"],
     &["event", "condition"],
     &["subscription"],
-    &["account_limits"],
+    &["account_limits", "payload"],
     &["account"],
     &["transport"],
     &["outcome"],

@@ -11,8 +11,11 @@
 )]
 
 mod acceptance;
+mod account_limits;
 mod architecture;
+mod backup;
 mod business_api;
+mod conditions;
 mod damage;
 mod data_directory;
 mod dead_letters;

@@ -90,11 +90,6 @@ impl HostProcess {
         }
     }
 
-    /// Hears what it said so far.
-    pub fn hear(&self, ledger: &mut Ledger) {
-        self.lines.try_iter().for_each(|(_, line)| ledger.hear(&line));
-    }
-
     /// When it first accepted something after a moment.
     pub fn accepts_after(&self, moment: Instant, ledger: &mut Ledger) -> Result<Duration, String> {
         loop {

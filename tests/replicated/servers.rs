@@ -141,7 +141,8 @@ impl Servers {
         }
     }
 
-    fn wait_for(&self, query: &str, expected: &str) -> Result<(), String> {
+    /// Waits until a query returns this.
+    pub fn wait_for(&self, query: &str, expected: &str) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.query(query);

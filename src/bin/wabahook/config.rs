@@ -9,25 +9,34 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::Dialog360;
-use wabahook::{Account, Durability, Limits, OnDamage, Secret};
+use wabahook::store::PostgresOptions;
+use wabahook::{Account, Config, Durability, KeyDigest, Limits, OnDamage, Secret};
 
+use self::accounts::{AccountTable, OperatorTable};
 use self::network::NetworkTable;
+use self::store::StoreTable;
 use crate::command_error::CommandError;
+use crate::json::AccountLimitsJson;
 use crate::log;
+use crate::operators::OperatorKeys;
 use crate::port::bodies::BodyLimits;
 use crate::port::connections::ConnectionLimits;
 use crate::port::files::FileShares;
 use crate::port::tls::TlsFiles;
 
+mod accounts;
 mod network;
+mod store;
 
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
+/// The history of events; the library keeps none by default.
+const HISTORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long the head of a request may take from its first byte.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The command line of `serve`. It wins over the configuration file.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
@@ -51,13 +60,20 @@ pub(crate) struct ServeArgs {
 pub(crate) struct HostSettings {
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
-    pub(crate) engine: wabahook::Config,
+    pub(crate) engine: Config,
+    /// The server that stores everything; `None` for the data directory.
+    pub(crate) store: Option<PostgresOptions>,
+    /// The accounts that the file declares, which the engine has too.
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) operators: OperatorKeys,
     pub(crate) meta: Option<MetaSettings>,
     pub(crate) dialog360: Dialog360,
     pub(crate) bodies: BodyLimits,
     pub(crate) connections: ConnectionLimits,
     pub(crate) head_timeout: Duration,
     pub(crate) tls: Option<TlsFiles>,
+    /// The digests of the settings that only a restart changes, by name.
+    pub(crate) fixed: BTreeMap<String, KeyDigest>,
     /// Whether the configuration file itself has an API key or a secret.
     pub(crate) has_plain_secrets: bool,
 }
@@ -82,11 +98,16 @@ struct ConfigFile {
     on_damage: OnDamageWord,
     #[serde(default)]
     account: Vec<AccountTable>,
+    operator_key: Option<OneOrMany<SecretText>>,
+    operator_key_sha256: Option<OneOrMany<String>>,
+    operator_key_env: Option<OneOrMany<String>>,
     meta: Option<MetaTable>,
     #[serde(default)]
     dialog360: Dialog360Table,
     #[serde(default)]
     network: NetworkTable,
+    #[serde(default)]
+    store: StoreTable,
     #[serde(default)]
     limits: LimitsTable,
 }
@@ -119,27 +140,6 @@ enum OnDamageWord {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AccountTable {
-    name: String,
-    api_key: Option<SecretText>,
-    api_key_env: Option<String>,
-    number: Option<String>,
-    #[serde(default)]
-    waba: Vec<WabaTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WabaTable {
-    id: String,
-    #[serde(default)]
-    numbers: Vec<String>,
-    #[serde(default)]
-    phone_number_ids: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct MetaTable {
     app_secret: Option<SecretText>,
     app_secret_env: Option<String>,
@@ -160,6 +160,8 @@ struct Dialog360Table {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct LimitsTable {
+    /// The limits of accounts that set none of their own.
+    per_account: AccountLimitsJson,
     body_bytes_max: Option<usize>,
     body_timeout_ms: Option<u64>,
     body_bytes_per_s_min: Option<usize>,
@@ -187,7 +189,28 @@ struct LimitsTable {
     notices_max: Option<usize>,
     recent_attempts_max: Option<usize>,
     recent_attempts_each_max: Option<usize>,
+    history_bytes_max: Option<u64>,
+    history_age_max_ms: Option<u64>,
     session_webhooks_max: Option<usize>,
+}
+
+/// A value, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text, or a list of texts")]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// The values; none where nothing is given.
+    fn values(given: Option<&OneOrMany<T>>) -> &[T] {
+        match given {
+            None => &[],
+            Some(OneOrMany::One(one)) => std::slice::from_ref(one),
+            Some(OneOrMany::Many(many)) => many,
+        }
+    }
 }
 
 /// A text that no error message repeats, even where a value of another type is given.
@@ -225,7 +248,20 @@ pub(crate) fn load(
     let mut file: ConfigFile = toml::from_str(&text).map_err(|e| named(located(&text, &e)))?;
     file.listen = args.listen.clone().or(file.listen);
     file.data = args.data.clone().or(file.data);
-    file.into_settings(environment).map_err(named)
+    let fixed = fixed(&text).map_err(|e| named(located(&text, &e)))?;
+    let settings = file.into_settings(environment).map_err(named)?;
+    Ok(HostSettings { fixed, ..settings })
+}
+
+/// The settings that a reload puts in force.
+const RELOADED: [&str; 5] =
+    ["account", "meta", "operator_key", "operator_key_sha256", "operator_key_env"];
+
+/// The digests of all other settings, so that no secret among them is kept.
+fn fixed(text: &str) -> Result<BTreeMap<String, KeyDigest>, toml::de::Error> {
+    let table: toml::Table = toml::from_str(text)?;
+    let fixed = table.into_iter().filter(|(name, _)| !RELOADED.contains(&name.as_str()));
+    Ok(fixed.map(|(name, value)| (name, KeyDigest::of(value.to_string().as_bytes()))).collect())
 }
 
 /// The message with the number of the line. The line itself may hold a secret.
@@ -237,20 +273,23 @@ fn located(text: &str, error: &toml::de::Error) -> String {
 
 impl ConfigFile {
     fn has_plain_secrets(&self) -> bool {
-        self.account.iter().any(|account| account.api_key.is_some())
+        self.account.iter().any(AccountTable::has_plain_secret)
+            || self.operator_key.is_some()
             || self.meta.as_ref().is_some_and(|meta| {
                 let lists = meta.app_secrets.is_some();
                 lists || meta.app_secret.is_some() || meta.verify_token.is_some()
             })
             || self.network.has_plain_secret()
+            || self.store.has_plain_secret()
     }
 
-    fn into_settings(self, environment: Environment<'_>) -> Result<HostSettings, String> {
+    fn into_settings(mut self, environment: Environment<'_>) -> Result<HostSettings, String> {
         let has_plain_secrets = self.has_plain_secrets();
         let data = self.data.unwrap_or_else(|| DATA.into());
         let connections = self.limits.connections()?;
-        let mut engine = wabahook::Config::new(&data)
+        let mut engine = Config::new(&data)
             .limits(self.limits.engine())
+            .account_limits(std::mem::take(&mut self.limits.per_account).limits())
             .durability(match self.durability {
                 DurabilityWord::Power => Durability::Power,
                 DurabilityWord::Process => Durability::Process,
@@ -260,21 +299,31 @@ impl ConfigFile {
                 OnDamageWord::SetAside => OnDamage::SetAside,
             });
         engine = self.network.apply(engine, environment)?;
-        for account in accounts(self.account, environment)? {
-            engine = engine.account(account);
-        }
+        let store = self.store.read(&self.network.trusted_roots()?, environment)?;
+        let operators = OperatorTable {
+            keys: OneOrMany::values(self.operator_key.as_ref()),
+            digests: OneOrMany::values(self.operator_key_sha256.as_ref()),
+            variables: OneOrMany::values(self.operator_key_env.as_ref()),
+        };
+        let operators = operators.read(environment)?;
+        let accounts = accounts::read(self.account, &operators, environment)?;
+        engine = accounts.iter().cloned().fold(engine.without_default_account(), Config::account);
         let bodies = self.limits.bodies()?;
         let head_timeout = self.limits.head_timeout_ms.map_or(HEAD_TIMEOUT, Duration::from_millis);
         Ok(HostSettings {
             listen: address(self.listen.as_deref().unwrap_or(LISTEN))?,
             data,
             engine,
+            store,
+            accounts,
+            operators,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
             dialog360: self.dialog360.read()?,
             bodies,
             connections,
             head_timeout,
             tls: self.tls.map(|TlsTable { certificate, key }| TlsFiles { certificate, key }),
+            fixed: BTreeMap::new(),
             has_plain_secrets,
         })
     }
@@ -285,48 +334,6 @@ fn address(given: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| {
         format!("listen: {given:?} given, expected an address and a port, such as {LISTEN}")
     })
-}
-
-fn accounts(
-    tables: Vec<AccountTable>,
-    environment: Environment<'_>,
-) -> Result<Vec<Account>, String> {
-    if tables.is_empty() {
-        return Err("account: none is configured, expected at least one [[account]] with a name \
-                    and an api_key"
-            .to_owned());
-    }
-    let mut keys: BTreeMap<String, String> = BTreeMap::new();
-    let mut accounts = Vec::new();
-    for table in tables {
-        let name = table.name.clone();
-        let field = format!("account {name:?}: api_key");
-        let key = secret(&field, table.api_key.as_ref(), table.api_key_env.as_ref(), environment)?;
-        if !key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(format!("{field}: expected visible ASCII characters without spaces"));
-        }
-        if let Some(other) = keys.insert(key.clone(), name) {
-            return Err(format!("{field}: account {other:?} has the same one, expected its own"));
-        }
-        accounts.push(table.account(key));
-    }
-    Ok(accounts)
-}
-
-impl AccountTable {
-    fn account(self, key: String) -> Account {
-        let mut account = Account::new(self.name).api_key(key);
-        for waba in self.waba {
-            account = account.waba(waba.id, waba.numbers);
-            for (id, number) in waba.phone_number_ids {
-                account = account.phone_number_id(id, number);
-            }
-        }
-        match self.number {
-            Some(number) => account.bound_to(number),
-            None => account,
-        }
-    }
 }
 
 impl MetaTable {
@@ -424,7 +431,7 @@ impl LimitsTable {
     }
 
     fn engine(&self) -> Limits {
-        let mut limits = Limits::default();
+        let mut limits = Limits::default().history_bytes_max(HISTORY_BYTES_MAX);
         let counts = [
             (self.payload_bytes_max, &mut limits.payload_bytes_max),
             (self.queue_events_max, &mut limits.queue_events_max),
@@ -451,6 +458,7 @@ impl LimitsTable {
             (self.generation_bytes, &mut limits.generation_bytes),
             (self.outbox_events_max, &mut limits.outbox_events_max),
             (self.outbox_bytes_max, &mut limits.outbox_bytes_max),
+            (self.history_bytes_max, &mut limits.history_bytes_max),
         ];
         for (given, limit) in numbers {
             *limit = given.unwrap_or(*limit);
@@ -458,6 +466,7 @@ impl LimitsTable {
         let spans = [
             (self.dedup_window_ms, &mut limits.dedup_window),
             (self.dead_letter_age_max_ms, &mut limits.dead_letter_age_max),
+            (self.history_age_max_ms, &mut limits.history_age_max),
         ];
         for (given_ms, limit) in spans {
             *limit = given_ms.map_or(*limit, Duration::from_millis);

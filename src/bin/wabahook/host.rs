@@ -8,43 +8,57 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{Extensions, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use axum::http::{Extensions, StatusCode, Uri, header};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, Semaphore, watch};
 use wabahook::registration::Registration;
-use wabahook::{AccountState, Engine};
+use wabahook::{AccountState, Engine, key_in_header};
 
+use crate::account_permits::{AccountPermit, AccountPermits};
 use crate::audit::AuditLog;
 use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
 use crate::http_error::HttpError;
+use crate::json::ReloadedJson;
+use crate::operators::OperatorKeys;
 use crate::port::bodies::{Bodies, BodyLimits, RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::ClientConnection;
 use crate::port::key_attempts::KeyAttempts;
+use crate::reload::Reloader;
 
-/// How many may listen to the notices at once.
+/// How many may listen to the notices at once. An account may have a part of them by its limits.
 const LISTENERS_MAX: usize = 64;
 /// How many test deliveries run at once: a quarter of the blocking threads.
 const TESTS_AT_ONCE: usize = 4;
+/// How many of them one account may have.
+const TESTS_AT_ONCE_OF_ACCOUNT: usize = TESTS_AT_ONCE / 2;
 
 /// The state that all routes share.
 pub(crate) struct HostState {
     pub(crate) engine: Engine,
     pub(crate) registration: Registration,
-    pub(crate) meta: Option<MetaSettings>,
+    meta: RwLock<Option<MetaSettings>>,
+    operators: RwLock<OperatorKeys>,
     pub(crate) body_bytes_max: usize,
     /// Changes with each notice of the engine, and when this host stops.
     pub(crate) notice_count: watch::Sender<u64>,
     /// One permit for each listener to the notices.
-    pub(crate) listeners: Arc<Semaphore>,
+    pub(crate) listeners: AccountPermits,
+    /// `None` in tests without a configuration file.
+    pub(crate) reloader: Option<Reloader>,
     /// `None` in tests without a data directory.
     pub(crate) audit: Option<AuditLog>,
+    /// One permit: a backup reads the whole outbox.
+    pub(crate) backups: Arc<Semaphore>,
     pub(crate) bodies: Bodies,
     pub(crate) key_attempts: KeyAttempts,
     /// One permit for each test delivery, which waits for a receiver.
-    tests: Arc<Semaphore>,
+    tests: AccountPermits,
     serving: AtomicBool,
     alive: AtomicBool,
+    /// Notified when another host has taken over the store.
+    pub(crate) not_owner: Notify,
 }
 
 /// The id in a path.
@@ -58,32 +72,56 @@ impl HostState {
     ) -> HostState {
         let registration = Registration::new(engine.clone());
         let (serving, alive) = (AtomicBool::new(true), AtomicBool::new(true));
-        let tests = Arc::new(Semaphore::new(TESTS_AT_ONCE));
-        let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
+        let tests = AccountPermits::new(TESTS_AT_ONCE);
         let notice_count = watch::Sender::new(0);
         let counted = notice_count.clone();
         engine.on_notice(move || counted.send_modify(|count| *count += 1));
         HostState {
             engine,
             registration,
-            meta,
+            meta: RwLock::new(meta),
+            operators: RwLock::default(),
             body_bytes_max: body_limits.bytes_max,
             notice_count,
-            listeners,
+            listeners: AccountPermits::new(LISTENERS_MAX),
+            reloader: None,
             audit: None,
+            backups: Arc::new(Semaphore::new(1)),
             bodies: Bodies::new(body_limits),
             key_attempts: KeyAttempts::new(),
             tests,
             serving,
             alive,
+            not_owner: Notify::new(),
         }
     }
 
+    /// The secrets of Meta's callbacks, where they are configured.
+    pub(crate) fn meta(&self) -> Option<MetaSettings> {
+        self.meta.read().clone()
+    }
+
+    /// Whether there is an operator, apart from the accounts.
+    pub(crate) fn has_operator(&self) -> bool {
+        !self.operators.read().is_empty()
+    }
+
+    /// Replaces the keys of the operator and the secrets of Meta's callbacks.
+    pub(crate) fn set_secrets(&self, operators: OperatorKeys, meta: Option<MetaSettings>) {
+        *self.operators.write() = operators;
+        *self.meta.write() = meta;
+    }
+
+    /// Reads the configuration again.
+    pub(crate) fn reload(&self) -> Result<ReloadedJson, String> {
+        let missing = || "this host has no configuration file".to_owned();
+        self.reloader.as_ref().ok_or_else(missing)?.reload(self)
+    }
+
     /// A permit for a test delivery, held until it is over: a receiver that does not answer must not take
-    /// the threads of other requests.
-    pub(crate) fn test_permit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
-        let permit = Arc::clone(&self.tests).try_acquire_owned();
-        permit.map_err(|_| HttpError::busy("too many tests at once; try again when one has ended"))
+    /// the threads of other requests, and those of one account not the tests of others.
+    pub(crate) fn test_permit(&self, account: Option<&str>) -> Result<AccountPermit, HttpError> {
+        self.tests.admit(account, ("tests_at_once", TESTS_AT_ONCE_OF_ACCOUNT))
     }
 
     /// From now on `/healthz` answers 503, and the streams of notices end.
@@ -100,11 +138,6 @@ impl HostState {
 
     pub(crate) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
-    }
-
-    /// A connection could not be accepted.
-    pub(crate) fn accept_failed(&self, error: &std::io::Error) {
-        tracing::warn!(%error, "a connection cannot be accepted");
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -156,11 +189,24 @@ impl HostState {
         self.key_attempts.slow_down(remote).await;
     }
 
+    /// The id of the account that the operator names, by its id or its name.
+    fn named_account(&self, uri: &Uri) -> Result<Option<String>, HttpError> {
+        let Some(named) = named_account(uri) else { return Ok(None) };
+        let accounts = self.engine.accounts();
+        let found = accounts.get(&named).or_else(|| accounts.named(&named));
+        let found = found.ok_or_else(|| HttpError::not_found("account", &named))?;
+        Ok(Some(found.id().to_owned()))
+    }
+
     fn caller(&self, parts: &Parts) -> Result<Caller, HttpError> {
         let expected = "expected the account's API key: Authorization: Bearer <key>";
         let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
             return Err(HttpError::unauthorized(&format!("authorization: missing; {expected}")));
         };
+        if let Some(name) = self.operators.read().name_of(key_in_header(given.as_bytes())) {
+            authenticated(&parts.extensions);
+            return Ok(Caller::operator(self.named_account(&parts.uri)?, name));
+        }
         let found = self.engine.accounts().identify_header(given.as_bytes());
         let (account, key) = found.ok_or_else(|| {
             HttpError::unauthorized(&format!("authorization: no account has this key; {expected}"))

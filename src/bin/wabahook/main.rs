@@ -1,6 +1,7 @@
 //! The reference host and its command line. Every error is one line on stderr, which starts with
 //! `wabahook:` or, with `--json`, is JSON; the exit code says what kind of error it is.
 
+mod account_permits;
 mod audit;
 mod caller;
 mod command_error;
@@ -11,11 +12,14 @@ mod host;
 mod http_error;
 mod json;
 mod log;
+mod operators;
 mod port;
 mod query;
+mod reload;
 mod response;
 mod routes;
 mod serve;
+mod standby;
 mod timestamp;
 
 use std::io::Write;
@@ -26,8 +30,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use command_error::CommandError;
 use commands::{
-    audit as audit_command, bench, completions, dead, deliveries, inspect, publish, screen, tail,
-    unowned, verify, webhooks,
+    accounts, audit as audit_command, backup, bench, check, completions, dead, deliveries, inspect,
+    publish, screen, tail, unowned, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -62,8 +66,14 @@ enum ProgramCommand {
     Deliveries(deliveries::DeliveriesArgs),
     /// End everything that a running host keeps of a contact or a number
     Purge(deliveries::PurgeArgs),
+    /// List, create, suspend, move or remove the accounts of a running host, with the operator's key
+    Accounts(accounts::AccountsArgs),
+    /// Check a configuration file, and show what it would change
+    Check(check::CheckArgs),
     /// Follow the notices and counters of a running host
     Tail(tail::TailArgs),
+    /// Write a copy of the data directory of a running host, which a new host can open
+    Backup(backup::BackupArgs),
     /// List what was changed in a running host, by whom and from where
     Audit(audit_command::AuditArgs),
     /// List the numbers and WABAs of callbacks that no account of a running host owns
@@ -112,7 +122,10 @@ impl ProgramCommand {
             ProgramCommand::Dead(args) => dead::run(args)?,
             ProgramCommand::Deliveries(args) => deliveries::run(args)?,
             ProgramCommand::Purge(args) => deliveries::purge(args)?,
+            ProgramCommand::Accounts(args) => accounts::run(args)?,
+            ProgramCommand::Check(args) => check::run(args)?,
             ProgramCommand::Tail(args) => tail::run(args)?,
+            ProgramCommand::Backup(args) => backup::run(args)?,
             ProgramCommand::Audit(args) => audit_command::run(args)?,
             ProgramCommand::Unowned(args) => unowned::run(args)?,
             ProgramCommand::Verify(args) => verify::run(args)?,
@@ -132,7 +145,10 @@ impl ProgramCommand {
             ProgramCommand::Dead(args) => args.json(),
             ProgramCommand::Deliveries(args) => args.json(),
             ProgramCommand::Purge(args) => args.host.json,
+            ProgramCommand::Accounts(args) => args.host.json,
+            ProgramCommand::Check(args) => args.json,
             ProgramCommand::Tail(args) => args.host.json,
+            ProgramCommand::Backup(args) => args.host.json,
             ProgramCommand::Audit(args) => args.host.json,
             ProgramCommand::Unowned(args) => args.host.json,
             ProgramCommand::Verify(args) => args.json,

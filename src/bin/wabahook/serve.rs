@@ -2,12 +2,14 @@
 //! the process within [`STOP_MAX`] with exit code 0 and leave owed deliveries on disk.
 
 use std::io::Write;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use wabahook::clock::{Clock, SystemClock};
+use wabahook::store::Postgres;
 use wabahook::{Engine, Error, Notice};
 
 use crate::audit::AuditLog;
@@ -18,7 +20,8 @@ use crate::port::accept::Server;
 use crate::port::connections::ClientConnections;
 use crate::port::tls::ServerTls;
 use crate::port::{files, listener};
-use crate::{log, routes};
+use crate::reload::Reloader;
+use crate::{log, routes, standby};
 
 /// From the signal to the end. Open requests and attempts in flight share it.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -41,10 +44,6 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     let tls =
         tls.map_err(|problem| CommandError::Usage(format!("{file}: {problem}")))?.map(Arc::new);
     let listener = listen(&settings)?;
-    let engine = Engine::open(settings.engine.clone()).map_err(|error| match error {
-        Error::Invalid { .. } => CommandError::Usage(format!("{file}: {error}")),
-        _ => CommandError::Run(error.to_string()),
-    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -56,7 +55,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
             "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
         );
     }
-    let result = runtime.block_on(serve(listener, tls, engine, settings));
+    let result = runtime.block_on(serve_in_turn(args, listener, tls, &settings));
     runtime.shutdown_background();
     log::flush(true);
     result
@@ -84,45 +83,125 @@ fn listen(settings: &HostSettings) -> Result<StdListener, CommandError> {
     Ok(listener)
 }
 
-async fn serve(
+/// Serves as long as this host owns its store, and waits for the ownership while another host does.
+async fn serve_in_turn(
+    args: &ServeArgs,
     listener: StdListener,
     tls: Option<Arc<ServerTls>>,
-    engine: Engine,
-    settings: HostSettings,
+    settings: &HostSettings,
 ) -> Result<(), CommandError> {
-    let failed = |doing: &'static str| {
-        move |error: std::io::Error| CommandError::Run(format!("{doing}: {error}"))
-    };
-    let stop = stop_signal().map_err(failed("waiting for signals"))?;
+    let (sender, stop) = watch::channel(false);
+    let signal = stop_signal().map_err(failed("waiting for signals"))?;
+    tokio::spawn(async move {
+        signal.await;
+        let _ = sender.send(true);
+    });
     listener.set_nonblocking(true).map_err(failed("listening"))?;
-    let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
-    let address = listener.local_addr().map_err(failed("listening"))?;
-    let mut host = HostState::new(engine.clone(), settings.meta, settings.bodies);
-    let registration = host.registration.dialog360(settings.dialog360);
-    host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
-    host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
-    let host = Arc::new(host);
-    tokio::spawn(watch_engine(Arc::clone(&host)));
     tokio::spawn(flush_log());
     if let Some(tls) = &tls {
         tokio::spawn(Arc::clone(tls).follow());
     }
-    tokio::spawn(reload_on_hangup(tls.clone()).map_err(failed("waiting for signals"))?);
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let data = config::shown(&settings.data);
-    announce(&format!("listening on {scheme}://{address} (data in {data})"))
-        .map_err(failed("writing to stdout"))?;
+    loop {
+        let own =
+            || listener.try_clone().and_then(TcpListener::from_std).map_err(failed("listening"));
+        let store = match settings.store.clone() {
+            None => None,
+            Some(options) => {
+                announce_port("waiting", listener.local_addr(), tls.is_some(), "")?;
+                let (tls, head_timeout) = (tls.clone(), settings.head_timeout);
+                let server = move |routes| Server::new(routes, tls, head_timeout);
+                let connections = ClientConnections::new(settings.connections);
+                let wait = standby::wait(options, own()?, server, connections, asked(stop.clone()));
+                match wait.await? {
+                    Some(store) => Some(store),
+                    None => return Ok(()),
+                }
+            }
+        };
+        let engine = open(args, settings, store).await?;
+        match serve(args.clone(), own()?, tls.clone(), engine, settings, stop.clone()).await? {
+            ServeEnd::Stopped => return Ok(()),
+            ServeEnd::NotOwner => {}
+        }
+    }
+}
+
+/// Why a host stopped serving.
+enum ServeEnd {
+    Stopped,
+    /// Another host has taken over the store.
+    NotOwner,
+}
+
+/// Resolves when the process is asked to stop.
+async fn asked(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn failed(doing: &'static str) -> impl Fn(std::io::Error) -> CommandError {
+    move |error| CommandError::Run(format!("{doing}: {error}"))
+}
+
+/// Opens the engine on a store of its own, or on the data directory.
+async fn open(
+    args: &ServeArgs,
+    settings: &HostSettings,
+    store: Option<Postgres>,
+) -> Result<Engine, CommandError> {
+    let config = match store {
+        None => settings.engine.clone(),
+        Some(store) => {
+            // Of the host's own files, such as the audit log.
+            std::fs::create_dir_all(&settings.data)
+                .map_err(failed("creating the data directory"))?;
+            settings.engine.clone().store(Arc::new(store))
+        }
+    };
+    let file = config::shown(&args.config);
+    let opened = tokio::task::spawn_blocking(move || Engine::open(config)).await;
+    let opened = opened.map_err(|_| CommandError::Run("opening: a thread failed".to_owned()))?;
+    opened.map_err(|error| match error {
+        Error::Invalid { .. } => CommandError::Usage(format!("{file}: {error}")),
+        _ => CommandError::Run(error.to_string()),
+    })
+}
+
+async fn serve(
+    args: ServeArgs,
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    engine: Engine,
+    settings: &HostSettings,
+    stop: watch::Receiver<bool>,
+) -> Result<ServeEnd, CommandError> {
+    let reloader = Reloader::new(args, settings, tls.clone());
+    let mut host = HostState::new(engine.clone(), None, settings.bodies);
+    host.set_secrets(settings.operators.clone(), settings.meta.clone());
+    host.reloader = Some(reloader);
+    let registration = host.registration.dialog360(settings.dialog360.clone());
+    host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
+    host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
+    let host = Arc::new(host);
+    let reloading = reload_on_hangup(Arc::clone(&host)).map_err(failed("waiting for signals"))?;
+    let tasks = [tokio::spawn(watch_engine(Arc::clone(&host))), tokio::spawn(reloading)];
+    let data = match settings.store {
+        None => format!(" (data in {})", config::shown(&settings.data)),
+        Some(_) => " (data in PostgreSQL)".to_owned(),
+    };
+    announce_port("listening", listener.local_addr(), tls.is_some(), &data)?;
     let connections = ClientConnections::new(settings.connections);
     let server = Server::new(routes::router(Arc::clone(&host)), tls, settings.head_timeout);
-    let stop = wind_down(stop, Arc::clone(&host));
-    let open_requests = server.accept(listener, connections, &host, stop).await;
+    let stop = wind_down(asked(stop), Arc::clone(&host));
+    let open_requests = server.accept(listener, connections, stop).await;
     let clock = SystemClock::new();
     let _ = tokio::time::timeout(REQUESTS_STOP_MAX, open_requests.shutdown()).await;
     let left =
         (STOP_MAX - ATTEMPTS_STOP_MAX).saturating_sub(Duration::from_millis(clock.monotonic_ms()));
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let closed = tokio::task::spawn_blocking(move || engine.close(left)).await;
     match closed {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(ServeEnd::Stopped),
+        Ok(Err(Error::NotOwner)) => Ok(ServeEnd::NotOwner),
         Ok(Err(error)) => Err(CommandError::Run(format!("closing: {error}"))),
         Err(_) => Err(CommandError::Run("closing: a thread failed".to_owned())),
     }
@@ -130,11 +209,26 @@ async fn serve(
 
 /// Waits for the signal, and then for the attempts in flight. Events are accepted meanwhile, so that the port is
 /// closed as late as possible.
-async fn wind_down(signal: impl Future<Output = ()>, host: Arc<HostState>) {
-    signal.await;
+async fn wind_down(asked: impl Future<Output = ()>, host: Arc<HostState>) {
+    tokio::select! {
+        () = asked => {}
+        () = host.not_owner.notified() => {}
+    }
     host.stop_serving();
     let engine = host.engine.clone();
     let _ = tokio::task::spawn_blocking(move || engine.stop_deliveries(ATTEMPTS_STOP_MAX)).await;
+}
+
+/// Prints where this host listens.
+fn announce_port(
+    doing: &str,
+    address: std::io::Result<SocketAddr>,
+    is_tls: bool,
+    data: &str,
+) -> Result<(), CommandError> {
+    let scheme = if is_tls { "https" } else { "http" };
+    let address = address.map_err(failed("listening"))?;
+    announce(&format!("{doing} on {scheme}://{address}{data}")).map_err(failed("writing to stdout"))
 }
 
 /// Prints a line at once: the process that started this one may wait for it.
@@ -160,23 +254,22 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 /// Reads again at SIGHUP what may change without a restart.
 #[cfg(unix)]
-fn reload_on_hangup(tls: Option<Arc<ServerTls>>) -> std::io::Result<impl Future<Output = ()>> {
+fn reload_on_hangup(host: Arc<HostState>) -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         while hangup.recv().await.is_some() {
-            let tls = tls.clone();
-            let reloaded =
-                tokio::task::spawn_blocking(move || tls.map_or(Ok(()), |tls| tls.reload()));
-            if let Ok(Err(error)) = reloaded.await {
-                tracing::warn!(%error, "the certificate stays as it is");
+            let host = Arc::clone(&host);
+            let reloaded = tokio::task::spawn_blocking(move || host.reload());
+            if let Ok(Err(problem)) = reloaded.await {
+                tracing::error!("nothing changes, because the configuration is wrong: {problem}");
             }
         }
     })
 }
 
 #[cfg(not(unix))]
-fn reload_on_hangup(_tls: Option<Arc<ServerTls>>) -> std::io::Result<impl Future<Output = ()>> {
+fn reload_on_hangup(_host: Arc<HostState>) -> std::io::Result<impl Future<Output = ()>> {
     Ok(std::future::ready(()))
 }
 
@@ -203,8 +296,10 @@ async fn watch_engine(host: Arc<HostState>) {
     let mut notice_count = host.notice_count.subscribe();
     loop {
         while let Some(notice) = notices.try_next() {
-            if let Notice::Poisoned { .. } = notice {
-                host.engine_stopped();
+            match notice {
+                Notice::Poisoned { .. } => host.engine_stopped(),
+                Notice::NotOwner => host.not_owner.notify_one(),
+                _ => {}
             }
         }
         if notice_count.changed().await.is_err() {

@@ -16,7 +16,8 @@ fn identity_at(number: &str, list: &str, update: &Value) -> [(String, String); 2
         list => value[list] = json!([update]),
     }
     let body = callback_of("1", &[json!({"field": "messages", "value": value})]);
-    let [bystander, update, _raw] = identities(&read_events(&body, &open())).try_into().unwrap();
+    let mut events = identities(&read_events(&body, &open())).into_iter();
+    let [bystander, update] = [events.next().unwrap(), events.next().unwrap()];
     [update, bystander]
 }
 

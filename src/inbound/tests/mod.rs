@@ -48,7 +48,7 @@ pub(super) fn line(event: &Event) -> String {
     let or = |text: Option<&str>| text.unwrap_or("-").to_owned();
     [
         event.kind.clone(),
-        or(event.account.as_deref()),
+        or(event.account.as_deref().map(|id| id.trim_start_matches("acct_"))),
         or(number.as_deref()),
         or(event.waba.as_deref()),
         or(event.key.as_deref()),

@@ -113,12 +113,12 @@ fn unknown_fields_and_shapes_become_raw_events() {
     let value = json!({"metadata": {"display_phone_number": "919000000001"},
         "messages": [{"id": "m"}]});
     for (change, routed_by) in [
-        (json!({"field": "account_update", "value": {"event": "X"}}), by_waba),
+        (json!({"field": "a_field_of_tomorrow", "value": {"event": "X"}}), by_waba),
         (json!({"field": "messages", "value": [1]}), by_waba),
         (json!({"field": "messages"}), by_waba),
         (json!({"field": 5, "value": value}), by_number),
         (json!({"value": value}), by_number),
-        (json!({"field": "message_echoes", "value": value}), by_number),
+        (json!({"field": "a_field_of_tomorrow", "value": value}), by_number),
         (json!("no object"), by_waba),
         (json!(null), by_waba),
     ] {
@@ -130,7 +130,7 @@ fn unknown_fields_and_shapes_become_raw_events() {
 
 /// The account, number and WABA of a change's raw event; a bystander of another account comes with it.
 fn check_owner(accounts: &Accounts, waba: &str, change: Value, expected: Option<&str>) {
-    let bystander = json!({"id": "100000000000002", "changes": [{"field": "flows"}]});
+    let bystander = json!({"id": "100000000000002", "changes": [{"field": "x"}]});
     let body = json!({"entry": [{"id": waba, "changes": [change]}, bystander]}).to_string();
     let callback = read_events(&body, accounts);
     let mut lines = lines(&callback);
@@ -140,7 +140,7 @@ fn check_owner(accounts: &Accounts, waba: &str, change: Value, expected: Option<
     let seen =
         seen.as_ref().map(|line| line.split(' ').skip(1).take(3).collect::<Vec<_>>().join(" "));
     assert_eq!(seen.as_deref(), expected, "{body}");
-    assert_eq!(unowned(&callback), u64::from(expected.is_none()), "{body}");
+    assert_eq!(unowned(&callback) > 0, expected.is_none(), "{body}");
 }
 
 /// Brazil, Mexico and Argentina write a mobile number with and without a further digit.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::account_limits::AccountLimits;
 use crate::callback::CallbackRefusal;
 use crate::clock::ManualClock;
 use crate::config::{Config, Limits};
@@ -111,6 +112,38 @@ fn a_long_id_does_not_refuse_the_callback_of_another_account() {
     assert!(host.publish(&body).iter().all(|accepted| accepted.duplicate));
 }
 
+#[test]
+fn an_account_at_its_limit_does_not_refuse_the_events_of_another() {
+    let noisy = AccountLimits::default().publish_rate(2, Duration::from_secs(60));
+    let config = Config::new("unused").store(Arc::new(Memory::default()));
+    let config = config.account(Account::new("acme").waba(WABA, [FIRST]).limits(noisy));
+    let config = config.account(Account::new("beta").waba("555", [BETAS]));
+    let engine = Engine::open(config.transport(Arc::new(Acknowledging))).unwrap();
+    for account in ["acme", "beta"] {
+        let to = Subscription::to("https://all.example/").unwrap().name("all").account(account);
+        engine.subscribe(to).unwrap();
+    }
+    let callback = |id: &str| {
+        let entries = json!([
+            {"id": WABA, "changes": [text(FIRST, &format!("wamid.A{id}"))]},
+            {"id": "555", "changes": [text(BETAS, &format!("wamid.B{id}"))]},
+        ]);
+        publish(&engine, json!({"entry": entries}).to_string().as_bytes())
+    };
+    let accepted = callback("1").unwrap().unwrap().wait_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(accepted.len(), 4);
+    let Err(CallbackError::Publish(refused)) = callback("2") else {
+        panic!("acme is at its limit")
+    };
+    assert!(refused.is_busy() && refused.events.len() == 2, "{refused}");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while engine.stats().delivered < 6 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", engine.stats());
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.stats().accepted, 6, "beta's events of both callbacks");
+}
+
 /// The engine accepts no event of a WABA whose configured id is over its limit.
 #[test]
 fn an_event_that_the_engine_refuses_fails_alone() {
@@ -120,7 +153,7 @@ fn an_event_that_the_engine_refuses_fails_alone() {
     let config = config.account(Account::new("beta").waba(long.clone(), [BETAS]));
     let engine = Engine::open(config.transport(Arc::new(Acknowledging))).unwrap();
     let entries = json!([
-        {"id": long, "changes": [{"field": "flows"}]},
+        {"id": long, "changes": [{"field": "x"}]},
         {"id": WABA, "changes": [text(FIRST, "wamid.1")]},
         {"id": long, "changes": [text(BETAS, "wamid.2")]},
     ]);

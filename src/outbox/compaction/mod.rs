@@ -149,6 +149,9 @@ impl Compactor {
         }
         self.remove_expired_keys(writer);
         self.close_unread(writer);
+        if writer.generations.is_removal_held() {
+            return Ok(());
+        }
         if let Some(generation) = self.removable.take() {
             self.remove(writer, generation);
         }
@@ -213,6 +216,9 @@ impl Compactor {
     ) -> std::result::Result<(), Box<FailedWrite>> {
         let marked = self.clearing.take_if(|clearing| marks.contains(&clearing.generation));
         let Some(GenerationClearing { generation, mut owed }) = marked else { return Ok(()) };
+        if writer.generations.is_removal_held() {
+            return Ok(());
+        }
         for (id, now) in (self.owed_query)(&sequences_in(writer, generation)) {
             *owed.entry(id).or_default() |= now;
         }
@@ -282,6 +288,14 @@ impl Compactor {
         let worked = work(&*database).is_ok();
         self.dedup_database = worked.then_some(database);
         worked
+    }
+
+    /// The database of dedup keys, opened again after a failure.
+    pub(super) fn dedup_database(&mut self, writer: &GroupWriter) -> Option<Arc<dyn Database>> {
+        if self.dedup_database.is_none() {
+            self.dedup_database = writer.generations.open_other(DEDUP_DATABASE).ok();
+        }
+        self.dedup_database.clone()
     }
 
     /// Removes a generation, now or, if that fails, later. Nothing in it counts any more.

@@ -148,6 +148,12 @@ impl GenerationIndex {
         self.generations.last_key_value().map(|(_, (newest, _))| newest)
     }
 
+    /// The numbers of all generations but the newest, in order.
+    pub(super) fn sealed_numbers(&self) -> Vec<u64> {
+        let newest = self.newest().map(|newest| newest.number);
+        self.generations.keys().copied().filter(|number| Some(*number) != newest).collect()
+    }
+
     /// The oldest generation, unless it is the newest too.
     pub(super) fn oldest_sealed(&self) -> Option<&Generation> {
         let oldest = self.generations.first_key_value().map(|(_, (oldest, _))| oldest);

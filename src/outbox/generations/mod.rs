@@ -9,7 +9,7 @@ mod owed;
 mod sealed;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 use roaring::RoaringTreemap;
@@ -59,7 +59,18 @@ pub(super) struct Generations {
     owed_bytes: AtomicU64,
     incarnations: RwLock<Incarnations>,
     sealed: SealedGenerations,
+    /// How many backups read generations now.
+    removal_holds: Arc<AtomicUsize>,
     active: RwLock<Option<Arc<dyn Database>>>,
+}
+
+/// Keeps every generation until it is dropped.
+pub(super) struct RemovalHold(Arc<AtomicUsize>);
+
+impl Drop for RemovalHold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Whether [`Generations::begin`] began a generation.
@@ -86,6 +97,7 @@ impl Generations {
             owed_bytes: AtomicU64::new(0),
             incarnations: RwLock::default(),
             sealed: SealedGenerations::new(usize::try_from(open_max).unwrap_or(usize::MAX)),
+            removal_holds: Arc::default(),
             active: RwLock::default(),
         }
     }
@@ -196,6 +208,21 @@ impl Generations {
     /// The oldest generation, unless it is the newest too.
     pub(super) fn oldest_sealed(&self) -> Option<Generation> {
         self.index.read().oldest_sealed().cloned()
+    }
+
+    pub(super) fn sealed_numbers(&self) -> Vec<u64> {
+        self.index.read().sealed_numbers()
+    }
+
+    /// Keeps every generation until the hold is dropped.
+    pub(super) fn hold_removals(&self) -> RemovalHold {
+        self.removal_holds.fetch_add(1, Ordering::AcqRel);
+        RemovalHold(Arc::clone(&self.removal_holds))
+    }
+
+    /// Whether no generation may be removed now.
+    pub(super) fn is_removal_held(&self) -> bool {
+        self.removal_holds.load(Ordering::Acquire) > 0
     }
 
     /// The counts of all sealed generations added up, under the number 0.

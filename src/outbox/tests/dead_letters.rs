@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn dead_letters_over_their_bounds_are_dropped() {
-    let limits = Limits { dead_letters_max: 2, ..Limits::default() };
+    let limits = Limits { dead_letters_max: 4, ..Limits::default() };
     let store = Memory::default();
     let (running, _) = open_with(store.clone(), &limits);
     for at_wall_ms in 0..5 {

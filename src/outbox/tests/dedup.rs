@@ -240,7 +240,7 @@ fn at_open_the_newest_keys_survive_a_lowered_bound() {
 
 #[test]
 fn one_account_at_its_bound_costs_no_other_account_a_key() {
-    let limits = Limits { dedup_keys_max: 5, group_events_max: 1, ..Limits::default() };
+    let limits = Limits { dedup_keys_max: 6, group_events_max: 1, ..Limits::default() };
     let clock = Arc::new(ManualClock::new(WALL_MS, 3));
     let store = Memory::default();
     let running = open_at(store.clone(), &limits, &clock);

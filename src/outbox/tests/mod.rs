@@ -141,6 +141,7 @@ fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
         dedup: None,
         targets: targets.iter().copied().map(SubscriptionId).collect(),
         payload,
+        traced: None,
     }
 }
 

@@ -42,6 +42,7 @@ const FIELDS: &[&str] = &[
     "name",
     "wabaNumbers",
     "eventTypes",
+    "payload",
 ];
 
 /// The fields of the short form that a public client sends: a URL, events and one number.
@@ -66,6 +67,7 @@ impl DoubleTickWebhook {
         let subscription = add_body(&object, subscription)?;
         let mut subscription = add_authorization(&object, subscription)?
             .body_format(read_body_format(&object)?)
+            .payload(object.word("payload")?.unwrap_or_default())
             .profile(Profile::DoubleTick);
         subscription.policy.retry_on_timeout =
             object.value("retryOnTimeout", "true or false")?.unwrap_or(false);

@@ -112,7 +112,8 @@ impl SessionCaller<'_> {
             }
         };
         let subscription = Subscription::to(url)?.secret(secret).policy(policy());
-        let subscription = subscription.profile(Profile::Session);
+        let payload = given.word("payload")?.unwrap_or_default();
+        let subscription = subscription.profile(Profile::Session).payload(payload);
         let subscription = events.into_iter().fold(subscription, Subscription::events);
         let webhooks_max = self.request.engine.limits().session_webhooks_max;
         let (ids, ()) = self.request.engine.change(self.account, |account_snapshot| {
@@ -141,6 +142,7 @@ impl SessionCaller<'_> {
         self.request.note_types(events.iter().flatten());
         let secret = given.text("secret", SECRET)?;
         let active = given.value("active", "true or false")?;
+        let payload = given.word("payload")?;
         self.request.engine.revise_with_state(known, |before| {
             let mut after = Subscription::from(before);
             if let Some(url) = &url {
@@ -149,6 +151,7 @@ impl SessionCaller<'_> {
             if let Some(events) = &events {
                 after.events = Some(events.clone()).filter(|events| !events.is_empty());
             }
+            let after = payload.into_iter().fold(after, Subscription::payload);
             let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));
             Ok((after, state(active, before.state)))
         })?;
@@ -219,7 +222,7 @@ impl SessionCaller<'_> {
     }
 }
 
-const FIELDS: &[&str] = &["url", "secret", "events", "active"];
+const FIELDS: &[&str] = &["url", "secret", "events", "active", "payload"];
 const URL: &str = "an absolute URL such as \"https://your-server.com/webhook\"";
 const SECRET: &str = "a string";
 const EVENTS: &str =

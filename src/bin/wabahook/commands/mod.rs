@@ -1,7 +1,10 @@
 //! The commands, one file each. Output for programs goes to stdout, everything else to stderr.
 
+pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod bench;
+pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod completions;
 pub(crate) mod dead;

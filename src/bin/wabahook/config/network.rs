@@ -26,6 +26,11 @@ impl NetworkTable {
         self.proxy.as_ref().is_some_and(|SecretText(url)| url.contains('@'))
     }
 
+    /// The certificates that are trusted.
+    pub(super) fn trusted_roots(&self) -> Result<Roots, String> {
+        roots(self.roots.as_deref())
+    }
+
     pub(super) fn apply(
         &self,
         config: Config,
@@ -34,7 +39,7 @@ impl NetworkTable {
         let config = config
             .allow_http(self.allow_http)
             .allow_addresses(ranges(&self.allow)?)
-            .roots(roots(self.roots.as_deref())?)
+            .roots(self.trusted_roots()?)
             .nat64(nat64(&self.nat64)?);
         let (plain, variable) = (self.proxy.as_ref(), self.proxy_env.as_ref());
         if plain.is_none() && variable.is_none() {

@@ -1,74 +1,62 @@
-// Shows the view of the address, keeps it fresh, and signs in and out.
+// Shows the view of the address, keeps it fresh, and signs in and out. A view is a function that returns nodes; what
+// it shows is in the address, so that it can be bookmarked and shared.
 
-import { get, key } from "./api.js";
-import { add, charts, forget } from "./charts.js";
+import { get, key, notices, scope } from "./api.js";
+import { add, forget } from "./charts.js";
 import { deliveries, letters } from "./deliveries.js";
-import { count, element, table, time } from "./dom.js";
+import { element } from "./dom.js";
+import { event, find, searchFor } from "./find.js";
+import { overview } from "./overview.js";
 import * as webhooks from "./webhooks.js";
 
-const READ_EVERY_MS = 2_000;
-const [signin, shell, main, status] = ["signin", "console", "main", "status"].map((id) => document.getElementById(id));
+const OVERVIEW_EVERY_MS = 2_000;
+const REFRESH_AFTER_MS = 1_000;
+const IDLE_CHECK_MS = 1_000;
+const [signinPage, signin, shell, main, status, search, who] =
+  ["signin-page", "signin", "console", "main", "status", "search", "who"].map((id) => document.getElementById(id));
 
 const view = {
   account: null,
-  webhooks: [],
+  isOperator: false,
   /** Shows a message, for screen readers too, and refreshes the view. */
   report(text, bad = false) {
-    status.textContent = text;
-    status.classList.toggle("bad", bad);
+    say(text, bad);
     return show();
+  },
+  /** Goes to another address and says why. */
+  leaveTo(hash, text) {
+    pending = text;
+    location.hash = hash;
   },
   /** Runs an action and shows its error. */
   async run(work) {
-    try { await work(); } catch (error) { status.textContent = error.message; status.classList.add("bad"); }
+    try { await work(); } catch (error) { say(error.message, true); }
   },
 };
 
-function tile(name, value, href) {
-  const figure = element("div", { className: "figure" }, count(value));
-  const inner = [figure, element("div", { className: "name" }, href ? element("a", { href }, name) : name)];
-  return element("div", { className: "card tile" }, inner);
-}
+/** A message to show in the view that comes next. */
+let pending = "";
 
-/** The numbers and WABAs that callbacks named and no account owns. */
-function unowned(items) {
-  if (!items.length) return null;
-  const rows = items.map((item) => [item.number ?? "none", item.waba ?? "none", count(item.events), time(item.first_at), time(item.last_at)]);
-  return [
-    element("h2", {}, "Callbacks without an account"),
-    element("p", { className: "hint" }, "Callbacks named these numbers and WABAs, and no account of this host owns them. The last one comes first."),
-    table(["number", "WABA", "events", "first", "last"], rows),
-  ];
-}
-
-async function overview() {
-  const [stats, { items }] = await Promise.all([get("/stats"), get("/admin/unowned?limit=10")]);
-  const failing = stats.subscriptions.filter((lane) => lane.failing_for_ms > 0 || lane.state === "disabled").length;
-  return [
-    element("h1", {}, "Overview"),
-    stats.reasons.length ? element("p", { className: "problem" }, `Deliveries wait because a bound is reached: ${stats.reasons.join(", ")}.`) : null,
-    element("div", { className: "tiles" },
-      tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("owed", stats.owed, "#/deliveries"),
-      tile("dead letters", stats.dead, "#/dead"), tile("no subscriber", stats.unrouted), tile("failing webhooks", failing, "#/webhooks")),
-    charts(),
-    element("p", { className: "hint" }, "Counters are of the whole host since it started; webhooks are of this account."),
-    unowned(items),
-  ];
+function say(text, bad = false) {
+  status.textContent = text;
+  status.classList.toggle("bad", bad);
 }
 
 function route() {
-  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
-  return { parts: path.split("/").filter(Boolean), query: Object.fromEntries(new URLSearchParams(search ?? "")) };
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: Object.fromEntries(new URLSearchParams(query ?? "")) };
 }
 
-async function built() {
+function built() {
   const { parts: [name, id], query } = route();
-  if (name === "webhooks") return id ? webhooks.one(view, Number(id)) : webhooks.list(view);
-  if (name === "deliveries" || name === "dead") {
-    view.webhooks = (await get("/subscriptions")).items;
-    return name === "dead" ? letters(view, query) : deliveries(view, query);
+  switch (name) {
+    case "webhooks": return id ? webhooks.one(view, Number(id)) : webhooks.list(view, query);
+    case "deliveries": return deliveries(view, query);
+    case "dead": return letters(view, query);
+    case "find": return find(view, query);
+    case "events": return event(view, id);
+    default: return overview(view);
   }
-  return overview();
 }
 
 let shown = 0;
@@ -76,59 +64,101 @@ let shown = 0;
 /** Shows the view of the address. The newest call wins, however late an older one ends. */
 async function show() {
   const mine = ++shown;
+  const [name] = route().parts;
   for (const link of document.querySelectorAll("nav a")) {
-    const [name] = route().parts;
-    const current = link.getAttribute("href") === `#/${name ?? ""}`;
-    if (current) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === `#/${name ?? ""}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
+  let parts;
   try {
-    const parts = await built();
-    if (mine === shown) main.replaceChildren(...parts.flat().filter(Boolean));
+    parts = await built();
   } catch (error) {
-    if (mine === shown && error.status !== 401) main.replaceChildren(element("p", { className: "problem", role: "alert" }, error.message));
+    if (error.status === 401) return;
+    parts = [element("h1", {}, error.status === 404 ? "Not found" : "That did not work"), element("p", { className: "problem", role: "alert" }, error.message)];
+  }
+  if (mine !== shown || !key.value()) return;
+  main.replaceChildren(...parts.flat().filter(Boolean));
+  document.title = `${main.querySelector("h1")?.textContent ?? "wabahook"} - wabahook`;
+}
+
+/** Whether somebody works in the view, so that it stays as it is. */
+function isInUse() {
+  const focused = document.activeElement;
+  return document.querySelector("dialog") || (focused !== main && main.contains(focused))
+    || main.querySelector("input:checked") || !getSelection().isCollapsed;
+}
+
+const refresh = () => { if (key.value() && !isInUse()) return show(); };
+
+let session = new AbortController();
+
+/** Refreshes the view after notices of the host, and the overview, whose figures have no notices, regularly. */
+async function follow() {
+  session.abort();
+  const { signal } = session = new AbortController();
+  let due = null;
+  const timer = setInterval(() => { if (route().parts.length === 0) refresh(); }, OVERVIEW_EVERY_MS);
+  signal.addEventListener("abort", () => { clearInterval(timer); clearTimeout(due); });
+  while (!signal.aborted) {
+    try {
+      await notices(signal, () => { due ??= setTimeout(() => { due = null; refresh(); }, REFRESH_AFTER_MS); });
+    } catch { /* the next try is later */ }
+    await new Promise((resolve) => setTimeout(resolve, OVERVIEW_EVERY_MS));
   }
 }
 
-let reading = 0;
-
-/** Reads the counters while somebody is signed in, and refreshes the overview. */
-async function read() {
-  const mine = ++reading;
-  while (mine === reading && key.value()) {
-    try {
-      add(await get("/stats"));
-      // A view with the keyboard focus stays as it is.
-      const busy = document.querySelector("dialog") || (document.activeElement !== main && main.contains(document.activeElement));
-      if (route().parts.length === 0 && !busy) await show();
-    } catch { /* shown by the view itself */ }
-    await new Promise((resolve) => setTimeout(resolve, READ_EVERY_MS));
-  }
+/** A choice of the account to look at, for the operator. */
+async function accountChoice() {
+  const { items } = await get("/admin/accounts?limit=1000");
+  const choice = element("select", { "aria-label": "Account" },
+    [["", "all accounts"], ...items.map((item) => [item.id, item.name])].map(([value, text]) => element("option", { value }, text)));
+  choice.addEventListener("change", () => view.run(async () => {
+    scope.account = choice.value || null;
+    view.account = scope.account ? await get("/account") : null;
+    forget();
+    follow();
+    await show();
+  }));
+  return choice;
 }
 
 async function enter() {
-  view.account = await get("/account");
-  document.getElementById("who").textContent = view.account.name;
-  signin.hidden = true;
+  scope.account = null;
+  try {
+    view.account = await get("/account");
+    view.isOperator = false;
+    who.replaceChildren(view.account.name);
+  } catch (error) {
+    // The operator has no account.
+    if (error.field !== "account") throw error;
+    view.account = null;
+    view.isOperator = true;
+    who.replaceChildren(await accountChoice());
+  }
+  signinPage.hidden = true;
   shell.hidden = false;
-  status.textContent = "";
+  say("");
   await show();
-  read();
+  follow();
 }
 
-function leave() {
+function leave(why = "") {
   key.forget();
   forget();
-  reading += 1;
+  session.abort();
   shown += 1;
   main.replaceChildren();
+  who.replaceChildren();
   document.querySelectorAll("dialog").forEach((open) => open.close());
   shell.hidden = true;
-  signin.hidden = false;
+  signinPage.hidden = false;
+  document.getElementById("signin-problem").textContent = why;
+  document.title = "wabahook";
   document.getElementById("key").focus();
 }
 
-signin.addEventListener("submit", async (event) => {
-  event.preventDefault();
+signin.addEventListener("submit", async (submitted) => {
+  submitted.preventDefault();
   const input = document.getElementById("key");
   const problem = document.getElementById("signin-problem");
   problem.textContent = "";
@@ -143,13 +173,22 @@ signin.addEventListener("submit", async (event) => {
     input.select();
   }
 });
-document.getElementById("signout").addEventListener("click", leave);
-document.addEventListener("signed-out", () => { if (!shell.hidden) leave(); });
+search.addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  const text = document.getElementById("search-text").value.trim();
+  if (text) location.hash = searchFor(text);
+});
+document.getElementById("signout").addEventListener("click", () => leave());
+document.addEventListener("signed-out", (told) => { if (!shell.hidden) leave(told.detail); });
+document.addEventListener("figures", (told) => add(told.detail));
+for (const use of ["pointerdown", "keydown", "wheel"]) document.addEventListener(use, () => key.used(), { passive: true });
+setInterval(() => { if (key.isIdle()) leave("Signed out, because the page was not used for a while."); }, IDLE_CHECK_MS);
 window.addEventListener("hashchange", () => {
-  status.textContent = "";
+  say(pending);
+  pending = "";
+  if (!key.value()) return;
   show();
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
 });
-
-if (key.value()) enter().catch(leave); else leave();
+leave();

@@ -1,6 +1,8 @@
 // Builds the page from elements and texts, never from markup, so that a hostile name or payload is shown
 // and does not run.
 
+import { queryOf } from "./api.js";
+
 /** An element with properties, handlers (`onclick`) and children; texts become text nodes. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -40,6 +42,33 @@ export function table(columns, rows) {
   return element("div", { className: "table" },
     element("table", { className: "stack" }, element("thead", {}, head), element("tbody", {}, body)));
 }
+
+/** A choice of values; `change` is called with the new one. */
+export function select(label, name, values, chosen, change) {
+  const input = element("select", { name, "aria-label": label },
+    values.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
+  if (change) input.addEventListener("change", () => change(input.value));
+  return input;
+}
+
+/** A text to filter by; `change` is called with the new one. */
+export function textFilter(label, name, value, change) {
+  const input = element("input", { type: "search", name, "aria-label": label, placeholder: label, value: value ?? "", spellcheck: "false", autocomplete: "off" });
+  input.addEventListener("change", () => change(input.value.trim()));
+  return input;
+}
+
+/** Links to the first and the next page of a list. */
+export function more(route, query, cursor) {
+  const to = (text, place) => element("a", { href: `#/${route}?${queryOf({ ...query, cursor: place })}` }, text);
+  const links = [query.cursor ? to("First page", "") : null, cursor ? to("Next page", cursor) : null].filter(Boolean);
+  return links.length ? element("nav", { className: "actions", "aria-label": "Pages" }, links) : null;
+}
+
+/** Sets a parameter of the address, and begins at the first page again. */
+export const setter = (route, query) => (name) => (value) => {
+  location.hash = `#/${route}?${queryOf({ ...query, [name]: value, cursor: "" })}`;
+};
 
 /** The text of an empty list. */
 export const empty = (text) => element("p", { className: "empty" }, text);

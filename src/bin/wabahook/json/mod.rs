@@ -4,12 +4,16 @@
 //! with a newer host. What is wrong with a value never repeats the value (I9).
 
 mod account;
+mod account_limits;
+mod admin;
 mod audit;
+mod backup;
 mod dead_letter;
 mod delivery;
 mod ending;
 mod error;
 mod event;
+mod event_trace;
 mod match_report;
 mod notice;
 mod parse;
@@ -28,7 +32,13 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
+pub(crate) use account_limits::{AccountLimitsJson, AccountUsageJson};
+pub(crate) use admin::{
+    AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, MadeKeyJson, MoveJson,
+    NewAccountJson, NewKeyJson, ReloadedJson,
+};
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
+pub(crate) use backup::BackupJson;
 pub(crate) use dead_letter::{
     DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
 };
@@ -36,6 +46,7 @@ pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
 pub(crate) use ending::{CancelJson, CancelledJson, DiscardedJson, PurgeJson, PurgedJson};
 pub(crate) use error::{ErrorDetailJson, ErrorJson};
 pub(crate) use event::{AcceptedJson, EventJson};
+pub(crate) use event_trace::{DeliveryTraceJson, EventTraceJson, TracedAttemptJson};
 pub(crate) use match_report::MatchReportJson;
 pub(crate) use notice::NoticeJson;
 pub(crate) use parse::{parse, utf8};

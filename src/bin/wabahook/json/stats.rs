@@ -47,6 +47,11 @@ impl ReadinessJson {
         ReadinessJson { status: status.to_owned(), reasons: reasons(bound) }
     }
 
+    /// Of a host that waits for the ownership of its store.
+    pub(crate) fn standby(reason: &str) -> ReadinessJson {
+        ReadinessJson { status: "standby".to_owned(), reasons: vec![reason.to_owned()] }
+    }
+
     /// Of a host that cannot accept events.
     pub(crate) fn unable(reason: &str) -> ReadinessJson {
         ReadinessJson { status: "degraded".to_owned(), reasons: vec![reason.to_owned()] }
@@ -100,7 +105,7 @@ counters! {
     owed, recovered, delivered, attempts, retried, dead,
     cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes, outbox_events,
     outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
-    purged, keys_dropped,
+    purged, keys_dropped, history_bytes, history_dropped,
 }
 
 impl HealthJson {

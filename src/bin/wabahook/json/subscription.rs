@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wabahook::policy::{Accept, Ordering, Policy, RetryOn};
 use wabahook::{
-    BodyFormat, Catalogue, Condition, LaneStats, Secret, Subscription, SubscriptionId,
-    SubscriptionInfo, Target, Tls,
+    BodyFormat, Catalogue, Condition, LaneStats, PayloadFormat, Secret, Subscription,
+    SubscriptionId, SubscriptionInfo, Target, Tls,
 };
 
 use super::policy::{BreakerJson, RateLimitJson, RetryJson};
@@ -49,6 +49,7 @@ settings! {
     body: Pairs<Box<RawValue>>,
     authorization: Object<AuthorizationJson>,
     body_format: Word<BodyFormat>,
+    payload: Word<PayloadFormat>,
     tls: Object<TlsJson>,
     retry: Object<RetryJson>,
     retry_on_timeout: bool,
@@ -233,6 +234,8 @@ impl SubscriptionJson {
         };
         let body_format = kept.map(|kept| Some(kept.body_format()));
         let body_format = self.body_format.or_kept(body_format, |word| Some(word.0));
+        let payload = kept.map(|kept| Some(kept.payload()));
+        let payload = self.payload.or_kept(payload, |word| Some(word.0));
         let tls = match self.tls {
             Patch::Absent => kept.and_then(|kept| kept.tls().cloned()),
             Patch::Null => None,
@@ -250,6 +253,7 @@ impl SubscriptionJson {
         subscription = method.into_iter().fold(subscription, Subscription::method);
         subscription = authorization?.into_iter().fold(subscription, Subscription::authorization);
         subscription = body_format.into_iter().fold(subscription, Subscription::body_format);
+        subscription = payload.into_iter().fold(subscription, Subscription::payload);
         Ok(tls.into_iter().fold(subscription, Subscription::tls))
     }
 
@@ -260,6 +264,7 @@ impl SubscriptionJson {
             method: Patch::Value(Word(target.method().clone())),
             authorization: Patch::from(authorization),
             body_format: Patch::Value(Word(target.body_format())),
+            payload: Patch::Value(Word(target.payload())),
             ..self
         }
     }

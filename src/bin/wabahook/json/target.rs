@@ -3,7 +3,7 @@
 
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
-use wabahook::{Authorization, BodyFormat, Tls};
+use wabahook::{Authorization, BodyFormat, PayloadFormat, Tls};
 
 use super::problem::JsonProblem;
 use super::values::{Word, Words};
@@ -57,6 +57,11 @@ impl Words for Method {
 impl Words for BodyFormat {
     const WORDS: &'static [(&'static str, BodyFormat)] =
         &[("JSON", BodyFormat::Json), ("FORM_DATA", BodyFormat::FormData)];
+}
+
+impl Words for PayloadFormat {
+    const WORDS: &'static [(&'static str, PayloadFormat)] =
+        &[("gateway", PayloadFormat::Gateway), ("meta", PayloadFormat::Meta)];
 }
 
 impl Words for AuthorizationKind {

@@ -1,5 +1,5 @@
-//! A number or WABA that callbacks named and no account owns. Any account may read these, so a number shows
-//! only its last four digits (I9).
+//! A number or WABA that callbacks named and no account owns. To an account a
+//! number shows only its last four digits (I9).
 
 use serde::{Deserialize, Serialize};
 use wabahook::UnownedSource;
@@ -9,7 +9,7 @@ use super::values::TimestampJson;
 /// A source of callbacks that no account owns.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct UnownedJson {
-    /// All but the last four characters are `*`.
+    /// For an account, all but the last four characters are `*`.
     pub(crate) number: Option<String>,
     pub(crate) waba: Option<String>,
     pub(crate) events: u64,
@@ -17,15 +17,22 @@ pub(crate) struct UnownedJson {
     pub(crate) last_at: TimestampJson,
 }
 
-impl From<&UnownedSource> for UnownedJson {
-    fn from(source: &UnownedSource) -> UnownedJson {
+impl UnownedJson {
+    /// For the operator.
+    pub(crate) fn of(source: &UnownedSource) -> UnownedJson {
         UnownedJson {
-            number: source.number.as_deref().map(masked),
+            number: source.number.clone(),
             waba: source.waba.clone(),
             events: source.events,
             first_at: TimestampJson(source.first_at_ms),
             last_at: TimestampJson(source.last_at_ms),
         }
+    }
+
+    /// For an account.
+    pub(crate) fn masked(source: &UnownedSource) -> UnownedJson {
+        let number = source.number.as_deref().map(masked);
+        UnownedJson { number, ..UnownedJson::of(source) }
     }
 }
 

@@ -19,7 +19,6 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use super::stream::TimedStream;
 use super::tls::ServerTls;
-use crate::host::HostState;
 
 /// How long a connection may stay without a request.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -51,7 +50,6 @@ impl Server {
         self,
         listener: TcpListener,
         connections: Arc<ClientConnections>,
-        host: &HostState,
         stop: impl Future<Output = ()>,
     ) -> GracefulShutdown {
         let graceful = GracefulShutdown::new();
@@ -65,7 +63,7 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // The peer went away, or the process has no file left; waiting helps with the latter.
-                    host.accept_failed(&error);
+                    tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }

@@ -10,7 +10,6 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use wabahook::{Accepted, Catalogue, Engine, Event, Receipt, TypeHint};
 
-use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};

@@ -32,11 +32,12 @@ pub(crate) async fn answer(
 
 async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Response, HttpError> {
     let waits = Registration::waits_for_receiver(&parts.method, parts.uri.path());
-    let permit = waits.then(|| host.test_permit()).transpose()?;
     let extensions = parts.extensions.clone();
+    let mut permit = None;
     let body = match host.registration.account(parts.uri.path(), &parts.headers) {
         Some(account) => {
             authenticated(&extensions);
+            permit = waits.then(|| host.test_permit(Some(&account))).transpose()?;
             let holder = BodyHolder::Account(account);
             host.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?
         }

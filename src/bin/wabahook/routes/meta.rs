@@ -47,7 +47,7 @@ pub(crate) async fn callback(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<StatusCode, HttpError> {
-    let meta = configured(&host)?.clone();
+    let meta = configured(&host)?;
     let (parts, body) = request.into_parts();
     let signature = parts.headers.get("x-hub-signature-256").map(|value| value.to_str());
     // A header that is not text is a wrong signature like any other.
@@ -90,8 +90,7 @@ fn callback_span(extensions: &Extensions) -> Span {
     tracing::warn_span!("callback", remote = %remote(extensions))
 }
 
-fn configured(host: &HostState) -> Result<&MetaSettings, HttpError> {
-    host.meta
-        .as_ref()
+fn configured(host: &HostState) -> Result<MetaSettings, HttpError> {
+    host.meta()
         .ok_or_else(|| HttpError::not_found("route", "/meta/webhook: no [meta] is configured"))
 }

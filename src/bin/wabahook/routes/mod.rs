@@ -2,11 +2,14 @@
 //! names every route that is mounted here and no other; `tests/host` compares the two.
 
 mod account;
+mod admin;
 mod attempts;
 mod audit;
+mod backup;
 mod console;
 mod dead_letters;
 mod deliveries;
+mod event_traces;
 mod events;
 mod gateways;
 mod matching;
@@ -25,7 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::audit::record_changes;
 use crate::host::HostState;
@@ -36,7 +39,8 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
     Router::new()
         .merge(console::routes())
         .route("/account", get(account::read))
-        .route("/events", post(events::publish))
+        .route("/events", get(event_traces::list).post(events::publish))
+        .route("/events/{id}", get(event_traces::read))
         .route("/meta/webhook", get(meta::challenge).post(meta::callback))
         .route("/subscriptions", get(subscription_list::list).post(subscriptions::create))
         .route("/subscriptions/pause", post(subscription_list::pause))
@@ -61,6 +65,14 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .route("/stats", get(stats::stats))
         .route("/metrics", get(metrics::metrics))
         .route("/notices", get(notices::stream))
+        .route("/admin/accounts", get(admin::list).post(admin::create))
+        .route("/admin/accounts/{id}", get(admin::read).patch(admin::revise).delete(admin::remove))
+        .route("/admin/accounts/{id}/forget", post(admin::forget))
+        .route("/admin/accounts/{id}/keys", post(admin::add_key))
+        .route("/admin/accounts/{id}/keys/{key_id}", delete(admin::remove_key))
+        .route("/admin/accounts/{id}/move", post(admin::move_to))
+        .route("/admin/reload", post(admin::reload))
+        .route("/admin/backup", post(backup::backup))
         .route("/admin/audit", get(audit::list))
         .route("/admin/unowned", get(unowned::list))
         .route("/healthz", get(stats::healthz))

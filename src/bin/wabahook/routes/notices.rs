@@ -33,9 +33,10 @@ pub(crate) async fn stream(
     State(host): State<Arc<HostState>>,
     caller: Caller,
 ) -> Result<Response, HttpError> {
-    let Ok(permit) = Arc::clone(&host.listeners).try_acquire_owned() else {
-        return Err(HttpError::busy("too many listeners; try again later"));
-    };
+    let scope = caller.scope();
+    let most =
+        scope.map_or(0, |account| host.engine.account_usage(account).bounds.notice_listeners_max);
+    let permit = host.listeners.admit(scope, ("notice_listeners_max", most))?;
     let (sender, lines) = channel(LINES_MAX);
     let notices = host.engine.notices();
     tokio::spawn(async move {

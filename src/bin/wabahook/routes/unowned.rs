@@ -1,5 +1,5 @@
-//! `GET /admin/unowned`: the numbers and WABAs that callbacks named and no account owns. There is no
-//! operator key yet, so any account may read it; the numbers are masked (I9).
+//! `GET /admin/unowned`: the numbers and WABAs that callbacks named and no account owns. It is for the
+//! operator. While no operator key is configured any account may read it, with the numbers masked (I9).
 
 use std::sync::Arc;
 
@@ -17,12 +17,18 @@ use crate::response::json;
 /// `GET /admin/unowned`.
 pub(crate) async fn list(
     State(host): State<Arc<HostState>>,
-    _caller: Caller,
+    caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
+    if host.has_operator() {
+        caller.require_operator()?;
+    }
     let query = ListQuery::read(&uri, &["number", "waba", "limit", "cursor"])?;
     let items = host.engine.unowned();
-    let items = items.iter().map(UnownedJson::from);
+    let items = items.iter().map(|source| match caller.is_operator() {
+        true => UnownedJson::of(source),
+        false => UnownedJson::masked(source),
+    });
     let items = items.filter(|item| item.matches(|name| query.text(name))).collect();
     let (items, cursor) = query.page(items, UnownedJson::cursor)?;
     Ok(json(StatusCode::OK, &JsonPage { items, cursor }))

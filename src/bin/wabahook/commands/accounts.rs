@@ -1,0 +1,282 @@
+//! `wabahook accounts`: the operator lists, creates, suspends, resumes, moves, removes and forgets accounts, makes
+//! and removes their keys, and has the host read its configuration again. A key is printed once, when it is made.
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{ApiClient, HostOptions};
+use super::screen::{counted, printable, say, say_json, table};
+use crate::command_error::CommandError;
+use crate::json::{
+    AccountListing, JsonPage, MadeKeyJson, NewAccountJson, PurgedJson, ReloadedJson, parse,
+};
+use crate::timestamp::from_rfc3339;
+
+/// The command line of `accounts`.
+#[derive(Args)]
+pub(crate) struct AccountsArgs {
+    #[command(subcommand)]
+    action: AccountsAction,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
+}
+
+#[derive(Subcommand)]
+enum AccountsAction {
+    /// List all accounts, removed ones too
+    List {
+        /// Only those whose name contains this
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show an account with its WABAs and keys
+    Show(AccountArgs),
+    /// Create an account and print its first key
+    Create {
+        /// Its name
+        name: String,
+        /// A WABA with its numbers, such as 123065260884961=919999999999,918888888888; may be repeated
+        #[arg(long, value_name = "ID=NUMBERS")]
+        waba: Vec<String>,
+    },
+    /// Refuse an account's keys and hold its deliveries
+    Suspend(AccountArgs),
+    /// Let a suspended or removed account go on
+    Resume(AccountArgs),
+    /// Free an account's name, numbers and keys, and hold its deliveries
+    Remove(AccountArgs),
+    /// Move the webhooks and deliveries of a suspended or removed account to another one
+    Move {
+        /// The account, by its id or name
+        account: String,
+        /// The account that gets them, by its id or name
+        to: String,
+    },
+    /// End everything that is kept of a removed account
+    Forget(AccountArgs),
+    /// Make an API key and print it
+    AddKey {
+        /// The account, by its id or name
+        account: String,
+        /// What the key is for
+        name: String,
+        /// From when on it is refused, such as 2027-01-31T12:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+    },
+    /// Remove an API key
+    RemoveKey {
+        /// The account, by its id or name
+        account: String,
+        /// The id of the key
+        key: String,
+    },
+    /// Have the host read its configuration again
+    Reload,
+}
+
+#[derive(Args)]
+struct AccountArgs {
+    /// The account, by its id or name
+    account: String,
+}
+
+const TITLES: [&str; 7] = ["ID", "NAME", "STATE", "WEBHOOKS", "OWED", "DEAD", "NUMBERS"];
+const KEY_TITLES: [&str; 5] = ["KEY", "NAME", "CREATED", "LAST USED", "EXPIRES"];
+
+/// Runs the command.
+pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let print = |response: &Value, text: &dyn Fn() -> Result<String, CommandError>| {
+        match args.host.json {
+            true => say_json(response),
+            false => say(&text()?),
+        };
+        Ok(())
+    };
+    match &args.action {
+        AccountsAction::List { name } => {
+            let items = all(&client, name.as_deref())?;
+            let response = json!({ "items": items });
+            print(&response, &|| list_text(&client, &items))
+        }
+        AccountsAction::Show(one) => {
+            let response = client.get(&path(&client, &one.account)?, &[])?;
+            print(&response, &|| Ok(account_text(&client.typed(&response)?)))
+        }
+        AccountsAction::Create { name, waba } => {
+            let wabas = waba.iter().map(|text| waba_json(text)).collect::<Result<Vec<_>, _>>()?;
+            let body = json!({ "name": name, "wabas": wabas });
+            let response = client.post("/admin/accounts", &body)?;
+            print(&response, &|| {
+                let NewAccountJson { id, name, api_key } = client.typed(&response)?;
+                let name = printable(&name);
+                Ok(format!("account {name} is {id}; its key, which is not shown again:\n{api_key}"))
+            })
+        }
+        AccountsAction::Suspend(one) => state(args, &client, one, "suspended"),
+        AccountsAction::Resume(one) => state(args, &client, one, "active"),
+        AccountsAction::Remove(one) => {
+            let response = client.delete(&path(&client, &one.account)?)?;
+            print(&response, &|| Ok(state_text(&client.typed(&response)?)))
+        }
+        AccountsAction::Move { account, to } => {
+            let to = id_of(&client, to)?;
+            let path = format!("{}/move", path(&client, account)?);
+            let response = client.post(&path, &json!({ "to": to }))?;
+            print(&response, &|| Ok(state_text(&client.typed(&response)?)))
+        }
+        AccountsAction::Forget(one) => {
+            let path = format!("{}/forget", path(&client, &one.account)?);
+            let response = client.post(&path, &json!({}))?;
+            print(&response, &|| {
+                let PurgedJson { purged } = client.typed(&response)?;
+                let ended =
+                    counted(purged, "delivery or dead letter", "deliveries and dead letters");
+                Ok(format!("forgotten; {ended} ended"))
+            })
+        }
+        AccountsAction::AddKey { account, name, expires } => {
+            let is_time = |text: &String| from_rfc3339(text).is_some();
+            if !expires.as_ref().is_none_or(is_time) {
+                let message = "--expires: expected a time such as 2027-01-31T12:00:00Z";
+                return Err(CommandError::Usage(message.to_owned()));
+            }
+            let path = format!("{}/keys", path(&client, account)?);
+            let response = client.post(&path, &json!({ "name": name, "expires_at": expires }))?;
+            print(&response, &|| {
+                let MadeKeyJson { id, api_key, .. } = client.typed(&response)?;
+                Ok(format!("key {id}, which is not shown again:\n{api_key}"))
+            })
+        }
+        AccountsAction::RemoveKey { account, key } => {
+            client.delete(&format!("{}/keys/{key}", path(&client, account)?))?;
+            print(&json!({ "removed": key }), &|| Ok(format!("key {} is removed", printable(key))))
+        }
+        AccountsAction::Reload => {
+            let response = client.post("/admin/reload", &json!({}))?;
+            print(&response, &|| Ok(reload_text(&client.typed(&response)?)))
+        }
+    }
+}
+
+/// Changes the state of an account.
+fn state(
+    args: &AccountsArgs,
+    client: &ApiClient,
+    one: &AccountArgs,
+    state: &str,
+) -> Result<(), CommandError> {
+    let body = json!({ "state": state }).to_string().into_bytes();
+    let path = path(client, &one.account)?;
+    let response = client.send(Method::PATCH, &path, "application/json", body)?;
+    match args.host.json {
+        true => say_json(&response),
+        false => say(&state_text(&client.typed(&response)?)),
+    };
+    Ok(())
+}
+
+/// All accounts whose name contains a text.
+fn all(client: &ApiClient, name: Option<&str>) -> Result<Vec<AccountListing>, CommandError> {
+    let (mut items, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let mut query = vec![("limit", "1000")];
+        query.extend(name.map(|name| ("name", name)));
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: JsonPage<AccountListing> =
+            client.typed(&client.get("/admin/accounts", &query)?)?;
+        items.extend(page.items);
+        match page.cursor {
+            Some(next) => cursor = Some(next),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// The id of the account that is given by its id or its name. A removed account is given by its id.
+fn id_of(client: &ApiClient, account: &str) -> Result<String, CommandError> {
+    let named = all(client, None)?;
+    let is_it =
+        |one: &&AccountListing| one.id == account || one.name == account && one.state != "removed";
+    let found = named.iter().find(is_it).map(|one| one.id.clone());
+    found.ok_or_else(|| {
+        CommandError::NotFound(format!("there is no account {}", printable(account)))
+    })
+}
+
+fn path(client: &ApiClient, account: &str) -> Result<String, CommandError> {
+    Ok(format!("/admin/accounts/{}", id_of(client, account)?))
+}
+
+/// `ID=NUMBER,NUMBER` as JSON.
+fn waba_json(text: &str) -> Result<Value, CommandError> {
+    let (id, numbers) = text.split_once('=').ok_or_else(|| {
+        CommandError::Usage(format!("--waba: {text:?} given, expected ID=NUMBER,NUMBER"))
+    })?;
+    let numbers: Vec<_> = numbers.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+    Ok(json!({ "id": id, "numbers": numbers }))
+}
+
+fn list_text(_client: &ApiClient, items: &[AccountListing]) -> Result<String, CommandError> {
+    let rows: Vec<_> = items.iter().map(row).collect();
+    Ok(match rows.is_empty() {
+        true => "no accounts yet: create one with wabahook accounts create NAME".to_owned(),
+        false => table(&TITLES, &rows),
+    })
+}
+
+fn row(one: &AccountListing) -> Vec<String> {
+    let numbers: usize = one.wabas.iter().map(|waba| waba.numbers.len()).sum();
+    vec![
+        one.id.clone(),
+        printable(&one.name),
+        one.state.clone(),
+        one.usage.subscriptions.to_string(),
+        one.usage.owed_events.to_string(),
+        one.usage.dead_letters.to_string(),
+        numbers.to_string(),
+    ]
+}
+
+fn account_text(one: &AccountListing) -> String {
+    let mut text = table(&TITLES, &[row(one)]);
+    for waba in &one.wabas {
+        let numbers: Vec<_> = waba.numbers.iter().map(|number| number.0.to_string()).collect();
+        text.push_str(&format!("\nWABA {}: {}", printable(&waba.id), numbers.join(", ")));
+    }
+    let never = || "never".to_owned();
+    let keys = one.keys.iter().map(|key| {
+        vec![
+            key.id.clone(),
+            printable(&key.name),
+            key.created_at.to_string(),
+            key.last_used_at.map_or_else(never, |at| at.to_string()),
+            key.expires_at.map_or_else(never, |at| at.to_string()),
+        ]
+    });
+    let keys: Vec<Vec<String>> = keys.collect();
+    if !keys.is_empty() {
+        text.push_str(&format!("\n\n{}", table(&KEY_TITLES, &keys)));
+    }
+    text
+}
+
+fn state_text(one: &AccountListing) -> String {
+    let (name, state, owed) = (printable(&one.name), &one.state, one.usage.owed_events);
+    let held = if one.state == "active" { "owed" } else { "held" };
+    format!(
+        "account {name} ({}) is {state}; {} {held}",
+        one.id,
+        counted(owed, "event is", "events are")
+    )
+}
+
+fn reload_text(reloaded: &ReloadedJson) -> String {
+    let mut text = format!("the configuration was read again: {}", reloaded.accounts);
+    if !reloaded.needs_restart.is_empty() {
+        text.push_str(&format!("; a restart changes {}", reloaded.needs_restart.join(", ")));
+    }
+    text
+}

@@ -1,0 +1,38 @@
+//! `wabahook backup`: a consistent copy of the data directory of a running host.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::client::HostOptions;
+use super::screen::{say, say_json};
+use crate::command_error::CommandError;
+use crate::json::BackupJson;
+
+/// The command line of `backup`.
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    /// An empty or missing directory on the machine of the host, which writes it
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BackupArgs) -> Result<(), CommandError> {
+    let directory = std::path::absolute(&args.directory)
+        .map_err(|error| CommandError::Usage(format!("{}: {error}", args.directory.display())))?;
+    let directory = directory.into_os_string().into_string();
+    let directory =
+        directory.map_err(|_| CommandError::Usage("the path is not UTF-8".to_owned()))?;
+    let client = args.host.client()?;
+    let response = client.post("/admin/backup", &BackupJson { directory })?;
+    if args.host.json {
+        say_json(&response);
+        return Ok(());
+    }
+    let BackupJson { directory } = client.typed(&response)?;
+    say(&format!("written to {directory}"));
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! `wabahook check`: what is wrong with a configuration file, and what it would change among the accounts of its
+//! data directory. Changes nothing, and works while a host has the directory open.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use wabahook::Engine;
+
+use super::screen::{printable, say, say_json};
+use crate::command_error::CommandError;
+use crate::config::{self, ServeArgs};
+use crate::json::AccountChangesJson;
+use crate::log;
+
+/// The command line of `check`.
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The data directory [default: `data` of the configuration, or wabahook-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON, errors included
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
+    let serve = ServeArgs {
+        config: args.config.clone(),
+        data: args.data.clone(),
+        listen: None,
+        log: log::LogLevel::Off,
+        log_format: log::LogFormat::Text,
+    };
+    let settings = config::load(&serve, &config::process_environment)?;
+    let file = config::shown(&args.config);
+    let wrong = |problem: &dyn std::fmt::Display| CommandError::Usage(format!("{file}: {problem}"));
+    if let Some(tls) = &settings.tls {
+        tls.read().map_err(|problem| wrong(&problem))?;
+    }
+    let changes = Engine::check_config(&settings.engine).map_err(|error| wrong(&error))?;
+    let changes = AccountChangesJson::from(changes);
+    if args.json {
+        say_json(&json!({ "accounts": changes }));
+        return Ok(());
+    }
+    say(&format!("{file} is valid"));
+    let groups = [
+        ("would be created", &changes.created),
+        ("would be changed", &changes.changed),
+        ("would be removed, and its deliveries held", &changes.removed),
+    ];
+    for (what, names) in groups {
+        for name in names {
+            say(&format!("account {} {what}", printable(name)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Accounts as the operator sees and changes them, and what a reload of the configuration changed. A key is in an
+//! answer once, when it is made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use wabahook::{
+    Account, AccountChanges, AccountInfo, AccountState, AccountUsage, ApiKey, WabaNumber,
+};
+
+use super::problem::JsonProblem;
+use super::values::{Patch, Text, TimestampJson};
+
+/// A WABA of an account.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccountWabaJson {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) numbers: Vec<Text<WabaNumber>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) phone_number_ids: BTreeMap<String, Text<WabaNumber>>,
+}
+
+/// An account to create, or members of it to change.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccountChangeJson {
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    pub(crate) name: Patch<String>,
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    pub(crate) wabas: Patch<Vec<AccountWabaJson>>,
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    pub(crate) number: Patch<Text<WabaNumber>>,
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    pub(crate) state: Patch<Text<AccountState>>,
+}
+
+/// An API key, without the key itself.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ApiKeyJson {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) created_at: TimestampJson,
+    pub(crate) last_used_at: Option<TimestampJson>,
+    pub(crate) expires_at: Option<TimestampJson>,
+    pub(crate) declared: bool,
+}
+
+/// What an account uses now.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct AccountUsageJson {
+    pub(crate) subscriptions: u64,
+    pub(crate) owed_events: u64,
+    pub(crate) owed_bytes: u64,
+    pub(crate) dead_letters: u64,
+    pub(crate) in_flight: u64,
+}
+
+/// An account as the operator sees it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AccountListing {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    /// Whether the configuration declares it.
+    pub(crate) declared: bool,
+    pub(crate) created_at: TimestampJson,
+    pub(crate) wabas: Vec<AccountWabaJson>,
+    pub(crate) number: Option<String>,
+    pub(crate) keys: Vec<ApiKeyJson>,
+    pub(crate) usage: AccountUsageJson,
+    /// The account that got its subscriptions and deliveries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved_to: Option<String>,
+}
+
+/// An account that was created, with its only key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NewAccountJson {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) api_key: String,
+}
+
+/// A key to make.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewKeyJson {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<TimestampJson>,
+}
+
+/// A key that was made.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MadeKeyJson {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) api_key: String,
+}
+
+/// Where the subscriptions and deliveries of an account go.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MoveJson {
+    pub(crate) to: String,
+}
+
+/// The names of accounts that a declaration changes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AccountChangesJson {
+    pub(crate) created: Vec<String>,
+    pub(crate) changed: Vec<String>,
+    pub(crate) removed: Vec<String>,
+}
+
+/// What a reload of the configuration changed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReloadedJson {
+    pub(crate) accounts: AccountChangesJson,
+    /// Settings that differ from those in force and are read only at the start.
+    pub(crate) needs_restart: Vec<String>,
+}
+
+impl AccountChangeJson {
+    /// The account to create, without keys.
+    pub(crate) fn created(mut self) -> Result<Account, JsonProblem> {
+        let name = self.name.required("name", None)?;
+        self.change(Account::new(name))
+    }
+
+    /// The account that `before` becomes.
+    pub(crate) fn changed(mut self, before: &AccountInfo) -> Result<Account, JsonProblem> {
+        let name = self.name.required("name", Some(before.name.clone()))?;
+        self.change(Account::from(before).rename(name))
+    }
+
+    fn change(self, mut account: Account) -> Result<Account, JsonProblem> {
+        match self.wabas {
+            Patch::Absent => {}
+            Patch::Null => account = account.without_wabas(),
+            Patch::Value(wabas) => {
+                account = account.without_wabas();
+                for waba in wabas {
+                    let numbers = waba.numbers.iter().map(|number| number.0.to_string());
+                    account = account.waba(waba.id, numbers);
+                    for (id, number) in waba.phone_number_ids {
+                        account = account.phone_number_id(id, number.0.to_string());
+                    }
+                }
+            }
+        }
+        match self.number {
+            Patch::Absent => {}
+            Patch::Null => account = account.unbound(),
+            Patch::Value(number) => account = account.bound_to(number.0.to_string()),
+        }
+        match self.state {
+            Patch::Absent => Ok(account),
+            Patch::Value(Text(state)) if state != AccountState::Removed => Ok(account.state(state)),
+            _ => Err(JsonProblem::at(
+                "state",
+                "expected active or suspended; DELETE removes an account",
+            )),
+        }
+    }
+}
+
+impl AccountListing {
+    pub(crate) fn of(info: &AccountInfo, usage: &AccountUsage) -> AccountListing {
+        let wabas = info.wabas.iter().map(|waba| AccountWabaJson {
+            id: waba.id.clone(),
+            numbers: waba.numbers.iter().copied().map(Text).collect(),
+            phone_number_ids: {
+                let ids = waba.phone_number_ids.iter();
+                ids.map(|(id, number)| (id.clone(), Text(*number))).collect()
+            },
+        });
+        AccountListing {
+            id: info.id.to_string(),
+            name: info.name.clone(),
+            state: info.state.as_str().to_owned(),
+            declared: info.is_declared,
+            created_at: TimestampJson(info.created_at_ms),
+            wabas: wabas.collect(),
+            number: info.number.map(|number| number.to_string()),
+            keys: info.keys.iter().map(ApiKeyJson::from).collect(),
+            usage: AccountUsageJson {
+                subscriptions: usage.subscriptions,
+                owed_events: usage.owed_events,
+                owed_bytes: usage.owed_bytes,
+                dead_letters: usage.dead_letters,
+                in_flight: usage.in_flight,
+            },
+            moved_to: info.moved_to.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&ApiKey> for ApiKeyJson {
+    fn from(key: &ApiKey) -> ApiKeyJson {
+        ApiKeyJson {
+            id: key.id.clone(),
+            name: key.name.clone(),
+            created_at: TimestampJson(key.created_at_ms),
+            last_used_at: key.last_used_at_ms().map(TimestampJson),
+            expires_at: key.expires_at_ms.map(TimestampJson),
+            declared: key.is_declared,
+        }
+    }
+}
+
+impl From<AccountChanges> for AccountChangesJson {
+    fn from(changes: AccountChanges) -> AccountChangesJson {
+        let AccountChanges { created, changed, removed, .. } = changes;
+        AccountChangesJson { created, changed, removed }
+    }
+}
+
+/// How many accounts change, in a sentence for a log.
+impl fmt::Display for AccountChangesJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (created, changed) = (self.created.len(), self.changed.len());
+        write!(f, "{created} accounts created, {changed} changed, {} removed", self.removed.len())
+    }
+}

@@ -1,0 +1,63 @@
+//! Tells the history what happens to deliveries, and ends there what is purged. Nothing here waits for the
+//! history, but a purge.
+
+use super::publish::order_hash;
+use super::purge::PurgeFilter;
+use super::recent_attempts::{RecentAttempt, RecentOutcome};
+use super::shared::Shared;
+use crate::dead_letter::StoredDeadLetter;
+use crate::error::Result;
+use crate::history::{AttemptEntry, DeliveryStep, HistoryEntry, HistoryQuery};
+use crate::subscription::SubscriptionId;
+
+impl Shared {
+    pub(super) fn note_attempts(&self, attempts: Vec<(SubscriptionId, RecentAttempt)>) {
+        let Some(history) = &self.history else { return };
+        let entry = |(subscription, attempt): (SubscriptionId, RecentAttempt)| {
+            let step = DeliveryStep::Attempt(AttemptEntry {
+                number: attempt.number,
+                at_ms: attempt.at_ms,
+                took_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
+                status: attempt.status,
+                reason: attempt.reason,
+                will_retry: attempt.outcome == RecentOutcome::Retry,
+                excerpt: attempt.excerpt,
+            });
+            HistoryEntry::delivery(attempt.event, subscription, step)
+        };
+        history.record(attempts.into_iter().map(entry).collect());
+    }
+
+    pub(super) fn note_cancelled(&self, subscription: SubscriptionId, sequences: &[u64]) {
+        let Some(history) = &self.history else { return };
+        let step = DeliveryStep::Cancelled { at_ms: self.clock.wall_ms() };
+        let entry = |sequence: &u64| {
+            HistoryEntry::delivery(self.outbox.id_of(*sequence), subscription, step.clone())
+        };
+        history.record(sequences.iter().map(entry).collect());
+    }
+
+    pub(super) fn note_given_up(&self, letters: &[StoredDeadLetter]) {
+        let Some(history) = &self.history else { return };
+        let entry = |letter: &StoredDeadLetter| {
+            let step =
+                DeliveryStep::GivenUp { at_ms: letter.at_wall_ms, reason: letter.reason.clone() };
+            let event = self.outbox.id_of(letter.delivery.sequence);
+            HistoryEntry::delivery(event, letter.delivery.subscription, step)
+        };
+        history.record(letters.iter().map(entry).collect());
+    }
+
+    /// Erases what the history keeps of purged events.
+    pub(super) fn purge_history(&self, filter: &PurgeFilter) -> Result<()> {
+        let Some(history) = &self.history else { return Ok(()) };
+        let query = HistoryQuery {
+            accounts: filter.account.as_deref().map(|account| self.accounts.ids_of(account)),
+            number: filter.number,
+            key_hash: filter.contact.as_deref().map(order_hash),
+            ..HistoryQuery::default()
+        };
+        let purged = history.purge(query);
+        purged.map(drop).map_err(|error| self.unreadable_history(error))
+    }
+}

@@ -1,0 +1,364 @@
+//! The bodies of the gateways: golden bytes for every sample of a callback, the kinds of messages that the
+//! samples lack, and a property of callbacks that hold two accounts.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::account::{Account, Accounts};
+use crate::event::{Catalogue, Event, EventId};
+use crate::inbound::cloud_api;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The events of a callback as the outbox would hold them, with their accounts.
+fn stored(callback: &[u8], accounts: &Accounts) -> Vec<StoredEvent> {
+    let events = cloud_api::events(callback, accounts).unwrap().events;
+    let catalogue = Catalogue::default();
+    let stored = |event: Event| StoredEvent {
+        id: EventId::new(1, 1),
+        account: event.account.as_deref().unwrap_or("acme").into(),
+        event_type: catalogue.canonical(&event.kind).unwrap(),
+        number: event.number.map(Result::unwrap),
+        waba: event.waba,
+        key_hash: 0,
+        accepted_at_ms: 0,
+        payload: event.payload,
+    };
+    events.into_iter().map(stored).collect()
+}
+
+/// Every sample of a callback of Meta, by name.
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let folder = root().join("docs/samples");
+    let mut samples = Vec::new();
+    for folder in [folder.join("callbacks"), folder] {
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let body = if path.is_file() { std::fs::read(&path).unwrap() } else { continue };
+            let is_callback = String::from_utf8_lossy(&body).contains("\"entry\"");
+            if is_callback && path.extension().is_some_and(|one| one == "json") {
+                samples.push((path.file_stem().unwrap().to_str().unwrap().to_owned(), body));
+            }
+        }
+    }
+    samples.sort();
+    samples
+}
+
+/// What a gateway receives for every event of every sample.
+fn received(profile: Profile) -> String {
+    let mut text = String::new();
+    for (sample, body) in samples() {
+        for event in stored(&body, &Accounts::declared(&[]).unwrap()) {
+            let GatewayPayload { name, bytes } = of_gateway(profile, &event);
+            let named = name.map(|name| format!(" as {name}")).unwrap_or_default();
+            writeln!(text, "## {sample} {}{named}", event.event_type).unwrap();
+            match bytes {
+                Cow::Borrowed(_) => writeln!(text, "(as published)").unwrap(),
+                Cow::Owned(bytes) => {
+                    serde_json::from_slice::<&serde_json::value::RawValue>(&bytes).unwrap();
+                    writeln!(text, "{}", String::from_utf8(bytes).unwrap()).unwrap();
+                }
+            }
+        }
+    }
+    text
+}
+
+fn check_golden(profile: Profile) {
+    let path: PathBuf = root().join(format!("src/payload/golden/{profile}.txt"));
+    let received = received(profile);
+    // Where to write the present bodies, to be looked at before they become golden.
+    if let Some(folder) = std::env::var_os("GOLDEN_TO") {
+        std::fs::write(Path::new(&folder).join(format!("{profile}.txt")), &received).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    for (line, (found, expected)) in received.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(found, expected, "{} line {}", path.display(), line + 1);
+    }
+    assert_eq!(received.len(), golden.len(), "{}", path.display());
+}
+
+#[test]
+fn doubletick_s_bodies_are_golden() {
+    check_golden(Profile::DoubleTick);
+}
+
+#[test]
+fn the_session_gateway_s_data_is_golden() {
+    check_golden(Profile::Session);
+}
+
+#[test]
+fn the_bodies_of_the_premises_are_golden() {
+    check_golden(Profile::BusinessApi);
+}
+
+/// A callback with one change of the field `messages`.
+fn messages(value: Value) -> Vec<u8> {
+    let mut value = value;
+    value["metadata"] = json!({"display_phone_number": "+91 99999 99999", "phone_number_id": "1"});
+    let change = json!({"field": "messages", "value": value});
+    let entry = json!([{"id": "123", "changes": [change]}]);
+    json!({"object": "whatsapp_business_account", "entry": entry}).to_string().into_bytes()
+}
+
+/// An event with this payload.
+fn event(event_type: &str, payload: Vec<u8>) -> StoredEvent {
+    StoredEvent {
+        id: EventId::new(1, 1),
+        account: "acme".into(),
+        event_type: Catalogue::default().canonical(event_type).unwrap(),
+        number: Some("919999999999".parse().unwrap()),
+        waba: None,
+        key_hash: 0,
+        accepted_at_ms: 0,
+        payload,
+    }
+}
+
+/// The body that a gateway builds, as JSON.
+fn built(profile: Profile, event: &StoredEvent) -> Option<Value> {
+    match of_gateway(profile, event).bytes {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
+    }
+}
+
+fn check_message(message: Value, expected: Value) {
+    let mut message = message;
+    message["id"] = json!("wamid.1");
+    message["from"] = json!("919812300001");
+    let event = event("MESSAGE_RECEIVED", messages(json!({"messages": [message]})));
+    let body = built(Profile::DoubleTick, &event).unwrap();
+    assert_eq!(body["message"], expected);
+    assert_eq!((&body["to"], &body["from"]), (&json!("919999999999"), &json!("919812300001")));
+}
+
+#[test]
+fn doubletick_has_every_kind_of_message() {
+    let none = json!({});
+    check_message(
+        json!({"type": "text", "text": {"body": "hi"}, "context": {"from": "1", "id": "w"}}),
+        json!({"type": "TEXT", "text": "hi", "context": {"from": "1", "id": "w"}}),
+    );
+    check_message(
+        json!({"type": "image", "image": {"id": "7", "mime_type": "image/png", "caption": "c"}}),
+        json!({"type": "IMAGE", "id": "7", "mimeType": "image/png", "caption": "c", "context": none}),
+    );
+    let link = "https://lookaside.example/7";
+    check_message(
+        json!({"type": "document", "document": {"id": "7", "filename": "a.pdf", "url": link}}),
+        json!({"type": "DOCUMENT", "url": link, "id": "7", "fileName": "a.pdf", "context": none}),
+    );
+    check_message(
+        json!({"type": "location", "location": {"latitude": 1.5, "longitude": -2, "name": "n"}}),
+        json!({"type": "LOCATION", "latitude": 1.5, "longitude": -2, "name": "n", "context": none}),
+    );
+    check_message(
+        json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "J"}}]}),
+        json!({"type": "CONTACTS", "contacts": [{"name": {"formatted_name": "J"}}], "context": none}),
+    );
+    check_message(
+        json!({"type": "button", "button": {"text": "Yes", "payload": "Y"}}),
+        json!({"type": "BUTTON", "text": "Yes", "payload": "Y", "context": none}),
+    );
+    let reply = json!({"type": "button_reply", "button_reply": {"id": "b1", "title": "Yes"}});
+    check_message(
+        json!({"type": "interactive", "interactive": reply}),
+        json!({"type": "BUTTON", "text": "Yes", "id": "b1", "context": none}),
+    );
+    let flow =
+        json!({"type": "nfm_reply", "nfm_reply": {"response_json": "{\"a\":\"x\",\"n\":1.0}"}});
+    let fields = json!([{"id": "a", "value": "x"}, {"id": "n", "value": 1.0}]);
+    check_message(
+        json!({"type": "interactive", "interactive": flow}),
+        json!({"type": "FLOW", "flowResponse": fields, "context": none}),
+    );
+    // Kinds that DoubleTick does not document keep Meta's content.
+    let list = json!({"type": "list_reply", "list_reply": {"id": "1", "title": "One"}});
+    check_message(
+        json!({"type": "interactive", "interactive": list}),
+        json!({"type": "INTERACTIVE", "interactive": list, "context": none}),
+    );
+    check_message(
+        json!({"type": "reaction", "reaction": {"message_id": "w", "emoji": "x"}}),
+        json!({"type": "REACTION", "reaction": {"message_id": "w", "emoji": "x"}, "context": none}),
+    );
+    check_message(
+        json!({"sticker": {"id": "7"}}),
+        json!({"type": "STICKER", "id": "7", "context": none}),
+    );
+    check_message(json!({}), json!({"context": none}));
+}
+
+#[test]
+fn doubletick_has_a_lead_and_a_permission_reply() {
+    let contact = json!({"wa_id": "919812300001", "profile": {"name": "Asha"}});
+    let message = json!({
+        "from": "919812300001", "id": "wamid.1", "timestamp": "1700000000", "type": "interactive",
+        "context": {"id": "wamid.0"}, "referral": {"source_id": "AD"},
+        "interactive": {"type": "call_permission_reply", "call_permission_reply": {
+            "response": "accept", "is_permanent": false, "expiration_timestamp": "1768470600",
+            "response_source": "user_action",
+        }},
+    });
+    let payload = messages(json!({"contacts": [contact], "messages": [message]}));
+    let reply = event("CALL_PERMISSION_REPLY_RECEIVED", payload.clone());
+    let expected = json!({
+        "from": "+919812300001", "to": "+919999999999", "receivedAt": "2023-11-14T22:13:20.000Z",
+        "messageId": "wamid.1", "pairedMessageId": "wamid.0", "response": "accept",
+        "responseSource": "user_action", "expirationTimestamp": 1_768_470_600, "isPermanent": false,
+    });
+    assert_eq!(built(Profile::DoubleTick, &reply), Some(expected));
+    let expected = json!({
+        "customerName": "Asha", "customerPhone": "+919812300001", "from": "+919812300001",
+        "to": "+919999999999", "isCTWA": true, "wabaNumber": "+919999999999", "newLead": true,
+        "referral": {"source_id": "AD"},
+    });
+    assert_eq!(built(Profile::DoubleTick, &event("NEW_LEAD", payload)), Some(expected));
+}
+
+#[test]
+fn what_a_gateway_has_no_body_for_is_passed_on_as_published() {
+    let message = json!({"from": "919812300001", "id": "wamid.1"});
+    let one = messages(json!({"messages": [message]}));
+    let two = messages(json!({"messages": [message, message]}));
+    let mixed =
+        messages(json!({"messages": [message], "statuses": [{"id": "x", "status": "read"}]}));
+    let own = json!({"tagId": "tag_1", "tagName": "VIP", "tagAdded": true}).to_string();
+    for (event_type, payload) in [
+        ("MESSAGE_RECEIVED", two),
+        ("MESSAGE_RECEIVED", mixed),
+        ("MESSAGE_RECEIVED", b"no json".to_vec()),
+        ("MESSAGE_RECEIVED", b"\xff".to_vec()),
+        ("MESSAGE_RECEIVED", br#"{"entry":[{"changes":[]}]}"#.to_vec()),
+        ("MESSAGE_STATUS_UPDATE", one.clone()),
+        ("RAW_CLOUD_API_WEBHOOK", one.clone()),
+        ("TEMPLATE_UPDATE", one.clone()),
+        ("CALL_ENDED", one.clone()),
+        ("order.placed", one.clone()),
+        ("ADD_TAG", own.into_bytes()),
+    ] {
+        let event = event(event_type, payload);
+        for profile in [Profile::DoubleTick, Profile::Session] {
+            assert_eq!(built(profile, &event), None, "{profile} {event_type}");
+        }
+    }
+    for profile in [Profile::Wabahook, Profile::Dialog360] {
+        assert_eq!(built(profile, &event("MESSAGE_RECEIVED", one.clone())), None, "{profile}");
+    }
+}
+
+/// One update of an account: which of its customers, and what.
+type Drawn = (bool, usize, u8);
+
+const ACCOUNTS: [(&str, &str, &str); 2] =
+    [("acme", "100", "919000000001"), ("beta", "200", "918000000002")];
+
+fn customer(is_beta: bool, place: usize) -> String {
+    format!("{}00000{place}", if is_beta { "4477000" } else { "3366000" })
+}
+
+/// The marks of an account, or of one of its customers, in any text.
+fn marks(is_beta: bool, customers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    customers
+        .into_iter()
+        .flat_map(|place| {
+            let number = customer(is_beta, place);
+            [format!("name-{number}"), format!("user-{number}"), number]
+        })
+        .collect()
+}
+
+fn change(drawn: &[Drawn], is_beta: bool) -> Value {
+    let contacts: Vec<Value> = (0..3)
+        .map(|place| {
+            let number = customer(is_beta, place);
+            let (name, user) = (format!("name-{number}"), format!("user-{number}"));
+            json!({"wa_id": number, "user_id": user, "profile": {"name": name, "username": name}})
+        })
+        .collect();
+    let mut value = json!({"metadata": {
+        "display_phone_number": ACCOUNTS[usize::from(is_beta)].2, "phone_number_id": "1",
+    }, "contacts": contacts, "messages": [], "statuses": []});
+    for (at, (_, place, kind)) in drawn.iter().filter(|one| one.0 == is_beta).enumerate() {
+        let number = customer(is_beta, *place);
+        let (id, timestamp) = (format!("wamid-{number}-{at}"), "1700000000");
+        let (list, update) = match kind {
+            0 => ("messages", json!({"type": "text", "text": {"body": "b"}, "from": number})),
+            1 => (
+                "messages",
+                json!({"type": "text", "text": {"body": "b"},
+                "from_user_id": format!("user-{number}")}),
+            ),
+            2 => (
+                "messages",
+                json!({"type": "text", "text": {"body": "b"}, "from": number,
+                "referral": {"source_id": "AD"}}),
+            ),
+            3 => (
+                "messages",
+                json!({"type": "text", "text": {"body": "b"}, "from": number,
+                "group_id": format!("group-{number}")}),
+            ),
+            4 => ("statuses", json!({"status": "read", "recipient_id": number})),
+            _ => (
+                "statuses",
+                json!({"status": "failed", "recipient_id": number,
+                "errors": [{"title": "t"}]}),
+            ),
+        };
+        let mut update = update;
+        update["id"] = json!(id);
+        update["timestamp"] = json!(timestamp);
+        value[list].as_array_mut().unwrap().push(update);
+    }
+    json!({"field": "messages", "value": value})
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// A callback may hold updates of two accounts, and contacts of many customers.
+    #[test]
+    fn a_built_body_names_nobody_but_its_own_account_and_customer(
+        drawn in prop::collection::vec((any::<bool>(), 0..3_usize, 0..6_u8), 1..12),
+    ) {
+        let entry: Vec<Value> = [false, true].iter().map(|is_beta| {
+            let (_, waba, _) = ACCOUNTS[usize::from(*is_beta)];
+            json!({"id": waba, "changes": [change(&drawn, *is_beta)]})
+        }).collect();
+        let callback = json!({"object": "whatsapp_business_account", "entry": entry}).to_string();
+        let declared: Vec<Account> = ACCOUNTS.iter()
+            .map(|(name, waba, number)| Account::new(*name).waba(*waba, [*number])).collect();
+        let mut checked = 0;
+        for event in stored(callback.as_bytes(), &Accounts::declared(&declared).unwrap()) {
+            let is_beta = &*event.account == "beta";
+            let other = ACCOUNTS[usize::from(!is_beta)];
+            for profile in [Profile::DoubleTick, Profile::Session, Profile::BusinessApi] {
+                let Some(body) = built(profile, &event).map(|body| body.to_string()) else { continue };
+                prop_assert!(!body.contains(other.2), "{profile} {body}");
+                for mark in marks(!is_beta, 0..3) {
+                    prop_assert!(!body.contains(&mark), "{profile} {mark}: {body}");
+                }
+                // A whole callback holds all customers of its account; a typed event holds one.
+                if profile != Profile::BusinessApi {
+                    let named = (0..3).filter(|place| {
+                        marks(is_beta, [*place]).iter().any(|mark| body.contains(mark))
+                    });
+                    prop_assert!(named.count() <= 1, "{profile}: {body}");
+                    checked += 1;
+                }
+            }
+        }
+        prop_assert!(checked > 0);
+    }
+}

@@ -1,0 +1,35 @@
+//! What a subscription receives for an update of Meta.
+
+use crate::word_enum::word_enum;
+
+/// What a subscription receives for an update of Meta.
+///
+/// ```
+/// use wabahook::{PayloadFormat, Profile, Subscription};
+/// let crm = Subscription::to("https://crm.example/hook")?
+///     .profile(Profile::DoubleTick)
+///     .payload(PayloadFormat::Meta);
+/// # let _ = crm;
+/// # Ok::<(), wabahook::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PayloadFormat {
+    /// The body that the gateway of its profile sends. For the engine's own profile, the bytes as published.
+    #[default]
+    Gateway,
+    /// The bytes as published, which are Meta's callback with this update alone.
+    Meta,
+}
+
+impl PayloadFormat {
+    /// Its name in requests and listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PayloadFormat::Gateway => "gateway",
+            PayloadFormat::Meta => "meta",
+        }
+    }
+}
+
+word_enum!(PayloadFormat, "payload": Gateway, Meta);

@@ -1,0 +1,261 @@
+//! Lists that scale: filters by members, pages, order, unknown parameters, and changes of many at once. The time of
+//! each list is printed with 3,000 webhooks and 100,000 dead letters.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::receiver::Receiver;
+
+fn page(served: &HostProcess, path: &str) -> Value {
+    let answer = served.get(path, ACME);
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.json()
+}
+
+/// The members of this name of all items, page after page.
+fn members(served: &HostProcess, path: &str, limit: usize, member: &str) -> Vec<Value> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = page(served, &format!("{path}limit={limit}&cursor={cursor}"));
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= limit);
+        all.extend(items.iter().map(|item| item[member].clone()));
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => return all,
+        }
+    }
+}
+
+fn change(served: &HostProcess, path: &str, body: Value) -> Value {
+    let answer = served.post(path, ACME, body.to_string());
+    assert_eq!(answer.status, 202, "{path}: {answer:?}");
+    answer.json()
+}
+
+#[test]
+fn subscriptions_are_filtered_sorted_and_paged() {
+    let (_place, served) = HostProcess::fresh();
+    let add = |name: &str, url: &str, more: Value| {
+        served.subscribe(ACME, url, {
+            let mut body = more;
+            body["name"] = json!(name);
+            body
+        })
+    };
+    let crm = add("CRM", "https://crm.example/hook", json!({"events": ["MESSAGE_RECEIVED"]}));
+    let audit =
+        add("audit", "https://audit.example/hook", json!({"description": "for the CRM team"}));
+    let books = add(
+        "books",
+        "https://books.example/",
+        json!({"numbers": ["919000000001"], "events": ["ADD_TAG"]}),
+    );
+    served.subscribe(BETA, "https://beta.example/", json!({}));
+    let ids = |query: &str| members(&served, &format!("/subscriptions?{query}&"), 2, "id");
+    assert_eq!(ids(""), [crm, audit, books]);
+    assert_eq!(ids("sort=name"), [audit, books, crm]);
+    assert_eq!(ids("name=crm"), [crm]);
+    assert_eq!(ids("search=crm"), [crm, audit]);
+    assert_eq!(ids(&format!("search={books}")), [books]);
+    assert_eq!(ids("url=AUDIT.example"), [audit]);
+    assert_eq!(ids("events=message"), [crm, audit]);
+    assert_eq!(ids("numbers=9190"), [crm, audit, books]);
+    assert_eq!(ids("numbers=002"), [crm, audit]);
+    assert_eq!(ids("health=failing"), [] as [u64; 0]);
+    assert_eq!(page(&served, "/subscriptions?limit=1")["total"], 3);
+    // A subscription that is removed does not disturb the pages that follow.
+    let first = page(&served, "/subscriptions?limit=1&sort=name");
+    assert_eq!(served.delete(&format!("/subscriptions/{audit}"), ACME).status, 204);
+    let next = format!("/subscriptions?sort=name&cursor={}", first["cursor"].as_str().unwrap());
+    assert_eq!(page(&served, &next)["items"][0]["id"], books);
+}
+
+#[test]
+fn unknown_parameters_are_refused_by_name() {
+    let (_place, served) = HostProcess::fresh();
+    let id = served.subscribe(ACME, "https://crm.example/hook", json!({}));
+    let attempts = format!("/subscriptions/{id}/attempts");
+    for path in ["/subscriptions", "/deliveries", "/dead-letters", "/events", &attempts, "/stats"] {
+        let answer = served.get(&format!("{path}?colour=hidden"), ACME);
+        answer.assert_refused(400, "invalid", Some("colour"));
+        answer.assert_says(&["unknown parameter; expected one of", "account"]);
+        assert!(!answer.body.contains("hidden"), "{answer:?}");
+    }
+    served.get("/subscriptions?sort=size", ACME).assert_refused(400, "invalid", Some("sort"));
+    served.get("/subscriptions?cursor=x", ACME).assert_refused(400, "invalid", Some("cursor"));
+    served.get("/dead-letters?since=today", ACME).assert_refused(400, "invalid", Some("since"));
+}
+
+#[test]
+fn deliveries_say_what_they_wait_for() {
+    let (_place, served) = HostProcess::fresh();
+    let refusing = Receiver::answering(503);
+    let slow =
+        json!({"name": "crm", "retry": {"kind": "linear", "step_ms": 600_000, "max_ms": 600_000}});
+    let id = served.subscribe(ACME, &refusing.url("/hook"), slow);
+    let paused = served.subscribe(ACME, "https://paused.example/", json!({"name": "paused"}));
+    served.post(&format!("/subscriptions/{paused}/pause"), ACME, "");
+    served.post("/events", ACME, line(1));
+    refusing.next();
+    served.until(|stats| stats["retried"] == 1);
+    let of = |query: &str| page(&served, &format!("/deliveries?{query}"))["items"].clone();
+    served.until(|_| of("state=retrying")[0]["reason"] == "status:503");
+    let retrying = &of("state=retrying")[0];
+    assert_eq!(
+        (&retrying["subscription"], &retrying["subscription_name"]),
+        (&json!(id), &json!("crm"))
+    );
+    assert_eq!(retrying["event_type"], "MESSAGE_RECEIVED");
+    assert!(retrying["number"].is_string() && retrying["due_at"].is_string(), "{retrying}");
+    assert!(retrying["accepted_at"].is_string());
+    assert_eq!(of("reason=STATUS"), of("state=retrying"));
+    assert_eq!(of("event_type=message").as_array().unwrap().len(), 2);
+    assert_eq!(of("event_type=tag").as_array().unwrap().len(), 0);
+    assert_eq!(of("number=9190").as_array().unwrap().len(), 2);
+    // Counted first; another account's are untouched.
+    let only = json!({"reason": "503", "dry_run": true});
+    assert_eq!(
+        change(&served, "/deliveries/cancel", only),
+        json!({"cancelled": 1, "dry_run": true})
+    );
+    assert_eq!(of("").as_array().unwrap().len(), 2);
+    assert_eq!(
+        change(&served, "/deliveries/cancel", json!({"reason": "503"})),
+        json!({"cancelled": 1})
+    );
+    assert_eq!(of("").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn many_are_changed_at_once_and_counted_first() {
+    let (_place, served) = HostProcess::fresh();
+    let dead = Receiver::answering(404);
+    let ids: Vec<u64> = (0..3)
+        .map(|n| {
+            served.subscribe(ACME, &dead.url(&format!("/{n}")), json!({"name": format!("crm {n}")}))
+        })
+        .collect();
+    let bystander = served.subscribe(BETA, &dead.url("/beta"), json!({"name": "crm beta"}));
+    served.post("/events", ACME, line(1));
+    served.until(|_| page(&served, "/dead-letters")["items"].as_array().unwrap().len() == 3);
+    let letters = |query: &str| {
+        page(&served, &format!("/dead-letters?{query}"))["items"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        (letters("reason=404"), letters("reason=timeout"), letters("event_type=tag")),
+        (3, 0, 0)
+    );
+    assert_eq!(
+        (letters("since=2020-01-01T00:00:00Z"), letters("until=2020-01-01T00:00:00Z")),
+        (3, 0)
+    );
+    let replay = |body: Value| change(&served, "/dead-letters/replay", body);
+    let counted = json!({"replayed": 3, "dry_run": true});
+    assert_eq!(replay(json!({"reason": "404", "dry_run": true})), counted);
+    assert_eq!(letters(""), 3);
+    let discard = |body: Value| change(&served, "/dead-letters/discard", body);
+    let one = json!({"subscription": ids[0], "dry_run": true});
+    assert_eq!(discard(one), json!({"discarded": 1, "dry_run": true}));
+
+    let pause = |body: Value| change(&served, "/subscriptions/pause", body);
+    assert_eq!(
+        pause(json!({"search": "crm", "dry_run": true})),
+        json!({"changed": 3, "dry_run": true})
+    );
+    assert_eq!(pause(json!({"ids": [ids[0]]})), json!({"changed": 1}));
+    assert_eq!(pause(json!({"search": "crm"})), json!({"changed": 2}));
+    let states = members(&served, "/subscriptions?", 10, "state");
+    assert_eq!(states, ["paused", "paused", "paused"]);
+    assert_eq!(served.get(&format!("/subscriptions/{bystander}"), BETA).json()["state"], "active");
+    assert_eq!(
+        change(&served, "/subscriptions/resume", json!({"state": "paused"})),
+        json!({"changed": 3})
+    );
+    let nothing = served.post("/subscriptions/pause", ACME, json!({"dry_run": true}).to_string());
+    nothing.assert_refused(400, "invalid", None);
+}
+
+#[test]
+fn the_worst_webhooks_come_first_in_the_stats() {
+    let (_place, served) = HostProcess::fresh();
+    let (dead, good) = (Receiver::answering(404), Receiver::answering(200));
+    served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
+    served.subscribe(ACME, &dead.url("/dead"), json!({"name": "dead"}));
+    served.post("/events", ACME, line(1));
+    served.until(|stats| stats["dead"] == 1 && stats["delivered"] == 1);
+    let stats = page(&served, "/stats?worst=1");
+    assert_eq!(
+        (&stats["subscription_count"], &stats["subscriptions"][0]["name"]),
+        (&json!(2), &json!("dead"))
+    );
+    assert_eq!(stats["subscriptions"].as_array().unwrap().len(), 1);
+}
+
+/// The longest and the median time of a list over its first pages, in milliseconds.
+fn timed(served: &HostProcess, path: &str) -> (f64, f64) {
+    let (mut times, mut cursor) = (Vec::new(), String::new());
+    for _ in 0..10 {
+        let started = Instant::now();
+        let page = page(served, &format!("{path}limit=50&cursor={cursor}"));
+        times.push(started.elapsed());
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => cursor.clear(),
+        }
+    }
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    (ms(times[times.len() - 1]), ms(times[times.len() / 2]))
+}
+
+#[test]
+fn every_list_is_quick_with_thousands() {
+    let configuration = format!("{CONFIGURATION}\n[limits]\ndead_letters_max = 100000\n");
+    let place = HostDirectory::new(&configuration);
+    let served = place.start();
+    let dead = Receiver::answering(404);
+    let hook = dead.url("/hook");
+    for number in 0..3_000 {
+        // Most want a type that is not published, so that the dead letters are of thirty of them.
+        let events = if number % 100 == 0 { json!("*") } else { json!(["ADD_TAG"]) };
+        served.subscribe(
+            ACME,
+            &hook,
+            json!({"name": format!("webhook {number}"), "events": events}),
+        );
+    }
+    // In a build without optimization a tenth has to do.
+    let events: usize = if cfg!(debug_assertions) { 334 } else { 3_334 };
+    for block in 0..events.div_ceil(500) {
+        let lines: Vec<_> = (block * 500..events.min(block * 500 + 500)).map(line).collect();
+        assert_eq!(served.post_lines(ACME, &lines.join("\n")).status, 202);
+    }
+    let letters = events as u64 * 30;
+    served.until(|stats| stats["dead"].as_u64() == Some(letters) && stats["owed"] == 0);
+    let mut slow = Vec::new();
+    for path in [
+        "/subscriptions?",
+        "/subscriptions?sort=name&",
+        "/subscriptions?sort=dead&",
+        "/subscriptions?search=99&",
+        "/dead-letters?",
+        "/dead-letters?reason=timeout&",
+        "/dead-letters?event_type=message&",
+        "/deliveries?",
+        "/events?",
+        "/events?number=919000000001&",
+    ] {
+        let (longest, median) = timed(&served, path);
+        println!(
+            "lists: {letters} dead letters, {path} longest {longest:.1} ms, median {median:.1} ms"
+        );
+        let bound = if cfg!(debug_assertions) { 2_000.0 } else { 100.0 };
+        if median > bound {
+            slow.push(path);
+        }
+    }
+    assert!(slow.is_empty(), "{slow:?}");
+}
