@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Deserializer};
-use wabahook::registration::Dialog360;
+use wabahook::registration::{Dialog360, SessionGateway};
 use wabahook::store::PostgresOptions;
 use wabahook::{Account, Config, Durability, KeyDigest, Limits, OnDamage, Secret};
 
@@ -68,6 +68,7 @@ pub(crate) struct HostSettings {
     pub(crate) operators: OperatorKeys,
     pub(crate) meta: Option<MetaSettings>,
     pub(crate) dialog360: Dialog360,
+    pub(crate) session: SessionGateway,
     pub(crate) bodies: BodyLimits,
     pub(crate) connections: ConnectionLimits,
     pub(crate) head_timeout: Duration,
@@ -104,6 +105,8 @@ struct ConfigFile {
     meta: Option<MetaTable>,
     #[serde(default)]
     dialog360: Dialog360Table,
+    #[serde(default)]
+    session: SessionTable,
     #[serde(default)]
     network: NetworkTable,
     #[serde(default)]
@@ -154,6 +157,13 @@ struct MetaTable {
 struct Dialog360Table {
     destinations_max: Option<usize>,
     destinations_wait: Option<bool>,
+}
+
+/// The options of the session gateway's API.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct SessionTable {
+    cors_origins: Option<Vec<String>>,
 }
 
 /// The engine's limits under their own names, and the host's own.
@@ -319,6 +329,7 @@ impl ConfigFile {
             operators,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,
             dialog360: self.dialog360.read()?,
+            session: self.session.read()?,
             bodies,
             connections,
             head_timeout,
@@ -372,6 +383,15 @@ impl Dialog360Table {
         dialog360.destinations_wait = self.destinations_wait.unwrap_or(dialog360.destinations_wait);
         dialog360.check().map_err(|error| error.to_string())?;
         Ok(dialog360)
+    }
+}
+
+impl SessionTable {
+    fn read(self) -> Result<SessionGateway, String> {
+        let mut session = SessionGateway::default();
+        session.cors_origins = self.cors_origins.unwrap_or(session.cors_origins);
+        session.check().map_err(|error| error.to_string())?;
+        Ok(session)
     }
 }
 
@@ -551,6 +571,8 @@ mod tests {
             [dialog360]
             destinations_max = 5
             destinations_wait = false
+            [session]
+            cors_origins = ["https://app.example"]
             [network]
             allow = ["127.0.0.0/8", "::1"]
             allow_http = true
@@ -583,11 +605,13 @@ mod tests {
         }
         let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
         assert_eq!(settings.dialog360, dialog360);
+        assert_eq!(settings.session.cors_origins, ["https://app.example"]);
         let silent = read(ACCOUNT).unwrap();
         assert!(format!("{:?}", silent.engine).contains("roots: System"));
         let system = read(&format!("{ACCOUNT}[network]\nroots = \"system\"\n")).unwrap();
         assert_eq!(format!("{:?}", system.engine), format!("{:?}", silent.engine));
         assert_eq!(silent.dialog360, Dialog360::default());
+        assert_eq!(silent.session, SessionGateway::default());
         assert_eq!(silent.listen.to_string(), LISTEN);
         assert_eq!(silent.data, Path::new(DATA));
         assert_eq!(silent.bodies, BodyLimits::default());
@@ -639,6 +663,8 @@ mod tests {
         check_refused(&format!("{ACCOUNT}[limits]\nbody_bytes_max = 0\n"), &["body_bytes_max"]);
         let many = format!("{ACCOUNT}[dialog360]\ndestinations_max = 17\n");
         check_refused(&many, &["dialog360.destinations_max", "17", "16"]);
+        let origin = format!("{ACCOUNT}[session]\ncors_origins = [\"app.example\"]\n");
+        check_refused(&origin, &["session.cors_origins", "https://app.example"]);
         check_refused(&format!("{ACCOUNT}[meta]\napp_secret = \"hidden\"\n"), &["verify_token"]);
         check_refused(&format!("{ACCOUNT}[meta]\nverify_token = \"hidden\"\n"), &["app_secret"]);
     }

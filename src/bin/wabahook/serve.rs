@@ -179,6 +179,7 @@ async fn serve(
     host.set_secrets(settings.operators.clone(), settings.meta.clone());
     host.reloader = Some(reloader);
     let registration = host.registration.dialog360(settings.dialog360.clone());
+    let registration = registration.and_then(|one| one.session(settings.session.clone()));
     host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
     host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
     let host = Arc::new(host);

@@ -60,3 +60,19 @@ export function charts() {
     ]),
     chart("Backlog", [{ name: "owed", tone: "owed", points: levels("owed") }]));
 }
+
+/** The time of each recent attempt, oldest first: failed ones have the colour of a failure and a dashed outline. */
+export function attemptChart(attempts) {
+  const most = Math.max(1, ...attempts.map((attempt) => attempt.took_ms));
+  const failed = attempts.filter((attempt) => attempt.outcome !== "delivered").length;
+  const width = 300 / attempts.length;
+  const bars = [...attempts].reverse().map((attempt, place) => {
+    const height = Math.max(2, (attempt.took_ms / most) * 84);
+    const tone = attempt.outcome === "delivered" ? "delivered" : "failed";
+    return shape("rect", { x: (place * width).toFixed(2), y: (92 - height).toFixed(2), width: Math.max(0.5, width - 1).toFixed(2), height: height.toFixed(2), class: `bar-${tone}` });
+  });
+  const title = `Latency of the last ${attempts.length} attempts, ${failed} of them failed`;
+  return element("section", { className: "card chart small" },
+    element("div", { className: "head" }, element("h3", {}, title), element("span", { className: "hint" }, `maximum ${most} ms`)),
+    shape("svg", { viewBox: "0 0 300 100", preserveAspectRatio: "none", role: "img", "aria-label": title }, shape("line", { x1: 0, x2: 300, y1: 92, y2: 92, class: "axis" }), ...bars));
+}

@@ -1,53 +1,45 @@
-// The lists of deliveries and dead letters, the details of a dead letter, and replays.
+// The lists of deliveries and dead letters, the details of a dead letter, replays and discards.
 
-import { get, post } from "./api.js";
-import { confirmed, count, dialog, element, empty, facts, time, span, table, word } from "./dom.js";
+import { get, post, queryOf } from "./api.js";
+import { confirmed, count, dialog, element, empty, facts, more, select, setter, span, table, textFilter, time, word } from "./dom.js";
+import { stateOf } from "./find.js";
 
-const TONES = { owed: "quiet", retrying: "warn", blocked: "warn", dead: "bad" };
+const STATES = [["", "every state"], ["owed", "owed"], ["retrying", "retrying"], ["blocked", "blocked"], ["dead", "dead"]];
+const nameOf = (item) => item.subscription_name ?? `webhook ${item.subscription} (removed)`;
+const webhook = (item) => (item.subscription_name === null ? nameOf(item) : element("a", { href: `#/webhooks/${item.subscription}` }, item.subscription_name));
 
-function select(label, name, values, chosen, change) {
-  const input = element("select", { name, "aria-label": label, onchange: () => change(input.value) },
-    values.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
-  return input;
+function filters(route, query, states) {
+  const set = setter(route, query);
+  return element("div", { className: "filters" },
+    states ? select("State", "state", states, query.state ?? "", set("state")) : null,
+    textFilter("Webhook id", "subscription", query.subscription, set("subscription")),
+    textFilter("Event type", "event_type", query.event_type, set("event_type")),
+    textFilter("Number", "number", query.number, set("number")),
+    textFilter("Reason", "reason", query.reason, set("reason")));
 }
 
-const queryOf = (pairs) => new URLSearchParams(Object.entries(pairs).filter(([, value]) => value)).toString();
-
-function filters(view, route, query, states) {
-  const change = (name) => (value) => { location.hash = `#/${route}?${queryOf({ ...query, [name]: value, cursor: "" })}`; };
-  const webhooks = [["", "all webhooks"], ...view.webhooks.map((item) => [String(item.id), item.name])];
-  return [
-    states ? select("State", "state", states, query.state ?? "", change("state")) : null,
-    select("Webhook", "subscription", webhooks, query.subscription ?? "", change("subscription")),
-  ];
-}
-
-const nameOf = (view, id) => view.webhooks.find((item) => item.id === id)?.name ?? `webhook ${id}`;
-
-function more(route, query, cursor) {
-  return cursor ? element("p", { className: "actions" }, element("a", { href: `#/${route}?${queryOf({ ...query, cursor })}` }, "Older")) : null;
-}
-
-/** The deliveries that are owed, in retry, blocked or dead. */
+/** The deliveries that are owed, retrying, blocked or dead. */
 export async function deliveries(view, query) {
-  const { items, cursor } = await get(`/deliveries?${queryOf({ limit: "50", ...query })}`);
-  const states = [["", "every state"], ["owed", "owed"], ["retrying", "retrying"], ["blocked", "blocked"], ["dead", "dead"]];
+  const { items, cursor } = await get(`/deliveries?${queryOf({ limit: "25", ...query })}`);
   const rows = items.map((item) => [
-    element("code", {}, item.event_id), nameOf(view, item.subscription), word(item.state, TONES[item.state] ?? "quiet"),
-    count(item.attempts), item.reason ?? "", time(item.due_at ?? item.at),
+    element("a", { href: `#/events/${item.event_id}` }, item.accepted_at ? time(item.accepted_at) : "event"), webhook(item), stateOf(item.state),
+    item.event_type ?? "", item.number ?? "", count(item.attempts), item.reason ?? "", item.due_at ? time(item.due_at) : "",
   ]);
   return [
-    element("div", { className: "bar" }, element("h1", {}, "Deliveries"), filters(view, "deliveries", query, states)),
-    rows.length ? table(["event", "webhook", "state", "attempts", "reason", "due or died"], rows) : empty("No delivery here."),
+    element("div", { className: "bar" }, element("h1", {}, "Deliveries")),
+    filters("deliveries", query, STATES),
+    rows.length ? table(["accepted", "webhook", "state", "event type", "number", "attempts", "last reason", "next attempt"], rows)
+      : empty(cursor ? "Nothing matches on this page." : "No delivery here."),
     more("deliveries", query, cursor),
   ];
 }
 
 async function details(view, item) {
   const letter = await get(`/dead-letters/${item.id}`);
-  dialog(`Dead letter of ${nameOf(view, item.subscription)}`, (close) => [
+  dialog(`Dead letter of ${nameOf(item)}`, (close) => [
     facts([
-      ["event", element("code", {}, letter.event_id)], ["type", letter.event_type ?? "unknown"], ["number", letter.number ?? "none"],
+      ["event", element("a", { href: `#/events/${letter.event_id}`, onclick: () => close() }, element("code", {}, letter.event_id))],
+      ["event type", letter.event_type ?? "unknown"], ["number", letter.number ?? "none"],
       ["reason", word(letter.reason, "bad")], ["attempts", count(letter.attempts)], ["died", time(letter.at)],
     ]),
     element("h2", {}, "Attempts"),
@@ -55,8 +47,8 @@ async function details(view, item) {
       ? table(["attempt", "when", "reason", "took", "response"], letter.history.map((failed) =>
         [String(failed.number), time(failed.at), failed.reason, span(failed.took_ms), failed.excerpt ? element("pre", {}, failed.excerpt) : "no body"]))
       : empty("No attempt was made."),
-    element("h2", {}, "Payload"),
-    letter.payload === null || letter.payload === undefined ? empty("The payload is not text.") : element("pre", {}, letter.payload),
+    element("details", { open: true }, element("summary", {}, "Payload"),
+      letter.payload === null || letter.payload === undefined ? empty("The payload is not text.") : element("pre", { tabindex: "0" }, letter.payload)),
     element("div", { className: "actions" },
       element("button", { type: "button", className: "primary", onclick: () => { close(); view.run(() => replay(view, { ids: [item.id] })); } }, "Replay"),
       element("button", { type: "button", autofocus: true, onclick: close }, "Close")),
@@ -65,34 +57,54 @@ async function details(view, item) {
 
 async function replay(view, what) {
   const { replayed } = await post("/dead-letters/replay", what);
-  view.report(`Replayed: ${count(replayed)}.`);
+  await view.report(`Replayed: ${count(replayed)}.`);
+}
+
+async function discard(view, what) {
+  const { discarded } = await post("/dead-letters/discard", what);
+  await view.report(`Discarded: ${count(discarded)}.`);
+}
+
+/** What the list shows, for a change of all of them. */
+function filterOf(query) {
+  const { subscription, reason, event_type: type, number } = query;
+  const filter = Object.fromEntries(Object.entries({ reason, event_type: type, number }).filter(([, value]) => value));
+  if (subscription) filter.subscription = Number(subscription);
+  return Object.keys(filter).length ? filter : { since: "1970-01-01T00:00:00Z" };
+}
+
+/** Counts what matches, asks, and does it. */
+async function all(view, query, verb, path, count_of, work) {
+  const filter = filterOf(query);
+  const answer = await post(path, { ...filter, dry_run: true });
+  const found = answer[count_of];
+  if (!found) return view.report("No dead letter matches.");
+  const what = `${count(found)} ${found === 1 ? "dead letter" : "dead letters"}`;
+  const effect = verb === "Replay" ? `${what} of this list ${found === 1 ? "is" : "are"} delivered again.` : `${what} of this list ${found === 1 ? "ends" : "end"} for good. This cannot be undone.`;
+  return (await confirmed(`${verb} all?`, effect, `${verb} all`)) ? work(view, filter) : null;
 }
 
 /** The dead letters, newest first. */
 export async function letters(view, query) {
-  const { items, cursor } = await get(`/dead-letters?${queryOf({ limit: "50", ...query })}`);
-  const boxes = items.map((item) => element("input", { type: "checkbox", value: item.id, "aria-label": `select ${item.id}` }));
+  const { items, cursor } = await get(`/dead-letters?${queryOf({ limit: "25", ...query })}`);
+  const boxes = items.map((item) => element("input", { type: "checkbox", value: item.id, "aria-label": `Select ${item.id}` }));
   const rows = items.map((item, place) => [
-    boxes[place], time(item.at), nameOf(view, item.subscription), word(item.reason, "bad"), count(item.attempts),
-    element("button", { type: "button", onclick: () => view.run(() => details(view, item)) }, "View"),
+    boxes[place], time(item.at), webhook(item), item.event_type ?? "", item.number ?? "", word(item.reason, "bad"), count(item.attempts),
+    element("button", { type: "button", "aria-label": `View ${item.id}`, onclick: () => view.run(() => details(view, item)) }, "View"),
   ]);
   const chosen = () => boxes.filter((box) => box.checked).map((box) => box.value);
-  const some = element("button", { type: "button", disabled: true, onclick: () => view.run(() => replay(view, { ids: chosen() })) }, "Replay selected");
-  boxes.forEach((box) => box.addEventListener("change", () => { some.disabled = chosen().length === 0; }));
-  const which = { subscription: query.subscription ? Number(query.subscription) : undefined, reason: query.reason };
-  const all = element("button", { type: "button", disabled: items.length === 0, onclick: () => view.run(async () => {
-    const of = query.subscription ? ` of ${nameOf(view, Number(query.subscription))}` : "";
-    const text = `Every dead letter${of}${query.reason ? ` with the reason ${query.reason}` : ""} is delivered again.`;
-    const what = Object.values(which).some((value) => value !== undefined) ? which : { since: "1970-01-01T00:00:00Z" };
-    if (await confirmed("Replay all?", text, "Replay all")) await replay(view, what);
-  }) }, "Replay all");
-  const reasons = [...new Set([query.reason, ...items.map((item) => item.reason)].filter(Boolean))].map((reason) => [reason, reason]);
-  const reason = select("Reason", "reason", [["", "every reason"], ...reasons], query.reason ?? "", (value) => {
-    location.hash = `#/dead?${queryOf({ ...query, reason: value, cursor: "" })}`;
-  });
+  const some = (text, work, tone) => element("button", { type: "button", className: tone, disabled: true, onclick: () => view.run(() => work(view, { ids: chosen() })) }, text);
+  const selected = [some("Replay selected", replay), some("Discard selected", discard, "danger")];
+  boxes.forEach((box) => box.addEventListener("change", () => selected.forEach((button) => { button.disabled = chosen().length === 0; })));
+  const every = (verb, path, counted, work, tone) => element("button", {
+    type: "button", className: tone, disabled: items.length === 0 && !cursor, onclick: () => view.run(() => all(view, query, verb, path, counted, work)),
+  }, `${verb} all`);
   return [
-    element("div", { className: "bar" }, element("h1", {}, "Dead letters"), filters(view, "dead", query), reason, some, all),
-    rows.length ? table(["select", "died", "webhook", "reason", "attempts", ""], rows) : empty("No dead letters."),
+    element("div", { className: "bar" }, element("h1", {}, "Dead letters"), selected,
+      every("Replay", "/dead-letters/replay", "replayed", replay), every("Discard", "/dead-letters/discard", "discarded", discard, "danger")),
+    filters("dead", query),
+    rows.length ? table(["select", "died", "webhook", "event type", "number", "reason", "attempts", "details"], rows)
+      : empty(cursor ? "Nothing matches on this page." : "No dead letters."),
     more("dead", query, cursor),
   ];
 }

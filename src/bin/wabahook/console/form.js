@@ -59,7 +59,29 @@ function bodyOf(form, known) {
   if (!known && secret.value) body.secret = secret.value;
   if (!known) return body;
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-  return Object.fromEntries(Object.entries(body).filter(([key, value]) => !same(value, known[key])));
+  const kept = { ...known, headers: undefined };
+  return Object.fromEntries(Object.entries(body).filter(([key, value]) => !same(value, kept[key])));
+}
+
+/** Saves a new webhook. Where its suggested name is taken, the next one is tried. */
+async function create(body, isSuggested) {
+  for (let number = 2; ; number += 1) {
+    try {
+      return await post("/subscriptions", number === 2 ? body : { ...body, name: `${body.name} ${number - 1}` });
+    } catch (error) {
+      if (!isSuggested || error.code !== "name_taken" || number > 20) throw error;
+    }
+  }
+}
+
+/** The headers: their values are secret, so they are kept, replaced or removed as a whole. */
+function headerFields(known) {
+  const text = element("textarea", { name: "headers", rows: 3, spellcheck: "false", placeholder: "X-Tenant: acme" });
+  if (!known?.header_names?.length) return field("Headers", text, "One per line.");
+  const choice = words("headers-change", [["keep", `keep ${known.header_names.join(", ")}`], ["replace", "replace them"], ["remove", "remove them"]], "keep");
+  const lines = element("div", { hidden: true }, field("New headers", text, "One per line."));
+  choice.addEventListener("change", () => { lines.hidden = choice.value !== "replace"; });
+  return [field("Headers", choice), lines];
 }
 
 function words(name, values, chosen) {
@@ -82,19 +104,21 @@ export function edit(account, known, done) {
   const others = Array.isArray(known?.events) ? known.events.filter((name) => !events.some(([one]) => one === name)) : [];
   const numbers = account.wabas.flatMap((waba) => waba.numbers.map((number) => [number, `${number} (WABA ${waba.id})`]));
   const problem = element("p", { className: "problem", role: "alert" });
+  const address = element("input", { name: "url", type: "url", required: true, value: known?.url ?? "", placeholder: "https://crm.example/hook", autofocus: true });
+  const name = element("input", { name: "name", required: Boolean(known), maxlength: 128, value: known?.name ?? "" });
+  address.addEventListener("input", () => { name.placeholder = known ? "" : suggested(address.value.trim()); });
   dialog(known ? `Edit ${known.name}` : "New webhook", (close) => {
     const form = element("form", { method: "dialog" },
-      field("Name", element("input", { name: "name", required: true, maxlength: 128, value: known?.name ?? "", autofocus: true })),
-      field("Description", element("input", { name: "description", maxlength: 256, value: known?.description ?? "" })),
-      field("URL", element("input", { name: "url", type: "url", required: true, value: known?.url ?? "", placeholder: "https://crm.example/hook" })),
+      field("URL", address),
       choice("Events", "events", "All events", known?.events ?? [], [...events, ...others.map((name) => [name, name])]),
       choice("Numbers", "numbers", "All numbers of the account", known?.numbers ?? "*", numbers),
+      field("Name", name, known ? null : "Left empty, it is the host of the URL."),
+      field("Description", element("input", { name: "description", maxlength: 256, value: known?.description ?? "" })),
       known ? null : field("Secret", element("input", { name: "secret", autocomplete: "off", spellcheck: "false", placeholder: "whsec_..." }),
         "Signs each delivery. Leave empty for none; you can add one later."),
       element("details", {}, element("summary", {}, "More"),
         field("Method", words("method", METHODS, known?.method ?? "POST")),
-        field("Headers", element("textarea", { name: "headers", rows: 3, spellcheck: "false", placeholder: "X-Tenant: acme" }),
-          known?.header_names?.length ? `One per line. Set now: ${known.header_names.join(", ")}. Leave empty to keep them.` : "One per line."),
+        headerFields(known),
         field("Condition", element("textarea", { name: "condition", rows: 3, spellcheck: "false",
           placeholder: '{"pointer": "/entry/0/changes/0/value/messages/0/type", "eq": "text"}' },
           known?.condition ? JSON.stringify(known.condition) : null),
@@ -109,7 +133,7 @@ export function edit(account, known, done) {
       problem.textContent = "";
       try {
         const body = bodyOf(form, known);
-        const saved = known ? await request("PATCH", `/subscriptions/${known.id}`, body) : await post("/subscriptions", body);
+        const saved = known ? await request("PATCH", `/subscriptions/${known.id}`, body) : await create(body, !name.value.trim());
         close();
         done(saved);
         if (saved.hints?.length) dialog(`About the events of ${saved.name}`, (end) => [

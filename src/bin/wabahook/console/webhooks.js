@@ -1,52 +1,29 @@
-// The list of webhooks, and the actions on each.
+// The list of webhooks, the page of one, and the actions on them.
 
-import { get, post, request } from "./api.js";
-import { confirmed, count, dialog, element, empty, facts, time, span, table, word } from "./dom.js";
+import { get, post, queryOf, request } from "./api.js";
+import { attemptChart } from "./charts.js";
+import { confirmed, count, dialog, element, empty, facts, more, select, setter, span, table, textFilter, time, word } from "./dom.js";
 import { edit } from "./form.js";
 
-const STATES = { active: ["active", "good"], paused: ["paused", "warn"], disabled: ["disabled", "bad"] };
+const STATES = { paused: ["paused", "warn"], disabled: ["disabled", "bad"] };
 
 /** The health of a webhook in a few words. */
 function health(item) {
-  const { health } = item;
+  const { health: lane } = item;
   if (item.state !== "active") return word(...STATES[item.state]);
-  if (health.rests_for_ms > 0) return word(`circuit breaker open for ${span(health.rests_for_ms)}`, "bad");
-  if (health.failing_for_ms > 0) return word(`failing for ${span(health.failing_for_ms)}`, "bad");
-  if (health.retrying > 0) return word(`${count(health.retrying)} in retry`, "warn");
+  if (lane.rests_for_ms > 0) return word(`circuit breaker open for ${span(lane.rests_for_ms)}`, "bad");
+  if (lane.failing_for_ms > 0) return word(`failing for ${span(lane.failing_for_ms)}`, "bad");
+  if (lane.retrying > 0) return word(`${count(lane.retrying)} retrying`, "warn");
   return word("healthy", "good");
 }
 
 const names = (set, all) => (set === "*" ? all : set.join(", "));
+const act = (view, text, work, tone) => element("button", { type: "button", className: tone, onclick: () => view.run(work) }, text);
 
-/** The median time of the newest attempts, as text. */
-function latency(attempts) {
-  const took = attempts.map((attempt) => attempt.took_ms).sort((one, other) => one - other);
-  return took.length ? span(took[Math.floor(took.length / 2)]) : "no attempt yet";
-}
-
-function card(item, view) {
-  const { health: lane } = item;
-  const speed = element("span", {}, "...");
-  get(`/subscriptions/${item.id}/attempts?limit=50`)
-    .then((answer) => { speed.textContent = latency(answer.items); }, () => { speed.textContent = "unknown"; });
-  const act = (text, work, tone) => element("button", { type: "button", className: tone, onclick: () => view.run(work) }, text);
-  return element("article", { className: "card", "data-id": item.id, "aria-label": item.name },
-    element("div", { className: "head" }, element("h3", {}, element("a", { href: `#/webhooks/${item.id}` }, item.name)), health(item)),
-    element("p", { className: "mono" }, `${item.method ?? "POST"} ${item.url}`),
-    item.description ? element("p", {}, item.description) : null,
-    facts([
-      ["events", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers")],
-      ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["dead", count(lane.dead)],
-      ["latency", speed], ["profile", item.profile],
-      ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
-    ]),
-    element("div", { className: "actions" },
-      act("Edit", () => edit(view.account, item, () => view.report(`Saved ${item.name}.`))),
-      item.state === "active"
-        ? act("Pause", async () => { await post(`/subscriptions/${item.id}/pause`); view.report(`${item.name} is paused; events are kept for it.`); })
-        : act("Resume", async () => { await post(`/subscriptions/${item.id}/resume`); view.report(`${item.name} is resumed.`); }),
-      act("Send a test", () => test(item, view)),
-      act("Delete", () => remove(item, view), "danger")));
+function pauseOrResume(view, item) {
+  return item.state === "active"
+    ? act(view, "Pause", async () => { await post(`/subscriptions/${item.id}/pause`); view.report(`${item.name} is paused; events are kept for it.`); })
+    : act(view, "Resume", async () => { await post(`/subscriptions/${item.id}/resume`); view.report(`${item.name} is resumed.`); });
 }
 
 async function test(item, view) {
@@ -59,25 +36,59 @@ async function remove(item, view) {
   const owed = item.health.owed ? ` Its ${count(item.health.owed)} owed deliveries are cancelled.` : "";
   if (await confirmed(`Delete ${item.name}?`, `It gets no more events.${owed} This cannot be undone.`, "Delete")) {
     await request("DELETE", `/subscriptions/${item.id}`);
-    view.report(`Deleted ${item.name}.`);
-    location.hash = "#/webhooks";
+    view.leaveTo("#/webhooks", `Deleted ${item.name}.`);
   }
 }
 
-/** All webhooks. */
-export async function list(view) {
-  const { items } = await get("/subscriptions");
-  const create = element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.report(`Saved ${made.name}.`)) }, "New webhook");
+const FILTERS = ["search", "state", "health", "events", "numbers", "profile"];
+const STATE_CHOICES = [["", "every state"], ["active", "active"], ["paused", "paused"], ["disabled", "disabled"]];
+const HEALTH_CHOICES = [["", "every health"], ["healthy", "healthy"], ["retrying", "retrying"], ["failing", "failing"], ["breaker_open", "circuit breaker open"]];
+const ORDERS = [["", "oldest first"], ["name", "by name"], ["owed", "most owed"], ["dead", "most dead letters"], ["failing", "failing longest"]];
+
+/** Pauses or resumes all webhooks that match, after counting them. */
+function bulk(view, query, verb, text) {
+  const filter = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
+  // Without a filter: those that the change concerns.
+  if (!Object.keys(filter).length) filter.search = "";
+  return act(view, text, async () => {
+    const { changed } = await post(`/subscriptions/${verb}`, { ...filter, dry_run: true });
+    if (!changed) return view.report(`No webhook here can be ${verb}d.`);
+    if (!await confirmed(`${text}?`, `${count(changed)} webhooks of this list are ${verb}d.`, `${text}`)) return null;
+    const done = await post(`/subscriptions/${verb}`, filter);
+    return view.report(`${count(done.changed)} webhooks are ${verb}d.`);
+  });
+}
+
+/** The webhooks that match, a page of them. */
+export async function list(view, query) {
+  const { items, cursor, total } = await get(`/subscriptions?${queryOf({ limit: "25", ...query })}`);
+  const set = setter("webhooks", query);
+  const create = view.account
+    ? element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.report(`Saved ${made.name}.`)) }, "New webhook")
+    : null;
+  const rows = items.map((item) => [
+    element("a", { href: `#/webhooks/${item.id}` }, item.name), health(item), element("span", { className: "mono" }, item.url),
+    count(item.health.delivered), count(item.health.owed), count(item.health.dead),
+  ]);
+  const isFiltered = FILTERS.some((name) => query[name]);
   return [
-    element("div", { className: "bar" }, element("h1", {}, "Webhooks"), create),
-    items.length
-      ? element("div", { className: "cards" }, items.map((item) => card(item, view)))
-      : empty("No webhook yet. A new one gets the matching events that are published after its creation."),
+    element("div", { className: "bar" }, element("h1", {}, "Webhooks"), element("span", { className: "hint" }, `${count(total)} ${isFiltered ? "match" : "in all"}`), create),
+    element("div", { className: "filters" },
+      textFilter("Name, URL or id", "search", query.search, set("search")),
+      select("State", "state", STATE_CHOICES, query.state ?? "", set("state")),
+      select("Health", "health", HEALTH_CHOICES, query.health ?? "", set("health")),
+      textFilter("Event type", "events", query.events, set("events")),
+      textFilter("Number", "numbers", query.numbers, set("numbers")),
+      select("Order", "sort", ORDERS, query.sort ?? "", set("sort"))),
+    rows.length ? table(["webhook", "health", "URL", "delivered", "owed", "dead"], rows)
+      : empty(isFiltered ? "No webhook matches." : "No webhook yet. A new one gets the matching events that are published after its creation."),
+    total ? element("p", { className: "actions" }, bulk(view, query, "pause", "Pause all of these"), bulk(view, query, "resume", "Resume all of these")) : null,
+    more("webhooks", query, cursor),
   ];
 }
 
 function rotate(item, view) {
-  dialog("New secret", (close) => {
+  dialog(item.signed ? "New secret" : "Sign with a secret", (close) => {
     const overlap = element("select", { id: "overlap" },
       [[86_400_000, "1 day"], [3_600_000, "1 hour"], [0, "revoke now"]].map(([ms, text]) => element("option", { value: ms }, text)));
     const shown = element("div", {});
@@ -86,29 +97,82 @@ function rotate(item, view) {
       shown.replaceChildren(element("p", {}, "Shown only once; copy it now:"), element("pre", { className: "secret" }, answer.secret));
       make.disabled = true;
     }) }, "Create secret");
+    const done = () => { close(); view.report(make.disabled ? `${item.name} has a new secret.` : ""); };
     return [
       element("p", {}, "From now on each delivery is signed with the new secret."),
       element("label", { for: "overlap" }, "Old secret stays valid for"), overlap, shown,
-      element("div", { className: "actions" }, make, element("button", { type: "button", onclick: close }, "Close")),
+      element("div", { className: "actions" }, make, element("button", { type: "button", onclick: done }, "Close")),
     ];
   });
 }
 
-/** One webhook with its newest attempts. */
+function retryOf(retry) {
+  const ends = [retry.attempts ? `${count(retry.attempts)} attempts` : null, retry.max_age_ms ? `for ${span(retry.max_age_ms)}` : null].filter(Boolean).join(", ");
+  switch (retry.kind) {
+    case "list": return `after ${retry.delays_ms.map(span).join(", ")}; ${ends}`;
+    case "linear": return `each time ${span(retry.step_ms)} later, up to ${span(retry.max_ms)}; ${ends}`;
+    default: return `from ${span(retry.initial_ms)}, doubling up to ${span(retry.max_ms)}; ${ends}`;
+  }
+}
+
+/** Names and values of everything that is set. */
+function policy(item) {
+  const set = [
+    ["profile", item.profile], ["events", names(item.events, "all events")], ["numbers", names(item.numbers, "all numbers of the account")],
+    ["signed", item.signed ? "yes" : "no"], ["headers", item.header_names.join(", ") || "none"],
+    ["query", item.query_names.join(", ") || "none"], ["body extras", item.body_names.join(", ") || "none"],
+    ["authorization", item.authorization?.type ?? "none"], ["body format", item.body_format], ["TLS", item.tls ? "own settings" : "default"],
+    ["retry", retryOf(item.retry)], ["retry on timeout", item.retry_on_timeout ? "yes" : "no"], ["retry on", item.retry_on],
+    ["timeout", span(item.timeout_ms)], ["success", item.accept], ["ordering", item.ordering],
+    ["rate limit", item.rate_limit ? `${count(item.rate_limit.events)} per ${span(item.rate_limit.per_ms)}` : "none"],
+    ["after webhook", item.after ?? "none"],
+    ["circuit breaker", item.breaker === "never" ? "never" : Object.entries(item.breaker).map(([name, value]) => `${name} ${value}`).join(", ")],
+    ["disabled after", item.disable_after_ms === "never" ? "never" : span(item.disable_after_ms)],
+    ["retrying at most", count(item.retrying_max)],
+    ["condition", item.condition ? element("code", {}, JSON.stringify(item.condition)) : "none"],
+    ["created", time(item.created_at)],
+  ];
+  return element("details", { className: "card" }, element("summary", {}, "Settings"), facts(set.map(([name, value]) => [name, value instanceof Node ? value : String(value)])));
+}
+
+/** The median time of attempts, as text. */
+function median(attempts) {
+  const took = attempts.map((attempt) => attempt.took_ms).sort((one, other) => one - other);
+  return took.length ? span(took[Math.floor(took.length / 2)]) : "no attempt yet";
+}
+
+function figures(item, attempts) {
+  const { health: lane } = item;
+  return facts([
+    ["URL", element("span", { className: "mono" }, `${item.method ?? "POST"} ${item.url}`)],
+    ...(item.description ? [["description", item.description]] : []),
+    ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["retrying", count(lane.retrying)], ["blocked", count(lane.blocked)],
+    ["dead letters", count(lane.dead)], ["median latency", median(attempts)],
+    ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
+  ]);
+}
+
+/** One webhook: its health, its settings, and its newest attempts. */
 export async function one(view, id) {
-  const item = await get(`/subscriptions/${id}`);
-  const { items: attempts } = await get(`/subscriptions/${id}/attempts?limit=100`);
-  const rows = attempts.map((attempt) => [
-    time(attempt.at), attempt.event_type ?? "", element("code", {}, attempt.event_id), String(attempt.attempt),
+  const [item, { items: attempts }] = await Promise.all([get(`/subscriptions/${id}`), get(`/subscriptions/${id}/attempts?limit=50`)]);
+  const rows = attempts.slice(0, 25).map((attempt) => [
+    element("a", { href: `#/events/${attempt.event_id}` }, time(attempt.at)), attempt.event_type ?? "", String(attempt.attempt),
     attempt.outcome === "delivered" ? word("delivered", "good") : word(attempt.reason ?? attempt.outcome, "bad"), span(attempt.took_ms),
   ]);
+  const change = view.account ? act(view, "Edit", () => edit(view.account, item, (saved) => view.report(`Saved ${saved.name}.`))) : null;
   return [
-    element("div", { className: "bar" }, element("h1", {}, item.name),
-      element("button", { type: "button", onclick: () => rotate(item, view) }, item.signed ? "New secret" : "Sign with a secret"),
-      element("a", { href: `#/deliveries?subscription=${id}` }, "Deliveries"),
-      element("a", { href: `#/dead?subscription=${id}` }, "Dead letters")),
-    card(item, view),
+    element("article", { className: "card", "data-id": item.id },
+      element("div", { className: "head" }, element("h1", {}, item.name), health(item)),
+      figures(item, attempts),
+      element("div", { className: "actions" },
+        change, pauseOrResume(view, item), act(view, "Send a test", () => test(item, view)),
+        element("button", { type: "button", onclick: () => rotate(item, view) }, item.signed ? "New secret" : "Sign with a secret"),
+        act(view, "Delete", () => remove(item, view), "danger")),
+      element("p", { className: "actions" },
+        element("a", { href: `#/deliveries?subscription=${id}` }, "Deliveries"), element("a", { href: `#/dead?subscription=${id}` }, "Dead letters"))),
+    policy(item),
     element("h2", {}, "Newest attempts"),
-    rows.length ? table(["when", "event", "id", "attempt", "outcome", "took"], rows) : empty("No attempt since the host started."),
+    attempts.length ? attemptChart(attempts) : null,
+    rows.length ? table(["when", "event type", "attempt", "outcome", "took"], rows) : empty("No attempt since the host started."),
   ];
 }

@@ -12,6 +12,7 @@ use wabahook::policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, Retr
 use wabahook::store::Memory;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
+use super::event_trace::{DeliveryTraceJson, TracedAttemptJson};
 use super::policy::RateLimitJson;
 use super::stats::HealthJson;
 use super::target::{AuthorizationJson, TlsJson};

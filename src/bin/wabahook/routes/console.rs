@@ -12,7 +12,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("/", "text/html; charset=utf-8", include_str!("../console/index.html")),
     ("/console/console.css", "text/css; charset=utf-8", include_str!("../console/console.css")),
     ("/console/icon.svg", "image/svg+xml", include_str!("../console/icon.svg")),
@@ -20,6 +20,8 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/console/api.js", SCRIPT, include_str!("../console/api.js")),
     ("/console/dom.js", SCRIPT, include_str!("../console/dom.js")),
     ("/console/charts.js", SCRIPT, include_str!("../console/charts.js")),
+    ("/console/find.js", SCRIPT, include_str!("../console/find.js")),
+    ("/console/overview.js", SCRIPT, include_str!("../console/overview.js")),
     ("/console/form.js", SCRIPT, include_str!("../console/form.js")),
     ("/console/deliveries.js", SCRIPT, include_str!("../console/deliveries.js")),
     ("/console/webhooks.js", SCRIPT, include_str!("../console/webhooks.js")),
