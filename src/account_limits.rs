@@ -81,7 +81,10 @@ impl AccountLimits {
     }
 
     /// Refuses a limit with which the account could do nothing. `field` is what the caller calls these limits.
-    pub(crate) fn check(&self, field: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the limit.
+    pub fn check(&self, field: &str) -> Result<()> {
         let at_least_one = [
             ("owed_events_max", self.owed_events_max),
             ("owed_bytes_max", self.owed_bytes_max),

@@ -76,7 +76,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) struct AccountShares {
     limits: Limits,
     in_flight_max: usize,
-    defaults: AccountLimits,
+    defaults: RwLock<AccountLimits>,
     shares: RwLock<HashMap<Arc<str>, Arc<AccountShare>>>,
     /// The accounts that the engine has, without those of which only events are left.
     accounts: AtomicUsize,
@@ -121,10 +121,15 @@ impl AccountShares {
         AccountShares {
             limits: limits.clone(),
             in_flight_max,
-            defaults,
+            defaults: RwLock::new(defaults),
             shares: RwLock::default(),
             accounts: AtomicUsize::new(0),
         }
+    }
+
+    /// Changes the limits of accounts that set none of their own.
+    pub(crate) fn set_defaults(&self, defaults: AccountLimits) {
+        *self.defaults.write() = defaults;
     }
 
     /// Adds an account, or changes its limits.
@@ -167,8 +172,9 @@ impl AccountShares {
     /// The limits in force for an account.
     pub(crate) fn bounds(&self, share: &AccountShare) -> AccountBounds {
         let own = share.limits.read();
-        let set = own.as_ref().map_or_else(|| self.defaults.clone(), |own| own.or(&self.defaults));
-        drop(own);
+        let defaults = self.defaults.read();
+        let set = own.as_ref().map_or_else(|| defaults.clone(), |own| own.or(&defaults));
+        drop((own, defaults));
         let is_only = self.accounts.load(Ordering::Acquire) <= 1;
         let part = |whole: u64| if is_only { whole } else { whole.div_ceil(2) };
         let part_of = |whole: usize| if is_only { whole } else { whole.div_ceil(2) };

@@ -2,8 +2,10 @@
 
 use super::Engine;
 use super::shared::Shared;
+use crate::account_limits::AccountLimits;
 use crate::account_shares::{AccountShares, AccountUsage};
 use crate::dispatch::Dispatcher;
+use crate::error::Result;
 
 impl Engine {
     /// What an account uses, and the limits in force for it. For an account that the engine does not have, what is
@@ -14,14 +16,28 @@ impl Engine {
     /// # let directory = tempfile::tempdir()?;
     /// let acme = Account::new("acme").limits(AccountLimits::default().owed_events_max(Some(1_000)));
     /// let engine = Engine::open(Config::new(directory.path()).account(acme))?;
-    /// let id = engine.accounts().iter().next().map(|account| account.id().to_owned());
-    /// let usage = engine.account_usage(&id.unwrap_or_default());
-    /// assert_eq!((usage.owed_events, usage.bounds.owed_events_max), (0, 1_000));
+    /// if let Some(acme) = engine.accounts().named("acme") {
+    ///     let usage = engine.account_usage(acme.id());
+    ///     assert_eq!((usage.owed_events, usage.bounds.owed_events_max), (0, 1_000));
+    /// }
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn account_usage(&self, account: &str) -> AccountUsage {
         self.shared.account_usage(account)
+    }
+
+    /// Changes the limits of accounts that set none of their own, until the engine is closed:
+    /// [`Config::account_limits`](crate::Config::account_limits) sets them at open. In force when it returns. What an
+    /// account uses above a lower limit stays; of dead letters and dedup keys the oldest are dropped with the next one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) names the limit at fault and changes nothing.
+    pub fn set_account_limits(&self, limits: AccountLimits) -> Result<()> {
+        limits.check("account_limits")?;
+        self.shared.shares.set_defaults(limits);
+        self.shared.apply_in_flight_limits();
+        Ok(())
     }
 }
 

@@ -417,6 +417,12 @@ impl Engine {
         self.shared.dispatch_state.lock().is_stalled()
     }
 
+    /// Whether the outbox owes as many events or bytes as it may: `publish` gives events back as `Busy` until
+    /// deliveries end.
+    pub fn is_full(&self) -> bool {
+        self.shared.outbox.is_full()
+    }
+
     /// A reader of what happens from now on, with a ring of its own.
     pub fn notices(&self) -> Notices {
         self.shared.notices.reader()

@@ -63,9 +63,14 @@ impl Stepped {
         self.count_idle();
     }
 
-    /// When [`tick`](Stepped::tick) has something to do next, in monotonic milliseconds.
+    /// When [`tick`](Stepped::tick) makes something ready next, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        self.shared.dispatch_state.lock().dispatcher.next_timer_ms()
+        self.shared.dispatch_state.lock().dispatcher.next_wake_ms()
+    }
+
+    /// When [`tick`](Stepped::tick) may end something by its age next, in monotonic milliseconds.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.shared.dispatch_state.lock().dispatcher.next_expiry_ms()
     }
 
     /// Workers without an attempt in flight.

@@ -267,6 +267,7 @@ const SESSION: &[(&str, &str)] = &[
     ("CALL_REJECTED", "call.reject"),
     ("CALL_ENDED", "call.terminate"),
     ("HISTORY_SYNC", "history.sync"),
+    ("SMB_APP_STATE_SYNC", "contact.update"),
     (TEST, "test.ping"),
 ];
 
@@ -281,7 +282,6 @@ const SESSION_ONLY: &[&str] = &[
     "connection.logged_out",
     "connection.reconnecting",
     "connection.temporary_ban",
-    "contact.update",
     "group.info_update",
     "group.join",
     "group.leave",

@@ -1,6 +1,6 @@
 //! The committer's queue, and the batch of commands that it takes out of the queue for one group.
 //!
-//! Commands are taken in the order sent, and a batch is bounded in events, bytes and records. A batch that
+//! Commands are taken in the order sent, but accounts take turns (see `account_queues`), and a batch is bounded in events, bytes and records. A batch that
 //! contains nothing but records waits a few milliseconds for more, because no thread waits for a record and a
 //! sync per record would take the device away from publishers. While it waits, only a command that a thread
 //! waits for wakes the committer: waking it for each record would cost every delivery two thread switches.
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::receipt::ReceiptSender;
 use crate::subscription::SubscriptionId;
 
+use super::account_queues::AccountQueues;
 use super::admission::QueueAdmission;
 use super::command::{CommitterCommand, Submission, answer_all};
 use super::records::BatchRecords;
@@ -37,7 +38,9 @@ const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub(super) fn command_queue() -> (CommandQueue, CommandReceiver) {
     let (sender, commands) = crossbeam_channel::unbounded();
     let linger = Arc::<Linger>::default();
-    (CommandQueue { sender, linger: Arc::clone(&linger) }, CommandReceiver { commands, linger })
+    let queues = Mutex::default();
+    let receiver = CommandReceiver { commands, queues, linger: Arc::clone(&linger) };
+    (CommandQueue { sender, linger }, receiver)
 }
 
 /// Sends commands to the committer.
@@ -50,6 +53,8 @@ pub(super) struct CommandQueue {
 /// The committer's end of the queue.
 pub(super) struct CommandReceiver {
     pub(super) commands: Receiver<CommitterCommand>,
+    /// Only the committer locks it.
+    queues: Mutex<AccountQueues>,
     linger: Arc<Linger>,
 }
 
@@ -127,35 +132,48 @@ impl PendingBatch {
         events_max: usize,
         patience: Option<Duration>,
     ) {
-        let commands = &receiver.commands;
-        let first = match patience {
-            Some(patience) => commands.recv_timeout(patience),
-            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match first {
-            Ok(command) => self.take(command),
-            Err(RecvTimeoutError::Timeout) => return,
-            Err(RecvTimeoutError::Disconnected) => self.stop = true,
+        if receiver.queues.lock().is_empty() {
+            let first = match patience {
+                Some(patience) => receiver.commands.recv_timeout(patience),
+                None => receiver.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match first {
+                Ok(command) => self.sort(command, &mut receiver.queues.lock()),
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => self.stop = true,
+            }
         }
-        self.take_queued(commands, events_max);
+        self.take_queued(receiver, events_max);
         if self.stop || !self.is_only_records() {
             return;
         }
         receiver.linger(RECORDS_LINGER, || {
-            self.take_queued(commands, events_max);
+            self.take_queued(receiver, events_max);
             !self.stop && self.is_only_records() && !self.is_full(events_max)
         });
-        self.take_queued(commands, events_max);
+        self.take_queued(receiver, events_max);
+    }
+
+    /// Takes a command, or keeps it until the turn of its account.
+    fn sort(&mut self, command: CommitterCommand, queues: &mut AccountQueues) {
+        if let Some(command) = queues.sort(command) {
+            self.take(command);
+        }
     }
 
     /// Takes commands for `pause` while the device refuses writes: keeps records and removals, and refuses
     /// publishers.
     pub(super) fn fill_while_stalled(
         &mut self,
-        commands: &Receiver<CommitterCommand>,
+        receiver: &CommandReceiver,
         admission: &QueueAdmission,
         pause: Duration,
     ) {
+        while let Some(command) = receiver.queues.lock().next() {
+            self.take(command);
+        }
+        self.refuse_waiters(admission);
+        let commands = &receiver.commands;
         let paused = crossbeam_channel::after(pause);
         while !self.stop {
             crossbeam_channel::select! {
@@ -194,15 +212,33 @@ impl PendingBatch {
         self.letter_waiters.iter().for_each(|(sender, _)| sender.send(Err(error.clone())));
     }
 
-    /// Takes what is in the queue, up to the bounds.
-    pub(super) fn take_queued(&mut self, commands: &Receiver<CommitterCommand>, events_max: usize) {
+    /// Takes what is in the queue, up to the bounds; the accounts take turns.
+    pub(super) fn take_queued(&mut self, receiver: &CommandReceiver, events_max: usize) {
+        let queues = &mut receiver.queues.lock();
         while !self.stop && !self.is_full(events_max) {
-            match commands.try_recv() {
-                Ok(command) => self.take(command),
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => self.stop = true,
+            let is_connected = self.sort_queued(&receiver.commands, queues);
+            match queues.next() {
+                Some(command) => self.take(command),
+                None if is_connected => return,
+                None => self.stop = true,
             }
         }
+    }
+
+    /// Sorts in what is in the channel. Returns false once all senders are gone.
+    fn sort_queued(
+        &mut self,
+        commands: &Receiver<CommitterCommand>,
+        queues: &mut AccountQueues,
+    ) -> bool {
+        while !queues.has_barrier() && self.records.len() < RECORDS_MAX {
+            match commands.try_recv() {
+                Ok(command) => self.sort(command, queues),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
     }
 
     fn take(&mut self, command: CommitterCommand) {

@@ -88,7 +88,7 @@ impl Committer {
     pub(super) fn step_now(&mut self) -> Result<bool> {
         let mut batch = std::mem::take(&mut self.kept);
         if batch.is_empty() {
-            batch.take_queued(&self.receiver.commands, self.group_events_max);
+            batch.take_queued(&self.receiver, self.group_events_max);
         }
         if batch.is_empty() && !self.compactor.has_leftovers(&self.writer) {
             return Ok(false);

@@ -226,6 +226,12 @@ impl Outbox {
         self.admission.reserve(events, bytes)
     }
 
+    /// Whether no event would be admitted, because the outbox owes its maximum.
+    pub(crate) fn is_full(&self) -> bool {
+        let (events, bytes) = self.generations.owed();
+        events >= self.bounds.events_max || bytes >= self.bounds.bytes_max
+    }
+
     /// Both ends of a receipt for a submission that follows at once.
     pub(crate) fn promise<T: Clone>(&self) -> (ReceiptSender<T>, Receipt<T>) {
         receipt_pair_in(self.wake_groups.current())

@@ -4,6 +4,7 @@
 //! record that is there or not (I1, I2). `committer` writes groups to the newest of the `generations`,
 //! `compaction` removes old generations, `recovery` reads them at open, and `codec` defines their bytes.
 
+mod account_queues;
 mod admission;
 mod attempts;
 mod batch;

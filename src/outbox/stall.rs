@@ -107,7 +107,7 @@ impl Stall<'_> {
         let mut pause = REOPEN_AFTER;
         loop {
             self.writer.generations.deactivate();
-            kept.fill_while_stalled(&self.receiver.commands, self.admission, pause);
+            kept.fill_while_stalled(self.receiver, self.admission, pause);
             if kept.stop {
                 return Ok(None);
             }

@@ -128,7 +128,11 @@ impl<'a> Context<'a> {
     }
 
     fn status(&self) -> Option<ObjectWriter> {
-        let status = self.update.only("statuses")?;
+        // DoubleTick documents no status of a group's message.
+        let is_group = |status: &JsonObject<'_>| {
+            status.id("recipient_type").is_some_and(|kind| kind == "group")
+        };
+        let status = self.update.only("statuses").filter(|status| !is_group(status))?;
         let word = status.id("status")?.to_ascii_uppercase();
         let ids = [status.id("recipient_id"), status.id("recipient_user_id")];
         let profile = self.update.contact(&ids).and_then(|contact| nested(&contact, "profile"));

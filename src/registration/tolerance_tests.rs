@@ -346,7 +346,59 @@ fn answers_echo_names_and_numbers_as_they_were_sent() {
     let patched = guarded.accepts("PATCH", &path, SESSION, json!({"events": given}));
     assert_eq!(patched.body["data"]["events"], given);
     let read = guarded.accepts("GET", &path, SESSION, "");
-    assert_eq!(read.body["data"]["events"], json!(["message.ack", "message.received"]));
+    assert_eq!(read.body["data"]["events"], json!(["message.received", "message.ack"]));
+}
+
+#[test]
+fn a_receipt_of_the_session_gateway_is_one_status() {
+    let guarded = Guarded::new();
+    let given = json!(["message.read", "call.accept"]);
+    let body = json!({"url": "https://crm.example/", "events": given});
+    let id = guarded.accepts("POST", "/webhooks", SESSION, body).body["data"]["id"].clone();
+    let path = format!("/webhooks/{id}");
+    let listed = |guarded: &Guarded| {
+        let mut names: Vec<String> =
+            guarded.accepts("GET", &path, SESSION, "").body["data"]["events"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one.as_str().unwrap().into())
+                .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed(&guarded), ["call.accept", "message.read"]);
+    let statuses = |field: &str, status: &str| {
+        let value = json!({"statuses": [{"id": "wamid.1", "status": status}]});
+        json!({"entry": [{"changes": [{"field": field, "value": value}]}]}).to_string()
+    };
+    let passes = |payload: String| {
+        let condition = guarded.only().filter.condition.clone();
+        condition.is_none_or(|condition| condition.is_met_by(payload.as_bytes()))
+    };
+    assert!(passes(statuses("messages", "read")) && !passes(statuses("messages", "sent")));
+    assert!(passes(statuses("calls", "ACCEPTED")) && passes("{}".to_owned()));
+    let types = |guarded: &Guarded| -> Vec<String> {
+        let events = guarded.only().filter.events.clone();
+        events.into_iter().flatten().map(|kind| kind.to_string()).collect()
+    };
+    assert!(types(&guarded).contains(&"MESSAGE_STATUS_UPDATE".to_owned()));
+
+    guarded.accepts("PATCH", &path, SESSION, json!({"events": ["message.received"]}));
+    assert_eq!((guarded.only().filter.condition.clone(), listed(&guarded).len()), (None, 1));
+    let all = json!({"events": ["message.read", "MESSAGE_STATUS_UPDATE"]});
+    guarded.accepts("PATCH", &path, SESSION, all);
+    assert!(passes(statuses("messages", "sent")));
+    assert_eq!(listed(&guarded), ["MESSAGE_STATUS_UPDATE", "message.read"]);
+
+    // A condition of the host's stays, and counts alone.
+    let id = guarded.only().id;
+    let own = r#"{"pointer": "/a", "exists": true}"#;
+    let with_own = |one: &SubscriptionInfo| Ok(Subscription::from(one).condition(own.parse()?));
+    guarded.gateway.engine.revise(id, with_own).unwrap();
+    guarded.accepts("PATCH", &path, SESSION, json!({"events": ["message.played"]}));
+    assert_eq!(guarded.only().filter.condition, Some(own.parse().unwrap()));
+    assert_eq!(types(&guarded), ["message.played"]);
 }
 
 #[test]

@@ -13,12 +13,16 @@ pub(super) fn with_ascii_host(url: &str) -> Option<Cow<'_, str>> {
     if authority.is_ascii() {
         return Some(Cow::Borrowed(url));
     }
-    let (name, port) = match authority.rsplit_once(':') {
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (format!("{user}@"), host),
+        None => (String::new(), authority),
+    };
+    let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) => (name, format!(":{port}")),
-        None => (authority, String::new()),
+        None => (host, String::new()),
     };
     let name = idna::domain_to_ascii_cow(name.as_bytes(), AsciiDenyList::URL).ok()?;
-    Some(Cow::Owned(format!("{scheme}://{name}{port}{path}")))
+    Some(Cow::Owned(format!("{scheme}://{user}{name}{port}{path}")))
 }
 
 #[cfg(test)]
@@ -36,7 +40,7 @@ mod tests {
             ("https://\u{ff11}0\u{3002}0\u{3002}0\u{3002}1/", Some("https://10.0.0.1/")),
             ("https://crm.example/\u{e4}", Some("https://crm.example/\u{e4}")),
             ("crm.example/b\u{fc}ro", Some("crm.example/b\u{fc}ro")),
-            ("https://u:p@b\u{fc}ro.example/", None),
+            ("https://u:p@b\u{fc}ro.example/", Some("https://u:p@xn--bro-hoa.example/")),
             ("https://b\u{fc} ro.example/", None),
             ("https://xn--\u{fc}.example/", None),
         ] {

@@ -31,7 +31,7 @@ fn a_doubletick_webhook_is_delivered_listed_and_removed() {
     assert_eq!(answer.status, 201, "{answer:?}");
     let expected = json!({
         "validWebhooks":
-            [{"wabaNumber": "+919000000001", "webhookEventType": "MESSAGE_RECEIVED"}],
+            [{"wabaNumber": "+919000000001", "webhookEventType": "Message Received"}],
         "invalidWebhooks": [{"wabaNumber": "+919000000001", "webhookEventType": "NO_EVENT"}],
         "invalidWabaNumbers": ["919000000003"],
     });

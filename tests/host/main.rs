@@ -22,6 +22,7 @@ mod matching;
 mod meta_callbacks;
 mod openapi;
 mod policies;
+mod public_clients;
 mod receiver;
 mod restarts;
 mod session;

@@ -294,3 +294,21 @@ fn a_large_fan_out_delays_no_other_number_and_no_neighbour() {
     assert!(place("other") <= BEFORE + 400, "the other number's came as number {}", place("other"));
     engine.close(DEADLINE).unwrap();
 }
+
+/// The device takes its time while the noisy account fills its part of the queue.
+#[test]
+fn accounts_take_turns_in_the_queue_for_the_device() {
+    let (world, faults) = World::faulty(accounts(own()));
+    subscribe_both(&world.engine);
+    faults.hold_syncs();
+    let noisy: Vec<_> = (0..5_000).map(|_| world.engine.publish(event("noisy")).unwrap()).collect();
+    let quiet: Vec<_> = (0..5).map(|_| world.engine.publish(event("quiet")).unwrap()).collect();
+    faults.release_syncs();
+    let accepted = |receipt: &Receipt| receipt.wait_timeout(DEADLINE).unwrap().unwrap().id;
+    let quiet: Vec<_> = quiet.iter().map(accepted).collect();
+    let noisy: Vec<_> = noisy.iter().map(accepted).collect();
+    assert!(quiet.is_sorted() && noisy.is_sorted(), "each account keeps its order");
+    // One group of 1,024 may have been on its way to the device.
+    let before = noisy.iter().filter(|id| **id < quiet[4]).count();
+    assert!(before <= 1_024 + 6, "{before} events of the neighbour went first");
+}

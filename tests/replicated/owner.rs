@@ -21,6 +21,7 @@ pub const CONNECTION: &str = "WABAHOOK_REPLICATED_CONNECTION";
 pub const DRAINS: &str = "WABAHOOK_REPLICATED_DRAINS";
 /// Set where sessions keep their epoch.
 pub const SAME_EPOCH: &str = "WABAHOOK_REPLICATED_SAME_EPOCH";
+pub const SHARD: &str = "WABAHOOK_REPLICATED_SHARD";
 pub const REPLICAS: &str = "WABAHOOK_REPLICATED_REPLICAS";
 
 const PUBLISHERS: u32 = 8;
@@ -64,7 +65,8 @@ fn acquired(name: &str) -> Postgres {
     let connection = env::var(CONNECTION).unwrap();
     let options = PostgresOptions::new(&connection).unwrap().name(name);
     let replicas = env::var(REPLICAS).map_or(1, |text| text.parse().unwrap());
-    let options = options.replicas(replicas);
+    let shard = env::var(SHARD).map_or(0, |text| text.parse().unwrap());
+    let options = options.replicas(replicas).shard(shard);
     let options = match env::var_os(SAME_EPOCH) {
         Some(_) => options.without_session_epochs(),
         None => options,

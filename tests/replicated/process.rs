@@ -25,6 +25,7 @@ pub struct HostOptions {
     pub is_unreplicated: bool,
     pub keeps_epoch: bool,
     pub drains: bool,
+    pub shard: u16,
 }
 
 impl HostProcess {
@@ -37,6 +38,7 @@ impl HostProcess {
         if options.keeps_epoch {
             command.env(owner::SAME_EPOCH, "1");
         }
+        command.env(owner::SHARD, options.shard.to_string());
         if options.drains {
             command.env(owner::DRAINS, "1");
         }

@@ -145,11 +145,14 @@ fn let_a_commit_land_late(servers: &mut Servers) -> Verdict {
 }
 
 fn late_commit(servers: &mut Servers, keeps_epoch: bool) -> Verdict {
-    let (mut ledger, direct) = (Ledger::default(), options(servers));
+    // A store of its own, so that the generation that the commit is for is still there.
+    let shard = if keeps_epoch { 2 } else { 1 };
+    let direct = HostOptions { shard, ..options(servers) };
+    let mut ledger = Ledger::default();
     let proxy = Proxy::to(servers.primary_port());
     let connection =
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable", proxy.port);
-    let through = HostOptions { connection, keeps_epoch, ..HostOptions::default() };
+    let through = HostOptions { connection, keeps_epoch, shard, ..HostOptions::default() };
     let owner = HostProcess::start("owner", &through);
     owner.wait_for_many("accepted", SOME, &mut ledger)?;
     proxy.hold();

@@ -4,6 +4,7 @@
 
 use super::model::Key;
 use super::plan::millis;
+use super::retention::Since;
 use wabahook::policy::{Accept, Ordering, Policy, Retry, RetryOn};
 use wabahook::{DeliveryControl, Failure, Reply};
 
@@ -81,8 +82,8 @@ impl DeliveryState {
             from_wall_ms: wall_ms,
             least_ms: wait.least_ms - down_ms.min(wait.least_ms),
             most_ms: wait.most_ms - down_ms.min(wait.most_ms),
-            age_least_ms: wait.age_least_ms + down_ms.min(wait.least_ms),
-            age_most_ms: wait.age_most_ms + down_ms.min(wait.most_ms),
+            age_least_ms: wait.age_least_ms + down_ms,
+            age_most_ms: wait.age_most_ms + down_ms,
         };
         DeliveryState::Owed(Tries { attempts: *attempts, wait: Some(wait) })
     }
@@ -194,7 +195,8 @@ pub fn after(
     tries: &Tries,
     policy: &Policy,
     asked_ms: u64,
-    started_ms: u64,
+    since: Since,
+    (ends_least_ms, ends_most_ms): (u64, u64),
     clocks: (u64, u64),
 ) -> After {
     let (now_ms, wall_ms) = clocks;
@@ -203,20 +205,16 @@ pub fn after(
     let is_ordered = policy.ordering != Ordering::None && policy.attempts_max.is_none();
     let probed_ms = if is_ordered { millis(policy.breaker.max) } else { u64::MAX };
     let (least_ms, most_ms) = (least_ms.min(probed_ms), most_ms.min(probed_ms));
-    let (age_least_ms, age_most_ms) = match &tries.wait {
-        None => (now_ms - started_ms, now_ms - started_ms),
-        Some(wait) => {
-            let since_ms = now_ms - wait.from_ms;
-            (wait.age_least_ms + since_ms, wait.age_most_ms + since_ms)
-        }
-    };
+    let age_ms = |since_ms: i64| (now_ms as i64 - since_ms) as u64;
+    let (age_least_ms, age_most_ms) = (age_ms(since.most_ms), age_ms(since.least_ms));
     // The last attempt is made when the age is used up.
-    let left_ms = |age_ms: u64| millis(policy.age_max).saturating_sub(age_ms);
-    let least_ms = least_ms.max(asked_ms).min(left_ms(age_most_ms));
-    let most_ms = most_ms.max(asked_ms).min(left_ms(age_least_ms));
+    let left_least_ms = ends_least_ms.saturating_sub(now_ms);
+    let left_most_ms = ends_most_ms.saturating_sub(now_ms);
+    let least_ms = least_ms.max(asked_ms).min(left_least_ms);
+    let most_ms = most_ms.max(asked_ms).min(left_most_ms);
     After {
-        may_expire: left_ms(age_most_ms) == 0,
-        may_wait: left_ms(age_least_ms) > 0,
+        may_expire: left_least_ms == 0,
+        may_wait: left_most_ms > 0,
         is_used_up: policy.attempts_max.is_some_and(|most| number >= most),
         wait: Wait {
             from_ms: now_ms,

@@ -7,6 +7,7 @@ use super::delivery_state::DeliveryState;
 use super::lane::Lane;
 use super::model::{Key, Model, Queued};
 use super::plan::Terms;
+use super::retention::Since;
 
 impl Model {
     pub fn removed(&mut self, id: u32, told: &mut Vec<Notice>) {
@@ -45,6 +46,7 @@ impl Model {
         let sub = self.subs.get_mut(&id).unwrap();
         let main = sub.main();
         sub.changed(terms);
+        sub.changed_ms = clocks.0;
         if main != sub.main() {
             self.look_at_gates_of(id);
         }
@@ -54,6 +56,7 @@ impl Model {
     pub fn resumed(&mut self, id: u32, clocks: (u64, u64)) {
         let sub = self.subs.get_mut(&id).unwrap();
         let before = std::mem::replace(&mut sub.state, SubscriptionState::Active);
+        sub.changed_ms = clocks.0;
         if before != SubscriptionState::Active {
             sub.lane.begin_anew();
             self.save_health(id, clocks);
@@ -71,6 +74,7 @@ impl Model {
         for key in keys {
             let delivery = self.deliveries.get_mut(key).unwrap();
             delivery.revived = true;
+            delivery.since = Since::now(self.clocks, true);
             delivery.become_durably(DeliveryState::fresh());
         }
         keys.iter().for_each(|key| self.decide_dependency(*key));

@@ -160,6 +160,12 @@ impl Lane {
         self.in_flight.push((key, now_ms));
     }
 
+    /// Its rest may be cut short for last attempts.
+    pub fn rest_may_be_cut(&mut self, now_ms: u64) {
+        self.opens_ms = self.opens_ms.min(now_ms);
+        self.rests_until_ms = self.rests_until_ms.min(now_ms);
+    }
+
     fn rest_ms(&self) -> u64 {
         self.rests_until_ms.max(self.opens_ms)
     }
@@ -213,6 +219,7 @@ impl Lane {
         policy: &Policy,
         now_ms: u64,
         cap_max: usize,
+        (left_least_ms, left_most_ms): (u64, u64),
     ) -> bool {
         if *meant == Outcome::Delivered {
             self.cap = (self.cap + 1).min(cap_max);
@@ -237,7 +244,14 @@ impl Lane {
         {
             let own_ms = millis(policy.breaker.initial) * 4 / 5;
             let asked_ms = answered.retry_after.map(millis).filter(|asked_ms| *asked_ms > 0);
-            let rest_ms = asked_ms.unwrap_or(own_ms);
+            // It is cut to the age that is left; an endpoint that asks for none rests as it would otherwise.
+            let rest_ms = match asked_ms.map(|asked_ms| asked_ms.min(left_least_ms)) {
+                None => own_ms,
+                Some(0) => own_ms.min(asked_ms.unwrap_or(0)),
+                Some(cut_ms) => cut_ms,
+            };
+            let asked_ms = asked_ms.filter(|_| left_least_ms > 0);
+            let asked_ms = asked_ms.map(|asked_ms| asked_ms.min(left_most_ms));
             self.rests_until_ms = self.rests_until_ms.max(now_ms + rest_ms);
             let most_ms = asked_ms.unwrap_or(millis(policy.breaker.max) * 6 / 5 + 1);
             self.rests_surely_ms = self.rests_surely_ms.max(now_ms + most_ms);

@@ -12,6 +12,7 @@ use super::dependency::GATE;
 use super::endpoint::AT_ONCE;
 use super::lane::{Lane, PAUSE_MAX_MS};
 use super::plan::{Draft, Terms};
+use super::retention::Since;
 
 /// An event, by its index in publish order, and a subscription.
 pub type Key = (usize, u32);
@@ -31,12 +32,18 @@ pub struct Model {
     pub counts: Counts,
     /// What the engine did not count as owed: cancelled while it was opened.
     pub cancelled_before: u64,
+    /// Both clocks.
+    pub clocks: (u64, u64),
+    /// When the present engine was opened.
+    pub opened_ms: u64,
 }
 
 pub struct Event {
     pub draft: Draft,
     pub id: Option<String>,
     pub there: Presence,
+    /// When it was accepted, at the earliest and at the latest, in wall time.
+    pub walls: (u64, u64),
     /// Published together with these. Either all of them are there or none.
     pub together: Range<usize>,
 }
@@ -60,6 +67,8 @@ pub struct Sub {
     pub removed: bool,
     /// Its removal has begun, and a crash may have interrupted it.
     pub removing: bool,
+    /// When its policy or state last changed.
+    pub changed_ms: u64,
     pub lane: Lane,
 }
 
@@ -72,6 +81,10 @@ pub struct Delivery {
     /// Later states, in order, each waiting for its group.
     pub queued: VecDeque<DeliveryState>,
     pub in_flight: bool,
+    /// From when its age counts, before its first failure.
+    pub since: Since,
+    /// When it was last in flight.
+    pub landed_ms: u64,
     /// Replayed, so exempt from ordering.
     pub revived: bool,
     /// In flight when the policy changed: it blocks its key until it ends.
@@ -140,6 +153,7 @@ impl Sub {
             instead: vec![],
             removed: false,
             removing: false,
+            changed_ms: 0,
             lane,
         }
     }
@@ -174,6 +188,8 @@ impl Delivery {
             durable: vec![DeliveryState::Absent],
             queued: VecDeque::new(),
             in_flight: false,
+            since: Since::default(),
+            landed_ms: 0,
             revived: false,
             first: false,
             waits: false,
@@ -219,7 +235,8 @@ impl Model {
                 }
             }
             let together = places.clone();
-            self.events.push(Event { draft, id: None, there: Presence::Waiting, together });
+            let (there, walls) = (Presence::Waiting, (self.clocks.1, self.clocks.1));
+            self.events.push(Event { draft, id: None, there, walls, together });
         }
         self.queue.push_back(Queued::Publish(Awaited { places, receipt }));
     }
@@ -311,7 +328,9 @@ impl Model {
         self.counts.accepted += 1;
         self.counts.unrouted += u64::from(accepted.owed == 0);
         self.events[place].there = Presence::Yes;
+        self.events[place].walls = (self.clocks.1, self.clocks.1);
         self.events[place].id = Some(id);
+        let since = Since::now(self.clocks, false);
         let targets = self.targets_of(place);
         // A subscription that is removed in the same group is not owed it.
         let dropped = targets.len() - accepted.owed as usize;
@@ -321,7 +340,9 @@ impl Model {
         for id in &targets {
             let is_dropped = dropped > 0 && self.subs[id].removing;
             let life = if is_dropped { DeliveryState::Cancelled } else { DeliveryState::fresh() };
-            self.deliveries.get_mut(&(place, *id)).unwrap().become_durably(life);
+            let delivery = self.deliveries.get_mut(&(place, *id)).unwrap();
+            delivery.since = since;
+            delivery.become_durably(life);
         }
         targets.into_iter().for_each(|id| self.decide_dependency((place, id)));
     }
@@ -356,24 +377,29 @@ impl Model {
     /// A worker got an answer. What it caused is read from the notices.
     pub fn ended(&mut self, key: Key, reply: &Reply, clocks: (u64, u64), told: &mut Vec<Notice>) {
         self.counts.attempts += 1;
+        let ends_ms = self.ends_ms(key);
         let sub = self.subs.get_mut(&key.1).unwrap();
         // If its subscription was removed meanwhile, its end changes nothing.
-        let Some(started_ms) = sub.lane.land(key, clocks.0) else { return };
+        if sub.lane.land(key, clocks.0).is_none() {
+            return;
+        }
         let policy = sub.terms.policy.clone();
         let (meant, disable) = outcome(reply, &policy);
         let cap_max = self.limits.lane_in_flight_max;
-        if sub.lane.learn(&meant, reply, &policy, clocks.0, cap_max) {
+        let left_ms = (ends_ms.0.saturating_sub(clocks.0), ends_ms.1.saturating_sub(clocks.0));
+        if sub.lane.learn(&meant, reply, &policy, clocks.0, cap_max, left_ms) {
             sub.lane.save(clocks);
             self.queue.push_back(Queued::Health(key.1));
         }
         let active = sub.state == SubscriptionState::Active && meant != Outcome::Delivered;
         let (must, may) = sub.lane.fails_for_too_long(&policy);
         let delivery = self.deliveries.get_mut(&key).unwrap();
-        delivery.in_flight = false;
+        (delivery.in_flight, delivery.landed_ms) = (false, clocks.0);
         let [DeliveryState::Owed(tries)] = &delivery.now[..] else {
             panic!("{key:?} was under way")
         };
         let tries = tries.clone();
+        let since = delivery.since(&delivery.now[0]);
         let died = self.take_died(key, told);
         match disable {
             Some(why) => self.disabled(key.1, &why, told),
@@ -390,7 +416,7 @@ impl Model {
                 DeliveryState::Dead { reason, attempts }
             }
             (Outcome::Retry { reason, asked_ms }, died) => {
-                let after = after(&tries, &policy, asked_ms, started_ms, clocks);
+                let after = after(&tries, &policy, asked_ms, since, ends_ms, clocks);
                 after.check(key, &reason, died.as_deref());
                 match died {
                     Some(reason) => DeliveryState::Dead { reason, attempts },
@@ -413,7 +439,8 @@ impl Model {
         let sub = self.subs.get_mut(&key.1).unwrap();
         if sub.lane.land(key, now_ms).is_some() {
             sub.lane.postponed_until_ms = now_ms + PAUSE_MAX_MS;
-            self.deliveries.get_mut(&key).unwrap().in_flight = false;
+            let delivery = self.deliveries.get_mut(&key).unwrap();
+            (delivery.in_flight, delivery.landed_ms) = (false, now_ms);
         }
     }
 

@@ -194,16 +194,29 @@ impl World {
 
     fn pass(&mut self) {
         let now_ms = self.now_ms();
-        let wake_ms = self.running().stepped.next_wake_ms().unwrap_or(now_ms);
-        let span_ms = match self.random.below(4) {
-            0 => wake_ms.saturating_sub(now_ms).min(60_000),
-            1 => self.random.below(4_000),
+        let stepped = &self.running().stepped;
+        let wake_ms = stepped.next_wake_ms().unwrap_or(now_ms);
+        let expiry_ms = stepped.next_expiry_ms().unwrap_or(now_ms);
+        let span_ms = match self.random.below(8) {
+            0 | 1 => wake_ms.saturating_sub(now_ms).min(60_000),
+            2 => self.random.below(4_000),
+            3 => self.long_ms(expiry_ms.saturating_sub(now_ms)),
             _ => self.random.below(60),
         };
         self.pass_ms(span_ms);
         if !self.random.one_in(4) {
             self.tick();
         }
+    }
+
+    /// A long time, as a rule up to when something may end by its age. All of them together are within the window of
+    /// dedup keys.
+    fn long_ms(&mut self, expiry_ms: u64) -> u64 {
+        let hours = self.random.within(1, 30) * 3_600_000;
+        let span_ms = self.random.pick(&[expiry_ms, expiry_ms, expiry_ms + 11_000, hours]);
+        let span_ms = span_ms.min(self.long_left_ms);
+        self.long_left_ms -= span_ms;
+        span_ms
     }
 
     pub fn subscribe_another(&mut self) {

@@ -8,6 +8,7 @@ use wabahook::{DeadLetter, Stats, SubscriptionInfo};
 
 use super::delivery_state::DeliveryState;
 use super::model::{Counts, Delivery, Key, Model, Presence, Sub};
+use super::retention::Since;
 
 impl Model {
     /// The power was cut. Nothing that waited for its group is certain.
@@ -48,6 +49,7 @@ impl Model {
             delivery.now =
                 delivery.durable.iter().map(|life| life.resumed(clocks.0, clocks.1)).collect();
         }
+        self.ages_reopened();
         self.settle_letters(letters);
         self.recheck();
         self.look_at_all_gates();
@@ -58,6 +60,7 @@ impl Model {
         for key in keys {
             let delivery = self.deliveries.get_mut(key).unwrap();
             delivery.revived = true;
+            delivery.since = Since::now(self.clocks, true);
             delivery.durable.push(DeliveryState::fresh());
         }
     }

@@ -37,6 +37,8 @@ pub struct World {
     pub version: u32,
     /// By how much the wall clock may still jump without any dedup key leaving its window.
     pub jumps_left_ms: u64,
+    /// For how long the seed may still pass time at a stretch, for the same reason.
+    pub long_left_ms: u64,
     pub trace: Trace,
     /// Whether this engine met a shortage that lets it start fewer attempts, and until when it may pause.
     had_shortage: bool,
@@ -76,7 +78,8 @@ impl World {
         let limits = plan::limits(&mut random);
         let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, random.bits()));
         let disk = Disk::new(Memory::default());
-        let model = Model { limits: limits.clone(), ..Model::default() };
+        let clocks = (clock.monotonic_ms(), clock.wall_ms());
+        let model = Model { limits: limits.clone(), clocks, ..Model::default() };
         let mut world = World {
             random,
             clock,
@@ -90,6 +93,7 @@ impl World {
             names: 0,
             version: 0,
             jumps_left_ms: 8 * 3_600_000,
+            long_left_ms: 4 * 24 * 3_600_000,
             trace,
             had_shortage: false,
             calm_at_ms: 0,
@@ -238,7 +242,11 @@ impl World {
     }
 
     pub fn tick(&mut self) {
+        self.model.rests_may_be_cut();
         self.running().stepped.tick();
+        let mut told = self.told();
+        self.model.expired(&mut told);
+        self.account_for(told);
     }
 
     fn in_flight_max(&self) -> usize {
@@ -275,11 +283,10 @@ impl World {
         }
         let place = self.random.place(self.in_flight.len());
         let Flying { begun, key, name, .. } = self.in_flight.swap_remove(place);
-        let age_max = self.model.subs[&key.1].terms.policy.age_max;
         let shortage = match self.random.below(4) {
             0 => Shortage::HostConnections,
-            // A delivery whose attempts panic ends by its age, which the model does not count.
-            1 if age_max > Duration::from_secs(3_600) => Shortage::Panic,
+            // A delivery whose attempts panic ends by its age, which the model does not count here.
+            1 if self.model.ends_ms(key).0 > self.now_ms() => Shortage::Panic,
             _ => Shortage::Files,
         };
         self.note(|_| format!("{key:?} of {name} is short of {shortage}"));
@@ -323,6 +330,7 @@ impl World {
 
     pub fn pass_ms(&mut self, span_ms: u64) {
         self.clock.advance(Duration::from_millis(span_ms));
+        self.model.clocks_moved(self.clocks());
     }
 
     /// The wall clock jumps, as after a change by an administrator or a time server.
@@ -335,6 +343,7 @@ impl World {
             format!("the wall clock jumps {span_ms} ms {}", if back { "back" } else { "on" })
         });
         self.clock.set_wall_ms(if back { wall_ms - span_ms } else { wall_ms + span_ms });
+        self.model.clocks_moved(self.clocks());
     }
 
     pub fn change_mood(&mut self) {

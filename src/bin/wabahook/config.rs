@@ -10,7 +10,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 use wabahook::registration::{Dialog360, SessionGateway};
 use wabahook::store::PostgresOptions;
-use wabahook::{Account, Config, Durability, KeyDigest, Limits, OnDamage, Secret};
+use wabahook::{Account, AccountLimits, Config, Durability, KeyDigest, Limits, OnDamage, Secret};
 
 use self::accounts::{AccountTable, OperatorTable};
 use self::network::NetworkTable;
@@ -73,6 +73,8 @@ pub(crate) struct HostSettings {
     pub(crate) connections: ConnectionLimits,
     pub(crate) head_timeout: Duration,
     pub(crate) tls: Option<TlsFiles>,
+    /// The limits of accounts that set none of their own.
+    pub(crate) account_limits: AccountLimits,
     /// The digests of the settings that only a restart changes, by name.
     pub(crate) fixed: BTreeMap<String, KeyDigest>,
     /// Whether the configuration file itself has an API key or a secret.
@@ -269,7 +271,13 @@ const RELOADED: [&str; 5] =
 
 /// The digests of all other settings, so that no secret among them is kept.
 fn fixed(text: &str) -> Result<BTreeMap<String, KeyDigest>, toml::de::Error> {
-    let table: toml::Table = toml::from_str(text)?;
+    let mut table: toml::Table = toml::from_str(text)?;
+    if let Some(limits) = table.get_mut("limits").and_then(toml::Value::as_table_mut) {
+        limits.remove("per_account");
+        if limits.is_empty() {
+            table.remove("limits");
+        }
+    }
     let fixed = table.into_iter().filter(|(name, _)| !RELOADED.contains(&name.as_str()));
     Ok(fixed.map(|(name, value)| (name, KeyDigest::of(value.to_string().as_bytes()))).collect())
 }
@@ -297,9 +305,10 @@ impl ConfigFile {
         let has_plain_secrets = self.has_plain_secrets();
         let data = self.data.unwrap_or_else(|| DATA.into());
         let connections = self.limits.connections()?;
+        let account_limits = std::mem::take(&mut self.limits.per_account).limits();
         let mut engine = Config::new(&data)
             .limits(self.limits.engine())
-            .account_limits(std::mem::take(&mut self.limits.per_account).limits())
+            .account_limits(account_limits.clone())
             .durability(match self.durability {
                 DurabilityWord::Power => Durability::Power,
                 DurabilityWord::Process => Durability::Process,
@@ -334,6 +343,7 @@ impl ConfigFile {
             connections,
             head_timeout,
             tls: self.tls.map(|TlsTable { certificate, key }| TlsFiles { certificate, key }),
+            account_limits,
             fixed: BTreeMap::new(),
             has_plain_secrets,
         })

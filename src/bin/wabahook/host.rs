@@ -25,6 +25,7 @@ use crate::port::bodies::{Bodies, BodyLimits, RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::ClientConnection;
 use crate::port::key_attempts::KeyAttempts;
+use crate::port::shortages::Shortages;
 use crate::reload::Reloader;
 
 /// How many may listen to the notices at once. An account may have a part of them by its limits.
@@ -53,6 +54,7 @@ pub(crate) struct HostState {
     pub(crate) backups: Arc<Semaphore>,
     pub(crate) bodies: Bodies,
     pub(crate) key_attempts: KeyAttempts,
+    pub(crate) shortages: Arc<Shortages>,
     /// One permit for each test delivery, which waits for a receiver.
     tests: AccountPermits,
     serving: AtomicBool,
@@ -89,6 +91,7 @@ impl HostState {
             backups: Arc::new(Semaphore::new(1)),
             bodies: Bodies::new(body_limits),
             key_attempts: KeyAttempts::new(),
+            shortages: Arc::new(Shortages::new()),
             tests,
             serving,
             alive,

@@ -23,6 +23,13 @@ pub(crate) struct HttpError {
     retry_after: Option<Duration>,
 }
 
+/// The code of a refusal because the host as a whole is busy.
+const BUSY: &str = "busy";
+
+/// An extension of such a response.
+#[derive(Clone)]
+pub(crate) struct HostBusy;
+
 impl From<JsonProblem> for HttpError {
     fn from(problem: JsonProblem) -> HttpError {
         let JsonProblem { field, message } = problem;
@@ -193,6 +200,9 @@ impl IntoResponse for HttpError {
         let (code, message) = (self.code.to_owned(), self.message.clone());
         let error = ErrorDetailJson { code, message, field: self.field.clone() };
         let mut response = self.with_retry_after(json(self.status, &ErrorJson { error }));
+        if self.code == BUSY {
+            response.extensions_mut().insert(HostBusy);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);

@@ -30,8 +30,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use command_error::CommandError;
 use commands::{
-    accounts, audit as audit_command, backup, bench, check, completions, dead, deliveries, inspect,
-    publish, screen, tail, unowned, verify, webhooks,
+    accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
+    find, inspect, publish, screen, secret, stats, tail, unowned, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -58,11 +58,17 @@ enum ProgramCommand {
     Demo(demo::DemoArgs),
     /// Publish events to a running host
     Publish(publish::PublishArgs),
-    /// List, add, remove, pause, resume or test the webhooks of a running host
+    /// Find a message: what became of it, and every attempt
+    Find(find::FindArgs),
+    /// List, add, edit, remove, pause, resume or test the webhooks of a running host
     Webhooks(webhooks::WebhooksArgs),
     /// List, show, replay or discard the dead letters of a running host
     Dead(dead::DeadArgs),
-    /// Cancel owed deliveries of a running host
+    /// Give a webhook of a running host another secret
+    Secret(secret::SecretArgs),
+    /// Show the counters of a running host and the webhooks that need attention
+    Stats(stats::StatsArgs),
+    /// List or cancel the deliveries of a running host
     Deliveries(deliveries::DeliveriesArgs),
     /// End everything that a running host keeps of a contact or a number
     Purge(deliveries::PurgeArgs),
@@ -93,7 +99,8 @@ enum ProgramCommand {
 
 fn main() -> ExitCode {
     refuse_huge_pages();
-    let (result, json) = match CommandLine::try_parse().map(|line| line.command) {
+    let line = client::host_options_last(std::env::args_os());
+    let (result, json) = match CommandLine::try_parse_from(line).map(|line| line.command) {
         Ok(command) => (command.run(), command.json()),
         Err(error) => (explained(&error).map(|()| ExitCode::SUCCESS), false),
     };
@@ -118,6 +125,9 @@ impl ProgramCommand {
             ProgramCommand::Serve(args) => serve::run(args)?,
             ProgramCommand::Demo(args) => return demo::run(args).map_err(CommandError::Run),
             ProgramCommand::Publish(args) => publish::run(args)?,
+            ProgramCommand::Find(args) => find::run(args)?,
+            ProgramCommand::Secret(args) => secret::run(args)?,
+            ProgramCommand::Stats(args) => stats::run(args)?,
             ProgramCommand::Webhooks(args) => webhooks::run(args)?,
             ProgramCommand::Dead(args) => dead::run(args)?,
             ProgramCommand::Deliveries(args) => deliveries::run(args)?,
@@ -141,6 +151,9 @@ impl ProgramCommand {
     fn json(&self) -> bool {
         match self {
             ProgramCommand::Publish(args) => args.host.json,
+            ProgramCommand::Find(args) => args.host.json,
+            ProgramCommand::Secret(args) => args.json(),
+            ProgramCommand::Stats(args) => args.host.json,
             ProgramCommand::Webhooks(args) => args.json(),
             ProgramCommand::Dead(args) => args.json(),
             ProgramCommand::Deliveries(args) => args.json(),

@@ -1,4 +1,4 @@
-//! Reads the configuration again while the host serves: accounts, keys, Meta's secrets and the TLS certificate. All
+//! Reads the configuration again while the host serves: accounts, their limits, keys, Meta's secrets and the TLS certificate. All
 //! of it is checked before anything changes, so a bad file changes nothing. What only a restart can change is told.
 
 use std::collections::BTreeMap;
@@ -44,10 +44,13 @@ impl Reloader {
         };
         let accounts = settings.accounts.clone();
         host.engine.check_accounts(accounts).map_err(|error| named(&error))?;
+        settings.account_limits.check("limits.per_account").map_err(|error| named(&error))?;
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|error| named(&error))?;
         }
         let needs_restart = changed(&self.fixed, &settings.fixed);
+        let limits = host.engine.set_account_limits(settings.account_limits);
+        limits.map_err(|error| named(&error))?;
         let accounts = host.engine.declare_accounts(settings.accounts);
         let accounts = accounts.map_err(|error| named(&error))?;
         host.set_secrets(settings.operators, settings.meta);

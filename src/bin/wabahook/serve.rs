@@ -192,6 +192,7 @@ async fn serve(
     announce_port("listening", listener.local_addr(), tls.is_some(), &data)?;
     let connections = ClientConnections::new(settings.connections);
     let server = Server::new(routes::router(Arc::clone(&host)), tls, settings.head_timeout);
+    let server = server.shortages(Arc::clone(&host.shortages));
     let stop = wind_down(asked(stop), Arc::clone(&host));
     let open_requests = server.accept(listener, connections, stop).await;
     let clock = SystemClock::new();

@@ -131,7 +131,7 @@ fn shares_of(limits: &Limits) -> Arc<AccountShares> {
     Arc::new(shares)
 }
 
-fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
+pub(super) fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
     RoutedEvent {
         account: "acme".into(),
         event_type: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),

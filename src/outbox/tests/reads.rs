@@ -12,10 +12,11 @@ fn with_generations(
     let limits = Limits { cache_bytes_max: 0, ..small() };
     let (running, _) = open_owing(store, &limits, ledger.owing());
     let mut firsts = Vec::new();
-    while running.outbox.usage().generations < count {
+    while firsts.len() < count {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);
         ledger.accept(sequence, &[1]);
-        if running.outbox.usage().generations > firsts.len() {
+        // A generation begins after the receipt of the event before it was resolved.
+        if running.outbox.generations.generation_of(sequence) > Some(firsts.len() as u64) {
             firsts.push(sequence);
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn content(message: &JsonObject<'_>) -> ObjectWriter {
     };
     let context = nested(message, "context").unwrap_or(JsonObject(Vec::new()));
     let context = ObjectWriter::new().text("from", context.id("from")).text("id", context.id("id"));
-    content.object("context", Some(context))
+    content.raw("errors", message.value("errors")).object("context", Some(context))
 }
 
 fn of_kind(kind: &str, message: &JsonObject<'_>) -> ObjectWriter {

@@ -3,6 +3,7 @@
 
 mod cors;
 mod error;
+mod receipts;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -101,7 +102,6 @@ impl SessionCaller<'_> {
         self.check_scheme(&url)?;
         let named = read_events(&given)?;
         self.request.note_types(named.iter().flatten());
-        let events = named.clone().filter(|events| !events.is_empty());
         // Some clients send an empty text for no secret.
         let secret = given.text("secret", SECRET)?.filter(|secret| !secret.is_empty());
         let (secret, generated) = match secret {
@@ -114,7 +114,8 @@ impl SessionCaller<'_> {
         let subscription = Subscription::to(url)?.secret(secret).policy(policy());
         let payload = given.word("payload")?.unwrap_or_default();
         let subscription = subscription.profile(Profile::Session).payload(payload);
-        let subscription = events.into_iter().fold(subscription, Subscription::events);
+        let events = named.clone().unwrap_or_default();
+        let subscription = receipts::with_events(subscription, None, events);
         let webhooks_max = self.request.engine.limits().session_webhooks_max;
         let (ids, ()) = self.request.engine.change(self.account, |account_snapshot| {
             let name = free_name(account_snapshot, webhooks_max)?;
@@ -149,7 +150,7 @@ impl SessionCaller<'_> {
                 after.target = after.target.at(url)?;
             }
             if let Some(events) = &events {
-                after.events = Some(events.clone()).filter(|events| !events.is_empty());
+                after = receipts::with_events(after, Some(before), events.clone());
             }
             let after = payload.into_iter().fold(after, Subscription::payload);
             let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use super::receipts;
 use crate::engine::{RecentAttempt, RecentOutcome, TestDelivery};
 use crate::event::{Catalogue, EventType};
 use crate::profile::Profile;
@@ -32,7 +33,7 @@ pub(super) struct SessionWebhook {
 
 impl SessionWebhook {
     pub(super) fn of(registered: &SubscriptionInfo, catalogue: &Catalogue) -> SessionWebhook {
-        let events = registered.filter.events.iter().flatten();
+        let events = receipts::listed(&registered.filter);
         SessionWebhook {
             id: registered.id.0,
             url: registered.target.url().to_string(),

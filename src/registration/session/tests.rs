@@ -422,17 +422,17 @@ fn unknown_methods_and_paths_use_the_envelope() {
     let gateway = fresh();
     let id = gateway.register(to("bystander"));
     for (method, path, allow) in [
-        ("PUT", "/webhooks".to_owned(), "GET, POST"),
-        ("POST", format!("/webhooks/{id}"), "GET, PATCH, DELETE"),
-        ("POST", format!("/webhooks/{id}/logs"), "GET"),
+        ("PUT", "/webhooks".to_owned(), "GET, POST, HEAD"),
+        ("POST", format!("/webhooks/{id}"), "GET, PATCH, DELETE, HEAD"),
+        ("POST", format!("/webhooks/{id}/logs"), "GET, HEAD"),
         ("GET", format!("/webhooks/{id}/test"), "POST"),
     ] {
         let answer = gateway.call(method, &path, ACME, "{}");
         assert_eq!(enveloped(&answer).0, 405, "{method} {path}");
-        assert_eq!(answer.headers["allow"], allow);
+        assert_eq!(answer.headers["allow"], format!("{allow}, OPTIONS"));
     }
     for path in
-        [format!("/webhooks/{id}/log"), format!("/webhooks/{id}/logs/1"), "/webhooks/".into()]
+        [format!("/webhooks/{id}/log"), format!("/webhooks/{id}/logs/1"), "/webhooks//".into()]
     {
         assert_eq!(gateway.acme("GET", &path, Value::Null).0, 404, "{path}");
     }

@@ -2,6 +2,7 @@
 //! code. The API key comes from the environment, is sent only to the host of `--url`, and is in no
 //! message (I9).
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::time::Duration;
 
@@ -13,23 +14,58 @@ use serde_json::Value;
 use ureq::{Agent, Body};
 
 use crate::command_error::CommandError;
-use crate::json::ErrorJson;
+use crate::json::{ErrorJson, JsonPage};
 
 /// Which host, and with which key.
 #[derive(Args)]
 pub(crate) struct HostOptions {
     /// The running host
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7001", env = "WABAHOOK_URL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7001",
+        env = "WABAHOOK_URL"
+    )]
     url: String,
     /// The environment variable that holds the account's API key
-    #[arg(long, value_name = "NAME", default_value = "WABAHOOK_API_KEY")]
+    #[arg(long, global = true, value_name = "NAME", default_value = "WABAHOOK_API_KEY")]
     key_env: String,
     /// How long a response may take, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     timeout_s: u64,
     /// Print JSON, errors included
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+/// The options of [`HostOptions`] that have a value, and those that have none.
+const WITH_VALUE: [&str; 3] = ["--url", "--key-env", "--timeout-s"];
+const WITHOUT_VALUE: [&str; 1] = ["--json"];
+
+/// A command line whose options of [`HostOptions`] stand at its end, so that they may be given anywhere.
+pub(crate) fn host_options_last(line: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut rest, mut options, mut line) = (Vec::new(), Vec::new(), line);
+    while let Some(word) = line.next() {
+        let text = word.to_str().unwrap_or_default().to_owned();
+        let name = text.split('=').next().unwrap_or_default();
+        if text == "--" {
+            options.extend([word]);
+            options.extend(line);
+            break;
+        }
+        let has_value = WITH_VALUE.contains(&name);
+        if has_value || WITHOUT_VALUE.contains(&text.as_str()) {
+            options.push(word);
+            if has_value && text == name {
+                options.extend(line.next());
+            }
+        } else {
+            rest.push(word);
+        }
+    }
+    rest.extend(options);
+    rest
 }
 
 /// A client of a running host.
@@ -39,6 +75,9 @@ pub(crate) struct ApiClient {
     /// A secret: this type has no `Debug`.
     key: String,
 }
+
+/// The longest page of the host.
+const PAGE: usize = 1_000;
 
 /// The longest response that is read: 1,000 dead letters or some 10,000 webhooks.
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -88,6 +127,33 @@ impl ApiClient {
     pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
         let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
         self.send(Method::POST, path, "application/json", body)
+    }
+
+    /// The pages of a list, up to so many items.
+    pub(crate) fn list(
+        &self,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+        count_max: usize,
+    ) -> Result<Vec<Value>, CommandError> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        while items.len() < count_max {
+            let limit = (count_max - items.len()).min(PAGE).to_string();
+            let mut page_query = vec![("limit", limit.as_str()), ("cursor", cursor.as_str())];
+            page_query.extend(query.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
+            let page: JsonPage<Value> = self.typed(&self.get(path, &page_query)?)?;
+            items.extend(page.items);
+            match page.cursor {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        Ok(items)
+    }
+
+    pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
+        let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
+        self.send(Method::PATCH, path, "application/json", body)
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<Value, CommandError> {
@@ -199,6 +265,19 @@ fn refused(status: StatusCode, text: &str) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_options_may_stand_anywhere() {
+        let last = |line: &str| {
+            let words = host_options_last(line.split(' ').map(OsString::from));
+            words.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        let moved = "wabahook dead list --limit 3 --url http://a --json";
+        assert_eq!(last("wabahook --url http://a dead --json list --limit 3"), moved);
+        assert_eq!(last("wabahook --url=http://a find x"), "wabahook find x --url=http://a");
+        assert_eq!(last("wabahook --json find -- --url"), "wabahook find --json -- --url");
+        assert_eq!(last("wabahook find --url"), "wabahook find --url");
+    }
 
     #[test]
     fn each_status_has_its_exit_code() {

@@ -5,11 +5,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
-use super::screen::{counted, printable, say, say_json, table};
+use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::webhooks::find;
 use crate::command_error::CommandError;
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
+    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, ReplayJson,
     ReplayedJson, Text, TimestampJson, Whole,
 };
 use crate::timestamp::from_rfc3339;
@@ -41,6 +41,14 @@ struct ListDeadArgs {
     /// Only those with this reason, such as status:404 or timeout
     #[arg(long)]
     reason: Option<String>,
+    /// Only those of events of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only those of events of this number
+    #[arg(long)]
+    number: Option<String>,
+    #[command(flatten)]
+    watch: WatchOptions,
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
@@ -70,6 +78,9 @@ struct ReplayArgs {
     /// Those that died since this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// Only count them
+    #[arg(long)]
+    dry_run: bool,
     /// All of the account
     #[arg(long, conflicts_with_all = ["ids", "webhook", "reason", "since"])]
     all: bool,
@@ -77,9 +88,7 @@ struct ReplayArgs {
     host: HostOptions,
 }
 
-/// The longest page of the host.
-const PAGE: usize = 1_000;
-const TITLES: [&str; 5] = ["AT", "WEBHOOK", "REASON", "ATTEMPTS", "ID"];
+const TITLES: [&str; 6] = ["AT", "WEBHOOK", "TYPE", "REASON", "ATTEMPTS", "ID"];
 const HISTORY_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "RESPONSE"];
 
 impl DeadArgs {
@@ -106,38 +115,37 @@ pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
 fn list(args: &ListDeadArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
     let webhook = id(&client, args.webhook.as_deref())?.map(|id| id.to_string());
-    let mut listed: Vec<Value> = Vec::new();
-    let mut cursor = String::new();
-    while listed.len() < args.limit {
-        let limit = (args.limit - listed.len()).min(PAGE).to_string();
-        let mut query = vec![("limit", limit.as_str()), ("cursor", cursor.as_str())];
-        query.extend(webhook.as_deref().map(|id| ("subscription", id)));
-        query.extend(args.reason.as_deref().map(|reason| ("reason", reason)));
-        let page: JsonPage<Value> = client.typed(&client.get("/dead-letters", &query)?)?;
-        listed.extend(page.items);
-        match page.cursor {
-            Some(next) => cursor = next,
-            None => break,
+    args.watch.run(|| {
+        let query = [
+            ("subscription", webhook.as_deref()),
+            ("reason", args.reason.as_deref()),
+            ("event_type", args.event_type.as_deref()),
+            ("number", args.number.as_deref()),
+        ];
+        let listed = client.list("/dead-letters", &query, args.limit)?;
+        if args.host.json {
+            say_json(&json!({ "items": listed }));
+        } else if listed.is_empty() {
+            say("no dead letters");
+        } else {
+            let row = |letter: &Value| client.typed(letter).map(|letter| row(&letter));
+            say(&table(&TITLES, &listed.iter().map(row).collect::<Result<Vec<_>, _>>()?));
         }
-    }
-    if args.host.json {
-        say_json(&json!({ "items": listed }));
-        return Ok(());
-    }
-    if listed.is_empty() {
-        say("no dead letters");
-        return Ok(());
-    }
-    let rows: Result<Vec<_>, _> =
-        listed.iter().map(|letter| client.typed(letter).map(|letter| row(&letter))).collect();
-    say(&table(&TITLES, &rows?));
-    Ok(())
+        Ok(())
+    })
 }
 
 fn row(letter: &DeadLetterJson) -> Vec<String> {
-    let DeadLetterJson { id, subscription, reason, attempts, at, .. } = letter;
-    let cells = [at.to_string(), subscription.to_string(), printable(reason), attempts.to_string()];
-    cells.into_iter().chain([printable(id)]).collect()
+    let DeadLetterJson { id, subscription, reason, attempts, at, event_type, .. } = letter;
+    let name = letter.subscription_name.as_deref().map(printable);
+    vec![
+        at.to_string(),
+        name.unwrap_or_else(|| subscription.to_string()),
+        event_type.as_deref().map(printable).unwrap_or_default(),
+        printable(reason),
+        attempts.to_string(),
+        printable(id),
+    ]
 }
 
 fn show(args: &ShowDeadArgs) -> Result<(), CommandError> {
@@ -208,6 +216,7 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
         subscription: id(client, args.webhook.as_deref())?.map(Whole),
         reason: args.reason.clone(),
         since: since.map(TimestampJson),
+        dry_run: args.dry_run,
         ..ReplayJson::default()
     })
 }
@@ -218,8 +227,9 @@ fn discard(args: &ReplayArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        let DiscardedJson { discarded, .. } = client.typed(&response)?;
-        say(&format!("discarded: {}", counted(discarded, "dead letter", "dead letters")));
+        let DiscardedJson { discarded, dry_run } = client.typed(&response)?;
+        let done = if dry_run { "would be discarded" } else { "discarded" };
+        say(&format!("{done}: {}", counted(discarded, "dead letter", "dead letters")));
     }
     Ok(())
 }
@@ -230,8 +240,9 @@ fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        let ReplayedJson { replayed, .. } = client.typed(&response)?;
-        say(&format!("replayed: {}", counted(replayed, "dead letter", "dead letters")));
+        let ReplayedJson { replayed, dry_run } = client.typed(&response)?;
+        let done = if dry_run { "would be replayed" } else { "replayed" };
+        say(&format!("{done}: {}", counted(replayed, "dead letter", "dead letters")));
     }
     Ok(())
 }

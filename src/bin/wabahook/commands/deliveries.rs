@@ -1,12 +1,16 @@
-//! `wabahook deliveries cancel` and `wabahook purge`. Nothing ends that the command line does not name.
+//! `wabahook deliveries` (list, cancel) and `wabahook purge`. Nothing ends that the command line does not name.
 
 use clap::{Args, Subcommand};
 
 use super::client::HostOptions;
-use super::screen::{counted, say, say_json};
+use serde_json::{Value, json};
+
+use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::webhooks::find;
 use crate::command_error::CommandError;
-use crate::json::{CancelJson, CancelledJson, PurgeJson, PurgedJson, Text, Whole};
+use crate::json::{
+    CancelJson, CancelledJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole,
+};
 
 /// The command line of `deliveries`.
 #[derive(Args)]
@@ -17,8 +21,36 @@ pub(crate) struct DeliveriesArgs {
 
 #[derive(Subcommand)]
 enum DeliveriesAction {
+    /// List what is owed and what was given up
+    List(ListDeliveriesArgs),
     /// Cancel owed deliveries
     Cancel(CancelArgs),
+}
+
+#[derive(Args)]
+struct ListDeliveriesArgs {
+    /// Only those of this webhook
+    #[arg(long, value_name = "ID|NAME")]
+    webhook: Option<String>,
+    /// Only those in these states: owed, retrying, blocked, dead
+    #[arg(long, value_name = "STATES")]
+    state: Option<String>,
+    /// Only those of events whose type contains this
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only those of events of this number
+    #[arg(long)]
+    number: Option<String>,
+    /// Only those whose last reason contains this
+    #[arg(long)]
+    reason: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    watch: WatchOptions,
+    #[command(flatten)]
+    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -49,14 +81,65 @@ pub(crate) struct PurgeArgs {
 impl DeliveriesArgs {
     /// Whether to print JSON.
     pub(crate) fn json(&self) -> bool {
-        let DeliveriesAction::Cancel(args) = &self.action;
-        args.host.json
+        match &self.action {
+            DeliveriesAction::List(args) => args.host.json,
+            DeliveriesAction::Cancel(args) => args.host.json,
+        }
     }
 }
 
 /// Runs `deliveries`.
 pub(crate) fn run(args: &DeliveriesArgs) -> Result<(), CommandError> {
-    let DeliveriesAction::Cancel(args) = &args.action;
+    match &args.action {
+        DeliveriesAction::List(args) => list(args),
+        DeliveriesAction::Cancel(args) => cancel(args),
+    }
+}
+
+fn list(args: &ListDeliveriesArgs) -> Result<(), CommandError> {
+    let client = args.host.client()?;
+    let webhook = args.webhook.as_deref().map(|webhook| find(&client, webhook)).transpose()?;
+    let webhook = webhook.map(|item| item.id.to_string());
+    args.watch.run(|| {
+        let query = [
+            ("subscription", webhook.as_deref()),
+            ("state", args.state.as_deref()),
+            ("event_type", args.event_type.as_deref()),
+            ("number", args.number.as_deref()),
+            ("reason", args.reason.as_deref()),
+        ];
+        let listed = client.list("/deliveries", &query, args.limit)?;
+        if args.host.json {
+            say_json(&json!({ "items": listed }));
+        } else if listed.is_empty() {
+            say("no deliveries");
+        } else {
+            let row = |one: &Value| client.typed(one).map(|one| row(&one));
+            say(&table(&TITLES, &listed.iter().map(row).collect::<Result<Vec<_>, _>>()?));
+        }
+        Ok(())
+    })
+}
+
+const TITLES: [&str; 8] =
+    ["ACCEPTED", "WEBHOOK", "STATE", "TYPE", "ATTEMPTS", "REASON", "NEXT ATTEMPT", "EVENT"];
+
+fn row(one: &DeliveryJson) -> Vec<String> {
+    let time = |at: &Option<TimestampJson>| at.map(|at| at.to_string()).unwrap_or_default();
+    let name = one.subscription_name.as_deref().map(printable);
+    vec![
+        time(&one.accepted_at),
+        name.unwrap_or_else(|| one.subscription.to_string()),
+        one.state.clone(),
+        one.event_type.as_deref().map(printable).unwrap_or_default(),
+        one.attempts.to_string(),
+        one.reason.as_deref().map(printable).unwrap_or_default(),
+        time(&one.due_at),
+        one.event_id.clone(),
+    ]
+}
+
+fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
     if args.webhook.is_none() && args.state.is_empty() {
         return Err(CommandError::Usage("name --webhook, --state or both".to_owned()));
     }

@@ -1,9 +1,13 @@
 //! How commands print for a person: columns, and text that cannot control a terminal. No control character of
 //! a name, a URL or a response reaches the terminal, and a closed stdout is not an error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use clap::Args;
 use serde_json::Value;
+
+use crate::command_error::CommandError;
 
 /// Prints a line to stdout. False when stdout is closed.
 pub(crate) fn say(line: &str) -> bool {
@@ -38,22 +42,93 @@ fn is_hidden(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Rows below their titles, each column as wide as its widest cell.
+/// Rows below their titles, each column as wide as its widest cell. On a terminal that is narrower, the widest
+/// columns are cut.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    table_in(titles, rows, terminal_width())
+}
+
+/// What is between two columns.
+const GAP: usize = 2;
+/// A column is not cut below this.
+const COLUMN_MIN: usize = 8;
+
+fn table_in(titles: &[&str], rows: &[Vec<String>], width_max: Option<usize>) -> String {
     let width = |column: usize, title: &str| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).chain([title.len()]).max().unwrap_or(0)
     };
-    let widths: Vec<usize> =
+    let mut widths: Vec<usize> =
         titles.iter().enumerate().map(|(column, title)| width(column, title)).collect();
+    let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * (widths.len().max(1) - 1);
+    while let Some(width_max) = width_max.filter(|width_max| total(&widths) > *width_max) {
+        let over = total(&widths) - width_max;
+        let Some(widest) = widths.iter_mut().filter(|width| **width > COLUMN_MIN).max() else {
+            break;
+        };
+        *widest -= over.min(*widest - COLUMN_MIN).clamp(1, 1 + *widest / 4);
+    }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> =
-            cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{:width$}", cut(cell, *width)))
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(&mut titles.iter().copied())];
     lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     lines.join("\n")
+}
+
+/// A cell of at most so many characters.
+fn cut(cell: &str, width: usize) -> String {
+    match cell.chars().count() > width {
+        true => cell.chars().take(width.saturating_sub(1)).chain(['\u{2026}']).collect(),
+        false => cell.to_owned(),
+    }
+}
+
+/// The columns of the terminal; `None` where stdout is none.
+fn terminal_width() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// Shows something once, or again and again.
+#[derive(Args)]
+pub(crate) struct WatchOptions {
+    /// Show it again every two seconds until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+/// How often it is shown again.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+impl WatchOptions {
+    /// Calls `show`, once or until stdout is closed or it fails.
+    pub(crate) fn run(
+        &self,
+        mut show: impl FnMut() -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let clears = self.watch && io::stdout().is_terminal();
+        loop {
+            // Clears the screen and goes to its first line.
+            if clears && !say("\x1b[2J\x1b[H") {
+                return Ok(());
+            }
+            show()?;
+            if !self.watch {
+                return Ok(());
+            }
+            std::thread::sleep(WATCH_EVERY);
+        }
+    }
 }
 
 /// A number of things in words.
@@ -81,6 +156,21 @@ mod tests {
     fn columns_are_as_wide_as_what_they_hold() {
         let rows = [vec!["1".to_owned(), "crm".to_owned()], vec!["10".to_owned(), "x".to_owned()]];
         assert_eq!(table(&["id", "name"], &rows), "id  name\n1   crm\n10  x");
+    }
+
+    #[test]
+    fn a_table_fits_a_narrow_terminal() {
+        let rows = [vec!["1".to_owned(), "https://crm.example/".repeat(5), "active".to_owned()]];
+        let titles = ["ID", "URL", "STATE"];
+        let fitted = table_in(&titles, &rows, Some(40));
+        assert!(fitted.lines().all(|line| line.chars().count() <= 40), "{fitted}");
+        assert!(
+            fitted.contains("https://crm.ex") && fitted.contains("\u{2026}  active"),
+            "{fitted}"
+        );
+        assert!(table_in(&titles, &rows, None).contains(&rows[0][1]));
+        // Columns are not cut to nothing.
+        assert!(table_in(&titles, &rows, Some(5)).contains("https:/\u{2026}"));
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! `wabahook webhooks`: list, add, remove, pause, resume, test. The host checks the settings. A secret comes
+//! `wabahook webhooks`: list, add, edit, remove, pause, resume, test. The host checks the settings. A secret comes
 //! from the environment or a file, never from the command line, where `ps` shows it (I9).
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
-use super::screen::{printable, say, say_json, table};
+use super::screen::{WatchOptions, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
     Patch, SetOrAll, SubscriptionJson, SubscriptionListing, SubscriptionsJson, TestDeliveryJson,
@@ -29,6 +29,8 @@ enum WebhooksAction {
     List(ListWebhooksArgs),
     /// Register a webhook
     Add(AddWebhookArgs),
+    /// Change the settings of a webhook
+    Edit(EditWebhookArgs),
     /// Remove a webhook and cancel its deliveries
     Remove(RemoveWebhookArgs),
     /// Stop deliveries to a webhook; events are still kept for it
@@ -41,6 +43,29 @@ enum WebhooksAction {
 
 #[derive(Args)]
 struct ListWebhooksArgs {
+    /// Only those whose name, description or URL contains this
+    #[arg(value_name = "TEXT")]
+    search: Option<String>,
+    /// Only those in this state: active, paused, disabled
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those with this health: healthy, retrying, failing, breaker_open
+    #[arg(long)]
+    health: Option<String>,
+    /// Only those that want this event type
+    #[arg(long, value_name = "TYPE")]
+    event: Option<String>,
+    /// Only those that want this number
+    #[arg(long)]
+    number: Option<String>,
+    /// The order: id, name, owed, dead, failing
+    #[arg(long)]
+    sort: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    limit: usize,
+    #[command(flatten)]
+    watch: WatchOptions,
     #[command(flatten)]
     host: HostOptions,
 }
@@ -91,6 +116,27 @@ struct AddWebhookArgs {
     host: HostOptions,
 }
 
+#[derive(Args)]
+struct EditWebhookArgs {
+    /// Its new name
+    #[arg(long)]
+    name: Option<String>,
+    /// Its new URL
+    #[arg(long = "target", value_name = "URL")]
+    url_of_webhook: Option<String>,
+    /// The event types from now on, separated by commas; * for all
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    events: Vec<String>,
+    /// The WABA numbers from now on, separated by commas; * for all
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    numbers: Vec<String>,
+    /// A file with a JSON object of further settings, as in PATCH /subscriptions/{id}; null is the default
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    #[command(flatten)]
+    webhook: WebhookArgs,
+}
+
 const TITLES: [&str; 10] =
     ["ID", "NAME", "STATE", "OWED", "DELIVERED", "DEAD", "FAILING", "EVENTS", "NUMBERS", "URL"];
 
@@ -100,6 +146,7 @@ impl WebhooksArgs {
         match &self.action {
             WebhooksAction::List(args) => args.host.json,
             WebhooksAction::Add(args) => args.host.json,
+            WebhooksAction::Edit(args) => args.webhook.host.json,
             WebhooksAction::Remove(args) => args.webhook.host.json,
             WebhooksAction::Pause(args)
             | WebhooksAction::Resume(args)
@@ -113,6 +160,7 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
     match &args.action {
         WebhooksAction::List(args) => list(args),
         WebhooksAction::Add(args) => add(args),
+        WebhooksAction::Edit(args) => edit(args),
         WebhooksAction::Remove(args) => remove(args),
         WebhooksAction::Pause(args) => post(args, "pause", "is paused"),
         WebhooksAction::Resume(args) => post(args, "resume", "is resumed"),
@@ -122,19 +170,30 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
 
 fn list(args: &ListWebhooksArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
-    let response = client.get("/subscriptions", &[])?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let SubscriptionsJson { items, .. } = client.typed(&response)?;
-    if items.is_empty() {
-        say("no webhooks yet: add one with wabahook webhooks add URL");
-        return Ok(());
-    }
-    let rows: Vec<_> = items.iter().map(row).collect();
-    say(&table(&TITLES, &rows));
-    Ok(())
+    args.watch.run(|| {
+        let query = [
+            ("search", args.search.as_deref()),
+            ("state", args.state.as_deref()),
+            ("health", args.health.as_deref()),
+            ("events", args.event.as_deref()),
+            ("numbers", args.number.as_deref()),
+            ("sort", args.sort.as_deref()),
+        ];
+        let is_filtered = query.iter().any(|(_, value)| value.is_some());
+        let items = client.list("/subscriptions", &query, args.limit)?;
+        if args.host.json {
+            say_json(&json!({ "items": items }));
+        } else if items.is_empty() {
+            say(match is_filtered {
+                true => "no webhook matches",
+                false => "no webhooks yet: add one with wabahook webhooks add URL",
+            });
+        } else {
+            let row = |item: &Value| client.typed(item).map(|item| row(&item));
+            say(&table(&TITLES, &items.iter().map(row).collect::<Result<Vec<_>, _>>()?));
+        }
+        Ok(())
+    })
 }
 
 fn row(item: &SubscriptionListing) -> Vec<String> {
@@ -178,7 +237,7 @@ fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
     body.url = Patch::Value(args.target.clone());
     body.events = Patch::Value(set_or_all(&args.events));
     body.numbers = Patch::Value(set_or_all(&args.numbers));
-    if let Some(secret) = secret(args)? {
+    if let Some(secret) = secret_of(args.secret_env.as_deref(), args.secret_file.as_deref())? {
         body.secret = Patch::Value(secret);
     }
     let client = args.host.client()?;
@@ -208,18 +267,57 @@ fn settings(file: &PathBuf) -> Result<SubscriptionJson, CommandError> {
     parse(&text).map_err(|problem| wrong(problem.message))
 }
 
-fn secret(args: &AddWebhookArgs) -> Result<Option<String>, CommandError> {
-    if let Some(name) = &args.secret_env {
+/// The secret that an environment variable or a file has.
+pub(crate) fn secret_of(
+    variable: Option<&str>,
+    file: Option<&Path>,
+) -> Result<Option<String>, CommandError> {
+    if let Some(name) = variable {
         let secret = std::env::var(name).map_err(|_| {
             CommandError::Usage(format!("--secret-env: {name} is not set, or not UTF-8"))
         })?;
         return Ok(Some(secret));
     }
-    let Some(file) = &args.secret_file else { return Ok(None) };
+    let Some(file) = file else { return Ok(None) };
     let text = std::fs::read_to_string(file).map_err(|error| {
         CommandError::Usage(format!("--secret-file: {}: {error}", file.display()))
     })?;
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Changes the settings that are given.
+fn edit(args: &EditWebhookArgs) -> Result<(), CommandError> {
+    let mut body = match &args.settings {
+        Some(file) => settings(file)?,
+        None => SubscriptionJson::default(),
+    };
+    let text = |given: &Option<String>| given.clone().map_or(Patch::Absent, Patch::Value);
+    let set = |given: &[String]| match given {
+        [] => Patch::Absent,
+        given => Patch::Value(set_or_all(given)),
+    };
+    if args.name.is_some() {
+        body.name = text(&args.name);
+    }
+    if args.url_of_webhook.is_some() {
+        body.url = text(&args.url_of_webhook);
+    }
+    if !args.events.is_empty() {
+        body.events = set(&args.events);
+    }
+    if !args.numbers.is_empty() {
+        body.numbers = set(&args.numbers);
+    }
+    let WebhookArgs { webhook, host } = &args.webhook;
+    let client = host.client()?;
+    let found = find(&client, webhook)?;
+    let response = client.patch(&format!("/subscriptions/{}", found.id), &body)?;
+    if host.json {
+        say_json(&response);
+    } else {
+        say(&format!("{} is changed", title(&client.typed(&response)?)));
+    }
+    Ok(())
 }
 
 fn remove(args: &RemoveWebhookArgs) -> Result<(), CommandError> {
@@ -318,7 +416,7 @@ pub(crate) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionList
     Err(CommandError::NotFound(message))
 }
 
-fn title(item: &SubscriptionListing) -> String {
+pub(crate) fn title(item: &SubscriptionListing) -> String {
     format!("webhook {} ({})", item.id, printable(item.name()))
 }
 

@@ -46,7 +46,7 @@ pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
 pub(crate) use ending::{CancelJson, CancelledJson, DiscardedJson, PurgeJson, PurgedJson};
 pub(crate) use error::{ErrorDetailJson, ErrorJson};
 pub(crate) use event::{AcceptedJson, EventJson};
-pub(crate) use event_trace::EventTraceJson;
+pub(crate) use event_trace::{DeliveryTraceJson, EventTraceJson, TracedAttemptJson};
 pub(crate) use match_report::MatchReportJson;
 pub(crate) use notice::NoticeJson;
 pub(crate) use parse::{parse, utf8};

@@ -42,9 +42,15 @@ pub(crate) struct ReadinessJson {
 }
 
 impl ReadinessJson {
-    pub(crate) fn of(bound: Option<Bound>) -> ReadinessJson {
-        let status = if bound.is_none() { "ok" } else { "degraded" };
-        ReadinessJson { status: status.to_owned(), reasons: reasons(bound) }
+    pub(crate) fn of(bound: Option<Bound>, host: Vec<&str>) -> ReadinessJson {
+        let mut reasons = reasons(bound);
+        for reason in host {
+            if reasons.iter().all(|known| known != reason) {
+                reasons.push(reason.to_owned());
+            }
+        }
+        let status = if reasons.is_empty() { "ok" } else { "degraded" };
+        ReadinessJson { status: status.to_owned(), reasons }
     }
 
     /// Of a host that waits for the ownership of its store.

@@ -12,7 +12,6 @@ use wabahook::policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, Retr
 use wabahook::store::Memory;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
-use super::event_trace::{DeliveryTraceJson, TracedAttemptJson};
 use super::policy::RateLimitJson;
 use super::stats::HealthJson;
 use super::target::{AuthorizationJson, TlsJson};
@@ -394,6 +393,9 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Replay", members::<ReplayJson>()),
         ("Cancel", members::<CancelJson>()),
         ("Purge", members::<PurgeJson>()),
+        ("AuditEntry", members::<AuditEntryJson>()),
+        ("AuditChange", members::<AuditChangeJson>()),
+        ("Backup", members::<BackupJson>()),
         ("EventTrace", members::<EventTraceJson>()),
         ("DeliveryTrace", members::<DeliveryTraceJson>()),
         ("TracedAttempt", members::<TracedAttemptJson>()),

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
+use super::listener;
+use super::shortages::Shortages;
 use super::stream::TimedStream;
 use super::tls::ServerTls;
 
@@ -32,6 +34,8 @@ pub(crate) struct Server {
     routes: Router,
     tls: Option<Arc<ServerTls>>,
     head_timeout: Duration,
+    /// Where a shortage of files is noted.
+    shortages: Arc<Shortages>,
 }
 
 impl Server {
@@ -42,13 +46,19 @@ impl Server {
     ) -> Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(HEAD_BYTES_MAX);
-        Server { http, routes, tls, head_timeout }
+        Server { http, routes, tls, head_timeout, shortages: Arc::new(Shortages::new()) }
+    }
+
+    /// Notes shortages here.
+    pub(crate) fn shortages(mut self, shortages: Arc<Shortages>) -> Server {
+        self.shortages = shortages;
+        self
     }
 
     /// Accepts connections until `stop`. What it returns waits for the open requests.
     pub(crate) async fn accept(
         self,
-        listener: TcpListener,
+        socket: TcpListener,
         connections: Arc<ClientConnections>,
         stop: impl Future<Output = ()>,
     ) -> GracefulShutdown {
@@ -57,12 +67,15 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 () = &mut stop => break,
-                accepted = listener.accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // The peer went away, or the process has no file left; waiting helps with the latter.
+                    if listener::is_out_of_files(&error) {
+                        self.shortages.note_files();
+                    }
                     tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;

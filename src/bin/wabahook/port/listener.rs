@@ -19,6 +19,18 @@ pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
     }
 }
 
+/// Whether the process or the system has no file left.
+#[cfg(unix)]
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|one| error.raw_os_error() == Some(one.raw_os_error()))
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_out_of_files(_error: &io::Error) -> bool {
+    false
+}
+
 /// A new socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;

@@ -9,5 +9,6 @@ pub(crate) mod connections;
 pub(crate) mod files;
 pub(crate) mod key_attempts;
 pub(crate) mod listener;
+pub(crate) mod shortages;
 mod stream;
 pub(crate) mod tls;

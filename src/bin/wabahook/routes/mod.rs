@@ -26,13 +26,15 @@ mod unowned;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use crate::audit::record_changes;
 use crate::host::HostState;
-use crate::http_error::HttpError;
+use crate::http_error::{HostBusy, HttpError};
 
 /// All routes. Every other path goes to the gateways.
 pub(crate) fn router(host: Arc<HostState>) -> Router {
@@ -81,7 +83,16 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .fallback(gateways::answer)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(Arc::clone(&host), record_changes))
+        .layer(map_response_with_state(Arc::clone(&host), note_busy))
         .with_state(host)
+}
+
+/// Remembers that the host gave something back, for `/healthz`.
+async fn note_busy(State(host): State<Arc<HostState>>, response: Response) -> Response {
+    if response.extensions().get::<HostBusy>().is_some() {
+        host.shortages.note_busy();
+    }
+    response
 }
 
 async fn no_method(method: Method, uri: Uri) -> HttpError {

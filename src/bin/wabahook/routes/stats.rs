@@ -58,15 +58,23 @@ pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
     if host.engine.is_stalled() {
         return unable("the device refuses writes");
     }
-    json(StatusCode::OK, &ReadinessJson::of(host.engine.bound()))
+    if host.engine.is_full() {
+        return unable("busy: the outbox owes its maximum");
+    }
+    json(StatusCode::OK, &readiness(&host))
 }
 
 /// `GET /livez`: whether to leave this process running. A host that is closing is alive.
 pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
     match host.is_alive() {
-        true => json(StatusCode::OK, &ReadinessJson::of(host.engine.bound())),
+        true => json(StatusCode::OK, &readiness(&host)),
         false => unable("the engine stopped; restart this process"),
     }
+}
+
+/// What the engine and the host ran short of lately.
+fn readiness(host: &HostState) -> ReadinessJson {
+    ReadinessJson::of(host.engine.bound(), host.shortages.reasons())
 }
 
 fn unable(reason: &str) -> Response {
