@@ -163,8 +163,10 @@ const ENGINE_METRICS: &[EngineMetric] = &[
     }),
     ("queue_events", Gauge, "Events waiting to be written now.", |s| s.queued_events),
     ("queue_bytes", Gauge, "Payload bytes waiting to be written now.", |s| s.queued_bytes),
-    ("outbox_events", Gauge, "Events in the outbox now.", |s| s.outbox_events),
-    ("outbox_bytes", Gauge, "Bytes of keys and values in the outbox now.", |s| s.outbox_bytes),
+    ("owed_events", Gauge, "Events with a delivery that is owed now.", |s| s.owed_events),
+    ("owed_bytes", Gauge, "Payload bytes of events that are owed now.", |s| s.owed_bytes),
+    ("outbox_events", Gauge, "Events on the device now.", |s| s.outbox_events),
+    ("outbox_bytes", Gauge, "Bytes of keys and values on the device now.", |s| s.outbox_bytes),
     ("outbox_generations", Gauge, "Generations of the outbox now.", |s| s.generations),
     ("subscriptions", Gauge, "Subscriptions now, of all accounts.", |s| s.subscriptions),
 ];

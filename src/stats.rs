@@ -72,9 +72,13 @@ pub struct Stats {
     pub queued_events: u64,
     /// Payload bytes waiting now to be written to the device.
     pub queued_bytes: u64,
-    /// Events in the outbox now: those still owed, and settled ones whose generation is not freed yet.
+    /// Events with a delivery that is owed now; `outbox_events_max` bounds them.
+    pub owed_events: u64,
+    /// Payload bytes of these events; `outbox_bytes_max` bounds them.
+    pub owed_bytes: u64,
+    /// Events on the device now: those still owed, and settled ones whose generation is not freed yet.
     pub outbox_events: u64,
-    /// Bytes of keys and values in the outbox now.
+    /// Bytes of keys and values on the device now.
     pub outbox_bytes: u64,
     /// Generations of the outbox now.
     pub generations: u64,

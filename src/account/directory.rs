@@ -133,10 +133,16 @@ impl AccountIndex {
         self.by_name.remove(&info.name);
         for waba in &info.wabas {
             self.by_waba.remove(&*waba.id);
-            waba.numbers.iter().for_each(|number| drop(self.by_number.remove(number)));
-            waba.phone_number_ids.keys().for_each(|id| drop(self.by_phone_number_id.remove(id)));
+            for number in &waba.numbers {
+                self.by_number.remove(number);
+            }
+            for id in waba.phone_number_ids.keys() {
+                self.by_phone_number_id.remove(id);
+            }
         }
-        info.keys.iter().for_each(|key| drop(self.by_key.remove(&key.digest)));
+        for key in &info.keys {
+            self.by_key.remove(&key.digest);
+        }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<AccountInfo>> {

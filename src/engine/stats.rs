@@ -40,6 +40,8 @@ impl Shared {
             groups: counters.groups.value(),
             queued_events: queued_events as u64,
             queued_bytes: queued_bytes as u64,
+            owed_events: holding.owed_events,
+            owed_bytes: holding.owed_bytes,
             outbox_events: holding.events,
             outbox_bytes: holding.bytes,
             generations: holding.generations as u64,

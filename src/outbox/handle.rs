@@ -135,6 +135,8 @@ impl OpenedOutbox {
 pub(crate) struct OutboxUsage {
     pub(crate) events: u64,
     pub(crate) bytes: u64,
+    pub(crate) owed_events: u64,
+    pub(crate) owed_bytes: u64,
     pub(crate) generations: usize,
 }
 
@@ -308,10 +310,11 @@ impl Outbox {
         }
     }
 
-    /// What is on the device.
+    /// What is owed, and what is on the device.
     pub(crate) fn usage(&self) -> OutboxUsage {
-        let HeldTotals { events, bytes, .. } = self.generations.totals();
-        OutboxUsage { events, bytes, generations: self.generations.count() }
+        let HeldTotals { events, bytes, owed_events, owed_bytes } = self.generations.totals();
+        let generations = self.generations.count();
+        OutboxUsage { events, bytes, owed_events, owed_bytes, generations }
     }
 
     /// Events and payload bytes that wait for the device.

@@ -50,11 +50,15 @@ fn receipt(update: &MetaUpdate<'_>) -> Option<NamedData> {
         _ => return None,
     };
     let chat = status.id("recipient_id").map(jid);
-    let participant = status.id("recipient_participant_id").map(jid);
+    // Meta has had both names for who of a group received it.
+    let participant = ["recipient_participant_id", "participant_recipient_id"];
+    let participant = participant.iter().find_map(|name| status.id(name)).map(jid);
+    let is_group = status.id("recipient_type").is_some_and(|kind| kind == "group");
+    let sender = participant.or_else(|| chat.clone().filter(|_| !is_group));
     let data = ObjectWriter::new()
         .text("message_id", status.id("id"))
-        .text("chat", chat.clone())
-        .text("sender", participant.or(chat))
+        .text("chat", chat)
+        .text("sender", sender)
         .raw("timestamp", whole(&status, "timestamp").as_deref());
     Some((Some(name), data.finish()))
 }

@@ -12,6 +12,7 @@ mod host_process;
 mod inspection;
 mod logging;
 mod metrics;
+mod operating;
 mod program;
 mod publish;
 #[allow(dead_code, reason = "the host's tests use more of it")]

@@ -132,6 +132,19 @@ impl Browser {
         value
     }
 
+    /// Runs a script.
+    pub(crate) fn run(&self, script: &str) {
+        self.ask("/execute/sync", Some(&json!({"script": script, "args": []})));
+    }
+
+    /// Runs a script that calls `done` with its result.
+    pub(crate) fn run_async(&self, script: &str) -> Value {
+        let timeouts = json!({"script": u64::try_from(DEADLINE.as_millis()).unwrap()});
+        self.ask("/timeouts", Some(&timeouts));
+        let script = format!("const done = arguments[0]; {script}");
+        self.ask("/execute/async", Some(&json!({"script": script, "args": []})))
+    }
+
     fn element(&self, css: &str) -> String {
         self.until(&format!("document.querySelector({})", json!(css)))[ELEMENT]
             .as_str()

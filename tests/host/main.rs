@@ -1,6 +1,7 @@
 //! The reference host: the real program, real sockets on loopback, real kills.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod audit;
 #[path = "../wire/authority.rs"]
 mod authority;
 mod browser;
@@ -21,6 +22,7 @@ mod lists;
 mod matching;
 mod meta_callbacks;
 mod openapi;
+mod packaging;
 mod policies;
 mod public_clients;
 mod receiver;

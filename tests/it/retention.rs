@@ -170,9 +170,13 @@ fn a_replay_begins_a_new_age_that_survives_a_restart() {
     let crm = subscribe(&world, "crm", "acme", Policy::default());
     world.engine.pause(crm).unwrap();
     publish(&world, "acme", 3);
+    let stats = world.engine.stats();
+    assert_eq!((stats.owed_events, stats.owed_bytes), (3, 6));
     world.clock.advance(24 * HOUR);
     world.wait_until(|stats| stats.dead == 3);
     assert!(wait_until(|| letters(&world, crm, "expired") == 3));
+    let stats = world.engine.stats();
+    assert_eq!((stats.owed_events, stats.owed_bytes, stats.outbox_events), (0, 0, 3));
     world.clock.advance(5 * HOUR);
     let filter = DeadLetterFilter::default().subscription(crm);
     assert_eq!(world.engine.replay_matching(&filter).unwrap(), 3);

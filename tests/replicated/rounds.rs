@@ -20,12 +20,13 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 /// How much is accepted before something is killed.
 const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 8] = [
+const ROUNDS: [(&str, u32, Round); 9] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
     ("owner_killed", 3, kill_the_owner),
     ("owner_stopped", 3, stop_the_owner),
     ("standby_killed", 1, kill_the_standby),
+    ("two_hosts", 1, run_two_hosts),
     ("late_commit", 1, let_a_commit_land_late),
     ("primary_killed", 2, kill_the_primary),
     ("both_killed", 2, kill_both),
@@ -115,6 +116,14 @@ fn stop_the_owner(servers: &mut Servers) -> Verdict {
     second.wait_for_many("accepted", SOME, &mut ledger)?;
     second.stop(&mut ledger)?;
     judged(&ledger_after_drain(ledger, &options)?, goes_on)
+}
+
+/// The reference host, where it was built.
+fn run_two_hosts(servers: &mut Servers) -> Verdict {
+    match option_env!("CARGO_BIN_EXE_wabahook") {
+        Some(program) => crate::hosts::take_turns(program, servers),
+        None => Ok("skipped: the host was not built".to_owned()),
+    }
 }
 
 /// Commits wait for a standby that is gone, and are confirmed when it is back.

@@ -31,7 +31,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use command_error::CommandError;
 use commands::{
     accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
-    find, inspect, publish, screen, secret, stats, tail, unowned, verify, webhooks,
+    find, health, inspect, publish, screen, secret, stats, tail, unowned, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -78,6 +78,8 @@ enum ProgramCommand {
     Check(check::CheckArgs),
     /// Follow the notices and counters of a running host
     Tail(tail::TailArgs),
+    /// Ask a running host whether it accepts events; needs no key
+    Health(health::HealthArgs),
     /// Write a copy of the data directory of a running host, which a new host can open
     Backup(backup::BackupArgs),
     /// List what was changed in a running host, by whom and from where
@@ -135,6 +137,7 @@ impl ProgramCommand {
             ProgramCommand::Accounts(args) => accounts::run(args)?,
             ProgramCommand::Check(args) => check::run(args)?,
             ProgramCommand::Tail(args) => tail::run(args)?,
+            ProgramCommand::Health(args) => health::run(args)?,
             ProgramCommand::Backup(args) => backup::run(args)?,
             ProgramCommand::Audit(args) => audit_command::run(args)?,
             ProgramCommand::Unowned(args) => unowned::run(args)?,
@@ -161,6 +164,7 @@ impl ProgramCommand {
             ProgramCommand::Accounts(args) => args.host.json,
             ProgramCommand::Check(args) => args.json,
             ProgramCommand::Tail(args) => args.host.json,
+            ProgramCommand::Health(args) => args.json,
             ProgramCommand::Backup(args) => args.host.json,
             ProgramCommand::Audit(args) => args.host.json,
             ProgramCommand::Unowned(args) => args.host.json,

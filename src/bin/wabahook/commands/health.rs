@@ -45,9 +45,10 @@ pub(crate) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     if response.status() != StatusCode::OK {
         return Err(CommandError::Busy(line));
     }
-    match args.json {
-        true => say_json(&health),
-        false => drop(say(&line)),
+    if args.json {
+        say_json(&health);
+    } else {
+        say(&line);
     }
     Ok(())
 }

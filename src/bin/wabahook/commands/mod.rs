@@ -10,6 +10,7 @@ pub(crate) mod completions;
 pub(crate) mod dead;
 pub(crate) mod deliveries;
 pub(crate) mod find;
+pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod publish;
 pub(crate) mod raw;

@@ -109,8 +109,8 @@ counters! {
     accepted, duplicates, unrouted, condition_unparsable, unowned, callbacks_refused_signature,
     callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
     owed, recovered, delivered, attempts, retried, dead,
-    cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes, outbox_events,
-    outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
+    cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes,
+    owed_events, owed_bytes, outbox_events, outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
     purged, keys_dropped, history_bytes, history_dropped,
 }
 

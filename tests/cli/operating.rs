@@ -1,0 +1,62 @@
+//! What an operator asks on the command line: the audit log, a backup, the health, and a log in JSON.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory};
+use crate::program::{against, alone, run};
+use crate::receiver::Receiver;
+
+fn operated() -> HostDirectory {
+    HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"))
+}
+
+#[test]
+fn audit_and_backup_need_the_operators_key() {
+    let place = operated();
+    let served = place.start();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/hook"), json!({"name": "crm"}));
+    let as_operator = |args: &[&str]| {
+        let mut command = against(&served, args);
+        run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
+    };
+    as_operator(&["audit"]).done().says(&["POST /subscriptions", "subscription 1 created"]);
+    let entry = as_operator(&["audit", "--json"]).done().json()["items"][0].clone();
+    assert_eq!(entry["changes"][0]["after"]["name"], "crm", "{entry}");
+    as_operator(&["audit", "--before", "1"]).done().says(&["no changes"]);
+    let copy = place.path("copy").display().to_string();
+    as_operator(&["backup", &copy]).done().says(&["written to", &copy]);
+    assert!(place.path("copy/format").exists());
+    as_operator(&["backup", &copy]).failed(1, &["empty or missing"]);
+    run(&mut against(&served, &["audit"]), "").failed(1, &["operator"]);
+    alone(&["health", "--url", &format!("http://{}", served.address)]).done().says(&["ok"]);
+    let url = format!("http://{}", served.address);
+    served.kill();
+    alone(&["health", "--url", &url]).failed(3, &[&url]);
+}
+
+#[test]
+fn the_log_is_json_on_request() {
+    let place = HostDirectory::new(CONFIGURATION);
+    let served = place.start_with(&["--log", "info", "--log-format", "json"]);
+    let receiver = Receiver::answering(404);
+    served.subscribe(ACME, &receiver.url("/hook"), json!({"name": "crm"}));
+    for _ in 0..3 {
+        let event = json!({"type": "T", "number": "919000000001", "payload": 1});
+        assert_eq!(served.post("/events", ACME, event.to_string()).status, 202);
+    }
+    served.until(|stats| stats["dead"] == 3);
+    assert!(served.signal("TERM").success());
+    let text = fs::read_to_string(place.path("stderr.log")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let dead: Vec<_> = lines.iter().filter(|line| line["kind"] == "dead_lettered").collect();
+    let [first, last] = dead.as_slice() else { panic!("one line, and one with a count: {text}") };
+    for line in [first, last] {
+        assert_eq!((&line["level"], &line["subscription"]), (&json!("info"), &json!(1)), "{line}");
+        assert_eq!((&line["name"], &line["host"]), (&json!("crm"), &json!("127.0.0.1")), "{line}");
+        assert!(line["account"].is_string() && line["at"].is_string(), "{line}");
+    }
+    assert_eq!((&first["repeated"], &last["repeated"]), (&Value::Null, &json!(2)));
+}

@@ -1,0 +1,134 @@
+//! The audit log: who changed what, from where, before and after, for the operator alone and without secrets.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::receiver::Receiver;
+
+const OPERATOR: &str = "operator-key";
+
+fn start() -> (HostDirectory, HostProcess) {
+    let place = HostDirectory::new(&format!("operator_key = \"{OPERATOR}\"\n{CONFIGURATION}"));
+    let served = place.start();
+    (place, served)
+}
+
+fn entries(served: &HostProcess, query: &str) -> Vec<Value> {
+    let answer = served.get(&format!("/admin/audit{query}"), OPERATOR);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+fn patch(served: &HostProcess, path: &str, key: &str, body: &Value) {
+    let headers = [("authorization", key), ("content-type", "application/json")];
+    let answer = served.request("PATCH", path, &headers, body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn every_change_is_in_the_audit_log_without_secrets() {
+    let (place, served) = start();
+    let receiver = Receiver::answering(200);
+    let url = receiver.url("/hook?token=hidden");
+    let secret = json!({"secret": "hidden-secret", "name": "crm"});
+    let id = served.subscribe(ACME, &url, secret);
+    patch(&served, &format!("/subscriptions/{id}"), ACME, &json!({"timeout_ms": 5_000}));
+    assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
+    let beta = served.subscribe(BETA, &receiver.url("/beta"), json!({"name": "bystander"}));
+    let hook = json!({"url": receiver.url("/gateway")}).to_string();
+    let headers = [("whizard-key", ACME), ("content-type", "application/json")];
+    let answer = served.request("POST", "/v1/configs/webhook", &headers, hook.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // What changes nothing is not recorded: reads, refused requests, events and tests.
+    assert_eq!(served.get("/subscriptions", ACME).status, 200);
+    assert_eq!(served.post("/subscriptions", ACME, "{}").status, 400);
+    assert_eq!(served.post("/subscriptions", "wrong", "{}").status, 401);
+    assert_eq!(served.post(&format!("/subscriptions/{beta}/test"), BETA, "").status, 200);
+    assert_eq!(served.delete(&format!("/subscriptions/{id}"), ACME).status, 204);
+
+    let all = entries(&served, "");
+    let requests: Vec<_> = all.iter().map(|one| one["path"].as_str().unwrap()).collect();
+    let own = format!("/subscriptions/{id}");
+    let pause = format!("{own}/pause");
+    let expected =
+        [own.as_str(), "/v1/configs/webhook", "/subscriptions", &pause, &own, "/subscriptions"];
+    assert_eq!(requests, expected);
+    for entry in &all {
+        assert_eq!(entry["address"], "127.0.0.1", "{entry}");
+        assert!(entry["key"].as_str().is_some_and(|name| !name.is_empty()), "{entry}");
+        assert_eq!(entry["changes"].as_array().unwrap().len(), 1, "{entry}");
+        assert!(!entry.to_string().contains("hidden"), "{entry}");
+    }
+    let [removed, gateway, _, paused, patched, created] = all.as_slice() else { panic!("{all:?}") };
+    let change = |entry: &Value| entry["changes"][0].clone();
+    assert_eq!(change(created)["after"]["name"], "crm");
+    assert_eq!(change(created)["before"], Value::Null);
+    assert_eq!(change(patched)["after"]["timeout_ms"], 5_000);
+    assert_eq!(change(patched)["before"]["timeout_ms"], 300_000);
+    assert_eq!(change(patched)["after"].as_object().unwrap().len(), 1, "{patched}");
+    assert_eq!(change(paused)["after"], json!({"state": "paused"}));
+    assert_eq!(change(gateway)["after"]["profile"], "whatsapp_business_api", "{gateway}");
+    assert_eq!(
+        (&change(removed)["before"]["name"], &change(removed)["after"]),
+        (&json!("crm"), &Value::Null)
+    );
+
+    // Newest first, in pages; and the file is there for whoever reads files.
+    let first = served.get("/admin/audit?limit=4", OPERATOR).json();
+    let cursor = first["cursor"].as_str().unwrap();
+    let rest = entries(&served, &format!("?limit=4&cursor={cursor}"));
+    assert_eq!((first["items"].as_array().unwrap().len(), rest.len()), (4, 2));
+    let text = fs::read_to_string(place.path("data/audit.log")).unwrap();
+    assert_eq!(text.lines().count(), all.len());
+    assert!(!text.contains("hidden") && !text.contains("acme-key"), "{text}");
+
+    // An account reads none of it, and a restart keeps it.
+    served.get("/admin/audit", ACME).assert_refused(403, "forbidden", None);
+    assert!(served.signal("TERM").success());
+    let again = place.start();
+    assert_eq!(entries(&again, ""), all);
+}
+
+#[test]
+fn a_change_of_the_operator_names_its_key() {
+    let (_place, served) = start();
+    let body = json!({"name": "gamma", "wabas": []}).to_string();
+    let answer = served.post("/admin/accounts", OPERATOR, body);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let all = entries(&served, "");
+    let entry = &all[0];
+    assert_eq!((&entry["method"], &entry["path"]), (&json!("POST"), &json!("/admin/accounts")));
+    assert!(entry["key"].as_str().is_some_and(|name| name.contains("operator")), "{entry}");
+    let key = answer.json()["api_key"].as_str().unwrap().to_owned();
+    assert!(!entry.to_string().contains(&key), "{entry}");
+    let change = &entry["changes"][0];
+    assert_eq!((&change["what"], &change["after"]["name"]), (&json!("account"), &json!("gamma")));
+}
+
+/// A copy of a running host, which a new host serves.
+#[test]
+fn the_operator_makes_a_backup_that_a_new_host_opens() {
+    let (place, served) = start();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/hook"), json!({}));
+    let copy = place.path("copy");
+    let body = json!({"directory": copy}).to_string();
+    served.post("/admin/backup", ACME, &body).assert_refused(403, "forbidden", None);
+    let relative = json!({"directory": "copy"}).to_string();
+    served.post("/admin/backup", OPERATOR, relative).assert_refused(
+        400,
+        "invalid",
+        Some("directory"),
+    );
+    let answer = served.post("/admin/backup", OPERATOR, &body);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    served.post("/admin/backup", OPERATOR, &body).assert_refused(400, "invalid", Some("backup"));
+    assert!(served.signal("TERM").success());
+    fs::rename(place.path("data"), place.path("old")).unwrap();
+    fs::rename(copy, place.path("data")).unwrap();
+    let restored = place.start();
+    let listed = restored.get("/subscriptions", ACME).json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+}
