@@ -66,7 +66,9 @@ fn measure(
 ) -> Outcome {
     wait_until_quiet(engine, lanes)?;
     let before = engine.stats();
+    let sleeps = support::sleeps();
     let busy = cpu_share(span);
+    let wakes = (support::sleeps() - sleeps) as f64 / span.as_secs_f64();
     let after = engine.stats();
     if after.attempts != before.attempts {
         return Err("an attempt was made while nothing should have happened".into());
@@ -76,7 +78,8 @@ fn measure(
         "{what}: {} deliveries owed behind {lanes} breakers: {busy:.5} of a CPU, {rss_mb:.1} MB",
         after.owed
     );
-    println!("  asleep without an engine: {asleep:.5} of a CPU");
+    println!("  asleep without an engine: {asleep:.5} of a CPU; {wakes:.1} wake-ups a second");
+    support::result("idle", format!("{what}_wakes"), wakes, "wakes/s", (2.0, "aim"), wakes / 2.0);
     let what_cpu = format!("{what}_cpu");
     support::result("idle", what_cpu, busy, "cpus", (1.0, "one_cpu"), busy);
     let bytes = rss_mb * 1e6 / after.owed as f64;

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
-use wabahook::{Engine, Error, Event, Notice, PublishError, Receipt};
+use wabahook::{Engine, Error, Event, Notice, Receipt};
 
 /// How many events of one connection may wait for the device before its reading pauses.
 const OPEN_MAX: usize = 4_096;
@@ -87,9 +87,10 @@ async fn publish_when_not_busy(
     let mut ticks = tokio::time::interval(BUSY_WAIT);
     loop {
         match figures.time(|| engine.publish(event)) {
-            Err(PublishError { error: Error::Busy { reason }, mut events, .. }) => {
-                event = events.pop().ok_or(Error::Busy { reason })?;
-            }
+            Err(mut refused) if refused.is_busy() => match refused.events.pop() {
+                Some(back) => event = back,
+                None => return Err(refused.into()),
+            },
             answer => return Ok(answer?),
         }
         ticks.tick().await;

@@ -97,6 +97,11 @@ pub(crate) fn id(value: &str) -> Option<Cow<'_, str>> {
     digits.then_some(Cow::Borrowed(value))
 }
 
+/// A text as a JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// The kind of a JSON value by its first byte, which shows nothing of the value; `None` where no JSON
 /// value starts like this.
 pub(crate) fn kind_of(text: &str) -> Option<&'static str> {

@@ -140,6 +140,17 @@ pub(crate) fn status_mb(name: &str) -> f64 {
     status(name).map_or(f64::NAN, |kib| kib as f64) * 1024.0 / 1e6
 }
 
+/// How often the threads of this process have gone to sleep.
+pub(crate) fn sleeps() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let sleeps = statuses.filter_map(|status| {
+        let name = "voluntary_ctxt_switches:";
+        status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<u64>().ok()
+    });
+    sleeps.sum()
+}
+
 /// CPU time that all threads of this process have used.
 pub(crate) fn cpu_time() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

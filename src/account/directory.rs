@@ -360,11 +360,12 @@ pub(super) fn phone_number_id_refused(id: &str) -> Error {
 
 #[cfg(test)]
 impl Accounts {
-    /// Accounts with their names as ids; without any there is the default account.
+    /// Accounts whose ids are made of their names; without any there is the default account.
     pub(crate) fn declared(accounts: &[Account]) -> Result<Accounts> {
         let mut index = AccountIndex::default();
         for (at, account) in (0..).zip(accounts) {
-            let info = account.checked(AccountId::stored(account.name()), at, &[])?;
+            let info =
+                account.checked(AccountId::stored(&format!("acct_{}", account.name())), at, &[])?;
             index.check(&info)?;
             if index.named(&info.name).is_some() {
                 return Err(Error::invalid("account.name", &info.name, "a name used once"));

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use crate::event::StoredEvent;
-use crate::json::{JsonMember, JsonObject};
+use crate::json::{JsonMember, JsonObject, quoted};
 use crate::payload::{self, GatewayPayload};
 use crate::profile::Profile;
 use crate::subscription::{PayloadFormat, SubscriptionInfo};
@@ -182,11 +182,6 @@ fn own_members(payload: &[u8]) -> Vec<Member<'_>> {
     members.unwrap_or_else(|| {
         vec![Member { name: Cow::Borrowed("payload"), value: Value::of(payload) }]
     })
-}
-
-/// A text as a JSON string.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

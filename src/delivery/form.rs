@@ -34,8 +34,8 @@ fn disposition(name: &str) -> String {
     format!("Content-Disposition: form-data; name=\"{name}\"")
 }
 
-/// The id is the same at every attempt, and hard to foretell; whoever wrote it into a message all the
-/// same moves the boundary to the first number that the fields do not have.
+/// The id is the same at every attempt and hard to guess. If a field contains it all the same, the first
+/// number that no field contains follows.
 fn boundary(fields: &[(String, Cow<'_, [u8]>)], id: &str) -> String {
     let occurs = |wanted: &str| {
         let within =

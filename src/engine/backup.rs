@@ -3,10 +3,38 @@
 
 use std::path::Path;
 
-use super::data_directory;
 use super::shared::Shared;
+use super::{Engine, data_directory};
 use crate::error::{Error, Result};
 use crate::store::Sled;
+
+impl Engine {
+    /// Writes a copy of everything durable into an empty or missing directory, which an engine can open: the
+    /// subscriptions, the accounts, and every event acknowledged before the call with what it owes. What happens
+    /// during the copy is in it or not; deliveries that end meanwhile are owed in the copy. The history of events
+    /// is not copied. Events are accepted and delivered meanwhile, and no disk is freed. Blocks; it reads the whole
+    /// outbox.
+    ///
+    /// Never open the copy while this engine runs with the same receivers: both would deliver what is owed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a directory that is not empty; [`Error::Directory`] or [`Error::Store`] when a device
+    /// refuses. What is left in the directory then is no backup, and no engine opens it.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let (directory, elsewhere) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// engine.backup(elsewhere.path().join("copy"))?;
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// let restored = Engine::open(Config::new(elsewhere.path().join("copy")))?;
+    /// # restored.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backup(&self, directory: impl AsRef<Path>) -> Result<()> {
+        self.shared.backup(directory.as_ref())
+    }
+}
 
 impl Shared {
     pub(super) fn backup(&self, directory: &Path) -> Result<()> {

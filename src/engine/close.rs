@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Engine;
 use super::shared::{DispatchState, Shared};
 use crate::error::{Error, Result};
 use crate::history::History;
@@ -49,6 +50,15 @@ enum ClosingStage {
     /// A thread ends the committer and releases the directory.
     Releasing,
     Closed,
+}
+
+impl Engine {
+    /// Starts no more attempts, lets those under way finish for at most `timeout` and interrupts the rest: they
+    /// are owed on the device and are made at the next open. Events are accepted until [`close`](Engine::close), so
+    /// a server can stop listening last.
+    pub fn stop_deliveries(&self, timeout: Duration) {
+        self.shared.stop_deliveries(timeout);
+    }
 }
 
 impl Shared {

@@ -65,6 +65,12 @@ impl ConditionReport {
 }
 
 impl Engine {
+    /// Whether any subscription has a condition. Then publishing takes longer than a look-up: it parses the payload and
+    /// evaluates each condition of the event's number, which a server should not do on a thread that others wait for.
+    pub fn has_conditions(&self) -> bool {
+        self.shared.subscriptions.read().has_conditions()
+    }
+
     /// Whether a subscription would receive an event of its account, and which check decides. Nothing is
     /// published, counted or stored.
     ///

@@ -168,6 +168,10 @@ impl SubscriptionTable {
         all
     }
 
+    pub(super) fn has_conditions(&self) -> bool {
+        self.index.has_conditions()
+    }
+
     /// The subscriptions that an event is owed to, if their conditions hold.
     pub(super) fn matches(&self, sought: &MatchQuery<'_>) -> FilterMatch {
         self.index.matches(sought)

@@ -21,9 +21,8 @@ use crate::subscription::SubscriptionId;
 
 use super::account_queues::AccountQueues;
 use super::admission::QueueAdmission;
-use super::command::{CommitterCommand, Submission, answer_all};
+use super::command::{CommitterCommand, SealedOutbox, Submission, answer_all};
 use super::records::BatchRecords;
-use super::snapshot::SealedOutbox;
 
 /// How long a batch of nothing but records waits for more.
 const RECORDS_LINGER: Duration = Duration::from_millis(5);

@@ -11,10 +11,10 @@ use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
 use crate::receipt::{ReceiptSender, WakeGroup};
+use crate::store::Database;
 use crate::subscription::{SubscriptionId, Targets};
 
 use super::codec::dedup_page::DedupKey;
-use super::snapshot::SealedOutbox;
 
 /// How many records may be sent as one change. Each is at most two operations, and a batch of the store takes
 /// 256. A main delivery and its 16 dependents, with an attempt of each, are 34.
@@ -39,6 +39,13 @@ pub(super) enum CommitterCommand {
     /// Seals the newest generation, so that everything sent before is in sealed ones.
     Seal(ReceiptSender<SealedOutbox>),
     Stop,
+}
+
+/// The generations that were sealed for a backup, and the database of dedup keys.
+#[derive(Debug, Clone)]
+pub(super) struct SealedOutbox {
+    pub(super) numbers: Vec<u64>,
+    pub(super) dedup_database: Arc<dyn Database>,
 }
 
 impl CommitterCommand {

@@ -9,17 +9,10 @@ use crate::receipt::receipt_pair;
 use crate::store::{Database, Store, StoreFailure};
 
 use super::Outbox;
-use super::command::CommitterCommand;
+use super::command::{CommitterCommand, SealedOutbox};
 use super::committer::Committer;
 use super::dedup::DEDUP_DATABASE;
 use super::generations::{self, Generations, RemovalHold};
-
-/// What the committer sealed.
-#[derive(Debug, Clone)]
-pub(super) struct SealedOutbox {
-    numbers: Vec<u64>,
-    dedup_database: Arc<dyn Database>,
-}
 
 /// The outbox as it was at one moment.
 pub(crate) struct OutboxSnapshot {

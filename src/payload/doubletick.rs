@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use super::object::ObjectWriter;
 use super::update::{MetaUpdate, moment, nested, whole};
 use crate::event::StoredEvent;
-use crate::json::JsonObject;
+use crate::json::{JsonObject, elements};
 
 mod message;
 
@@ -206,7 +206,7 @@ impl<'a> Context<'a> {
 
 /// The text of the first error of a list.
 fn failure<'a>(object: &JsonObject<'a>) -> Option<Cow<'a, str>> {
-    let errors = object.value("errors").and_then(crate::json::elements)?;
+    let errors = object.value("errors").and_then(elements)?;
     let first = JsonObject::parse(errors.first()?).ok()?;
     first.id("message").or_else(|| first.id("title"))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::json::quoted;
+
 /// A JSON object being written.
 #[derive(Debug)]
 pub(super) struct ObjectWriter(String);
@@ -37,9 +39,4 @@ impl ObjectWriter {
         self.0.push('}');
         self.0
     }
-}
-
-/// A text as a JSON string.
-pub(super) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

@@ -46,8 +46,8 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// How many ignored fields of one object the log names.
-const LOGGED_MAX: usize = 16;
+/// How many ignored names of one request the log has.
+pub(super) const LOGGED_MAX: usize = 16;
 
 /// The fields of one JSON object, not yet parsed.
 #[derive(Debug)]

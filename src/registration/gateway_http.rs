@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::account::AccountInfo;
 use crate::engine::Engine;
+use crate::registration::fields::{LOGGED_MAX, shortened};
 
 /// One request to a gateway's API.
 pub(super) struct GatewayRequest<'a> {
@@ -79,6 +80,17 @@ pub(super) fn no_route(path: &str) -> Response<Vec<u8>> {
         StatusCode::NOT_FOUND,
         &json!({"error": {"code": "not_found", "message": message}}),
     )
+}
+
+/// Names the query parameters that are not among these in the log: they are ignored.
+pub(super) fn log_unknown_parameters(query: Option<&str>, known: &[&str]) {
+    let pairs = query.unwrap_or_default().split('&');
+    let names = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+    let unknown = names.filter(|name| !name.is_empty() && !known.contains(name)).map(shortened);
+    let unknown: Vec<String> = unknown.take(LOGGED_MAX).collect();
+    if !unknown.is_empty() {
+        tracing::debug!(parameters = %unknown.join(", "), "a request has parameters that are ignored");
+    }
 }
 
 /// The response to HEAD instead of GET: the same headers, with the length of the body left out.

@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 pub use self::dialog360::Dialog360;
-use self::gateway_http::{GatewayRequest, no_route, without_body};
+use self::gateway_http::{GatewayRequest, log_unknown_parameters, no_route, without_body};
 use self::path::normalized;
 pub use self::session::SessionGateway;
 use crate::engine::Engine;
@@ -101,6 +101,7 @@ impl Registration {
         let Some(gateway) = Gateway::of(&path, headers) else {
             return no_route(request.uri().path());
         };
+        log_unknown_parameters(request.uri().query(), gateway.parameters(&path));
         let is_head = request.method() == Method::HEAD;
         let method = if is_head { &Method::GET } else { request.method() };
         let response = match body::decoded(request.body().as_ref(), headers) {
@@ -204,6 +205,14 @@ impl Gateway {
             "waba_webhook" | "multi_webhook" => Some(Gateway::Dialog360),
             "webhooks" => Some(Gateway::Session),
             _ => None,
+        }
+    }
+
+    /// The query parameters of a path.
+    fn parameters(&self, path: &str) -> &'static [&'static str] {
+        match self {
+            Gateway::DoubleTick => doubletick::parameters(path),
+            Gateway::BusinessApi | Gateway::Dialog360 | Gateway::Session => &[],
         }
     }
 

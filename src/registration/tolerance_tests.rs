@@ -137,6 +137,7 @@ fn unknown_members_are_ignored_and_named_in_the_log() {
         guarded.only();
         let logged = log.0.lock().clone();
         assert!(logged.contains("fields=colour"), "{path}: {logged}");
+        assert!(logged.contains("parameters=page"), "{path}: {logged}");
         assert_eq!(logged.contains("fields=shape"), path.starts_with("/multi"), "{logged}");
         assert!(!logged.contains("hidden"), "{logged}");
     }
@@ -146,7 +147,7 @@ fn unknown_members_are_ignored_and_named_in_the_log() {
         guarded.accepts("GET", "/v2/webhooks?page=hidden&sortBy=url", DOUBLETICK, "");
     });
     let logged = log.0.lock().clone();
-    assert!(logged.contains("parameter=page") && !logged.contains("hidden"), "{logged}");
+    assert!(logged.contains("parameters=page\n") && !logged.contains("hidden"), "{logged}");
 }
 
 #[test]
@@ -297,6 +298,7 @@ fn half_an_authorization_is_none() {
         json!(null),
         json!({}),
         json!([]),
+        json!(""),
         json!({"type": "BASIC"}),
         json!({"payload": "token"}),
         json!({"type": "BASIC", "payload": ""}),

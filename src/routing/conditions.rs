@@ -23,6 +23,10 @@ impl ConditionTable {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The conditions of some subscriptions, in their order.
     pub(super) fn of(&self, targets: &[SubscriptionId]) -> Vec<(SubscriptionId, Condition)> {
         if self.0.is_empty() {

@@ -115,6 +115,11 @@ impl Index {
         each_listing(filter, |kind, number| self.unlist(id, account, kind, number));
     }
 
+    /// Whether any subscription has a condition.
+    pub(crate) fn has_conditions(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
     /// The subscriptions that match an event, with those of their conditions that its payload has to meet.
     pub(crate) fn matches(&self, query: &MatchQuery<'_>) -> FilterMatch {
         let targets = self.targets(query);

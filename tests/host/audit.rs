@@ -46,14 +46,16 @@ fn every_change_is_in_the_audit_log_without_secrets() {
     assert_eq!(served.post("/subscriptions", ACME, "{}").status, 400);
     assert_eq!(served.post("/subscriptions", "wrong", "{}").status, 401);
     assert_eq!(served.post(&format!("/subscriptions/{beta}/test"), BETA, "").status, 200);
+    let purged = served.post("/purge", ACME, json!({"contact": "hidden"}).to_string());
+    assert_eq!((purged.status, purged.json()), (202, json!({"purged": 0})));
     assert_eq!(served.delete(&format!("/subscriptions/{id}"), ACME).status, 204);
 
     let all = entries(&served, "");
     let requests: Vec<_> = all.iter().map(|one| one["path"].as_str().unwrap()).collect();
     let own = format!("/subscriptions/{id}");
     let pause = format!("{own}/pause");
-    let expected =
-        [own.as_str(), "/v1/configs/webhook", "/subscriptions", &pause, &own, "/subscriptions"];
+    let gateway = "/v1/configs/webhook";
+    let expected = [&own, "/purge", gateway, "/subscriptions", &pause, &own, "/subscriptions"];
     assert_eq!(requests, expected);
     for entry in &all {
         assert_eq!(entry["address"], "127.0.0.1", "{entry}");
@@ -61,7 +63,9 @@ fn every_change_is_in_the_audit_log_without_secrets() {
         assert_eq!(entry["changes"].as_array().unwrap().len(), 1, "{entry}");
         assert!(!entry.to_string().contains("hidden"), "{entry}");
     }
-    let [removed, gateway, _, paused, patched, created] = all.as_slice() else { panic!("{all:?}") };
+    let [removed, purged, gateway, _, paused, patched, created] = all.as_slice() else {
+        panic!("{all:?}")
+    };
     let change = |entry: &Value| entry["changes"][0].clone();
     assert_eq!(change(created)["after"]["name"], "crm");
     assert_eq!(change(created)["before"], Value::Null);
@@ -69,7 +73,8 @@ fn every_change_is_in_the_audit_log_without_secrets() {
     assert_eq!(change(patched)["before"]["timeout_ms"], 300_000);
     assert_eq!(change(patched)["after"].as_object().unwrap().len(), 1, "{patched}");
     assert_eq!(change(paused)["after"], json!({"state": "paused"}));
-    assert_eq!(change(gateway)["after"]["profile"], "whatsapp_business_api", "{gateway}");
+    assert_eq!(change(purged)["after"], json!({"purged": 0}));
+    assert_eq!(change(gateway)["after"]["profile"], "business_api", "{gateway}");
     assert_eq!(
         (&change(removed)["before"]["name"], &change(removed)["after"]),
         (&json!("crm"), &Value::Null)
@@ -79,7 +84,7 @@ fn every_change_is_in_the_audit_log_without_secrets() {
     let first = served.get("/admin/audit?limit=4", OPERATOR).json();
     let cursor = first["cursor"].as_str().unwrap();
     let rest = entries(&served, &format!("?limit=4&cursor={cursor}"));
-    assert_eq!((first["items"].as_array().unwrap().len(), rest.len()), (4, 2));
+    assert_eq!((first["items"].as_array().unwrap().len(), rest.len()), (4, 3));
     let text = fs::read_to_string(place.path("data/audit.log")).unwrap();
     assert_eq!(text.lines().count(), all.len());
     assert!(!text.contains("hidden") && !text.contains("acme-key"), "{text}");

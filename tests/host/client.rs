@@ -77,6 +77,17 @@ impl Pending {
         assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
+    /// Waits until the head of the response says something; what follows is not read.
+    pub(crate) fn until_it_says(&mut self, part: &str) {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(part.as_bytes()) {
+            self.0
+                .read_exact(&mut byte)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&head)));
+            head.extend(byte);
+        }
+    }
+
     pub(crate) fn answer(mut self) -> Answer {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).unwrap();

@@ -429,3 +429,27 @@ fn the_page_cannot_be_framed_and_runs_only_its_scripts() {
     let forged = [("cookie", "key=acme-key"), ("origin", "https://evil.example")];
     assert_eq!(served.request("POST", "/dead-letters/replay", &forged, b"{}").status, 401);
 }
+
+#[test]
+fn the_form_takes_a_condition_and_tells_of_types() {
+    let Some(stage) = ConsoleTest::start(1280, 900) else { return };
+    let (browser, hook) = (&stage.browser, stage.receiver.url("/hook"));
+    stage.sign_in(ACME);
+    stage.go("Webhooks", "Webhooks");
+    browser.press("main", "New webhook");
+    browser.fill("dialog input[name=name]", "tags");
+    browser.fill("dialog input[name=url]", &hook);
+    browser.press("dialog", "Tag added (ADD_TAG), only if published");
+    browser.press("dialog", "More");
+    browser.fill("dialog textarea[name=condition]", r#"{"pointer": "/tag"}"#);
+    browser.press("dialog", "Save");
+    browser.until_says("dialog .problem", "a test beside");
+    browser.fill("dialog textarea[name=condition]", r#"{"pointer": "/tag", "eq": "VIP"}"#);
+    browser.press("dialog", "Save");
+    browser.until_says("dialog .hints", "ADD_TAG: no callback of Meta becomes this type");
+    browser.press("dialog", "Close");
+    browser.until("!document.querySelector('dialog')");
+    let made = stage.served.get("/subscriptions", ACME).json()["items"][0].clone();
+    assert_eq!(made["condition"], json!({"pointer": "/tag", "eq": "VIP"}));
+    stage.check_clean();
+}

@@ -1,6 +1,7 @@
 //! The reference host: the real program, real sockets on loopback, real kills.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod account_limits;
 mod audit;
 #[path = "../wire/authority.rs"]
 mod authority;
@@ -15,6 +16,7 @@ mod dead_letters;
 mod doubletick;
 mod event_acceptance;
 mod find;
+mod gateway_bodies;
 mod host_process;
 mod host_tls;
 mod hostile_clients;

@@ -27,7 +27,7 @@ fn post(served: &HostProcess, body: &str, signature: Option<&str>) -> Answer {
     served.request("POST", "/meta/webhook", &headers, body.as_bytes())
 }
 
-fn post_signed(served: &HostProcess, body: &str) -> Answer {
+pub(crate) fn post_signed(served: &HostProcess, body: &str) -> Answer {
     post(served, body, Some(&signature("app-secret", body)))
 }
 

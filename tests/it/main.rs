@@ -23,6 +23,7 @@ mod deliveries;
 mod device_faults;
 mod device_stalls;
 mod dialog360;
+mod event_traces;
 mod host_code;
 mod in_flight_limit;
 mod later_answers;

@@ -13,6 +13,7 @@ use wabahook::store::PostgresOptions;
 use wabahook::{Account, AccountLimits, Config, Durability, KeyDigest, Limits, OnDamage, Secret};
 
 use self::accounts::{AccountTable, OperatorTable};
+use self::gateways::{Dialog360Table, SessionTable};
 use self::network::NetworkTable;
 use self::store::StoreTable;
 use crate::command_error::CommandError;
@@ -25,6 +26,7 @@ use crate::port::files::FileShares;
 use crate::port::tls::TlsFiles;
 
 mod accounts;
+mod gateways;
 mod network;
 mod store;
 
@@ -151,21 +153,6 @@ struct MetaTable {
     app_secrets: Option<Vec<SecretText>>,
     verify_token: Option<SecretText>,
     verify_token_env: Option<String>,
-}
-
-/// The limits of 360dialog's API, under its own names.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Dialog360Table {
-    destinations_max: Option<usize>,
-    destinations_wait: Option<bool>,
-}
-
-/// The options of the session gateway's API.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct SessionTable {
-    cors_origins: Option<Vec<String>>,
 }
 
 /// The engine's limits under their own names, and the host's own.
@@ -383,25 +370,6 @@ impl MetaTable {
             secret(&format!("meta.app_secrets[{index}]"), Some(text), None, environment)
         });
         each.collect()
-    }
-}
-
-impl Dialog360Table {
-    fn read(&self) -> Result<Dialog360, String> {
-        let mut dialog360 = Dialog360::default();
-        dialog360.destinations_max = self.destinations_max.unwrap_or(dialog360.destinations_max);
-        dialog360.destinations_wait = self.destinations_wait.unwrap_or(dialog360.destinations_wait);
-        dialog360.check().map_err(|error| error.to_string())?;
-        Ok(dialog360)
-    }
-}
-
-impl SessionTable {
-    fn read(self) -> Result<SessionGateway, String> {
-        let mut session = SessionGateway::default();
-        session.cors_origins = self.cors_origins.unwrap_or(session.cors_origins);
-        session.check().map_err(|error| error.to_string())?;
-        Ok(session)
     }
 }
 

@@ -50,11 +50,6 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
         .thread_name("wabahook-http")
         .build();
     let runtime = runtime.map_err(|e| CommandError::Run(format!("cannot start threads: {e}")))?;
-    if settings.has_plain_secrets && config::is_world_readable(&args.config) {
-        tracing::warn!(
-            "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
-        );
-    }
     let result = runtime.block_on(serve_in_turn(args, listener, tls, &settings));
     runtime.shutdown_background();
     log::flush(true);
@@ -119,10 +114,22 @@ async fn serve_in_turn(
             }
         };
         let engine = open(args, settings, store).await?;
+        warn_of_readable_secrets(args, settings);
         match serve(args.clone(), own()?, tls.clone(), engine, settings, stop.clone()).await? {
             ServeEnd::Stopped => return Ok(()),
             ServeEnd::NotOwner => {}
         }
+    }
+}
+
+/// Warns where other users of the machine can read the configuration's secrets. An error at start is one line, so
+/// this comes after what may fail.
+fn warn_of_readable_secrets(args: &ServeArgs, settings: &HostSettings) {
+    if settings.has_plain_secrets && config::is_world_readable(&args.config) {
+        let file = config::shown(&args.config);
+        tracing::warn!(
+            "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
+        );
     }
 }
 

@@ -1,9 +1,9 @@
 //! The `message` of DoubleTick's bodies: its own form for the kinds that it documents, and Meta's content under
 //! Meta's name for the others. Media has Meta's `id`: DoubleTick's `url` is of its own storage.
 
-use super::super::object::{ObjectWriter, quoted};
+use super::super::object::ObjectWriter;
 use super::super::update::nested;
-use crate::json::JsonObject;
+use crate::json::{JsonMember, JsonObject, quoted};
 
 /// The kinds of content, for a message that does not name its own.
 const KINDS: [&str; 11] = [
@@ -65,7 +65,7 @@ fn interactive(inner: &JsonObject<'_>) -> Option<ObjectWriter> {
     }
     let answered = nested(inner, "nfm_reply")?.id("response_json")?.into_owned();
     let fields = JsonObject::parse(&answered).ok()?;
-    let field = |member: &crate::json::JsonMember<'_>| {
+    let field = |member: &JsonMember<'_>| {
         let field = ObjectWriter::new().raw("id", Some(&quoted(member.shown_name())));
         field.raw("value", Some(member.value.get())).finish()
     };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::error::DoubleTickError;
 use super::webhook::is_webhook;
 use crate::account::AccountInfo;
-use crate::registration::fields::{Problem, shortened};
+use crate::registration::fields::Problem;
 use crate::registration::gateway_http::GatewayRequest;
 use crate::subscription::SubscriptionInfo;
 
@@ -28,6 +28,9 @@ struct ListedWebhook {
     created_by: String,
     name: String,
 }
+
+/// The parameters of the query.
+pub(in crate::registration) const PARAMETERS: &[&str] = &["sortBy", "sortDirection"];
 
 /// What the list shows for a side of the filter that the host widened to all.
 pub(super) const ALL: &str = "*";
@@ -58,10 +61,7 @@ fn sort_order(query: &str) -> Result<(Compare, bool), Problem> {
         let is_again = match name {
             "sortBy" => compare.replace(sort_by(value)?).is_some(),
             "sortDirection" => is_descending.replace(is_downward(value)?).is_some(),
-            _ => {
-                tracing::debug!(parameter = %shortened(name), "a query parameter is ignored");
-                false
-            }
+            _ => false,
         };
         if is_again {
             return Err(Problem::at(name, "given twice; expected once"));

@@ -54,6 +54,14 @@ pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<
     DoubleTickError::new(status, message).response()
 }
 
+/// The query parameters of a path.
+pub(super) fn parameters(path: &str) -> &'static [&'static str] {
+    match DoubleTickRoute::of(path) {
+        Some(DoubleTickRoute::List) => listing::PARAMETERS,
+        _ => &[],
+    }
+}
+
 impl<'a> DoubleTickRoute<'a> {
     fn of(path: &'a str) -> Option<DoubleTickRoute<'a>> {
         if path == "/v2/webhooks" {

@@ -39,7 +39,7 @@ pub(super) struct SledDatabase {
     pub(super) manifest: Manifest,
     pub(super) durability: Durability,
     /// Runs as long as a database is open.
-    pub(super) _watchdog: Arc<FlushWatchdog>,
+    pub(super) watchdog: Arc<FlushWatchdog>,
 }
 
 impl SledDatabase {
@@ -49,7 +49,7 @@ impl SledDatabase {
 
     fn apply(&self, batch: Batch) -> Result<(), StoreFailure> {
         batch.check()?;
-        let tree = self.tree()?;
+        let (tree, _watched) = (self.tree()?, self.watchdog.enter());
         // A single operation skips sled's batches: sled frames each batch with a record that it
         // writes at once, which wakes all its threads, waits for the device and locks out all
         // readers of all databases.
@@ -73,7 +73,7 @@ impl SledDatabase {
     }
 
     fn sync(&self) -> Result<(), StoreFailure> {
-        let tree = self.tree()?;
+        let (tree, _watched) = (self.tree()?, self.watchdog.enter());
         guarded("flushing", || tree.flush())?;
         match self.durability {
             Durability::Power => self.log.sync_data().map_err(StoreFailure::io),
@@ -86,6 +86,7 @@ impl Drop for SledDatabase {
     /// sled panics where a device refuses the last sync. Nothing is lost by that: what was synced is
     /// on the device.
     fn drop(&mut self) {
+        let _watched = self.watchdog.enter();
         // Flushed first, because the watchdog cannot wake a flush inside the drop.
         let _ = self.tree().and_then(|tree| guarded("closing", || tree.flush()));
         let tree = self.tree.take();
@@ -116,13 +117,13 @@ impl Database for SledDatabase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
-        let tree = self.tree()?;
+        let (tree, _watched) = (self.tree()?, self.watchdog.enter());
         let value = guarded("reading", || tree.get(key))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
-        let tree = self.tree()?;
+        let (tree, _watched) = (self.tree()?, self.watchdog.enter());
         guarded("scanning", || {
             for pair in tree.range(prefix.max(from)..) {
                 let (key, value) = pair?;
@@ -138,7 +139,7 @@ impl Database for SledDatabase {
     }
 
     fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
-        let tree = self.tree()?;
+        let (tree, _watched) = (self.tree()?, self.watchdog.enter());
         let below = guarded("reading", || tree.range(..=to).next_back().transpose())?;
         Ok(below
             .filter(|(key, _)| key.starts_with(prefix))

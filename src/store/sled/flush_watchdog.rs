@@ -5,10 +5,11 @@
 //! the buffer last is not the one that sealed it. Then a flush never returns, and all writes to all
 //! databases of the process wait behind it. A thread of ours, which waits for nothing itself,
 //! therefore looks for recorded errors and wakes the waiters with a call that sled refuses because of
-//! the error.
+//! the error. It sleeps while no call into sled is in flight.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -27,11 +28,26 @@ const SLED_THREADS: usize = 8;
 /// The open databases that have not failed, and the thread that watches them, which ends when this is
 /// dropped.
 #[derive(Default)]
-pub(super) struct FlushWatchdog(Mutex<WatchList>);
+pub(super) struct FlushWatchdog {
+    list: Mutex<WatchList>,
+    /// Calls into sled that may wait for a write.
+    in_flight: AtomicUsize,
+    /// Whether the thread sleeps until the next call.
+    is_asleep: AtomicBool,
+}
+
+/// A call into sled that the watchdog looks after.
+pub(super) struct WatchedCall<'a>(&'a FlushWatchdog);
+
+impl Drop for WatchedCall<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 #[derive(Default)]
 struct WatchList {
-    is_running: bool,
+    thread: Option<Thread>,
     databases: Vec<WatchedDatabase>,
 }
 
@@ -51,26 +67,51 @@ impl FlushWatchdog {
     /// Starts the thread, unless it runs. Called before sled opens anything: without threads of its
     /// own, which the check finds out, sled waits for ever.
     pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
-        let mut list = self.0.lock();
-        if !list.is_running {
+        let mut list = self.list.lock();
+        if list.thread.is_none() {
             threads::check_available(SLED_THREADS)?;
             let this = Arc::downgrade(self);
-            threads::start("wabahook-watchdog", None, move || run(&this))?;
-            list.is_running = true;
+            let thread = threads::start("wabahook-watchdog", None, move || run(&this))?;
+            list.thread = Some(thread.thread().clone());
         }
         Ok(())
+    }
+
+    /// Looks after a call into sled until the result is dropped.
+    pub(super) fn enter(&self) -> WatchedCall<'_> {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        if self.is_asleep.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        WatchedCall(self)
+    }
+
+    fn wake(&self) {
+        self.is_asleep.store(false, Ordering::SeqCst);
+        if let Some(thread) = &self.list.lock().thread {
+            thread.unpark();
+        }
+    }
+
+    /// Whether the thread may sleep until the next call. A call that begins meanwhile wakes it.
+    fn may_sleep(&self) -> bool {
+        self.is_asleep.store(true, Ordering::SeqCst);
+        if self.in_flight.load(Ordering::SeqCst) > 0 {
+            self.is_asleep.store(false, Ordering::SeqCst);
+        }
+        self.is_asleep.load(Ordering::SeqCst)
     }
 
     /// Watches a database, opened with `config`, until it is closed or has failed.
     pub(super) fn watch(&self, config: ::sled::Config, tree: &Arc<::sled::Db>) {
         let tree = Arc::downgrade(tree);
-        self.0.lock().databases.push(WatchedDatabase { config, tree });
+        self.list.lock().databases.push(WatchedDatabase { config, tree });
     }
 
     /// Wakes the waiters of each database that failed since the last call. Once is enough: later
     /// callers see the error before they wait.
     fn wake_failed(&self) {
-        let mut list = self.0.lock();
+        let mut list = self.list.lock();
         list.databases.retain(|one| one.tree.strong_count() > 0);
         let all = std::mem::take(&mut list.databases);
         let (failed, sound): (Vec<_>, _) =
@@ -88,11 +129,26 @@ impl FlushWatchdog {
     }
 }
 
+impl Drop for FlushWatchdog {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
 fn run(watchdog: &Weak<FlushWatchdog>) {
+    let mut was_quiet = false;
     while let Some(watchdog) = watchdog.upgrade() {
         watchdog.wake_failed();
+        // Not at once: a busy database has a call in flight now and then, and waking this thread costs more.
+        let is_quiet = watchdog.in_flight.load(Ordering::SeqCst) == 0;
+        let sleeps = is_quiet && was_quiet && watchdog.may_sleep();
+        was_quiet = is_quiet && !sleeps;
         drop(watchdog);
-        thread::park_timeout(PERIOD);
+        if sleeps {
+            thread::park();
+        } else {
+            thread::park_timeout(PERIOD);
+        }
     }
 }
 
@@ -111,6 +167,7 @@ mod tests {
             let config = ::sled::Config::new().path(path).flush_every_ms(Some(200));
             let flushed = config.open().map(Arc::new).and_then(|tree| {
                 watchdog.watch(config, &tree);
+                let _watched = watchdog.enter();
                 tree.flush()
             });
             let said =

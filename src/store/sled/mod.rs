@@ -34,8 +34,9 @@ pub struct Sled {
 /// number of open generations is what bounds memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Only sled's background flusher frees the space of removed records.
-const FLUSHER_PERIOD_MS: u64 = 200;
+/// Only sled's background flusher frees the space of removed records. It wakes and syncs each database this often,
+/// whether or not anything was written; what we write we sync ourselves.
+const FLUSHER_PERIOD_MS: u64 = 2_000;
 
 /// The name of a database that is being removed begins with this.
 const REMOVED: &str = "removed-";
@@ -120,7 +121,7 @@ impl Store for Sled {
         let manifest = Manifest::open(&self.root, name).map_err(StoreFailure::io)?;
         let (durability, watchdog) = (self.durability, Arc::clone(&self.watchdog));
         let tree = Some(tree);
-        Ok(Arc::new(SledDatabase { tree, log, manifest, durability, _watchdog: watchdog }))
+        Ok(Arc::new(SledDatabase { tree, log, manifest, durability, watchdog }))
     }
 
     fn list(&self) -> Result<Vec<String>, StoreFailure> {

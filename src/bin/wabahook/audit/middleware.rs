@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::request::Parts;
@@ -16,6 +17,9 @@ use wabahook::clock::{Clock, SystemClock};
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread, remote};
 use crate::json::{AuditChangeJson, AuditEntryJson, SubscriptionListing, TimestampJson};
+
+/// The counts of a response are shorter.
+const RESULT_BYTES_MAX: usize = 16 * 1024;
 
 /// Subscriptions by id.
 type Snapshot = BTreeMap<u32, Arc<SubscriptionInfo>>;
@@ -40,7 +44,15 @@ pub(crate) async fn record_changes(
         return response;
     }
     let told = response.extensions_mut().remove::<Vec<AuditChangeJson>>();
-    entry.changes = told.unwrap_or_else(|| changes(&before, &snapshot(&host, &caller), &entry));
+    entry.changes = match (told, counted(&entry.path)) {
+        (Some(told), _) => told,
+        (None, Some(what)) => {
+            let (result, again) = result_of(response).await;
+            response = again;
+            vec![AuditChangeJson::between(what, "", Value::Null, result)]
+        }
+        (None, None) => changes(&before, &snapshot(&host, &caller), &entry),
+    };
     let written = off_thread(move || host.audit.as_ref().map(|audit| audit.append(entry))).await;
     if let Ok(Some(Err(error))) = written {
         tracing::error!(%error, "a change cannot be written to the audit log");
@@ -54,6 +66,24 @@ fn may_change(request: &Request) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let is_traffic = path == "/events" || path.starts_with("/events/") || path == "/meta/webhook";
     !reads && !is_traffic && !path.ends_with("/test") && !path.ends_with("/match")
+}
+
+/// What a request ended or repeated, where its response says how many. The filter of the request is not kept: it may
+/// name a contact that was just purged.
+fn counted(path: &str) -> Option<&'static str> {
+    match path {
+        "/dead-letters/replay" | "/dead-letters/discard" => Some("dead letters"),
+        "/deliveries/cancel" | "/purge" => Some("deliveries"),
+        _ => None,
+    }
+}
+
+/// The object in a response, and the response again.
+async fn result_of(response: Response) -> (Value, Response) {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, RESULT_BYTES_MAX).await.unwrap_or_default();
+    let result = serde_json::from_slice(&bytes).unwrap_or_default();
+    (result, Response::from_parts(parts, Body::from(bytes)))
 }
 
 fn entry(caller: &Caller, parts: &Parts) -> AuditEntryJson {

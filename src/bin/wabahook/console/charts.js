@@ -45,7 +45,7 @@ function chart(title, lines) {
     shape("svg", { viewBox: "0 0 20 6", "aria-hidden": "true" }, shape("path", { d: "M0 3L20 3", class: `line ${line.tone}` })),
     `${line.name} ${shown(line.points.at(-1)?.[1] ?? 0)}`));
   return element("section", { className: "card chart" },
-    element("div", { className: "head" }, element("h3", {}, title), element("span", { className: "hint" }, `maximum ${shown(most)}`)),
+    element("div", { className: "head" }, element("h2", {}, title), element("span", { className: "hint" }, `maximum ${shown(most)}`)),
     drawn, element("div", {}, keys), element("p", { className: "hint" }, "last 5 minutes"));
 }
 
@@ -73,6 +73,6 @@ export function attemptChart(attempts) {
   });
   const title = `Latency of the last ${attempts.length} attempts, ${failed} of them failed`;
   return element("section", { className: "card chart small" },
-    element("div", { className: "head" }, element("h3", {}, title), element("span", { className: "hint" }, `maximum ${most} ms`)),
+    element("div", { className: "head" }, element("h2", {}, title), element("span", { className: "hint" }, `maximum ${most} ms`)),
     shape("svg", { viewBox: "0 0 300 100", preserveAspectRatio: "none", role: "img", "aria-label": title }, shape("line", { x1: 0, x2: 300, y1: 92, y2: 92, class: "axis" }), ...bars));
 }

@@ -37,18 +37,13 @@ function worst(lanes) {
   ];
 }
 
-/** What the host can read of callbacks without an account; only the operator may. */
-async function unownedSources(view) {
-  try { return (await get("/admin/unowned?limit=10")).items; } catch (error) { if (view.isOperator) throw error; return []; }
-}
-
 let sources = { at: 0, items: [] };
 
 export async function overview(view) {
   const stats = await get("/stats?worst=10");
   document.dispatchEvent(new CustomEvent("figures", { detail: stats }));
-  // They change seldom, and are not read with each refresh.
-  if (Date.now() - sources.at > 10_000) sources = { at: Date.now(), items: await unownedSources(view) };
+  // Only the operator sees them. They change seldom, and are not read with each refresh.
+  if (view.isOperator && Date.now() - sources.at > 10_000) sources = { at: Date.now(), items: (await get("/admin/unowned?limit=10")).items };
   return [
     element("h1", {}, "Overview"),
     stats.reasons.length ? element("p", { className: "problem" }, `Deliveries wait because a bound is reached: ${stats.reasons.join(", ")}.`) : null,
@@ -59,6 +54,6 @@ export async function overview(view) {
     charts(),
     element("p", { className: "hint" }, "Counters are of the whole host since it started; webhooks are of this account."),
     worst(stats.subscriptions),
-    unowned(sources.items),
+    view.isOperator ? unowned(sources.items) : null,
   ];
 }

@@ -74,13 +74,13 @@ impl AccountLimitsJson {
 /// What an account uses, and the limits in force for it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AccountUsageJson {
-    subscriptions: u64,
-    owed_events: u64,
-    owed_bytes: u64,
-    queued_events: u64,
-    dead_letters: u64,
-    in_flight: u64,
-    limits: AccountBoundsJson,
+    pub(crate) subscriptions: u64,
+    pub(crate) owed_events: u64,
+    pub(crate) owed_bytes: u64,
+    pub(crate) queued_events: u64,
+    pub(crate) dead_letters: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) limits: AccountBoundsJson,
 }
 
 /// The limits in force for an account.

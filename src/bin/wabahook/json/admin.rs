@@ -6,9 +6,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wabahook::{
-    Account, AccountChanges, AccountInfo, AccountState, AccountUsage, ApiKey, WabaNumber,
+    Account, AccountChanges, AccountInfo, AccountLimits, AccountState, AccountUsage, ApiKey,
+    WabaNumber,
 };
 
+use super::account_limits::{AccountLimitsJson, AccountUsageJson};
 use super::problem::JsonProblem;
 use super::values::{Patch, Text, TimestampJson};
 
@@ -35,6 +37,8 @@ pub(crate) struct AccountChangeJson {
     pub(crate) number: Patch<Text<WabaNumber>>,
     #[serde(skip_serializing_if = "Patch::is_absent")]
     pub(crate) state: Patch<Text<AccountState>>,
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    pub(crate) limits: Patch<AccountLimitsJson>,
 }
 
 /// An API key, without the key itself.
@@ -46,16 +50,6 @@ pub(crate) struct ApiKeyJson {
     pub(crate) last_used_at: Option<TimestampJson>,
     pub(crate) expires_at: Option<TimestampJson>,
     pub(crate) declared: bool,
-}
-
-/// What an account uses now.
-#[derive(Default, Serialize, Deserialize)]
-pub(crate) struct AccountUsageJson {
-    pub(crate) subscriptions: u64,
-    pub(crate) owed_events: u64,
-    pub(crate) owed_bytes: u64,
-    pub(crate) dead_letters: u64,
-    pub(crate) in_flight: u64,
 }
 
 /// An account as the operator sees it.
@@ -70,6 +64,8 @@ pub(crate) struct AccountListing {
     pub(crate) wabas: Vec<AccountWabaJson>,
     pub(crate) number: Option<String>,
     pub(crate) keys: Vec<ApiKeyJson>,
+    /// The limits that the account sets itself.
+    pub(crate) limits: AccountLimitsJson,
     pub(crate) usage: AccountUsageJson,
     /// The account that got its subscriptions and deliveries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +153,15 @@ impl AccountChangeJson {
             Patch::Null => account = account.unbound(),
             Patch::Value(number) => account = account.bound_to(number.0.to_string()),
         }
+        match self.limits {
+            Patch::Absent => {}
+            Patch::Null => account = account.limits(AccountLimits::default()),
+            Patch::Value(given) => {
+                let mut limits = account.own_limits().clone();
+                given.apply(&mut limits);
+                account = account.limits(limits);
+            }
+        }
         match self.state {
             Patch::Absent => Ok(account),
             Patch::Value(Text(state)) if state != AccountState::Removed => Ok(account.state(state)),
@@ -187,13 +192,8 @@ impl AccountListing {
             wabas: wabas.collect(),
             number: info.number.map(|number| number.to_string()),
             keys: info.keys.iter().map(ApiKeyJson::from).collect(),
-            usage: AccountUsageJson {
-                subscriptions: usage.subscriptions,
-                owed_events: usage.owed_events,
-                owed_bytes: usage.owed_bytes,
-                dead_letters: usage.dead_letters,
-                in_flight: usage.in_flight,
-            },
+            limits: AccountLimitsJson::of(&info.limits),
+            usage: AccountUsageJson::of(usage),
             moved_to: info.moved_to.as_ref().map(ToString::to_string),
         }
     }

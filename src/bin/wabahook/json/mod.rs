@@ -32,7 +32,7 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
-pub(crate) use account_limits::{AccountLimitsJson, AccountUsageJson};
+pub(crate) use account_limits::AccountLimitsJson;
 pub(crate) use admin::{
     AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, MadeKeyJson, MoveJson,
     NewAccountJson, NewKeyJson, ReloadedJson,

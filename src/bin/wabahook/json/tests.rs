@@ -12,6 +12,7 @@ use wabahook::policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, Retr
 use wabahook::store::Memory;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
+use super::account_limits::{AccountLimitsJson, AccountUsageJson};
 use super::policy::RateLimitJson;
 use super::stats::HealthJson;
 use super::target::{AuthorizationJson, TlsJson};
@@ -378,6 +379,8 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Authorization", members::<AuthorizationJson>()),
         ("Tls", members::<TlsJson>()),
         ("RateLimit", members::<RateLimitJson>()),
+        ("AccountLimits", members::<AccountLimitsJson>()),
+        ("AccountUsage", members::<AccountUsageJson>()),
         ("Health", members::<HealthJson>()),
         ("Test", members::<TestDeliveryJson>()),
         ("Rotation", members::<RotationJson>()),

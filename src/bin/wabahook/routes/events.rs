@@ -16,7 +16,8 @@ use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};
 use crate::port::bodies::RequestBody;
 use crate::response::json;
 
-/// Bodies up to this size are read in less time than handing them to another thread takes.
+/// Bodies up to this size are read in less time than handing them to another thread takes, unless conditions
+/// have to be evaluated.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
 
 /// What to wait for before answering, and what to say of the types.
@@ -54,7 +55,7 @@ pub(crate) async fn publish(
     let is_ndjson = is_ndjson(request.headers());
     let (caller, body) = host.admit(request, host.body_bytes_max).await?;
     let account = caller.account()?.to_owned();
-    let is_quick = body.bytes.len() <= QUICK_BYTES_MAX;
+    let is_quick = body.bytes.len() <= QUICK_BYTES_MAX && !host.engine.has_conditions();
     let read = move || read_and_publish(&host.engine, &account, &body, is_ndjson);
     let published = if is_quick { read()? } else { off_thread(read).await?? };
     Ok(match published {

@@ -1,0 +1,93 @@
+//! The limits of an account: its own 429 or 409 with the name of the limit, and nothing for the neighbour.
+
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Pending};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::receiver::Receiver;
+
+const OPERATOR: &str = "operator-key";
+
+/// A host with an operator, whose account `acme` has these limits, in TOML.
+fn start(limits: &str) -> (HostDirectory, HostProcess) {
+    let acme = format!("api_key = \"acme-key\"\nlimits = {{ {limits} }}");
+    let configuration = CONFIGURATION.replacen("api_key = \"acme-key\"", &acme, 1);
+    let place = HostDirectory::new(&format!("operator_key = \"{OPERATOR}\"\n{configuration}"));
+    let served = place.start();
+    (place, served)
+}
+
+fn publish(served: &HostProcess, key: &str) -> Answer {
+    let number = if key == ACME { "919000000001" } else { "919000000003" };
+    let event = json!({"type": "ADD_TAG", "number": number, "payload": {}});
+    served.post("/events", key, event.to_string())
+}
+
+fn account_of(served: &HostProcess, name: &str) -> Value {
+    let listed = served.get("/admin/accounts", OPERATOR).json();
+    let accounts = listed["items"].as_array().unwrap();
+    accounts.iter().find(|account| account["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn owed_events_and_subscriptions_are_limited_by_account() {
+    let (_place, served) = start("owed_events_max = 2, subscriptions_max = 1");
+    let receiver = Receiver::answering(500);
+    served.subscribe(ACME, &receiver.url("/acme"), json!({}));
+    let one_more = json!({"url": receiver.url("/more")}).to_string();
+    let refused = served.post("/subscriptions", ACME, &one_more);
+    refused.assert_refused(409, "limit_reached", Some("subscriptions_max"));
+    refused.assert_says(&["uses 1 of 1"]);
+    for _ in 0..2 {
+        assert_eq!(publish(&served, ACME).status, 202);
+    }
+    let refused = publish(&served, ACME);
+    refused.assert_refused(429, "limit_reached", Some("owed_events_max"));
+    refused.assert_says(&["uses 2 of 2"]);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let beta = Receiver::answering(200);
+    served.subscribe(BETA, &beta.url("/beta"), json!({}));
+    assert!((0..10).all(|_| publish(&served, BETA).status == 202), "the neighbour is not affected");
+    (0..10).for_each(|_| drop(beta.next()));
+    let acme = account_of(&served, "acme");
+    assert_eq!(
+        (&acme["usage"]["owed_events"], &acme["limits"]["owed_events_max"]),
+        (&json!(2), &json!(2))
+    );
+    // The operator raises the limit.
+    let path = format!("/admin/accounts/{}", acme["id"].as_str().unwrap());
+    let headers = [("authorization", OPERATOR)];
+    let raised = served.request("PATCH", &path, &headers, br#"{"limits":{"owed_events_max":3}}"#);
+    assert_eq!(raised.json()["usage"]["limits"]["owed_events_max"], 3, "{raised:?}");
+    assert_eq!(raised.json()["limits"]["subscriptions_max"], 1, "the others stay");
+    assert_eq!(publish(&served, ACME).status, 202);
+    publish(&served, ACME).assert_refused(429, "limit_reached", Some("owed_events_max"));
+}
+
+#[test]
+fn rates_tests_and_listeners_are_limited_by_account() {
+    let (_place, served) = start(
+        "publish_rate = { events = 1, per_ms = 60000 }, tests_per_minute = 1, notice_listeners_max = 1",
+    );
+    let receiver = Receiver::answering(200);
+    let [acme, beta] = [(ACME, "/acme"), (BETA, "/beta")]
+        .map(|(key, path)| (key, served.subscribe(key, &receiver.url(path), json!({}))));
+    assert_eq!(publish(&served, ACME).status, 202);
+    let refused = publish(&served, ACME);
+    refused.assert_refused(429, "limit_reached", Some("publish_rate"));
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((50..=60).contains(&seconds), "{seconds} s");
+    let test = |(key, id): (&str, u64)| served.post(&format!("/subscriptions/{id}/test"), key, "");
+    assert_eq!(test(acme).status, 200);
+    test(acme).assert_refused(429, "limit_reached", Some("tests_per_minute"));
+    let listen =
+        |key: &str| Pending::open(served.address, "GET", "/notices", &[("authorization", key)], 0);
+    let mut first = listen(ACME);
+    first.until_it_says("200 OK");
+    listen(ACME).answer().assert_refused(429, "limit_reached", Some("notice_listeners_max"));
+    for _ in 0..3 {
+        assert_eq!((publish(&served, BETA).status, test(beta).status), (202, 200));
+    }
+    let mut neighbours: Vec<_> = (0..3).map(|_| listen(BETA)).collect();
+    neighbours.iter_mut().for_each(|neighbour| neighbour.until_it_says("200 OK"));
+}
