@@ -126,7 +126,7 @@ fn divided(divisor: u64) -> Limits {
     let limits = Limits::default();
     let outbox_events_max = limits.outbox_events_max / divisor;
     let outbox_bytes_max = limits.outbox_bytes_max / divisor;
-    let keys = limits.dedup_keys_max / divisor as usize;
+    let keys = limits.dedup_keys_max / usize::try_from(divisor).unwrap_or(usize::MAX);
     limits
         .outbox_events_max(outbox_events_max)
         .outbox_bytes_max(outbox_bytes_max)

@@ -92,6 +92,9 @@ pub(crate) struct AccountShare {
     queued_bytes: AtomicU64,
     owed_events: AtomicU64,
     owed_bytes: AtomicU64,
+    /// Events that were published and taken, and those of them without a subscriber, since the engine was opened.
+    accepted: AtomicU64,
+    unrouted: AtomicU64,
     published: Mutex<TokenBucket>,
     tests: Mutex<TokenBucket>,
 }
@@ -294,6 +297,8 @@ impl AccountShare {
             queued_bytes: AtomicU64::new(0),
             owed_events: AtomicU64::new(0),
             owed_bytes: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            unrouted: AtomicU64::new(0),
             published: Mutex::default(),
             tests: Mutex::default(),
         }
@@ -318,6 +323,17 @@ impl AccountShare {
     /// Events that are owed, and their payload bytes.
     pub(crate) fn owed(&self) -> (u64, u64) {
         (self.owed_events.load(Ordering::Acquire), self.owed_bytes.load(Ordering::Acquire))
+    }
+
+    /// Counts an event that is taken.
+    pub(crate) fn note_accepted(&self, is_unrouted: bool) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.unrouted.fetch_add(u64::from(is_unrouted), Ordering::Relaxed);
+    }
+
+    /// Events that were taken, and those of them without a subscriber.
+    pub(crate) fn accepted(&self) -> (u64, u64) {
+        (self.accepted.load(Ordering::Relaxed), self.unrouted.load(Ordering::Relaxed))
     }
 
     pub(crate) fn queued_events(&self) -> u64 {

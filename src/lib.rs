@@ -83,7 +83,8 @@ pub use delivery::Http;
 pub use engine::{
     AccountChanges, ConditionReport, DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor,
     DeliveryFilter, DeliveryOutcome, DeliveryState, DeliveryTrace, Engine, EventCursor, EventQuery,
-    EventTrace, MatchReport, Page, PurgeFilter, RecentAttempt, RecentOutcome, TestDelivery,
+    EventTrace, MatchReport, Migration, Page, PurgeFilter, RecentAttempt, RecentOutcome,
+    TestDelivery,
 };
 pub use error::{Error, Result};
 pub use event::{

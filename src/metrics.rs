@@ -98,7 +98,12 @@ const ENGINE_METRICS: &[EngineMetric] = &[
         "Malformed parts of callbacks whose other parts were accepted.",
         |s| s.callback_parts_malformed,
     ),
-    ("events_busy_total", Counter, "Events given back because the queue was full.", |s| s.busy),
+    (
+        "events_busy_total",
+        Counter,
+        "Events given back because a bound, or a limit of their account, was reached.",
+        |s| s.busy,
+    ),
     ("deliveries_delivered_total", Counter, "Deliveries that their receivers acknowledged.", |s| {
         s.delivered
     }),
@@ -236,12 +241,35 @@ pub fn exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> Str
     text.histogram("attempt_duration_seconds", attempts, &stats.attempt_durations);
     let groups = "How long groups took to be written and synced.";
     text.histogram("group_duration_seconds", groups, &stats.group_durations);
-    text.states(subscriptions);
-    text.names(subscriptions);
-    let (shown, rest) = subscriptions.split_at(subscriptions.len().min(SUBSCRIPTIONS_MAX));
-    for &metric in LANE_METRICS {
-        text.lanes(metric, stats, shown, rest);
+    text.subscriptions(stats, subscriptions);
+    text.0
+}
+
+/// The metrics of [`stats_of`](crate::Engine::stats_of) an account.
+const ACCOUNT_METRICS: [&str; 10] = [
+    "events_accepted_total",
+    "events_unrouted_total",
+    "deliveries_delivered_total",
+    "deliveries_dead_total",
+    "attempts_retried_total",
+    "deliveries_owed",
+    "attempts_in_flight",
+    "queue_events",
+    "owed_events",
+    "owed_bytes",
+];
+
+/// Formats the counters of one account, as [`stats_of`](crate::Engine::stats_of) gives them, and the live figures of
+/// its subscriptions. Series of the engine as a whole are left out.
+pub fn account_exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> String {
+    let mut text = Exposition(String::with_capacity(16 * 1024));
+    for &(name, kind, help, read) in ENGINE_METRICS {
+        if ACCOUNT_METRICS.contains(&name) {
+            text.head(name, kind.as_str(), help);
+            text.series(name, &[], read(stats));
+        }
     }
+    text.subscriptions(stats, subscriptions);
     text.0
 }
 
@@ -249,6 +277,15 @@ pub fn exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> Str
 struct Exposition(String);
 
 impl Exposition {
+    fn subscriptions(&mut self, stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) {
+        self.states(subscriptions);
+        self.names(subscriptions);
+        let (shown, rest) = subscriptions.split_at(subscriptions.len().min(SUBSCRIPTIONS_MAX));
+        for &metric in LANE_METRICS {
+            self.lanes(metric, stats, shown, rest);
+        }
+    }
+
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         self.put(format_args!("# HELP wabahook_{name} {help}\n# TYPE wabahook_{name} {kind}\n"));
     }

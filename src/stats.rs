@@ -38,7 +38,7 @@ pub struct Stats {
     pub callbacks_refused_malformed: u64,
     /// Malformed parts of callbacks whose other parts were accepted.
     pub callback_parts_malformed: u64,
-    /// Events given back because the queue was full.
+    /// Events given back because a bound of the engine, or a limit of their account, was reached.
     pub busy: u64,
     /// Deliveries owed now, in any state, from this run or an earlier one.
     pub owed: u64,

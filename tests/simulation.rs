@@ -17,6 +17,7 @@
 mod support;
 
 mod simulation {
+    pub mod admission;
     pub mod attempt_start;
     pub mod delivery_state;
     pub mod dependency;
@@ -57,6 +58,11 @@ fn number(name: &str) -> Option<u64> {
 fn run(seed: u64, trace: &Trace) {
     let mut world = World::new(seed, Trace::clone(trace));
     let steps = world.random.within(40, 150);
+    (0..steps).for_each(|_| world.step());
+    world.drain();
+    world.reopen_at_the_end();
+    // What is remembered of drained events counts for those that follow.
+    let steps = world.random.within(0, 60);
     (0..steps).for_each(|_| world.step());
     world.drain();
     world.reopen_at_the_end();

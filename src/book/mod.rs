@@ -68,6 +68,11 @@ pub(crate) fn logged_accounts(log: &Path) -> Result<Vec<AccountInfo>> {
     contents.accounts.values().map(StoredAccount::restore).collect()
 }
 
+/// Whether a database with this name is the book's.
+pub(crate) fn has_database(name: &str) -> bool {
+    name == database::NAME
+}
+
 impl SubscriptionStore {
     /// Reads every subscription. Where the log knows more, because the engine stopped between the
     /// two writes or the database lost records silently, the database follows the log.

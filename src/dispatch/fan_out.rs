@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_fan_out_is_owed_in_parts_also_with_dependencies() {
-        let count = PART_MAX as u32 + 10;
+        let count = u32::try_from(PART_MAX).unwrap() + 10;
         let mut dispatcher = dispatcher(count);
         // The last lane waits for the first one.
         let (main, dependent) = (SubscriptionId(0), SubscriptionId(count - 1));

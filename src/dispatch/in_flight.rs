@@ -3,7 +3,7 @@
 
 use foldhash::HashMap;
 
-use super::ready_queue::{AccountIndex, LaneGroup};
+use super::ready_queue::{AccountSlot, LaneGroup};
 use crate::attempt::{Attempt, DeliveryId};
 
 /// One attempt in flight.
@@ -13,7 +13,7 @@ pub(super) struct InFlightAttempt {
     pub(super) number: u32,
     pub(super) started_ms: u64,
     /// What it was counted under when it started.
-    pub(super) account: AccountIndex,
+    pub(super) account: AccountSlot,
     pub(super) group: LaneGroup,
     /// Whether its delivery was cancelled, so that its end changes nothing of it.
     pub(super) is_cancelled: bool,

@@ -12,7 +12,7 @@ use super::health::{EndpointHealth, HealthRules};
 use super::in_flight::InFlightAttempt;
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
-use super::ready_queue::{AccountIndex, LaneDemand, QueueTicket, ReadyQueue};
+use super::ready_queue::{AccountSlot, LaneDemand, QueueTicket, ReadyQueue};
 use super::{StepContext, backoff};
 use crate::clock::millis;
 use crate::delivery_record::LaneHealth;
@@ -28,7 +28,7 @@ pub(super) struct Lane {
     /// `None` while the subscription is unknown: its deliveries are held.
     policy: Option<Policy>,
     state: SubscriptionState,
-    account: AccountIndex,
+    account: AccountSlot,
     pub(super) backlog: Backlog,
     in_flight: usize,
     endpoint: EndpointHealth,
@@ -60,7 +60,7 @@ impl Lane {
     /// owed events, for an ordering that begins.
     pub(super) fn set(
         &mut self,
-        account: AccountIndex,
+        account: AccountSlot,
         policy: Policy,
         state: SubscriptionState,
         keys: &HashMap<u64, u64>,

@@ -49,7 +49,7 @@ use dependency::Dependencies;
 use expiry::{Expiry, age_ms};
 use in_flight::{InFlight, InFlightAttempt};
 use lane::Lane;
-use ready_queue::{AccountIndex, ReadyQueue};
+use ready_queue::{AccountSlot, ReadyQueue};
 use throttle::Throttle;
 
 /// The bounds of dispatch. [`Limits`](crate::Limits) explains their defaults.
@@ -66,7 +66,7 @@ pub(crate) struct DispatchLimits {
 pub(crate) struct Dispatcher {
     limits: DispatchLimits,
     lanes: foldhash::HashMap<SubscriptionId, Box<Lane>>,
-    accounts: foldhash::HashMap<String, AccountIndex>,
+    accounts: foldhash::HashMap<String, AccountSlot>,
     ready_queue: ReadyQueue,
     in_flight: InFlight,
     throttle: Throttle,
@@ -181,7 +181,7 @@ impl Dispatcher {
         self.ready_queue.set_in_flight_max(index, in_flight_max);
     }
 
-    fn account_index(&mut self, name: &str) -> AccountIndex {
+    fn account_index(&mut self, name: &str) -> AccountSlot {
         if let Some(index) = self.accounts.get(name) {
             return *index;
         }

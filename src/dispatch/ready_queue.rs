@@ -19,7 +19,7 @@ use crate::subscription::SubscriptionId;
 
 /// The number of an account, given by the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(super) struct AccountIndex(pub(super) usize);
+pub(super) struct AccountSlot(pub(super) usize);
 
 /// What is known of a lane's endpoint, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) enum LaneGroup {
 /// What a ready lane asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneDemand {
-    pub(super) account: AccountIndex,
+    pub(super) account: AccountSlot,
     pub(super) class: LaneClass,
     /// How many attempts it could start now, at least 1.
     pub(super) attempts: usize,
@@ -109,12 +109,12 @@ struct LaneQueue {
 /// The accounts with ready lanes of one group, by turn.
 #[derive(Debug, Default)]
 struct AccountTurns {
-    waiting: BTreeMap<u64, AccountIndex>,
+    waiting: BTreeMap<u64, AccountSlot>,
     /// Found above their share; they wait until one of their attempts ends or nobody else waits.
-    above_share: BTreeMap<u64, AccountIndex>,
+    above_share: BTreeMap<u64, AccountSlot>,
     /// Found at the account's limit, or at the bound of an account's unproven lanes; they wait until one of their
     /// attempts ends.
-    blocked: BTreeMap<u64, AccountIndex>,
+    blocked: BTreeMap<u64, AccountSlot>,
 }
 
 /// The share of `in_flight_max` that only proven lanes may use is one divided by this.
@@ -137,13 +137,13 @@ impl ReadyQueue {
     }
 
     /// Adds an account, whose index is the number of those before it.
-    pub(super) fn add_account(&mut self) -> AccountIndex {
+    pub(super) fn add_account(&mut self) -> AccountSlot {
         self.accounts.push(AccountQueue::default());
-        AccountIndex(self.accounts.len() - 1)
+        AccountSlot(self.accounts.len() - 1)
     }
 
     /// Sets how many attempts an account may have in flight.
-    pub(super) fn set_in_flight_max(&mut self, account: AccountIndex, most: usize) {
+    pub(super) fn set_in_flight_max(&mut self, account: AccountSlot, most: usize) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         load.in_flight_max = Some(most.max(1));
         let (proven, unproven) = (load.proven.turn, load.unproven.turn);
@@ -153,7 +153,7 @@ impl ReadyQueue {
     }
 
     /// How many attempts of an account are in flight.
-    pub(super) fn in_flight_of(&self, account: AccountIndex) -> usize {
+    pub(super) fn in_flight_of(&self, account: AccountSlot) -> usize {
         self.accounts.get(account.0).map_or(0, |load| load.in_flight)
     }
 
@@ -266,7 +266,7 @@ impl ReadyQueue {
     fn bound_of_accounts(&self) -> QueueBound {
         let waits_for_unproven = self.unproven_in_flight >= self.unproven_max()
             && self.unproven.waiting.len() + self.unproven.above_share.len() > 0;
-        let is_at_limit = |account: &AccountIndex| {
+        let is_at_limit = |account: &AccountSlot| {
             self.accounts.get(account.0).is_some_and(AccountQueue::is_at_limit)
         };
         let blocked = || self.proven.blocked.values().chain(self.unproven.blocked.values());
@@ -278,7 +278,7 @@ impl ReadyQueue {
 
     fn serve(
         &mut self,
-        account: AccountIndex,
+        account: AccountSlot,
         turn: u64,
         group: LaneGroup,
     ) -> Option<SubscriptionId> {
@@ -324,7 +324,7 @@ impl ReadyQueue {
     }
 
     /// Counts an attempt that starts.
-    pub(super) fn start(&mut self, account: AccountIndex, group: LaneGroup) {
+    pub(super) fn start(&mut self, account: AccountSlot, group: LaneGroup) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         self.active_accounts += usize::from(!load.is_active());
         let unproven = usize::from(group == LaneGroup::Unproven);
@@ -335,7 +335,7 @@ impl ReadyQueue {
     }
 
     /// Counts an attempt that ended.
-    pub(super) fn end(&mut self, account: AccountIndex, group: LaneGroup) {
+    pub(super) fn end(&mut self, account: AccountSlot, group: LaneGroup) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight -= 1;
@@ -401,7 +401,7 @@ impl ReadyQueue {
 struct Front {
     is_above: bool,
     turn: u64,
-    account: AccountIndex,
+    account: AccountSlot,
 }
 
 impl AccountQueue {
@@ -480,7 +480,7 @@ mod tests {
 
         fn put(&mut self, id: u32, account: usize, class: LaneClass) {
             let id = SubscriptionId(id);
-            let demand = LaneDemand { account: AccountIndex(account), class, attempts: 1 };
+            let demand = LaneDemand { account: AccountSlot(account), class, attempts: 1 };
             self.demands.insert(id, demand);
             let ticket = self.tickets.entry(id).or_default();
             self.queue.update(id, ticket, Some(demand), 0, 0);
@@ -579,7 +579,7 @@ mod tests {
     #[test]
     fn an_account_at_its_limit_waits_for_its_own_attempts() {
         let mut bench = QueueBench::new(8, &[(0, Proven), (0, Untried), (1, Proven)]);
-        bench.queue.set_in_flight_max(AccountIndex(0), 2);
+        bench.queue.set_in_flight_max(AccountSlot(0), 2);
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(2)).unwrap());
         assert_eq!(bench.start_all(), [0, 1]);
         assert!(bench.queue.is_bound() && bench.queue.bound().is_none(), "no bound of the engine");
@@ -589,7 +589,7 @@ mod tests {
         bench.end(2);
         bench.end(0);
         assert_eq!(bench.start_all().iter().filter(|id| **id == 0).count(), 1);
-        bench.queue.set_in_flight_max(AccountIndex(0), 3);
+        bench.queue.set_in_flight_max(AccountSlot(0), 3);
         (0..2).for_each(|_| bench.end(3));
         assert_eq!(
             bench.start_all().iter().filter(|id| **id < 2).count(),
@@ -637,7 +637,7 @@ mod tests {
             let lanes: Vec<_> = lanes.iter().map(|(account, kind)| (*account, class(*kind))).collect();
             let mut bench = QueueBench::new(in_flight_max, &lanes);
             // One account has a limit of its own.
-            bench.queue.set_in_flight_max(AccountIndex(0), account_max);
+            bench.queue.set_in_flight_max(AccountSlot(0), account_max);
             for (starts, place) in steps {
                 if !starts && !bench.in_flight.is_empty() {
                     bench.end(place % bench.in_flight.len());

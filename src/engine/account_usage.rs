@@ -1,11 +1,14 @@
 //! What an account uses of its limits, and the limit on attempts in flight, which the dispatcher keeps.
 
+use std::collections::HashMap;
+
 use super::Engine;
 use super::shared::Shared;
 use crate::account_limits::AccountLimits;
 use crate::account_shares::{AccountShares, AccountUsage};
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
+use crate::subscription::SubscriptionId;
 
 impl Engine {
     /// What an account uses, and the limits in force for it. For an account that the engine does not have, what is
@@ -55,6 +58,27 @@ impl Shared {
             in_flight,
             bounds: self.shares.bounds(&share),
         }
+    }
+
+    /// Refuses new subscriptions, each given by its account, over the limits of their accounts. `removed` go in the
+    /// same change.
+    pub(super) fn check_account_room<'a>(
+        &self,
+        new: impl Iterator<Item = &'a str>,
+        removed: &[SubscriptionId],
+    ) -> Result<()> {
+        let mut created = HashMap::<&str, usize>::new();
+        new.for_each(|account| *created.entry(account).or_default() += 1);
+        let table = self.subscriptions.read();
+        for (account, new) in created {
+            let is_theirs = |id: &&SubscriptionId| {
+                table.get(**id).is_some_and(|removed| removed.info.account == account)
+            };
+            let removed = removed.iter().filter(is_theirs).count();
+            let left = table.count_of(account).saturating_sub(removed);
+            self.shares.check_subscriptions(account, left, new)?;
+        }
+        Ok(())
     }
 
     /// Puts the limits on attempts in flight in force, after an account was added, changed or removed: the default

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::account_declarations::{self, AccountChanges};
-use super::dead_letters::DeadLetterFilter;
+use super::dead_letter_filter::DeadLetterFilter;
 use super::purge::PurgeFilter;
 use super::shared::Shared;
 use super::subscription_table::ActiveSubscription;

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::attempt::DeliveryId;
 use crate::dispatch::FanOut;
 use crate::error::Error;
-use crate::history::{AcceptedEvent, HistoryEntry};
+use crate::history::{HistoryEntry, HistoryEvent};
 use crate::notice::Notice;
 use crate::outbox::{CommitEvent, CommitListener, GroupTotals, OwedEvent, OwedQuery, TracedEvent};
 use crate::store::{StoreEvent, StoreListener};
@@ -112,7 +112,7 @@ impl Shared {
         for event in events {
             match event {
                 TracedEvent::Accepted { event, targets, dedup_hash } => {
-                    accepted.push(AcceptedEvent { event, targets, dedup_hash });
+                    accepted.push(HistoryEvent { event, targets, dedup_hash });
                 }
                 TracedEvent::Duplicate(id) => duplicates.push(HistoryEntry::duplicate(id, at_ms)),
             }

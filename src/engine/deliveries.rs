@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::dead_letters::{DeadLetterFilter, DeadLetterId, is_type_and_number};
+use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId, is_type_and_number};
 use super::shared::Shared;
 use super::{Engine, Page};
 use crate::account::Accounts;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::dead_letters::is_type_and_number;
+use super::dead_letter_filter::is_type_and_number;
 use super::event_query::{
     DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace, SearchPosition,
 };
@@ -172,7 +172,8 @@ impl Shared {
     }
 
     pub(super) fn unreadable_history(&self, error: std::io::Error) -> Error {
-        let path = self.history_path.clone();
+        let path = self.history.as_ref().map(|history| history.path().to_owned());
+        let path = path.unwrap_or_default();
         Error::Directory { path, doing: "reading the history", source: Arc::new(error) }
     }
 

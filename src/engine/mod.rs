@@ -2,6 +2,7 @@
 //! once their change is durable, and no thread of a closed engine changes anything durable.
 
 mod account_declarations;
+mod account_stats;
 mod account_usage;
 mod accounts;
 mod attempts;
@@ -11,6 +12,7 @@ mod callbacks;
 mod close;
 mod commit_events;
 mod data_directory;
+mod dead_letter_filter;
 mod dead_letters;
 mod deliveries;
 mod event_history;
@@ -21,6 +23,7 @@ mod io_source;
 mod lifecycle;
 mod log;
 mod match_report;
+mod migration;
 mod page;
 mod publish;
 mod purge;
@@ -40,11 +43,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::account_declarations::AccountChanges;
-pub use self::dead_letters::{DeadLetterFilter, DeadLetterId};
+pub use self::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 pub use self::deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryState};
 
 pub use self::event_query::{DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace};
 pub use self::match_report::{ConditionReport, MatchReport};
+pub use self::migration::Migration;
 pub use self::page::Page;
 pub use self::purge::PurgeFilter;
 pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
@@ -335,7 +339,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Busy`] gives the event back when too much waits for the device, [`Error::LimitReached`] when its
-    /// account has reached one of its own limits; [`Error::TooLarge`], [`Error::Invalid`] and [`Error::Forbidden`] name the field at fault.
+    /// account has reached one of its own limits; [`Error::TooLarge`], [`Error::Invalid`] and
+    /// [`Error::Forbidden`] name the field at fault.
     ///
     /// ```
     /// # use wabahook::{Config, Engine, Event, Subscription};

@@ -110,16 +110,19 @@ impl Shared {
         PublishError::new(error, events)
     }
 
-    /// Takes room for a submission: in the limits of each of its accounts, and in the queue that all share.
+    /// Takes room for a submission: in the limits of each of its accounts, and in the queue that all share. An account
+    /// at its limit takes none of the queue, not even for a moment.
     fn admit(&self, sizes: &[SubmittedSize<'_>]) -> Result<SmallVec<[QueueClaim; 1]>> {
+        let events = sizes.iter().map(|size| size.events).sum();
+        let bytes = sizes.iter().map(|size| size.bytes).sum();
+        let busy = |reason| Error::Busy { reason };
+        self.outbox.check_room(events, bytes).map_err(busy)?;
         let now_ms = self.clock.monotonic_ms();
         let claim = |size: &SubmittedSize<'_>| {
             self.shares.admit(size.account.id(), (size.events, size.bytes), now_ms)
         };
         let claims = sizes.iter().map(claim).collect::<Result<_>>()?;
-        let events = sizes.iter().map(|size| size.events).sum();
-        let bytes = sizes.iter().map(|size| size.bytes).sum();
-        self.outbox.admit(events, bytes).map_err(|reason| Error::Busy { reason })?;
+        self.outbox.admit(events, bytes).map_err(busy)?;
         Ok(claims)
     }
 
@@ -196,6 +199,7 @@ impl Shared {
         let ConditionMatch { targets, is_unparsable } = matched.evaluate(&event.payload);
         self.counters.condition_unparsable.add(u64::from(is_unparsable));
         let CheckedEvent { account, kind, number } = checked;
+        self.shares.of(account.id()).note_accepted(targets.is_empty());
         let traced =
             self.history.as_ref().map(|_| event.dedup_key.as_deref().map_or(0, dedup_hash));
         let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));

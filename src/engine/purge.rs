@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use roaring::RoaringTreemap;
 
 use super::Engine;
-use super::dead_letters::{DeadLetterFilter, DeadLetterId};
+use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 use super::deliveries::DeliveryFilter;
 use super::publish::order_hash;
 use super::shared::{DispatchState, Shared};

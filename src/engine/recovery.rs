@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -42,6 +41,8 @@ const HISTORY: &str = "history";
 /// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     let (shared, unstarted) = prepare(config)?;
+    let weak = Arc::downgrade(&shared);
+    shared.notices.find_subscriptions_with(Box::new(move |id| weak.upgrade()?.find_for_log(id)));
     let clock = Arc::clone(&shared.clock);
     let owed = commit_events::owed_query(Arc::downgrade(&shared));
     let listener = commit_events::commit_listener(Arc::downgrade(&shared));
@@ -77,21 +78,13 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let (transport, http) = transport(&config)?;
     let answers_later = transport.answers_later();
     let dispatch_limits = dispatch_limits(&config.limits, answers_later);
-    let (lock, store) = store(&config)?;
+    let (lock, store) = claimed_store(&config)?;
+    super::migration::check_complete(&*store)?;
     let LoadedSubscriptions { store: mut book, mut subscriptions, accounts, held, set_aside } =
         open_book(&store, &config, lock.is_some())?;
     let accounts = account_declarations::open(&mut book, accounts, &mut subscriptions, &config)?;
     let shares = shares(&config, &accounts, dispatch_limits.in_flight_max);
-    let (opened, recovered) = outbox::OpenedOutbox::read(OutboxOptions {
-        store: Arc::clone(&store),
-        catalogue: &config.catalogue,
-        limits: &config.limits,
-        on_damage: config.on_damage,
-        ordered: ordered(&subscriptions),
-        shares: Arc::clone(&shares),
-        clock: &*config.clock,
-    })?;
-
+    let (opened, recovered) = read_outbox(&config, &store, &shares, &subscriptions)?;
     let subscriptions = without_removed(&mut book, subscriptions, &recovered)?;
     let mut dispatcher = Dispatcher::new(dispatch_limits);
     account_usage::set_in_flight_limits(&mut dispatcher, &shares);
@@ -112,24 +105,21 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let notices = NoticeBroadcaster::new(config.limits.notices_max, initial_notices);
     let wakers = notices.host_calls("wabahook-wakers", "the waker of a receipt panicked");
     let (outbox, unstarted) = opened.prepare(&config.limits, Arc::new(wakers));
-    let guard = Arc::new(Guard::new(config.network.clone()));
-    let history_path = config.path.join(HISTORY);
-    let history = open_history(&history_path, &config)?;
+    let dispatch_state = DispatchState::new(dispatcher, answers_later, Arc::clone(&store));
     let shared = Arc::new(Shared {
         notices,
         callbacks: Mutex::default(),
         dropped_letters: Mutex::default(),
         recent_attempts: RecentAttempts::new(&config.limits),
-        history,
-        history_path,
+        history: open_history(&config)?,
         issued: IssuedAttempts::new(config.limits.io_threads),
         limits: config.limits,
         catalogue: config.catalogue,
         accounts,
         shares,
         clock: Arc::clone(&config.clock),
+        guard: Arc::new(Guard::new(config.network.clone())),
         network: config.network,
-        guard,
         transport,
         counters,
         worker_names: WorkerNames::default(),
@@ -139,11 +129,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         book: Mutex::new(Some(book)),
         subscriptions: RwLock::new(subscription_table),
         outbox,
-        dispatch_state: Mutex::new(DispatchState::new(
-            dispatcher,
-            answers_later,
-            Arc::clone(&store),
-        )),
+        dispatch_state: Mutex::new(dispatch_state),
         work: Condvar::new(),
         timer: Condvar::new(),
         threads_ended: Condvar::new(),
@@ -153,22 +139,38 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         directory_lock: Mutex::new(lock),
         closing: Closing::default(),
     });
-    let weak = Arc::downgrade(&shared);
-    shared.notices.find_subscriptions_with(Box::new(move |id| weak.upgrade()?.find_for_log(id)));
     Ok((shared, unstarted))
 }
 
+fn read_outbox(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    shares: &Arc<AccountShares>,
+    subscriptions: &[SubscriptionInfo],
+) -> Result<(outbox::OpenedOutbox, RecoveredOutbox)> {
+    outbox::OpenedOutbox::read(OutboxOptions {
+        store: Arc::clone(store),
+        catalogue: &config.catalogue,
+        limits: &config.limits,
+        on_damage: config.on_damage,
+        ordered: ordered(subscriptions),
+        shares: Arc::clone(shares),
+        clock: &*config.clock,
+    })
+}
+
 /// The history of events, where one is configured.
-fn open_history(path: &Path, config: &Config) -> Result<Option<History>> {
+fn open_history(config: &Config) -> Result<Option<History>> {
     let Limits { history_bytes_max: bytes_max, history_age_max, .. } = config.limits;
     if bytes_max == 0 {
         return Ok(None);
     }
     let age_max_ms = u64::try_from(history_age_max.as_millis()).unwrap_or(u64::MAX);
     let bounds = HistoryBounds { bytes_max, age_max_ms };
-    let opened = History::open(path, bounds, Arc::clone(&config.clock));
+    let path = config.path.join(HISTORY);
+    let opened = History::open(&path, bounds, Arc::clone(&config.clock));
     let opened = opened.map_err(|error| Error::Directory {
-        path: path.to_owned(),
+        path,
         doing: "opening the history",
         source: Arc::new(error),
     });
@@ -176,7 +178,7 @@ fn open_history(path: &Path, config: &Config) -> Result<Option<History>> {
 }
 
 /// The configured store, or sled in the data directory with the lock on it.
-fn store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
+pub(super) fn claimed_store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
     if let Some(given) = &config.store {
         let failed = |failure| Error::store("reading the format of the store", failure);
         let (found, supported) = (given.format(FORMAT).map_err(failed)?, FORMAT);
@@ -379,7 +381,7 @@ fn dispatch_limits(limits: &Limits, answers_later: bool) -> DispatchLimits {
 }
 
 /// Opens the book, with its log if the store is a directory.
-fn open_book(
+pub(super) fn open_book(
     store: &Arc<dyn Store>,
     config: &Config,
     has_log: bool,

@@ -17,7 +17,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -67,7 +66,6 @@ pub(super) struct Shared {
     pub(super) recent_attempts: RecentAttempts,
     /// `None` where none is configured.
     pub(super) history: Option<History>,
-    pub(super) history_path: PathBuf,
     pub(super) worker_names: WorkerNames,
     pub(super) jobs: Jobs,
     pub(super) issued: IssuedAttempts,

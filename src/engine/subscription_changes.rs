@@ -17,6 +17,7 @@ use super::subscription_table::{self, ActiveSubscription};
 use crate::book::{BookChange, SubscriptionStore};
 use crate::clock::millis;
 use crate::error::{Error, Result};
+use crate::event::WabaNumber;
 use crate::notice::Notice;
 use crate::random;
 use crate::secret::Secret;
@@ -188,7 +189,7 @@ impl Shared {
     ) -> Result<()> {
         self.amend(id, |before| {
             let (subscription, state) = revise(before)?;
-            let mut after = self.validated(subscription)?;
+            let mut after = self.validated_change(subscription, Some(before))?;
             after.state = state;
             keep_retiring(&mut after, before);
             Ok(after)
@@ -297,7 +298,8 @@ impl Shared {
                     (Some(Arc::clone(before)), subscription)
                 }
             };
-            let mut info = self.validated(subscription.account(account))?;
+            let subscription = subscription.account(account);
+            let mut info = self.validated_change(subscription, before.as_deref())?;
             match &before {
                 Some(before) => {
                     inherit(&mut info, before);
@@ -324,25 +326,9 @@ impl Shared {
             let (given, limit) = (given as u64, limit as u64);
             return Err(Error::TooLarge { field: "subscriptions".to_owned(), given, limit });
         }
-        self.check_room_of_accounts(plan)
-    }
-
-    /// Refuses new subscriptions over the limits of their accounts.
-    fn check_room_of_accounts(&self, plan: &ChangePlan) -> Result<()> {
-        let mut created = HashMap::<&str, usize>::new();
-        for one in plan.prepared.iter().filter(|one| one.before.is_none()) {
-            *created.entry(&one.active.info.account).or_default() += 1;
-        }
-        let table = self.subscriptions.read();
-        for (account, new) in created {
-            let is_theirs = |id: &&SubscriptionId| {
-                table.get(**id).is_some_and(|removed| removed.info.account == account)
-            };
-            let removed = plan.removed.iter().filter(is_theirs).count();
-            let left = table.count_of(account).saturating_sub(removed);
-            self.shares.check_subscriptions(account, left, new)?;
-        }
-        Ok(())
+        let created = plan.prepared.iter().filter(|one| one.before.is_none());
+        let accounts = created.map(|one| one.active.info.account.as_str());
+        self.check_account_room(accounts, &plan.removed)
     }
 
     /// Makes a plan durable and puts it in force.
@@ -409,7 +395,27 @@ impl Shared {
 
     /// Checks everything about a subscription that can be checked before it is used.
     fn validated(&self, subscription: Subscription) -> Result<SubscriptionInfo> {
-        let account = self.accounts.resolve(subscription.account.as_deref())?;
+        self.validated_change(subscription, None)
+    }
+
+    /// The same for a new form of `before`: what stays as it was is not checked again, because a number may have
+    /// gone to another account meanwhile, and that account may be removed.
+    fn validated_change(
+        &self,
+        subscription: Subscription,
+        before: Option<&SubscriptionInfo>,
+    ) -> Result<SubscriptionInfo> {
+        let kept = before.filter(|before| subscription.account.as_ref() == Some(&before.account));
+        let kept = kept.and_then(|before| self.accounts.get(&before.account));
+        let account = match kept {
+            Some(account) => account,
+            None => self.accounts.resolve(subscription.account.as_deref())?,
+        };
+        let before = before.filter(|before| before.account == account.id());
+        let had_number = |number: &WabaNumber| {
+            let numbers = before.and_then(|before| before.filter.numbers.as_ref());
+            numbers.is_some_and(|numbers| numbers.contains(number))
+        };
         let mut filter = Filter::parse(
             subscription.events.as_deref(),
             subscription.numbers.as_deref(),
@@ -418,12 +424,15 @@ impl Shared {
         filter.condition.clone_from(&subscription.condition);
         for (place, given) in subscription.numbers.iter().flatten().enumerate() {
             if let Ok(number) = given
+                && !had_number(number)
                 && !self.accounts.may_use_number(&account, *number)
             {
                 return Err(Error::forbidden(format!("numbers[{place}]"), number));
             }
         }
-        self.guard.admit_url(subscription.target.url())?;
+        if before.is_none_or(|before| before.target.url() != subscription.target.url()) {
+            self.guard.admit_url(subscription.target.url())?;
+        }
         subscription.target.check()?;
         subscription.policy.check()?;
         subscription.check_name()?;

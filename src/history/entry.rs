@@ -93,15 +93,15 @@ pub(crate) enum HistoryEntry {
 
 /// An accepted event on its way to the history.
 #[derive(Debug, Clone)]
-pub(crate) struct AcceptedEvent {
+pub(crate) struct HistoryEvent {
     pub(crate) event: Arc<StoredEvent>,
     pub(crate) targets: Arc<[SubscriptionId]>,
     pub(crate) dedup_hash: u64,
 }
 
-impl From<&AcceptedEvent> for AcceptedEntry {
-    fn from(accepted: &AcceptedEvent) -> AcceptedEntry {
-        let AcceptedEvent { event, targets, dedup_hash } = accepted;
+impl From<&HistoryEvent> for AcceptedEntry {
+    fn from(accepted: &HistoryEvent) -> AcceptedEntry {
+        let HistoryEvent { event, targets, dedup_hash } = accepted;
         let kept = event.payload.len().min(PAYLOAD_BYTES_MAX);
         AcceptedEntry {
             incarnation: event.id.incarnation(),
@@ -227,7 +227,7 @@ pub(super) fn message_key(id: &[u8]) -> u64 {
     key(b'm', id)
 }
 
-/// The hash of a dedup key, for [`AcceptedEvent`].
+/// The hash of a dedup key, for [`HistoryEvent`].
 pub(crate) fn dedup_hash(text: &str) -> u64 {
     key(b'D', text.as_bytes()).max(1)
 }

@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 pub(crate) use self::entry::{
-    AcceptedEntry, AcceptedEvent, AttemptEntry, DeliveryStep, HistoryEntry, dedup_hash,
+    AcceptedEntry, AttemptEntry, DeliveryStep, HistoryEntry, HistoryEvent, dedup_hash,
 };
 pub(crate) use self::query::HistoryQuery;
 pub(crate) use self::segment::EntryPosition;
@@ -45,7 +45,7 @@ const TRIM_EVERY: Duration = Duration::from_secs(600);
 
 /// What the writer is to do.
 enum Task {
-    Accepted(Vec<AcceptedEvent>, Vec<HistoryEntry>),
+    Accepted(Vec<HistoryEvent>, Vec<HistoryEntry>),
     Entries(Vec<HistoryEntry>),
     /// Erases the events that match, and answers how many.
     Purge(HistoryQuery, Sender<io::Result<u64>>),
@@ -85,7 +85,7 @@ impl History {
     }
 
     /// Queues accepted events and duplicates.
-    pub(crate) fn accepted(&self, events: Vec<AcceptedEvent>, duplicates: Vec<HistoryEntry>) {
+    pub(crate) fn accepted(&self, events: Vec<HistoryEvent>, duplicates: Vec<HistoryEntry>) {
         let bytes = payload_bytes(&events);
         let count = events.len() + duplicates.len();
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
@@ -111,6 +111,11 @@ impl History {
             self.dropped.fetch_add(count as u64, Ordering::Relaxed);
         }
         is_sent
+    }
+
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.segments.directory()
     }
 
     /// How many entries were dropped because they could not be written in time.
@@ -139,8 +144,10 @@ impl History {
 
     fn send(&self, task: Task) {
         let queue = self.queue.lock().clone();
-        // After a close there is nobody to answer, so the waiter sees the end of its channel.
-        queue.map(|queue| queue.send(task));
+        if let Some(queue) = queue {
+            // After a close there is nobody to answer, so the waiter sees the end of its channel.
+            let _ = queue.send(task);
+        }
     }
 
     /// Everything that is kept of an event, oldest first.
@@ -174,7 +181,7 @@ impl History {
     }
 }
 
-fn payload_bytes(events: &[AcceptedEvent]) -> u64 {
+fn payload_bytes(events: &[HistoryEvent]) -> u64 {
     events.iter().map(|accepted| accepted.event.payload.len() as u64).sum()
 }
 

@@ -91,6 +91,10 @@ impl Segments {
         Ok(())
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The bytes on the device.
     pub(super) fn bytes(&self) -> u64 {
         let kept = self.kept.lock();

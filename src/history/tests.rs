@@ -14,7 +14,7 @@ const BOUNDS: HistoryBounds = HistoryBounds { bytes_max: 1 << 30, age_max_ms: 86
 const DAY_MS: u64 = 86_400_000;
 const NOW_MS: u64 = 1_700_000_000_000;
 
-fn accepted(sequence: u64, contact: u64, at_ms: u64) -> AcceptedEvent {
+fn accepted(sequence: u64, contact: u64, at_ms: u64) -> HistoryEvent {
     let event_type = Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap();
     let event = StoredEvent {
         id: EventId::new(7, sequence),
@@ -27,7 +27,7 @@ fn accepted(sequence: u64, contact: u64, at_ms: u64) -> AcceptedEvent {
         payload: format!("{{\"id\":\"wamid.{sequence:06}\"}}").into_bytes(),
     };
     let dedup_hash = dedup_hash(&format!("wamid.{sequence:06}"));
-    AcceptedEvent { event: Arc::new(event), targets: [SubscriptionId(3)].into(), dedup_hash }
+    HistoryEvent { event: Arc::new(event), targets: [SubscriptionId(3)].into(), dedup_hash }
 }
 
 fn entry(sequence: u64, contact: u64, at_ms: u64) -> HistoryEntry {
@@ -195,4 +195,5 @@ fn the_stored_layout_does_not_change() {
     assert_eq!(shown.concat(), GOLDEN);
 }
 
-const GOLDEN: &str = "";
+const GOLDEN: &str =
+    "01a50ac8b9020709030001050c01fb94010100fb940100146e6f2077616d69642e7365637265742068657265";

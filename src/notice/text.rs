@@ -60,6 +60,15 @@ impl fmt::Display for Notice {
                 "dedup keys are dropped before the end of their window, the oldest first, because there \
                  are too many ({keys} just now; the stats count all)"
             ),
+            of_host => of_host.write_of_host(f),
+        }
+    }
+}
+
+impl Notice {
+    /// Of the host and what it was sent, rather than of deliveries.
+    fn write_of_host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Notice::SetAside { name, why } => {
                 write!(f, "a part of the data directory was set aside as {name}: {why}")
             }
@@ -85,6 +94,7 @@ impl fmt::Display for Notice {
                     "the engine stopped ({why}); what it accepted is safe: restart this process"
                 )
             }
+            _ => f.write_str(self.kind()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The submissions that wait for the committer, by account: accounts take turns, so that one with thousands of them
 //! does not delay the others' (I4).
 //!
-//! The submissions of one account keep their order. Records of deliveries take effect in the order sent and do not
-//! wait for submissions. A command that promises something about everything sent before it is a barrier: nothing
-//! after it is looked at until everything before it was taken.
+//! The submissions of one account keep their order. Records of deliveries that no thread waits for take effect in the
+//! order sent and do not wait for submissions. Any other command is a barrier, because it may promise something about
+//! everything sent before it: nothing after it is looked at until everything before it was taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,15 +38,11 @@ impl AccountQueues {
                 }
                 None
             }
-            CommitterCommand::Change(..)
-            | CommitterCommand::Forget(..)
-            | CommitterCommand::Revive(..)
-            | CommitterCommand::Cancel(_)
-            | CommitterCommand::Clear(_) => Some(command),
-            barrier => {
+            barrier if barrier.is_awaited() => {
                 self.barrier = Some(barrier);
                 None
             }
+            at_once => Some(at_once),
         }
     }
 

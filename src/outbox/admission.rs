@@ -34,12 +34,21 @@ impl QueueAdmission {
 
     /// Reserves room in the queue, or says which bound is reached.
     pub(super) fn reserve(&self, events: usize, bytes: usize) -> Result<(), String> {
-        if self.events.fetch_add(events, Ordering::AcqRel) + events > self.events_max {
-            self.events.fetch_sub(events, Ordering::AcqRel);
+        let queued = self.events.fetch_add(events, Ordering::AcqRel);
+        let queued = (queued, self.bytes.fetch_add(bytes, Ordering::AcqRel));
+        self.check(queued, events, bytes).inspect_err(|_| self.release(events, bytes))
+    }
+
+    /// Says which bound is reached, if there is no room now.
+    pub(super) fn check_room(&self, events: usize, bytes: usize) -> Result<(), String> {
+        self.check(self.queued(), events, bytes)
+    }
+
+    fn check(&self, queued: (usize, usize), events: usize, bytes: usize) -> Result<(), String> {
+        if queued.0 + events > self.events_max {
             return Err(format!("{} events wait for the device already", self.events_max));
         }
-        if self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > self.bytes_max {
-            self.release(events, bytes);
+        if queued.1 + bytes > self.bytes_max {
             return Err(format!("{} bytes wait for the device already", self.bytes_max));
         }
         Ok(())

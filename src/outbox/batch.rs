@@ -1,9 +1,10 @@
 //! The committer's queue, and the batch of commands that it takes out of the queue for one group.
 //!
-//! Commands are taken in the order sent, but accounts take turns (see `account_queues`), and a batch is bounded in events, bytes and records. A batch that
-//! contains nothing but records waits a few milliseconds for more, because no thread waits for a record and a
-//! sync per record would take the device away from publishers. While it waits, only a command that a thread
-//! waits for wakes the committer: waking it for each record would cost every delivery two thread switches.
+//! Commands are taken in the order sent, but accounts take turns (see `account_queues`), and a batch is bounded in
+//! events, bytes and records. A batch that contains nothing but records waits a few milliseconds for more, because no
+//! thread waits for a record and a sync per record would take the device away from publishers. While it waits, only a
+//! command that a thread waits for wakes the committer: waking it for each record would cost every delivery two thread
+//! switches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};

@@ -21,6 +21,7 @@ use super::codec::dedup_page::DedupKey;
 pub(super) const ATOMIC_RECORDS_MAX: usize = 64;
 
 /// A command to the committer.
+#[allow(clippy::large_enum_variant, reason = "nearly all commands are of the largest kind")]
 pub(super) enum CommitterCommand {
     Publish(Submission, QueuedSize),
     /// Records that take effect all together or not at all, and who waits until they are durable.

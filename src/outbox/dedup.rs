@@ -17,7 +17,7 @@ pub(super) const DEDUP_DATABASE: &str = "dedup";
 const ROOM_MADE: usize = 1_024;
 
 /// How many keys each account may have, by the tag in its keys.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct AccountKeyLimits {
     limits: HashMap<AccountTag, usize>,
     default: usize,
@@ -35,7 +35,13 @@ impl AccountKeyLimits {
         AccountKeyLimits { limits, default: shares.bounds_of_others().dedup_keys_max }
     }
 
-    fn of_account(&self, tag: AccountTag) -> usize {
+    /// The same for every account.
+    #[cfg(test)]
+    pub(super) fn all(keys_max: usize) -> AccountKeyLimits {
+        AccountKeyLimits { limits: HashMap::new(), default: keys_max }
+    }
+
+    pub(super) fn of_account(&self, tag: AccountTag) -> usize {
         self.limits.get(&tag).copied().unwrap_or(self.default)
     }
 }
@@ -136,6 +142,12 @@ impl DedupTable {
     pub(super) fn take_dropped(&mut self) -> Option<DroppedKeys> {
         let dropped = std::mem::take(&mut self.dropped);
         (dropped.keys > 0).then_some(dropped)
+    }
+
+    /// Counts keys that were forgotten before they came here.
+    pub(super) fn note_dropped(&mut self, keys: u64) {
+        self.dropped.keys += keys;
+        self.dropped.begins |= keys > 0;
     }
 
     /// The bucket of a time. A clock that was set back a little stays in the newest bucket, so that no key

@@ -212,6 +212,16 @@ impl Outbox {
 
     /// Reserves room for events that are [submitted](Outbox::submit) next, or says which bound is reached.
     pub(crate) fn admit(&self, events: usize, bytes: usize) -> std::result::Result<(), String> {
+        self.check_room(events, bytes)?;
+        self.admission.reserve(events, bytes)
+    }
+
+    /// Says which bound is reached, if there is no room for events now.
+    pub(crate) fn check_room(
+        &self,
+        events: usize,
+        bytes: usize,
+    ) -> std::result::Result<(), String> {
         if let Some(why) = self.admission.stall_reason() {
             return Err(format!("the device refuses writes ({why}) and is tried again"));
         }
@@ -225,7 +235,7 @@ impl Outbox {
         if owed_bytes + bytes as u64 > self.bounds.bytes_max {
             return Err(format!("the outbox owes its maximum of {} bytes", self.bounds.bytes_max));
         }
-        self.admission.reserve(events, bytes)
+        self.admission.check_room(events, bytes)
     }
 
     /// Whether no event would be admitted, because the outbox owes its maximum.

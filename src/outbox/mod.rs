@@ -40,5 +40,10 @@ pub(crate) use self::handle::{CommitterParts, OpenedOutbox, Outbox, OutboxOption
 pub(crate) use self::lookup::OwnerPages;
 pub(crate) use self::recovery::RecoveredOutbox;
 
+/// Whether a database with this name is the outbox's.
+pub(crate) fn has_database(name: &str) -> bool {
+    name == dedup::DEDUP_DATABASE || generations::number_of(name).is_some()
+}
+
 #[cfg(test)]
 mod tests;

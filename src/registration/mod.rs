@@ -28,6 +28,7 @@ pub use self::dialog360::Dialog360;
 use self::gateway_http::{GatewayRequest, log_unknown_parameters, no_route, without_body};
 use self::path::normalized;
 pub use self::session::SessionGateway;
+use crate::account::AccountState;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -151,12 +152,12 @@ impl Registration {
         }
     }
 
-    /// The account whose API key a request shows, so that a server can refuse a request before it reads the
+    /// The id of the account whose API key a request shows, and the name of the key, so that a server can refuse a request before it reads the
     /// body.
-    pub fn account(&self, path: &str, headers: &HeaderMap) -> Option<String> {
+    pub fn identify(&self, path: &str, headers: &HeaderMap) -> Option<(String, String)> {
         let value = headers.get(Gateway::of(&normalized(path), headers)?.key_header(headers)?)?;
-        let account = self.engine.accounts().authenticate_header(value.as_bytes())?;
-        Some(account.name().to_owned())
+        let (account, key) = self.engine.accounts().identify_header(value.as_bytes())?;
+        (account.state == AccountState::Active).then(|| (account.id().to_owned(), key.name))
     }
 
     /// Whether the response waits for a receiver, up to the timeout of an attempt. A server may want to

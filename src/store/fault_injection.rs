@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Batch, Database, KeyValue, Store, StoreFailure, Visit};
+use super::{Batch, Database, KeyValue, Store, StoreEvent, StoreFailure, StoreListener, Visit};
 
 /// A store whose writes and syncs fail, wait or are skipped as its [`FaultPlan`] says.
 ///
@@ -30,10 +30,17 @@ pub struct FaultInjectingStore {
 }
 
 /// When a [`FaultInjectingStore`] fails.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct FaultPlan {
     state: Mutex<FaultState>,
     changed: Condvar,
+    listener: Mutex<Option<StoreListener>>,
+}
+
+impl fmt::Debug for FaultPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultPlan").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +53,7 @@ struct FaultState {
     /// What the first failing commit wrote and has not landed yet.
     late: Vec<LateCommit>,
     is_fenced: bool,
+    is_suspended: bool,
     is_remote: bool,
     holds_syncs: bool,
     skips_syncs: bool,
@@ -137,9 +145,27 @@ impl FaultPlan {
         Some(if fails_at == place { state.first_failure } else { FirstFailure::NoEffect })
     }
 
+    /// The lease of this owner ends, and may be renewed. Writes go on, because nobody has taken over yet.
+    pub fn suspend_ownership(&self) {
+        self.state.lock().is_suspended = true;
+    }
+
+    /// The lease is renewed.
+    pub fn restore_ownership(&self) {
+        self.state.lock().is_suspended = false;
+        if let Some(listener) = &*self.listener.lock() {
+            listener(StoreEvent::OwnerAgain);
+        }
+    }
+
     /// Lets the store pass for a remote one, whose failures end after seconds.
     pub fn remote(&self) {
         self.state.lock().is_remote = true;
+    }
+
+    fn is_owner(&self) -> bool {
+        let state = self.state.lock();
+        !state.is_fenced && !state.is_suspended
     }
 
     fn is_remote(&self) -> bool {
@@ -197,7 +223,11 @@ impl Store for FaultInjectingStore {
     }
 
     fn is_owner(&self) -> bool {
-        self.faults.check_owner().is_ok() && self.inner.is_owner()
+        self.faults.is_owner() && self.inner.is_owner()
+    }
+
+    fn on_event(&self, listener: StoreListener) {
+        *self.faults.listener.lock() = Some(listener);
     }
 
     fn is_remote(&self) -> bool {

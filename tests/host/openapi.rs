@@ -142,12 +142,16 @@ fn only_too_many_tests_at_once_are_refused() {
     let created = served.post("/webhooks", ACME, body.to_string()).json();
     let path = format!("/webhooks/{}/test", created["data"]["id"]);
     std::thread::scope(|scope| {
-        let tests: Vec<_> = (0..4).map(|_| scope.spawn(|| served.post(&path, ACME, ""))).collect();
-        (0..4).for_each(|_| drop(held.next()));
+        // An account may have half of the four that run at once.
+        let tests: Vec<_> = (0..2).map(|_| scope.spawn(|| served.post(&path, ACME, ""))).collect();
+        (0..2).for_each(|_| drop(held.next()));
         let busy = served.post(&path, ACME, "");
         let (code, message) = refused(&path, &busy);
         assert_eq!((busy.status, code, busy.header("retry-after")), (429, 429, Some("1")));
-        assert!(message.contains("too many tests"), "{message}");
+        assert!(message.contains("tests_at_once: the account uses 2 of 2"), "{message}");
+        let neighbour = Receiver::answering(200);
+        let id = served.subscribe(BETA, &neighbour.url("/hook"), json!({}));
+        assert_eq!(served.post(&format!("/subscriptions/{id}/test"), BETA, "").status, 200);
         // A destination named `test` is not a test.
         let keys = [("d360-api-key", ACME)];
         let other = served.request("DELETE", "/multi_webhook/test", &keys, b"");

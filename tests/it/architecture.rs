@@ -61,8 +61,10 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Crates that stay behind an interface of ours, and where they may be named.
-const CONFINED: [(&str, &[&str]); 4] = [
+const CONFINED: [(&str, &[&str]); 6] = [
     ("sled", &["src/store/"]),
+    ("tokio", &["src/store/postgres/", "src/bin/"]),
+    ("tokio_postgres", &["src/store/postgres/"]),
     ("ureq", &["src/delivery/", "src/bin/"]),
     ("getrandom", &["src/clock.rs", "src/random.rs"]),
     ("fastrand", &["src/clock.rs", "src/random.rs"]),

@@ -12,6 +12,7 @@
 
 mod acceptance;
 mod account_limits;
+mod accounts;
 mod architecture;
 mod backup;
 mod business_api;
@@ -27,7 +28,9 @@ mod event_traces;
 mod host_code;
 mod in_flight_limit;
 mod later_answers;
+mod migration;
 mod ordering;
+mod ownership;
 mod purge;
 mod recent_attempts;
 mod recovery;

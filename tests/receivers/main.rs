@@ -74,7 +74,7 @@ fn publish_samples(engine: &Engine) -> usize {
     let mut events = 0;
     for (path, body) in samples() {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if cloud_api::events(&body, &engine.accounts()).is_ok() {
+        if cloud_api::events(&body, engine.accounts()).is_ok() {
             let receipt = cloud_api::publish(engine, &body).unwrap().unwrap();
             events += receipt.wait_timeout(DEADLINE).unwrap().unwrap().len();
         } else {

@@ -32,12 +32,17 @@ struct Server {
 }
 
 impl Servers {
-    /// Starts both, or says why that is not possible here.
+    /// Starts both in a temporary directory, or says why that is not possible here.
     pub fn start() -> Result<Servers, String> {
+        Servers::start_in(&std::env::temp_dir())
+    }
+
+    /// Starts both in a directory of their own below another one, which every user must be able to enter.
+    pub fn start_in(below: &Path) -> Result<Servers, String> {
         let programs =
             programs().ok_or("no PostgreSQL server is installed (Debian: postgresql)")?;
         let user = unprivileged_user()?;
-        let root = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let root = tempfile::tempdir_in(below).map_err(|error| error.to_string())?;
         if let Some((uid, gid)) = user {
             chown(root.path(), Some(uid), Some(gid)).map_err(|error| error.to_string())?;
         }

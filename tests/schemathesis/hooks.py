@@ -112,7 +112,15 @@ def without_repeats(headers):
     return {k: v for k, v in headers.items() if not (k.lower() in seen or seen.add(k.lower()))}
 
 
+def is_over_the_bounds(condition):
+    """A schema can bound neither the levels nor the tests of a condition."""
+    text = complexjson.dumps(condition)
+    return len(text) > 8192 or text.count('"pointer"') > 16 or text.count('{') > 8
+
+
 def mend(body, path, key):
+    if isinstance(body.get("condition"), dict) and is_over_the_bounds(body["condition"]):
+        body["condition"] = None
     url = "Dialog360Url" if "waba" in path or "multi" in path or "configs" in path else "Url"
     if is_right(url, body.get("url")):
         body["url"] = on_loopback(body["url"])

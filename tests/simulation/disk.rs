@@ -1,4 +1,4 @@
-//! Power cuts: after how many operations of the store the power goes, and which of the writes without a
+//! Power cuts, and owners that were taken over: after how many operations of the store the power goes, and which of the writes without a
 //! sync are on the device then. The image is taken at that moment, and nothing that the old engine does
 //! afterwards changes it.
 
@@ -22,6 +22,8 @@ struct Cut {
     /// How many unsynced batches of each database the device keeps.
     kept: usize,
     image: Option<Memory>,
+    /// Another owner has taken over.
+    is_fenced: bool,
 }
 
 impl Disk {
@@ -31,7 +33,8 @@ impl Disk {
 
     /// Cuts the power after so many more operations.
     pub fn cut_after(&self, operations: u64, kept: usize) {
-        *self.cut.lock() = Cut { after: Some(operations), kept, image: None };
+        let mut cut = self.cut.lock();
+        (cut.after, cut.kept, cut.image) = (Some(operations), kept, None);
     }
 
     /// What a power cut leaves now.
@@ -41,11 +44,22 @@ impl Disk {
 
     /// What is left if the power was cut. Otherwise it stays on.
     pub fn take_image(&self) -> Option<Memory> {
-        std::mem::take(&mut *self.cut.lock()).image
+        let mut cut = self.cut.lock();
+        let is_fenced = cut.is_fenced;
+        std::mem::replace(&mut *cut, Cut { is_fenced, ..Cut::default() }).image
     }
 
     pub fn is_cut(&self) -> bool {
         self.cut.lock().image.is_some()
+    }
+
+    /// Another owner takes over: this one writes nothing more.
+    pub fn fence(&self) {
+        self.cut.lock().is_fenced = true;
+    }
+
+    fn check_owner(&self) -> Result<(), StoreFailure> {
+        if self.cut.lock().is_fenced { Err(StoreFailure::Fenced) } else { Ok(()) }
     }
 
     fn worked(&self) {
@@ -69,6 +83,7 @@ impl fmt::Debug for Disk {
 
 impl Store for Disk {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
+        self.check_owner()?;
         let inner = self.memory.open(name)?;
         self.worked();
         Ok(Arc::new(Watched { inner, disk: self.clone() }))
@@ -98,6 +113,7 @@ struct Watched {
 impl Database for Watched {
     fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
         self.write(batches)?;
+        self.disk.check_owner()?;
         self.inner.commit(Vec::new())?;
         self.disk.worked();
         Ok(())
@@ -105,6 +121,7 @@ impl Database for Watched {
 
     fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
         for batch in batches {
+            self.disk.check_owner()?;
             self.inner.write(vec![batch])?;
             self.disk.worked();
         }

@@ -15,11 +15,12 @@ impl Model {
         (sub.removed, sub.removing) = (true, false);
         sub.lane = Lane::fresh(false);
         let (mut least, mut most) = (0, 0);
-        for (_, delivery) in self.deliveries.iter_mut().filter(|((_, sub), _)| *sub == id) {
+        for (key, delivery) in self.deliveries.iter_mut().filter(|((_, sub), _)| *sub == id) {
             least += u64::from(delivery.is_owed());
             most += u64::from(delivery.may_be_owed());
             delivery.in_flight = false;
             if delivery.may_be_owed() {
+                self.cancelled_lately.insert(key.0);
                 delivery.become_durably(DeliveryState::Cancelled);
             }
         }

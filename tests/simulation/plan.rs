@@ -13,10 +13,25 @@ use super::random::Random;
 pub const LANDED: bool = true;
 
 pub const KINDS: [&str; 3] = ["MESSAGE_RECEIVED", "MESSAGE_STATUS_UPDATED", "ADD_TAG"];
-pub const NUMBERS: [&str; 2] = ["919999999999", "918888888888"];
+pub const NUMBERS: [&str; 3] = ["919999999999", "918888888888", "917777777777"];
+
+/// The accounts, each with its WABA and its numbers.
+pub const ACCOUNTS: [(&str, &str, &[&str]); 2] =
+    [("acme", "1", &["919999999999", "918888888888"]), ("other", "2", &["917777777777"])];
+
+/// The account that a number belongs to.
+pub fn account_of(number: &str) -> &'static str {
+    let owns = |numbers: &[&str]| numbers.contains(&number);
+    ACCOUNTS.iter().find(|(_, _, numbers)| owns(numbers)).expect("a number of an account").0
+}
+
+fn numbers_of(account: &str) -> &'static [&'static str] {
+    ACCOUNTS.iter().find(|(name, ..)| *name == account).expect("an account").2
+}
 
 pub fn limits(random: &mut Random) -> Limits {
     Limits::default()
+        .outbox_events_max(random.pick(&[12, 20, 60, 10_000_000]))
         .in_flight_max(Some(random.pick(&[1, 1, 2, 3, 6, 8, 20])))
         .lane_in_flight_max(random.pick(&[1, 2, 3, 8]))
         .group_events_max(random.pick(&[1, 2, 4, 64]))
@@ -27,6 +42,7 @@ pub fn limits(random: &mut Random) -> Limits {
 /// A subscription as the model keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
+    pub account: &'static str,
     pub name: String,
     /// Counts up with each change; part of the URL.
     pub version: u32,
@@ -41,13 +57,15 @@ impl Terms {
     }
 
     pub fn asks_for(&self, kind: &str, number: &str) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+        self.account == account_of(number)
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
             && self.numbers.as_ref().is_none_or(|numbers| numbers.contains(number))
     }
 
     pub fn subscription(&self) -> Subscription {
         let mut subscription = Subscription::to(self.url())
             .unwrap()
+            .account(self.account)
             .name(self.name.clone())
             .secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
             .policy(self.policy.clone());
@@ -61,24 +79,28 @@ impl Terms {
     }
 }
 
-pub fn terms(random: &mut Random, name: &str, version: u32) -> Terms {
+pub fn terms(random: &mut Random, account: &'static str, name: &str, version: u32) -> Terms {
     let some = |random: &mut Random, all: &[&'static str]| -> Option<BTreeSet<&'static str>> {
         let chosen: BTreeSet<_> = all.iter().copied().filter(|_| random.one_in(2)).collect();
         (random.one_in(3) && !chosen.is_empty()).then_some(chosen)
     };
     Terms {
+        account,
         name: name.to_owned(),
         version,
         kinds: some(random, &KINDS),
-        numbers: some(random, &NUMBERS),
+        numbers: some(random, numbers_of(account)),
         policy: policy(random),
     }
 }
 
-/// The lane that nothing may delay: it matches everything, and its receiver always answers.
-pub fn bystander() -> Terms {
-    let (name, kinds, numbers) = ("bystander".to_owned(), None, None);
-    Terms { name, version: 0, kinds, numbers, policy: Policy::default() }
+/// A lane of each account that nothing may delay: it matches everything, and its receiver always answers.
+pub fn bystanders() -> Vec<Terms> {
+    let of_account = |(account, ..): (&'static str, &str, &[&str])| {
+        let (name, kinds, numbers) = (format!("bystander-{account}"), None, None);
+        Terms { account, name, version: 0, kinds, numbers, policy: Policy::default() }
+    };
+    ACCOUNTS.into_iter().map(of_account).collect()
 }
 
 fn policy(random: &mut Random) -> Policy {
@@ -155,7 +177,8 @@ pub struct Draft {
 
 impl Draft {
     pub fn event(&self) -> Event {
-        let mut event = Event::new(self.kind, self.payload.clone()).number(self.number);
+        let event = Event::new(self.kind, self.payload.clone()).number(self.number);
+        let mut event = event.account(account_of(self.number));
         if let Some(key) = &self.key {
             event = event.key(key.clone());
         }

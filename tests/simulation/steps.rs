@@ -122,13 +122,13 @@ impl World {
         self.note(|_| format!("publish {:?}", drafts.iter().map(short).collect::<Vec<_>>()));
         let engine = &self.running().engine;
         let receipt = match &drafts[..] {
-            [draft] => Waiting::One(engine.publish(draft.event()).unwrap()),
+            [draft] => engine.publish(draft.event()).map(Waiting::One),
             drafts => {
                 let events = drafts.iter().map(plan::Draft::event).collect();
-                Waiting::Many(engine.publish_many(events).unwrap())
+                engine.publish_many(events).map(Waiting::Many)
             }
         };
-        self.model.publish(drafts, receipt);
+        self.model.admitted(drafts, receipt.map_err(|refused| refused.error));
     }
 
     fn publish_again(&mut self) {
@@ -153,8 +153,8 @@ impl World {
         let payload = format!("{place} again");
         let draft = plan::Draft { payload, ..draft };
         self.note(|_| format!("publish again {}", short(&draft)));
-        let receipt = self.running().engine.publish(draft.event()).unwrap();
-        self.model.publish(vec![draft], Waiting::One(receipt));
+        let receipt = self.running().engine.publish(draft.event()).map(Waiting::One);
+        self.model.admitted(vec![draft], receipt.map_err(|refused| refused.error));
     }
 
     /// Returns whether there was anything to commit.
@@ -226,8 +226,9 @@ impl World {
         self.names += 1;
         let name = format!("s{}", self.names);
         self.version += 1;
-        let mut terms = plan::terms(&mut self.random, &name, self.version);
-        terms.policy.after = self.draw_main(None);
+        let account = self.random.pick(&plan::ACCOUNTS).0;
+        let mut terms = plan::terms(&mut self.random, account, &name, self.version);
+        terms.policy.after = self.draw_main(account, None);
         let behavior = self.random.weighted(&BEHAVIORS);
         self.behaviors.insert(name, behavior);
         self.subscribe(terms);
@@ -256,9 +257,9 @@ impl World {
 
     pub fn renew(&mut self, id: u32) {
         self.version += 1;
-        let name = self.model.subs[&id].terms.name.clone();
-        let mut terms = plan::terms(&mut self.random, &name, self.version);
-        terms.policy.after = self.draw_main(Some(id));
+        let Terms { name, account, .. } = self.model.subs[&id].terms.clone();
+        let mut terms = plan::terms(&mut self.random, account, &name, self.version);
+        terms.policy.after = self.draw_main(account, Some(id));
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
@@ -280,13 +281,14 @@ impl World {
     }
 
     /// The subscription to depend on, if there is to be one.
-    fn draw_main(&mut self, own: Option<u32>) -> Option<SubscriptionId> {
+    fn draw_main(&mut self, account: &str, own: Option<u32>) -> Option<SubscriptionId> {
         let is_main = own.is_some_and(|own| !self.model.dependents_of(own).is_empty());
         let may_be = self
             .model
             .subs
             .iter()
-            .filter(|(id, sub)| !sub.removed && sub.main().is_none() && Some(**id) != own);
+            .filter(|(id, sub)| !sub.removed && sub.main().is_none() && Some(**id) != own)
+            .filter(|(_, sub)| sub.terms.account == account);
         let may_be: Vec<u32> = may_be.map(|(id, _)| *id).collect();
         let draws = self.random.one_in(3) && !is_main && !may_be.is_empty();
         draws.then(|| SubscriptionId(self.random.pick(&may_be)))

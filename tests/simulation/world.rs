@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use wabahook::clock::{Clock, ManualClock};
 use wabahook::store::Memory;
 use wabahook::testing::{BegunAttempt, Stepped};
-use wabahook::{Config, Engine, Limits, Notice, Notices, Reply, Shortage, SubscriptionState};
+use wabahook::{
+    Account, Config, Engine, Error, Limits, Notice, Notices, Reply, Shortage, SubscriptionState,
+};
 
 use super::disk::Disk;
 use super::endpoint::{BEHAVIORS, Behavior};
@@ -64,6 +66,10 @@ pub struct Flying {
     is_proven: bool,
 }
 
+fn is_bystander(name: &str) -> bool {
+    name.starts_with("bystander")
+}
+
 /// The first subscription of every world, which nothing may delay.
 const BYSTANDER: u32 = 1;
 
@@ -101,8 +107,10 @@ impl World {
         };
         world.note(|world| format!("{:?}", world.limits));
         world.open();
-        world.subscribe(plan::bystander());
-        world.behaviors.insert("bystander".to_owned(), Behavior::Fast);
+        for terms in plan::bystanders() {
+            world.behaviors.insert(terms.name.clone(), Behavior::Fast);
+            world.subscribe(terms);
+        }
         for _ in 0..world.random.within(1, 5) {
             world.subscribe_another();
         }
@@ -134,6 +142,10 @@ impl World {
                 .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
                 .transport(Arc::clone(&self.line) as Arc<_>)
                 .limits(self.limits.clone());
+            let account = |config: Config, (name, waba, numbers): (&str, &str, &[&str])| {
+                config.account(Account::new(name).waba(waba, numbers))
+            };
+            let config = plan::ACCOUNTS.into_iter().fold(config, account);
             let (engine, stepped) = Stepped::open(config).expect("what a crash left opens");
             if let Some(image) = self.disk.take_image() {
                 self.note(|_| "the power goes while it opens".to_owned());
@@ -146,9 +158,14 @@ impl World {
         }
     }
 
-    /// Cuts the power and opens the next engine on what is left.
+    /// Cuts the power, or lets another owner take over, and opens the next engine on what is left. The old engine
+    /// may go on for a step, as a process that was stopped does, and can write nothing.
     pub fn crash(&mut self, image: Memory) {
-        self.running = None;
+        self.disk.fence();
+        if let Some(old) = self.running.take() {
+            let ended = old.stepped.commit();
+            assert!(matches!(ended, Ok(_) | Err(Error::NotOwner)), "{ended:?}");
+        }
         self.in_flight.clear();
         (self.had_shortage, self.paused_until_ms) = (false, 0);
         self.model.crash();
@@ -268,12 +285,15 @@ impl World {
             return;
         }
         let is_proven = |key: &Key| self.model.subs[&key.1].lane.is_proven;
-        if let Some(key) = waiting.iter().find(|key| is_proven(key)) {
-            let in_flight = self.in_flight.len();
-            assert!(in_flight >= self.in_flight_max(), "{key:?} waits, proven, beside {in_flight}");
+        let account = |key: &Key| self.model.subs[&key.1].terms.account;
+        for key in &waiting {
+            let all = self.in_flight.len();
+            let own = self.in_flight.iter().filter(|one| account(&one.key) == account(key)).count();
+            // One account of several may use half.
+            let most = if is_proven(key) { self.in_flight_max() } else { self.unproven_max() };
+            let has_room = all < most && own < most.div_ceil(2);
+            assert!(!has_room, "{key:?} waits beside {all} in flight, {own} of its account");
         }
-        let has_room = self.in_flight.len() < self.unproven_max();
-        assert!(!has_room || waiting.is_empty(), "{waiting:?} wait although there is room");
     }
 
     /// An attempt in flight ends because the engine is short of something.
@@ -348,7 +368,7 @@ impl World {
 
     pub fn change_mood(&mut self) {
         let names: Vec<String> =
-            self.behaviors.keys().filter(|n| *n != "bystander").cloned().collect();
+            self.behaviors.keys().filter(|name| !is_bystander(name)).cloned().collect();
         if names.is_empty() {
             return;
         }
@@ -360,7 +380,7 @@ impl World {
     /// Ids of the registered subscriptions, without the bystander.
     pub fn others(&self) -> Vec<u32> {
         let there = self.model.subs.iter();
-        let there = there.filter(|(_, sub)| !sub.removed && sub.terms.name != "bystander");
+        let there = there.filter(|(_, sub)| !sub.removed && !is_bystander(&sub.terms.name));
         there.map(|(id, _)| *id).collect()
     }
 

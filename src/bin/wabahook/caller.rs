@@ -61,6 +61,12 @@ impl Caller {
         self.scope().is_none_or(|own| own == account)
     }
 
+    /// The account whose counters alone the caller may see, where the host tells its customers apart.
+    pub(crate) fn own_counters(&self, has_operator: bool) -> Option<&str> {
+        let is_customer = has_operator && !self.is_operator();
+        self.account.as_deref().filter(|_| is_customer || self.is_operator())
+    }
+
     /// Refuses all but the operator.
     pub(crate) fn require_operator(&self) -> Result<(), HttpError> {
         match self.role {

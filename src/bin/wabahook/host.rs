@@ -179,8 +179,8 @@ impl HostState {
     /// The caller of a request to any route, the gateways' included; `None` without a valid key.
     pub(crate) fn known_caller(&self, parts: &Parts) -> Option<Caller> {
         let of_gateway = || {
-            let account = self.registration.account(parts.uri.path(), &parts.headers)?;
-            Some(Caller::of_account(account, "api_key"))
+            let (account, key) = self.registration.identify(parts.uri.path(), &parts.headers)?;
+            Some(Caller::of_account(account, key))
         };
         self.caller(parts).ok().or_else(of_gateway)
     }

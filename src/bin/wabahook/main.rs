@@ -31,7 +31,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use command_error::CommandError;
 use commands::{
     accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
-    find, health, inspect, publish, screen, secret, stats, tail, unowned, verify, webhooks,
+    find, health, inspect, migrate, publish, screen, secret, stats, tail, unowned, verify,
+    webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -74,6 +75,8 @@ enum ProgramCommand {
     Purge(deliveries::PurgeArgs),
     /// List, create, suspend, move or remove the accounts of a running host, with the operator's key
     Accounts(accounts::AccountsArgs),
+    /// Move everything from the data directory to the PostgreSQL server of the configuration, or back
+    Migrate(migrate::MigrateArgs),
     /// Check a configuration file, and show what it would change
     Check(check::CheckArgs),
     /// Follow the notices and counters of a running host
@@ -143,6 +146,7 @@ impl ProgramCommand {
             ProgramCommand::Unowned(args) => unowned::run(args)?,
             ProgramCommand::Verify(args) => verify::run(args)?,
             ProgramCommand::Inspect(args) => inspect::run(args)?,
+            ProgramCommand::Migrate(args) => migrate::run(args)?,
             ProgramCommand::Bench(args) => bench::run(args)?,
             ProgramCommand::Completions(args) => completions::run(args, &CommandLine::command()),
             ProgramCommand::DemoEngine(args) => return Ok(demo::run_engine(args)),
@@ -170,6 +174,7 @@ impl ProgramCommand {
             ProgramCommand::Unowned(args) => args.host.json,
             ProgramCommand::Verify(args) => args.json,
             ProgramCommand::Inspect(args) => args.json,
+            ProgramCommand::Migrate(args) => args.json,
             ProgramCommand::Bench(args) => args.json,
             _ => false,
         }

@@ -31,7 +31,7 @@ pub(super) struct HostEntry {
     /// Attempts that have a connection or are about to.
     pub(super) in_use: usize,
     /// Attempts that wait until one of these ends.
-    pub(super) waiting: VecDeque<AttemptRef>,
+    pub(super) waiting: WaitingAttempts,
     pub(super) last_good: Option<IpAddr>,
 }
 
@@ -40,6 +40,41 @@ pub(super) struct HostEntry {
 pub(super) struct AttemptRef {
     pub(super) slot: usize,
     pub(super) serial: u64,
+}
+
+/// Attempts that wait for a turn at a place. Accounts take turns, because many of them may use the same service, and
+/// one of them may have thousands of attempts there.
+#[derive(Debug, Default)]
+pub(super) struct WaitingAttempts {
+    by_account: HashMap<u64, VecDeque<AttemptRef>>,
+    turns: VecDeque<u64>,
+}
+
+impl WaitingAttempts {
+    pub(super) fn push(&mut self, account: u64, attempt: AttemptRef) {
+        let own = self.by_account.entry(account).or_default();
+        if own.is_empty() {
+            self.turns.push_back(account);
+        }
+        own.push_back(attempt);
+    }
+
+    /// The attempt whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<AttemptRef> {
+        let account = self.turns.pop_front()?;
+        let own = self.by_account.get_mut(&account)?;
+        let attempt = own.pop_front();
+        if own.is_empty() {
+            self.by_account.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        attempt
+    }
+
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
 }
 
 /// All places of a loop.
@@ -69,7 +104,7 @@ impl HostTable {
             key: key.clone(),
             idle: Vec::new(),
             in_use: 0,
-            waiting: VecDeque::new(),
+            waiting: WaitingAttempts::default(),
             last_good: None,
         });
         self.by_key.insert(key.clone(), number);
@@ -113,6 +148,17 @@ mod tests {
         ] {
             assert_ne!(table.find(&other), number, "{other:?}");
         }
+    }
+
+    #[test]
+    fn accounts_take_turns_at_a_place() {
+        let mut waiting = WaitingAttempts::default();
+        let attempt = |slot| AttemptRef { slot, serial: 0 };
+        (0..4).for_each(|slot| waiting.push(1, attempt(slot)));
+        (10..12).for_each(|slot| waiting.push(2, attempt(slot)));
+        let order: Vec<_> = std::iter::from_fn(|| waiting.pop()).map(|one| one.slot).collect();
+        assert_eq!(order, [0, 10, 1, 11, 2, 3]);
+        assert!(waiting.is_empty() && waiting.by_account.is_empty());
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl EventLoop {
         };
         let number = identity.as_ref().map_or(0, |identity| identity.number());
         let number = self.hosts.find(&ConnectionKey { identity: number, is_https, authority });
+        let account = self.attempts.get(slot).map_or(0, |attempt| attempt.account);
         let Some(reference) = self.reference(slot) else { return };
         let host_in_flight_max = self.host_in_flight_max;
         let Some(host) = self.hosts.host(number) else { return };
@@ -132,7 +133,7 @@ impl EventLoop {
         if has_turn {
             host.in_use += 1;
         } else {
-            host.waiting.push_back(reference);
+            host.waiting.push(account, reference);
         }
         if let Some(attempt) = self.attempts.get_mut(slot) {
             attempt.identity = identity;
@@ -344,7 +345,7 @@ impl EventLoop {
     fn pass_turn(&mut self, number: usize) {
         let Some(host) = self.hosts.host(number) else { return };
         host.in_use = host.in_use.saturating_sub(1);
-        while let Some(next) = host.waiting.pop_front() {
+        while let Some(next) = host.waiting.pop() {
             let attempt = self.attempts.get_mut(next.slot);
             if let Some(attempt) = attempt.filter(|attempt| attempt.serial == next.serial) {
                 attempt.has_turn = true;

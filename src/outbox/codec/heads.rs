@@ -21,6 +21,11 @@ use crate::subscription::SubscriptionId;
 use super::keys;
 use super::payload::{self, PayloadLocation, PayloadWriter};
 
+mod owners;
+
+pub(crate) use owners::HeadOwner;
+pub(in crate::outbox) use owners::{key_hashes, owners};
+
 const VERSION: u8 = 1;
 
 /// A target set of more bytes than this is stored in the payload pages.
@@ -333,44 +338,6 @@ pub(in crate::outbox) fn find(
     let event_type = page.texts.get(usize::from(head.event_type)).ok_or_else(invalid)?;
     let event_type = catalogue.canonical(event_type).map_err(|_| invalid())?;
     page.expand(head, id, event_type, targets).ok_or_else(invalid)
-}
-
-/// The sequence and key hash of every event in the page that would contain `sequence`.
-pub(in crate::outbox) fn key_hashes(
-    database: &dyn Database,
-    sequence: u64,
-) -> Result<Vec<(u64, u64)>> {
-    let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
-    Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
-}
-
-/// Whom an event belongs to, and what lists show of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeadOwner {
-    pub(crate) account: String,
-    pub(crate) event_type: String,
-    pub(crate) number: Option<WabaNumber>,
-    pub(crate) key_hash: u64,
-    pub(crate) accepted_at_ms: u64,
-}
-
-/// The sequence and the owner of every event in the page that would contain `sequence`.
-pub(in crate::outbox) fn owners(
-    database: &dyn Database,
-    sequence: u64,
-) -> Result<Vec<(u64, HeadOwner)>> {
-    let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
-    let owner = |head: &HeadV1| {
-        let owner = HeadOwner {
-            account: page.texts.get(usize::from(head.account))?.clone(),
-            event_type: page.texts.get(usize::from(head.event_type))?.clone(),
-            number: WabaNumber::from_digits(head.number),
-            key_hash: head.key_hash,
-            accepted_at_ms: page.accepted_at_ms + head.accepted_ms,
-        };
-        Some((page.sequence_of(head), owner))
-    };
-    Ok(page.heads.iter().filter_map(owner).collect())
 }
 
 /// The page that would contain the head of an event.

@@ -13,14 +13,14 @@ use crate::attempt::DeliveryId;
 use crate::delivery_record::{LaneHealth, RetryState};
 use crate::error::Result;
 use crate::outbox::attempts::{AttemptIndex, AttemptPlace};
-use crate::outbox::codec::dedup_page::BucketEntries;
 use crate::outbox::codec::meta::{GenerationMeta, SealedGeneration};
 use crate::outbox::dead_letters::{DeadLetterIndex, LetterPosition};
-use crate::outbox::dedup::{AccountKeyLimits, DedupTable, DroppedKeys};
+use crate::outbox::dedup::DroppedKeys;
 use crate::outbox::generations::{EventCount, Generation, MovedEvent};
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
+use super::dedup_keys::ReadKeys;
 use super::scan::{GenerationScan, ScannedAttempt};
 
 /// What was owed when the outbox was opened.
@@ -75,7 +75,7 @@ pub(super) struct RecoveryState {
     pub(super) letters: BTreeMap<LetterPosition, u64>,
     /// The deliveries of these letters.
     dead: HashSet<DeliveryId>,
-    pub(super) dedup_entries: BucketEntries,
+    pub(super) dedup_keys: ReadKeys,
     pub(super) last_sequence: u64,
     pub(super) last_page: u64,
     pub(super) last_record: u64,
@@ -85,8 +85,8 @@ pub(super) struct RecoveryState {
 }
 
 impl RecoveryState {
-    pub(super) fn new(ordered: RoaringBitmap, wall_ms: u64) -> RecoveryState {
-        RecoveryState { ordered, wall_ms, ..RecoveryState::default() }
+    pub(super) fn new(ordered: RoaringBitmap, wall_ms: u64, dedup_keys: ReadKeys) -> RecoveryState {
+        RecoveryState { ordered, wall_ms, dedup_keys, ..RecoveryState::default() }
     }
 
     /// Whether all generations that are not read yet are sealed.
@@ -136,7 +136,7 @@ impl RecoveryState {
             self.health.entry(id).or_insert((health, number));
         }
         for (bucket, entries) in found.dedup_entries {
-            self.dedup_entries.entry(bucket).or_default().extend(entries);
+            self.dedup_keys.add(bucket, &entries);
         }
         let wall_ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
         self.recovered.accepted.add(found.accepted, wall_ms);
@@ -282,18 +282,5 @@ impl RecoveryState {
         let states = self.retries.iter().map(|(id, (state, _))| (*id, state.clone()));
         self.recovered.retries = states.collect();
         self.retries.iter().map(|(id, (_, generation))| (*id, *generation)).collect()
-    }
-
-    /// Adds the dedup keys that are within the window, oldest first.
-    pub(super) fn fill_dedup(
-        &mut self,
-        dedup: &mut DedupTable,
-        keys_max: &AccountKeyLimits,
-        wall_ms: u64,
-    ) {
-        for (bucket, mut entries) in std::mem::take(&mut self.dedup_entries) {
-            entries.sort_unstable_by_key(|(_, sequence)| *sequence);
-            dedup.restore(bucket, &entries, keys_max, wall_ms);
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! A delivery is owed if its event exists and no generation says that it ended (I2, I3). Generations are read from
 //! the newest to the oldest. Damage costs no more than the generation it is in, and is reported.
 
+mod dedup_keys;
 mod merge;
 mod scan;
 
@@ -20,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::store::{Batch, Database, Store, StoreFailure};
 
-use super::codec::dedup_page;
+use super::codec::dedup_page::{self, BucketEntries};
+use super::codec::keys;
 use super::codec::meta::{GenerationMeta, Incarnations};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
@@ -28,6 +30,7 @@ use super::dedup::{AccountKeyLimits, DEDUP_DATABASE, DedupTable};
 use super::generations::{self, EventAccounts, GenerationStart, Generations};
 use super::writer::commit_all;
 
+use self::dedup_keys::ReadKeys;
 pub(crate) use self::merge::RecoveredOutbox;
 use self::merge::RecoveryState;
 use self::scan::{GenerationScan, KnownNames, ScanMode, too_short};
@@ -80,7 +83,9 @@ impl GenerationReader<'_> {
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|name| generations::number_of(name)).collect();
         numbers.sort_unstable();
-        let mut state = RecoveryState::new(self.ordered.clone(), self.wall_ms);
+        let dedup_keys =
+            ReadKeys::new(self.limits.dedup_keys_max, AccountKeyLimits::of(&self.shares));
+        let mut state = RecoveryState::new(self.ordered.clone(), self.wall_ms, dedup_keys);
         let mut newest_first = numbers.iter().rev().copied();
         while !state.knows_newest()
             && let Some(number) = newest_first.next()
@@ -107,7 +112,11 @@ impl GenerationReader<'_> {
 
     fn read_dedup_database(&self, state: &mut RecoveryState) -> Result<Arc<dyn Database>> {
         let database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
-        let last_page = dedup_page::read_all(&*database, &mut state.dedup_entries, |_, _| true)?;
+        let mut none = BucketEntries::new();
+        let last_page = dedup_page::read_all(&*database, &mut none, |key, page| {
+            state.dedup_keys.add(keys::number_of(key).unwrap_or(0), page);
+            false
+        })?;
         state.last_record = state.last_record.max(last_page);
         Ok(database)
     }
@@ -235,7 +244,7 @@ impl GenerationReader<'_> {
     ) -> Result<RecoveredParts> {
         let mut dedup =
             DedupTable::new(millis(self.limits.dedup_window), self.limits.dedup_keys_max);
-        state.fill_dedup(&mut dedup, &AccountKeyLimits::of(&self.shares), self.wall_ms);
+        std::mem::take(&mut state.dedup_keys).fill(&mut dedup, self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
         let generations = self.generations(&mut state);
         let letters = self.letters(&mut state, &generations);

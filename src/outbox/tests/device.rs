@@ -109,7 +109,8 @@ fn a_refused_removal_is_written_later() {
 
 #[test]
 fn receipts_of_a_remote_store_wait_for_the_outcome() {
-    let plans: [(fn(&FaultPlan, u64), bool); 3] = [
+    type Plan = fn(&FaultPlan, u64);
+    let plans: [(Plan, bool); 3] = [
         (FaultPlan::fail_after, false),
         (FaultPlan::fail_after_effect, true),
         (FaultPlan::fail_after_late, true),

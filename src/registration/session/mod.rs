@@ -101,7 +101,7 @@ impl SessionCaller<'_> {
         let url = given.required_text("url", URL)?;
         self.check_scheme(&url)?;
         let named = read_events(&given)?;
-        self.request.note_types(named.iter().flatten());
+        self.note_types(named.iter().flatten());
         // Some clients send an empty text for no secret.
         let secret = given.text("secret", SECRET)?.filter(|secret| !secret.is_empty());
         let (secret, generated) = match secret {
@@ -140,7 +140,7 @@ impl SessionCaller<'_> {
         let url = given.text("url", URL)?;
         url.iter().try_for_each(|url| self.check_scheme(url))?;
         let events = read_events(&given)?;
-        self.request.note_types(events.iter().flatten());
+        self.note_types(events.iter().flatten());
         let secret = given.text("secret", SECRET)?;
         let active = given.value("active", "true or false")?;
         let payload = given.word("payload")?;
@@ -195,6 +195,10 @@ impl SessionCaller<'_> {
             one.account == self.account && one.profile == Profile::Session
         };
         known.filter(is_own).ok_or_else(SessionError::missing)
+    }
+
+    fn note_types<'n>(&self, names: impl Iterator<Item = &'n String>) {
+        self.request.note_types(names.filter(|name| !receipts::is_receipt(name)));
     }
 
     fn catalogue(&self) -> &Catalogue {

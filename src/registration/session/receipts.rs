@@ -15,6 +15,11 @@ const STATUS_UPDATE: &str = "MESSAGE_STATUS_UPDATE";
 const FIELD: &str = "/entry/0/changes/0/field";
 const STATUS: &str = "/entry/0/changes/0/value/statuses/0/status";
 
+/// Whether a name stands for a status of a message, so that callbacks of Meta become events of this name here.
+pub(super) fn is_receipt(name: &str) -> bool {
+    RECEIPTS.iter().any(|(receipt, _)| *receipt == name)
+}
+
 /// A filter by the events that a request names, as the webhook's before or a new one.
 pub(super) fn with_events(
     subscription: Subscription,

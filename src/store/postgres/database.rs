@@ -50,10 +50,10 @@ impl PostgresDatabase {
     }
 
     /// Sends the operations of a commit. Returns whether this store is still the owner.
-    fn send(&self, session: &Arc<Session>, effect: &CommitEffect) -> Result<bool, StoreFailure> {
+    fn send(&self, session: &Arc<Session>, effect: CommitEffect) -> Result<bool, StoreFailure> {
         let statement = self.statement(session)?;
         let writing = Arc::clone(session);
-        let CommitEffect { puts, gone } = effect.clone();
+        let CommitEffect { puts, gone } = effect;
         let commit = async move { writing.commit(&statement, &puts, &gone).await };
         session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, commit))
     }
@@ -176,8 +176,7 @@ impl Database for PostgresDatabase {
         let effect = CommitEffect::of(&operations);
         let session = self.shared.session()?;
         session.take_warning();
-        let sent = self.send(&session, &effect);
-        let outcome = match sent {
+        let outcome = match self.send(&session, effect) {
             Ok(true) if session.take_warning() => {
                 // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
                 session.fail();
@@ -237,7 +236,6 @@ impl Database for PostgresDatabase {
 }
 
 /// What a commit leaves under each of its keys. The last operation on a key wins, so the two parts are disjoint.
-#[derive(Clone)]
 struct CommitEffect {
     puts: Vec<KeyValue>,
     gone: Vec<Vec<u8>>,

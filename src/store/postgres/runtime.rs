@@ -34,6 +34,10 @@ impl ClientRuntime {
         deadline: Duration,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, StoreFailure> {
+        // A listener of the store runs on the client's thread and may drop the last handle of an engine.
+        if Handle::try_current().is_ok_and(|current| current.id() == self.handle.id()) {
+            return Err(StoreFailure::Closed);
+        }
         let (sender, receiver) = crossbeam_channel::bounded(1);
         self.handle.spawn(async move {
             let _ = sender.send(tokio::time::timeout(deadline, work).await);

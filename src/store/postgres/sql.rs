@@ -23,9 +23,10 @@ pub(super) fn create(shard: u16) -> String {
     )
 }
 
-/// What every connection sets. A lock that a dead connection still holds must not be waited for without end.
+/// What every connection sets. A lock that a dead connection still holds must not be waited for without end. Plans are
+/// made while a table is empty and kept while it grows, so they must not read whole tables.
 pub(super) const SESSION_SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '4s'; \
-     SET statement_timeout = 0; SET client_min_messages = warning";
+     SET statement_timeout = 0; SET client_min_messages = warning; SET enable_seqscan = off; SET jit = off";
 
 pub(super) const SAFETY: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
      current_setting('synchronous_standby_names'), current_setting('server_version_num')::int";

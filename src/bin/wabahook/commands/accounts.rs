@@ -9,7 +9,7 @@ use super::client::{ApiClient, HostOptions};
 use super::screen::{counted, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
-    AccountListing, JsonPage, MadeKeyJson, NewAccountJson, PurgedJson, ReloadedJson, parse,
+    AccountListing, JsonPage, MadeKeyJson, NewAccountJson, PurgedJson, ReloadedJson,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
         AccountsAction::List { name } => {
             let items = all(&client, name.as_deref())?;
             let response = json!({ "items": items });
-            print(&response, &|| list_text(&client, &items))
+            print(&response, &|| Ok(list_text(&items)))
         }
         AccountsAction::Show(one) => {
             let response = client.get(&path(&client, &one.account)?, &[])?;
@@ -138,11 +138,7 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
             })
         }
         AccountsAction::AddKey { account, name, expires } => {
-            let is_time = |text: &String| from_rfc3339(text).is_some();
-            if !expires.as_ref().is_none_or(is_time) {
-                let message = "--expires: expected a time such as 2027-01-31T12:00:00Z";
-                return Err(CommandError::Usage(message.to_owned()));
-            }
+            check_time(expires.as_deref())?;
             let path = format!("{}/keys", path(&client, account)?);
             let response = client.post(&path, &json!({ "name": name, "expires_at": expires }))?;
             print(&response, &|| {
@@ -158,6 +154,15 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
             let response = client.post("/admin/reload", &json!({}))?;
             print(&response, &|| Ok(reload_text(&client.typed(&response)?)))
         }
+    }
+}
+
+fn check_time(expires: Option<&str>) -> Result<(), CommandError> {
+    match expires.is_none_or(|text| from_rfc3339(text).is_some()) {
+        true => Ok(()),
+        false => Err(CommandError::Usage(
+            "--expires: expected a time such as 2027-01-31T12:00:00Z".to_owned(),
+        )),
     }
 }
 
@@ -219,12 +224,12 @@ fn waba_json(text: &str) -> Result<Value, CommandError> {
     Ok(json!({ "id": id, "numbers": numbers }))
 }
 
-fn list_text(_client: &ApiClient, items: &[AccountListing]) -> Result<String, CommandError> {
+fn list_text(items: &[AccountListing]) -> String {
     let rows: Vec<_> = items.iter().map(row).collect();
-    Ok(match rows.is_empty() {
+    match rows.is_empty() {
         true => "no accounts yet: create one with wabahook accounts create NAME".to_owned(),
         false => table(&TITLES, &rows),
-    })
+    }
 }
 
 fn row(one: &AccountListing) -> Vec<String> {

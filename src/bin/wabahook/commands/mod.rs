@@ -12,6 +12,7 @@ pub(crate) mod deliveries;
 pub(crate) mod find;
 pub(crate) mod health;
 pub(crate) mod inspect;
+pub(crate) mod migrate;
 pub(crate) mod publish;
 pub(crate) mod raw;
 /// The same plain file that `cargo bench` measures.

@@ -282,8 +282,8 @@ impl PublishTotals {
             let mut totals = json!({
                 "published": published, "owed": owed, "duplicates": duplicates, "unrouted": unrouted,
             });
-            if !hints.is_empty() {
-                totals["hints"] = json!(hints);
+            if let (false, Some(members)) = (hints.is_empty(), totals.as_object_mut()) {
+                members.insert("hints".to_owned(), json!(hints));
             }
             say_json(&totals);
             return;

@@ -51,9 +51,9 @@ fn show(args: &StatsArgs, client: &ApiClient) -> Result<(), CommandError> {
         say_json(&stats);
         return Ok(());
     }
-    for name in COUNTERS {
-        let value = stats.get(name).map(shown).unwrap_or_default();
-        say(&format!("{:22} {value}", name.replace('_', " ")));
+    // Some are the operator's only.
+    for (name, value) in COUNTERS.iter().filter_map(|name| Some((name, stats.get(*name)?))) {
+        say(&format!("{:22} {}", name.replace('_', " "), shown(value)));
     }
     for reason in stats.get("reasons").and_then(Value::as_array).into_iter().flatten() {
         say(&format!("deliveries wait: {}", shown(reason)));

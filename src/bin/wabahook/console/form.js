@@ -46,16 +46,25 @@ function conditionOf(text) {
   }
 }
 
+/** The name of a webhook that was given none: the host of its URL. */
+function suggested(url) {
+  try { return new URL(url).host; } catch { return url; }
+}
+
 /** The body of the request: all settings of a new webhook, or the changed ones. */
 function bodyOf(form, known) {
   const { name, description, url, method, headers, secret, ordering, condition } = form.elements;
   const body = {
-    name: name.value.trim(), description: description.value.trim() || null, url: url.value.trim(), method: method.value, ordering: ordering.value,
+    name: name.value.trim() || suggested(url.value.trim()), description: description.value.trim() || null, url: url.value.trim(), method: method.value, ordering: ordering.value,
     events: chosenOf(form, "events"), numbers: chosenOf(form, "numbers"),
   };
+  if (body.events.length === 0) throw Object.assign(new Error("Choose at least one event, or all events."), { field: "events-all" });
+  if (body.numbers.length === 0) throw Object.assign(new Error("Choose at least one number, or all numbers."), { field: "numbers-all" });
   if (condition.value.trim()) body.condition = conditionOf(condition.value);
   else if (known?.condition) body.condition = null;
-  if (headers.value.trim()) body.headers = headersOf(headers.value);
+  const heads = form.elements["headers-change"]?.value ?? "replace";
+  if (heads === "remove") body.headers = null;
+  else if (heads === "replace" && headers.value.trim()) body.headers = headersOf(headers.value);
   if (!known && secret.value) body.secret = secret.value;
   if (!known) return body;
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);

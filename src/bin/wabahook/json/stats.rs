@@ -73,9 +73,9 @@ fn reasons(bound: Option<Bound>) -> Vec<String> {
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         /// The engine's counters, and the account's own subscriptions.
-        #[derive(Serialize, Deserialize)]
+        #[derive(Default, Serialize, Deserialize)]
         pub(crate) struct StatsJson {
-            $(pub(crate) $name: u64,)*
+            $(#[serde(default, skip_serializing_if = "Option::is_none")] pub(crate) $name: Option<u64>,)*
             #[serde(default)]
             reasons: Vec<String>,
             /// How many subscriptions the caller has, and how many of them fail or are disabled.
@@ -94,7 +94,7 @@ macro_rules! counters {
                 failing_subscriptions: u64,
             ) -> StatsJson {
                 StatsJson {
-                    $($name: stats.$name,)*
+                    $($name: Some(stats.$name),)*
                     reasons: reasons(stats.bound),
                     subscription_count,
                     failing_subscriptions,
@@ -112,6 +112,31 @@ counters! {
     cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes,
     owed_events, owed_bytes, outbox_events, outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
     purged, keys_dropped, history_bytes, history_dropped,
+}
+
+impl StatsJson {
+    /// Without the counters that are of the whole engine.
+    pub(crate) fn of_account(self) -> StatsJson {
+        let StatsJson { accepted, unrouted, owed, delivered, retried, dead, .. } = self;
+        let StatsJson { in_flight, queued_events, owed_events, owed_bytes, .. } = self;
+        let StatsJson { subscription_count, failing_subscriptions, subscriptions, .. } = self;
+        StatsJson {
+            accepted,
+            unrouted,
+            owed,
+            delivered,
+            retried,
+            dead,
+            in_flight,
+            queued_events,
+            owed_events,
+            owed_bytes,
+            subscription_count,
+            failing_subscriptions,
+            subscriptions,
+            ..StatsJson::default()
+        }
+    }
 }
 
 impl HealthJson {

@@ -63,7 +63,7 @@ impl SubscriptionFilterJson {
         match self.is_empty() {
             true => {
                 let texts = SubscriptionFilterJson::TEXTS.join(", ");
-                Err(JsonProblem::whole(&format!("expected at least one of ids, {texts}")))
+                Err(JsonProblem::whole(format!("expected at least one of ids, {texts}")))
             }
             false => Ok(self),
         }

@@ -13,6 +13,7 @@ use wabahook::store::Memory;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
 use super::account_limits::{AccountLimitsJson, AccountUsageJson};
+use super::admin::ApiKeyJson;
 use super::policy::RateLimitJson;
 use super::stats::HealthJson;
 use super::target::{AuthorizationJson, TlsJson};
@@ -396,6 +397,15 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Replay", members::<ReplayJson>()),
         ("Cancel", members::<CancelJson>()),
         ("Purge", members::<PurgeJson>()),
+        ("AccountChange", members::<AccountChangeJson>()),
+        ("ManagedAccount", members::<AccountListing>()),
+        ("AccountWaba", members::<AccountWabaJson>()),
+        ("ApiKey", members::<ApiKeyJson>()),
+        ("NewAccount", members::<NewAccountJson>()),
+        ("NewKey", members::<NewKeyJson>()),
+        ("MadeKey", members::<MadeKeyJson>()),
+        ("AccountMove", members::<MoveJson>()),
+        ("Reloaded", members::<ReloadedJson>()),
         ("AuditEntry", members::<AuditEntryJson>()),
         ("AuditChange", members::<AuditChangeJson>()),
         ("Backup", members::<BackupJson>()),

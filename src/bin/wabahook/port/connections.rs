@@ -3,7 +3,8 @@
 //! full, a new connection replaces the oldest of them. So connections that only hold a place, or send a byte
 //! now and then, keep nobody out, and authenticated ones are never closed for others.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,22 +47,37 @@ pub(crate) struct ClientConnection {
     is_in_request: AtomicBool,
 }
 
+/// Every look-up takes about the same time however many connections are open: while a crowd connects, each accept
+/// delays those that wait behind it.
 struct ConnectionTable {
     limits: ConnectionLimits,
     next_id: u64,
+    open: HashMap<u64, ConnectionEntry>,
     /// By id, and so by age.
-    open: BTreeMap<u64, ConnectionEntry>,
+    unauthenticated: BTreeSet<u64>,
+    by_network: HashMap<IpAddr, NetworkConnections>,
 }
 
 struct ConnectionEntry {
     network: IpAddr,
-    is_authenticated: bool,
     replaced: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct NetworkConnections {
+    open: usize,
+    unauthenticated: BTreeSet<u64>,
 }
 
 impl ClientConnections {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<ClientConnections> {
-        let table = ConnectionTable { limits, next_id: 0, open: BTreeMap::new() };
+        let table = ConnectionTable {
+            limits,
+            next_id: 0,
+            open: HashMap::new(),
+            unauthenticated: BTreeSet::new(),
+            by_network: HashMap::new(),
+        };
         Arc::new(ClientConnections(Mutex::new(table)))
     }
 
@@ -123,7 +139,7 @@ impl ClientConnection {
 
 impl Drop for ClientConnection {
     fn drop(&mut self) {
-        self.connections.0.lock().open.remove(&self.id);
+        self.connections.0.lock().remove(self.id);
     }
 }
 
@@ -131,33 +147,53 @@ impl ConnectionTable {
     /// The id of the new connection, and whether it replaces another.
     fn open(&mut self, network: IpAddr, replaced: Arc<Notify>) -> Option<(u64, bool)> {
         let ConnectionLimits { total, per_address } = self.limits;
-        let of_network = self.open.values().filter(|entry| entry.network == network).count();
-        let unauthenticated = self.open.values().filter(|entry| !entry.is_authenticated).count();
+        let of_network = self.by_network.get(&network);
+        let is_crowded =
+            self.open.len() >= total || self.unauthenticated.len() >= unauthenticated_max(total);
         let mut has_replaced = false;
-        if of_network >= per_address {
-            self.close_oldest(|entry| entry.network == network)?;
+        if of_network.is_some_and(|own| own.open >= per_address) {
+            let oldest = of_network.and_then(|own| own.unauthenticated.first().copied());
+            self.replace(oldest?);
             has_replaced = true;
-        } else if self.open.len() >= total || unauthenticated >= unauthenticated_max(total) {
-            self.close_oldest(|_| true)?;
+        } else if is_crowded {
+            self.replace(self.unauthenticated.first().copied()?);
             has_replaced = true;
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.open.insert(id, ConnectionEntry { network, is_authenticated: false, replaced });
+        self.open.insert(id, ConnectionEntry { network, replaced });
+        self.unauthenticated.insert(id);
+        let of_network = self.by_network.entry(network).or_default();
+        of_network.open += 1;
+        of_network.unauthenticated.insert(id);
         Some((id, has_replaced))
     }
 
-    /// Closes the oldest unauthenticated connection that fits.
-    fn close_oldest(&mut self, fits: impl Fn(&ConnectionEntry) -> bool) -> Option<()> {
-        let mut candidates = self.open.iter().filter(|(_, entry)| !entry.is_authenticated);
-        let id = *candidates.find(|(_, entry)| fits(entry))?.0;
-        self.open.remove(&id)?.replaced.notify_one();
-        Some(())
+    /// Closes a connection for another one.
+    fn replace(&mut self, id: u64) {
+        if let Some(entry) = self.remove(id) {
+            entry.replaced.notify_one();
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<ConnectionEntry> {
+        let entry = self.open.remove(&id)?;
+        self.unauthenticated.remove(&id);
+        if let Entry::Occupied(mut of_network) = self.by_network.entry(entry.network) {
+            of_network.get_mut().open -= 1;
+            of_network.get_mut().unauthenticated.remove(&id);
+            if of_network.get().open == 0 {
+                of_network.remove();
+            }
+        }
+        Some(entry)
     }
 
     fn authenticate(&mut self, id: u64) {
-        if let Some(entry) = self.open.get_mut(&id) {
-            entry.is_authenticated = true;
+        self.unauthenticated.remove(&id);
+        let network = self.open.get(&id).map(|entry| entry.network);
+        if let Some(own) = network.and_then(|network| self.by_network.get_mut(&network)) {
+            own.unauthenticated.remove(&id);
         }
     }
 }
@@ -230,7 +266,9 @@ mod tests {
         assert_eq!(crowd.iter().filter(|one| is_open(&connections, one)).count(), 3);
         assert!(is_open(&connections, &other));
         drop(crowd);
-        assert_eq!(connections.0.lock().open.len(), 1);
+        let table = connections.0.lock();
+        assert_eq!((table.open.len(), table.by_network.len()), (1, 1));
+        assert_eq!(table.unauthenticated.len(), 1);
     }
 
     #[test]

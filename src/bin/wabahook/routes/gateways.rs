@@ -34,8 +34,8 @@ async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Respo
     let waits = Registration::waits_for_receiver(&parts.method, parts.uri.path());
     let extensions = parts.extensions.clone();
     let mut permit = None;
-    let body = match host.registration.account(parts.uri.path(), &parts.headers) {
-        Some(account) => {
+    let body = match host.registration.identify(parts.uri.path(), &parts.headers) {
+        Some((account, _)) => {
             authenticated(&extensions);
             permit = waits.then(|| host.test_permit(Some(&account))).transpose()?;
             let holder = BodyHolder::Account(account);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use wabahook::metrics::{CONTENT_TYPE, exposition};
+use wabahook::metrics::{CONTENT_TYPE, account_exposition, exposition};
 
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
@@ -22,7 +22,10 @@ pub(crate) async fn metrics(
             Some(account) => host.engine.subscriptions_of(account),
             None => host.engine.subscriptions(),
         };
-        exposition(&host.engine.stats(), &shown)
+        match caller.own_counters(host.has_operator()) {
+            Some(account) => account_exposition(&host.engine.stats_of(account), &shown),
+            None => exposition(&host.engine.stats(), &shown),
+        }
     });
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text.await?).into_response())
 }

@@ -91,6 +91,10 @@ fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> O
             line.reason = Some(reason.to_string());
             Some(subscription)
         }
+        Notice::DeadLettersDropped { account, letters } if caller.sees(account) => {
+            line.count = Some(*letters);
+            None
+        }
         // Their account is not known any more; `/stats` counts them.
         Notice::Cancelled { .. } | Notice::Held { .. } => return None,
         Notice::Lagged(count) => {
@@ -159,8 +163,9 @@ mod tests {
         let engine = engine();
         let disabled =
             |id| Notice::Disabled { subscription: SubscriptionId(id), reason: Reason::Status(410) };
+        let id_of = |name: &str| engine.accounts().named(name).unwrap().id().to_owned();
         let sent = |account: &str, notice: &Notice| {
-            let line = line_of(&engine, &Caller::of_account(account, "test"), notice, 0);
+            let line = line_of(&engine, &Caller::of_account(id_of(account), "test"), notice, 0);
             line.map(|line| String::from_utf8(line.to_vec()).unwrap())
         };
         let line = sent("acme", &disabled(1)).unwrap();
@@ -172,6 +177,9 @@ mod tests {
         assert_eq!(sent("acme", &disabled(2)), None);
         assert!(sent("beta", &disabled(2)).is_some());
         assert_eq!(sent("acme", &disabled(3)), None);
+        let dropped = Notice::DeadLettersDropped { account: id_of("acme"), letters: 3 };
+        assert!(sent("acme", &dropped).unwrap().contains("\"count\":3"));
+        assert_eq!(sent("beta", &dropped), None);
         let stalled = sent("acme", &Notice::Stalled { why: "/private/path".into() }).unwrap();
         assert!(stalled.contains("\"stalled\"") && !stalled.contains("private"), "{stalled}");
     }

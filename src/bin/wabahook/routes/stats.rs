@@ -1,5 +1,5 @@
-//! `GET /stats`, `GET /healthz` and `GET /livez`. The counters are of the whole engine and name nobody; the
-//! subscriptions are the caller's own (I9).
+//! `GET /stats`, `GET /healthz` and `GET /livez`. The operator sees the counters of the whole engine, an account its
+//! own (I9). Without an operator an account sees those of the whole engine, which name nobody.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub(crate) async fn stats(
     let worst: Option<usize> =
         ListQuery::read(&uri, &["worst"])?.value("worst", "a whole number")?;
     let stats = off_thread(move || {
-        let stats = host.engine.stats();
+        let counted = caller.own_counters(host.has_operator());
+        let stats = counted.map_or_else(|| host.engine.stats(), |one| host.engine.stats_of(one));
         let mut own = match caller.scope() {
             Some(account) => host.engine.subscriptions_of(account),
             None => host.engine.subscriptions(),
@@ -45,7 +46,8 @@ pub(crate) async fn stats(
             own.truncate(worst);
         }
         let own = own.iter().map(|one| SubscriptionStatsJson::of(one, &stats)).collect();
-        StatsJson::of(&stats, own, count, failing)
+        let shown = StatsJson::of(&stats, own, count, failing);
+        if counted.is_some() { shown.of_account() } else { shown }
     });
     Ok(json(StatusCode::OK, &stats.await?))
 }

@@ -70,18 +70,20 @@ impl Sort {
 
 impl SortKey {
     fn cursor(&self) -> String {
-        format!("{}.{}.{}", self.figure, self.id, self.text)
+        // Hexadecimal, so that it needs no encoding in a query.
+        let text: String = self.text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}.{}.{text}", self.figure, self.id)
     }
 
     fn parse(text: &str) -> Result<SortKey, HttpError> {
         let read = || {
             let (figure, rest) = text.split_once('.')?;
             let (id, text) = rest.split_once('.')?;
-            Some(SortKey {
-                figure: figure.parse().ok()?,
-                text: text.to_owned(),
-                id: id.parse().ok()?,
-            })
+            let pairs = text.as_bytes().chunks(2);
+            let bytes =
+                pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+            let text = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
+            Some(SortKey { figure: figure.parse().ok()?, text, id: id.parse().ok()? })
         };
         read()
             .ok_or_else(|| HttpError::invalid("cursor", "expected the cursor of a page, unchanged"))
@@ -183,9 +185,9 @@ mod tests {
 
     #[test]
     fn a_cursor_parses_its_own_text() {
-        let key = SortKey { figure: u64::MAX - 3, text: "crm.2".to_owned(), id: 7 };
+        let key = SortKey { figure: u64::MAX - 3, text: "crm 2.\u{e9}".to_owned(), id: 7 };
         assert_eq!(SortKey::parse(&key.cursor()).unwrap(), key);
-        for text in ["", "1", "1.2", "x.2.a", "1.x.a"] {
+        for text in ["", "1", "1.2", "x.2.61", "1.x.61", "1.2.zz"] {
             assert!(SortKey::parse(text).is_err(), "{text}");
         }
     }

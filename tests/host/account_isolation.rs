@@ -1,0 +1,296 @@
+//! Three names of accounts and an operator, with operations drawn at random: accounts are created, renamed, suspended,
+//! moved, removed and created again under their names, and in between they register, publish and read every route.
+//! Every account has a marker of its own in everything that belongs to it, so anything that crosses is seen.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::DEADLINE;
+use crate::accounts::{OPERATOR, create, patch, with_operator};
+use crate::client::{Answer, Pending};
+use crate::host_process::HostProcess;
+use crate::meta_callbacks::post_signed;
+use crate::receiver::Receiver;
+
+/// One account, from its creation to its end.
+struct Incarnation {
+    id: String,
+    key: String,
+    name: String,
+    number: String,
+    /// The markers that it may see: its own, and those of accounts that were moved to it.
+    markers: BTreeSet<String>,
+    is_removed: bool,
+    is_suspended: bool,
+    notices: Option<Pending>,
+}
+
+struct Run {
+    served: HostProcess,
+    receiver: Receiver,
+    accounts: Vec<Incarnation>,
+    /// The markers that each subscription's URL may deliver: those of whom it belonged to.
+    seed: u64,
+    published: usize,
+}
+
+/// The routes that list what belongs to an account.
+const ROUTES: [&str; 16] = [
+    "/account",
+    "/subscriptions?limit=1000",
+    "/deliveries?limit=1000",
+    "/dead-letters?limit=1000",
+    "/events?limit=100",
+    "/stats",
+    "/metrics",
+    "/v2/webhooks",
+    "/v1/configs/webhook",
+    "/waba_webhook",
+    "/multi_webhook",
+    "/webhooks",
+    "/subscriptions/1",
+    "/subscriptions/2",
+    "/subscriptions/1/attempts",
+    "/subscriptions/3/attempts",
+];
+
+impl Run {
+    fn draw(&mut self, below: usize) -> usize {
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.seed >> 33).unwrap() % below
+    }
+
+    /// The account that has a name now.
+    fn current(&mut self, slot: usize) -> Option<usize> {
+        let number = number_of(slot);
+        self.accounts.iter().position(|one| !one.is_removed && one.number == number)
+    }
+
+    fn create(&mut self, slot: usize) -> usize {
+        let n = self.accounts.len();
+        let (name, number) = (format!("name-{slot}"), number_of(slot));
+        let (id, key) = create(&self.served, &name, &number);
+        let headers = [("authorization", key.as_str())];
+        let mut notices = Pending::open(self.served.address, "GET", "/notices", &headers, 0);
+        notices.until_it_says("\r\n\r\n");
+        self.accounts.push(Incarnation {
+            id,
+            key,
+            name,
+            number,
+            markers: BTreeSet::from([format!("marker{n:03}x")]),
+            is_removed: false,
+            is_suspended: false,
+            notices: Some(notices),
+        });
+        let path = self.receiver.url(&format!("/marker{n:03}x/first"));
+        self.served.subscribe(
+            &self.accounts[n].key,
+            &path,
+            json!({"name": format!("marker{n:03}x")}),
+        );
+        n
+    }
+
+    fn operate(&mut self) {
+        let (slot, operation) = (self.draw(3), self.draw(12));
+        let Some(n) = self.current(slot) else {
+            self.create(slot);
+            return;
+        };
+        let path = format!("/admin/accounts/{}", self.accounts[n].id);
+        match operation {
+            0..=4 => self.publish(n),
+            5 => {
+                let body = callback(&self.accounts[n].number, &own_marker(n), self.published);
+                self.published += 1;
+                assert_eq!(post_signed(&self.served, &body).status, 200);
+            }
+            6 => {
+                let name = format!("{} renamed {}", self.accounts[n].name, self.published);
+                let renamed = patch(&self.served, &path, &json!({"name": name}));
+                assert_eq!(renamed.status, 200, "{renamed:?}");
+            }
+            7 => {
+                let is_suspended = !self.accounts[n].is_suspended;
+                let state = if is_suspended { "suspended" } else { "active" };
+                let set = patch(&self.served, &path, &json!({"state": state}));
+                assert_eq!(set.status, 200, "{set:?}");
+                self.accounts[n].is_suspended = is_suspended;
+            }
+            8 => {
+                let replay = json!({"reason": "status:404"}).to_string();
+                self.served.post("/dead-letters/replay", &self.accounts[n].key, replay);
+            }
+            9 if !self.accounts[n].is_suspended => {
+                let body = json!({"url": self.receiver.url(&format!("/{}/session", own_marker(n))),
+                    "events": ["message.received"]});
+                self.served.post("/webhooks", &self.accounts[n].key, body.to_string());
+            }
+            10 => self.end(n, slot),
+            _ => {
+                let purge = json!({"contact": "nobody"}).to_string();
+                self.served.post("/purge", &self.accounts[n].key, purge);
+            }
+        }
+    }
+
+    /// Removes an account and creates another one of its number; sometimes moves it there.
+    fn end(&mut self, n: usize, slot: usize) {
+        let path = format!("/admin/accounts/{}", self.accounts[n].id);
+        assert_eq!(self.served.delete(&path, OPERATOR).status, 200);
+        self.accounts[n].is_removed = true;
+        let named = self.accounts[n].name.clone();
+        let free = self.served.get(&format!("/admin/accounts?name={named}"), OPERATOR);
+        assert_eq!(free.status, 200);
+        let next = self.create(slot);
+        if self.draw(2) == 0 {
+            let to = json!({"to": self.accounts[next].id}).to_string();
+            let moved = self.served.post(&format!("{path}/move"), OPERATOR, to);
+            assert_eq!(moved.status, 200, "{moved:?}");
+            let markers = self.accounts[n].markers.clone();
+            self.accounts[next].markers.extend(markers);
+        }
+    }
+
+    fn publish(&mut self, n: usize) {
+        let one = &self.accounts[n];
+        self.published += 1;
+        let event = json!({"type": "MESSAGE_RECEIVED", "number": one.number, "key": "contact",
+            "dedup_key": format!("d{}", self.published / 4), "payload": {"of": own_marker(n)}});
+        let answer = self.served.post("/events", &one.key, event.to_string());
+        assert!(answer.status == 202 || one.is_suspended, "{answer:?}");
+    }
+
+    /// Whether an answer shows nothing of another account.
+    fn check(&self, what: &str, n: usize, answer: &Answer) {
+        let one = &self.accounts[n];
+        for marker in markers_in(&answer.body) {
+            assert!(
+                one.markers.contains(&marker),
+                "{what} shows {marker} to account {n}: {answer:?}"
+            );
+        }
+        for other in self.accounts.iter().filter(|other| other.id != one.id) {
+            assert!(!answer.body.contains(&other.id), "{what} shows account {}", other.id);
+        }
+    }
+
+    fn read_everything(&mut self) {
+        for n in 0..self.accounts.len() {
+            let one = &self.accounts[n];
+            let route = ROUTES[(n * 7 + self.published) % ROUTES.len()];
+            for path in [route, "/subscriptions?limit=1000", "/dead-letters?limit=1000"] {
+                let answer = self.served.get(path, &one.key);
+                let is_refused = answer.status == 401 || answer.status == 403;
+                assert_eq!(is_refused, one.is_removed || one.is_suspended, "{path} {answer:?}");
+                self.check(path, n, &answer);
+            }
+            if let Some(other) = self.accounts.iter().find(|other| other.id != one.id) {
+                let named = self.served.get(&format!("/stats?account={}", other.id), &one.key);
+                assert!(named.status == 403 || named.status == 401, "{named:?}");
+            }
+        }
+    }
+
+    /// Every delivery has the payload of an account that its webhook may see.
+    fn check_deliveries(&self) {
+        for attempt in self.receiver.arrived() {
+            let target = markers_in(&attempt.path).into_iter().next().unwrap();
+            for marker in markers_in(attempt.text()) {
+                let is_own = self
+                    .accounts
+                    .iter()
+                    .any(|one| one.markers.contains(&marker) && one.markers.contains(&target));
+                assert!(is_own, "{marker} was delivered to {target}");
+            }
+        }
+    }
+
+    /// The notices that each account got are about its own webhooks.
+    fn check_notices(mut self) {
+        let all = self.served.get("/subscriptions?limit=1000", OPERATOR).json();
+        let marker_of = |id: u64| {
+            let found = all["items"].as_array().unwrap().iter().find(|one| one["id"] == id)?;
+            markers_in(&found["url"].to_string()).into_iter().next()
+        };
+        let mut accounts = std::mem::take(&mut self.accounts);
+        let pending: Vec<_> = accounts.iter_mut().map(|one| one.notices.take().unwrap()).collect();
+        assert!(self.served.signal("TERM").success());
+        for (one, notices) in accounts.iter().zip(pending) {
+            for line in notices.rest().lines().filter(|line| line.starts_with('{')) {
+                let notice: Value = serde_json::from_str(line).unwrap();
+                let Some(marker) = notice["subscription"].as_u64().and_then(marker_of) else {
+                    continue;
+                };
+                assert!(one.markers.contains(&marker), "{line} was told to {}", one.id);
+            }
+        }
+    }
+}
+
+fn own_marker(n: usize) -> String {
+    format!("marker{n:03}x")
+}
+
+fn number_of(slot: usize) -> String {
+    format!("9197700000{slot:02}")
+}
+
+/// The markers in a text.
+fn markers_in(text: &str) -> BTreeSet<String> {
+    let found = text.match_indices("marker").filter_map(|(at, _)| text.get(at..at + 10));
+    found.filter(|one| one.ends_with('x')).map(str::to_owned).collect()
+}
+
+/// A callback of Meta with one message.
+fn callback(number: &str, marker: &str, n: usize) -> String {
+    json!({"object": "whatsapp_business_account", "entry": [{"id": format!("waba-{number}"), "changes": [{
+        "field": "messages", "value": {"messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": number, "phone_number_id": "1"},
+            "messages": [{"from": "919812345678", "id": format!("wamid.{marker}.{n}"),
+                "timestamp": "1700000000", "type": "text", "text": {"body": marker}}]}}]}]})
+    .to_string()
+}
+
+fn run(seed: u64, operations: usize) {
+    let (_place, served) = with_operator();
+    let receiver = Receiver::answering(200);
+    let mut run = Run { served, receiver, accounts: Vec::new(), seed, published: 0 };
+    (0..3).for_each(|slot| drop(run.create(slot)));
+    for operation in 0..operations {
+        let statuses = [200, 404, 200, 503];
+        run.receiver.answer(statuses[operation / 5 % statuses.len()]);
+        run.operate();
+        run.read_everything();
+        run.check_deliveries();
+    }
+    run.receiver.answer(200);
+    let started = Instant::now();
+    let active: BTreeSet<_> = run
+        .accounts
+        .iter()
+        .filter(|one| !one.is_suspended && !one.is_removed)
+        .map(|one| &one.key)
+        .collect();
+    for key in active {
+        while run.served.get("/stats", key).json()["owed"] != 0 {
+            assert!(started.elapsed() < DEADLINE, "deliveries end");
+        }
+    }
+    run.read_everything();
+    run.check_deliveries();
+    run.check_notices();
+}
+
+#[test]
+fn nothing_crosses_between_accounts_whatever_happens_to_them() {
+    for seed in [1, 2, 3] {
+        run(seed, 60);
+    }
+}

@@ -1,0 +1,239 @@
+//! Accounts over HTTP: the operator creates, changes, suspends, moves and removes them while the host serves, and
+//! has the configuration read again. Nobody but the operator sees another account.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::client::Answer;
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::receiver::Receiver;
+
+pub(crate) const OPERATOR: &str = "operator-key";
+
+/// A host with an operator.
+pub(crate) fn with_operator() -> (HostDirectory, HostProcess) {
+    let key = format!("operator_key = \"{OPERATOR}\"\n");
+    let place = HostDirectory::new(&format!("{key}{CONFIGURATION}"));
+    let served = place.start();
+    (place, served)
+}
+
+pub(crate) fn patch(served: &HostProcess, path: &str, body: &Value) -> Answer {
+    let headers = [("authorization", OPERATOR), ("content-type", "application/json")];
+    served.request("PATCH", path, &headers, body.to_string().as_bytes())
+}
+
+/// Creates an account; its id and its key.
+pub(crate) fn create(served: &HostProcess, name: &str, number: &str) -> (String, String) {
+    let wabas = json!([{"id": format!("waba-{number}"), "numbers": [number]}]);
+    let body = json!({"name": name, "wabas": wabas});
+    let answer = served.post("/admin/accounts", OPERATOR, body.to_string());
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
+    (text("id"), text("api_key"))
+}
+
+fn event(number: &str, payload: &str) -> String {
+    json!({"type": "MESSAGE_RECEIVED", "number": number, "payload": payload}).to_string()
+}
+
+#[test]
+fn only_the_operator_administers_accounts() {
+    let (_place, served) = with_operator();
+    let (id, _) = create(&served, "gamma", "919000000009");
+    for (method, path) in [
+        ("GET", "/admin/accounts".to_owned()),
+        ("POST", "/admin/accounts".to_owned()),
+        ("GET", format!("/admin/accounts/{id}")),
+        ("PATCH", format!("/admin/accounts/{id}")),
+        ("DELETE", format!("/admin/accounts/{id}")),
+        ("POST", format!("/admin/accounts/{id}/keys")),
+        ("POST", format!("/admin/accounts/{id}/move")),
+        ("POST", format!("/admin/accounts/{id}/forget")),
+        ("DELETE", format!("/admin/accounts/{id}/keys/key_1")),
+        ("POST", "/admin/reload".to_owned()),
+        ("GET", "/admin/unowned".to_owned()),
+        ("GET", "/admin/audit".to_owned()),
+    ] {
+        let answer = served.request(method, &path, &[("authorization", ACME)], b"{}");
+        answer.assert_refused(403, "forbidden", None);
+        let answer = served.request(method, &path, &[("authorization", "wrong")], b"{}");
+        answer.assert_refused(401, "unauthorized", None);
+    }
+    served.get(&format!("/stats?account={id}"), ACME).assert_refused(403, "forbidden", None);
+    served.post("/events", OPERATOR, event("919000000001", "x")).assert_refused(
+        400,
+        "invalid",
+        Some("account"),
+    );
+    let published = served.post("/events?account=acme", OPERATOR, event("919000000001", "x"));
+    assert_eq!(published.status, 202, "{published:?}");
+}
+
+#[test]
+fn an_account_lives_without_a_restart() {
+    let (_place, served) = with_operator();
+    let receiver = Receiver::answering(200);
+    let (id, key) = create(&served, "gamma", "919000000009");
+    let path = format!("/admin/accounts/{id}");
+    served.subscribe(&key, &receiver.url("/gamma"), json!({"numbers": ["919000000009"]}));
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    let taken = json!({"name": "delta", "wabas": [{"id": "9", "numbers": ["919000000009"]}]});
+    let refused = served.post("/admin/accounts", OPERATOR, taken.to_string());
+    refused.assert_refused(400, "invalid", Some("account.waba.numbers"));
+
+    let made = served.post(&format!("{path}/keys"), OPERATOR, r#"{"name":"ci"}"#).json();
+    let (ci, ci_id) = (made["api_key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert_eq!(served.get("/stats", ci).status, 200);
+    let shown = served.get(&path, OPERATOR);
+    assert!(!shown.body.contains(ci) && !shown.body.contains(&key), "a key is shown once");
+    assert!(shown.json()["keys"][1]["last_used_at"].is_string(), "{shown:?}");
+    assert_eq!(served.delete(&format!("{path}/keys/{ci_id}"), OPERATOR).status, 204);
+    served.get("/stats", ci).assert_refused(401, "unauthorized", None);
+    let expired = r#"{"name":"old","expires_at":"2001-01-01T00:00:00Z"}"#;
+    let expired = served.post(&format!("{path}/keys"), OPERATOR, expired).json();
+    let expired = expired["api_key"].as_str().unwrap();
+    served.get("/stats", expired).assert_refused(401, "unauthorized", None);
+
+    assert_eq!(patch(&served, &path, &json!({"state": "suspended"})).status, 200);
+    served.get("/stats", &key).assert_refused(403, "forbidden", None);
+    let held =
+        served.post(&format!("/events?account={id}"), OPERATOR, event("919000000009", "held"));
+    assert_eq!(held.json()["owed"], 1, "{held:?}");
+    assert_eq!(served.post("/events", BETA, event("919000000003", "b")).status, 202);
+    assert_eq!(receiver.next().path, "/beta");
+    assert_eq!(patch(&served, &path, &json!({"state": "active", "name": "gamma two"})).status, 200);
+    assert_eq!(receiver.next().path, "/gamma");
+    assert_eq!(served.get("/account", &key).json()["name"], "gamma two");
+
+    assert_eq!(served.delete(&path, OPERATOR).status, 200);
+    served.get("/stats", &key).assert_refused(401, "unauthorized", None);
+    let (second, second_key) = create(&served, "gamma two", "919000000009");
+    assert_ne!(second, id);
+    let listed = served.get("/subscriptions", &second_key).json();
+    assert_eq!(listed["items"], json!([]));
+    assert_eq!(served.post("/events", &second_key, event("919000000009", "x")).json()["owed"], 0);
+    let moved = served.post(&format!("{path}/move"), OPERATOR, json!({"to": second}).to_string());
+    assert_eq!(moved.json()["moved_to"], json!(second), "{moved:?}");
+    assert_eq!(served.post("/events", &second_key, event("919000000009", "y")).json()["owed"], 1);
+    assert_eq!(receiver.next().path, "/gamma");
+    let forgotten = served.post(&format!("{path}/forget"), OPERATOR, "{}");
+    assert_eq!(forgotten.status, 202, "{forgotten:?}");
+    served.get(&path, OPERATOR).assert_refused(404, "not_found", None);
+    let audit = served.get("/admin/audit", OPERATOR);
+    assert!(!audit.body.contains(&second_key), "no key in the audit log");
+    assert!(audit.body.contains("gamma two"), "{audit:?}");
+}
+
+#[test]
+fn a_reload_is_whole_or_nothing() {
+    let (place, served) = with_operator();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/acme"), json!({}));
+    let file = place.path("wabahook.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    for (from, to, says) in [
+        ("name = \"beta\"", "name = \"acme\"", "account.name"),
+        ("\"919000000003\"", "\"919000000001\"", "account.waba.numbers"),
+        ("verify_token", "verify_tokn", "verify_tokn"),
+    ] {
+        fs::write(&file, before.replace(from, to)).unwrap();
+        let answer = served.post("/admin/reload", OPERATOR, "{}");
+        answer.assert_refused(400, "invalid", None);
+        answer.assert_says(&[says]);
+        assert_eq!(served.get("/stats", BETA).status, 200);
+    }
+    let digest = "5c1ec4b1ad7f5b1bff3b7ca37d1f6ef8e0a1c6f5a5ff2c6f2b8f0c7e5f2f1b3a";
+    let acme = before.replace("api_key = \"beta-key\"", &format!("api_key_sha256 = \"{digest}\""));
+    let acme =
+        acme.replace("name = \"acme\"", "name = \"omega\"").replace(OPERATOR, "new-operator");
+    fs::write(&file, acme).unwrap();
+    let answer = served.post("/admin/reload", OPERATOR, "{}");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let accounts = &answer.json()["accounts"];
+    let expected = json!({"created": ["omega"], "changed": ["beta"], "removed": ["acme"]});
+    assert_eq!(*accounts, expected);
+    served.get("/stats", BETA).assert_refused(401, "unauthorized", None);
+    served.get("/admin/accounts", OPERATOR).assert_refused(401, "unauthorized", None);
+    // The key is now that of another account, which inherits nothing.
+    assert_eq!(served.get("/subscriptions", ACME).json()["items"], json!([]));
+    assert_eq!(served.get("/account", ACME).json()["name"], "omega");
+    let all = served.get("/admin/accounts", "new-operator").json();
+    let states: Vec<_> = all["items"].as_array().unwrap().iter().collect();
+    assert_eq!(states.len(), 3, "{all}");
+    assert_eq!(served.post("/events", ACME, event("919000000001", "x")).json()["owed"], 0);
+    assert!(receiver.arrived().is_empty(), "the former account gets nothing");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_hangup_reads_the_file_again_and_refuses_nobody() {
+    let (place, served) = with_operator();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/acme"), json!({}));
+    let file = place.path("wabahook.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, before.replace("name = \"beta\"", "name = \"other\"")).unwrap();
+    served.send_signal("HUP");
+    let (mut accepted, started) = (0, std::time::Instant::now());
+    while served.get("/account", BETA).json()["name"] != "other" {
+        let answer = served.post("/events", ACME, event("919000000001", "x"));
+        assert_eq!(answer.status, 202, "{answer:?}");
+        accepted += 1;
+        assert!(started.elapsed() < crate::DEADLINE, "the file is read again");
+    }
+    served.until(|stats| stats["owed"] == 0);
+    assert_eq!(receiver.arrived().len(), accepted);
+}
+
+/// kill -9 at many moments of a run of changes: each is whole or not at all, and what was answered is there.
+#[test]
+fn a_kill_leaves_each_change_whole_or_absent() {
+    let (place, mut served) = with_operator();
+    for round in 0..4_u64 {
+        let address = served.address;
+        let (told, said) = std::sync::mpsc::channel();
+        let changes = std::thread::spawn(move || {
+            for n in 0.. {
+                let number = format!("91777{round:03}{n:05}");
+                let waba = json!([{"id": number, "numbers": [number]}]);
+                let body = json!({"name": format!("{round}-{n}"), "wabas": waba}).to_string();
+                let headers = [("authorization", OPERATOR)];
+                let post = || {
+                    crate::client::send(
+                        address,
+                        "POST",
+                        "/admin/accounts",
+                        &headers,
+                        body.as_bytes(),
+                    )
+                };
+                let Ok(answer) = std::panic::catch_unwind(post) else { return };
+                if answer.status != 201 || told.send((n, answer.json())).is_err() {
+                    return;
+                }
+            }
+        });
+        let wait = |count: usize| {
+            let first = (0..count).map(|_| said.recv_timeout(crate::DEADLINE).unwrap());
+            first.collect::<Vec<_>>()
+        };
+        let mut answered = wait(3 + usize::try_from(round).unwrap() * 5);
+        served.kill();
+        let _ = changes.join();
+        answered.extend(said.try_iter());
+        served = place.start();
+        for (_, created) in answered {
+            let path = format!("/admin/accounts/{}", created["id"].as_str().unwrap());
+            assert_eq!(served.get(&path, OPERATOR).json()["name"], created["name"]);
+            let key = created["api_key"].as_str().unwrap();
+            assert_eq!(served.get("/account", key).json()["name"], created["name"]);
+        }
+        let all = served.get("/admin/accounts?limit=1000", OPERATOR).json();
+        for one in all["items"].as_array().unwrap().iter().filter(|one| one["declared"] == false) {
+            let whole = one["wabas"][0]["numbers"].as_array().map(Vec::len);
+            assert_eq!((whole, one["keys"].as_array().map(Vec::len)), (Some(1), Some(1)), "{one}");
+        }
+    }
+}
