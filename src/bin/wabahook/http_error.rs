@@ -60,6 +60,10 @@ impl HttpError {
         HttpError::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }

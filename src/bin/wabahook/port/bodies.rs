@@ -83,6 +83,8 @@ enum BodyFault {
     Refused(HttpError),
     /// Reading the rest would be what the sender wants.
     Abandoned(HttpError),
+    /// The sender went away.
+    Broken(HttpError),
 }
 
 impl Bodies {
@@ -124,14 +126,19 @@ impl Bodies {
         bytes_max: usize,
     ) -> Result<RequestBody, HttpError> {
         let bytes_max = bytes_max.min(self.limits.bytes_max);
-        let discard_max = discard_max(&holder);
+        let (discard_max, from) = (discard_max(&holder), holder.clone());
         match self.read_whole(&mut body, holder, bytes_max).await {
             Ok(whole) => Ok(whole),
             Err(BodyFault::Refused(error)) => {
+                log_refused(&from, &error);
                 discard_for(headers, body, discard_max).await;
                 Err(error)
             }
-            Err(BodyFault::Abandoned(error)) => Err(error),
+            Err(BodyFault::Abandoned(error)) => {
+                log_refused(&from, &error);
+                Err(error)
+            }
+            Err(BodyFault::Broken(error)) => Err(error),
         }
     }
 
@@ -154,7 +161,7 @@ impl Bodies {
                 piece = timeout_at(deadline, next_piece(body)) => piece,
             };
             let piece = piece.map_err(|_| BodyFault::Abandoned(too_slow()))?;
-            let Some(piece) = piece.map_err(BodyFault::Abandoned)? else { break };
+            let Some(piece) = piece.map_err(BodyFault::Broken)? else { break };
             if bytes.len() + piece.len() > bytes_max {
                 return Err(BodyFault::Refused(HttpError::too_large(bytes_max)));
             }
@@ -205,14 +212,16 @@ fn deadline(limits: &BodyLimits, started: Instant, now: Instant, received: usize
     by_rate.min(started + limits.timeout).min(now + PAUSE_MAX)
 }
 
+fn log_refused(from: &BodyHolder, error: &HttpError) {
+    tracing::warn!(%from, "a request body is refused: {}", error.message());
+}
+
 fn too_slow() -> HttpError {
-    tracing::warn!("a request body came too slowly and was cut");
     let message = "the body came too slowly";
     HttpError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
 }
 
 fn cut() -> HttpError {
-    tracing::warn!("an unfinished request body of an unknown sender was cut to read others");
     HttpError::busy("too many unfinished bodies at once; try again later")
 }
 

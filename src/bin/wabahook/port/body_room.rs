@@ -3,6 +3,7 @@
 //! oldest unfinished body of the network that holds most, so unfinished bodies keep no finished one out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +21,15 @@ pub(crate) enum BodyHolder {
     Account(String),
     /// The network of a sender that is not authenticated yet.
     Stranger(IpAddr),
+}
+
+impl fmt::Display for BodyHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyHolder::Account(account) => write!(f, "account {account}"),
+            BodyHolder::Stranger(network) => network.fmt(f),
+        }
+    }
 }
 
 impl BodyHolder {

@@ -113,6 +113,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         if flushed.is_pending() {
             return this.stalled(context);
         }
+        this.write = None;
         flushed
     }
 
