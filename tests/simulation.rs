@@ -27,6 +27,7 @@ mod simulation {
     pub mod lane;
     pub mod model;
     pub mod plan;
+    pub mod purge;
     pub mod random;
     pub mod retention;
     pub mod steps;

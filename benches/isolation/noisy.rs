@@ -105,8 +105,10 @@ pub(super) fn measure(only: &str, runs: usize) -> Outcome {
     Ok(())
 }
 
+type Figure = fn(&Quiet) -> f64;
+
 fn report(scenario: &NoisyScenario, without: &[Quiet], with: &[Quiet]) {
-    let figures: [(&str, &str, fn(&Quiet) -> f64); 3] = [
+    let figures: [(&str, &str, Figure); 3] = [
         ("", "deliveries/s", |quiet| quiet.delivered_per_s),
         ("_accept", "ms", |quiet| quiet.accept_ms),
         ("_accept_p99", "ms", |quiet| quiet.accept_p99_ms),

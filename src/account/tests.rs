@@ -129,3 +129,33 @@ fn duplicates_and_invalid_numbers_are_refused() {
         check_refused(&with(other.phone_number_id(id, number)), field);
     }
 }
+
+/// The least time that a few calls take, of many rounds.
+fn cost_of(accounts: &Accounts, key: &[u8]) -> std::time::Duration {
+    let round = || {
+        let started = std::time::Instant::now();
+        for _ in 0..100 {
+            std::hint::black_box(accounts.authenticate(std::hint::black_box(key)));
+        }
+        started.elapsed()
+    };
+    (0..50).map(|_| round()).min().unwrap()
+}
+
+#[test]
+fn what_a_key_costs_does_not_grow_with_accounts() {
+    let many = |count: u64| {
+        let account = |n: u64| Account::new(format!("a{n}")).api_key(format!("key-{n}"));
+        Accounts::declared(&(0..count).map(account).collect::<Vec<_>>()).unwrap()
+    };
+    let (few, many) = (many(10), many(10_000));
+    for key in [&b"key-7"[..], b"wrong"] {
+        let (of_few, of_many) = (cost_of(&few, key), cost_of(&many, key));
+        let ratio = of_many.as_secs_f64() / of_few.as_secs_f64();
+        println!(
+            "a key among 10,000 accounts costs {ratio:.2} of one among 10 ({of_many:?}, 100 calls)"
+        );
+        // A scan would cost a thousand times as much; the rest is noise of a busy machine.
+        assert!(ratio < 5.0, "{ratio}");
+    }
+}

@@ -328,6 +328,7 @@ impl Shared {
         book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
         self.accounts.update(|index| *index = plan.index);
         plan.changed.iter().for_each(|info| self.account_changed(info));
+        self.apply_in_flight_limits();
         Ok(plan.summary)
     }
 
@@ -340,6 +341,7 @@ impl Shared {
         book.apply(vec![BookChange::account(&info)])?;
         let info = self.accounts.update(|index| index.put(info));
         self.account_changed(&info);
+        self.apply_in_flight_limits();
         Ok(info)
     }
 
@@ -350,7 +352,6 @@ impl Shared {
             true => self.shares.remove(id),
             false => self.shares.put(id, info.limits.clone()),
         }
-        self.apply_in_flight_limits();
         self.apply_in_flight_limits();
         let own = self.subscriptions.read().of_account(id);
         let mut dispatch = self.dispatch_state.lock();

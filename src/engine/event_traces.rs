@@ -102,8 +102,15 @@ impl Shared {
             let query = query.in_history(accounts);
             let found = history.find(&query, before, count_max, READ_FOR_PAGE_MAX);
             let found = found.map_err(|error| self.unreadable_history(error))?;
-            for accepted in found.entries {
+            let mut deliveries = 0;
+            for (position, accepted) in found.entries {
                 items.extend(self.trace(accepted.id())?);
+                deliveries += accepted.targets.len();
+                // An event of thousands of webhooks fills a page alone.
+                if deliveries >= READ_FOR_PAGE_MAX {
+                    let next = EventCursor(SearchPosition::History(position));
+                    return Ok(Page::new(items, Some(next)));
+                }
             }
             if let Some(next) = found.next {
                 return Ok(Page::new(items, Some(EventCursor(SearchPosition::History(next)))));
@@ -129,14 +136,16 @@ impl Shared {
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
         sequences.remove_range(before.unwrap_or(u64::MAX)..);
-        let (mut pages, mut last) = (OwnerPages::default(), None);
-        for (read, sequence) in sequences.iter().rev().enumerate() {
+        let (mut pages, mut last, mut read) = (OwnerPages::default(), None, 0);
+        for sequence in sequences.iter().rev() {
             if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
                 return Ok(Some(last.unwrap_or_else(|| sequence.saturating_add(1))));
             }
-            last = Some(sequence);
+            (last, read) = (Some(sequence), read + 1);
             if self.is_kept_match(query, sequence, &mut pages)? {
-                items.extend(self.trace(self.outbox.id_of(sequence))?);
+                let trace = self.trace(self.outbox.id_of(sequence))?;
+                read += trace.as_ref().map_or(0, |trace| trace.deliveries.len());
+                items.extend(trace);
             }
         }
         Ok(None)

@@ -42,7 +42,7 @@ struct KeptSegments {
 
 /// What a search found.
 pub(crate) struct FoundEntries {
-    pub(crate) entries: Vec<AcceptedEntry>,
+    pub(crate) entries: Vec<(EntryPosition, AcceptedEntry)>,
     /// Where the search goes on.
     pub(crate) next: Option<EntryPosition>,
 }
@@ -144,7 +144,7 @@ impl Segments {
                 if let Some(HistoryEntry::Accepted(accepted)) = file.entry(offset)?
                     && query.admits(&accepted)
                 {
-                    entries.push(accepted);
+                    entries.push((position, accepted));
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Segments {
         let (mut before, mut purged) = (None, 0);
         loop {
             let found = self.find(query, before, usize::MAX, 10_000)?;
-            for accepted in &found.entries {
+            for (_, accepted) in &found.entries {
                 purged += 1;
                 for place in self.places(entry::event_key(accepted.id()), 0)? {
                     self.erase(place, accepted.id())?;

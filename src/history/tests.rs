@@ -50,7 +50,7 @@ fn attempt(sequence: u64, at_ms: u64) -> HistoryEntry {
 fn found(segments: &Segments, query: HistoryQuery) -> Vec<u64> {
     let found = segments.find(&query, None, 100, 10_000).unwrap();
     assert_eq!(found.next, None);
-    found.entries.iter().map(|entry| entry.id().sequence()).collect()
+    found.entries.iter().map(|(_, entry)| entry.id().sequence()).collect()
 }
 
 fn open(directory: &Path) -> Segments {
@@ -122,7 +122,7 @@ fn a_search_has_pages_and_reads_a_bounded_number() {
             let query = HistoryQuery { key_hash: Some(1), ..HistoryQuery::default() };
             let page = segments.find(&query, before, 9, read_max).unwrap();
             assert!(page.entries.len() <= 9);
-            sequences.extend(page.entries.iter().map(|entry| entry.id().sequence()));
+            sequences.extend(page.entries.iter().map(|(_, entry)| entry.id().sequence()));
             before = page.next;
             if before.is_none() {
                 break;
@@ -143,7 +143,7 @@ fn the_oldest_end_by_size_and_by_age() {
     }
     let kept = segments.find(&HistoryQuery::default(), None, 1_000, 1_000).unwrap().entries;
     assert!(kept.len() > 50 && kept.len() < 900, "{}", kept.len());
-    assert_eq!(kept[0].id().sequence(), 1_000);
+    assert_eq!(kept[0].1.id().sequence(), 1_000);
     // The open segment is completed by its age, and removed with the others.
     segments.append(&[entry(1_001, 0, NOW_MS + DAY_MS)], NOW_MS + DAY_MS).unwrap();
     segments.trim(NOW_MS + 3 * DAY_MS).unwrap();

@@ -388,6 +388,8 @@ fn a_receipt_of_the_session_gateway_is_one_status() {
 
     guarded.accepts("PATCH", &path, SESSION, json!({"events": ["message.received"]}));
     assert_eq!((guarded.only().filter.condition.clone(), listed(&guarded).len()), (None, 1));
+    // The gateway's messages include those of groups.
+    assert_eq!(types(&guarded), ["MESSAGE_RECEIVED", "WA_GROUP_MESSAGE_RECEIVED"]);
     let all = json!({"events": ["message.read", "MESSAGE_STATUS_UPDATE"]});
     guarded.accepts("PATCH", &path, SESSION, all);
     assert!(passes(statuses("messages", "sent")));

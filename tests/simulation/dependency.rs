@@ -84,7 +84,8 @@ impl Model {
             if !self.deliveries.contains_key(&key) {
                 continue;
             }
-            let died = self.take_died(key, told);
+            // One that did not wait may expire by itself.
+            let died = self.take_died_of(key, GATE, told);
             let delivery = self.deliveries.get_mut(&key).unwrap();
             let waits = std::mem::take(&mut delivery.waits);
             let Some(reason) = died else {

@@ -374,6 +374,12 @@ impl Model {
         if sub.lane.land(key, clocks.0).is_none() {
             return;
         }
+        // Nor if its event was purged.
+        let delivery = self.deliveries.get_mut(&key).unwrap();
+        if !delivery.may_be_owed() {
+            delivery.in_flight = false;
+            return;
+        }
         let policy = sub.terms.policy.clone();
         let (meant, disable) = outcome(reply, &policy);
         let cap_max = self.limits.lane_in_flight_max;
@@ -451,10 +457,17 @@ impl Model {
 
     /// Takes the notice of a death out of the notices.
     pub fn take_died(&self, key: Key, told: &mut Vec<Notice>) -> Option<String> {
+        self.take_died_of(key, "", told)
+    }
+
+    /// The same, if it died of this reason.
+    pub fn take_died_of(&self, key: Key, of: &str, told: &mut Vec<Notice>) -> Option<String> {
         let id = self.events[key.0].id.as_ref()?;
         let died = told.iter().position(|notice| {
-            matches!(notice, Notice::DeadLettered { event, subscription, .. }
-                if event.to_string() == *id && subscription.0 == key.1)
+            matches!(notice, Notice::DeadLettered { event, subscription, reason }
+                if event.to_string() == *id
+                    && subscription.0 == key.1
+                    && (of.is_empty() || reason.to_string() == of))
         });
         match told.remove(died?) {
             Notice::DeadLettered { reason, .. } => Some(reason.to_string()),

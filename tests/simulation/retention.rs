@@ -200,7 +200,8 @@ impl Model {
                 other_id.is_none_or(|other_id| (other < *place) == (other_id < id))
                     || event.there == Presence::Duplicate
             });
-            event.id.is_none() && event.there == Presence::Maybe && is_owed && in_order
+            let may_exist = matches!(event.there, Presence::Maybe | Presence::Yes);
+            event.id.is_none() && may_exist && is_owed && in_order
         };
         let places: Vec<usize> = (0..self.events.len()).filter(may_be).collect();
         match places[..] {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use wabahook::{DeadLetter, DeadLetterFilter, Error, SubscriptionId, SubscriptionState};
+use wabahook::{
+    DeadLetter, DeadLetterFilter, Error, PurgeFilter, SubscriptionId, SubscriptionState,
+};
 
 use super::endpoint::{BEHAVIORS, Behavior};
 use super::model::{Key, Presence, Sub, Waiting};
@@ -32,11 +34,13 @@ enum Step {
     Pause,
     Resume,
     Replay,
+    /// Purges a contact, a number or an account.
+    Purge,
     Rest,
     Crash,
 }
 
-const STEPS: [(u64, Step); 20] = [
+const STEPS: [(u64, Step); 21] = [
     (14, Step::Publish),
     (3, Step::PublishMany),
     (4, Step::Again),
@@ -55,6 +59,7 @@ const STEPS: [(u64, Step); 20] = [
     (1, Step::Pause),
     (2, Step::Resume),
     (3, Step::Replay),
+    (2, Step::Purge),
     (1, Step::Rest),
     (3, Step::Crash),
 ];
@@ -102,6 +107,7 @@ impl World {
             Step::Pause => self.pause(),
             Step::Resume => self.resume_one(),
             Step::Replay => self.replay(),
+            Step::Purge => self.purge(),
             Step::Rest => self.running().stepped.rest(),
             Step::Crash => {
                 let kept = self.random.place(4);
@@ -383,6 +389,41 @@ impl World {
         }
         self.model.committed(true);
         self.model.replayed(&keys);
+    }
+
+    fn purge(&mut self) {
+        let number = self.random.pick(&plan::NUMBERS);
+        let account = plan::account_of(number);
+        let contact = format!("contact-{}", self.random.below(3));
+        let (filter, meant): (_, Box<dyn Fn(&plan::Draft) -> bool>) = match self.random.below(4) {
+            0 => (
+                PurgeFilter::default().account(account),
+                Box::new(move |draft| plan::account_of(draft.number) == account),
+            ),
+            1 => (
+                PurgeFilter::default().number(number.parse().unwrap()),
+                Box::new(move |draft| draft.number == number),
+            ),
+            _ => (
+                PurgeFilter::default().account(account).contact(contact.clone()),
+                Box::new(move |draft| {
+                    let is_theirs = plan::account_of(draft.number) == account;
+                    is_theirs && draft.key.as_ref() == Some(&contact)
+                }),
+            ),
+        };
+        self.note(|_| format!("purge {filter:?}"));
+        let before = self.running().engine.stats();
+        let purged = self.running().engine.purge(&filter).unwrap();
+        if self.disk.is_cut() {
+            self.model.purging(&*meant);
+            return;
+        }
+        self.model.committed(true);
+        let after = self.running().engine.stats();
+        let mut told = self.told();
+        self.model.purged(&*meant, (&before, &after), purged, &mut told);
+        self.account_for(told);
     }
 
     fn replay_matching(&mut self, filter: &DeadLetterFilter, letters: &[DeadLetter]) {

@@ -115,7 +115,7 @@ impl SessionCaller<'_> {
         let payload = given.word("payload")?.unwrap_or_default();
         let subscription = subscription.profile(Profile::Session).payload(payload);
         let events = named.clone().unwrap_or_default();
-        let subscription = receipts::with_events(subscription, None, events);
+        let subscription = receipts::with_events(subscription, None, events, self.catalogue());
         let webhooks_max = self.request.engine.limits().session_webhooks_max;
         let (ids, ()) = self.request.engine.change(self.account, |account_snapshot| {
             let name = free_name(account_snapshot, webhooks_max)?;
@@ -150,7 +150,8 @@ impl SessionCaller<'_> {
                 after.target = after.target.at(url)?;
             }
             if let Some(events) = &events {
-                after = receipts::with_events(after, Some(before), events.clone());
+                let events = events.clone();
+                after = receipts::with_events(after, Some(before), events, self.catalogue());
             }
             let after = payload.into_iter().fold(after, Subscription::payload);
             let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));

@@ -5,13 +5,16 @@
 use std::collections::BTreeSet;
 
 use crate::condition::Condition;
-use crate::event::EventType;
+use crate::event::{Catalogue, EventType};
 use crate::subscription::{Filter, Subscription, SubscriptionInfo};
 
 /// The gateway's names, and Meta's words for the statuses.
 const RECEIPTS: [(&str, &str); 3] =
     [("message.delivered", "delivered"), ("message.read", "read"), ("message.played", "played")];
 const STATUS_UPDATE: &str = "MESSAGE_STATUS_UPDATE";
+/// The gateway has one name for messages of contacts and of groups.
+const RECEIVED: &str = "MESSAGE_RECEIVED";
+const RECEIVED_IN_GROUP: &str = "WA_GROUP_MESSAGE_RECEIVED";
 const FIELD: &str = "/entry/0/changes/0/field";
 const STATUS: &str = "/entry/0/changes/0/value/statuses/0/status";
 
@@ -25,7 +28,13 @@ pub(super) fn with_events(
     subscription: Subscription,
     before: Option<&SubscriptionInfo>,
     mut events: Vec<String>,
+    catalogue: &Catalogue,
 ) -> Subscription {
+    let names =
+        |name: &String| catalogue.canonical(name).is_ok_and(|kind| kind.as_str() == RECEIVED);
+    if events.iter().any(names) {
+        events.push(RECEIVED_IN_GROUP.to_owned());
+    }
     let kept = before.and_then(|before| host_condition(&before.filter));
     let condition = condition(events.iter().map(String::as_str)).filter(|_| kept.is_none());
     if condition.is_some() {
@@ -36,11 +45,16 @@ pub(super) fn with_events(
     after
 }
 
-/// The types of a webhook as the gateway lists them: without the one that stands for its receipts.
+/// The types of a webhook as the gateway lists them: without those that it has no name for.
 pub(super) fn listed(filter: &Filter) -> impl Iterator<Item = &EventType> {
     let is_ours = filter.condition.is_some() && host_condition(filter).is_none();
     let events = filter.events.iter().flatten();
-    events.filter(move |kind| !is_ours || kind.as_str() != STATUS_UPDATE)
+    let has_received = events.clone().any(|kind| kind.as_str() == RECEIVED);
+    events.filter(move |kind| match kind.as_str() {
+        STATUS_UPDATE => !is_ours,
+        RECEIVED_IN_GROUP => !has_received,
+        _ => true,
+    })
 }
 
 /// The condition of a webhook, unless it is the one made here.
