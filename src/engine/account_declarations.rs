@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::recovery::BOOK_LOG;
+use super::data_directory::BOOK_LOG;
 use crate::account::{Account, AccountId, AccountIndex, AccountInfo, Accounts};
 use crate::book::{BookChange, SubscriptionStore, logged_accounts};
 use crate::config::Config;

@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::store::private;
 
+/// The log of the book, in the data directory.
+pub(super) const BOOK_LOG: &str = "book.log";
+
 /// The version of everything in a data directory. Any other version is refused.
 pub(super) const FORMAT: u32 = 3;
 const FORMAT_FILE: &str = "format";

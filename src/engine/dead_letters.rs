@@ -56,7 +56,8 @@ impl Engine {
     ) -> Result<Page<DeadLetter, DeadLetterId>> {
         self.shared.check_open()?;
         let filter = &filter.resolved(self.accounts());
-        self.shared.dead_letters(filter, after, count_max, READ_FOR_PAGE_MAX)
+        let read_max = count_max.max(READ_FOR_PAGE_MAX);
+        self.shared.dead_letters(filter, after, count_max, read_max)
     }
 
     /// Counts the dead letters that match a filter: those that

@@ -342,7 +342,7 @@ impl Shared {
         for id in selected.map(|one| one.id) {
             sequence = if id == first { sequence } else { 0 };
             loop {
-                if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
+                if items.len() >= count_max || read >= READ_FOR_PAGE_MAX.max(count_max) {
                     return Ok(Some(ListPosition::Owed(id, sequence)));
                 }
                 let wanted = match filter.needs_reading() {
@@ -385,6 +385,16 @@ impl Shared {
         Ok(admitted)
     }
 
+    /// Why the last attempt of a delivery failed. The record of an attempt that just ended may not be durable yet.
+    pub(super) fn last_reason(&self, delivery: DeliveryId) -> Result<Option<Reason>> {
+        if let Some(failed) = self.outbox.history(delivery)?.pop() {
+            return Ok(Some(failed.reason));
+        }
+        let event = self.outbox.id_of(delivery.sequence);
+        let recent = self.recent_attempts.of(delivery.subscription, usize::MAX);
+        Ok(recent.into_iter().find(|attempt| attempt.event == event).and_then(|one| one.reason))
+    }
+
     fn owed_item(
         &self,
         subscription: SubscriptionId,
@@ -400,7 +410,7 @@ impl Shared {
             }
         };
         let reason = match due_ms {
-            Some(_) => self.outbox.history(DeliveryId { sequence, subscription })?.pop(),
+            Some(_) => self.last_reason(DeliveryId { sequence, subscription })?,
             None => None,
         };
         let owner = pages.owner(&self.outbox, sequence)?;
@@ -414,7 +424,7 @@ impl Shared {
             number: owner.and_then(|owner| owner.number),
             accepted_at_ms: owner.map(|owner| owner.accepted_at_ms),
             due_at_ms: due_ms.map(|due_ms| wall_ms.saturating_add(due_ms.saturating_sub(now_ms))),
-            reason: reason.map(|failed| failed.reason),
+            reason,
             died_at_ms: None,
         })
     }

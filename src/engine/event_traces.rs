@@ -284,16 +284,11 @@ impl Shared {
         if trace.attempts.is_empty() {
             trace.attempts = self.known_attempts(event, trace.subscription, &failed, event_type);
         }
-        self.follow_current(id, trace, failed)
+        self.follow_current(id, trace)
     }
 
     /// Overrides what the history says by what is owed and dead now.
-    fn follow_current(
-        &self,
-        id: DeliveryId,
-        trace: &mut DeliveryTrace,
-        mut failed: Vec<FailedAttempt>,
-    ) -> Result<()> {
+    fn follow_current(&self, id: DeliveryId, trace: &mut DeliveryTrace) -> Result<()> {
         let state = self.dispatch_state.lock();
         let listed = state.dispatcher.listed(id.subscription, id.sequence, |_| true, 1);
         drop(state);
@@ -308,7 +303,7 @@ impl Shared {
                     DeliveryState::Retrying
                 }
             };
-            trace.reason = failed.pop().map(|failed| failed.reason);
+            trace.reason = self.last_reason(id)?;
             trace.outcome = DeliveryOutcome::Current(state);
         } else if let Some(letter) = self.outbox.letter(id)? {
             trace.reason = Some(letter.reason);

@@ -12,7 +12,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use super::accounts::{held, lane_state};
 use super::background::{self, Jobs};
 use super::close::Closing;
-use super::data_directory::FORMAT;
+use super::data_directory::{BOOK_LOG, FORMAT};
 use super::io_source::IssuedAttempts;
 use super::recent_attempts::RecentAttempts;
 use super::shared::{DispatchState, Phase, Shared};
@@ -35,7 +35,6 @@ use crate::store::{Sled, Store, StoreFailure};
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
 
-pub(super) const BOOK_LOG: &str = "book.log";
 const HISTORY: &str = "history";
 
 /// Opens everything and starts the threads.

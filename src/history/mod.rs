@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 pub(crate) use self::entry::{
@@ -34,8 +34,8 @@ use crate::clock::Clock;
 use crate::event::EventId;
 use crate::threads;
 
-/// How many batches of entries may wait to be written.
-const QUEUE_BATCHES_MAX: usize = 1_024;
+/// How many entries may wait to be written.
+const QUEUE_ENTRIES_MAX: u64 = 65_536;
 
 /// How many payload bytes may wait to be written.
 const QUEUE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -53,12 +53,37 @@ enum Task {
     Flush(Sender<()>),
 }
 
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct QueuedSize {
+    entries: AtomicU64,
+    /// Of payloads.
+    bytes: AtomicU64,
+}
+
+impl QueuedSize {
+    /// Takes room; false if there is none.
+    fn take(&self, entries: u64, bytes: u64) -> bool {
+        let before = self.entries.fetch_add(entries, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + entries <= QUEUE_ENTRIES_MAX && bytes_before + bytes <= QUEUE_BYTES_MAX;
+        if !fits {
+            self.release(entries, bytes);
+        }
+        fits
+    }
+
+    fn release(&self, entries: u64, bytes: u64) {
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The history of an engine.
 pub(crate) struct History {
     segments: Arc<Segments>,
     queue: Mutex<Option<Sender<Task>>>,
-    /// The payload bytes that wait.
-    queued_bytes: Arc<AtomicU64>,
+    queued: Arc<QueuedSize>,
     dropped: Arc<AtomicU64>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -71,46 +96,39 @@ impl History {
         clock: Arc<dyn Clock>,
     ) -> io::Result<History> {
         let segments = Arc::new(Segments::open(directory, bounds)?);
-        let (queue, tasks) = bounded(QUEUE_BATCHES_MAX);
-        let (queued_bytes, dropped) = (Arc::default(), Arc::default());
+        let (queue, tasks) = unbounded();
+        let (queued, dropped) = (Arc::default(), Arc::default());
         let writer = HistoryWriter {
             segments: Arc::clone(&segments),
-            queued_bytes: Arc::clone(&queued_bytes),
+            queued: Arc::clone(&queued),
             dropped: Arc::clone(&dropped),
             clock,
         };
         let writer = threads::start("wabahook-history", None, move || writer.run(&tasks))?;
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
-        Ok(History { segments, queue, queued_bytes, dropped, writer })
+        Ok(History { segments, queue, queued, dropped, writer })
     }
 
     /// Queues accepted events and duplicates.
     pub(crate) fn accepted(&self, events: Vec<HistoryEvent>, duplicates: Vec<HistoryEntry>) {
-        let bytes = payload_bytes(&events);
-        let count = events.len() + duplicates.len();
-        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
-            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
-        } else if !self.try_send(Task::Accepted(events, duplicates), count) {
-            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        let (count, bytes) = (events.len() + duplicates.len(), payload_bytes(&events));
+        self.try_send(Task::Accepted(events, duplicates), count as u64, bytes);
     }
 
     /// Queues what happened to deliveries.
     pub(crate) fn record(&self, entries: Vec<HistoryEntry>) {
-        let count = entries.len();
+        let count = entries.len() as u64;
         if count > 0 {
-            self.try_send(Task::Entries(entries), count);
+            self.try_send(Task::Entries(entries), count, 0);
         }
     }
 
-    fn try_send(&self, task: Task, count: usize) -> bool {
+    fn try_send(&self, task: Task, count: u64, bytes: u64) {
         let queue = self.queue.lock();
-        let is_sent = queue.as_ref().is_some_and(|queue| queue.try_send(task).is_ok());
-        if !is_sent {
-            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        let open = queue.as_ref().filter(|_| self.queued.take(count, bytes));
+        if !open.is_some_and(|queue| queue.send(task).is_ok()) {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
         }
-        is_sent
     }
 
     /// Its directory.
@@ -188,7 +206,7 @@ fn payload_bytes(events: &[HistoryEvent]) -> u64 {
 /// Writes the history.
 struct HistoryWriter {
     segments: Arc<Segments>,
-    queued_bytes: Arc<AtomicU64>,
+    queued: Arc<QueuedSize>,
     dropped: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
 }
@@ -202,10 +220,9 @@ impl HistoryWriter {
                     let entries = events.iter().map(|one| HistoryEntry::Accepted(one.into()));
                     let entries: Vec<_> = entries.chain(duplicates).collect();
                     drop(events);
-                    self.write(&entries);
-                    self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    self.write(&entries, bytes);
                 }
-                Ok(Task::Entries(entries)) => self.write(&entries),
+                Ok(Task::Entries(entries)) => self.write(&entries, 0),
                 Ok(Task::Purge(query, answer)) => drop(answer.send(self.segments.purge(&query))),
                 Ok(Task::Flush(answer)) => drop(answer.send(())),
                 Err(RecvTimeoutError::Timeout) => drop(self.segments.trim(self.clock.wall_ms())),
@@ -214,9 +231,11 @@ impl HistoryWriter {
         }
     }
 
-    fn write(&self, entries: &[HistoryEntry]) {
+    /// Writes entries, whose payloads took so many bytes in the queue.
+    fn write(&self, entries: &[HistoryEntry], bytes: u64) {
         if self.segments.append(entries, self.clock.wall_ms()).is_err() {
             self.dropped.fetch_add(entries.len() as u64, Ordering::Relaxed);
         }
+        self.queued.release(entries.len() as u64, bytes);
     }
 }

@@ -48,7 +48,7 @@ fn a_message_is_found_wherever_it_is() {
     served.subscribe(ACME, &dead.url("/dead"), json!({"events": ["REMOVE_TAG"], "name": "dead"}));
     let kinds = ["MESSAGE_RECEIVED", "ADD_TAG", "REMOVE_TAG", "NOBODY_WANTS_IT"];
     let expected = ["delivered", "retrying", "dead", "no_subscriber", "unknown"];
-    let count = 200;
+    let count = if cfg!(debug_assertions) { 200 } else { 1_000 };
     let ids: Vec<String> = (0..count).map(|n| format!("wamid.FIND{n:06}")).collect();
     for (n, id) in ids.iter().enumerate().filter(|(n, _)| n % 5 != 4) {
         let answer = served.post("/events", ACME, message(id, kinds[n % 5], "919812300001"));
@@ -59,8 +59,9 @@ fn a_message_is_found_wherever_it_is() {
         }
     }
     served.until(|stats| {
-        let count = |name: &str| stats[name].as_u64().unwrap();
-        count("delivered") == 40 && count("dead") == 40 && count("retried") >= 1
+        let of = |name: &str| stats[name].as_u64().unwrap();
+        let each = count as u64 / 5;
+        of("delivered") == each && of("dead") == each && of("retried") >= 1
     });
     served.until(|_| (0..5).all(|n| state(&served, &ids[n]) == expected[n]));
     let mut times = Vec::new();
@@ -87,7 +88,7 @@ fn a_message_is_found_wherever_it_is() {
         "contact=919812300001&type=message_rec&cursor={}",
         page["cursor"].as_str().unwrap()
     );
-    assert_eq!(find(&served, &rest, ACME).len(), 10);
+    assert_eq!(find(&served, &rest, ACME).len(), (count / 5 - 30).min(100));
     assert_eq!(find(&served, "number=919000000001&since=2099-01-01T00:00:00Z", ACME).len(), 0);
     assert_eq!(find(&served, &format!("message_id={}", ids[0]), BETA).len(), 0);
 

@@ -18,7 +18,7 @@ use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line}
 use crate::meta_callbacks::{ESCAPED, signature};
 
 /// On a quiet machine the slowest answer takes some milliseconds; this one is shared.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 const CALLBACK_BYTES: usize = 4 * 1024 * 1024;
 const SIGNATURE: (&str, &str) = (
     "x-hub-signature-256",

@@ -12,6 +12,9 @@ use super::model::{Key, Presence, Sub, Waiting};
 use super::plan::{self, Terms};
 use super::world::World;
 
+/// Which events a purge means.
+type IsMeant = Box<dyn Fn(&plan::Draft) -> bool>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Publish,
@@ -395,7 +398,7 @@ impl World {
         let number = self.random.pick(&plan::NUMBERS);
         let account = plan::account_of(number);
         let contact = format!("contact-{}", self.random.below(3));
-        let (filter, meant): (_, Box<dyn Fn(&plan::Draft) -> bool>) = match self.random.below(4) {
+        let (filter, meant): (PurgeFilter, IsMeant) = match self.random.below(4) {
             0 => (
                 PurgeFilter::default().account(account),
                 Box::new(move |draft| plan::account_of(draft.number) == account),

@@ -26,7 +26,6 @@ use crate::port::body_room::BodyHolder;
 use crate::port::connections::ClientConnection;
 use crate::port::key_attempts::KeyAttempts;
 use crate::port::shortages::Shortages;
-use crate::reload::Reloader;
 
 /// How many may listen to the notices at once. An account may have a part of them by its limits.
 const LISTENERS_MAX: usize = 64;
@@ -34,6 +33,9 @@ const LISTENERS_MAX: usize = 64;
 const TESTS_AT_ONCE: usize = 4;
 /// How many of them one account may have.
 const TESTS_AT_ONCE_OF_ACCOUNT: usize = TESTS_AT_ONCE / 2;
+
+/// Reads the configuration again and puts it in force, or says what is wrong with it.
+pub(crate) type Reload = Box<dyn Fn(&HostState) -> Result<ReloadedJson, String> + Send + Sync>;
 
 /// The state that all routes share.
 pub(crate) struct HostState {
@@ -47,7 +49,7 @@ pub(crate) struct HostState {
     /// One permit for each listener to the notices.
     pub(crate) listeners: AccountPermits,
     /// `None` in tests without a configuration file.
-    pub(crate) reloader: Option<Reloader>,
+    pub(crate) reload: Option<Reload>,
     /// `None` in tests without a data directory.
     pub(crate) audit: Option<AuditLog>,
     /// One permit: a backup reads the whole outbox.
@@ -86,7 +88,7 @@ impl HostState {
             body_bytes_max: body_limits.bytes_max,
             notice_count,
             listeners: AccountPermits::new(LISTENERS_MAX),
-            reloader: None,
+            reload: None,
             audit: None,
             backups: Arc::new(Semaphore::new(1)),
             bodies: Bodies::new(body_limits),
@@ -118,7 +120,7 @@ impl HostState {
     /// Reads the configuration again.
     pub(crate) fn reload(&self) -> Result<ReloadedJson, String> {
         let missing = || "this host has no configuration file".to_owned();
-        self.reloader.as_ref().ok_or_else(missing)?.reload(self)
+        self.reload.as_ref().ok_or_else(missing)?(self)
     }
 
     /// A permit for a test delivery, held until it is over: a receiver that does not answer must not take

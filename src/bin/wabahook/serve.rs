@@ -184,7 +184,7 @@ async fn serve(
     let reloader = Reloader::new(args, settings, tls.clone());
     let mut host = HostState::new(engine.clone(), None, settings.bodies);
     host.set_secrets(settings.operators.clone(), settings.meta.clone());
-    host.reloader = Some(reloader);
+    host.reload = Some(Box::new(move |host| reloader.reload(host)));
     let registration = host.registration.dialog360(settings.dialog360.clone());
     let registration = registration.and_then(|one| one.session(settings.session.clone()));
     host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;

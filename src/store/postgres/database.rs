@@ -14,14 +14,14 @@ use tokio_postgres::{Error, Row, Statement};
 
 use super::mirror::Mirror;
 use super::session::{Parameter, Session};
-use super::{STATEMENT_DEADLINE, Shared, sql};
+use super::{PostgresState, STATEMENT_DEADLINE, sql};
 use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
 
 /// How many rows are read at a time.
 const PAGE_ROWS: usize = 512;
 
 pub(super) struct PostgresDatabase {
-    shared: Arc<Shared>,
+    shared: Arc<PostgresState>,
     name: String,
     table: String,
     mirror: Mutex<Mirror>,
@@ -32,7 +32,10 @@ pub(super) struct PostgresDatabase {
 
 impl PostgresDatabase {
     /// Opens the table of a database, and creates it where it is missing.
-    pub(super) fn open(shared: &Arc<Shared>, name: &str) -> Result<PostgresDatabase, StoreFailure> {
+    pub(super) fn open(
+        shared: &Arc<PostgresState>,
+        name: &str,
+    ) -> Result<PostgresDatabase, StoreFailure> {
         let table = shared.connector.table(name);
         let exists = shared.names()?.iter().any(|found| found == name);
         if !exists {

@@ -53,11 +53,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Postgres {
-    shared: Arc<Shared>,
+    shared: Arc<PostgresState>,
 }
 
-/// Shared by the store and its open databases.
-struct Shared {
+/// What the store and its open databases share.
+struct PostgresState {
     connector: Connector,
     ownership: Arc<Ownership>,
     session: Mutex<Option<Arc<Session>>>,
@@ -89,7 +89,9 @@ impl Postgres {
         let token = crate::text::hex(&token);
         let ownership = Arc::new(Ownership::new(token, connector.options.lease_ttl));
         let (session, open) = (Mutex::default(), Mutex::default());
-        Ok(Postgres { shared: Arc::new(Shared { connector, ownership, session, open, runtime }) })
+        Ok(Postgres {
+            shared: Arc::new(PostgresState { connector, ownership, session, open, runtime }),
+        })
     }
 
     /// Takes the ownership if no other host has it. Returns whether this store is the owner.
@@ -97,7 +99,7 @@ impl Postgres {
     /// # Errors
     /// A [`StoreFailure`] when the server cannot be reached or refuses.
     pub fn try_acquire(&self) -> Result<bool, StoreFailure> {
-        let Shared { connector, ownership, runtime, .. } = &*self.shared;
+        let PostgresState { connector, ownership, runtime, .. } = &*self.shared;
         if ownership.was_acquired() {
             return Ok(ownership.is_held());
         }
@@ -222,7 +224,7 @@ impl Postgres {
     }
 }
 
-impl Shared {
+impl PostgresState {
     /// The session that writes. Where the last one failed, a new one takes a new epoch first.
     fn session(&self) -> Result<Arc<Session>, StoreFailure> {
         self.ownership.check()?;
