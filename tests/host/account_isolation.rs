@@ -31,7 +31,6 @@ struct Run {
     served: HostProcess,
     receiver: Receiver,
     accounts: Vec<Incarnation>,
-    /// The markers that each subscription's URL may deliver: those of whom it belonged to.
     seed: u64,
     published: usize,
 }
@@ -186,7 +185,10 @@ impl Run {
             let one = &self.accounts[n];
             let route = ROUTES[(n * 7 + self.published) % ROUTES.len()];
             for path in [route, "/subscriptions?limit=1000", "/dead-letters?limit=1000"] {
-                let answer = self.served.get(path, &one.key);
+                let key = one.key.as_str();
+                let headers =
+                    ["authorization", "whizard-key", "d360-api-key"].map(|name| (name, key));
+                let answer = self.served.request("GET", path, &headers, b"");
                 let is_refused = answer.status == 401 || answer.status == 403;
                 assert_eq!(is_refused, one.is_removed || one.is_suspended, "{path} {answer:?}");
                 self.check(path, n, &answer);

@@ -31,7 +31,7 @@ fn account_of(served: &HostProcess, name: &str) -> Value {
 
 #[test]
 fn owed_events_and_subscriptions_are_limited_by_account() {
-    let (_place, served) = start("owed_events_max = 2, subscriptions_max = 1");
+    let (place, served) = start("owed_events_max = 2, subscriptions_max = 1");
     let receiver = Receiver::answering(500);
     served.subscribe(ACME, &receiver.url("/acme"), json!({}));
     let one_more =
@@ -56,12 +56,13 @@ fn owed_events_and_subscriptions_are_limited_by_account() {
         (&acme["usage"]["owed_events"], &acme["limits"]["owed_events_max"]),
         (&json!(2), &json!(2))
     );
-    // The operator raises the limit.
-    let path = format!("/admin/accounts/{}", acme["id"].as_str().unwrap());
-    let headers = [("authorization", OPERATOR)];
-    let raised = served.request("PATCH", &path, &headers, br#"{"limits":{"owed_events_max":3}}"#);
-    assert_eq!(raised.json()["usage"]["limits"]["owed_events_max"], 3, "{raised:?}");
-    assert_eq!(raised.json()["limits"]["subscriptions_max"], 1, "the others stay");
+    // A reload of the configuration raises it.
+    let path = place.path("wabahook.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("owed_events_max = 2", "owed_events_max = 3")).unwrap();
+    let reloaded = served.post("/admin/reload", OPERATOR, "");
+    assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    assert_eq!(account_of(&served, "acme")["usage"]["limits"]["owed_events_max"], 3);
     assert_eq!(publish(&served, ACME).status, 202);
     publish(&served, ACME).assert_refused(429, "limit_reached", Some("owed_events_max"));
 }
@@ -92,4 +93,30 @@ fn rates_tests_and_listeners_are_limited_by_account() {
     }
     let mut neighbours: Vec<_> = (0..3).map(|_| listen(BETA)).collect();
     neighbours.iter_mut().for_each(|neighbour| neighbour.until_it_says("200 OK"));
+}
+
+#[test]
+fn the_operator_sets_the_limits_of_an_account() {
+    let (_place, served) = start("subscriptions_max = 1");
+    let gamma = r#"{"name":"gamma","limits":{"subscriptions_max":0,"tests_per_minute":3}}"#;
+    let created = served.post("/admin/accounts", OPERATOR, gamma).json();
+    let (id, key) = (created["id"].as_str().unwrap(), created["api_key"].as_str().unwrap());
+    let crm = json!({"name": "crm", "url": "https://crm.example/", "events": "*", "numbers": "*"});
+    let subscribe = || served.post("/subscriptions", key, crm.to_string());
+    subscribe().assert_refused(409, "limit_reached", Some("subscriptions_max"));
+    let change = |limits: &str| {
+        let body = format!("{{\"limits\":{limits}}}");
+        let headers = [("authorization", OPERATOR)];
+        served.request("PATCH", &format!("/admin/accounts/{id}"), &headers, body.as_bytes())
+    };
+    let changed = change(r#"{"subscriptions_max":2}"#).json();
+    assert_eq!(changed["usage"]["limits"]["subscriptions_max"], 2, "{changed}");
+    assert_eq!(changed["limits"]["tests_per_minute"], 3, "what is not given stays");
+    assert_eq!(subscribe().status, 201);
+    let changed = change("null").json();
+    assert!(changed["limits"]["tests_per_minute"].is_null(), "{changed}");
+    assert_eq!(changed["usage"]["limits"]["tests_per_minute"], 60);
+    let refused = change(r#"{"in_flight_max":0}"#);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    refused.assert_says(&["in_flight_max"]);
 }
