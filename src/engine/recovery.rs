@@ -88,7 +88,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let mut dispatcher = Dispatcher::new(dispatch_limits);
     account_usage::set_in_flight_limits(&mut dispatcher, &shares);
     let held = without_removed_held(&mut book, held, &recovered)?;
-    let (subscription_table, held) = serve(subscriptions, held);
+    let (subscription_table, held) = serve(subscriptions, held, &accounts);
     let counters = EngineCounters::default();
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
     let mut initial_notices: Vec<Notice> = told.collect();
@@ -248,6 +248,7 @@ fn without_removed_held(
 fn serve(
     subscriptions: Vec<SubscriptionInfo>,
     mut held: Vec<HeldSubscription>,
+    accounts: &Accounts,
 ) -> (SubscriptionTable, Vec<Notice>) {
     let mut subscription_table = SubscriptionTable::default();
     for one in subscriptions {
@@ -259,6 +260,9 @@ fn serve(
     }
     let tell = |HeldSubscription { id, name, why }| {
         subscription_table.hold(id, name.clone());
+        let shown =
+            |account: String| accounts.get(&account).map_or(account, |one| one.name.clone());
+        let name = name.map(|(account, name)| (shown(account), name));
         Notice::NotServed { subscription: id, name, why }
     };
     let notices = held.into_iter().map(tell).collect();

@@ -126,7 +126,7 @@ impl History {
     fn try_send(&self, task: Task, count: u64, bytes: u64) {
         let queue = self.queue.lock();
         let open = queue.as_ref().filter(|_| self.queued.take(count, bytes));
-        if !open.is_some_and(|queue| queue.send(task).is_ok()) {
+        if open.is_none_or(|queue| queue.send(task).is_err()) {
             self.dropped.fetch_add(count, Ordering::Relaxed);
         }
     }

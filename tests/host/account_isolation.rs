@@ -264,7 +264,9 @@ fn run(seed: u64, operations: usize) {
     let (_place, served) = with_operator();
     let receiver = Receiver::answering(200);
     let mut run = Run { served, receiver, accounts: Vec::new(), seed, published: 0 };
-    (0..3).for_each(|slot| drop(run.create(slot)));
+    for slot in 0..3 {
+        run.create(slot);
+    }
     for operation in 0..operations {
         let statuses = [200, 404, 200, 503];
         run.receiver.answer(statuses[operation / 5 % statuses.len()]);

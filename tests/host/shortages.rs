@@ -41,6 +41,15 @@ impl HangingEndpoints {
     }
 }
 
+/// Sets a flag when it goes.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Delivers to the healthy endpoints alone, and again beside so many that hang. Returns the stats at the end.
 fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> Value {
     let receiver = Receiver::answering(200);
@@ -57,6 +66,8 @@ fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> 
     }
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for the other thread.
+        let over = SetOnDrop(&is_over);
         let answered = scope.spawn(|| {
             let mut answers = 0;
             while !is_over.load(Ordering::SeqCst) {
@@ -81,7 +92,7 @@ fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> 
         let most = |stats: &Value| stats["in_flight_max"].as_u64().unwrap() * 3 / 4;
         host.until(|stats| stats["in_flight"].as_u64() >= Some(most(stats).min(hanging as u64)));
         let beside = deliver(hanging);
-        is_over.store(true, Ordering::SeqCst);
+        drop(over);
         let answers = answered.join().unwrap();
         println!(
             "alone {alone:?}, beside {hanging} hanging {beside:?}, {answers} answers of /healthz"
@@ -130,7 +141,9 @@ fn few_files_and_many_that_hang_do_not_stop_the_others() {
     if Command::new("prlimit").arg("--version").output().is_err() {
         return println!("skipped: no prlimit");
     }
-    let place = HostDirectory::new(CONFIGURATION);
+    // One account has half of the attempts in flight by default.
+    let whole = "[limits.per_account]\nin_flight_max = 96\n";
+    let place = HostDirectory::new(&format!("{CONFIGURATION}{whole}"));
     let host = place.start_under(&["prlimit", "--nofile=256:256"], None);
     let stats = deliver_beside(&place, &host, 300);
     assert_eq!(stats["in_flight_max"], 96);

@@ -13,7 +13,7 @@ use wabahook::store::Memory;
 use wabahook::{DeadLetterFilter, SubscriptionId};
 
 use super::account_limits::{AccountLimitsJson, AccountUsageJson};
-use super::admin::ApiKeyJson;
+use super::admin::{AccountWabaJson, ApiKeyJson};
 use super::policy::RateLimitJson;
 use super::stats::HealthJson;
 use super::target::{AuthorizationJson, TlsJson};
