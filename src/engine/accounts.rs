@@ -374,7 +374,9 @@ impl Shared {
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
         let (from, to) = (self.require_account(from)?, self.require_account(to)?);
-        if from.state == AccountState::Active || from.is_declared || from.moved_to.is_some() {
+        // A move that failed halfway is finished by another call.
+        let is_moved_elsewhere = from.moved_to.as_ref().is_some_and(|other| *other != to.id);
+        if from.state == AccountState::Active || from.is_declared || is_moved_elsewhere {
             let expected = "a suspended or removed account that is not declared and was not moved";
             return Err(Error::invalid("account", from.id(), expected));
         }

@@ -80,8 +80,13 @@ impl Engine {
 }
 
 impl Shared {
-    /// Waits until what happened before can be found in the history.
+    /// Waits until what happened before can be found: on the device, unless that refuses, and in the history.
     fn settle_history(&self) {
+        let is_stalled = self.dispatch_state.lock().is_stalled();
+        if !is_stalled {
+            // While the device refuses, what it took is found.
+            let _ = self.outbox.flush();
+        }
         self.history.iter().for_each(History::flush);
     }
 
@@ -308,11 +313,12 @@ impl Shared {
         } else if let Some(letter) = self.outbox.letter(id)? {
             trace.reason = Some(letter.reason);
             trace.outcome = DeliveryOutcome::Current(DeliveryState::Dead);
-        } else if let Some(last) =
-            trace.attempts.last().filter(|_| trace.outcome == DeliveryOutcome::Ended)
-            && last.outcome == RecentOutcome::Delivered
-        {
-            trace.outcome = DeliveryOutcome::Delivered;
+        } else if trace.outcome == DeliveryOutcome::Ended {
+            trace.outcome = match trace.attempts.last().map(|last| last.outcome) {
+                Some(RecentOutcome::Delivered) => DeliveryOutcome::Delivered,
+                Some(RecentOutcome::Dead) => DeliveryOutcome::GivenUp,
+                Some(RecentOutcome::Retry) | None => DeliveryOutcome::Ended,
+            };
         }
         Ok(())
     }

@@ -55,13 +55,13 @@ enum Task {
 
 /// What waits to be written.
 #[derive(Debug, Default)]
-struct QueuedSize {
+struct HistoryQueueSize {
     entries: AtomicU64,
     /// Of payloads.
     bytes: AtomicU64,
 }
 
-impl QueuedSize {
+impl HistoryQueueSize {
     /// Takes room; false if there is none.
     fn take(&self, entries: u64, bytes: u64) -> bool {
         let before = self.entries.fetch_add(entries, Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl QueuedSize {
 pub(crate) struct History {
     segments: Arc<Segments>,
     queue: Mutex<Option<Sender<Task>>>,
-    queued: Arc<QueuedSize>,
+    queued: Arc<HistoryQueueSize>,
     dropped: Arc<AtomicU64>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -206,7 +206,7 @@ fn payload_bytes(events: &[HistoryEvent]) -> u64 {
 /// Writes the history.
 struct HistoryWriter {
     segments: Arc<Segments>,
-    queued: Arc<QueuedSize>,
+    queued: Arc<HistoryQueueSize>,
     dropped: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use roaring::RoaringTreemap;
 
-use super::generations::{AccountRef, Generations};
+use super::event_accounts::AccountRef;
 use crate::attempt::DeliveryId;
 
 /// The sort key of a dead letter: when its delivery was given up, in milliseconds since the Unix epoch, and the
@@ -51,16 +51,6 @@ pub(super) struct DroppedLetter {
 pub(super) trait LetterAccounts {
     fn account_of(&self, sequence: u64) -> AccountRef;
     fn letters_max(&self, account: AccountRef) -> usize;
-}
-
-impl LetterAccounts for Generations {
-    fn account_of(&self, sequence: u64) -> AccountRef {
-        Generations::account_of(self, sequence)
-    }
-
-    fn letters_max(&self, account: AccountRef) -> usize {
-        self.accounts().letters_max(account)
-    }
 }
 
 impl DeadLetterIndex {

@@ -28,8 +28,9 @@ use super::committer::Committer;
 use super::compaction::{CompactionBounds, Compactor, CompactorParts, OwedQuery};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
+use super::event_accounts::EventAccounts;
 use super::event_cache::EventCache;
-use super::generations::{EventAccounts, Generations, HeldTotals};
+use super::generations::{Generations, HeldTotals};
 use super::recovery::{GenerationReader, RecoveredOutbox, RecoveredParts};
 use super::writer::GroupWriter;
 

@@ -17,6 +17,7 @@ mod compaction;
 mod cursor;
 mod dead_letters;
 mod dedup;
+mod event_accounts;
 mod event_cache;
 mod generations;
 mod group;

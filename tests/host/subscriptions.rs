@@ -45,7 +45,7 @@ fn unknown_routes_and_methods_have_the_error_shape() {
     let (_place, served) = HostProcess::fresh();
     served.get("/nowhere", ACME).assert_refused(404, "not_found", None);
     served.post("/subscriptions/1/nap", ACME, "{}").assert_refused(404, "not_found", None);
-    let answer = served.get("/events", ACME);
+    let answer = served.get("/purge", ACME);
     answer.assert_refused(405, "method_not_allowed", None);
     assert_eq!(answer.header("allow"), Some("POST"));
     let answer = served.request("PUT", "/subscriptions/1", &[("authorization", ACME)], b"{}");

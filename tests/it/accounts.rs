@@ -226,3 +226,27 @@ fn a_bad_declaration_changes_nothing() {
     let error = world.engine.remove_account(declared.id()).unwrap_err();
     assert_eq!(error.field(), Some("account"), "it is removed where it is declared");
 }
+
+#[test]
+fn a_move_that_a_crash_interrupts_is_whole_or_absent() {
+    let mut outcomes = [0, 0];
+    for operations in 0..24 {
+        let (world, faults) = World::faulty(with([bystander()]));
+        let create = |account: Account| world.engine.create_account(account).unwrap().id.clone();
+        let (from, to) = (create(Account::new("from")), create(Account::new("to")));
+        let ids = ["a", "b", "c"].map(|host| subscribe(&world, "from", host));
+        world.engine.remove_account(from.as_str()).unwrap();
+        faults.fail_after(operations);
+        let moved = world.engine.move_account(from.as_str(), to.as_str());
+        let world = again(world, [bystander()]);
+        let of = |id: &str| {
+            world.engine.subscriptions_of(id).iter().map(|one| one.id).collect::<Vec<_>>()
+        };
+        let is_moved = of(to.as_str()) == ids;
+        assert!(is_moved || of(from.as_str()) == ids, "after {operations} operations");
+        assert_eq!(of(from.as_str()).len() + of(to.as_str()).len(), ids.len());
+        assert!(is_moved || moved.is_err(), "what was answered is there");
+        outcomes[usize::from(is_moved)] += 1;
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}

@@ -231,5 +231,5 @@ fn a_purge_of_an_account_leaves_other_accounts_alone() {
     assert_eq!(world.engine.stats().owed, 1);
     let owed = world.engine.deliveries(&DeliveryFilter::default(), None, 10).unwrap();
     let left = world.engine.subscription(owed.items[0].subscription).unwrap();
-    assert_eq!(left.account, "bystander");
+    assert_eq!(left.name, "bystander");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use super::event_accounts::{AccountRef, EventAccounts};
+use super::super::event_accounts::{AccountRef, EventAccounts};
 use super::owed::{EventCount, OwedCounts};
 
 /// What is known of one generation.

@@ -3,7 +3,6 @@
 //! Only the newest generation is written to, and it is always open. A sealed generation is opened when something
 //! is read from it and closed when it was not read for a while. How many stay open is bounded (I10).
 
-mod event_accounts;
 mod index;
 mod owed;
 mod sealed;
@@ -20,8 +19,9 @@ use crate::store::{Batch, Database, Operation, Store, StoreFailure};
 
 use super::codec::meta::{GenerationMeta, Incarnations, SealedGeneration};
 use super::cursor::Cursor;
+use super::dead_letters::LetterAccounts;
+use super::event_accounts::{AccountRef, EventAccounts};
 
-pub(super) use self::event_accounts::{AccountRef, EventAccounts};
 use self::index::GenerationIndex;
 pub(super) use self::index::{Generation, HeldTotals, MovedEvent};
 pub(super) use self::owed::EventCount;
@@ -365,6 +365,16 @@ impl Generations {
                 Ok(true)
             }
         })
+    }
+}
+
+impl LetterAccounts for Generations {
+    fn account_of(&self, sequence: u64) -> AccountRef {
+        Generations::account_of(self, sequence)
+    }
+
+    fn letters_max(&self, account: AccountRef) -> usize {
+        self.accounts().letters_max(account)
     }
 }
 

@@ -27,7 +27,8 @@ use super::codec::meta::{GenerationMeta, Incarnations};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
 use super::dedup::{AccountKeyLimits, DEDUP_DATABASE, DedupTable};
-use super::generations::{self, EventAccounts, GenerationStart, Generations};
+use super::event_accounts::EventAccounts;
+use super::generations::{self, GenerationStart, Generations};
 use super::writer::commit_all;
 
 use self::dedup_keys::ReadKeys;

@@ -17,7 +17,8 @@ use crate::outbox::codec::dedup_page::{self, BucketEntries, DedupKey};
 use crate::outbox::codec::heads::{self, EventSize, HeadPage};
 use crate::outbox::codec::meta::GenerationMeta;
 use crate::outbox::codec::{damaged, decoded, keys, scan, scan_failed, settles, tombstones};
-use crate::outbox::generations::{EventAccounts, EventCount};
+use crate::outbox::event_accounts::EventAccounts;
+use crate::outbox::generations::EventCount;
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
 

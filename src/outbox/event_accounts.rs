@@ -9,18 +9,18 @@ use crate::account_shares::{AccountShare, AccountShares};
 
 /// The account of an event. The default stands for no account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::outbox) struct AccountRef(u32);
+pub(super) struct AccountRef(u32);
 
 #[cfg(test)]
 impl AccountRef {
-    pub(in crate::outbox) const fn new(number: u32) -> AccountRef {
+    pub(super) const fn new(number: u32) -> AccountRef {
         AccountRef(number)
     }
 }
 
 /// The accounts that events refer to.
 #[derive(Debug)]
-pub(in crate::outbox) struct EventAccounts {
+pub(super) struct EventAccounts {
     shares: Arc<AccountShares>,
     /// A leaf among the locks.
     known: RwLock<KnownAccounts>,
@@ -33,12 +33,12 @@ struct KnownAccounts {
 }
 
 impl EventAccounts {
-    pub(in crate::outbox) fn new(shares: Arc<AccountShares>) -> EventAccounts {
+    pub(super) fn new(shares: Arc<AccountShares>) -> EventAccounts {
         EventAccounts { shares, known: RwLock::default() }
     }
 
     /// The reference to an account.
-    pub(in crate::outbox) fn refer(&self, account: &str) -> AccountRef {
+    pub(super) fn refer(&self, account: &str) -> AccountRef {
         if let Some(found) = self.find(account) {
             return found;
         }
@@ -52,18 +52,18 @@ impl EventAccounts {
     }
 
     /// The reference to an account that events refer to already.
-    pub(in crate::outbox) fn find(&self, account: &str) -> Option<AccountRef> {
+    pub(super) fn find(&self, account: &str) -> Option<AccountRef> {
         self.known.read().refs.get(account).copied()
     }
 
     /// The share of the account that is referred to.
-    pub(in crate::outbox) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {
+    pub(super) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {
         let index = account.0.checked_sub(1)? as usize;
         self.known.read().shares.get(index).map(Arc::clone)
     }
 
     /// How many dead letters of an account are kept.
-    pub(in crate::outbox) fn letters_max(&self, account: AccountRef) -> usize {
+    pub(super) fn letters_max(&self, account: AccountRef) -> usize {
         self.share(account).map_or(usize::MAX, |share| self.shares.bounds(&share).dead_letters_max)
     }
 }
