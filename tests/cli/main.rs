@@ -6,6 +6,7 @@
 mod client;
 mod dead_letters;
 mod errors;
+mod find;
 #[allow(dead_code, reason = "the host's tests use more of it")]
 #[path = "../host/host_process.rs"]
 mod host_process;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use super::super::event_accounts::{AccountRef, EventAccounts};
 use super::owed::{EventCount, OwedCounts};
+use crate::outbox::event_accounts::{AccountRef, EventAccounts};
 
 /// What is known of one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,0 +1,75 @@
+//! `find`, `stats`, `deliveries list`, `webhooks edit` and `secret rotate`; options of the host stand anywhere.
+
+use serde_json::json;
+
+use crate::host_process::{ACME, BETA, HostProcess};
+use crate::program::ask;
+use crate::receiver::Receiver;
+
+#[test]
+fn a_message_is_found_by_its_id() {
+    let (_place, served) = HostProcess::fresh();
+    let (good, dead) = (Receiver::answering(200), Receiver::answering(404));
+    served.subscribe(ACME, &good.url("/crm"), json!({"name": "crm"}));
+    served.subscribe(ACME, &dead.url("/erp"), json!({"name": "erp"}));
+    let paused = served.subscribe(ACME, &good.url("/paused"), json!({"name": "paused"}));
+    served.post(&format!("/subscriptions/{paused}/pause"), ACME, "");
+    let event = |id: &str| {
+        let payload = json!({"id": id});
+        json!({"type": "MESSAGE_RECEIVED", "number": "919000000001", "key": "919812300001", "payload": payload})
+    };
+    for id in ["wamid.CLI0001", "wamid.CLI0002"] {
+        assert_eq!(served.post("/events", ACME, event(id).to_string()).status, 202);
+    }
+    served.until(|stats| stats["delivered"] == 2 && stats["dead"] == 2);
+    let shown = ask(&served, &["find", "wamid.CLI0001", "--payload"]).done();
+    shown.says(&[
+        "MESSAGE_RECEIVED: dead",
+        "crm: delivered",
+        "erp: dead, status:404",
+        "paused: blocked",
+        "CLI0001",
+    ]);
+    let both = ask(&served, &["--json", "find", "--contact", "919812300001"]).done();
+    assert_eq!(both.json()["items"].as_array().unwrap().len(), 2);
+    ask(&served, &["find", "wamid.NOWHERE"]).done().says(&["no event matches"]);
+    ask(&served, &["find", "evt_00000000000000000000000000000000"])
+        .failed(5, &["there is no event"]);
+    ask(&served, &["stats"]).done().says(&["delivered", "erp", "failing"]);
+    let blocked =
+        ask(&served, &["deliveries", "list", "--state", "blocked", "--webhook", "paused"]).done();
+    blocked.says(&["NEXT ATTEMPT", "blocked", "MESSAGE_RECEIVED"]);
+    ask(&served, &["dead", "replay", "--all", "--dry-run"])
+        .done()
+        .says(&["would be replayed: 2 dead letters"]);
+}
+
+#[test]
+fn a_webhook_is_edited_and_its_secret_rotated() {
+    let (_place, served) = HostProcess::fresh();
+    let id = served.subscribe(ACME, "https://crm.example/hook", json!({"name": "crm"}));
+    let bystander = served.subscribe(BETA, "https://crm.example/hook", json!({"name": "crm"}));
+    let edited = [
+        "webhooks",
+        "edit",
+        "crm",
+        "--events",
+        "ADD_TAG",
+        "--target",
+        "https://crm.example/new",
+        "--name",
+        "new crm",
+    ];
+    ask(&served, &edited).done().says(&["webhook", "(new crm) is changed"]);
+    let now = served.get(&format!("/subscriptions/{id}"), ACME).json();
+    assert_eq!(
+        (&now["events"], &now["url"]),
+        (&json!(["ADD_TAG"]), &json!("https://crm.example/new"))
+    );
+    ask(&served, &["secret", "rotate", "new crm", "--overlap-s", "60"]).done().says(&["whsec_"]);
+    assert_eq!(served.get(&format!("/subscriptions/{id}"), ACME).json()["signed"], true);
+    let other = served.get(&format!("/subscriptions/{bystander}"), BETA).json();
+    assert_eq!((&other["name"], &other["signed"]), (&json!("crm"), &json!(false)));
+    ask(&served, &["webhooks", "list", "new", "--json"]).done().says(&["\"items\":[{"]);
+    ask(&served, &["webhooks", "list", "--state", "disabled"]).done().says(&["no webhook matches"]);
+}
