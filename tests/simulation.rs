@@ -43,7 +43,7 @@ use simulation::retention::Abandoned;
 use simulation::world::{Trace, World};
 
 /// How many seeds run by default.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 /// How many lines of a failing seed's trace are printed. A replay prints all.
 const TAIL: usize = 25;
