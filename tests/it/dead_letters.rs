@@ -65,7 +65,8 @@ fn dead_letters_are_filtered_by_every_criterion() {
     let second = dies("acme", "919999999999", 2);
     world.clock.advance(Duration::from_millis(1_000));
     let third = dies("other", "918888888888", 1);
-    assert_eq!((first.account.as_str(), third.account.as_str()), ("acme", "other"));
+    let id_of = |name: &str| world.engine.accounts().named(name).unwrap().id.to_string();
+    assert_eq!((&first.account, &third.account), (&id_of("acme"), &id_of("other")));
     let any = DeadLetterFilter::default;
     let check = |filter: DeadLetterFilter, expected: &[&DeadLetter]| {
         let found = letters(&world.engine, &filter);
