@@ -197,3 +197,68 @@ pub(super) fn signed(ms: u64) -> i64 {
 pub(super) fn age_ms(counts_from_ms: i64, now_ms: u64) -> u64 {
     u64::try_from(signed(now_ms).saturating_sub(counts_from_ms)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dispatch::tests::{ACCOUNT, ACTIVE, BYSTANDER, LANE, LIMITS, WALL_MS, policy};
+    use crate::subscription::{Breaker, Policy, SubscriptionState};
+    use crate::transport::Reply;
+
+    const NONE: [u64; 0] = [];
+
+    /// Ends the next attempt with 503 and returns its sequence.
+    fn fail_next(dispatcher: &mut Dispatcher, now_ms: u64) -> Option<u64> {
+        dispatcher.tick(now_ms);
+        let attempt = dispatcher.next_attempt(now_ms)?;
+        let context = StepContext { now_ms, wall_ms: WALL_MS + now_ms, random: u64::MAX / 2 };
+        let _ = dispatcher.complete(attempt, &Reply::status(503).into(), context);
+        Some(attempt.delivery.sequence)
+    }
+
+    fn expired(dispatcher: &mut Dispatcher, now_ms: u64, count_max: usize) -> Vec<u64> {
+        let ended = dispatcher.expire(now_ms, WALL_MS + now_ms, count_max).into_iter().flatten();
+        let sequence = |record| match record {
+            Record::Dead(letter) => letter.delivery.sequence,
+            other => panic!("{other:?}"),
+        };
+        ended.map(sequence).collect()
+    }
+
+    #[test]
+    fn a_rest_is_cut_short_at_most_once_a_minute() {
+        let hour = Duration::from_secs(3_600);
+        let breaker = Breaker { failures: Some(1), initial: hour, max: hour };
+        let policy = Policy { breaker, attempts_max: None, ..policy() };
+        let mut dispatcher = Dispatcher::new(LIMITS);
+        dispatcher.set_lane(LANE, ACCOUNT, policy.clone(), ACTIVE, &HashMap::new());
+        let long = Policy { age_max: hour, ..policy };
+        let paused = SubscriptionState::Paused;
+        dispatcher.set_lane(BYSTANDER, ACCOUNT, long, paused, &HashMap::new());
+        dispatcher.note_accepted(1, 0);
+        assert_eq!(dispatcher.accept(1, 0, &[LANE, BYSTANDER]), 0);
+        assert_eq!(fail_next(&mut dispatcher, 0), Some(1), "the breaker opens for an hour");
+        dispatcher.note_accepted(3, 1_000);
+        for sequence in [2, 3] {
+            assert_eq!(dispatcher.accept(sequence, 0, &[LANE]), 0);
+        }
+        assert_eq!(fail_next(&mut dispatcher, 9_999), None);
+        assert_eq!(dispatcher.next_expiry_ms(), Some(10_000));
+        assert_eq!(expired(&mut dispatcher, 10_000, 9), NONE);
+        assert_eq!(fail_next(&mut dispatcher, 10_000), Some(1), "its last attempt");
+        assert_eq!(expired(&mut dispatcher, 11_500, 9), NONE);
+        assert_eq!(fail_next(&mut dispatcher, 11_500), None, "not again for the next ones");
+        assert_eq!(expired(&mut dispatcher, 21_500, 0), NONE, "no room for ends");
+        assert_eq!(expired(&mut dispatcher, 22_500, 1), [2]);
+        assert_eq!(expired(&mut dispatcher, 22_520, 9), [3]);
+        dispatcher.note_accepted(4, 61_000);
+        assert_eq!(dispatcher.accept(4, 0, &[LANE]), 0);
+        assert_eq!(expired(&mut dispatcher, 71_000, 9), NONE);
+        assert_eq!(fail_next(&mut dispatcher, 71_000), Some(4));
+        assert_eq!(dispatcher.owed(), 1, "the bystander's");
+        assert_eq!(expired(&mut dispatcher, 3_600_000, 9), [1], "at once in a paused lane");
+    }
+}
