@@ -33,6 +33,14 @@ fn inspect(directory: &Path) -> Value {
     alone(&["inspect", directory.to_str().unwrap(), "--json"]).done().json()
 }
 
+/// A report without what grows while the engine that makes it is open.
+fn timeless(mut report: Value) -> Value {
+    for lane in report["subscriptions"].as_array_mut().unwrap() {
+        lane.as_object_mut().unwrap().remove("failing_for_ms").unwrap();
+    }
+    report
+}
+
 /// A directory with owed deliveries and dead letters.
 fn stopped_host() -> HostDirectory {
     let (place, served) = HostProcess::fresh();
@@ -60,7 +68,7 @@ fn a_directory_is_described_and_left_as_it_is() {
     let lanes = report["subscriptions"].as_array().unwrap();
     assert_eq!((&lanes[0]["name"], &lanes[0]["owed"]), (&json!("dead"), &json!(0)));
     assert_eq!((&lanes[1]["state"], &lanes[1]["owed"]), (&json!("paused"), &json!(3)));
-    assert_eq!(inspect(&data), report, "a second look sees the same");
+    assert_eq!(timeless(inspect(&data)), timeless(report), "a second look sees the same");
     let shown = alone(&["inspect", data.to_str().unwrap()]).done();
     shown.says(&["owed: 3 deliveries", "dead letters: 3", "3 status:404", "outbox-"]);
     assert_eq!(picture(&data), before, "nothing was written");
