@@ -174,15 +174,15 @@ impl Shared {
         if !is_match {
             return Ok(false);
         }
-        if let Some(id) = &query.message_id {
-            let event = self.outbox.event(sequence)?;
-            if !event.payload.windows(id.len().max(1)).any(|part| part == id.as_bytes()) {
+        if let Some(history) = &self.history {
+            let is_found = history.has_accepted(self.outbox.id_of(sequence), owner.accepted_at_ms);
+            if is_found.map_err(|error| self.unreadable_history(error))? {
                 return Ok(false);
             }
         }
-        let Some(history) = &self.history else { return Ok(true) };
-        let is_found = history.has_accepted(self.outbox.id_of(sequence));
-        Ok(!is_found.map_err(|error| self.unreadable_history(error))?)
+        let Some(id) = &query.message_id else { return Ok(true) };
+        let event = self.outbox.event(sequence)?;
+        Ok(event.payload.windows(id.len().max(1)).any(|part| part == id.as_bytes()))
     }
 
     pub(super) fn unreadable_history(&self, error: std::io::Error) -> Error {

@@ -181,6 +181,7 @@ impl HistoryEntry {
     pub(super) fn keys(&self) -> Vec<u64> {
         let mut keys = vec![event_key(self.event())];
         if let HistoryEntry::Accepted(accepted) = self {
+            keys.push(accepted_key(accepted.id()));
             keys.extend([every_key(), account_key(&accepted.account)]);
             keys.extend(accepted.number().map(number_key));
             keys.extend(Some(accepted.key_hash).filter(|hash| *hash != 0).map(contact_key));
@@ -200,6 +201,11 @@ pub(super) fn event_key(event: EventId) -> u64 {
     let (incarnation, sequence) =
         (event.incarnation().to_be_bytes(), event.sequence().to_be_bytes());
     key(b'e', &[incarnation, sequence].concat())
+}
+
+/// An event as it was accepted.
+pub(super) fn accepted_key(event: EventId) -> u64 {
+    !event_key(event)
 }
 
 /// All accepted events.

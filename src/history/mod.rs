@@ -173,9 +173,9 @@ impl History {
         self.segments.entries_of(event)
     }
 
-    /// Whether an event is kept as it was accepted.
-    pub(crate) fn has_accepted(&self, event: EventId) -> io::Result<bool> {
-        self.segments.has_accepted(event)
+    /// Whether an event is kept as it was accepted at this time. Reads no entry.
+    pub(crate) fn has_accepted(&self, event: EventId, accepted_at_ms: u64) -> io::Result<bool> {
+        self.segments.has_accepted(event, accepted_at_ms)
     }
 
     /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries.

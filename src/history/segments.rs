@@ -110,10 +110,25 @@ impl Segments {
         Ok(entries)
     }
 
-    /// Whether an event is kept as it was accepted.
-    pub(super) fn has_accepted(&self, event: EventId) -> io::Result<bool> {
-        let is_accepted = |entry: &HistoryEntry| matches!(entry, HistoryEntry::Accepted(_));
-        Ok(self.entries_of(event)?.iter().any(is_accepted))
+    /// Whether an event is kept as it was accepted at this time. Reads no entry.
+    pub(super) fn has_accepted(&self, event: EventId, accepted_at_ms: u64) -> io::Result<bool> {
+        let key = entry::accepted_key(event);
+        let kept = self.kept.lock();
+        let is_open = !kept.open.offsets(key).is_empty();
+        let of_then = |one: &&Arc<SealedSegment>| {
+            (one.times.first_ms..=one.times.last_ms).contains(&accepted_at_ms)
+        };
+        let sealed: Vec<_> = kept.sealed.iter().filter(of_then).map(Arc::clone).collect();
+        drop(kept);
+        if is_open {
+            return Ok(true);
+        }
+        for one in sealed {
+            if !opened(one.offsets(key))?.unwrap_or_default().is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries.

@@ -83,7 +83,7 @@ fn check_queries(segments: &Segments) {
     let of_second = segments.entries_of(EventId::new(7, 2)).unwrap();
     assert_eq!(of_second, [entry(2, 51, NOW_MS + 2), attempt(2, NOW_MS + 4)]);
     assert_eq!(segments.entries_of(EventId::new(8, 2)).unwrap(), Vec::new());
-    assert!(segments.has_accepted(EventId::new(7, 3)).unwrap());
+    assert!(segments.has_accepted(EventId::new(7, 3), NOW_MS + 3).unwrap());
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_purge_erases_the_bytes_of_a_contact_and_of_no_other() {
     let again =
         History::open(directory.path(), BOUNDS, Arc::new(ManualClock::new(NOW_MS, 7))).unwrap();
     assert_eq!(again.entries_of(EventId::new(7, 1)).unwrap(), Vec::new());
-    assert!(again.has_accepted(EventId::new(7, 2)).unwrap());
+    assert!(again.has_accepted(EventId::new(7, 2), NOW_MS).unwrap());
     again.close();
 }
 
