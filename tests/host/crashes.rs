@@ -136,11 +136,11 @@ fn sigterm_lets_attempts_and_requests_finish() {
     request.more(&body.as_bytes()[..10]);
 
     served.send_signal("TERM");
+    receiver.answer(200);
     served.until_it_stops_listening();
     request.more(&body.as_bytes()[10..]);
     let answer = request.answer();
     assert_eq!(answer.status, 202, "{answer:?}");
-    receiver.answer(200);
     assert_eq!(served.ended().code(), Some(0));
 
     let before: Vec<String> = receiver.arrived().iter().map(|a| a.text().to_owned()).collect();

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wabahook::clock::{Clock, SystemClock};
@@ -96,13 +97,15 @@ async fn serve_in_turn(
     if let Some(tls) = &tls {
         tokio::spawn(Arc::clone(tls).follow());
     }
+    let address = listener.local_addr().map_err(failed("listening"))?;
+    // Kept from one owner of the store to the next, and closed as soon as this process stops accepting.
+    let kept = Mutex::new(Some(listener));
     loop {
-        let own =
-            || listener.try_clone().and_then(TcpListener::from_std).map_err(failed("listening"));
+        let own = || own_listener(&kept).map_err(failed("listening"));
         let store = match settings.store.clone() {
             None => None,
             Some(options) => {
-                announce_port("waiting", listener.local_addr(), tls.is_some(), "")?;
+                announce_port("waiting", Ok(address), tls.is_some(), "")?;
                 let (tls, head_timeout) = (tls.clone(), settings.head_timeout);
                 let server = move |routes| Server::new(routes, tls, head_timeout);
                 let connections = ClientConnections::new(settings.connections);
@@ -115,7 +118,10 @@ async fn serve_in_turn(
         };
         let engine = open(args, settings, store).await?;
         warn_of_readable_secrets(args, settings);
-        match serve(args.clone(), own()?, tls.clone(), engine, settings, stop.clone()).await? {
+        let listener = own()?;
+        let serving =
+            serve(args.clone(), (listener, &kept), tls.clone(), engine, settings, stop.clone());
+        match serving.await? {
             ServeEnd::Stopped => return Ok(()),
             ServeEnd::NotOwner => {}
         }
@@ -131,6 +137,13 @@ fn warn_of_readable_secrets(args: &ServeArgs, settings: &HostSettings) {
             "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
         );
     }
+}
+
+/// A handle of the socket for one owner of the store.
+fn own_listener(kept: &Mutex<Option<StdListener>>) -> std::io::Result<TcpListener> {
+    let kept = kept.lock();
+    let listener = kept.as_ref().ok_or(std::io::ErrorKind::NotConnected)?;
+    TcpListener::from_std(listener.try_clone()?)
 }
 
 /// Why a host stopped serving.
@@ -175,7 +188,7 @@ async fn open(
 
 async fn serve(
     args: ServeArgs,
-    listener: TcpListener,
+    (listener, kept): (TcpListener, &Mutex<Option<StdListener>>),
     tls: Option<Arc<ServerTls>>,
     engine: Engine,
     settings: &HostSettings,
@@ -200,8 +213,12 @@ async fn serve(
     let connections = ClientConnections::new(settings.connections);
     let server = Server::new(routes::router(Arc::clone(&host)), tls, settings.head_timeout);
     let server = server.shortages(Arc::clone(&host.shortages));
+    let is_asked = stop.clone();
     let stop = wind_down(asked(stop), Arc::clone(&host));
     let open_requests = server.accept(listener, connections, stop).await;
+    if *is_asked.borrow() {
+        drop(kept.lock().take());
+    }
     let clock = SystemClock::new();
     let _ = tokio::time::timeout(REQUESTS_STOP_MAX, open_requests.shutdown()).await;
     let left =
