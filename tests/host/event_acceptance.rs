@@ -68,7 +68,7 @@ fn a_repeated_dedup_key_returns_the_first_id() {
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     let event = |dedup_key: &str, n: u8| {
         let body = json!({
-            "type": "T", "number": "919000000001", "payload": n, "key": "k", "dedup_key": dedup_key,
+            "type": "MESSAGE_RECEIVED", "number": "919000000001", "payload": n, "key": "k", "dedup_key": dedup_key,
         });
         served.post("/events", ACME, body.to_string())
     };

@@ -17,7 +17,13 @@ fn patch(served: &HostProcess, id: u64, key: &str, body: &Value) -> Answer {
 fn read(served: &HostProcess, id: u64, key: &str) -> Value {
     let answer = served.get(&format!("/subscriptions/{id}"), key);
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()
+    without_hints(answer.json())
+}
+
+/// A subscription without the hints about its event types, which `matching.rs` tests.
+fn without_hints(mut item: Value) -> Value {
+    item.as_object_mut().unwrap().remove("hints");
+    item
 }
 
 /// A subscription without what deliveries change.
@@ -114,7 +120,7 @@ fn a_change_keeps_other_members_and_null_resets_one() {
     let step = |change: Value, expected: &Value| {
         let answer = patch(&served, id, ACME, &change);
         assert_eq!(answer.status, 200, "{change}: {answer:?}");
-        assert_eq!(answer.json(), *expected, "{change}");
+        assert_eq!(without_hints(answer.json()), *expected, "{change}");
         assert_eq!(read(&served, id, ACME), *expected, "{change}");
         assert_eq!(read(&served, bystander["id"].as_u64().unwrap(), BETA), bystander);
     };

@@ -80,7 +80,8 @@ fn dead_letters_are_filtered_by_every_criterion() {
     check(any().subscription(fine), &[]);
     check(any().account("acme").subscription(absent), &[]);
     check(any().reason("status:404"), &[&third, &first]);
-    check(any().reason("status:40"), &[]);
+    check(any().reason("STATUS:40"), &[&third, &second, &first]);
+    check(any().reason("status:500"), &[]);
     check(any().since_ms(second.at_ms), &[&third, &second]);
     check(any().until_ms(second.at_ms), &[&first]);
     check(any().since_ms(second.at_ms).until_ms(third.at_ms).reason("status:400"), &[&second]);

@@ -22,7 +22,10 @@ fn a_listed_subscription_shows_no_secret() {
         )
         .unwrap();
     let [listed] = world.engine.subscriptions().try_into().unwrap();
-    assert_eq!((listed.id, listed.name.as_str(), listed.account.as_str()), (id, "crm", "default"));
+    assert_eq!(
+        (listed.id, listed.name.as_str(), listed.account.as_str()),
+        (id, "crm", "acct_default")
+    );
     let Filter { events, numbers, .. } = &listed.filter;
     let events: Vec<_> = events.iter().flatten().map(ToString::to_string).collect();
     assert_eq!(events, ["ADD_TAG", "custom.type"]);
