@@ -299,11 +299,12 @@ fn hanging_tests_block_no_other_request() {
     let path = format!("/subscriptions/{id}/test");
     let headers = [("authorization", ACME)];
     let open = || crate::client::Pending::open(served.address, "POST", &path, &headers, 0);
-    let pending: Vec<_> = (0..4).map(|_| open()).collect();
+    // An account may have half of the four that run at once.
+    let pending: Vec<_> = (0..2).map(|_| open()).collect();
     for _ in &pending {
         assert_eq!(hanging.next().path, "/hook");
     }
-    served.post(&path, ACME, "").assert_refused(429, "busy", None);
+    served.post(&path, ACME, "").assert_refused(429, "limit_reached", Some("tests_at_once"));
     let of_gateway = served.post("/webhooks/1/test", ACME, "");
     assert_eq!((of_gateway.status, &of_gateway.json()["code"]), (429, &json!(429)));
     assert_eq!(served.get("/subscriptions", ACME).status, 200);
