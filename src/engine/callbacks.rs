@@ -35,7 +35,7 @@ impl Engine {
     /// let body = br#"{"entry":[{"id":"7","changes":[{"field":"flows","value":{}}]}]}"#;
     /// assert!(cloud_api::publish(&engine, body)?.is_none());
     /// assert_eq!(engine.unowned()[0].waba.as_deref(), Some("7"));
-    /// assert_eq!(engine.stats().unowned, 1);
+    /// assert_eq!(engine.stats().unowned, 2); // FLOW_UPDATE, and the change as a whole
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

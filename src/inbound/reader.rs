@@ -102,7 +102,7 @@ const EVENTS_MAX: usize = 65_536;
 /// use wabahook::inbound::cloud_api;
 /// let body = br#"{"entry":[{"id":"1","changes":[{"field":"flows","value":{}}]}]}"#;
 /// let callback = cloud_api::events(body, engine.accounts())?;
-/// assert_eq!(callback.events[0].event_type(), "RAW_CLOUD_API_WEBHOOK");
+/// assert_eq!(callback.events[0].event_type(), "FLOW_UPDATE");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn events(body: &[u8], accounts: &Accounts) -> Result<Callback, MalformedCallback> {

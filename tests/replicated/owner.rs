@@ -105,13 +105,15 @@ fn publish(engine: &Engine, publisher: &str, stops: &AtomicBool) {
         let tag = format!("{publisher}.{number}");
         let receipt = match engine.publish(Event::new("MESSAGE_RECEIVED", tag.clone())) {
             Ok(receipt) => receipt,
-            Err(error) if error.is_busy() => {
+            // The notice of a lost ownership ends it, so that the notice is reported before the end.
+            Err(error) if error.is_busy() || matches!(error, Error::NotOwner) => {
                 thread::park_timeout(Duration::from_millis(2));
                 continue;
             }
             Err(_) => return,
         };
         match receipt.wait() {
+            Err(Error::NotOwner) => {}
             Ok(_) => say(&format!("accepted {tag}")),
             Err(Error::Unknown { .. }) => say(&format!("unknown {tag}")),
             Err(Error::Refused { .. }) => say(&format!("refused {tag}")),
