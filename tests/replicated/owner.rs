@@ -106,7 +106,7 @@ fn publish(engine: &Engine, publisher: &str, stops: &AtomicBool) {
         let receipt = match engine.publish(Event::new("MESSAGE_RECEIVED", tag.clone())) {
             Ok(receipt) => receipt,
             // The notice of a lost ownership ends it, so that the notice is reported before the end.
-            Err(error) if error.is_busy() || matches!(error, Error::NotOwner) => {
+            Err(error) if error.is_busy() || matches!(error.error, Error::NotOwner) => {
                 thread::park_timeout(Duration::from_millis(2));
                 continue;
             }
