@@ -34,12 +34,12 @@ export function facts(pairs) {
   ]));
 }
 
-/** A table whose rows become blocks on a phone. */
+/** A table whose rows become blocks on a phone. One that is wider than the page is scrolled, also from the keyboard. */
 export function table(columns, rows) {
   const head = element("tr", {}, columns.map((column) => element("th", { scope: "col" }, column)));
   const body = rows.map((cells) => element("tr", {}, cells.map((cell, place) =>
     element("td", { "data-name": columns[place], className: cell === "" ? "none" : "" }, cell instanceof Node ? cell : element("span", {}, String(cell))))));
-  return element("div", { className: "table" },
+  return element("div", { className: "table", tabindex: "0", role: "group", "aria-label": `table of ${columns.join(", ")}` },
     element("table", { className: "stack" }, element("thead", {}, head), element("tbody", {}, body)));
 }
 
