@@ -77,7 +77,7 @@ impl fmt::Debug for KeyDigest {
 pub struct ApiKey {
     /// Its id, unique in the account.
     pub id: String,
-    /// What it is for, in the words of whoever made it.
+    /// What it is for, in the words of the person who made it.
     pub name: String,
     /// When it was made, or first read from the configuration, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// A remark on the name of an event type, for whoever wrote it. The name is accepted all the same.
+/// A remark on the name of an event type, for the person who wrote it. The name is accepted all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeHint {
     name: String,

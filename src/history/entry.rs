@@ -1,4 +1,4 @@
-//! What the history keeps, as it is stored, and the keys by which it is found. A key is a hash: whoever finds an
+//! What the history keeps, as it is stored, and the keys by which it is found. A key is a hash: a query that finds an
 //! entry by it compares the entry itself.
 //!
 //! Layout of an entry: the envelope of `store::record`, version 1, then [`HistoryEntry`] in bincode 1.3.3 with

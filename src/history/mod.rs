@@ -62,7 +62,7 @@ struct HistoryQueueSize {
 }
 
 impl HistoryQueueSize {
-    /// Takes room; false if there is none.
+    /// Takes room; false if the queue is full.
     fn take(&self, entries: u64, bytes: u64) -> bool {
         let before = self.entries.fetch_add(entries, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);

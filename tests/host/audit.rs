@@ -80,7 +80,7 @@ fn every_change_is_in_the_audit_log_without_secrets() {
         (&json!("crm"), &Value::Null)
     );
 
-    // Newest first, in pages; and the file is there for whoever reads files.
+    // Newest first, in pages; and the file can be read as well.
     let first = served.get("/admin/audit?limit=4", OPERATOR).json();
     let cursor = first["cursor"].as_str().unwrap();
     let rest = entries(&served, &format!("?limit=4&cursor={cursor}"));

@@ -179,7 +179,7 @@ fn updates_of_lists_have_their_own_payload_and_key() {
     assert!(payload(second).contains("912") && !payload(second).contains("911"), "{second:?}");
 }
 
-/// Every event of one call has the key of its contact, whoever started it.
+/// Every event of one call has the key of its contact, also where the business started it.
 #[test]
 fn the_events_of_a_call_have_the_key_of_its_contact() {
     let call = |direction: &str, from: &str, to: &str| json!({"calls": [{"id": "c", "event": "connect", "direction": direction, "from": from, "to": to}]});

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::client::HostOptions;
-use super::screen::{printable, say, say_json, table};
+use super::screen::printable;
 use crate::command_error::CommandError;
-use crate::json::{AuditChangeJson, AuditEntryJson, JsonPage};
+use crate::json::{AuditChangeJson, AuditEntryJson};
 
 /// The command line of `audit`.
 #[derive(Args)]
@@ -33,17 +33,7 @@ pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
     query.extend(before.as_deref().map(|id| ("cursor", id)));
     query.extend(args.account.as_deref().map(|account| ("account", account)));
     let response = client.get("/admin/audit", &query)?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let JsonPage { items, .. } = client.typed(&response)?;
-    let rows: Vec<_> = items.iter().map(row).collect();
-    match rows.is_empty() {
-        true => say("no changes"),
-        false => say(&table(&TITLES, &rows)),
-    };
-    Ok(())
+    args.host.say_page(&client, &response, &TITLES, row, "no changes")
 }
 
 fn row(entry: &AuditEntryJson) -> Vec<String> {

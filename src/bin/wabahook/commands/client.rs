@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::{Agent, Body};
 
+use super::screen::{say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{ErrorJson, JsonPage};
 
@@ -83,6 +84,28 @@ const PAGE: usize = 1_000;
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl HostOptions {
+    /// Prints one page of a list: as JSON where that is asked for, else as a table, or `none` where it has no items.
+    pub(crate) fn say_page<T: DeserializeOwned>(
+        &self,
+        client: &ApiClient,
+        response: &Value,
+        titles: &[&str],
+        row: fn(&T) -> Vec<String>,
+        none: &str,
+    ) -> Result<(), CommandError> {
+        if self.json {
+            say_json(response);
+            return Ok(());
+        }
+        let JsonPage { items, .. } = client.typed(response)?;
+        let rows: Vec<_> = items.iter().map(row).collect();
+        match rows.is_empty() {
+            true => say(none),
+            false => say(&table(titles, &rows)),
+        };
+        Ok(())
+    }
+
     /// Reads the key. Nothing is sent yet.
     pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {
         let url = self.url.trim_end_matches('/').to_owned();

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::client::HostOptions;
-use super::screen::{printable, say, say_json, table};
+use super::screen::printable;
 use crate::command_error::CommandError;
-use crate::json::{JsonPage, UnownedJson};
+use crate::json::UnownedJson;
 
 /// The command line of `unowned`.
 #[derive(Args)]
@@ -23,17 +23,7 @@ const TITLES: [&str; 5] = ["LAST", "FIRST", "NUMBER", "WABA", "EVENTS"];
 pub(crate) fn run(args: &UnownedArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
     let response = client.get("/admin/unowned", &[("limit", &args.limit.to_string())])?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let JsonPage { items, .. } = client.typed(&response)?;
-    let rows: Vec<_> = items.iter().map(row).collect();
-    match rows.is_empty() {
-        true => say("no unowned numbers or WABAs"),
-        false => say(&table(&TITLES, &rows)),
-    };
-    Ok(())
+    args.host.say_page(&client, &response, &TITLES, row, "no unowned numbers or WABAs")
 }
 
 fn row(source: &UnownedJson) -> Vec<String> {

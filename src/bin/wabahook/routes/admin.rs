@@ -17,6 +17,7 @@ use crate::json::{
     AccountChangeJson, AccountListing, AuditChangeJson, JsonPage, MadeKeyJson, MoveJson,
     NewAccountJson, NewKeyJson, PurgedJson, parse, utf8,
 };
+use crate::port::bodies::RequestBody;
 use crate::query::ListQuery;
 use crate::response::json;
 
@@ -58,8 +59,7 @@ pub(crate) async fn create(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    caller.require_operator()?;
+    let body = admit_operator(&host, request).await?;
     let account = parse::<AccountChangeJson>(utf8(&body.bytes)?)?.created()?;
     let created = off_thread(move || {
         let key = ApiKey::generate()?;
@@ -90,8 +90,7 @@ pub(crate) async fn revise(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    caller.require_operator()?;
+    let body = admit_operator(&host, request).await?;
     change(host, id, move |host, id| {
         let text = utf8(&body.bytes)?;
         // The engine's error type cannot carry the problem, so it is kept here.
@@ -127,8 +126,7 @@ pub(crate) async fn move_to(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    caller.require_operator()?;
+    let body = admit_operator(&host, request).await?;
     let MoveJson { to } = parse(utf8(&body.bytes)?)?;
     change(host, id, move |host, id| {
         let to =
@@ -160,8 +158,7 @@ pub(crate) async fn add_key(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    caller.require_operator()?;
+    let body = admit_operator(&host, request).await?;
     let NewKeyJson { name, expires_at } = parse(utf8(&body.bytes)?)?;
     let made = off_thread(move || {
         let expires_at_ms = expires_at.map(|at| at.0);
@@ -200,6 +197,13 @@ pub(crate) async fn reload(
     let after = serde_json::to_value(&reloaded.accounts).unwrap_or_default();
     let change = AuditChangeJson::between("configuration", "accounts", Value::Null, after);
     Ok(told(json(StatusCode::OK, &reloaded), change))
+}
+
+/// Reads the body of a request of the operator.
+async fn admit_operator(host: &HostState, request: Request) -> Result<RequestBody, HttpError> {
+    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
+    caller.require_operator()?;
+    Ok(body)
 }
 
 /// Changes an account and answers with it.
