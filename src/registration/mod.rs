@@ -121,26 +121,34 @@ impl Registration {
                 request.with_hints(gateway.respond(&request, self))
             }
         };
-        let response = match gateway {
-            Gateway::Session => self.session.with_cors(response, method, headers),
+        let response = match (gateway, method) {
+            (Gateway::Session, &Method::OPTIONS) => self.session.preflight(response, headers),
+            (Gateway::Session, _) => self.session.with_cors(response, headers),
             _ => response,
         };
         if is_head { without_body(response) } else { response }
     }
 
     /// The error response to a request that the server itself refuses, in the shape of its gateway: a
-    /// body that is too large, or too many requests at once.
+    /// body that is too large, or too many requests at once. A page in a browser may read it as it may read
+    /// any other response.
     ///
     /// ```
     /// use http::{HeaderMap, StatusCode};
     /// use wabahook::registration::Registration;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = wabahook::Engine::open(wabahook::Config::new(directory.path()))?;
+    /// let registration = Registration::new(engine.clone());
     /// let status = StatusCode::TOO_MANY_REQUESTS;
-    /// let response = Registration::error_response("/webhooks", &HeaderMap::new(), status, "later");
+    /// let response = registration.error_response("/webhooks", &HeaderMap::new(), status, "later");
     /// assert_eq!(response.status(), status);
     /// let body = br#"{"status":false,"code":429,"message":"Too many requests","error":"later"}"#;
     /// assert_eq!(response.body(), body);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn error_response(
+        &self,
         path: &str,
         headers: &HeaderMap,
         status: StatusCode,
@@ -148,6 +156,9 @@ impl Registration {
     ) -> Response<Vec<u8>> {
         match Gateway::of(&normalized(path), headers) {
             None => no_route(path),
+            Some(gateway @ Gateway::Session) => {
+                self.session.with_cors(gateway.error_response(status, message), headers)
+            }
             Some(gateway) => gateway.error_response(status, message),
         }
     }

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -288,10 +289,12 @@ fn every_path_names_its_methods_in_allow() {
 
 #[test]
 fn a_servers_own_errors_have_the_gateways_shape() {
+    let gateway = two_accounts();
+    let origin = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://app.example"))]);
     let status = StatusCode::TOO_MANY_REQUESTS;
     for path in Registration::PATHS {
         let refusal =
-            Registration::error_response(&concrete(path), &HeaderMap::new(), status, "later");
+            gateway.registration.error_response(&concrete(path), &origin, status, "later");
         let body: Value = serde_json::from_slice(refusal.body()).unwrap();
         let (code, said) = match path.split('/').nth(1).unwrap() {
             "v2" => (&body["statusCode"], &body["message"]),
@@ -303,8 +306,10 @@ fn a_servers_own_errors_have_the_gateways_shape() {
             (status, &json!(429), &json!("later")),
             "{path}"
         );
+        let readable = refusal.headers().contains_key("access-control-allow-origin");
+        assert_eq!(readable, path.starts_with("/webhooks"), "{path}");
     }
-    let nobodys = Registration::error_response("/elsewhere", &HeaderMap::new(), status, "later");
+    let nobodys = gateway.registration.error_response("/elsewhere", &origin, status, "later");
     assert_eq!(nobodys.status(), 404);
 }
 

@@ -107,3 +107,48 @@ fn names_are_printable_and_other_accounts_hidden() {
     let stats = served.get("/stats", BETA).json();
     assert_eq!(stats["subscriptions"][0]["state"], "active");
 }
+
+#[test]
+fn a_match_says_which_check_decides() {
+    let (place, served) = HostProcess::fresh();
+    let condition = json!({"pointer": "/n", "gt": 1});
+    let more = json!({"name": "crm", "events": ["MESSAGE_RECEIVED"], "condition": condition});
+    served.subscribe(ACME, "https://crm.example/hook", more);
+    let file = place.path("payload.json");
+    let ask_with = |payload: &str, kind: &[&str]| {
+        fs::write(&file, payload).unwrap();
+        let path = file.to_str().unwrap();
+        ask(&served, &[&["webhooks", "match", "crm", path], kind].concat())
+    };
+    let typed = ["--type", "MESSAGE_RECEIVED", "--number", "919000000001"];
+    ask_with("{\"n\": 2}", &typed).done().says(&["webhook 1 (crm): the event matches"]);
+    ask_with("{\"n\": 1}", &typed).failed(1, &["webhook 1 (crm): condition.gt does not hold"]);
+    let misspelt = ["--type", "MESSAGE_RECIEVED", "--number", "919000000001"];
+    ask_with("{\"n\": 2}", &misspelt)
+        .failed(1, &["the filter does not have the type", "did you mean MESSAGE_RECEIVED?"]);
+    let whole = json!({"type": "MESSAGE_RECEIVED", "number": "919000000001", "payload": {"n": 2}});
+    let ran = ask_with(&whole.to_string(), &["--json"]).done();
+    assert_eq!(
+        (&ran.json()["matches"], &ran.json()["checks"]["condition"]),
+        (&json!(true), &json!(true))
+    );
+    ask_with("{", &typed).failed(2, &["the payload is not JSON"]);
+    assert_eq!(served.stats()["accepted"], 0, "nothing is published");
+}
+
+#[test]
+fn an_edit_decides_what_a_gateways_webhook_receives() {
+    let (_place, served) = HostProcess::fresh();
+    for name in ["crm", "other"] {
+        let webhook = json!({"method": "POST", "url": "https://crm.example/hook", "name": name,
+            "webhookEvents": ["MESSAGE_RECEIVED"], "wabaNumbers": ["919000000001"]});
+        assert_eq!(served.post("/v2/webhook/register", ACME, webhook.to_string()).status, 201);
+    }
+    ask(&served, &["webhooks", "edit", "crm", "--payload", "meta"]).done().says(&["is changed"]);
+    let payloads: Vec<_> = listed(&served).iter().map(|one| one["payload"].clone()).collect();
+    assert_eq!(payloads, ["meta", "gateway"]);
+    ask(&served, &["webhooks", "edit", "crm", "--payload", "gateway"]).done();
+    assert_eq!(listed(&served)[0]["payload"], "gateway");
+    ask(&served, &["webhooks", "edit", "crm", "--payload", "mine"])
+        .failed(2, &["expected gateway or meta"]);
+}

@@ -187,6 +187,30 @@ fn a_hangup_reads_the_file_again_and_refuses_nobody() {
     assert_eq!(receiver.arrived().len(), accepted);
 }
 
+/// A SIGHUP that comes while the host starts does not end it, and is heeded once it serves.
+#[cfg(unix)]
+#[test]
+fn a_sighup_during_the_start_reads_the_file_again() {
+    let place = HostDirectory::new(CONFIGURATION);
+    let (file, later) = (place.path("wabahook.toml"), place.path("later.toml"));
+    fs::write(&later, CONFIGURATION.replace("name = \"beta\"", "name = \"other\"")).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let (served, lines) = place.spawn(place.command());
+    // Opens once the host reads its configuration, which waits for what is written here.
+    let mut pipe = fs::OpenOptions::new().write(true).open(&file).unwrap();
+    fs::rename(&later, &file).unwrap();
+    served.send_signal("HUP");
+    std::io::Write::write_all(&mut pipe, CONFIGURATION.as_bytes()).unwrap();
+    drop(pipe);
+    let served = place.listening(served, &lines);
+    let started = std::time::Instant::now();
+    while served.get("/account", BETA).json()["name"] != "other" {
+        assert!(started.elapsed() < crate::DEADLINE, "the file is read again");
+    }
+    assert_eq!(served.get("/account", ACME).json()["name"], "acme");
+}
+
 /// kill -9 at many moments of a run of changes: each is whole or not at all, and what was answered is there.
 #[test]
 fn a_kill_leaves_each_change_whole_or_absent() {

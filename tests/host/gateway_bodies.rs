@@ -108,8 +108,46 @@ fn a_gateway_reads_what_clients_of_http_send() {
         (204, Some("*"))
     );
     assert_eq!(get.header("access-control-allow-origin"), Some("*"));
+    for (method, path, key, status) in [
+        ("GET", "/webhooks", "nobody's key", 401),
+        ("GET", "/webhooks/99", ACME, 404),
+        ("GET", "/webhooks/1/elsewhere", ACME, 404),
+        ("TRACE", "/webhooks", ACME, 405),
+        ("POST", "/webhooks", ACME, 400),
+    ] {
+        let refused = served.request(method, path, &[("authorization", key)], b"");
+        let allowed = refused.header("access-control-allow-origin");
+        assert_eq!((refused.status, allowed), (status, Some("*")), "{method} {path}");
+    }
     // The host's own routes stay strict.
     served.get("/subscriptions/", ACME).assert_refused(404, "not_found", None);
     let refused = served.post("/subscriptions", ACME, body);
     assert_eq!(refused.status, 400, "{refused:?}");
+}
+
+#[test]
+fn bodies_that_a_host_publishes_stay_as_they_are() {
+    let (_place, served) = HostProcess::fresh();
+    let [doubletick, beta] = [(); 2].map(|()| Receiver::answering(200));
+    served.subscribe(BETA, &beta.url("/beta"), json!({}));
+    let types = ["ADD_TAG", "CHAT_ASSIGNED_TO_AGENT", "WIDGET_LEAD_RECEIVED", "MESSAGE_RECEIVED"];
+    let webhook = json!({"method": "POST", "url": doubletick.url("/"), "name": "dt",
+        "webhookEvents": types, "wabaNumbers": ["919000000001"]});
+    register(&served, "authorization", "/v2/webhook/register", &webhook);
+    // DoubleTick's own body of a message: the host publishes it, so no Meta update is in it.
+    for (kind, body) in types.iter().zip([
+        include_str!("../../docs/samples/doubletick_add_tag.json"),
+        r#"{ "from": "+919812300001", "assignedTo": {"name": "Bela"}, "n": 1.0 }"#,
+        include_str!("../../docs/samples/doubletick_widget_lead_received.json"),
+        include_str!("../../docs/samples/doubletick_message_received.json"),
+    ]) {
+        let event = format!(r#"{{"type": "{kind}", "number": "919000000001", "payload": {body}}}"#);
+        assert_eq!(served.post("/events", ACME, event).status, 202);
+        let attempt = doubletick.next();
+        assert_eq!(
+            (attempt.text(), attempt.header("x-webhook-event")),
+            (body.trim_end(), Some(*kind))
+        );
+    }
+    assert!(beta.arrived().is_empty());
 }

@@ -102,21 +102,34 @@ impl HostDirectory {
         self.started(command)
     }
 
-    fn started(&self, mut command: Command) -> HostProcess {
-        let log = self.path("stderr.log");
-        command.stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
+    fn started(&self, command: Command) -> HostProcess {
+        let (served, lines) = self.spawn(command);
+        self.listening(served, &lines)
+    }
+
+    /// Starts a host without waiting for it. Returns it with the lines that it prints.
+    pub(crate) fn spawn(&self, mut command: Command) -> (HostProcess, mpsc::Receiver<String>) {
+        command.stdout(Stdio::piped()).stderr(File::create(self.path("stderr.log")).unwrap());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        let (told, line) = mpsc::channel();
+        let (told, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = told.send(line);
             }
         });
-        let mut served = HostProcess { child: Some(child), address: ([127, 0, 0, 1], 0).into() };
-        let line = line.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+        (HostProcess { child: Some(child), address: ([127, 0, 0, 1], 0).into() }, lines)
+    }
+
+    /// Waits until a host listens.
+    pub(crate) fn listening(
+        &self,
+        mut served: HostProcess,
+        lines: &mpsc::Receiver<String>,
+    ) -> HostProcess {
+        let line = lines.recv_timeout(DEADLINE).unwrap_or_else(|_| {
             served.kill_now();
-            panic!("not listening: {}", read(&log));
+            panic!("not listening: {}", read(&self.path("stderr.log")));
         });
         let address = line.strip_prefix("listening on http").unwrap();
         let address = address.trim_start_matches('s').strip_prefix("://").unwrap();

@@ -120,15 +120,25 @@ fn refused(path: &str, answer: &Answer) -> (u16, String) {
 #[test]
 fn refused_bodies_have_the_shape_of_the_gateway() {
     let (_place, served) = HostProcess::fresh();
-    let keys = [("authorization", ACME), ("d360-api-key", ACME), ("content-encoding", "br")];
+    let keys = [
+        ("origin", "https://app.example"),
+        ("authorization", ACME),
+        ("d360-api-key", ACME),
+        ("content-encoding", "br"),
+    ];
     for path in ["/v2/webhook/register", "/v1/configs/webhook", "/multi_webhook", "/webhooks"] {
-        let long = served.request("POST", path, &keys[..2], &vec![b' '; 2 * 1024 * 1024]);
+        let is_readable = |answer: &Answer| {
+            answer.header("access-control-allow-origin") == (path == "/webhooks").then_some("*")
+        };
+        let long = served.request("POST", path, &keys[..3], &vec![b' '; 2 * 1024 * 1024]);
         let (code, message) = refused(path, &long);
         assert_eq!((long.status, code), (413, 413), "{path}");
+        assert!(is_readable(&long), "{path} {long:?}");
         assert!(message.contains("1048576 bytes"), "{message}");
         let packed = served.request("POST", path, &keys, b"{}");
         let (code, message) = refused(path, &packed);
         assert_eq!((packed.status, code), (415, 415), "{path}");
+        assert!(is_readable(&packed), "{path} {packed:?}");
         assert!(message.contains("expected gzip"), "{message}");
     }
     served.get("/subscriptions", ACME).assert_says(&["\"items\":[]"]);
@@ -148,6 +158,7 @@ fn only_too_many_tests_at_once_are_refused() {
         let busy = served.post(&path, ACME, "");
         let (code, message) = refused(&path, &busy);
         assert_eq!((busy.status, code, busy.header("retry-after")), (429, 429, Some("1")));
+        assert_eq!(busy.header("access-control-allow-origin"), Some("*"));
         assert!(message.contains("tests_at_once: the account uses 2 of 2"), "{message}");
         let neighbour = Receiver::answering(200);
         let id = served.subscribe(BETA, &neighbour.url("/hook"), json!({}));

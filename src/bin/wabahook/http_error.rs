@@ -89,8 +89,13 @@ impl HttpError {
     }
 
     /// The same in the shape of the gateway whose route was called.
-    pub(crate) fn of_gateway(&self, path: &str, headers: &HeaderMap) -> Response {
-        let response = Registration::error_response(path, headers, self.status, &self.message);
+    pub(crate) fn of_gateway(
+        &self,
+        registration: &Registration,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response {
+        let response = registration.error_response(path, headers, self.status, &self.message);
         self.with_retry_after(response.map(Body::from))
     }
 

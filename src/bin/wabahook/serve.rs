@@ -39,22 +39,28 @@ const BLOCKING_THREADS_MAX: usize = 16;
 pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     log::start(args.log, args.log_format);
     files::raise_limit();
-    let settings = config::load(args, &config::process_environment)?;
-    let file = config::shown(&args.config);
-    let tls = settings.tls.clone().map(ServerTls::new).transpose();
-    let tls =
-        tls.map_err(|problem| CommandError::Usage(format!("{file}: {problem}")))?.map(Arc::new);
-    let listener = listen(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("wabahook-http")
         .build();
     let runtime = runtime.map_err(|e| CommandError::Run(format!("cannot start threads: {e}")))?;
-    let result = runtime.block_on(serve_in_turn(args, listener, tls, &settings));
+    let result = run_on(&runtime, args);
     runtime.shutdown_background();
     log::flush(true);
     result
+}
+
+fn run_on(runtime: &tokio::runtime::Runtime, args: &ServeArgs) -> Result<(), CommandError> {
+    let hangups = runtime.block_on(async { count_hangups() });
+    let hangups = hangups.map_err(failed("waiting for signals"))?;
+    let settings = config::load(args, &config::process_environment)?;
+    let file = config::shown(&args.config);
+    let tls = settings.tls.clone().map(ServerTls::new).transpose();
+    let tls =
+        tls.map_err(|problem| CommandError::Usage(format!("{file}: {problem}")))?.map(Arc::new);
+    let listener = listen(&settings)?;
+    runtime.block_on(serve_in_turn(args, listener, tls, &settings, &hangups))
 }
 
 /// The socket of a supervisor, or a new one.
@@ -85,6 +91,7 @@ async fn serve_in_turn(
     listener: StdListener,
     tls: Option<Arc<ServerTls>>,
     settings: &HostSettings,
+    hangups: &watch::Receiver<u64>,
 ) -> Result<(), CommandError> {
     let (sender, stop) = watch::channel(false);
     let signal = stop_signal().map_err(failed("waiting for signals"))?;
@@ -119,8 +126,9 @@ async fn serve_in_turn(
         let engine = open(args, settings, store).await?;
         warn_of_readable_secrets(args, settings);
         let listener = own()?;
+        let signals = (stop.clone(), hangups.clone());
         let serving =
-            serve(args.clone(), (listener, &kept), tls.clone(), engine, settings, stop.clone());
+            serve(args.clone(), (listener, &kept), tls.clone(), engine, settings, signals);
         match serving.await? {
             ServeEnd::Stopped => return Ok(()),
             ServeEnd::NotOwner => {}
@@ -192,7 +200,7 @@ async fn serve(
     tls: Option<Arc<ServerTls>>,
     engine: Engine,
     settings: &HostSettings,
-    stop: watch::Receiver<bool>,
+    (stop, hangups): (watch::Receiver<bool>, watch::Receiver<u64>),
 ) -> Result<ServeEnd, CommandError> {
     let reloader = Reloader::new(args, settings, tls.clone());
     let mut host = HostState::new(engine.clone(), None, settings.bodies);
@@ -203,7 +211,7 @@ async fn serve(
     host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
     host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
     let host = Arc::new(host);
-    let reloading = reload_on_hangup(Arc::clone(&host)).map_err(failed("waiting for signals"))?;
+    let reloading = reload_on_hangup(Arc::clone(&host), hangups);
     let tasks = [tokio::spawn(watch_engine(Arc::clone(&host))), tokio::spawn(reloading)];
     let data = match settings.store {
         None => format!(" (data in {})", config::shown(&settings.data)),
@@ -278,25 +286,34 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Reads again at SIGHUP what may change without a restart.
+/// Counts the SIGHUPs from now on. Caught before anything else, because an uncaught one ends the process.
 #[cfg(unix)]
-fn reload_on_hangup(host: Arc<HostState>) -> std::io::Result<impl Future<Output = ()>> {
+fn count_hangups() -> std::io::Result<watch::Receiver<u64>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
+    let (sender, hangups) = watch::channel(0);
+    tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let host = Arc::clone(&host);
-            let reloaded = tokio::task::spawn_blocking(move || host.reload());
-            if let Ok(Err(problem)) = reloaded.await {
-                tracing::error!("nothing changes, because the configuration is wrong: {problem}");
-            }
+            sender.send_modify(|count| *count += 1);
         }
-    })
+    });
+    Ok(hangups)
 }
 
 #[cfg(not(unix))]
-fn reload_on_hangup(_host: Arc<HostState>) -> std::io::Result<impl Future<Output = ()>> {
-    Ok(std::future::ready(()))
+fn count_hangups() -> std::io::Result<watch::Receiver<u64>> {
+    Ok(watch::channel(0).1)
+}
+
+/// Reads again at SIGHUP what may change without a restart, also at one that came before this host served.
+async fn reload_on_hangup(host: Arc<HostState>, mut hangups: watch::Receiver<u64>) {
+    while hangups.changed().await.is_ok() {
+        let host = Arc::clone(&host);
+        let reloaded = tokio::task::spawn_blocking(move || host.reload());
+        if let Ok(Err(problem)) = reloaded.await {
+            tracing::error!("nothing changes, because the configuration is wrong: {problem}");
+        }
+    }
 }
 
 #[cfg(not(unix))]

@@ -267,3 +267,109 @@ fn one_account_at_its_bound_costs_no_other_account_a_key() {
     let reopened = open_at(store.crash(), &limits, &clock);
     assert!(is_duplicate(&reopened, "bystander"), "after a restart too");
 }
+
+/// How many keys are in the dedup pages of every database, and how many bytes these pages have.
+fn stored_keys(store: &Memory) -> (usize, usize) {
+    let (mut keys, mut bytes) = (0, 0);
+    let store = store.crash();
+    for name in store.list().unwrap().iter().filter(|name| has_database(name)) {
+        let database = store.open(name).unwrap();
+        codec::scan(&*database, keys::DEDUP, |key, sealed| {
+            keys += codec::dedup_page::read(sealed).unwrap().len();
+            bytes += key.len() + sealed.len();
+            Ok(())
+        })
+        .unwrap();
+    }
+    (keys, bytes)
+}
+
+/// An outbox whose accounts may each have 500 keys, and what was published to it.
+struct KeyedOutbox {
+    store: Memory,
+    outbox: Outbox,
+    clock: Arc<ManualClock>,
+    published: u64,
+}
+
+impl KeyedOutbox {
+    fn limits() -> Limits {
+        Limits { dedup_keys_max: 1_000, ..small() }
+    }
+
+    fn new() -> KeyedOutbox {
+        let (store, clock) = (Memory::default(), Arc::new(ManualClock::new(WALL_MS, 3)));
+        KeyedOutbox::open(store, clock, 0)
+    }
+
+    fn open(store: Memory, clock: Arc<ManualClock>, published: u64) -> KeyedOutbox {
+        let owing: OwedQuery = Box::new(|_| HashMap::new());
+        let outbox = open_stepped_at(store.clone(), &KeyedOutbox::limits(), owing, &clock);
+        KeyedOutbox { store, outbox, clock, published }
+    }
+
+    fn restart(self) -> KeyedOutbox {
+        KeyedOutbox::open(self.store.crash(), self.clock, self.published)
+    }
+
+    /// Publishes keys and settles their events. Returns how many are duplicates.
+    fn publish(&mut self, account: &str, keys: impl Iterator<Item = u64>) -> usize {
+        let event = |n| RoutedEvent {
+            account: account.into(),
+            dedup: Some(dedup_key_of(account, "MESSAGE_RECEIVED", &format!("{n}"))),
+            ..routed(vec![1; 100], &[1])
+        };
+        let accepted = submit(&self.outbox, keys.map(event).collect());
+        let accepted = self.outbox.wait(accepted).unwrap();
+        for new in accepted.iter().filter(|accepted| !accepted.duplicate) {
+            self.outbox.record(Record::Settle(delivery(new.id.sequence(), 1)));
+        }
+        accepted.iter().filter(|accepted| accepted.duplicate).count()
+    }
+
+    /// Publishes new keys of a busy account, a hundred a minute.
+    fn churn(&mut self, minutes: u64) {
+        for _ in 0..minutes {
+            self.publish("acme", self.published..self.published + 100);
+            self.published += 100;
+            self.clock.advance(Duration::from_secs(60));
+            for _ in 0..3 {
+                self.outbox.step().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_dropped_at_a_bound_leave_the_disk() {
+    let mut keyed = KeyedOutbox::new();
+    assert_eq!(keyed.publish("beta", 0..300), 0);
+    keyed.churn(200);
+    let (keys, bytes) = stored_keys(&keyed.store);
+    keyed.churn(400);
+    let (keys_later, bytes_later) = stored_keys(&keyed.store);
+    assert!(keys_later < 9_000, "{keys} keys after 200 minutes, {keys_later} after 600");
+    assert!(bytes_later < 250_000, "{bytes} bytes after 200 minutes, {bytes_later} after 600");
+    for _ in 0..2 {
+        let newest = keyed.published - 500..keyed.published;
+        assert_eq!(keyed.publish("acme", newest), 500, "those within the bound are known");
+        assert_eq!(keyed.publish("beta", 0..300), 300, "and all of the bystander's");
+        keyed = keyed.restart();
+    }
+    assert_eq!(keyed.publish("acme", 0..100), 0, "the oldest were dropped");
+}
+
+#[test]
+fn keys_survive_a_crash_at_each_write_of_the_database_of_keys() {
+    let mut keyed = KeyedOutbox::new();
+    keyed.publish("beta", 0..300);
+    for _ in 0..60 {
+        keyed.churn(7);
+        for kept in 0..keyed.store.unsynced_batches().min(20) {
+            let cut = keyed.store.crash_keeping(kept);
+            let mut cut = KeyedOutbox::open(cut, Arc::clone(&keyed.clock), keyed.published);
+            assert_eq!(cut.publish("acme", keyed.published - 500..keyed.published), 500);
+            assert_eq!(cut.publish("beta", 0..300), 300);
+        }
+    }
+}

@@ -29,7 +29,7 @@ use super::{generations as databases, *};
 use crate::account_limits::AccountLimits;
 use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::config::{Limits, OnDamage};
 use crate::dead_letter::StoredDeadLetter;
 use crate::delivery_record::{Record, RetryState};
@@ -92,22 +92,34 @@ fn read(
     read_ordered(store, limits, on_damage, RoaringBitmap::new())
 }
 
-/// Opens an outbox at the time of a clock.
-fn open_at(store: impl Store, limits: &Limits, clock: &Arc<ManualClock>) -> RunningOutbox {
+/// Reads an outbox at the time of a clock.
+fn read_at(store: impl Store, limits: &Limits, clock: &ManualClock) -> OpenedOutbox {
     let (store, catalogue) = (Arc::new(store), &Catalogue::default());
     let (on_damage, ordered) = (OnDamage::Refuse, RoaringBitmap::new());
-    let (shares, clock_of) = (shares_of(limits), &**clock);
-    let options =
-        OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock: clock_of };
-    let (opened, _) = OpenedOutbox::read(options).unwrap();
+    let shares = shares_of(limits);
+    let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock };
+    OpenedOutbox::read(options).unwrap().0
+}
+
+/// Opens an outbox at the time of a clock.
+fn open_at(store: impl Store, limits: &Limits, clock: &Arc<ManualClock>) -> RunningOutbox {
+    let opened = read_at(store, limits, clock);
     start_at(opened, limits, Box::new(|_| HashMap::new()), Arc::clone(clock))
 }
 
 /// An outbox without a committer thread: tests decide when it works.
 fn open_stepped(store: impl Store, limits: &Limits, owing: OwedQuery) -> Outbox {
-    let (opened, _) = read(store, limits, OnDamage::Refuse).unwrap();
-    let (outbox, parts) = opened.prepare(limits, Arc::default());
-    outbox.start_stepped(parts, Arc::new(ManualClock::new(WALL_MS, 3)), owing, Box::new(drop));
+    open_stepped_at(store, limits, owing, &Arc::new(ManualClock::new(WALL_MS, 3)))
+}
+
+fn open_stepped_at(
+    store: impl Store,
+    limits: &Limits,
+    owing: OwedQuery,
+    clock: &Arc<ManualClock>,
+) -> Outbox {
+    let (outbox, parts) = read_at(store, limits, clock).prepare(limits, Arc::default());
+    outbox.start_stepped(parts, Arc::clone(clock) as Arc<dyn Clock>, owing, Box::new(drop));
     outbox
 }
 

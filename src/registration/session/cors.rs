@@ -6,7 +6,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::error::{Error, Result};
 
@@ -59,20 +59,25 @@ impl SessionGateway {
         }
     }
 
-    /// The response with the headers that let a page of an allowed origin read it. OPTIONS is answered here.
-    pub(in crate::registration) fn with_cors(
+    /// The response to OPTIONS, which browsers send before they call: `response` where CORS is turned off.
+    pub(in crate::registration) fn preflight(
         &self,
         response: Response<Vec<u8>>,
-        method: &Method,
+        headers: &HeaderMap,
+    ) -> Response<Vec<u8>> {
+        let is_off = self.cors_origins.is_empty();
+        self.with_cors(if is_off { response } else { preflight() }, headers)
+    }
+
+    /// The response with the headers that let a page of an allowed origin read it.
+    pub(in crate::registration) fn with_cors(
+        &self,
+        mut response: Response<Vec<u8>>,
         headers: &HeaderMap,
     ) -> Response<Vec<u8>> {
         if self.cors_origins.is_empty() {
             return response;
         }
-        let mut response = match *method {
-            Method::OPTIONS => preflight(),
-            _ => response,
-        };
         let answered = response.headers_mut();
         if let Some(origin) = self.allowed(headers.get(ORIGIN)) {
             answered.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

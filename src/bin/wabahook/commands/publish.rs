@@ -2,46 +2,26 @@
 //! in requests of many lines. Lines are published in their order, each request whole or not at all, and after
 //! a failure the message names the line to go on from.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
+use super::event_args::EventArgs;
 use super::screen::{counted, printable, say, say_json};
 use crate::command_error::CommandError;
-use crate::json::{AcceptedJson, EventJson};
+use crate::json::AcceptedJson;
 
 /// The command line of `publish`.
 #[derive(Args)]
 pub(crate) struct PublishArgs {
-    /// The file to read; - is stdin. Without --type, each line is an event:
-    /// {"type","number" or "waba","payload","key"?,"dedup_key"?}
-    #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
-    /// Publish the whole file as the payload of one event of this type
-    #[arg(long = "type", value_name = "TYPE")]
-    kind: Option<String>,
-    /// The WABA number of the event
-    #[arg(long, requires = "kind", conflicts_with = "waba")]
-    number: Option<String>,
-    /// The WABA, for an event without a number
-    #[arg(long, requires = "kind")]
-    waba: Option<String>,
-    /// The key that ordered webhooks order by
-    #[arg(long, requires = "kind")]
-    key: Option<String>,
-    /// The idempotency key: an event with the same one is accepted once
-    #[arg(long, requires = "kind")]
-    dedup_key: Option<String>,
+    #[command(flatten)]
+    event: EventArgs,
     /// How many lines go into one request, which is accepted whole or not at all
     #[arg(long, value_name = "LINES", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
@@ -87,51 +67,16 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) fn run(args: &PublishArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
     let mut totals = PublishTotals::default();
-    let (mut source, length) = open(&args.file)?;
-    match &args.kind {
-        Some(kind) => {
-            let mut payload = Vec::new();
-            source.read_to_end(&mut payload).map_err(|error| unreadable(&args.file, &error))?;
-            let text = one(args, kind, &payload)?;
+    let (source, length) = args.event.open()?;
+    match &args.event.kind {
+        Some(_) => {
+            let text = args.event.body(source)?;
             totals.add(&client.typed(&send(&client, text, args.busy_wait_s)?)?);
         }
         None => publish_lines(args, &client, source, length, &mut totals)?,
     }
     totals.print(args.host.json);
     Ok(())
-}
-
-fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), CommandError> {
-    if path == Path::new("-") {
-        return Ok((Box::new(BufReader::new(io::stdin())), None));
-    }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let length = file.metadata().ok().map(|metadata| metadata.len());
-    Ok((Box::new(BufReader::new(file)), length))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> CommandError {
-    CommandError::Usage(format!("{}: cannot be read: {error}", path.display()))
-}
-
-/// The body of a request with one event. The payload is sent as it is in the file.
-fn one(args: &PublishArgs, kind: &str, payload: &[u8]) -> Result<Vec<u8>, CommandError> {
-    let payload: &RawValue = serde_json::from_slice(payload).map_err(|error| {
-        CommandError::Usage(format!("{}: the payload is not JSON: {error}", args.file.display()))
-    })?;
-    if args.number.is_none() && args.waba.is_none() {
-        let message = "an event needs --number or --waba";
-        return Err(CommandError::Usage(message.to_owned()));
-    }
-    let event = EventJson {
-        event_type: kind.into(),
-        number: args.number.as_deref().map(Cow::from),
-        waba: args.waba.as_deref().map(Cow::from),
-        key: args.key.as_deref().map(Cow::from),
-        dedup_key: args.dedup_key.as_deref().map(Cow::from),
-        payload,
-    };
-    serde_json::to_vec(&event).map_err(|error| CommandError::Run(error.to_string()))
 }
 
 fn publish_lines(
@@ -146,7 +91,7 @@ fn publish_lines(
     loop {
         line.clear();
         let read = source.read_until(b'\n', &mut line);
-        let read = read.map_err(|error| unreadable(&args.file, &error))?;
+        let read = read.map_err(|error| args.event.unreadable(&error))?;
         let skipped = next < args.from_line || line.trim_ascii().is_empty();
         let over = batch.text.len() + line.len() > BATCH_BYTES_MAX || batch.lines >= args.batch;
         if batch.lines > 0 && (read == 0 || (over && !skipped)) {
@@ -206,9 +151,10 @@ fn send_lines(
         let told = failure.message().to_owned();
         let (line, message) = counted_from(&told, from);
         match (failure, line) {
-            (CommandError::Run(_), Some(line)) => {
-                CommandError::Run(format!("{said}{}: line {line}: {message}", args.file.display()))
-            }
+            (CommandError::Run(_), Some(line)) => CommandError::Run(format!(
+                "{said}{}: line {line}: {message}",
+                args.event.file.display()
+            )),
             (failure, _) => failure.after(&said),
         }
     })?;

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use wabahook::PayloadFormat;
 
 use super::client::{ApiClient, HostOptions};
+use super::match_event::{self, MatchEventArgs};
 use super::screen::{WatchOptions, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
     Patch, SetOrAll, SubscriptionJson, SubscriptionListing, SubscriptionsJson, TestDeliveryJson,
-    parse,
+    Word, Words, parse,
 };
 
 /// The command line of `webhooks`.
@@ -39,6 +41,8 @@ enum WebhooksAction {
     Resume(WebhookArgs),
     /// Send a test event to a webhook
     Test(WebhookArgs),
+    /// Say whether an event would match a webhook, and which check decides; nothing is published
+    Match(MatchEventArgs),
 }
 
 #[derive(Args)]
@@ -71,12 +75,12 @@ struct ListWebhooksArgs {
 }
 
 #[derive(Args)]
-struct WebhookArgs {
+pub(super) struct WebhookArgs {
     /// Its id or its name
     #[arg(value_name = "ID|NAME")]
-    webhook: String,
+    pub(super) webhook: String,
     #[command(flatten)]
-    host: HostOptions,
+    pub(super) host: HostOptions,
 }
 
 #[derive(Args)]
@@ -130,6 +134,9 @@ struct EditWebhookArgs {
     /// The WABA numbers from now on, separated by commas; * for all
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     numbers: Vec<String>,
+    /// What a gateway's webhook receives from now on: the gateway's own body, or Meta's callback
+    #[arg(long, value_name = "gateway|meta", value_parser = payload_format)]
+    payload: Option<PayloadFormat>,
     /// A file with a JSON object of further settings, as in PATCH /subscriptions/{id}; null is the default
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -148,6 +155,7 @@ impl WebhooksArgs {
             WebhooksAction::Add(args) => args.host.json,
             WebhooksAction::Edit(args) => args.webhook.host.json,
             WebhooksAction::Remove(args) => args.webhook.host.json,
+            WebhooksAction::Match(args) => args.webhook.host.json,
             WebhooksAction::Pause(args)
             | WebhooksAction::Resume(args)
             | WebhooksAction::Test(args) => args.host.json,
@@ -165,6 +173,7 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
         WebhooksAction::Pause(args) => post(args, "pause", "is paused"),
         WebhooksAction::Resume(args) => post(args, "resume", "is resumed"),
         WebhooksAction::Test(args) => test(args),
+        WebhooksAction::Match(args) => match_event::run(args),
     }
 }
 
@@ -254,6 +263,10 @@ fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
+fn payload_format(word: &str) -> Result<PayloadFormat, String> {
+    PayloadFormat::of_word(word).ok_or_else(|| "expected gateway or meta".to_owned())
+}
+
 fn set_or_all(words: &[String]) -> SetOrAll {
     match words {
         [all] if all == "*" => SetOrAll::All,
@@ -307,6 +320,9 @@ fn edit(args: &EditWebhookArgs) -> Result<(), CommandError> {
     }
     if !args.numbers.is_empty() {
         body.numbers = set(&args.numbers);
+    }
+    if let Some(payload) = args.payload {
+        body.payload = Patch::Value(Word(payload));
     }
     let WebhookArgs { webhook, host } = &args.webhook;
     let client = host.client()?;

@@ -53,7 +53,7 @@ function suggested(url) {
 
 /** The body of the request: all settings of a new webhook, or the changed ones. */
 function bodyOf(form, known) {
-  const { name, description, url, method, headers, secret, ordering, condition } = form.elements;
+  const { name, description, url, method, headers, secret, ordering, condition, payload } = form.elements;
   const body = {
     name: name.value.trim() || suggested(url.value.trim()), description: description.value.trim() || null, url: url.value.trim(), method: method.value, ordering: ordering.value,
     events: chosenOf(form, "events"), numbers: chosenOf(form, "numbers"),
@@ -62,6 +62,7 @@ function bodyOf(form, known) {
   if (body.numbers.length === 0) throw Object.assign(new Error("Choose at least one number, or all numbers."), { field: "numbers-all" });
   if (condition.value.trim()) body.condition = conditionOf(condition.value);
   else if (known?.condition) body.condition = null;
+  if (payload) body.payload = payload.value;
   const heads = form.elements["headers-change"]?.value ?? "replace";
   if (heads === "remove") body.headers = null;
   else if (heads === "replace" && headers.value.trim()) body.headers = headersOf(headers.value);
@@ -99,6 +100,7 @@ function words(name, values, chosen) {
 }
 
 const METHODS = ["POST", "PUT", "PATCH", "DELETE", "GET", "HEAD"].map((method) => [method, method]);
+const PAYLOADS = [["gateway", "the gateway's own body"], ["meta", "Meta's callback"]];
 const ORDERINGS = [
   ["none", "none: a failing delivery delays no other"],
   ["per_key", "per key: the events of a contact in order"],
@@ -132,6 +134,7 @@ export function edit(account, known, done) {
           placeholder: '{"pointer": "/entry/0/changes/0/value/messages/0/type", "eq": "text"}' },
           known?.condition ? JSON.stringify(known.condition) : null),
           "What the payload must be like, as JSON. Leave empty for any payload."),
+        !known || known.profile === "wabahook" ? null : field("Payload", words("payload", PAYLOADS, known.payload)),
         field("Order", words("ordering", ORDERINGS, known?.ordering ?? "none"))),
       problem,
       element("div", { className: "actions" },

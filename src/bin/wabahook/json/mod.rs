@@ -56,7 +56,7 @@ pub(crate) use stats::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
 pub(crate) use subscription_filter::{ChangedJson, SubscriptionFilterJson};
 pub(crate) use unowned::UnownedJson;
-pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole};
+pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word, Words};
 
 /// One page of a listing. `cursor` names the next page where there is one.
 #[derive(Serialize, Deserialize)]

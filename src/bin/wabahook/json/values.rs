@@ -119,6 +119,12 @@ pub(crate) trait Words: Clone + PartialEq + 'static {
         let named = Self::WORDS.iter().find(|(_, value)| value == self);
         named.or(Self::WORDS.first()).map_or("", |(word, _)| word)
     }
+
+    /// The value of a word.
+    fn of_word(word: &str) -> Option<Self> {
+        let named = Self::WORDS.iter().find(|(known, _)| *known == word);
+        named.map(|(_, value)| value.clone())
+    }
 }
 
 /// A value given as its word.
@@ -133,8 +139,7 @@ impl<T: Words> Serialize for Word<T> {
 impl<'de, T: Words> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Word<T>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let named = T::WORDS.iter().find(|(word, _)| *word == text);
-        named.map(|(_, value)| Word(value.clone())).ok_or_else(|| {
+        T::of_word(&text).map(Word).ok_or_else(|| {
             let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();
             another_string(&words.join(" or "))
         })

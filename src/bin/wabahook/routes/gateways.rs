@@ -26,8 +26,8 @@ pub(crate) async fn answer(
     }
     let (parts, body) = request.into_parts();
     let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
-    let response = respond(host, parts, body).await;
-    Ok(response.unwrap_or_else(|error| error.of_gateway(&path, &headers)))
+    let response = respond(Arc::clone(&host), parts, body).await;
+    Ok(response.unwrap_or_else(|error| error.of_gateway(&host.registration, &path, &headers)))
 }
 
 async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Response, HttpError> {
