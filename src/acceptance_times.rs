@@ -2,7 +2,7 @@
 //! times ascend together, so an entry stands for a run of events. Old entries are merged into newer ones, and an
 //! event then counts as up to a few thousandths of its age younger than it is, never as older.
 
-/// Of the age of two neighbouring entries, the part that may lie between them before they are merged.
+/// Two neighbouring entries are merged if the time between them is less than this fraction of their age.
 const GAP_PART: i64 = 1_024;
 
 /// Entries nearer to each other than this are merged at whatever age, in milliseconds.
@@ -22,7 +22,7 @@ pub(crate) struct AcceptanceTimes {
 }
 
 impl AcceptanceTimes {
-    /// Notes that all events up to `sequence` that are not noted yet were accepted at `at_ms`.
+    /// Records `at_ms` as the time of acceptance of all events up to `sequence` that have none yet.
     pub(crate) fn note(&mut self, sequence: u64, at_ms: i64) {
         match self.runs.last_mut() {
             Some((last, _)) if *last >= sequence => {}

@@ -14,6 +14,7 @@ use crate::account_limits::AccountLimits;
 use crate::clock::millis;
 use crate::config::Limits;
 use crate::error::{Error, Result};
+use crate::stats::LaneStats;
 use crate::subscription::RateLimit;
 
 /// The limits in force for one account.
@@ -95,8 +96,17 @@ pub(crate) struct AccountShare {
     /// Events that were published and taken, and those of them without a subscriber, since the engine was opened.
     accepted: AtomicU64,
     unrouted: AtomicU64,
+    removed_lanes: Mutex<LaneTotals>,
     published: Mutex<TokenBucket>,
     tests: Mutex<TokenBucket>,
+}
+
+/// Counters of subscriptions that were removed, so that those of the account never fall.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LaneTotals {
+    pub(crate) delivered: u64,
+    pub(crate) retried: u64,
+    pub(crate) dead: u64,
 }
 
 /// Room in the queue that an account holds until it is dropped.
@@ -299,6 +309,7 @@ impl AccountShare {
             owed_bytes: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             unrouted: AtomicU64::new(0),
+            removed_lanes: Mutex::default(),
             published: Mutex::default(),
             tests: Mutex::default(),
         }
@@ -334,6 +345,18 @@ impl AccountShare {
     /// Events that were taken, and those of them without a subscriber.
     pub(crate) fn accepted(&self) -> (u64, u64) {
         (self.accepted.load(Ordering::Relaxed), self.unrouted.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the counters of a subscription that is removed.
+    pub(crate) fn note_removed(&self, lane: &LaneStats) {
+        let mut totals = self.removed_lanes.lock();
+        totals.delivered += lane.delivered;
+        totals.retried += lane.retried;
+        totals.dead += lane.dead;
+    }
+
+    pub(crate) fn removed_lanes(&self) -> LaneTotals {
+        *self.removed_lanes.lock()
     }
 
     pub(crate) fn queued_events(&self) -> u64 {

@@ -24,7 +24,7 @@ pub(crate) struct DeliveryId {
 pub(crate) struct Attempt {
     /// The delivery.
     pub(crate) delivery: DeliveryId,
-    /// Which attempt of it, from 1.
+    /// The number of this attempt of the delivery, from 1.
     pub(crate) number: u32,
 }
 

@@ -102,8 +102,8 @@ impl CallbackLedger {
         sources
     }
 
-    /// Counts refusals, and returns how many a notice has to tell of; `None` where one was told of the same
-    /// reason within the last minute.
+    /// Counts refusals, and returns how many a notice has to report; `None` if a notice reported the same reason
+    /// within the last minute.
     pub(crate) fn note_refused(
         &mut self,
         reason: CallbackRefusal,

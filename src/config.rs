@@ -37,6 +37,8 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) account_limits: AccountLimits,
     pub(crate) has_default_account: bool,
+    /// Whether the accounts are those of a directory elsewhere, so that none is declared here.
+    pub(crate) adopts_accounts: bool,
     pub(crate) network: Network,
     pub(crate) durability: Durability,
     pub(crate) on_damage: OnDamage,
@@ -56,6 +58,7 @@ impl Config {
             limits: Limits::default(),
             account_limits: AccountLimits::default(),
             has_default_account: true,
+            adopts_accounts: false,
             network: Network::default(),
             durability: Durability::default(),
             on_damage: OnDamage::default(),
@@ -93,6 +96,15 @@ impl Config {
     #[must_use]
     pub fn without_default_account(mut self) -> Config {
         self.has_default_account = false;
+        self
+    }
+
+    /// Declares no account, and lets a fleet say which accounts there are.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub(crate) fn adopted_accounts(mut self) -> Config {
+        (self.adopts_accounts, self.has_default_account) = (true, false);
+        self.accounts.clear();
         self
     }
 

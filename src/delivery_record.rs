@@ -41,8 +41,7 @@ pub(crate) struct RetryState {
     pub(crate) saved_wall_ms: u64,
 }
 
-/// What is stored about an endpoint that fails, so that after a restart it is neither flooded nor its failing
-/// time forgotten.
+/// What is stored about an endpoint that fails. So after a restart it is not flooded, and its failing time goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaneHealth {
     /// Failed attempts since the last success.

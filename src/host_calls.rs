@@ -21,7 +21,7 @@ pub(crate) struct HostCalls {
     panics: Arc<PanicReport>,
 }
 
-/// Who is told of the first panic.
+/// Reports the first panic.
 #[derive(Default)]
 struct PanicReport {
     tell: Option<Box<dyn Fn() + Send + Sync>>,

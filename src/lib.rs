@@ -35,6 +35,8 @@ mod engine;
 mod error;
 mod event;
 mod file_limit;
+#[cfg(feature = "postgres")]
+mod fleet;
 mod history;
 mod host_calls;
 pub mod inbound;
@@ -91,6 +93,8 @@ pub use event::{
     Accepted, Catalogue, Event, EventId, EventType, HintReason, PublishError,
     RAW_CLOUD_API_WEBHOOK, StoredEvent, TypeHint, WabaNumber,
 };
+#[cfg(feature = "postgres")]
+pub use fleet::{Fleet, FleetHost, FleetListener, FleetOptions, ShardPlace};
 pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};
 pub use outcome::{Outcome, Reason};

@@ -23,6 +23,7 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::AccountInfo;
 use crate::clock::millis;
 use crate::stats::{DurationHistogram, LaneStats, Stats};
 use crate::subscription::{SubscriptionInfo, SubscriptionState};
@@ -34,6 +35,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// from one scrape to the next. The others are summed as `subscription="other"`, only in gauges: a sum of
 /// counters would fall when a subscription is removed, and would look like a restart.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
+
+/// How many accounts have series of their own: the oldest ones. See [`SUBSCRIPTIONS_MAX`].
+pub const ACCOUNTS_MAX: usize = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MetricKind {
@@ -125,6 +129,7 @@ const ENGINE_METRICS: &[EngineMetric] = &[
         s.retried
     }),
     ("groups_total", Counter, "Groups written, each with one sync.", |s| s.groups),
+    ("dead_letters", Gauge, "Dead letters kept now.", |s| s.dead_letters),
     ("dead_letters_replayed_total", Counter, "Dead letters replayed.", |s| s.replayed),
     ("dead_letters_discarded_total", Counter, "Dead letters discarded by the host.", |s| {
         s.letters_discarded
@@ -173,7 +178,8 @@ const ENGINE_METRICS: &[EngineMetric] = &[
     ("outbox_events", Gauge, "Events on the device now.", |s| s.outbox_events),
     ("outbox_bytes", Gauge, "Bytes of keys and values on the device now.", |s| s.outbox_bytes),
     ("outbox_generations", Gauge, "Generations of the outbox now.", |s| s.generations),
-    ("subscriptions", Gauge, "Subscriptions now, of all accounts.", |s| s.subscriptions),
+    ("dead_letters", Gauge, "Dead letters kept now.", |s| s.dead_letters),
+    ("subscriptions", Gauge, "Subscriptions now.", |s| s.subscriptions),
 ];
 
 /// A figure of a subscription: name, type, unit, help, getter.
@@ -246,7 +252,7 @@ pub fn exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> Str
 }
 
 /// The metrics of [`stats_of`](crate::Engine::stats_of) an account.
-const ACCOUNT_METRICS: [&str; 10] = [
+const ACCOUNT_METRICS: [&str; 12] = [
     "events_accepted_total",
     "events_unrouted_total",
     "deliveries_delivered_total",
@@ -257,19 +263,64 @@ const ACCOUNT_METRICS: [&str; 10] = [
     "queue_events",
     "owed_events",
     "owed_bytes",
+    "dead_letters",
+    "subscriptions",
 ];
 
 /// Formats the counters of one account, as [`stats_of`](crate::Engine::stats_of) gives them, and the live figures of
 /// its subscriptions. Series of the engine as a whole are left out.
 pub fn account_exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> String {
     let mut text = Exposition(String::with_capacity(16 * 1024));
-    for &(name, kind, help, read) in ENGINE_METRICS {
-        if ACCOUNT_METRICS.contains(&name) {
-            text.head(name, kind.as_str(), help);
-            text.series(name, &[], read(stats));
-        }
+    for &(name, kind, help, read) in account_metrics() {
+        text.head(name, kind.as_str(), help);
+        text.series(name, &[], read(stats));
     }
     text.subscriptions(stats, subscriptions);
+    text.0
+}
+
+fn account_metrics() -> impl Iterator<Item = &'static EngineMetric> {
+    ENGINE_METRICS.iter().filter(|(name, ..)| ACCOUNT_METRICS.contains(name))
+}
+
+/// Formats the counters of several accounts, as [`stats_by_account`](crate::Engine::stats_by_account) gives them, with
+/// the id of each as the label `account`. It comes after [`exposition`], for whoever may see all accounts.
+///
+/// At most [`ACCOUNTS_MAX`] accounts have series of their own; the gauges of the others are summed as
+/// `account="other"`.
+///
+/// ```
+/// use wabahook::{Account, Config, Engine, metrics};
+/// # let directory = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(directory.path()).account(Account::new("acme")))?;
+/// let mut text = metrics::exposition(&engine.stats(), &engine.subscriptions());
+/// text.push_str(&metrics::accounts_exposition(&engine.stats_by_account()));
+/// let acme = engine.accounts().named("acme").unwrap();
+/// assert!(text.contains(&format!("\nwabahook_account_deliveries_owed{{account=\"{}\"}} 0\n", acme.id())));
+/// # engine.close(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn accounts_exposition(accounts: &[(Arc<AccountInfo>, Stats)]) -> String {
+    let mut text = Exposition(String::with_capacity(16 * 1024));
+    let (shown, rest) = accounts.split_at(accounts.len().min(ACCOUNTS_MAX));
+    text.head("account_info", "gauge", "The name and the state of an account.");
+    for (account, _) in shown {
+        let state = account.state.as_str();
+        let labels: [(&str, &dyn Display); 3] =
+            [("account", &account.id), ("name", &account.name), ("state", &state)];
+        text.series("account_info", &labels, 1_u8);
+    }
+    for &(name, kind, help, read) in account_metrics() {
+        let full = format!("account_{name}");
+        text.head(&full, kind.as_str(), help);
+        for (account, stats) in shown {
+            text.series(&full, &[("account", &account.id)], read(stats));
+        }
+        if !rest.is_empty() && kind == Gauge {
+            let sum: u64 = rest.iter().map(|(_, stats)| read(stats)).sum();
+            text.series(&full, &[("account", &"other")], sum);
+        }
+    }
     text.0
 }
 
@@ -406,6 +457,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::account::Account;
     use crate::config::Config;
     use crate::engine::Engine;
     use crate::store::Memory;
@@ -510,6 +562,31 @@ mod tests {
         assert_eq!(families[failing].series[&format!("{failing}{{subscription=\"1\"}}")], 1.5);
         let states = &families["wabahook_subscription_states"].series;
         assert_eq!(states["wabahook_subscription_states{state=\"active\"}"], 102.0);
+    }
+
+    #[test]
+    fn accounts_have_bounded_series_and_the_rest_is_summed() {
+        let engine = engine(0);
+        for n in 0..ACCOUNTS_MAX + 2 {
+            engine.create_account(Account::new(format!("account {n}"))).unwrap();
+        }
+        let mut stats = engine.stats_by_account();
+        let ids: Vec<_> = stats.iter().map(|(account, _)| account.id().to_owned()).collect();
+        for place in [0, ACCOUNTS_MAX, ACCOUNTS_MAX + 1] {
+            stats[place].1.owed = place as u64;
+            stats[place].1.delivered = 5;
+        }
+        let families = parse(&accounts_exposition(&stats));
+        let owed = &families["wabahook_account_deliveries_owed"].series;
+        let of = |id: &str| format!("wabahook_account_deliveries_owed{{account=\"{id}\"}}");
+        assert_eq!(owed.len(), ACCOUNTS_MAX + 1);
+        let rest = stats.len() - ACCOUNTS_MAX;
+        let sum: u64 = stats.iter().skip(ACCOUNTS_MAX).map(|(_, stats)| stats.owed).sum();
+        assert!(rest >= 2 && sum > 0);
+        assert_eq!((owed[&of(&ids[0])], owed[&of("other")]), (0.0, sum as f64));
+        let delivered = &families["wabahook_account_deliveries_delivered_total"].series;
+        assert_eq!(delivered.len(), ACCOUNTS_MAX, "a sum of counters could fall");
+        assert_eq!(families["wabahook_account_info"].series.len(), ACCOUNTS_MAX);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Counts something that may happen thousands of times a second and is told at most once a minute.
+//! Counts something that may happen thousands of times a second and is reported at most once a minute.
 
 /// The time between two reports.
 const REPORT_INTERVAL_MS: u64 = 60_000;

@@ -315,8 +315,8 @@ pub(crate) struct NoticeBroadcaster {
 /// A callback of the host.
 struct NoticeCallback {
     wake: Box<dyn Fn() + Send + Sync>,
-    /// Whether a call is queued that did not begin yet. It tells of every notice until then, so a callback that
-    /// hangs has at most one call waiting.
+    /// Whether a call is queued that did not begin yet. That call covers every notice until it begins, so a callback
+    /// that hangs has at most one call waiting.
     is_queued: AtomicBool,
 }
 

@@ -1,5 +1,5 @@
-//! Chainable setters for structs of settings. The structs are `#[non_exhaustive]`, so that a new field is no
-//! breaking change; outside of this crate they are made from their default and these setters.
+//! Chainable setters for structs of settings. The structs are `#[non_exhaustive]`, so that a new field is not a
+//! breaking change; other crates make them from their default and these setters.
 
 /// Declares one setter for each named field of a struct.
 macro_rules! setters {

@@ -82,6 +82,8 @@ pub struct Stats {
     pub outbox_bytes: u64,
     /// Generations of the outbox now.
     pub generations: u64,
+    /// Dead letters kept now, from this run or an earlier one.
+    pub dead_letters: u64,
     /// Dead letters replayed.
     pub replayed: u64,
     /// Dead letters dropped because they exceeded their limits on number or age.

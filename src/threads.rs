@@ -24,7 +24,7 @@ pub(crate) fn start(
     thread.spawn(work)
 }
 
-/// Checks that the system grants so many threads at a time, for code that does not bear a refusal.
+/// Checks that the system grants so many threads at a time, for code that cannot handle a refusal.
 pub(crate) fn check_available(count: usize) -> io::Result<()> {
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let begin = |_| {
@@ -79,8 +79,8 @@ impl CpuWaitMeter {
         meter
     }
 
-    /// How long the calling thread was ready to run without a CPU since the last call, in microseconds; 0 on
-    /// systems that do not tell.
+    /// How long the calling thread was ready to run without a CPU since the last call, in microseconds; 0 on systems
+    /// that do not report it.
     pub(crate) fn read_us(&mut self) -> u64 {
         let now_ns = self.read_ns().unwrap_or(self.last_ns);
         let since_ns = now_ns.saturating_sub(self.last_ns);

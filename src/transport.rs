@@ -181,7 +181,7 @@ impl Answer {
     pub fn wait(begin: impl FnOnce(Answer)) -> Reply {
         let (tell, told) = bounded(1);
         begin(Answer::new(move |reply| {
-            // Nobody waits if `begin` panicked.
+            // If `begin` panicked, nobody waits for the reply.
             let _ = tell.send(reply);
         }));
         told.recv().unwrap_or(Reply::Failed(Failure::Shortage(Shortage::Panic)))

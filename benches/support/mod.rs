@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "every bench uses its own part")]
 
+pub(crate) mod backlog;
 pub(crate) mod plot;
 pub(crate) mod raw_file;
 pub(crate) mod raw_requests;
@@ -153,7 +154,12 @@ pub(crate) fn sleeps() -> u64 {
 
 /// CPU time that all threads of this process have used.
 pub(crate) fn cpu_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_time_of("self")
+}
+
+/// The same of a process, given by its id.
+pub(crate) fn cpu_time_of(process: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let ticks = after_name.split_whitespace().skip(11).take(2);
     let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();

@@ -1,6 +1,5 @@
-//! The accounts of an engine, found by id, name, API key, number and WABA. All views of an account change
-//! together, under one lock that is held for no longer than that. Whoever changes an account has made the change
-//! durable before.
+//! The accounts of an engine, found by id, name, API key, number and WABA. All views of an account change together,
+//! under one lock that is held for no longer than that. The caller of a change has made it durable before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -214,8 +213,8 @@ impl Accounts {
         found.cloned().ok_or_else(|| unknown(given))
     }
 
-    /// The id of the account that a caller names by its id or its name. What names none stays as it is, and
-    /// then belongs to none.
+    /// The id of the account that a caller names by its id or its name. A text that names no account is returned
+    /// unchanged, and then matches no account.
     pub(crate) fn id_of(&self, id_or_name: &str) -> String {
         let index = self.index.read();
         let found = index.find(id_or_name);

@@ -162,8 +162,8 @@ impl Account {
         &self.limits
     }
 
-    /// The account as declared, but for its id and age, which the engine gives it. Keys that `before` has keep
-    /// their age.
+    /// The account as declared, except for its id and creation time, which the engine sets. Keys that `before` has
+    /// keep their creation time.
     pub(crate) fn checked(
         &self,
         id: AccountId,
@@ -204,7 +204,7 @@ impl Account {
     }
 }
 
-/// What an account is now, to be changed and given back.
+/// An account as it is now, as the starting point of a change.
 impl From<&AccountInfo> for Account {
     fn from(info: &AccountInfo) -> Account {
         let wabas = info.wabas.iter().map(|waba| WabaInput {

@@ -20,11 +20,13 @@ use crate::error::{Error, Result};
 use crate::store::record::{decode, encode};
 use crate::store::{BATCH_OPERATIONS_MAX, Batch, Database, Store, StoreFailure, VALUE_BYTES_MAX};
 use crate::subscription::SubscriptionId;
+#[cfg(feature = "postgres")]
+use crate::{account::AccountInfo, store::KeyValue};
 
 const VERSION: u8 = 1;
 const SUBSCRIPTION: u8 = b's';
 const NOTE: u8 = b'g';
-const ACCOUNT: u8 = b'a';
+pub(super) const ACCOUNT: u8 = b'a';
 const NEXT_ID: &[u8] = b"n";
 
 /// The name of the database.
@@ -141,14 +143,10 @@ impl BookDatabase {
 
     /// The joined parts of each account, or of one, and their number.
     fn joined_accounts(&self, only: Option<&str>) -> Result<BTreeMap<String, (usize, Vec<u8>)>> {
-        let mut joined: BTreeMap<String, (usize, Vec<u8>)> = BTreeMap::new();
+        let mut joined = BTreeMap::new();
         let prefix = only.map_or_else(|| vec![ACCOUNT], account_prefix);
         let scanned = self.database.scan(&prefix, b"", &mut |key, part| {
-            if let Some(id) = account_id_in(key) {
-                let (parts, record) = joined.entry(id).or_default();
-                *parts += 1;
-                record.extend_from_slice(part);
-            }
+            join_account(&mut joined, key, part);
             ControlFlow::Continue(())
         });
         scanned.map_err(reading)?;
@@ -398,6 +396,23 @@ fn account_key(id: &str, part: usize) -> Vec<u8> {
 fn account_id_in(key: &[u8]) -> Option<String> {
     let (id, _zero_and_part) = key.get(1..)?.split_last_chunk::<3>()?;
     String::from_utf8(id.to_vec()).ok()
+}
+
+/// Adds the next part of an account.
+fn join_account(joined: &mut BTreeMap<String, (usize, Vec<u8>)>, key: &[u8], part: &[u8]) {
+    if let Some(id) = account_id_in(key) {
+        let (parts, record) = joined.entry(id).or_default();
+        *parts += 1;
+        record.extend_from_slice(part);
+    }
+}
+
+/// The accounts in records whose keys begin with [`ACCOUNT`], in the order of their keys.
+#[cfg(feature = "postgres")]
+pub(super) fn accounts_in(records: &[KeyValue]) -> Result<Vec<AccountInfo>> {
+    let mut joined = BTreeMap::new();
+    records.iter().for_each(|(key, part)| join_account(&mut joined, key, part));
+    joined.values().map(|(_, record)| account_in(record)?.restore()).collect()
 }
 
 fn account_record(account: &StoredAccount) -> Result<Vec<u8>> {

@@ -96,7 +96,7 @@ impl LogContents {
         }
     }
 
-    /// Reads every readable line, and tells which are not readable and why.
+    /// Reads every readable line, and reports which lines are not readable and why.
     fn read_lines(path: &Path) -> Result<Option<(LogContents, UnreadableLines)>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -216,7 +216,7 @@ impl SubscriptionLog {
         Ok(log)
     }
 
-    /// Writes the contents to a new file beside the log.
+    /// Writes the contents to a new file in the directory of the log.
     fn write_new(path: &Path, contents: &LogContents) -> Result<(SubscriptionLog, PathBuf)> {
         let new = path.with_extension("new");
         let write = || -> io::Result<(File, u64)> {
@@ -241,7 +241,7 @@ impl SubscriptionLog {
         replaced.map_err(|error| failed("writing", &self.path, error))
     }
 
-    /// Records what the last change left in the log.
+    /// Records which secrets the last change left in the log.
     pub(super) fn note(&mut self, secrets: StaleSecrets) {
         if secrets == StaleSecrets::Some {
             self.secrets = secrets;

@@ -68,6 +68,16 @@ pub(crate) fn logged_accounts(log: &Path) -> Result<Vec<AccountInfo>> {
     contents.accounts.values().map(StoredAccount::restore).collect()
 }
 
+/// The database and the first byte of the keys of the accounts, for a reader that does not open the book.
+#[cfg(feature = "postgres")]
+pub(crate) const ACCOUNT_RECORDS: (&str, u8) = (database::NAME, database::ACCOUNT);
+
+/// The accounts in such records, in the order of their keys.
+#[cfg(feature = "postgres")]
+pub(crate) fn accounts_in_records(records: &[crate::store::KeyValue]) -> Result<Vec<AccountInfo>> {
+    database::accounts_in(records)
+}
+
 /// Whether a database with this name is the book's.
 pub(crate) fn has_database(name: &str) -> bool {
     name == database::NAME
@@ -210,8 +220,7 @@ impl SubscriptionStore {
         written
     }
 
-    /// Applies changes of which each stands for itself, in as few writes as they fit in. After an error some
-    /// may be applied.
+    /// Applies independent changes, in as few writes as they fit in. After an error some may be applied.
     pub(crate) fn apply_each(&mut self, changes: Vec<BookChange>) -> Result<()> {
         in_batches(changes)?.into_iter().try_for_each(|batch| self.apply(batch))
     }

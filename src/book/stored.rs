@@ -1,7 +1,7 @@
-//! The layout in which a subscription is stored: in bincode in the book's database, as JSON in its
-//! log. The types here are the only second spelling of a subscription; the log is derived from them.
-//! A record's layout is frozen: a change is a new version, and the golden bytes below stay. Variants
-//! are stored by the numbers written beside them, which are never reused.
+//! The layout in which a subscription is stored: in bincode in the book's database, as JSON in its log. The types
+//! here are the only second spelling of a subscription; the log is derived from them. A record's layout is frozen: a
+//! change is a new version, and the golden bytes below stay. Variants are stored by the numbers given here, which are
+//! never reused.
 
 use std::time::Duration;
 

@@ -138,7 +138,7 @@ impl StoredAccount {
         }
     }
 
-    /// The account; fails for a number that is none, or a digest.
+    /// The account; fails for an invalid number or digest.
     pub(crate) fn restore(&self) -> Result<AccountInfo> {
         let damaged = |why: &str| Error::Damaged {
             record: format!("account {}", self.id),

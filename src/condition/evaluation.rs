@@ -20,7 +20,7 @@ impl Node {
         }
     }
 
-    /// The place of the first part that keeps it from holding.
+    /// The place of the first part because of which it does not hold.
     pub(super) fn failing_part(&self, payload: &ParsedPayload, place: &str) -> Option<String> {
         match self {
             Node::And(parts) => parts.iter().enumerate().find_map(|(index, part)| {

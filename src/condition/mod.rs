@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 /// | `{"and": [..]}` | all conditions of the list hold |
 /// | `{"or": [..]}` | one condition of the list holds |
 /// | `{"not": ..}` | the condition does not hold |
-/// | `{"pointer": "/a/0/b", ..}` | every test beside the [JSON pointer](https://www.rfc-editor.org/rfc/rfc6901) holds |
+/// | `{"pointer": "/a/0/b", ..}` | every test next to the [JSON pointer](https://www.rfc-editor.org/rfc/rfc6901) holds |
 ///
 /// | test | holds if the value at the pointer |
 /// |---|---|
@@ -128,7 +128,7 @@ impl Condition {
         self.0.root.holds(payload)
     }
 
-    /// The place of the first part that keeps it from holding, such as `condition.and[1].prefix`.
+    /// The place of the first part because of which it does not hold, such as `condition.and[1].prefix`.
     pub(crate) fn failing_part(&self, payload: &ParsedPayload) -> Option<String> {
         self.0.root.failing_part(payload, "condition")
     }

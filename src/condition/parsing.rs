@@ -99,7 +99,7 @@ impl<'t> Parser<'t> {
             tests.push(self.test(member, &format!("{place}.{}", member.shown_name()))?);
         }
         if tests.is_empty() {
-            return Err(self.refused(part, place, "a test beside \"pointer\", such as \"eq\""));
+            return Err(self.refused(part, place, "a test next to \"pointer\", such as \"eq\""));
         }
         Ok(Node::Tests(pointer, tests.into()))
     }

@@ -23,7 +23,7 @@ struct PointerPart {
 const NO_INDEX: u32 = u32::MAX;
 
 impl Pointer {
-    /// `None` if the text is no pointer.
+    /// `None` if the text is not a pointer.
     pub(super) fn parse(text: &str) -> Option<Pointer> {
         if text.is_empty() {
             return Some(Pointer::default());

@@ -116,7 +116,7 @@ fn a_refusal_names_the_place_and_the_byte() {
     check_refused(r#"{"and":[}"#, "condition", "not JSON, at line 1 column 9");
     check_refused("[]", "condition", "an array at byte 0");
     check_refused("{}", "condition", "an object at byte 0");
-    check_refused(r#"{"pointer":"/a"}"#, "condition", "a test beside");
+    check_refused(r#"{"pointer":"/a"}"#, "condition", "a test next to");
     check_refused(r#"{"and":[]}"#, "condition.and", "an array at byte 7");
     check_refused(r#"{"and":{}}"#, "condition.and", "an object at byte 7");
     check_refused(r#"{"xor":[]}"#, "condition.xor", "at byte 1");

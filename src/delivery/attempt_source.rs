@@ -41,9 +41,9 @@ pub(crate) struct NextAttempt {
 /// An attempt that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndedAttempt {
-    /// As it was given out.
+    /// The token that came with the attempt.
     pub(crate) token: AttemptToken,
-    /// What it came to.
+    /// How the attempt ended.
     pub(crate) end: AttemptEnd,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Composer {
     additions: Vec<(String, String)>,
 }
 
-/// One key of what a request says, with its value.
+/// One key of the content of a request, with its value.
 pub(super) struct Member<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) value: Value<'a>,
@@ -36,7 +36,7 @@ pub(super) struct Member<'a> {
 pub(super) enum Value<'a> {
     /// The text of a JSON value.
     Json(Cow<'a, str>),
-    /// Bytes that are no JSON.
+    /// Bytes that are not JSON.
     Bytes(&'a [u8]),
 }
 
@@ -84,7 +84,7 @@ impl Composer {
         Cow::Owned(text.into_bytes())
     }
 
-    /// Everything key by key: the event's own in their order, then those that the target adds.
+    /// All keys: the event's own in their order, then those that the target adds.
     pub(super) fn members<'a>(&'a self, content: &'a Content<'_>) -> Vec<Member<'a>> {
         let mut members = match self.enveloped {
             true => envelope(content),
@@ -115,7 +115,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// As JSON: what is none becomes a string, in base64 where it is no text either.
+    /// The value as JSON. A value that is not JSON becomes a string, in base64 if it is not text.
     fn json(&self) -> Cow<'_, str> {
         match self {
             Value::Json(text) => Cow::Borrowed(text),
@@ -138,7 +138,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// JSON without the space between its tokens; what is no JSON as it is.
+/// JSON without the space between its tokens; other content is returned unchanged.
 pub(super) fn compact(said: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     if serde_json::from_slice::<&RawValue>(&said).is_err() {
         return said;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::content::Member;
 
-/// A form, and the value of `content-type` that tells its boundary.
+/// A form, and the value of `content-type` with its boundary.
 pub(super) struct Form {
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
@@ -28,14 +28,14 @@ pub(super) fn form(members: &[Member<'_>], id: &str) -> Form {
     Form { content_type: format!("multipart/form-data; boundary={boundary}"), body }
 }
 
-/// What could end the head of a part is written as browsers write it.
+/// Characters that could end the head of a part are escaped as browsers do.
 fn disposition(name: &str) -> String {
     let name = name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A");
     format!("Content-Disposition: form-data; name=\"{name}\"")
 }
 
-/// The id is the same at every attempt and hard to guess. If a field contains it all the same, the first
-/// number that no field contains follows.
+/// The id is the same at every attempt and hard to guess. If a field contains it nevertheless, the first number that
+/// no field contains is appended.
 fn boundary(fields: &[(String, Cow<'_, [u8]>)], id: &str) -> String {
     let occurs = |wanted: &str| {
         let within =

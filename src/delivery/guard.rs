@@ -149,7 +149,7 @@ impl Guard {
 pub(crate) enum Host {
     Address(IpAddr),
     Name,
-    /// Some programs would read it as an address, each its own way.
+    /// Programs read it as different addresses.
     Ambiguous,
 }
 
@@ -238,7 +238,7 @@ fn refused_v6(address: Ipv6Addr) -> Option<Rule> {
         (address.to_bits() ^ Ipv6Addr::from(first).to_bits()).leading_zeros() >= prefix
     };
     let named = REFUSED_V6.iter().find(|(first, prefix, _)| within(*first, *prefix));
-    // Only 2000::/3 was ever given out as global unicast.
+    // Only 2000::/3 has been assigned as global unicast.
     let global = within([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
     named.map(|(_, _, rule)| *rule).or((!global).then_some(Rule::Reserved))
 }

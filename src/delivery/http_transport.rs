@@ -56,8 +56,8 @@ pub struct Http {
 }
 
 impl Http {
-    /// Reaches what `network` allows, and keeps up to `idle_max` idle connections for each receiver,
-    /// 16,384 in all or half of the files that the process may open, for 30 s each. An engine gives
+    /// Reaches what `network` allows, and keeps up to `idle_max` idle connections for each receiver, 16,384 in all or
+    /// a quarter of the files that the process may open, for 30 s each. An engine gives
     /// [`lane_in_flight_max`](crate::Limits::lane_in_flight_max): what a lane may have under way.
     ///
     /// # Errors
@@ -70,14 +70,14 @@ impl Http {
         Ok(Http::over(lookups, network, idle_max, clock))
     }
 
-    /// With so many I/O threads instead of one.
+    /// Sets how many I/O threads there are. Defaults to one.
     #[must_use]
     pub fn io_threads(mut self, threads: usize) -> Http {
         self.loops.threads = threads.max(1);
         self
     }
 
-    /// With so many attempts in flight to one host and port instead of 100.
+    /// Sets how many attempts may be in flight to one host and port. Defaults to 100.
     #[must_use]
     pub fn host_in_flight_max(mut self, attempts: usize) -> Http {
         self.loops.limits.host_in_flight_max = attempts.max(1);

@@ -21,17 +21,17 @@ use crate::threads;
 /// The addresses of a name; none when it could not be looked up.
 pub(super) type Addresses = Arc<[IpAddr]>;
 
-/// Asks the system what a name stands for, for as long as that takes.
+/// Asks the system's resolver for the addresses of a name. Blocks as long as that takes.
 pub(super) type AskSystem = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// Who is told of an answer: the name as it was asked for, in lower case, and its addresses.
+/// Called with each answer: the name as it was asked for, in lower case, and its addresses.
 pub(super) type LookupListener = Arc<dyn Fn(&str, &Addresses) + Send + Sync>;
 
-/// What a question comes to at once.
+/// The immediate answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lookup {
     Known(Addresses),
-    /// The listener is told.
+    /// The listener gets the answer later.
     Pending,
     /// The system refuses every thread.
     NoThread,
@@ -66,9 +66,9 @@ struct LookupState {
 
 struct KnownName {
     addresses: Addresses,
-    /// Until when nobody is asked again.
+    /// Until when it is used without another lookup.
     fresh_until_ms: u64,
-    /// Until when it may be used while it is refreshed.
+    /// Until when it is used while another lookup runs.
     stale_until_ms: u64,
     has_hung: bool,
 }
@@ -306,7 +306,7 @@ fn work(shared: &LookupShared) {
     while !state.is_over {
         if let Some(job) = state.jobs.pop_front() {
             drop(state);
-            // What it would have answered does not come, which its deadline takes care of.
+            // A job that panicked never answers; the deadline of the lookup handles that.
             let _ = catch_unwind(AssertUnwindSafe(job));
             state = shared.state.lock();
             continue;
@@ -362,7 +362,7 @@ const STALE_KEEP_MS: u64 = 300_000;
 /// this moment need not ask again, and the next try comes after a second or later.
 const FAILED_KEEP_MS: u64 = 1_000;
 
-/// After how long without a name a thread ends.
+/// How long a lookup thread waits for a name before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The system's look-up runs on it, with name services that a machine may have added.

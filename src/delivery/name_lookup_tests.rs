@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-/// What is seen later than this never comes.
+/// A test that waits for longer than this fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Bed {

@@ -8,7 +8,7 @@ use http::header::HeaderName;
 
 use crate::transport::DeliveryControl;
 
-/// Where a receiver asks for the end of a delivery, or of all of them.
+/// The header with which a receiver gives up a delivery or disables its subscription.
 pub(super) const DELIVERY_CONTROL: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// What the header `webhook-delivery` asks for; an unknown word asks for nothing.

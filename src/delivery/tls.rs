@@ -32,7 +32,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Tells it from every other one of this process.
+    /// A number that is unique in this process.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -238,7 +238,7 @@ fn not_certificates(field: &str) -> Error {
     )
 }
 
-/// Tells two settings apart without keeping a private key for it.
+/// A digest that distinguishes two settings, so that no private key is kept to compare them.
 pub(super) fn digest(tls: &Tls) -> [u8; 32] {
     let mut hash = Sha256::new();
     let pair = tls.client.as_ref();

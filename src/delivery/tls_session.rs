@@ -21,10 +21,10 @@ pub(super) struct TlsSession {
 /// The type, version and length before each record.
 const RECORD_HEAD_BYTES: usize = 5;
 
-/// What a record may be long, its head not counted (RFC 8446, 5.2, and RFC 5246, 6.2.3).
+/// The longest body of a TLS record (RFC 8446, 5.2, and RFC 5246, 6.2.3).
 const RECORD_BYTES_MAX: usize = 16 * 1024 + 2_048;
 
-/// What one record of TLS holds, and so what is encrypted at once.
+/// The most plaintext that one TLS record holds, and so the most that is encrypted at once.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 
 impl TlsSession {
@@ -135,8 +135,8 @@ impl TlsSession {
     }
 }
 
-/// How long the record is that starts here; `None` where that is not known yet. What is no record is given to
-/// rustls as it is, which then says so.
+/// The length of the record that starts here; `None` if it is not known yet. Bytes that are not a record go to rustls
+/// as they are, which reports the error.
 fn record_bytes(start: &[u8]) -> Option<usize> {
     let [kind, major, _, high, low] = *start.first_chunk::<RECORD_HEAD_BYTES>()?;
     let length = usize::from(u16::from_be_bytes([high, low]));

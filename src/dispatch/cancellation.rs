@@ -14,6 +14,7 @@ impl Dispatcher {
     #[must_use = "a cancelled delivery is owed again after a crash until its records are durable"]
     pub(crate) fn cancel(&mut self, delivery: DeliveryId, wall_ms: u64) -> Option<Vec<Record>> {
         let DeliveryId { sequence, subscription: id } = delivery;
+        self.owe_ahead(id);
         let lane = self.lanes.get_mut(&id)?;
         let due_ms = lane.backlog.retrying(sequence).map(|retrying| retrying.due_ms);
         if !lane.backlog.cancel(sequence) {
@@ -48,9 +49,14 @@ impl Dispatcher {
 
     /// The sequences of everything owed, held deliveries included.
     pub(crate) fn owed_sequences(&self) -> RoaringTreemap {
-        self.lanes
-            .values()
-            .map(|lane| lane.backlog.sequences())
-            .fold(RoaringTreemap::new(), |all, owed| all | owed)
+        let of_lanes = self.lanes.values().map(|lane| lane.backlog.sequences());
+        let mut owed = of_lanes.fold(RoaringTreemap::new(), |all, owed| all | owed);
+        self.waiting_among(
+            |_| true,
+            |_, sequence| {
+                owed.insert(sequence);
+            },
+        );
+        owed
     }
 }

@@ -94,7 +94,7 @@ impl Expiry {
 }
 
 impl Dispatcher {
-    /// Notes from when the ages of recovered events count: `accepted` has wall times.
+    /// Sets when recovered events were accepted. `accepted` has wall times.
     pub(crate) fn recovered_times(&mut self, accepted: AcceptanceTimes, context: StepContext) {
         let StepContext { now_ms, wall_ms, .. } = context;
         self.expiry.times = accepted.moved(signed(now_ms) - signed(wall_ms));
@@ -128,7 +128,11 @@ impl Dispatcher {
                 let delivery = DeliveryId { sequence, subscription: id };
                 ended.extend(self.end_expired(delivery, wall_ms));
             }
-            self.set_expiry(id, has_more.then(|| now_ms.saturating_add(again_ms)));
+            self.set_expiry(id, |ends_ms| match ends_ms <= now_ms {
+                _ if has_more => now_ms.saturating_add(again_ms),
+                true => (ends_ms + LAST_ATTEMPT_MS).max(now_ms.saturating_add(AGAIN_MS)),
+                false => ends_ms,
+            });
             self.refresh(id);
         }
         ended
@@ -170,19 +174,15 @@ impl Dispatcher {
         Some(records)
     }
 
-    /// Sets a lane's timer to the end of its oldest delivery, or to `again_ms`.
-    pub(super) fn set_expiry(&mut self, id: SubscriptionId, again_ms: Option<u64>) {
+    /// Sets a lane's timer to what `due_ms` makes of the end of its oldest delivery's age.
+    pub(super) fn set_expiry(&mut self, id: SubscriptionId, due_ms: impl FnOnce(u64) -> u64) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         if let Some(set_ms) = lane.expiry_ms.take() {
             self.expiry.timers.remove(&(set_ms, id));
         }
         let Some(age_max_ms) = lane.age_max_ms() else { return };
         let Some(oldest_ms) = lane.backlog.oldest(&self.expiry.times) else { return };
-        let ends_ms = self.expiry.ends_ms(oldest_ms, age_max_ms);
-        let due_ms = again_ms.unwrap_or_else(|| match ends_ms <= self.now_ms {
-            true => (ends_ms + LAST_ATTEMPT_MS).max(self.now_ms + AGAIN_MS),
-            false => ends_ms,
-        });
+        let due_ms = due_ms(self.expiry.ends_ms(oldest_ms, age_max_ms));
         lane.expiry_ms = Some(due_ms);
         self.expiry.timers.insert((due_ms, id));
     }

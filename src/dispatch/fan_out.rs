@@ -1,12 +1,19 @@
-//! Owes durable events to their targets, part by part, so that an event with 100,000 targets holds neither the lock
-//! around the dispatcher nor the ready queue while others wait (I4).
+//! Owes durable events to their targets, a bounded number of lanes at a time, so that an event with 100,000 targets
+//! keeps neither the committer nor the lock around the dispatcher nor the ready queue from others (I4). What is left of
+//! a large fan-out waits here for the next ticks, and accounts take turns. Every lane is owed its events in the order
+//! published, so an event waits behind an earlier one that still has to reach one of its targets.
 //!
-//! Targets that depend on each other are owed together, with the first part: a main delivery must not end before its
-//! dependents are owed. Ordering by key needs no more, because all events of a lane are owed in their order.
+//! Targets that depend on each other are owed together, before the others: a main delivery must not end before its
+//! dependents are owed.
 
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use smallvec::SmallVec;
+
+use super::backlog::NewEvent;
 use super::expiry::signed;
+use super::ready_queue::AccountSlot;
 use super::{Dispatcher, place};
 use crate::subscription::SubscriptionId;
 
@@ -16,32 +23,149 @@ use crate::subscription::SubscriptionId;
 const CHUNK: usize = 64;
 const SPACING_US: u64 = 640_000;
 
-/// How many targets are owed at once.
-const PART_MAX: usize = 4_096;
+/// How many lanes one step owes to at most: about 0.1 ms under the lock.
+pub(crate) const FAN_OUT_LANES_MAX: usize = 256;
 
-/// Events of consecutive sequences that become owed to the same targets.
+/// How many events with the same targets are owed together. A lane takes many events for little more than one.
+const EVENTS_TOGETHER: usize = 256;
+
+/// An event passes those that wait if there are at most so many, and if it has at most so many targets.
+const PASSED_MAX: usize = 8;
+const PASSING_TARGETS_MAX: usize = 64;
+
+/// Events that become owed to the same targets.
 #[derive(Debug)]
-pub(crate) struct FanOut<'a> {
-    sequences: RangeInclusive<u64>,
-    key_hashes: &'a [u64],
-    targets: &'a [SubscriptionId],
-    /// How many of the targets were taken.
-    taken: usize,
-    /// The targets that depend on each other, ascending; `None` before the first part.
-    related: Option<Vec<SubscriptionId>>,
+pub(crate) struct FanOut {
+    /// In ascending order.
+    events: SmallVec<[NewEvent; 1]>,
+    /// In ascending order.
+    targets: Arc<[SubscriptionId]>,
+    /// How many of the targets were reached.
+    reached: usize,
+    /// Targets behind these that were owed before their turn, in ascending order.
+    ahead: VecDeque<SubscriptionId>,
+    has_begun: bool,
 }
 
-impl<'a> FanOut<'a> {
+impl FanOut {
+    /// Events, each with its sequence and the hash of its key, and targets, both in ascending order.
     pub(crate) fn new(
-        sequences: RangeInclusive<u64>,
-        key_hashes: &'a [u64],
-        targets: &'a [SubscriptionId],
-    ) -> FanOut<'a> {
-        FanOut { sequences, key_hashes, targets, taken: 0, related: None }
+        events: impl IntoIterator<Item = (u64, u64)>,
+        targets: Arc<[SubscriptionId]>,
+    ) -> FanOut {
+        debug_assert!(targets.is_sorted(), "look-ups depend on the order");
+        let new = |(sequence, key_hash)| NewEvent { sequence, key_hash };
+        let events = events.into_iter().map(new).collect();
+        FanOut { events, targets, reached: 0, ahead: VecDeque::new(), has_begun: false }
     }
 
-    pub(crate) fn is_done(&self) -> bool {
-        self.taken >= self.targets.len() && self.related.is_some()
+    fn rest(&self) -> &[SubscriptionId] {
+        self.targets.get(self.reached..).unwrap_or_default()
+    }
+
+    /// Whether a target has still to be reached.
+    fn awaits(&self, id: SubscriptionId) -> bool {
+        self.rest().binary_search(&id).is_ok() && self.ahead.binary_search(&id).is_err()
+    }
+
+    /// The targets that have still to be reached.
+    fn awaiting(&self) -> impl Iterator<Item = SubscriptionId> {
+        self.rest().iter().copied().filter(|id| self.ahead.binary_search(id).is_err())
+    }
+
+    fn is_done(&self) -> bool {
+        self.rest().is_empty() && self.has_begun
+    }
+
+    /// How many deliveries have still to be owed.
+    fn deliveries(&self) -> u64 {
+        ((self.rest().len() - self.ahead.len()) * self.events.len()) as u64
+    }
+
+    /// The next target, and whether it was owed before.
+    fn next(&mut self) -> Option<(SubscriptionId, bool)> {
+        let id = *self.rest().first()?;
+        self.reached += 1;
+        let is_ahead = self.ahead.front() == Some(&id);
+        if is_ahead {
+            self.ahead.pop_front();
+        }
+        Some((id, is_ahead))
+    }
+
+    /// How far behind the others the lane that was reached last queues.
+    fn behind_us(&self) -> u64 {
+        (self.reached.saturating_sub(1) / CHUNK) as u64 * SPACING_US
+    }
+}
+
+/// Fan-outs that have not reached all of their targets, in the order of their events for each account.
+#[derive(Debug, Default)]
+pub(super) struct WaitingFanOuts {
+    by_account: BTreeMap<AccountSlot, VecDeque<FanOut>>,
+    turns: VecDeque<AccountSlot>,
+    deliveries: u64,
+}
+
+impl WaitingFanOuts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// How many deliveries are accepted and not yet owed to a lane.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// Whether an earlier event of the account has still to reach a target of this one.
+    fn is_behind(&self, account: AccountSlot, fan_out: &FanOut) -> bool {
+        let Some(before) = self.by_account.get(&account) else { return false };
+        before.len() > PASSED_MAX
+            || fan_out.targets.len() > PASSING_TARGETS_MAX
+            || before.iter().any(|one| fan_out.targets.iter().any(|id| one.awaits(*id)))
+    }
+
+    fn push(&mut self, account: AccountSlot, fan_out: FanOut) {
+        self.deliveries += fan_out.deliveries();
+        let own = self.by_account.entry(account).or_default();
+        if own.is_empty() {
+            self.turns.push_back(account);
+        }
+        if let Some(last) = own.back_mut()
+            && !last.has_begun
+            && last.events.len() + fan_out.events.len() <= EVENTS_TOGETHER
+            && last.targets == fan_out.targets
+        {
+            last.events.extend(fan_out.events);
+            return;
+        }
+        own.push_back(fan_out);
+    }
+
+    /// Takes out the first fan-out of the account whose turn it is.
+    fn pop(&mut self) -> Option<(AccountSlot, FanOut)> {
+        let account = *self.turns.front()?;
+        let fan_out = self.by_account.get_mut(&account)?.pop_front()?;
+        self.deliveries -= fan_out.deliveries();
+        Some((account, fan_out))
+    }
+
+    /// Ends the turn that [`pop`](Self::pop) began.
+    fn put_back(&mut self, account: AccountSlot, fan_out: FanOut) {
+        let own = self.by_account.entry(account).or_default();
+        if !fan_out.is_done() {
+            self.deliveries += fan_out.deliveries();
+            own.push_front(fan_out);
+        }
+        self.turns.pop_front();
+        match own.is_empty() {
+            true => drop(self.by_account.remove(&account)),
+            false => self.turns.push_back(account),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &FanOut> {
+        self.by_account.values().flatten()
     }
 }
 
@@ -52,54 +176,119 @@ impl Dispatcher {
         self.expiry.times.note(sequence, signed(self.now_ms));
     }
 
-    /// Owes the next part of a fan-out. Returns how many deliveries are cancelled, because their subscriptions were
-    /// removed after the events were matched. For most lanes a run of events costs about as much as one event.
-    #[must_use = "a cancelled delivery is counted"]
-    pub(crate) fn owe_part(&mut self, fan_out: &mut FanOut<'_>) -> u64 {
-        let (count, mut missing) = (fan_out.sequences.clone().count() as u64, 0);
-        let related = match fan_out.related.take() {
-            Some(related) => related,
-            None => {
-                let related = self.related(fan_out.targets);
-                missing += self.owe_together(fan_out, &related);
-                related
-            }
-        };
-        let first = fan_out.taken;
-        let rest = fan_out.targets.get(first..).unwrap_or_default();
-        for (position, id) in rest.iter().enumerate().take(PART_MAX) {
-            fan_out.taken += 1;
-            if related.binary_search(id).is_ok() {
-                continue;
-            }
-            if !self.owe_lane(*id, fan_out) {
-                missing += 1;
-                continue;
-            }
-            let behind_us = ((first + position) / CHUNK) as u64 * SPACING_US;
-            if let Some(lane) = self.lanes.get_mut(id) {
-                let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
-                place(lane, *id, queue, resting, (self.now_ms, behind_us));
-            }
+    /// Owes events of an account to their targets, to at most `lanes_max` of them now and to the others in later
+    /// ticks. Returns to how many now. For most lanes many events cost about as much as one.
+    pub(crate) fn owe(&mut self, account: &str, mut fan_out: FanOut, lanes_max: usize) -> usize {
+        let account = self.account_index(account);
+        if self.fan_outs.is_behind(account, &fan_out) {
+            self.fan_outs.push(account, fan_out);
+            return 0;
         }
-        fan_out.related = Some(related);
-        missing * count
+        let reached = self.reach(&mut fan_out, lanes_max);
+        if !fan_out.is_done() {
+            self.fan_outs.push(account, fan_out);
+        }
+        reached
     }
 
-    /// Owes the events to targets that depend on each other. Returns how many of the targets were removed.
-    fn owe_together(&mut self, fan_out: &FanOut<'_>, related: &[SubscriptionId]) -> u64 {
-        let missing = related.iter().filter(|id| !self.owe_lane(**id, fan_out)).count();
-        for sequence in fan_out.sequences.clone().take_while(|_| !related.is_empty()) {
-            self.hold_dependents(sequence, related);
+    /// How many deliveries were cancelled since the last call, because their subscriptions were removed after the
+    /// events were matched.
+    pub(crate) fn take_cancelled(&mut self) -> u64 {
+        std::mem::take(&mut self.cancelled)
+    }
+
+    /// Takes one step of the fan-outs that wait.
+    pub(super) fn owe_waiting(&mut self) {
+        let Some((account, mut fan_out)) = self.fan_outs.pop() else { return };
+        let lanes_max = FAN_OUT_LANES_MAX.div_ceil(fan_out.events.len().max(1));
+        self.reach(&mut fan_out, lanes_max);
+        self.fan_outs.put_back(account, fan_out);
+    }
+
+    /// Owes to one lane what waits for it, before its turn: something is to be done with all that the lane is owed.
+    pub(super) fn owe_ahead(&mut self, id: SubscriptionId) {
+        let mut waiting = std::mem::take(&mut self.fan_outs);
+        for own in waiting.by_account.values_mut() {
+            if !own.iter().any(|fan_out| fan_out.awaits(id)) {
+                continue;
+            }
+            for fan_out in own {
+                waiting.deliveries -= fan_out.deliveries();
+                self.begin(fan_out);
+                self.owe_one_ahead(id, fan_out);
+                waiting.deliveries += fan_out.deliveries();
+            }
+        }
+        self.fan_outs = waiting;
+    }
+
+    fn owe_one_ahead(&mut self, id: SubscriptionId, fan_out: &mut FanOut) {
+        if fan_out.awaits(id)
+            && let Err(place) = fan_out.ahead.binary_search(&id)
+        {
+            fan_out.ahead.insert(place, id);
+            self.owe_lane(id, fan_out);
+            self.refresh(id);
+        }
+    }
+
+    /// What waits to be owed of some events, by lane.
+    pub(super) fn waiting_among(
+        &self,
+        wanted: impl Fn(u64) -> bool,
+        mut found: impl FnMut(SubscriptionId, u64),
+    ) {
+        for fan_out in self.fan_outs.iter() {
+            for event in fan_out.events.iter().filter(|event| wanted(event.sequence)) {
+                fan_out.awaiting().for_each(|id| found(id, event.sequence));
+            }
+        }
+    }
+
+    /// Owes the events to at most `lanes_max` of their targets. Returns to how many.
+    fn reach(&mut self, fan_out: &mut FanOut, lanes_max: usize) -> usize {
+        let mut reached = self.begin(fan_out);
+        while reached < lanes_max
+            && let Some((id, is_ahead)) = fan_out.next()
+        {
+            if is_ahead || !self.owe_lane(id, fan_out) {
+                continue;
+            }
+            reached += 1;
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                let (queue, resting) = (&mut self.ready_queue, &mut self.resting);
+                place(lane, id, queue, resting, (self.now_ms, fan_out.behind_us()));
+            }
+        }
+        reached
+    }
+
+    /// Owes the events to targets that depend on each other, unless that was done. Returns to how many.
+    fn begin(&mut self, fan_out: &mut FanOut) -> usize {
+        if std::mem::replace(&mut fan_out.has_begun, true) {
+            return 0;
+        }
+        let related = self.related(&fan_out.targets);
+        for id in &related {
+            self.owe_lane(*id, fan_out);
+        }
+        for event in fan_out.events.iter().take_while(|_| !related.is_empty()) {
+            self.hold_dependents(event.sequence, &related);
         }
         related.iter().for_each(|id| self.refresh(*id));
-        missing as u64
+        let count = related.len();
+        fan_out.ahead = related.into();
+        count
     }
 
-    /// Owes the events to one lane, if it exists.
-    fn owe_lane(&mut self, id: SubscriptionId, fan_out: &FanOut<'_>) -> bool {
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
-        let new = lane.backlog.owe_run(fan_out.sequences.clone(), fan_out.key_hashes);
+    /// Owes the events to one lane. Without the lane its deliveries are cancelled.
+    fn owe_lane(&mut self, id: SubscriptionId, fan_out: &FanOut) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            self.cancelled += fan_out.events.len() as u64;
+            return false;
+        };
+        let runs = fan_out.events.chunk_by(|one, next| next.sequence == one.sequence + 1);
+        let new = runs.map(|run| lane.backlog.owe_run(run)).sum::<u64>();
         self.owed += new;
         if lane.is_held() {
             self.held += new;
@@ -113,11 +302,14 @@ impl Dispatcher {
 mod tests {
     use std::collections::HashMap;
 
+    use roaring::RoaringTreemap;
+
     use super::*;
-    use crate::attempt::Attempt;
+    use crate::attempt::{Attempt, DeliveryId};
     use crate::dispatch::tests::{ACTIVE, WALL_MS, judged};
     use crate::dispatch::{DispatchLimits, StepContext};
     use crate::outcome::Outcome;
+    use crate::stats::LaneStats;
     use crate::subscription::Policy;
 
     const LIMITS: DispatchLimits = DispatchLimits { lane_in_flight_max: 4, in_flight_max: 32 };
@@ -183,32 +375,99 @@ mod tests {
         assert!(dispatcher.owed() > 14_000, "most of the fan-out is still owed");
     }
 
+    /// A large event of the noisy account that has reached its first lanes.
+    fn large(dispatcher: &mut Dispatcher, sequence: u64, targets: &[SubscriptionId]) {
+        let fan_out = FanOut::new([(sequence, 0)], targets.into());
+        let reached = dispatcher.owe("noisy", fan_out, FAN_OUT_LANES_MAX);
+        assert!(reached <= FAN_OUT_LANES_MAX, "one step is bounded");
+    }
+
+    fn owed_of(dispatcher: &Dispatcher, id: SubscriptionId) -> Vec<u64> {
+        let lane = dispatcher.lanes.get(&id).unwrap();
+        lane.backlog.sequences().into_iter().collect()
+    }
+
     #[test]
-    fn a_fan_out_is_owed_in_parts_also_with_dependencies() {
-        let count = u32::try_from(PART_MAX).unwrap() + 10;
+    fn a_large_fan_out_leaves_the_next_group_its_turn() {
+        let mut dispatcher = dispatcher(10_000);
+        let targets = lanes(10_000);
+        for sequence in 1..=20 {
+            large(&mut dispatcher, sequence, &targets);
+        }
+        let small = FanOut::new([(21, 0)], [NEIGHBOUR].into());
+        assert_eq!(dispatcher.owe("quiet", small, FAN_OUT_LANES_MAX), 1, "at once");
+        assert_eq!(dispatcher.owed(), 20 * 10_000 + 1, "what waits is owed");
+        let mut steps = 0;
+        while !dispatcher.fan_outs.is_empty() {
+            assert_eq!(dispatcher.next_wake_ms(), Some(0));
+            dispatcher.tick(0);
+            steps += 1;
+        }
+        assert!(steps < 2_000, "{steps} steps: events to the same lanes are owed together");
+        assert_eq!(owed_of(&dispatcher, SubscriptionId(9_999)), (1..=20).collect::<Vec<u64>>());
+        assert_eq!((dispatcher.owed(), dispatcher.take_cancelled()), (20 * 10_000 + 1, 0));
+    }
+
+    #[test]
+    fn a_lane_is_owed_its_events_in_their_order() {
+        let mut dispatcher = dispatcher(1_000);
+        let last = SubscriptionId(999);
+        large(&mut dispatcher, 1, &lanes(1_000));
+        assert_eq!(dispatcher.owe("noisy", FanOut::new([(2, 0)], [last].into()), 9), 0);
+        assert!(owed_of(&dispatcher, last).is_empty(), "event 1 comes first");
+        let passing = FanOut::new([(3, 0)], [SubscriptionId(0), OTHER].into());
+        assert_eq!(dispatcher.owe("noisy", passing, 9), 2, "its lanes were reached");
+        for _ in 0..20 {
+            dispatcher.tick(0);
+        }
+        assert_eq!(owed_of(&dispatcher, last), [1, 2]);
+        assert_eq!(owed_of(&dispatcher, SubscriptionId(0)), [1, 3]);
+    }
+
+    #[test]
+    fn what_waits_is_found_with_what_a_lane_owes() {
+        let mut dispatcher = dispatcher(1_000);
+        let (listed, removed, last) =
+            (SubscriptionId(700), SubscriptionId(800), SubscriptionId(999));
+        large(&mut dispatcher, 1, &lanes(1_000));
+        large(&mut dispatcher, 2, &lanes(1_000));
+        assert_eq!(dispatcher.listed(listed, 0, |_| true, 9).len(), 2);
+        assert_eq!(dispatcher.remove_lane(removed).len(), 2, "cancelled with its lane");
+        let delivery = DeliveryId { sequence: 2, subscription: last };
+        assert!(dispatcher.cancel(delivery, WALL_MS).is_some());
+        let events: RoaringTreemap = [1, 2, 3].into_iter().collect();
+        let owed = dispatcher.owed_among(&events);
+        assert_eq!((owed.len(), owed[&last].len(), owed[&listed].len()), (999, 1, 2));
+        assert_eq!(owed[&SubscriptionId(998)], dispatcher.owed_sequences());
+        for _ in 0..20 {
+            dispatcher.tick(0);
+        }
+        assert_eq!((dispatcher.owed(), dispatcher.take_cancelled()), (999 * 2 - 1, 0));
+        assert_eq!(
+            (owed_of(&dispatcher, last), owed_of(&dispatcher, listed)),
+            (vec![1], vec![1, 2])
+        );
+    }
+
+    #[test]
+    fn dependents_are_owed_with_their_main() {
+        let count = u32::try_from(FAN_OUT_LANES_MAX).unwrap() + 10;
         let mut dispatcher = dispatcher(count);
         // The last lane waits for the first one.
         let (main, dependent) = (SubscriptionId(0), SubscriptionId(count - 1));
         let waits = Policy { after: Some(main), ..Policy::default() };
         dispatcher.set_lane(dependent, "noisy", waits, ACTIVE, &HashMap::new());
-        let targets = lanes(count);
-        let mut fan_out = FanOut::new(1..=1, &[0], &targets);
-        assert_eq!(dispatcher.owe_part(&mut fan_out), 0);
-        assert!(!fan_out.is_done());
-        assert_eq!(dispatcher.owed(), PART_MAX as u64 + 1, "the dependent is owed with its main");
-        let _ = dispatcher.remove_lane(SubscriptionId(count - 2));
-        assert_eq!(dispatcher.owe_part(&mut fan_out), 1, "a lane removed in between is cancelled");
-        assert!(fan_out.is_done());
-        assert_eq!(dispatcher.owed(), u64::from(count) - 1);
+        large(&mut dispatcher, 1, &lanes(count));
+        assert_eq!(
+            (owed_of(&dispatcher, main), owed_of(&dispatcher, dependent)),
+            (vec![1], vec![1])
+        );
         let mut now_ms = 0;
+        dispatcher.tick(0);
         let first = dispatcher.next_attempt(now_ms).unwrap();
         assert_eq!(first.delivery.subscription, main);
-        served_before(&mut dispatcher, SubscriptionId(count - 3), &mut now_ms, 0);
-        assert!(
-            dispatcher
-                .lane_stats(0)
-                .iter()
-                .any(|lane| lane.subscription == dependent && lane.blocked == 1)
-        );
+        served_before(&mut dispatcher, SubscriptionId(count - 2), &mut now_ms, 0);
+        let is_blocked = |lane: &LaneStats| lane.subscription == dependent && lane.blocked == 1;
+        assert!(dispatcher.lane_stats(0).iter().any(is_blocked));
     }
 }

@@ -82,7 +82,7 @@ impl Default for EndpointHealth {
 }
 
 impl EndpointHealth {
-    /// What was known before the engine was opened. A jump of the wall clock lengthens no wait.
+    /// The health that was stored before the engine was opened. A jump of the wall clock lengthens no wait.
     pub(super) fn resumed(health: &LaneHealth, now_ms: u64, wall_ms: u64) -> EndpointHealth {
         let down_ms = wall_ms.saturating_sub(health.saved_wall_ms);
         let left_ms = health.breaker_left_ms.min(backoff::BREAKER_MAX_MS).saturating_sub(down_ms);
@@ -99,7 +99,7 @@ impl EndpointHealth {
         }
     }
 
-    /// What the next engine should know.
+    /// The health to store for the next open.
     pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
         LaneHealth {
             failures_in_row: self.failures_in_row,
@@ -140,7 +140,7 @@ impl EndpointHealth {
         self.note_failing(now_ms, rules.gap_max_ms());
         if matches!(reason, Reason::Status(429 | 502 | 504)) {
             let own_ms = wait_ms(rules.breaker, self.failures_in_row, random);
-            // A receiver that asks for no wait at all is overloaded all the same.
+            // A receiver that asks for no wait is overloaded nevertheless.
             let asked_ms = retry_after_ms.filter(|asked_ms| *asked_ms > 0);
             let rest_ms = asked_ms.unwrap_or(own_ms).min(backoff::RETRY_AFTER_MAX_MS);
             self.rests_until_ms = self.rests_until_ms.max(now_ms.saturating_add(rest_ms));

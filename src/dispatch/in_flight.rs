@@ -12,10 +12,10 @@ pub(super) struct InFlightAttempt {
     /// Which attempt of its delivery, from 1.
     pub(super) number: u32,
     pub(super) started_ms: u64,
-    /// What it was counted under when it started.
+    /// The account under which it is counted.
     pub(super) account: AccountSlot,
     pub(super) group: LaneGroup,
-    /// Whether its delivery was cancelled, so that its end changes nothing of it.
+    /// Whether its delivery was cancelled: then the result of the attempt changes nothing.
     pub(super) is_cancelled: bool,
 }
 
@@ -30,7 +30,7 @@ impl InFlight {
         self.attempts.insert(delivery, attempt);
     }
 
-    /// Notes that a delivery is cancelled, if an attempt of it is in flight.
+    /// Marks a delivery as cancelled, if an attempt of it is in flight.
     pub(super) fn cancel(&mut self, delivery: DeliveryId) {
         if let Some(attempt) = self.attempts.get_mut(&delivery) {
             attempt.is_cancelled = true;

@@ -34,7 +34,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use roaring::RoaringTreemap;
 
-pub(crate) use fan_out::FanOut;
+pub(crate) use fan_out::{FAN_OUT_LANES_MAX, FanOut};
 pub(crate) use outcome::{Judgement, judge};
 pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
@@ -47,6 +47,7 @@ use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};
 use dependency::Dependencies;
 use expiry::{Expiry, age_ms};
+use fan_out::WaitingFanOuts;
 use in_flight::{InFlight, InFlightAttempt};
 use lane::Lane;
 use ready_queue::{AccountSlot, ReadyQueue};
@@ -76,10 +77,14 @@ pub(crate) struct Dispatcher {
     resting: BTreeSet<(u64, SubscriptionId)>,
     expiry: Expiry,
     dependencies: Dependencies,
+    fan_outs: WaitingFanOuts,
     /// The latest time that was passed in.
     now_ms: u64,
+    /// Deliveries that lanes owe.
     owed: u64,
     held: u64,
+    /// Deliveries to removed subscriptions, until they are counted.
+    cancelled: u64,
 }
 
 /// The time and the randomness of a step. They are arguments, so that a step is a pure function (I6).
@@ -112,7 +117,7 @@ pub(crate) struct Completed {
     pub(crate) took_ms: u64,
     /// How many times in a row the breaker has opened, if the attempt changed that; 0 if it closed.
     pub(crate) trips: Option<u32>,
-    /// What of ours was short, if the attempt does not count because of that.
+    /// The shortage of ours because of which the attempt does not count.
     pub(crate) shortage: Option<Shortage>,
 }
 
@@ -146,9 +151,11 @@ impl Dispatcher {
             resting: BTreeSet::new(),
             expiry: Expiry::default(),
             dependencies: Dependencies::default(),
+            fan_outs: WaitingFanOuts::default(),
             now_ms: 0,
             owed: 0,
             held: 0,
+            cancelled: 0,
         }
     }
 
@@ -163,6 +170,7 @@ impl Dispatcher {
         keys: &HashMap<u64, u64>,
     ) {
         let account = self.account_index(account);
+        self.owe_ahead(id);
         let lane = self.lanes.entry(id).or_default();
         let before = lane.after();
         if lane.is_held() {
@@ -170,7 +178,7 @@ impl Dispatcher {
         }
         lane.set(account, policy, state, keys, self.now_ms);
         self.change_main(id, before);
-        self.set_expiry(id, None);
+        self.set_expiry(id, |ends_ms| ends_ms);
         self.refresh(id);
     }
 
@@ -190,8 +198,8 @@ impl Dispatcher {
         index
     }
 
-    /// Notes the key hashes of events owed from now on. Returns what is already owed, whose key hashes the
-    /// next [`set_lane`](Self::set_lane) needs.
+    /// Records the key hashes of events owed from now on. Returns the deliveries that are already owed, whose key
+    /// hashes the next [`set_lane`](Self::set_lane) needs.
     pub(crate) fn note_keys(&mut self, id: SubscriptionId) -> RoaringTreemap {
         self.lanes.get_mut(&id).map(|lane| lane.backlog.note_keys()).unwrap_or_default()
     }
@@ -199,6 +207,7 @@ impl Dispatcher {
     /// Removes a lane. Returns its owed deliveries, which are cancelled. The end of an attempt in flight
     /// changes nothing any more, and its dependents are released.
     pub(crate) fn remove_lane(&mut self, id: SubscriptionId) -> RoaringTreemap {
+        self.owe_ahead(id);
         let Some(mut lane) = self.lanes.remove(&id) else { return RoaringTreemap::new() };
         lane.leave_queue(&mut self.ready_queue);
         if let Some(timer_ms) = lane.timer_ms {
@@ -225,7 +234,12 @@ impl Dispatcher {
         sequences: &RoaringTreemap,
     ) -> HashMap<SubscriptionId, RoaringTreemap> {
         let lanes = self.lanes.iter().map(|(id, lane)| (*id, lane.backlog.owed_among(sequences)));
-        lanes.filter(|(_, owed)| !owed.is_empty()).collect()
+        let mut owed: HashMap<_, _> = lanes.filter(|(_, owed)| !owed.is_empty()).collect();
+        let is_wanted = |sequence| sequences.contains(sequence);
+        self.waiting_among(is_wanted, |id, sequence| {
+            owed.entry(id).or_default().insert(sequence);
+        });
+        owed
     }
 
     /// The next attempt, if one may start. Its end must be passed to [`complete`](Self::complete).
@@ -374,6 +388,7 @@ impl Dispatcher {
     pub(crate) fn tick(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.ready_queue.clear_bound();
+        self.owe_waiting();
         for _ in 0..TICK_MAX {
             let Some(first) = self.waiting.first().filter(|first| first.0 <= now_ms) else { break };
             let (due_ms, delivery) = *first;
@@ -398,7 +413,8 @@ impl Dispatcher {
         let rested_ms = self.resting.first().map(|first| first.0);
         let has_ready = self.ready_queue.attempts() > 0;
         let opens_ms = self.throttle.opens_ms(self.now_ms).filter(|_| has_ready);
-        [due_ms, rested_ms, opens_ms].into_iter().flatten().min()
+        let fan_outs_ms = (!self.fan_outs.is_empty()).then_some(self.now_ms);
+        [due_ms, rested_ms, opens_ms, fan_outs_ms].into_iter().flatten().min()
     }
 
     /// Brings a lane's place in the queue and its timer in line with its state.

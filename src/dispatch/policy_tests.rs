@@ -21,7 +21,7 @@ fn set(bench: &mut Bench, id: SubscriptionId, policy: Policy) {
     bench.dispatcher.set_lane(id, ACCOUNT, policy, SubscriptionState::Active, &HashMap::new());
 }
 
-/// A dependent beside its main lane.
+/// A dependent lane and its main lane.
 fn with_dependent() -> Bench {
     let mut bench = bench(policy());
     set(&mut bench, DEPENDENT, Policy { after: Some(LANE), ..policy() });

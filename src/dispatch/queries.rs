@@ -1,5 +1,6 @@
-//! What can be read of the dispatcher: its counts, its lanes, and what each owes. Nothing here changes
-//! anything. Only the figures of all lanes cost more than what is asked for.
+//! What can be read of the dispatcher: its counts, its lanes, and what each owes. Only the figures of all lanes cost
+//! more than what is asked for. An event of a large fan-out that has not reached its lanes counts as owed, but not yet
+//! in the figures of these lanes.
 
 use super::Dispatcher;
 use crate::stats::{Bound, LaneStats};
@@ -26,7 +27,7 @@ pub(crate) enum DeliveryStage {
 impl Dispatcher {
     /// Owed deliveries at any stage, held ones included.
     pub(crate) fn owed(&self) -> u64 {
-        self.owed
+        self.owed + self.fan_outs.deliveries()
     }
 
     /// Deliveries held because their subscription is unknown.
@@ -34,11 +35,13 @@ impl Dispatcher {
         self.held
     }
 
-    /// Attempts in flight, those of removed lanes included.
-    pub(crate) fn owed_of(&self, id: SubscriptionId) -> u64 {
+    /// What a lane owes.
+    pub(crate) fn owed_of(&mut self, id: SubscriptionId) -> u64 {
+        self.owe_ahead(id);
         self.lanes.get(&id).map_or(0, |lane| lane.backlog.owed())
     }
 
+    /// Attempts in flight, those of removed lanes included.
     pub(crate) fn in_flight(&self) -> usize {
         self.ready_queue.in_flight()
     }
@@ -81,6 +84,11 @@ impl Dispatcher {
         stats
     }
 
+    /// The figures of one lane.
+    pub(crate) fn lane_stats_of(&self, id: SubscriptionId, now_ms: u64) -> Option<LaneStats> {
+        self.lanes.get(&id)?.stats(id, now_ms)
+    }
+
     /// When [`tick`](Self::tick) or [`expire`](Self::expire) has something to do next, in monotonic milliseconds.
     pub(crate) fn next_timer_ms(&self) -> Option<u64> {
         [self.next_wake_ms(), self.next_expiry_ms()].into_iter().flatten().min()
@@ -89,12 +97,13 @@ impl Dispatcher {
     /// What a lane owes from a sequence on, in the order published, at the stages that are `wanted`. The
     /// cost grows with `count_max` and not with the backlog, so a backlog is read in slices.
     pub(crate) fn listed(
-        &self,
+        &mut self,
         id: SubscriptionId,
         from: u64,
         wanted: impl Fn(DeliveryStage) -> bool,
         count_max: usize,
     ) -> Vec<ListedDelivery> {
+        self.owe_ahead(id);
         let Some(lane) = self.lanes.get(&id) else { return Vec::new() };
         let never_tried =
             if lane.is_held_back() { DeliveryStage::Blocked } else { DeliveryStage::Owed };

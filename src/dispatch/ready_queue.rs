@@ -262,7 +262,7 @@ impl ReadyQueue {
         self.serve(front.account, front.turn, group)
     }
 
-    /// What keeps all accounts from starting, of which none is at the front.
+    /// The bound that holds every account back when no lane can start.
     fn bound_of_accounts(&self) -> QueueBound {
         let waits_for_unproven = self.unproven_in_flight >= self.unproven_max()
             && self.unproven.waiting.len() + self.unproven.above_share.len() > 0;
@@ -368,7 +368,7 @@ impl ReadyQueue {
         self.bound.is_some()
     }
 
-    /// Which bound of all accounts did. The limit of one account is not one of them.
+    /// The bound for all accounts that did. The limit of one account is not reported.
     pub(super) fn bound(&self) -> Option<Bound> {
         match self.bound {
             Some(QueueBound::All(bound)) => Some(bound),
@@ -421,7 +421,7 @@ impl AccountQueue {
     }
 }
 
-/// Where a lane joins that comes so much later than now. One that timed out joins further behind.
+/// The position of a lane that is ranked this far behind the present. One that timed out joins further behind.
 fn place_us(class: LaneClass, now_ms: u64, behind_us: u64) -> u64 {
     let latency_ms = match class {
         LaneClass::Proven | LaneClass::Untried => 0,

@@ -27,12 +27,11 @@ impl Dispatcher {
         key_hashes: &[u64],
         targets: &[SubscriptionId],
     ) -> u64 {
-        let mut fan_out = FanOut::new(sequences, key_hashes, targets);
-        let mut cancelled = 0;
-        while !fan_out.is_done() {
-            cancelled += self.owe_part(&mut fan_out);
-        }
-        cancelled
+        let mut targets = targets.to_vec();
+        targets.sort_unstable();
+        let events = sequences.zip(key_hashes.iter().copied());
+        self.owe(ACCOUNT, FanOut::new(events, targets.into()), usize::MAX);
+        self.take_cancelled()
     }
 
     /// One event.

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::subscription::SubscriptionInfo;
 
-/// What a declaration of accounts changes: their names.
+/// The names of the accounts that a declaration changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccountChanges {
@@ -123,9 +123,11 @@ pub(super) fn open(
     let now_ms = config.clock.wall_ms();
     let mut index = AccountIndex::default();
     stored.into_iter().for_each(|info| drop(index.put(info)));
-    let plan = plan(index, &config.accounts, now_ms)?;
-    book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
-    let mut index = plan.index;
+    if !config.adopts_accounts {
+        let plan = plan(index, &config.accounts, now_ms)?;
+        book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
+        index = plan.index;
+    }
     let default = Accounts::default_account(now_ms)?;
     let has_default = config.accounts.is_empty() && config.has_default_account;
     let default = if has_default { default } else { default.removed() };

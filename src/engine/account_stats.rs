@@ -1,8 +1,10 @@
-//! The counters of one account, for a host that shows each customer its own.
+//! The counters of accounts, for a host that shows each customer its own and the operator all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::Engine;
+use crate::account::AccountInfo;
 use crate::stats::{LaneStats, Stats};
 
 impl Engine {
@@ -24,21 +26,59 @@ impl Engine {
         let own: BTreeSet<_> = self.subscriptions_of(&id).iter().map(|one| one.id).collect();
         let mut lanes = self.stats().lanes;
         lanes.retain(|lane| own.contains(&lane.subscription));
-        let sum = |of: fn(&LaneStats) -> u64| lanes.iter().map(of).sum();
-        let (accepted, unrouted) = self.shared.shares.of(&id).accepted();
-        let usage = self.account_usage(&id);
+        self.account_stats(&id, own.len(), lanes)
+    }
+
+    /// The counters of every account that is not removed, the oldest first, as [`stats_of`](Engine::stats_of) gives
+    /// them. Reads the engine once for all of them.
+    ///
+    /// ```
+    /// # use wabahook::{Account, Config, Engine};
+    /// # let directory = tempfile::tempdir()?;
+    /// let accounts = [Account::new("acme"), Account::new("beta")];
+    /// let engine = Engine::open(accounts.into_iter().fold(Config::new(directory.path()), Config::account))?;
+    /// let stats = engine.stats_by_account();
+    /// assert_eq!((stats[0].0.name(), stats[1].0.name()), ("acme", "beta"));
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats_by_account(&self) -> Vec<(Arc<AccountInfo>, Stats)> {
+        let mut lanes: HashMap<_, _> =
+            self.stats().lanes.into_iter().map(|lane| (lane.subscription, lane)).collect();
+        let mut by_account = HashMap::<String, (usize, Vec<LaneStats>)>::new();
+        for one in self.subscriptions() {
+            let (count, own) = by_account.entry(one.account.clone()).or_default();
+            *count += 1;
+            own.extend(lanes.remove(&one.id));
+        }
+        let accounts = self.accounts().list().into_iter().filter(|account| !account.is_removed());
+        accounts
+            .map(|account| {
+                let (count, own) = by_account.remove(account.id()).unwrap_or_default();
+                let stats = self.account_stats(account.id(), count, own);
+                (account, stats)
+            })
+            .collect()
+    }
+
+    fn account_stats(&self, id: &str, subscriptions: usize, lanes: Vec<LaneStats>) -> Stats {
+        let sum = |of: fn(&LaneStats) -> u64| lanes.iter().map(of).sum::<u64>();
+        let share = self.shared.shares.look_up(id);
+        let ((accepted, unrouted), removed) = (share.accepted(), share.removed_lanes());
+        let (owed_events, owed_bytes) = share.owed();
         Stats {
             accepted,
             unrouted,
             owed: sum(|lane| lane.owed),
-            delivered: sum(|lane| lane.delivered),
-            retried: sum(|lane| lane.retried),
-            dead: sum(|lane| lane.dead),
+            delivered: sum(|lane| lane.delivered) + removed.delivered,
+            retried: sum(|lane| lane.retried) + removed.retried,
+            dead: sum(|lane| lane.dead) + removed.dead,
             in_flight: sum(|lane| lane.in_flight),
-            queued_events: usage.queued_events,
-            owed_events: usage.owed_events,
-            owed_bytes: usage.owed_bytes,
-            subscriptions: usage.subscriptions,
+            queued_events: share.queued_events(),
+            owed_events,
+            owed_bytes,
+            dead_letters: self.shared.outbox.letters_of(id),
+            subscriptions: subscriptions as u64,
             lanes,
             ..Stats::default()
         }

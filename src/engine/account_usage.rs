@@ -11,8 +11,7 @@ use crate::error::Result;
 use crate::subscription::SubscriptionId;
 
 impl Engine {
-    /// What an account uses, and the limits in force for it. For an account that the engine does not have, what is
-    /// left of it.
+    /// What an account uses, and the limits in force for it. For an unknown account, what is still stored of it.
     ///
     /// ```
     /// use wabahook::{Account, AccountLimits, Config, Engine};

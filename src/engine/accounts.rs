@@ -64,19 +64,20 @@ impl Engine {
     /// [`Error::Invalid`] for an account that the configuration declares, unless only its state changes.
     ///
     /// ```
-    /// # use wabahook::{Account, AccountState, Config, Engine};
+    /// # use wabahook::{Account, AccountState, Config, Engine, Error};
     /// # let directory = tempfile::tempdir()?;
     /// # let engine = Engine::open(Config::new(directory.path()))?;
     /// let acme = engine.create_account(Account::new("acme"))?;
-    /// engine.revise_account(acme.id(), |acme| Ok(Account::from(acme).state(AccountState::Suspended)))?;
+    /// let suspended = AccountState::Suspended;
+    /// engine.revise_account(acme.id(), |acme| Ok::<_, Error>(Account::from(acme).state(suspended)))?;
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn revise_account(
+    pub fn revise_account<E: From<Error>>(
         &self,
         id: &str,
-        mut revise: impl FnMut(&AccountInfo) -> Result<Account>,
-    ) -> Result<Arc<AccountInfo>> {
+        mut revise: impl FnMut(&AccountInfo) -> std::result::Result<Account, E>,
+    ) -> std::result::Result<Arc<AccountInfo>, E> {
         for _ in 0..TRIES_MAX {
             let before = self.shared.require_account(id)?;
             let account = revise(&before)?;
@@ -84,7 +85,7 @@ impl Engine {
                 return Ok(after);
             }
         }
-        Err(Error::Busy { reason: format!("account {id} was changed again and again") })
+        Err(Error::Busy { reason: format!("account {id} was changed again and again") }.into())
     }
 
     /// Removes an account: its keys end, its name, numbers and WABAs are free for others, and its deliveries are
@@ -346,7 +347,7 @@ impl Shared {
     }
 
     /// Holds the deliveries of an account, or lets them go on, and applies its limits.
-    fn account_changed(&self, info: &AccountInfo) {
+    pub(super) fn account_changed(&self, info: &AccountInfo) {
         let (id, state) = (info.id(), info.state.as_str());
         match info.is_removed() {
             true => self.shares.remove(id),
@@ -402,7 +403,7 @@ impl Shared {
     }
 
     /// Removes the record of an account that nothing is left of.
-    fn drop_account(&self, info: &AccountInfo) -> Result<()> {
+    pub(super) fn drop_account(&self, info: &AccountInfo) -> Result<()> {
         let mut book = self.book.lock();
         let book = book.as_mut().ok_or(Error::Closed)?;
         let notes = book.notes_of(info.id())?;

@@ -43,7 +43,7 @@ pub(super) struct CompletedAttempt {
     pub(super) event: Option<SentEvent>,
 }
 
-/// What ended attempts leave to do without the lock.
+/// What remains to be done for ended attempts once the lock is released.
 #[derive(Default)]
 pub(super) struct EndEffects {
     /// The events of settled deliveries, which need no longer be cached for them.
@@ -314,7 +314,7 @@ impl Shared {
         }
     }
 
-    /// Sends the notices of an attempt's end, and disables the subscription where the end says so.
+    /// Sends the notices of an attempt's end, and disables the subscription if the end requires it.
     fn announce(&self, id: SubscriptionId, completed: Completed) {
         let Completed { record, with, disabled, .. } = completed;
         for record in record.iter().chain(&with) {

@@ -9,9 +9,9 @@ use crate::notice::Notice;
 impl Engine {
     /// Counts events that could not be published because no account owns their number or WABA.
     ///
-    /// [`stats`](Engine::stats) counts them, [`unowned`](Engine::unowned) lists their source, and a source
-    /// that is new is told with [`Notice::Unowned`]. [`cloud_api::publish`](crate::inbound::cloud_api::publish)
-    /// does this for callbacks.
+    /// [`stats`](Engine::stats) counts them, [`unowned`](Engine::unowned) lists their source, and a new source is
+    /// reported with [`Notice::Unowned`]. [`cloud_api::publish`](crate::inbound::cloud_api::publish) does this for
+    /// callbacks.
     pub fn count_unowned(&self, number: Option<String>, waba: Option<String>, events: u64) {
         self.shared.counters.unowned.add(events);
         let wall_ms = self.shared.clock.wall_ms();

@@ -6,11 +6,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use parking_lot::MutexGuard;
-
 use super::shared::Shared;
 use crate::attempt::DeliveryId;
-use crate::dispatch::FanOut;
+use crate::dispatch::{FAN_OUT_LANES_MAX, FanOut};
 use crate::error::Error;
 use crate::history::{HistoryEntry, HistoryEvent};
 use crate::notice::Notice;
@@ -26,7 +24,7 @@ pub(super) fn commit_listener(shared: Weak<Shared>) -> CommitListener {
     })
 }
 
-/// Receives what the store tells by itself, for as long as the engine exists.
+/// Receives the store's own events, as long as the engine exists.
 pub(super) fn store_listener(shared: Weak<Shared>) -> StoreListener {
     Box::new(move |event| {
         if let Some(shared) = shared.upgrade() {
@@ -91,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// Counts dropped dead letters, and tells of them once a minute for each account.
+    /// Counts dropped dead letters, and reports them once a minute for each account.
     fn letters_dropped(&self, account: &Arc<str>, letters: u64) {
         self.counters.letters_dropped.add(letters);
         let now_ms = self.clock.monotonic_ms();
@@ -142,21 +140,17 @@ impl Shared {
             let now_ms = self.clock.monotonic_ms();
             state.dispatcher.note_accepted(last.event.id.sequence(), now_ms);
         }
+        // What is left of large fan-outs is owed by the timekeeper, so that the next group does not wait for it.
+        let mut lanes_left = FAN_OUT_LANES_MAX;
         for run in by_account(owed) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let sequences = first.event.id.sequence()..=last.event.id.sequence();
-            let keys: Vec<u64> = run.iter().map(|owed| owed.event.key_hash).collect();
-            let mut fan_out = FanOut::new(sequences, &keys, &first.targets);
-            while !fan_out.is_done() {
-                // Subscriptions removed after the match: their tombstones are already durable.
-                self.counters.cancelled.add(state.dispatcher.owe_part(&mut fan_out));
-                if !fan_out.is_done() {
-                    self.wake_workers(&mut state);
-                    // Others take the lock in between.
-                    MutexGuard::bump(&mut state);
-                }
-            }
+            let Some(first) = run.first() else { continue };
+            let events = run.iter().map(|owed| (owed.event.id.sequence(), owed.event.key_hash));
+            let fan_out = FanOut::new(events, Arc::clone(&first.targets));
+            let reached = state.dispatcher.owe(&first.event.account, fan_out, lanes_left);
+            lanes_left = lanes_left.saturating_sub(reached);
         }
+        // Subscriptions removed after the match: their tombstones are already durable.
+        self.counters.cancelled.add(state.dispatcher.take_cancelled());
         self.counters.accepted.add(accepted);
         self.counters.unrouted.add(unrouted);
         self.counters.duplicates.add(duplicates);

@@ -1,5 +1,5 @@
-//! Tells the history what happens to deliveries, and ends there what is purged. Nothing here waits for the
-//! history, but a purge.
+//! Reports to the history what happens to deliveries, and erases from it what is purged. Only a purge waits for the
+//! history.
 
 use super::publish::order_hash;
 use super::purge::PurgeFilter;

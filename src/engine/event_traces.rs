@@ -133,7 +133,7 @@ impl Shared {
         count_max: usize,
         items: &mut Vec<EventTrace>,
     ) -> Result<Option<u64>> {
-        // No event tells its dedup key.
+        // Events do not store their dedup key.
         if query.dedup_key.is_some() {
             return Ok(None);
         }
@@ -247,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// `None` if the type of the event is no type.
+    /// `None` if the stored type is not a valid type.
     fn trace_of_accepted(&self, accepted: &AcceptedEntry) -> Option<EventTrace> {
         Some(EventTrace {
             id: accepted.id(),
@@ -294,7 +294,7 @@ impl Shared {
 
     /// Overrides what the history says by what is owed and dead now.
     fn follow_current(&self, id: DeliveryId, trace: &mut DeliveryTrace) -> Result<()> {
-        let state = self.dispatch_state.lock();
+        let mut state = self.dispatch_state.lock();
         let listed = state.dispatcher.listed(id.subscription, id.sequence, |_| true, 1);
         drop(state);
         let owed = listed.first().filter(|listed| listed.sequence == id.sequence);

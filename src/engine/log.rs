@@ -1,5 +1,5 @@
-//! What the engine logs about subscriptions. A line has the account, the name and the host of the URL, because an
-//! operator knows no ids.
+//! What the engine logs about subscriptions. A line has the account, the name and the host of the URL, because
+//! operators know names and not ids.
 
 use std::sync::Arc;
 

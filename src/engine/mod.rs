@@ -5,6 +5,8 @@ mod account_declarations;
 mod account_stats;
 mod account_usage;
 mod accounts;
+#[cfg(feature = "postgres")]
+mod adopted_accounts;
 mod attempts;
 mod background;
 mod backup;
@@ -177,8 +179,7 @@ impl Engine {
         self.subscribe_as(subscription, ExistingName::Refuse)
     }
 
-    /// Whether a subscription could be registered, but for its name and for who it waits for. Changes
-    /// nothing.
+    /// Checks whether a subscription could be registered, except for its name and `after`. Changes nothing.
     pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
         self.shared.check_subscription(subscription)
     }
@@ -189,41 +190,42 @@ impl Engine {
     /// Durable and in force when it returns: blocks on a sync.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NameTaken`], what `revise` returns, and as
+    /// [`Error::NotFound`], [`Error::NameTaken`], what `revise` returns, in an error type of the caller's, and as
     /// [`subscribe`](Engine::subscribe). [`Error::Busy`] if the subscription was changed during each of 100 calls.
     ///
     /// ```
-    /// use wabahook::{Config, Engine, Subscription};
+    /// use wabahook::{Config, Engine, Error, Subscription};
     /// # let directory = tempfile::tempdir()?;
     /// # let engine = Engine::open(Config::new(directory.path()))?;
     /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
-    /// engine.revise(crm, |crm| Ok(Subscription::from(crm).events(["ADD_TAG"])))?;
+    /// engine.revise(crm, |crm| Ok::<_, Error>(Subscription::from(crm).events(["ADD_TAG"])))?;
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn revise(
+    pub fn revise<E: From<Error>>(
         &self,
         id: SubscriptionId,
-        mut revise: impl FnMut(&SubscriptionInfo) -> Result<Subscription>,
-    ) -> Result<()> {
+        mut revise: impl FnMut(&SubscriptionInfo) -> std::result::Result<Subscription, E>,
+    ) -> std::result::Result<(), E> {
         self.shared.revise(id, |before| Ok((revise(before)?, before.state)))
     }
 
     /// As [`revise`](Engine::revise), its state included: one that was disabled and is active then
     /// starts as if its endpoint had never failed.
-    pub(crate) fn revise_with_state(
+    pub(crate) fn revise_with_state<E: From<Error>>(
         &self,
         id: SubscriptionId,
-        revise: impl FnMut(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
-    ) -> Result<()> {
+        revise: impl FnMut(
+            &SubscriptionInfo,
+        ) -> std::result::Result<(Subscription, SubscriptionState), E>,
+    ) -> std::result::Result<(), E> {
         self.shared.revise(id, revise)
     }
 
-    /// Gives a subscription another secret, or one made here where none is given, and returns it. The
-    /// one before goes on signing beside it for `overlap` (at most 30 days), so that the receiver
-    /// can change over; zero revokes it, and all that were replaced before it, at once. At most 4 sign
-    /// beside the newest; the oldest goes first. Durable and in force when it returns: blocks on a
-    /// sync.
+    /// Gives a subscription another secret, or one made here where none is given, and returns it. The old secret
+    /// signs as well for `overlap` (at most 30 days), so that the receiver can change over; zero revokes it, and all
+    /// that were replaced before it, at once. At most 4 sign as well as the newest; the oldest goes first. Durable and in
+    /// force when it returns: blocks on a sync.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for a secret that cannot sign or a longer overlap; and

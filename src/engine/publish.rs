@@ -35,14 +35,14 @@ impl CheckedEvent {
     }
 }
 
-/// What one account has in a submission.
+/// The part of a submission that belongs to one account.
 struct SubmittedSize<'a> {
     account: &'a AccountInfo,
     events: usize,
     bytes: usize,
 }
 
-/// What each account has in a submission. Most have one account.
+/// The part of each account in a submission. Most submissions have one account.
 fn sizes<'a>(checked: &'a [CheckedEvent], events: &[Event]) -> SmallVec<[SubmittedSize<'a>; 1]> {
     let mut sizes = SmallVec::<[SubmittedSize<'a>; 1]>::new();
     for (checked, event) in checked.iter().zip(events) {

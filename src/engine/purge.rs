@@ -106,7 +106,7 @@ impl Engine {
     pub fn discard_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
         let filter = &filter.resolved(self.accounts());
-        // What was given up before is then listed.
+        // After this, everything given up so far is listed.
         self.shared.outbox.flush()?;
         let letters = self.shared.all_dead_letters(filter)?;
         self.shared.discard(letters.iter().map(DeadLetter::id))
@@ -220,7 +220,7 @@ impl Shared {
         for one in all.iter().filter(|one| filter.admits_subscription(one)) {
             let (mut from, mut count) = (0, 0);
             loop {
-                let state = self.dispatch_state.lock();
+                let mut state = self.dispatch_state.lock();
                 let stages = |stage| filter.wants_stage(stage);
                 let slice = state.dispatcher.listed(one.id, from, stages, ENDED_AT_ONCE);
                 let sequences: Vec<u64> = slice.iter().map(|listed| listed.sequence).collect();
@@ -313,7 +313,7 @@ impl Shared {
     }
 
     fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
-        // What was published before is then owed.
+        // After this, everything published so far is owed.
         self.outbox.flush()?;
         let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
         let letters = self.outbox.letters_before(None, usize::MAX);

@@ -218,14 +218,14 @@ pub(super) struct ReachedBounds {
     unreported: Option<Bound>,
 }
 
-/// For how long a bound counts as reached after it was.
+/// How long a bound is reported after it was last reached.
 const BOUND_KEPT_MS: u64 = 60_000;
 
 impl ReachedBounds {
     pub(super) fn note(&mut self, bound: Bound, now_ms: u64) {
         let current = self.current(now_ms);
         let is_shortage = matches!(bound, Bound::Shortage(_));
-        // The bounds on attempts alternate many times a second, and are told as one.
+        // The bounds on attempts alternate many times a second, so they are reported as one.
         if current.is_none() || is_shortage && current != Some(bound) {
             self.unreported = Some(bound);
         }

@@ -45,6 +45,7 @@ impl Shared {
             outbox_events: holding.events,
             outbox_bytes: holding.bytes,
             generations: holding.generations as u64,
+            dead_letters: self.outbox.letter_count(),
             replayed: counters.replayed.value(),
             letters_dropped: counters.letters_dropped.value(),
             letters_discarded: counters.letters_discarded.value(),

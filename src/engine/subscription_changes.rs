@@ -56,7 +56,7 @@ pub(crate) struct AccountSnapshot {
     pub(crate) fresh_id: SubscriptionId,
 }
 
-/// What registering a name does that is already registered.
+/// What happens when a name is registered that is already in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExistingName {
     /// Replaces the subscription, which keeps its id and its owed deliveries.
@@ -182,11 +182,13 @@ impl Shared {
         Ok(AccountSnapshot { subscriptions, notes, fresh_id: book.fresh_id() })
     }
 
-    pub(super) fn revise(
+    pub(super) fn revise<E: From<Error>>(
         &self,
         id: SubscriptionId,
-        mut revise: impl FnMut(&SubscriptionInfo) -> Result<(Subscription, SubscriptionState)>,
-    ) -> Result<()> {
+        mut revise: impl FnMut(
+            &SubscriptionInfo,
+        ) -> std::result::Result<(Subscription, SubscriptionState), E>,
+    ) -> std::result::Result<(), E> {
         self.amend(id, |before| {
             let (subscription, state) = revise(before)?;
             let mut after = self.validated_change(subscription, Some(before))?;
@@ -208,7 +210,7 @@ impl Shared {
             return Err(Error::invalid("overlap_ms", overlap_ms, expected));
         }
         let secret = secret.map_or_else(fresh_secret, Ok)?;
-        self.amend(id, |before| {
+        self.amend::<Error>(id, |before| {
             let now_ms = self.clock.wall_ms();
             let mut after = before.clone();
             match after.secret.replace(secret.clone()).filter(|_| overlap_ms > 0) {
@@ -227,11 +229,11 @@ impl Shared {
 
     /// Replaces a subscription by a changed form of itself. `amend` may be code of the host, so it is called
     /// without a lock, and again if the subscription was changed meanwhile.
-    fn amend(
+    fn amend<E: From<Error>>(
         &self,
         id: SubscriptionId,
-        mut amend: impl FnMut(&SubscriptionInfo) -> Result<SubscriptionInfo>,
-    ) -> Result<()> {
+        mut amend: impl FnMut(&SubscriptionInfo) -> std::result::Result<SubscriptionInfo, E>,
+    ) -> std::result::Result<(), E> {
         for _ in 0..AMEND_TRIES_MAX {
             self.check_open()?;
             let before = Arc::clone(&self.subscriptions.read().require(id)?.info);
@@ -239,10 +241,10 @@ impl Shared {
             let mut book = self.book.lock();
             let book = book.as_mut().ok_or(Error::Closed)?;
             if self.subscriptions.read().require(id)?.info == before {
-                return self.replace(book, &before, after);
+                return Ok(self.replace(book, &before, after)?);
             }
         }
-        Err(Error::Busy { reason: format!("subscription {id} was changed again and again") })
+        Err(Error::Busy { reason: format!("subscription {id} was changed again and again") }.into())
     }
 
     fn replace(
@@ -380,6 +382,11 @@ impl Shared {
         }
         let told = self.outbox.wait(self.outbox.forget(id));
         let mut dispatch = self.dispatch_state.lock();
+        if let Some(removed) = &removed
+            && let Some(lane) = dispatch.dispatcher.lane_stats_of(id, self.clock.monotonic_ms())
+        {
+            self.shares.of(&removed.account).note_removed(&lane);
+        }
         let cancelled = dispatch.dispatcher.remove_lane(id);
         let deliveries = cancelled.len();
         self.counters.cancelled.add(deliveries);

@@ -20,7 +20,7 @@ use crate::transport::{Failure, Reply};
 pub struct TestDelivery {
     /// The event's id: the `webhook-id` that the receiver saw. No other event has it.
     pub event_id: EventId,
-    /// Why it was not acknowledged; `None` where it was. Judgement as a delivery would be.
+    /// Why it was not acknowledged; `None` where it was. Judged as for a delivery.
     pub reason: Option<Reason>,
     /// The HTTP status, if there was a response.
     pub status: Option<u16>,

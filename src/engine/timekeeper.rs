@@ -63,6 +63,7 @@ pub(super) fn tick(
     start: StartWorker<'_>,
 ) {
     state.dispatcher.tick(now_ms);
+    shared.counters.cancelled.add(state.dispatcher.take_cancelled());
     shared.end_expired(state, now_ms);
     if shared.http.is_none() {
         add_workers(shared, state, start);

@@ -80,8 +80,7 @@ impl Catalogue {
 
     /// The canonical type for a name in any vocabulary. An unknown name is its own canonical name.
     ///
-    /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) if the name is no valid event type.
+    /// # Errors [`Error::Invalid`](crate::Error::Invalid) if the name is not a valid event type.
     pub fn canonical(&self, name: &str) -> Result<EventType> {
         if let Some(kind) = self.by_name.get(name) {
             return Ok(kind.clone());
@@ -106,7 +105,7 @@ impl Catalogue {
         self.from_callbacks.contains(kind)
     }
 
-    /// What a publisher should know about a type: nothing, or that its name is unknown.
+    /// The hint for a publisher of a type: none, or that its name is unknown.
     ///
     /// ```
     /// use wabahook::Catalogue;
@@ -123,8 +122,8 @@ impl Catalogue {
         Some(TypeHint::unknown(name, nearest(name, known)))
     }
 
-    /// What a subscriber should know about a type: nothing, that its name is unknown, or that no callback of
-    /// Meta becomes an event of it.
+    /// The hint for a subscriber of a type: none, that its name is unknown, or that no callback of Meta becomes an
+    /// event of it.
     ///
     /// ```
     /// use wabahook::Catalogue;
@@ -236,8 +235,8 @@ const FROM_CALLBACKS: &[(&str, &[&str])] = &[
     (RAW_CLOUD_API_WEBHOOK, &[]),
 ];
 
-/// The types that only a host publishes: they tell of something that Meta does not know. One alias is a
-/// misspelling of DoubleTick's documents.
+/// The types that only a host publishes: they are about something that Meta does not know. One alias is a misspelling
+/// of DoubleTick's documents.
 const PUBLISHED: &[(&str, &[&str])] = &[
     ("CHAT_ASSIGNED_TO_AGENT", &["Chat Assigned to Agent"]),
     ("ASSIGNED_AGENT_STATUS_CHANGED", &[]),

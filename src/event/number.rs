@@ -27,7 +27,7 @@ impl WabaNumber {
         self.0
     }
 
-    /// Reads stored digits; `None` if they are no number.
+    /// Reads stored digits; `None` if they are not a number.
     pub(crate) fn from_digits(digits: u64) -> Option<WabaNumber> {
         (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(WabaNumber(digits))
     }
@@ -75,7 +75,7 @@ impl serde::Serialize for WabaNumber {
     }
 }
 
-/// A number as the host gave it: parsed, or the text that is no number.
+/// A number as the host gave it: parsed, or the text that is not a number.
 pub(crate) type NumberInput = std::result::Result<WabaNumber, String>;
 
 pub(crate) fn number_input(text: &str) -> NumberInput {

@@ -1,16 +1,16 @@
-//! What is worth saying about the name of an event type that is accepted as it is: that it is unknown, and the
-//! known name that it resembles, or that nothing but a host publishes it.
+//! A hint about the name of an accepted event type: it is unknown, perhaps with the known name that it resembles, or
+//! only a host publishes it.
 
 use std::fmt;
 
-/// A remark on the name of an event type, for the person who wrote it. The name is accepted all the same.
+/// A hint about the name of an event type, for the person who wrote it. The name is accepted as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeHint {
     name: String,
     reason: HintReason,
 }
 
-/// Why a name is remarked on.
+/// The reason of a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HintReason {
@@ -38,7 +38,7 @@ impl TypeHint {
         &self.name
     }
 
-    /// Why it is remarked on.
+    /// The reason of the hint.
     pub fn reason(&self) -> &HintReason {
         &self.reason
     }

@@ -1,6 +1,6 @@
-//! One file of the history, and the index beside it. A segment that is complete is never appended to again; its
-//! index is a sorted file, of which one key in 256 is in memory. An index that is missing or damaged is built again
-//! from the segment.
+//! One file of the history, and its index file. A segment that is complete is never appended to again; its index is a
+//! sorted file, of which one key in 256 is in memory. An index that is missing or damaged is built again from the
+//! segment.
 //!
 //! Layout of a segment: 8 bytes of magic, then entries: length (4 bytes, little-endian) and the sealed entry. Layout
 //! of an index: 8 bytes of magic, the times of the first and the last entry (8 bytes each), then pairs of a key (8
@@ -24,7 +24,7 @@ const FENCE: usize = 256;
 /// A longer entry is taken for damage.
 const ENTRY_BYTES_MAX: u32 = 1 << 20;
 
-/// Where an entry is: by age.
+/// The position of an entry. Positions are ordered by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EntryPosition {
     pub(crate) segment: u64,
@@ -65,7 +65,7 @@ pub(super) struct SealedSegment {
     pub(super) bytes: u64,
     pub(super) times: SegmentTimes,
     pair_count: usize,
-    /// The first key of every so many pairs.
+    /// The first key of each block of pairs.
     fences: Vec<u64>,
 }
 

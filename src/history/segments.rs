@@ -16,7 +16,7 @@ use crate::event::EventId;
 /// The size at which a segment is completed and the next one begins.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A bound is kept by removing whole segments, so a history has about so many.
+/// The history is kept within its bounds by removing whole segments, of which it has about this many.
 const SEGMENTS: u64 = 16;
 
 /// What is kept at most.

@@ -4,4 +4,5 @@
 pub use super::malformed::MalformedCallback;
 pub use super::publish::{CallbackError, CallbackReceipt, publish};
 pub use super::reader::{Callback, UnownedUpdates, events};
+pub use super::split::split;
 pub use super::verification::{VerificationError, challenge, check_secret, verify};

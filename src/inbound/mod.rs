@@ -9,6 +9,7 @@ mod malformed;
 mod ownership;
 mod publish;
 mod reader;
+mod split;
 #[cfg(test)]
 mod tests;
 mod update;

@@ -19,7 +19,7 @@ pub(super) enum ChangeNumber {
 }
 
 impl ChangeNumber {
-    /// The number as text, which tells two numbers apart also where they are unknown.
+    /// The number as text, which also distinguishes two unknown numbers.
     pub(super) fn text(&self) -> Cow<'_, str> {
         match self {
             ChangeNumber::Is(number) => Cow::Owned(number.to_string()),
@@ -62,6 +62,11 @@ impl EventOwner {
         Some(EventOwner { account, number: own_number, waba })
     }
 
+    /// The id of the account.
+    pub(super) fn account(&self) -> &str {
+        self.account.id()
+    }
+
     pub(super) fn event(&self, kind: &str, payload: String) -> Event {
         let mut event = Event::new(kind, payload).account(self.account.id());
         event.number = self.number.map(Ok);
@@ -69,8 +74,8 @@ impl EventOwner {
         event
     }
 
-    /// An event made from a part of a change, beside the event that holds the whole change. Gateways
-    /// that know only whole callbacks do not receive it.
+    /// An event made from a part of a change, in addition to the event that holds the whole change. Gateways that
+    /// know only whole callbacks do not receive it.
     pub(super) fn part(&self, kind: &str, payload: String) -> Event {
         Event { is_part: true, ..self.event(kind, payload) }
     }

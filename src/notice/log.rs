@@ -1,5 +1,5 @@
 //! Notices as events of `tracing`. A line about a subscription has its account, its name and the host of its URL,
-//! because an operator knows no ids.
+//! because operators know names and not ids.
 
 use std::sync::{Arc, OnceLock};
 

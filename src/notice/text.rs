@@ -66,7 +66,7 @@ impl fmt::Display for Notice {
 }
 
 impl Notice {
-    /// Of the host and what it was sent, rather than of deliveries.
+    /// Notices about the host and its callbacks, not about deliveries.
     fn write_of_host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Notice::SetAside { name, why } => {

@@ -107,11 +107,11 @@ pub(super) struct PendingBatch {
     pub(super) submissions: Vec<Submission>,
     pub(super) records: BatchRecords,
     pub(super) forgotten: Vec<(SubscriptionId, ReceiptSender<()>)>,
-    /// Who waits for one of the records.
+    /// The callers that wait for one of the records.
     pub(super) record_waiters: Vec<ReceiptSender<()>>,
-    /// Who waits for dead letters to be owed again or discarded, and which.
+    /// The callers that wait for dead letters to be owed again or discarded, and which letters.
     pub(super) letter_waiters: Vec<(ReceiptSender<u64>, Vec<DeliveryId>)>,
-    /// Who waits until what is in the batch is in a sealed generation.
+    /// The callers that wait until the batch is in a sealed generation.
     pub(super) seals: Vec<ReceiptSender<SealedOutbox>>,
     pub(super) cancelled: Vec<RoaringTreemap>,
     /// Generations that may be cleared after this group is committed.

@@ -203,7 +203,7 @@ impl Committer {
         }
     }
 
-    /// Drops the dead letters that are over their bounds, with their histories.
+    /// Drops the dead letters that are over their bounds, with their histories. The next group writes their end.
     fn drop_letters(&mut self, wall_ms: u64) {
         let generations = &*self.writer.generations;
         let dropped = self.writer.cursor.letters.lock().trim(wall_ms, generations);
@@ -213,6 +213,8 @@ impl Committer {
         let mut attempts = self.writer.cursor.attempts.lock();
         dropped.iter().for_each(|letter| attempts.forget(letter.delivery));
         drop(attempts);
+        let ended = dropped.iter().map(|letter| letter.delivery);
+        self.writer.cursor.dropped_letters.extend(ended);
         for letters in dropped.chunk_by(|one, next| one.account == next.account) {
             let share = letters.first().and_then(|one| generations.accounts().share(one.account));
             let account = share.map_or_else(|| "".into(), |share| Arc::clone(share.name()));

@@ -28,6 +28,8 @@ pub(super) struct Cursor {
     pub(super) dedup: DedupTable,
     pub(super) letters: Arc<Mutex<DeadLetterIndex>>,
     pub(super) attempts: Arc<Mutex<AttemptIndex>>,
+    /// Dead letters that were dropped and whose end the next group writes: a restart would find their records.
+    pub(super) dropped_letters: Vec<DeliveryId>,
     /// Lanes with a health record, and the generation of the newest one.
     pub(super) health: HashMap<SubscriptionId, u64>,
     /// Deliveries with a retry state, and the generation of the newest one.
@@ -59,6 +61,7 @@ pub(super) mod tests {
             dedup: DedupTable::new(1_000, 10),
             letters: Arc::new(Mutex::new(DeadLetterIndex::new(10, 1_000))),
             attempts: Arc::default(),
+            dropped_letters: Vec::new(),
             health: HashMap::new(),
             retrying: HashMap::new(),
             tombstones: HashMap::new(),

@@ -47,7 +47,7 @@ pub(super) struct DroppedLetter {
     pub(super) account: AccountRef,
 }
 
-/// Tells whose events are whose, and how many dead letters an account may keep.
+/// Knows the account of each event, and how many dead letters an account may keep.
 pub(super) trait LetterAccounts {
     fn account_of(&self, sequence: u64) -> AccountRef;
     fn letters_max(&self, account: AccountRef) -> usize;

@@ -10,9 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use super::codec::dedup_page::{AccountTag, DedupKey, account_of, account_tag};
 use crate::account_shares::AccountShares;
 
-/// The database of dedup keys whose generation was cleared.
-pub(super) const DEDUP_DATABASE: &str = "dedup";
-
 /// The part of all keys that is dropped at once is one divided by this.
 const ROOM_MADE: usize = 1_024;
 
@@ -136,6 +133,11 @@ impl DedupTable {
             expired: Vec::new(),
             dropped: DroppedKeys::default(),
         }
+    }
+
+    /// How many keys it has.
+    pub(super) fn len(&self) -> usize {
+        self.sequences.len()
     }
 
     /// The keys forgotten early since the last call.

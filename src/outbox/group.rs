@@ -28,6 +28,8 @@ pub(super) struct CommitGroup {
     pub(super) revived: Vec<TakenLetter>,
     /// Dead letters that the host discarded.
     pub(super) discarded: Vec<TakenLetter>,
+    /// Dead letters that were dropped before, whose end it writes.
+    pub(super) dropped: Vec<DeliveryId>,
     /// Settled deliveries that others depend on.
     pub(super) settled_mains: Vec<DeliveryId>,
     /// The dedup keys of its events.

@@ -31,6 +31,7 @@ pub(super) fn build(
     wall_ms: u64,
 ) -> Result<CommitGroup> {
     let mut group = CommitGroup::default();
+    records::end_dropped_letters(cursor, &mut group);
     records::write(cursor, records, wall_ms, &mut group)?;
     cursor.dedup.expire(wall_ms);
     let mut events = GroupEvents {

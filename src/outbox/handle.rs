@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::host_calls::HostCalls;
 use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_pair_in};
-use crate::store::{Database, Store};
+use crate::store::Store;
 use crate::subscription::SubscriptionId;
 
 use super::admission::QueueAdmission;
@@ -28,6 +28,7 @@ use super::committer::Committer;
 use super::compaction::{CompactionBounds, Compactor, CompactorParts, OwedQuery};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
+use super::dedup_database::DedupDatabase;
 use super::event_accounts::EventAccounts;
 use super::event_cache::EventCache;
 use super::generations::{Generations, HeldTotals};
@@ -72,7 +73,7 @@ pub(crate) struct Outbox {
 pub(crate) struct CommitterParts {
     receiver: CommandReceiver,
     cursor: Cursor,
-    dedup_database: Arc<dyn Database>,
+    dedup_database: DedupDatabase,
     group_events_max: usize,
 }
 

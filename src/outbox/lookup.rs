@@ -76,6 +76,11 @@ impl Outbox {
         self.letters.lock().before(position, count_max)
     }
 
+    /// How many dead letters there are.
+    pub(crate) fn letter_count(&self) -> u64 {
+        self.letters.lock().len()
+    }
+
     /// How many dead letters an account has.
     pub(crate) fn letters_of(&self, account: &str) -> u64 {
         let known = self.generations.accounts().find(account);
@@ -145,7 +150,7 @@ impl Outbox {
         })
     }
 
-    /// Of these events, those whose owner is meant. Each page of heads is read once.
+    /// The events of these whose owner matches. Each page of heads is read once.
     pub(crate) fn events_of(
         &self,
         sequences: &RoaringTreemap,

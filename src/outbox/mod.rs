@@ -17,6 +17,7 @@ mod compaction;
 mod cursor;
 mod dead_letters;
 mod dedup;
+mod dedup_database;
 mod event_accounts;
 mod event_cache;
 mod generations;
@@ -43,7 +44,7 @@ pub(crate) use self::recovery::RecoveredOutbox;
 
 /// Whether a database with this name is the outbox's.
 pub(crate) fn has_database(name: &str) -> bool {
-    name == dedup::DEDUP_DATABASE || generations::number_of(name).is_some()
+    name == dedup_database::DEDUP_DATABASE || generations::number_of(name).is_some()
 }
 
 #[cfg(test)]

@@ -66,6 +66,13 @@ impl BatchRecords {
     }
 }
 
+/// Ends the dead letters that were dropped since the last group, so that no restart finds them again.
+pub(super) fn end_dropped_letters(cursor: &mut Cursor, group: &mut CommitGroup) {
+    group.dropped = std::mem::take(&mut cursor.dropped_letters);
+    let dropped = group.dropped.clone();
+    write_settles(cursor, &dropped, group);
+}
+
 /// Adds the operations of all records to the group. The settles of an atomic run are pages of their own; all
 /// other settles share pages.
 pub(super) fn write(

@@ -11,7 +11,7 @@ use crate::store::{Database, Store, StoreFailure};
 use super::Outbox;
 use super::command::{CommitterCommand, SealedOutbox};
 use super::committer::Committer;
-use super::dedup::DEDUP_DATABASE;
+use super::dedup_database::DEDUP_DATABASE;
 use super::generations::{self, Generations, RemovalHold};
 
 /// The outbox as it was at one moment.
@@ -57,7 +57,7 @@ impl Committer {
         let newest = self.writer.cursor.generation;
         self.writer.begin_generation()?;
         let is_sealed = self.writer.cursor.generation > newest;
-        let dedup_database = self.compactor.dedup_database(&self.writer);
+        let dedup_database = self.compactor.dedup_database.handle(&self.writer.generations);
         let (true, Some(dedup_database)) = (is_sealed, dedup_database) else {
             let why = StoreFailure::io(std::io::Error::other("the device refuses writes"));
             return Err(Error::store("sealing a generation", why));

@@ -61,6 +61,7 @@ impl Stall<'_> {
             batch.fail_record_waiters(&refused);
             return Err(error);
         }
+        self.writer.cursor.dropped_letters.append(&mut group.dropped);
         for letter in group.revived.iter().chain(&group.discarded) {
             // Their records are written again, so they are dead letters again until then.
             let mut letters = self.writer.cursor.letters.lock();

@@ -40,7 +40,7 @@ fn received(update: &MetaUpdate<'_>) -> Option<NamedData> {
     Some((Some("message.received"), data.finish()))
 }
 
-/// The gateway tells of three statuses, each under a name of its own.
+/// The gateway reports three statuses, each under a name of its own.
 fn receipt(update: &MetaUpdate<'_>) -> Option<NamedData> {
     let status = update.only("statuses")?;
     let name = match status.id("status")?.as_ref() {

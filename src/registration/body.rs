@@ -63,6 +63,8 @@ pub(super) fn form_pairs(
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let kind = kind.trim().to_ascii_lowercase();
     let pairs = match kind.as_str() {
+        // `curl -d` names this type for JSON too.
+        "application/x-www-form-urlencoded" if body.trim_start().starts_with('{') => return None,
         "application/x-www-form-urlencoded" => urlencoded_pairs(body),
         "multipart/form-data" => boundary(parameters).and_then(|one| multipart_pairs(body, &one)),
         _ => return None,
@@ -92,7 +94,7 @@ fn multipart_pairs(body: &str, boundary: &str) -> Option<Vec<(String, String)>> 
     let framed = format!("\r\n{body}");
     let delimiter = format!("\r\n--{boundary}");
     let mut pairs = Vec::new();
-    // What comes before the first delimiter is no part.
+    // The text before the first delimiter is not a part.
     for part in framed.split(&delimiter).skip(1) {
         if part.starts_with("--") {
             return Some(pairs);
@@ -181,6 +183,8 @@ mod tests {
         check_form(urlencoded, "url=https%3A%2F%2Fa%2F%3Fb=c&events=a+b&&events", Some(&pairs));
         check_form(urlencoded, "", Some(&[]));
         check_form(urlencoded, "a=%f", None);
+        let by_curl = HeaderMap::from_iter([(CONTENT_TYPE, urlencoded.parse().unwrap())]);
+        assert!(form_pairs(" {\"url\": \"https://a/?b=c\"}", &by_curl).is_none());
         let multipart = "multipart/form-data; boundary=\"x-1\"";
         let part = "--x-1\r\nContent-Disposition: form-data; name=\"url\"\r\n\r\nhttps://a/\r\n";
         let end = "--x-1--\r\n";

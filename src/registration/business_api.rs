@@ -283,7 +283,10 @@ mod tests {
         let taken = gateway.engine.subscribe(taken).unwrap();
         read(&gateway).assert_refused(404, None);
         set(&gateway, EXAMPLE).assert_refused(409, Some("name"));
-        gateway.engine.revise(taken, |one| Ok(Subscription::from(one).name("crm"))).unwrap();
+        gateway
+            .engine
+            .revise(taken, |one| Ok::<_, crate::error::Error>(Subscription::from(one).name("crm")))
+            .unwrap();
         set(&gateway, EXAMPLE).assert_refused(400, Some("subscriptions"));
         assert_eq!(gateway.engine.subscriptions().len(), 1);
     }

@@ -28,7 +28,7 @@ pub use self::dialog360::Dialog360;
 use self::gateway_http::{GatewayRequest, log_unknown_parameters, no_route, without_body};
 use self::path::normalized;
 pub use self::session::SessionGateway;
-use crate::account::AccountState;
+use crate::account::{AccountState, Accounts};
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -166,8 +166,17 @@ impl Registration {
     /// The id of the account whose API key a request shows, and the name of the key, so that a server can refuse a request before it reads the
     /// body.
     pub fn identify(&self, path: &str, headers: &HeaderMap) -> Option<(String, String)> {
+        Registration::identify_in(self.engine.accounts(), path, headers)
+    }
+
+    /// As [`identify`](Registration::identify), among these accounts.
+    pub fn identify_in(
+        accounts: &Accounts,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<(String, String)> {
         let value = headers.get(Gateway::of(&normalized(path), headers)?.key_header(headers)?)?;
-        let (account, key) = self.engine.accounts().identify_header(value.as_bytes())?;
+        let (account, key) = accounts.identify_header(value.as_bytes())?;
         (account.state == AccountState::Active).then(|| (account.id().to_owned(), key.name))
     }
 

@@ -14,6 +14,7 @@ use tracing::span;
 
 use super::test_support::{GatewayResponse, NUMBER, TestGateway};
 use super::{Registration, SessionGateway};
+use crate::error::Error;
 use crate::subscription::{Authorization, Subscription, SubscriptionInfo};
 
 const DOUBLETICK: (&str, &str) = ("authorization", "acme-key");
@@ -206,7 +207,7 @@ fn a_star_that_the_list_shows_keeps_that_side() {
     let id = guarded.only().id;
     let widened = |one: &SubscriptionInfo| {
         let all = Subscription::to(one.target.url().to_string())?.account("acme").name("crm");
-        Ok(all.profile(one.profile))
+        Ok::<_, Error>(all.profile(one.profile))
     };
     guarded.gateway.engine.revise(id, widened).unwrap();
     let listed = guarded.accepts("GET", "/v2/webhooks", DOUBLETICK, "").body[0].clone();
@@ -398,7 +399,8 @@ fn a_receipt_of_the_session_gateway_is_one_status() {
     // A condition of the host's stays, and counts alone.
     let id = guarded.only().id;
     let own = r#"{"pointer": "/a", "exists": true}"#;
-    let with_own = |one: &SubscriptionInfo| Ok(Subscription::from(one).condition(own.parse()?));
+    let with_own =
+        |one: &SubscriptionInfo| Ok::<_, Error>(Subscription::from(one).condition(own.parse()?));
     guarded.gateway.engine.revise(id, with_own).unwrap();
     guarded.accepts("PATCH", &path, SESSION, json!({"events": ["message.played"]}));
     assert_eq!(guarded.only().filter.condition, Some(own.parse().unwrap()));

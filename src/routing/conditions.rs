@@ -1,6 +1,6 @@
-//! The conditions that subscriptions add to their filters, beside the posting lists, so that a subscription
-//! without one costs nothing here. An event's payload is parsed once for all conditions, and not at all where
-//! no matched subscription has one.
+//! The conditions that subscriptions add to their filters, apart from the posting lists, so that a subscription
+//! without one costs nothing here. An event's payload is parsed once for all conditions, and not at all where no
+//! matched subscription has one.
 
 use foldhash::HashMap;
 

@@ -65,7 +65,7 @@ const WIDE: u32 = u32::MAX;
 /// A filter with more pairs is wide. In tests few are, so that the property test has both kinds.
 const PAIRS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 
-/// What a subscription is listed under below a number.
+/// The list of a number that a subscription is in: of all types, of one type, or of subscriptions with many types.
 #[derive(Debug, Clone, Copy)]
 enum ListKind<'a> {
     All,

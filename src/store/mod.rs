@@ -21,6 +21,8 @@ pub(crate) use self::copy::copy_database;
 pub use self::fault_injection::{FaultInjectingStore, FaultPlan};
 pub use self::memory::Memory;
 #[cfg(feature = "postgres")]
+pub(crate) use self::postgres::{ClusterHost, ClusterView, PostgresCluster, ShardLease};
+#[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::sled::Sled;
 
@@ -77,7 +79,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         true
     }
 
-    /// What the store tells from now on. Called once.
+    /// Sets the listener for events of the store itself. Called once.
     fn on_event(&self, _listener: StoreListener) {}
 
     /// Whether the store is on another machine, where a failure is over after seconds.
@@ -89,7 +91,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn release(&self) {}
 }
 
-/// What a store tells by itself.
+/// An event that a store reports on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreEvent {

@@ -9,7 +9,7 @@ use std::path::Path;
 const DIRECTORY_MODE: u32 = 0o700;
 #[cfg(unix)]
 const FILE_MODE: u32 = 0o600;
-/// All rights of the group and of everybody else.
+/// All permissions of the group and of other users.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 

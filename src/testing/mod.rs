@@ -1,7 +1,7 @@
 //! What a host needs to test itself, with the feature `testing`: an engine without a disk, a network or waiting.
 //!
 //! - [`store::Memory`](crate::store::Memory) keeps the outbox in memory, and [`FaultInjectingStore`] makes a store
-//!   fail when a test says so.
+//!   fail when a test wants it.
 //! - [`ManualClock`] moves time by hand: retries that are due in an hour are due at once.
 //! - [`ScriptedTransport`] stands for all receivers and records what they get.
 //! - [`wait_until_idle`] returns when nothing is left to do without more time passing.

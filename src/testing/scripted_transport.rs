@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::transport::{DeliveryControl, Failure, Reply, Request, Response, Transport};
 
-/// No wait of a test lasts longer.
+/// The longest wait of a test.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One attempt as it arrived.
@@ -131,7 +131,7 @@ impl Default for ScriptedTransport {
 }
 
 impl ScriptedTransport {
-    /// Receivers that reply by `answer` unless they have a script of their own.
+    /// Creates receivers that reply with `answer`, unless they have a script of their own.
     pub fn new(
         answer: impl Fn(&Arrival) -> ScriptedReply + Send + Sync + 'static,
     ) -> ScriptedTransport {

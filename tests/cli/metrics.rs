@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::host_process::{ACME, BETA, HostProcess, line};
+use crate::operating::operated;
 use crate::program::alone;
 use crate::receiver::Receiver;
 
@@ -37,6 +38,46 @@ fn metrics_are_of_the_account_and_pass_promtool() {
     check_by_promtool(&answer.body);
 }
 
+/// The operator sees every account's series, and a customer its own alone.
+#[test]
+fn the_operator_has_series_of_every_account() {
+    let place = operated();
+    let served = place.start();
+    let receiver = Receiver::answering(200);
+    let acme = served.subscribe(ACME, &receiver.url("/acme"), json!({"name": "acme hook"}));
+    served.subscribe(BETA, &receiver.url("/beta"), json!({"name": "beta hook"}));
+    (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
+    let beta = json!({"type": "T", "number": "919000000003", "payload": 1}).to_string();
+    assert_eq!(served.post("/events", BETA, beta).status, 202);
+    served.until(|stats| stats["delivered"] == 3);
+    (0..4).for_each(|_| drop(receiver.next()));
+    let id = |key: &str| served.get("/account", key).json()["id"].as_str().unwrap().to_owned();
+    let (acme_id, beta_id) = (id(ACME), id(BETA));
+    let series = |name: &str, id: &str| format!("\nwabahook_account_{name}{{account=\"{id}\"}} ");
+    let all = served.get("/metrics", "operator-key");
+    all.assert_says(&[
+        &format!("{}3\n", series("deliveries_delivered_total", &acme_id)),
+        &format!("{}1\n", series("events_accepted_total", &beta_id)),
+        &format!(
+            "\nwabahook_account_info{{account=\"{beta_id}\",name=\"beta\",state=\"active\"}} 1\n"
+        ),
+        "name=\"acme hook\"",
+        "name=\"beta hook\"",
+    ]);
+    check_by_promtool(&all.body);
+    let named = served.get("/metrics?account=acme", "operator-key").body;
+    for own in [served.get("/metrics", ACME).body, named] {
+        assert!(own.contains("\nwabahook_deliveries_delivered_total 3\n"), "{own}");
+        assert!(own.contains("acme hook") && !own.contains("beta hook"), "{own}");
+        assert!(!own.contains(&beta_id) && !own.contains("wabahook_account_"), "{own}");
+        assert!(!own.contains("wabahook_groups_total"), "of the engine: {own}");
+        check_by_promtool(&own);
+    }
+    // A counter never falls, also when a webhook is removed with its figures.
+    assert_eq!(served.delete(&format!("/subscriptions/{acme}"), ACME).status, 204);
+    served.get("/metrics", ACME).assert_says(&["\nwabahook_deliveries_delivered_total 3\n"]);
+}
+
 /// Checks the text with Prometheus' own tool where that is installed.
 fn check_by_promtool(text: &str) {
     let mut command = Command::new("promtool");
@@ -53,9 +94,10 @@ fn check_by_promtool(text: &str) {
 
 #[test]
 fn the_dashboard_names_no_metric_that_is_not_there() {
-    let (_place, served) = HostProcess::fresh();
+    let place = operated();
+    let served = place.start();
     served.subscribe(ACME, "https://crm.example/hook", json!({}));
-    let metrics = served.get("/metrics", ACME).body;
+    let metrics = served.get("/metrics", "operator-key").body;
     let dashboard = include_str!("../../docs/grafana.json");
     let _: Value = serde_json::from_str(dashboard).unwrap();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -8,7 +8,8 @@ use crate::host_process::{ACME, CONFIGURATION, HostDirectory};
 use crate::program::{against, alone, run};
 use crate::receiver::Receiver;
 
-fn operated() -> HostDirectory {
+/// A host with an operator.
+pub(crate) fn operated() -> HostDirectory {
     HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"))
 }
 

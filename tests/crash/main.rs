@@ -26,7 +26,7 @@ mod ledger;
 mod place;
 mod script;
 #[cfg(all(feature = "postgres", target_os = "linux"))]
-#[path = "../replicated/servers.rs"]
+#[path = "../../src/bin/wabahook/demo/servers.rs"]
 #[allow(dead_code, reason = "another test uses the rest")]
 mod servers;
 #[path = "../support/mod.rs"]

@@ -437,7 +437,7 @@ fn the_form_takes_a_condition_and_tells_of_types() {
     browser.press("dialog", "More");
     browser.fill("dialog textarea[name=condition]", r#"{"pointer": "/tag"}"#);
     browser.press("dialog", "Save");
-    browser.until_says("dialog .problem", "a test beside");
+    browser.until_says("dialog .problem", "a test next to");
     browser.fill("dialog textarea[name=condition]", r#"{"pointer": "/tag", "eq": "VIP"}"#);
     browser.press("dialog", "Save");
     browser.until_says("dialog .hints", "ADD_TAG: no callback of Meta becomes this type");

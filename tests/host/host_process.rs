@@ -174,14 +174,18 @@ impl HostProcess {
     /// The value of this name in the status of the process, proc(5).
     #[cfg(target_os = "linux")]
     pub(crate) fn status_of(&self, name: &str) -> Option<String> {
-        let status = read(format!("/proc/{}/status", self.child.as_ref()?.id()).as_ref());
+        let status = read(format!("/proc/{}/status", self.process_id()).as_ref());
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(|value| value.trim().to_owned())
     }
 
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Sends a signal.
     pub(crate) fn send_signal(&self, name: &str) {
-        let send = format!("kill -{name} {}", self.child.as_ref().unwrap().id());
+        let send = format!("kill -{name} {}", self.process_id());
         assert!(Command::new("sh").args(["-c", &send]).status().unwrap().success());
     }
 

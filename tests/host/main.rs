@@ -4,6 +4,7 @@
 mod account_isolation;
 mod account_limits;
 mod accounts;
+mod admin_crashes;
 mod audit;
 #[path = "../wire/authority.rs"]
 mod authority;

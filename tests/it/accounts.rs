@@ -105,8 +105,9 @@ fn a_suspended_account_goes_on_where_it_stopped() {
     subscribe(&world, "bystander", "bystander");
     let id = named(&world.engine, "acme").id.clone();
     let set = |world: &World, state: AccountState| {
-        let set =
-            world.engine.revise_account(id.as_str(), |one| Ok(Account::from(one).state(state)));
+        let set = world
+            .engine
+            .revise_account(id.as_str(), |one| Ok::<_, Error>(Account::from(one).state(state)));
         assert_eq!(set.unwrap().state, state);
     };
     set(&world, AccountState::Suspended);
@@ -129,7 +130,7 @@ fn changes_at_run_time_survive_a_power_cut() {
         .create_account(Account::new("acme").api_key(key.reveal_text()).waba("1", [NUMBER]));
     let id = created.unwrap().id.clone();
     let (ci, ci_key) = world.engine.add_api_key(id.as_str(), "ci", None).unwrap();
-    let renamed = |one: &AccountInfo| Ok(Account::from(one).rename("acme two"));
+    let renamed = |one: &AccountInfo| Ok::<_, Error>(Account::from(one).rename("acme two"));
     world.engine.revise_account(id.as_str(), renamed).unwrap();
     let world = again(world, [bystander()]);
     let accounts = world.engine.accounts();
@@ -178,9 +179,9 @@ fn a_moved_account_s_deliveries_go_on_in_the_other_one() {
         world.engine.dead_letters(&filter, None, 10).unwrap().items.len()
     };
     assert_eq!((letters("to"), letters(from.as_str())), (1, 0));
-    let again = world
-        .engine
-        .revise_account(from.as_str(), |one| Ok(Account::from(one).state(AccountState::Active)));
+    let again = world.engine.revise_account(from.as_str(), |one| {
+        Ok::<_, Error>(Account::from(one).state(AccountState::Active))
+    });
     assert_eq!(again.unwrap_err().field(), Some("account"), "a moved account is not resumed");
     let purged = world.engine.purge(&PurgeFilter::default().account("to")).unwrap();
     assert_eq!((purged, letters("to")), (1, 0), "what was moved ends with its new account");
@@ -195,15 +196,17 @@ fn a_number_that_goes_elsewhere_leaves_webhooks_changeable() {
     let second = create(Account::new("second"));
     let hook = quick("first").account("first").numbers([NUMBER]);
     let hook = world.engine.subscribe(hook).unwrap();
-    let without = |one: &AccountInfo| Ok(Account::from(one).without_wabas());
+    let without = |one: &AccountInfo| Ok::<_, Error>(Account::from(one).without_wabas());
     world.engine.revise_account(first.as_str(), without).unwrap();
-    let taking = |one: &AccountInfo| Ok(Account::from(one).waba("1", [NUMBER]));
+    let taking = |one: &AccountInfo| Ok::<_, Error>(Account::from(one).waba("1", [NUMBER]));
     world.engine.revise_account(second.as_str(), taking).unwrap();
     assert_eq!(publish(&world, "second", NUMBER, "x"), 0, "the old owner gets nothing");
-    let renamed = |one: &wabahook::SubscriptionInfo| Ok(Subscription::from(one).name("renamed"));
+    let renamed =
+        |one: &wabahook::SubscriptionInfo| Ok::<_, Error>(Subscription::from(one).name("renamed"));
     world.engine.revise(hook, renamed).unwrap();
-    let more =
-        world.engine.revise(hook, |one| Ok(Subscription::from(one).numbers([NUMBER, BYSTANDER])));
+    let more = world
+        .engine
+        .revise(hook, |one| Ok::<_, Error>(Subscription::from(one).numbers([NUMBER, BYSTANDER])));
     assert!(matches!(more, Err(Error::Forbidden { .. })), "{more:?}");
 }
 

@@ -57,7 +57,7 @@ const FLOORS: &[&[&str]] = &[
     &["routing", "outbox", "dispatch", "delivery"],
     // What carries values between them, and what stands on it.
     &["engine"],
-    &["inbound", "registration", "testing"],
+    &["inbound", "registration", "testing", "fleet"],
 ];
 
 /// Crates that stay behind an interface of ours, and where they may be named.

@@ -151,7 +151,10 @@ fn a_copied_subscription_keeps_its_condition() {
     let policy = Policy::default().attempts_max(Some(1));
     let texts = quick("texts").policy(policy).condition(condition(TEXTS));
     let id = world.engine.subscribe(texts).unwrap();
-    world.engine.revise(id, |info| Ok(Subscription::from(info).description("texts"))).unwrap();
+    world
+        .engine
+        .revise(id, |info| Ok::<_, Error>(Subscription::from(info).description("texts")))
+        .unwrap();
     let info = world.engine.subscription(id).unwrap();
     assert_eq!(info.filter.condition, Some(condition(TEXTS)));
     assert_eq!(world.publish("ADD_TAG", r#"{"type":"image"}"#).owed, 0);

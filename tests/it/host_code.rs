@@ -156,10 +156,11 @@ fn a_closure_of_revise_may_call_the_engine() {
     let engine = world.engine.clone();
     let revised = in_time(move || {
         engine.revise(crm, |one| {
-            let other = |other: &_| Ok(Subscription::from(other).name("renamed meanwhile"));
+            let other =
+                |other: &_| Ok::<_, Error>(Subscription::from(other).name("renamed meanwhile"));
             engine.revise(bystander, other)?;
             engine.pause(crm)?;
-            Ok(Subscription::from(one).events(["ADD_TAG"]))
+            Ok::<_, Error>(Subscription::from(one).events(["ADD_TAG"]))
         })
     });
     revised.unwrap();
@@ -179,8 +180,10 @@ fn a_closure_of_revise_that_never_settles_ends_as_busy() {
     let revised = in_time(move || {
         engine.revise(crm, |one| {
             let name = format!("crm {}", count.fetch_add(1, Ordering::SeqCst));
-            engine.revise(crm, |inner| Ok(Subscription::from(inner).name(name.clone())))?;
-            Ok(Subscription::from(one))
+            engine.revise(crm, |inner| {
+                Ok::<_, Error>(Subscription::from(inner).name(name.clone()))
+            })?;
+            Ok::<_, Error>(Subscription::from(one))
         })
     });
     assert!(matches!(revised, Err(Error::Busy { .. })), "{revised:?}");

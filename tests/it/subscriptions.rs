@@ -133,8 +133,14 @@ fn a_change_keeps_the_old_secret_unless_it_sets_one() {
             .unwrap();
     }
     let retiring = |id| world.engine.subscription(id).unwrap().retiring.len();
-    world.engine.revise(crm, |crm| Ok(Subscription::from(crm).name("renamed"))).unwrap();
+    world
+        .engine
+        .revise(crm, |crm| Ok::<_, Error>(Subscription::from(crm).name("renamed")))
+        .unwrap();
     assert_eq!((retiring(crm), retiring(bystander)), (1, 1));
-    world.engine.revise(crm, |crm| Ok(Subscription::from(crm).secret("third"))).unwrap();
+    world
+        .engine
+        .revise(crm, |crm| Ok::<_, Error>(Subscription::from(crm).secret("third")))
+        .unwrap();
     assert_eq!((retiring(crm), retiring(bystander)), (0, 1));
 }

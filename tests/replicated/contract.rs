@@ -3,6 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::servers::Servers;
+use crate::support::wait_until;
+
 #[path = "../../src/store/contract_checks.rs"]
 mod checks;
 
@@ -11,9 +14,12 @@ pub use wabahook::store::{
     VALUE_BYTES_MAX,
 };
 
+const SHARD: u16 = 9;
+
 /// A store of its own, on another shard than the other rounds.
-pub fn check(connection: &str) {
-    let options = || PostgresOptions::new(connection).unwrap().shard(9);
+pub fn check(servers: &Servers) {
+    let connection = &servers.connection();
+    let options = || PostgresOptions::new(connection).unwrap().shard(SHARD);
     let store = Postgres::connect(options().name("first")).unwrap();
     assert!(matches!(store.open("early"), Err(StoreFailure::InUse)), "it is no owner yet");
     store.acquire(Duration::from_secs(10)).unwrap();
@@ -22,6 +28,7 @@ pub fn check(connection: &str) {
     checks::check(&store);
     check_pages(&store);
     check_renaming(&store);
+    check_spare_table(&store, servers);
     check_takeover(store, options());
 }
 
@@ -62,6 +69,43 @@ fn check_renaming(store: &Postgres) {
     assert_eq!(name, "damaged-broken");
     assert_eq!(store.open(&name).unwrap().get(b"key").unwrap().unwrap(), b"value");
     assert!(!store.list().unwrap().contains(&"broken".to_owned()));
+}
+
+/// A table is made ahead and used. Where that fails, or the table has gone, databases are created all the same.
+fn check_spare_table(store: &Postgres, servers: &Servers) {
+    let query = |text: &str| servers.query(text).unwrap();
+    let number = |name: &str| {
+        let found = query(&format!("SELECT to_regclass('wabahook_{SHARD}.\"{name}\"')::oid"));
+        (!found.is_empty()).then_some(found)
+    };
+    let write = |name: &str| {
+        let mut batch = Batch::default();
+        batch.put("key", name);
+        let database = store.open(name).unwrap();
+        database.commit(vec![batch]).unwrap();
+        assert_eq!(database.get(b"key").unwrap().as_deref(), Some(name.as_bytes()));
+    };
+    let is_used = (0..20).any(|n| {
+        let made = wait_until(|| number("spare").is_some()).then(|| number("spare")).unwrap();
+        // The store may not know yet that the server has made it.
+        write(&format!("user-{n}"));
+        number(&format!("user-{n}")) == made
+    });
+    assert!(is_used, "no table that was made ahead was used");
+    assert!(!store.list().unwrap().contains(&"spare".to_owned()));
+    query(
+        "CREATE FUNCTION refuse_spare() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_query() LIKE '%\"spare\"%' THEN RAISE EXCEPTION 'no room'; END IF; END $$; \
+         CREATE EVENT TRIGGER refuse_spare ON ddl_command_start WHEN TAG IN ('CREATE TABLE') \
+             EXECUTE FUNCTION refuse_spare()",
+    );
+    ["refused-1", "refused-2", "refused-3"].into_iter().for_each(write);
+    assert_eq!(number("spare"), None);
+    query("DROP EVENT TRIGGER refuse_spare; DROP FUNCTION refuse_spare");
+    write("again");
+    assert!(wait_until(|| number("spare").is_some()));
+    query(&format!("DROP TABLE wabahook_{SHARD}.spare"));
+    ["gone-1", "gone-2"].into_iter().for_each(write);
 }
 
 /// Another owner waits, takes over, and what the first one still holds writes nothing more.

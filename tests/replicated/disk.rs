@@ -76,8 +76,12 @@ fn fill(disk: &Path) -> Verdict {
     owner.wait_for_many("accepted", SOME, &mut ledger)?;
     owner.stop(&mut ledger)?;
     let told = ledger_after_drain(ledger, &options)?.judge()?;
-    let server = if ended { "the server had ended and was started again" } else { "the server stayed" };
-    Ok(format!("{told}; {server}; accepted again {:.1} s after there was room", goes_on.as_secs_f64()))
+    let server =
+        if ended { "the server had ended and was started again" } else { "the server stayed" };
+    Ok(format!(
+        "{told}; {server}; accepted again {:.1} s after there was room",
+        goes_on.as_secs_f64()
+    ))
 }
 
 /// A server that cannot write its log ends. Whoever runs it starts it again when there is room.

@@ -1,7 +1,7 @@
 //! I1, I2 and I3 on a replicated PostgreSQL: the owner, the primary or both are killed, the owner is stopped and goes
-//! on later, a commit lands after its session was given up, and the standby dies while commits wait. After each round
-//! everything that any host accepted has been delivered, and nothing that was refused. Another host goes on within
-//! 5 s, or the same one at the new primary.
+//! on later, a commit lands after its session was given up, the standby dies while commits wait, and the primary's disk
+//! is full for a while. After each round everything that any host accepted has been delivered, and nothing that was
+//! refused. Another host goes on within 5 s, or the same one at the new primary.
 //!
 //! It starts the servers itself, from Debian's package `postgresql`, with a synchronous standby and with everything on
 //! that makes a commit durable. Where they are not installed it prints `skipped` and the reason; where
@@ -18,11 +18,19 @@
 )]
 
 #[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "the servers need only a part of it")]
+#[path = "../wire/authority.rs"]
+mod authority;
+#[cfg(target_os = "linux")]
 mod contract;
+#[cfg(target_os = "linux")]
+mod disk;
 #[cfg(target_os = "linux")]
 mod hosts;
 #[cfg(target_os = "linux")]
 mod ledger;
+#[cfg(target_os = "linux")]
+mod migration;
 #[cfg(target_os = "linux")]
 mod owner;
 #[cfg(target_os = "linux")]
@@ -32,10 +40,13 @@ mod proxy;
 #[cfg(target_os = "linux")]
 mod rounds;
 #[cfg(target_os = "linux")]
+#[path = "../../src/bin/wabahook/demo/servers.rs"]
 mod servers;
 #[cfg(target_os = "linux")]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(target_os = "linux")]
+mod tls;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -44,10 +55,17 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 fn main() {
+    use std::path::Path;
     use std::time::Instant;
 
     if let Ok(name) = std::env::var(owner::NAME) {
         return owner::run(&name);
+    }
+    if let Some(directory) = std::env::var_os(migration::DIRECTORY) {
+        return migration::run(Path::new(&directory));
+    }
+    if let Some(disk) = std::env::var_os(disk::NAME) {
+        return disk::run(Path::new(&disk));
     }
     if std::env::args().any(|argument| argument == "--list") {
         return;

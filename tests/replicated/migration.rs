@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,8 @@ pub fn there_and_back(servers: &mut Servers) -> Verdict {
     fill(first.path())?;
     let place = Place { connection: servers.connection() };
     let mut there = place.start(first.path(), true);
-    let copied = format!("SELECT count(*) > 3 FROM pg_tables WHERE schemaname = 'wabahook_{SHARD}'");
+    let copied =
+        format!("SELECT count(*) > 3 FROM pg_tables WHERE schemaname = 'wabahook_{SHARD}'");
     interrupt(&mut there, || servers.query(&copied).as_deref() == Ok("t"))?;
     place.is_refused()?;
     finish(place.start(first.path(), true))?;
@@ -48,7 +49,10 @@ pub fn there_and_back(servers: &mut Servers) -> Verdict {
     }
     let delivered = drain(second.path())?;
     match delivered == EVENTS {
-        true => Ok(format!("{} databases equal on both ways, {delivered} events delivered", before.len())),
+        true => Ok(format!(
+            "{} databases equal on both ways, {delivered} events delivered",
+            before.len()
+        )),
         false => Err(format!("{delivered} of {EVENTS} events were delivered")),
     }
 }
@@ -111,18 +115,20 @@ fn config(directory: &Path) -> Config {
 
 /// Accepts events that stay owed.
 fn fill(directory: &Path) -> Result<(), String> {
-    let refusing = ScriptedTransport::new(|_| ScriptedReply::Status(503)).unrecorded();
-    let engine = Engine::open(config(directory).transport(Arc::new(refusing)));
-    let engine = engine.map_err(|error| error.to_string())?;
+    let engine = Engine::open(config(directory)).map_err(|error| error.to_string())?;
     let hook = Subscription::to("https://crm.example/hook").unwrap().name("crm");
-    engine.subscribe(hook).map_err(|error| error.to_string())?;
+    let hook = engine.subscribe(hook).map_err(|error| error.to_string())?;
+    engine.pause(hook).map_err(|error| error.to_string())?;
     let payload = |number: u32| format!("{number} {}", "7".repeat(900));
     let receipts = (0..EVENTS).map(|number| {
         let event = Event::new("MESSAGE_RECEIVED", payload(number)).dedup_key(number.to_string());
         engine.publish(event).map_err(|error| error.error.to_string())
     });
     let receipts = receipts.collect::<Result<Vec<_>, _>>()?;
-    receipts.into_iter().try_for_each(|receipt| receipt.wait().map(drop)).map_err(|e| e.to_string())?;
+    receipts
+        .into_iter()
+        .try_for_each(|receipt| receipt.wait().map(drop))
+        .map_err(|e| e.to_string())?;
     engine.close(DEADLINE).map_err(|error| error.to_string())
 }
 
@@ -179,7 +185,9 @@ fn drain(directory: &Path) -> Result<u32, String> {
     });
     let config = config(directory).transport(Arc::new(accepting.unrecorded()));
     let engine = Engine::open(config).map_err(|error| error.to_string())?;
-    engine.retry_everything();
+    for hook in engine.subscriptions() {
+        engine.resume(hook.id).map_err(|error| error.to_string())?;
+    }
     let is_drained = wait_until(|| engine.stats().owed == 0);
     engine.close(DEADLINE).map_err(|error| error.to_string())?;
     let count = arrived.lock().len();

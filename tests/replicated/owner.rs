@@ -98,6 +98,7 @@ fn config(store: Postgres) -> Config {
 }
 
 fn publish(engine: &Engine, publisher: &str, stops: &AtomicBool) {
+    let mut is_busy = false;
     for number in 0_u64.. {
         if stops.load(Ordering::Acquire) {
             return;
@@ -107,6 +108,9 @@ fn publish(engine: &Engine, publisher: &str, stops: &AtomicBool) {
             Ok(receipt) => receipt,
             // The notice of a lost ownership ends it, so that the notice is reported before the end.
             Err(error) if error.is_busy() || matches!(error.error, Error::NotOwner) => {
+                if !std::mem::replace(&mut is_busy, true) {
+                    say("busy");
+                }
                 thread::park_timeout(Duration::from_millis(2));
                 continue;
             }
@@ -114,7 +118,10 @@ fn publish(engine: &Engine, publisher: &str, stops: &AtomicBool) {
         };
         match receipt.wait() {
             Err(Error::NotOwner) => {}
-            Ok(_) => say(&format!("accepted {tag}")),
+            Ok(_) => {
+                is_busy = false;
+                say(&format!("accepted {tag}"));
+            }
             Err(Error::Unknown { .. }) => say(&format!("unknown {tag}")),
             Err(Error::Refused { .. }) => say(&format!("refused {tag}")),
             Err(_) => return,

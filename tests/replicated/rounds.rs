@@ -6,23 +6,29 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::contract;
+use crate::disk;
 use crate::ledger::Ledger;
+use crate::migration;
 use crate::process::{HostOptions, HostProcess};
 use crate::proxy::Proxy;
 use crate::servers::Servers;
+use crate::tls;
 
-type Verdict = Result<String, String>;
+pub type Verdict = Result<String, String>;
 type Round = fn(&mut Servers) -> Verdict;
 
 /// Within what another host goes on.
 const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 
 /// How much is accepted before something is killed.
-const SOME: usize = 300;
+pub const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 9] = [
+const ROUNDS: [(&str, u32, Round); 12] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
+    ("tls", 1, tls::check),
+    ("migration", 1, migration::there_and_back),
+    ("disk_full", 1, |_| disk::fill_in_a_namespace()),
     ("owner_killed", 3, kill_the_owner),
     ("owner_stopped", 3, stop_the_owner),
     ("standby_killed", 1, kill_the_standby),
@@ -51,7 +57,7 @@ pub fn play(mut servers: Servers, wanted: &[String]) {
 }
 
 fn check_contract(servers: &mut Servers) -> Verdict {
-    contract::check(&servers.connection());
+    contract::check(servers);
     Ok("the contract is kept".to_owned())
 }
 
@@ -226,7 +232,7 @@ fn alone(servers: &Servers) -> HostOptions {
 }
 
 /// What is known after one more host has delivered everything that is owed.
-fn ledger_after_drain(mut ledger: Ledger, options: &HostOptions) -> Result<Ledger, String> {
+pub fn ledger_after_drain(mut ledger: Ledger, options: &HostOptions) -> Result<Ledger, String> {
     let drains = HostOptions { drains: true, keeps_epoch: false, ..options.clone() };
     let drain = HostProcess::start("drain", &drains);
     drain.wait_for("drained", &mut ledger)?;

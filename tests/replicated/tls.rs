@@ -43,7 +43,8 @@ fn serve(servers: &Servers, authority: &Authority, name: &str) -> Result<(), Str
     servers.query("ALTER SYSTEM SET ssl = on")?;
     let loaded = servers.query("SELECT pg_conf_load_time()")?;
     servers.query("SELECT pg_reload_conf()")?;
-    let reloaded = format!("SELECT current_setting('ssl') || (pg_conf_load_time() > '{loaded}')::text");
+    let reloaded =
+        format!("SELECT current_setting('ssl') || (pg_conf_load_time() > '{loaded}')::text");
     servers.wait_for(&reloaded, "ontrue")
 }
 

@@ -47,7 +47,6 @@ impl Model {
         let sub = self.subs.get_mut(&id).unwrap();
         let main = sub.main();
         sub.changed(terms);
-        sub.changed_ms = clocks.0;
         if main != sub.main() {
             self.look_at_gates_of(id);
         }
@@ -57,7 +56,6 @@ impl Model {
     pub fn resumed(&mut self, id: u32, clocks: (u64, u64)) {
         let sub = self.subs.get_mut(&id).unwrap();
         let before = std::mem::replace(&mut sub.state, SubscriptionState::Active);
-        sub.changed_ms = clocks.0;
         if before != SubscriptionState::Active {
             sub.lane.begin_anew();
             self.save_health(id, clocks);

@@ -69,8 +69,6 @@ pub struct Sub {
     pub removed: bool,
     /// Its removal has begun, and a crash may have interrupted it.
     pub removing: bool,
-    /// When its policy or state last changed.
-    pub changed_ms: u64,
     pub lane: Lane,
 }
 
@@ -157,7 +155,6 @@ impl Sub {
             instead: vec![],
             removed: false,
             removing: false,
-            changed_ms: 0,
             lane,
         }
     }

@@ -179,8 +179,8 @@ impl Model {
             if !is_waiting || self.subs[&key.1].removed {
                 continue;
             }
-            let seen_ms = delivery.landed_ms.max(self.subs[&key.1].changed_ms);
-            let ends_ms = (self.ends_ms(*key).1 + LAST_ATTEMPT_MS).max(seen_ms) + LATE_MS;
+            let ends_ms =
+                (self.ends_ms(*key).1 + LAST_ATTEMPT_MS).max(delivery.landed_ms) + LATE_MS;
             assert!(now_ms < ends_ms, "{key:?} is owed past {ends_ms}: {delivery:?}");
         }
     }

@@ -1,5 +1,5 @@
-//! Counts requests that take long, such as those that listen to notices: of all callers together, and of each account,
-//! so that one account leaves the others room (I4).
+//! Bounds long requests, such as those that listen to notices, for all callers together and for each account, so that
+//! one account leaves room for the others (I4).
 
 use std::collections::HashMap;
 use std::sync::Arc;

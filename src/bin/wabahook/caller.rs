@@ -47,7 +47,8 @@ impl Caller {
 
     /// The id of the account that the request is about, for routes that are about one account.
     pub(crate) fn account(&self) -> Result<&str, HttpError> {
-        let missing = "missing; the operator names the account of this request: ?account=<id>";
+        let missing = "missing; with the operator's key name the account: ?account=<id or name>, or \
+                       --account on the command line";
         self.account.as_deref().ok_or_else(|| HttpError::invalid(ACCOUNT, missing))
     }
 
@@ -61,7 +62,7 @@ impl Caller {
         self.scope().is_none_or(|own| own == account)
     }
 
-    /// The account whose counters alone the caller may see, where the host tells its customers apart.
+    /// The only account whose counters the caller may see; `None` if it may see all.
     pub(crate) fn own_counters(&self, has_operator: bool) -> Option<&str> {
         let is_customer = has_operator && !self.is_operator();
         self.account.as_deref().filter(|_| is_customer || self.is_operator())

@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that says so. A code means the same for every command;
+//! Why a command failed, and its exit code. A code means the same for every command;
 //! `docs/commands.md` lists them.
 
 use crate::json::{ErrorDetailJson, ErrorJson};

@@ -149,7 +149,7 @@ impl HttpError {
             Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
             Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
             _ => {
-                // Its text may name paths of this machine, so only the log has it.
+                // The text may name paths of this machine, so it goes to the log only.
                 tracing::error!("{message}");
                 let message = "the store failed; see the host's log";
                 return HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "store", message);

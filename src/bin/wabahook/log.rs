@@ -79,7 +79,7 @@ pub(crate) fn flush(everything: bool) {
     }
 }
 
-/// If stderr is closed, there is nowhere to say so.
+/// An error is ignored: if stderr is closed, there is no other place for the log.
 fn write(line: &Line, format: LogFormat) {
     let text = match format {
         LogFormat::Text => line.text(),
@@ -110,7 +110,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         let level = *event.metadata().level();
         let line = Line::new(self.0.wall_ms(), level, fields);
         let Some((flood, format)) = FLOOD.get() else { return };
-        // Who asks for details wants all of them.
+        // Levels for details are logged in full.
         let is_detail = level > Level::INFO;
         if is_detail || flood.lock().admits(event.metadata().callsite(), &line) {
             write(&line, *format);

@@ -31,8 +31,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use command_error::CommandError;
 use commands::{
     accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
-    find, health, inspect, migrate, publish, screen, secret, stats, tail, unowned, verify,
-    webhooks,
+    find, health, inspect, migrate, publish, reload as reload_command, screen, secret, stats, tail,
+    unowned, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages
@@ -73,12 +73,14 @@ enum ProgramCommand {
     Deliveries(deliveries::DeliveriesArgs),
     /// End everything that a running host keeps of a contact or a number
     Purge(deliveries::PurgeArgs),
-    /// List, create, suspend, move or remove the accounts of a running host, with the operator's key
+    /// List, create, edit, suspend, move or remove the accounts of a running host, and their keys, with the operator's key
     Accounts(accounts::AccountsArgs),
     /// Move everything from the data directory to the PostgreSQL server of the configuration, or back
     Migrate(migrate::MigrateArgs),
     /// Check a configuration file, and show what it would change
     Check(check::CheckArgs),
+    /// Have a running host read its configuration again, with the operator's key
+    Reload(reload_command::ReloadArgs),
     /// Follow the notices and counters of a running host
     Tail(tail::TailArgs),
     /// Ask a running host whether it accepts events; needs no key
@@ -111,7 +113,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         let line = if json { error.json() } else { format!("wabahook: {}", error.message()) };
-        // If stderr is closed, the exit code has to do.
+        // If stderr is closed, only the exit code tells what happened.
         let _ = writeln!(std::io::stderr(), "{line}");
         ExitCode::from(error.exit_code())
     })
@@ -139,6 +141,7 @@ impl ProgramCommand {
             ProgramCommand::Purge(args) => deliveries::purge(args)?,
             ProgramCommand::Accounts(args) => accounts::run(args)?,
             ProgramCommand::Check(args) => check::run(args)?,
+            ProgramCommand::Reload(args) => reload_command::run(args)?,
             ProgramCommand::Tail(args) => tail::run(args)?,
             ProgramCommand::Health(args) => health::run(args)?,
             ProgramCommand::Backup(args) => backup::run(args)?,
@@ -167,6 +170,7 @@ impl ProgramCommand {
             ProgramCommand::Purge(args) => args.host.json,
             ProgramCommand::Accounts(args) => args.host.json,
             ProgramCommand::Check(args) => args.json,
+            ProgramCommand::Reload(args) => args.host.json,
             ProgramCommand::Tail(args) => args.host.json,
             ProgramCommand::Health(args) => args.json,
             ProgramCommand::Backup(args) => args.host.json,

@@ -10,9 +10,6 @@ use crate::caller::ACCOUNT;
 use crate::http_error::HttpError;
 use crate::timestamp::from_rfc3339;
 
-/// What is expected where a subscription is named.
-pub(crate) const SUBSCRIPTION: &str = "the id of a subscription, a whole number";
-
 /// The parameters of a query.
 pub(crate) struct ListQuery(Vec<(String, String)>);
 

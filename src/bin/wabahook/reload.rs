@@ -1,6 +1,6 @@
 //! Reads the configuration again while the host serves: accounts, their limits, keys, Meta's secrets and the TLS
-//! certificate. All of it is checked before anything changes, so a bad file changes nothing. What only a restart can
-//! change is told.
+//! certificate. All of it is checked before anything changes, so a bad file changes nothing. The answer names what
+//! only a restart can change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -179,7 +179,7 @@ async fn open(
     let config = match store {
         None => settings.engine.clone(),
         Some(store) => {
-            // Of the host's own files, such as the audit log.
+            // The directory of the host's own files, such as the audit log.
             std::fs::create_dir_all(&settings.data)
                 .map_err(failed("creating the data directory"))?;
             settings.engine.clone().store(Arc::new(store))

@@ -1,5 +1,5 @@
-//! A host whose store another host owns: it waits for the ownership and says so. `/healthz` and every route of the API
-//! answer 503 meanwhile, so that a load balancer sends everything to the owner.
+//! A host whose store another host owns: it waits for the ownership, and answers that it does. `/healthz` and every
+//! route of the API answer 503 meanwhile, so that a load balancer sends everything to the owner.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

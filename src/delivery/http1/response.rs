@@ -66,16 +66,16 @@ enum ReadState {
     Done,
 }
 
-/// The longest head that is read. What is longer has a status and nothing else.
+/// The longest head that is read. A longer one is treated like one that cannot be parsed.
 pub(crate) const HEAD_BYTES_MAX: usize = 15 * 1024;
 
 /// How much of a body is read. A receiver that sends more pays with a new connection.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
-/// More headers than this are too many to be read with care.
+/// A head with more headers than this is treated like one that cannot be parsed.
 const HEADERS_MAX: usize = 100;
 
-/// Some servers send a line end after a body; so many bytes of that kind are no part of a response.
+/// Some servers send line ends after a body. Up to this many bytes of them are skipped before a response.
 const SKIPPED_BYTES_MAX: usize = 4;
 
 impl ResponseReader {
@@ -182,7 +182,8 @@ impl ResponseReader {
         self.begin_body(status, &framing);
     }
 
-    /// A head whose headers cannot be relied upon: the status and what it asks for stand.
+    /// Takes a head that cannot be parsed as a whole: its status counts, and what `Retry-After` and
+    /// `webhook-delivery` ask for. The connection is closed.
     fn take_broken_head(&mut self, status: StatusLine, head: &[u8]) {
         self.response.status = status.code;
         for line in head.split_inclusive(|byte| *byte == b'\n').skip(1) {
@@ -223,7 +224,7 @@ impl ResponseReader {
             _ if has_none => {
                 let is_announced =
                     framing.coding != Coding::None || framing.length.unwrap_or(0) > 0;
-                // What is announced may come all the same, and would be taken for the next response.
+                // An announced body may still arrive, and would be read as the next response.
                 let is_odd = is_announced && !self.is_head_request;
                 return self.end(if is_odd { Reuse::Close } else { self.reuse });
             }
@@ -329,7 +330,7 @@ fn status_of(head: &[u8]) -> Result<Option<StatusLine>, MalformedResponse> {
 /// The start of every status line; the digits are placeholders.
 const PATTERN: &[u8; 9] = b"HTTP/1.1 ";
 
-/// `HTTP/1.1 200\r\n`: as much as tells whether a status line is one.
+/// `HTTP/1.1 200\r\n`: enough to recognize a status line.
 const STATUS_BYTES: usize = 14;
 
 /// Whether a status ends the exchange: one in advance, such as `100 Continue`, is followed by another.
@@ -393,7 +394,7 @@ impl Framing {
 
     fn is_kept(&self, minor_version: u8) -> bool {
         let is_old = minor_version == 0;
-        // A chunked body is none of HTTP/1.0.
+        // HTTP/1.0 has no chunked bodies.
         !self.says_close && (!is_old || self.says_keep_alive && self.coding == Coding::None)
     }
 }

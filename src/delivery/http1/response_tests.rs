@@ -1,4 +1,4 @@
-//! What responses come to, whole and in pieces.
+//! Responses that arrive whole and in pieces, and what is read from them.
 
 use super::*;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 /// Wed, 21 Oct 2015 07:28:00 GMT.
 const WALL_MS: u64 = 1_445_412_480_000;
 
-/// What a response comes to when its bytes arrive in pieces of this size, then the end.
+/// The result for a response whose bytes arrive in pieces of this size, then the end.
 type Read = Result<(Progress, Option<Response>), MalformedResponse>;
 
 fn read_in(pieces: impl IntoIterator<Item = usize>, bytes: &[u8], is_head_request: bool) -> Read {

@@ -200,14 +200,14 @@ impl Connections {
     }
 }
 
-/// Why a connection to an address could not even begin.
+/// The failure of an attempt whose socket could not be opened.
 pub(super) fn open_error(error: &io::Error, address: SocketAddr) -> OpenError {
     if is_out_of_files(error) {
         return OpenError::Short(Shortage::Files);
     }
     match error.kind() {
         io::ErrorKind::OutOfMemory => OpenError::Short(Shortage::Memory),
-        // Without IPv6, every v6 address comes to this.
+        // A machine without IPv6 reports this for every v6 address.
         io::ErrorKind::AddrNotAvailable if address.is_ipv4() => OpenError::Short(Shortage::Ports),
         _ if is_out_of_buffers(error) => OpenError::Short(Shortage::Memory),
         _ => OpenError::Unreachable,

@@ -1,5 +1,5 @@
-//! How an attempt comes to a new connection: its TLS settings are read, its name is looked up, and the addresses
-//! that the guard admits are tried in turn.
+//! How an attempt gets a new connection: its TLS settings are read, its name is looked up, and the addresses that the
+//! guard admits are tried in turn.
 //!
 //! Nothing here waits: what takes time comes back as a command, a readiness or a deadline.
 
@@ -21,7 +21,7 @@ use crate::delivery::tls::Identity;
 use crate::subscription::Tls;
 use crate::transport::Failure;
 
-/// After how long the next address is tried beside the one before, in milliseconds.
+/// How long after an address the next one is tried in parallel, in milliseconds.
 pub(super) const NEXT_ADDRESS_MS: u64 = 250;
 
 /// How long all addresses of a name together may take, in milliseconds. A network in order needs a
@@ -80,7 +80,7 @@ impl EventLoop {
             if is_read {
                 self.guarded_attempt(reference.slot, EventLoop::admit);
             } else {
-                // They were readable when they were registered.
+                // The certificates could be read when they were registered.
                 self.fail(reference.slot, Failure::Internal);
             }
         }
@@ -220,7 +220,7 @@ impl EventLoop {
         }
         self.deadlines.set(slot, attempt.deadline_ms);
         let Some(connection) = self.connections.find(number) else { return };
-        // Without it a small part of a request may wait for the other side's word.
+        // Without this a small part of a request may wait for an acknowledgement.
         let _ = connection.stream.socket().set_nodelay(true);
         if let Some(host) = self.hosts.host(connection.host) {
             host.last_good = Some(connection.address);
@@ -245,7 +245,7 @@ impl EventLoop {
     }
 }
 
-/// What a loop knows settings by: the address at which they are kept.
+/// The key of TLS settings in a loop: the address at which they are stored.
 fn identity_key(tls: Option<&Arc<Tls>>) -> usize {
     tls.map_or(0, |tls| Arc::as_ptr(tls).addr())
 }

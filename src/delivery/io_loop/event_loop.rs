@@ -29,7 +29,7 @@ use crate::delivery::tls::Identity;
 use crate::subscription::Tls;
 use crate::transport::{Failure, Reply};
 
-/// What the loop wakes up by where it is no socket.
+/// The token of wake-ups by other threads.
 pub(super) const WAKE: Token = Token(usize::MAX);
 
 /// How many sockets are looked at after one wait.
@@ -75,7 +75,7 @@ pub(super) struct EventLoop {
 /// TLS settings that were read, and attempts that wait for others.
 #[derive(Default)]
 pub(super) struct IdentityCache {
-    /// By the address of the settings, which are kept so that it stays theirs; `None` for the default.
+    /// By the address of the settings. They are kept so that no others get that address; `None` for the default.
     pub(super) read: HashMap<usize, (Option<Arc<Tls>>, Arc<Identity>)>,
     pub(super) waiting: HashMap<usize, Vec<AttemptRef>>,
 }
@@ -238,7 +238,7 @@ impl EventLoop {
         }
     }
 
-    /// Goes on with connections that used up their share of the last turn.
+    /// Continues with connections that used up their share of the last turn.
     fn go_on(&mut self) {
         for connection in std::mem::take(&mut self.unfinished) {
             let ready = Ready { can_read: true, can_write: true, is_closing: false };

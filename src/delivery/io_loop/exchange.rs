@@ -64,7 +64,7 @@ pub(super) struct Ready {
     pub(super) is_closing: bool,
 }
 
-/// So many reads of one connection, and then others have their turn.
+/// After so many reads of one connection others have their turn.
 const READS_MAX: usize = 8;
 
 impl Exchange {
@@ -104,7 +104,7 @@ impl Exchange {
         self.waiting()
     }
 
-    /// What it came to where its time is over or it is broken off.
+    /// The result of an exchange that timed out or is interrupted.
     pub(super) fn give_up(self, otherwise: Failure) -> Ending {
         match self.reader.into_response() {
             Some(response) => Ending::Response(response, Reuse::Close),
@@ -116,7 +116,7 @@ impl Exchange {
         match wire.send(request, &mut self.sent) {
             Ok(Sending::Complete) => self.sending = SendState::Complete,
             Ok(Sending::Blocked) => {}
-            // What it answered before it closed may still be read.
+            // A response from before the connection was closed can still be read.
             Err(error) if is_cut(&error) => self.sending = SendState::Cut,
             Err(error) => return Err(error),
         }

@@ -22,7 +22,7 @@ pub(super) struct ConnectionKey {
     pub(super) authority: Authority,
 }
 
-/// One place and its connections.
+/// One destination and its connections.
 #[derive(Debug)]
 pub(super) struct HostEntry {
     key: ConnectionKey,
@@ -77,12 +77,12 @@ impl WaitingAttempts {
     }
 }
 
-/// All places of a loop.
+/// All destinations of a loop.
 #[derive(Debug, Default)]
 pub(super) struct HostTable {
     by_key: HashMap<ConnectionKey, usize>,
     hosts: Slab<HostEntry>,
-    /// At how many places the unused ones are forgotten next.
+    /// The number of destinations at which unused ones are removed next.
     crowded_at: usize,
 }
 
@@ -90,14 +90,14 @@ pub(super) struct HostTable {
 const HOSTS_MAX: usize = 65_536;
 
 impl HostTable {
-    /// The number of a place, which stays the same as long as it is in use.
+    /// The number of a destination, which stays the same as long as it is in use.
     pub(super) fn find(&mut self, key: &ConnectionKey) -> usize {
         if let Some(number) = self.by_key.get(key) {
             return *number;
         }
         if self.hosts.len() >= self.crowded_at.max(HOSTS_MAX) {
             self.forget_unused();
-            // Where most are in use, the next time is not soon.
+            // If most are in use, the next removal is put off.
             self.crowded_at = self.hosts.len() * 2;
         }
         let number = self.hosts.insert(HostEntry {

@@ -18,12 +18,12 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// What is seen later than this never comes.
+/// A test that waits for longer than this fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Attempts that are given out, and what they came to.
+/// Attempts that are handed out, and their results.
 #[derive(Default)]
 struct Script {
     state: Mutex<ScriptState>,

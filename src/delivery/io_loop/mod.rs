@@ -60,7 +60,7 @@ pub(super) struct LoopLimits {
     pub(super) host_in_flight_max: usize,
 }
 
-/// What a loop is told by other threads.
+/// A command to a loop from another thread.
 enum Command {
     /// Make this attempt for a caller of the transport.
     Begin(Box<OutgoingRequest>, Answer),
@@ -76,7 +76,7 @@ enum Command {
     Stop,
 }
 
-/// Tells one loop.
+/// Sends commands to one loop.
 #[derive(Clone)]
 struct LoopHandle {
     commands: Sender<Command>,
@@ -84,7 +84,7 @@ struct LoopHandle {
 }
 
 impl LoopHandle {
-    /// False where the loop has ended.
+    /// Returns whether the loop still runs.
     fn tell(&self, command: Command) -> bool {
         let is_told = self.commands.send(command).is_ok();
         (self.wake)();
@@ -142,7 +142,7 @@ impl IoLoops {
         self.shared.is_interrupted.load(Ordering::SeqCst)
     }
 
-    /// The same loop for the same place, which has its idle connections.
+    /// One loop serves all requests to a destination, because it has the idle connections.
     fn loop_for(&self, request: &OutgoingRequest) -> io::Result<LoopHandle> {
         let handles = self.handles()?;
         let place = request.authority().as_str().bytes();

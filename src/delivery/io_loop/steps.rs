@@ -23,13 +23,13 @@ pub(super) struct LoopAttempt {
     pub(super) request: OutgoingRequest,
     pub(super) account: u64,
     origin: Origin,
-    /// Tells it from others that had its slot.
+    /// Distinguishes it from earlier attempts in the same slot.
     pub(super) serial: u64,
-    /// Its TLS settings, as they were read, where it is encrypted.
+    /// Its TLS settings, if it is encrypted.
     pub(super) identity: Option<Arc<Identity>>,
     /// The number of the place that it goes to, once that is known.
     pub(super) host: Option<usize>,
-    /// Whether it is among those that use a connection of its place.
+    /// Whether it is among the attempts that use a connection of its destination.
     has_turn: bool,
     pub(super) stage: Stage,
     pub(super) deadline_ms: u64,
@@ -39,7 +39,7 @@ pub(super) struct LoopAttempt {
     needs_fresh: bool,
 }
 
-/// Who is told of the end.
+/// The receiver of the result.
 pub(super) enum Origin {
     Source(AttemptToken),
     Caller(Answer),
@@ -55,7 +55,7 @@ pub(super) enum Stage {
     Exchanging(Exchanging),
 }
 
-/// Addresses tried in turn; a later one is tried beside an earlier one that is slow.
+/// Addresses tried in turn. A later one is tried while an earlier one is slow.
 pub(super) struct Connecting {
     pub(super) left: VecDeque<SocketAddr>,
     pub(super) sockets: SmallVec<[usize; 2]>,

@@ -32,14 +32,14 @@ pub(in crate::delivery) enum Sending {
     Blocked,
 }
 
-/// What one read came to.
+/// The result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receiving {
-    /// There was less than there was room for, so there is no more at present.
+    /// Less arrived than there was room for, so no more is available now.
     Short,
     /// There may be more.
     Full,
-    /// There was nothing.
+    /// Nothing is available now.
     Blocked,
     /// The other side has closed the connection.
     Closed,
@@ -107,7 +107,8 @@ impl Stream {
         }
     }
 
-    /// Whether it can carry another request: it is open, and nothing arrived unasked but what belongs to TLS.
+    /// Whether it can carry another request: it is open, and nothing but messages of TLS arrived on it since the last
+    /// response.
     pub(super) fn is_quiet(&mut self, scratch: &mut [u8]) -> bool {
         if self.tls.is_none() {
             let peeked = self.socket.peek(scratch.get_mut(..1).unwrap_or_default());

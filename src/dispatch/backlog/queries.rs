@@ -1,4 +1,4 @@
-//! What can be read of a backlog. Nothing here changes it.
+//! Read-only queries of a backlog.
 
 use roaring::RoaringTreemap;
 

@@ -11,6 +11,7 @@ mod identity;
 mod malformed;
 mod ordering;
 mod ownership;
+mod parts;
 mod properties;
 mod publishing;
 mod samples;

@@ -68,6 +68,15 @@ fn any_change() -> impl Strategy<Value = Value> {
     )
 }
 
+/// A callback of a few entries, some of a WABA that nobody owns.
+pub(super) fn any_callback() -> impl Strategy<Value = Value> {
+    prop::collection::vec(prop::collection::vec(any_change(), 0..4), 0..4).prop_map(|entries| {
+        let wabas = ["100000000000001", "9", "100000000000002"];
+        let entry = |(changes, waba)| json!({"id": waba, "changes": changes});
+        json!({"entry": entries.into_iter().zip(wabas.into_iter().cycle()).map(entry).collect::<Vec<_>>()})
+    })
+}
+
 proptest! {
     #[test]
     fn no_json_panics(body in any_json(), entry in any_json(), change in any_json()) {

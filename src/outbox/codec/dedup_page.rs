@@ -22,7 +22,7 @@ const ENTRIES_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / ENTRY_BYTES
 /// type and the key, so that nobody can make two keys collide.
 pub(crate) type DedupKey = u128;
 
-/// Tells accounts apart for their bound on keys. Accounts with the same tag share one bound.
+/// Distinguishes accounts for their bound on keys. Accounts with the same tag share one bound.
 pub(in crate::outbox) type AccountTag = u32;
 
 const ACCOUNT_BITS: u32 = 24;
@@ -89,6 +89,11 @@ pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<(DedupKey, u64)>, Str
     Ok(entries.iter().filter_map(entry).collect())
 }
 
+/// How many entries a page has, by its length.
+pub(in crate::outbox) fn count(sealed: &[u8]) -> usize {
+    sealed.len().saturating_sub(ENVELOPE_BYTES) / ENTRY_BYTES
+}
+
 /// Adds the entries of every dedup page of a database to `entries`, if `counts` says so for the page's key in the
 /// store and its entries. Returns the greatest page number.
 pub(in crate::outbox) fn read_all(
@@ -98,8 +103,8 @@ pub(in crate::outbox) fn read_all(
 ) -> Result<u64> {
     let mut last_number = 0;
     super::scan(database, keys::DEDUP, |key, sealed| {
-        let Some(bucket) = keys::number_of(key) else { return Ok(()) };
-        last_number = last_number.max(key.get(8..).and_then(keys::number_of).unwrap_or(0));
+        let Some((bucket, number)) = keys::bucket_of(key) else { return Ok(()) };
+        last_number = last_number.max(number);
         let what = || format!("dedup page of bucket {bucket}");
         let page = read(sealed).map_err(|why| super::damaged(what(), why))?;
         if counts(key, &page) {
@@ -125,6 +130,8 @@ mod tests {
         let pages = pages(9, 4, &entries);
         assert_eq!(pages.len(), 3);
         assert_eq!(pages[2].0, keys::in_bucket(9, 6));
+        assert_eq!(keys::bucket_of(&pages[2].0), Some((9, 6)));
+        assert_eq!(pages.iter().map(|(_, sealed)| count(sealed)).sum::<usize>(), 700);
         let read_back: Vec<_> =
             pages.iter().flat_map(|(_, sealed)| read(sealed).unwrap()).collect();
         assert_eq!(read_back, entries);

@@ -61,6 +61,11 @@ pub(in crate::outbox) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes))
 }
 
+/// The bucket and the record number in the key of a dedup page.
+pub(in crate::outbox) fn bucket_of(key: &[u8]) -> Option<(u64, u64)> {
+    Some((number_of(key)?, number_of(key.get(8..)?)?))
+}
+
 /// The delivery in a key.
 pub(in crate::outbox) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
     let id: [u8; 4] = key.get(9..)?.try_into().ok()?;

@@ -6,7 +6,6 @@
 mod copies;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
@@ -14,20 +13,19 @@ use roaring::RoaringTreemap;
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
 use crate::delivery_record::Record;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::Catalogue;
-use crate::store::{Batch, Database, Operation, Visit};
+use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
 use self::copies::ForwardCopies;
 use super::batch::CommandQueue;
-use super::codec::keys;
 use super::command::CommitterCommand;
 use super::commit_event::{CommitEvent, CommitListener};
-use super::dedup::DEDUP_DATABASE;
+use super::dedup_database::DedupDatabase;
 use super::generations::{Generation, Generations};
-use super::group::{CommitGroup, batches};
-use super::writer::{FailedWrite, GroupWriter, commit_all};
+use super::group::CommitGroup;
+use super::writer::{FailedWrite, GroupWriter};
 
 /// A generation is compacted when at most this share of it is alive: a quarter, so that copies stay a third of
 /// what is written for events.
@@ -39,9 +37,6 @@ const WORTH_SHARE: u64 = 6;
 /// How long a sealed generation stays open without being read, at least; at most twice that. Opening it again
 /// takes milliseconds, and while it is open sled keeps what was read from it in memory.
 const UNREAD_MS_MAX: u64 = 5_000;
-
-/// The most pages of expired dedup keys in one batch: few enough that readers do not wait long behind it.
-const EXPIRED_BATCH: usize = 64;
 
 /// Asks the engine which of these sequences it still owes, by subscription.
 pub(crate) type OwedQuery =
@@ -55,8 +50,7 @@ pub(super) struct Compactor {
     pub(super) owed_query: OwedQuery,
     /// To mark a point in the committer's queue.
     pub(super) queue: CommandQueue,
-    /// None after a failure, until it is opened again.
-    pub(super) dedup_database: Option<Arc<dyn Database>>,
+    pub(super) dedup_database: DedupDatabase,
     /// The generation being cleared, whose mark is in the queue.
     clearing: Option<GenerationClearing>,
     /// A cleared generation that could not be removed yet because it was being read.
@@ -122,7 +116,7 @@ pub(super) struct CompactorParts {
     pub(super) bounds: CompactionBounds,
     pub(super) owed_query: OwedQuery,
     pub(super) queue: CommandQueue,
-    pub(super) dedup_database: Arc<dyn Database>,
+    pub(super) dedup_database: DedupDatabase,
 }
 
 impl Compactor {
@@ -134,7 +128,7 @@ impl Compactor {
             bounds: parts.bounds,
             owed_query: parts.owed_query,
             queue: parts.queue,
-            dedup_database: Some(parts.dedup_database),
+            dedup_database: parts.dedup_database,
             clearing: None,
             removable: None,
             uncopyable: None,
@@ -147,7 +141,7 @@ impl Compactor {
         if self.should_begin(writer) {
             writer.begin_generation()?;
         }
-        self.remove_expired_keys(writer);
+        self.dedup_database.maintain(&writer.generations, &mut writer.cursor);
         self.close_unread(writer);
         if writer.generations.is_removal_held() {
             return Ok(());
@@ -269,33 +263,8 @@ impl Compactor {
     ) -> Result<Option<Arc<dyn Database>>> {
         let Some(database) = writer.generations.try_database(generation)? else { return Ok(None) };
         let pages = copies::current_key_pages(&*database, &mut writer.cursor)?;
-        let puts = pages.into_iter().map(|(key, value)| Operation::Put(key, value));
-        let operations: Vec<_> = puts.collect();
-        let moved = operations.is_empty()
-            || self.with_dedup_database(writer, |d| commit_all(d, batches(operations, &[])));
+        let moved = self.dedup_database.put(&writer.generations, pages);
         Ok(moved.then_some(database))
-    }
-
-    /// Works on the database of dedup keys, which is opened again after a failure. Returns whether it worked;
-    /// what did not is tried again with the next group.
-    fn with_dedup_database(
-        &mut self,
-        writer: &GroupWriter,
-        work: impl FnOnce(&dyn Database) -> Result<()>,
-    ) -> bool {
-        let open = || writer.generations.open_other(DEDUP_DATABASE).ok();
-        let Some(database) = self.dedup_database.take().or_else(open) else { return false };
-        let worked = work(&*database).is_ok();
-        self.dedup_database = worked.then_some(database);
-        worked
-    }
-
-    /// The database of dedup keys, opened again after a failure.
-    pub(super) fn dedup_database(&mut self, writer: &GroupWriter) -> Option<Arc<dyn Database>> {
-        if self.dedup_database.is_none() {
-            self.dedup_database = writer.generations.open_other(DEDUP_DATABASE).ok();
-        }
-        self.dedup_database.clone()
     }
 
     /// Removes a generation, now or, if that fails, later. Nothing in it counts any more.
@@ -309,7 +278,7 @@ impl Compactor {
         self.removable.is_some()
             || self.is_paused
             || writer.generations.has_open_sealed()
-            || writer.cursor.dedup.expired_bucket().is_some()
+            || self.dedup_database.has_work(&writer.cursor.dedup)
             || self.is_newest_drained(writer)
     }
 
@@ -335,21 +304,6 @@ impl Compactor {
         writer.generations.newest().is_some_and(|newest| {
             newest.owed == 0 && self.is_worth_sealing(&newest) && should_clear(writer, &newest)
         })
-    }
-
-    /// Removes pages of dedup keys that are past their window. It need not be durable: a page that comes back is
-    /// still past its window.
-    fn remove_expired_keys(&mut self, writer: &mut GroupWriter) {
-        let Some(bucket) = writer.cursor.dedup.expired_bucket() else { return };
-        let mut emptied = false;
-        let worked = self.with_dedup_database(writer, |database| {
-            let batch = pages_of_bucket(database, bucket)?;
-            emptied = batch.len() < EXPIRED_BATCH;
-            database.write(vec![batch]).map_err(expiring_failed)
-        });
-        if worked && emptied {
-            writer.cursor.dedup.pages_removed(bucket);
-        }
     }
 }
 
@@ -385,25 +339,6 @@ fn is_worth_clearing(generation: &Generation, letters: u64, attempt_bytes: u64) 
     let mean_bytes = generation.bytes / generation.events.max(1);
     let alive_bytes = alive.saturating_mul(mean_bytes).saturating_add(attempt_bytes);
     alive_bytes.saturating_mul(ALIVE_SHARE) <= generation.bytes
-}
-
-/// A batch that removes pages of a bucket: all of them unless the batch is full.
-fn pages_of_bucket(database: &dyn Database, bucket: u64) -> Result<Batch> {
-    let mut batch = Batch::default();
-    let visit: &mut Visit<'_> = &mut |key, _| {
-        batch.remove(key);
-        match batch.len() < EXPIRED_BATCH {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    };
-    let prefix = keys::numbered(keys::DEDUP, bucket);
-    database.scan(&prefix, b"", visit).map_err(expiring_failed)?;
-    Ok(batch)
-}
-
-fn expiring_failed(failure: crate::store::StoreFailure) -> Error {
-    Error::store("removing expired dedup keys", failure)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl ReadKeys {
         counts.sort_unstable();
         let (mut left, mut accounts) = (self.keys_max, counts.len());
         for count in counts {
-            // From here on none has fewer, so they share what is left.
+            // The remaining accounts have at least as many keys, so they share what is left.
             if count.saturating_mul(accounts) > left {
                 return left / accounts;
             }

@@ -191,7 +191,7 @@ impl RecoveryState {
         (generation, counts)
     }
 
-    /// Notes that a delivery ended, unless it was replayed later. Returns whether that is new.
+    /// Records that a delivery ended, unless it was replayed later. Returns whether that is new.
     fn end(&mut self, delivery: DeliveryId, record: u64) -> bool {
         if self.revived.get(&delivery).is_some_and(|revived| *revived > record) {
             return false;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use crate::account_shares::AccountShares;
+use crate::attempt::DeliveryId;
 use crate::clock::millis;
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
@@ -26,7 +27,8 @@ use super::codec::keys;
 use super::codec::meta::{GenerationMeta, Incarnations};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
-use super::dedup::{AccountKeyLimits, DEDUP_DATABASE, DedupTable};
+use super::dedup::{AccountKeyLimits, DedupTable};
+use super::dedup_database::{DEDUP_DATABASE, DedupDatabase};
 use super::event_accounts::EventAccounts;
 use super::generations::{self, GenerationStart, Generations};
 use super::writer::commit_all;
@@ -59,7 +61,7 @@ pub(super) struct RecoveredParts {
     pub(super) generations: Generations,
     pub(super) cursor: Cursor,
     pub(super) recovered: RecoveredOutbox,
-    pub(super) dedup_database: Arc<dyn Database>,
+    pub(super) dedup_database: DedupDatabase,
 }
 
 /// Reads all generations.
@@ -111,15 +113,17 @@ impl GenerationReader<'_> {
         self.finish(state, next_number, dedup_database)
     }
 
-    fn read_dedup_database(&self, state: &mut RecoveryState) -> Result<Arc<dyn Database>> {
+    /// Reads the database of dedup keys. Returns it and how many keys it has.
+    fn read_dedup_database(&self, state: &mut RecoveryState) -> Result<(Arc<dyn Database>, usize)> {
         let database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
-        let mut none = BucketEntries::new();
+        let (mut none, mut stored) = (BucketEntries::new(), 0);
         let last_page = dedup_page::read_all(&*database, &mut none, |key, page| {
             state.dedup_keys.add(keys::number_of(key).unwrap_or(0), page);
+            stored += page.len();
             false
         })?;
         state.last_record = state.last_record.max(last_page);
-        Ok(database)
+        Ok((database, stored))
     }
 
     /// Reads generations that are certainly sealed, newest first. Several are read at a time, because opening
@@ -241,14 +245,16 @@ impl GenerationReader<'_> {
         self,
         mut state: RecoveryState,
         next_number: u64,
-        dedup_database: Arc<dyn Database>,
+        (dedup_database, stored_keys): (Arc<dyn Database>, usize),
     ) -> Result<RecoveredParts> {
         let mut dedup =
             DedupTable::new(millis(self.limits.dedup_window), self.limits.dedup_keys_max);
         std::mem::take(&mut state.dedup_keys).fill(&mut dedup, self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
+        let dedup_database = DedupDatabase::new(dedup_database, stored_keys, dedup.len());
         let generations = self.generations(&mut state);
-        let letters = self.letters(&mut state, &generations);
+        let (letters, dropped_letters) = self.letters(&mut state, &generations);
+        state.recovered.letters_dropped = dropped_letters.len() as u64;
         let newest = state.newest.take();
         let mut cursor = Cursor {
             generation: generations.newest().map_or(0, |newest| newest.number),
@@ -261,6 +267,7 @@ impl GenerationReader<'_> {
             attempts: Arc::new(Mutex::new(state.take_attempts(&letters))),
             health: state.take_health(),
             letters: Arc::new(Mutex::new(letters)),
+            dropped_letters,
             tombstones: HashMap::new(),
             removed: HashSet::new(),
             shares: Arc::clone(&self.shares),
@@ -290,16 +297,20 @@ impl GenerationReader<'_> {
         generations
     }
 
-    /// The dead letters within their bounds.
-    fn letters(&self, state: &mut RecoveryState, generations: &Generations) -> DeadLetterIndex {
+    /// The dead letters within their bounds, and the others.
+    fn letters(
+        &self,
+        state: &mut RecoveryState,
+        generations: &Generations,
+    ) -> (DeadLetterIndex, Vec<DeliveryId>) {
         let limits = self.limits;
         let mut letters =
             DeadLetterIndex::new(limits.dead_letters_max, millis(limits.dead_letter_age_max));
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut state.letters) {
             letters.keep(at_wall_ms, delivery, generation);
         }
-        state.recovered.letters_dropped = letters.trim(self.wall_ms, generations).len() as u64;
-        letters
+        let dropped = letters.trim(self.wall_ms, generations);
+        (letters, dropped.iter().map(|letter| letter.delivery).collect())
     }
 
     /// Begins a generation under a new incarnation, because there is no newest generation to continue. It is not

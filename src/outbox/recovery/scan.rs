@@ -81,7 +81,7 @@ pub(super) enum ScanMode {
     Sealed,
 }
 
-/// What heads are read with.
+/// The types, orderings and accounts that reading heads needs.
 #[derive(Clone, Copy)]
 pub(super) struct KnownNames<'a> {
     pub(super) catalogue: &'a Catalogue,

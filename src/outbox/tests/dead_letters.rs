@@ -30,6 +30,39 @@ fn dead_letters_over_their_bounds_are_dropped() {
 }
 
 #[test]
+fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
+    let [limits, lowered] =
+        [20, 8].map(|dead_letters_max| Limits { dead_letters_max, ..Limits::default() });
+    let (store, bystander) = (Memory::default(), delivery(1, 1));
+    let (running, _) = open_with(store.clone(), &limits);
+    let beta = RoutedEvent { account: "beta".into(), ..routed(vec![1], &[1]) };
+    let accepted = submit(&running.outbox, vec![beta]).wait().unwrap();
+    assert_eq!(accepted[0].id.sequence(), bystander.sequence);
+    running.outbox.record(Record::Dead(letter(bystander.sequence, 1, WALL_MS)));
+    let die = |outbox: &Outbox, count: usize| -> Vec<DeliveryId> {
+        let sequences: Vec<u64> = (0..count).map(|_| publish(outbox, vec![1], &[1])).collect();
+        let dead = |sequence: &u64| outbox.record(Record::Dead(letter(*sequence, 1, WALL_MS)));
+        sequences.iter().for_each(dead);
+        outbox.flush().unwrap();
+        sequences.iter().map(|sequence| delivery(*sequence, 1)).collect()
+    };
+    // Of twenty letters, ten are over the account's half, and the host discards the others.
+    let dead = die(&running.outbox, 20);
+    assert_eq!(running.outbox.discard(dead[10..].to_vec()).wait().unwrap(), 10);
+    let store = store.crash();
+    let (running, _) = open_with(store.clone(), &limits);
+    assert_eq!(running.outbox.letters_before(None, 99), [(WALL_MS, bystander)]);
+    // Six of ten are over a bound that was lowered.
+    let dead = die(&running.outbox, 10);
+    let store = store.crash();
+    let (running, recovered) = open_with(store.clone(), &lowered);
+    assert_eq!(recovered.letters_dropped, 6);
+    assert_eq!(running.outbox.discard(dead[6..].to_vec()).wait().unwrap(), 4);
+    let (running, _) = open_with(store.crash(), &limits);
+    assert_eq!(running.outbox.letters_before(None, 99), [(WALL_MS, bystander)]);
+}
+
+#[test]
 fn a_replayed_letter_is_owed_until_it_ends_again() {
     let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &small(), ledger.owing());

@@ -358,18 +358,3 @@ fn keys_dropped_at_a_bound_leave_the_disk() {
     }
     assert_eq!(keyed.publish("acme", 0..100), 0, "the oldest were dropped");
 }
-
-#[test]
-fn keys_survive_a_crash_at_each_write_of_the_database_of_keys() {
-    let mut keyed = KeyedOutbox::new();
-    keyed.publish("beta", 0..300);
-    for _ in 0..60 {
-        keyed.churn(7);
-        for kept in 0..keyed.store.unsynced_batches().min(20) {
-            let cut = keyed.store.crash_keeping(kept);
-            let mut cut = KeyedOutbox::open(cut, Arc::clone(&keyed.clock), keyed.published);
-            assert_eq!(cut.publish("acme", keyed.published - 500..keyed.published), 500);
-            assert_eq!(cut.publish("beta", 0..300), 300);
-        }
-    }
-}

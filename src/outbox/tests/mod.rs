@@ -24,7 +24,7 @@ use self::stores::FullDiskStore;
 use super::batch::CommandQueue;
 use super::codec::{encoded, heads, keys, payload::PAGE_BYTES};
 use super::command::CommitterCommand;
-use super::dedup::DEDUP_DATABASE;
+use super::dedup_database::DEDUP_DATABASE;
 use super::{generations as databases, *};
 use crate::account_limits::AccountLimits;
 use crate::account_shares::AccountShares;

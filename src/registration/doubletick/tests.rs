@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::engine::{DeliveryFilter, DeliveryState};
+use crate::error::Error;
 use crate::event::{Catalogue, Event};
 use crate::notice::Notice;
 use crate::outcome::Reason;
@@ -684,7 +685,7 @@ fn the_list_shows_the_accounts_webhooks_in_order() {
     assert_eq!((beta.body[0]["name"].as_str(), beta.body[1].as_str()), (Some("beta's"), None));
     let everything = |b: &SubscriptionInfo| {
         let all = Subscription::to(b.target.url().to_string())?.account("acme").name("b");
-        Ok(all.profile(Profile::DoubleTick))
+        Ok::<_, Error>(all.profile(Profile::DoubleTick))
     };
     guarded.gateway.engine.revise(b.id, everything).unwrap();
     let widened = guarded.acme("GET", "/v2/webhooks?sortDirection=DESC", &json!(null)).body;

@@ -155,7 +155,7 @@ impl SessionCaller<'_> {
             }
             let after = payload.into_iter().fold(after, Subscription::payload);
             let after = secret.iter().fold(after, |after, one| after.secret(one.as_str()));
-            Ok((after, state(active, before.state)))
+            Ok::<_, SessionError>((after, state(active, before.state)))
         })?;
         let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue()).with_events(events);
         Ok(success(StatusCode::OK, "Webhook updated successfully", &webhook))

@@ -39,7 +39,7 @@ impl PostgresDatabase {
         let table = shared.connector.table(name);
         let exists = shared.names()?.iter().any(|found| found == name);
         if !exists {
-            shared.define(&sql::create_table(&table))?;
+            shared.create_table(name)?;
         }
         let mirror = if exists { Mirror::Absent { reads: 0 } } else { Mirror::empty() };
         Ok(PostgresDatabase {

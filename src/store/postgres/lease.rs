@@ -1,5 +1,5 @@
-//! Takes the lease of a shard, renews it and gives it up. The lease is a row beside the data that it guards. Times are
-//! the server's, so that the clocks of hosts may differ.
+//! Takes the lease of a shard, renews it and gives it up. The lease is a row in the database that it guards. Times
+//! are the server's, so that the clocks of hosts may differ.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,7 @@
 //! async runtime. An answer that does not come in time is an unknown outcome: the connection is dropped, and the next
 //! one first takes a new epoch, which ends or refuses whatever the old one left under way.
 
+mod cluster;
 mod database;
 mod lease;
 mod mirror;
@@ -13,6 +14,7 @@ mod options;
 mod ownership;
 mod runtime;
 mod session;
+mod spare;
 mod sql;
 mod tls;
 
@@ -23,11 +25,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub(crate) use self::cluster::{ClusterHost, ClusterView, PostgresCluster, ShardLease};
 use self::database::PostgresDatabase;
 pub use self::options::PostgresOptions;
 use self::ownership::Ownership;
 use self::runtime::{ClientRuntime, failure_of};
 use self::session::{CONNECT_DEADLINE, Connector, Session};
+use self::spare::SpareTable;
 use super::{Database, Store, StoreFailure, StoreListener};
 use crate::random;
 
@@ -63,6 +67,7 @@ struct PostgresState {
     session: Mutex<Option<Arc<Session>>>,
     /// The names of the open databases.
     open: Mutex<BTreeSet<String>>,
+    spare: Arc<SpareTable>,
     runtime: ClientRuntime,
 }
 
@@ -88,10 +93,9 @@ impl Postgres {
         random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
         let token = crate::text::hex(&token);
         let ownership = Arc::new(Ownership::new(token, connector.options.lease_ttl));
-        let (session, open) = (Mutex::default(), Mutex::default());
-        Ok(Postgres {
-            shared: Arc::new(PostgresState { connector, ownership, session, open, runtime }),
-        })
+        let (session, open, spare) = (Mutex::default(), Mutex::default(), Arc::default());
+        let state = PostgresState { connector, ownership, session, open, spare, runtime };
+        Ok(Postgres { shared: Arc::new(state) })
     }
 
     /// Takes the ownership if no other host has it. Returns whether this store is the owner.
@@ -245,7 +249,26 @@ impl PostgresState {
         let schema = self.connector.schema();
         let reading = Arc::clone(&session);
         let names = async move { reading.names(&schema).await };
-        session.checked(self.runtime.run(STATEMENT_DEADLINE, names))
+        let mut names = session.checked(self.runtime.run(STATEMENT_DEADLINE, names))?;
+        names.retain(|name| name != spare::NAME);
+        Ok(names)
+    }
+
+    /// Gives the table that was made ahead the name of a new database, or creates one. The next one is made meanwhile.
+    fn create_table(&self, name: &str) -> Result<(), StoreFailure> {
+        let table = self.connector.table(name);
+        let renamed = match self.spare.take() {
+            true => self.define(&sql::rename_table(&self.connector.table(spare::NAME), name)),
+            false => Err(StoreFailure::Closed),
+        };
+        match renamed {
+            Ok(()) => {}
+            Err(StoreFailure::Fenced) => return Err(StoreFailure::Fenced),
+            Err(_) => self.define(&sql::create_table(&table))?,
+        }
+        let epoch = self.session()?.epoch();
+        self.runtime.spawn(Arc::clone(&self.spare).make(self.connector.clone(), epoch));
+        Ok(())
     }
 
     /// Creates, renames or drops a table, if this store is still the owner.

@@ -22,6 +22,7 @@ pub struct PostgresOptions {
     pub(super) replicas: u32,
     pub(super) lease_ttl: Duration,
     pub(super) shard: u16,
+    pub(super) shards: u16,
     pub(super) roots_pem: Option<Vec<u8>>,
     pub(super) takes_epochs: bool,
 }
@@ -34,7 +35,7 @@ impl PostgresOptions {
     /// # Errors
     /// [`StoreFailure::Unsafe`] where the string cannot be read. The message does not repeat it.
     pub fn new(connection: &str) -> Result<PostgresOptions, StoreFailure> {
-        // Certificates are verified in any mode, so these two are no more than `require`.
+        // Certificates are verified in any mode, so these two modes mean the same as `require`.
         let connection = connection
             .replace("sslmode=verify-full", "sslmode=require")
             .replace("sslmode=verify-ca", "sslmode=require");
@@ -59,6 +60,7 @@ impl PostgresOptions {
             replicas: 1,
             lease_ttl: Duration::from_secs(3),
             shard: 0,
+            shards: 1,
             roots_pem: None,
             takes_epochs: true,
         })
@@ -90,6 +92,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn shard(mut self, shard: u16) -> PostgresOptions {
         self.shard = shard;
+        self
+    }
+
+    /// How many shards the store has. Set when the store is made; another number is refused afterwards. Defaults to 1.
+    #[must_use]
+    pub fn shards(mut self, shards: u16) -> PostgresOptions {
+        self.shards = shards.max(1);
         self
     }
 

@@ -64,7 +64,7 @@ impl Connector {
 
     /// The table of a database, as it is written in a statement.
     pub(super) fn table(&self, name: &str) -> String {
-        format!("{}.{}", self.schema(), sql::identifier(name))
+        sql::table(self.options.shard, name)
     }
 
     /// Connects to the server that takes writes.
@@ -83,8 +83,16 @@ impl Connector {
     pub(super) async fn prepare_server(&self) -> Result<(), StoreFailure> {
         let connection = self.connect().await?;
         self.check_safety(&connection, self.options.replicas).await?;
-        let created = connection.client.batch_execute(&sql::create(self.options.shard)).await;
-        created.map_err(|error| failure_of(&error))
+        let (shard, shards) = (self.options.shard, self.options.shards);
+        let created = connection.client.batch_execute(&sql::create(shard, shards)).await;
+        created.map_err(|error| failure_of(&error))?;
+        let made = text(&connection.client, sql::SHARDS).await?;
+        match made == shards.to_string() {
+            true => Ok(()),
+            false => Err(StoreFailure::Unsafe(format!(
+                "the store was made with {made} shards, and {shards} are configured"
+            ))),
+        }
     }
 
     /// Refuses a server that could lose what it confirms.

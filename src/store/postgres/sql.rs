@@ -6,8 +6,9 @@ pub(super) const FENCED_CODE: &str = "WBH01";
 /// Serializes the creation of the tables below among hosts that start at the same time.
 const CREATION_LOCK: i64 = 0x7761_6261_686f_6f6b;
 
-/// Creates what is shared by all shards, and the schema of one.
-pub(super) fn create(shard: u16) -> String {
+/// Creates what is shared by all shards, and the schema of one. A store that was made before the number of shards was
+/// recorded has one.
+pub(super) fn create(shard: u16, shards: u16) -> String {
     format!(
         "BEGIN;
          SELECT pg_advisory_xact_lock({CREATION_LOCK});
@@ -16,8 +17,15 @@ pub(super) fn create(shard: u16) -> String {
              shard int PRIMARY KEY, epoch bigint NOT NULL, owner text NOT NULL, host text NOT NULL,
              until timestamptz NOT NULL, UNIQUE (shard, epoch)) WITH (fillfactor = 10);
          CREATE TABLE IF NOT EXISTS wabahook.meta (key text PRIMARY KEY, value text NOT NULL);
+         CREATE TABLE IF NOT EXISTS wabahook.host (
+             name text PRIMARY KEY, address text NOT NULL, token text NOT NULL, until timestamptz NOT NULL);
+         INSERT INTO wabahook.meta SELECT 'shards',
+             CASE WHEN EXISTS (SELECT FROM wabahook.meta WHERE key = 'format') THEN '1' ELSE '{shards}' END
+             ON CONFLICT DO NOTHING;
          CREATE SCHEMA IF NOT EXISTS {schema};
-         INSERT INTO wabahook.lease VALUES ({shard}, 0, '', '', '-infinity') ON CONFLICT DO NOTHING;
+         INSERT INTO wabahook.lease SELECT number, 0, '', '', '-infinity'
+             FROM (SELECT generate_series(0, {shards} - 1) UNION SELECT {shard}) AS shards (number)
+             ON CONFLICT DO NOTHING;
          COMMIT",
         schema = schema(shard)
     )
@@ -49,7 +57,8 @@ pub(super) const NEW_EPOCH: &str = "UPDATE wabahook.lease SET epoch = epoch + 1,
 pub(super) const SAME_EPOCH: &str = "UPDATE wabahook.lease SET until = clock_timestamp() + $3 * interval '1 millisecond' \
      WHERE shard = $1 AND owner = $2 RETURNING epoch";
 
-pub(super) const GIVE_UP: &str = "UPDATE wabahook.lease SET until = '-infinity', owner = '', host = '' \
+/// Ends the ownership. The time tells other hosts for how long the shard has been free.
+pub(super) const GIVE_UP: &str = "UPDATE wabahook.lease SET until = clock_timestamp(), owner = '', host = '' \
      WHERE shard = $1 AND owner = $2";
 
 pub(super) const OWNER: &str =
@@ -67,9 +76,46 @@ pub(super) const PUT_FORMAT: &str =
 
 pub(super) const FORMAT: &str = "SELECT value FROM wabahook.meta WHERE key = 'format'";
 
+pub(super) const SHARDS: &str = "SELECT value FROM wabahook.meta WHERE key = 'shards'";
+
+/// Announces a host, unless another live process has its name.
+pub(super) const ANNOUNCE: &str = "INSERT INTO wabahook.host AS known \
+     VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond') \
+     ON CONFLICT (name) DO UPDATE SET address = excluded.address, token = excluded.token, until = excluded.until \
+     WHERE known.token = excluded.token OR known.until < clock_timestamp() RETURNING 1";
+
+pub(super) const LEAVE: &str = "DELETE FROM wabahook.host WHERE name = $1 AND token = $2";
+
+pub(super) const HOSTS: &str = "SELECT name, address FROM wabahook.host WHERE until > clock_timestamp() ORDER BY name COLLATE \"C\"";
+
+/// The leases, and for how many milliseconds each has been free: negative while it is held, 0 before it was ever held.
+pub(super) const LEASES: &str = "SELECT shard, host, CASE WHEN until = '-infinity' THEN 0 \
+     ELSE extract(epoch FROM clock_timestamp() - until) * 1000 END::float8 \
+     FROM wabahook.lease WHERE shard < $1 ORDER BY shard";
+
+pub(super) const TABLE_EXISTS: &str = "SELECT 1 WHERE to_regclass($1) IS NOT NULL";
+
+/// A digest of the records in a range of keys.
+pub(super) fn digest(table: &str) -> String {
+    format!(
+        "SELECT coalesce(md5(string_agg(key || value, ''::bytea ORDER BY key)), '') FROM {table} \
+         WHERE key >= $1 AND key < $2"
+    )
+}
+
+/// The records in a range of keys.
+pub(super) fn records(table: &str) -> String {
+    format!("SELECT key, value FROM {table} WHERE key >= $1 AND key < $2 ORDER BY key")
+}
+
 /// The schema of a shard.
 pub(super) fn schema(shard: u16) -> String {
     format!("wabahook_{shard}")
+}
+
+/// The table of a database of a shard.
+pub(super) fn table(shard: u16, database: &str) -> String {
+    format!("{}.{}", schema(shard), identifier(database))
 }
 
 /// A name as an identifier.
@@ -85,6 +131,11 @@ pub(super) fn create_table(table: &str) -> String {
          WITH (autovacuum_vacuum_insert_threshold = -1); \
          ALTER TABLE {table} ALTER COLUMN value SET STORAGE PLAIN"
     )
+}
+
+/// Gives a table, which must exist, the name of another database.
+pub(super) fn rename_table(table: &str, name: &str) -> String {
+    format!("ALTER TABLE {table} RENAME TO {}", identifier(name))
 }
 
 /// A statement that takes effect only while the epoch is the present one.

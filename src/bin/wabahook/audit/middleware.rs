@@ -92,6 +92,7 @@ fn entry(caller: &Caller, parts: &Parts) -> AuditEntryJson {
         at: TimestampJson(SystemClock::new().wall_ms()),
         key: caller.key_name().to_owned(),
         account: caller.scope().map(str::to_owned),
+        account_name: None,
         address: remote(&parts.extensions).to_string(),
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),

@@ -156,6 +156,7 @@ mod tests {
             at: TimestampJson(0),
             key: "api_key".to_owned(),
             account: Some("acme".to_owned()),
+            account_name: None,
             address: "192.0.2.1".to_owned(),
             method: "POST".to_owned(),
             path: path.to_owned(),

@@ -1,15 +1,19 @@
-//! `wabahook accounts`: the operator lists, creates, suspends, resumes, moves, removes and forgets accounts, makes
-//! and removes their keys, and has the host read its configuration again. A key is printed once, when it is made.
+//! `wabahook accounts`: the operator lists, creates, changes, suspends, resumes, moves, removes and forgets accounts,
+//! and makes and removes their keys. A key is printed once, when it is made.
+
+use std::path::PathBuf;
 
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use wabahook::WabaNumber;
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{counted, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
-    AccountListing, JsonPage, MadeKeyJson, NewAccountJson, PurgedJson, ReloadedJson,
+    AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
+    Patch, PurgedJson, parse,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -40,6 +44,8 @@ enum AccountsAction {
         #[arg(long, value_name = "ID=NUMBERS")]
         waba: Vec<String>,
     },
+    /// Change the name, the WABAs and numbers, or the limits of an account
+    Edit(EditArgs),
     /// Refuse an account's keys and hold its deliveries
     Suspend(AccountArgs),
     /// Let a suspended or removed account go on
@@ -72,8 +78,24 @@ enum AccountsAction {
         /// The id of the key
         key: String,
     },
-    /// Have the host read its configuration again
-    Reload,
+}
+
+#[derive(Args)]
+struct EditArgs {
+    /// The account, by its id or name
+    account: String,
+    /// Its new name
+    #[arg(long)]
+    name: Option<String>,
+    /// All numbers of one of its WABAs, such as 123065260884961=919999999999,918888888888; may be repeated
+    #[arg(long, value_name = "ID=NUMBERS")]
+    waba: Vec<String>,
+    /// A WABA that is no longer its own; may be repeated
+    #[arg(long, value_name = "ID")]
+    remove_waba: Vec<String>,
+    /// A file with a JSON object of further members, as in PATCH /admin/accounts/{id}: limits and so on
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -115,6 +137,10 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
                 Ok(format!("account {name} is {id}; its key, which is not shown again:\n{api_key}"))
             })
         }
+        AccountsAction::Edit(given) => {
+            let response = edit(&client, given)?;
+            print(&response, &|| Ok(account_text(&client.typed(&response)?)))
+        }
         AccountsAction::Suspend(one) => state(args, &client, one, "suspended"),
         AccountsAction::Resume(one) => state(args, &client, one, "active"),
         AccountsAction::Remove(one) => {
@@ -150,11 +176,55 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
             client.delete(&format!("{}/keys/{key}", path(&client, account)?))?;
             print(&json!({ "removed": key }), &|| Ok(format!("key {} is removed", printable(key))))
         }
-        AccountsAction::Reload => {
-            let response = client.post("/admin/reload", &json!({}))?;
-            print(&response, &|| Ok(reload_text(&client.typed(&response)?)))
+    }
+}
+
+/// Changes what is given. WABAs that are not named stay as they are.
+fn edit(client: &ApiClient, given: &EditArgs) -> Result<Value, CommandError> {
+    let wrong = |why: String| CommandError::Usage(format!("--settings: {why}"));
+    let mut body = match &given.settings {
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| wrong(error.to_string())).and_then(
+                |text| parse::<AccountChangeJson>(&text).map_err(|problem| wrong(problem.message)),
+            )?
+        }
+        None => AccountChangeJson::default(),
+    };
+    if let Some(name) = &given.name {
+        body.name = Patch::Value(name.clone());
+    }
+    let path = path(client, &given.account)?;
+    if !given.waba.is_empty() || !given.remove_waba.is_empty() {
+        let before: AccountListing = client.typed(&client.get(&path, &[])?)?;
+        body.wabas = Patch::Value(changed_wabas(before.wabas, given)?);
+    }
+    client.patch(&path, &body)
+}
+
+fn changed_wabas(
+    mut wabas: Vec<AccountWabaJson>,
+    given: &EditArgs,
+) -> Result<Vec<AccountWabaJson>, CommandError> {
+    for id in &given.remove_waba {
+        let place = wabas.iter().position(|waba| waba.id == *id);
+        let place = place.ok_or_else(|| {
+            CommandError::NotFound(format!("the account has no WABA {}", printable(id)))
+        })?;
+        wabas.remove(place);
+    }
+    for text in &given.waba {
+        let new: AccountWabaJson = serde_json::from_value(waba_json(text)?)
+            .map_err(|error| CommandError::Usage(format!("--waba: {text:?}: {error}")))?;
+        match wabas.iter_mut().find(|waba| waba.id == new.id) {
+            Some(known) => {
+                let is_kept = |number: WabaNumber| new.numbers.iter().any(|one| one.0 == number);
+                known.phone_number_ids.retain(|_, number| is_kept(number.0));
+                known.numbers = new.numbers;
+            }
+            None => wabas.push(new),
         }
     }
+    Ok(wabas)
 }
 
 fn check_time(expires: Option<&str>) -> Result<(), CommandError> {
@@ -276,12 +346,4 @@ fn state_text(one: &AccountListing) -> String {
         one.id,
         counted(owed, "event is", "events are")
     )
-}
-
-fn reload_text(reloaded: &ReloadedJson) -> String {
-    let mut text = format!("the configuration was read again: {}", reloaded.accounts);
-    if !reloaded.needs_restart.is_empty() {
-        text.push_str(&format!("; a restart changes {}", reloaded.needs_restart.join(", ")));
-    }
-    text
 }

@@ -1,9 +1,10 @@
 //! `wabahook audit`: what was changed in a running host, by whom and from where.
 
 use clap::Args;
+use serde_json::Value;
 
 use super::client::HostOptions;
-use super::screen::printable;
+use super::screen::{printable, shown};
 use crate::command_error::CommandError;
 use crate::json::{AuditChangeJson, AuditEntryJson};
 
@@ -16,9 +17,6 @@ pub(crate) struct AuditArgs {
     /// Only older ones: the id of an entry
     #[arg(long, value_name = "ID")]
     before: Option<u64>,
-    /// Only those about this account
-    #[arg(long, value_name = "ACCOUNT")]
-    account: Option<String>,
     #[command(flatten)]
     pub(crate) host: HostOptions,
 }
@@ -31,7 +29,6 @@ pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
     let (limit, before) = (args.limit.to_string(), args.before.map(|id| id.to_string()));
     let mut query = vec![("limit", limit.as_str())];
     query.extend(before.as_deref().map(|id| ("cursor", id)));
-    query.extend(args.account.as_deref().map(|account| ("account", account)));
     let response = client.get("/admin/audit", &query)?;
     args.host.say_page(&client, &response, &TITLES, row, "no changes")
 }
@@ -42,23 +39,43 @@ fn row(entry: &AuditEntryJson) -> Vec<String> {
         entry.id.to_string(),
         entry.at.to_string(),
         printable(&entry.key),
-        entry.account.as_deref().map_or("-".to_owned(), printable),
+        entry
+            .account_name
+            .as_ref()
+            .or(entry.account.as_ref())
+            .map_or("-".to_owned(), |name| printable(name)),
         printable(&entry.address),
         printable(&format!("{} {}", entry.method, entry.path)),
         printable(&changed.join("; ")),
     ]
 }
 
-/// `subscription 7: state, url`.
+/// `subscription 7: state active -> paused, url`. What a request ended or repeated has no id.
 fn changed(change: &AuditChangeJson) -> String {
     let AuditChangeJson { what, id, before, after } = change;
-    match (before.as_object(), after.as_object()) {
-        (None, Some(_)) => format!("{what} {id} created"),
-        (Some(_), None) => format!("{what} {id} removed"),
-        (_, after) => {
-            let names = after.into_iter().flat_map(|members| members.keys().map(String::as_str));
-            let names: Vec<&str> = names.collect();
-            format!("{what} {id}: {}", names.join(", ")).trim_end_matches(": ").to_owned()
+    let members = |state: &Value| state.as_object().cloned().unwrap_or_default();
+    let (old, new) = (members(before), members(after));
+    match (before.is_object(), after.is_object(), id.is_empty()) {
+        (_, true, true) => {
+            let counts = new.iter().map(|(name, value)| format!("{value} {name}"));
+            format!("{what}: {}", counts.collect::<Vec<_>>().join(", "))
         }
+        (false, true, _) => format!("{what} {id} created"),
+        (true, false, _) => format!("{what} {id} removed"),
+        _ => {
+            let names = new.iter().map(|(name, now)| member(name, old.get(name), now));
+            let told = format!("{what} {id}: {}", names.collect::<Vec<_>>().join(", "));
+            told.trim_end_matches(": ").to_owned()
+        }
+    }
+}
+
+/// A member that changed, with its values where they are short.
+fn member(name: &str, before: Option<&Value>, after: &Value) -> String {
+    let before = before.unwrap_or(&Value::Null);
+    let is_short = |value: &Value| !value.is_object() && value.to_string().len() <= 64;
+    match is_short(before) && is_short(after) {
+        true => format!("{name} {} -> {}", shown(before), shown(after)),
+        false => name.to_owned(),
     }
 }

@@ -29,9 +29,12 @@ pub(crate) struct HostOptions {
         env = "WABAHOOK_URL"
     )]
     url: String,
-    /// The environment variable that holds the account's API key
+    /// The environment variable that holds the API key
     #[arg(long, global = true, value_name = "NAME", default_value = "WABAHOOK_API_KEY")]
     key_env: String,
+    /// With the operator's key: only of this account
+    #[arg(id = "of_account", long = "account", global = true, value_name = "ID|NAME")]
+    account: Option<String>,
     /// How long a response may take, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     timeout_s: u64,
@@ -41,7 +44,7 @@ pub(crate) struct HostOptions {
 }
 
 /// The options of [`HostOptions`] that have a value, and those that have none.
-const WITH_VALUE: [&str; 3] = ["--url", "--key-env", "--timeout-s"];
+const WITH_VALUE: [&str; 4] = ["--url", "--key-env", "--account", "--timeout-s"];
 const WITHOUT_VALUE: [&str; 1] = ["--json"];
 
 /// A command line whose options of [`HostOptions`] stand at its end, so that they may be given anywhere.
@@ -73,6 +76,8 @@ pub(crate) fn host_options_last(line: impl Iterator<Item = OsString>) -> Vec<OsS
 pub(crate) struct ApiClient {
     agent: Agent,
     url: String,
+    /// The account that each request names.
+    account: Option<String>,
     /// A secret: this type has no `Debug`.
     key: String,
 }
@@ -84,7 +89,7 @@ const PAGE: usize = 1_000;
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl HostOptions {
-    /// Prints one page of a list: as JSON where that is asked for, else as a table, or `none` where it has no items.
+    /// Prints one page of a list: as JSON with `--json`, else as a table, or the text `none` if it has no items.
     pub(crate) fn say_page<T: DeserializeOwned>(
         &self,
         client: &ApiClient,
@@ -133,13 +138,14 @@ impl HostOptions {
             .timeout_recv_response(Some(Duration::from_secs(self.timeout_s)))
             .build()
             .new_agent();
-        Ok(ApiClient { agent, url, key: key.trim().to_owned() })
+        let account = self.account.clone();
+        Ok(ApiClient { agent, url, account, key: key.trim().to_owned() })
     }
 }
 
 impl ApiClient {
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, CommandError> {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
+        let mut request = self.agent.get(self.address(path));
         for (name, value) in query {
             request = request.query(name, value);
         }
@@ -193,7 +199,7 @@ impl ApiClient {
     ) -> Result<Value, CommandError> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url))
+            .uri(self.address(path))
             .header(header::AUTHORIZATION, self.authorization())
             .header(header::CONTENT_TYPE, content_type)
             .body(body);
@@ -203,7 +209,7 @@ impl ApiClient {
 
     /// A response that goes on until the host stops.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + Send + use<>, CommandError> {
-        let request = self.agent.get(format!("{}{path}", self.url));
+        let request = self.agent.get(self.address(path));
         let sent = request.header(header::AUTHORIZATION, self.authorization()).call();
         let response = sent.map_err(|error| self.unreachable(&error))?;
         if response.status() != StatusCode::OK {
@@ -239,6 +245,12 @@ impl ApiClient {
         CommandError::Run(format!("{url} does not answer like a wabahook host: see --url"))
     }
 
+    /// The URL of a path, with the account that is named.
+    fn address(&self, path: &str) -> String {
+        let account = self.account.iter().map(|account| format!("?account={}", encoded(account)));
+        format!("{}{path}{}", self.url, account.collect::<String>())
+    }
+
     fn authorization(&self) -> String {
         format!("Bearer {}", self.key)
     }
@@ -264,6 +276,17 @@ impl ApiClient {
             )),
         }
     }
+}
+
+/// A text as a value of a query.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 fn text(body: Body) -> Result<String, ureq::Error> {
@@ -300,6 +323,8 @@ mod tests {
         assert_eq!(last("wabahook --url=http://a find x"), "wabahook find x --url=http://a");
         assert_eq!(last("wabahook --json find -- --url"), "wabahook find --json -- --url");
         assert_eq!(last("wabahook find --url"), "wabahook find --url");
+        assert_eq!(last("wabahook --account a find x"), "wabahook find x --account a");
+        assert_eq!(encoded("Shop & Co 7"), "Shop%20%26%20Co%207");
     }
 
     #[test]

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
+use super::times::time;
 use super::webhooks::find;
 use crate::command_error::CommandError;
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, ReplayJson,
     ReplayedJson, Text, TimestampJson, Whole,
 };
-use crate::timestamp::from_rfc3339;
+use crate::timestamp::rfc3339;
 
 /// The command line of `dead`.
 #[derive(Args)]
@@ -35,18 +36,8 @@ enum DeadAction {
 
 #[derive(Args)]
 struct ListDeadArgs {
-    /// Only those of this webhook
-    #[arg(long, value_name = "ID|NAME")]
-    webhook: Option<String>,
-    /// Only those with this reason, such as status:404 or timeout
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only those of events of this type
-    #[arg(long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
-    /// Only those of events of this number
-    #[arg(long)]
-    number: Option<String>,
+    #[command(flatten)]
+    filter: LetterFilter,
     #[command(flatten)]
     watch: WatchOptions,
     /// How many at most
@@ -54,6 +45,29 @@ struct ListDeadArgs {
     limit: usize,
     #[command(flatten)]
     host: HostOptions,
+}
+
+/// Which dead letters; all filters must match.
+#[derive(Args)]
+struct LetterFilter {
+    /// Those of this webhook
+    #[arg(long, value_name = "ID|NAME")]
+    webhook: Option<String>,
+    /// Those whose reason contains this, such as status:404 or timeout
+    #[arg(long)]
+    reason: Option<String>,
+    /// Those of events whose type contains this
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Those of events whose number contains this
+    #[arg(long)]
+    number: Option<String>,
+    /// Those that died since this time: 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 24h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<u64>,
+    /// Those that died before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<u64>,
 }
 
 #[derive(Args)]
@@ -69,20 +83,16 @@ struct ReplayArgs {
     /// The ids of dead letters
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// Those of this webhook
-    #[arg(long, value_name = "ID|NAME")]
-    webhook: Option<String>,
-    /// Those with this reason
-    #[arg(long)]
-    reason: Option<String>,
-    /// Those that died since this time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    #[command(flatten)]
+    filter: LetterFilter,
     /// Only count them
     #[arg(long)]
     dry_run: bool,
     /// All of the account
-    #[arg(long, conflicts_with_all = ["ids", "webhook", "reason", "since"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["ids", "webhook", "reason", "event_type", "number", "since", "until"]
+    )]
     all: bool,
     #[command(flatten)]
     host: HostOptions,
@@ -114,13 +124,17 @@ pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
 
 fn list(args: &ListDeadArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
-    let webhook = id(&client, args.webhook.as_deref())?.map(|id| id.to_string());
+    let filter = &args.filter;
+    let webhook = id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
+    let [since, until] = [filter.since, filter.until].map(|time| time.map(rfc3339));
     args.watch.run(|| {
         let query = [
             ("subscription", webhook.as_deref()),
-            ("reason", args.reason.as_deref()),
-            ("event_type", args.event_type.as_deref()),
-            ("number", args.number.as_deref()),
+            ("reason", filter.reason.as_deref()),
+            ("event_type", filter.event_type.as_deref()),
+            ("number", filter.number.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
         ];
         let listed = client.list("/dead-letters", &query, args.limit)?;
         if args.host.json {
@@ -189,10 +203,14 @@ fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
 
 /// What the command line names.
 fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, CommandError> {
-    let named = !args.ids.is_empty() || args.all;
-    let filtered = args.webhook.is_some() || args.reason.is_some() || args.since.is_some();
-    if !named && !filtered {
-        let message = "name ids, --webhook, --reason or --since; or --all for every dead letter";
+    let filter = &args.filter;
+    let has_text = [&filter.webhook, &filter.reason, &filter.event_type, &filter.number]
+        .iter()
+        .any(|text| text.is_some());
+    let has_time = filter.since.is_some() || filter.until.is_some();
+    if args.ids.is_empty() && !args.all && !has_text && !has_time {
+        let message = "name ids, --webhook, --reason, --type, --number, --since or --until; or --all for \
+                       every dead letter";
         return Err(CommandError::Usage(message.to_owned()));
     }
     let ids = args.ids.iter().map(|id| {
@@ -200,24 +218,17 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
         id.parse().map(Text).map_err(|_| wrong())
     });
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let since = match &args.since {
-        Some(text) => {
-            let wrong = || {
-                let message = "--since: expected a date and time such as 2026-01-31T12:00:00Z";
-                CommandError::Usage(message.to_owned())
-            };
-            Some(from_rfc3339(text).ok_or_else(wrong)?)
-        }
-        // Every dead letter is younger than the Unix epoch.
-        None => args.all.then_some(0),
-    };
+    // Every dead letter is younger than the Unix epoch.
+    let since = filter.since.or(args.all.then_some(0));
     Ok(ReplayJson {
         ids: Some(ids).filter(|ids| !ids.is_empty()),
-        subscription: id(client, args.webhook.as_deref())?.map(Whole),
-        reason: args.reason.clone(),
+        subscription: id(client, filter.webhook.as_deref())?.map(Whole),
+        reason: filter.reason.clone(),
+        event_type: filter.event_type.clone(),
+        number: filter.number.clone(),
         since: since.map(TimestampJson),
+        until: filter.until.map(TimestampJson),
         dry_run: args.dry_run,
-        ..ReplayJson::default()
     })
 }
 

@@ -61,6 +61,18 @@ struct CancelArgs {
     /// Those in one of these states: owed, retrying, blocked
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<String>,
+    /// Those of events whose type contains this
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Those of events whose number contains this
+    #[arg(long)]
+    number: Option<String>,
+    /// Those whose last reason contains this
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only count them
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     host: HostOptions,
 }
@@ -140,8 +152,10 @@ fn row(one: &DeliveryJson) -> Vec<String> {
 }
 
 fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
-    if args.webhook.is_none() && args.state.is_empty() {
-        return Err(CommandError::Usage("name --webhook, --state or both".to_owned()));
+    let texts = [&args.webhook, &args.event_type, &args.number, &args.reason];
+    if texts.iter().all(|text| text.is_none()) && args.state.is_empty() {
+        let message = "name --webhook, --state, --type, --number or --reason";
+        return Err(CommandError::Usage(message.to_owned()));
     }
     let states = args.state.iter().map(|state| {
         let wrong = || CommandError::Usage(format!("{state:?} is not owed, retrying or blocked"));
@@ -153,14 +167,18 @@ fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
     let body = CancelJson {
         subscription: webhook.map(|item| Whole(item.id)),
         state: Some(states).filter(|states| !states.is_empty()),
-        ..CancelJson::default()
+        event_type: args.event_type.clone(),
+        number: args.number.clone(),
+        reason: args.reason.clone(),
+        dry_run: args.dry_run,
     };
     let response = client.post("/deliveries/cancel", &body)?;
     if args.host.json {
         say_json(&response);
     } else {
-        let CancelledJson { cancelled, .. } = client.typed(&response)?;
-        say(&format!("cancelled: {}", counted(cancelled, "delivery", "deliveries")));
+        let CancelledJson { cancelled, dry_run } = client.typed(&response)?;
+        let done = if dry_run { "would be cancelled" } else { "cancelled" };
+        say(&format!("{done}: {}", counted(cancelled, "delivery", "deliveries")));
     }
     Ok(())
 }

@@ -1,12 +1,14 @@
-//! `wabahook find`: where a message is, by what is known of it.
+//! `wabahook find`: looks up what became of a message.
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
+use super::times::time;
 use crate::command_error::CommandError;
 use crate::json::EventTraceJson;
+use crate::timestamp::rfc3339;
 
 /// The command line of `find`.
 #[derive(Args)]
@@ -26,9 +28,9 @@ pub(crate) struct FindArgs {
     /// Only events whose type contains this
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
-    /// Only events accepted since this time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    /// Only events accepted since this time: 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 24h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<u64>,
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 25)]
     limit: usize,
@@ -59,13 +61,14 @@ fn is_event_id(id: &str) -> bool {
 }
 
 fn list(args: &FindArgs, client: &ApiClient) -> Result<(), CommandError> {
+    let since = args.since.map(rfc3339);
     let query = [
         ("message_id", args.id.as_deref()),
         ("contact", args.contact.as_deref()),
         ("number", args.number.as_deref()),
         ("dedup_key", args.dedup_key.as_deref()),
         ("type", args.event_type.as_deref()),
-        ("since", args.since.as_deref()),
+        ("since", since.as_deref()),
     ];
     let found = client.list("/events", &query, args.limit)?;
     if args.host.json {
@@ -108,7 +111,9 @@ fn show(args: &FindArgs, client: &ApiClient, id: &str) -> Result<(), CommandErro
     let trace: EventTraceJson = client.typed(&response)?;
     let number = trace.number.as_deref().unwrap_or("none");
     say(&format!("{} {}: {}", trace.id, printable(&trace.event_type), trace.state));
-    say(&format!("number {number}, accepted {}, {}", trace.accepted_at, bytes_of(&trace)));
+    let account = trace.account_name.iter().map(|name| format!("account {}, ", printable(name)));
+    let account: String = account.collect();
+    say(&format!("{account}number {number}, accepted {}, {}", trace.accepted_at, bytes_of(&trace)));
     if trace.duplicates > 0 {
         say(&format!("published again: {}", counted(trace.duplicates, "time", "times")));
     }

@@ -20,11 +20,14 @@ pub(crate) mod raw;
 /// The same plain file that `cargo bench` measures.
 #[path = "../../../../benches/support/raw_file.rs"]
 mod raw_file;
+pub(crate) mod reload;
 pub(crate) mod scratch;
 pub(crate) mod screen;
 pub(crate) mod secret;
+pub(crate) mod show_webhook;
 pub(crate) mod stats;
 pub(crate) mod tail;
+pub(crate) mod times;
 pub(crate) mod unowned;
 pub(crate) mod verify;
 pub(crate) mod webhooks;

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::command_error::CommandError;
+use crate::timestamp::from_rfc3339;
 
 /// Prints a line to stdout. False when stdout is closed.
 pub(crate) fn say(line: &str) -> bool {
@@ -42,35 +43,55 @@ fn is_hidden(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Rows below their titles, each column as wide as its widest cell. On a terminal that is narrower, the widest
-/// columns are cut.
+/// Rows below their titles, each column as wide as its widest cell. On a narrower terminal times are shortened
+/// and the widest columns are cut. Ids are never cut, because they are copied: where a table cannot fit with them,
+/// each row is a block of its own.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
-    table_in(titles, rows, terminal_width())
+    match terminal_width() {
+        None => grid(titles, rows, &widths(titles, rows)),
+        Some(width_max) => fitted(titles, rows, width_max),
+    }
 }
 
 /// What is between two columns.
 const GAP: usize = 2;
 /// A column is not cut below this.
 const COLUMN_MIN: usize = 8;
+/// The columns that are not cut.
+const WHOLE: [&str; 5] = ["ID", "EVENT", "KEY", "AT", "ACCEPTED"];
 
-fn table_in(titles: &[&str], rows: &[Vec<String>], width_max: Option<usize>) -> String {
-    let width = |column: usize, title: &str| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).chain([title.len()]).max().unwrap_or(0)
-    };
-    let mut widths: Vec<usize> =
-        titles.iter().enumerate().map(|(column, title)| width(column, title)).collect();
+fn fitted(titles: &[&str], rows: &[Vec<String>], width_max: usize) -> String {
+    let short = |row: &Vec<String>| row.iter().map(|cell| short_time(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(short).collect();
+    let mut widths = widths(titles, &rows);
     let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * (widths.len().max(1) - 1);
-    while let Some(width_max) = width_max.filter(|width_max| total(&widths) > *width_max) {
+    while total(&widths) > width_max {
         let over = total(&widths) - width_max;
-        let Some(widest) = widths.iter_mut().filter(|width| **width > COLUMN_MIN).max() else {
-            break;
+        let cuttable = widths.iter_mut().zip(titles);
+        let cuttable =
+            cuttable.filter(|(width, title)| **width > COLUMN_MIN && !WHOLE.contains(title));
+        let Some(widest) = cuttable.map(|(width, _)| width).max() else {
+            let blocks: Vec<String> =
+                rows.iter().map(|row| block(titles, row, width_max)).collect();
+            return blocks.join("\n");
         };
         *widest -= over.min(*widest - COLUMN_MIN).clamp(1, 1 + *widest / 4);
     }
+    grid(titles, &rows, &widths)
+}
+
+fn widths(titles: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+    let width = |(column, title): (usize, &&str)| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).chain([title.len()]).max().unwrap_or(0)
+    };
+    titles.iter().enumerate().map(width).collect()
+}
+
+fn grid(titles: &[&str], rows: &[Vec<String>], widths: &[usize]) -> String {
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let padded: Vec<String> = cells
-            .zip(&widths)
+            .zip(widths)
             .map(|(cell, width)| format!("{:width$}", cut(cell, *width)))
             .collect();
         padded.join("  ").trim_end().to_owned()
@@ -78,6 +99,33 @@ fn table_in(titles: &[&str], rows: &[Vec<String>], width_max: Option<usize>) -> 
     let mut lines = vec![line(&mut titles.iter().copied())];
     lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     lines.join("\n")
+}
+
+/// A row as lines: its id, then the names and values of the other columns, as many on a line as fit.
+fn block(titles: &[&str], row: &[String], width_max: usize) -> String {
+    let is_id = |title: &str| ["ID", "EVENT"].contains(&title);
+    let cells = || titles.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+    let first = cells().find(|(title, _)| is_id(title)).map_or("", |(_, cell)| cell.as_str());
+    let (mut lines, mut line) = (vec![first.to_owned()], String::new());
+    for (title, cell) in cells().filter(|(title, _)| !is_id(title)) {
+        let part = format!("  {} {cell}", title.to_ascii_lowercase());
+        if !line.is_empty() && line.chars().count() + part.chars().count() > width_max {
+            lines.push(std::mem::take(&mut line));
+        }
+        line.push_str(&part);
+    }
+    lines.push(line);
+    lines.iter().map(|line| cut(line, width_max)).collect::<Vec<_>>().join("\n")
+}
+
+/// A time without its milliseconds: `2026-01-31T12:00:00.000Z` as `2026-01-31 12:00:00`. Other text stays.
+fn short_time(cell: &str) -> String {
+    let is_time =
+        cell.len() == 24 && cell.is_ascii() && cell.ends_with('Z') && from_rfc3339(cell).is_some();
+    match cell.split_once('T').zip(cell.get(11..19)) {
+        Some(((date, _), time)) if is_time => format!("{date} {time}"),
+        _ => cell.to_owned(),
+    }
 }
 
 /// A cell of at most so many characters.
@@ -88,7 +136,7 @@ fn cut(cell: &str, width: usize) -> String {
     }
 }
 
-/// The columns of the terminal; `None` where stdout is none.
+/// The columns of the terminal; `None` if stdout is not a terminal.
 fn terminal_width() -> Option<usize> {
     #[cfg(unix)]
     {
@@ -162,15 +210,25 @@ mod tests {
     fn a_table_fits_a_narrow_terminal() {
         let rows = [vec!["1".to_owned(), "https://crm.example/".repeat(5), "active".to_owned()]];
         let titles = ["ID", "URL", "STATE"];
-        let fitted = table_in(&titles, &rows, Some(40));
-        assert!(fitted.lines().all(|line| line.chars().count() <= 40), "{fitted}");
-        assert!(
-            fitted.contains("https://crm.ex") && fitted.contains("\u{2026}  active"),
-            "{fitted}"
-        );
-        assert!(table_in(&titles, &rows, None).contains(&rows[0][1]));
-        // Columns are not cut to nothing.
-        assert!(table_in(&titles, &rows, Some(5)).contains("https:/\u{2026}"));
+        let shown = fitted(&titles, &rows, 40);
+        assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+        assert!(shown.contains("https://crm.ex") && shown.contains("\u{2026}  active"), "{shown}");
+        assert!(grid(&titles, &rows, &widths(&titles, &rows)).contains(&rows[0][1]));
+    }
+
+    #[test]
+    fn an_id_is_never_cut() {
+        let (id, at) = (format!("evt_{}", "7".repeat(32)), "2026-01-31T12:00:00.123Z".to_owned());
+        let rows = [vec![at, "warehouse of the shop".to_owned(), String::new(), id.clone()]];
+        let titles = ["ACCEPTED", "WEBHOOK", "REASON", "EVENT"];
+        let wide = fitted(&titles, &rows, 80);
+        assert!(wide.contains("2026-01-31 12:00:00  warehou") && wide.contains(&id), "{wide}");
+        let narrow = fitted(&titles, &rows, 60);
+        let expected = "  accepted 2026-01-31 12:00:00  webhook warehouse of the shop";
+        assert_eq!(narrow, format!("{id}\n{}", cut(expected, 60)));
+        let narrower = fitted(&titles, &rows, 50);
+        assert_eq!(narrower.lines().count(), 3, "{narrower}");
+        assert_eq!(short_time("2026-01-31 a text of 24 Z"), "2026-01-31 a text of 24 Z");
     }
 
     #[test]

@@ -19,25 +19,38 @@ pub(crate) struct StatsArgs {
     pub(crate) host: HostOptions,
 }
 
-/// The counters, in the order they are shown.
-const COUNTERS: [&str; 14] = [
-    "accepted",
-    "duplicates",
-    "unrouted",
-    "delivered",
-    "retried",
-    "dead",
-    "cancelled",
-    "replayed",
-    "owed",
-    "in_flight",
-    "subscription_count",
-    "failing_subscriptions",
-    "outbox_bytes",
-    "history_bytes",
+/// The counters as they are shown: since the host started, and now.
+const SINCE_START: [(&str, &str); 9] = [
+    ("accepted", "events accepted"),
+    ("duplicates", "duplicates"),
+    ("unrouted", "no subscriber"),
+    ("unowned", "unowned"),
+    ("delivered", "delivered"),
+    ("retried", "failed attempts"),
+    ("dead", "died"),
+    ("cancelled", "cancelled"),
+    ("replayed", "replayed"),
 ];
-const TITLES: [&str; 7] = ["ID", "NAME", "STATE", "HEALTH", "OWED", "RETRYING", "DEAD"];
-const MEMBERS: [&str; 7] = ["id", "name", "state", "status", "owed", "retrying", "dead"];
+const NOW: [(&str, &str); 7] = [
+    ("owed", "owed deliveries"),
+    ("in_flight", "attempts in flight"),
+    ("dead_letters", "dead letters"),
+    ("subscription_count", "webhooks"),
+    ("failing_subscriptions", "failing webhooks"),
+    ("outbox_bytes", "outbox bytes"),
+    ("history_bytes", "history bytes"),
+];
+/// The columns of webhooks and their members. Only the operator sees accounts.
+const COLUMNS: [(&str, &str); 8] = [
+    ("ID", "id"),
+    ("NAME", "name"),
+    ("ACCOUNT", "account_name"),
+    ("STATE", "state"),
+    ("HEALTH", "status"),
+    ("OWED", "owed"),
+    ("RETRYING", "retrying"),
+    ("DIED", "dead"),
+];
 
 /// Runs `stats`.
 pub(crate) fn run(args: &StatsArgs) -> Result<(), CommandError> {
@@ -51,21 +64,41 @@ fn show(args: &StatsArgs, client: &ApiClient) -> Result<(), CommandError> {
         say_json(&stats);
         return Ok(());
     }
-    // Some are the operator's only.
-    for (name, value) in COUNTERS.iter().filter_map(|name| Some((name, stats.get(*name)?))) {
-        say(&format!("{:22} {}", name.replace('_', " "), shown(value)));
+    for (title, counters) in [("since the host started", &SINCE_START[..]), ("now", &NOW)] {
+        say(title);
+        // Some are the operator's only.
+        for (name, value) in
+            counters.iter().filter_map(|(key, name)| Some((name, stats.get(*key)?)))
+        {
+            say(&format!("  {name:20} {}", shown(value)));
+        }
     }
     for reason in stats.get("reasons").and_then(Value::as_array).into_iter().flatten() {
         say(&format!("deliveries wait: {}", shown(reason)));
     }
     let worst = stats.get("subscriptions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let row = |lane: &Value| {
-        let cell = |name: &&str| lane.get(*name).map(shown).unwrap_or_default();
-        MEMBERS.iter().map(cell).map(|cell| printable(&cell)).collect()
+    let worst: Vec<&Value> = worst.iter().filter(|lane| needs_attention(lane)).collect();
+    if worst.is_empty() {
+        say("\nno webhook needs attention");
+        return Ok(());
+    }
+    let is_known =
+        |(_, member): &&(&str, &str)| worst.iter().any(|lane| lane.get(*member).is_some());
+    let columns: Vec<_> = COLUMNS.iter().filter(is_known).collect();
+    let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
+    let row = |lane: &&Value| {
+        let cell = |member: &str| lane.get(member).map(shown).unwrap_or_default();
+        columns.iter().map(|(_, member)| printable(&cell(member))).collect()
     };
     let rows: Vec<Vec<String>> = worst.iter().map(row).collect();
-    if !rows.is_empty() {
-        say(&format!("\n{}", table(&TITLES, &rows)));
-    }
+    say(&format!("\nwebhooks that need attention\n{}", table(&titles, &rows)));
     Ok(())
+}
+
+/// Whether a webhook is not active, not healthy, or lost deliveries.
+fn needs_attention(lane: &Value) -> bool {
+    let is = |member: &str, text: &str| lane.get(member).is_some_and(|value| value == text);
+    !is("state", "active")
+        || !is("status", "healthy")
+        || lane.get("dead").is_some_and(|dead| dead != 0)
 }

@@ -11,11 +11,12 @@ use wabahook::PayloadFormat;
 
 use super::client::{ApiClient, HostOptions};
 use super::match_event::{self, MatchEventArgs};
-use super::screen::{WatchOptions, printable, say, say_json, table};
+use super::screen::{WatchOptions, counted, printable, say, say_json, table};
+use super::show_webhook::{self, ShowWebhookArgs};
 use crate::command_error::CommandError;
 use crate::json::{
-    Patch, SetOrAll, SubscriptionJson, SubscriptionListing, SubscriptionsJson, TestDeliveryJson,
-    Word, Words, parse,
+    ChangedJson, Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
+    SubscriptionsJson, TestDeliveryJson, Word, Words, parse,
 };
 
 /// The command line of `webhooks`.
@@ -35,10 +36,12 @@ enum WebhooksAction {
     Edit(EditWebhookArgs),
     /// Remove a webhook and cancel its deliveries
     Remove(RemoveWebhookArgs),
-    /// Stop deliveries to a webhook; events are still kept for it
-    Pause(WebhookArgs),
-    /// Resume deliveries to a webhook that is paused or disabled
-    Resume(WebhookArgs),
+    /// Show the settings of a webhook, its newest attempts, and why they fail
+    Show(ShowWebhookArgs),
+    /// Stop deliveries to a webhook, or to many; events are still kept for it
+    Pause(ChangeStateArgs),
+    /// Resume deliveries to a webhook that is paused or disabled, or to many
+    Resume(ChangeStateArgs),
     /// Send a test event to a webhook
     Test(WebhookArgs),
     /// Say whether an event would match a webhook, and which check decides; nothing is published
@@ -81,6 +84,25 @@ pub(super) struct WebhookArgs {
     pub(super) webhook: String,
     #[command(flatten)]
     pub(super) host: HostOptions,
+}
+
+/// One webhook, or all that match.
+#[derive(Args)]
+struct ChangeStateArgs {
+    /// Its id or its name
+    #[arg(value_name = "ID|NAME", required_unless_present_any = ["matching", "health"])]
+    webhook: Option<String>,
+    /// All whose name, description or URL contains this
+    #[arg(long, value_name = "TEXT", conflicts_with = "webhook")]
+    matching: Option<String>,
+    /// All with this health: healthy, retrying, failing, breaker_open
+    #[arg(long, conflicts_with = "webhook")]
+    health: Option<String>,
+    /// Only count them
+    #[arg(long, conflicts_with = "webhook")]
+    dry_run: bool,
+    #[command(flatten)]
+    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -156,9 +178,9 @@ impl WebhooksArgs {
             WebhooksAction::Edit(args) => args.webhook.host.json,
             WebhooksAction::Remove(args) => args.webhook.host.json,
             WebhooksAction::Match(args) => args.webhook.host.json,
-            WebhooksAction::Pause(args)
-            | WebhooksAction::Resume(args)
-            | WebhooksAction::Test(args) => args.host.json,
+            WebhooksAction::Show(args) => args.webhook.host.json,
+            WebhooksAction::Pause(args) | WebhooksAction::Resume(args) => args.host.json,
+            WebhooksAction::Test(args) => args.host.json,
         }
     }
 }
@@ -170,8 +192,9 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
         WebhooksAction::Add(args) => add(args),
         WebhooksAction::Edit(args) => edit(args),
         WebhooksAction::Remove(args) => remove(args),
-        WebhooksAction::Pause(args) => post(args, "pause", "is paused"),
-        WebhooksAction::Resume(args) => post(args, "resume", "is resumed"),
+        WebhooksAction::Show(args) => show_webhook::run(args),
+        WebhooksAction::Pause(args) => change_state(args, "pause", "paused"),
+        WebhooksAction::Resume(args) => change_state(args, "resume", "resumed"),
         WebhooksAction::Test(args) => test(args),
         WebhooksAction::Match(args) => match_event::run(args),
     }
@@ -227,7 +250,7 @@ fn row(item: &SubscriptionListing) -> Vec<String> {
 }
 
 /// Seconds in the two largest units that they fill.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
@@ -368,15 +391,33 @@ fn confirm(question: &str) -> Result<(), CommandError> {
     }
 }
 
-fn post(args: &WebhookArgs, action: &str, done: &str) -> Result<(), CommandError> {
+/// Pauses or resumes one webhook, or those that match.
+fn change_state(args: &ChangeStateArgs, action: &str, done: &str) -> Result<(), CommandError> {
     let client = args.host.client()?;
-    let found = find(&client, &args.webhook)?;
-    let response = client.post(&format!("/subscriptions/{}/{action}", found.id), &json!({}))?;
+    let (response, said) = match &args.webhook {
+        Some(webhook) => {
+            let found = find(&client, webhook)?;
+            let path = format!("/subscriptions/{}/{action}", found.id);
+            (client.post(&path, &json!({}))?, format!("{} is {done}", title(&found)))
+        }
+        None => {
+            let filter = SubscriptionFilterJson {
+                search: args.matching.clone(),
+                health: args.health.clone(),
+                dry_run: args.dry_run,
+                ..SubscriptionFilterJson::default()
+            };
+            let response = client.post(&format!("/subscriptions/{action}"), &filter)?;
+            let ChangedJson { changed, dry_run } = client.typed(&response)?;
+            let done = if dry_run { format!("would be {done}") } else { done.to_owned() };
+            (response, format!("{done}: {}", counted(changed, "webhook", "webhooks")))
+        }
+    };
     if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    say(&format!("{} {done}", title(&found)));
+        say_json(&response)
+    } else {
+        say(&said)
+    };
     Ok(())
 }
 

@@ -6,7 +6,7 @@ import { add, forget } from "./charts.js";
 import { deliveries, letters } from "./deliveries.js";
 import { element } from "./dom.js";
 import { event, find, searchFor } from "./find.js";
-import { overview } from "./overview.js";
+import { overview, unowned } from "./overview.js";
 import * as webhooks from "./webhooks.js";
 
 const OVERVIEW_EVERY_MS = 2_000;
@@ -55,6 +55,7 @@ function built() {
     case "dead": return letters(view, query);
     case "find": return find(view, query);
     case "events": return event(view, id);
+    case "unowned": return unowned(query);
     default: return overview(view);
   }
 }
@@ -135,6 +136,7 @@ async function enter() {
     view.isOperator = true;
     who.replaceChildren(await accountChoice());
   }
+  document.getElementById("unowned-link").hidden = !view.isOperator;
   signinPage.hidden = true;
   shell.hidden = false;
   say("");

@@ -61,11 +61,14 @@ export function charts() {
     chart("Backlog", [{ name: "owed", tone: "owed", points: levels("owed") }]));
 }
 
+/** A few attempts are drawn as narrow bars, too. */
+const BARS_MIN = 40;
+
 /** The time of each recent attempt, oldest first: failed ones have the colour of a failure and a dashed outline. */
 export function attemptChart(attempts) {
   const most = Math.max(1, ...attempts.map((attempt) => attempt.took_ms));
   const failed = attempts.filter((attempt) => attempt.outcome !== "delivered").length;
-  const width = 300 / attempts.length;
+  const width = 300 / Math.max(attempts.length, BARS_MIN);
   const bars = [...attempts].reverse().map((attempt, place) => {
     const height = Math.max(2, (attempt.took_ms / most) * 84);
     const tone = attempt.outcome === "delivered" ? "delivered" : "failed";

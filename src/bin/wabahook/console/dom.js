@@ -58,6 +58,16 @@ export function textFilter(label, name, value, change) {
   return input;
 }
 
+/** A date and time to filter by, of this browser's time zone; `change` is called with the new one in UTC. */
+export function timeFilter(label, name, value, change) {
+  const input = element("input", { type: "datetime-local", name, "aria-label": label, title: label, value: value ? localTime(new Date(value)) : "" });
+  input.addEventListener("change", () => change(input.value ? new Date(input.value).toISOString() : ""));
+  return element("label", { className: "inline" }, label, input);
+}
+
+const two = (value) => String(value).padStart(2, "0");
+const localTime = (at) => `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}T${two(at.getHours())}:${two(at.getMinutes())}`;
+
 /** Links to the first and the next page of a list. */
 export function more(route, query, cursor) {
   const to = (text, place) => element("a", { href: `#/${route}?${queryOf({ ...query, cursor: place })}` }, text);
@@ -65,10 +75,11 @@ export function more(route, query, cursor) {
   return links.length ? element("nav", { className: "actions", "aria-label": "Pages" }, links) : null;
 }
 
-/** Sets a parameter of the address, and begins at the first page again. */
-export const setter = (route, query) => (name) => (value) => {
-  location.hash = `#/${route}?${queryOf({ ...query, [name]: value, cursor: "" })}`;
-};
+/** Sets parameters of the address, and begins at the first page again. */
+export const setAll = (route, query, values) => { location.hash = `#/${route}?${queryOf({ ...query, ...values, cursor: "" })}`; };
+
+/** The same for one parameter. */
+export const setter = (route, query) => (name) => (value) => setAll(route, query, { [name]: value });
 
 /** The text of an empty list. */
 export const empty = (text) => element("p", { className: "empty" }, text);
@@ -106,11 +117,18 @@ export function span(ms) {
   return unit ? `${Math.floor(ms / unit[0])} ${unit[1]}` : `${Math.round(ms)} ms`;
 }
 
-/** A short date and time, with the full one in its title. */
+const clock = (at) => at.toLocaleTimeString("en-GB");
+const day = (at) => at.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: at.getFullYear() === new Date().getFullYear() ? undefined : "numeric" });
+
+/** The time of today, or a short date and time, with the full one in its title. */
 export function time(text) {
   if (!text) return "";
   const at = new Date(text);
-  return element("time", { datetime: text, title: text }, at.toLocaleString());
+  const isToday = at.toDateString() === new Date().toDateString();
+  return element("time", { datetime: text, title: text }, isToday ? clock(at) : `${day(at)}, ${clock(at)}`);
 }
+
+/** A number of things in words. */
+export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
 
 export const count = (value) => Number(value).toLocaleString("en");

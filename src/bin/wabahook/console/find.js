@@ -56,7 +56,7 @@ export async function find(view, query) {
 }
 
 function attempts(delivery) {
-  if (!delivery.history.length) return empty("No attempt is known.");
+  if (!delivery.history.length) return element("p", { className: "hint" }, delivery.state === "owed" ? "No attempt yet; the page of the webhook says what it waits for." : "No attempt is known.");
   return table(["attempt", "when", "outcome", "took", "response"], delivery.history.map((attempt) => [
     String(attempt.number), time(attempt.at),
     attempt.outcome === "delivered" ? word(attempt.status ? `status ${attempt.status}` : "delivered", "good") : word(attempt.reason ?? attempt.outcome, "bad"),

@@ -14,13 +14,13 @@ const check = (name, text, checked, value) => element("label", { className: "che
   element("input", { type: "checkbox", name, value, checked }), text);
 
 /** A choice of all or some, with the current choice. */
-function choice(title, name, all, chosen, entries) {
+function choice(title, name, all, chosen, entries, hint) {
   const everything = element("input", { type: "checkbox", name: `${name}-all`, checked: chosen === "*" });
   const some = element("div", { className: "columns", hidden: chosen === "*" },
     entries.map(([value, text]) => check(name, text, chosen !== "*" && chosen.includes(value), value)));
   everything.addEventListener("change", () => { some.hidden = everything.checked; });
   return element("fieldset", { "data-set": name }, element("legend", {}, title),
-    element("label", { className: "check" }, everything, all), some);
+    element("label", { className: "check" }, everything, all), some, hint ? element("p", { className: "hint" }, hint) : null);
 }
 
 function chosenOf(form, name) {
@@ -109,7 +109,9 @@ const ORDERINGS = [
 
 /** Opens the form for a new webhook or for a change; calls `done` with the saved webhook. */
 export function edit(account, known, done) {
-  const types = [...account.event_types].sort((one, other) => Boolean(other.label) - Boolean(one.label));
+  // What Meta sends comes first, then what has a label.
+  const rank = (type) => 2 * Number(type.source === "publish") + Number(!type.label);
+  const types = [...account.event_types].sort((one, other) => rank(one) - rank(other));
   const events = types.map(({ name, label, source }) =>
     [name, `${label ? `${label} (${name})` : name}${source === "publish" ? ", only if published" : ""}`]);
   const others = Array.isArray(known?.events) ? known.events.filter((name) => !events.some(([one]) => one === name)) : [];
@@ -121,7 +123,8 @@ export function edit(account, known, done) {
   dialog(known ? `Edit ${known.name}` : "New webhook", (close) => {
     const form = element("form", { method: "dialog" },
       field("URL", address),
-      choice("Events", "events", "All events", known?.events ?? [], [...events, ...others.map((name) => [name, name])]),
+      choice("Events", "events", "All events", known?.events ?? [], [...events, ...others.map((name) => [name, name])],
+        "Only if published: Meta sends none of these; your own system publishes them."),
       choice("Numbers", "numbers", "All numbers of the account", known?.numbers ?? "*", numbers),
       field("Name", name, known ? null : "Left empty, it is the host of the URL."),
       field("Description", element("input", { name: "description", maxlength: 256, value: known?.description ?? "" })),
@@ -137,7 +140,7 @@ export function edit(account, known, done) {
         !known || known.profile === "wabahook" ? null : field("Payload", words("payload", PAYLOADS, known.payload)),
         field("Order", words("ordering", ORDERINGS, known?.ordering ?? "none"))),
       problem,
-      element("div", { className: "actions" },
+      element("div", { className: "actions foot" },
         element("button", { type: "submit", className: "primary" }, "Save"),
         element("button", { type: "button", onclick: close }, "Cancel")));
     form.addEventListener("submit", async (event) => {

@@ -1,22 +1,23 @@
 // The overview: the counters, how they change, and the webhooks that need somebody.
 
-import { get } from "./api.js";
+import { get, queryOf, scope } from "./api.js";
 import { charts } from "./charts.js";
-import { count, element, empty, span, table, time, word } from "./dom.js";
+import { count, element, empty, more, span, table, time, word } from "./dom.js";
 
 function tile(name, value, href) {
   const inner = [element("div", { className: "figure" }, count(value)), element("div", { className: "name" }, href ? element("a", { href }, name) : name)];
   return element("div", { className: "card tile" }, inner);
 }
 
-/** The numbers and WABAs that callbacks named and no account owns. */
-function unowned(items) {
-  if (!items.length) return null;
+/** The numbers and WABAs that callbacks named and no account owns, for the operator. */
+export async function unowned(query) {
+  const { items, cursor } = await get(`/admin/unowned?${queryOf({ limit: "25", ...query })}`);
   const rows = items.map((item) => [item.number ?? "none", item.waba ?? "none", count(item.events), time(item.first_at), time(item.last_at)]);
   return [
-    element("h2", {}, "Callbacks without an account"),
-    element("p", { className: "hint" }, "Callbacks named these numbers and WABAs, and no account of this host owns them. The last one comes first."),
-    table(["number", "WABA", "events", "first", "last"], rows),
+    element("h1", {}, "Unowned numbers"),
+    element("p", { className: "hint" }, "Callbacks named these numbers and WABAs, and no account of this host owns them, so their events were not published. The last one comes first."),
+    rows.length ? table(["number", "WABA", "events", "first", "last"], rows) : empty("None: an account owns every number and WABA of the callbacks."),
+    more("unowned", query, cursor),
   ];
 }
 
@@ -28,32 +29,30 @@ function problem(lane) {
   return lane.retrying > 0 ? word("retrying", "warn") : word("healthy", "good");
 }
 
-function worst(lanes) {
-  const rows = lanes.filter(isWorth).map((lane) =>
-    [element("a", { href: `#/webhooks/${lane.id}` }, lane.name), problem(lane), count(lane.owed), count(lane.retrying), count(lane.dead)]);
+function worst(lanes, hasAccounts) {
+  const rows = lanes.filter(isWorth).map((lane) => [
+    element("a", { href: `#/webhooks/${lane.id}` }, lane.name), ...(hasAccounts ? [lane.account_name ?? lane.account] : []),
+    problem(lane), count(lane.owed), count(lane.retrying), count(lane.dead),
+  ]);
+  const columns = ["webhook", ...(hasAccounts ? ["account"] : []), "health", "owed", "retrying", "dead since start"];
   return [
     element("h2", {}, "Webhooks that need attention"),
-    rows.length ? table(["webhook", "health", "owed", "retrying", "dead"], rows) : empty("None: every webhook is healthy."),
+    rows.length ? table(columns, rows) : empty("None: every webhook is healthy."),
   ];
 }
-
-let sources = { at: 0, items: [] };
 
 export async function overview(view) {
   const stats = await get("/stats?worst=10");
   document.dispatchEvent(new CustomEvent("figures", { detail: stats }));
-  // Only the operator sees them. They change seldom, and are not read with each refresh.
-  if (view.isOperator && Date.now() - sources.at > 10_000) sources = { at: Date.now(), items: (await get("/admin/unowned?limit=10")).items };
   return [
     element("h1", {}, "Overview"),
     stats.reasons.length ? element("p", { className: "problem" }, `Deliveries wait because a bound is reached: ${stats.reasons.join(", ")}.`) : null,
     element("div", { className: "tiles" },
-      tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("owed", stats.owed, "#/deliveries"),
-      tile("dead letters", stats.dead, "#/dead"), tile("no subscriber", stats.unrouted),
-      tile("webhooks", stats.subscription_count, "#/webhooks"), tile("failing webhooks", stats.failing_subscriptions, "#/webhooks?sort=failing")),
+      tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("no subscriber", stats.unrouted),
+      tile("owed", stats.owed, "#/deliveries"), tile("dead letters", stats.dead_letters, "#/dead"),
+      tile("webhooks", stats.subscription_count, "#/webhooks"), tile("failing webhooks", stats.failing_subscriptions, "#/webhooks?health=failing")),
+    element("p", { className: "hint" }, "Accepted, delivered and without a subscriber: since the host started. Owed, dead letters and webhooks: now."),
     charts(),
-    element("p", { className: "hint" }, "Counters are of the whole host since it started; webhooks are of this account."),
-    worst(stats.subscriptions),
-    view.isOperator ? unowned(sources.items) : null,
+    worst(stats.subscriptions, view.isOperator && !scope.account),
   ];
 }

@@ -1,8 +1,8 @@
 // The list of webhooks, the page of one, and the actions on them.
 
-import { get, post, queryOf, request } from "./api.js";
+import { get, post, queryOf, request, scope } from "./api.js";
 import { attemptChart } from "./charts.js";
-import { confirmed, count, dialog, element, empty, facts, more, select, setter, span, table, textFilter, time, word } from "./dom.js";
+import { confirmed, count, counted, dialog, element, empty, facts, more, select, setter, span, table, textFilter, time, word } from "./dom.js";
 import { edit } from "./form.js";
 
 const STATES = { paused: ["paused", "warn"], disabled: ["disabled", "bad"] };
@@ -42,7 +42,7 @@ async function remove(item, view) {
 
 const FILTERS = ["search", "state", "health", "events", "numbers", "profile"];
 const STATE_CHOICES = [["", "every state"], ["active", "active"], ["paused", "paused"], ["disabled", "disabled"]];
-const HEALTH_CHOICES = [["", "every health"], ["healthy", "healthy"], ["retrying", "retrying"], ["failing", "failing"], ["breaker_open", "circuit breaker open"]];
+const HEALTH_CHOICES = [["", "every health"], ["healthy", "healthy"], ["retrying", "retrying"], ["failing", "failing"], ["breaker_open", "failing, circuit breaker open"]];
 const ORDERS = [["", "oldest first"], ["name", "by name"], ["owed", "most owed"], ["dead", "most dead letters"], ["failing", "failing longest"]];
 
 /** Pauses or resumes all webhooks that match, after counting them. */
@@ -53,9 +53,9 @@ function bulk(view, query, verb, text) {
   return act(view, text, async () => {
     const { changed } = await post(`/subscriptions/${verb}`, { ...filter, dry_run: true });
     if (!changed) return view.report(`No webhook here can be ${verb}d.`);
-    if (!await confirmed(`${text}?`, `${count(changed)} webhooks of this list are ${verb}d.`, `${text}`)) return null;
+    if (!await confirmed(`${text}?`, `${counted(changed, "webhook of this list is", "webhooks of this list are")} ${verb}d.`, text)) return null;
     const done = await post(`/subscriptions/${verb}`, filter);
-    return view.report(`${count(done.changed)} webhooks are ${verb}d.`);
+    return view.report(`${counted(done.changed, "webhook is", "webhooks are")} ${verb}d.`);
   });
 }
 
@@ -66,9 +66,10 @@ export async function list(view, query) {
   const create = view.account
     ? element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.report(`Saved ${made.name}.`)) }, "New webhook")
     : null;
+  const hasAccounts = view.isOperator && !scope.account;
   const rows = items.map((item) => [
-    element("a", { href: `#/webhooks/${item.id}` }, item.name), health(item), element("span", { className: "mono" }, item.url),
-    count(item.health.delivered), count(item.health.owed), count(item.health.dead),
+    element("a", { href: `#/webhooks/${item.id}` }, item.name), ...(hasAccounts ? [item.account_name ?? item.account] : []), health(item),
+    element("span", { className: "mono" }, item.url), count(item.health.delivered), count(item.health.owed), count(item.health.dead),
   ]);
   const isFiltered = FILTERS.some((name) => query[name]);
   return [
@@ -80,7 +81,7 @@ export async function list(view, query) {
       textFilter("Event type", "events", query.events, set("events")),
       textFilter("Number", "numbers", query.numbers, set("numbers")),
       select("Order", "sort", ORDERS, query.sort ?? "", set("sort"))),
-    rows.length ? table(["webhook", "health", "URL", "delivered", "owed", "dead"], rows)
+    rows.length ? table(["webhook", ...(hasAccounts ? ["account"] : []), "health", "URL", "delivered", "owed", "dead"], rows)
       : empty(isFiltered ? "No webhook matches." : "No webhook yet. A new one gets the matching events that are published after its creation."),
     total ? element("p", { className: "actions" }, bulk(view, query, "pause", "Pause all of these"), bulk(view, query, "resume", "Resume all of these")) : null,
     more("webhooks", query, cursor),
@@ -153,27 +154,45 @@ function figures(item, attempts) {
   ]);
 }
 
+/** Why a webhook gets no deliveries, in a sentence or two. */
+function obstacle(item) {
+  const { health: lane, attempts = [] } = item;
+  const last = attempts.find((attempt) => attempt.outcome !== "delivered");
+  const kept = `Events are kept for it: ${count(lane.owed)} owed.`;
+  if (item.state === "paused") return `Paused. ${kept} Resume it to deliver them.`;
+  const failed = last && (lane.failing_for_ms > 0 || lane.retrying > 0)
+    ? [`The last attempt, at `, time(last.at), `, failed: `, word(last.reason ?? last.outcome, "bad"), last.excerpt ? element("pre", {}, last.excerpt) : " "] : [];
+  if (item.state === "disabled") return ["Disabled, because it failed for too long or its receiver answered 410. ", kept, " Resume it when the receiver works again. ", ...failed];
+  if (lane.rests_for_ms > 0) return [...failed, `After ${count(lane.failures_in_row)} failures in a row the circuit breaker is open: the next attempt is in ${span(lane.rests_for_ms)}. A test that succeeds, or a new URL, closes it.`];
+  if (failed.length && lane.retrying > 0) return [...failed, element("a", { href: `#/deliveries?${queryOf({ subscription: String(item.id), state: "retrying" })}` }, `${counted(lane.retrying, "delivery waits", "deliveries wait")} for the next attempt`), "."];
+  return failed.length ? failed : null;
+}
+
 /** One webhook: its health, its settings, and its newest attempts. */
 export async function one(view, id) {
-  const [item, { items: attempts }] = await Promise.all([get(`/subscriptions/${id}`), get(`/subscriptions/${id}/attempts?limit=50`)]);
+  const item = await get(`/subscriptions/${id}?attempts=50`);
+  const { attempts = [] } = item;
   const rows = attempts.slice(0, 25).map((attempt) => [
     element("a", { href: `#/events/${attempt.event_id}` }, time(attempt.at)), attempt.event_type ?? "", String(attempt.attempt),
     attempt.outcome === "delivered" ? word("delivered", "good") : word(attempt.reason ?? attempt.outcome, "bad"), span(attempt.took_ms),
+    attempt.excerpt ? element("pre", {}, attempt.excerpt) : "",
   ]);
   const change = view.account ? act(view, "Edit", () => edit(view.account, item, (saved) => view.report(`Saved ${saved.name}.`))) : null;
+  const why = obstacle(item);
   return [
     element("article", { className: "card", "data-id": item.id },
       element("div", { className: "head" }, element("h1", {}, item.name), health(item)),
+      why ? element("div", { className: "obstacle" }, why) : null,
       figures(item, attempts),
       element("div", { className: "actions" },
         change, pauseOrResume(view, item), act(view, "Send a test", () => test(item, view)),
         element("button", { type: "button", onclick: () => rotate(item, view) }, item.signed ? "New secret" : "Sign with a secret"),
         act(view, "Delete", () => remove(item, view), "danger")),
-      element("p", { className: "actions" },
-        element("a", { href: `#/deliveries?subscription=${id}` }, "Deliveries"), element("a", { href: `#/dead?subscription=${id}` }, "Dead letters"))),
+      element("p", { className: "actions links" },
+        element("a", { href: `#/deliveries?subscription=${id}` }, "Its deliveries"), element("a", { href: `#/dead?subscription=${id}` }, "Its dead letters"))),
     policy(item),
     element("h2", {}, "Newest attempts"),
     attempts.length ? attemptChart(attempts) : null,
-    rows.length ? table(["when", "event type", "attempt", "outcome", "took"], rows) : empty("No attempt since the host started."),
+    rows.length ? table(["when", "event type", "attempt", "outcome", "took", "response"], rows) : empty("No attempt since the host started."),
   ];
 }

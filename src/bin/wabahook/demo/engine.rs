@@ -1,14 +1,16 @@
-//! The engine process of the demo: opens the directory, registers the endpoints unless they are there,
-//! publishes samples at a rate, drains, closes, and reports all of it. It uses the public API of the library
-//! only, and keeps nothing outside its directory.
+//! The engine process of the demo: opens the directory, or waits for the ownership of the store on the servers,
+//! registers the endpoints unless they are there, publishes samples at a rate, drains, closes, and reports all of it.
+//! It uses the public API of the library only, and keeps nothing outside its directory.
 
 use std::collections::HashMap;
 use std::io::{self, Stdout, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wabahook::clock::{Clock, SystemClock};
+use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
 use wabahook::{
     Account, Config, Engine, Error, EventId, Limits, Notice, Notices, Stats, Subscription,
     SubscriptionId,
@@ -22,8 +24,11 @@ use super::samples::{PreparedEvent, prepare};
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct EngineArgs {
     /// The data directory.
-    #[arg(long)]
-    pub(super) data: PathBuf,
+    #[arg(long, required_unless_present = "store")]
+    data: Option<PathBuf>,
+    /// The connection string of the PostgreSQL servers, in place of a data directory.
+    #[arg(long, conflicts_with = "data")]
+    store: Option<String>,
     /// The URL of each endpoint, in the order of `ENDPOINTS`.
     #[arg(long, value_delimiter = ',')]
     pub(super) receivers: Vec<String>,
@@ -107,12 +112,14 @@ const BODIES_PER_TICK_MAX: u64 = 64;
 
 fn play(args: &EngineArgs, reports: &mut ReportWriter) -> Result<(), EngineStop> {
     let clock = SystemClock::new();
-    let engine = Engine::open(config(args)?)?;
+    let config = config(args)?;
+    let began_ms = clock.monotonic_ms();
+    let engine = Engine::open(config)?;
     let notices = engine.notices();
     let opened = EngineReport::Opened {
         recovered: engine.stats().recovered,
         subscriptions: engine.subscriptions().len() as u64,
-        took_ms: clock.monotonic_ms(),
+        took_ms: clock.monotonic_ms() - began_ms,
     };
     reports.tell(&opened)?;
     register(&engine, args)?;
@@ -142,11 +149,20 @@ fn config(args: &EngineArgs) -> Result<Config, EngineStop> {
     let account = WABAS.iter().fold(account, |a, (id, numbers)| a.waba(*id, numbers.iter()));
     // Every dead letter must be announced here, so the ring holds more than a show can bring.
     let limits = Limits::default().notices_max(1 << 20);
-    Ok(Config::new(&args.data)
-        .account(account)
-        .limits(limits)
-        .allow_addresses([loopback])
-        .allow_http(true))
+    let place = match &args.store {
+        Some(connection) => Config::new("unused").store(Arc::new(owned(connection, args)?)),
+        None => Config::new(args.data.clone().unwrap_or_default()),
+    };
+    Ok(place.account(account).limits(limits).allow_addresses([loopback]).allow_http(true))
+}
+
+/// Waits until the other process no longer owns the store.
+fn owned(connection: &str, args: &EngineArgs) -> Result<Postgres, EngineStop> {
+    let failed = |failure: StoreFailure| EngineStop::Failed(format!("store: {failure}"));
+    let options = PostgresOptions::new(connection).map_err(failed)?;
+    let store = Postgres::connect(options.name(args.seed.to_string())).map_err(failed)?;
+    store.acquire(Duration::from_millis(args.end_ms)).map_err(failed)?;
+    Ok(store)
 }
 
 /// Registers the endpoints that the directory does not know. The process after the kill finds all
@@ -208,7 +224,14 @@ impl EngineWork<'_> {
             receipts.push((published_ms, described, receipt));
         }
         for (published_ms, mut described, receipt) in receipts {
-            for (event, accepted) in described.iter_mut().zip(receipt.wait()?) {
+            let accepted = match receipt.wait() {
+                // Nothing was promised: the primary was killed while it was written.
+                Err(Error::Unknown { .. } | Error::Refused { .. }) if self.args.store.is_some() => {
+                    continue;
+                }
+                waited => waited?,
+            };
+            for (event, accepted) in described.iter_mut().zip(accepted) {
                 event.id = accepted.id.to_string();
                 event.owed = accepted.owed;
             }

@@ -110,7 +110,7 @@ pub(super) struct EndpointTally {
 pub(super) struct DemoResult {
     /// Events known to be accepted.
     pub(super) events: u64,
-    /// Of these, events whose receipt the kill cut off: they are durable too.
+    /// Those of them whose receipt was lost in the kill. They are durable too.
     pub(super) unreceipted: u64,
     /// Accepted events whose receipt has another number of deliveries than the filters give.
     pub(super) misjudged: u64,

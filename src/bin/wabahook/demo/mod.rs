@@ -1,7 +1,8 @@
 //! `wabahook demo`: starts receivers and an engine process that publishes and delivers, kills that process
-//! without warning, starts another one on the same directory, and shows what became of each delivery. The
-//! result rests on what the receivers themselves saw. The process and the directory are gone when the demo
-//! ends, however it ends.
+//! without warning, starts another one on the same directory, and shows what became of each delivery. With
+//! `--replicated` the second process waits from the beginning for the ownership of a store on two PostgreSQL servers,
+//! of which one is killed too. The result rests on what the receivers themselves saw. The processes and their files are
+//! gone when the demo ends, however it ends.
 
 mod endpoints;
 mod engine;
@@ -11,27 +12,33 @@ mod receivers;
 mod report;
 mod samples;
 mod screen;
+#[cfg(unix)]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod servers;
 mod table;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use wabahook::clock::{Clock, SystemClock};
 
 pub(crate) use engine::{EngineArgs, run as run_engine};
 
 use endpoints::ENDPOINTS;
 use ledger::DeliveryLedger;
-use process::{EngineOrders, EngineProcess};
+use process::{DemoPlace, EngineOrders, EngineProcess};
 use receivers::{DemoReceivers, DemoStage};
 use report::EngineReport;
 use screen::DemoScreen;
+#[cfg(unix)]
+use servers::Servers;
 use table::{endpoint_list, remarks, sentence, table};
 
 /// Ten receivers, real WhatsApp events, one kill -9, and what became of each delivery.
@@ -43,6 +50,10 @@ pub(crate) struct DemoArgs {
     /// How many events to publish per second; each goes to two or three receivers.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=20_000))]
     rate: u64,
+    /// Keep everything on two PostgreSQL servers, which are started for it, and kill one of two hosts and one of the
+    /// servers. Takes at least 16 seconds, and needs Debian's package `postgresql`.
+    #[arg(long)]
+    replicated: bool,
     /// Forget one delivery before the result is computed, to show that it is found.
     #[arg(long, hide = true)]
     lose_one: bool,
@@ -56,8 +67,25 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the receivers' runtime: {error}"))?;
+    if args.replicated {
+        return run_replicated(args, &runtime);
+    }
     let directory = DemoDirectory::new()?;
-    runtime.block_on(DemoRun::new(args).play(&directory.path))
+    let place = DemoPlace::Directory(directory.path.clone());
+    runtime.block_on(DemoRun::new(args).play(&place))
+}
+
+#[cfg(unix)]
+fn run_replicated(args: &DemoArgs, runtime: &Runtime) -> Result<ExitCode, String> {
+    let servers = Servers::start();
+    let mut servers =
+        servers.map_err(|why| format!("the demo needs two PostgreSQL servers: {why}"))?;
+    runtime.block_on(DemoRun::new(args).play_replicated(&mut servers))
+}
+
+#[cfg(not(unix))]
+fn run_replicated(_: &DemoArgs, _: &Runtime) -> Result<ExitCode, String> {
+    Err("the demo starts PostgreSQL servers from Debian's package".to_owned())
 }
 
 /// A temporary directory, removed when the demo ends.
@@ -89,6 +117,8 @@ struct DemoRun<'a> {
     screen: DemoScreen,
     interrupt: Pin<Box<dyn Future<Output = std::io::Result<()>>>>,
     failure: Option<String>,
+    /// Whether a process that lives now has accepted an event.
+    has_accepted: bool,
     /// Endpoints known to be disabled: several attempts in flight may each report it.
     disabled: BTreeSet<usize>,
 }
@@ -108,6 +138,12 @@ enum WatchEnd {
 const KILL: u64 = 500;
 const PUBLISH_END: u64 = 800;
 
+/// When the host and the primary of the replicated demo are killed, and how long it takes at least: another host takes
+/// over 3 s after a kill.
+const HOST_KILL: u64 = 250;
+const PRIMARY_KILL: u64 = 550;
+const REPLICATED_MS_MIN: u64 = 16_000;
+
 /// How often to update the screen.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -115,46 +151,96 @@ impl<'a> DemoRun<'a> {
     fn new(args: &'a DemoArgs) -> DemoRun<'a> {
         let ledger = Arc::new(Mutex::new(DeliveryLedger::new(ENDPOINTS)));
         let clock = Arc::new(SystemClock::new());
+        let min_ms = if args.replicated { REPLICATED_MS_MIN } else { 0 };
         DemoRun {
             args,
-            stage: DemoStage { clock, show_ms: args.seconds * 1_000, ledger },
+            stage: DemoStage { clock, show_ms: (args.seconds * 1_000).max(min_ms), ledger },
             screen: DemoScreen::new(),
             interrupt: Box::pin(tokio::signal::ctrl_c()),
             failure: None,
+            has_accepted: false,
             disabled: BTreeSet::new(),
         }
     }
 
-    async fn play(mut self, data: &Path) -> Result<ExitCode, String> {
+    async fn play(mut self, place: &DemoPlace) -> Result<ExitCode, String> {
+        let receivers = self.begin("one kill -9 halfway").await?;
+        let mut first = self.start(1, place, &receivers)?;
+        if let Some(code) = self.watch_until(&mut first, self.time_ms(KILL)).await? {
+            return Ok(code);
+        }
+        self.kill(&mut first).await?;
+        let mut second = self.start(2, place, &receivers)?;
+        self.watch_to_the_end(&mut second, "one kill -9").await
+    }
+
+    /// Both processes run from the beginning, and the second one waits for the ownership.
+    #[cfg(unix)]
+    async fn play_replicated(mut self, servers: &mut Servers) -> Result<ExitCode, String> {
+        let killed = "one killed host and one killed primary";
+        let receivers = self.begin(killed).await?;
+        let place = DemoPlace::Servers(servers.connection());
+        let mut first = self.start(1, &place, &receivers)?;
+        let mut second = self.start(2, &place, &receivers)?;
+        if let Some(code) = self.watch_until(&mut first, self.time_ms(HOST_KILL)).await? {
+            return Ok(code);
+        }
+        self.kill(&mut first).await?;
+        if let Some(code) = self.watch_until(&mut second, self.time_ms(PRIMARY_KILL)).await? {
+            return Ok(code);
+        }
+        self.screen.tell(self.elapsed_ms(), "kill -9 of the primary; its standby is promoted");
+        tokio::task::block_in_place(|| {
+            servers.kill_primary();
+            servers.promote()
+        })?;
+        self.screen.tell(self.elapsed_ms(), "the standby is the primary now");
+        self.watch_to_the_end(&mut second, killed).await
+    }
+
+    async fn begin(&mut self, killed: &str) -> Result<DemoReceivers, String> {
         let receivers = receivers::start(ENDPOINTS, &self.stage)
             .await
             .map_err(|error| format!("cannot start the receivers: {error}"))?;
         self.screen.say(&format!(
             "wabahook demo: {} events/s from docs/samples to ten receivers on loopback, for {} s, \
-             with one kill -9 halfway.\n",
-            self.args.rate, self.args.seconds
+             with {killed}.\n",
+            self.args.rate,
+            self.stage.show_ms / 1_000
         ));
         self.screen.say(&endpoint_list(ENDPOINTS));
-        let mut first = self.start(1, data, &receivers)?;
-        let kill_ms = self.time_ms(KILL);
-        match self.watch(&mut first, Some(kill_ms)).await {
-            WatchEnd::Due => {}
-            WatchEnd::Interrupted => return Ok(self.interrupted()),
-            WatchEnd::Ended => return Err(self.early_end(1)),
+        Ok(receivers)
+    }
+
+    /// Watches a process until it is to be killed. The exit code if the user ends the demo before.
+    async fn watch_until(
+        &mut self,
+        process: &mut EngineProcess,
+        kill_ms: u64,
+    ) -> Result<Option<ExitCode>, String> {
+        match self.watch(process, Some(kill_ms)).await {
+            WatchEnd::Due => Ok(None),
+            WatchEnd::Interrupted => Ok(Some(self.interrupted())),
+            WatchEnd::Ended => Err(self.early_end()),
         }
-        self.kill(&mut first).await?;
-        let mut second = self.start(2, data, &receivers)?;
-        match self.watch(&mut second, None).await {
+    }
+
+    async fn watch_to_the_end(
+        &mut self,
+        process: &mut EngineProcess,
+        killed: &str,
+    ) -> Result<ExitCode, String> {
+        match self.watch(process, None).await {
             WatchEnd::Interrupted => Ok(self.interrupted()),
-            WatchEnd::Due | WatchEnd::Ended if self.failure.is_some() => Err(self.early_end(2)),
-            WatchEnd::Due | WatchEnd::Ended => Ok(self.finish()),
+            WatchEnd::Due | WatchEnd::Ended if self.failure.is_some() => Err(self.early_end()),
+            WatchEnd::Due | WatchEnd::Ended => Ok(self.finish(killed)),
         }
     }
 
     fn start(
         &mut self,
         seed: u64,
-        data: &Path,
+        place: &DemoPlace,
         receivers: &DemoReceivers,
     ) -> Result<EngineProcess, String> {
         let elapsed_ms = self.elapsed_ms();
@@ -162,7 +248,7 @@ impl<'a> DemoRun<'a> {
         // On a very slow machine it still gets a share of the demo.
         let publish_ms = left_ms(PUBLISH_END).max(self.time_ms(100));
         let orders = EngineOrders {
-            data,
+            place,
             urls: &receivers.urls,
             rate: self.args.rate,
             show_ms: self.stage.show_ms,
@@ -171,21 +257,26 @@ impl<'a> DemoRun<'a> {
             seed,
         };
         let process = EngineProcess::start(&orders)?;
-        self.failure = Some(format!("engine process {seed} ended without closing its engine"));
-        let (pid, data) = (process.id(), data.display());
-        let directory =
-            if seed == 1 { format!("on {data}") } else { "on the same directory".into() };
-        self.screen.tell(elapsed_ms, &format!("engine process {seed} (pid {pid}) {directory}"));
+        self.failure = Some("it ended without closing its engine".to_owned());
+        let at = match (place, seed) {
+            (DemoPlace::Directory(data), 1) => format!("on {}", data.display()),
+            (DemoPlace::Directory(_), _) => "on the same directory".to_owned(),
+            (DemoPlace::Servers(_), 1) => "on two PostgreSQL servers".to_owned(),
+            (DemoPlace::Servers(_), _) => "waits for the ownership".to_owned(),
+        };
+        let pid = process.id();
+        self.screen.tell(elapsed_ms, &format!("engine process {seed} (pid {pid}) {at}"));
         Ok(process)
     }
 
     async fn kill(&mut self, process: &mut EngineProcess) -> Result<(), String> {
         process.kill()?;
-        // Only now: a response sent before the process ended may lack its notice.
+        // Taken after the process ended: a response just before may have no notice.
         let at_ms = self.stage.clock.wall_ms();
         while let Some(report) = process.reports.recv().await {
             self.record(report);
         }
+        self.has_accepted = false;
         self.stage.ledger.lock().killed(at_ms);
         let waiting = table::grouped(self.stage.ledger.lock().totals().waiting);
         let text = format!("kill -9, without warning, with {waiting} deliveries outstanding");
@@ -193,8 +284,8 @@ impl<'a> DemoRun<'a> {
         Ok(())
     }
 
-    /// Records the reports of the engine process until it ends, or until `due_ms` where it is given and an
-    /// event was accepted.
+    /// Records the reports of an engine process until it ends, or until `due_ms` where it is given and it has
+    /// accepted an event.
     async fn watch(&mut self, process: &mut EngineProcess, due_ms: Option<u64>) -> WatchEnd {
         let mut ticks = tokio::time::interval(TICK);
         loop {
@@ -208,7 +299,7 @@ impl<'a> DemoRun<'a> {
                     if self.screen.is_closed() {
                         return WatchEnd::Interrupted;
                     }
-                    if due_ms.is_some_and(|due| elapsed_ms >= due) && totals.accepted > 0 {
+                    if due_ms.is_some_and(|due| elapsed_ms >= due) && self.has_accepted {
                         return WatchEnd::Due;
                     }
                 }
@@ -238,6 +329,7 @@ impl<'a> DemoRun<'a> {
                 }
             }
             EngineReport::Accepted { published_ms, events } => {
+                self.has_accepted = true;
                 for event in events {
                     if let Ok(id) = event.id.parse() {
                         ledger().accepted(id, published_ms, &event);
@@ -272,7 +364,7 @@ impl<'a> DemoRun<'a> {
     }
 
     /// Shows the result. The exit code says whether every promise was kept.
-    fn finish(&mut self) -> ExitCode {
+    fn finish(&mut self, killed: &str) -> ExitCode {
         self.screen.tell(self.elapsed_ms(), "the engine is closed\n");
         let mut ledger = self.stage.ledger.lock();
         if self.args.lose_one {
@@ -281,7 +373,7 @@ impl<'a> DemoRun<'a> {
         let result = ledger.result();
         self.screen.say(&table(ENDPOINTS, &result));
         self.screen.say(&remarks(ENDPOINTS, &result));
-        self.screen.say(&sentence(&result));
+        self.screen.say(&sentence(&result, killed));
         if result.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
@@ -290,9 +382,8 @@ impl<'a> DemoRun<'a> {
         ExitCode::from(130)
     }
 
-    fn early_end(&mut self, seed: u64) -> String {
-        let why = self.failure.take().unwrap_or_default();
-        format!("engine process {seed}: {why}")
+    fn early_end(&mut self) -> String {
+        format!("the engine process: {}", self.failure.take().unwrap_or_default())
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -1,8 +1,9 @@
 //! Starts the engine process, reads its reports and kills it. No engine process outlives the demo, and every
 //! line that it wrote completely is read.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -15,9 +16,26 @@ pub(super) struct EngineProcess {
     pub(super) reports: UnboundedReceiver<EngineReport>,
 }
 
+/// Where the engine processes keep what they accept.
+pub(super) enum DemoPlace {
+    /// In this directory.
+    Directory(PathBuf),
+    /// On the servers that this connection string names.
+    Servers(String),
+}
+
+impl DemoPlace {
+    fn arguments(&self) -> [OsString; 2] {
+        match self {
+            DemoPlace::Directory(path) => ["--data".into(), path.into()],
+            DemoPlace::Servers(connection) => ["--store".into(), connection.into()],
+        }
+    }
+}
+
 /// The command line of an engine process.
 pub(super) struct EngineOrders<'a> {
-    pub(super) data: &'a Path,
+    pub(super) place: &'a DemoPlace,
     pub(super) urls: &'a [String],
     pub(super) rate: u64,
     pub(super) show_ms: u64,
@@ -33,8 +51,7 @@ impl EngineProcess {
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("demo-engine")
-            .arg("--data")
-            .arg(orders.data)
+            .args(orders.place.arguments())
             .args(["--receivers", &orders.urls.join(",")])
             .args(["--rate", &orders.rate.to_string()])
             .args(["--show-ms", &orders.show_ms.to_string()])

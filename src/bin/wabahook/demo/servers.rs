@@ -74,11 +74,6 @@ impl Servers {
         self.primary.port
     }
 
-    /// The data directory of the server that takes writes.
-    pub(super) fn primary_data(&self) -> &Path {
-        &self.primary.data
-    }
-
     /// Makes a standby of the primary, and lets the primary wait for it at each commit.
     pub(super) fn add_standby(&mut self) -> Result<(), String> {
         let data = self.directory.path().join(format!("standby-{}", self.standbys_made));
@@ -214,7 +209,7 @@ struct Programs {
 }
 
 impl Programs {
-    /// Those of the newest version that is installed.
+    /// Finds the programs of the newest PostgreSQL that is installed.
     fn find() -> Result<Programs, String> {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let installed = versions.filter_map(|entry| {
@@ -292,7 +287,7 @@ impl Programs {
     }
 }
 
-/// Who runs the servers where this process runs as root.
+/// The user that runs the servers if this process runs as root.
 fn unprivileged_user() -> Result<Option<(u32, u32)>, String> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);

@@ -196,12 +196,12 @@ pub(super) fn remarks(endpoints: &[DemoEndpoint], result: &DemoResult) -> String
 
 const LOST_SHOWN_MAX: usize = 10;
 
-/// The sentence that says whether anything was lost.
-pub(super) fn sentence(result: &DemoResult) -> String {
+/// The sentence that says whether anything was lost, across what was killed.
+pub(super) fn sentence(result: &DemoResult, killed: &str) -> String {
     let total = total(result);
     format!(
         "{} lost: {} events accepted, {} deliveries owed, {} delivered, {} dead letters, {} \
-         waiting, across one kill -9.",
+         waiting, across {killed}.",
         grouped(result.lost() as u64),
         grouped(result.events),
         grouped(total.owed),
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn the_sentence_names_every_outcome() {
         assert_eq!(
-            sentence(&result()),
+            sentence(&result(), "one kill -9"),
             "0 lost: 1,500 events accepted, 1,570 deliveries owed, 1,500 delivered, 20 dead \
              letters, 50 waiting, across one kill -9."
         );

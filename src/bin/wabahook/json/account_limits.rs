@@ -7,7 +7,7 @@ use wabahook::{AccountBounds, AccountLimits, AccountUsage};
 use super::policy::RateLimitJson;
 use super::values::{Patch, Whole};
 
-/// The limits of an account: a member that is left out stays as it is, and null is the default.
+/// The limits of an account. A member that is left out stays unchanged, and null sets the default.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AccountLimitsJson {

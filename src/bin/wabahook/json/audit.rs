@@ -17,6 +17,9 @@ pub(crate) struct AuditEntryJson {
     /// The account that the request was about, if it was about one.
     #[serde(default)]
     pub(crate) account: Option<String>,
+    /// The name of the account now; not in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_name: Option<String>,
     /// The address of the client, or of the proxy in front.
     pub(crate) address: String,
     pub(crate) method: String,

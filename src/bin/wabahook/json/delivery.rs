@@ -35,16 +35,16 @@ pub(crate) struct DeliveryJson {
 /// One of the newest attempts of a subscription.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RecentAttemptJson {
-    at: TimestampJson,
-    event_id: String,
-    event_type: Option<String>,
-    attempt: u32,
-    outcome: String,
+    pub(crate) at: TimestampJson,
+    pub(crate) event_id: String,
+    pub(crate) event_type: Option<String>,
+    pub(crate) attempt: u32,
+    pub(crate) outcome: String,
     status: Option<u16>,
-    reason: Option<String>,
-    took_ms: Millis,
+    pub(crate) reason: Option<String>,
+    pub(crate) took_ms: Millis,
     /// The first bytes of a response that was no success.
-    excerpt: String,
+    pub(crate) excerpt: String,
 }
 
 /// How a receiver answered a test event.
@@ -92,7 +92,7 @@ impl RecentAttemptJson {
         })
     }
 
-    /// What names it among the attempts of its subscription.
+    /// The cursor of the page that begins after this attempt.
     pub(crate) fn cursor(&self) -> String {
         format!("{}.{}.{}", self.event_id, self.attempt, self.at)
     }

@@ -1,4 +1,4 @@
-//! What is to end: which deliveries to cancel and what to purge, and how many ended.
+//! Requests that cancel deliveries or purge events, and the answers that say how many ended.
 
 use serde::{Deserialize, Serialize};
 use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, SubscriptionId, WabaNumber};

@@ -34,7 +34,7 @@ pub(crate) struct AcceptedJson {
     pub(crate) owed: u32,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) duplicate: bool,
-    /// What is worth knowing about the type.
+    /// Hints about the type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) hints: Vec<String>,
 }

@@ -12,6 +12,9 @@ use super::values::{Millis, TimestampJson};
 pub(crate) struct EventTraceJson {
     pub(crate) id: String,
     pub(crate) account: String,
+    /// The name of the account, for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_name: Option<String>,
     #[serde(rename = "type")]
     pub(crate) event_type: String,
     pub(crate) number: Option<String>,
@@ -58,7 +61,7 @@ pub(crate) struct TracedAttemptJson {
     pub(crate) excerpt: String,
 }
 
-/// From the furthest from delivered.
+/// Outcomes from the worst to the best.
 const WORST_FIRST: [DeliveryOutcome; 8] = [
     DeliveryOutcome::Current(DeliveryState::Dead),
     DeliveryOutcome::GivenUp,
@@ -71,7 +74,7 @@ const WORST_FIRST: [DeliveryOutcome; 8] = [
 ];
 
 impl EventTraceJson {
-    /// In a list.
+    /// The event as a list shows it, without payload and attempts.
     pub(crate) fn listed(
         trace: &EventTrace,
         name_of: impl Fn(SubscriptionId) -> Option<String>,
@@ -84,6 +87,7 @@ impl EventTraceJson {
         EventTraceJson {
             id: trace.id.to_string(),
             account: trace.account.clone(),
+            account_name: None,
             event_type: trace.event_type.to_string(),
             number: trace.number.map(|number| number.to_string()),
             waba: trace.waba.clone(),
@@ -96,7 +100,7 @@ impl EventTraceJson {
         }
     }
 
-    /// With its payload and its attempts.
+    /// The event with its payload and its attempts.
     pub(crate) fn whole(
         trace: &EventTrace,
         name_of: impl Fn(SubscriptionId) -> Option<String>,

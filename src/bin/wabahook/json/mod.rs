@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
 pub(crate) use account_limits::AccountLimitsJson;
 pub(crate) use admin::{
-    AccountChangeJson, AccountChangesJson, AccountListing, MadeKeyJson, MoveJson, NewAccountJson,
-    NewKeyJson, ReloadedJson,
+    AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, MadeKeyJson, MoveJson,
+    NewAccountJson, NewKeyJson, ReloadedJson,
 };
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use backup::BackupJson;

@@ -18,20 +18,25 @@ pub(crate) struct HealthJson {
     pub(crate) delivered: u64,
     retried: u64,
     pub(crate) dead: u64,
-    failures_in_row: u64,
+    pub(crate) failures_in_row: u64,
     pub(crate) failing_for_ms: Millis,
     breaker_trips: u64,
-    rests_for_ms: Millis,
+    pub(crate) rests_for_ms: Millis,
 }
 
 /// A subscription among the counters.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SubscriptionStatsJson {
-    id: u32,
-    name: String,
-    state: String,
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    /// The id of its account, and for the operator the name.
+    #[serde(default)]
+    account: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_name: Option<String>,
+    pub(crate) state: String,
     #[serde(flatten)]
-    health: HealthJson,
+    pub(crate) health: HealthJson,
 }
 
 /// Whether the host works without limits.
@@ -53,12 +58,12 @@ impl ReadinessJson {
         ReadinessJson { status: status.to_owned(), reasons }
     }
 
-    /// Of a host that waits for the ownership of its store.
+    /// The answer of a host that waits for the ownership of its store.
     pub(crate) fn standby(reason: &str) -> ReadinessJson {
         ReadinessJson { status: "standby".to_owned(), reasons: vec![reason.to_owned()] }
     }
 
-    /// Of a host that cannot accept events.
+    /// The answer of a host that cannot accept events.
     pub(crate) fn unable(reason: &str) -> ReadinessJson {
         ReadinessJson { status: "degraded".to_owned(), reasons: vec![reason.to_owned()] }
     }
@@ -110,14 +115,15 @@ counters! {
     callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
     owed, recovered, delivered, attempts, retried, dead,
     cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes,
-    owed_events, owed_bytes, outbox_events, outbox_bytes, generations, replayed, letters_dropped, letters_discarded,
+    owed_events, owed_bytes, outbox_events, outbox_bytes, generations, dead_letters, replayed, letters_dropped, letters_discarded,
     purged, keys_dropped, history_bytes, history_dropped,
 }
 
 impl StatsJson {
     /// Without the counters that are of the whole engine.
     pub(crate) fn of_account(self) -> StatsJson {
-        let StatsJson { accepted, unrouted, owed, delivered, retried, dead, .. } = self;
+        let StatsJson { accepted, unrouted, owed, delivered, retried, dead, dead_letters, .. } =
+            self;
         let StatsJson { in_flight, queued_events, owed_events, owed_bytes, .. } = self;
         let StatsJson { subscription_count, failing_subscriptions, subscriptions, .. } = self;
         StatsJson {
@@ -127,6 +133,7 @@ impl StatsJson {
             delivered,
             retried,
             dead,
+            dead_letters,
             in_flight,
             queued_events,
             owed_events,
@@ -172,10 +179,16 @@ pub(crate) fn health_word(lane: Option<&LaneStats>) -> &'static str {
 }
 
 impl SubscriptionStatsJson {
-    pub(crate) fn of(registered: &SubscriptionInfo, stats: &Stats) -> SubscriptionStatsJson {
+    pub(crate) fn of(
+        registered: &SubscriptionInfo,
+        stats: &Stats,
+        account_name: Option<String>,
+    ) -> SubscriptionStatsJson {
         SubscriptionStatsJson {
             id: registered.id.0,
             name: registered.name.clone(),
+            account: registered.account.clone(),
+            account_name,
             state: registered.state.as_str().to_owned(),
             health: HealthJson::of(stats.lane(registered.id)),
         }

@@ -11,6 +11,7 @@ use wabahook::{
     SubscriptionId, SubscriptionInfo, Target, Tls,
 };
 
+use super::delivery::RecentAttemptJson;
 use super::policy::{BreakerJson, RateLimitJson, RetryJson};
 use super::problem::JsonProblem;
 use super::stats::HealthJson;
@@ -71,6 +72,9 @@ pub(crate) struct SubscriptionListing {
     pub(crate) id: u32,
     #[serde(default)]
     pub(crate) account: String,
+    /// The name of the account, for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_name: Option<String>,
     pub(crate) profile: String,
     pub(crate) state: String,
     pub(crate) created_at: TimestampJson,
@@ -84,9 +88,12 @@ pub(crate) struct SubscriptionListing {
     /// The condition on the payload, as it was registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) condition: Option<Box<RawValue>>,
-    /// What is worth knowing about its event types.
+    /// Hints about its event types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) hints: Vec<String>,
+    /// Its newest attempts, where they are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attempts: Vec<RecentAttemptJson>,
     #[serde(flatten)]
     pub(crate) settings: SubscriptionJson,
 }
@@ -289,6 +296,7 @@ impl SubscriptionListing {
         SubscriptionListing {
             id: registered.id.0,
             account: registered.account.clone(),
+            account_name: None,
             profile: registered.profile.as_str().to_owned(),
             state: registered.state.as_str().to_owned(),
             created_at: TimestampJson(registered.created_at_ms),
@@ -300,6 +308,7 @@ impl SubscriptionListing {
             health: HealthJson::of(lane),
             condition: condition_text(registered),
             hints: Vec::new(),
+            attempts: Vec::new(),
             settings: SubscriptionJson::of(registered),
         }
     }

@@ -45,7 +45,8 @@ macro_rules! texts {
     };
 }
 
-// `search` matches the name, the description or the URL; `health` is the word of `health.status`.
+// `search` matches the name, the description or the URL; `health` is the word of
+// `health.status`, and `failing` matches `breaker_open`, too.
 texts! { search, name, description, url, events, numbers, profile, state, health }
 
 /// How many of them were changed.
@@ -88,8 +89,13 @@ impl SubscriptionFilterJson {
             && wants(&self.numbers, filter.numbers.as_ref(), contains)
             && fits(&self.profile, one.profile.as_str())
             && fits(&self.state, one.state.as_str())
-            && fits(&self.health, health_word(lane))
+            && self.health.as_deref().is_none_or(|part| has_health(health_word(lane), part))
     }
+}
+
+/// Whether a health matches; an endpoint whose circuit breaker is open is failing, too.
+fn has_health(word: &str, part: &str) -> bool {
+    contains(word, part) || (word == "breaker_open" && contains("failing", part))
 }
 
 /// Whether a filter wants a name that contains the part; one that is left open wants all.

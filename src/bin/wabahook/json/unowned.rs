@@ -45,7 +45,7 @@ impl UnownedJson {
         })
     }
 
-    /// What names it among the sources.
+    /// The cursor of the page that begins after this source.
     pub(crate) fn cursor(&self) -> String {
         let (number, waba) = (self.number.as_deref(), self.waba.as_deref());
         format!("{}.{}.{}", waba.unwrap_or_default(), number.unwrap_or_default(), self.first_at)

@@ -44,7 +44,7 @@ impl FloodGate {
             }
             Entry::Occupied(mut counted) => {
                 let counted = counted.get_mut();
-                // A minute without `due` between: the gate is open again.
+                // No such line for a minute: this one is logged again.
                 if counted.count == 0 && is_over(counted, line.wall_ms) {
                     *counted = new;
                     return true;
@@ -56,7 +56,7 @@ impl FloodGate {
         }
     }
 
-    /// The lines whose minute is over, each with its count. A line that goes on is counted for another minute.
+    /// The lines whose minute is over, each with its count. A line that keeps coming is counted for another minute.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Line> {
         let mut lines = Vec::new();
         self.0.retain(|_, counted| {

@@ -28,7 +28,7 @@ pub(super) struct Line {
     pub(super) wall_ms: u64,
     level: Level,
     fields: Fields,
-    /// How many more were not written.
+    /// How many more lines like this one were suppressed.
     pub(super) repeated: u64,
 }
 

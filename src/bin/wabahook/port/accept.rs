@@ -49,7 +49,7 @@ impl Server {
         Server { http, routes, tls, head_timeout, shortages: Arc::new(Shortages::new()) }
     }
 
-    /// Notes shortages here.
+    /// Sets where shortages are recorded.
     pub(crate) fn shortages(mut self, shortages: Arc<Shortages>) -> Server {
         self.shortages = shortages;
         self

@@ -205,7 +205,7 @@ fn discard_max(holder: &BodyHolder) -> Duration {
     }
 }
 
-/// By when the next piece of a body must come.
+/// The deadline for the next piece of a body.
 fn deadline(limits: &BodyLimits, started: Instant, now: Instant, received: usize) -> Instant {
     let seconds = received / limits.rate_min.max(1);
     let by_rate = started + RATE_GRACE + Duration::from_secs(seconds as u64);

@@ -2,7 +2,7 @@
 //! an account, or the network of a stranger. A room for strangers makes space for a new body by cutting the
 //! oldest unfinished body of the network that holds most, so unfinished bodies keep no finished one out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,14 +58,28 @@ pub(crate) struct BodyShare {
     cut: Arc<Notify>,
 }
 
+/// Every step takes about the same time however many bodies are open: a crowd of them must not delay the others,
+/// who wait for the same lock.
 struct RoomTable {
     bytes_max: usize,
     holder_bytes_max: usize,
     when_full: WhenFull,
     next_id: u64,
     bytes: usize,
-    /// By id, and so by age.
-    bodies: BTreeMap<u64, HeldBody>,
+    bodies: HashMap<u64, HeldBody>,
+    holders: BTreeMap<BodyHolder, HolderBodies>,
+    /// The holders of unfinished bodies, by the memory of these.
+    heaviest: BTreeSet<(usize, BodyHolder)>,
+}
+
+/// The bodies of one holder.
+#[derive(Default)]
+struct HolderBodies {
+    count: usize,
+    bytes: usize,
+    unfinished_bytes: usize,
+    /// Those that are unfinished and have memory, by id and so by age.
+    unfinished: BTreeSet<u64>,
 }
 
 struct HeldBody {
@@ -77,9 +91,16 @@ struct HeldBody {
 
 impl BodyRoom {
     pub(crate) fn new(bytes_max: usize, holder_bytes_max: usize, when_full: WhenFull) -> BodyRoom {
-        let bodies = BTreeMap::new();
-        let (next_id, bytes) = (0, 0);
-        let table = RoomTable { bytes_max, holder_bytes_max, when_full, next_id, bytes, bodies };
+        let table = RoomTable {
+            bytes_max,
+            holder_bytes_max,
+            when_full,
+            next_id: 0,
+            bytes: 0,
+            bodies: HashMap::new(),
+            holders: BTreeMap::new(),
+            heaviest: BTreeSet::new(),
+        };
         BodyRoom(Arc::new(Mutex::new(table)))
     }
 
@@ -90,7 +111,7 @@ impl BodyRoom {
         let mut table = self.0.lock();
         let id = table.next_id;
         table.next_id += 1;
-        table.bodies.insert(id, body);
+        table.insert(id, body);
         BodyShare { room: self.clone(), id, reserved: 0, cut }
     }
 }
@@ -109,11 +130,9 @@ impl BodyShare {
         has_grown
     }
 
-    /// All of the body is there: it is not cut any more.
+    /// The body is complete, so it can no longer be cut.
     pub(crate) fn finish(&self) {
-        if let Some(body) = self.room.0.lock().bodies.get_mut(&self.id) {
-            body.is_whole = true;
-        }
+        self.room.0.lock().change(self.id, |body| body.is_whole = true);
     }
 
     /// Resolves when the body was cut for another one.
@@ -134,57 +153,80 @@ impl RoomTable {
             return false;
         };
         while self.held_by(&holder) + more > self.holder_bytes_max {
-            if !self.cut_one(id, |held| *held == holder) {
+            if !self.cut_one(id, &holder) {
                 return false;
             }
         }
         while self.bytes + more > self.bytes_max {
-            let heaviest = self.heaviest_holder();
-            if !self.cut_one(id, |held| heaviest.as_ref() == Some(held)) {
+            let heaviest = self.heaviest.last().map(|(_, holder)| holder.clone());
+            if !heaviest.is_some_and(|heaviest| self.cut_one(id, &heaviest)) {
                 return false;
             }
         }
-        let Some(body) = self.bodies.get_mut(&id) else { return false };
-        body.bytes += more;
-        self.bytes += more;
-        true
+        self.change(id, |body| body.bytes += more)
     }
 
     fn held_by(&self, holder: &BodyHolder) -> usize {
-        let own = self.bodies.values().filter(|body| body.holder == *holder);
-        own.map(|body| body.bytes).sum()
+        self.holders.get(holder).map_or(0, |own| own.bytes)
     }
 
-    /// Of those with an unfinished body, the holder of most memory.
-    fn heaviest_holder(&self) -> Option<BodyHolder> {
-        let mut held = BTreeMap::<&BodyHolder, usize>::new();
-        for body in self.bodies.values().filter(|body| !body.is_whole) {
-            *held.entry(&body.holder).or_default() += body.bytes;
-        }
-        held.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(holder, _)| holder.clone())
-    }
-
-    /// Cuts the oldest unfinished body that fits and holds memory. `growing` is not cut for itself.
-    fn cut_one(&mut self, growing: u64, fits: impl Fn(&BodyHolder) -> bool) -> bool {
+    /// Cuts the oldest unfinished body of a holder that holds memory. `growing` is not cut for itself.
+    fn cut_one(&mut self, growing: u64, holder: &BodyHolder) -> bool {
         if self.when_full == WhenFull::Refuse {
             return false;
         }
-        let is_victim = |(id, body): &(&u64, &HeldBody)| {
-            **id != growing && !body.is_whole && body.bytes > 0 && fits(&body.holder)
-        };
-        let Some(id) = self.bodies.iter().find(is_victim).map(|(id, _)| *id) else {
-            return false;
-        };
-        if let Some(body) = self.remove(id) {
-            body.cut.notify_one();
-        }
+        let own = self.holders.get(holder);
+        let oldest = own.and_then(|own| own.unfinished.iter().find(|id| **id != growing).copied());
+        let Some(body) = oldest.and_then(|id| self.remove(id)) else { return false };
+        body.cut.notify_one();
         true
+    }
+
+    /// Changes a body. Returns whether it is there.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut HeldBody)) -> bool {
+        let Some(mut body) = self.remove(id) else { return false };
+        change(&mut body);
+        self.insert(id, body);
+        true
+    }
+
+    fn insert(&mut self, id: u64, body: HeldBody) {
+        self.bytes += body.bytes;
+        let own = self.holders.entry(body.holder.clone()).or_default();
+        own.count += 1;
+        own.bytes += body.bytes;
+        if body.is_unfinished() {
+            self.heaviest.remove(&(own.unfinished_bytes, body.holder.clone()));
+            own.unfinished.insert(id);
+            own.unfinished_bytes += body.bytes;
+            self.heaviest.insert((own.unfinished_bytes, body.holder.clone()));
+        }
+        self.bodies.insert(id, body);
     }
 
     fn remove(&mut self, id: u64) -> Option<HeldBody> {
         let body = self.bodies.remove(&id)?;
         self.bytes -= body.bytes;
+        let own = self.holders.get_mut(&body.holder)?;
+        own.count -= 1;
+        own.bytes -= body.bytes;
+        if own.unfinished.remove(&id) {
+            self.heaviest.remove(&(own.unfinished_bytes, body.holder.clone()));
+            own.unfinished_bytes -= body.bytes;
+            if own.unfinished_bytes > 0 {
+                self.heaviest.insert((own.unfinished_bytes, body.holder.clone()));
+            }
+        }
+        if own.count == 0 {
+            self.holders.remove(&body.holder);
+        }
         Some(body)
+    }
+}
+
+impl HeldBody {
+    fn is_unfinished(&self) -> bool {
+        !self.is_whole && self.bytes > 0
     }
 }
 
@@ -219,6 +261,8 @@ mod tests {
         assert!(second.grow_to(MAX));
         drop(second);
         assert_eq!(held(&room), 0);
+        let table = room.0.lock();
+        assert!(table.bodies.is_empty() && table.holders.is_empty() && table.heaviest.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::connections::network_of;
 
 /// How many wrong keys are answered at once.
 const BURST: u64 = 10;
-/// From then on one wrong key is answered in so long.
+/// After that, one wrong key is answered per interval.
 const INTERVAL_MS: u64 = 1_000;
 /// The longest that an answer waits.
 const WAIT_MAX_MS: u64 = 10_000;

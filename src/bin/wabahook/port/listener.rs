@@ -9,8 +9,7 @@ const QUEUE_MAX: i32 = 4_096;
 
 /// The socket that a supervisor passed to this process, if any.
 ///
-/// # Errors
-/// What was passed is no TCP socket.
+/// # Errors The passed file is not a TCP socket.
 pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
     let mut passed = listenfd::ListenFd::from_env();
     match passed.len() {
@@ -34,7 +33,7 @@ pub(super) fn is_out_of_files(_error: &io::Error) -> bool {
 /// A new socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // With a short queue, clients of a crowded host would wait for a second try.
+    // With a short queue, clients of a busy host would have to connect again.
     #[cfg(unix)]
     rustix::net::listen(&listener, QUEUE_MAX)?;
     Ok(listener)

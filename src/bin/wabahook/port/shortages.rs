@@ -1,11 +1,11 @@
-//! What this host itself ran short of lately, which `/healthz` tells: it gave events back, or had no file for a new
-//! connection. What attempts run short of is known to the engine.
+//! Recent shortages of the host itself, which `/healthz` lists: it gave events back, or had no file for a new
+//! connection. The engine knows the shortages of attempts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wabahook::clock::{Clock, SystemClock};
 
-/// For how long a shortage is told after it was seen last.
+/// How long a shortage is listed after it was last seen.
 const TOLD_MS: u64 = 60_000;
 
 /// When each shortage was seen last, in milliseconds from 1; 0 is never.

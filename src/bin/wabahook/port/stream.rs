@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use super::connections::ClientConnection;
 
-/// How long a client may leave what is written to it untouched.
+/// How long a client may go without reading its response.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// A stream that fails when a deadline passes.

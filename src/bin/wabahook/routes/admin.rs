@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use wabahook::{AccountInfo, ApiKey, Error};
+use wabahook::{AccountInfo, ApiKey};
 
 use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
@@ -93,19 +93,8 @@ pub(crate) async fn revise(
     let body = admit_operator(&host, request).await?;
     change(host, id, move |host, id| {
         let text = utf8(&body.bytes)?;
-        // The engine's error type cannot carry the problem, so it is kept here.
-        let mut problem = None;
-        let revised = host.engine.revise_account(id, |before| {
-            let given = parse::<AccountChangeJson>(text);
-            given.and_then(|given| given.changed(before)).map_err(|found| {
-                problem = Some(found);
-                Error::Closed
-            })
-        });
-        match problem {
-            Some(problem) => Err(problem.into()),
-            None => Ok(revised?),
-        }
+        host.engine
+            .revise_account(id, |before| Ok(parse::<AccountChangeJson>(text)?.changed(before)?))
     })
     .await
 }
@@ -230,7 +219,7 @@ fn listing(host: &HostState, info: &Arc<AccountInfo>) -> AccountListing {
     AccountListing::of(info, &host.engine.account_usage(info.id()))
 }
 
-/// The account as the audit log keeps it: without what it uses.
+/// The account as the audit log keeps it, without its usage.
 fn audited(host: &HostState, info: &Arc<AccountInfo>) -> Value {
     let mut value = serde_json::to_value(listing(host, info)).unwrap_or_default();
     if let Value::Object(members) = &mut value {

@@ -22,6 +22,7 @@ pub(crate) async fn list(
     caller.require_operator()?;
     let query = ListQuery::read(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);
+    let known = Arc::clone(&host);
     let found = off_thread(move || {
         let is_wanted = |entry: &AuditEntryJson| {
             caller.scope().is_none_or(|account| entry.account.as_deref() == Some(account))
@@ -35,6 +36,10 @@ pub(crate) async fn list(
     })?;
     let has_more = items.len() > limit;
     items.truncate(limit);
+    for item in &mut items {
+        let account = item.account.as_deref().and_then(|id| known.engine.accounts().get(id));
+        item.account_name = account.map(|account| account.name.clone());
+    }
     let cursor = items.last().filter(|_| has_more).map(|entry| entry.id.to_string());
     Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
 }

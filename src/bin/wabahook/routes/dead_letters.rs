@@ -6,9 +6,9 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Engine, SubscriptionId};
+use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Engine};
 
-use super::subscriptions::name_of;
+use super::subscriptions::{name_of, named};
 use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
@@ -16,7 +16,7 @@ use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
     ReplayedJson, parse, utf8,
 };
-use crate::query::{ListQuery, SUBSCRIPTION};
+use crate::query::ListQuery;
 use crate::response::json;
 
 /// 1,000 ids fit.
@@ -34,7 +34,7 @@ pub(crate) async fn list(
     let (limit, after) = (query.limit()?, query.cursor()?);
     let mut filter = DeadLetterFilter::default();
     filter.account = caller.scope().map(str::to_owned);
-    filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
+    filter.subscription = named(&host, &caller, &query)?;
     filter.reason = query.part("reason");
     filter.event_type = query.part("event_type");
     filter.number = query.part("number");

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{Delivery, DeliveryFilter, DeliveryState, SubscriptionId};
+use wabahook::{Delivery, DeliveryFilter, DeliveryState};
 
-use super::subscriptions::name_of;
+use super::subscriptions::{name_of, named};
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{CancelJson, CancelledJson, DeliveryJson, JsonPage, parse, utf8};
-use crate::query::{ListQuery, SUBSCRIPTION};
+use crate::query::ListQuery;
 use crate::response::json;
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -28,7 +28,7 @@ pub(crate) async fn list(
     let (limit, after) = (query.limit()?, query.cursor()?);
     let mut filter = DeliveryFilter::default();
     filter.account = caller.scope().map(str::to_owned);
-    filter.subscription = query.value("subscription", SUBSCRIPTION)?.map(SubscriptionId);
+    filter.subscription = named(&host, &caller, &query)?;
     filter.states = query.text("state").map(states).transpose()?;
     filter.event_type = query.part("event_type");
     filter.number = query.part("number");

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{EventQuery, WabaNumber};
+use wabahook::{Engine, EventQuery, WabaNumber};
 
-use super::subscriptions::name_of;
+use super::subscriptions::{account_name, name_of};
 use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
@@ -37,7 +37,8 @@ pub(crate) async fn list(
     let page = off_thread(move || {
         let page = host.engine.find_events(&wanted, after, limit)?;
         let listed = |trace| EventTraceJson::listed(trace, |id| name_of(&host.engine, id));
-        let items = page.items.iter().map(listed).collect();
+        let named = |trace| with_account(listed(trace), &caller, &host.engine);
+        let items = page.items.iter().map(named).collect();
         Ok(JsonPage { items, cursor: page.next.map(|next| next.to_string()) })
     });
     Ok(json(StatusCode::OK, &page.await?.map_err(HttpError::from_page_error)?))
@@ -53,7 +54,14 @@ pub(crate) async fn read(
         let unknown = || HttpError::not_found("event", &id);
         let found = host.engine.event(id.parse().map_err(|_| unknown())?)?;
         let own = found.filter(|trace| caller.sees(&trace.account)).ok_or_else(unknown)?;
-        Ok::<_, HttpError>(EventTraceJson::whole(&own, |id| name_of(&host.engine, id)))
+        let whole = EventTraceJson::whole(&own, |id| name_of(&host.engine, id));
+        Ok::<_, HttpError>(with_account(whole, &caller, &host.engine))
     });
     Ok(json(StatusCode::OK, &trace.await??))
+}
+
+/// With the name of its account, where the operator asks.
+fn with_account(trace: EventTraceJson, caller: &Caller, engine: &Engine) -> EventTraceJson {
+    let account_name = account_name(caller, engine, &trace.account);
+    EventTraceJson { account_name, ..trace }
 }

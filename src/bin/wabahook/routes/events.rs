@@ -20,16 +20,16 @@ use crate::response::json;
 /// have to be evaluated.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
 
-/// What to wait for before answering, and what to say of the types.
+/// The receipt to wait for before answering, and hints about the event types.
 enum PendingReceipt {
     One(Receipt, Option<TypeHint>),
     Many(Receipt<Vec<Accepted>>, TypeHints),
 }
 
-/// What to say of the types of many events, at the position of the first event of each.
+/// Hints about the types of many events, at the position of the first event of each type.
 type TypeHints = BTreeMap<usize, TypeHint>;
 
-/// So many types that nobody knows are looked up in one request.
+/// How many unknown types of one request get a hint.
 const HINTS_MAX: usize = 100;
 
 fn type_hints(events: &[Event], catalogue: &Catalogue) -> TypeHints {

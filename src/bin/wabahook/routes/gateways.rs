@@ -16,7 +16,7 @@ use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 
-/// Answers every path that is none of the host's own routes.
+/// Answers every path that is not a route of the host's own.
 pub(crate) async fn answer(
     State(host): State<Arc<HostState>>,
     request: Request,

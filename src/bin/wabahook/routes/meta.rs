@@ -17,6 +17,8 @@ use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 
+/// A signature of a longer body is checked on a blocking thread: 4 MiB take some 10 ms, and strangers send them.
+const SIGNED_BYTES_MAX: usize = 64 * 1024;
 /// Meta sends at most 3 MB. The sender is not known until the whole body is read, so it gets no more.
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -60,7 +62,16 @@ pub(crate) async fn callback(
         discard(&parts.headers, body).await;
         RequestBody::empty()
     };
-    cloud_api::verify(&meta.app_secrets, signature, &body.bytes).map_err(|error| {
+    let signature = signature.map(str::to_owned);
+    let verify = move |body: RequestBody| {
+        let verified = cloud_api::verify(&meta.app_secrets, signature.as_deref(), &body.bytes);
+        verified.map(|()| body)
+    };
+    let verified = match body.bytes.len() > SIGNED_BYTES_MAX {
+        true => off_thread(move || verify(body)).await?,
+        false => verify(body),
+    };
+    let body = verified.map_err(|error| {
         let (reason, why) = (CallbackRefusal::Signature, error.to_string());
         let count = || host.engine.count_refused_callbacks(reason, 1, &why);
         callback_span(&parts.extensions).in_scope(count);

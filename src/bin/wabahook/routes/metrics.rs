@@ -1,12 +1,12 @@
 //! `GET /metrics`: the counters of the engine and the live figures of the caller's own subscriptions, as
-//! Prometheus text. No other account's subscriptions are named (I9).
+//! Prometheus text. The operator sees the series of every account; no account sees another's (I9).
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use wabahook::metrics::{CONTENT_TYPE, account_exposition, exposition};
+use wabahook::metrics::{CONTENT_TYPE, account_exposition, accounts_exposition, exposition};
 
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
@@ -24,6 +24,10 @@ pub(crate) async fn metrics(
         };
         match caller.own_counters(host.has_operator()) {
             Some(account) => account_exposition(&host.engine.stats_of(account), &shown),
+            None if caller.is_operator() => {
+                let accounts = accounts_exposition(&host.engine.stats_by_account());
+                exposition(&host.engine.stats(), &shown) + &accounts
+            }
             None => exposition(&host.engine.stats(), &shown),
         }
     });

@@ -111,7 +111,7 @@ fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> O
         | Notice::Unreplicated { .. }
         | Notice::NotOwner
         | Notice::Poisoned { .. } => None,
-        // For the operator, on stderr.
+        // Only the operator's log on stderr has these.
         _ => return None,
     };
     if let Some(SubscriptionId(id)) = subscription {

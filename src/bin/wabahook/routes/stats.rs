@@ -9,6 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{SubscriptionInfo, SubscriptionState};
 
+use super::subscriptions::account_name;
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -45,7 +46,10 @@ pub(crate) async fn stats(
             own.sort_by_cached_key(|one| rank(one).unwrap_or_default());
             own.truncate(worst);
         }
-        let own = own.iter().map(|one| SubscriptionStatsJson::of(one, &stats)).collect();
+        let account_of = |one: &SubscriptionInfo| account_name(&caller, &host.engine, &one.account);
+        let item =
+            |one: &Arc<SubscriptionInfo>| SubscriptionStatsJson::of(one, &stats, account_of(one));
+        let own = own.iter().map(item).collect();
         let shown = StatsJson::of(&stats, own, count, failing);
         if counted.is_some() { shown.of_account() } else { shown }
     });
@@ -74,7 +78,7 @@ pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
     }
 }
 
-/// What the engine and the host ran short of lately.
+/// The recent shortages of the engine and the host.
 fn readiness(host: &HostState) -> ReadinessJson {
     ReadinessJson::of(host.engine.bound(), host.shortages.reasons())
 }

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{Engine, LaneStats, Stats, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
+use super::subscriptions::account_name;
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -114,7 +115,10 @@ pub(crate) async fn list(
         let has_more = keyed.len() > limit;
         keyed.truncate(limit);
         let cursor = keyed.last().filter(|_| has_more).map(|(key, _)| key.cursor());
-        let listed = |one: &SubscriptionInfo| SubscriptionListing::of(one, stats.lane(one.id));
+        let listed = |one: &SubscriptionInfo| SubscriptionListing {
+            account_name: account_name(&caller, &host.engine, &one.account),
+            ..SubscriptionListing::of(one, stats.lane(one.id))
+        };
         let items = keyed.iter().map(|(_, one)| listed(one)).collect();
         SubscriptionsJson { items, cursor, total }
     });

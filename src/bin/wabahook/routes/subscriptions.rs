@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use wabahook::{Engine, Error, Secret, SubscriptionId, SubscriptionInfo};
+use wabahook::{Engine, Secret, SubscriptionId, SubscriptionInfo};
 
 use crate::caller::Caller;
 use crate::host::{HostState, PathId, off_thread};
 use crate::http_error::HttpError;
 use crate::json::{
-    NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, TestDeliveryJson, parse,
-    utf8,
+    NewSecretJson, RecentAttemptJson, RotationJson, SubscriptionJson, SubscriptionListing,
+    TestDeliveryJson, parse, utf8,
 };
+use crate::query::ListQuery;
 use crate::response::json;
 
 /// A subscription with 10,000 event types and numbers fits.
@@ -44,13 +45,21 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-/// `GET /subscriptions/{id}`.
+/// `GET /subscriptions/{id}`, with so many of its newest attempts as `attempts` says.
 pub(crate) async fn read(
     State(host): State<Arc<HostState>>,
     caller: Caller,
     PathId(id): PathId,
+    uri: Uri,
 ) -> Result<Response, HttpError> {
-    let listing = off_thread(move || listing(&host, &caller, &id));
+    let query = ListQuery::read(&uri, &["attempts"])?;
+    let attempts = query.value("attempts", "a whole number")?.unwrap_or(0);
+    let listing = off_thread(move || {
+        let mut listing = listing(&host, &caller, &id)?;
+        let newest = host.engine.recent_attempts(SubscriptionId(listing.id), attempts);
+        listing.attempts = newest.iter().map(RecentAttemptJson::from).collect();
+        Ok::<_, HttpError>(listing)
+    });
     Ok(json(StatusCode::OK, &listing.await??))
 }
 
@@ -95,19 +104,10 @@ pub(crate) async fn revise(
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let listing = off_thread(move || {
         let known = own(&host, &caller, &id)?.id;
-        let mut given = Some(parse::<SubscriptionJson>(utf8(&body.bytes)?)?);
-        // The engine's error type cannot carry the problem, so it is kept here.
-        let mut problem = None;
-        let revised = host.engine.revise(known, |before| {
-            given.take().unwrap_or_default().changed(before).map_err(|found| {
-                problem = Some(found);
-                Error::Closed
-            })
-        });
-        if let Some(problem) = problem {
-            return Err(problem.into());
-        }
-        revised?;
+        let text = utf8(&body.bytes)?;
+        host.engine.revise(known, |before| {
+            Ok::<_, HttpError>(parse::<SubscriptionJson>(text)?.changed(before)?)
+        })?;
         listing(&host, &caller, &id)
     });
     Ok(json(StatusCode::OK, &listing.await??))
@@ -168,7 +168,9 @@ fn listing(host: &HostState, caller: &Caller, id: &str) -> Result<SubscriptionLi
     let registered = own(host, caller, id)?;
     let stats = host.engine.stats();
     let listing = SubscriptionListing::of(&registered, stats.lane(registered.id));
-    Ok(listing.with_hints(&registered, host.engine.catalogue()))
+    let listing = listing.with_hints(&registered, host.engine.catalogue());
+    let account_name = account_name(caller, &host.engine, &registered.account);
+    Ok(SubscriptionListing { account_name, ..listing })
 }
 
 /// The subscription with this id, if the caller may see it.
@@ -182,7 +184,36 @@ pub(super) fn own(
     own.ok_or_else(|| HttpError::not_found("subscription", id))
 }
 
+/// The subscription that a list is limited to, by its id or its name.
+pub(super) fn named(
+    host: &HostState,
+    caller: &Caller,
+    query: &ListQuery,
+) -> Result<Option<SubscriptionId>, HttpError> {
+    const NAME: &str = "subscription";
+    let Some(text) = query.text(NAME) else { return Ok(None) };
+    if let Ok(id) = text.parse() {
+        return Ok(Some(SubscriptionId(id)));
+    }
+    let mut own = match caller.scope() {
+        Some(account) => host.engine.subscriptions_of(account),
+        None => host.engine.subscriptions(),
+    };
+    own.retain(|one| one.name == text);
+    match own.as_slice() {
+        [one] => Ok(Some(one.id)),
+        [] => Err(HttpError::invalid(NAME, "no subscription has this id or name")),
+        _ => Err(HttpError::invalid(NAME, "several accounts have a subscription of this name")),
+    }
+}
+
 /// The name of a subscription, while it is registered.
 pub(super) fn name_of(engine: &Engine, id: SubscriptionId) -> Option<String> {
     engine.subscription(id).map(|one| one.name.clone())
+}
+
+/// The name of an account, where the operator asks.
+pub(super) fn account_name(caller: &Caller, engine: &Engine, account: &str) -> Option<String> {
+    let account = caller.is_operator().then(|| engine.accounts().get(account))?;
+    account.map(|account| account.name.clone())
 }

@@ -1,0 +1,124 @@
+//! Accepted events by how many publishers wait, in turns with sled and with one INSERT a group of the same bytes.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wabahook::{Config, Engine, Event};
+
+use crate::raw_inserts::RawInserts;
+use crate::support::transports::acknowledging;
+use crate::support::{self, Outcome, median};
+use crate::{PAYLOAD_BYTES, acquired};
+
+/// How many turns of each store a run has.
+const SLICES: u32 = 5;
+
+/// Measures one number of publishers in so many runs.
+pub(crate) fn measure(
+    what: &str,
+    connection: &str,
+    raw: &mut RawInserts,
+    (publishers, span): (usize, Duration),
+    runs: usize,
+) -> Outcome {
+    let all = (0..runs).map(|_| accept(connection, raw, publishers, span));
+    conclude(what, &all.collect::<Outcome<Vec<_>>>()?);
+    Ok(())
+}
+
+/// What one run of one number of publishers showed.
+struct AcceptRun {
+    remote_per_s: f64,
+    sled_per_s: f64,
+    raw_per_s: f64,
+    group_events: f64,
+    wait_p50_ms: f64,
+    wait_p99_ms: f64,
+}
+
+fn accept(
+    connection: &str,
+    raw: &mut RawInserts,
+    publishers: usize,
+    span: Duration,
+) -> Outcome<AcceptRun> {
+    let directory = support::directory("remote")?;
+    let transport = || Arc::new(acknowledging());
+    let remote =
+        Engine::open(Config::new("unused").store(acquired(connection)?).transport(transport()))?;
+    let sled = Engine::open(Config::new(&directory).transport(transport()))?;
+    support::subscribe(&remote, 1)?;
+    support::subscribe(&sled, 1)?;
+    let slice = span / SLICES;
+    publish(&remote, publishers, slice)?;
+    publish(&sled, publishers, slice)?;
+    let before = remote.stats();
+    let (mut waits, mut sled_events, mut raw_events) = (Vec::new(), 0, 0.0);
+    for _ in 0..SLICES {
+        waits.extend(publish(&remote, publishers, slice)?);
+        sled_events += publish(&sled, publishers, slice)?.len();
+        let so_far = remote.stats();
+        let groups = (so_far.groups - before.groups).max(1);
+        raw_events +=
+            raw.insert((so_far.accepted - before.accepted) as f64 / groups as f64, slice)?;
+    }
+    let after = remote.stats();
+    remote.close(support::CLOSE_MAX)?;
+    sled.close(support::CLOSE_MAX)?;
+    std::fs::remove_dir_all(&directory)?;
+    let seconds = slice.as_secs_f64() * f64::from(SLICES);
+    waits.sort_by(f64::total_cmp);
+    let quantile =
+        |hundredths: usize| waits.get(waits.len() * hundredths / 100).copied().unwrap_or(f64::NAN);
+    Ok(AcceptRun {
+        remote_per_s: waits.len() as f64 / seconds,
+        sled_per_s: sled_events as f64 / seconds,
+        raw_per_s: raw_events / seconds,
+        group_events: (after.accepted - before.accepted) as f64
+            / (after.groups - before.groups) as f64,
+        wait_p50_ms: quantile(50),
+        wait_p99_ms: quantile(99),
+    })
+}
+
+/// Every publisher publishes and waits in a loop. Returns the waits, in milliseconds.
+fn publish(engine: &Engine, publishers: usize, span: Duration) -> Outcome<Vec<f64>> {
+    let end = Instant::now() + span;
+    let publisher = || -> Outcome<Vec<f64>> {
+        let mut waits = Vec::new();
+        while Instant::now() < end {
+            let started = Instant::now();
+            let payload = vec![b'7'; PAYLOAD_BYTES];
+            let event = Event::new("MESSAGE_RECEIVED", payload).number("919999999999");
+            engine.publish(event)?.wait()?;
+            waits.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(waits)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..publishers).map(|_| scope.spawn(publisher)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().map_err(|_| "a publisher panicked")??);
+        }
+        Ok(all)
+    })
+}
+
+fn conclude(what: &str, runs: &[AcceptRun]) {
+    let middle = |of: fn(&AcceptRun) -> f64| median(runs.iter().map(of).collect());
+    println!(
+        "{what}: {:.1} events a group, a receipt takes {:.2} ms (p50) and {:.2} ms (p99)",
+        middle(|run| run.group_events),
+        middle(|run| run.wait_p50_ms),
+        middle(|run| run.wait_p99_ms)
+    );
+    let figure = middle(|run| run.remote_per_s);
+    let ratio = middle(|run| run.remote_per_s / run.raw_per_s);
+    let limit = (middle(|run| run.raw_per_s), "one_insert_a_group");
+    support::result("remote", &what, figure, "events/s", limit, ratio);
+    let ratio = middle(|run| run.remote_per_s / run.sled_per_s);
+    let limit = (middle(|run| run.sled_per_s), "sled");
+    support::result("remote", format!("{what}_of_sled"), figure, "events/s", limit, ratio);
+}

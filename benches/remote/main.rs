@@ -1,0 +1,93 @@
+//! What the store on PostgreSQL costs: accepted events by how many publishers wait, deliveries by fan-out, and a large
+//! backlog that another host opens. The limit of an accept is one INSERT of the same bytes for each group, over one
+//! connection to the same server; sled and the limit take turns with it, so that a slow phase of the device affects all.
+//! Both servers, the engine, the publishers and the receivers are on this machine. `delayed_` is the same with a proxy
+//! before the server that delays what clients send, and what they get, by 1 ms each.
+//!
+//! `cargo bench --features postgres --bench remote -- --runs 5 --ms 1500`; `--only accept_64` runs that alone. A backlog
+//! takes minutes and is only opened when asked for: `--only backlog --events 1000000`. It starts a primary and a
+//! synchronous standby from Debian's package in `/var/tmp`.
+
+mod accept;
+mod backlog;
+mod delay_proxy;
+mod deliver;
+mod raw_inserts;
+#[path = "../../src/bin/wabahook/demo/servers.rs"]
+#[allow(dead_code, reason = "a bench kills nothing")]
+mod servers;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use delay_proxy::DelayProxy;
+use raw_inserts::RawInserts;
+use servers::Servers;
+use support::Outcome;
+use support::backlog::Role;
+use support::receiver_process::{self, Receivers};
+use wabahook::store::{Postgres, PostgresOptions};
+
+const PAYLOAD_BYTES: usize = 1024;
+const ACCEPTS: [usize; 4] = [1, 32, 64, 256];
+const DELAYED_ACCEPTS: [usize; 2] = [64, 256];
+const FAN_OUTS: [usize; 3] = [1, 10, 100];
+/// How long the proxy holds what passes in each direction.
+const DELAY: Duration = Duration::from_millis(1);
+
+fn main() -> Outcome {
+    if std::env::args().any(|given| given == "--receive") {
+        return receiver_process::receive();
+    }
+    if let Some(role) = Role::of_this_process() {
+        return backlog::play(role);
+    }
+    let runs: usize = support::option("runs", 5);
+    let span = Duration::from_millis(support::option("ms", 1_500));
+    let deliveries: usize = support::option("deliveries", 20_000);
+    let only = support::text("only").unwrap_or_default();
+    let wanted = |what: &str| only.is_empty() || only == what;
+    let servers = Servers::start_in(Path::new("/var/tmp"), Path::new("/var/tmp"))?;
+    let connection = servers.connection();
+    if only == "backlog" {
+        return backlog::measure(&connection);
+    }
+    let accepts = |prefix: &str, publishers: &[usize], connection: &str| -> Outcome {
+        let mut raw = RawInserts::connect(connection)?;
+        for publishers in publishers {
+            let what = format!("{prefix}accept_{publishers}");
+            if wanted(&what) {
+                accept::measure(&what, connection, &mut raw, (*publishers, span), runs)?;
+            }
+        }
+        Ok(())
+    };
+    accepts("", &ACCEPTS, &connection)?;
+    let proxy = DelayProxy::start(servers.primary_port(), DELAY)?;
+    accepts("delayed_", &DELAYED_ACCEPTS, &proxy.connection())?;
+    let mut receivers = Receivers::start()?;
+    for fan_out in FAN_OUTS.into_iter().filter(|n| wanted(&format!("fanout_{n}"))) {
+        deliver::measure(&connection, &mut receivers, (fan_out, deliveries), runs)?;
+    }
+    Ok(())
+}
+
+/// Takes the ownership of a store that nothing else uses.
+fn acquired(connection: &str) -> Outcome<Arc<Postgres>> {
+    owned(connection, next_shard())
+}
+
+fn owned(connection: &str, shard: u16) -> Outcome<Arc<Postgres>> {
+    let store = Postgres::connect(PostgresOptions::new(connection)?.shard(shard))?;
+    store.acquire(Duration::from_secs(10))?;
+    Ok(Arc::new(store))
+}
+
+/// A number that no earlier run of this process had.
+fn next_shard() -> u16 {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}

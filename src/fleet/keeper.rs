@@ -1,0 +1,229 @@
+//! The thread of a fleet: it announces this host, looks at the others, and opens and closes engines. Each engine is
+//! opened and closed on a thread of its own, so that a slow one does not delay the announcement. A shard is served only
+//! while its lease is held, which its store sees to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::ownership::next_step;
+use super::{DIRECTORY_SHARD, FleetShared, HeldByShard, HeldShard};
+use crate::config::{Config, Limits};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::store::{ClusterHost, ClusterView, Postgres, ShardLease, StoreFailure};
+use crate::{file_limit, threads};
+
+/// How often to look at the server.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Every so many looks this host is announced and the accounts are read: every 500 ms.
+const ANNOUNCE_EVERY: u64 = 2;
+
+/// How long attempts in flight may take when a shard is handed over. They are owed, and made again by its next owner.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// How long to wait for the end of an engine in addition to its attempts.
+const CLOSE_GRACE: Duration = Duration::from_secs(6);
+
+/// Starts the thread.
+pub(super) fn start(shared: Arc<FleetShared>, woken: Receiver<()>) -> Result<()> {
+    let failed = |error| Error::store("starting a thread", StoreFailure::io(error));
+    threads::start("wabahook-fleet", None, move || shared.run(&woken)).map(drop).map_err(failed)
+}
+
+/// The live hosts, and of each shard the host that has its lease.
+fn owners_in(view: &ClusterView) -> (Vec<ClusterHost>, Vec<Option<String>>) {
+    let owner = |lease: &ShardLease| lease.free_for.is_none().then(|| lease.host.clone());
+    (view.hosts.clone(), view.leases.iter().map(owner).collect())
+}
+
+/// What of this process each engine may use if it has them all: memory, files and threads. Bounds of queues and of what
+/// is kept are those of each shard.
+fn shared_limits(mut limits: Limits, engines: usize) -> Limits {
+    let in_flight = limits.in_flight_max.unwrap_or_else(file_limit::in_flight_max);
+    limits.in_flight_max = Some((in_flight / engines).max(16));
+    limits.transport_threads = (limits.transport_threads / engines).max(4);
+    limits.cache_bytes_max /= engines;
+    limits.recent_attempts_max /= engines;
+    limits.history_bytes_max /= engines as u64;
+    limits
+}
+
+impl FleetShared {
+    fn run(self: &Arc<Self>, woken: &Receiver<()>) {
+        let mut had_failed = false;
+        for look in 0_u64.. {
+            if self.is_closing() {
+                return;
+            }
+            let looked = self.look(look);
+            match &looked {
+                Err(error) if !had_failed => {
+                    tracing::warn!(%error, "the server cannot be asked for the other hosts");
+                }
+                Ok(()) if had_failed => tracing::warn!("the server answers again"),
+                _ => {}
+            }
+            had_failed = looked.is_err();
+            if woken.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn look(self: &Arc<Self>, look: u64) -> Result<()> {
+        let failed = |failure| Error::store("looking at the other hosts", failure);
+        if look.is_multiple_of(ANNOUNCE_EVERY) {
+            if !self.cluster.announce().map_err(failed)? {
+                let name = &self.options.name;
+                tracing::warn!("another live process has the name {name:?} of this host");
+            }
+            self.refresh_accounts()?;
+        }
+        let view = self.cluster.view().map_err(failed)?;
+        self.close_ended();
+        let step = next_step(&self.options.name, &view, &self.held_shards());
+        let before = std::mem::replace(&mut *self.view.write(), view);
+        if owners_in(&before) != owners_in(&self.view.read()) {
+            self.listener.changed();
+        }
+        for shard in step.take {
+            self.open_later(shard);
+        }
+        if let Some(shard) = step.hand_over {
+            tracing::info!(shard, "handing over to the host that should own it");
+            self.close_later(shard, HAND_OVER_MAX);
+        }
+        Ok(())
+    }
+
+    /// Closes engines that ended by themselves: another host took over, or a part of them failed. In the second case
+    /// the shard is opened again.
+    fn close_ended(self: &Arc<Self>) {
+        let held = self.held.lock();
+        let ended = held.iter().filter_map(|(shard, held)| match held {
+            HeldShard::Open(engine) => engine.check_open().err().map(|error| (*shard, error)),
+            HeldShard::Opening | HeldShard::Closing => None,
+        });
+        let ended: Vec<_> = ended.collect();
+        drop(held);
+        for (shard, error) in ended {
+            tracing::warn!(shard, %error, "this host serves the shard no more");
+            self.close_later(shard, Duration::ZERO);
+        }
+    }
+
+    fn open_later(self: &Arc<Self>, shard: u16) {
+        let mut held = self.held.lock();
+        if self.is_closing() || held.contains_key(&shard) {
+            return;
+        }
+        held.insert(shard, HeldShard::Opening);
+        drop(held);
+        let shared = Arc::clone(self);
+        let started = threads::start("wabahook-shard", None, move || {
+            let opened = shared.open(shard);
+            if let Err(error) = &opened {
+                tracing::error!(shard, %error, "the shard cannot be opened");
+            }
+            let engine = opened.ok().flatten();
+            let mut held = shared.held.lock();
+            match &engine {
+                Some(engine) => held.insert(shard, HeldShard::Open(engine.clone())),
+                None => held.remove(&shard),
+            };
+            drop(held);
+            if let Some(engine) = engine {
+                // Accounts that changed while it was opened.
+                let _ = shared.adopt(shard, &engine);
+                shared.listener.opened(shard, &engine);
+            }
+            shared.told();
+        });
+        if started.is_err() {
+            self.held.lock().remove(&shard);
+        }
+    }
+
+    /// Opens the engine of a shard; `None` where another host was faster.
+    fn open(&self, shard: u16) -> Result<Option<Engine>> {
+        let failed = |failure| Error::store("taking a shard", failure);
+        let store = Postgres::connect(self.options.store.clone().shard(shard)).map_err(failed)?;
+        if !store.try_acquire().map_err(failed)? {
+            return Ok(None);
+        }
+        let engine = Engine::open(self.engine_config(shard).store(Arc::new(store)))?;
+        self.adopt(shard, &engine)?;
+        tracing::info!(shard, "this host serves the shard");
+        Ok(Some(engine))
+    }
+
+    fn engine_config(&self, shard: u16) -> Config {
+        let mut config = self.config.lock().clone();
+        config.path = config.path.join(format!("shard-{shard}"));
+        config.limits = shared_limits(config.limits, usize::from(self.options.shards));
+        match shard {
+            DIRECTORY_SHARD => config,
+            _ => config.adopted_accounts(),
+        }
+    }
+
+    fn close_later(self: &Arc<Self>, shard: u16, timeout: Duration) {
+        let mut held = self.held.lock();
+        let Some(HeldShard::Open(engine)) = held.get(&shard) else { return };
+        let engine = engine.clone();
+        held.insert(shard, HeldShard::Closing);
+        drop(held);
+        let shared = Arc::clone(self);
+        let close = move || {
+            shared.listener.closing(shard);
+            if let Err(error) = engine.close(timeout)
+                && !matches!(error, Error::NotOwner)
+            {
+                tracing::warn!(shard, %error, "the engine of a shard was not closed in order");
+            }
+            drop(engine);
+            shared.held.lock().remove(&shard);
+            shared.told();
+        };
+        if threads::start("wabahook-shard", None, close).is_err() {
+            tracing::error!(shard, "the shard cannot be closed: no thread can be started");
+        }
+    }
+
+    fn told(&self) {
+        self.held_changed.notify_all();
+        self.listener.changed();
+        // Full: it looks anyway.
+        let _ = self.wake.try_send(());
+    }
+
+    pub(super) fn close(self: &Arc<Self>, timeout: Duration) -> Result<()> {
+        self.is_closing.store(true, Ordering::Release);
+        let _ = self.wake.try_send(());
+        if let Err(error) = self.cluster.leave() {
+            tracing::warn!(%error, "the announcement of this host could not be withdrawn");
+        }
+        let mut held = self.held.lock();
+        let is_opening =
+            |held: &mut HeldByShard| held.values().any(|one| matches!(one, HeldShard::Opening));
+        self.held_changed.wait_while_for(&mut held, is_opening, CLOSE_GRACE);
+        drop(held);
+        for (shard, _) in self.engines() {
+            self.close_later(shard, timeout);
+        }
+        let mut held = self.held.lock();
+        let is_held = |held: &mut HeldByShard| !held.is_empty();
+        let waited = self.held_changed.wait_while_for(&mut held, is_held, timeout + CLOSE_GRACE);
+        match waited.timed_out() {
+            true => {
+                let source = StoreFailure::io(std::io::ErrorKind::TimedOut.into());
+                Err(Error::store("closing: a shard did not end in time", source))
+            }
+            false => Ok(()),
+        }
+    }
+}

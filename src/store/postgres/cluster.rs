@@ -1,0 +1,179 @@
+//! What hosts know of each other by way of the server: which of them are live, at which address, and which leases they
+//! hold. A host announces itself in a row that ends by itself, like a lease. Nothing here needs the ownership of a shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::options::PostgresOptions;
+use super::runtime::{ClientRuntime, failure_of};
+use super::session::{CONNECT_DEADLINE, Connection, Connector, Parameter};
+use super::sql;
+use crate::random;
+use crate::store::{KeyValue, StoreFailure};
+
+/// The live hosts and the leases of all shards, as the server has them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClusterView {
+    /// Ordered by name.
+    pub(crate) hosts: Vec<ClusterHost>,
+    /// Ordered by shard, without gaps.
+    pub(crate) leases: Vec<ShardLease>,
+}
+
+/// A live host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClusterHost {
+    pub(crate) name: String,
+    /// Where other hosts reach it.
+    pub(crate) address: String,
+}
+
+/// The lease of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShardLease {
+    pub(crate) shard: u16,
+    /// The host that has it, or had it last.
+    pub(crate) host: String,
+    /// For how long it has been free; `None` while it is held.
+    pub(crate) free_for: Option<Duration>,
+}
+
+/// The place of one host among the others.
+pub(crate) struct PostgresCluster {
+    connector: Connector,
+    runtime: ClientRuntime,
+    connection: Arc<Mutex<Option<Connection>>>,
+    own: ClusterHost,
+    /// Tells this process from another one of the same name.
+    token: String,
+}
+
+/// A parameter that is sent to the client's thread.
+type OwnedParameter = (Box<dyn ToSql + Sync + Send>, Type);
+
+impl PostgresCluster {
+    /// Connects and creates what is missing on the server.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Unsafe`] where the store was made with another number of shards, or as
+    /// [`Postgres::connect`](super::Postgres::connect).
+    pub(crate) fn connect(
+        options: PostgresOptions,
+        own: ClusterHost,
+    ) -> Result<PostgresCluster, StoreFailure> {
+        let connector = Connector::new(options)?;
+        let runtime = ClientRuntime::start()?;
+        let preparing = connector.clone();
+        runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
+        let mut token = [0; 16];
+        random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
+        let token = crate::text::hex(&token);
+        Ok(PostgresCluster { connector, runtime, connection: Arc::default(), own, token })
+    }
+
+    /// Announces this host until the end of a lease. Returns false while another live process has its name.
+    pub(crate) fn announce(&self) -> Result<bool, StoreFailure> {
+        let ttl_ms = self.connector.options.ttl_ms();
+        let parameters: Vec<OwnedParameter> = vec![
+            (Box::new(self.own.name.clone()), Type::TEXT),
+            (Box::new(self.own.address.clone()), Type::TEXT),
+            (Box::new(self.token.clone()), Type::TEXT),
+            (Box::new(ttl_ms), Type::FLOAT8),
+        ];
+        Ok(!self.query(sql::ANNOUNCE.to_owned(), parameters)?.is_empty())
+    }
+
+    /// Withdraws the announcement, so that other hosts need not wait for its end.
+    pub(crate) fn leave(&self) -> Result<(), StoreFailure> {
+        let parameters: Vec<OwnedParameter> = vec![
+            (Box::new(self.own.name.clone()), Type::TEXT),
+            (Box::new(self.token.clone()), Type::TEXT),
+        ];
+        self.query(sql::LEAVE.to_owned(), parameters).map(drop)
+    }
+
+    /// The live hosts and the leases.
+    pub(crate) fn view(&self) -> Result<ClusterView, StoreFailure> {
+        let hosts = self.query(sql::HOSTS.to_owned(), Vec::new())?;
+        let shards = i32::from(self.connector.options.shards);
+        let leases = self.query(sql::LEASES.to_owned(), vec![(Box::new(shards), Type::INT4)])?;
+        let host = |row: &Row| Ok(ClusterHost { name: row.try_get(0)?, address: row.try_get(1)? });
+        let lease = |row: &Row| {
+            let (shard, free_ms): (i32, f64) = (row.try_get(0)?, row.try_get(2)?);
+            let free_for = Duration::try_from_secs_f64(free_ms / 1e3).ok();
+            let shard = u16::try_from(shard).unwrap_or_default();
+            Ok(ShardLease { shard, host: row.try_get(1)?, free_for })
+        };
+        let read = || {
+            let hosts = hosts.iter().map(host).collect::<Result<_, _>>()?;
+            Ok(ClusterView { hosts, leases: leases.iter().map(lease).collect::<Result<_, _>>()? })
+        };
+        read().map_err(|error| failure_of(&error))
+    }
+
+    /// A digest of the records of a database of a shard whose key begins with a byte; `None` where there is no such
+    /// database. It is read without the ownership, so it may be old by the time it is used.
+    pub(crate) fn digest(
+        &self,
+        shard: u16,
+        database: &str,
+        prefix: u8,
+    ) -> Result<Option<String>, StoreFailure> {
+        let table = sql::table(shard, database);
+        let exists = vec![(Box::new(table.clone()) as Box<dyn ToSql + Sync + Send>, Type::TEXT)];
+        if self.query(sql::TABLE_EXISTS.to_owned(), exists)?.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.query(sql::digest(&table), range(prefix))?;
+        let digest = rows.first().map(|row| row.try_get(0)).transpose();
+        digest.map_err(|error| failure_of(&error))
+    }
+
+    /// Those records.
+    pub(crate) fn records(
+        &self,
+        shard: u16,
+        database: &str,
+        prefix: u8,
+    ) -> Result<Vec<KeyValue>, StoreFailure> {
+        let rows = self.query(sql::records(&sql::table(shard, database)), range(prefix))?;
+        let record = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let records = rows.iter().map(record).collect::<Result<_, _>>();
+        records.map_err(|error| failure_of(&error))
+    }
+
+    /// Runs a query on the connection, which is opened where the last one failed.
+    fn query(
+        &self,
+        text: String,
+        parameters: Vec<OwnedParameter>,
+    ) -> Result<Vec<Row>, StoreFailure> {
+        let (connector, connection) = (self.connector.clone(), Arc::clone(&self.connection));
+        self.runtime.run(CONNECT_DEADLINE, async move {
+            let mut current = connection.lock().await;
+            // Taken out, so that it is dropped where this future is.
+            let usable = match current.take().filter(|one| !one.client.is_closed()) {
+                Some(usable) => usable,
+                None => connector.connect().await?,
+            };
+            let parameters: Vec<Parameter<'_>> = parameters
+                .iter()
+                .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+                .collect();
+            let rows = usable.client.query_typed(&text, &parameters).await;
+            let rows = rows.map_err(|error| failure_of(&error))?;
+            *current = Some(usable);
+            Ok(rows)
+        })?
+    }
+}
+
+/// The range of the keys that begin with a byte.
+fn range(prefix: u8) -> Vec<OwnedParameter> {
+    let end = prefix.saturating_add(1);
+    vec![(Box::new(vec![prefix]), Type::BYTEA), (Box::new(vec![end]), Type::BYTEA)]
+}

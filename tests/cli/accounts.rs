@@ -1,0 +1,155 @@
+//! `wabahook accounts` against a running host, and `wabahook check` of a configuration file.
+
+use std::fs;
+use std::process::Command;
+
+use crate::host_process::{CONFIGURATION, HostDirectory, HostProcess};
+use crate::operating::operated;
+use crate::program::{Ran, against, alone, run};
+
+fn as_operator(served: &HostProcess, args: &[&str]) -> Ran {
+    let mut command: Command = against(served, args);
+    run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
+}
+
+#[test]
+fn an_account_is_created_changed_and_removed() {
+    let place = operated();
+    let served = place.start();
+    let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
+    run(&mut against(&served, &["accounts", "list"]), "").failed(1, &["operator"]);
+
+    let waba = ["--waba", "900=919000000009,919000000008"];
+    let created = accounts(&[&["create", "gamma"], &waba[..]].concat()).done();
+    let key = created.says(&["account gamma is acct_", "not shown again"]);
+    let key = key.out.lines().last().unwrap().to_owned();
+    assert_eq!(served.get("/account", &key).json()["name"], "gamma");
+    accounts(&[&["create", "delta"], &waba[..]].concat()).failed(1, &["919000000009"]);
+    accounts(&["create", "delta", "--waba", "900"]).failed(2, &["ID=NUMBER"]);
+
+    let listed = accounts(&["list"]).done();
+    let names = ["acme", "beta", "gamma"];
+    assert_eq!(listed.out.lines().count(), 1 + names.len(), "{listed:?}");
+    listed.says(&names);
+    let one = accounts(&["list", "--name", "amm", "--json"]).done().json();
+    assert_eq!(one["items"].as_array().unwrap().len(), 1, "{one}");
+    let id = one["items"][0]["id"].as_str().unwrap().to_owned();
+    let shown = accounts(&["show", "gamma"]).done();
+    assert!(!shown.out.contains(&key), "a key is shown once");
+    shown.says(&[&id, "WABA 900: 919000000009, 919000000008", "first key"]);
+
+    let settings = place.path("settings.json");
+    fs::write(&settings, r#"{"limits": {"owed_events_max": 7, "subscriptions_max": null}}"#)
+        .unwrap();
+    let settings = settings.display().to_string();
+    let edited = accounts(&["edit", &id, "--name", "gamma two", "--settings", &settings, "--json"]);
+    let edited = edited.done().json();
+    assert_eq!(edited["name"], "gamma two", "{edited}");
+    assert_eq!(edited["limits"]["owed_events_max"], 7, "{edited}");
+    assert_eq!(edited["wabas"][0]["numbers"].as_array().unwrap().len(), 2, "kept: {edited}");
+    accounts(&["edit", &id, "--waba", "900=919000000007"]).done().says(&["WABA 900: 919000000007"]);
+    fs::write(&settings, r#"{"limits": {"unknown": 1}}"#).unwrap();
+    accounts(&["edit", &id, "--settings", &settings]).failed(2, &["unknown"]);
+    accounts(&["edit", "acme", "--name", "other"]).failed(1, &["configuration"]);
+
+    accounts(&["suspend", "gamma two"]).done().says(&["is suspended"]);
+    served.get("/account", &key).assert_refused(403, "forbidden", None);
+    accounts(&["resume", "gamma two"]).done().says(&["is active"]);
+    assert_eq!(served.get("/account", &key).status, 200);
+    accounts(&["remove", "gamma two"]).done().says(&["is removed"]);
+    served.get("/account", &key).assert_refused(401, "unauthorized", None);
+    accounts(&["show", "gamma two"]).failed(1, &["no account gamma two"]);
+    accounts(&["show", &id]).done().says(&["removed"]);
+    accounts(&["remove", "acme"]).failed(1, &["configuration"]);
+    assert_eq!(served.get("/account", crate::host_process::ACME).json()["name"], "acme");
+}
+
+#[test]
+fn keys_are_made_and_revoked() {
+    let place = operated();
+    let served = place.start();
+    let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
+    let made = accounts(&["add-key", "acme", "ci", "--expires", "2099-01-31T12:00:00Z"]).done();
+    let key = made.out.lines().last().unwrap().to_owned();
+    assert_eq!(served.get("/account", &key).json()["name"], "acme");
+    let made = accounts(&["add-key", "beta", "bystander", "--json"]).done().json();
+    let bystander = made["api_key"].as_str().unwrap().to_owned();
+    let shown = accounts(&["show", "acme", "--json"]).done().json();
+    let ci = shown["keys"].as_array().unwrap().iter().find(|key| key["name"] == "ci").unwrap();
+    assert_eq!(ci["expires_at"], "2099-01-31T12:00:00.000Z", "{ci}");
+    accounts(&["add-key", "acme", "ci", "--expires", "tomorrow"]).failed(2, &["--expires"]);
+    accounts(&["remove-key", "acme", ci["id"].as_str().unwrap()]).done().says(&["is removed"]);
+    served.get("/account", &key).assert_refused(401, "unauthorized", None);
+    assert_eq!(served.get("/account", &bystander).json()["name"], "beta");
+    accounts(&["remove-key", "acme", "key_0"]).failed(1, &["key_0"]);
+    accounts(&["add-key", "nobody", "ci"]).failed(1, &["no account nobody"]);
+}
+
+#[test]
+fn a_removed_account_is_moved_or_forgotten() {
+    let place = operated();
+    let served = place.start();
+    let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
+    let create = |name: &str| -> String {
+        let made = accounts(&["create", name, "--json"]).done().json();
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (create("first"), create("second"));
+    accounts(&["move", "first", "second"]).failed(1, &["suspended or removed"]);
+    accounts(&["suspend", "first"]).done();
+    accounts(&["move", "first", "second"]).done().says(&["first"]);
+    accounts(&["forget", "second"]).failed(1, &["removed account"]);
+    accounts(&["forget", &first]).done().says(&["forgotten; 0"]);
+    accounts(&["show", &first]).failed(1, &["no account"]);
+    accounts(&["show", &second]).done().says(&["active"]);
+    let changed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
+    let file = place.path("wabahook.toml");
+    fs::write(&file, format!("operator_key = \"operator-key\"\n{changed}")).unwrap();
+    accounts(&["reload"]).done().says(&["read again"]);
+    accounts(&["list"]).done().says(&["other"]);
+}
+
+/// `check` of a file, for the data directory beside it.
+fn check(place: &HostDirectory, more: &[&str]) -> Ran {
+    let path = |name: &str| place.path(name).display().to_string();
+    let args = ["check", "--config", &path("wabahook.toml"), "--data", &path("data")];
+    alone(&[&args[..], more].concat())
+}
+
+#[test]
+fn check_tells_what_a_file_would_change() {
+    let place = HostDirectory::new(CONFIGURATION);
+    check(&place, &[]).done().says(&["is valid", "acme would be created", "beta would be created"]);
+    assert!(!place.path("data").exists(), "it changes nothing");
+    let served = place.start();
+    let same = check(&place, &[]).done();
+    assert_eq!(same.out.lines().count(), 1, "also while a host runs: {same:?}");
+    let file = place.path("wabahook.toml");
+    let renamed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
+    fs::write(&file, renamed.replace("919000000001", "919000000004")).unwrap();
+    let changes = check(&place, &["--json"]).done().json();
+    let expected = r#"{"created":["other"],"changed":["acme"],"removed":["beta"]}"#;
+    assert_eq!(changes["accounts"], serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    let told = check(&place, &[]).done();
+    told.says(&["other would be created", "acme would be changed", "beta would be removed"]);
+    assert_eq!(served.get("/account", crate::host_process::BETA).json()["name"], "beta");
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_a_file() {
+    let place = HostDirectory::new(CONFIGURATION);
+    for (from, to, says) in [
+        ("verify_token", "verify_tokn", "verify_tokn"),
+        ("name = \"beta\"", "name = \"acme\"", "account.name"),
+        ("919000000003", "919000000001", "account.waba.numbers"),
+        ("api_key = \"beta-key\"", "api_key = \"acme-key\"", "api_key"),
+        ("listen = \"127.0.0.1:0\"", "listen = \"nowhere\"", "listen"),
+        ("listen = ", "tls = { certificate = \"no.pem\", key = \"no.pem\" }\nlisten = ", "no.pem"),
+    ] {
+        fs::write(place.path("wabahook.toml"), CONFIGURATION.replace(from, to)).unwrap();
+        let wrong = check(&place, &[]).failed(2, &["wabahook.toml", says]);
+        assert!(!wrong.err.contains("acme-key") && !wrong.err.contains("app-secret"), "{wrong:?}");
+    }
+    fs::remove_file(place.path("wabahook.toml")).unwrap();
+    check(&place, &[]).failed(2, &["cannot be read"]);
+}
