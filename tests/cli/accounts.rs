@@ -105,7 +105,7 @@ fn a_removed_account_is_moved_or_forgotten() {
     let changed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
     let file = place.path("wabahook.toml");
     fs::write(&file, format!("operator_key = \"operator-key\"\n{changed}")).unwrap();
-    accounts(&["reload"]).done().says(&["read again"]);
+    as_operator(&served, &["reload"]).done().says(&["read again"]);
     accounts(&["list"]).done().says(&["other"]);
 }
 
