@@ -28,6 +28,17 @@ fn dead_letters_are_listed_shown_and_replayed() {
     shown.says(&[&id, "status:404", "ATTEMPT"]);
 
     ask(&served, &["dead", "replay"]).failed(2, &["--all"]);
+    let replayed = |more: &[&str]| {
+        let ran = ask(&served, &[&["dead", "replay", "--dry-run", "--json"], more].concat()).done();
+        ran.json()["replayed"].as_u64().unwrap()
+    };
+    assert_eq!((listed(&served, &["--since", "1h"]).len(), replayed(&["--since", "1h"])), (6, 6));
+    assert_eq!(
+        (listed(&served, &["--until", "1h"]).len(), replayed(&["--until", "2020-01-31"])),
+        (0, 0)
+    );
+    assert_eq!((replayed(&["--number", "9190"]), replayed(&["--type", "add_tag"])), (6, 0));
+    ask(&served, &["dead", "list", "--since", "soon"]).failed(2, &["--since", "24h"]);
     gone.answer(200);
     ask(&served, &["dead", "replay", &id]).done().says(&["replayed: 1 dead letter\n"]);
     served.until(|_| listed(&served, &[]).len() == 5);
@@ -59,6 +70,8 @@ fn dead_letters_are_discarded_deliveries_cancelled_and_contacts_purged() {
     assert_eq!(listed(&served, &[]).len(), 2, "the others stay");
     ask(&served, &["deliveries", "cancel"]).failed(2, &["--webhook"]);
     ask(&served, &["deliveries", "cancel", "--state", "lost"]).failed(2, &["lost"]);
+    let counted = ["deliveries", "cancel", "--number", "9190", "--dry-run"];
+    ask(&served, &counted).done().says(&["would be cancelled: 3 deliveries\n"]);
     let retrying = ["deliveries", "cancel", "--webhook", "paused", "--state", "retrying,owed"];
     ask(&served, &retrying).done().says(&["cancelled: 0 deliveries\n"]);
     let ran = ask(&served, &["deliveries", "cancel", "--webhook", "paused", "--json"]).done();

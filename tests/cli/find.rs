@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::host_process::{ACME, BETA, HostProcess};
+use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::program::ask;
 use crate::receiver::Receiver;
 
@@ -72,4 +72,41 @@ fn a_webhook_is_edited_and_its_secret_rotated() {
     assert_eq!((&other["name"], &other["signed"]), (&json!("crm"), &json!(false)));
     ask(&served, &["webhooks", "list", "new", "--json"]).done().says(&["\"items\":[{"]);
     ask(&served, &["webhooks", "list", "--state", "disabled"]).done().says(&["no webhook matches"]);
+}
+
+#[test]
+fn a_webhook_is_shown_and_many_are_paused() {
+    let (_place, served) = HostProcess::fresh();
+    let (dead, good) = (Receiver::answering(404), Receiver::answering(200));
+    served.subscribe(ACME, &dead.url("/shops/1"), json!({"name": "shop 1"}));
+    served.subscribe(ACME, &good.url("/shops/2"), json!({"name": "shop 2"}));
+    let other = served.subscribe(BETA, &good.url("/shops/3"), json!({"name": "shop 3"}));
+    served.post("/events", ACME, line(1));
+    served.until(|stats| stats["dead"] == 1 && stats["delivered"] == 1);
+    ask(&served, &["webhooks", "show", "shop 1"]).done().says(&[
+        "webhook 1 (shop 1): active, failing",
+        "last failed with status:404; 1 failure in a row",
+        "ordering",
+        "RESPONSE",
+    ]);
+    ask(&served, &["webhooks", "show", "shop 2"])
+        .done()
+        .says(&["active, healthy; 0 owed, 1 delivered"]);
+    ask(&served, &["stats"])
+        .done()
+        .says(&["dead letters         1", "webhooks that need attention"]);
+    let pause = |more: &[&str]| {
+        ask(&served, &[&["webhooks", "pause", "--matching", "/shops/"], more].concat()).done()
+    };
+    pause(&["--dry-run"]).says(&["would be paused: 2 webhooks\n"]);
+    assert_eq!(served.get("/subscriptions/1", ACME).json()["state"], "active");
+    pause(&[]).says(&["paused: 2 webhooks\n"]);
+    let resumed = ask(&served, &["webhooks", "resume", "--health", "failing", "--json"]).done();
+    assert_eq!(resumed.json(), json!({"changed": 1}));
+    let state = |id: u64, key: &str| {
+        served.get(&format!("/subscriptions/{id}"), key).json()["state"].clone()
+    };
+    assert_eq!((state(1, ACME), state(2, ACME)), (json!("active"), json!("paused")));
+    assert_eq!(state(other, BETA), "active", "another account's is untouched");
+    ask(&served, &["webhooks", "pause"]).failed(2, &["ID|NAME"]);
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, CONFIGURATION, HostDirectory};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory};
 use crate::program::{against, alone, run};
 use crate::receiver::Receiver;
 
@@ -60,4 +60,46 @@ fn the_log_is_json_on_request() {
         assert!(line["account"].is_string() && line["at"].is_string(), "{line}");
     }
     assert_eq!((&first["repeated"], &last["repeated"]), (&Value::Null, &json!(2)));
+}
+
+#[test]
+fn the_operator_names_an_account() {
+    let place = operated();
+    let served = place.start();
+    let (dead, good) = (Receiver::answering(404), Receiver::answering(200));
+    served.subscribe(ACME, &dead.url("/hook"), json!({"name": "crm"}));
+    served.subscribe(BETA, &good.url("/hook"), json!({"name": "crm"}));
+    let event =
+        json!({"type": "T", "number": "919000000001", "payload": {"id": "wamid.OPERATOR1"}});
+    assert_eq!(served.post("/events", ACME, event.to_string()).status, 202);
+    let as_operator = |args: &[&str]| {
+        let mut command = against(&served, args);
+        run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
+    };
+    let dead_letters = || as_operator(&["dead", "list", "--json"]).done().json()["items"].clone();
+    served.until(|_| dead_letters().as_array().unwrap().len() == 1);
+    as_operator(&["stats"]).done().says(&["ACCOUNT", "acme"]);
+    as_operator(&["find", "wamid.OPERATOR1"])
+        .done()
+        .says(&["account acme, number 919000000001", "status:404"]);
+    as_operator(&["find", "wamid.OPERATOR1", "--account", "beta"])
+        .done()
+        .says(&["no event matches"]);
+    let add = ["webhooks", "add", "https://new.example/", "--name", "new"];
+    as_operator(&add).failed(1, &["--account"]);
+    as_operator(&[&["--account", "beta"], &add[..]].concat()).done().says(&["(new) is registered"]);
+    let names = |key: &str| served.get("/subscriptions", key).json()["total"].clone();
+    assert_eq!((names(ACME), names(BETA)), (json!(1), json!(2)));
+    as_operator(&["webhooks", "pause", "crm", "--account", "beta"]).done();
+    as_operator(&["audit", "--account", "beta"]).done().says(&["beta", "state active -> paused"]);
+    as_operator(&[
+        "accounts",
+        "edit",
+        "beta",
+        "--waba",
+        "100000000000002=919000000003,919000000009",
+    ])
+    .failed(1, &["configuration"]);
+    as_operator(&["stats", "--account", "nobody"]).failed(5, &["nobody"]);
+    run(&mut against(&served, &["stats", "--account", "beta"]), "").failed(1, &["another account"]);
 }

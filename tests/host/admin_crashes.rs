@@ -1,6 +1,6 @@
 //! kill -9 in the middle of each change that the operator makes: after the restart it is there as a whole or not at
 //! all, it is there if it was answered, and the accounts beside it are as they were. The moments of the kills are
-//! drawn from a seed, between the first byte of the request and a while after its usual response.
+//! drawn from a seed, within the time that an undisturbed request takes.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -164,14 +164,13 @@ impl Template {
         json!([accounts, others, of_others("owed"), of_others("dead")])
     }
 
-    /// An account without times, and without the ids of what was created after the copy.
+    /// An account without times, and without the id of one that is created after the copy.
     fn shown(&self, account: &Value) -> Value {
         let mut shown = account.clone();
         shown["created_at"] = Value::Null;
         shown["usage"] =
             json!([account["usage"]["subscriptions"], account["usage"]["owed_events"]]);
-        let is_known = [&self.gamma, &self.delta].iter().any(|id| account["id"] == ***id);
-        if !is_known && account["declared"] == false {
+        if account["name"] == "epsilon" || account["name"] == "omega" {
             shown["id"] = Value::Null;
         }
         let keys = account["keys"].as_array().unwrap().iter();
@@ -242,7 +241,7 @@ impl Change {
         let (mut seed, mut whole, mut parts) = (self.seed, 0, 0);
         for _ in 0..kills {
             let (copy, served) = self.start(&template);
-            let moment = took.mul_f64(draw(&mut seed) * 1.2);
+            let moment = took.mul_f64(draw(&mut seed));
             let stream = self.begin(&template, &served);
             let begun = Instant::now();
             while begun.elapsed() < moment {

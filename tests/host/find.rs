@@ -32,12 +32,74 @@ fn state(served: &HostProcess, id: &str) -> String {
     }
 }
 
+/// How often each message is published, its event type, and where it is then. The last is a duplicate.
+const KINDS: [(usize, &str, &str); 6] = [
+    (1, "MESSAGE_RECEIVED", "delivered"),
+    (1, "ADD_TAG", "retrying"),
+    (1, "REMOVE_TAG", "dead"),
+    (1, "NOBODY_WANTS_IT", "no_subscriber"),
+    (0, "MESSAGE_RECEIVED", "unknown"),
+    (2, "MESSAGE_RECEIVED", "delivered"),
+];
+
+/// Message ids of each kind in turn, in an order and with texts that nothing predicts.
+fn random_ids(count: usize) -> Vec<String> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..count).map(|_| format!("wamid.HBgM{:016x}{:016x}", next(), next())).collect()
+}
+
+fn kind(n: usize) -> (usize, &'static str, &'static str) {
+    KINDS[n % KINDS.len()]
+}
+
+/// Publishes each message as often as its kind says.
+fn publish_all(served: &HostProcess, ids: &[String]) {
+    for (n, id) in ids.iter().enumerate() {
+        let (times, event_type, _) = kind(n);
+        for time in 0..times {
+            let answer = served.post("/events", ACME, message(id, event_type, "919812300001"));
+            assert_eq!(answer.status, 202, "{answer:?}");
+            assert_eq!(answer.json()["duplicate"] == true, time > 0, "{answer:?}");
+        }
+    }
+}
+
+/// Looks all messages up, in another order than they were published in, and prints how long that takes.
+fn look_up_all(served: &HostProcess, ids: &[String]) {
+    let count = ids.len();
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|n| &ids[*n]);
+    let mut times = Vec::new();
+    for n in order {
+        let started = Instant::now();
+        let found = state(served, &ids[n]);
+        times.push(started.elapsed());
+        assert_eq!(found, kind(n).2, "{}", ids[n]);
+    }
+    times.sort_unstable();
+    let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    let p99 = ms(times[times.len() * 99 / 100]);
+    println!(
+        "find: {count} random message ids, median {:.1} ms, p99 {p99:.1} ms",
+        ms(times[count / 2])
+    );
+    assert!(cfg!(debug_assertions) || p99 < 100.0, "p99 {p99} ms");
+}
+
+/// The time of each look-up is printed; in a release build the slowest of a hundred takes less than 100 ms:
+/// `cargo test --release --all-features --test host a_message_is_found -- --nocapture`.
 #[test]
 fn a_message_is_found_wherever_it_is() {
     let (place, served) = HostProcess::fresh();
     let (good, refusing, dead) =
         (Receiver::answering(200), Receiver::answering(503), Receiver::answering(404));
-    let slow = json!({"events": ["ADD_TAG"], "name": "slow",
+    let slow = json!({"events": ["ADD_TAG"], "name": "slow", "breaker": "never",
         "retry": {"kind": "linear", "step_ms": 600_000, "max_ms": 600_000}});
     served.subscribe(
         ACME,
@@ -46,38 +108,18 @@ fn a_message_is_found_wherever_it_is() {
     );
     served.subscribe(ACME, &refusing.url("/slow"), slow);
     served.subscribe(ACME, &dead.url("/dead"), json!({"events": ["REMOVE_TAG"], "name": "dead"}));
-    let kinds = ["MESSAGE_RECEIVED", "ADD_TAG", "REMOVE_TAG", "NOBODY_WANTS_IT"];
-    let expected = ["delivered", "retrying", "dead", "no_subscriber", "unknown"];
-    let count = if cfg!(debug_assertions) { 200 } else { 1_000 };
-    let ids: Vec<String> = (0..count).map(|n| format!("wamid.FIND{n:06}")).collect();
-    for (n, id) in ids.iter().enumerate().filter(|(n, _)| n % 5 != 4) {
-        let answer = served.post("/events", ACME, message(id, kinds[n % 5], "919812300001"));
-        assert_eq!(answer.status, 202, "{answer:?}");
-        if n % 50 == 0 {
-            let again = served.post("/events", ACME, message(id, kinds[n % 5], "919812300001"));
-            assert_eq!(again.json()["duplicate"], true, "{again:?}");
-        }
-    }
+    let count = if cfg!(debug_assertions) { 198 } else { 1_002 };
+    let ids = random_ids(count);
+    publish_all(&served, &ids);
     served.until(|stats| {
         let of = |name: &str| stats[name].as_u64().unwrap();
-        let each = count as u64 / 5;
-        of("delivered") == each && of("dead") == each && of("retried") >= 1
+        let each = (count / KINDS.len()) as u64;
+        of("delivered") == 2 * each && of("dead") == each && of("retried") == each
     });
-    served.until(|_| (0..5).all(|n| state(&served, &ids[n]) == expected[n]));
-    let mut times = Vec::new();
-    for (n, id) in ids.iter().enumerate() {
-        let started = Instant::now();
-        let found = state(&served, id);
-        times.push(started.elapsed());
-        // The breaker of the refusing endpoint holds the others back.
-        let is_right = found == expected[n % 5] || (n % 5 == 1 && found == "owed");
-        assert!(is_right, "{id}: {found}");
-    }
-    times.sort_unstable();
-    let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-    let p99 = ms(times[times.len() * 99 / 100]);
-    println!("find: {count} message ids, median {:.1} ms, p99 {p99:.1} ms", ms(times[count / 2]));
-    assert_eq!(find(&served, &format!("message_id={}", ids[0]), ACME)[0]["duplicates"], 1);
+    served.until(|_| (0..6).all(|n| state(&served, &ids[n]) == kind(n).2));
+    look_up_all(&served, &ids);
+    assert_eq!(find(&served, &format!("message_id={}", ids[5]), ACME)[0]["duplicates"], 1);
+    assert_eq!(find(&served, &format!("message_id={}", ids[0]), ACME)[0]["duplicates"], 0);
 
     check_one(&served, &ids);
     let by_key = find(&served, &format!("dedup_key={}", ids[2]), ACME);
@@ -88,16 +130,16 @@ fn a_message_is_found_wherever_it_is() {
         "contact=919812300001&type=message_rec&cursor={}",
         page["cursor"].as_str().unwrap()
     );
-    assert_eq!(find(&served, &rest, ACME).len(), (count / 5 - 30).min(100));
+    assert_eq!(find(&served, &rest, ACME).len(), (count / 3 - 30).min(100));
     assert_eq!(find(&served, "number=919000000001&since=2099-01-01T00:00:00Z", ACME).len(), 0);
     assert_eq!(find(&served, &format!("message_id={}", ids[0]), BETA).len(), 0);
 
     // What is owed and dead is found after a restart, and the history too.
     served.kill();
     let served = place.start();
-    for (n, id) in ids.iter().enumerate().take(5) {
+    for (n, id) in ids.iter().enumerate().take(6) {
         let found = state(&served, id);
-        assert!(found == expected[n] || n == 1 && found == "owed", "{id}: {found}");
+        assert!(found == kind(n).2 || n == 1 && found == "owed", "{id}: {found}");
     }
     let purged = served.post("/purge", ACME, json!({"contact": "919812300001"}).to_string());
     assert_eq!(purged.status, 202, "{purged:?}");

@@ -36,6 +36,7 @@ mod session;
 mod shortages;
 mod subscription_changes;
 mod subscriptions;
+mod thousands;
 mod tls_trust;
 
 use std::time::Duration;

@@ -13,6 +13,8 @@ use wabahook::store::PostgresOptions;
 use wabahook::{Account, AccountLimits, Config, Durability, KeyDigest, OnDamage, Secret};
 
 use self::accounts::{AccountTable, OperatorTable};
+pub(crate) use self::cluster::ClusterSettings;
+use self::cluster::ClusterTable;
 use self::gateways::{Dialog360Table, SessionTable};
 use self::limits::LimitsTable;
 use self::network::NetworkTable;
@@ -25,6 +27,7 @@ use crate::port::connections::ConnectionLimits;
 use crate::port::tls::TlsFiles;
 
 mod accounts;
+mod cluster;
 mod gateways;
 mod limits;
 mod network;
@@ -61,6 +64,8 @@ pub(crate) struct HostSettings {
     pub(crate) engine: Config,
     /// The server that stores everything; `None` for the data directory.
     pub(crate) store: Option<PostgresOptions>,
+    /// The other hosts that serve the store; `None` where one host serves it all.
+    pub(crate) cluster: Option<ClusterSettings>,
     /// The accounts that the file declares, which the engine has too.
     pub(crate) accounts: Vec<Account>,
     pub(crate) operators: OperatorKeys,
@@ -111,6 +116,7 @@ struct ConfigFile {
     network: NetworkTable,
     #[serde(default)]
     store: StoreTable,
+    cluster: Option<ClusterTable>,
     #[serde(default)]
     limits: LimitsTable,
 }
@@ -244,6 +250,7 @@ impl ConfigFile {
             })
             || self.network.has_plain_secret()
             || self.store.has_plain_secret()
+            || self.cluster.as_ref().is_some_and(ClusterTable::has_plain_secret)
     }
 
     fn into_settings(mut self, environment: Environment<'_>) -> Result<HostSettings, String> {
@@ -264,6 +271,10 @@ impl ConfigFile {
             });
         engine = self.network.apply(engine, environment)?;
         let store = self.store.read(&self.network.trusted_roots()?, environment)?;
+        let shards = self.store.shards(self.cluster.is_some())?;
+        let cluster = self.cluster.as_ref();
+        let cluster = cluster.map(|table| table.read(store.as_ref(), shards, environment));
+        let cluster = cluster.transpose()?;
         let operators = OperatorTable {
             keys: OneOrMany::values(self.operator_key.as_ref()),
             digests: OneOrMany::values(self.operator_key_sha256.as_ref()),
@@ -279,6 +290,7 @@ impl ConfigFile {
             data,
             engine,
             store,
+            cluster,
             accounts,
             operators,
             meta: self.meta.map(|meta| meta.read(environment)).transpose()?,

@@ -26,6 +26,9 @@ pub(crate) struct HttpError {
 /// The code of a refusal because the host as a whole is busy.
 const BUSY: &str = "busy";
 
+/// The code of a refusal because another host serves what the request is about.
+pub(crate) const NOT_OWNER: &str = "not_owner";
+
 /// An extension of such a response.
 #[derive(Clone)]
 pub(crate) struct HostBusy;
@@ -113,9 +116,9 @@ impl HttpError {
         HttpError { retry_after, ..error }
     }
 
-    /// 429 says when to try again.
+    /// 429 says when to try again, and so does a host that does not own the store or the shard.
     fn with_retry_after(&self, mut response: Response) -> Response {
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
+        if self.status == StatusCode::TOO_MANY_REQUESTS || self.code == NOT_OWNER {
             let wait = self.retry_after.unwrap_or(Duration::from_secs(1));
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod demo;
 mod host;
+mod host_shared;
 mod http_error;
 mod json;
 mod log;

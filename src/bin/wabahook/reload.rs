@@ -6,16 +6,55 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use wabahook::KeyDigest;
+use wabahook::{
+    Account, AccountChanges, AccountLimits, Engine, Error, Fleet, KeyDigest, ShardPlace,
+};
 
 use crate::config::{self, HostSettings, ServeArgs};
-use crate::host::HostState;
+use crate::host_shared::HostShared;
 use crate::json::{AccountChangesJson, ReloadedJson};
 use crate::port::tls::ServerTls;
+
+/// The engines whose accounts a reload changes.
+pub(crate) enum ReloadedEngines {
+    One(Engine),
+    /// Those of all shards of this host. The accounts are declared where the first shard is.
+    Fleet(Fleet),
+}
+
+impl ReloadedEngines {
+    fn check(&self, accounts: Vec<Account>) -> Result<(), Error> {
+        let directory = match self {
+            ReloadedEngines::One(engine) => Some(engine.clone()),
+            ReloadedEngines::Fleet(fleet) => match fleet.place_of(fleet.directory_shard()) {
+                ShardPlace::Here(engine) => Some(engine),
+                _ => None,
+            },
+        };
+        directory.map_or(Ok(()), |engine| engine.check_accounts(accounts).map(drop))
+    }
+
+    fn declare(
+        &self,
+        accounts: Vec<Account>,
+        limits: AccountLimits,
+    ) -> Result<AccountChanges, Error> {
+        match self {
+            ReloadedEngines::One(engine) => {
+                engine.set_account_limits(limits)?;
+                engine.declare_accounts(accounts)
+            }
+            ReloadedEngines::Fleet(fleet) => {
+                Ok(fleet.declare_accounts(accounts, limits)?.unwrap_or_default())
+            }
+        }
+    }
+}
 
 /// Where the settings come from, and which of them are in force.
 pub(crate) struct Reloader {
     args: ServeArgs,
+    engines: ReloadedEngines,
     tls: Option<Arc<ServerTls>>,
     /// The settings that need a restart, as they were at the start.
     fixed: BTreeMap<String, KeyDigest>,
@@ -28,15 +67,16 @@ impl Reloader {
         args: ServeArgs,
         settings: &HostSettings,
         tls: Option<Arc<ServerTls>>,
+        engines: ReloadedEngines,
     ) -> Reloader {
-        Reloader { args, tls, fixed: settings.fixed.clone(), running: Mutex::new(()) }
+        Reloader { args, engines, tls, fixed: settings.fixed.clone(), running: Mutex::new(()) }
     }
 
     /// Reads the file and puts it in force. Blocks on a few syncs.
     ///
     /// # Errors
     /// What is wrong with the file; nothing has changed then.
-    pub(crate) fn reload(&self, host: &HostState) -> Result<ReloadedJson, String> {
+    pub(crate) fn reload(&self, host: &HostShared) -> Result<ReloadedJson, String> {
         let _running = self.running.lock();
         let settings = config::load(&self.args, &config::process_environment);
         let settings = settings.map_err(|error| error.message().to_owned())?;
@@ -44,15 +84,13 @@ impl Reloader {
             format!("{}: {problem}", config::shown(&self.args.config))
         };
         let accounts = settings.accounts.clone();
-        host.engine.check_accounts(accounts).map_err(|error| named(&error))?;
+        self.engines.check(accounts).map_err(|error| named(&error))?;
         settings.account_limits.check("limits.per_account").map_err(|error| named(&error))?;
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|error| named(&error))?;
         }
         let needs_restart = changed(&self.fixed, &settings.fixed);
-        let limits = host.engine.set_account_limits(settings.account_limits);
-        limits.map_err(|error| named(&error))?;
-        let accounts = host.engine.declare_accounts(settings.accounts);
+        let accounts = self.engines.declare(settings.accounts, settings.account_limits);
         let accounts = accounts.map_err(|error| named(&error))?;
         host.set_secrets(settings.operators, settings.meta);
         let accounts = AccountChangesJson::from(accounts);

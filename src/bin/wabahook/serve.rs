@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wabahook::clock::{Clock, SystemClock};
+use wabahook::registration::Registration;
 use wabahook::store::Postgres;
 use wabahook::{Engine, Error, Notice};
 
@@ -17,11 +18,12 @@ use crate::audit::AuditLog;
 use crate::command_error::CommandError;
 use crate::config::{self, HostSettings, ServeArgs};
 use crate::host::HostState;
+use crate::host_shared::HostShared;
 use crate::port::accept::Server;
 use crate::port::connections::ClientConnections;
 use crate::port::tls::ServerTls;
 use crate::port::{files, listener};
-use crate::reload::Reloader;
+use crate::reload::{ReloadedEngines, Reloader};
 use crate::{log, routes, standby};
 
 /// From the signal to the end. Open requests and attempts in flight share it.
@@ -202,15 +204,10 @@ async fn serve(
     settings: &HostSettings,
     (stop, hangups): (watch::Receiver<bool>, watch::Receiver<u64>),
 ) -> Result<ServeEnd, CommandError> {
-    let reloader = Reloader::new(args, settings, tls.clone());
-    let mut host = HostState::new(engine.clone(), None, settings.bodies);
-    host.set_secrets(settings.operators.clone(), settings.meta.clone());
-    host.reload = Some(Box::new(move |host| reloader.reload(host)));
-    let registration = host.registration.dialog360(settings.dialog360.clone());
-    let registration = registration.and_then(|one| one.session(settings.session.clone()));
-    host.registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
-    host.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
-    let host = Arc::new(host);
+    let engines = ReloadedEngines::One(engine.clone());
+    let shared = shared(settings, Reloader::new(args, settings, tls.clone(), engines))?;
+    let registration = registration(&engine, settings)?;
+    let host = Arc::new(HostState::new(engine.clone(), registration, Arc::new(shared)));
     let reloading = reload_on_hangup(Arc::clone(&host), hangups);
     let tasks = [tokio::spawn(watch_engine(Arc::clone(&host))), tokio::spawn(reloading)];
     let data = match settings.store {
@@ -220,7 +217,7 @@ async fn serve(
     announce_port("listening", listener.local_addr(), tls.is_some(), &data)?;
     let connections = ClientConnections::new(settings.connections);
     let server = Server::new(routes::router(Arc::clone(&host)), tls, settings.head_timeout);
-    let server = server.shortages(Arc::clone(&host.shortages));
+    let server = server.shortages(Arc::clone(&host.shared.shortages));
     let is_asked = stop.clone();
     let stop = wind_down(asked(stop), Arc::clone(&host));
     let open_requests = server.accept(listener, connections, stop).await;
@@ -241,6 +238,23 @@ async fn serve(
     }
 }
 
+/// What all routes share.
+fn shared(settings: &HostSettings, reloader: Reloader) -> Result<HostShared, CommandError> {
+    let mut shared = HostShared::new(settings.bodies);
+    shared.set_secrets(settings.operators.clone(), settings.meta.clone());
+    shared.reload = Some(Box::new(move |shared| reloader.reload(shared)));
+    std::fs::create_dir_all(&settings.data).map_err(failed("creating the data directory"))?;
+    shared.audit = Some(AuditLog::open(&settings.data).map_err(failed("opening the audit log"))?);
+    Ok(shared)
+}
+
+/// The gateways' APIs of an engine.
+fn registration(engine: &Engine, settings: &HostSettings) -> Result<Registration, CommandError> {
+    let registration = Registration::new(engine.clone()).dialog360(settings.dialog360.clone());
+    let registration = registration.and_then(|one| one.session(settings.session.clone()));
+    registration.map_err(|error| CommandError::Usage(error.to_string()))
+}
+
 /// Waits for the signal, and then for the attempts in flight. Events are accepted meanwhile, so that the port is
 /// closed as late as possible.
 async fn wind_down(asked: impl Future<Output = ()>, host: Arc<HostState>) {
@@ -248,7 +262,7 @@ async fn wind_down(asked: impl Future<Output = ()>, host: Arc<HostState>) {
         () = asked => {}
         () = host.not_owner.notified() => {}
     }
-    host.stop_serving();
+    host.shared.stop_serving();
     let engine = host.engine.clone();
     let _ = tokio::task::spawn_blocking(move || engine.stop_deliveries(ATTEMPTS_STOP_MAX)).await;
 }
@@ -309,7 +323,7 @@ fn count_hangups() -> std::io::Result<watch::Receiver<u64>> {
 async fn reload_on_hangup(host: Arc<HostState>, mut hangups: watch::Receiver<u64>) {
     while hangups.changed().await.is_ok() {
         let host = Arc::clone(&host);
-        let reloaded = tokio::task::spawn_blocking(move || host.reload());
+        let reloaded = tokio::task::spawn_blocking(move || host.shared.reload());
         if let Ok(Err(problem)) = reloaded.await {
             tracing::error!("nothing changes, because the configuration is wrong: {problem}");
         }
@@ -336,11 +350,11 @@ async fn flush_log() {
 /// Stops serving when the engine stops. The library logs all other notices by `tracing`.
 async fn watch_engine(host: Arc<HostState>) {
     let notices = host.engine.notices();
-    let mut notice_count = host.notice_count.subscribe();
+    let mut notice_count = host.shared.notice_count.subscribe();
     loop {
         while let Some(notice) = notices.try_next() {
             match notice {
-                Notice::Poisoned { .. } => host.engine_stopped(),
+                Notice::Poisoned { .. } => host.shared.engine_stopped(),
                 Notice::NotOwner => host.not_owner.notify_one(),
                 _ => {}
             }

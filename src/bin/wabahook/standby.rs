@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
 
 use crate::command_error::CommandError;
-use crate::http_error::HttpError;
+use crate::http_error::{HttpError, NOT_OWNER};
 use crate::json::ReadinessJson;
 use crate::port::accept::Server;
 use crate::port::connections::ClientConnections;
@@ -116,8 +116,6 @@ async fn alive(State(waiting): State<Waiting>) -> Response {
 }
 
 async fn refused(State(waiting): State<Waiting>) -> Response {
-    let error = HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", waiting.reason());
-    let mut response = error.into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    HttpError::new(status, NOT_OWNER, waiting.reason()).into_response()
 }

@@ -30,7 +30,7 @@ pub(crate) async fn record_changes(
     request: Request,
     next: Next,
 ) -> Response {
-    if host.audit.is_none() || !may_change(&request) {
+    if host.shared.audit.is_none() || !may_change(&request) {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
@@ -53,7 +53,8 @@ pub(crate) async fn record_changes(
         }
         (None, None) => changes(&before, &snapshot(&host, &caller), &entry),
     };
-    let written = off_thread(move || host.audit.as_ref().map(|audit| audit.append(entry))).await;
+    let written =
+        off_thread(move || host.shared.audit.as_ref().map(|audit| audit.append(entry))).await;
     if let Ok(Some(Err(error))) = written {
         tracing::error!(%error, "a change cannot be written to the audit log");
     }

@@ -8,6 +8,9 @@ use wabahook::store::PostgresOptions;
 
 use super::{Environment, SecretText, secret};
 
+/// How many shards a store gets when it is made for a cluster.
+const SHARDS: u16 = 16;
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StoreTable {
@@ -38,6 +41,18 @@ impl StoreTable {
             .is_some_and(|SecretText(url)| url.contains("password") || url.contains('@'))
     }
 
+    /// How many shards the store has. Several need a cluster, which knows where each of them is.
+    pub(super) fn shards(&self, has_cluster: bool) -> Result<u16, String> {
+        match (self.shards, has_cluster) {
+            (Some(0 | 257..), _) => Err("store.shards: expected 1 to 256".to_owned()),
+            (Some(2..), false) => {
+                Err("store.shards: several are given; they need [cluster]".to_owned())
+            }
+            (given, true) => Ok(given.unwrap_or(SHARDS)),
+            (_, false) => Ok(1),
+        }
+    }
+
     /// How to reach the server; `None` for the data directory.
     pub(super) fn read(
         &self,
@@ -50,11 +65,6 @@ impl StoreTable {
                 true => Ok(None),
                 false => Err("store: a url or replicas without kind = \"postgres\"".to_owned()),
             };
-        }
-        if let Some(shards) = self.shards.filter(|shards| *shards != 1) {
-            return Err(format!(
-                "store.shards: {shards} given, expected 1: one host serves the whole store"
-            ));
         }
         let url = secret("store.url", self.url.as_ref(), self.url_env.as_ref(), environment)?;
         let options = PostgresOptions::new(&url).map_err(|error| format!("store.url: {error}"))?;
@@ -74,7 +84,7 @@ impl StoreTable {
     }
 }
 
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "host".to_owned(),

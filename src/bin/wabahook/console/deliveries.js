@@ -8,13 +8,13 @@ const STATES = [["", "every state"], ["owed", "owed"], ["retrying", "retrying"],
 const nameOf = (item) => item.subscription_name ?? `webhook ${item.subscription} (removed)`;
 const webhook = (item) => (item.subscription_name === null ? nameOf(item) : element("a", { href: `#/webhooks/${item.subscription}` }, item.subscription_name));
 
-function filters(route, query, first, last) {
+function filters(route, query, first) {
   const set = setter(route, query);
   return element("div", { className: "filters" }, first,
     textFilter("Webhook", "subscription", query.subscription, set("subscription")),
     textFilter("Event type", "event_type", query.event_type, set("event_type")),
     textFilter("Number", "number", query.number, set("number")),
-    textFilter("Reason", "reason", query.reason, set("reason")), last);
+    textFilter("Reason", "reason", query.reason, set("reason")));
 }
 
 const midnight = (daysAgo) => { const at = new Date(); at.setHours(0, 0, 0, 0); at.setDate(at.getDate() - daysAgo); return at.toISOString(); };
@@ -121,7 +121,8 @@ export async function letters(view, query) {
   return [
     element("div", { className: "bar" }, element("h1", {}, "Dead letters"), selected,
       every("Replay", "/dead-letters/replay", "replayed", replay), every("Discard", "/dead-letters/discard", "discarded", discard, "danger")),
-    filters("dead", query, null, died(query)),
+    filters("dead", query),
+    element("div", { className: "filters" }, died(query)),
     rows.length ? table(["select", "died", "webhook", "event type", "number", "reason", "attempts", "details"], rows)
       : empty(cursor ? "Nothing matches on this page." : "No dead letters."),
     more("dead", query, cursor),

@@ -34,7 +34,7 @@ function worst(lanes, hasAccounts) {
     element("a", { href: `#/webhooks/${lane.id}` }, lane.name), ...(hasAccounts ? [lane.account_name ?? lane.account] : []),
     problem(lane), count(lane.owed), count(lane.retrying), count(lane.dead),
   ]);
-  const columns = ["webhook", ...(hasAccounts ? ["account"] : []), "health", "owed", "retrying", "dead since start"];
+  const columns = ["webhook", ...(hasAccounts ? ["account"] : []), "health", "owed", "retrying", "died"];
   return [
     element("h2", {}, "Webhooks that need attention"),
     rows.length ? table(columns, rows) : empty("None: every webhook is healthy."),
@@ -51,7 +51,7 @@ export async function overview(view) {
       tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("no subscriber", stats.unrouted),
       tile("owed", stats.owed, "#/deliveries"), tile("dead letters", stats.dead_letters, "#/dead"),
       tile("webhooks", stats.subscription_count, "#/webhooks"), tile("failing webhooks", stats.failing_subscriptions, "#/webhooks?health=failing")),
-    element("p", { className: "hint" }, "Accepted, delivered and without a subscriber: since the host started. Owed, dead letters and webhooks: now."),
+    element("p", { className: "hint" }, "Accepted, delivered, without a subscriber and died: since the host started. Owed, dead letters and webhooks: now."),
     charts(),
     worst(stats.subscriptions, view.isOperator && !scope.account),
   ];

@@ -43,7 +43,7 @@ async function remove(item, view) {
 const FILTERS = ["search", "state", "health", "events", "numbers", "profile"];
 const STATE_CHOICES = [["", "every state"], ["active", "active"], ["paused", "paused"], ["disabled", "disabled"]];
 const HEALTH_CHOICES = [["", "every health"], ["healthy", "healthy"], ["retrying", "retrying"], ["failing", "failing"], ["breaker_open", "failing, circuit breaker open"]];
-const ORDERS = [["", "oldest first"], ["name", "by name"], ["owed", "most owed"], ["dead", "most dead letters"], ["failing", "failing longest"]];
+const ORDERS = [["", "oldest first"], ["name", "by name"], ["owed", "most owed"], ["dead", "most died"], ["failing", "failing longest"]];
 
 /** Pauses or resumes all webhooks that match, after counting them. */
 function bulk(view, query, verb, text) {
@@ -81,7 +81,7 @@ export async function list(view, query) {
       textFilter("Event type", "events", query.events, set("events")),
       textFilter("Number", "numbers", query.numbers, set("numbers")),
       select("Order", "sort", ORDERS, query.sort ?? "", set("sort"))),
-    rows.length ? table(["webhook", ...(hasAccounts ? ["account"] : []), "health", "URL", "delivered", "owed", "dead"], rows)
+    rows.length ? table(["webhook", ...(hasAccounts ? ["account"] : []), "health", "URL", "delivered", "owed", "died"], rows)
       : empty(isFiltered ? "No webhook matches." : "No webhook yet. A new one gets the matching events that are published after its creation."),
     total ? element("p", { className: "actions" }, bulk(view, query, "pause", "Pause all of these"), bulk(view, query, "resume", "Resume all of these")) : null,
     more("webhooks", query, cursor),
@@ -149,7 +149,7 @@ function figures(item, attempts) {
     ["URL", element("span", { className: "mono" }, `${item.method ?? "POST"} ${item.url}`)],
     ...(item.description ? [["description", item.description]] : []),
     ["delivered", count(lane.delivered)], ["owed", count(lane.owed)], ["retrying", count(lane.retrying)], ["blocked", count(lane.blocked)],
-    ["dead letters", count(lane.dead)], ["median latency", median(attempts)],
+    ["died", count(lane.dead)], ["median latency", median(attempts)],
     ...(lane.failing_for_ms > 0 ? [["failing for", span(lane.failing_for_ms)], ["failures in a row", count(lane.failures_in_row)]] : []),
   ]);
 }
@@ -184,6 +184,7 @@ export async function one(view, id) {
       element("div", { className: "head" }, element("h1", {}, item.name), health(item)),
       why ? element("div", { className: "obstacle" }, why) : null,
       figures(item, attempts),
+      element("p", { className: "hint" }, "Delivered and died: since the host started."),
       element("div", { className: "actions" },
         change, pauseOrResume(view, item), act(view, "Send a test", () => test(item, view)),
         element("button", { type: "button", onclick: () => rotate(item, view) }, item.signed ? "New secret" : "Sign with a secret"),

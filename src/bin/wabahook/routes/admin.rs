@@ -180,7 +180,7 @@ pub(crate) async fn reload(
     caller: Caller,
 ) -> Result<Response, HttpError> {
     caller.require_operator()?;
-    let reloaded = off_thread(move || host.reload()).await?;
+    let reloaded = off_thread(move || host.shared.reload()).await?;
     let refused = |problem: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid", problem);
     let reloaded = reloaded.map_err(refused)?;
     let after = serde_json::to_value(&reloaded.accounts).unwrap_or_default();

@@ -27,7 +27,7 @@ pub(crate) async fn list(
         let is_wanted = |entry: &AuditEntryJson| {
             caller.scope().is_none_or(|account| entry.account.as_deref() == Some(account))
         };
-        let audit = host.audit.as_ref();
+        let audit = host.shared.audit.as_ref();
         audit.map_or(Ok(Vec::new()), |audit| audit.newest(cursor, limit + 1, is_wanted))
     });
     let mut items = found.await?.map_err(|error| {

@@ -26,7 +26,7 @@ pub(crate) async fn backup(
     if !path.is_absolute() {
         return Err(HttpError::invalid("directory", "expected an absolute path"));
     }
-    let permit = Arc::clone(&host.backups).try_acquire_owned();
+    let permit = Arc::clone(&host.shared.backups).try_acquire_owned();
     let permit = permit.map_err(|_| HttpError::busy("a backup is being written already"))?;
     let written = off_thread(move || {
         let written = host.engine.backup(&path);

@@ -53,7 +53,7 @@ pub(crate) async fn publish(
     request: Request,
 ) -> Result<Response, HttpError> {
     let is_ndjson = is_ndjson(request.headers());
-    let (caller, body) = host.admit(request, host.body_bytes_max).await?;
+    let (caller, body) = host.admit(request, host.shared.body_bytes_max).await?;
     let account = caller.account()?.to_owned();
     let is_quick = body.bytes.len() <= QUICK_BYTES_MAX && !host.engine.has_conditions();
     let read = move || read_and_publish(&host.engine, &account, &body, is_ndjson);

@@ -37,14 +37,14 @@ async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Respo
     let body = match host.registration.identify(parts.uri.path(), &parts.headers) {
         Some((account, _)) => {
             authenticated(&extensions);
-            permit = waits.then(|| host.test_permit(Some(&account))).transpose()?;
+            permit = waits.then(|| host.shared.test_permit(Some(&account))).transpose()?;
             let holder = BodyHolder::Account(account);
-            host.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?
+            host.shared.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?
         }
         // The preflight of a browser has no key.
         None if parts.method == Method::OPTIONS => RequestBody::empty(),
         None => {
-            host.refused_key(&extensions).await;
+            host.shared.refused_key(&extensions).await;
             discard(&parts.headers, body).await;
             RequestBody::empty()
         }

@@ -19,7 +19,7 @@ pub(crate) async fn report(
     PathId(id): PathId,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (caller, body) = host.admit(request, host.body_bytes_max).await?;
+    let (caller, body) = host.admit(request, host.shared.body_bytes_max).await?;
     let report = off_thread(move || {
         let subscription = own(&host, &caller, &id)?;
         let event = parse::<EventJson<'_>>(utf8(&body.bytes)?)?.event(&subscription.account)?;

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Extensions, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::Span;
@@ -13,9 +15,13 @@ use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::config::MetaSettings;
 use crate::host::{HostState, authenticated, off_thread, remote};
+use crate::host_shared::HostShared;
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
+
+/// The header of the signature.
+pub(crate) const HUB_SIGNATURE: &str = "x-hub-signature-256";
 
 /// A signature of a longer body is checked on a blocking thread: 4 MiB take some 10 ms, and strangers send them.
 const SIGNED_BYTES_MAX: usize = 64 * 1024;
@@ -28,7 +34,7 @@ pub(crate) async fn challenge(
     uri: Uri,
     extensions: Extensions,
 ) -> Result<Response, HttpError> {
-    let meta = configured(&host)?;
+    let meta = configured(&host.shared)?;
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri);
     let Query(pairs) = pairs.map_err(|_| {
         let message = "the query is not a form; expected hub.mode, hub.verify_token, hub.challenge";
@@ -49,36 +55,9 @@ pub(crate) async fn callback(
     State(host): State<Arc<HostState>>,
     request: Request,
 ) -> Result<StatusCode, HttpError> {
-    let meta = configured(&host)?;
     let (parts, body) = request.into_parts();
-    let signature = parts.headers.get("x-hub-signature-256").map(|value| value.to_str());
-    // A header that is not text is a wrong signature like any other.
-    let signature = signature.map(|text| text.unwrap_or_default());
-    let address = remote(&parts.extensions);
-    let body = if signature.is_some() {
-        let holder = BodyHolder::stranger(address);
-        host.bodies.read(&parts.headers, body, holder, CALLBACK_BYTES_MAX).await?
-    } else {
-        discard(&parts.headers, body).await;
-        RequestBody::empty()
-    };
-    let signature = signature.map(str::to_owned);
-    let verify = move |body: RequestBody| {
-        let verified = cloud_api::verify(&meta.app_secrets, signature.as_deref(), &body.bytes);
-        verified.map(|()| body)
-    };
-    let verified = match body.bytes.len() > SIGNED_BYTES_MAX {
-        true => off_thread(move || verify(body)).await?,
-        false => verify(body),
-    };
-    let body = verified.map_err(|error| {
-        let (reason, why) = (CallbackRefusal::Signature, error.to_string());
-        let count = || host.engine.count_refused_callbacks(reason, 1, &why);
-        callback_span(&parts.extensions).in_scope(count);
-        HttpError::unauthorized(&why)
-    })?;
-    authenticated(&parts.extensions);
-    host.bodies.signature_was_valid(address);
+    let count = |reason, why: &str| host.engine.count_refused_callbacks(reason, 1, why);
+    let (_, body) = verified_callback(&host.shared, &parts, body, count).await?;
     let span = callback_span(&parts.extensions);
     let publish = move || span.in_scope(|| cloud_api::publish(&host.engine, &body.bytes));
     let published = off_thread(publish).await?;
@@ -95,13 +74,52 @@ pub(crate) async fn callback(
     Ok(StatusCode::OK)
 }
 
+/// Reads a callback and checks its signature. Returns Meta's secrets with the body; `count` counts a refusal.
+pub(crate) async fn verified_callback(
+    shared: &HostShared,
+    parts: &Parts,
+    body: Body,
+    count: impl FnOnce(CallbackRefusal, &str),
+) -> Result<(MetaSettings, RequestBody), HttpError> {
+    let meta = configured(shared)?;
+    let signature = parts.headers.get(HUB_SIGNATURE).map(|value| value.to_str());
+    // A header that is not text is a wrong signature like any other.
+    let signature = signature.map(|text| text.unwrap_or_default());
+    let address = remote(&parts.extensions);
+    let body = if signature.is_some() {
+        let holder = BodyHolder::stranger(address);
+        shared.bodies.read(&parts.headers, body, holder, CALLBACK_BYTES_MAX).await?
+    } else {
+        discard(&parts.headers, body).await;
+        RequestBody::empty()
+    };
+    let signature = signature.map(str::to_owned);
+    let verify = move |body: RequestBody| {
+        let verified = cloud_api::verify(&meta.app_secrets, signature.as_deref(), &body.bytes);
+        verified.map(|()| (meta, body))
+    };
+    let verified = match body.bytes.len() > SIGNED_BYTES_MAX {
+        true => off_thread(move || verify(body)).await?,
+        false => verify(body),
+    };
+    let verified = verified.map_err(|error| {
+        let why = error.to_string();
+        callback_span(&parts.extensions).in_scope(|| count(CallbackRefusal::Signature, &why));
+        HttpError::unauthorized(&why)
+    })?;
+    authenticated(&parts.extensions);
+    shared.bodies.signature_was_valid(address);
+    Ok(verified)
+}
+
 /// Adds the address of the sender to what the engine logs about a callback: at most one warning a minute for
 /// each reason to refuse it.
 fn callback_span(extensions: &Extensions) -> Span {
     tracing::warn_span!("callback", remote = %remote(extensions))
 }
 
-fn configured(host: &HostState) -> Result<MetaSettings, HttpError> {
-    host.meta()
+fn configured(shared: &HostShared) -> Result<MetaSettings, HttpError> {
+    shared
+        .meta()
         .ok_or_else(|| HttpError::not_found("route", "/meta/webhook: no [meta] is configured"))
 }

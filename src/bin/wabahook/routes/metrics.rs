@@ -22,7 +22,7 @@ pub(crate) async fn metrics(
             Some(account) => host.engine.subscriptions_of(account),
             None => host.engine.subscriptions(),
         };
-        match caller.own_counters(host.has_operator()) {
+        match caller.own_counters(host.shared.has_operator()) {
             Some(account) => account_exposition(&host.engine.stats_of(account), &shown),
             None if caller.is_operator() => {
                 let accounts = accounts_exposition(&host.engine.stats_by_account());

@@ -23,6 +23,7 @@ mod subscription_list;
 mod subscriptions;
 mod unowned;
 
+pub(crate) use self::meta::{HUB_SIGNATURE, verified_callback};
 use std::sync::Arc;
 
 use axum::Router;
@@ -90,7 +91,7 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
 /// Remembers that the host gave something back, for `/healthz`.
 async fn note_busy(State(host): State<Arc<HostState>>, response: Response) -> Response {
     if response.extensions().get::<HostBusy>().is_some() {
-        host.shortages.note_busy();
+        host.shared.shortages.note_busy();
     }
     response
 }

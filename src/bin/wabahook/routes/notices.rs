@@ -36,7 +36,7 @@ pub(crate) async fn stream(
     let scope = caller.scope();
     let most =
         scope.map_or(0, |account| host.engine.account_usage(account).bounds.notice_listeners_max);
-    let permit = host.listeners.admit(scope, ("notice_listeners_max", most))?;
+    let permit = host.shared.listeners.admit(scope, ("notice_listeners_max", most))?;
     let (sender, lines) = channel(LINES_MAX);
     let notices = host.engine.notices();
     tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(crate) async fn stream(
 
 /// Sends lines until the listener goes away or the host stops.
 async fn listen(host: &HostState, caller: &Caller, notices: &Notices, to: &Sender<Bytes>) {
-    let (clock, mut notice_count) = (SystemClock::new(), host.notice_count.subscribe());
+    let (clock, mut notice_count) = (SystemClock::new(), host.shared.notice_count.subscribe());
     // Sent at once, so that the caller knows that it misses nothing from now on.
     let mut line = Some(Bytes::from_static(b"\n"));
     loop {

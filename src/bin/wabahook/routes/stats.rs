@@ -27,7 +27,7 @@ pub(crate) async fn stats(
     let worst: Option<usize> =
         ListQuery::read(&uri, &["worst"])?.value("worst", "a whole number")?;
     let stats = off_thread(move || {
-        let counted = caller.own_counters(host.has_operator());
+        let counted = caller.own_counters(host.shared.has_operator());
         let stats = counted.map_or_else(|| host.engine.stats(), |one| host.engine.stats_of(one));
         let mut own = match caller.scope() {
             Some(account) => host.engine.subscriptions_of(account),
@@ -72,7 +72,7 @@ pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
 
 /// `GET /livez`: whether to leave this process running. A host that is closing is alive.
 pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
-    match host.is_alive() {
+    match host.shared.is_alive() {
         true => json(StatusCode::OK, &readiness(&host)),
         false => unable("the engine stopped; restart this process"),
     }
@@ -80,7 +80,7 @@ pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
 
 /// The recent shortages of the engine and the host.
 fn readiness(host: &HostState) -> ReadinessJson {
-    ReadinessJson::of(host.engine.bound(), host.shortages.reasons())
+    ReadinessJson::of(host.engine.bound(), host.shared.shortages.reasons())
 }
 
 fn unable(reason: &str) -> Response {
@@ -90,7 +90,9 @@ fn unable(reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host_shared::HostShared;
     use crate::port::bodies::BodyLimits;
+    use wabahook::registration::Registration;
     use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};
     use wabahook::{Config, Engine, Event, Notice, Subscription};
 
@@ -100,7 +102,9 @@ mod tests {
 
     fn host_on(store: Arc<dyn Store>) -> Arc<HostState> {
         let config = Config::new("memory").store(store);
-        Arc::new(HostState::new(Engine::open(config).unwrap(), None, BodyLimits::default()))
+        let engine = Engine::open(config).unwrap();
+        let shared = Arc::new(HostShared::new(BodyLimits::default()));
+        Arc::new(HostState::new(engine.clone(), Registration::new(engine), shared))
     }
 
     #[tokio::test]
@@ -133,11 +137,11 @@ mod tests {
     async fn a_host_is_ready_until_its_engine_stops() {
         let (stopped, bystander) = (host(), host());
         assert_eq!(healthz(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
-        stopped.stop_serving();
+        stopped.shared.stop_serving();
         let response = healthz(State(Arc::clone(&stopped))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(livez(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
-        stopped.engine_stopped();
+        stopped.shared.engine_stopped();
         assert_eq!(livez(State(stopped)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(livez(State(Arc::clone(&bystander))).await.status(), StatusCode::OK);
         assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);

@@ -141,7 +141,7 @@ pub(crate) async fn test(
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, HttpError> {
-    let permit = host.test_permit(caller.scope())?;
+    let permit = host.shared.test_permit(caller.scope())?;
     let tested = off_thread(move || {
         let tested = host.engine.test(own(&host, &caller, &id)?.id)?;
         drop(permit);

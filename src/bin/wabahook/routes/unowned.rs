@@ -20,7 +20,7 @@ pub(crate) async fn list(
     caller: Caller,
     uri: Uri,
 ) -> Result<Response, HttpError> {
-    if host.has_operator() {
+    if host.shared.has_operator() {
         caller.require_operator()?;
     }
     let query = ListQuery::read(&uri, &["number", "waba", "limit", "cursor"])?;

@@ -1,0 +1,373 @@
+//! What a host of a cluster does with a request: it finds the engines that the request is about, and answers with them
+//! where they are here, or forwards the request whole to the host that has them. It decides nothing else; an engine's own
+//! routes check the key and answer. A request is forwarded once: a host that does not have the shard of a forwarded one
+//! refuses it, and the first host looks again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+use wabahook::registration::Registration;
+use wabahook::{Fleet, ShardPlace};
+
+use super::mark::{FORWARDED, ForwardMark, ForwardTarget};
+use super::peers::{ForwardFailure, Peers};
+use super::route_scope::{OfAll, RouteScope, scope_of};
+use super::shard_routes::{ShardPermit, ShardRoutes};
+use crate::caller::Caller;
+use crate::host::{ForwardedFor, authenticated, off_thread, remote};
+use crate::http_error::HttpError;
+use crate::port::bodies::RequestBody;
+use crate::port::body_room::BodyHolder;
+
+/// How long a request waits for an owner of its shard: longer than another host takes to take over.
+pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(6);
+/// How often to look at the owner again, where nothing is told.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often unknown keys may have the accounts read again.
+const REFRESH_EVERY: Duration = Duration::from_millis(200);
+
+/// In the refusal of a forwarded request by a host that does not have its shard. Nothing was done with it.
+const NOT_OWNER: HeaderName = HeaderName::from_static("x-wabahook-not-owner");
+
+/// A host of a cluster.
+pub(crate) struct Front {
+    pub(super) fleet: Fleet,
+    pub(super) routes: Arc<ShardRoutes>,
+    peers: Peers,
+    /// When an unknown key had the accounts read again.
+    refreshed: Mutex<Option<Instant>>,
+}
+
+/// A request that is kept until it is answered, to be sent again where that is safe.
+#[derive(Clone)]
+pub(super) struct KeptRequest {
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    /// The memory that the body takes.
+    _memory: Arc<RequestBody>,
+    /// Whether it may be done twice.
+    pub(super) is_repeatable: bool,
+}
+
+impl KeptRequest {
+    pub(super) fn new(parts: Parts, mut body: RequestBody) -> KeptRequest {
+        let is_repeatable = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let bytes = Bytes::from(std::mem::take(&mut body.bytes));
+        KeptRequest { parts, body: bytes, _memory: Arc::new(body), is_repeatable }
+    }
+
+    pub(super) fn request(&self) -> Request {
+        Request::from_parts(self.parts.clone(), Body::from(self.body.clone()))
+    }
+}
+
+impl Front {
+    pub(super) fn new(fleet: Fleet, routes: Arc<ShardRoutes>, peers: Peers) -> Front {
+        Front { fleet, routes, peers, refreshed: Mutex::default() }
+    }
+
+    /// All routes.
+    pub(super) fn router(self: Arc<Front>) -> Router {
+        Router::new().fallback(answer).with_state(self)
+    }
+
+    async fn respond(
+        self: &Arc<Self>,
+        mut parts: Parts,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        match self.peers.mark_of(&parts) {
+            Ok(None) => {}
+            Ok(Some(mark)) => return self.forwarded(mark, parts, body).await,
+            Err(why) => return Err(HttpError::forbidden(&format!("{FORWARDED}: {why}"))),
+        }
+        if let "/healthz" | "/livez" = parts.uri.path() {
+            return Ok(self.health(parts.uri.path()));
+        }
+        let scope = scope_of(&parts.method, parts.uri.path());
+        match scope {
+            RouteScope::Any => return self.by_any(parts, body).await,
+            RouteScope::Callback => return self.callback(parts, body).await,
+            _ => {}
+        }
+        let Some(caller) = self.caller(&parts).await? else {
+            return self.by_any(parts, body).await;
+        };
+        authenticated(&parts.extensions);
+        parts.extensions.insert(caller.clone());
+        match (scope, caller.scope()) {
+            (RouteScope::Account(_) | RouteScope::ThisHost, Some(account)) => {
+                let shard = self.fleet.shard_of(account);
+                self.to_shard(shard, parts, body, Some(account)).await
+            }
+            (scope, _) if caller.is_operator() => self.operator(scope, parts, body).await,
+            _ => self.by_any(parts, body).await,
+        }
+    }
+
+    /// A request of the operator that is not about one account.
+    async fn operator(
+        self: &Arc<Self>,
+        scope: RouteScope,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        match scope {
+            RouteScope::Account(OfAll::Any) | RouteScope::Any | RouteScope::Callback => {
+                self.by_any(parts, body).await
+            }
+            RouteScope::Account(OfAll::Refuse) => {
+                let message = "missing; ids are those of one account's shard: ?account=<id>";
+                Err(HttpError::invalid("account", message))
+            }
+            RouteScope::Directory => self.to_directory(parts, body).await,
+            RouteScope::NamedAccount(id) => {
+                let shard = self.fleet.shard_of(&id);
+                self.to_shard(shard, parts, body, Some(&id)).await
+            }
+            RouteScope::NamedAccountThenDirectory(id) => {
+                self.to_account_and_directory(&id, parts, body).await
+            }
+            RouteScope::ThisHost => self.metrics(parts).await,
+            RouteScope::Account(of_all) => {
+                let request = self.kept(parts, body).await?;
+                self.by_shards(of_all, request).await
+            }
+            RouteScope::EveryAccount => {
+                let request = self.kept(parts, body).await?;
+                self.every_account(request).await
+            }
+            RouteScope::EveryHost(of_all) => {
+                let request = self.kept(parts, body).await?;
+                self.by_hosts(of_all, request).await
+            }
+        }
+    }
+
+    /// A request that another host sent here. It is answered here or refused.
+    async fn forwarded(
+        &self,
+        mark: ForwardMark,
+        mut parts: Parts,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        authenticated(&parts.extensions);
+        parts.headers.remove(FORWARDED);
+        parts.extensions.insert(ForwardedFor(mark.client));
+        let shard = match mark.target {
+            ForwardTarget::Shard(shard) => Some(shard),
+            ForwardTarget::Host => self.routes.open().first().copied(),
+        };
+        let caller = self.caller(&parts).await.ok().flatten();
+        let Some(permit) = shard.and_then(|shard| self.routes.enter(shard)) else {
+            return Ok(not_owner_here());
+        };
+        let account = caller.as_ref().and_then(Caller::scope);
+        self.answer_here(permit, Request::from_parts(parts, body), account).await
+    }
+
+    /// Answers with an engine here, which must know the account.
+    async fn answer_here(
+        &self,
+        permit: ShardPermit,
+        request: Request,
+        account: Option<&str>,
+    ) -> Result<Response, HttpError> {
+        if account.is_some_and(|account| permit.engine().accounts().get(account).is_none()) {
+            self.refresh().await?;
+        }
+        Ok(permit.answer(request).await)
+    }
+
+    /// The caller of a request; `None` without a valid key.
+    async fn caller(&self, parts: &Parts) -> Result<Option<Caller>, HttpError> {
+        self.wait_for_accounts().await?;
+        if let Some(caller) = self.known_caller(parts)? {
+            return Ok(Some(caller));
+        }
+        let mut refreshed = self.refreshed.lock().await;
+        if refreshed.is_none_or(|at| at.elapsed() > REFRESH_EVERY) {
+            self.refresh().await?;
+            *refreshed = Some(Instant::now());
+        }
+        drop(refreshed);
+        self.known_caller(parts)
+    }
+
+    fn known_caller(&self, parts: &Parts) -> Result<Option<Caller>, HttpError> {
+        let (accounts, path) = (self.fleet.accounts(), parts.uri.path());
+        if Registration::serves(path) {
+            let found = Registration::identify_in(accounts, path, &parts.headers);
+            return Ok(found.map(|(account, key)| Caller::of_account(account, key)));
+        }
+        match self.routes.shared.caller(accounts, parts) {
+            Ok(caller) => Ok(Some(caller)),
+            Err(error) if error.is_unauthorized() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Before the accounts are known every key would be refused.
+    pub(super) async fn wait_for_accounts(&self) -> Result<(), HttpError> {
+        let deadline = Instant::now() + OWNER_WAIT_MAX;
+        while !self.fleet.has_accounts() {
+            self.wait(deadline).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn refresh(&self) -> Result<(), HttpError> {
+        let fleet = self.fleet.clone();
+        off_thread(move || fleet.refresh_accounts()).await?.map_err(HttpError::from_error)
+    }
+
+    /// Answers with whichever engine is here.
+    pub(super) async fn by_any(&self, parts: Parts, body: Body) -> Result<Response, HttpError> {
+        let here = self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard));
+        match here {
+            Some(permit) => Ok(permit.answer(Request::from_parts(parts, body)).await),
+            None => self.to_shard(self.fleet.directory_shard(), parts, body, None).await,
+        }
+    }
+
+    /// Sends a request to the engine of a shard.
+    pub(super) async fn to_shard(
+        &self,
+        shard: u16,
+        parts: Parts,
+        body: Body,
+        account: Option<&str>,
+    ) -> Result<Response, HttpError> {
+        if let Some(permit) = self.routes.enter(shard) {
+            return self.answer_here(permit, Request::from_parts(parts, body), account).await;
+        }
+        let request = self.kept(parts, body).await?;
+        self.deliver(shard, &request, Instant::now() + OWNER_WAIT_MAX).await
+    }
+
+    /// A request with its whole body.
+    pub(super) async fn kept(&self, parts: Parts, body: Body) -> Result<KeptRequest, HttpError> {
+        let shared = &self.routes.shared;
+        let caller = parts.extensions.get::<Caller>();
+        let holder = match caller.map(|caller| caller.scope().unwrap_or_default().to_owned()) {
+            Some(account) => BodyHolder::Account(account),
+            None => BodyHolder::stranger(remote(&parts.extensions)),
+        };
+        let most = shared.body_bytes_max;
+        let body = shared.bodies.read_encoded(&parts.headers, body, holder, most).await?;
+        Ok(KeptRequest::new(parts, body))
+    }
+
+    /// Sends a request to the engine of a shard, wherever it is, and waits for an owner until a deadline. It is sent again
+    /// only where it was not begun, or may be done twice.
+    pub(super) async fn deliver(
+        &self,
+        shard: u16,
+        request: &KeptRequest,
+        deadline: Instant,
+    ) -> Result<Response, HttpError> {
+        loop {
+            if let Some(permit) = self.routes.enter(shard) {
+                let caller = request.parts.extensions.get::<Caller>();
+                let account = caller.and_then(Caller::scope);
+                return self.answer_here(permit, request.request(), account).await;
+            }
+            if let ShardPlace::At(host) = self.fleet.place_of(shard) {
+                let is_owner = || match self.fleet.place_of(shard) {
+                    ShardPlace::At(now) => now.name == host.name,
+                    _ => false,
+                };
+                let target = ForwardTarget::Shard(shard);
+                match self.forward(&host.address, target, request, is_owner).await {
+                    Ok(response) if response.headers().contains_key(&NOT_OWNER) => {}
+                    Ok(response) => return Ok(response),
+                    Err(ForwardFailure::NotSent) => {}
+                    Err(ForwardFailure::Unknown) if request.is_repeatable => {}
+                    Err(ForwardFailure::Unknown) => return Err(unknown()),
+                }
+            }
+            self.wait(deadline).await?;
+        }
+    }
+
+    /// Sends a request to another host. Gives up when that is no longer the right one: a host that stopped would not
+    /// answer.
+    pub(super) async fn forward(
+        &self,
+        address: &str,
+        target: ForwardTarget,
+        request: &KeptRequest,
+        is_right: impl Fn() -> bool,
+    ) -> Result<Response, ForwardFailure> {
+        let mark = ForwardMark { target, client: remote(&request.parts.extensions) };
+        let mut changes = self.routes.changes.subscribe();
+        let sent = self.peers.send(address, mark, &request.parts, request.body.clone());
+        let is_wrong = async {
+            while is_right() {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            answered = sent => answered,
+            () = is_wrong => Err(ForwardFailure::Unknown),
+        }
+    }
+
+    /// Waits for a change of the fleet, a moment at most; an error after the deadline.
+    async fn wait(&self, deadline: Instant) -> Result<(), HttpError> {
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(no_owner());
+        }
+        let mut changes = self.routes.changes.subscribe();
+        let _ = timeout_at(deadline.min(now + LOOK_EVERY), changes.changed()).await;
+        Ok(())
+    }
+}
+
+async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
+    match front.respond(parts, body).await {
+        Ok(response) => response,
+        Err(error) if Registration::serves(&path) => {
+            match front.fleet.engines().first() {
+                Some((_, engine)) => {
+                    error.of_gateway(&Registration::new(engine.clone()), &path, &headers)
+                }
+                None => error.into_response(),
+            }
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+fn no_owner() -> HttpError {
+    let message = "no host serves the shard of this account at the moment; try again";
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", message)
+}
+
+fn unknown() -> HttpError {
+    let message = "the host that serves this account went away while it had the request, which may have taken effect; \
+                   an event with a dedup_key can be sent again without being delivered twice";
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", message)
+}
+
+/// The refusal of a forwarded request whose shard is not here.
+fn not_owner_here() -> Response {
+    let message = "this host does not serve the shard";
+    let error = HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", message);
+    let mut response = error.into_response();
+    response.headers_mut().insert(NOT_OWNER, HeaderValue::from_static("1"));
+    response
+}

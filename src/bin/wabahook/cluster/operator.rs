@@ -1,0 +1,322 @@
+//! What the operator sees of all accounts: the answers of the engines of all shards, wherever they are, made into one.
+//! An answer says which shards are in it, because one whose owner is just changing is left out rather than waited for
+//! without end.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use wabahook::metrics::CONTENT_TYPE;
+
+use super::front::{Front, KeptRequest, OWNER_WAIT_MAX};
+use super::mark::ForwardTarget;
+use super::merge::{added, exposition, keep_worst, with_shards};
+use super::pages::{ListPlace, PageQuery};
+use super::peers::ForwardFailure;
+use super::route_scope::OfAll;
+use crate::http_error::HttpError;
+use crate::response::json;
+use crate::routes::LineBody;
+
+/// The longest answer of one engine that is made part of another.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How many lines of a stream may wait for a slow listener.
+const LINES_MAX: usize = 16;
+
+/// An answer that was read whole.
+struct WholeAnswer {
+    status: StatusCode,
+    parts: axum::http::response::Parts,
+    bytes: Bytes,
+}
+
+impl WholeAnswer {
+    async fn read(response: Response) -> Result<WholeAnswer, HttpError> {
+        let (parts, body) = response.into_parts();
+        let broken = |_| {
+            let message = "the host of a shard went away while it answered";
+            HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", message)
+        };
+        let bytes = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await.map_err(broken)?;
+        Ok(WholeAnswer { status: parts.status, parts, bytes })
+    }
+
+    fn value(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+
+    fn into_response(self) -> Response {
+        Response::from_parts(self.parts, Body::from(self.bytes))
+    }
+}
+
+impl Front {
+    /// A request about all accounts.
+    pub(super) async fn by_shards(
+        self: &Arc<Self>,
+        of_all: OfAll,
+        request: KeptRequest,
+    ) -> Result<Response, HttpError> {
+        match of_all {
+            OfAll::List => self.list(&request, |_, _| true).await,
+            OfAll::Sum => self.sum(&request).await,
+            OfAll::First => self.first(&request).await,
+            OfAll::Stream => Ok(self.stream(&request)),
+            OfAll::Any | OfAll::Refuse => Err(HttpError::not_found("route", "of all accounts")),
+        }
+    }
+
+    /// The accounts, each as the engine has it that serves it.
+    pub(super) async fn every_account(
+        self: &Arc<Self>,
+        request: KeptRequest,
+    ) -> Result<Response, HttpError> {
+        let is_of = |shard: u16, item: &Value| {
+            let id = item.get("id").and_then(Value::as_str).unwrap_or_default();
+            self.fleet.shard_of(id) == shard
+        };
+        self.list(&request, is_of).await
+    }
+
+    /// Sends a request to all hosts.
+    pub(super) async fn by_hosts(
+        &self,
+        of_all: OfAll,
+        request: KeptRequest,
+    ) -> Result<Response, HttpError> {
+        let query = PageQuery::read(&request.parts.uri)?;
+        let (mut whole, mut left) = (Value::Null, Vec::new());
+        for host in self.fleet.hosts() {
+            let mut request = request.clone();
+            if of_all == OfAll::List {
+                // Each host keeps its own; the newest of all are put together, without further pages.
+                request.parts.uri = query.uri(query.limit, "");
+            }
+            match self.by_host(&host, &request).await {
+                Ok(answer) if answer.status.is_success() => whole = added(whole, answer.value()),
+                Ok(answer) => return Ok(answer.into_response()),
+                Err(_) => left.push(host.name),
+            }
+        }
+        if let Value::Object(members) = &mut whole {
+            if let Some(Value::Array(items)) = members.get_mut("items") {
+                let at = |item: &Value| item.get("at").and_then(Value::as_str).map(str::to_owned);
+                items.sort_by_cached_key(|item| std::cmp::Reverse(at(item)));
+                items.truncate(query.limit);
+                members.insert("cursor".to_owned(), Value::Null);
+            }
+            members.insert("missing_hosts".to_owned(), left.into());
+        }
+        Ok(json(StatusCode::OK, &whole))
+    }
+
+    async fn by_host(
+        &self,
+        host: &wabahook::FleetHost,
+        request: &KeptRequest,
+    ) -> Result<WholeAnswer, ForwardFailure> {
+        let response = if host.name == self.fleet.name() {
+            let here = self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard));
+            here.ok_or(ForwardFailure::NotSent)?.answer(request.request()).await
+        } else {
+            let is_live = || self.fleet.hosts().iter().any(|live| live.name == host.name);
+            self.forward(&host.address, ForwardTarget::Host, request, is_live).await?
+        };
+        WholeAnswer::read(response).await.map_err(|_| ForwardFailure::Unknown)
+    }
+
+    async fn ask(
+        &self,
+        shard: u16,
+        request: &KeptRequest,
+        deadline: Instant,
+    ) -> Result<WholeAnswer, HttpError> {
+        WholeAnswer::read(self.deliver(shard, request, deadline).await?).await
+    }
+
+    /// Asks every shard at the same time. The answers are in the order of the shards; a shard without an owner has none.
+    async fn ask_all(self: &Arc<Self>, request: &KeptRequest) -> Vec<(u16, Option<WholeAnswer>)> {
+        let deadline = Instant::now() + OWNER_WAIT_MAX;
+        let mut asked = JoinSet::new();
+        for shard in 0..self.fleet.shards() {
+            let (front, request) = (Arc::clone(self), request.clone());
+            asked.spawn(async move { (shard, front.ask(shard, &request, deadline).await.ok()) });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_unstable_by_key(|(shard, _)| *shard);
+        answers
+    }
+
+    async fn sum(self: &Arc<Self>, request: &KeptRequest) -> Result<Response, HttpError> {
+        let (mut sum, mut included, mut missing) = (Value::Null, Vec::new(), Vec::new());
+        let mut status = StatusCode::OK;
+        for (shard, answer) in self.ask_all(request).await {
+            match answer {
+                Some(answer) if answer.status.is_success() => {
+                    (sum, status) = (added(sum, answer.value()), answer.status);
+                    included.push(shard);
+                }
+                Some(answer) => return Ok(answer.into_response()),
+                None => missing.push(shard),
+            }
+        }
+        let worst = PageQuery::read(&request.parts.uri)?.other("worst");
+        if let Some(worst) = worst.and_then(|worst| worst.parse().ok()) {
+            keep_worst(&mut sum, worst);
+        }
+        with_shards(&mut sum, &included, &missing);
+        Ok(json(status, &sum))
+    }
+
+    /// The answer of the first shard that has what is asked for.
+    async fn first(self: &Arc<Self>, request: &KeptRequest) -> Result<Response, HttpError> {
+        let answers = self.ask_all(request).await;
+        let is_complete = answers.iter().all(|(_, answer)| answer.is_some());
+        let (found, others): (Vec<_>, Vec<_>) = answers
+            .into_iter()
+            .filter_map(|(_, answer)| answer)
+            .partition(|answer| answer.status != StatusCode::NOT_FOUND);
+        match (found.into_iter().next(), others.into_iter().next()) {
+            (Some(found), _) => Ok(found.into_response()),
+            (None, Some(other)) if is_complete => Ok(other.into_response()),
+            _ => Err(super::front::no_owner()),
+        }
+    }
+
+    /// A page of the lists of all shards, one after the other.
+    async fn list(
+        &self,
+        request: &KeptRequest,
+        is_wanted: impl Fn(u16, &Value) -> bool,
+    ) -> Result<Response, HttpError> {
+        let query = PageQuery::read(&request.parts.uri)?;
+        let deadline = Instant::now() + OWNER_WAIT_MAX;
+        let (mut items, mut next) = (Vec::new(), Some(query.from.clone()));
+        let (mut included, mut missing) = (Vec::new(), Vec::new());
+        while let Some(place) = next.take().filter(|_| items.len() < query.limit) {
+            let Some(shard) = u16::try_from(place.index).ok().filter(|one| *one < self.fleet.shards())
+            else {
+                break;
+            };
+            let mut request = request.clone();
+            request.parts.uri = query.uri(query.limit - items.len(), &place.cursor);
+            let mut after = None;
+            match self.ask(shard, &request, deadline).await {
+                Ok(answer) if answer.status == StatusCode::OK => {
+                    let mut page = answer.value();
+                    if let Some(Value::Array(all)) = page.get_mut("items") {
+                        all.retain(|item| is_wanted(shard, item));
+                        items.append(all);
+                    }
+                    after = page.get("cursor").and_then(Value::as_str).map(str::to_owned);
+                    included.push(shard);
+                }
+                Ok(answer) => return Ok(answer.into_response()),
+                Err(_) => missing.push(shard),
+            }
+            next = Some(match after {
+                Some(cursor) => ListPlace { cursor, ..place },
+                None => ListPlace { index: place.index + 1, cursor: String::new() },
+            });
+            next = next.filter(|place| place.index < usize::from(self.fleet.shards()));
+        }
+        included.dedup();
+        let mut page = serde_json::json!({"items": items, "cursor": next.map(|place| place.text())});
+        with_shards(&mut page, &included, &missing);
+        Ok(json(StatusCode::OK, &page))
+    }
+
+    /// The notices of all shards as they come. A shard that moves is followed.
+    fn stream(self: &Arc<Self>, request: &KeptRequest) -> Response {
+        let (sender, lines) = channel(LINES_MAX);
+        for shard in 0..self.fleet.shards() {
+            let (front, request, sender) = (Arc::clone(self), request.clone(), sender.clone());
+            tokio::spawn(async move {
+                while !sender.is_closed() && front.routes.shared.is_serving() {
+                    let deadline = Instant::now() + OWNER_WAIT_MAX;
+                    if let Ok(response) = front.deliver(shard, &request, deadline).await {
+                        pump(response, &sender).await;
+                    }
+                    let _ = front.wait(Instant::now() + OWNER_WAIT_MAX).await;
+                }
+            });
+        }
+        let headers =
+            [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+        (headers, Body::new(LineBody(lines))).into_response()
+    }
+
+    /// `GET /metrics` for the operator: the shards of this host, because each host is scraped.
+    pub(super) async fn metrics(&self, parts: Parts) -> Result<Response, HttpError> {
+        let request = self.kept(parts, Body::empty()).await?;
+        let mut texts = Vec::new();
+        for shard in self.routes.open() {
+            let Some(permit) = self.routes.enter(shard) else { continue };
+            let answer = WholeAnswer::read(permit.answer(request.request()).await).await?;
+            if !answer.status.is_success() {
+                return Ok(answer.into_response());
+            }
+            texts.push((shard, String::from_utf8_lossy(&answer.bytes).into_owned()));
+        }
+        Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition(&texts)).into_response())
+    }
+
+    /// A change of an account, made by the engine that owns the accounts. It is in force on this host when this returns.
+    pub(super) async fn to_directory(
+        &self,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        let response = self.to_shard(self.fleet.directory_shard(), parts, body, None).await?;
+        if response.status().is_success() {
+            self.refresh().await?;
+        }
+        Ok(response)
+    }
+
+    /// The end of an account: of what its own engine has, and then of the account itself.
+    pub(super) async fn to_account_and_directory(
+        &self,
+        id: &str,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        let (shard, directory) = (self.fleet.shard_of(id), self.fleet.directory_shard());
+        let request = self.kept(parts, body).await?;
+        let deadline = Instant::now() + OWNER_WAIT_MAX;
+        let first = self.deliver(shard, &request, deadline).await?;
+        if shard == directory || !first.status().is_success() {
+            return Ok(first);
+        }
+        let second = self.deliver(directory, &request, deadline).await?;
+        if !second.status().is_success() {
+            return Ok(second);
+        }
+        self.refresh().await?;
+        Ok(first)
+    }
+}
+
+/// Copies a stream until either side ends.
+async fn pump(response: Response, to: &Sender<Bytes>) {
+    let mut body = std::pin::pin!(response.into_body());
+    loop {
+        let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context));
+        let piece = tokio::select! {
+            frame = frame => match frame {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) | None => return,
+            },
+            () = to.closed() => return,
+        };
+        if to.send(piece).await.is_err() {
+            return;
+        }
+    }
+}

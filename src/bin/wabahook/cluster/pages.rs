@@ -1,0 +1,122 @@
+//! Where a page of a list over several engines begins and goes on: the pages of the first engine, then those of the next.
+//! Pure.
+
+use axum::extract::Query;
+use axum::http::Uri;
+
+use crate::http_error::HttpError;
+
+/// How many items a page has by default, and at most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+
+/// A place in a list over several engines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ListPlace {
+    /// Which engine, counted from 0.
+    pub(super) index: usize,
+    /// The engine's own cursor; empty at its beginning.
+    pub(super) cursor: String,
+}
+
+impl ListPlace {
+    pub(super) fn text(&self) -> String {
+        format!("{}.{}", self.index, self.cursor)
+    }
+
+    fn read(text: &str) -> Option<ListPlace> {
+        let (index, cursor) = text.split_once('.')?;
+        Some(ListPlace { index: index.parse().ok()?, cursor: cursor.to_owned() })
+    }
+}
+
+/// The query of a list.
+#[derive(Debug)]
+pub(super) struct PageQuery {
+    pub(super) limit: usize,
+    pub(super) from: ListPlace,
+    /// All other parameters.
+    others: Vec<(String, String)>,
+    path: String,
+}
+
+impl PageQuery {
+    pub(super) fn read(uri: &Uri) -> Result<PageQuery, HttpError> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+        let Query(pairs) = pairs.map_err(|_| HttpError::invalid("query", "expected a form"))?;
+        let (mut limit, mut from) = (LIMIT, ListPlace { index: 0, cursor: String::new() });
+        let mut others = Vec::new();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "limit" => {
+                    let given = value.parse().ok().filter(|given| (1..=LIMIT_MAX).contains(given));
+                    let expected = format!("expected a whole number from 1 to {LIMIT_MAX}");
+                    limit = given.ok_or_else(|| HttpError::invalid("limit", expected))?;
+                }
+                "cursor" if value.is_empty() => {}
+                "cursor" => {
+                    let place = ListPlace::read(&value);
+                    let expected = "expected the cursor of a page";
+                    from = place.ok_or_else(|| HttpError::invalid("cursor", expected))?;
+                }
+                _ => others.push((name, value)),
+            }
+        }
+        Ok(PageQuery { limit, from, others, path: uri.path().to_owned() })
+    }
+
+    /// The value of another parameter.
+    pub(super) fn other(&self, name: &str) -> Option<&str> {
+        let found = self.others.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The address of a page of one engine.
+    pub(super) fn uri(&self, limit: usize, cursor: &str) -> Uri {
+        let mut query = format!("limit={limit}");
+        let cursor = [("cursor".to_owned(), cursor.to_owned())];
+        let cursor = cursor.iter().filter(|(_, cursor)| !cursor.is_empty());
+        for (name, value) in self.others.iter().chain(cursor) {
+            query.push_str(&format!("&{}={}", encoded(name), encoded(value)));
+        }
+        format!("{}?{query}", self.path).parse().unwrap_or_default()
+    }
+}
+
+/// Percent-encoded, as a form has it.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_names_the_engine_and_its_own_cursor() {
+        let uri = "/dead-letters?limit=7&reason=a%20b%26c&cursor=3.x.y".parse().unwrap();
+        let query = PageQuery::read(&uri).unwrap();
+        assert_eq!((query.limit, query.from.index, query.from.cursor.as_str()), (7, 3, "x.y"));
+        assert_eq!(query.from.text(), "3.x.y");
+        let next = query.uri(5, "é+");
+        assert_eq!(next, "/dead-letters?limit=5&reason=a%20b%26c&cursor=%C3%A9%2B");
+        let first = PageQuery::read(&"/subscriptions".parse().unwrap()).unwrap();
+        assert_eq!((first.limit, first.from.text().as_str()), (100, "0."));
+        assert_eq!(first.uri(100, ""), "/subscriptions?limit=100");
+    }
+
+    #[test]
+    fn a_wrong_limit_or_cursor_is_refused() {
+        for query in ["limit=0", "limit=1001", "limit=x", "cursor=x", "cursor=x.1"] {
+            let uri = format!("/deliveries?{query}").parse().unwrap();
+            let refused = format!("{:?}", PageQuery::read(&uri).unwrap_err());
+            assert!(refused.contains(query.split('=').next().unwrap()), "{refused}");
+        }
+    }
+}
