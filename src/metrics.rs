@@ -178,7 +178,6 @@ const ENGINE_METRICS: &[EngineMetric] = &[
     ("outbox_events", Gauge, "Events on the device now.", |s| s.outbox_events),
     ("outbox_bytes", Gauge, "Bytes of keys and values on the device now.", |s| s.outbox_bytes),
     ("outbox_generations", Gauge, "Generations of the outbox now.", |s| s.generations),
-    ("dead_letters", Gauge, "Dead letters kept now.", |s| s.dead_letters),
     ("subscriptions", Gauge, "Subscriptions now.", |s| s.subscriptions),
 ];
 

@@ -22,6 +22,8 @@ pub(super) struct EndpointHealth {
     cap: usize,
     /// Whether it responded in time since the engine was opened.
     proven: bool,
+    /// Whether its last success came within [`PROMPT_MS`].
+    is_prompt: bool,
     /// How long its last attempt took, if that timed out; 0 if it timed out before the engine was opened.
     timed_out_after_ms: Option<u64>,
     failures_in_row: u32,
@@ -48,6 +50,9 @@ struct Failing {
 /// subscription is disabled only after failures spread over the whole span.
 const GAPS_MIN: u64 = 8;
 
+/// An endpoint that responds within so many milliseconds is prompt.
+const PROMPT_MS: u64 = 50;
+
 /// Jitter, so that breakers opened by one outage do not all probe at once.
 const JITTER_PERMILLE: u16 = 200;
 
@@ -70,6 +75,7 @@ impl Default for EndpointHealth {
         EndpointHealth {
             cap: 1,
             proven: false,
+            is_prompt: false,
             timed_out_after_ms: None,
             failures_in_row: 0,
             failing: None,
@@ -125,7 +131,7 @@ impl EndpointHealth {
             Outcome::Interrupted => return false,
             // Nothing was sent, so nothing was learnt.
             Outcome::Dead(Reason::Failed(Failure::TooLarge)) => return false,
-            Outcome::Delivered => return self.succeed(rules.cap_max),
+            Outcome::Delivered => return self.succeed(took_ms, rules.cap_max),
             Outcome::Dead(reason) | Outcome::Gone(reason) => (reason, None),
             Outcome::Retry { reason, retry_after } => {
                 self.strike(rules.breaker, context);
@@ -135,6 +141,7 @@ impl EndpointHealth {
         let timed_out = matches!(reason, Reason::Failed(Failure::Timeout));
         self.timed_out_after_ms = timed_out.then_some(took_ms);
         self.proven |= !timed_out;
+        self.is_prompt = false;
         self.cap = (self.cap / 2).max(1);
         self.failures_in_row = self.failures_in_row.saturating_add(1);
         self.note_failing(now_ms, rules.gap_max_ms());
@@ -148,8 +155,9 @@ impl EndpointHealth {
         true
     }
 
-    fn succeed(&mut self, cap_max: usize) -> bool {
+    fn succeed(&mut self, took_ms: u64, cap_max: usize) -> bool {
         let had_failed = self.failures_in_row > 0 || self.trips > 0;
+        self.is_prompt = took_ms <= PROMPT_MS;
         self.timed_out_after_ms = None;
         self.proven = true;
         self.cap = (self.cap + 1).min(cap_max.max(1));
@@ -220,6 +228,11 @@ impl EndpointHealth {
             None if self.proven => LaneClass::Proven,
             None => LaneClass::Untried,
         }
+    }
+
+    /// Whether it responded fast to its last attempt.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.is_prompt
     }
 
     /// Whether it has failed since its last success, or rests.

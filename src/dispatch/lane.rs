@@ -12,7 +12,7 @@ use super::health::{EndpointHealth, HealthRules};
 use super::in_flight::InFlightAttempt;
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
-use super::ready_queue::{AccountSlot, LaneDemand, QueueTicket, ReadyQueue};
+use super::ready_queue::{AccountSlot, LaneClass, LaneDemand, QueueTicket, ReadyQueue};
 use super::{StepContext, backoff};
 use crate::clock::millis;
 use crate::delivery_record::LaneHealth;
@@ -326,7 +326,12 @@ impl Lane {
         if let Some(limit) = self.rate_limit() {
             attempts = attempts.min(self.rate.room(limit, self.in_flight, now_ms));
         }
-        let class = self.endpoint.class(self.timeout_ms());
+        let class = match self.endpoint.class(self.timeout_ms()) {
+            LaneClass::Proven if self.in_flight == 0 && self.endpoint.is_prompt() => {
+                LaneClass::Prompt
+            }
+            class => class,
+        };
         (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
     }
 

@@ -6,6 +6,9 @@
 //! most half of what they may use while there are several accounts. Among them, a lane that timed out queues
 //! behind by its last latency. No account has more attempts in flight than its own limit.
 //!
+//! A small part of `in_flight_max` is kept for prompt lanes, whose endpoint responded fast and has nothing in flight.
+//! So their events do not wait for attempts at slow endpoints to end.
+//!
 //! The lanes of one event queue a little behind each other, so that the next event need not wait for all lanes
 //! of a large fan-out.
 //!
@@ -24,6 +27,8 @@ pub(super) struct AccountSlot(pub(super) usize);
 /// What is known of a lane's endpoint, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneClass {
+    /// It responded fast, and no attempt of it is in flight.
+    Prompt,
     /// It responded in time.
     Proven,
     /// It was never tried, or every attempt was interrupted.
@@ -34,13 +39,18 @@ pub(super) enum LaneClass {
 
 impl LaneClass {
     pub(super) fn group(self) -> LaneGroup {
-        if self == LaneClass::Proven { LaneGroup::Proven } else { LaneGroup::Unproven }
+        match self {
+            LaneClass::Prompt => LaneGroup::Prompt,
+            LaneClass::Proven => LaneGroup::Proven,
+            LaneClass::Untried | LaneClass::TimedOut(_) => LaneGroup::Unproven,
+        }
     }
 }
 
 /// The lanes that share a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneGroup {
+    Prompt,
     Proven,
     Unproven,
 }
@@ -66,6 +76,7 @@ pub(super) struct QueueTicket {
 pub(super) struct ReadyQueue {
     in_flight_max: usize,
     accounts: Vec<AccountQueue>,
+    prompt: AccountTurns,
     proven: AccountTurns,
     unproven: AccountTurns,
     next_turn: u64,
@@ -90,6 +101,7 @@ enum QueueBound {
 /// The ready lanes of one account.
 #[derive(Debug, Default)]
 struct AccountQueue {
+    prompt: LaneQueue,
     proven: LaneQueue,
     unproven: LaneQueue,
     /// How many attempts it may have in flight; `None` for as many as all accounts together.
@@ -120,11 +132,15 @@ struct AccountTurns {
 /// The share of `in_flight_max` that only proven lanes may use is one divided by this.
 const PROVEN_RESERVE: usize = 4;
 
+/// And that only prompt lanes may use.
+const PROMPT_RESERVE: usize = 16;
+
 impl ReadyQueue {
     pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
         ReadyQueue {
             in_flight_max: in_flight_max.max(1),
             accounts: Vec::new(),
+            prompt: AccountTurns::default(),
             proven: AccountTurns::default(),
             unproven: AccountTurns::default(),
             next_turn: 0,
@@ -146,10 +162,16 @@ impl ReadyQueue {
     pub(super) fn set_in_flight_max(&mut self, account: AccountSlot, most: usize) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         load.in_flight_max = Some(most.max(1));
-        let (proven, unproven) = (load.proven.turn, load.unproven.turn);
-        self.proven.reconsider(proven);
-        self.unproven.reconsider(unproven);
         self.bound = None;
+        self.reconsider(account);
+    }
+
+    /// Lets an account wait for its turns again, which has room for more attempts.
+    fn reconsider(&mut self, account: AccountSlot) {
+        let Some(load) = self.accounts.get(account.0) else { return };
+        self.prompt.reconsider(load.prompt.turn);
+        self.proven.reconsider(load.proven.turn);
+        self.unproven.reconsider(load.unproven.turn);
     }
 
     /// How many attempts of an account are in flight.
@@ -208,7 +230,9 @@ impl ReadyQueue {
         }
         self.next_turn += 1;
         self.attempts += demand.attempts;
-        if matches!(self.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account)) {
+        let is_of_others = group == LaneGroup::Prompt
+            || matches!(self.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account));
+        if is_of_others {
             // That bound holds other lanes back, and not necessarily this one.
             self.bound = None;
         }
@@ -240,23 +264,21 @@ impl ReadyQueue {
         if self.attempts == 0 {
             return None;
         }
-        if self.in_flight >= limit.min(self.in_flight_max) {
-            self.bound = Some(QueueBound::All(Bound::InFlight));
-            return None;
-        }
-        let proven = self.front(LaneGroup::Proven);
-        let unproven = match self.unproven_in_flight < self.unproven_max() {
-            true => self.front(LaneGroup::Unproven),
-            false => None,
-        };
-        let proven = proven.map(|front| (front, LaneGroup::Proven));
-        let unproven = unproven.map(|front| (front, LaneGroup::Unproven));
-        let first = match (proven, unproven) {
-            (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
-            (one, other) => one.or(other),
-        };
-        let Some((front, group)) = first else {
-            self.bound = Some(self.bound_of_accounts());
+        let most = limit.min(self.in_flight_max);
+        let most_of_others = most - most / PROMPT_RESERVE;
+        let has_room = self.in_flight < most_of_others;
+        let has_room_for_unproven = has_room && self.unproven_in_flight < self.unproven_max();
+        let groups = [
+            (LaneGroup::Prompt, self.in_flight < most),
+            (LaneGroup::Proven, has_room),
+            (LaneGroup::Unproven, has_room_for_unproven),
+        ];
+        let open = groups.into_iter().filter(|(_, is_open)| *is_open);
+        let fronts = open.filter_map(|(group, _)| Some((self.front(group)?, group)));
+        let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
+            let of_accounts = || self.bound_of_accounts();
+            let all = QueueBound::All(Bound::InFlight);
+            self.bound = Some(if has_room { of_accounts() } else { all });
             return None;
         };
         self.serve(front.account, front.turn, group)
@@ -269,8 +291,9 @@ impl ReadyQueue {
         let is_at_limit = |account: &AccountSlot| {
             self.accounts.get(account.0).is_some_and(AccountQueue::is_at_limit)
         };
-        let blocked = || self.proven.blocked.values().chain(self.unproven.blocked.values());
-        match !waits_for_unproven && blocked().any(is_at_limit) {
+        let groups = [&self.prompt, &self.proven, &self.unproven];
+        let mut blocked = groups.into_iter().flat_map(|turns| turns.blocked.values());
+        match !waits_for_unproven && blocked.any(is_at_limit) {
             true => QueueBound::Account,
             false => QueueBound::All(Bound::Unproven),
         }
@@ -344,9 +367,7 @@ impl ReadyQueue {
         self.unproven_in_flight -= unproven;
         self.bound = None;
         self.active_accounts -= usize::from(!load.is_active());
-        let (proven, unproven) = (load.proven.turn, load.unproven.turn);
-        self.proven.reconsider(proven);
-        self.unproven.reconsider(unproven);
+        self.reconsider(account);
     }
 
     /// How many attempts the ready lanes could start, apart from the bounds.
@@ -390,6 +411,7 @@ impl ReadyQueue {
 
     fn turns(&mut self, group: LaneGroup) -> &mut AccountTurns {
         match group {
+            LaneGroup::Prompt => &mut self.prompt,
             LaneGroup::Proven => &mut self.proven,
             LaneGroup::Unproven => &mut self.unproven,
         }
@@ -407,6 +429,7 @@ struct Front {
 impl AccountQueue {
     fn lanes(&mut self, group: LaneGroup) -> &mut LaneQueue {
         match group {
+            LaneGroup::Prompt => &mut self.prompt,
             LaneGroup::Proven => &mut self.proven,
             LaneGroup::Unproven => &mut self.unproven,
         }
@@ -417,14 +440,15 @@ impl AccountQueue {
     }
 
     fn is_active(&self) -> bool {
-        self.in_flight > 0 || self.proven.turn.is_some() || self.unproven.turn.is_some()
+        let groups = [&self.prompt, &self.proven, &self.unproven];
+        self.in_flight > 0 || groups.iter().any(|lanes| lanes.turn.is_some())
     }
 }
 
 /// The position of a lane that is ranked this far behind the present. One that timed out joins further behind.
 fn place_us(class: LaneClass, now_ms: u64, behind_us: u64) -> u64 {
     let latency_ms = match class {
-        LaneClass::Proven | LaneClass::Untried => 0,
+        LaneClass::Prompt | LaneClass::Proven | LaneClass::Untried => 0,
         LaneClass::TimedOut(latency_ms) => latency_ms,
     };
     now_ms.saturating_add(latency_ms).saturating_mul(1_000).saturating_add(behind_us)
@@ -513,7 +537,7 @@ mod tests {
         }
     }
 
-    use LaneClass::{Proven, TimedOut, Untried};
+    use LaneClass::{Prompt, Proven, TimedOut, Untried};
 
     #[test]
     fn accounts_take_turns_and_lanes_within_an_account() {
@@ -543,6 +567,20 @@ mod tests {
         assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
         bench.end(0);
         assert!(bench.start().is_some());
+    }
+
+    #[test]
+    fn a_prompt_lane_waits_for_no_slow_one() {
+        let mut bench = QueueBench::new(32, &[(0, Proven), (1, Proven)]);
+        assert_eq!(bench.start_all().len(), 30);
+        assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
+        // An event for a lane with nothing in flight.
+        bench.put(2, 0, Prompt);
+        assert!(!bench.queue.is_bound(), "it may start");
+        assert_eq!(bench.start(), Some(2));
+        bench.put(2, 0, Proven);
+        assert_eq!(bench.start(), None, "the rest of the reserve is kept");
+        assert!(bench.queue.is_bound());
     }
 
     #[test]
@@ -628,12 +666,12 @@ mod tests {
         /// Whatever starts and ends, the bounds hold, and nobody waits while there is room.
         #[test]
         fn bounds_hold_and_no_room_is_left_unused(
-            lanes in prop::collection::vec((0_usize..4, 0_u8..3), 1..12),
+            lanes in prop::collection::vec((0_usize..4, 0_u8..4), 1..12),
             in_flight_max in 1_usize..24,
             account_max in 1_usize..24,
             steps in prop::collection::vec((any::<bool>(), 0_usize..24), 0..120),
         ) {
-            let class = |kind| match kind { 0 => Proven, 1 => Untried, _ => TimedOut(7) };
+            let class = |kind| match kind { 0 => Proven, 1 => Untried, 2 => Prompt, _ => TimedOut(7) };
             let lanes: Vec<_> = lanes.iter().map(|(account, kind)| (*account, class(*kind))).collect();
             let mut bench = QueueBench::new(in_flight_max, &lanes);
             // One account has a limit of its own.
@@ -648,9 +686,11 @@ mod tests {
                     let of = |id: &&SubscriptionId| bench.demands[*id].account.0 == account;
                     bench.in_flight.iter().filter(of).count()
                 };
+                let most_of_others = in_flight_max - in_flight_max / 16;
                 let has_proven_below = lanes.iter().any(|(account, class)| {
                     let has_room = *account > 0 || load(&bench, 0) < account_max;
-                    *class == Proven && has_room && load(&bench, *account) < share.max(1)
+                    let is_open = *class == Proven && bench.in_flight.len() < most_of_others;
+                    (is_open || *class == Prompt) && has_room && load(&bench, *account) < share.max(1)
                 });
                 let before: Vec<usize> = (0..4).map(|account| load(&bench, account)).collect();
                 match bench.start() {
@@ -660,8 +700,12 @@ mod tests {
                     }
                     None => prop_assert!(!has_proven_below || bench.in_flight.len() >= in_flight_max),
                 }
-                let unproven = bench.in_flight.iter().filter(|id| bench.demands[id].class != Proven);
-                prop_assert!(unproven.count() <= (in_flight_max - in_flight_max / 4).max(1));
+                let count = |wanted| {
+                    let of = |id: &&SubscriptionId| bench.demands[*id].class.group() == wanted;
+                    bench.in_flight.iter().filter(of).count()
+                };
+                prop_assert!(count(LaneGroup::Unproven) <= (in_flight_max - in_flight_max / 4).max(1));
+                prop_assert!(bench.in_flight.len() - count(LaneGroup::Prompt) <= most_of_others);
                 prop_assert!(bench.in_flight.len() <= in_flight_max);
                 prop_assert!(load(&bench, 0) <= account_max);
                 prop_assert_eq!(bench.queue.in_flight(), bench.in_flight.len());

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::recovery::HISTORY;
 use super::shared::Shared;
 use super::{Engine, data_directory};
 use crate::error::{Error, Result};
@@ -51,6 +52,11 @@ impl Shared {
         drop(book);
         outbox.copy_to(&target)?;
         drop(target);
+        if let Some(history) = &self.history {
+            let copy = directory.join(HISTORY);
+            let failed = |error| Error::directory("copying the history to", &copy, error);
+            history.copy_to(&copy).map_err(failed)?;
+        }
         data_directory::finish_backup(directory)
     }
 }

@@ -35,7 +35,7 @@ use crate::store::{Sled, Store, StoreFailure};
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
 
-const HISTORY: &str = "history";
+pub(super) const HISTORY: &str = "history";
 
 /// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Shared>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::ownership::next_step;
+use super::ownership::{OwnershipStep, next_step};
 use super::{DIRECTORY_SHARD, FleetShared, HeldByShard, HeldShard};
 use crate::config::{Config, Limits};
 use crate::engine::Engine;
@@ -21,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Every so many looks this host is announced and the accounts are read: every 500 ms.
 const ANNOUNCE_EVERY: u64 = 2;
+
+/// How many looks follow the end: what is still asked here is forwarded to the hosts that took over.
+const LOOKS_AFTER_CLOSE: u64 = 60;
 
 /// How long attempts in flight may take when a shard is handed over. They are owed, and made again by its next owner.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
@@ -54,9 +57,10 @@ fn shared_limits(mut limits: Limits, engines: usize) -> Limits {
 
 impl FleetShared {
     fn run(self: &Arc<Self>, woken: &Receiver<()>) {
-        let mut had_failed = false;
+        let (mut had_failed, mut looks_left) = (false, LOOKS_AFTER_CLOSE);
         for look in 0_u64.. {
-            if self.is_closing() {
+            looks_left -= u64::from(self.is_closing());
+            if looks_left == 0 {
                 return;
             }
             let looked = self.look(look);
@@ -68,6 +72,7 @@ impl FleetShared {
                 _ => {}
             }
             had_failed = looked.is_err();
+            self.is_connected.store(looked.is_ok(), Ordering::Release);
             if woken.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
@@ -76,7 +81,7 @@ impl FleetShared {
 
     fn look(self: &Arc<Self>, look: u64) -> Result<()> {
         let failed = |failure| Error::store("looking at the other hosts", failure);
-        if look.is_multiple_of(ANNOUNCE_EVERY) {
+        if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
             if !self.cluster.announce().map_err(failed)? {
                 let name = &self.options.name;
                 tracing::warn!("another live process has the name {name:?} of this host");
@@ -85,7 +90,10 @@ impl FleetShared {
         }
         let view = self.cluster.view().map_err(failed)?;
         self.close_ended();
-        let step = next_step(&self.options.name, &view, &self.held_shards());
+        let step = match self.is_closing() {
+            true => OwnershipStep::default(),
+            false => next_step(&self.options.name, &view, &self.held_shards()),
+        };
         let before = std::mem::replace(&mut *self.view.write(), view);
         if owners_in(&before) != owners_in(&self.view.read()) {
             self.listener.changed();

@@ -119,6 +119,8 @@ struct FleetShared {
     held_changed: Condvar,
     view: RwLock<ClusterView>,
     is_closing: AtomicBool,
+    /// Whether the server answered the last look.
+    is_connected: AtomicBool,
     wake: Sender<()>,
 }
 
@@ -133,12 +135,14 @@ impl Fleet {
     /// shard 0, and its directory is not used. Shards are opened from then on, when they are free.
     ///
     /// # Errors
-    /// [`Error::Store`] when the server cannot be reached, is unsafe, or has another number of shards.
+    /// [`Error::Store`] when the server cannot be reached, is unsafe, or has another number of shards;
+    /// [`Error::Invalid`] for a setting that cannot be right.
     pub fn join(
         options: FleetOptions,
         config: Config,
         listener: Arc<dyn FleetListener>,
     ) -> Result<Fleet> {
+        Engine::check_config(&config)?;
         let own = ClusterHost { name: options.name.clone(), address: options.address.clone() };
         let store = options.store.clone().name(&options.name).shards(options.shards);
         let options = FleetOptions { store: store.clone(), ..options };
@@ -156,6 +160,7 @@ impl Fleet {
             held_changed: Condvar::new(),
             view: RwLock::default(),
             is_closing: AtomicBool::new(false),
+            is_connected: AtomicBool::new(true),
             wake,
         });
         keeper::start(Arc::clone(&shared), woken)?;
@@ -211,6 +216,11 @@ impl Fleet {
             shards: of_host(host),
         });
         hosts.collect()
+    }
+
+    /// Whether the server answered lately.
+    pub fn is_connected(&self) -> bool {
+        self.shared.is_connected.load(Ordering::Acquire)
     }
 
     /// The accounts of all shards, as the server had them at most a second ago.

@@ -13,8 +13,9 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -51,6 +52,8 @@ enum Task {
     Purge(HistoryQuery, Sender<io::Result<u64>>),
     /// Answers once everything before it is written.
     Flush(Sender<()>),
+    /// Completes the open segment, and answers with the files of all segments.
+    Seal(Sender<io::Result<Vec<PathBuf>>>),
 }
 
 /// What waits to be written.
@@ -160,6 +163,24 @@ impl History {
         let _ = answer.recv();
     }
 
+    /// Copies what was queued before into a new directory, which a history can be opened in. The writer goes on
+    /// meanwhile; a segment that it removes is left out.
+    pub(crate) fn copy_to(&self, directory: &Path) -> io::Result<()> {
+        let (sender, answer) = bounded(1);
+        self.send(Task::Seal(sender));
+        let files = answer.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+        std::fs::create_dir(directory)?;
+        for (file, name) in files.iter().filter_map(|file| Some((file, file.file_name()?))) {
+            let copy = directory.join(name);
+            match std::fs::copy(file, &copy) {
+                Ok(_) => File::open(copy)?.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn send(&self, task: Task) {
         let queue = self.queue.lock().clone();
         if let Some(queue) = queue {
@@ -225,6 +246,7 @@ impl HistoryWriter {
                 Ok(Task::Entries(entries)) => self.write(&entries, 0),
                 Ok(Task::Purge(query, answer)) => drop(answer.send(self.segments.purge(&query))),
                 Ok(Task::Flush(answer)) => drop(answer.send(())),
+                Ok(Task::Seal(answer)) => drop(answer.send(self.segments.seal())),
                 Err(RecvTimeoutError::Timeout) => drop(self.segments.trim(self.clock.wall_ms())),
                 Err(RecvTimeoutError::Disconnected) => return,
             }

@@ -132,6 +132,11 @@ impl OpenSegment {
 }
 
 impl SealedSegment {
+    /// Its file, and that of its index.
+    pub(super) fn files(&self) -> [PathBuf; 2] {
+        [self.path.clone(), self.path.with_extension("idx")]
+    }
+
     /// Opens a segment of an earlier run. Builds its index where it has none.
     pub(super) fn open(directory: &Path, number: u64) -> io::Result<SealedSegment> {
         let path = segment_path(directory, number);

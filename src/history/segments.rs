@@ -47,6 +47,16 @@ pub(crate) struct FoundEntries {
     pub(crate) next: Option<EntryPosition>,
 }
 
+impl KeptSegments {
+    /// Completes the open segment and begins the next one.
+    fn seal(&mut self, directory: &Path) -> io::Result<()> {
+        let next = OpenSegment::create(directory, self.open.number + 1)?;
+        let full = std::mem::replace(&mut self.open, next).seal()?;
+        self.sealed.push_back(Arc::new(full));
+        Ok(())
+    }
+}
+
 impl Segments {
     /// Opens the history in a directory, which is created if it is missing. A segment that cannot be read is
     /// left out.
@@ -75,9 +85,7 @@ impl Segments {
         let first_ms = kept.open.times.first_ms;
         let is_old = first_ms != 0 && wall_ms.saturating_sub(first_ms) > age_max_ms / SEGMENTS;
         if kept.open.bytes >= SEGMENT_BYTES.min(bytes_max / SEGMENTS) || is_old {
-            let next = OpenSegment::create(&self.directory, kept.open.number + 1)?;
-            let full = std::mem::replace(&mut kept.open, next).seal()?;
-            kept.sealed.push_back(Arc::new(full));
+            kept.seal(&self.directory)?;
         }
         let oldest_ms = wall_ms.saturating_sub(age_max_ms);
         let mut bytes = kept.open.bytes + kept.sealed.iter().map(|one| one.bytes).sum::<u64>();
@@ -89,6 +97,15 @@ impl Segments {
             kept.sealed.pop_front();
         }
         Ok(())
+    }
+
+    /// Completes the open segment, unless it is empty. Returns the files of all segments, the oldest first.
+    pub(super) fn seal(&self) -> io::Result<Vec<PathBuf>> {
+        let mut kept = self.kept.lock();
+        if kept.open.times.first_ms != 0 {
+            kept.seal(&self.directory)?;
+        }
+        Ok(kept.sealed.iter().flat_map(|sealed| sealed.files()).collect())
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -91,6 +91,9 @@ fn the_operator_names_an_account() {
     let names = |key: &str| served.get("/subscriptions", key).json()["total"].clone();
     assert_eq!((names(ACME), names(BETA)), (json!(1), json!(2)));
     as_operator(&["webhooks", "pause", "crm", "--account", "beta"]).done();
+    as_operator(&["dead", "discard", "--all", "--dry-run"]).done().says(&["would be discarded: 1"]);
+    let audit = as_operator(&["audit"]).done();
+    assert!(!audit.out.contains("/dead-letters/discard"), "counting is no change: {}", audit.out);
     as_operator(&["audit", "--account", "beta"]).done().says(&["beta", "state active -> paused"]);
     as_operator(&[
         "accounts",

@@ -118,6 +118,9 @@ fn the_operator_makes_a_backup_that_a_new_host_opens() {
     let (place, served) = start();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/hook"), json!({}));
+    let event = json!({"type": "T", "number": "919000000001", "payload": {"n": 1}}).to_string();
+    let event = served.post("/events", ACME, event).json()["id"].as_str().unwrap().to_owned();
+    served.until(|stats| stats["delivered"] == 1);
     let copy = place.path("copy");
     let body = json!({"directory": copy}).to_string();
     served.post("/admin/backup", ACME, &body).assert_refused(403, "forbidden", None);
@@ -136,4 +139,9 @@ fn the_operator_makes_a_backup_that_a_new_host_opens() {
     let restored = place.start();
     let listed = restored.get("/subscriptions", ACME).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+    let trace = restored.get(&format!("/events/{event}"), ACME).json();
+    assert_eq!(trace["deliveries"][0]["state"], "delivered", "the history is in it: {trace}");
+    assert_eq!(restored.get(&format!("/events/{event}"), BETA).status, 404);
+    let all = entries(&restored, "");
+    assert_eq!(all[all.len() - 1]["path"], "/subscriptions", "the audit log is in it: {all:?}");
 }

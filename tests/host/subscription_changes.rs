@@ -291,6 +291,34 @@ fn a_test_reaches_its_subscription_only() {
     assert_eq!((&stats["attempts"], &stats["dead"]), (&json!(0), &json!(0)));
 }
 
+/// A change that another one got ahead of is made again on what that one left.
+#[test]
+fn changes_made_at_once_are_all_kept() {
+    let (_place, served) = HostProcess::fresh();
+    let url = "https://crm.example/hook";
+    let id = served.subscribe(ACME, url, json!({}));
+    let bystander = served.subscribe(BETA, url, json!({}));
+    let before = served.get(&format!("/subscriptions/{bystander}"), BETA).json();
+    for round in 1..=5 {
+        let changes = [
+            ("description", json!(format!("round {round}"))),
+            ("timeout_ms", json!(1_000 + round)),
+            ("retrying_max", json!(100 + round)),
+        ];
+        std::thread::scope(|scope| {
+            for (name, value) in &changes {
+                let (served, change) = (&served, json!({*name: value}));
+                scope.spawn(move || assert_eq!(patch(served, id, ACME, &change).status, 200));
+            }
+        });
+        let now = served.get(&format!("/subscriptions/{id}"), ACME).json();
+        for (name, value) in changes {
+            assert_eq!(now[name], value, "{name} of round {round}");
+        }
+    }
+    assert_eq!(served.get(&format!("/subscriptions/{bystander}"), BETA).json(), before);
+}
+
 #[test]
 fn hanging_tests_block_no_other_request() {
     let (_place, served) = HostProcess::fresh();

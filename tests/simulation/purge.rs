@@ -61,16 +61,11 @@ impl Model {
     pub fn purging(&mut self, meant: &dyn Fn(&Draft) -> bool) {
         for key in self.keys_of(meant) {
             let delivery = self.deliveries.get_mut(&key).unwrap();
-            let may_wait = delivery
-                .durable
-                .iter()
-                .any(|life| life.tries().is_some_and(|tries| tries.attempts == 0));
-            if delivery
-                .durable
-                .iter()
-                .chain(&delivery.queued)
-                .any(|life| life.is_owed() || matches!(life, DeliveryState::Dead { .. }))
-            {
+            let may_be_left = || delivery.durable.iter().chain(&delivery.queued);
+            let may_wait =
+                may_be_left().any(|life| life.tries().is_some_and(|tries| tries.attempts == 0));
+            let is_dead = |life: &DeliveryState| matches!(life, DeliveryState::Dead { .. });
+            if may_be_left().any(|life| life.is_owed() || is_dead(life)) {
                 if may_wait {
                     let reason = GATE.to_owned();
                     delivery.durable.push(DeliveryState::Dead { reason, attempts: 0 });

@@ -4,6 +4,7 @@
 mod account_permits;
 mod audit;
 mod caller;
+mod cluster;
 mod command_error;
 mod commands;
 mod config;

@@ -3,7 +3,7 @@
 //! only a restart can change.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use wabahook::{
@@ -19,17 +19,19 @@ use crate::port::tls::ServerTls;
 pub(crate) enum ReloadedEngines {
     One(Engine),
     /// Those of all shards of this host. The accounts are declared where the first shard is.
-    Fleet(Fleet),
+    Fleet(Arc<OnceLock<Fleet>>),
 }
 
 impl ReloadedEngines {
     fn check(&self, accounts: Vec<Account>) -> Result<(), Error> {
         let directory = match self {
             ReloadedEngines::One(engine) => Some(engine.clone()),
-            ReloadedEngines::Fleet(fleet) => match fleet.place_of(fleet.directory_shard()) {
-                ShardPlace::Here(engine) => Some(engine),
-                _ => None,
-            },
+            ReloadedEngines::Fleet(fleet) => {
+                fleet.get().and_then(|fleet| match fleet.place_of(fleet.directory_shard()) {
+                    ShardPlace::Here(engine) => Some(engine),
+                    _ => None,
+                })
+            }
         };
         directory.map_or(Ok(()), |engine| engine.check_accounts(accounts).map(drop))
     }
@@ -45,7 +47,8 @@ impl ReloadedEngines {
                 engine.declare_accounts(accounts)
             }
             ReloadedEngines::Fleet(fleet) => {
-                Ok(fleet.declare_accounts(accounts, limits)?.unwrap_or_default())
+                let declared = fleet.get().map(|fleet| fleet.declare_accounts(accounts, limits));
+                Ok(declared.transpose()?.flatten().unwrap_or_default())
             }
         }
     }

@@ -3,20 +3,21 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wabahook::clock::{Clock, SystemClock};
-use wabahook::registration::Registration;
+use wabahook::registration::{Dialog360, Registration, SessionGateway};
 use wabahook::store::Postgres;
 use wabahook::{Engine, Error, Notice};
 
 use crate::audit::AuditLog;
+use crate::cluster::{self, MakeRegistration};
 use crate::command_error::CommandError;
-use crate::config::{self, HostSettings, ServeArgs};
+use crate::config::{self, ClusterSettings, HostSettings, ServeArgs};
 use crate::host::HostState;
 use crate::host_shared::HostShared;
 use crate::port::accept::Server;
@@ -107,6 +108,10 @@ async fn serve_in_turn(
         tokio::spawn(Arc::clone(tls).follow());
     }
     let address = listener.local_addr().map_err(failed("listening"))?;
+    if let Some(cluster) = settings.cluster.clone() {
+        let signals = (stop, hangups.clone());
+        return serve_shards(args, listener, tls, settings, cluster, signals).await;
+    }
     // Kept from one owner of the store to the next, and closed as soon as this process stops accepting.
     let kept = Mutex::new(Some(listener));
     loop {
@@ -206,9 +211,11 @@ async fn serve(
 ) -> Result<ServeEnd, CommandError> {
     let engines = ReloadedEngines::One(engine.clone());
     let shared = shared(settings, Reloader::new(args, settings, tls.clone(), engines))?;
-    let registration = registration(&engine, settings)?;
+    let apis = (settings.dialog360.clone(), settings.session.clone());
+    let registration = registration(&engine, &apis);
+    let registration = registration.map_err(|error| CommandError::Usage(error.to_string()))?;
     let host = Arc::new(HostState::new(engine.clone(), registration, Arc::new(shared)));
-    let reloading = reload_on_hangup(Arc::clone(&host), hangups);
+    let reloading = reload_on_hangup(Arc::clone(&host.shared), hangups);
     let tasks = [tokio::spawn(watch_engine(Arc::clone(&host))), tokio::spawn(reloading)];
     let data = match settings.store {
         None => format!(" (data in {})", config::shown(&settings.data)),
@@ -238,6 +245,51 @@ async fn serve(
     }
 }
 
+/// Serves the shards of this host, and forwards what is about others.
+async fn serve_shards(
+    args: &ServeArgs,
+    listener: StdListener,
+    tls: Option<Arc<ServerTls>>,
+    settings: &HostSettings,
+    cluster: ClusterSettings,
+    (stop, hangups): (watch::Receiver<bool>, watch::Receiver<u64>),
+) -> Result<(), CommandError> {
+    let joined = Arc::new(OnceLock::new());
+    let engines = ReloadedEngines::Fleet(Arc::clone(&joined));
+    let shared =
+        Arc::new(shared(settings, Reloader::new(args.clone(), settings, tls.clone(), engines))?);
+    let apis = (settings.dialog360.clone(), settings.session.clone());
+    let registration: MakeRegistration = Box::new(move |engine| registration(engine, &apis));
+    let (config, of_routes) = (settings.engine.clone(), Arc::clone(&shared));
+    let stopped = asked(stop.clone());
+    let join = cluster::join(cluster, config, of_routes, registration, &joined, stopped);
+    let Some((fleet, routes)) = join.await? else { return Ok(()) };
+    warn_of_readable_secrets(args, settings);
+    let reloading = tokio::spawn(reload_on_hangup(Arc::clone(&shared), hangups));
+    let data = format!(" (data in PostgreSQL, as host {})", fleet.name());
+    announce_port("listening", listener.local_addr(), tls.is_some(), &data)?;
+    let connections = ClientConnections::new(settings.connections);
+    let server = Server::new(routes, tls, settings.head_timeout);
+    let server = server.shortages(Arc::clone(&shared.shortages));
+    let listener = TcpListener::from_std(listener).map_err(failed("listening"))?;
+    let leaving = async move {
+        asked(stop).await;
+        shared.stop_serving();
+        // Requests are accepted meanwhile, and forwarded to the hosts that take over.
+        tokio::task::spawn_blocking(move || fleet.close(ATTEMPTS_STOP_MAX)).await
+    };
+    let mut left = None;
+    let accepting = server.accept(listener, connections, async { left = Some(leaving.await) });
+    let open_requests = accepting.await;
+    let _ = tokio::time::timeout(REQUESTS_STOP_MAX, open_requests.shutdown()).await;
+    reloading.abort();
+    match left {
+        Some(Ok(Ok(()))) | None => Ok(()),
+        Some(Ok(Err(error))) => Err(CommandError::Run(format!("closing: {error}"))),
+        Some(Err(_)) => Err(CommandError::Run("closing: a thread failed".to_owned())),
+    }
+}
+
 /// What all routes share.
 fn shared(settings: &HostSettings, reloader: Reloader) -> Result<HostShared, CommandError> {
     let mut shared = HostShared::new(settings.bodies);
@@ -249,10 +301,11 @@ fn shared(settings: &HostSettings, reloader: Reloader) -> Result<HostShared, Com
 }
 
 /// The gateways' APIs of an engine.
-fn registration(engine: &Engine, settings: &HostSettings) -> Result<Registration, CommandError> {
-    let registration = Registration::new(engine.clone()).dialog360(settings.dialog360.clone());
-    let registration = registration.and_then(|one| one.session(settings.session.clone()));
-    registration.map_err(|error| CommandError::Usage(error.to_string()))
+fn registration(
+    engine: &Engine,
+    (dialog360, session): &(Dialog360, SessionGateway),
+) -> Result<Registration, Error> {
+    Registration::new(engine.clone()).dialog360(dialog360.clone())?.session(session.clone())
 }
 
 /// Waits for the signal, and then for the attempts in flight. Events are accepted meanwhile, so that the port is
@@ -320,10 +373,10 @@ fn count_hangups() -> std::io::Result<watch::Receiver<u64>> {
 }
 
 /// Reads again at SIGHUP what may change without a restart, also at one that came before this host served.
-async fn reload_on_hangup(host: Arc<HostState>, mut hangups: watch::Receiver<u64>) {
+async fn reload_on_hangup(shared: Arc<HostShared>, mut hangups: watch::Receiver<u64>) {
     while hangups.changed().await.is_ok() {
-        let host = Arc::clone(&host);
-        let reloaded = tokio::task::spawn_blocking(move || host.shared.reload());
+        let shared = Arc::clone(&shared);
+        let reloaded = tokio::task::spawn_blocking(move || shared.reload());
         if let Ok(Err(problem)) = reloaded.await {
             tracing::error!("nothing changes, because the configuration is wrong: {problem}");
         }

@@ -33,13 +33,13 @@ use crate::transport::{Failure, Reply};
 pub(super) const WAKE: Token = Token(usize::MAX);
 
 /// How many sockets are looked at after one wait.
-const EVENTS_MAX: usize = 1_024;
+const EVENTS_MAX: usize = 256;
 
 /// How much is read at once. One buffer serves all connections of a loop.
 const SCRATCH_BYTES: usize = 32 * 1024;
 
 /// How many exchanges with the source follow each other before the sockets have their turn.
-const EXCHANGES_MAX: usize = 16;
+const EXCHANGES_MAX: usize = 4;
 
 /// One I/O thread.
 pub(super) struct EventLoop {
@@ -69,6 +69,9 @@ pub(super) struct EventLoop {
     demand: Demand,
     /// The source may have attempts that were not taken.
     has_more: bool,
+    /// More sockets are ready than were looked at. No attempt begins then: its response would wait behind all of
+    /// theirs, and those of prompt receivers with it.
+    is_behind: bool,
     is_stopped: bool,
 }
 
@@ -116,6 +119,7 @@ impl EventLoop {
             commands,
             demand: Demand::Open,
             has_more: false,
+            is_behind: false,
             is_stopped: false,
         }
     }
@@ -141,6 +145,7 @@ impl EventLoop {
                 result => result?,
             }
             self.now_ms = self.shared.clock.monotonic_ms();
+            self.is_behind = events.iter().count() >= EVENTS_MAX;
             for event in &events {
                 self.on_event(event);
             }
@@ -290,7 +295,7 @@ impl EventLoop {
     /// Exchanges attempts with the source as long as there are any, or for a while.
     fn exchange(&mut self) {
         for _ in 0..EXCHANGES_MAX {
-            if !self.has_more && self.ended.is_empty() {
+            if self.ended.is_empty() && (self.is_behind || !self.has_more) {
                 return;
             }
             self.exchange_once();
@@ -300,13 +305,13 @@ impl EventLoop {
     fn exchange_once(&mut self) {
         self.has_more = false;
         let Some(source) = self.source.clone() else { return };
-        let room = if self.is_stopped { 0 } else { EXCHANGE_MAX };
+        let room = if self.is_stopped || self.is_behind { 0 } else { EXCHANGE_MAX };
         let later = self.ended.split_off(self.ended.len().min(EXCHANGE_MAX));
         let mut next = std::mem::take(&mut self.next);
         self.demand = source.exchange(self.number, &mut self.ended, room, &mut next);
         self.ended.clear();
         self.ended.extend(later);
-        self.has_more = room > 0 && next.len() >= room;
+        self.has_more = !self.is_stopped && next.len() >= room;
         for NextAttempt { token, request, account } in next.drain(..) {
             self.begin(request, account, Origin::Source(token));
         }

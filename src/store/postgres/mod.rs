@@ -14,8 +14,8 @@ mod options;
 mod ownership;
 mod runtime;
 mod session;
-mod spare;
 mod sql;
+mod tables;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ pub use self::options::PostgresOptions;
 use self::ownership::Ownership;
 use self::runtime::{ClientRuntime, failure_of};
 use self::session::{CONNECT_DEADLINE, Connector, Session};
-use self::spare::SpareTable;
+use self::tables::BackgroundTables;
 use super::{Database, Store, StoreFailure, StoreListener};
 use crate::random;
 
@@ -67,7 +67,7 @@ struct PostgresState {
     session: Mutex<Option<Arc<Session>>>,
     /// The names of the open databases.
     open: Mutex<BTreeSet<String>>,
-    spare: Arc<SpareTable>,
+    tables: Arc<BackgroundTables>,
     runtime: ClientRuntime,
 }
 
@@ -93,8 +93,8 @@ impl Postgres {
         random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
         let token = crate::text::hex(&token);
         let ownership = Arc::new(Ownership::new(token, connector.options.lease_ttl));
-        let (session, open, spare) = (Mutex::default(), Mutex::default(), Arc::default());
-        let state = PostgresState { connector, ownership, session, open, spare, runtime };
+        let (session, open, tables) = (Mutex::default(), Mutex::default(), Arc::default());
+        let state = PostgresState { connector, ownership, session, open, tables, runtime };
         Ok(Postgres { shared: Arc::new(state) })
     }
 
@@ -170,8 +170,10 @@ impl Store for Postgres {
 
     fn remove(&self, name: &str) -> Result<(), StoreFailure> {
         self.check_closed(name)?;
-        let table = self.shared.connector.table(name);
-        self.shared.define(&format!("DROP TABLE IF EXISTS {table}"))
+        let epoch = self.shared.session()?.epoch();
+        self.shared.tables.remove(name);
+        self.shared.drop_removed(epoch);
+        Ok(())
     }
 
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
@@ -204,6 +206,10 @@ impl Store for Postgres {
     }
 
     fn release(&self) {
+        if self.shared.tables.has_removed() {
+            // Otherwise the next owner finds them, and removes them again.
+            let _ = self.shared.wait_for_drops();
+        }
         if !self.shared.ownership.release() {
             return;
         }
@@ -241,6 +247,9 @@ impl PostgresState {
         let connect = async move { Session::begin(&connector, &ownership).await };
         let session = Arc::new(self.runtime.run(CONNECT_DEADLINE, connect)??);
         *current = Some(Arc::clone(&session));
+        if self.tables.has_removed() {
+            self.drop_removed(session.epoch());
+        }
         Ok(session)
     }
 
@@ -250,15 +259,18 @@ impl PostgresState {
         let reading = Arc::clone(&session);
         let names = async move { reading.names(&schema).await };
         let mut names = session.checked(self.runtime.run(STATEMENT_DEADLINE, names))?;
-        names.retain(|name| name != spare::NAME);
+        names.retain(|name| name != tables::SPARE && !self.tables.is_removed(name));
         Ok(names)
     }
 
     /// Gives the table that was made ahead the name of a new database, or creates one. The next one is made meanwhile.
     fn create_table(&self, name: &str) -> Result<(), StoreFailure> {
+        if self.tables.is_removed(name) {
+            self.wait_for_drops()?;
+        }
         let table = self.connector.table(name);
-        let renamed = match self.spare.take() {
-            true => self.define(&sql::rename_table(&self.connector.table(spare::NAME), name)),
+        let renamed = match self.tables.take_spare() {
+            true => self.define(&sql::rename_table(&self.connector.table(tables::SPARE), name)),
             false => Err(StoreFailure::Closed),
         };
         match renamed {
@@ -267,8 +279,24 @@ impl PostgresState {
             Err(_) => self.define(&sql::create_table(&table))?,
         }
         let epoch = self.session()?.epoch();
-        self.runtime.spawn(Arc::clone(&self.spare).make(self.connector.clone(), epoch));
+        self.runtime.spawn(Arc::clone(&self.tables).make_spare(self.connector.clone(), epoch));
         Ok(())
+    }
+
+    /// Drops the tables of removed databases in the background.
+    fn drop_removed(&self, epoch: i64) {
+        let dropping = Arc::clone(&self.tables).drop_removed(self.connector.clone(), epoch);
+        self.runtime.spawn(async {
+            if let Err(failure) = dropping.await {
+                tracing::warn!(%failure, "a table could not be dropped; it is tried again later");
+            }
+        });
+    }
+
+    fn wait_for_drops(&self) -> Result<(), StoreFailure> {
+        let epoch = self.session()?.epoch();
+        let dropping = Arc::clone(&self.tables).drop_removed(self.connector.clone(), epoch);
+        self.runtime.run(STATEMENT_DEADLINE, dropping)?
     }
 
     /// Creates, renames or drops a table, if this store is still the owner.

@@ -110,6 +110,24 @@ impl AuditLog {
         Ok(found)
     }
 
+    /// Copies all files into another directory.
+    ///
+    /// # Errors
+    /// The system refuses to read or to write.
+    pub(crate) fn copy_to(&self, directory: &Path) -> io::Result<()> {
+        // No entry is written and no file is renamed meanwhile.
+        let _open = self.open.lock();
+        for number in 0..FILES_MAX {
+            let copy = path(directory, number);
+            match fs::copy(path(&self.directory, number), &copy) {
+                Ok(_) => File::open(copy)?.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Renames each file to the next number; the last one goes.
     fn rotate(&self) -> io::Result<()> {
         for number in (0..FILES_MAX - 1).rev() {

@@ -27,11 +27,12 @@ impl Front {
     ) -> Result<Response, HttpError> {
         self.wait_for_accounts().await?;
         let engines = self.fleet.engines();
-        let verified = routes::verified_callback(&self.routes.shared, &parts, body, |reason, why| {
-            if let Some((_, engine)) = engines.first() {
-                engine.count_refused_callbacks(reason, 1, why);
-            }
-        });
+        let verified =
+            routes::verified_callback(&self.routes.shared, &parts, body, |reason, why| {
+                if let Some((_, engine)) = engines.first() {
+                    engine.count_refused_callbacks(reason, 1, why);
+                }
+            });
         let (meta, body) = verified.await?;
         let place = |account: Option<&str>| {
             account.map_or(self.fleet.directory_shard(), |account| self.fleet.shard_of(account))
@@ -46,11 +47,11 @@ impl Front {
         let whole = KeptRequest::new(parts, body);
         let mut sent = JoinSet::new();
         for (shard, part) in split {
-            let mut request = KeptRequest { is_repeatable: true, ..whole.clone() };
-            if let Ok(signature) = HeaderValue::from_str(&signer.hub(&part)) {
+            let signature = HeaderValue::from_str(&signer.hub(&part));
+            let mut request = whole.repeatable_part(Bytes::from(part));
+            if let Ok(signature) = signature {
                 request.parts.headers.insert(HUB_SIGNATURE, signature);
             }
-            request.body = Bytes::from(part);
             let front = Arc::clone(self);
             sent.spawn(async move {
                 front.deliver(shard, &request, Instant::now() + OWNER_WAIT_MAX).await

@@ -64,6 +64,11 @@ impl KeptRequest {
         KeptRequest { parts, body: bytes, _memory: Arc::new(body), is_repeatable }
     }
 
+    /// The same request with a part of its body, which may be done twice.
+    pub(super) fn repeatable_part(&self, body: Bytes) -> KeptRequest {
+        KeptRequest { body, is_repeatable: true, ..self.clone() }
+    }
+
     pub(super) fn request(&self) -> Request {
         Request::from_parts(self.parts.clone(), Body::from(self.body.clone()))
     }
@@ -324,7 +329,7 @@ impl Front {
     }
 
     /// Waits for a change of the fleet, a moment at most; an error after the deadline.
-    async fn wait(&self, deadline: Instant) -> Result<(), HttpError> {
+    pub(super) async fn wait(&self, deadline: Instant) -> Result<(), HttpError> {
         let now = Instant::now();
         if now >= deadline {
             return Err(no_owner());
@@ -340,19 +345,17 @@ async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
     let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
     match front.respond(parts, body).await {
         Ok(response) => response,
-        Err(error) if Registration::serves(&path) => {
-            match front.fleet.engines().first() {
-                Some((_, engine)) => {
-                    error.of_gateway(&Registration::new(engine.clone()), &path, &headers)
-                }
-                None => error.into_response(),
+        Err(error) if Registration::serves(&path) => match front.fleet.engines().first() {
+            Some((_, engine)) => {
+                error.of_gateway(&Registration::new(engine.clone()), &path, &headers)
             }
-        }
+            None => error.into_response(),
+        },
         Err(error) => error.into_response(),
     }
 }
 
-fn no_owner() -> HttpError {
+pub(super) fn no_owner() -> HttpError {
     let message = "no host serves the shard of this account at the moment; try again";
     HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", message)
 }

@@ -125,9 +125,7 @@ mod tests {
 
     #[test]
     fn the_worst_subscriptions_of_all_are_kept() {
-        let of = |id: u64, failing: u64, dead: u64| {
-            json!({"id": id, "failing_for_ms": failing, "dead": dead, "owed": 0})
-        };
+        let of = |id: u64, failing: u64, dead: u64| json!({"id": id, "failing_for_ms": failing, "dead": dead, "owed": 0});
         let mut stats = json!({"subscriptions": [of(1, 0, 5), of(2, 9, 0), of(3, 0, 6)]});
         keep_worst(&mut stats, 2);
         assert_eq!(stats, json!({"subscriptions": [of(2, 9, 0), of(3, 0, 6)]}));
@@ -143,7 +141,9 @@ mod tests {
     #[test]
     fn samples_of_one_metric_stand_together() {
         let text = |n: u32| {
-            format!("# HELP a Counts.\n# TYPE a counter\na {n}\n# TYPE b gauge\nb{{x=\"1\"}} {n}\nb{{}} 0\n")
+            format!(
+                "# HELP a Counts.\n# TYPE a counter\na {n}\n# TYPE b gauge\nb{{x=\"1\"}} {n}\nb{{}} 0\n"
+            )
         };
         let expected = "# HELP a Counts.\n# TYPE a counter\na{shard=\"0\"} 1\na{shard=\"7\"} 2\n\
                         # TYPE b gauge\nb{shard=\"0\",x=\"1\"} 1\nb{shard=\"0\"} 0\n\

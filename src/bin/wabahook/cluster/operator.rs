@@ -166,8 +166,8 @@ impl Front {
                 None => missing.push(shard),
             }
         }
-        let worst = PageQuery::read(&request.parts.uri)?.other("worst");
-        if let Some(worst) = worst.and_then(|worst| worst.parse().ok()) {
+        let query = PageQuery::read(&request.parts.uri)?;
+        if let Some(worst) = query.other("worst").and_then(|worst| worst.parse().ok()) {
             keep_worst(&mut sum, worst);
         }
         with_shards(&mut sum, &included, &missing);
@@ -200,7 +200,8 @@ impl Front {
         let (mut items, mut next) = (Vec::new(), Some(query.from.clone()));
         let (mut included, mut missing) = (Vec::new(), Vec::new());
         while let Some(place) = next.take().filter(|_| items.len() < query.limit) {
-            let Some(shard) = u16::try_from(place.index).ok().filter(|one| *one < self.fleet.shards())
+            let Some(shard) =
+                u16::try_from(place.index).ok().filter(|one| *one < self.fleet.shards())
             else {
                 break;
             };
@@ -227,7 +228,8 @@ impl Front {
             next = next.filter(|place| place.index < usize::from(self.fleet.shards()));
         }
         included.dedup();
-        let mut page = serde_json::json!({"items": items, "cursor": next.map(|place| place.text())});
+        let mut page =
+            serde_json::json!({"items": items, "cursor": next.map(|place| place.text())});
         with_shards(&mut page, &included, &missing);
         Ok(json(StatusCode::OK, &page))
     }
@@ -240,8 +242,12 @@ impl Front {
             tokio::spawn(async move {
                 while !sender.is_closed() && front.routes.shared.is_serving() {
                     let deadline = Instant::now() + OWNER_WAIT_MAX;
-                    if let Ok(response) = front.deliver(shard, &request, deadline).await {
-                        pump(response, &sender).await;
+                    match front.deliver(shard, &request, deadline).await {
+                        Ok(response) if response.status().is_success() => {
+                            pump(response, &sender).await;
+                        }
+                        Ok(_) => return,
+                        Err(_) => {}
                     }
                     let _ = front.wait(Instant::now() + OWNER_WAIT_MAX).await;
                 }

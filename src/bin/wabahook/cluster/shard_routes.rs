@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 use wabahook::registration::Registration;
-use wabahook::{Engine, FleetListener};
+use wabahook::{Engine, Error, FleetListener};
 
 use crate::host::HostState;
 use crate::host_shared::HostShared;
@@ -23,7 +23,8 @@ use crate::routes;
 const REQUESTS_MAX: Duration = Duration::from_secs(5);
 
 /// Makes the gateways' APIs of an engine.
-pub(crate) type MakeRegistration = Box<dyn Fn(&Engine) -> Registration + Send + Sync>;
+pub(crate) type MakeRegistration =
+    Box<dyn Fn(&Engine) -> Result<Registration, Error> + Send + Sync>;
 
 /// The routes of the shards of this host.
 pub(crate) struct ShardRoutes {
@@ -98,7 +99,10 @@ impl ShardRoutes {
 
 impl FleetListener for ShardRoutes {
     fn opened(&self, shard: u16, engine: &Engine) {
-        let registration = (self.registration)(engine);
+        let registration = (self.registration)(engine).unwrap_or_else(|error| {
+            tracing::error!(%error, "the gateways are served with their defaults");
+            Registration::new(engine.clone())
+        });
         let host = HostState::new(engine.clone(), registration, Arc::clone(&self.shared));
         let host = Arc::new(host);
         let routes = TowerToHyperService::new(routes::router(Arc::clone(&host)));

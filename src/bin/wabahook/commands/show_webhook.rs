@@ -21,7 +21,7 @@ pub(crate) struct ShowWebhookArgs {
 
 const TITLES: [&str; 7] = ["AT", "TYPE", "ATTEMPT", "TOOK MS", "OUTCOME", "RESPONSE", "EVENT"];
 /// Members of a listing that are shown elsewhere.
-const SHOWN: [&str; 5] = ["id", "name", "health", "attempts", "hints"];
+const SHOWN: [&str; 6] = ["id", "name", "state", "health", "attempts", "hints"];
 
 /// Shows the webhook.
 pub(super) fn run(args: &ShowWebhookArgs) -> Result<(), CommandError> {
@@ -37,7 +37,8 @@ pub(super) fn run(args: &ShowWebhookArgs) -> Result<(), CommandError> {
         let item: SubscriptionListing = client.typed(&response)?;
         say(&format!("{}: {}", title(&item), state(&item)));
         for (name, value) in response.as_object().into_iter().flatten() {
-            if !SHOWN.contains(&name.as_str()) {
+            let is_unset = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+            if !SHOWN.contains(&name.as_str()) && !is_unset {
                 say(&format!("  {name:22} {}", shown(value)));
             }
         }

@@ -62,8 +62,9 @@ function built() {
 
 let shown = 0;
 
-/** Shows the view of the address. The newest call wins, however late an older one ends. */
-async function show() {
+/** Shows the view of the address. The newest call wins, however late an older one ends. A refresh gives way to somebody
+ * who began to work in the view meanwhile. */
+async function show(isRefresh = false) {
   const mine = ++shown;
   const [name] = route().parts;
   for (const link of document.querySelectorAll("nav a")) {
@@ -77,7 +78,7 @@ async function show() {
     if (error.status === 401) return;
     parts = [element("h1", {}, error.status === 404 ? "Not found" : "That did not work"), element("p", { className: "problem", role: "alert" }, error.message)];
   }
-  if (mine !== shown || !key.value()) return;
+  if (mine !== shown || !key.value() || (isRefresh && isInUse())) return;
   main.replaceChildren(...parts.flat().filter(Boolean));
   document.title = `${main.querySelector("h1")?.textContent ?? "wabahook"} - wabahook`;
 }
@@ -89,7 +90,7 @@ function isInUse() {
     || main.querySelector("input:checked") || !getSelection().isCollapsed;
 }
 
-const refresh = () => { if (key.value() && !isInUse()) return show(); };
+const refresh = () => (key.value() && !isInUse() ? show(true) : null);
 
 let session = new AbortController();
 

@@ -8,6 +8,7 @@ mod account_limits;
 mod admin;
 mod audit;
 mod backup;
+mod cluster;
 mod dead_letter;
 mod delivery;
 mod ending;
@@ -39,6 +40,7 @@ pub(crate) use admin::{
 };
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use backup::BackupJson;
+pub(crate) use cluster::{ClusterHostJson, ClusterJson};
 pub(crate) use dead_letter::{
     DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
 };

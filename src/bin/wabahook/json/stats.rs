@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wabahook::{Bound, LaneStats, Stats, SubscriptionInfo};
 
+use super::cluster::ClusterJson;
 use super::values::Millis;
 
 /// The live figures of a subscription.
@@ -44,6 +45,9 @@ pub(crate) struct SubscriptionStatsJson {
 pub(crate) struct ReadinessJson {
     status: String,
     reasons: Vec<String>,
+    /// The other hosts, where several serve the store together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterJson>,
 }
 
 impl ReadinessJson {
@@ -55,17 +59,22 @@ impl ReadinessJson {
             }
         }
         let status = if reasons.is_empty() { "ok" } else { "degraded" };
-        ReadinessJson { status: status.to_owned(), reasons }
+        ReadinessJson { status: status.to_owned(), reasons, cluster: None }
     }
 
     /// The answer of a host that waits for the ownership of its store.
     pub(crate) fn standby(reason: &str) -> ReadinessJson {
-        ReadinessJson { status: "standby".to_owned(), reasons: vec![reason.to_owned()] }
+        ReadinessJson { status: "standby".to_owned(), ..ReadinessJson::unable(reason) }
     }
 
     /// The answer of a host that cannot accept events.
     pub(crate) fn unable(reason: &str) -> ReadinessJson {
-        ReadinessJson { status: "degraded".to_owned(), reasons: vec![reason.to_owned()] }
+        let (status, reasons) = ("degraded".to_owned(), vec![reason.to_owned()]);
+        ReadinessJson { status, reasons, cluster: None }
+    }
+
+    pub(crate) fn with_cluster(self, cluster: ClusterJson) -> ReadinessJson {
+        ReadinessJson { cluster: Some(cluster), ..self }
     }
 }
 

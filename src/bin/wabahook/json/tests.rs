@@ -418,6 +418,8 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("SubscriptionFilter", members::<SubscriptionFilterJson>()),
         ("Stats", members::<StatsJson>()),
         ("Readiness", members::<ReadinessJson>()),
+        ("Cluster", members::<ClusterJson>()),
+        ("ClusterHost", members::<ClusterHostJson>()),
         ("Unowned", members::<UnownedJson>()),
         ("Error", members::<ErrorJson>()),
     ] {

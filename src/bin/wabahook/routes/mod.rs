@@ -24,6 +24,7 @@ mod subscriptions;
 mod unowned;
 
 pub(crate) use self::meta::{HUB_SIGNATURE, verified_callback};
+pub(crate) use self::notices::LineBody;
 use std::sync::Arc;
 
 use axum::Router;

@@ -125,7 +125,7 @@ fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> O
 }
 
 /// A response body that sends lines as they come.
-struct LineBody(Receiver<Bytes>);
+pub(crate) struct LineBody(pub(crate) Receiver<Bytes>);
 
 impl hyper::body::Body for LineBody {
     type Data = Bytes;

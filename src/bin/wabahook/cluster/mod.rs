@@ -1,0 +1,70 @@
+//! A host among others that serve one store together. It serves the shards that are its own with the routes of a host with
+//! one engine, one set for each shard, and forwards all other requests to the hosts that have their shards.
+
+mod callback;
+mod front;
+mod health;
+mod mark;
+mod merge;
+mod operator;
+mod pages;
+mod peers;
+mod route_scope;
+mod shard_routes;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use wabahook::store::StoreFailure;
+use wabahook::{Config, Error, Fleet, FleetListener};
+
+use self::front::Front;
+use self::peers::Peers;
+pub(crate) use self::shard_routes::{MakeRegistration, ShardRoutes};
+use crate::command_error::CommandError;
+use crate::config::ClusterSettings;
+use crate::host_shared::HostShared;
+
+/// How long to wait before the server is tried again after it could not be reached.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
+/// Joins the cluster, once its server can be reached. Returns the fleet and the routes of this host; `None` when `stop`
+/// comes first.
+pub(crate) async fn join(
+    settings: ClusterSettings,
+    config: Config,
+    shared: Arc<HostShared>,
+    registration: MakeRegistration,
+    joined: &OnceLock<Fleet>,
+    stop: impl Future<Output = ()>,
+) -> Result<Option<(Fleet, Router)>, CommandError> {
+    let routes = Arc::new(ShardRoutes::new(shared, registration));
+    let listener: Arc<dyn FleetListener> = Arc::clone(&routes) as _;
+    let ClusterSettings { fleet: options, key } = settings;
+    let mut stop = std::pin::pin!(stop);
+    let fleet = loop {
+        let (options, config) = (options.clone(), config.clone());
+        let listener = Arc::clone(&listener);
+        let join = tokio::task::spawn_blocking(move || Fleet::join(options, config, listener));
+        match join.await {
+            Ok(Ok(fleet)) => break fleet,
+            Ok(Err(Error::Store { source, .. })) if !matches!(source, StoreFailure::Unsafe(_)) => {
+                tracing::warn!("the server of the store cannot be used: {source}");
+            }
+            Ok(Err(error @ Error::Invalid { .. })) => {
+                return Err(CommandError::Usage(error.to_string()));
+            }
+            Ok(Err(error)) => return Err(CommandError::Run(error.to_string())),
+            Err(_) => return Err(CommandError::Run("joining: a thread failed".to_owned())),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RECONNECT_AFTER) => {}
+            () = &mut stop => return Ok(None),
+        }
+    };
+    // Unset before: it is set once, here.
+    let _ = joined.set(fleet.clone());
+    let front = Arc::new(Front::new(fleet.clone(), routes, Peers::new(key)));
+    Ok(Some((fleet, front.router())))
+}
