@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Starts a named thread, with a stack of `stack_bytes` or the default size.
 pub(crate) fn start(
@@ -37,6 +38,35 @@ pub(crate) fn check_available(count: usize) -> io::Result<()> {
     drop(release);
     started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
 }
+
+/// Runs `work`. Threads that it starts inherit that their timers may be so late, on Linux (`PR_SET_TIMERSLACK` of
+/// prctl(2)); the calling thread's are as before afterwards.
+pub(crate) fn with_timer_slack<T>(slack: Duration, work: impl FnOnce() -> T) -> T {
+    let before = timer_slack_ns();
+    set_timer_slack_ns(u64::try_from(slack.as_nanos()).ok());
+    let result = work();
+    set_timer_slack_ns(before);
+    result
+}
+
+#[cfg(target_os = "linux")]
+fn timer_slack_ns() -> Option<u64> {
+    rustix::thread::current_timer_slack().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn timer_slack_ns() -> Option<u64> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn set_timer_slack_ns(slack_ns: Option<u64>) {
+    // Without a value the default is set. A refusal only costs wake-ups.
+    let _ = rustix::thread::set_current_timer_slack(slack_ns.and_then(std::num::NonZeroU64::new));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_timer_slack_ns(_slack_ns: Option<u64>) {}
 
 /// The scheduling of the calling thread. A change that the system refuses is ignored: only latency depends
 /// on it.

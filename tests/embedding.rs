@@ -5,8 +5,6 @@
 //! delivery would never end. The times inside `publish` are printed and not checked, because a busy
 //! machine changes them; `docs/benchmarks.md` has those of a release build.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the verdict")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;

@@ -3,17 +3,6 @@
 //!
 //! The program starts itself again under `unshare -rm`. Where that or the mount is not permitted it
 //! prints `skipped` with the reason.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 #[cfg(target_os = "linux")]
 #[expect(dead_code, reason = "a part of the world of the integration tests is enough here")]
 #[path = "it/world.rs"]

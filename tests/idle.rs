@@ -1,13 +1,6 @@
 //! What an idle engine costs: how often its threads wake, and those of its store, while it owes deliveries and
 //! nothing is due. A binary of its own, because it counts the wake-ups of the whole process.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc;

@@ -3,17 +3,6 @@
 //!
 //! `WABAHOOK_SIMULATION_SEEDS=20000` runs more seeds than usual, `WABAHOOK_SIMULATION_FIRST` sets the
 //! first one, and `WABAHOOK_SIMULATION_SEED=17` replays one and prints its trace.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 mod support;
 
 mod simulation {

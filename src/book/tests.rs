@@ -222,7 +222,7 @@ fn a_silently_lost_record_comes_back_from_the_log() {
 }
 
 #[test]
-fn a_truncated_log_loses_one_line_and_a_damaged_one_is_rewritten() {
+fn a_truncated_or_damaged_log_is_rewritten() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("book.log");
     let (mut book, _) = open(&Memory::default(), &log);

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_read_member_by_member_and_all_else_is_one_payload() {
+    fn an_object_has_members_and_other_content_is_one_payload() {
         check_own(r#" {"b": 1.0, "a" : "\u00e4" } "#, &[("b", "1.0"), ("a", r#""\u00e4""#)]);
         check_own("{}", &[]);
         check_own(r#"{"a":1,"a":2}"#, &[("a", "1"), ("a", "2")]);

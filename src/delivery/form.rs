@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_written_as_they_are_and_other_values_as_their_json_text() {
+    fn form_fields_are_strings_or_json_text() {
         let expected = "--wabahook-evt_1\n\
             Content-Disposition: form-data; name=\"text\"\n\nsay \"hi\" \u{e4}\n\
             --wabahook-evt_1\n\

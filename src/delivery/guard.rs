@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_below_a_nat64_prefix_is_judged_by_the_v4_address_in_it() {
+    fn a_nat64_address_is_judged_by_the_v4_address_in_it() {
         for (prefix, address, expected) in [
             ("64:ff9b::/96", "64:ff9b::8.8.8.8", "admitted"),
             ("64:ff9b::/96", "64:ff9b::127.0.0.1", "loopback"),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_an_address_is_judged_or_refused_as_ambiguous() {
+    fn spellings_of_an_address_are_judged_or_ambiguous() {
         let guard = guard(&[], true);
         for (url, expected) in [
             ("http://crm.example/hook?token=hidden", None),

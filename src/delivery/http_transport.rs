@@ -1,8 +1,8 @@
 //! The built-in transport: HTTP/1.1 over kept connections, carried by the I/O threads.
 //!
-//! The engine gives it an [`AttemptSource`] and waits for nothing; every other caller, such as a test delivery or
-//! a transport of the host that stands around this one, waits in [`Transport::send`] for its own attempt, which
-//! takes the same way.
+//! The engine gives it an [`AttemptSource`] and waits for nothing; every other caller, such as a test delivery or a
+//! transport of the host that wraps this one, waits in [`Transport::send`] for its own attempt, which takes the same
+//! way.
 
 use std::fmt;
 use std::io;

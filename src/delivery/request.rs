@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_carries_the_payload_byte_for_byte_and_names_the_event() {
+    fn a_request_carries_the_exact_payload_and_names_the_event() {
         let event = event();
         let template = Template::new(&registered(to())).unwrap();
         let request = template.request(&event, 3, SENT_WALL_MS, catalogue()).unwrap();
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_arguments_make_the_same_request_and_another_attempt_only_differs_where_it_must() {
+    fn requests_differ_only_in_attempt_time_and_signature() {
         let event = event();
         let template = Template::new(&registered(to().secret("hush"))).unwrap();
         let first = lines(&request(&template, &event));
@@ -464,14 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn a_get_and_a_head_carry_the_event_as_one_parameter_of_compact_json() {
+    fn get_and_head_carry_the_event_as_compact_json() {
         check_query(" { \"a b\" : 1.0 }\n", "%7B%22a%20b%22%3A1.0%7D");
         check_query("no json", "no%20json");
         check_query("", "");
     }
 
     #[test]
-    fn what_get_and_head_sign_is_the_parameter_as_a_receiver_decodes_it() {
+    fn get_and_head_sign_the_decoded_parameter() {
         let event = event();
         let subscription = to().method(Method::GET).secret("hush");
         let template = Template::new(&registered(subscription)).unwrap();
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_no_query_may_carry_is_too_large_and_goes_by_any_other_method() {
+    fn an_event_too_large_for_a_query_is_sent_by_other_methods() {
         let text = |letters: usize| StoredEvent {
             payload: format!(" \"{}\"", "a".repeat(letters)).into(),
             ..event()
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_target_adds_to_the_body_yields_to_the_events_own_keys() {
+    fn keys_of_the_event_win_over_those_of_the_target() {
         let added = || to().body("b", "[ 2 ]").body("static", "\"\\u00e4\"").body("payload", "0");
         let merged = r#"{"b":1.0,"a":"x","static":"\u00e4","payload":0}"#;
         check_body(added(), br#" {"b": 1.0, "a" : "x"} "#, merged);
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_has_a_boundary_of_its_event_and_tells_it_in_the_content_type() {
+    fn a_form_has_the_boundary_of_its_event() {
         let subscription = to()
             .header("Content-Type", "text/plain")
             .header("x-tenant", "acme")
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn authorization_wins_over_a_header_of_that_name_and_is_not_shown() {
+    fn authorization_wins_over_a_header_and_is_not_shown() {
         let subscription = Subscription::to("https://crm.example/hidden?key=hidden")
             .unwrap()
             .header("Authorization", "Bearer hidden-one")
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn other_profiles_send_the_payload_as_it_is_and_no_second_form_of_its_signature() {
+    fn other_profiles_send_the_payload_unchanged() {
         let event = event();
         for profile in [Profile::DoubleTick, Profile::BusinessApi, Profile::Dialog360] {
             let subscription = to().profile(profile).secret("hush");

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date_and_ends_at_a_day() {
+    fn retry_after_is_seconds_or_a_date_and_at_most_a_day() {
         check_retry_after("120", Some(120_000));
         check_retry_after(" 7 ", Some(7_000));
         check_retry_after("0", Some(0));

@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_postponed_first_attempt_is_held_and_given_up_like_one_never_made() {
+    fn a_postponed_first_attempt_is_like_one_never_made() {
         let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0)]);
         assert_eq!(taken(&mut backlog), [1, 2]);
         let postponed = Retrying { attempts: 0, counts_from_ms: 0, at_ms: 0, due_ms: 5 };

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fan_out_delays_neither_a_neighbour_nor_another_event_of_its_account() {
+    fn a_fan_out_delays_no_neighbour_and_no_other_event() {
         let mut dispatcher = dispatcher(20_000);
         let mut now_ms = 0;
         assert_eq!(dispatcher.accept(1, 0, &lanes(20_000)), 0);

@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proven_lane_that_joins_is_not_held_by_the_bound_of_the_others() {
+    fn a_proven_lane_is_not_held_by_the_bound_of_others() {
         let mut bench = QueueBench::new(8, &[(0, Untried)]);
         bench.start_all();
         assert_eq!(bench.queue.bound(), Some(Bound::Unproven));

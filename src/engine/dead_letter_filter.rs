@@ -1,4 +1,4 @@
-//! The id of a dead letter, and which dead letters are meant.
+//! The id of a dead letter, and the filter that selects dead letters.
 
 use std::fmt;
 use std::str::FromStr;

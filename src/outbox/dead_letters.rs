@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_bound_of_all_the_account_with_the_most_letters_loses() {
+    fn the_account_with_the_most_letters_loses_at_the_bound() {
         let mut letters = DeadLetterIndex::new(4, 100_000);
         (1_000..1_002).for_each(|n| letters.keep(1, delivery(n), 1));
         for n in 1..=100 {

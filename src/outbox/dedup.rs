@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_at_its_bound_and_the_largest_at_that_of_all_lose_their_own() {
+    fn accounts_over_a_bound_on_keys_lose_their_own() {
         const TAG: u128 = 1 << 104;
         let mut dedup = dedup(6);
         let bucket = dedup.bucket_at(HOUR_MS);

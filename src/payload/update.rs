@@ -1,5 +1,5 @@
-//! Reads the one update that the payload of a typed event holds: a callback of Meta with one change and in it
-//! one message, status or call. A payload of another shape, or with more than one update, is no update, so
+//! Reads the one update that the payload of a typed event holds: a callback of Meta with one change and in it one
+//! message, status or call. A payload of another shape, or with more than one update, does not count as an update, so
 //! that no body is built from two.
 
 use std::borrow::Cow;

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_not_json_matches_only_those_without_condition() {
+    fn a_payload_that_is_not_json_meets_no_condition() {
         assert_eq!(evaluate(&[1, 2, 3], &[(2, ONE), (3, NOT_ONE)], "{"), (vec![1], true));
         // Nobody asks for its content, so it is not read.
         assert_eq!(evaluate(&[1, 4], &[(2, ONE)], "{"), (vec![1, 4], false));

@@ -1,5 +1,5 @@
-//! Rights of files and directories: what is stored is for its owner alone, because it holds payloads
-//! and secrets. Elsewhere than on Unix the system's defaults apply.
+//! Permissions of files and directories. What is stored is for its owner alone, because it holds payloads and
+//! secrets. On other systems than Unix the system's defaults apply.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;

@@ -56,7 +56,7 @@ fn dead_letters_are_listed_shown_and_replayed() {
 }
 
 #[test]
-fn dead_letters_are_discarded_deliveries_cancelled_and_contacts_purged() {
+fn letters_are_discarded_deliveries_cancelled_contacts_purged() {
     let (_place, served) = HostProcess::fresh();
     let gone = Receiver::answering(404);
     served.subscribe(ACME, &gone.url("/gone"), json!({"name": "gone"}));

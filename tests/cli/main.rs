@@ -1,6 +1,4 @@
 //! The command line: the real program against a real host.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 mod accounts;
 #[allow(dead_code, reason = "the host's tests use more of it")]
 #[path = "../host/client.rs"]

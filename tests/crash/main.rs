@@ -10,17 +10,6 @@
 //! ```sh
 //! WABAHOOK_CRASH_ROUNDS=200 WABAHOOK_CRASH_SEED=7 cargo test --features testing --test crash
 //! ```
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 mod child;
 mod ledger;
 mod place;

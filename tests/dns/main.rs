@@ -3,17 +3,6 @@
 //!
 //! The program starts itself again under `unshare -Urnm`, where it has a network without anybody else, may listen
 //! at port 53 and may replace `/etc/resolv.conf`. Where that is not permitted it prints `skipped` with the reason.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 #[cfg(target_os = "linux")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -75,6 +75,13 @@ impl Browser {
         Some(browser)
     }
 
+    /// Has the page be seen as on a system with this colour scheme, `light` or `dark`.
+    pub(crate) fn prefer(&self, scheme: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        let media = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
+        self.ask("/goog/cdp/execute", Some(&media));
+    }
+
     /// Sends a request to the driver; a body makes it a POST.
     fn ask(&self, path: &str, body: Option<&Value>) -> Value {
         let value = self.answer(path, body);

@@ -1,6 +1,4 @@
 //! The reference host: the real program, real sockets on loopback, real kills.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 mod account_isolation;
 mod account_limits;
 mod accounts;

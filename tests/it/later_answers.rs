@@ -70,7 +70,7 @@ fn hundreds_in_flight_on_one_thread_do_not_delay_a_bystander() {
 }
 
 #[test]
-fn a_dropped_answer_does_not_count_and_the_attempt_is_made_again() {
+fn a_dropped_answer_is_repeated_uncounted() {
     let (world, _transport) = world();
     world.subscribe("dropping");
     world.subscribe("bystander");

@@ -1,15 +1,4 @@
 //! The library's integration tests in one binary. Each module is named for the promise it checks.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 mod acceptance;
 mod account_limits;
 mod accounts;

@@ -63,7 +63,7 @@ fn everything_moves_and_the_source_is_refused() {
 }
 
 #[test]
-fn a_migration_that_was_cut_short_is_refused_until_it_is_repeated() {
+fn an_interrupted_migration_is_refused_until_repeated() {
     let (source, target) = (Memory::default(), Memory::default());
     fill(&source);
     let mut cuts = 0;

@@ -14,17 +14,6 @@
 //! With `WABAHOOK_POWER_TORN=1` each moment is tried again with a device that wrote any pages of what
 //! was not synced, in any order. A few of these cuts may fail, which docs/durability.md states as a
 //! limit.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 #[cfg(target_os = "linux")]
 mod device;
 #[cfg(target_os = "linux")]

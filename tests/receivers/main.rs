@@ -1,14 +1,6 @@
 //! Real programs as receivers: public libraries and a public server verify the signature of every sample that an
 //! engine delivers to them. `tests/install-receivers` installs them; one that is not installed is skipped with a
 //! reason. With `WABAHOOK_RECEIVERS`, the folder they were installed to, every one that it lists must work.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "in a test a panic is the verdict"
-)]
-
 mod program;
 #[path = "../support/mod.rs"]
 mod support;

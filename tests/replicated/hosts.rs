@@ -66,14 +66,27 @@ impl Drop for Host {
     }
 }
 
-/// The status and the body of an answer.
+/// The status and the body of an answer to the account.
 fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+    ask_with(address, method, path, ("acme-key", &[]), body)
+}
+
+/// The status and the body of an answer, to a request with this key and these headers.
+pub fn ask_with(
+    address: &str,
+    method: &str,
+    path: &str,
+    (key, headers): (&str, &[(&str, &str)]),
+    body: &str,
+) -> Result<(u16, String), String> {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let asked = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: acme-key\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: {key}\r\n{headers}connection: close\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes())?;

@@ -6,21 +6,12 @@
 //! It starts the servers itself, from Debian's package `postgresql`, with a synchronous standby and with everything on
 //! that makes a commit durable. Where they are not installed it prints `skipped` and the reason; where
 //! `WABAHOOK_POSTGRES_INSTALLED` is set it fails instead. An argument runs the rounds whose name contains it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    unreachable_pub,
-    reason = "in a test a panic is the verdict, and nobody reads its documentation"
-)]
-
 #[cfg(target_os = "linux")]
 #[expect(dead_code, reason = "the servers need only a part of it")]
 #[path = "../wire/authority.rs"]
 mod authority;
+#[cfg(target_os = "linux")]
+mod cluster;
 #[cfg(target_os = "linux")]
 mod contract;
 #[cfg(target_os = "linux")]

@@ -23,7 +23,7 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 /// How much is accepted before something is killed.
 pub const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 12] = [
+const ROUNDS: [(&str, u32, Round); 13] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
     ("tls", 1, tls::check),
@@ -35,6 +35,7 @@ const ROUNDS: [(&str, u32, Round); 12] = [
     ("late_commit", 1, let_a_commit_land_late),
     ("primary_killed", 2, kill_the_primary),
     ("both_killed", 2, kill_both),
+    ("cluster", 1, run_a_cluster),
     // Last, because it leaves deliveries that only the host may make.
     ("two_hosts", 1, run_two_hosts),
 ];
@@ -126,6 +127,13 @@ fn stop_the_owner(servers: &mut Servers) -> Verdict {
 }
 
 /// The reference host, where it was built.
+fn run_a_cluster(servers: &mut Servers) -> Verdict {
+    match option_env!("CARGO_BIN_EXE_wabahook") {
+        Some(program) => crate::cluster::serve_together(program, servers),
+        None => Ok("skipped: the host was not built".to_owned()),
+    }
+}
+
 fn run_two_hosts(servers: &mut Servers) -> Verdict {
     match option_env!("CARGO_BIN_EXE_wabahook") {
         Some(program) => crate::hosts::take_turns(program, servers),

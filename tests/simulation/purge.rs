@@ -4,7 +4,7 @@ use wabahook::{Notice, Stats};
 
 use super::delivery_state::DeliveryState;
 use super::dependency::GATE;
-use super::model::{Key, Model};
+use super::model::{Key, Model, Presence};
 use super::plan::Draft;
 
 impl Model {
@@ -61,6 +61,9 @@ impl Model {
     pub fn purging(&mut self, meant: &dyn Fn(&Draft) -> bool) {
         for key in self.keys_of(meant) {
             let delivery = self.deliveries.get_mut(&key).unwrap();
+            if self.events[key.0].there == Presence::Waiting {
+                delivery.durable.push(DeliveryState::fresh());
+            }
             let may_be_left = || delivery.durable.iter().chain(&delivery.queued);
             let may_wait =
                 may_be_left().any(|life| life.tries().is_some_and(|tries| tries.attempts == 0));

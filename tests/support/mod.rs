@@ -1,6 +1,5 @@
 //! What the integration tests share: a receiver over real sockets, and waits with a deadline.
 #![allow(dead_code, unused_imports, reason = "every test uses its own part")]
-#![allow(missing_docs, unreachable_pub, reason = "nobody outside reads it")]
 
 pub mod http_receiver;
 

@@ -41,7 +41,7 @@ fn a_reset_after_each_byte() {
 }
 
 #[test]
-fn a_response_that_arrives_byte_by_byte_is_whole_and_its_connection_kept() {
+fn a_response_byte_by_byte_keeps_its_connection() {
     let whole = format!("{HEAD}soon").into_bytes();
     let bytes = whole.len();
     let receiver =
@@ -54,7 +54,7 @@ fn a_response_that_arrives_byte_by_byte_is_whole_and_its_connection_kept() {
 }
 
 #[test]
-fn a_head_of_300_kb_that_arrives_in_pieces_is_judged_before_it_is_whole() {
+fn a_head_of_300_kb_is_judged_before_it_is_complete() {
     let head = format!("HTTP/1.1 200 OK\r\nx-long: {}", "x".repeat(300_000)).into_bytes();
     let receiver = Receiver::start(move |n| match n {
         0 => Act::SayAndHang(head.clone()),

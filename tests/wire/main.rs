@@ -1,14 +1,5 @@
 //! The whole transport over real sockets, with receivers as they exist in practice. No test sleeps:
 //! every wait is for a signal and has a deadline.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "in a test a panic is the verdict"
-)]
-
 mod answers;
 #[cfg(feature = "tls")]
 mod authority;
@@ -24,4 +15,4 @@ mod proxy;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
-mod unasked;
+mod unsolicited;

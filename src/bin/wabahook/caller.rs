@@ -5,6 +5,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::http_error::HttpError;
+use crate::port::connections::KeyHolder;
 
 /// The query parameter by which the operator names an account.
 pub(crate) const ACCOUNT: &str = "account";
@@ -35,6 +36,14 @@ impl Caller {
     /// The operator, who may have named an account.
     pub(crate) fn operator(account: Option<String>, key_name: impl Into<String>) -> Caller {
         Caller { role: Role::Operator, key_name: key_name.into(), account }
+    }
+
+    /// Whose share of the connections a connection with this key counts for.
+    pub(crate) fn key_holder(&self) -> KeyHolder<'_> {
+        match (self.role, &self.account) {
+            (Role::Account, Some(account)) => KeyHolder::Account(account),
+            _ => KeyHolder::Host,
+        }
     }
 
     pub(crate) fn is_operator(&self) -> bool {

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, Path, Request};
+use axum::http::Extensions;
 use axum::http::request::Parts;
-use axum::http::{Extensions, StatusCode};
 use tokio::sync::Notify;
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
+use crate::blocking::note_holder;
+pub(crate) use crate::blocking::off_thread;
 use crate::caller::Caller;
 use crate::host_shared::HostShared;
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
-use crate::port::connections::ClientConnection;
+use crate::port::connections::{ClientConnection, KeyHolder};
 
 /// What the routes of one engine work with.
 pub(crate) struct HostState {
@@ -119,9 +121,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 }
 
 /// The connection of a request is one of a known sender, and is kept in a crowd.
-pub(crate) fn authenticated(extensions: &Extensions) {
+pub(crate) fn authenticated(extensions: &Extensions, holder: KeyHolder<'_>) {
+    if let KeyHolder::Account(account) = holder {
+        note_holder(account);
+    }
     if let Some(connection) = extensions.get::<Arc<ClientConnection>>() {
-        connection.authenticated();
+        connection.authenticated(holder);
     }
 }
 
@@ -136,14 +141,4 @@ pub(crate) fn remote(extensions: &Extensions) -> IpAddr {
     }
     let connection = extensions.get::<Arc<ClientConnection>>();
     connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.address)
-}
-
-/// Runs work that may wait for a disk, or compute for long, on a blocking thread.
-pub(crate) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, HttpError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| {
-        let message = "the request failed inside the host; see its log";
-        HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-    })
 }

@@ -20,6 +20,7 @@ use crate::http_error::HttpError;
 use crate::json::ReloadedJson;
 use crate::operators::OperatorKeys;
 use crate::port::bodies::{Bodies, BodyLimits};
+use crate::port::connections::KeyHolder;
 use crate::port::key_attempts::KeyAttempts;
 use crate::port::shortages::Shortages;
 
@@ -144,14 +145,14 @@ impl HostShared {
             return Err(HttpError::unauthorized(&format!("authorization: missing; {expected}")));
         };
         if let Some(name) = self.operators.read().name_of(key_in_header(given.as_bytes())) {
-            authenticated(&parts.extensions);
+            authenticated(&parts.extensions, KeyHolder::Host);
             return Ok(Caller::operator(account_named_in(accounts, &parts.uri)?, name));
         }
         let found = accounts.identify_header(given.as_bytes());
         let (account, key) = found.ok_or_else(|| {
             HttpError::unauthorized(&format!("authorization: no account has this key; {expected}"))
         })?;
-        authenticated(&parts.extensions);
+        authenticated(&parts.extensions, KeyHolder::Account(account.id()));
         if account.state != AccountState::Active {
             return Err(HttpError::forbidden(&format!("this account is {}", account.state)));
         }

@@ -1,8 +1,12 @@
 //! The reference host and its command line. Every error is one line on stderr, which starts with
 //! `wabahook:` or, with `--json`, is JSON; the exit code says what kind of error it is.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![deny(clippy::cast_possible_truncation, unreachable_pub)]
+
 mod account_permits;
 mod audit;
+mod blocking;
 mod caller;
 mod cluster;
 mod command_error;

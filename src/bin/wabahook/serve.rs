@@ -35,8 +35,6 @@ const ATTEMPTS_STOP_MAX: Duration = Duration::from_secs(2);
 const REQUESTS_STOP_MAX: Duration = Duration::from_secs(5);
 /// How often to look for repeated lines of the log.
 const LOG_FLUSH_EVERY: Duration = Duration::from_secs(5);
-/// How many requests may wait for a disk at once.
-const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
@@ -44,7 +42,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .max_blocking_threads(crate::blocking::THREADS_MAX)
         .thread_name("wabahook-http")
         .build();
     let runtime = runtime.map_err(|e| CommandError::Run(format!("cannot start threads: {e}")))?;

@@ -1,9 +1,9 @@
-//! What a loop knows of each place it connects to: idle connections, how many are in use, who waits for one,
-//! and which address worked last.
+//! What a loop knows of each destination: idle connections, how many are in use, who waits for one, and which address
+//! worked last.
 //!
-//! A place is a host and port as they were written, with the TLS settings, so no connection is used by a
-//! request that has other settings (a different client certificate, other roots). Places that are not used
-//! are forgotten.
+//! A destination is a host and port as they were written, with the TLS settings, so no connection is used by a
+//! request that has other settings (a different client certificate, other roots). Destinations that are not used are
+//! forgotten.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

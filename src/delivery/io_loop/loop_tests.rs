@@ -40,6 +40,8 @@ struct ScriptState {
     panics: bool,
     detached: Option<bool>,
     largest: usize,
+    /// What happens while the loop takes the next attempts.
+    on_exchange: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Script {
@@ -105,6 +107,11 @@ impl AttemptSource for Script {
             assert_eq!(state.ended.insert(token.0, end), None, "{token:?} came back twice");
         }
         let given = room.min(state.next.len());
+        if given > 0
+            && let Some(on_exchange) = state.on_exchange.take()
+        {
+            on_exchange();
+        }
         next.extend(state.next.drain(..given));
         state.is_idle = next.len() < room;
         self.changed.notify_all();
@@ -264,6 +271,19 @@ fn a_wait_for_a_busy_host_is_uncounted() {
         }
     }
     drop(taken);
+}
+
+#[test]
+fn the_time_of_an_attempt_counts_from_when_it_is_taken() {
+    let clock = Arc::new(ManualClock::new(0, 1));
+    let (loops, script) = bed(LIMITS, Arc::clone(&clock) as _, no_names);
+    let url = format!("http://{}/", answering(listener()));
+    // The process is stopped for a minute while the loop is in the middle of a turn.
+    script.state.lock().on_exchange =
+        Some(Box::new(move || clock.advance(Duration::from_secs(60))));
+    script.give(1, &url, 1_000);
+    assert_eq!(script.end(1), answered());
+    drop(loops);
 }
 
 #[test]

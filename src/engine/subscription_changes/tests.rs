@@ -132,7 +132,7 @@ fn ids_that_are_exhausted_are_a_clear_error() {
 
 /// Whatever of the removal failed: the tombstone, or the book after it.
 #[test]
-fn a_name_has_one_subscription_after_a_refused_removal_and_a_crash() {
+fn a_name_is_unique_after_a_refused_removal_and_a_crash() {
     for fails_after in 0..6 {
         let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
         let receivers = Arc::new(ScriptedTransport::default());

@@ -113,7 +113,7 @@ fn a_long_id_does_not_refuse_the_callback_of_another_account() {
 }
 
 #[test]
-fn an_account_at_its_limit_does_not_refuse_the_events_of_another() {
+fn an_account_at_its_limit_does_not_affect_another() {
     let noisy = AccountLimits::default().publish_rate(2, Duration::from_secs(60));
     let config = Config::new("unused").store(Arc::new(Memory::default()));
     let config = config.account(Account::new("acme").waba(WABA, [FIRST]).limits(noisy));

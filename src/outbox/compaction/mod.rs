@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_full_of_failed_attempts_is_not_copied_again_and_again() {
+    fn a_generation_of_failed_attempts_is_not_copied_repeatedly() {
         let generation = Generation { number: 1, bytes: 100_000, ..Generation::default() };
         assert!(is_worth_clearing(&generation, 0, 25_000));
         assert!(!is_worth_clearing(&generation, 0, 25_001));

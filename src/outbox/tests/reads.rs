@@ -47,7 +47,7 @@ fn a_reader_that_opens_a_generation_delays_no_commit() {
 }
 
 #[test]
-fn lanes_in_several_generations_do_not_reopen_them_for_each_read() {
+fn reads_do_not_reopen_generations_for_each_lane() {
     let (gated, ledger) = (GatedStore::default(), OwedLedger::default());
     let (running, firsts) = with_generations(gated.clone(), &ledger, 6);
     let read_all = || {

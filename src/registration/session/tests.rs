@@ -93,7 +93,7 @@ fn to(host: &str) -> Value {
 }
 
 #[test]
-fn the_examples_of_the_documents_are_answered_as_they_say_with_the_code_that_is_the_status() {
+fn examples_of_the_documents_are_answered_with_their_status() {
     let gateway = fresh();
     let given = json!({
         "url": "https://your-server.com/webhook", "secret": "string",

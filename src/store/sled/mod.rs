@@ -7,6 +7,7 @@ mod errors;
 mod flush_watchdog;
 mod manifest;
 mod snapshots;
+mod thread_pool;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -94,6 +95,7 @@ impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
         let path = self.root.join(name);
         self.watchdog.start().map_err(StoreFailure::io)?;
+        thread_pool::start(&self.root);
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(damaged(name, "is a file and not a directory")),

@@ -26,6 +26,7 @@ use crate::host::{ForwardedFor, authenticated, off_thread, remote};
 use crate::http_error::HttpError;
 use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
+use crate::port::connections::KeyHolder;
 
 /// How long a request waits for an owner of its shard: longer than another host takes to take over.
 pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(6);
@@ -106,7 +107,7 @@ impl Front {
         let Some(caller) = self.caller(&parts).await? else {
             return self.by_any(parts, body).await;
         };
-        authenticated(&parts.extensions);
+        authenticated(&parts.extensions, caller.key_holder());
         parts.extensions.insert(caller.clone());
         match (scope, caller.scope()) {
             (RouteScope::Account(_) | RouteScope::ThisHost, Some(account)) => {
@@ -164,7 +165,7 @@ impl Front {
         mut parts: Parts,
         body: Body,
     ) -> Result<Response, HttpError> {
-        authenticated(&parts.extensions);
+        authenticated(&parts.extensions, KeyHolder::Host);
         parts.headers.remove(FORWARDED);
         parts.extensions.insert(ForwardedFor(mark.client));
         let shard = match mark.target {

@@ -1,5 +1,5 @@
-//! Which subscriptions are meant, by the texts of their members: the query of a list, and the body of a change of
-//! many. A text matches a part, in any case.
+//! The filter that selects subscriptions by the texts of their members: the query of a list, and the body of a change
+//! of many. A text matches a part, in any case.
 
 use serde::{Deserialize, Serialize};
 use wabahook::{LaneStats, SubscriptionInfo};

@@ -1,7 +1,8 @@
-//! Which connections the host keeps open. A connection is unauthenticated until a request on it has a valid
-//! API key or signature. Unauthenticated connections have a bounded share of all connections, and when it is
-//! full, a new connection replaces the oldest of them. So connections that only hold a place, or send a byte
-//! now and then, keep nobody out, and authenticated ones are never closed for others.
+//! Which connections the host keeps open. A connection is replaceable until a request on it has a valid API key or
+//! signature. Replaceable connections have a bounded share of all connections, and when it is full, a new connection
+//! replaces the oldest of them. So connections that only hold a place, or send a byte now and then, keep nobody out.
+//! Authenticated ones are kept in a crowd, but only so many of each account, and never so many that a new connection
+//! finds no place: the oldest ones above that are replaceable again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -15,6 +16,17 @@ use tokio::sync::Notify;
 
 /// How long a new connection may take to send the head of its first request.
 const FIRST_HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// An account has at most this part of all connections that are kept in a crowd.
+const PART_OF_ACCOUNT: usize = 8;
+
+/// Whose key or signature a request has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyHolder<'a> {
+    Account(&'a str),
+    /// The operator, Meta, or another host.
+    Host,
+}
 
 /// How many connections may be open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +44,7 @@ pub(crate) enum ConnectionAdmission {
     Admitted(ClientConnection),
     /// An older connection was closed for it.
     Replaced(ClientConnection),
-    /// Every connection that could be closed for it is authenticated.
+    /// Every connection that could be closed for it is kept.
     Refused,
 }
 
@@ -54,19 +66,23 @@ struct ConnectionTable {
     next_id: u64,
     open: HashMap<u64, ConnectionEntry>,
     /// By id, and so by age.
-    unauthenticated: BTreeSet<u64>,
+    replaceable: BTreeSet<u64>,
     by_network: HashMap<IpAddr, NetworkConnections>,
+    /// The connections of each account that are kept.
+    kept_of_account: HashMap<String, BTreeSet<u64>>,
 }
 
 struct ConnectionEntry {
     network: IpAddr,
     replaced: Arc<Notify>,
+    /// The account whose key it had last.
+    account: Option<String>,
 }
 
 #[derive(Default)]
 struct NetworkConnections {
     open: usize,
-    unauthenticated: BTreeSet<u64>,
+    replaceable: BTreeSet<u64>,
 }
 
 impl ClientConnections {
@@ -75,8 +91,9 @@ impl ClientConnections {
             limits,
             next_id: 0,
             open: HashMap::new(),
-            unauthenticated: BTreeSet::new(),
+            replaceable: BTreeSet::new(),
             by_network: HashMap::new(),
+            kept_of_account: HashMap::new(),
         };
         Arc::new(ClientConnections(Mutex::new(table)))
     }
@@ -118,8 +135,8 @@ impl ClientConnection {
     }
 
     /// A request on it has a valid key or signature.
-    pub(crate) fn authenticated(&self) {
-        self.connections.0.lock().authenticate(self.id);
+    pub(crate) fn authenticated(&self, holder: KeyHolder<'_>) {
+        self.connections.0.lock().authenticate(self.id, holder);
     }
 
     /// Resolves when the host closes the connection: for a newer one, or because no request came.
@@ -149,23 +166,21 @@ impl ConnectionTable {
         let ConnectionLimits { total, per_address } = self.limits;
         let of_network = self.by_network.get(&network);
         let is_crowded =
-            self.open.len() >= total || self.unauthenticated.len() >= unauthenticated_max(total);
+            self.open.len() >= total || self.replaceable.len() >= three_quarters(total);
         let mut has_replaced = false;
         if of_network.is_some_and(|own| own.open >= per_address) {
-            let oldest = of_network.and_then(|own| own.unauthenticated.first().copied());
+            let oldest = of_network.and_then(|own| own.replaceable.first().copied());
             self.replace(oldest?);
             has_replaced = true;
         } else if is_crowded {
-            self.replace(self.unauthenticated.first().copied()?);
+            self.replace(self.replaceable.first().copied()?);
             has_replaced = true;
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.open.insert(id, ConnectionEntry { network, replaced });
-        self.unauthenticated.insert(id);
-        let of_network = self.by_network.entry(network).or_default();
-        of_network.open += 1;
-        of_network.unauthenticated.insert(id);
+        self.open.insert(id, ConnectionEntry { network, replaced, account: None });
+        self.by_network.entry(network).or_default().open += 1;
+        self.make_replaceable(id);
         Some((id, has_replaced))
     }
 
@@ -177,11 +192,12 @@ impl ConnectionTable {
     }
 
     fn remove(&mut self, id: u64) -> Option<ConnectionEntry> {
+        self.leave_account(id);
         let entry = self.open.remove(&id)?;
-        self.unauthenticated.remove(&id);
+        self.replaceable.remove(&id);
         if let Entry::Occupied(mut of_network) = self.by_network.entry(entry.network) {
             of_network.get_mut().open -= 1;
-            of_network.get_mut().unauthenticated.remove(&id);
+            of_network.get_mut().replaceable.remove(&id);
             if of_network.get().open == 0 {
                 of_network.remove();
             }
@@ -189,17 +205,64 @@ impl ConnectionTable {
         Some(entry)
     }
 
-    fn authenticate(&mut self, id: u64) {
-        self.unauthenticated.remove(&id);
-        let network = self.open.get(&id).map(|entry| entry.network);
-        if let Some(own) = network.and_then(|network| self.by_network.get_mut(&network)) {
-            own.unauthenticated.remove(&id);
+    /// Keeps a connection in a crowd. Above the share of its account, or of all, the account's oldest one is
+    /// replaceable again.
+    fn authenticate(&mut self, id: u64, holder: KeyHolder<'_>) {
+        let Some(entry) = self.open.get_mut(&id) else { return };
+        let network = entry.network;
+        if let KeyHolder::Account(account) = holder {
+            let is_kept =
+                entry.account.as_deref() == Some(account) && !self.replaceable.contains(&id);
+            if is_kept {
+                return;
+            }
+            self.leave_account(id);
+            if let Some(entry) = self.open.get_mut(&id) {
+                entry.account = Some(account.to_owned());
+            }
+            self.kept_of_account.entry(account.to_owned()).or_default().insert(id);
+        }
+        self.replaceable.remove(&id);
+        if let Some(own) = self.by_network.get_mut(&network) {
+            own.replaceable.remove(&id);
+        }
+        let kept = self.open.len() - self.replaceable.len();
+        let of_account = match holder {
+            KeyHolder::Account(account) => self.kept_of_account.get(account),
+            KeyHolder::Host => None,
+        };
+        let share_max = self.limits.total.div_ceil(PART_OF_ACCOUNT);
+        let is_over = |own: &&BTreeSet<u64>| {
+            own.len() > share_max || kept > three_quarters(self.limits.total)
+        };
+        let surplus = of_account.filter(is_over).and_then(|own| own.first().copied());
+        if let Some(oldest) = surplus {
+            self.leave_account(oldest);
+            self.make_replaceable(oldest);
+        }
+    }
+
+    fn make_replaceable(&mut self, id: u64) {
+        let Some(entry) = self.open.get(&id) else { return };
+        self.replaceable.insert(id);
+        self.by_network.entry(entry.network).or_default().replaceable.insert(id);
+    }
+
+    /// Counts a connection no more among those of its account.
+    fn leave_account(&mut self, id: u64) {
+        let entry = self.open.get_mut(&id);
+        let Some(account) = entry.and_then(|entry| entry.account.take()) else { return };
+        if let Entry::Occupied(mut own) = self.kept_of_account.entry(account) {
+            own.get_mut().remove(&id);
+            if own.get().is_empty() {
+                own.remove();
+            }
         }
     }
 }
 
-/// A quarter of all connections is reserved for authenticated ones.
-fn unauthenticated_max(total: usize) -> usize {
+/// A quarter of all connections is reserved for kept ones, and another for new ones.
+fn three_quarters(total: usize) -> usize {
     (total - total / 4).max(1)
 }
 
@@ -246,16 +309,49 @@ mod tests {
     }
 
     #[test]
-    fn an_authenticated_connection_is_never_replaced() {
-        let connections = connections(4, 4);
+    fn an_authenticated_connection_is_kept_in_a_crowd() {
+        let connections = connections(16, 16);
         let known = open(&connections, 1).unwrap();
-        known.authenticated();
+        known.authenticated(KeyHolder::Account("acme"));
         let silent: Vec<_> = (0..50).filter_map(|_| open(&connections, 2)).collect();
         assert_eq!(silent.len(), 50);
         assert!(is_open(&connections, &known));
-        assert_eq!(connections.0.lock().open.len(), 4);
-        silent.iter().for_each(ClientConnection::authenticated);
-        assert!(open(&connections, 3).is_none(), "all are authenticated");
+        assert_eq!(connections.0.lock().open.len(), 13);
+    }
+
+    /// A key that opens as many connections as it can keeps neither strangers nor other accounts out.
+    #[test]
+    fn one_account_keeps_no_more_than_its_share() {
+        let connections = connections(16, 16);
+        let quiet = open(&connections, 1).unwrap();
+        quiet.authenticated(KeyHolder::Account("quiet"));
+        let meta = open(&connections, 1).unwrap();
+        meta.authenticated(KeyHolder::Host);
+        let noisy: Vec<_> = (0..100).filter_map(|_| open(&connections, 2)).collect();
+        for _ in 0..2 {
+            noisy.iter().for_each(|one| one.authenticated(KeyHolder::Account("noisy")));
+        }
+        assert_eq!(connections.0.lock().kept_of_account["noisy"].len(), 2);
+        let strangers: Vec<_> = (0..50).filter_map(|_| open(&connections, 3)).collect();
+        assert_eq!(strangers.len(), 50, "none is refused");
+        assert!(is_open(&connections, &quiet) && is_open(&connections, &meta));
+        drop((noisy, quiet));
+        let table = connections.0.lock();
+        assert!(table.kept_of_account.is_empty(), "what was closed is not counted");
+    }
+
+    #[test]
+    fn many_accounts_leave_a_place_to_a_new_connection() {
+        let connections = connections(16, 16);
+        let names: Vec<_> = (0..40).map(|n| format!("account {n}")).collect();
+        let open_one = |name: &String| {
+            let one = open(&connections, 1)?;
+            one.authenticated(KeyHolder::Account(name));
+            Some(one)
+        };
+        let all: Vec<_> = names.iter().filter_map(open_one).collect();
+        assert_eq!(all.len(), 40);
+        assert!(open(&connections, 2).is_some());
     }
 
     #[test]
@@ -268,7 +364,7 @@ mod tests {
         drop(crowd);
         let table = connections.0.lock();
         assert_eq!((table.open.len(), table.by_network.len()), (1, 1));
-        assert_eq!(table.unauthenticated.len(), 1);
+        assert_eq!(table.replaceable.len(), 1);
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wrong_keys_are_answered_at_once_and_later_ones_wait() {
+    fn later_wrong_keys_wait() {
         let mut table = AttemptTable::default();
         for _ in 0..BURST {
             assert_eq!(table.wrong_key(network(1), 5_000), Duration::ZERO);

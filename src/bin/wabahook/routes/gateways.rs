@@ -15,6 +15,7 @@ use crate::host::{HostState, authenticated, off_thread};
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
+use crate::port::connections::KeyHolder;
 
 /// Answers every path that is not a route of the host's own.
 pub(crate) async fn answer(
@@ -36,7 +37,7 @@ async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Respo
     let mut permit = None;
     let body = match host.registration.identify(parts.uri.path(), &parts.headers) {
         Some((account, _)) => {
-            authenticated(&extensions);
+            authenticated(&extensions, KeyHolder::Account(&account));
             permit = waits.then(|| host.shared.test_permit(Some(&account))).transpose()?;
             let holder = BodyHolder::Account(account);
             host.shared.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?

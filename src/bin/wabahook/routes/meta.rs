@@ -13,12 +13,14 @@ use tracing::Span;
 use wabahook::CallbackRefusal;
 use wabahook::inbound::cloud_api::{self, CallbackError};
 
+use crate::blocking::note_holder;
 use crate::config::MetaSettings;
 use crate::host::{HostState, authenticated, off_thread, remote};
 use crate::host_shared::HostShared;
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
+use crate::port::connections::KeyHolder;
 
 /// The header of the signature.
 pub(crate) const HUB_SIGNATURE: &str = "x-hub-signature-256";
@@ -98,6 +100,9 @@ pub(crate) async fn verified_callback(
         let verified = cloud_api::verify(&meta.app_secrets, signature.as_deref(), &body.bytes);
         verified.map(|()| (meta, body))
     };
+    if body.bytes.len() > SIGNED_BYTES_MAX {
+        note_holder(&BodyHolder::stranger(address).to_string());
+    }
     let verified = match body.bytes.len() > SIGNED_BYTES_MAX {
         true => off_thread(move || verify(body)).await?,
         false => verify(body),
@@ -107,7 +112,7 @@ pub(crate) async fn verified_callback(
         callback_span(&parts.extensions).in_scope(|| count(CallbackRefusal::Signature, &why));
         HttpError::unauthorized(&why)
     })?;
-    authenticated(&parts.extensions);
+    authenticated(&parts.extensions, KeyHolder::Host);
     shared.bodies.signature_was_valid(address);
     Ok(verified)
 }

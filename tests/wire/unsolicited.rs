@@ -1,4 +1,4 @@
-//! Promises that what a receiver says unasked is never taken for the response to a later request.
+//! Promises that unsolicited bytes of a receiver are never taken for the response to a later request.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -60,7 +60,7 @@ fn steps() -> (Steps, impl Fn(&mut dyn FnMut()) + Send) {
     (Steps { go, done }, step)
 }
 
-fn check_second_response(first: String, unasked: &'static str, expected: &Reply) {
+fn check_second_response(first: String, unsolicited: &'static str, expected: &Reply) {
     let (steps, step) = steps();
     let (port, thread) = serving(
         |stream| stream,
@@ -68,7 +68,7 @@ fn check_second_response(first: String, unasked: &'static str, expected: &Reply)
             read_request(&mut stream);
             if connection == 0 {
                 stream.write_all(first.as_bytes()).unwrap();
-                step(&mut || stream.write_all(unasked.as_bytes()).unwrap());
+                step(&mut || stream.write_all(unsolicited.as_bytes()).unwrap());
             } else {
                 stream.write_all(SORRY.as_bytes()).unwrap();
             }
@@ -77,14 +77,14 @@ fn check_second_response(first: String, unasked: &'static str, expected: &Reply)
     let (client, url) = (client(), format!("http://127.0.0.1:{port}/hook"));
     assert_eq!(send(&client, &url), *expected);
     steps.next();
-    assert_eq!(send(&client, &url), status(500), "{unasked:?}");
+    assert_eq!(send(&client, &url), status(500), "{unsolicited:?}");
     thread.join().unwrap();
 }
 
 #[test]
 fn a_second_response_that_comes_later_is_not_the_next_ones() {
-    for unasked in [OK, "H", "\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        check_second_response(OK.to_owned(), unasked, &status(200));
+    for unsolicited in [OK, "H", "\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        check_second_response(OK.to_owned(), unsolicited, &status(200));
     }
 }
 
@@ -159,8 +159,8 @@ mod tls {
         }
     }
 
-    /// Answers the first request with 200 and what `unasked` makes, at once or later; the second with 500.
-    fn check(unasked: fn(&mut Server) -> Vec<u8>, is_at_once: bool) {
+    /// Answers the first request with 200 and what `unsolicited` makes, at once or later; the second with 500.
+    fn check(unsolicited: fn(&mut Server) -> Vec<u8>, is_at_once: bool) {
         let authority = Authority::new("ours");
         let config = Arc::new(server_config(&authority.sign("localhost", |_| ()), None));
         let (steps, step) = steps();
@@ -170,12 +170,12 @@ mod tls {
                 server.read_request();
                 if connection == 0 {
                     let mut first = server.records(OK);
-                    let mut unasked = unasked(&mut server);
+                    let mut unsolicited = unsolicited(&mut server);
                     if is_at_once {
-                        first.append(&mut unasked);
+                        first.append(&mut unsolicited);
                     }
                     server.socket.write_all(&first).unwrap();
-                    step(&mut || server.socket.write_all(&unasked).unwrap());
+                    step(&mut || server.socket.write_all(&unsolicited).unwrap());
                 } else {
                     let sorry = server.records(SORRY);
                     server.socket.write_all(&sorry).unwrap();
@@ -191,9 +191,9 @@ mod tls {
         thread.join().unwrap();
     }
 
-    fn check_both(unasked: fn(&mut Server) -> Vec<u8>) {
-        check(unasked, true);
-        check(unasked, false);
+    fn check_both(unsolicited: fn(&mut Server) -> Vec<u8>) {
+        check(unsolicited, true);
+        check(unsolicited, false);
     }
 
     #[test]
