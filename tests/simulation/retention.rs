@@ -6,7 +6,7 @@ use wabahook::{Notice, SubscriptionState};
 
 use super::delivery_state::{DeliveryState, Wait};
 use super::model::{Delivery, Key, Model, Presence};
-use super::plan::millis;
+use super::plan::{self, millis};
 
 /// For how long an active lane may still start a last attempt.
 const LAST_ATTEMPT_MS: u64 = 10_000;
@@ -186,7 +186,7 @@ impl Model {
     }
 
     /// The event of an id. After a crash the model does not know every id.
-    fn place_of(&mut self, id: &str, subscription: u32) -> usize {
+    pub fn place_of(&mut self, id: &str, subscription: u32) -> usize {
         let known = self.events.iter().position(|event| event.id.as_deref() == Some(id));
         if let Some(place) = known {
             return place;
@@ -195,10 +195,13 @@ impl Model {
             let event = &self.events[*place];
             let delivery = self.deliveries.get(&(*place, subscription));
             let is_owed = delivery.is_some_and(|delivery| delivery.may_be_owed());
+            // Events of one account keep their order; accounts take turns.
+            let account = plan::account_of(event.draft.number);
             let in_order = self.events.iter().enumerate().all(|(other, event)| {
                 let other_id = event.id.as_deref();
                 other_id.is_none_or(|other_id| (other < *place) == (other_id < id))
                     || event.there == Presence::Duplicate
+                    || plan::account_of(event.draft.number) != account
             });
             let may_exist = matches!(event.there, Presence::Maybe | Presence::Yes);
             event.id.is_none() && may_exist && is_owed && in_order
@@ -209,7 +212,7 @@ impl Model {
                 self.events[place].id = Some(id.to_owned());
                 place
             }
-            [] => panic!("{id} expired and is no event"),
+            [] => panic!("{id} of {subscription} is no event"),
             _ => std::panic::panic_any(Abandoned),
         }
     }

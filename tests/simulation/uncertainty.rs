@@ -164,6 +164,8 @@ impl Model {
         }
         let mut listed: BTreeMap<(String, u32), String> = BTreeMap::new();
         for letter in letters {
+            // A purge that was interrupted may have given up deliveries of an event that had no receipt.
+            self.place_of(&letter.event.to_string(), letter.subscription.0);
             let key = (letter.event.to_string(), letter.subscription.0);
             listed.insert(key, letter.reason.to_string());
         }

@@ -42,7 +42,7 @@ pub(super) struct AttemptRef {
     pub(super) serial: u64,
 }
 
-/// Attempts that wait for a turn at a place. Accounts take turns, because many of them may use the same service, and
+/// Attempts that wait for a turn at a destination. Accounts take turns, because many of them may use the same service, and
 /// one of them may have thousands of attempts there.
 #[derive(Debug, Default)]
 pub(super) struct WaitingAttempts {
@@ -86,7 +86,7 @@ pub(super) struct HostTable {
     crowded_at: usize,
 }
 
-/// How many places there may be before the unused ones are forgotten.
+/// How many destinations there may be before the unused ones are removed.
 const HOSTS_MAX: usize = 65_536;
 
 impl HostTable {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_told_by_its_settings_scheme_and_authority() {
+    fn a_destination_is_its_settings_scheme_and_authority() {
         let mut table = HostTable::default();
         let number = table.find(&key("a.example"));
         assert_eq!(table.find(&key("A.EXAMPLE")), number);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_take_turns_at_a_place() {
+    fn accounts_take_turns_at_a_destination() {
         let mut waiting = WaitingAttempts::default();
         let attempt = |slot| AttemptRef { slot, serial: 0 };
         (0..4).for_each(|slot| waiting.push(1, attempt(slot)));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_places_are_forgotten_and_used_ones_are_not() {
+    fn only_unused_destinations_are_removed() {
         let mut table = HostTable::default();
         let number = table.find(&key("used.example"));
         table.host(number).unwrap().idle.push(1);

@@ -24,8 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A primary and its standby. Both are killed, and their files removed, when this is dropped.
 pub(super) struct Servers {
     programs: Programs,
-    primary: Server,
-    standby: Option<Server>,
+    primary: ServerProcess,
+    standby: Option<ServerProcess>,
     standbys_made: u32,
     /// Where the standbys are.
     directory: TempDir,
@@ -183,13 +183,13 @@ impl Drop for Servers {
 }
 
 /// A running server.
-struct Server {
+struct ServerProcess {
     data: PathBuf,
     port: u16,
     process: Child,
 }
 
-impl Server {
+impl ServerProcess {
     fn kill(&mut self) {
         let children = children_of(self.process.id());
         let _ = self.process.kill();
@@ -231,18 +231,18 @@ impl Programs {
     }
 
     /// Configures a server and starts it.
-    fn launch(&self, data: PathBuf, port: u16, more: &str) -> Result<Server, String> {
+    fn launch(&self, data: PathBuf, port: u16, more: &str) -> Result<ServerProcess, String> {
         let sockets = data.parent().unwrap_or(&data).display();
         let lines = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{sockets}'\n\
-             fsync = on\nfull_page_writes = on\nshared_buffers = '32MB'\nmax_connections = 60\n\
+             fsync = on\nfull_page_writes = on\nshared_buffers = '32MB'\nmax_connections = 200\n\
              wal_sender_timeout = '5s'\nwal_keep_size = '256MB'\nmax_wal_size = '512MB'\n{more}"
         );
         let file = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"));
         let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
         written.map_err(|error| format!("postgresql.conf: {error}"))?;
         let process = self.spawn(&data)?;
-        Ok(Server { data, port, process })
+        Ok(ServerProcess { data, port, process })
     }
 
     fn spawn(&self, data: &Path) -> Result<Child, String> {

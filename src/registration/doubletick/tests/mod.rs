@@ -1,0 +1,410 @@
+//! Requests and responses of DoubleTick's clients: the documented examples, the rules, and bad input.
+
+mod edits_and_lists;
+mod refusals;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::engine::{DeliveryFilter, DeliveryState};
+use crate::error::Error;
+use crate::event::{Catalogue, Event};
+use crate::notice::Notice;
+use crate::outcome::Reason;
+use crate::profile::Profile;
+use crate::registration::test_support::{DEADLINE, GatewayResponse, TestGateway};
+use crate::secret::Secret;
+use crate::subscription::{
+    Authorization, BodyFormat, Policy, Subscription, SubscriptionId, SubscriptionInfo,
+    SubscriptionState,
+};
+use crate::transport::Transport;
+use crate::transport::{Failure, Reply};
+
+const ACME: &str = "acme-key";
+const BETA: &str = "beta-key";
+const REGISTER: &str = "/v2/webhook/register";
+
+/// A gateway with two bystanders: a webhook of another account, and a subscription of acme's that the host
+/// made.
+struct DoubleTickClient {
+    gateway: TestGateway,
+    bystanders: Vec<Arc<SubscriptionInfo>>,
+}
+
+impl DoubleTickClient {
+    fn new() -> DoubleTickClient {
+        DoubleTickClient::on(TestGateway::new())
+    }
+
+    fn on(gateway: TestGateway) -> DoubleTickClient {
+        let beta = body(json!({"name": "beta's", "wabaNumbers": ["917777777777"]}));
+        let request = request("POST", REGISTER, Some(BETA), &beta.to_string());
+        assert_eq!(gateway.respond(&request).status, 201);
+        let own = Subscription::to("https://own.example/").unwrap().name("own").account("acme");
+        gateway.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
+        let bystanders = gateway.engine.subscriptions();
+        DoubleTickClient { gateway, bystanders }
+    }
+
+    /// Makes a call, and asserts that it left the bystanders alone.
+    fn call(&self, method: &str, path: &str, key: Option<&str>, text: &str) -> GatewayResponse {
+        let answered = self.gateway.respond(&request(method, path, key, text));
+        for bystander in &self.bystanders {
+            let after = self.gateway.engine.subscription(bystander.id).unwrap();
+            assert!(Arc::ptr_eq(bystander, &after), "{method} {path} changed {after:?}");
+        }
+        answered
+    }
+
+    fn acme(&self, method: &str, path: &str, body: &Value) -> GatewayResponse {
+        self.call(method, path, Some(ACME), &body.to_string())
+    }
+
+    fn register(&self, body: &Value) -> GatewayResponse {
+        self.acme("POST", REGISTER, body)
+    }
+
+    /// Acme's webhooks, without the bystander.
+    fn webhooks(&self) -> Vec<Arc<SubscriptionInfo>> {
+        let all = self.gateway.engine.subscriptions_of("acme");
+        all.into_iter().filter(|one| one.name != "own").collect()
+    }
+
+    /// Registers a webhook and returns it.
+    fn registered(&self, more: Value) -> Arc<SubscriptionInfo> {
+        let body = body(more);
+        let answered = self.register(&body);
+        assert_eq!(answered.status, 201, "{answered:?}");
+        self.webhooks().into_iter().find(|one| body["name"] == one.name).unwrap()
+    }
+}
+
+fn request(method: &str, path: &str, key: Option<&str>, text: &str) -> Request<Vec<u8>> {
+    let request = Request::builder().method(method).uri(path);
+    let request = key.into_iter().fold(request, |one, key| one.header("authorization", key));
+    request.body(text.as_bytes().to_vec()).unwrap()
+}
+
+/// The smallest body with these fields replaced or added; `null` removes a field.
+fn body(more: Value) -> Value {
+    let mut body = json!({
+        "method": "POST", "url": "https://crm.example/hook", "name": "crm",
+        "webhookEvents": ["ADD_TAG"], "wabaNumbers": ["+919999999999"],
+    });
+    for (name, value) in more.as_object().unwrap() {
+        match value {
+            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
+            value => body[name] = value.clone(),
+        }
+    }
+    body
+}
+
+/// The documented example, verbatim.
+const EXAMPLE: &str = r#"{
+  "method": "GET",
+  "headers": { "newKeyHeader": "New Value Header" },
+  "body": { "newKeyBody": "New Value Body" },
+  "query": { "newKeyQuery": "New Value Query" },
+  "authorization": {
+      "type": "BASIC",
+      "payload": "some-secure-token"
+  },
+  "url": "https://your-callback-url.com",
+  "bodyFormat": "JSON",
+  "webhookEvents": ["ADD_TAG"],
+  "retryOnTimeout": true,
+  "name": "Test Webhook",
+  "wabaNumbers": ["waba_number1", "waba_number2", "waba_number3"]
+}"#;
+
+fn assert_refused(answered: &GatewayResponse, status: u16, error: &str, says: &[&str]) {
+    assert_eq!(answered.status, status, "{answered:?}");
+    let message = answered.body["message"].as_str().unwrap();
+    let shape = json!({"message": message, "error": error, "statusCode": status});
+    assert_eq!(answered.body, shape, "the documented shape and nothing else");
+    for part in says {
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+    assert!(!message.contains("hidden"), "{message:?} repeats a value");
+}
+
+fn rows(numbers: &[&str], events: &[&str]) -> Value {
+    let row = |number, event| json!({"wabaNumber": number, "webhookEventType": event});
+    let of = |number| events.iter().map(move |event| row(number, event));
+    numbers.iter().flat_map(of).collect()
+}
+
+#[test]
+fn the_documented_example_is_registered_field_by_field() {
+    let client = DoubleTickClient::new();
+    let answered = client.register(&serde_json::from_str(EXAMPLE).unwrap());
+    let none = json!({
+        "validWebhooks": [], "invalidWebhooks": [],
+        "invalidWabaNumbers": ["waba_number1", "waba_number2", "waba_number3"],
+    });
+    assert_eq!((answered.status, answered.body), (201, none), "placeholders are nobody's numbers");
+    assert!(client.webhooks().is_empty(), "nothing valid stores nothing");
+
+    let example = EXAMPLE.replace("waba_number1", "+919999999999");
+    let answered = client.call("POST", REGISTER, Some(ACME), &example);
+    let expected = json!({
+        "validWebhooks": [{"wabaNumber": "+919999999999", "webhookEventType": "ADD_TAG"}],
+        "invalidWebhooks": [],
+        "invalidWabaNumbers": ["waba_number2", "waba_number3"],
+    });
+    assert_eq!((answered.status, answered.body), (201, expected));
+    let webhook = client.webhooks().pop().unwrap();
+    let target = &webhook.target;
+    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    assert_eq!(
+        (target.method(), target.url().host()),
+        (&Method::GET, Some("your-callback-url.com"))
+    );
+    assert_eq!(target.headers(), pair("newKeyHeader", "New Value Header"));
+    assert_eq!(target.body(), pair("newKeyBody", "\"New Value Body\""));
+    assert_eq!(target.query(), pair("newKeyQuery", "New Value Query"));
+    assert_eq!(target.authorization(), Some(&Authorization::basic("some-secure-token")));
+    assert_eq!(target.body_format(), BodyFormat::Json);
+    assert_eq!(webhook.policy, Policy { retry_on_timeout: true, ..Policy::default() });
+    assert_eq!((webhook.name.as_str(), webhook.profile), ("Test Webhook", Profile::DoubleTick));
+    assert_eq!(webhook.secret, None);
+    assert_eq!(shown(&webhook), (vec!["ADD_TAG".into()], vec!["919999999999".into()]));
+    assert!(!format!("{webhook:?}").contains("some-secure-token"));
+}
+
+/// The filter of a webhook, as texts.
+fn shown(webhook: &SubscriptionInfo) -> (Vec<String>, Vec<String>) {
+    let (events, numbers) = (webhook.filter.events.iter(), webhook.filter.numbers.iter());
+    let events = events.flatten().map(ToString::to_string).collect();
+    (events, numbers.flatten().map(ToString::to_string).collect())
+}
+
+#[test]
+fn optional_fields_have_documented_defaults() {
+    let client = DoubleTickClient::new();
+    let webhook = client.registered(json!({}));
+    let target = &webhook.target;
+    assert!(target.headers().is_empty() && target.query().is_empty() && target.body().is_empty());
+    assert_eq!((target.authorization(), target.body_format()), (None, BodyFormat::Json));
+    assert!(!webhook.policy.retry_on_timeout);
+    for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"] {
+        let webhook = client.registered(json!({"method": method, "name": method}));
+        assert_eq!(webhook.target.method().as_str(), method);
+    }
+    let webhook = client.registered(json!({
+        "name": "other choices", "bodyFormat": "FORM_DATA", "retryOnTimeout": false,
+        "authorization": {"type": "BEARER", "payload": "hidden-token"},
+        "headers": {"authorization": "Bearer lower", "x-n": 7, "x-yes": true, "x-none": null},
+        "query": {"a": "b c", "n": 1.50, "no": false, "none": null},
+        "body": {"text": "x", "deep": {"a": [1, null]}, "none": null},
+    }));
+    let target = &webhook.target;
+    assert_eq!(target.body_format(), BodyFormat::FormData);
+    assert_eq!(target.authorization(), Some(&Authorization::bearer("hidden-token")));
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    };
+    let sorted = |given: &[(String, String)]| -> BTreeSet<(String, String)> {
+        given.iter().cloned().collect()
+    };
+    let set = |given: &[(&str, &str)]| sorted(&pairs(given));
+    let headers = [("authorization", "Bearer lower"), ("x-n", "7"), ("x-yes", "true")];
+    assert_eq!(sorted(target.headers()), set(&headers));
+    assert_eq!(sorted(target.query()), set(&[("a", "b c"), ("n", "1.5"), ("no", "false")]));
+    let body = [("text", "\"x\""), ("deep", "{\"a\":[1,null]}"), ("none", "null")];
+    assert_eq!(sorted(target.body()), set(&body));
+    let nothing = json!({"name": "no authorization", "authorization": {}, "headers": {}});
+    assert_eq!(client.registered(nothing).target.authorization(), None);
+}
+
+#[test]
+fn valid_pairs_are_registered_and_the_rest_reported() {
+    let cases = [
+        // Two numbers and two events are four rows and one webhook.
+        (
+            json!(["+919999999999", "918888888888"]),
+            json!(["ADD_TAG", "MESSAGE_RECEIVED"]),
+            rows(&["+919999999999", "918888888888"], &["ADD_TAG", "MESSAGE_RECEIVED"]),
+            rows(&[], &[]),
+            json!([]),
+        ),
+        // An unknown event is left out at each number.
+        (
+            json!(["+919999999999", "+918888888888"]),
+            json!(["INVALID_EVENT", "ADD_TAG", "message_received"]),
+            rows(&["+919999999999", "+918888888888"], &["ADD_TAG"]),
+            rows(&["+919999999999", "+918888888888"], &["INVALID_EVENT", "message_received"]),
+            json!([]),
+        ),
+        // Another account's number and a text that is not a number get the same response.
+        (
+            json!(["917777777777", "+91 99999-99999", "911111111111", "", "12"]),
+            json!(["ADD_TAG"]),
+            rows(&["+91 99999-99999"], &["ADD_TAG"]),
+            rows(&[], &[]),
+            json!(["917777777777", "911111111111", "", "12"]),
+        ),
+        // Different spellings are reported once, as first written, in numbers and in events.
+        (
+            json!(["919999999999", "+919999999999", "x", "x"]),
+            json!(["COVERSATION_OPENED", "CONVERSATION_OPENED", "Tag added", "ADD_TAG", "?", "?"]),
+            rows(&["919999999999"], &["COVERSATION_OPENED", "Tag added"]),
+            rows(&["919999999999"], &["?"]),
+            json!(["x"]),
+        ),
+        // A body without a valid pair succeeds and stores nothing.
+        (
+            json!(["919999999999"]),
+            json!(["X"]),
+            rows(&[], &[]),
+            rows(&["919999999999"], &["X"]),
+            json!([]),
+        ),
+        (
+            json!(["917777777777"]),
+            json!(["ADD_TAG"]),
+            rows(&[], &[]),
+            rows(&[], &[]),
+            json!(["917777777777"]),
+        ),
+    ];
+    for (numbers, events, valid, invalid, foreign) in cases {
+        let client = DoubleTickClient::new();
+        let given = json!({"wabaNumbers": numbers, "webhookEvents": events});
+        let answered = client.register(&body(given));
+        let expected = json!({
+            "validWebhooks": valid, "invalidWebhooks": invalid, "invalidWabaNumbers": foreign,
+        });
+        assert_eq!((answered.status, answered.body), (201, expected));
+        let webhooks = client.webhooks();
+        let pairs = valid.as_array().unwrap().len();
+        assert_eq!(webhooks.len(), usize::from(pairs > 0));
+        let covered = webhooks.iter().map(|one| shown(one)).map(|(e, n)| e.len() * n.len());
+        assert_eq!(covered.sum::<usize>(), pairs);
+    }
+}
+
+#[test]
+fn every_documented_event_and_trigger_is_accepted() {
+    let events = [
+        "ADD_TAG",
+        "MESSAGE_RECEIVED",
+        "MESSAGE_STATUS_UPDATE",
+        "CHAT_ASSIGNED_TO_AGENT",
+        "CHAT_UNASSIGNED",
+        "UPDATE_CUSTOMER_CUSTOM_FIELD",
+        "WIDGET_LEAD_RECEIVED",
+        "VERIFIED_WIDGET_LEAD_RECEIVED",
+        "NEW_LEAD",
+        "RAW_CLOUD_API_WEBHOOK",
+        "CLOSE_CONVERSATION",
+        "TEMPLATE_UPDATE",
+        "REMOVE_TAG",
+        "CALL_TO_WHATSAPP_MESSAGE_RECEIVED",
+        "CUSTOMER_BUSINESS_CHAT_OPEN",
+    ];
+    let triggers = [
+        ("Message Status Update", "MESSAGE_STATUS_UPDATE"),
+        ("Message Received", "MESSAGE_RECEIVED"),
+        ("Chat Assigned to Agent", "CHAT_ASSIGNED_TO_AGENT"),
+        ("Chat Unassigned", "CHAT_UNASSIGNED"),
+        ("Lead Received from Widget", "WIDGET_LEAD_RECEIVED"),
+        ("Verified Lead Received from Widget", "VERIFIED_WIDGET_LEAD_RECEIVED"),
+        ("First Time Message Trigger from Customer", "NEW_LEAD"),
+        ("Customer Custom Field Updated", "UPDATE_CUSTOMER_CUSTOM_FIELD"),
+        ("Template Updated", "TEMPLATE_UPDATE"),
+        ("Tag added", "ADD_TAG"),
+        ("Tag removed", "REMOVE_TAG"),
+        ("COVERSATION_OPENED", "CONVERSATION_OPENED"),
+        ("CONVERSATION_OPENED", "CONVERSATION_OPENED"),
+        ("message.received", "MESSAGE_RECEIVED"),
+    ];
+    let client = DoubleTickClient::new();
+    for (given, named) in events.iter().map(|name| (*name, *name)).chain(triggers) {
+        let more = json!({"name": format!("one of {given}"), "webhookEvents": [given]});
+        assert_eq!(shown(&client.registered(more)).0, [named], "{given}");
+    }
+    let given: Vec<_> = triggers.iter().map(|(given, _)| *given).collect();
+    let all = client.registered(json!({"name": "all triggers", "webhookEvents": given}));
+    assert_eq!(shown(&all).0.len(), 12, "eleven triggers and one with two spellings");
+    let id = all.id.to_string();
+    let answered = client.acme("DELETE", "/v2/webhook/deregister", &json!({"webhookId": id}));
+    assert_eq!((answered.status, answered.body), (201, json!({})));
+    assert!(client.gateway.engine.subscription(all.id).is_none());
+}
+
+#[test]
+fn the_catalogue_is_data() {
+    let unknown =
+        DoubleTickClient::new().register(&body(json!({"webhookEvents": ["order.placed"]})));
+    assert_eq!(unknown.body["invalidWebhooks"], rows(&["+919999999999"], &["order.placed"]));
+    let catalogue = Catalogue::default().with("ORDER_PLACED", ["order.placed"]);
+    let client = DoubleTickClient::on(TestGateway::with(|config| config.catalogue(catalogue)));
+    let known = client.register(&body(json!({"webhookEvents": ["order.placed"]})));
+    assert_eq!(known.body["validWebhooks"], rows(&["+919999999999"], &["order.placed"]));
+    assert_eq!(known.body["invalidWebhooks"], json!([]));
+}
+
+/// Times out, except: `connect` is unreachable, `busy` answers with 429, the bystander succeeds.
+struct Mute;
+
+impl Transport for Mute {
+    fn send(&self, request: &crate::transport::Request<'_>) -> Reply {
+        match request.url.host() {
+            Some("connect.example") => Reply::Failed(Failure::Connect),
+            Some("busy.example") => Reply::status(429),
+            Some("timeout.example") => Reply::Failed(Failure::Timeout),
+            _ => Reply::status(200),
+        }
+    }
+
+    fn interrupt(&self) {}
+}
+
+#[test]
+fn a_timeout_is_retried_only_if_requested() {
+    let gateway = TestGateway::with(|config| config.transport(Arc::new(Mute)));
+    let client = DoubleTickClient::on(gateway);
+    let notices = client.gateway.engine.notices();
+    let made = ["timeout", "connect", "busy"].into_iter().flat_map(|host| {
+        [true, false].map(|retry_on_timeout| {
+            let webhook = client.registered(json!({
+                "name": format!("{host} {retry_on_timeout}"), "retryOnTimeout": retry_on_timeout,
+                "url": format!("https://{host}.example/"),
+            }));
+            (webhook.id, host == "timeout" && !retry_on_timeout)
+        })
+    });
+    let made: Vec<(SubscriptionId, bool)> = made.collect();
+    client.registered(json!({"name": "bystander", "url": "https://fine.example/"}));
+    let event = Event::new("Tag added", "{}").account("acme").number("919999999999");
+    assert_eq!(client.gateway.engine.publish(event).unwrap().wait().unwrap().owed, 7);
+    let started = Instant::now();
+    for (id, is_dead) in made {
+        let expected = if is_dead { DeliveryState::Dead } else { DeliveryState::Retrying };
+        let of_it = DeliveryFilter::default().subscription(id);
+        let state = || client.gateway.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
+        while state().map(|delivery| delivery.state) != Some(expected) {
+            assert!(started.elapsed() < DEADLINE, "{id}: {:?}", state());
+            std::thread::yield_now();
+        }
+        if is_dead {
+            let reason = Reason::Failed(Failure::Timeout);
+            let died = std::iter::repeat_with(|| notices.next_timeout(DEADLINE).unwrap());
+            let mut died = died.take(3);
+            let is_it = |one: Notice| {
+                matches!(one, Notice::DeadLettered { subscription, reason: of, .. }
+                if subscription == id && of == reason)
+            };
+            assert!(died.any(is_it));
+        }
+    }
+    client.gateway.wait_until(|stats| (stats.delivered, stats.dead) == (1, 1));
+}
