@@ -3,7 +3,8 @@
 //! event-driven thread to the same receivers, measured in turns in the same run, with those of blocking
 //! threads printed as well. Every delivery is counted by the receivers.
 //!
-//! `cargo bench --bench fanout -- --runs 5 --deliveries 60000`; `--only fanout_10` runs that alone.
+//! `cargo bench --bench fanout -- --runs 5 --deliveries 60000`; `--only fanout_10` runs that alone, `--io-threads 2`
+//! with two I/O threads.
 //! `-- --plot` also measures other numbers of subscriptions and workers, and draws all into `docs/`.
 
 mod support;
@@ -99,6 +100,7 @@ fn config(path: &Path) -> Outcome<Config> {
 
 fn open(path: &Path, receivers: &Receivers, fan_out: usize, workers: usize) -> Outcome<Engine> {
     let limits = Limits::default().in_flight_max(Some(workers));
+    let limits = limits.io_threads(support::option("io-threads", 1));
     let engine = Engine::open(config(path)?.limits(limits))?;
     for n in 0..fan_out {
         let to = Subscription::to(receivers.prompt(n))?.name(format!("receiver-{n}"));

@@ -20,8 +20,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Appends bytes as lower-case hexadecimal digits.
 pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        text.extend(hex_digits(*byte).map(char::from));
+    text.reserve(2 * bytes.len());
+    for digit in bytes.iter().flat_map(|byte| hex_digits(*byte)) {
+        // Four times as fast as extending by an iterator.
+        text.push(char::from(digit));
     }
 }
 

@@ -63,13 +63,20 @@ fn scenarios() -> Vec<NoisyScenario> {
             Noise::Keyed,
             limits().dedup_keys_max(Some(10_000)).publish_rate(2_000, SECOND),
         ),
-        scenario("limit_in_flight", Noise::Hanging(5_000), limits()),
-        scenario("limit_fan_out", Noise::FanOut(20_000), limits()),
+        scenario("limit_in_flight", Noise::Hanging(5_000), limits().in_flight_max(Some(1_000))),
+        scenario(
+            "limit_fan_out",
+            Noise::FanOut(20_000),
+            limits().owed_events_max(Some(FAN_OUT_EVENTS_MAX)),
+        ),
         scenario("limit_tests", Noise::Tests, limits()),
     ]
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// How many large fan-outs the noisy account may have in progress: 400,000 deliveries.
+const FAN_OUT_EVENTS_MAX: u64 = 20;
 
 /// What the quiet account had.
 struct Quiet {

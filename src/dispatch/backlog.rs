@@ -256,7 +256,7 @@ impl Backlog {
         }
     }
 
-    /// Of these, holds those that were never tried.
+    /// Holds back those of the sequences that were never tried.
     pub(super) fn hold_among(&mut self, sequences: &RoaringTreemap) {
         let mut never_tried = &self.pending.set & sequences;
         never_tried |= &self.blocked.set & sequences;

@@ -318,7 +318,7 @@ impl ReadyQueue {
     }
 
     /// The account whose turn it is in a group.
-    fn front(&mut self, group: LaneGroup) -> Option<Front> {
+    fn front(&mut self, group: LaneGroup) -> Option<QueueFront> {
         let share = self.in_flight_max / self.active_accounts.max(1);
         let unproven_max = self.unproven_max_of_account();
         loop {
@@ -341,7 +341,7 @@ impl ReadyQueue {
                 turns.waiting.remove(&turn);
                 turns.above_share.insert(turn, account);
             } else {
-                return Some(Front { is_above, turn, account });
+                return Some(QueueFront { is_above, turn, account });
             }
         }
     }
@@ -420,7 +420,7 @@ impl ReadyQueue {
 
 /// An account at the front of a group. Below its share it goes first, then by turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Front {
+struct QueueFront {
     is_above: bool,
     turn: u64,
     account: AccountSlot,

@@ -60,7 +60,7 @@ enum Task {
 #[derive(Debug, Default)]
 struct HistoryQueueSize {
     entries: AtomicU64,
-    /// Of payloads.
+    /// The bytes of their payloads.
     bytes: AtomicU64,
 }
 

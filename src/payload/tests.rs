@@ -310,7 +310,7 @@ fn a_gateways_own_body_is_passed_on_byte_for_byte() {
 }
 
 /// One update of an account: which of its customers, and what.
-type Drawn = (bool, usize, u8);
+type DrawnUpdate = (bool, usize, u8);
 
 const ACCOUNTS: [(&str, &str, &str); 2] =
     [("acme", "100", "919000000001"), ("beta", "200", "918000000002")];
@@ -332,7 +332,7 @@ fn marks(is_beta: bool, customers: impl IntoIterator<Item = usize>) -> Vec<Strin
 
 /// The changes of an account: one of the field `messages`, one of calls and one of contacts. Each names all
 /// customers of the account.
-fn changes(drawn: &[Drawn], is_beta: bool) -> Vec<Value> {
+fn changes(drawn: &[DrawnUpdate], is_beta: bool) -> Vec<Value> {
     let contacts: Vec<Value> = (0..3)
         .map(|place| {
             let number = customer(is_beta, place);

@@ -48,7 +48,7 @@ impl Party {
 }
 
 /// The random parts of one call.
-struct Drawn {
+struct DrawnRequest {
     caller: &'static Party,
     other: &'static Party,
     /// An id: the caller's, the other's or unknown.
@@ -59,10 +59,10 @@ struct Drawn {
     reaches_over: bool,
 }
 
-impl Drawn {
-    fn new(is_beta: bool, id: u32, name: usize, reaches_over: bool) -> Drawn {
+impl DrawnRequest {
+    fn new(is_beta: bool, id: u32, name: usize, reaches_over: bool) -> DrawnRequest {
         let (caller, other) = if is_beta { (&BETA, &ACME) } else { (&ACME, &BETA) };
-        Drawn { caller, other, id, name: NAMES[name], reaches_over }
+        DrawnRequest { caller, other, id, name: NAMES[name], reaches_over }
     }
 
     /// A request with the caller's key, shown as DoubleTick's clients do.
@@ -121,7 +121,7 @@ impl Drawn {
 
 const NAMES: [&str; 3] = ["crm", "log", "bot"];
 
-type GatewayOperation = (&'static str, fn(&Drawn) -> Request<Vec<u8>>);
+type GatewayOperation = (&'static str, fn(&DrawnRequest) -> Request<Vec<u8>>);
 
 /// Every kind of call of every gateway.
 const OPERATIONS: &[GatewayOperation] = &[
@@ -189,7 +189,7 @@ const OPERATIONS: &[GatewayOperation] = &[
 fn check_apart(
     gateway: &TestGateway,
     operation: &GatewayOperation,
-    drawn: &Drawn,
+    drawn: &DrawnRequest,
 ) -> GatewayResponse {
     let (what, request) = (operation.0, (operation.1)(drawn));
     let before = gateway.engine.subscriptions_of(drawn.other.name);
@@ -223,7 +223,7 @@ proptest! {
     ) {
         let gateway = two_accounts();
         for (is_beta, operation, id, name, reaches_over) in turns {
-            let drawn = Drawn::new(is_beta, id, name, reaches_over);
+            let drawn = DrawnRequest::new(is_beta, id, name, reaches_over);
             check_apart(&gateway, &OPERATIONS[operation], &drawn);
         }
     }
@@ -237,7 +237,7 @@ fn each_operation_both_succeeds_and_fails() {
     for (name, id) in (0..NAMES.len()).flat_map(|name| (0..8).map(move |id| (name, id))) {
         for is_beta in [false, true] {
             for (operation, answers) in OPERATIONS.iter().zip(&mut answers) {
-                let drawn = Drawn::new(is_beta, id, name, id % 2 == 0);
+                let drawn = DrawnRequest::new(is_beta, id, name, id % 2 == 0);
                 let is_success = check_apart(&gateway, operation, &drawn).status < 300;
                 *answers = (answers.0 | is_success, answers.1 | !is_success);
                 made += 1;

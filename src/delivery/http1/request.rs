@@ -21,7 +21,7 @@ use crate::transport::Request;
 /// A request ready to be written to a connection.
 pub(crate) struct OutgoingRequest {
     /// The head, and the body where that is small.
-    head: Box<[u8]>,
+    head: Vec<u8>,
     /// The rest of the body.
     body: Body,
     authority: Authority,
@@ -72,7 +72,7 @@ impl OutgoingRequest {
             }
         };
         Ok(OutgoingRequest {
-            head: head.into(),
+            head,
             body,
             authority: authority.clone(),
             is_https: request.url.scheme() == Some(&Scheme::HTTPS),
@@ -107,7 +107,7 @@ impl OutgoingRequest {
 
     /// Gives up the bytes: everything was sent over a connection of its own and is not sent again.
     pub(crate) fn release(&mut self) {
-        self.head = Box::default();
+        self.head = Vec::new();
         self.body = Body::Empty;
     }
 

@@ -25,13 +25,13 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// Attempts that are handed out, and their results.
 #[derive(Default)]
-struct Script {
-    state: Mutex<ScriptState>,
+struct AttemptScript {
+    state: Mutex<AttemptScriptState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct ScriptState {
+struct AttemptScriptState {
     next: VecDeque<NextAttempt>,
     ended: BTreeMap<u64, AttemptEnd>,
     wake: Option<WakeLoop>,
@@ -44,15 +44,15 @@ struct ScriptState {
     on_exchange: Option<Box<dyn FnOnce() + Send>>,
 }
 
-impl Script {
+impl AttemptScript {
     fn give(&self, token: u64, url: &str, timeout_ms: u64) {
         let mut state = self.state.lock();
         let token = AttemptToken(token);
         state.next.push_back(NextAttempt { token, request: outgoing(url, timeout_ms), account: 0 });
-        Script::wake(&mut state);
+        AttemptScript::wake(&mut state);
     }
 
-    fn wake(state: &mut ScriptState) {
+    fn wake(state: &mut AttemptScriptState) {
         if std::mem::take(&mut state.is_idle)
             && let Some(wake) = &state.wake
         {
@@ -63,7 +63,7 @@ impl Script {
     fn finish(&self) -> bool {
         let mut state = self.state.lock();
         state.is_over = true;
-        Script::wake(&mut state);
+        AttemptScript::wake(&mut state);
         self.wait_for(state, |state| state.detached)
     }
 
@@ -74,8 +74,8 @@ impl Script {
 
     fn wait_for<T>(
         &self,
-        mut state: parking_lot::MutexGuard<'_, ScriptState>,
-        found: impl Fn(&ScriptState) -> Option<T>,
+        mut state: parking_lot::MutexGuard<'_, AttemptScriptState>,
+        found: impl Fn(&AttemptScriptState) -> Option<T>,
     ) -> T {
         loop {
             if let Some(found) = found(&state) {
@@ -86,7 +86,7 @@ impl Script {
     }
 }
 
-impl AttemptSource for Script {
+impl AttemptSource for AttemptScript {
     fn attach(&self, from: LoopId, wake: WakeLoop) {
         assert_eq!(from, LoopId(0));
         self.state.lock().wake = Some(wake);
@@ -153,9 +153,9 @@ fn bed(
     limits: LoopLimits,
     clock: Arc<dyn Clock>,
     ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
-) -> (IoLoops, Arc<Script>) {
+) -> (IoLoops, Arc<AttemptScript>) {
     let loops = IoLoops::new(shared(clock, ask), limits);
-    let script = Arc::new(Script::default());
+    let script = Arc::new(AttemptScript::default());
     let source: Arc<dyn AttemptSource> = Arc::clone(&script) as _;
     loops.serve(&source).unwrap();
     (loops, script)

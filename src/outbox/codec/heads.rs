@@ -40,7 +40,7 @@ const HEAD_BYTES_MAX: usize = 5 + 9 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
 /// An event as its head describes it: its payload is still to be read.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::outbox) struct EventHead {
-    /// With an empty payload.
+    /// The event, with an empty payload.
     pub(in crate::outbox) event: StoredEvent,
     pub(in crate::outbox) targets: Arc<RoaringBitmap>,
     pub(in crate::outbox) payload: PayloadLocation,
