@@ -64,7 +64,7 @@ pub mod signature;
 mod stats;
 pub mod store;
 mod subscription;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text;
 mod threads;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::filter::filter;
 use crate::account::Accounts;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
@@ -56,88 +57,33 @@ impl DeadLetter {
     }
 }
 
-/// Selects dead letters that match everything that is set. Defaults to all.
-///
-/// ```
-/// use wabahook::{DeadLetterFilter, SubscriptionId};
-/// let recent = DeadLetterFilter::default().subscription(SubscriptionId(3)).since_ms(1_700_000_000_000);
-/// assert_eq!(recent.reason, None);
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeadLetterFilter {
-    /// Only those of the subscriptions of this account, by its id or its name.
-    pub account: Option<String>,
-    /// Only those of this subscription.
-    pub subscription: Option<SubscriptionId>,
-    /// Only those whose reason contains this text, in any case: `status:404`, or `status` for all statuses.
-    pub reason: Option<String>,
-    /// Only those of events whose type contains this text, in any case.
-    pub event_type: Option<String>,
-    /// Only those of events whose number contains these digits.
-    pub number: Option<String>,
-    /// Only those given up at this time or later, in milliseconds since the Unix epoch.
-    pub since_ms: Option<u64>,
-    /// Only those given up before this time, in milliseconds since the Unix epoch.
-    pub until_ms: Option<u64>,
+filter! {
+    /// Selects dead letters that match everything that is set. Defaults to all.
+    ///
+    /// ```
+    /// use wabahook::{DeadLetterFilter, SubscriptionId};
+    /// let recent = DeadLetterFilter::default().subscription(SubscriptionId(3)).since_ms(1_700_000_000_000);
+    /// assert_eq!(recent.reason, None);
+    /// ```
+    pub struct DeadLetterFilter {
+        /// Only those of the subscriptions of this account, by its id or its name.
+        account: String, given impl Into<String>;
+        /// Only those of this subscription.
+        subscription: SubscriptionId, given SubscriptionId;
+        /// Only those whose reason contains this text, in any case: `status:404`, or `status` for all statuses.
+        reason: String, given impl Into<String>;
+        /// Only those of events whose type contains this text, in any case.
+        event_type: String, given impl Into<String>;
+        /// Only those of events whose number contains these digits.
+        number: String, given impl Into<String>;
+        /// Only those given up at this time or later, in milliseconds since the Unix epoch.
+        since_ms: u64, given u64;
+        /// Only those given up before this time, in milliseconds since the Unix epoch.
+        until_ms: u64, given u64;
+    }
 }
 
 impl DeadLetterFilter {
-    /// The same with the account's id where the caller gave its name.
-    pub(super) fn resolved(&self, accounts: &Accounts) -> DeadLetterFilter {
-        let account = self.account.as_deref().map(|account| accounts.id_of(account));
-        DeadLetterFilter { account, ..self.clone() }
-    }
-
-    /// Selects those of an account's subscriptions.
-    #[must_use]
-    pub fn account(mut self, name: impl Into<String>) -> DeadLetterFilter {
-        self.account = Some(name.into());
-        self
-    }
-
-    /// Selects those of a subscription.
-    #[must_use]
-    pub fn subscription(mut self, id: SubscriptionId) -> DeadLetterFilter {
-        self.subscription = Some(id);
-        self
-    }
-
-    /// Selects those whose reason contains a text, in any case (`status:404`, `gate`).
-    #[must_use]
-    pub fn reason(mut self, text: impl Into<String>) -> DeadLetterFilter {
-        self.reason = Some(text.into());
-        self
-    }
-
-    /// Selects those of events whose type contains a text, in any case.
-    #[must_use]
-    pub fn event_type(mut self, text: impl Into<String>) -> DeadLetterFilter {
-        self.event_type = Some(text.into());
-        self
-    }
-
-    /// Selects those of events whose number contains these digits.
-    #[must_use]
-    pub fn number(mut self, digits: impl Into<String>) -> DeadLetterFilter {
-        self.number = Some(digits.into());
-        self
-    }
-
-    /// Selects those given up at a time or later, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn since_ms(mut self, since_ms: u64) -> DeadLetterFilter {
-        self.since_ms = Some(since_ms);
-        self
-    }
-
-    /// Selects those given up before a time, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn until_ms(mut self, until_ms: u64) -> DeadLetterFilter {
-        self.until_ms = Some(until_ms);
-        self
-    }
-
     /// The part of the filter that does not need the letter itself.
     pub(super) fn admits_moment(&self, at_ms: u64, subscription: SubscriptionId) -> bool {
         self.subscription.is_none_or(|id| id == subscription)

@@ -392,7 +392,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU16, Ordering};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -402,8 +401,7 @@ mod tests {
     use crate::event::Event;
     use crate::store::Memory;
     use crate::subscription::{Policy, Subscription};
-    use crate::transport::Reply;
-    use crate::transport::{Request, Transport};
+    use crate::testing::{ScriptedReply, ScriptedTransport};
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -420,20 +418,9 @@ mod tests {
         }
     }
 
-    /// A receiver that always answers the same.
-    struct Always(AtomicU16);
-
-    impl Transport for Always {
-        fn send(&self, _: &Request<'_>) -> Reply {
-            Reply::status(self.0.load(Ordering::Acquire))
-        }
-
-        fn interrupt(&self) {}
-    }
-
     fn open(store: Memory, status: u16) -> Engine {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000, 3));
-        let receiver = Arc::new(Always(status.into()));
+        let receiver = Arc::new(ScriptedTransport::new(move |_| ScriptedReply::Status(status)));
         let config = Config::new("unused").store(Arc::new(store));
         Engine::open(config.clock(clock).transport(receiver)).unwrap()
     }

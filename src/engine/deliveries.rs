@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId, is_type_and_number};
+use super::filter::filter;
 use super::shared::Shared;
 use super::{Engine, Page};
 use crate::account::Accounts;
@@ -70,74 +71,26 @@ impl FromStr for DeliveryState {
     }
 }
 
-/// Selects deliveries that match everything that is set. Defaults to all deliveries of registered
-/// subscriptions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeliveryFilter {
-    /// Only deliveries of the subscriptions of this account, by its id or its name.
-    pub account: Option<String>,
-    /// Only deliveries of this subscription.
-    pub subscription: Option<SubscriptionId>,
-    /// Only deliveries in one of these states; `None` means any.
-    pub states: Option<Vec<DeliveryState>>,
-    /// Only deliveries of events whose type contains this text, in any case.
-    pub event_type: Option<String>,
-    /// Only deliveries of events whose number contains these digits.
-    pub number: Option<String>,
-    /// Only deliveries that failed and whose last reason contains this text, in any case.
-    pub reason: Option<String>,
+filter! {
+    /// Selects deliveries that match everything that is set. Defaults to all deliveries of registered
+    /// subscriptions.
+    pub struct DeliveryFilter {
+        /// Only deliveries of the subscriptions of this account, by its id or its name.
+        account: String, given impl Into<String>;
+        /// Only deliveries of this subscription.
+        subscription: SubscriptionId, given SubscriptionId;
+        /// Only deliveries in one of these states; `None` means any.
+        states: Vec<DeliveryState>, given impl Into<Vec<DeliveryState>>;
+        /// Only deliveries of events whose type contains this text, in any case.
+        event_type: String, given impl Into<String>;
+        /// Only deliveries of events whose number contains these digits.
+        number: String, given impl Into<String>;
+        /// Only deliveries that failed and whose last reason contains this text, in any case.
+        reason: String, given impl Into<String>;
+    }
 }
 
 impl DeliveryFilter {
-    /// The same with the account's id where the caller gave its name.
-    pub(super) fn resolved(&self, accounts: &Accounts) -> DeliveryFilter {
-        let account = self.account.as_deref().map(|account| accounts.id_of(account));
-        DeliveryFilter { account, ..self.clone() }
-    }
-
-    /// Selects the deliveries of an account's subscriptions.
-    #[must_use]
-    pub fn account(mut self, name: impl Into<String>) -> DeliveryFilter {
-        self.account = Some(name.into());
-        self
-    }
-
-    /// Selects the deliveries of a subscription.
-    #[must_use]
-    pub fn subscription(mut self, id: SubscriptionId) -> DeliveryFilter {
-        self.subscription = Some(id);
-        self
-    }
-
-    /// Selects the deliveries in one of these states.
-    #[must_use]
-    pub fn states(mut self, states: impl IntoIterator<Item = DeliveryState>) -> DeliveryFilter {
-        self.states = Some(states.into_iter().collect());
-        self
-    }
-
-    /// Selects the deliveries of events whose type contains a text, in any case.
-    #[must_use]
-    pub fn event_type(mut self, text: impl Into<String>) -> DeliveryFilter {
-        self.event_type = Some(text.into());
-        self
-    }
-
-    /// Selects the deliveries of events whose number contains these digits.
-    #[must_use]
-    pub fn number(mut self, digits: impl Into<String>) -> DeliveryFilter {
-        self.number = Some(digits.into());
-        self
-    }
-
-    /// Selects the deliveries that failed and whose last reason contains a text, in any case.
-    #[must_use]
-    pub fn reason(mut self, text: impl Into<String>) -> DeliveryFilter {
-        self.reason = Some(text.into());
-        self
-    }
-
     /// Whether a delivery's event or failures must be read to know whether it matches.
     pub(super) fn needs_reading(&self) -> bool {
         self.event_type.is_some() || self.number.is_some() || self.reason.is_some()

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::DeliveryState;
+use super::filter::filter;
 use super::publish::order_hash;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use crate::error::{Error, Result};
@@ -101,82 +102,33 @@ impl fmt::Debug for EventTrace {
     }
 }
 
-/// Selects events that match everything that is set. Defaults to all that are kept.
-///
-/// ```
-/// use wabahook::EventQuery;
-/// let query = EventQuery::default().account("acme").message_id("wamid.HBgMOTE5");
-/// # let _ = query;
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EventQuery {
-    /// Only events of this account.
-    pub account: Option<String>,
-    /// Only events published with this dedup key. Needs a [history](crate::Limits::history_bytes_max).
-    pub dedup_key: Option<String>,
-    /// Only events whose payload has this message id.
-    pub message_id: Option<String>,
-    /// Only events published with this key, which is the contact for events of callbacks.
-    pub contact: Option<String>,
-    /// Only events of this number.
-    pub number: Option<WabaNumber>,
-    /// Only events whose type contains this text, in any case.
-    pub event_type: Option<String>,
-    /// Only events accepted at this time or later, in milliseconds since the Unix epoch.
-    pub since_ms: Option<u64>,
+filter! {
+    /// Selects events that match everything that is set. Defaults to all that are kept.
+    ///
+    /// ```
+    /// use wabahook::EventQuery;
+    /// let query = EventQuery::default().account("acme").message_id("wamid.HBgMOTE5");
+    /// # let _ = query;
+    /// ```
+    pub struct EventQuery {
+        /// Only events of this account.
+        account: String, given impl Into<String>;
+        /// Only events published with this dedup key. Needs a [history](crate::Limits::history_bytes_max).
+        dedup_key: String, given impl Into<String>;
+        /// Only events whose payload has this message id.
+        message_id: String, given impl Into<String>;
+        /// Only events published with this key, which is the contact for events of callbacks.
+        contact: String, given impl Into<String>;
+        /// Only events of this number.
+        number: WabaNumber, given WabaNumber;
+        /// Only events whose type contains this text, in any case.
+        event_type: String, given impl Into<String>;
+        /// Only events accepted at this time or later, in milliseconds since the Unix epoch.
+        since_ms: u64, given u64;
+    }
 }
 
 impl EventQuery {
-    /// Selects the events of an account.
-    #[must_use]
-    pub fn account(mut self, account: impl Into<String>) -> EventQuery {
-        self.account = Some(account.into());
-        self
-    }
-
-    /// Selects the events published with a dedup key.
-    #[must_use]
-    pub fn dedup_key(mut self, key: impl Into<String>) -> EventQuery {
-        self.dedup_key = Some(key.into());
-        self
-    }
-
-    /// Selects the events whose payload has a message id.
-    #[must_use]
-    pub fn message_id(mut self, id: impl Into<String>) -> EventQuery {
-        self.message_id = Some(id.into());
-        self
-    }
-
-    /// Selects the events of a contact: those published with this key.
-    #[must_use]
-    pub fn contact(mut self, key: impl Into<String>) -> EventQuery {
-        self.contact = Some(key.into());
-        self
-    }
-
-    /// Selects the events of a number.
-    #[must_use]
-    pub fn number(mut self, number: WabaNumber) -> EventQuery {
-        self.number = Some(number);
-        self
-    }
-
-    /// Selects the events whose type contains a text, in any case.
-    #[must_use]
-    pub fn event_type(mut self, text: impl Into<String>) -> EventQuery {
-        self.event_type = Some(text.into());
-        self
-    }
-
-    /// Selects the events accepted at a time or later, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn since_ms(mut self, since_ms: u64) -> EventQuery {
-        self.since_ms = Some(since_ms);
-        self
-    }
-
     /// The query of the history, with the ids of its account.
     pub(super) fn in_history(&self, accounts: Option<Vec<String>>) -> HistoryQuery {
         HistoryQuery {

@@ -240,8 +240,6 @@ impl Shared {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use parking_lot::{Condvar, Mutex};
-
     use super::*;
     use crate::config::Config;
     use crate::engine::{DeliveryFilter, DeliveryState, Engine};
@@ -250,47 +248,9 @@ mod tests {
     use crate::outcome::Reason;
     use crate::store::Memory;
     use crate::subscription::Subscription;
-    use crate::transport::Reply;
-    use crate::transport::{Request, Transport};
+    use crate::testing::{ScriptedReply, ScriptedTransport};
 
     const DEADLINE: Duration = Duration::from_secs(20);
-
-    /// Answers the first attempt at `gone` with 410 and no other one there; everybody else with 200.
-    #[derive(Default)]
-    struct GoneOnce {
-        attempts: Mutex<(usize, bool)>,
-        changed: Condvar,
-    }
-
-    impl Transport for GoneOnce {
-        fn send(&self, request: &Request<'_>) -> Reply {
-            if request.url.host() != Some("gone") {
-                return Reply::status(200);
-            }
-            let mut attempts = self.attempts.lock();
-            attempts.0 += 1;
-            self.changed.notify_all();
-            if attempts.0 == 1 {
-                return Reply::status(410);
-            }
-            self.changed.wait_while(&mut attempts, |attempts| !attempts.1);
-            Reply::Failed(crate::transport::Failure::Interrupted)
-        }
-
-        fn interrupt(&self) {
-            self.attempts.lock().1 = true;
-            self.changed.notify_all();
-        }
-    }
-
-    impl GoneOnce {
-        fn wait_for(&self, count: usize) {
-            let mut attempts = self.attempts.lock();
-            let too_few = |attempts: &mut (usize, bool)| attempts.0 < count;
-            let late = self.changed.wait_while_for(&mut attempts, too_few, DEADLINE).timed_out();
-            assert!(!late, "{} attempts of {count} in time", attempts.0);
-        }
-    }
 
     fn states_of(engine: &Engine, id: SubscriptionId) -> Vec<DeliveryState> {
         let of_it = DeliveryFilter::default().subscription(id);
@@ -301,8 +261,9 @@ mod tests {
 
     /// A receiver answers 410, and before that is kept in the book a host's call has its turn.
     /// Returns the engine with what the receiver asked for in force.
-    fn disabled_after(call: SubscriptionState) -> (Engine, SubscriptionId, Arc<GoneOnce>) {
-        let transport = Arc::new(GoneOnce::default());
+    fn disabled_after(call: SubscriptionState) -> (Engine, SubscriptionId, Arc<ScriptedTransport>) {
+        let transport = Arc::new(ScriptedTransport::default());
+        transport.script("gone", &[ScriptedReply::Status(410), ScriptedReply::Hangs]);
         let config = Config::new("unused").store(Arc::new(Memory::default()));
         let engine = Engine::open(config.transport(transport.clone())).unwrap();
         let named = |host: &str| Subscription::to(format!("https://{host}/hook")).unwrap();
@@ -326,7 +287,7 @@ mod tests {
         let active = ActiveSubscription::new(called).unwrap();
         shared.save_and_activate(book.as_mut().unwrap(), active, Some(&before.info)).unwrap();
         if call == SubscriptionState::Active {
-            transport.wait_for(2);
+            transport.wait_for("gone", 2);
         }
         drop(book);
         let reason = Reason::Status(410);
@@ -353,7 +314,7 @@ mod tests {
         let (engine, id, transport) = disabled_after(SubscriptionState::Paused);
         assert_eq!(states_of(&engine, id), [DeliveryState::Blocked; 2]);
         engine.resume(id).unwrap();
-        transport.wait_for(2);
+        transport.wait_for("gone", 2);
         assert_eq!(states_of(&engine, id), [DeliveryState::Owed; 2]);
     }
 }

@@ -21,6 +21,7 @@ mod event_history;
 mod event_query;
 mod event_traces;
 mod expiry;
+mod filter;
 mod io_source;
 mod lifecycle;
 mod log;

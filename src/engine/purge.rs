@@ -11,6 +11,7 @@ use roaring::RoaringTreemap;
 use super::Engine;
 use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 use super::deliveries::DeliveryFilter;
+use super::filter::filter;
 use super::publish::order_hash;
 use super::shared::{DispatchState, Shared};
 use crate::account::Accounts;
@@ -26,52 +27,25 @@ use crate::subscription::SubscriptionId;
 /// How many deliveries are cancelled under one lock, or discarded in one group.
 const ENDED_AT_ONCE: usize = 256;
 
-/// Selects what is purged: the events that match everything that is set. At least one part must be set.
-///
-/// ```
-/// use wabahook::PurgeFilter;
-/// let contact = PurgeFilter::default().account("acme").contact("919812345678");
-/// assert_eq!(contact.number, None);
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PurgeFilter {
-    /// Only events of this account, by its id or its name.
-    pub account: Option<String>,
-    /// Only events of this WABA number.
-    pub number: Option<WabaNumber>,
-    /// Only events with this ordering key, which is the contact for events of callbacks.
-    pub contact: Option<String>,
+filter! {
+    /// Selects what is purged: the events that match everything that is set. At least one part must be set.
+    ///
+    /// ```
+    /// use wabahook::PurgeFilter;
+    /// let contact = PurgeFilter::default().account("acme").contact("919812345678");
+    /// assert_eq!(contact.number, None);
+    /// ```
+    pub struct PurgeFilter {
+        /// Only events of this account, by its id or its name.
+        account: String, given impl Into<String>;
+        /// Only events of this WABA number.
+        number: WabaNumber, given WabaNumber;
+        /// Only events with this ordering key, which is the contact for events of callbacks.
+        contact: String, given impl Into<String>;
+    }
 }
 
 impl PurgeFilter {
-    /// The same with the account's id where the caller gave its name.
-    pub(super) fn resolved(&self, accounts: &Accounts) -> PurgeFilter {
-        let account = self.account.as_deref().map(|account| accounts.id_of(account));
-        PurgeFilter { account, ..self.clone() }
-    }
-
-    /// Selects the events of an account.
-    #[must_use]
-    pub fn account(mut self, name: impl Into<String>) -> PurgeFilter {
-        self.account = Some(name.into());
-        self
-    }
-
-    /// Selects the events of a WABA number.
-    #[must_use]
-    pub fn number(mut self, number: WabaNumber) -> PurgeFilter {
-        self.number = Some(number);
-        self
-    }
-
-    /// Selects the events of a contact: those published with this key.
-    #[must_use]
-    pub fn contact(mut self, key: impl Into<String>) -> PurgeFilter {
-        self.contact = Some(key.into());
-        self
-    }
-
     fn is_empty(&self) -> bool {
         *self == PurgeFilter::default()
     }

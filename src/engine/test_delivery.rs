@@ -94,11 +94,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
     use std::time::Duration;
-
-    use parking_lot::Mutex;
 
     use super::*;
     use crate::clock::ManualClock;
@@ -107,52 +104,27 @@ mod tests {
     use crate::event::Event;
     use crate::store::Memory;
     use crate::subscription::{Subscription, SubscriptionState};
-    use crate::transport::Response;
-    use crate::transport::{Request, Transport};
+    use crate::testing::{ScriptedReply, ScriptedTransport};
 
     const DEADLINE: Duration = Duration::from_secs(20);
     const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
 
-    /// Answers by host, after 30 ms, and keeps what arrived.
-    struct ScriptedReceiver {
-        clock: Arc<ManualClock>,
-        answers: Mutex<HashMap<&'static str, Reply>>,
-        arrivals: Mutex<Vec<TestArrival>>,
-    }
-
-    struct TestArrival {
-        host: String,
-        headers: HashMap<String, String>,
-        body: Vec<u8>,
-    }
-
-    impl Transport for ScriptedReceiver {
-        fn send(&self, request: &Request<'_>) -> Reply {
-            self.clock.advance(Duration::from_millis(30));
-            let host = request.url.host().unwrap().to_owned();
-            let text = |(name, value): &(http::HeaderName, http::HeaderValue)| {
-                (name.to_string(), value.to_str().unwrap().to_owned())
-            };
-            let headers = request.headers.iter().map(text).collect();
-            let body = request.body.to_vec();
-            self.arrivals.lock().push(TestArrival { host: host.clone(), headers, body });
-            assert_ne!(host, "panics", "a bug of the host's transport");
-            self.answers.lock().get(&*host).cloned().unwrap_or(Reply::status(200))
-        }
-
-        fn interrupt(&self) {}
-    }
-
-    fn world() -> (Engine, Arc<ScriptedReceiver>) {
+    /// An engine whose receivers answer after 30 ms.
+    fn world_with(
+        answer: impl Fn(&str) -> ScriptedReply + Send + Sync + 'static,
+    ) -> (Engine, Arc<ScriptedTransport>) {
         let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 7));
-        let scripted = ScriptedReceiver {
-            clock: Arc::clone(&clock),
-            answers: Mutex::default(),
-            arrivals: Mutex::default(),
-        };
-        let transport = Arc::new(scripted);
-        let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock);
+        let config = Config::new("unused").store(Arc::new(Memory::default())).clock(clock.clone());
+        let transport = Arc::new(ScriptedTransport::new(move |arrival| {
+            clock.advance(Duration::from_millis(30));
+            assert_ne!(arrival.host, "panics", "a bug of the host's transport");
+            answer(&arrival.host)
+        }));
         (Engine::open(config.transport(transport.clone())).unwrap(), transport)
+    }
+
+    fn world() -> (Engine, Arc<ScriptedTransport>) {
+        world_with(|_| ScriptedReply::Status(200))
     }
 
     fn to(host: &str) -> Subscription {
@@ -168,25 +140,27 @@ mod tests {
         let tested = engine.test(crm).unwrap();
         assert!(tested.is_delivered(), "{tested:?}");
         assert_eq!((tested.status, tested.took), (Some(200), Duration::from_millis(30)));
-        let arrivals = transport.arrivals.lock();
-        let [TestArrival { host, headers, body }] = &arrivals[..] else { panic!("not one") };
-        assert_eq!(host, "crm");
-        let value = |wanted: &str| headers[wanted].as_str();
+        let arrivals = transport.arrivals();
+        let [arrival] = &arrivals[..] else { panic!("not one") };
+        assert_eq!(arrival.host, "crm");
+        let value = |wanted: &str| arrival.header(wanted).unwrap();
         assert_eq!(value("webhook-id"), tested.event_id.to_string());
         assert_eq!(value("x-webhook-event"), "TEST");
         assert_eq!(value("x-webhook-number"), "919999999999");
         assert_eq!(value("x-webhook-attempt"), "1");
         assert!(value("webhook-signature").starts_with("v1,"));
         let payload = serde_json::json!({ "test": true, "subscription": crm, "name": "crm" });
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(body).unwrap(), payload);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&arrival.body).unwrap(), payload);
         assert_eq!(format!("{:?}", engine.stats()), before);
     }
 
-    fn check(reply: Reply, reason: Option<&str>, status: Option<u16>, excerpt: &str) {
-        let (engine, transport) = world();
+    fn check(reply: ScriptedReply, reason: Option<&str>, status: Option<u16>, excerpt: &str) {
+        let (engine, _) = world_with(move |host| match host {
+            "crm" => reply.clone(),
+            _ => ScriptedReply::Status(200),
+        });
         let crm = engine.subscribe(to("crm")).unwrap();
         let bystander = engine.subscribe(to("bystander")).unwrap();
-        transport.answers.lock().insert("crm", reply);
         let tested = engine.test(crm).unwrap();
         assert_eq!(tested.reason.as_ref().map(ToString::to_string).as_deref(), reason);
         assert_eq!((tested.status, &*tested.excerpt), (status, excerpt.as_bytes()));
@@ -200,13 +174,13 @@ mod tests {
 
     #[test]
     fn a_test_reports_the_reason_of_a_delivery() {
-        let answer = |status| Reply::Response(Response::new(status).excerpt(b"hidden"));
-        check(Reply::status(204), None, Some(204), "");
+        let answer = |status| ScriptedReply::Says(status, "hidden");
+        check(ScriptedReply::Status(204), None, Some(204), "");
         check(answer(404), Some("status:404"), Some(404), "hidden");
         check(answer(503), Some("status:503"), Some(503), "hidden");
         check(answer(410), Some("status:410"), Some(410), "hidden");
-        check(Reply::Failed(Failure::Timeout), Some("timeout"), None, "");
-        let guarded = Reply::Failed(Failure::Guard("loopback".to_owned()));
+        check(ScriptedReply::Fails(Failure::Timeout), Some("timeout"), None, "");
+        let guarded = ScriptedReply::Fails(Failure::Guard("loopback".to_owned()));
         check(guarded, Some("guard:loopback"), None, "");
     }
 
@@ -216,13 +190,12 @@ mod tests {
         let (paused, gone) = (to("paused").secret("hush"), to("gone"));
         let (paused, gone) = (engine.subscribe(paused).unwrap(), engine.subscribe(gone).unwrap());
         engine.pause(paused).unwrap();
-        transport.answers.lock().insert("gone", Reply::status(410));
+        transport.script("gone", &[ScriptedReply::Status(410), ScriptedReply::Status(200)]);
         let notices = engine.notices();
         engine.publish(Event::new("ADD_TAG", "1").number("919999999999")).unwrap().wait().unwrap();
         let disabled =
             crate::notice::Notice::Disabled { subscription: gone, reason: Reason::Status(410) };
         while notices.next_timeout(DEADLINE).unwrap() != disabled {}
-        transport.answers.lock().clear();
         let owed = engine.stats().owed;
         for (id, state) in
             [(paused, SubscriptionState::Paused), (gone, SubscriptionState::Disabled)]

@@ -1,11 +1,9 @@
 //! The gateways' APIs on an engine in memory, for the tests of all gateways.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Registration;
@@ -15,7 +13,7 @@ use crate::engine::Engine;
 use crate::stats::Stats;
 use crate::store::Memory;
 use crate::subscription::SubscriptionInfo;
-use crate::transport::{Reply, Request as AttemptRequest, Response as AttemptResponse, Transport};
+use crate::testing::{ScriptedReply, ScriptedTransport};
 
 pub(super) const NUMBER: &str = "919999999999";
 pub(super) const OTHER_NUMBER: &str = "918888888888";
@@ -25,43 +23,11 @@ pub(super) const WABA: u64 = 123_065_260_884_961;
 /// The longest wait of a test.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Host, headers and body of one attempt.
-pub(super) type Arrival = (String, Vec<(String, String)>, String);
-
-/// Receivers by host: each answers with its statuses in turn and then repeats the last; others answer
-/// with 200.
-#[derive(Default)]
-pub(super) struct ScriptedReceivers {
-    pub(super) statuses: Mutex<HashMap<&'static str, Vec<u16>>>,
-    pub(super) arrivals: Mutex<Vec<Arrival>>,
-}
-
-impl Transport for ScriptedReceivers {
-    fn send(&self, request: &AttemptRequest<'_>) -> Reply {
-        let host = request.url.host().unwrap().to_owned();
-        let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
-            (name.to_string(), value.to_str().unwrap().to_owned())
-        };
-        let headers = request.headers.iter().map(header).collect();
-        let body = String::from_utf8(request.body.to_vec()).unwrap();
-        self.arrivals.lock().push((host.clone(), headers, body));
-        let mut statuses = self.statuses.lock();
-        let status = match statuses.get_mut(host.as_str()) {
-            Some(statuses) if statuses.len() > 1 => statuses.remove(0),
-            Some(statuses) => statuses[0],
-            None => 200,
-        };
-        Reply::Response(AttemptResponse::new(status).excerpt(b"what it said"))
-    }
-
-    fn interrupt(&self) {}
-}
-
 /// An engine with the registration APIs.
 pub(super) struct TestGateway {
     pub(super) engine: Engine,
     pub(super) registration: Registration,
-    pub(super) receivers: Arc<ScriptedReceivers>,
+    pub(super) receivers: Arc<ScriptedTransport>,
 }
 
 impl Drop for TestGateway {
@@ -98,7 +64,8 @@ impl TestGateway {
         accounts: impl IntoIterator<Item = Account>,
         configure: impl FnOnce(Config) -> Config,
     ) -> TestGateway {
-        let receivers = Arc::new(ScriptedReceivers::default());
+        let receivers = ScriptedTransport::new(|_| ScriptedReply::Says(200, "what it said"));
+        let receivers = Arc::new(receivers);
         let config = Config::new("unused").store(Arc::new(Memory::default()));
         let config = accounts.into_iter().fold(config, Config::account);
         let engine = Engine::open(configure(config.transport(receivers.clone()))).unwrap();

@@ -2,7 +2,7 @@
 //! before, by `account`. A match is a function of the index and the event alone (I6).
 
 mod conditions;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod door;
 mod index;
 mod interner;
@@ -11,6 +11,6 @@ mod posting_lists;
 mod precedence;
 
 pub(crate) use conditions::{ConditionMatch, FilterMatch};
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use door::Matching;
 pub(crate) use index::{Index, MatchQuery};

@@ -80,6 +80,8 @@ pub enum ScriptedReply {
     Controls(u16, DeliveryControl),
     /// A status that depends only on what arrived.
     Judges(fn(&Arrival) -> u16),
+    /// A status and the start of the response's body.
+    Says(u16, &'static str),
     /// No usable response.
     Fails(Failure),
     /// No response until the engine interrupts the attempt.
@@ -193,6 +195,9 @@ impl ScriptedReply {
             }
             ScriptedReply::Controls(status, control) => {
                 Reply::Response(Response::new(status).control(control))
+            }
+            ScriptedReply::Says(status, body) => {
+                Reply::Response(Response::new(status).excerpt(body.as_bytes()))
             }
             ScriptedReply::Judges(status) => Reply::status(status(arrival)),
             ScriptedReply::Fails(failure) => Reply::Failed(failure),

@@ -466,7 +466,7 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
     browser.press("nav", "Dead letters");
     browser.until_says("main", "No dead letters");
-    browser.press("nav", "Unowned numbers");
+    browser.press("nav", "Unowned");
     browser.until_says("main", "None: an account owns every number");
     if let Some(found) = serious_findings(&browser) {
         assert_eq!(found, Vec::<String>::new());

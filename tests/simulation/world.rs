@@ -290,7 +290,9 @@ impl World {
             let all = self.in_flight.len();
             let own = self.in_flight.iter().filter(|one| account(&one.key) == account(key)).count();
             // One account of several may use half.
-            let most = if is_proven(key) { self.in_flight_max() } else { self.unproven_max() };
+            // A sixteenth is for prompt lanes alone.
+            let most_proven = self.in_flight_max() - self.in_flight_max() / 16;
+            let most = if is_proven(key) { most_proven } else { self.unproven_max() };
             let has_room = all < most && own < most.div_ceil(2);
             assert!(!has_room, "{key:?} waits beside {all} in flight, {own} of its account");
         }

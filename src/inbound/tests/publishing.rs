@@ -16,24 +16,13 @@ use crate::inbound::cloud_api::{CallbackError, publish};
 use crate::notice::Notice;
 use crate::store::Memory;
 use crate::subscription::Subscription;
-use crate::transport::{Reply, Request, Transport};
+use crate::testing::ScriptedTransport;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const WABA: &str = "123065260884961";
 const FIRST: &str = "919999999999";
 const SECOND: &str = "918888888888";
 const BETAS: &str = "447700900000";
-
-/// Acknowledges every attempt.
-struct Acknowledging;
-
-impl Transport for Acknowledging {
-    fn send(&self, _: &Request<'_>) -> Reply {
-        Reply::status(200)
-    }
-
-    fn interrupt(&self) {}
-}
 
 /// An engine with two accounts, of two numbers and of one.
 struct CallbackHost {
@@ -53,7 +42,7 @@ impl CallbackHost {
         let config = Config::new("unused")
             .store(Arc::new(Memory::default()))
             .clock(clock.clone())
-            .transport(Arc::new(Acknowledging))
+            .transport(Arc::new(ScriptedTransport::default()))
             .limits(limits)
             .account(Account::new("acme").waba(WABA, [FIRST, SECOND]))
             .account(Account::new("beta").waba("555", [BETAS]));
@@ -118,7 +107,7 @@ fn an_account_at_its_limit_does_not_affect_another() {
     let config = Config::new("unused").store(Arc::new(Memory::default()));
     let config = config.account(Account::new("acme").waba(WABA, [FIRST]).limits(noisy));
     let config = config.account(Account::new("beta").waba("555", [BETAS]));
-    let engine = Engine::open(config.transport(Arc::new(Acknowledging))).unwrap();
+    let engine = Engine::open(config.transport(Arc::new(ScriptedTransport::default()))).unwrap();
     for account in ["acme", "beta"] {
         let to = Subscription::to("https://all.example/").unwrap().name("all").account(account);
         engine.subscribe(to).unwrap();
@@ -151,7 +140,7 @@ fn an_event_that_the_engine_refuses_fails_alone() {
     let config = Config::new("unused").store(Arc::new(Memory::default()));
     let config = config.account(Account::new("acme").waba(WABA, [FIRST]));
     let config = config.account(Account::new("beta").waba(long.clone(), [BETAS]));
-    let engine = Engine::open(config.transport(Arc::new(Acknowledging))).unwrap();
+    let engine = Engine::open(config.transport(Arc::new(ScriptedTransport::default()))).unwrap();
     let entries = json!([
         {"id": long, "changes": [{"field": "x"}]},
         {"id": WABA, "changes": [text(FIRST, "wamid.1")]},

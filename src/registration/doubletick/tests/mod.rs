@@ -23,8 +23,8 @@ use crate::subscription::{
     Authorization, BodyFormat, Policy, Subscription, SubscriptionId, SubscriptionInfo,
     SubscriptionState,
 };
-use crate::transport::Transport;
-use crate::transport::{Failure, Reply};
+use crate::testing::{ScriptedReply, ScriptedTransport};
+use crate::transport::Failure;
 
 const ACME: &str = "acme-key";
 const BETA: &str = "beta-key";
@@ -352,25 +352,15 @@ fn the_catalogue_is_data() {
     assert_eq!(known.body["invalidWebhooks"], json!([]));
 }
 
-/// Times out, except: `connect` is unreachable, `busy` answers with 429, the bystander succeeds.
-struct Mute;
-
-impl Transport for Mute {
-    fn send(&self, request: &crate::transport::Request<'_>) -> Reply {
-        match request.url.host() {
-            Some("connect.example") => Reply::Failed(Failure::Connect),
-            Some("busy.example") => Reply::status(429),
-            Some("timeout.example") => Reply::Failed(Failure::Timeout),
-            _ => Reply::status(200),
-        }
-    }
-
-    fn interrupt(&self) {}
-}
-
 #[test]
 fn a_timeout_is_retried_only_if_requested() {
-    let gateway = TestGateway::with(|config| config.transport(Arc::new(Mute)));
+    let receivers = ScriptedTransport::new(|arrival| match arrival.host.as_str() {
+        "connect.example" => ScriptedReply::Fails(Failure::Connect),
+        "busy.example" => ScriptedReply::Status(429),
+        "timeout.example" => ScriptedReply::Fails(Failure::Timeout),
+        _ => ScriptedReply::Status(200),
+    });
+    let gateway = TestGateway::with(|config| config.transport(Arc::new(receivers)));
     let client = DoubleTickClient::on(gateway);
     let notices = client.gateway.engine.notices();
     let made = ["timeout", "connect", "busy"].into_iter().flat_map(|host| {

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::registration::BODY_BYTES_MAX;
 use crate::registration::test_support::{DEADLINE, GatewayResponse, NUMBER, TestGateway};
+use crate::testing::ScriptedReply;
 
 /// 2025-12-17T10:30:00Z
 const BEGIN_WALL_MS: u64 = 1_765_967_400_000;
@@ -75,8 +76,14 @@ impl SessionClient {
         receipt.wait_timeout(DEADLINE).unwrap().unwrap();
     }
 
+    /// The receiver answers with these, and then with the last of them.
+    fn answers(&self, host: &str, statuses: &[u16]) {
+        let reply = |status: &u16| ScriptedReply::Says(*status, "what it said");
+        self.receivers.script(host, &statuses.iter().map(reply).collect::<Vec<_>>());
+    }
+
     fn hosts(&self) -> Vec<String> {
-        self.receivers.arrivals.lock().iter().map(|(host, ..)| host.clone()).collect()
+        self.receivers.arrivals().into_iter().map(|arrival| arrival.host).collect()
     }
 }
 
@@ -221,7 +228,7 @@ fn a_patch_keeps_absent_fields() {
 #[test]
 fn a_webhook_disabled_by_its_receiver_stays_inactive() {
     let gateway = fresh();
-    gateway.receivers.statuses.lock().insert("gone", vec![410, 200]);
+    gateway.answers("gone", &[410, 200]);
     let (gone, bystander) = (gateway.register(to("gone")), gateway.register(to("bystander")));
     gateway.publish("message.received");
     let path = format!("/webhooks/{gone}");
@@ -248,8 +255,8 @@ fn a_webhook_disabled_by_its_receiver_stays_inactive() {
 #[test]
 fn three_attempts_2_and_4_seconds_apart_are_logged() {
     let gateway = fresh();
-    gateway.receivers.statuses.lock().insert("crm", vec![503, 500, 429]);
-    gateway.receivers.statuses.lock().insert("refusing", vec![404]);
+    gateway.answers("crm", &[503, 500, 429]);
+    gateway.answers("refusing", &[404]);
     let (crm, refusing) = (gateway.register(to("crm")), gateway.register(to("refusing")));
     let bystander = gateway.register(to("bystander"));
     gateway.publish("message.received");
@@ -322,17 +329,14 @@ fn a_test_event_goes_to_this_webhook_alone() {
     assert_eq!((&data["status"], &data["status_code"]), (&json!("success"), &json!(200)));
     assert_eq!(data["event_type"], "test.ping");
     assert_eq!(gateway.hosts(), ["crm"]);
-    let arrivals = gateway.receivers.arrivals.lock().clone();
-    let (_, headers, body) = &arrivals[0];
-    let value =
-        |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.clone());
-    let sent: Value = serde_json::from_str(body).unwrap();
+    let arrival = gateway.receivers.arrivals().remove(0);
+    let sent: Value = serde_json::from_str(arrival.text()).unwrap();
     assert_eq!((&sent["event_type"], &sent["data"]["test"]), (&json!("test.ping"), &json!(true)));
-    assert_eq!(value("x-webhook-event").unwrap(), "test.ping");
-    let signature = value("x-webhook-signature").unwrap();
-    assert_eq!(value("x-hub-signature-256").unwrap(), signature);
+    assert_eq!(arrival.event_type(), "test.ping");
+    let signature = arrival.header("x-webhook-signature").unwrap();
+    assert_eq!(arrival.header("x-hub-signature-256"), Some(signature));
     assert!(signature.starts_with("sha256="), "{signature}");
-    gateway.receivers.statuses.lock().insert("crm", vec![500]);
+    gateway.answers("crm", &[500]);
     let (code, answer) = gateway.acme("POST", &path, Value::Null);
     assert_eq!((code, &answer["message"]), (200, &json!("Webhook test failed")));
     let data = &answer["data"];
