@@ -31,6 +31,9 @@ struct Run {
     lookups: Option<(f64, f64, u64)>,
 }
 
+/// A figure of a run.
+type Figure = fn(&Run) -> f64;
+
 fn main() -> Outcome {
     let (runs, events) = (support::option("runs", 5_u64), support::option("events", 20_000_u64));
     let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -46,7 +49,7 @@ fn main() -> Outcome {
             if has_history { with.push(measured) } else { without.push(measured) }
         }
     }
-    let figures: [(&str, &str, fn(&Run) -> f64); 3] = [
+    let figures: [(&str, &str, Figure); 3] = [
         ("accepted", "events/s", |run| run.accepted_per_s),
         ("delivered", "deliveries/s", |run| run.delivered_per_s),
         ("cpu", "us/event", |run| run.cpu_us),

@@ -109,6 +109,25 @@ pub(crate) struct LaneTotals {
     pub(crate) dead: u64,
 }
 
+/// What is left of the bounds that all accounts share. No account may have more than is left for the others, unless
+/// it was given a limit: so however many accounts take all they can, one that has nothing is admitted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedRoom {
+    pub(crate) owed_events: u64,
+    pub(crate) owed_bytes: u64,
+    pub(crate) queued_events: u64,
+    pub(crate) queued_bytes: u64,
+}
+
+impl SharedRoom {
+    const UNLIMITED: SharedRoom = SharedRoom {
+        owed_events: u64::MAX,
+        owed_bytes: u64::MAX,
+        queued_events: u64::MAX,
+        queued_bytes: u64::MAX,
+    };
+}
+
 /// Room in the queue that an account holds until it is dropped.
 #[derive(Debug)]
 pub(crate) struct QueueClaim {
@@ -184,11 +203,21 @@ impl AccountShares {
 
     /// The limits in force for an account.
     pub(crate) fn bounds(&self, share: &AccountShare) -> AccountBounds {
-        let own = share.limits.read();
-        let defaults = self.defaults.read();
-        let set = own.as_ref().map_or_else(|| defaults.clone(), |own| own.or(&defaults));
-        drop((own, defaults));
-        let is_only = self.accounts.load(Ordering::Acquire) <= 1;
+        self.bounds_within(&self.set_limits(share))
+    }
+
+    /// The limits that were set for an account.
+    fn set_limits(&self, share: &AccountShare) -> AccountLimits {
+        let (own, defaults) = (share.limits.read(), self.defaults.read());
+        own.as_ref().map_or_else(|| defaults.clone(), |own| own.or(&defaults))
+    }
+
+    fn is_only_account(&self) -> bool {
+        self.accounts.load(Ordering::Acquire) <= 1
+    }
+
+    fn bounds_within(&self, set: &AccountLimits) -> AccountBounds {
+        let is_only = self.is_only_account();
         let part = |whole: u64| if is_only { whole } else { whole.div_ceil(2) };
         let part_of = |whole: usize| if is_only { whole } else { whole.div_ceil(2) };
         let limits = &self.limits;
@@ -239,22 +268,30 @@ impl AccountShares {
         &self,
         account: &str,
         (events, bytes): (usize, usize),
+        left: SharedRoom,
         now_ms: u64,
     ) -> Result<QueueClaim> {
         let share = self.of(account);
-        let bounds = self.bounds(&share);
+        let set = self.set_limits(&share);
+        let bounds = self.bounds_within(&set);
+        let left = if self.is_only_account() { SharedRoom::UNLIMITED } else { left };
+        let events_max =
+            set.owed_events_max.unwrap_or(bounds.owed_events_max.min(left.owed_events));
+        let bytes_max = set.owed_bytes_max.unwrap_or(bounds.owed_bytes_max.min(left.owed_bytes));
         let (events, bytes) = (events as u64, bytes as u64);
         let queued_events = share.queued_events.fetch_add(events, Ordering::AcqRel);
         let queued_bytes = share.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
         let claim = QueueClaim { share: Arc::clone(&share), events, bytes };
         let owed_events = share.owed_events.load(Ordering::Acquire) + queued_events;
         let owed_bytes = share.owed_bytes.load(Ordering::Acquire) + queued_bytes;
-        check_room("owed_events_max", owed_events, events, bounds.owed_events_max)?;
-        check_room("owed_bytes_max", owed_bytes, bytes, bounds.owed_bytes_max)?;
+        check_room("owed_events_max", owed_events, events, events_max)?;
+        check_room("owed_bytes_max", owed_bytes, bytes, bytes_max)?;
         // A submission that is larger than the account's part passes while nothing else of the account waits.
         if queued_events > 0 {
-            check_room("queued_events_max", queued_events, events, bounds.queued_events_max)?;
-            check_room("queued_bytes_max", queued_bytes, bytes, bounds.queued_bytes_max)?;
+            let events_max = bounds.queued_events_max.min(left.queued_events);
+            let bytes_max = bounds.queued_bytes_max.min(left.queued_bytes);
+            check_room("queued_events_max", queued_events, events, events_max)?;
+            check_room("queued_bytes_max", queued_bytes, bytes, bytes_max)?;
         }
         if let Some(rate) = bounds.publish_rate {
             let taken = share.published.lock().take(rate, events, now_ms);
@@ -405,6 +442,42 @@ pub(crate) mod tests {
         shares
     }
 
+    fn admit(
+        shares: &AccountShares,
+        account: &str,
+        size: (usize, usize),
+        now_ms: u64,
+    ) -> Result<QueueClaim> {
+        shares.admit(account, size, SharedRoom::UNLIMITED, now_ms)
+    }
+
+    #[test]
+    fn accounts_that_take_all_they_can_leave_room_for_another() {
+        const BOUND: u64 = 1_000;
+        let names = ["noisy 1", "noisy 2", "noisy 3", "noisy 4", "noisy 5"];
+        let limits = Limits::default().outbox_events_max(BOUND).queue_events_max(40);
+        let shares = AccountShares::new(&limits, 100, AccountLimits::default());
+        names.iter().for_each(|account| shares.put(account, AccountLimits::default()));
+        shares.put("quiet", AccountLimits::default());
+        let publish = |account: &str| {
+            let owed: u64 = names.iter().map(|name| shares.of(name).owed().0).sum();
+            let left = SharedRoom { owed_events: BOUND - owed, ..SharedRoom::UNLIMITED };
+            shares.admit(account, (1, 0), left, 0).map(|_| shares.of(account).owe(0))
+        };
+        while names.iter().filter(|account| publish(account).is_ok()).count() > 0 {}
+        let owed: Vec<u64> = names.iter().map(|name| shares.of(name).owed().0).collect();
+        assert!(owed.iter().all(|owed| (165..=167).contains(owed)), "equal parts: {owed:?}");
+        assert!((0..80).all(|_| publish("quiet").is_ok()), "what is left is for the others");
+        let queue = |queued_events| SharedRoom { queued_events, ..SharedRoom::UNLIMITED };
+        let admit = |left| shares.admit("quiet", (1, 0), queue(left), 0);
+        let waiting: Vec<_> = (0..4).map(|_| admit(10).unwrap()).collect();
+        assert_eq!(limit_of(&admit(4).unwrap_err()), ("queued_events_max", 4, 4));
+        drop(waiting);
+        shares.put("quiet", AccountLimits::default().owed_events_max(Some(900)));
+        let left = SharedRoom { owed_events: 100, ..SharedRoom::UNLIMITED };
+        assert!(shares.admit("quiet", (50, 0), left, 0).is_ok(), "a limit that was set holds");
+    }
+
     fn limit_of(error: &Error) -> (&'static str, u64, u64) {
         match error {
             Error::LimitReached { limit, used, allowed, .. } => (limit, *used, *allowed),
@@ -428,35 +501,35 @@ pub(crate) mod tests {
     #[test]
     fn queued_and_owed_events_count_and_the_neighbour_is_admitted() {
         let shares = shares(&["acme", "beta"], AccountLimits::default());
-        let claims: Vec<_> = (0..3).map(|_| shares.admit("acme", (1, 10), 0).unwrap()).collect();
+        let claims: Vec<_> = (0..3).map(|_| admit(&shares, "acme", (1, 10), 0).unwrap()).collect();
         shares.of("acme").owe(10);
         shares.of("acme").owe(10);
-        let refused = shares.admit("acme", (1, 10), 0).unwrap_err();
+        let refused = admit(&shares, "acme", (1, 10), 0).unwrap_err();
         assert_eq!(limit_of(&refused), ("owed_events_max", 5, 5));
-        assert!(shares.admit("beta", (1, 10), 0).is_ok(), "the neighbour has its own");
+        assert!(admit(&shares, "beta", (1, 10), 0).is_ok(), "the neighbour has its own");
         drop(claims);
         assert_eq!(shares.of("acme").queued_events(), 0, "a refusal takes nothing");
         shares.of("acme").settle(10);
-        assert!(shares.admit("acme", (4, 10), 0).is_ok());
+        assert!(admit(&shares, "acme", (4, 10), 0).is_ok());
         assert_eq!(shares.of("acme").owed(), (1, 10));
     }
 
     #[test]
     fn a_submission_larger_than_its_part_of_the_queue_passes_alone() {
         let shares = shares(&["acme", "beta"], AccountLimits::default().owed_events_max(Some(99)));
-        let large = shares.admit("acme", (6, 0), 0).unwrap();
-        let refused = shares.admit("acme", (1, 0), 0).unwrap_err();
+        let large = admit(&shares, "acme", (6, 0), 0).unwrap();
+        let refused = admit(&shares, "acme", (1, 0), 0).unwrap_err();
         assert_eq!(limit_of(&refused), ("queued_events_max", 6, 4));
-        assert!(shares.admit("beta", (1, 0), 0).is_ok());
+        assert!(admit(&shares, "beta", (1, 0), 0).is_ok());
         drop(large);
-        assert!(shares.admit("acme", (1, 0), 0).is_ok());
+        assert!(admit(&shares, "acme", (1, 0), 0).is_ok());
     }
 
     #[test]
     fn a_rate_admits_a_burst_and_says_when_to_come_back() {
         let rate = AccountLimits::default().publish_rate(2, Duration::from_millis(100));
         let shares = shares(&["acme", "beta"], rate.owed_events_max(Some(99)));
-        let publish = |account, now_ms| shares.admit(account, (1, 0), now_ms).map(drop);
+        let publish = |account, now_ms| admit(&shares, account, (1, 0), now_ms).map(drop);
         assert!(publish("acme", 0).is_ok() && publish("acme", 0).is_ok());
         let refused = publish("acme", 10).unwrap_err();
         let wait = Some(Duration::from_millis(40));

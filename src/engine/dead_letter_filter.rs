@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::filter::filter;
-use crate::account::Accounts;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};

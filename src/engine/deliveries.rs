@@ -12,7 +12,6 @@ use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId, is_type_and_numb
 use super::filter::filter;
 use super::shared::Shared;
 use super::{Engine, Page};
-use crate::account::Accounts;
 use crate::attempt::DeliveryId;
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 use crate::error::{Error, Result};

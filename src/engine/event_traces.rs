@@ -75,7 +75,7 @@ impl Engine {
     ) -> Result<Page<EventTrace, EventCursor>> {
         self.shared.check_open()?;
         self.shared.settle_history();
-        self.shared.find_events(query, after, count_max)
+        self.shared.find_events(&query.resolved(self.accounts()), after, count_max)
     }
 }
 
@@ -164,8 +164,7 @@ impl Shared {
     ) -> Result<bool> {
         let Some(owner) = pages.owner(&self.outbox, sequence)? else { return Ok(false) };
         let event_type = self.catalogue.canonical(&owner.event_type).ok();
-        let account = self.accounts.successor(&owner.account);
-        let is_own = |wanted: &String| account == self.accounts.id_of(wanted);
+        let is_own = |wanted: &String| *wanted == self.accounts.successor(&owner.account);
         let is_match = query.account.as_ref().is_none_or(is_own)
             && is_type_and_number((query.event_type.as_deref(), None), (event_type.as_ref(), None))
             && query.number.is_none_or(|number| owner.number == Some(number))

@@ -32,6 +32,7 @@ mod publish;
 mod purge;
 mod recent_attempts;
 mod recovery;
+mod secret_rotation;
 mod shared;
 mod stats;
 #[cfg(any(test, feature = "testing"))]

@@ -117,9 +117,9 @@ impl Shared {
         let bytes = sizes.iter().map(|size| size.bytes).sum();
         let busy = |reason| Error::Busy { reason };
         self.outbox.check_room(events, bytes).map_err(busy)?;
-        let now_ms = self.clock.monotonic_ms();
+        let (left, now_ms) = (self.outbox.shared_room(), self.clock.monotonic_ms());
         let claim = |size: &SubmittedSize<'_>| {
-            self.shares.admit(size.account.id(), (size.events, size.bytes), now_ms)
+            self.shares.admit(size.account.id(), (size.events, size.bytes), left, now_ms)
         };
         let claims = sizes.iter().map(claim).collect::<Result<_>>()?;
         self.outbox.admit(events, bytes).map_err(busy)?;

@@ -14,7 +14,6 @@ use super::deliveries::DeliveryFilter;
 use super::filter::filter;
 use super::publish::order_hash;
 use super::shared::{DispatchState, Shared};
-use crate::account::Accounts;
 use crate::attempt::DeliveryId;
 use crate::dead_letter::DeadLetter;
 use crate::delivery_record::Record;

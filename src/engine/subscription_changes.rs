@@ -4,10 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use super::Engine;
 use super::lifecycle::PreparedSubscription;
@@ -15,15 +11,11 @@ use super::log::log_removed;
 use super::shared::Shared;
 use super::subscription_table::{self, ActiveSubscription};
 use crate::book::{BookChange, SubscriptionStore};
-use crate::clock::millis;
 use crate::error::{Error, Result};
 use crate::event::WabaNumber;
 use crate::notice::Notice;
-use crate::random;
-use crate::secret::Secret;
 use crate::subscription::{
-    Filter, LONGEST_MS, RetiringSecret, Subscription, SubscriptionId, SubscriptionInfo,
-    SubscriptionState,
+    Filter, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState,
 };
 
 /// One change of an account's subscriptions.
@@ -94,9 +86,6 @@ impl Engine {
 
 /// How often a change is tried while other changes of the same subscription get ahead of it.
 const AMEND_TRIES_MAX: usize = 100;
-
-/// How many replaced secrets still sign along with the newest.
-const RETIRING_MAX: usize = 4;
 
 impl Shared {
     /// Registers subscriptions under names that each occur once, in one batch. One that is already
@@ -198,38 +187,9 @@ impl Shared {
         })
     }
 
-    pub(super) fn rotate_secret(
-        &self,
-        id: SubscriptionId,
-        secret: Option<Secret>,
-        overlap: Duration,
-    ) -> Result<Secret> {
-        let overlap_ms = millis(overlap);
-        if overlap_ms > LONGEST_MS {
-            let expected = format!("0 to {LONGEST_MS} milliseconds");
-            return Err(Error::invalid("overlap_ms", overlap_ms, expected));
-        }
-        let secret = secret.map_or_else(fresh_secret, Ok)?;
-        self.amend::<Error>(id, |before| {
-            let now_ms = self.clock.wall_ms();
-            let mut after = before.clone();
-            match after.secret.replace(secret.clone()).filter(|_| overlap_ms > 0) {
-                Some(secret) => {
-                    after.retiring.retain(|one| one.until_ms > now_ms);
-                    after.retiring.push(RetiringSecret { secret, until_ms: now_ms + overlap_ms });
-                    let surplus = after.retiring.len().saturating_sub(RETIRING_MAX);
-                    after.retiring.drain(..surplus);
-                }
-                None => after.retiring.clear(),
-            }
-            Ok(after)
-        })?;
-        Ok(secret)
-    }
-
     /// Replaces a subscription by a changed form of itself. `amend` may be code of the host, so it is called
     /// without a lock, and again if the subscription was changed meanwhile.
-    fn amend<E: From<Error>>(
+    pub(super) fn amend<E: From<Error>>(
         &self,
         id: SubscriptionId,
         mut amend: impl FnMut(&SubscriptionInfo) -> std::result::Result<SubscriptionInfo, E>,
@@ -488,13 +448,6 @@ fn keep_retiring(info: &mut SubscriptionInfo, before: &SubscriptionInfo) {
     if info.secret == before.secret {
         info.retiring.clone_from(&before.retiring);
     }
-}
-
-/// A Standard Webhooks secret with as many random bytes as its hash has.
-fn fresh_secret() -> Result<Secret> {
-    let mut key = [0_u8; 32];
-    random::fill(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
-    Ok(Secret::new(format!("{}{}", Secret::STANDARD_PREFIX, STANDARD.encode(key))))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! one place, is fenced like any other write, and is the same for all hosts within a second.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -21,19 +22,21 @@ pub(super) struct Directory {
     pub(super) accounts: Accounts,
     /// What the configuration declares. The keys in it are not stored.
     declared: Mutex<Vec<Account>>,
-    /// The digest of what was read last; `None` before.
+    /// The digest of what was read last; `None` before. Held while the server is asked.
     seen: Mutex<Option<String>>,
+    is_known: AtomicBool,
 }
 
 impl Directory {
     pub(super) fn new(declared: Vec<Account>, clock: Arc<dyn Clock>) -> Directory {
         let accounts = Accounts::of_index(AccountIndex::default(), clock);
-        Directory { accounts, declared: Mutex::new(declared), seen: Mutex::default() }
+        let (seen, is_known) = (Mutex::default(), AtomicBool::new(false));
+        Directory { accounts, declared: Mutex::new(declared), seen, is_known }
     }
 
     /// Whether the accounts were ever read.
     pub(super) fn is_known(&self) -> bool {
-        self.seen.lock().is_some()
+        self.is_known.load(Ordering::Acquire)
     }
 
     /// Other keys count from the next refresh on.
@@ -55,6 +58,7 @@ impl Directory {
         let index = with_declared_keys(accounts_in_records(&records)?, &self.declared.lock())?;
         self.accounts.update(|known| *known = index);
         *seen = found;
+        self.is_known.store(true, Ordering::Release);
         Ok(true)
     }
 

@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Every so many looks this host is announced and the accounts are read: every 500 ms.
 const ANNOUNCE_EVERY: u64 = 2;
 
+/// For so many looks after the server was away nothing is taken: the other hosts renew what they have first.
+const PATIENCE: u32 = 4;
+
 /// How many looks follow the end: what is still asked here is forwarded to the hosts that took over.
 const LOOKS_AFTER_CLOSE: u64 = 60;
 
@@ -57,13 +60,14 @@ fn shared_limits(mut limits: Limits, engines: usize) -> Limits {
 
 impl FleetShared {
     fn run(self: &Arc<Self>, woken: &Receiver<()>) {
-        let (mut had_failed, mut looks_left) = (false, LOOKS_AFTER_CLOSE);
+        let (mut had_failed, mut looks_left, mut patience) = (false, LOOKS_AFTER_CLOSE, 0);
         for look in 0_u64.. {
             looks_left -= u64::from(self.is_closing());
             if looks_left == 0 {
                 return;
             }
-            let looked = self.look(look);
+            patience = if had_failed { PATIENCE } else { patience.saturating_sub(1) };
+            let looked = self.look(look, patience == 0);
             match &looked {
                 Err(error) if !had_failed => {
                     tracing::warn!(%error, "the server cannot be asked for the other hosts");
@@ -79,7 +83,8 @@ impl FleetShared {
         }
     }
 
-    fn look(self: &Arc<Self>, look: u64) -> Result<()> {
+    /// Looks once, and where it `may_take` takes what should be here.
+    fn look(self: &Arc<Self>, look: u64, may_take: bool) -> Result<()> {
         let failed = |failure| Error::store("looking at the other hosts", failure);
         if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
             if !self.cluster.announce().map_err(failed)? {
@@ -98,8 +103,8 @@ impl FleetShared {
         if owners_in(&before) != owners_in(&self.view.read()) {
             self.listener.changed();
         }
-        for shard in step.take {
-            self.open_later(shard);
+        if may_take {
+            step.take.into_iter().for_each(|shard| self.open_later(shard));
         }
         if let Some(shard) = step.hand_over {
             tracing::info!(shard, "handing over to the host that should own it");

@@ -70,6 +70,12 @@ impl QueueAdmission {
         (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
     }
 
+    /// The events and bytes that still fit.
+    pub(super) fn left(&self) -> (usize, usize) {
+        let (events, bytes) = self.queued();
+        (self.events_max.saturating_sub(events), self.bytes_max.saturating_sub(bytes))
+    }
+
     pub(super) fn stall(&self, why: String) {
         *self.stall_reason.lock() = why;
         self.is_stalled.store(true, Ordering::Release);

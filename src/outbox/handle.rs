@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
 use smallvec::SmallVec;
 
-use crate::account_shares::AccountShares;
+use crate::account_shares::{AccountShares, SharedRoom};
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
 use crate::config::{Limits, OnDamage};
@@ -238,6 +238,18 @@ impl Outbox {
             return Err(format!("the outbox owes its maximum of {} bytes", self.bounds.bytes_max));
         }
         self.admission.check_room(events, bytes)
+    }
+
+    /// What is left of the bounds that all accounts share.
+    pub(crate) fn shared_room(&self) -> SharedRoom {
+        let (owed_events, owed_bytes) = self.generations.owed();
+        let (queued_events, queued_bytes) = self.admission.left();
+        SharedRoom {
+            owed_events: self.bounds.events_max.saturating_sub(owed_events),
+            owed_bytes: self.bounds.bytes_max.saturating_sub(owed_bytes),
+            queued_events: queued_events as u64,
+            queued_bytes: queued_bytes as u64,
+        }
     }
 
     /// Whether no event would be admitted, because the outbox owes its maximum.

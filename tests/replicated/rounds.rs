@@ -185,7 +185,7 @@ fn late_commit(servers: &mut Servers, keeps_epoch: bool) -> Verdict {
     owner.wait_for_many("accepted", SOME, &mut ledger)?;
     proxy.release();
     // The server has done what was held when the old connections are gone.
-    let gone = "SELECT count(*) <= 3 FROM pg_stat_activity WHERE application_name = 'wabahook'";
+    let gone = "SELECT count(*) <= 4 FROM pg_stat_activity WHERE application_name = 'wabahook'";
     servers.wait_for(gone, "t")?;
     owner.wait_for_many("accepted", SOME, &mut ledger)?;
     owner.stop(&mut ledger)?;

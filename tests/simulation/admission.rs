@@ -1,5 +1,5 @@
-//! Whether events are admitted. The bounds of the outbox count events that are owed, and an account may use half of
-//! them. So nothing is refused while there is certainly room, and nothing admitted while there is certainly none.
+//! Whether events are admitted. The bounds of the outbox count events that are owed. An account may use half of
+//! them, and no more than is left for the others. So nothing is refused while there is certainly room, and nothing admitted while there is certainly none.
 
 use wabahook::Error;
 
@@ -26,7 +26,10 @@ impl Model {
             Err(Error::Busy { .. } | Error::LimitReached { .. }) => {
                 self.counts.busy += drafts.len() as u64;
                 let half = max.div_ceil(2);
+                // No account owes more than is left for the others.
                 let is_full = all.1 + count + others > max
+                    || of_first.1 + count + all.1 > max
+                    || (others > 0 && of_others.1 + others + all.1 > max)
                     || of_first.1 + count > half
                     || (others > 0 && of_others.1 + others > half);
                 assert!(

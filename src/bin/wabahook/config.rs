@@ -36,15 +36,22 @@ mod store;
 const LISTEN: &str = "127.0.0.1:7001";
 const DATA: &str = "wabahook-data";
 
-/// The command line of `serve`. It wins over the configuration file.
-#[derive(Args, Clone)]
-pub(crate) struct ServeArgs {
+/// The configuration file, and the data directory instead of the one that it names.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// The data directory [default: `data` of the configuration, or wabahook-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// The command line of `serve`. It wins over the configuration file.
+#[derive(Args, Clone)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) files: ConfigArgs,
     /// The address and port to listen on [default: `listen` of the configuration, or
     /// 127.0.0.1:7001]; port 0 chooses a free port and prints it
     #[arg(long, value_name = "ADDR")]
@@ -197,10 +204,11 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads the configuration file. The command line wins over it.
 pub(crate) fn load(
-    args: &ServeArgs,
+    files: &ConfigArgs,
+    listen: Option<&String>,
     environment: Environment<'_>,
 ) -> Result<HostSettings, CommandError> {
-    let path = &args.config;
+    let path = &files.config;
     let text = std::fs::read_to_string(path).map_err(|error| {
         CommandError::Usage(format!(
             "{}: the configuration cannot be read: {error}",
@@ -209,8 +217,8 @@ pub(crate) fn load(
     })?;
     let named = |problem: String| CommandError::Usage(format!("{}: {problem}", path.display()));
     let mut file: ConfigFile = toml::from_str(&text).map_err(|e| named(located(&text, &e)))?;
-    file.listen = args.listen.clone().or(file.listen);
-    file.data = args.data.clone().or(file.data);
+    file.listen = listen.cloned().or(file.listen);
+    file.data = files.data.clone().or(file.data);
     let fixed = fixed(&text).map_err(|e| named(located(&text, &e)))?;
     let settings = file.into_settings(environment).map_err(named)?;
     Ok(HostSettings { fixed, ..settings })
@@ -570,14 +578,10 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let args = ServeArgs {
-            config: "/nowhere/w.toml".into(),
-            data: None,
-            listen: None,
-            log: log::LogLevel::Off,
-            log_format: log::LogFormat::Text,
+        let files = ConfigArgs { config: "/nowhere/w.toml".into(), data: None };
+        let Err(CommandError::Usage(message)) = load(&files, None, &|_| None) else {
+            panic!("loaded")
         };
-        let Err(CommandError::Usage(message)) = load(&args, &|_| None) else { panic!("loaded") };
         assert!(message.starts_with("/nowhere/w.toml: "), "{message}");
     }
 }

@@ -81,10 +81,11 @@ impl Reloader {
     /// What is wrong with the file; nothing has changed then.
     pub(crate) fn reload(&self, host: &HostShared) -> Result<ReloadedJson, String> {
         let _running = self.running.lock();
-        let settings = config::load(&self.args, &config::process_environment);
+        let settings =
+            config::load(&self.args.files, self.args.listen.as_ref(), &config::process_environment);
         let settings = settings.map_err(|error| error.message().to_owned())?;
         let named = |problem: &dyn std::fmt::Display| {
-            format!("{}: {problem}", config::shown(&self.args.config))
+            format!("{}: {problem}", config::shown(&self.args.files.config))
         };
         let accounts = settings.accounts.clone();
         self.engines.check(accounts).map_err(|error| named(&error))?;

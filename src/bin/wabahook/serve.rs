@@ -55,8 +55,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
 fn run_on(runtime: &tokio::runtime::Runtime, args: &ServeArgs) -> Result<(), CommandError> {
     let hangups = runtime.block_on(async { count_hangups() });
     let hangups = hangups.map_err(failed("waiting for signals"))?;
-    let settings = config::load(args, &config::process_environment)?;
-    let file = config::shown(&args.config);
+    let settings = config::load(&args.files, args.listen.as_ref(), &config::process_environment)?;
+    let file = config::shown(&args.files.config);
     let tls = settings.tls.clone().map(ServerTls::new).transpose();
     let tls =
         tls.map_err(|problem| CommandError::Usage(format!("{file}: {problem}")))?.map(Arc::new);
@@ -144,8 +144,8 @@ async fn serve_in_turn(
 /// Warns where other users of the machine can read the configuration's secrets. An error at start is one line, so
 /// this comes after what may fail.
 fn warn_of_readable_secrets(args: &ServeArgs, settings: &HostSettings) {
-    if settings.has_plain_secrets && config::is_world_readable(&args.config) {
-        let file = config::shown(&args.config);
+    if settings.has_plain_secrets && config::is_world_readable(&args.files.config) {
+        let file = config::shown(&args.files.config);
         tracing::warn!(
             "{file} has API keys or secrets and every user of this machine can read it; chmod 600 it"
         );
@@ -190,7 +190,7 @@ async fn open(
             settings.engine.clone().store(Arc::new(store))
         }
     };
-    let file = config::shown(&args.config);
+    let file = config::shown(&args.files.config);
     let opened = tokio::task::spawn_blocking(move || Engine::open(config)).await;
     let opened = opened.map_err(|_| CommandError::Run("opening: a thread failed".to_owned()))?;
     opened.map_err(|error| match error {

@@ -98,6 +98,51 @@ fn a_delivery_that_dies_during_copying_keeps_its_event() {
 }
 
 #[test]
+fn damage_in_an_old_generation_is_not_copied_and_blocks_nothing() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let outbox = &running.outbox;
+    let owe = |dedup, id: u32| {
+        let event = RoutedEvent { dedup: Some(dedup), ..routed(vec![9; 300], &[id]) };
+        let sequence = submit(outbox, vec![event]).wait().unwrap()[0].id.sequence();
+        ledger.accept(sequence, &[id]);
+        delivery(sequence, id)
+    };
+    let [bystander, retried, dead] = [owe(8, 4), owe(9, 2), owe(7, 3)];
+    let (excerpt, took, reason) = (Vec::new(), Duration::ZERO, Reason::Status(503));
+    let tried = crate::attempt::FailedAttempt { number: 1, at_ms: 40, took, reason, excerpt };
+    outbox.record(Record::FailedAttempt(retried, tried));
+    outbox.record(Record::Retry(retried, retry_state()));
+    outbox.record(Record::Health(SubscriptionId(2), Default::default()));
+    ledger.end(outbox, Record::Dead(letter(dead.sequence, 3, WALL_MS)));
+    while outbox.usage().generations < 6 {
+        let next = publish(outbox, vec![1; 900], &[1]);
+        ledger.accept(next, &[1]);
+    }
+    for kind in [keys::RETRY, keys::TRIED, keys::HEALTH, keys::DEAD, keys::DEDUP] {
+        damage(&store, &databases::name_of(1), kind);
+    }
+    for (sequence, id) in ledger.pairs().into_iter().filter(|(_, id)| *id == 1) {
+        ledger.end(outbox, Record::Settle(delivery(sequence, id)));
+    }
+    churn(&running, &ledger, &store, 1);
+    told(&running, |told| matches!(told, CommitEvent::Faulty(why) if why.contains("generation 1")));
+    assert_eq!(outbox.letters_before(None, 9), [], "a letter that cannot be read is not shown");
+    running.outbox.close();
+    let (running, recovered) = open(store.crash());
+    let owed_before = [bystander, retried].map(|one| (one.sequence, one.subscription.0));
+    assert_eq!(owed(&recovered), BTreeSet::from(owed_before));
+    for delivery in [bystander, retried] {
+        assert_eq!(running.outbox.event(delivery.sequence).unwrap().payload, [9; 300]);
+    }
+    let known = [8, 9, 7].map(|dedup| {
+        let event = RoutedEvent { dedup: Some(dedup), ..routed(vec![1], &[1]) };
+        submit(&running.outbox, vec![event]).wait().unwrap()[0].duplicate
+    });
+    assert_eq!(known, [true, true, false], "the page of the last was damaged");
+}
+
+#[test]
 fn a_generation_that_cannot_be_copied_is_reported_once() {
     let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (faulty, faults) = faulty(&store);

@@ -22,7 +22,8 @@ pub(super) const SPARE: &str = "spare";
 /// What is made and dropped beside the commits.
 #[derive(Default)]
 pub(super) struct BackgroundTables {
-    connection: tokio::sync::Mutex<Option<Connection>>,
+    /// With the epoch of its session: what an earlier session left under way is not waited for.
+    connection: tokio::sync::Mutex<Option<(i64, Connection)>>,
     spare: Mutex<SpareState>,
     /// Removed databases whose tables may still be there, in the order of their removal.
     removed: Mutex<VecDeque<String>>,
@@ -101,14 +102,14 @@ impl BackgroundTables {
     ) -> Result<(), StoreFailure> {
         let text = sql::fenced(connector.options.shard, epoch, statement);
         let mut kept = self.connection.lock().await;
-        let connection = match kept.take().filter(|kept| !kept.client.is_closed()) {
-            Some(connection) => connection,
-            None => connector.connect().await?,
+        let connection = match kept.take() {
+            Some((of, connection)) if of == epoch && !connection.client.is_closed() => connection,
+            _ => connector.connect().await?,
         };
         let defined = timeout(STATEMENT_DEADLINE, connection.client.batch_execute(&text)).await;
         match defined {
             Ok(Ok(())) => {
-                *kept = Some(connection);
+                *kept = Some((epoch, connection));
                 Ok(())
             }
             Ok(Err(error)) => Err(failure_of(&error)),

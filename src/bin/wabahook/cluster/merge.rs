@@ -5,6 +5,8 @@ use std::cmp::Reverse;
 
 use serde_json::{Map, Value};
 
+use crate::json::IncludedShardsJson;
+
 /// The sum of two answers: numbers are added, lists joined without repeating a text, and of anything else the first
 /// counts.
 pub(super) fn added(one: Value, other: Value) -> Value {
@@ -49,9 +51,9 @@ pub(super) fn keep_worst(stats: &mut Value, count: usize) {
 }
 
 /// Says in an answer which shards are in it.
-pub(super) fn with_shards(answer: &mut Value, included: &[u16], missing: &[u16]) {
+pub(super) fn with_shards(answer: &mut Value, shards: &IncludedShardsJson) {
     if let Value::Object(members) = answer {
-        let shards = serde_json::json!({"included": included, "missing": missing});
+        let shards = serde_json::to_value(shards).unwrap_or_default();
         members.insert("shards".to_owned(), shards);
     }
 }
@@ -134,7 +136,8 @@ mod tests {
     #[test]
     fn an_answer_says_which_shards_are_in_it() {
         let mut answer = json!({"items": []});
-        with_shards(&mut answer, &[0, 2], &[1]);
+        let shards = IncludedShardsJson { included: vec![0, 2], missing: vec![1] };
+        with_shards(&mut answer, &shards);
         assert_eq!(answer, json!({"items": [], "shards": {"included": [0, 2], "missing": [1]}}));
     }
 

@@ -21,6 +21,7 @@ use super::pages::{ListPlace, PageQuery};
 use super::peers::ForwardFailure;
 use super::route_scope::OfAll;
 use crate::http_error::HttpError;
+use crate::json::IncludedShardsJson;
 use crate::response::json;
 use crate::routes::LineBody;
 
@@ -170,7 +171,7 @@ impl Front {
         if let Some(worst) = query.other("worst").and_then(|worst| worst.parse().ok()) {
             keep_worst(&mut sum, worst);
         }
-        with_shards(&mut sum, &included, &missing);
+        with_shards(&mut sum, &IncludedShardsJson { included, missing });
         Ok(json(status, &sum))
     }
 
@@ -191,14 +192,14 @@ impl Front {
 
     /// A page of the lists of all shards, one after the other.
     async fn list(
-        &self,
+        self: &Arc<Self>,
         request: &KeptRequest,
         is_wanted: impl Fn(u16, &Value) -> bool,
     ) -> Result<Response, HttpError> {
         let query = PageQuery::read(&request.parts.uri)?;
         let deadline = Instant::now() + OWNER_WAIT_MAX;
         let (mut items, mut next) = (Vec::new(), Some(query.from.clone()));
-        let (mut included, mut missing) = (Vec::new(), Vec::new());
+        let (mut included, mut missing, mut has_total) = (Vec::new(), Vec::new(), false);
         while let Some(place) = next.take().filter(|_| items.len() < query.limit) {
             let Some(shard) =
                 u16::try_from(place.index).ok().filter(|one| *one < self.fleet.shards())
@@ -215,6 +216,7 @@ impl Front {
                         all.retain(|item| is_wanted(shard, item));
                         items.append(all);
                     }
+                    has_total |= page.get("total").is_some();
                     after = page.get("cursor").and_then(Value::as_str).map(str::to_owned);
                     included.push(shard);
                 }
@@ -230,8 +232,19 @@ impl Front {
         included.dedup();
         let mut page =
             serde_json::json!({"items": items, "cursor": next.map(|place| place.text())});
-        with_shards(&mut page, &included, &missing);
+        if let (true, Value::Object(members)) = (has_total, &mut page) {
+            members.insert("total".to_owned(), self.total(request, &query).await.into());
+        }
+        with_shards(&mut page, &IncludedShardsJson { included, missing });
         Ok(json(StatusCode::OK, &page))
+    }
+
+    /// How many items match, in all shards.
+    async fn total(self: &Arc<Self>, request: &KeptRequest, query: &PageQuery) -> u64 {
+        let mut request = request.clone();
+        request.parts.uri = query.uri(1, "");
+        let answers = self.ask_all(&request).await.into_iter().filter_map(|(_, answer)| answer);
+        answers.filter_map(|answer| answer.value().get("total").and_then(Value::as_u64)).sum()
     }
 
     /// The notices of all shards as they come. A shard that moves is followed.

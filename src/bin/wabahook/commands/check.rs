@@ -1,27 +1,20 @@
 //! `wabahook check`: what is wrong with a configuration file, and what it would change among the accounts of its
 //! data directory. Changes nothing, and works while a host has the directory open.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
 use wabahook::Engine;
 
 use super::screen::{printable, say, say_json};
 use crate::command_error::CommandError;
-use crate::config::{self, ServeArgs};
+use crate::config::{self, ConfigArgs};
 use crate::json::AccountChangesJson;
-use crate::log;
 
 /// The command line of `check`.
 #[derive(Args)]
 pub(crate) struct CheckArgs {
-    /// The configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// The data directory [default: `data` of the configuration, or wabahook-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    files: ConfigArgs,
     /// Print JSON, errors included
     #[arg(long)]
     pub(crate) json: bool,
@@ -29,15 +22,8 @@ pub(crate) struct CheckArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
-    let serve = ServeArgs {
-        config: args.config.clone(),
-        data: args.data.clone(),
-        listen: None,
-        log: log::LogLevel::Off,
-        log_format: log::LogFormat::Text,
-    };
-    let settings = config::load(&serve, &config::process_environment)?;
-    let file = config::shown(&args.config);
+    let settings = config::load(&args.files, None, &config::process_environment)?;
+    let file = config::shown(&args.files.config);
     let wrong = |problem: &dyn std::fmt::Display| CommandError::Usage(format!("{file}: {problem}"));
     if let Some(tls) = &settings.tls {
         tls.read().map_err(|problem| wrong(&problem))?;

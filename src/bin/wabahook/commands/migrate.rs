@@ -1,6 +1,5 @@
 //! `wabahook migrate`: moves everything from the data directory to the server of `[store]`, or back.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,7 @@ use wabahook::store::{Postgres, StoreFailure};
 
 use super::screen::{say, say_json};
 use crate::command_error::CommandError;
-use crate::config::{self, ServeArgs};
-use crate::log;
+use crate::config::{self, ConfigArgs};
 
 /// How long the last owner's lease is waited for.
 const OWNER_WAIT: Duration = Duration::from_secs(10);
@@ -20,15 +18,11 @@ const OWNER_WAIT: Duration = Duration::from_secs(10);
 /// The command line of `migrate`.
 #[derive(Args)]
 pub(crate) struct MigrateArgs {
-    /// The configuration file, which names both: `data` and `[store]`
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    files: ConfigArgs,
     /// Where everything goes; the other one is refused afterwards
     #[arg(long, value_name = "PLACE")]
     to: MigrationTarget,
-    /// The data directory [default: `data` of the configuration, or wabahook-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
     /// Print JSON, errors included
     #[arg(long)]
     pub(crate) json: bool,
@@ -44,15 +38,8 @@ enum MigrationTarget {
 
 /// Runs the command.
 pub(crate) fn run(args: &MigrateArgs) -> Result<(), CommandError> {
-    let serve = ServeArgs {
-        config: args.config.clone(),
-        data: args.data.clone(),
-        listen: None,
-        log: log::LogLevel::Off,
-        log_format: log::LogFormat::Text,
-    };
-    let settings = config::load(&serve, &config::process_environment)?;
-    let file = config::shown(&args.config);
+    let settings = config::load(&args.files, None, &config::process_environment)?;
+    let file = config::shown(&args.files.config);
     let missing = || {
         CommandError::Usage(format!(
             "{file}: store: missing, expected kind = \"postgres\" and a url"

@@ -14,6 +14,14 @@ pub(crate) struct ClusterJson {
     pub(crate) without_owner: Vec<u16>,
 }
 
+/// Which shards are in an answer about all accounts.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct IncludedShardsJson {
+    pub(crate) included: Vec<u16>,
+    /// Those that had no owner.
+    pub(crate) missing: Vec<u16>,
+}
+
 /// A live host.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ClusterHostJson {

@@ -40,7 +40,7 @@ pub(crate) use admin::{
 };
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use backup::BackupJson;
-pub(crate) use cluster::{ClusterHostJson, ClusterJson};
+pub(crate) use cluster::{ClusterHostJson, ClusterJson, IncludedShardsJson};
 pub(crate) use dead_letter::{
     DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
 };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wabahook::{Bound, LaneStats, Stats, SubscriptionInfo};
 
-use super::cluster::ClusterJson;
+use super::cluster::{ClusterJson, IncludedShardsJson};
 use super::values::Millis;
 
 /// The live figures of a subscription.
@@ -98,6 +98,9 @@ macro_rules! counters {
             #[serde(default)]
             failing_subscriptions: u64,
             subscriptions: Vec<SubscriptionStatsJson>,
+            /// Where several hosts serve the store together.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            shards: Option<IncludedShardsJson>,
         }
 
         impl StatsJson {
@@ -113,6 +116,7 @@ macro_rules! counters {
                     subscription_count,
                     failing_subscriptions,
                     subscriptions,
+                    shards: None,
                 }
             }
         }

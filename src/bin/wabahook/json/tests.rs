@@ -419,6 +419,7 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("Stats", members::<StatsJson>()),
         ("Readiness", members::<ReadinessJson>()),
         ("Cluster", members::<ClusterJson>()),
+        ("IncludedShards", members::<IncludedShardsJson>()),
         ("ClusterHost", members::<ClusterHostJson>()),
         ("Unowned", members::<UnownedJson>()),
         ("Error", members::<ErrorJson>()),
