@@ -1,5 +1,6 @@
 //! Whether events are admitted. The bounds of the outbox count events that are owed. An account may use half of
-//! them, and no more than is left for the others. So nothing is refused while there is certainly room, and nothing admitted while there is certainly none.
+//! them, and no more than is left for the others. So nothing is refused while there is certainly room, and nothing
+//! admitted while there is certainly none.
 
 use wabahook::Error;
 
