@@ -119,7 +119,7 @@ struct Slice {
 fn compare(what: &str, figure: &Side<'_>, limit_is: &str, limit: &Side<'_>) -> Outcome {
     let runs: usize = support::option("runs", 9);
     let span = Duration::from_millis(support::option("ms", 500));
-    println!("\n{what} beside {limit_is}, {runs} runs of {span:?} each");
+    println!("\n{what} compared with {limit_is}, {runs} runs of {span:?} each");
     let (mut figures, mut limits, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     slice(figure, span)?;
     slice(limit, span)?;
@@ -142,7 +142,7 @@ fn compare(what: &str, figure: &Side<'_>, limit_is: &str, limit: &Side<'_>) -> O
     }
     let cpu = |slices: &[Slice]| median(slices.iter().map(|slice| slice.cpu_us).collect());
     let rate = |slices: &[Slice]| median(slices.iter().map(|slice| slice.rate).collect());
-    println!("  CPU a request: {:.1} us beside {:.1}", cpu(&figures), cpu(&limits));
+    println!("  CPU a request: {:.1} us, compared with {:.1}", cpu(&figures), cpu(&limits));
     let limit = (rate(&limits), limit_is);
     support::result("delivery", what, rate(&figures), "deliveries/s", limit, median(ratios));
     Ok(())

@@ -90,7 +90,7 @@ struct Quiet {
 
 pub(super) fn measure(only: &str, runs: usize) -> Outcome {
     for scenario in scenarios().into_iter().filter(|scenario| scenario.what.contains(only)) {
-        println!("\n{}: a quiet account without and beside a noisy one", scenario.what);
+        println!("\n{}: a quiet account alone and next to a noisy one", scenario.what);
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for run in 0..runs {
             // They go first alternately.

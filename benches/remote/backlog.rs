@@ -1,4 +1,4 @@
-//! A backlog that one host wrote and another one opens and delivers, beside sled.
+//! A backlog that one host wrote and another one opens and delivers, compared with sled.
 
 use std::ffi::OsStr;
 use std::time::Instant;

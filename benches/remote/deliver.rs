@@ -1,4 +1,4 @@
-//! Deliveries by fan-out, beside sled.
+//! Deliveries by fan-out, compared with sled.
 
 use std::thread;
 

@@ -33,7 +33,7 @@ use crate::transport::{Failure, Reply};
 pub(super) const WAKE: Token = Token(usize::MAX);
 
 /// How many sockets are looked at after one wait.
-const EVENTS_MAX: usize = 256;
+pub(super) const EVENTS_MAX: usize = if cfg!(test) { 32 } else { 256 };
 
 /// How much is read at once. One buffer serves all connections of a loop.
 const SCRATCH_BYTES: usize = 32 * 1024;

@@ -1,6 +1,7 @@
 //! The loop with a scripted source and real sockets.
 
 use super::dialing::NEXT_ADDRESS_MS;
+use super::event_loop::EVENTS_MAX;
 use crossbeam_channel::bounded;
 
 use super::*;
@@ -40,6 +41,8 @@ struct AttemptScriptState {
     panics: bool,
     detached: Option<bool>,
     largest: usize,
+    /// How many attempts were wanted at each exchange that brought ends.
+    wanted: Vec<usize>,
     /// What happens while the loop takes the next attempts.
     on_exchange: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -103,6 +106,9 @@ impl AttemptSource for AttemptScript {
         assert!(!state.panics, "a bug of the engine");
         assert!(next.is_empty() && room <= EXCHANGE_MAX);
         state.largest = state.largest.max(ended.len());
+        if !ended.is_empty() {
+            state.wanted.push(room);
+        }
         for EndedAttempt { token, end } in ended.drain(..) {
             assert_eq!(state.ended.insert(token.0, end), None, "{token:?} came back twice");
         }
@@ -284,6 +290,36 @@ fn the_time_of_an_attempt_counts_from_when_it_is_taken() {
     script.give(1, &url, 1_000);
     assert_eq!(script.end(1), answered());
     drop(loops);
+}
+
+#[test]
+fn no_attempt_begins_while_more_responses_are_ready() {
+    let (loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    let (held, count) = (listener(), EVENTS_MAX as u64 + 9);
+    let url = format!("http://{}/", held.local_addr().unwrap());
+    for token in 0..count {
+        script.give(token, &url, 10_000);
+    }
+    let requested = |_| {
+        let mut stream = held.accept().unwrap().0;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
+        stream
+    };
+    let streams: Arc<Vec<TcpStream>> = Arc::new((0..count).map(requested).collect());
+    // All are answered while the loop is in the middle of a turn.
+    let answered_together = Arc::clone(&streams);
+    script.state.lock().on_exchange = Some(Box::new(move || {
+        answered_together.iter().for_each(|mut stream| stream.write_all(OK).unwrap());
+    }));
+    script.give(count, &format!("http://{}/", answering(listener())), 10_000);
+    for token in 0..=count {
+        assert_eq!(script.end(token), answered(), "{token}");
+    }
+    let wanted = script.state.lock().wanted.clone();
+    assert_eq!(wanted.first(), Some(&0), "the rest of them comes first: {wanted:?}");
+    assert!(wanted.last().is_some_and(|room| *room > 0), "and attempts after them");
+    drop((loops, streams));
 }
 
 #[test]
