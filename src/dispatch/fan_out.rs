@@ -93,6 +93,16 @@ impl FanOut {
         Some((id, is_ahead))
     }
 
+    /// The events in runs of consecutive sequences.
+    fn runs(&self) -> impl Iterator<Item = &[NewEvent]> {
+        self.events.chunk_by(|one, next| next.sequence == one.sequence + 1)
+    }
+
+    /// What the events cost a lane, in events. A run costs little more than one event, unless the lane is ordered.
+    fn lane_cost(&self) -> usize {
+        (self.runs().count() + self.events.len() / 16).max(1)
+    }
+
     /// How far behind the others the lane that was reached last queues.
     fn behind_us(&self) -> u64 {
         (self.reached.saturating_sub(1) / CHUNK) as u64 * SPACING_US
@@ -200,7 +210,7 @@ impl Dispatcher {
     /// Takes one step of the fan-outs that wait.
     pub(super) fn owe_waiting(&mut self) {
         let Some((account, mut fan_out)) = self.fan_outs.pop() else { return };
-        let lanes_max = FAN_OUT_LANES_MAX.div_ceil(fan_out.events.len().max(1));
+        let lanes_max = FAN_OUT_LANES_MAX.div_ceil(fan_out.lane_cost());
         self.reach(&mut fan_out, lanes_max);
         self.fan_outs.put_back(account, fan_out);
     }
@@ -287,8 +297,7 @@ impl Dispatcher {
             self.cancelled += fan_out.events.len() as u64;
             return false;
         };
-        let runs = fan_out.events.chunk_by(|one, next| next.sequence == one.sequence + 1);
-        let new = runs.map(|run| lane.backlog.owe_run(run)).sum::<u64>();
+        let new = fan_out.runs().map(|run| lane.backlog.owe_run(run)).sum::<u64>();
         self.owed += new;
         if lane.is_held() {
             self.held += new;

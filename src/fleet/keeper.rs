@@ -28,6 +28,9 @@ const PATIENCE: u32 = 4;
 /// How many looks follow the end: what is still asked here is forwarded to the hosts that took over.
 const LOOKS_AFTER_CLOSE: u64 = 60;
 
+/// How long a shard that could not be opened is left alone.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
 /// How long attempts in flight may take when a shard is handed over. They are owed, and made again by its next owner.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -141,6 +144,8 @@ impl FleetShared {
             let opened = shared.open(shard);
             if let Err(error) = &opened {
                 tracing::error!(shard, %error, "the shard cannot be opened");
+                // It is tried again when it is no longer held here.
+                std::thread::park_timeout(REOPEN_AFTER);
             }
             let engine = opened.ok().flatten();
             let mut held = shared.held.lock();
@@ -164,7 +169,9 @@ impl FleetShared {
     /// Opens the engine of a shard; `None` where another host was faster.
     fn open(&self, shard: u16) -> Result<Option<Engine>> {
         let failed = |failure| Error::store("taking a shard", failure);
-        let store = Postgres::connect(self.options.store.clone().shard(shard)).map_err(failed)?;
+        // The server was prepared when this host joined.
+        let store = Postgres::on_prepared_server(self.options.store.clone().shard(shard));
+        let store = store.map_err(failed)?;
         if !store.try_acquire().map_err(failed)? {
             return Ok(None);
         }
@@ -179,7 +186,7 @@ impl FleetShared {
         config.path = config.path.join(format!("shard-{shard}"));
         config.limits = shared_limits(config.limits, usize::from(self.options.shards));
         match shard {
-            DIRECTORY_SHARD => config,
+            DIRECTORY_SHARD => config.without_default_account(),
             _ => config.adopted_accounts(),
         }
     }

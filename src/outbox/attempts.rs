@@ -46,6 +46,13 @@ impl AttemptIndex {
         }
     }
 
+    /// Removes a record that is lost.
+    pub(super) fn lose(&mut self, delivery: DeliveryId, slot: u8) {
+        let slots = self.kept.get_mut(&delivery);
+        let place = slots.and_then(|slots| slots.get_mut(usize::from(slot))).map(std::mem::take);
+        self.uncount(place.unwrap_or_default());
+    }
+
     /// Removes the history of a delivery.
     pub(super) fn forget(&mut self, delivery: DeliveryId) {
         let slots = self.kept.remove(&delivery).unwrap_or_default();

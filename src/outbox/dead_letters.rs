@@ -145,6 +145,11 @@ impl DeadLetterIndex {
         }
     }
 
+    /// Removes a letter whose record is lost.
+    pub(super) fn lose(&mut self, position: LetterPosition) {
+        self.drop_letter(position);
+    }
+
     /// How many letters an account has.
     pub(super) fn count_of(&self, account: AccountRef) -> usize {
         self.by_account.get(&account).map_or(0, BTreeSet::len)

@@ -165,6 +165,7 @@ fn hub(body: &[u8]) -> String {
 /// What the page says of a shape, filled in: the request line, the other lines, the body.
 fn documented(shape: &Shape, host: &str, id: &str) -> (String, Vec<String>, Vec<u8>) {
     let (head, body) = block(&shape.heading());
+    let head = head.replace("{headers}", block("In every request, as `{headers}`:").0);
     let mut body = body.replace("{id}", id);
     if body.starts_with("--") {
         body = body.replace('\n', "\r\n") + "\r\n";

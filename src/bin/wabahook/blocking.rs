@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http_error::HttpError;
+use crate::port::body_room::BodyHolder;
+use crate::port::responses::ResponseRoom;
 
 /// How many requests may wait for a disk at once.
 pub(crate) const THREADS_MAX: usize = 16;
@@ -46,13 +48,19 @@ impl BlockingTurns {
     }
 }
 
-/// Handles a request whose blocking work takes turns with the other requests of its account.
+/// Handles a request whose blocking work takes turns with the other requests of its account, and whose response has
+/// room in memory.
 pub(crate) async fn in_turn(
-    State(turns): State<BlockingTurns>,
+    State((turns, room)): State<(BlockingTurns, ResponseRoom)>,
     request: Request,
     next: Next,
 ) -> Response {
-    REQUEST.scope(RequestTurn { turns, holder: OnceLock::new() }, next.run(request)).await
+    let handled = async {
+        let response = next.run(request).await;
+        let holder = REQUEST.try_with(|request| request.holder.get().cloned().unwrap_or_default());
+        room.admit(BodyHolder::Account(holder.unwrap_or_default()), response).await
+    };
+    REQUEST.scope(RequestTurn { turns, holder: OnceLock::new() }, handled).await
 }
 
 /// The request of this task is one of this account, or of this network of strangers.

@@ -224,6 +224,7 @@ impl EventLoop {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Begin(request, answer) => {
+                    self.look_at_clock();
                     self.begin(*request, 0, Origin::Caller(answer));
                 }
                 Command::Serve(source) => {
@@ -302,6 +303,11 @@ impl EventLoop {
         }
     }
 
+    /// The time of an attempt counts from when it is taken. The thread may not have run since this turn began.
+    fn look_at_clock(&mut self) {
+        self.now_ms = self.shared.clock.monotonic_ms();
+    }
+
     fn exchange_once(&mut self) {
         self.has_more = false;
         let Some(source) = self.source.clone() else { return };
@@ -312,6 +318,7 @@ impl EventLoop {
         self.ended.clear();
         self.ended.extend(later);
         self.has_more = !self.is_stopped && next.len() >= room;
+        self.look_at_clock();
         for NextAttempt { token, request, account } in next.drain(..) {
             self.begin(request, account, Origin::Source(token));
         }

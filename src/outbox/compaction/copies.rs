@@ -9,18 +9,17 @@ use std::collections::HashMap;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::attempt::DeliveryId;
-use crate::dead_letter::StoredDeadLetter;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::outbox::codec::dedup_page::{self, BucketEntries};
 use crate::outbox::codec::heads::{self, HeadPacker, PackedTargets};
 use crate::outbox::codec::payload::{self, PayloadLocation, PayloadWriter};
-use crate::outbox::codec::{decoded, keys, tombstones};
+use crate::outbox::codec::{self, keys, tombstones};
 use crate::outbox::cursor::Cursor;
 use crate::outbox::generations::Generations;
 use crate::outbox::group_builder::keys_of;
 use crate::outbox::writer::GroupWriter;
-use crate::store::{Database, KeyValue, Operation, StoreFailure};
+use crate::store::{Database, KeyValue, Operation, StoreFailure, record};
 use crate::subscription::SubscriptionId;
 
 /// The copies out of one generation.
@@ -28,14 +27,25 @@ use crate::subscription::SubscriptionId;
 pub(super) struct ForwardCopies {
     pub(super) operations: Vec<Operation>,
     pub(super) head_keys: Vec<Vec<u8>>,
-    /// Events whose payload cannot be read. They are still owed: reading them fails, as before.
-    pub(super) lost_payloads: u64,
+    lost: LostRecords,
     /// Each copied event and how many deliveries it owes.
     events: Vec<(u64, u32)>,
     letters: Vec<(u64, DeliveryId)>,
     retries: Vec<DeliveryId>,
     attempts: Vec<(DeliveryId, u8)>,
     health: Vec<SubscriptionId>,
+}
+
+/// What cannot be read and is left out, so that damage is not copied and blocks nothing. An event without its payload
+/// is still owed: reading it fails, as before.
+#[derive(Debug, Default)]
+struct LostRecords {
+    payloads: u64,
+    key_pages: u64,
+    retries: u64,
+    health: u64,
+    letters: Vec<(u64, DeliveryId)>,
+    attempts: Vec<(DeliveryId, u8)>,
 }
 
 /// Builds the copies of what is alive in `generation`, as one unit: the events that are `owed` and those of dead
@@ -77,7 +87,7 @@ pub(super) fn copy(
         let location = match payload::read(database, head.payload) {
             Ok(payload) => payloads.append(&payload),
             Err(error) if error.is_damage() => {
-                copies.lost_payloads += 1;
+                copies.lost.payloads += 1;
                 PayloadLocation { page: lost_page, ..head.payload }
             }
             Err(error) => return Err(error),
@@ -93,6 +103,28 @@ pub(super) fn copy(
 }
 
 impl ForwardCopies {
+    /// With pages of dedup keys that could not be read.
+    pub(super) fn with_lost_key_pages(mut self, count: u64) -> ForwardCopies {
+        self.lost.key_pages += count;
+        self
+    }
+
+    /// What was lost, in words.
+    pub(super) fn lost(&self) -> Option<String> {
+        let LostRecords { payloads, key_pages, retries, health, letters, attempts } = &self.lost;
+        let counts = [
+            (*payloads, "payloads"),
+            (letters.len() as u64, "dead letters"),
+            (*retries, "retry states"),
+            (attempts.len() as u64, "failed attempts"),
+            (*health, "healths of lanes"),
+            (*key_pages, "pages of dedup keys"),
+        ];
+        let lost = counts.iter().filter(|(count, _)| *count > 0);
+        let lost: Vec<_> = lost.map(|(count, what)| format!("{what}: {count}")).collect();
+        (!lost.is_empty()).then(|| lost.join(", "))
+    }
+
     /// Updates the indexes after the copies out of a generation were written and synced.
     pub(super) fn committed(&self, writer: &mut GroupWriter, generation: u64) {
         let GroupWriter { generations, cursor } = writer;
@@ -101,9 +133,12 @@ impl ForwardCopies {
         for (sequence, owed) in &self.events {
             generations.moved(*sequence, *owed, cursor.generation);
         }
+        let mut letters = cursor.letters.lock();
         for (at_wall_ms, delivery) in &self.letters {
-            cursor.letters.lock().keep(*at_wall_ms, *delivery, cursor.generation);
+            letters.keep(*at_wall_ms, *delivery, cursor.generation);
         }
+        self.lost.letters.iter().for_each(|lost| letters.lose(*lost));
+        drop(letters);
         for delivery in &self.retries {
             if let Some(holder) = cursor.retrying.get_mut(delivery) {
                 *holder = cursor.generation;
@@ -113,6 +148,7 @@ impl ForwardCopies {
         for (delivery, slot) in &self.attempts {
             attempts.moved(*delivery, *slot, cursor.generation);
         }
+        self.lost.attempts.iter().for_each(|(delivery, slot)| attempts.lose(*delivery, *slot));
         drop(attempts);
         cursor.health.extend(self.health.iter().map(|id| (*id, cursor.generation)));
     }
@@ -136,12 +172,13 @@ impl ForwardCopies {
                     None => return Ok(false),
                 },
             };
-            let Some(sealed) = sealed.map_err(failed)? else { continue };
-            // Decoded, so that damage is not copied.
-            let what = || format!("dead letter of event {}", delivery.sequence);
-            let _: (u64, StoredDeadLetter) = decoded(&sealed, what)?;
-            self.operations.push(Operation::Put(key, sealed));
-            self.letters.push((at_wall_ms, delivery));
+            match sealed.map_err(failed)?.filter(|sealed| is_sound(sealed)) {
+                Some(sealed) => {
+                    self.operations.push(Operation::Put(key, sealed));
+                    self.letters.push((at_wall_ms, delivery));
+                }
+                None => self.lost.letters.push((at_wall_ms, delivery)),
+            }
         }
         Ok(true)
     }
@@ -161,8 +198,9 @@ impl ForwardCopies {
     ) -> Result<()> {
         let inside = cursor.retrying.iter().filter(|(_, holder)| **holder == generation);
         for (delivery, _) in inside {
-            if self.copy_record(database, keys::of_delivery(keys::RETRY, *delivery))? {
-                self.retries.push(*delivery);
+            match self.copy_record(database, keys::of_delivery(keys::RETRY, *delivery))? {
+                true => self.retries.push(*delivery),
+                false => self.lost.retries += 1,
             }
         }
         Ok(())
@@ -177,8 +215,9 @@ impl ForwardCopies {
     ) -> Result<()> {
         let inside = cursor.attempts.lock().inside(generation);
         for (delivery, slot) in inside {
-            if self.copy_record(database, keys::of_attempt(delivery, slot))? {
-                self.attempts.push((delivery, slot));
+            match self.copy_record(database, keys::of_attempt(delivery, slot))? {
+                true => self.attempts.push((delivery, slot)),
+                false => self.lost.attempts.push((delivery, slot)),
             }
         }
         Ok(())
@@ -191,18 +230,20 @@ impl ForwardCopies {
         cursor: &Cursor,
     ) -> Result<()> {
         for (id, _) in cursor.health.iter().filter(|(_, holder)| **holder == generation) {
-            if self.copy_record(database, keys::of_subscription(keys::HEALTH, *id))? {
-                self.health.push(*id);
+            match self.copy_record(database, keys::of_subscription(keys::HEALTH, *id))? {
+                true => self.health.push(*id),
+                false => self.lost.health += 1,
             }
         }
         Ok(())
     }
 
-    /// Copies the record under a key. Returns whether there is one.
+    /// Copies the record under a key. Returns false if it is missing or damaged.
     fn copy_record(&mut self, database: &dyn Database, key: Vec<u8>) -> Result<bool> {
-        let Some(sealed) = database.get(&key).map_err(failed)? else { return Ok(false) };
-        self.operations.push(Operation::Put(key, sealed));
-        Ok(true)
+        let sealed = database.get(&key).map_err(failed)?.filter(|sealed| is_sound(sealed));
+        let is_copied = sealed.is_some();
+        self.operations.extend(sealed.map(|sealed| Operation::Put(key, sealed)));
+        Ok(is_copied)
     }
 
     /// Adds the pages of the copied events, after all other records.
@@ -223,13 +264,27 @@ impl ForwardCopies {
     }
 }
 
-/// Pages of the dedup keys of a generation that are within their window, for the database of such keys.
+/// Whether the checksum of a record is right.
+fn is_sound(sealed: &[u8]) -> bool {
+    record::unseal(sealed).is_ok()
+}
+
+/// Pages of the dedup keys of a generation that are within their window, for the database of such keys, and how
+/// many pages could not be read.
 pub(super) fn current_key_pages(
     database: &dyn Database,
     cursor: &mut Cursor,
-) -> Result<Vec<KeyValue>> {
-    let mut by_bucket = BucketEntries::new();
-    dedup_page::read_all(database, &mut by_bucket, |_, _| true)?;
+) -> Result<(Vec<KeyValue>, u64)> {
+    let (mut by_bucket, mut lost) = (BucketEntries::new(), 0);
+    codec::scan(database, keys::DEDUP, |key, page| {
+        match (keys::bucket_of(key), dedup_page::read(page)) {
+            (Some((bucket, _)), Ok(entries)) => {
+                by_bucket.entry(bucket).or_default().extend(entries);
+            }
+            _ => lost += 1,
+        }
+        Ok(())
+    })?;
     let mut pages = Vec::new();
     for (bucket, mut entries) in by_bucket {
         let bucket = cursor.dedup.counted_bucket(bucket);
@@ -238,7 +293,7 @@ pub(super) fn current_key_pages(
         cursor.next_record += new.len() as u64;
         pages.extend(new);
     }
-    Ok(pages)
+    Ok((pages, lost))
 }
 
 fn failed(failure: StoreFailure) -> Error {

@@ -220,9 +220,10 @@ impl Compactor {
         owed.retain(|id, _| !cursor.removed.contains(id));
         cursor.retrying.retain(|delivery, _| !cursor.removed.contains(&delivery.subscription));
         forget_removed_attempts(writer);
-        let copies = self.move_keys(writer, generation).and_then(|database| match database {
-            Some(database) => copies::copy(writer, &self.catalogue, &*database, generation, &owed),
-            None => Ok(None),
+        let copies = self.move_keys(writer, generation).and_then(|moved| {
+            let Some((database, lost_key_pages)) = moved else { return Ok(None) };
+            let copies = copies::copy(writer, &self.catalogue, &*database, generation, &owed)?;
+            Ok(copies.map(|copies| copies.with_lost_key_pages(lost_key_pages)))
         });
         let mut copies = match copies {
             Ok(Some(copies)) => copies,
@@ -245,9 +246,9 @@ impl Compactor {
             return Err(Box::new(FailedWrite { group, error }));
         }
         copies.committed(writer, generation);
-        if copies.lost_payloads > 0 {
-            let lost = copies.lost_payloads;
-            let why = format!("the payloads of {lost} events of generation {generation} are lost");
+        if let Some(lost) = copies.lost() {
+            let why =
+                format!("generation {generation} had damaged records, which are lost: {lost}");
             listener(CommitEvent::Faulty(why));
         }
         self.remove(writer, generation);
@@ -255,16 +256,17 @@ impl Compactor {
     }
 
     /// Moves the dedup keys of a generation that are within their window to the database of such keys. Returns the
-    /// database of the generation; `None` if it is busy, or the other database accepts no writes now.
+    /// database of the generation and how many pages of keys are lost; `None` if it is busy, or the other database
+    /// accepts no writes now.
     fn move_keys(
         &mut self,
         writer: &mut GroupWriter,
         generation: u64,
-    ) -> Result<Option<Arc<dyn Database>>> {
+    ) -> Result<Option<(Arc<dyn Database>, u64)>> {
         let Some(database) = writer.generations.try_database(generation)? else { return Ok(None) };
-        let pages = copies::current_key_pages(&*database, &mut writer.cursor)?;
+        let (pages, lost) = copies::current_key_pages(&*database, &mut writer.cursor)?;
         let moved = self.dedup_database.put(&writer.generations, pages);
-        Ok(moved.then_some(database))
+        Ok(moved.then_some((database, lost)))
     }
 
     /// Removes a generation, now or, if that fails, later. Nothing in it counts any more.

@@ -85,10 +85,17 @@ impl Postgres {
     /// [`StoreFailure::Unsafe`] where the server could lose what it confirms; another [`StoreFailure`] when it cannot
     /// be reached or refuses.
     pub fn connect(options: PostgresOptions) -> Result<Postgres, StoreFailure> {
+        let store = Postgres::on_prepared_server(options)?;
+        let preparing = store.shared.connector.clone();
+        let prepare = async move { preparing.prepare_server().await };
+        store.shared.runtime.run(CONNECT_DEADLINE, prepare)??;
+        Ok(store)
+    }
+
+    /// A store on a server that is known to have what is shared by all shards. Connects to nothing yet.
+    pub(crate) fn on_prepared_server(options: PostgresOptions) -> Result<Postgres, StoreFailure> {
         let connector = Connector::new(options)?;
         let runtime = ClientRuntime::start()?;
-        let preparing = connector.clone();
-        runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
         let mut token = [0; 16];
         random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
         let token = crate::text::hex(&token);

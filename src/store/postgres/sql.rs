@@ -6,9 +6,14 @@ pub(super) const FENCED_CODE: &str = "WBH01";
 /// Serializes the creation of the tables below among hosts that start at the same time.
 const CREATION_LOCK: i64 = 0x7761_6261_686f_6f6b;
 
-/// Creates what is shared by all shards, and the schema of one. A store that was made before the number of shards was
+/// Creates what is shared by all shards, and the schema of each. A store that was made before the number of shards was
 /// recorded has one.
 pub(super) fn create(shard: u16, shards: u16) -> String {
+    let schemas = (0..shards).chain((shard >= shards).then_some(shard)).map(|shard| {
+        let schema = schema(shard);
+        format!("CREATE SCHEMA IF NOT EXISTS {schema};")
+    });
+    let schemas: String = schemas.collect();
     format!(
         "BEGIN;
          SELECT pg_advisory_xact_lock({CREATION_LOCK});
@@ -22,12 +27,11 @@ pub(super) fn create(shard: u16, shards: u16) -> String {
          INSERT INTO wabahook.meta SELECT 'shards',
              CASE WHEN EXISTS (SELECT FROM wabahook.meta WHERE key = 'format') THEN '1' ELSE '{shards}' END
              ON CONFLICT DO NOTHING;
-         CREATE SCHEMA IF NOT EXISTS {schema};
+         {schemas}
          INSERT INTO wabahook.lease SELECT number, 0, '', '', '-infinity'
              FROM (SELECT generate_series(0, {shards} - 1) UNION SELECT {shard}) AS shards (number)
              ON CONFLICT DO NOTHING;
-         COMMIT",
-        schema = schema(shard)
+         COMMIT"
     )
 }
 

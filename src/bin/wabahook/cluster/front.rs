@@ -28,8 +28,8 @@ use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
 
-/// How long a request waits for an owner of its shard: longer than another host takes to take over.
-pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(6);
+/// How long a request waits for an owner of its shard: twice as long as another host takes to take over.
+pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often to look at the owner again, where nothing is told.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often unknown keys may have the accounts read again.

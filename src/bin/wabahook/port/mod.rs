@@ -9,6 +9,7 @@ pub(crate) mod connections;
 pub(crate) mod files;
 pub(crate) mod key_attempts;
 pub(crate) mod listener;
+pub(crate) mod responses;
 pub(crate) mod shortages;
 mod stream;
 pub(crate) mod tls;

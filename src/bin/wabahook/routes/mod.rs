@@ -35,7 +35,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use crate::audit::record_changes;
-use crate::blocking::{BlockingTurns, in_turn};
+use crate::blocking::in_turn;
 use crate::host::HostState;
 use crate::http_error::{HostBusy, HttpError};
 
@@ -87,7 +87,7 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(Arc::clone(&host), record_changes))
         .layer(map_response_with_state(Arc::clone(&host), note_busy))
-        .layer(from_fn_with_state(BlockingTurns::default(), in_turn))
+        .layer(from_fn_with_state(Default::default(), in_turn))
         .with_state(host)
 }
 
