@@ -321,6 +321,7 @@ impl Shared {
         let notes = notes.iter();
         changes.extend(notes.map(|(key, text)| BookChange::note(account, key, text)));
         self.save_and_activate_all(book, prepared, changes)?;
+        self.outbox.removals_stored(&removed);
         Ok(ids)
     }
 

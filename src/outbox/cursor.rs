@@ -36,6 +36,8 @@ pub(super) struct Cursor {
     pub(super) retrying: HashMap<DeliveryId, u64>,
     /// The tombstones of subscriptions removed since the engine was opened, by the generation that holds them.
     pub(super) tombstones: HashMap<u64, Vec<SubscriptionId>>,
+    /// Removals that the subscription store has, so that their tombstones need not be copied.
+    pub(super) stored_removals: Arc<Mutex<HashSet<SubscriptionId>>>,
     /// Subscriptions removed since the engine was opened. Events that were routed before the removal are
     /// not owed to them.
     pub(super) removed: HashSet<SubscriptionId>,
@@ -65,6 +67,7 @@ pub(super) mod tests {
             health: HashMap::new(),
             retrying: HashMap::new(),
             tombstones: HashMap::new(),
+            stored_removals: Arc::default(),
             removed: HashSet::new(),
             shares: crate::account_shares::tests::shares_of(&[]),
         }

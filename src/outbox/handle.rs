@@ -1,5 +1,6 @@
 //! The handle through which the engine uses the outbox.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -63,6 +64,7 @@ pub(crate) struct Outbox {
     pub(super) letters: Arc<Mutex<DeadLetterIndex>>,
     pub(super) attempts: Arc<Mutex<AttemptIndex>>,
     pub(super) catalogue: Catalogue,
+    stored_removals: Arc<Mutex<HashSet<SubscriptionId>>>,
     bounds: CompactionBounds,
     committer: Mutex<Option<JoinHandle<()>>>,
     /// The committer of an engine without a committer thread.
@@ -113,6 +115,7 @@ impl OpenedOutbox {
             generations: Arc::new(generations),
             letters: Arc::clone(&cursor.letters),
             attempts: Arc::clone(&cursor.attempts),
+            stored_removals: Arc::clone(&cursor.stored_removals),
             catalogue: self.catalogue,
             bounds: CompactionBounds {
                 generation_bytes: limits.generation_bytes,
@@ -298,6 +301,11 @@ impl Outbox {
         let (sender, receipt) = receipt_pair();
         self.queue.send(CommitterCommand::Forget(id, sender));
         receipt
+    }
+
+    /// Notes that the subscription store no longer has these subscriptions: nothing needs their tombstones.
+    pub(crate) fn removals_stored(&self, removed: &[SubscriptionId]) {
+        self.stored_removals.lock().extend(removed);
     }
 
     /// Makes dead letters owed again, those of one vector all together or not at all. The listener is told, then

@@ -184,7 +184,11 @@ impl ForwardCopies {
     }
 
     /// A removal that this engine was asked for may not be in the subscription store yet; an older one is.
-    fn copy_tombstones(&mut self, generation: u64, cursor: &Cursor) {
+    fn copy_tombstones(&mut self, generation: u64, cursor: &mut Cursor) {
+        let stored = std::mem::take(&mut *cursor.stored_removals.lock());
+        if !stored.is_empty() {
+            cursor.tombstones.values_mut().for_each(|ids| ids.retain(|id| !stored.contains(id)));
+        }
         let removed = cursor.tombstones.get(&generation).map_or(&[][..], Vec::as_slice);
         let pages = tombstones::pages(removed, 0);
         self.operations.extend(pages.map(|(key, page)| Operation::Put(key, page)));

@@ -269,6 +269,7 @@ impl GenerationReader<'_> {
             letters: Arc::new(Mutex::new(letters)),
             dropped_letters,
             tombstones: HashMap::new(),
+            stored_removals: Arc::default(),
             removed: HashSet::new(),
             shares: Arc::clone(&self.shares),
         };

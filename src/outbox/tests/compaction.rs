@@ -272,6 +272,24 @@ fn a_removal_survives_cleared_generations() {
 }
 
 #[test]
+fn a_tombstone_ends_once_the_removal_is_stored() {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
+    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    // More tombstones than a generation has room for: copied on, they would fill one after the other.
+    let removed: Vec<_> = (100..10_100).map(SubscriptionId).collect();
+    let receipts: Vec<_> = removed.iter().map(|id| running.outbox.forget(*id)).collect();
+    running.outbox.forget(SubscriptionId(5)).wait().unwrap();
+    receipts.into_iter().for_each(|receipt| receipt.wait().unwrap());
+    running.outbox.removals_stored(&removed);
+    for gone in 1..4 {
+        churn(&running, &ledger, &store, gone);
+    }
+    running.outbox.close();
+    let (_, recovered) = open(store.crash());
+    assert_eq!(recovered.removed, std::collections::HashSet::from([SubscriptionId(5)]));
+}
+
+#[test]
 fn a_sealed_generation_is_open_only_while_it_is_read() {
     let (store, ledger) = (Memory::default(), OwedLedger::default());
     let limits = Limits { cache_bytes_max: 0, ..small() };
