@@ -70,6 +70,9 @@ pub struct AccountUsage {
 const DEDUP_KEYS_MAX: usize = 1_000_000;
 const TESTS_PER_MINUTE: u32 = 60;
 const NOTICE_LISTENERS_MAX: usize = 16;
+/// What an account may have of texts of subscriptions: so much for each that it may have, and this in any case.
+const TEXT_BYTES_OF_SUBSCRIPTION: u64 = 1_024;
+const TEXT_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// All accounts' shares.
@@ -306,6 +309,17 @@ impl AccountShares {
         let rate = RateLimit { events: self.bounds(&share).tests_per_minute, per: MINUTE };
         let taken = share.tests.lock().take(rate, 1, now_ms);
         taken.map_err(|wait| rate_reached("tests_per_minute", rate, wait))
+    }
+
+    /// Refuses texts of subscriptions that grow above what an account may have of them: a part for each subscription
+    /// that it may have, and some for few large ones.
+    pub(crate) fn check_text_bytes(&self, account: &str, used: u64, wanted: u64) -> Result<()> {
+        let subscriptions = self.bounds_of(account).subscriptions_max as u64;
+        let allowed = subscriptions.saturating_mul(TEXT_BYTES_OF_SUBSCRIPTION) + TEXT_BYTES_MIN;
+        if wanted <= used || wanted <= allowed {
+            return Ok(());
+        }
+        Err(reached("subscription_bytes", used, allowed, None))
     }
 
     /// Refuses subscriptions over an account's limit.

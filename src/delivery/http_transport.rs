@@ -169,13 +169,13 @@ impl fmt::Debug for Http {
     }
 }
 
-/// How many files the process may open; none where there is no limit.
+/// How many files the process may open; `None` if there is no limit.
 #[cfg(unix)]
 fn files_max() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
-/// How many files the process may open; none where there is no limit.
+/// How many files the process may open; `None` if there is no limit.
 #[cfg(not(unix))]
 fn files_max() -> Option<u64> {
     None

@@ -8,7 +8,7 @@ use crate::account_limits::AccountLimits;
 use crate::account_shares::{AccountShares, AccountUsage};
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
-use crate::subscription::SubscriptionId;
+use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
 impl Engine {
     /// What an account uses, and the limits in force for it. For an unknown account, what is still stored of it.
@@ -80,6 +80,33 @@ impl Shared {
         Ok(())
     }
 
+    /// Refuses subscriptions whose texts would take more memory than those of their account may. They may always
+    /// shrink. `removed` go in the same change.
+    pub(super) fn check_text_room<'a>(
+        &self,
+        changed: impl Iterator<Item = (Option<&'a SubscriptionInfo>, &'a SubscriptionInfo)>,
+        removed: &[SubscriptionId],
+    ) -> Result<()> {
+        // What goes and what comes, by account.
+        let mut changes = HashMap::<&str, (u64, u64)>::new();
+        for (before, after) in changed {
+            let (less, more) = changes.entry(after.account.as_str()).or_default();
+            *less += before.map_or(0, SubscriptionInfo::text_bytes);
+            *more += after.text_bytes();
+        }
+        let table = self.subscriptions.read();
+        for removed in removed.iter().filter_map(|id| table.get(*id)) {
+            if let Some((less, _)) = changes.get_mut(removed.info.account.as_str()) {
+                *less += removed.info.text_bytes();
+            }
+        }
+        for (account, (less, more)) in changes {
+            let used = table.text_bytes_of(account);
+            self.shares.check_text_bytes(account, used, used.saturating_sub(less) + more)?;
+        }
+        Ok(())
+    }
+
     /// Puts the limits on attempts in flight in force, after an account was added, changed or removed: the default
     /// depends on whether there are several.
     pub(super) fn apply_in_flight_limits(&self) {
@@ -96,5 +123,47 @@ pub(super) fn set_in_flight_limits(dispatcher: &mut Dispatcher, shares: &Account
     accounts.sort_unstable();
     for account in accounts {
         dispatcher.set_account_limit(&account, shares.bounds_of(&account).in_flight_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::account::Account;
+    use crate::config::Config;
+    use crate::error::Error;
+    use crate::store::Memory;
+    use crate::subscription::Subscription;
+
+    /// A webhook with so many bytes of text in its body.
+    fn large(account: &str, name: &str, bytes: usize) -> Subscription {
+        let target = Subscription::to("https://crm.example/hook").unwrap();
+        let text = format!("\"{}\"", "x".repeat(bytes));
+        target.account(account).name(name).body("tenant", text)
+    }
+
+    #[test]
+    fn the_texts_of_an_accounts_webhooks_are_bounded() {
+        let limits = AccountLimits::default().subscriptions_max(Some(10));
+        let config = Config::new("memory").store(Arc::new(Memory::default()));
+        let config = config.account(Account::new("acme").limits(limits.clone()));
+        let engine = Engine::open(config.account(Account::new("beta").limits(limits))).unwrap();
+        let ids: Vec<_> = (0..4)
+            .map(|n| engine.subscribe(large("acme", &n.to_string(), 64_000)).unwrap())
+            .collect();
+        let is_refused = |result: Result<SubscriptionId>| {
+            let limit = "subscription_bytes";
+            matches!(result, Err(Error::LimitReached { limit: named, .. }) if named == limit)
+        };
+        assert!(is_refused(engine.subscribe(large("acme", "one more", 64_000))));
+        engine.subscribe(large("beta", "bystander", 64_000)).unwrap();
+        engine.subscribe(large("acme", "small", 10)).unwrap();
+        assert!(is_refused(engine.subscribe(large("acme", "small", 64_000))), "it would grow");
+        engine.subscribe(large("acme", "0", 63_000)).unwrap();
+        engine.unsubscribe(ids[1]).unwrap();
+        engine.subscribe(large("acme", "small", 64_000)).unwrap();
+        assert!(is_refused(engine.subscribe(large("acme", "one more", 64_000))));
     }
 }

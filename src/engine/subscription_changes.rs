@@ -222,6 +222,8 @@ impl Shared {
             return Err(Error::NameTaken { name: after.name });
         }
         self.check_after(&after, &[])?;
+        let changed = std::iter::once((Some(&**before), &after));
+        self.check_text_room(changed, &[])?;
         self.save_and_activate(book, ActiveSubscription::new(after)?, Some(before))
     }
 
@@ -288,6 +290,8 @@ impl Shared {
             let (given, limit) = (given as u64, limit as u64);
             return Err(Error::TooLarge { field: "subscriptions".to_owned(), given, limit });
         }
+        let changed = plan.prepared.iter().map(|one| (one.before.as_deref(), &*one.active.info));
+        self.check_text_room(changed, &plan.removed)?;
         let created = plan.prepared.iter().filter(|one| one.before.is_none());
         let accounts = created.map(|one| one.active.info.account.as_str());
         self.check_account_room(accounts, &plan.removed)

@@ -48,12 +48,18 @@ fn account_number(account: &str) -> u64 {
 pub(super) struct SubscriptionTable {
     index: Index,
     by_id: foldhash::HashMap<SubscriptionId, Arc<ActiveSubscription>>,
-    /// By account and then by name.
-    by_name: HashMap<String, HashMap<String, SubscriptionId>>,
+    by_account: HashMap<String, AccountSubscriptions>,
     /// The subscriptions that wait for another one's deliveries.
     dependents: HashMap<SubscriptionId, BTreeSet<SubscriptionId>>,
     /// The stored subscriptions that this build cannot serve, with their account and name.
     held: HashMap<SubscriptionId, Option<(String, String)>>,
+}
+
+/// The subscriptions of an account.
+#[derive(Debug, Default)]
+struct AccountSubscriptions {
+    by_name: HashMap<String, SubscriptionId>,
+    text_bytes: u64,
 }
 
 impl SubscriptionTable {
@@ -69,8 +75,9 @@ impl SubscriptionTable {
         if let Some(main) = info.policy.after {
             self.dependents.entry(main).or_default().insert(info.id);
         }
-        let of_account = self.by_name.entry(info.account.clone()).or_default();
-        of_account.insert(info.name.clone(), info.id);
+        let of_account = self.by_account.entry(info.account.clone()).or_default();
+        of_account.by_name.insert(info.name.clone(), info.id);
+        of_account.text_bytes += info.text_bytes();
         self.by_id.insert(info.id, Arc::new(active));
     }
 
@@ -83,8 +90,12 @@ impl SubscriptionTable {
         if let Some(main) = info.policy.after {
             self.remove_dependent(main, id);
         }
-        if let Some(of_account) = self.by_name.get_mut(&info.account) {
-            of_account.remove(&info.name);
+        if let Some(of_account) = self.by_account.get_mut(&info.account) {
+            of_account.by_name.remove(&info.name);
+            of_account.text_bytes -= info.text_bytes();
+            if of_account.by_name.is_empty() {
+                self.by_account.remove(&info.account);
+            }
         }
         Some(info)
     }
@@ -121,7 +132,7 @@ impl SubscriptionTable {
     }
 
     pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<SubscriptionInfo>> {
-        let id = self.by_name.get(account)?.get(name)?;
+        let id = self.by_account.get(account)?.by_name.get(name)?;
         self.by_id.get(id).map(|active| Arc::clone(&active.info))
     }
 
@@ -156,12 +167,17 @@ impl SubscriptionTable {
 
     /// How many an account has.
     pub(super) fn count_of(&self, account: &str) -> usize {
-        self.by_name.get(account).map_or(0, HashMap::len)
+        self.by_account.get(account).map_or(0, |own| own.by_name.len())
+    }
+
+    /// The bytes of the texts of an account's subscriptions.
+    pub(super) fn text_bytes_of(&self, account: &str) -> u64 {
+        self.by_account.get(account).map_or(0, |own| own.text_bytes)
     }
 
     /// All of an account, ordered by id.
     pub(super) fn of_account(&self, account: &str) -> Vec<Arc<SubscriptionInfo>> {
-        let ids = self.by_name.get(account).into_iter().flat_map(HashMap::values);
+        let ids = self.by_account.get(account).into_iter().flat_map(|own| own.by_name.values());
         let found = ids.filter_map(|id| self.by_id.get(id));
         let mut all: Vec<_> = found.map(|active| Arc::clone(&active.info)).collect();
         all.sort_unstable_by_key(|info| info.id);

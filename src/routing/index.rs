@@ -198,7 +198,7 @@ impl Index {
                 filled += 1;
             }
         }
-        // Every list is ascending by itself.
+        // Each list is ascending, but they are not in order together.
         if filled > 1 {
             ids.sort_unstable();
             ids.dedup();

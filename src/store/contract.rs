@@ -28,7 +28,8 @@ fn sled_creates_databases_while_its_threads_hold_files() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                // In memory, where no sync gives the threads time to release a file.
+                // A directory in memory: syncs return at once there, so a file that sled's threads have not released
+                // yet is found.
                 let memory = std::path::Path::new("/dev/shm");
                 let directory = match memory.is_dir() {
                     true => tempfile::tempdir_in(memory).unwrap(),

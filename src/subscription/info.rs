@@ -1,6 +1,7 @@
 //! A registered subscription as the engine holds and lists it.
 
 use super::{Filter, Policy, Precedence, SubscriptionId, Target};
+use crate::event::WabaNumber;
 use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::word_enum::word_enum;
@@ -50,6 +51,19 @@ pub struct SubscriptionInfo {
 }
 
 impl SubscriptionInfo {
+    /// The bytes of its texts and of its filter: what its memory grows with.
+    pub(crate) fn text_bytes(&self) -> u64 {
+        let events =
+            self.filter.events.iter().flatten().map(|one| one.as_str().len()).sum::<usize>();
+        let numbers = self
+            .filter
+            .numbers
+            .as_ref()
+            .map_or(0, |numbers| numbers.len() * size_of::<WabaNumber>());
+        let description = self.description.as_ref().map_or(0, String::len);
+        (self.name.len() + description + events + numbers + self.target.text_bytes()) as u64
+    }
+
     /// Removes its dependency after the main subscription was removed. It shared that one's
     /// precedence and is now independent, so that it masks no other subscription.
     pub(crate) fn clear_after(&mut self) {

@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use authorization::Authorization;
 pub use filter::Filter;
@@ -35,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::text::{NAME_EXPECTED, is_name};
+use crate::text::{NAME_EXPECTED, hex, is_name};
 
 /// Identifies a subscription. An id is never assigned twice.
 #[derive(
@@ -61,6 +62,9 @@ impl FromStr for SubscriptionId {
 
 /// The longest description, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 256;
+/// How much of a URL, and of its digest, is in a name that was not given: 128 bytes in all.
+const URL_IN_NAME_BYTES: usize = 111;
+const DIGEST_IN_NAME_BYTES: usize = 8;
 
 /// A webhook to register: account, name, filter, target, policy, secret, profile.
 ///
@@ -151,9 +155,20 @@ impl Subscription {
         Err(Error::invalid("name", &self.name, NAME_EXPECTED))
     }
 
-    /// The name, or the URL without one.
+    /// The name, or the URL without one. Of a URL that is too long for a name it is the beginning, with a digest of
+    /// the whole, because two names of an account differ.
     pub(crate) fn name_or_url(&self) -> String {
-        if self.name.is_empty() { self.target.url().to_string() } else { self.name.clone() }
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        let url = self.target.url().to_string();
+        match url.get(..URL_IN_NAME_BYTES).filter(|_| !is_name(&url)) {
+            Some(start) => {
+                let digest = Sha256::digest(&url);
+                format!("{start}~{}", hex(digest.get(..DIGEST_IN_NAME_BYTES).unwrap_or_default()))
+            }
+            None => url,
+        }
     }
 
     /// Receives only these event types, named in any vocabulary of the catalogue. Defaults to all.

@@ -84,6 +84,14 @@ const QUERY_BYTES_MAX: usize = 4 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 impl Target {
+    /// The bytes of its texts.
+    pub(super) fn text_bytes(&self) -> usize {
+        let pairs = self.headers.iter().chain(&self.query).chain(&self.body);
+        let url = self.url.host().map_or(0, str::len)
+            + self.url.path_and_query().map_or(0, |one| one.as_str().len());
+        url + pairs.map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
     pub(crate) fn new(url: &str) -> Result<Target> {
         let refused = |expected: &str| Error::invalid("url", redacted(url), expected);
         let named = with_ascii_host(url).ok_or_else(|| refused("a host name that DNS can carry"));

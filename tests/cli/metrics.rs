@@ -51,8 +51,13 @@ fn the_operator_has_series_of_every_account() {
     assert_eq!(served.post("/events", BETA, beta).status, 202);
     served.until(|stats| stats["delivered"] == 3);
     (0..4).for_each(|_| drop(receiver.next()));
-    let id = |key: &str| served.get("/account", key).json()["id"].as_str().unwrap().to_owned();
-    let (acme_id, beta_id) = (id(ACME), id(BETA));
+    let listed = served.get("/admin/accounts", "operator-key").json();
+    let id = |name: &str| {
+        let accounts = listed["items"].as_array().unwrap();
+        let found = accounts.iter().find(|account| account["name"] == name).unwrap();
+        found["id"].as_str().unwrap().to_owned()
+    };
+    let (acme_id, beta_id) = (id("acme"), id("beta"));
     let series = |name: &str, id: &str| format!("\nwabahook_account_{name}{{account=\"{id}\"}} ");
     let all = served.get("/metrics", "operator-key");
     all.assert_says(&[

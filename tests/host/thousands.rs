@@ -126,7 +126,7 @@ fn views(webhooks: usize) -> Vec<(String, &'static str)> {
         view("#/webhooks?health=failing", rows),
         view(&format!("#/webhooks?search=webhook%20{}", webhooks / 10 - 1), some),
         view("#/webhooks/1", some),
-        view("#/deliveries", "document.querySelector('main .empty')"),
+        view("#/deliveries", rows),
         view("#/dead", rows),
         view("#/dead?subscription=webhook%200&reason=404", rows),
         view("#/find", rows),

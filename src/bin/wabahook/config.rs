@@ -281,7 +281,8 @@ impl ConfigFile {
         let store = self.store.read(&self.network.trusted_roots()?, environment)?;
         let shards = self.store.shards(self.cluster.is_some())?;
         let cluster = self.cluster.as_ref();
-        let cluster = cluster.map(|table| table.read(store.as_ref(), shards, environment));
+        let with = (shards, self.tls.is_some());
+        let cluster = cluster.map(|table| table.read(store.as_ref(), with, environment));
         let cluster = cluster.transpose()?;
         let operators = OperatorTable {
             keys: OneOrMany::values(self.operator_key.as_ref()),
@@ -565,6 +566,28 @@ mod tests {
         check_refused(&meta("app_secrets = [\"hidden\", \"\"]"), &["meta.app_secrets[1]", "empty"]);
         let both = meta("app_secrets = [\"hidden\"]\napp_secret = \"hidden\"");
         check_refused(&both, &["meta.app_secrets", "one of the two"]);
+    }
+
+    #[test]
+    fn a_cluster_needs_a_server_an_address_and_a_key() {
+        let store = "[store]\nkind = \"postgres\"\nurl = \"host=a\"\n";
+        let cluster =
+            "[cluster]\naddress = \"http://10.0.0.7:7001/\"\nkey = \"hidden-cluster-key\"\n";
+        let settings = read(&format!("{ACCOUNT}{store}shards = 32\n{cluster}")).unwrap();
+        let cluster_shown = format!("{:?}", settings.cluster.unwrap().fleet);
+        assert!(cluster_shown.contains("address: \"http://10.0.0.7:7001\""), "{cluster_shown}");
+        assert!(cluster_shown.contains("shards: 32"), "{cluster_shown}");
+        assert!(settings.has_plain_secrets);
+        check_refused(&format!("{ACCOUNT}{cluster}"), &["cluster", "[store]"]);
+        check_refused(&format!("{ACCOUNT}{store}shards = 2\n"), &["store.shards", "[cluster]"]);
+        check_refused(&format!("{ACCOUNT}{store}shards = 0\n{cluster}"), &["store.shards", "256"]);
+        let with = |from: &str, to: &str| format!("{ACCOUNT}{store}{}", cluster.replace(from, to));
+        check_refused(&with("http:", "https:"), &["cluster.address", "http://"]);
+        check_refused(&with("7001/", "7001/x"), &["cluster.address"]);
+        check_refused(&with("hidden-cluster-key", "hidden"), &["cluster.key", "16"]);
+        check_refused(&with("key =", "name ="), &["cluster.key", "missing"]);
+        let tls = "tls = { certificate = \"c\", key = \"k\" }\n";
+        check_refused(&format!("{tls}{ACCOUNT}{store}{cluster}"), &["cluster", "tls"]);
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub(super) struct ForwardCopies {
 struct LostRecords {
     payloads: u64,
     key_pages: u64,
-    retries: u64,
-    health: u64,
+    /// Retry states, failed attempts and healths of lanes.
+    records: u64,
     letters: Vec<(u64, DeliveryId)>,
     attempts: Vec<(DeliveryId, u8)>,
 }
@@ -111,13 +111,11 @@ impl ForwardCopies {
 
     /// What was lost, in words.
     pub(super) fn lost(&self) -> Option<String> {
-        let LostRecords { payloads, key_pages, retries, health, letters, attempts } = &self.lost;
+        let LostRecords { payloads, key_pages, records, letters, .. } = &self.lost;
         let counts = [
             (*payloads, "payloads"),
             (letters.len() as u64, "dead letters"),
-            (*retries, "retry states"),
-            (attempts.len() as u64, "failed attempts"),
-            (*health, "healths of lanes"),
+            (*records, "records of deliveries and lanes"),
             (*key_pages, "pages of dedup keys"),
         ];
         let lost = counts.iter().filter(|(count, _)| *count > 0);
@@ -202,9 +200,8 @@ impl ForwardCopies {
     ) -> Result<()> {
         let inside = cursor.retrying.iter().filter(|(_, holder)| **holder == generation);
         for (delivery, _) in inside {
-            match self.copy_record(database, keys::of_delivery(keys::RETRY, *delivery))? {
-                true => self.retries.push(*delivery),
-                false => self.lost.retries += 1,
+            if self.copy_record(database, keys::of_delivery(keys::RETRY, *delivery))? {
+                self.retries.push(*delivery);
             }
         }
         Ok(())
@@ -234,9 +231,8 @@ impl ForwardCopies {
         cursor: &Cursor,
     ) -> Result<()> {
         for (id, _) in cursor.health.iter().filter(|(_, holder)| **holder == generation) {
-            match self.copy_record(database, keys::of_subscription(keys::HEALTH, *id))? {
-                true => self.health.push(*id),
-                false => self.lost.health += 1,
+            if self.copy_record(database, keys::of_subscription(keys::HEALTH, *id))? {
+                self.health.push(*id);
             }
         }
         Ok(())
@@ -244,10 +240,13 @@ impl ForwardCopies {
 
     /// Copies the record under a key. Returns false if it is missing or damaged.
     fn copy_record(&mut self, database: &dyn Database, key: Vec<u8>) -> Result<bool> {
-        let sealed = database.get(&key).map_err(failed)?.filter(|sealed| is_sound(sealed));
-        let is_copied = sealed.is_some();
-        self.operations.extend(sealed.map(|sealed| Operation::Put(key, sealed)));
-        Ok(is_copied)
+        let Some(sealed) = database.get(&key).map_err(failed)? else { return Ok(false) };
+        if !is_sound(&sealed) {
+            self.lost.records += 1;
+            return Ok(false);
+        }
+        self.operations.push(Operation::Put(key, sealed));
+        Ok(true)
     }
 
     /// Adds the pages of the copied events, after all other records.

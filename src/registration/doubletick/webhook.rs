@@ -82,10 +82,9 @@ impl DoubleTickWebhook {
         let object = RequestObject::read(text, SHORT_FIELDS)?;
         let mut subscription = read_url(&object)?.profile(Profile::DoubleTick);
         subscription.policy.retry_on_timeout = false;
-        subscription.name = match object.given("name") {
-            Some(_) => read_name(&object)?,
-            None => subscription.name_or_url(),
-        };
+        if object.given("name").is_some() {
+            subscription.name = read_name(&object)?;
+        }
         let events = texts(&object, "events", EVENTS_EXPECTED, fields::text)?;
         let number = object.given("wabaNumber");
         let number = number.ok_or_else(|| object.missing("wabaNumber", "a number"))?;

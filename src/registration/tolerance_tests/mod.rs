@@ -299,6 +299,18 @@ fn the_short_form_of_a_public_doubletick_client_is_registered() {
         (known.name.as_str(), known.target.method().as_str()),
         ("https://crm.example/dt", "POST")
     );
+    // Two URLs that differ only behind what fits into a name.
+    for end in ["a", "b"] {
+        let url = format!("https://crm.example/{}{end}", "x".repeat(200));
+        let long = json!({"url": url, "events": ["MESSAGE_RECEIVED"], "wabaNumber": NUMBER});
+        client.accepts("POST", REGISTER, DOUBLETICK, &long);
+    }
+    let listed = client.accepts("GET", "/v2/webhooks", DOUBLETICK, "").body;
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    for item in listed.as_array().unwrap() {
+        let path = format!("/v2/webhook/{}", item["webhookId"].as_str().unwrap());
+        client.accepts("POST", &path, DOUBLETICK, item);
+    }
     let mut without = body;
     without.as_object_mut().unwrap().remove("wabaNumber");
     let refused = client.call("POST", REGISTER, &[DOUBLETICK], without.to_string());

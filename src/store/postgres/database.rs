@@ -110,24 +110,39 @@ impl PostgresDatabase {
         rows.iter().map(pair_in).collect()
     }
 
-    /// Reads the whole table, if it is small enough to keep.
+    /// Reads the whole table, if it is small enough to keep. One statement streams it, where pages would each wait for the
+    /// one before.
     fn fetch(&self) -> Result<(), StoreFailure> {
-        let (mut pairs, mut bytes) = (Vec::new(), 0);
-        let fetched = self.each_pair(b"", b"", &mut |key, value| {
-            bytes += key.len() + value.len();
-            if Mirror::is_too_large(bytes) {
-                return ControlFlow::Break(());
-            }
-            pairs.push((key.to_vec(), value.to_vec()));
-            ControlFlow::Continue(())
-        });
+        let fetched = self.whole();
         let mut mirror = self.mirror.lock();
-        if Mirror::is_too_large(bytes) {
-            mirror.give_up();
-        } else {
-            mirror.end_fetch(fetched.is_ok().then_some(pairs));
+        match fetched {
+            Ok(Some(pairs)) => mirror.end_fetch(Some(pairs)),
+            Ok(None) => mirror.give_up(),
+            Err(failure) => {
+                mirror.end_fetch(None);
+                return Err(failure);
+            }
         }
-        fetched
+        Ok(())
+    }
+
+    /// All keys and values; `None` where they are too many to keep.
+    fn whole(&self) -> Result<Option<Vec<KeyValue>>, StoreFailure> {
+        let size = self.read(|session| {
+            let table = self.table.clone();
+            async move { session.read(sql::SIZE, &[(&table, Type::TEXT)]).await }
+        })?;
+        let size: i64 = size.first().map_or(Ok(0), |row| row.try_get(0)).map_err(unreadable)?;
+        // Up to a half may be rows that are gone.
+        if Mirror::is_too_large(usize::try_from(size / 2).unwrap_or(usize::MAX)) {
+            return Ok(None);
+        }
+        let text = sql::whole(&self.table);
+        let rows = self.read(|session| {
+            let text = text.clone();
+            async move { session.read(&text, &[]).await }
+        })?;
+        rows.iter().map(pair_in).collect::<Result<_, _>>().map(Some)
     }
 
     /// Calls `visit` with each pair of a prefix, from a key on, page by page.

@@ -169,6 +169,14 @@ pub(super) fn get(table: &str) -> String {
     format!("SELECT value FROM {table} WHERE key = $1")
 }
 
+/// How many bytes a table takes on disk.
+pub(super) const SIZE: &str = "SELECT pg_relation_size($1::text::regclass)";
+
+/// All keys and values, in any order.
+pub(super) fn whole(table: &str) -> String {
+    format!("SELECT key, value FROM {table}")
+}
+
 /// A page of keys and values in order, from a key on and, where there is one, below an end.
 pub(super) fn page(table: &str) -> String {
     format!(

@@ -200,7 +200,8 @@ impl Front {
         let deadline = Instant::now() + OWNER_WAIT_MAX;
         let (mut items, mut next) = (Vec::new(), Some(query.from.clone()));
         let (mut included, mut missing, mut has_total) = (Vec::new(), Vec::new(), false);
-        while let Some(place) = next.take().filter(|_| items.len() < query.limit) {
+        while items.len() < query.limit {
+            let Some(place) = next.take() else { break };
             let Some(shard) =
                 u16::try_from(place.index).ok().filter(|one| *one < self.fleet.shards())
             else {

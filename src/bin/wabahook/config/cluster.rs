@@ -37,10 +37,17 @@ impl ClusterTable {
     pub(super) fn read(
         &self,
         store: Option<&PostgresOptions>,
-        shards: u16,
+        (shards, has_tls): (u16, bool),
         environment: Environment<'_>,
     ) -> Result<ClusterSettings, String> {
         let store = store.ok_or("cluster: it needs [store] with kind = \"postgres\"")?;
+        if has_tls {
+            return Err(
+                "cluster: hosts reach each other over plain HTTP; leave tls out, and put it \
+                        in front of the hosts"
+                    .to_owned(),
+            );
+        }
         let name = self.name.clone().unwrap_or_else(machine_name);
         if name.trim().is_empty() || name.chars().any(char::is_control) {
             return Err("cluster.name: expected a text without line ends".to_owned());
@@ -64,9 +71,7 @@ fn address(given: &str) -> Result<String, String> {
     let uri: Uri = given.parse().map_err(|_| expected())?;
     let is_plain = uri.path() == "/" && uri.query().is_none();
     match (uri.scheme_str(), uri.authority()) {
-        (Some(scheme @ ("http" | "https")), Some(authority)) if is_plain => {
-            Ok(format!("{scheme}://{authority}"))
-        }
+        (Some("http"), Some(authority)) if is_plain => Ok(format!("http://{authority}")),
         _ => Err(expected()),
     }
 }

@@ -378,7 +378,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// A value that is written as text, such as an id.
+/// A value that is written as text: an id, a number, a state.
 pub(crate) struct Text<T>(pub(crate) T);
 
 impl<T: fmt::Display> Serialize for Text<T> {
@@ -387,10 +387,13 @@ impl<T: fmt::Display> Serialize for Text<T> {
     }
 }
 
-impl<'de, T: FromStr> Deserialize<'de> for Text<T> {
+impl<'de, T: FromStr<Err = wabahook::Error>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map(Text).map_err(|_| another_string("an id"))
+        text.parse().map(Text).map_err(|error| match error {
+            wabahook::Error::Invalid { expected, .. } => another_string(&expected),
+            _ => another_string("another value"),
+        })
     }
 }
 

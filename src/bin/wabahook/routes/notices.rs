@@ -23,7 +23,7 @@ use crate::host::HostState;
 use crate::http_error::HttpError;
 use crate::json::{NoticeJson, TimestampJson};
 
-/// An empty line is sent after so long without a notice.
+/// How long without a notice until an empty line is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How many lines may wait for a slow listener, in addition to its ring.
 const LINES_MAX: usize = 16;
