@@ -61,6 +61,11 @@ fn shared_limits(mut limits: Limits, engines: usize) -> Limits {
     limits
 }
 
+/// What failed with the server.
+fn failed(failure: StoreFailure) -> Error {
+    Error::store("looking at the other hosts", failure)
+}
+
 impl FleetShared {
     fn run(self: &Arc<Self>, woken: &Receiver<()>) {
         let (mut had_failed, mut looks_left, mut patience) = (false, LOOKS_AFTER_CLOSE, 0);
@@ -88,14 +93,6 @@ impl FleetShared {
 
     /// Looks once, and where it `may_take` takes what should be here.
     fn look(self: &Arc<Self>, look: u64, may_take: bool) -> Result<()> {
-        let failed = |failure| Error::store("looking at the other hosts", failure);
-        if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
-            if !self.cluster.announce().map_err(failed)? {
-                let name = &self.options.name;
-                tracing::warn!("another live process has the name {name:?} of this host");
-            }
-            self.refresh_accounts()?;
-        }
         let view = self.cluster.view().map_err(failed)?;
         self.close_ended();
         let step = match self.is_closing() {
@@ -112,6 +109,14 @@ impl FleetShared {
         if let Some(shard) = step.hand_over {
             tracing::info!(shard, "handing over to the host that should own it");
             self.close_later(shard, HAND_OVER_MAX);
+        }
+        // A shard without an owner comes first: this waits for a commit.
+        if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
+            if !self.cluster.announce().map_err(failed)? {
+                let name = &self.options.name;
+                tracing::warn!("another live process has the name {name:?} of this host");
+            }
+            self.refresh_accounts()?;
         }
         Ok(())
     }
