@@ -284,8 +284,8 @@ impl Shared {
         if self.outbox.id_of(id.sequence) != event {
             return Ok(());
         }
-        let failed = self.outbox.history(id)?;
         if trace.attempts.is_empty() {
+            let failed = self.outbox.history(id)?;
             trace.attempts = self.known_attempts(event, trace.subscription, &failed, event_type);
         }
         self.follow_current(id, trace)

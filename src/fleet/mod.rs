@@ -113,6 +113,8 @@ struct FleetShared {
     config: Mutex<Config>,
     cluster: PostgresCluster,
     directory: Directory,
+    /// Held until the engines have what was read, so that nobody finds nothing new before that.
+    refreshing: Mutex<()>,
     listener: Arc<dyn FleetListener>,
     held: Mutex<HeldByShard>,
     /// Notified when a shard is opened or closed.
@@ -155,6 +157,7 @@ impl Fleet {
             config: Mutex::new(config),
             cluster,
             directory,
+            refreshing: Mutex::default(),
             listener,
             held: Mutex::default(),
             held_changed: Condvar::new(),
@@ -280,6 +283,7 @@ impl Fleet {
 
 impl FleetShared {
     fn refresh_accounts(&self) -> Result<()> {
+        let _running = self.refreshing.lock();
         if self.directory.refresh(&self.cluster)? {
             self.adopt_everywhere();
             self.listener.changed();

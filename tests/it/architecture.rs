@@ -46,10 +46,10 @@ const FLOORS: &[&[&str]] = &[
     &["dead_letter"],
     &["delivery_record"],
     &["config"],
-    &["account_shares"],
     &["receipt"],
     &["stats", "callback"],
     &["callback"],
+    &["account_shares"],
     &["notice", "metrics"],
     // What is kept of subscriptions, and of events that ended.
     &["book", "history"],

@@ -29,6 +29,7 @@ pub fn check(servers: &Servers) {
     check_pages(&store);
     check_renaming(&store);
     check_spare_table(&store, servers);
+    check_removal(&store, servers);
     check_takeover(store, options());
 }
 
@@ -93,19 +94,50 @@ fn check_spare_table(store: &Postgres, servers: &Servers) {
     });
     assert!(is_used, "no table that was made ahead was used");
     assert!(!store.list().unwrap().contains(&"spare".to_owned()));
-    query(
-        "CREATE FUNCTION refuse_spare() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
-             IF current_query() LIKE '%\"spare\"%' THEN RAISE EXCEPTION 'no room'; END IF; END $$; \
-         CREATE EVENT TRIGGER refuse_spare ON ddl_command_start WHEN TAG IN ('CREATE TABLE') \
-             EXECUTE FUNCTION refuse_spare()",
-    );
+    refuse(servers, "CREATE TABLE", "spare");
     ["refused-1", "refused-2", "refused-3"].into_iter().for_each(write);
     assert_eq!(number("spare"), None);
-    query("DROP EVENT TRIGGER refuse_spare; DROP FUNCTION refuse_spare");
+    allow_again(servers);
     write("again");
     assert!(wait_until(|| number("spare").is_some()));
     query(&format!("DROP TABLE wabahook_{SHARD}.spare"));
     ["gone-1", "gone-2"].into_iter().for_each(write);
+}
+
+/// A removed database is gone at once, and its name is free once the server has dropped the table.
+fn check_removal(store: &Postgres, servers: &Servers) {
+    let fill = || {
+        let mut batch = Batch::default();
+        batch.put("key", "value");
+        store.open("dropped").unwrap().commit(vec![batch]).unwrap();
+    };
+    let is_empty = || store.open("dropped").unwrap().get(b"key").unwrap().is_none();
+    fill();
+    store.remove("dropped").unwrap();
+    assert!(!store.list().unwrap().contains(&"dropped".to_owned()));
+    assert!(is_empty());
+    fill();
+    refuse(servers, "DROP TABLE", "dropped");
+    store.remove("dropped").unwrap();
+    assert!(!store.list().unwrap().contains(&"dropped".to_owned()));
+    assert!(store.open("dropped").is_err(), "its table is still there");
+    allow_again(servers);
+    assert!(is_empty());
+}
+
+/// Lets the server refuse such a command for a table.
+fn refuse(servers: &Servers, command: &str, table: &str) {
+    let refuse = format!(
+        "CREATE FUNCTION refuse_command() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_query() LIKE '%\"{table}\"%' THEN RAISE EXCEPTION 'refused'; END IF; END $$; \
+         CREATE EVENT TRIGGER refuse_command ON ddl_command_start WHEN TAG IN ('{command}') \
+             EXECUTE FUNCTION refuse_command()"
+    );
+    servers.query(&refuse).unwrap();
+}
+
+fn allow_again(servers: &Servers) {
+    servers.query("DROP EVENT TRIGGER refuse_command; DROP FUNCTION refuse_command").unwrap();
 }
 
 /// Another owner waits, takes over, and what the first one still holds writes nothing more.
