@@ -96,9 +96,6 @@ impl Target {
         let refused = |expected: &str| Error::invalid("url", redacted(url), expected);
         let named = with_ascii_host(url).ok_or_else(|| refused("a host name that DNS can carry"));
         let url = &*named?;
-        if url.len() > URL_BYTES_MAX {
-            return Err(refused("a URL of at most 2048 bytes"));
-        }
         if url.contains('#') {
             return Err(refused("a URL without a fragment"));
         }
@@ -107,6 +104,10 @@ impl Target {
             return Err(refused(absolute));
         }
         let uri: Uri = url.parse().map_err(|_| refused(absolute))?;
+        // As it is shown: with the slash of an empty path.
+        if uri.to_string().len() > URL_BYTES_MAX {
+            return Err(refused("a URL of at most 2048 bytes"));
+        }
         if !matches!(uri.scheme_str(), Some("https" | "http")) {
             return Err(refused("an absolute https:// URL, such as https://crm.example/hook"));
         }

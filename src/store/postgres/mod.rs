@@ -177,8 +177,9 @@ impl Store for Postgres {
 
     fn remove(&self, name: &str) -> Result<(), StoreFailure> {
         self.check_closed(name)?;
-        let epoch = self.shared.session()?.epoch();
-        self.shared.tables.remove(name);
+        let (table, epoch) = (self.shared.connector.table(name), self.shared.session()?.epoch());
+        let to = sql::identifier(&self.shared.tables.removed_name(epoch));
+        self.shared.define(&format!("ALTER TABLE IF EXISTS {table} RENAME TO {to}"))?;
         self.shared.drop_removed(epoch);
         Ok(())
     }
@@ -213,10 +214,6 @@ impl Store for Postgres {
     }
 
     fn release(&self) {
-        if self.shared.tables.has_removed() {
-            // Otherwise the next owner finds them, and removes them again.
-            let _ = self.shared.wait_for_drops();
-        }
         if !self.shared.ownership.release() {
             return;
         }
@@ -254,9 +251,8 @@ impl PostgresState {
         let connect = async move { Session::begin(&connector, &ownership).await };
         let session = Arc::new(self.runtime.run(CONNECT_DEADLINE, connect)??);
         *current = Some(Arc::clone(&session));
-        if self.tables.has_removed() {
-            self.drop_removed(session.epoch());
-        }
+        // An earlier owner may have left some.
+        self.drop_removed(session.epoch());
         Ok(session)
     }
 
@@ -266,15 +262,12 @@ impl PostgresState {
         let reading = Arc::clone(&session);
         let names = async move { reading.names(&schema).await };
         let mut names = session.checked(self.runtime.run(STATEMENT_DEADLINE, names))?;
-        names.retain(|name| name != tables::SPARE && !self.tables.is_removed(name));
+        names.retain(|name| tables::is_database(name));
         Ok(names)
     }
 
     /// Gives the table that was made ahead the name of a new database, or creates one. The next one is made meanwhile.
     fn create_table(&self, name: &str) -> Result<(), StoreFailure> {
-        if self.tables.is_removed(name) {
-            self.wait_for_drops()?;
-        }
         let table = self.connector.table(name);
         let renamed = match self.tables.take_spare() {
             true => self.define(&sql::rename_table(&self.connector.table(tables::SPARE), name)),
@@ -292,21 +285,10 @@ impl PostgresState {
 
     /// Drops the tables of removed databases in the background.
     fn drop_removed(&self, epoch: i64) {
-        let dropping = Arc::clone(&self.tables).drop_removed(self.connector.clone(), epoch);
-        self.runtime.spawn(async {
-            if let Err(failure) = dropping.await {
-                tracing::warn!(%failure, "a table could not be dropped; it is tried again later");
-            }
-        });
+        self.runtime.spawn(Arc::clone(&self.tables).drop_removed(self.connector.clone(), epoch));
     }
 
-    fn wait_for_drops(&self) -> Result<(), StoreFailure> {
-        let epoch = self.session()?.epoch();
-        let dropping = Arc::clone(&self.tables).drop_removed(self.connector.clone(), epoch);
-        self.runtime.run(STATEMENT_DEADLINE, dropping)?
-    }
-
-    /// Creates, renames or drops a table, if this store is still the owner.
+    /// Creates or renames a table, if this store is still the owner.
     fn define(&self, statement: &str) -> Result<(), StoreFailure> {
         let session = self.session()?;
         let text = sql::fenced(self.connector.options.shard, session.epoch(), statement);

@@ -1,23 +1,26 @@
 //! Tables that are made ahead and dropped later, on a connection of their own, because each takes the server several
-//! milliseconds in which publishers would wait. To begin a database, an empty table is renamed, which is one short
-//! commit. A database that was removed is gone for this owner at once. Its table is dropped a moment later, always after
-//! those that were removed before it. So a crash brings back at most the databases that were removed last, which is the
-//! same as if it had come before they were removed.
+//! milliseconds in which publishers would wait. To begin a database, an empty table is renamed, and to remove one, its
+//! table gets a name that was never used before: each is one short commit. So a statement of this connection that reaches
+//! the server late meets no table of a database.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 
 use super::STATEMENT_DEADLINE;
 use super::runtime::failure_of;
-use super::session::{Connection, Connector};
+use super::session::{Connection, Connector, Parameter};
 use super::sql;
 use crate::store::StoreFailure;
 
-/// The name of the table that is made ahead, which no database has.
+/// The name of the table that is made ahead.
 pub(super) const SPARE: &str = "spare";
+
+/// The name of a table of a removed database begins with this.
+const REMOVED: &str = "removed-";
 
 /// What is made and dropped beside the commits.
 #[derive(Default)]
@@ -25,8 +28,7 @@ pub(super) struct BackgroundTables {
     /// With the epoch of its session: what an earlier session left under way is not waited for.
     connection: tokio::sync::Mutex<Option<(i64, Connection)>>,
     spare: Mutex<SpareState>,
-    /// Removed databases whose tables may still be there, in the order of their removal.
-    removed: Mutex<VecDeque<String>>,
+    removals: AtomicU64,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -35,6 +37,11 @@ enum SpareState {
     Absent,
     Making,
     Ready,
+}
+
+/// Whether a table belongs to a database.
+pub(super) fn is_database(name: &str) -> bool {
+    name != SPARE && !name.starts_with(REMOVED)
 }
 
 impl BackgroundTables {
@@ -48,14 +55,22 @@ impl BackgroundTables {
         is_ready
     }
 
+    /// A name that no table had before.
+    pub(super) fn removed_name(&self, epoch: i64) -> String {
+        let number = self.removals.fetch_add(1, Ordering::Relaxed);
+        format!("{REMOVED}{epoch}-{number}")
+    }
+
     /// Makes a table ahead, unless that is under way. One that an earlier owner made is as empty.
     pub(super) async fn make_spare(self: Arc<BackgroundTables>, connector: Connector, epoch: i64) {
         if std::mem::replace(&mut *self.spare.lock(), SpareState::Making) == SpareState::Making {
             return;
         }
         let create = sql::create_table(&connector.table(SPARE));
-        let made = self.define(&connector, epoch, &create).await;
-        *self.spare.lock() = match made {
+        let made = self.on_connection(&connector, epoch, async |connection| {
+            define(connection, &connector, epoch, &create).await
+        });
+        *self.spare.lock() = match made.await {
             Ok(()) => SpareState::Ready,
             Err(failure) => {
                 tracing::debug!(%failure, "no table was made ahead");
@@ -64,56 +79,55 @@ impl BackgroundTables {
         };
     }
 
-    pub(super) fn remove(&self, name: &str) {
-        self.removed.lock().push_back(name.to_owned());
-    }
-
-    pub(super) fn is_removed(&self, name: &str) -> bool {
-        self.removed.lock().iter().any(|removed| removed == name)
-    }
-
-    pub(super) fn has_removed(&self) -> bool {
-        !self.removed.lock().is_empty()
-    }
-
-    /// Drops the tables of removed databases. After a failure they are dropped with the next one.
+    /// Drops the tables of removed databases. What remains after a failure is dropped with the next one.
     pub(super) async fn drop_removed(
         self: Arc<BackgroundTables>,
         connector: Connector,
         epoch: i64,
-    ) -> Result<(), StoreFailure> {
-        loop {
-            let Some(name) = self.removed.lock().front().cloned() else { return Ok(()) };
-            let statement = format!("DROP TABLE IF EXISTS {}", connector.table(&name));
-            self.define(&connector, epoch, &statement).await?;
-            let mut removed = self.removed.lock();
-            // Another call may have dropped it, too.
-            if removed.front() == Some(&name) {
-                removed.pop_front();
+    ) {
+        let schema = connector.schema();
+        let dropped = self.on_connection(&connector, epoch, async |connection| {
+            let schema: [Parameter<'_>; 1] = [(&schema, Type::TEXT)];
+            let names = connection.client.query_typed(sql::NAMES, &schema).await;
+            for row in names.map_err(|error| failure_of(&error))? {
+                let name: String = row.try_get(0).map_err(|error| failure_of(&error))?;
+                if name.starts_with(REMOVED) {
+                    let drop = format!("DROP TABLE IF EXISTS {}", connector.table(&name));
+                    define(connection, &connector, epoch, &drop).await?;
+                }
             }
+            Ok(())
+        });
+        if let Err(failure) = dropped.await {
+            tracing::warn!(%failure, "a table could not be dropped; it is tried again later");
         }
     }
 
-    async fn define(
+    /// Works on the connection, which is kept where that succeeds.
+    async fn on_connection(
         &self,
         connector: &Connector,
         epoch: i64,
-        statement: &str,
+        work: impl AsyncFnOnce(&Connection) -> Result<(), StoreFailure>,
     ) -> Result<(), StoreFailure> {
-        let text = sql::fenced(connector.options.shard, epoch, statement);
         let mut kept = self.connection.lock().await;
         let connection = match kept.take() {
             Some((of, connection)) if of == epoch && !connection.client.is_closed() => connection,
             _ => connector.connect().await?,
         };
-        let defined = timeout(STATEMENT_DEADLINE, connection.client.batch_execute(&text)).await;
-        match defined {
-            Ok(Ok(())) => {
-                *kept = Some((epoch, connection));
-                Ok(())
-            }
-            Ok(Err(error)) => Err(failure_of(&error)),
-            Err(_) => Err(StoreFailure::io(std::io::ErrorKind::TimedOut.into())),
-        }
+        let late = || StoreFailure::io(std::io::ErrorKind::TimedOut.into());
+        timeout(STATEMENT_DEADLINE, work(&connection)).await.map_err(|_| late())??;
+        *kept = Some((epoch, connection));
+        Ok(())
     }
+}
+
+async fn define(
+    connection: &Connection,
+    connector: &Connector,
+    epoch: i64,
+    statement: &str,
+) -> Result<(), StoreFailure> {
+    let text = sql::fenced(connector.options.shard, epoch, statement);
+    connection.client.batch_execute(&text).await.map_err(|error| failure_of(&error))
 }

@@ -21,6 +21,9 @@ pub(super) struct Operation {
     is_lines: bool,
 }
 
+/// No webhook has it.
+const NO_ID: &str = "4000000000";
+
 /// A request of an operation.
 struct RouteRequest {
     path: String,
@@ -228,7 +231,7 @@ impl Run {
             path if path.starts_with("/admin/accounts/") => Some(self.accounts[whose].id.clone()),
             _ => None,
         };
-        let id = id.unwrap_or_else(|| "7".to_owned());
+        let id = id.unwrap_or_else(|| NO_ID.to_owned());
         let path = operation.path.replace("{id}", &id).replace("{webhookId}", &id);
         let path = path.replace("{dest_name}", &own_marker(whose));
         let path = path.replace("{key_id}", &self.key_of(whose));

@@ -1,0 +1,170 @@
+//! What may be in flight at once, whose turn it is, and what a shortage changes.
+
+use super::*;
+
+#[test]
+fn the_cap_grows_with_success_and_halves_on_failure() {
+    let mut bench = Bench::new(LIMITS);
+    bench.owe(1..100);
+    // Each round fills the cap, then one attempt ends so.
+    let mut in_flight = bench.take_all();
+    assert_eq!(in_flight.len(), 1);
+    for (outcome, expected) in [
+        (Outcome::Delivered, 2),
+        (Outcome::Delivered, 3),
+        (Outcome::Delivered, 4),
+        (Outcome::Delivered, 4),
+        (Outcome::Interrupted, 4),
+    ] {
+        let ended = in_flight.remove(0);
+        let _ = bench.end(ended, outcome);
+        in_flight.extend(bench.take_all());
+        assert_eq!(in_flight.len(), expected);
+    }
+    for (expected, ended) in [(3, 0), (2, 0), (1, 0)] {
+        let ended = in_flight.remove(ended);
+        let _ = bench.end(ended, retry());
+        in_flight.extend(bench.take_all());
+        assert_eq!(in_flight.len(), expected, "the cap is below what is in flight");
+    }
+}
+
+#[test]
+fn ready_lanes_take_turns() {
+    let mut bench = Bench::new(LIMITS);
+    bench.dispatcher.set_lane(
+        SubscriptionId(2),
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Active,
+        &HashMap::new(),
+    );
+    bench.owe([1, 2, 3]);
+    for sequence in [1, 2] {
+        let _ = bench.dispatcher.accept(sequence, 0, &[SubscriptionId(2)]);
+    }
+    let mut served = Vec::new();
+    while let Some(attempt) = bench.next() {
+        served.push((attempt.delivery.subscription.0, attempt.delivery.sequence));
+        let _ = bench.end(attempt, Outcome::Delivered);
+    }
+    assert_eq!(served, [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3)]);
+}
+
+#[test]
+fn a_lane_that_timed_out_queues_behind_lanes_never_tried() {
+    let mut bench = Bench::new(LIMITS);
+    bench.owe([1, 2]);
+    let first = bench.take(1, 1);
+    let _ = bench.end(first, timeout());
+    let never_tried = SubscriptionId(2);
+    bench.dispatcher.set_lane(
+        never_tried,
+        ACCOUNT,
+        policy(),
+        SubscriptionState::Active,
+        &HashMap::new(),
+    );
+    let _ = bench.dispatcher.accept(5, 0, &[never_tried]);
+    assert_eq!(bench.next().unwrap().delivery.subscription, never_tried);
+    bench.take(2, 1);
+}
+
+#[test]
+fn in_flight_max_bounds_all_lanes_and_is_reported() {
+    let mut bench = Bench::new(DispatchLimits { in_flight_max: 3, ..LIMITS });
+    bench.owe([1]);
+    let _ = bench.take(1, 1);
+    let lanes: Vec<_> = (10..18).map(SubscriptionId).collect();
+    for id in &lanes {
+        bench.dispatcher.set_lane(*id, "other", policy(), ACTIVE, &HashMap::new());
+    }
+    let _ = bench.dispatcher.accepted_whole(2..=3, &[0, 0], &lanes);
+    assert_eq!((bench.dispatcher.startable(), bench.dispatcher.bound()), (2, None));
+    let first = bench.next().unwrap();
+    let second = bench.next().unwrap();
+    assert_eq!(bench.next(), None);
+    assert_eq!(bench.dispatcher.bound(), Some(Bound::InFlight));
+    assert_eq!((bench.dispatcher.startable(), bench.dispatcher.in_flight()), (0, 3));
+    let _ = bench.dispatcher.complete(first, &answered(200), bench.context());
+    assert_eq!(bench.dispatcher.bound(), None);
+    let _ = bench.dispatcher.complete(attempt(1, 1), &answered(200), bench.context());
+    let _ = bench.dispatcher.complete(second, &answered(200), bench.context());
+}
+
+#[test]
+fn a_shortage_does_not_count_and_starts_fewer_attempts() {
+    let mut bench = Bench::new(LIMITS);
+    let other = SubscriptionId(2);
+    bench.dispatcher.set_lane(other, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+    bench.owe([1, 2]);
+    let _ = bench.dispatcher.accept(7, 0, &[other]);
+    let (first, second) = (bench.next().unwrap(), bench.next().unwrap());
+    let before = bench.stats(LANE);
+    let ended = bench.end_short(first, Shortage::Files);
+    assert_eq!((ended.record, ended.health, ended.shortage), (None, None, Some(Shortage::Files)));
+    assert_eq!((bench.next(), bench.dispatcher.bound()), (None, Some(FILES)));
+    assert_eq!(bench.dispatcher.next_wake_ms(), Some(50));
+    bench.pass_ms(50);
+    // One was in flight, which is as many as there may be.
+    assert_eq!(bench.next(), None);
+    let ended = bench.dispatcher.complete(second, &answered(200), bench.context());
+    assert!(ended.record.is_some());
+    let again = bench.take(1, 1);
+    assert_eq!(bench.stats(LANE), before, "neither an attempt nor a failure");
+    let _ = bench.end(again, Outcome::Delivered);
+}
+
+#[test]
+fn a_lane_or_a_delivery_pauses_after_its_own_shortage() {
+    let mut bench = Bench::new(LIMITS);
+    bench.owe([1, 2]);
+    let first = bench.take(1, 1);
+    let _ = bench.end_short(first, Shortage::HostConnections);
+    assert_eq!((bench.next(), bench.dispatcher.next_wake_ms()), (None, Some(100)));
+    bench.pass_ms(100);
+    let first = bench.take(1, 1);
+    assert_eq!(bench.end_short(first, Shortage::Panic).record, None);
+    assert_eq!(bench.dispatcher.next_wake_ms(), Some(5_100));
+    let other = bench.take(2, 1);
+    let _ = bench.end(other, Outcome::Delivered);
+    bench.pass_ms(5_000);
+    let again = bench.take(1, 1);
+    let _ = bench.end(again, Outcome::Delivered);
+    let failures = bench.stats(LANE).failures_in_row;
+    assert_eq!((failures, bench.stats(LANE).retried, bench.stats(LANE).delivered), (0, 0, 2));
+}
+
+#[test]
+fn the_next_event_does_not_wait_for_a_whole_fan_out() {
+    let mut bench = Bench::new(DispatchLimits { in_flight_max: 1, ..LIMITS });
+    let lanes: Vec<_> = (10..1_000).map(SubscriptionId).collect();
+    for id in &lanes {
+        bench.dispatcher.set_lane(*id, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+    }
+    let _ = bench.dispatcher.accept(1, 0, &lanes);
+    bench.pass_ms(2);
+    bench.owe([2]);
+    let served = (0..100).map(|_| {
+        let attempt = bench.next().unwrap();
+        let _ = bench.dispatcher.complete(attempt, &answered(200), bench.context());
+        attempt.delivery.subscription
+    });
+    let place = served.collect::<Vec<_>>().iter().position(|id| *id == LANE);
+    assert!(place.is_some_and(|place| place < 70), "{place:?}");
+}
+
+#[test]
+fn a_tick_is_bounded_and_says_that_there_is_more() {
+    let mut bench = Bench::new(LIMITS);
+    let state = RetryState { attempts: 1, age_ms: 0, due_wall_ms: WALL_MS, saved_wall_ms: WALL_MS };
+    let many = TICK_MAX as u64 + 1;
+    for sequence in 0..many {
+        bench.dispatcher.recovered_retry(delivery(sequence), 0, &state, 0, WALL_MS);
+    }
+    bench.pass_ms(1);
+    assert_eq!(bench.dispatcher.next_wake_ms(), Some(0));
+    bench.pass_ms(0);
+    assert_eq!(bench.dispatcher.next_wake_ms(), None);
+    assert_eq!(bench.stats(LANE).retrying, many);
+}
