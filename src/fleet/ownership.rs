@@ -122,6 +122,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         // Whatever hosts come and go: once they stay, each shard gets to the host that should own it.
         #[test]
         fn every_shard_gets_to_its_host(
