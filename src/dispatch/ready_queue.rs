@@ -276,9 +276,8 @@ impl ReadyQueue {
         let open = groups.into_iter().filter(|(_, is_open)| *is_open);
         let fronts = open.filter_map(|(group, _)| Some((self.front(group)?, group)));
         let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
-            let of_accounts = || self.bound_of_accounts();
             let all = QueueBound::All(Bound::InFlight);
-            self.bound = Some(if has_room { of_accounts() } else { all });
+            self.bound = Some(if has_room { self.bound_of_accounts() } else { all });
             return None;
         };
         self.serve(front.account, front.turn, group)

@@ -174,6 +174,7 @@ fn the_console_paints_thousands_within_a_second() {
             assert!(ms < bound, "{view}: {ms} ms");
         }
         browser.press("header", "Sign out");
+        browser.until("(location.hash = '#/', true)");
     }
     browser.fill("input[type=password]", &format!("{ACME}{ENTER}"));
     browser.until("document.querySelector('.tile')");

@@ -47,12 +47,16 @@ fn tells_damage(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | IsADirectory | NotADirectory)
 }
 
+/// How sled panics when memory is short: crossbeam's panic over the null pointer that it is given for a table, and
+/// sled's own over a buffer.
+const OUT_OF_MEMORY: [&str; 2] =
+    ["converting zero into `Owned`", "failed to allocate critical IO buffer"];
+
 /// What the operating system refused, if that is what sled panicked about: for some refusals, such as
 /// that of a thread, sled has no error. They are no damage, which would cost the database. A missing
 /// file is.
 fn system_error_in(panic: &str) -> Option<io::Error> {
-    // crossbeam's panic over the null pointer that sled is given for a table when memory is short.
-    if panic.contains("converting zero into `Owned`") {
+    if OUT_OF_MEMORY.iter().any(|text| panic.contains(text)) {
         return Some(io::ErrorKind::OutOfMemory.into());
     }
     // As `Debug` and `Display` print an error of the system.
@@ -92,8 +96,10 @@ mod tests {
         check_panic("Io(Os { code: 12, kind: OutOfMemory, message: \"no memory\" })", Some(12));
         check_panic("open file at \"x/db\": Too many open files (os error 24)", Some(24));
         check_panic("tried to serialize Uninitialized", None);
-        let memory = system_error_in("converting zero into `Owned`").unwrap();
-        assert_eq!(memory.kind(), io::ErrorKind::OutOfMemory);
+        for text in OUT_OF_MEMORY {
+            let memory = system_error_in(text).unwrap();
+            assert_eq!(memory.kind(), io::ErrorKind::OutOfMemory, "{text}");
+        }
         check_panic("unwrap: Os { code: 2, kind: NotFound, message: \"No such file\" }", None);
         check_panic("unwrap: Os { code: 21, kind: IsADirectory, message: \"\" }", None);
     }
