@@ -187,7 +187,7 @@ fn the_worst_webhooks_come_first_in_the_stats() {
     served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
     served.subscribe(ACME, &dead.url("/dead"), json!({"name": "dead"}));
     served.post("/events", ACME, line(1));
-    served.until(|stats| stats["dead"] == 1 && stats["delivered"] == 1);
+    served.until(|stats| stats["dead_letters"] == 1 && stats["delivered"] == 1);
     let stats = page(&served, "/stats?worst=1");
     assert_eq!(
         (&stats["subscription_count"], &stats["subscriptions"][0]["name"]),
