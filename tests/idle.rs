@@ -11,7 +11,7 @@ use wabahook::{Config, Engine, Event, Subscription};
 /// The most wake-ups of the engine's own threads in a second.
 const WAKES_MAX: f64 = 0.5;
 
-/// The same with sled's: a flusher for each of three open databases wakes every two seconds, and the threads of its pool
+/// The same with sled's: a flusher for each of three open databases wakes twice in four seconds, and the threads of its pool
 /// about once a minute.
 const WAKES_WITH_SLED_MAX: f64 = 2.0;
 const SPAN: Duration = Duration::from_secs(6);

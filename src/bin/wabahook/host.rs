@@ -2,25 +2,22 @@
 //! a body is read. Meta's callbacks are the exception: they are signed as a whole, so their bodies are read in a
 //! room of their own.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, Path, Request};
-use axum::http::Extensions;
 use axum::http::request::Parts;
 use tokio::sync::Notify;
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
-use crate::blocking::note_holder;
 pub(crate) use crate::blocking::off_thread;
 use crate::caller::Caller;
 use crate::host_shared::HostShared;
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
-use crate::port::connections::{ClientConnection, KeyHolder};
+pub(crate) use crate::sender::{ForwardedFor, authenticated, remote};
 
 /// What the routes of one engine work with.
 pub(crate) struct HostState {
@@ -118,27 +115,4 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
         let wrong = |_| HttpError::invalid("id", "expected text in UTF-8, percent-encoded");
         name.map(|Path(name)| PathId(name)).map_err(wrong)
     }
-}
-
-/// The connection of a request is one of a known sender, and is kept in a crowd.
-pub(crate) fn authenticated(extensions: &Extensions, holder: KeyHolder<'_>) {
-    if let KeyHolder::Account(account) = holder {
-        note_holder(account);
-    }
-    if let Some(connection) = extensions.get::<Arc<ClientConnection>>() {
-        connection.authenticated(holder);
-    }
-}
-
-/// The address of the client of a request that another host forwarded, in an extension of it.
-#[derive(Clone, Copy)]
-pub(crate) struct ForwardedFor(pub(crate) IpAddr);
-
-/// The address that a request comes from, or that of the proxy in front.
-pub(crate) fn remote(extensions: &Extensions) -> IpAddr {
-    if let Some(ForwardedFor(client)) = extensions.get::<ForwardedFor>() {
-        return *client;
-    }
-    let connection = extensions.get::<Arc<ClientConnection>>();
-    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.address)
 }

@@ -15,7 +15,6 @@ use crate::account_permits::{AccountPermit, AccountPermits};
 use crate::audit::AuditLog;
 use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
-use crate::host::{authenticated, remote};
 use crate::http_error::HttpError;
 use crate::json::ReloadedJson;
 use crate::operators::OperatorKeys;
@@ -23,6 +22,7 @@ use crate::port::bodies::{Bodies, BodyLimits};
 use crate::port::connections::KeyHolder;
 use crate::port::key_attempts::KeyAttempts;
 use crate::port::shortages::Shortages;
+use crate::sender::{authenticated, remote};
 
 /// How many may listen to the notices at once. An account may have a part of them by its limits.
 const LISTENERS_MAX: usize = 64;

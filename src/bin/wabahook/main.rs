@@ -24,6 +24,7 @@ mod query;
 mod reload;
 mod response;
 mod routes;
+mod sender;
 mod serve;
 mod standby;
 mod timestamp;

@@ -196,7 +196,7 @@ fn told(running: &RunningOutbox, expected: fn(&CommitEvent) -> bool) -> CommitEv
 fn damage(store: &Memory, name: &str, kind: &[u8]) {
     let database = store.open(name).unwrap();
     let (key, mut sealed) = database.last(kind, &keys::numbered(kind, u64::MAX)).unwrap().unwrap();
-    sealed[9] ^= 1;
+    *sealed.last_mut().unwrap() ^= 1;
     let mut batch = Batch::default();
     batch.put(key, sealed);
     database.commit(vec![batch]).unwrap();

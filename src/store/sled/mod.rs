@@ -37,7 +37,7 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Only sled's background flusher frees the space of removed records. It wakes and syncs each database this often,
 /// whether or not anything was written; what we write we sync ourselves.
-const FLUSHER_PERIOD_MS: u64 = 2_000;
+const FLUSHER_PERIOD_MS: u64 = 4_000;
 
 /// The name of a database that is being removed begins with this.
 const REMOVED: &str = "removed-";

@@ -58,10 +58,24 @@ pub(super) fn operations(document: &Value) -> Vec<Operation> {
             }
         }
     }
+    // What is made comes before what is read, and what ends comes last.
+    operations.sort_by_key(Operation::rank);
     operations
 }
 
 impl Operation {
+    /// When it is sent among all others.
+    fn rank(&self) -> u8 {
+        let ends = ["/dead-letters/discard", "/deliveries/cancel", "/purge"];
+        match (self.method.as_str(), self.path.as_str()) {
+            ("DELETE", _) => 4,
+            ("POST", path) if ends.contains(&path) => 3,
+            ("POST", "/dead-letters/replay") => 2,
+            ("POST" | "PUT", _) => 0,
+            _ => 1,
+        }
+    }
+
     pub(super) fn is_of_operator(&self) -> bool {
         self.path.starts_with("/admin/")
     }
