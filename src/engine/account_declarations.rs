@@ -90,6 +90,16 @@ fn declared_again(account: &Account, before: &AccountInfo) -> Result<AccountInfo
     Ok(AccountInfo { state: before.state, is_declared: true, ..info })
 }
 
+/// What of changed accounts is to be stored. Declared keys are not, so after a restart most accounts change in memory only,
+/// and a book on a server is spared a question for each.
+pub(super) fn unstored(before: &AccountIndex, changed: &[AccountInfo]) -> Vec<BookChange> {
+    let is_stored = |info: &&AccountInfo| {
+        let before = before.get(info.id()).map(|before| BookChange::account(before));
+        before.is_some_and(|before| before == BookChange::account(info))
+    };
+    changed.iter().filter(|info| !is_stored(info)).map(BookChange::account).collect()
+}
+
 fn is_same(before: &AccountInfo, after: &AccountInfo) -> bool {
     let digests = |info: &AccountInfo| info.keys.iter().map(|key| key.digest).collect::<Vec<_>>();
     BookChange::account(before) == BookChange::account(after) && digests(before) == digests(after)
@@ -124,8 +134,8 @@ pub(super) fn open(
     let mut index = AccountIndex::default();
     stored.into_iter().for_each(|info| drop(index.put(info)));
     if !config.adopts_accounts {
-        let plan = plan(index, &config.accounts, now_ms)?;
-        book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
+        let plan = plan(index.clone(), &config.accounts, now_ms)?;
+        book.apply_each(unstored(&index, &plan.changed))?;
         index = plan.index;
     }
     let default = Accounts::default_account(now_ms)?;

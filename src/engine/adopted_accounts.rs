@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Engine;
+use super::account_declarations::unstored;
 use super::shared::Shared;
 use crate::account::{AccountInfo, ApiKey, KeyDigest};
 use crate::book::BookChange;
@@ -45,13 +46,7 @@ impl Shared {
             |info: &Arc<AccountInfo>| self.subscriptions.read().of_account(info.id()).is_empty();
         let (gone, left): (Vec<_>, Vec<_>) = others.partition(is_empty);
         changed.extend(left.iter().filter(|info| !info.is_removed()).map(|info| info.removed()));
-        // Declared keys are not stored, so after a restart most accounts change in memory only.
-        let is_stored = |info: &AccountInfo| {
-            let before = index.get(info.id()).map(|before| BookChange::account(before));
-            before.is_some_and(|before| before == BookChange::account(info))
-        };
-        let unstored = changed.iter().filter(|info| !is_stored(info));
-        book.apply_each(unstored.map(BookChange::account).collect())?;
+        book.apply_each(unstored(&index, &changed))?;
         // A number may go from one of them to another, so all give up theirs first.
         self.accounts.update(|index| {
             changed.iter().for_each(|info| index.remove(&info.id));
