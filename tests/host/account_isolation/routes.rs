@@ -335,7 +335,7 @@ impl Run {
                 json!({"directory": self.directory.path(&format!("backup-{count}"))})
             }
             ("POST", "/v2/webhook/register") | ("POST" | "PATCH", "/v2/webhook/{webhookId}") => {
-                json!({"method": "POST", "url": url, "name": marker, "bodyFormat": "JSON",
+                json!({"method": "POST", "url": url, "name": format!("{marker}-doubletick"), "bodyFormat": "JSON",
                     "webhookEvents": ["MESSAGE_RECEIVED"], "wabaNumbers": [number]})
             }
             ("DELETE", "/v2/webhook/deregister") => {
