@@ -347,7 +347,7 @@ fn changes(drawn: &[DrawnUpdate], is_beta: bool) -> Vec<Value> {
     for (at, (_, place, kind)) in drawn.iter().filter(|one| one.0 == is_beta).enumerate() {
         let number = customer(is_beta, *place);
         let (id, timestamp) = (format!("wamid-{number}-{at}"), "1700000000");
-        let (list, update) = match kind {
+        let (list, mut update) = match kind {
             0 => ("messages", json!({"type": "text", "text": {"body": "b"}, "from": number})),
             1 => (
                 "messages",
@@ -385,7 +385,6 @@ fn changes(drawn: &[DrawnUpdate], is_beta: bool) -> Vec<Value> {
                 "errors": [{"title": "t"}]}),
             ),
         };
-        let mut update = update;
         update["id"] = json!(id);
         update["timestamp"] = json!(timestamp);
         let list = value.as_object_mut().unwrap().entry(list).or_insert(json!([]));

@@ -108,12 +108,17 @@ fn deliveries_say_what_they_wait_for() {
     assert_eq!(retrying["event_type"], "MESSAGE_RECEIVED");
     assert!(retrying["number"].is_string() && retrying["due_at"].is_string(), "{retrying}");
     assert!(retrying["accepted_at"].is_string());
-    assert_eq!(of("reason=STATUS"), of("state=retrying"));
+    // When an attempt is due is known to a millisecond or so.
+    let events = |query: &str| {
+        let items = of(query);
+        items.as_array().unwrap().iter().map(|item| item["event_id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(events("reason=STATUS"), events("state=retrying"));
     assert_eq!(of("event_type=message").as_array().unwrap().len(), 2);
     assert_eq!(of("event_type=tag").as_array().unwrap().len(), 0);
     assert_eq!(of("number=9190").as_array().unwrap().len(), 2);
     // A webhook is given by its id or its name.
-    assert_eq!(of(&format!("subscription={id}")), of("subscription=crm"));
+    assert_eq!(events(&format!("subscription={id}")), events("subscription=crm"));
     assert_eq!(of("subscription=crm").as_array().unwrap().len(), 1);
     let unknown = served.get("/deliveries?subscription=nobody", ACME);
     unknown.assert_refused(400, "invalid", Some("subscription"));

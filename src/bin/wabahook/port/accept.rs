@@ -11,10 +11,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use super::listener;
@@ -24,6 +24,8 @@ use super::tls::ServerTls;
 
 /// How long a connection may stay without a request.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a connection that sent nothing yet stays open once the host stops: its request may be on its way.
+const FIRST_REQUEST_MAX: Duration = Duration::from_millis(500);
 /// The longest head of a request, and the buffer of each connection.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -61,8 +63,8 @@ impl Server {
         socket: TcpListener,
         connections: Arc<ClientConnections>,
         stop: impl Future<Output = ()>,
-    ) -> GracefulShutdown {
-        let graceful = GracefulShutdown::new();
+    ) -> OpenConnections {
+        let open = OpenConnections(watch::Sender::new(()));
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -82,22 +84,27 @@ impl Server {
                 }
             };
             if let Some(connection) = admit(&connections, peer) {
-                tokio::spawn(self.clone().serve(stream, connection, graceful.watcher()));
+                tokio::spawn(self.clone().serve(stream, connection, open.0.subscribe()));
             }
         }
-        graceful
+        open
     }
 
     /// Serves a connection to its end.
-    async fn serve(self, stream: TcpStream, connection: Arc<ClientConnection>, watcher: Watcher) {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        connection: Arc<ClientConnection>,
+        stop: watch::Receiver<()>,
+    ) {
         // Without it the connection is only slower.
         let _ = stream.set_nodelay(true);
         let ended = Arc::clone(&connection);
         let served = async {
             match self.tls.as_ref().map(|tls| tls.acceptor()) {
-                None => self.serve_stream(stream, connection, watcher).await,
+                None => self.serve_stream(stream, connection, stop).await,
                 Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => self.serve_stream(stream, connection, watcher).await,
+                    Ok(stream) => self.serve_stream(stream, connection, stop).await,
                     Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
                 },
             }
@@ -113,7 +120,7 @@ impl Server {
         &self,
         stream: S,
         connection: Arc<ClientConnection>,
-        watcher: Watcher,
+        mut stop: watch::Receiver<()>,
     ) {
         let routes = TowerToHyperService::new(self.routes.clone());
         let of_requests = Arc::clone(&connection);
@@ -127,10 +134,30 @@ impl Server {
                 response
             }
         });
-        let stream = TimedStream::new(stream, connection, self.head_timeout);
-        let served = self.http.serve_connection(TokioIo::new(stream), service);
+        let stream = TimedStream::new(stream, Arc::clone(&connection), self.head_timeout);
+        let mut served = pin!(self.http.serve_connection(TokioIo::new(stream), service));
         // An error ends this connection only.
-        let _ = watcher.watch(served).await;
+        tokio::select! {
+            _ = &mut served => return,
+            _ = stop.changed() => {}
+        }
+        // hyper would close a connection without a request at once.
+        if connection.requests() == 0 {
+            let _ = tokio::time::timeout(FIRST_REQUEST_MAX, &mut served).await;
+        }
+        served.as_mut().graceful_shutdown();
+        let _ = served.await;
+    }
+}
+
+/// The connections that are open when no more are accepted.
+pub(crate) struct OpenConnections(watch::Sender<()>);
+
+impl OpenConnections {
+    /// Ends each connection after its request, and returns when the last has ended.
+    pub(crate) async fn shutdown(self) {
+        let _ = self.0.send(());
+        self.0.closed().await;
     }
 }
 
@@ -148,5 +175,49 @@ fn admit(connections: &Arc<ClientConnections>, peer: SocketAddr) -> Option<Arc<C
             Some(Arc::new(connection))
         }
         ConnectionAdmission::Refused => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
+    use super::super::connections::ConnectionLimits;
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: host.test\r\n\r\n";
+
+    async fn response(stream: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 1_024];
+        let count = stream.read(&mut bytes).await.unwrap();
+        bytes.truncate(count);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_comes_while_the_host_stops_is_answered() {
+        let routes = Router::new().route("/", get(|| async { "served" }));
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let connections = ClientConnections::new(ConnectionLimits { total: 8, per_address: 8 });
+        let server = Server::new(routes, None, Duration::from_secs(10));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let accepting = tokio::spawn(server.accept(socket, connections, stopped));
+        let mut late = TcpStream::connect(address).await.unwrap();
+        let mut bystander = TcpStream::connect(address).await.unwrap();
+        bystander.write_all(REQUEST).await.unwrap();
+        // Connections are accepted in their order.
+        assert!(response(&mut bystander).await.ends_with("served"));
+        drop(stop);
+        let open = accepting.await.unwrap();
+        let ending = tokio::spawn(open.shutdown());
+        assert_eq!(response(&mut bystander).await, "", "it had its request");
+        late.write_all(REQUEST).await.unwrap();
+        assert!(response(&mut late).await.ends_with("served"));
+        assert_eq!(response(&mut late).await, "");
+        ending.await.unwrap();
     }
 }
