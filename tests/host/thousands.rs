@@ -27,7 +27,7 @@ struct Thousands {
 impl Thousands {
     fn start() -> Thousands {
         let operator = format!("operator_key = \"{OPERATOR}\"\n");
-        let limits = "\n[limits]\ndead_letters_max = 200000\n";
+        let limits = "\n[limits]\ndead_letters_max = 300000\n";
         let place = HostDirectory::new(&format!("{operator}{CONFIGURATION}{limits}"));
         let (served, dead) = (place.start(), Receiver::answering(404));
         let hook = dead.url("/hook");
