@@ -66,8 +66,8 @@ const EVENTS_MAX: usize = 65_536;
 /// - Each element of `messages` in a change of the field `messages` becomes a MESSAGE_RECEIVED, each
 ///   element of `statuses` there a MESSAGE_STATUS_UPDATE.
 /// - A `message_template_status_update` becomes a TEMPLATE_UPDATE. Its ordering key is the template's id.
-/// - Every change becomes one RAW_CLOUD_API_WEBHOOK, whatever its field and shape. It has no ordering key,
-///   because it may hold several contacts. An entry without a list of changes becomes one as a whole.
+/// - Every change becomes one RAW_CLOUD_API_WEBHOOK, whatever its field and shape. It has the ordering key of its
+///   updates if they are all of one contact, and none otherwise. An entry without a list of changes becomes one as a whole.
 ///
 /// The ordering key of a message or status is its group, else the user id of its contact where the entry
 /// shows it (in an update or in `contacts`), else the contact's number.
@@ -285,6 +285,7 @@ impl CallbackReader<'_> {
             return Ok(());
         };
         let number = number.text();
+        let events_before = self.callback.events.len();
         if let (Some(object), Some(value)) = (&object, &value) {
             self.updates(&updates, object, value, context, (&owner, &number))?;
         }
@@ -295,7 +296,26 @@ impl CallbackReader<'_> {
             let event = owner.part(event_type, payload.clone());
             self.add(keyed(event, key).dedup_key(dedup_key.clone()))?;
         }
-        self.add(owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key))
+        let raw = owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key);
+        let raw = self.keyed_as_all_since(events_before, raw);
+        self.add(raw)
+    }
+
+    /// Gives the next event the ordering key that all events from an index on have, so that a purge of their only
+    /// contact reaches it.
+    fn keyed_as_all_since(&mut self, index: usize, event: Event) -> Event {
+        let others = self.callback.events.get(index..).unwrap_or_default();
+        let Some(key) = others.first().and_then(|first| first.key.clone()) else { return event };
+        if others.iter().any(|other| other.key.as_ref() != Some(&key)) {
+            return event;
+        }
+        let by_number = &mut self.keys.by_number;
+        let of_others =
+            by_number.iter().find(|(of, _)| *of >= index).map(|(_, number)| number.clone());
+        if let Some(number) = of_others {
+            by_number.push((self.callback.events.len(), number));
+        }
+        event.key(key)
     }
 
     fn updates(

@@ -106,3 +106,25 @@ fn a_payment_status_is_ordered_with_its_sender() {
         &["911111111111", "911111111111", "-"],
     );
 }
+
+/// So that a purge of a contact reaches the change that is passed on whole.
+#[test]
+fn a_change_of_one_contact_has_its_key() {
+    let raw_key = |value: Value| {
+        let body = callback_of("1", &[json!({"field": "messages", "value": value})]);
+        let callback = read_events(&body, &open());
+        callback.events.into_iter().find(|event| !event.is_part).unwrap().key
+    };
+    let metadata = json!({"display_phone_number": "919000000001"});
+    let message = |from: &str, id: &str| json!({"from": from, "id": id});
+    let status = json!({"id": "a", "status": "sent", "recipient_id": "911"});
+    let own = json!([message("911", "b"), message("911", "c")]);
+    let value = json!({"metadata": metadata, "messages": own, "statuses": [status]});
+    assert_eq!(raw_key(value).as_deref(), Some("911"));
+    let contacts = json!([{"wa_id": "911", "user_id": "IN.1"}]);
+    let value = json!({"metadata": metadata, "contacts": contacts, "messages": own});
+    assert_eq!(raw_key(value).as_deref(), Some("IN.1"));
+    let two = json!([message("911", "b"), message("912", "c")]);
+    assert_eq!(raw_key(json!({"metadata": metadata, "messages": two})), None);
+    assert_eq!(raw_key(json!({"metadata": metadata})), None, "no contact is named");
+}

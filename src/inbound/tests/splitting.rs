@@ -46,14 +46,15 @@ fn a_single_update_is_passed_on_untouched() {
     ] {
         let number = origin.split(' ').next().unwrap();
         let sha = hash([number, change_text(body, 0, 0)]);
-        let raw = format!("RAW_CLOUD_API_WEBHOOK default {origin} - {sha}");
+        let key = expected.split(' ').nth(4).unwrap();
+        let raw = format!("RAW_CLOUD_API_WEBHOOK default {origin} {key} {sha}");
         check_single(body, [expected, &raw]);
     }
     check_single(
         include_str!("../../../docs/samples/cloud_template_status_rejected.json"),
         [
             "TEMPLATE_UPDATE default - 102290129340398 1689556908129835 ",
-            "RAW_CLOUD_API_WEBHOOK default - 102290129340398 - ",
+            "RAW_CLOUD_API_WEBHOOK default - 102290129340398 1689556908129835 ",
         ],
     );
 }
@@ -71,18 +72,18 @@ fn a_batch_becomes_each_accounts_own_events_in_order() {
         [
             format!("MESSAGE_RECEIVED {first} 919812300001 919000000001:wamid.TEST0001:text"),
             format!("MESSAGE_RECEIVED {first} 919812300001 919000000001:wamid.TEST0002:text"),
-            format!("RAW_CLOUD_API_WEBHOOK {first} - {}", sha("919000000001", 0, 0)),
+            format!("RAW_CLOUD_API_WEBHOOK {first} 919812300001 {}", sha("919000000001", 0, 0)),
             format!(
                 "MESSAGE_STATUS_UPDATE {second} 919812300002 919000000002:wamid.OUT0001:read:to=919812300002"
             ),
             format!(
                 "MESSAGE_STATUS_UPDATE {second} 919812300002 919000000002:wamid.OUT0001:delivered:to=919812300002"
             ),
-            format!("RAW_CLOUD_API_WEBHOOK {second} - {}", sha("919000000002", 0, 1)),
+            format!("RAW_CLOUD_API_WEBHOOK {second} 919812300002 {}", sha("919000000002", 0, 1)),
             format!("TEMPLATE_UPDATE beta - 100000000000002 1 {template}"),
-            format!("RAW_CLOUD_API_WEBHOOK beta - 100000000000002 - {template}"),
+            format!("RAW_CLOUD_API_WEBHOOK beta - 100000000000002 1 {template}"),
             format!("MESSAGE_RECEIVED {third} 919812300001 919000000003:wamid.TEST0003:text"),
-            format!("RAW_CLOUD_API_WEBHOOK {third} - {}", sha("919000000003", 1, 1)),
+            format!("RAW_CLOUD_API_WEBHOOK {third} 919812300001 {}", sha("919000000003", 1, 1)),
         ]
     );
     assert_eq!(unowned(&callback), 0);
