@@ -293,8 +293,9 @@ pub struct Limits {
     /// How many I/O threads carry the attempts. Defaults to 1, which is enough for tens of thousands of
     /// deliveries/s; from 1 to 8.
     pub io_threads: usize,
-    /// How many attempts may be in flight to one host and port; more wait for a turn. Defaults to 100: an
-    /// ordinary server serves as many at a time, and often refuses more from one address.
+    /// How many attempts may be in flight to one host and port, at most seven eighths of them of one account; more
+    /// wait for a turn. Defaults to 100: an ordinary server serves as many at a time, and often refuses more from
+    /// one address.
     pub host_in_flight_max: usize,
     /// How many threads a proxy or a blocking [`Transport`](crate::Transport) of the host may use, which is then
     /// also the bound on attempts in flight. Defaults to 256, which take 20 to 35 MB when all are in use.

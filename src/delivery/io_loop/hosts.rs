@@ -29,7 +29,8 @@ pub(super) struct HostEntry {
     /// Idle connections, the one used last at the end: the least likely to have been closed meanwhile.
     pub(super) idle: Vec<usize>,
     /// Attempts that have a connection or are about to.
-    pub(super) in_use: usize,
+    in_use: usize,
+    in_use_by_account: HashMap<u64, usize>,
     /// Attempts that wait until one of these ends.
     pub(super) waiting: WaitingAttempts,
     pub(super) last_good: Option<IpAddr>,
@@ -59,21 +60,58 @@ impl WaitingAttempts {
         own.push_back(attempt);
     }
 
-    /// The attempt whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<AttemptRef> {
+    /// The attempt whose turn it is, with its account, among the accounts that may have one.
+    fn pop(&mut self, may_have: impl Fn(u64) -> bool) -> Option<(u64, AttemptRef)> {
+        let place = self.turns.iter().position(|account| may_have(*account))?;
+        self.turns.rotate_left(place);
         let account = self.turns.pop_front()?;
         let own = self.by_account.get_mut(&account)?;
-        let attempt = own.pop_front();
+        let attempt = own.pop_front()?;
         if own.is_empty() {
             self.by_account.remove(&account);
         } else {
             self.turns.push_back(account);
         }
-        attempt
+        Some((account, attempt))
     }
 
     fn is_empty(&self) -> bool {
         self.turns.is_empty()
+    }
+}
+
+impl HostEntry {
+    /// Takes a turn for an account, if there is one. One account leaves an eighth of them to the others, because many
+    /// customers use the same service and one of them may have slow endpoints there.
+    pub(super) fn take_turn(&mut self, account: u64, most: usize) -> bool {
+        let has_turn = self.in_use < most && self.is_below_share(account, most);
+        if has_turn {
+            self.in_use += 1;
+            *self.in_use_by_account.entry(account).or_default() += 1;
+        }
+        has_turn
+    }
+
+    fn is_below_share(&self, account: u64, most: usize) -> bool {
+        self.in_use_by_account.get(&account).is_none_or(|own| *own < most - most / 8)
+    }
+
+    pub(super) fn give_turn_back(&mut self, account: u64) {
+        self.in_use = self.in_use.saturating_sub(1);
+        if let Some(own) = self.in_use_by_account.get_mut(&account) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.in_use_by_account.remove(&account);
+            }
+        }
+    }
+
+    /// The waiting attempt that may have the next turn, and its account.
+    pub(super) fn next_waiting(&mut self, most: usize) -> Option<(u64, AttemptRef)> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let next = waiting.pop(|account| self.is_below_share(account, most));
+        self.waiting = waiting;
+        next
     }
 }
 
@@ -104,6 +142,7 @@ impl HostTable {
             key: key.clone(),
             idle: Vec::new(),
             in_use: 0,
+            in_use_by_account: HashMap::default(),
             waiting: WaitingAttempts::default(),
             last_good: None,
         });
@@ -156,9 +195,34 @@ mod tests {
         let attempt = |slot| AttemptRef { slot, serial: 0 };
         (0..4).for_each(|slot| waiting.push(1, attempt(slot)));
         (10..12).for_each(|slot| waiting.push(2, attempt(slot)));
-        let order: Vec<_> = std::iter::from_fn(|| waiting.pop()).map(|one| one.slot).collect();
+        let order: Vec<_> =
+            std::iter::from_fn(|| waiting.pop(|_| true)).map(|(_, one)| one.slot).collect();
         assert_eq!(order, [0, 10, 1, 11, 2, 3]);
         assert!(waiting.is_empty() && waiting.by_account.is_empty());
+    }
+
+    #[test]
+    fn one_account_leaves_turns_to_others() {
+        let mut table = HostTable::default();
+        let number = table.find(&key("shared.example"));
+        let host = table.host(number).unwrap();
+        let taken = (0..100).filter(|_| host.take_turn(1, 100)).count();
+        assert_eq!(taken, 88);
+        let attempt = |slot| AttemptRef { slot, serial: 0 };
+        host.waiting.push(1, attempt(1));
+        assert_eq!(host.next_waiting(100), None, "it has its share");
+        assert!((0..12).all(|_| host.take_turn(2, 100)), "the others' turns are free");
+        assert!(!host.take_turn(3, 100), "all are taken");
+        host.waiting.push(3, attempt(3));
+        host.give_turn_back(2);
+        assert_eq!(host.next_waiting(100), Some((3, attempt(3))), "the first one still waits");
+        host.give_turn_back(1);
+        assert_eq!(host.next_waiting(100), Some((1, attempt(1))));
+        assert!(host.take_turn(1, 100), "one of its own came back");
+        // With a few turns there is no part to leave.
+        let few = table.find(&key("few.example"));
+        let host = table.host(few).unwrap();
+        assert_eq!((0..9).filter(|_| host.take_turn(1, 7)).count(), 7);
     }
 
     #[test]

@@ -129,10 +129,8 @@ impl EventLoop {
         let Some(reference) = self.reference(slot) else { return };
         let host_in_flight_max = self.host_in_flight_max;
         let Some(host) = self.hosts.host(number) else { return };
-        let has_turn = host.in_use < host_in_flight_max;
-        if has_turn {
-            host.in_use += 1;
-        } else {
+        let has_turn = host.take_turn(account, host_in_flight_max);
+        if !has_turn {
             host.waiting.push(account, reference);
         }
         if let Some(attempt) = self.attempts.get_mut(slot) {
@@ -337,19 +335,21 @@ impl EventLoop {
         let Some(attempt) = self.attempts.try_remove(slot) else { return };
         self.deadlines.clear(slot);
         if let Some(number) = attempt.host.filter(|_| attempt.has_turn) {
-            self.pass_turn(number);
+            self.pass_turn(number, attempt.account);
         }
         self.tell_end(attempt.origin, end);
     }
 
-    fn pass_turn(&mut self, number: usize) {
+    fn pass_turn(&mut self, number: usize, account: u64) {
+        let most = self.host_in_flight_max;
         let Some(host) = self.hosts.host(number) else { return };
-        host.in_use = host.in_use.saturating_sub(1);
-        while let Some(next) = host.waiting.pop() {
+        host.give_turn_back(account);
+        while let Some((account, next)) = host.next_waiting(most) {
             let attempt = self.attempts.get_mut(next.slot);
-            if let Some(attempt) = attempt.filter(|attempt| attempt.serial == next.serial) {
+            if let Some(attempt) = attempt.filter(|attempt| attempt.serial == next.serial)
+                && host.take_turn(account, most)
+            {
                 attempt.has_turn = true;
-                host.in_use += 1;
                 self.admitted.push(next);
                 return;
             }
