@@ -70,12 +70,12 @@ pub struct AccountUsage {
 const DEDUP_KEYS_MAX: usize = 1_000_000;
 const TESTS_PER_MINUTE: u32 = 60;
 const NOTICE_LISTENERS_MAX: usize = 16;
-/// What an account may have of texts of subscriptions: so much for each that it may have, and this in any case.
+/// How many bytes the texts of an account's subscriptions may have together: this many for each subscription that it may
+/// have, plus `TEXT_BYTES_BASE`.
 const TEXT_BYTES_OF_SUBSCRIPTION: u64 = 1_024;
-const TEXT_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
+const TEXT_BYTES_BASE: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// All accounts' shares.
 #[derive(Debug)]
 pub(crate) struct AccountShares {
     limits: Limits,
@@ -112,8 +112,8 @@ pub(crate) struct LaneTotals {
     pub(crate) dead: u64,
 }
 
-/// What is left of the bounds that all accounts share. No account may have more than is left for the others, unless
-/// it was given a limit: so however many accounts take all they can, one that has nothing is admitted.
+/// What is left of the bounds that all accounts share. An account without a limit of its own may hold at most as much as
+/// is still free. So accounts that take all they can leave room for one that has nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedRoom {
     pub(crate) owed_events: u64,
@@ -206,30 +206,31 @@ impl AccountShares {
 
     /// The limits in force for an account.
     pub(crate) fn bounds(&self, share: &AccountShare) -> AccountBounds {
-        self.bounds_within(&self.set_limits(share))
+        self.bounds_within(&self.set_limits(share), SharedRoom::UNLIMITED)
     }
 
     /// The limits that were set for an account.
-    fn set_limits(&self, share: &AccountShare) -> AccountLimits {
+    pub(crate) fn set_limits(&self, share: &AccountShare) -> AccountLimits {
         let (own, defaults) = (share.limits.read(), self.defaults.read());
         own.as_ref().map_or_else(|| defaults.clone(), |own| own.or(&defaults))
     }
 
-    fn is_only_account(&self) -> bool {
-        self.accounts.load(Ordering::Acquire) <= 1
-    }
-
-    fn bounds_within(&self, set: &AccountLimits) -> AccountBounds {
-        let is_only = self.is_only_account();
-        let part = |whole: u64| if is_only { whole } else { whole.div_ceil(2) };
+    fn bounds_within(&self, set: &AccountLimits, left: SharedRoom) -> AccountBounds {
+        let is_only = self.accounts.load(Ordering::Acquire) <= 1;
+        let part =
+            |whole: u64, left: u64| if is_only { whole } else { whole.div_ceil(2).min(left) };
         let part_of = |whole: usize| if is_only { whole } else { whole.div_ceil(2) };
         let limits = &self.limits;
         AccountBounds {
             subscriptions_max: set.subscriptions_max.unwrap_or(part_of(limits.subscriptions_max)),
-            owed_events_max: set.owed_events_max.unwrap_or(part(limits.outbox_events_max)),
-            owed_bytes_max: set.owed_bytes_max.unwrap_or(part(limits.outbox_bytes_max)),
-            queued_events_max: part(limits.queue_events_max as u64),
-            queued_bytes_max: part(limits.queue_bytes_max as u64),
+            owed_events_max: set
+                .owed_events_max
+                .unwrap_or(part(limits.outbox_events_max, left.owed_events)),
+            owed_bytes_max: set
+                .owed_bytes_max
+                .unwrap_or(part(limits.outbox_bytes_max, left.owed_bytes)),
+            queued_events_max: part(limits.queue_events_max as u64, left.queued_events),
+            queued_bytes_max: part(limits.queue_bytes_max as u64, left.queued_bytes),
             dead_letters_max: set.dead_letters_max.unwrap_or(part_of(limits.dead_letters_max)),
             dedup_keys_max: set.dedup_keys_max.unwrap_or(DEDUP_KEYS_MAX),
             publish_rate: set.publish_rate,
@@ -249,9 +250,14 @@ impl AccountShares {
         self.bounds(&self.of(account))
     }
 
-    /// Refuses what no amount of waiting would make fit into an account's limits.
-    pub(crate) fn check_fits(&self, account: &str, events: usize, bytes: usize) -> Result<()> {
-        let bounds = self.bounds_of(account);
+    /// Refuses what no amount of waiting would make fit into the limits that were set for an account.
+    pub(crate) fn check_fits(
+        &self,
+        set: &AccountLimits,
+        events: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        let bounds = self.bounds_within(set, SharedRoom::UNLIMITED);
         let rate = bounds.publish_rate.map_or(u64::MAX, |rate| rate.events.into());
         let limits = [
             ("events", events, bounds.owed_events_max.min(rate)),
@@ -266,35 +272,28 @@ impl AccountShares {
         Ok(())
     }
 
-    /// Takes room for events of an account, or says which of its limits is reached.
+    /// Takes room for events of an account with these limits, or says which of them is reached.
     pub(crate) fn admit(
         &self,
-        account: &str,
+        share: &Arc<AccountShare>,
+        set: &AccountLimits,
         (events, bytes): (usize, usize),
         left: SharedRoom,
         now_ms: u64,
     ) -> Result<QueueClaim> {
-        let share = self.of(account);
-        let set = self.set_limits(&share);
-        let bounds = self.bounds_within(&set);
-        let left = if self.is_only_account() { SharedRoom::UNLIMITED } else { left };
-        let events_max =
-            set.owed_events_max.unwrap_or(bounds.owed_events_max.min(left.owed_events));
-        let bytes_max = set.owed_bytes_max.unwrap_or(bounds.owed_bytes_max.min(left.owed_bytes));
+        let bounds = self.bounds_within(set, left);
         let (events, bytes) = (events as u64, bytes as u64);
         let queued_events = share.queued_events.fetch_add(events, Ordering::AcqRel);
         let queued_bytes = share.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
-        let claim = QueueClaim { share: Arc::clone(&share), events, bytes };
+        let claim = QueueClaim { share: Arc::clone(share), events, bytes };
         let owed_events = share.owed_events.load(Ordering::Acquire) + queued_events;
         let owed_bytes = share.owed_bytes.load(Ordering::Acquire) + queued_bytes;
-        check_room("owed_events_max", owed_events, events, events_max)?;
-        check_room("owed_bytes_max", owed_bytes, bytes, bytes_max)?;
+        check_room("owed_events_max", owed_events, events, bounds.owed_events_max)?;
+        check_room("owed_bytes_max", owed_bytes, bytes, bounds.owed_bytes_max)?;
         // A submission that is larger than the account's part passes while nothing else of the account waits.
         if queued_events > 0 {
-            let events_max = bounds.queued_events_max.min(left.queued_events);
-            let bytes_max = bounds.queued_bytes_max.min(left.queued_bytes);
-            check_room("queued_events_max", queued_events, events, events_max)?;
-            check_room("queued_bytes_max", queued_bytes, bytes, bytes_max)?;
+            check_room("queued_events_max", queued_events, events, bounds.queued_events_max)?;
+            check_room("queued_bytes_max", queued_bytes, bytes, bounds.queued_bytes_max)?;
         }
         if let Some(rate) = bounds.publish_rate {
             let taken = share.published.lock().take(rate, events, now_ms);
@@ -315,7 +314,7 @@ impl AccountShares {
     /// that it may have, and some for few large ones.
     pub(crate) fn check_text_bytes(&self, account: &str, used: u64, wanted: u64) -> Result<()> {
         let subscriptions = self.bounds_of(account).subscriptions_max as u64;
-        let allowed = subscriptions.saturating_mul(TEXT_BYTES_OF_SUBSCRIPTION) + TEXT_BYTES_MIN;
+        let allowed = subscriptions.saturating_mul(TEXT_BYTES_OF_SUBSCRIPTION) + TEXT_BYTES_BASE;
         if wanted <= used || wanted <= allowed {
             return Ok(());
         }
@@ -456,13 +455,24 @@ pub(crate) mod tests {
         shares
     }
 
+    fn admit_within(
+        shares: &AccountShares,
+        account: &str,
+        size: (usize, usize),
+        left: SharedRoom,
+        now_ms: u64,
+    ) -> Result<QueueClaim> {
+        let share = shares.of(account);
+        shares.admit(&share, &shares.set_limits(&share), size, left, now_ms)
+    }
+
     fn admit(
         shares: &AccountShares,
         account: &str,
         size: (usize, usize),
         now_ms: u64,
     ) -> Result<QueueClaim> {
-        shares.admit(account, size, SharedRoom::UNLIMITED, now_ms)
+        admit_within(shares, account, size, SharedRoom::UNLIMITED, now_ms)
     }
 
     #[test]
@@ -476,20 +486,23 @@ pub(crate) mod tests {
         let publish = |account: &str| {
             let owed: u64 = names.iter().map(|name| shares.of(name).owed().0).sum();
             let left = SharedRoom { owed_events: BOUND - owed, ..SharedRoom::UNLIMITED };
-            shares.admit(account, (1, 0), left, 0).map(|_| shares.of(account).owe(0))
+            admit_within(&shares, account, (1, 0), left, 0).map(|_| shares.of(account).owe(0))
         };
         while names.iter().filter(|account| publish(account).is_ok()).count() > 0 {}
         let owed: Vec<u64> = names.iter().map(|name| shares.of(name).owed().0).collect();
         assert!(owed.iter().all(|owed| (165..=167).contains(owed)), "equal parts: {owed:?}");
         assert!((0..80).all(|_| publish("quiet").is_ok()), "what is left is for the others");
         let queue = |queued_events| SharedRoom { queued_events, ..SharedRoom::UNLIMITED };
-        let admit = |left| shares.admit("quiet", (1, 0), queue(left), 0);
+        let admit = |left| admit_within(&shares, "quiet", (1, 0), queue(left), 0);
         let waiting: Vec<_> = (0..4).map(|_| admit(10).unwrap()).collect();
         assert_eq!(limit_of(&admit(4).unwrap_err()), ("queued_events_max", 4, 4));
         drop(waiting);
         shares.put("quiet", AccountLimits::default().owed_events_max(Some(900)));
         let left = SharedRoom { owed_events: 100, ..SharedRoom::UNLIMITED };
-        assert!(shares.admit("quiet", (50, 0), left, 0).is_ok(), "a limit that was set holds");
+        assert!(
+            admit_within(&shares, "quiet", (50, 0), left, 0).is_ok(),
+            "a limit that was set holds"
+        );
     }
 
     fn limit_of(error: &Error) -> (&'static str, u64, u64) {
@@ -550,7 +563,7 @@ pub(crate) mod tests {
         assert!(matches!(refused, Error::LimitReached { retry_after, .. } if retry_after == wait));
         assert!(publish("beta", 10).is_ok(), "the neighbour has its own rate");
         assert!(publish("acme", 50).is_ok() && publish("acme", 99).is_err());
-        let large = shares.check_fits("acme", 3, 0).unwrap_err();
+        let large = shares.check_fits(&shares.set_limits(&shares.of("acme")), 3, 0).unwrap_err();
         assert_eq!(large.field(), Some("events"), "three events never fit");
     }
 

@@ -22,13 +22,11 @@ pub(crate) struct DeliveryId {
 /// One HTTP exchange to make for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    /// The delivery.
     pub(crate) delivery: DeliveryId,
     /// The number of this attempt of the delivery, from 1.
     pub(crate) number: u32,
 }
 
-/// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptEnd {
     /// With the receiver's response, or with a failure. [`Failure::Interrupted`](crate::Failure::Interrupted) if we interrupted it.

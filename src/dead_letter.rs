@@ -33,12 +33,9 @@ pub struct DeadLetter {
     pub at_ms: u64,
 }
 
-/// A dead letter as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredDeadLetter {
-    /// The delivery.
     pub(crate) delivery: DeliveryId,
-    /// Why it was given up.
     pub(crate) reason: Reason,
     /// How many attempts were made.
     pub(crate) attempts: u32,

@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 #[derive(Debug)]
 pub(crate) struct JsonObject<'a>(pub(crate) Vec<JsonMember<'a>>);
 
-/// One member of a JSON object.
 #[derive(Debug)]
 pub(crate) struct JsonMember<'a> {
     /// The decoded name; `None` where it holds half a surrogate pair.
@@ -97,7 +96,6 @@ pub(crate) fn id(value: &str) -> Option<Cow<'_, str>> {
     digits.then_some(Cow::Borrowed(value))
 }
 
-/// A text as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -87,7 +87,7 @@ pub use delivery::Http;
 pub use engine::{
     AccountChanges, ConditionReport, DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor,
     DeliveryFilter, DeliveryOutcome, DeliveryState, DeliveryTrace, Engine, EventCursor, EventQuery,
-    EventTrace, MatchReport, Migration, Page, PurgeFilter, RecentAttempt, RecentOutcome,
+    EventTrace, MatchReport, Migration, Page, PurgeFilter, Purged, RecentAttempt, RecentOutcome,
     TestDelivery,
 };
 pub use error::{Error, Result};

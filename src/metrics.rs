@@ -39,189 +39,146 @@ pub const SUBSCRIPTIONS_MAX: usize = 100;
 /// How many accounts have series of their own: the oldest ones. See [`SUBSCRIPTIONS_MAX`].
 pub const ACCOUNTS_MAX: usize = 1_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MetricKind {
-    Counter,
-    Gauge,
+/// A figure of the engine or of a subscription. One whose name ends in `_seconds` is read in milliseconds.
+struct Metric<T: 'static> {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    read: fn(&T) -> u64,
 }
 
-#[derive(Clone, Copy)]
-enum MetricUnit {
-    Count,
-    /// Milliseconds, written in seconds.
-    Milliseconds,
+const GAUGE: &str = "gauge";
+
+const fn gauge<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Metric<T> {
+    Metric { name, kind: GAUGE, help, read }
 }
 
-use MetricKind::{Counter, Gauge};
-use MetricUnit::{Count, Milliseconds};
+const fn counter<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Metric<T> {
+    Metric { name, kind: "counter", help, read }
+}
 
-/// A figure of the engine: name, type, help, getter.
-type EngineMetric = (&'static str, MetricKind, &'static str, fn(&Stats) -> u64);
-
-const ENGINE_METRICS: &[EngineMetric] = &[
-    (
+const ENGINE_METRICS: &[Metric<Stats>] = &[
+    counter(
         "events_accepted_total",
-        Counter,
         "Events accepted: written to the device, or without a subscriber.",
         |s| s.accepted,
     ),
-    ("events_duplicate_total", Counter, "Events answered with an earlier event's id.", |s| {
+    counter("events_duplicate_total", "Events answered with an earlier event's id.", |s| {
         s.duplicates
     }),
-    ("events_unrouted_total", Counter, "Events without a subscriber.", |s| s.unrouted),
-    (
+    counter("events_unrouted_total", "Events without a subscriber.", |s| s.unrouted),
+    counter(
         "condition_unparsable_total",
-        Counter,
         "Events with a payload that a condition could not read.",
         |s| s.condition_unparsable,
     ),
-    (
+    counter(
         "events_unowned_total",
-        Counter,
         "Events of callbacks whose number and WABA no account owns.",
         |s| s.unowned,
     ),
-    ("callbacks_refused_signature_total", Counter, "Callbacks without a valid signature.", |s| {
+    counter("callbacks_refused_signature_total", "Callbacks without a valid signature.", |s| {
         s.callbacks_refused_signature
     }),
-    (
+    counter(
         "callbacks_refused_verify_token_total",
-        Counter,
         "Requests to verify the callback URL without a valid verify token.",
         |s| s.callbacks_refused_verify_token,
     ),
-    (
-        "callbacks_refused_malformed_total",
-        Counter,
-        "Callbacks whose body is not a callback.",
-        |s| s.callbacks_refused_malformed,
-    ),
-    (
+    counter("callbacks_refused_malformed_total", "Callbacks whose body is not a callback.", |s| {
+        s.callbacks_refused_malformed
+    }),
+    counter(
         "callback_parts_malformed_total",
-        Counter,
         "Malformed parts of callbacks whose other parts were accepted.",
         |s| s.callback_parts_malformed,
     ),
-    (
+    counter(
         "events_busy_total",
-        Counter,
         "Events given back because a bound, or a limit of their account, was reached.",
         |s| s.busy,
     ),
-    ("deliveries_delivered_total", Counter, "Deliveries that their receivers acknowledged.", |s| {
+    counter("deliveries_delivered_total", "Deliveries that their receivers acknowledged.", |s| {
         s.delivered
     }),
-    ("deliveries_dead_total", Counter, "Deliveries that became dead letters.", |s| s.dead),
-    (
+    counter("deliveries_dead_total", "Deliveries that became dead letters.", |s| s.dead),
+    counter(
         "deliveries_cancelled_total",
-        Counter,
         "Deliveries cancelled because their subscription was removed.",
         |s| s.cancelled,
     ),
-    (
+    counter(
         "deliveries_recovered_total",
-        Counter,
         "Deliveries that were owed when the engine was opened.",
         |s| s.recovered,
     ),
-    ("attempts_total", Counter, "Attempts made.", |s| s.attempts),
-    ("attempts_retried_total", Counter, "Attempts that failed and are followed by another.", |s| {
+    counter("attempts_total", "Attempts made.", |s| s.attempts),
+    counter("attempts_retried_total", "Attempts that failed and are followed by another.", |s| {
         s.retried
     }),
-    ("groups_total", Counter, "Groups written, each with one sync.", |s| s.groups),
-    ("dead_letters", Gauge, "Dead letters kept now.", |s| s.dead_letters),
-    ("dead_letters_replayed_total", Counter, "Dead letters replayed.", |s| s.replayed),
-    ("dead_letters_discarded_total", Counter, "Dead letters discarded by the host.", |s| {
+    counter("groups_total", "Groups written, each with one sync.", |s| s.groups),
+    gauge("dead_letters", "Dead letters kept now.", |s| s.dead_letters),
+    counter("dead_letters_replayed_total", "Dead letters replayed.", |s| s.replayed),
+    counter("dead_letters_discarded_total", "Dead letters discarded by the host.", |s| {
         s.letters_discarded
     }),
-    ("purged_total", Counter, "Deliveries and dead letters ended by a purge.", |s| s.purged),
-    ("dead_letters_dropped_total", Counter, "Dead letters dropped over their limits.", |s| {
+    counter("purged_total", "Deliveries and dead letters ended by a purge.", |s| s.purged),
+    counter("dead_letters_dropped_total", "Dead letters dropped over their limits.", |s| {
         s.letters_dropped
     }),
-    (
+    counter(
         "dedup_keys_dropped_total",
-        Counter,
         "Dedup keys dropped before the end of their window.",
         |s| s.keys_dropped,
     ),
-    (
+    counter(
         "history_dropped_total",
-        Counter,
         "Events and attempts that the history could not keep in time.",
         |s| s.history_dropped,
     ),
-    ("history_bytes", Gauge, "Bytes of the history of events on the device now.", |s| {
+    gauge("history_bytes", "Bytes of the history of events on the device now.", |s| {
         s.history_bytes
     }),
-    ("deliveries_owed", Gauge, "Deliveries owed now, in any state.", |s| s.owed),
-    (
+    gauge("deliveries_owed", "Deliveries owed now, in any state.", |s| s.owed),
+    gauge(
         "deliveries_held",
-        Gauge,
         "Deliveries held now: their subscription is neither known nor removed.",
         |s| s.held,
     ),
-    ("attempts_in_flight", Gauge, "Attempts in flight now.", |s| s.in_flight),
-    ("attempts_in_flight_max", Gauge, "How many attempts may be in flight.", |s| s.in_flight_max),
-    (
+    gauge("attempts_in_flight", "Attempts in flight now.", |s| s.in_flight),
+    gauge("attempts_in_flight_max", "How many attempts may be in flight.", |s| s.in_flight_max),
+    counter(
         "attempts_uncounted_total",
-        Counter,
         "Attempts that do not count, because something of ours was short.",
         |s| s.uncounted,
     ),
-    ("transport_threads", Gauge, "Threads of the host's own transport now.", |s| {
-        s.transport_threads
-    }),
-    ("queue_events", Gauge, "Events waiting to be written now.", |s| s.queued_events),
-    ("queue_bytes", Gauge, "Payload bytes waiting to be written now.", |s| s.queued_bytes),
-    ("owed_events", Gauge, "Events with a delivery that is owed now.", |s| s.owed_events),
-    ("owed_bytes", Gauge, "Payload bytes of events that are owed now.", |s| s.owed_bytes),
-    ("outbox_events", Gauge, "Events on the device now.", |s| s.outbox_events),
-    ("outbox_bytes", Gauge, "Bytes of keys and values on the device now.", |s| s.outbox_bytes),
-    ("outbox_generations", Gauge, "Generations of the outbox now.", |s| s.generations),
-    ("subscriptions", Gauge, "Subscriptions now.", |s| s.subscriptions),
+    gauge("transport_threads", "Threads of the host's own transport now.", |s| s.transport_threads),
+    gauge("queue_events", "Events waiting to be written now.", |s| s.queued_events),
+    gauge("queue_bytes", "Payload bytes waiting to be written now.", |s| s.queued_bytes),
+    gauge("owed_events", "Events with a delivery that is owed now.", |s| s.owed_events),
+    gauge("owed_bytes", "Payload bytes of events that are owed now.", |s| s.owed_bytes),
+    gauge("outbox_events", "Events on the device now.", |s| s.outbox_events),
+    gauge("outbox_bytes", "Bytes of keys and values on the device now.", |s| s.outbox_bytes),
+    gauge("outbox_generations", "Generations of the outbox now.", |s| s.generations),
+    gauge("subscriptions", "Subscriptions now.", |s| s.subscriptions),
 ];
 
-/// A figure of a subscription: name, type, unit, help, getter.
-type LaneMetric = (&'static str, MetricKind, MetricUnit, &'static str, fn(&LaneStats) -> u64);
-
-const LANE_METRICS: &[LaneMetric] = &[
-    ("deliveries_delivered_total", Counter, Count, "Deliveries that it acknowledged.", |lane| {
-        lane.delivered
+const LANE_METRICS: &[Metric<LaneStats>] = &[
+    counter("deliveries_delivered_total", "Deliveries that it acknowledged.", |l| l.delivered),
+    counter("deliveries_dead_total", "Its deliveries that became dead letters.", |l| l.dead),
+    counter("attempts_retried_total", "Its attempts that are followed by another.", |l| l.retried),
+    gauge("deliveries_owed", "Deliveries owed to it now.", |l| l.owed),
+    gauge("deliveries_retrying", "Its deliveries that wait for a retry.", |l| l.retrying),
+    gauge("deliveries_blocked", "Its deliveries that wait for others.", |l| l.blocked),
+    gauge("attempts_in_flight", "Its attempts in flight now.", |l| l.in_flight),
+    gauge("failures_in_row", "Failed attempts since the last acknowledged one.", |l| {
+        l.failures_in_row
     }),
-    ("deliveries_dead_total", Counter, Count, "Its deliveries that became dead letters.", |lane| {
-        lane.dead
+    gauge("failing_seconds", "For how long every attempt has failed.", |l| millis(l.failing_for)),
+    gauge("breaker_trips", "How often its breaker opened in a row; 0 is closed.", |l| {
+        l.breaker_trips
     }),
-    (
-        "attempts_retried_total",
-        Counter,
-        Count,
-        "Its attempts that are followed by another.",
-        |lane| lane.retried,
-    ),
-    ("deliveries_owed", Gauge, Count, "Deliveries owed to it now.", |lane| lane.owed),
-    ("deliveries_retrying", Gauge, Count, "Its deliveries that wait for a retry.", |lane| {
-        lane.retrying
-    }),
-    ("deliveries_blocked", Gauge, Count, "Its deliveries that wait for others.", |lane| {
-        lane.blocked
-    }),
-    ("attempts_in_flight", Gauge, Count, "Its attempts in flight now.", |lane| lane.in_flight),
-    ("failures_in_row", Gauge, Count, "Failed attempts since the last acknowledged one.", |lane| {
-        lane.failures_in_row
-    }),
-    ("failing_seconds", Gauge, Milliseconds, "For how long every attempt has failed.", |lane| {
-        millis(lane.failing_for)
-    }),
-    (
-        "breaker_trips",
-        Gauge,
-        Count,
-        "How often its breaker opened in a row; 0 is closed.",
-        |lane| lane.breaker_trips,
-    ),
-    ("rest_seconds", Gauge, Milliseconds, "For how much longer no attempt is made.", |lane| {
-        millis(lane.rests_for)
-    }),
+    gauge("rest_seconds", "For how much longer no attempt is made.", |l| millis(l.rests_for)),
 ];
 
 /// The gauges that are summed for subscriptions without series of their own.
@@ -238,10 +195,7 @@ pub fn exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> Str
     let mut text = Exposition(String::with_capacity(16 * 1024));
     text.head("build_info", "gauge", "The version of wabahook that runs.");
     text.series("build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1_u8);
-    for &(name, kind, help, read) in ENGINE_METRICS {
-        text.head(name, kind.as_str(), help);
-        text.series(name, &[], read(stats));
-    }
+    text.figures(ENGINE_METRICS.iter(), stats);
     let attempts = "How long attempts took until they were answered or failed.";
     text.histogram("attempt_duration_seconds", attempts, &stats.attempt_durations);
     let groups = "How long groups took to be written and synced.";
@@ -270,20 +224,17 @@ const ACCOUNT_METRICS: [&str; 12] = [
 /// its subscriptions. Series of the engine as a whole are left out.
 pub fn account_exposition(stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) -> String {
     let mut text = Exposition(String::with_capacity(16 * 1024));
-    for &(name, kind, help, read) in account_metrics() {
-        text.head(name, kind.as_str(), help);
-        text.series(name, &[], read(stats));
-    }
+    text.figures(account_metrics(), stats);
     text.subscriptions(stats, subscriptions);
     text.0
 }
 
-fn account_metrics() -> impl Iterator<Item = &'static EngineMetric> {
-    ENGINE_METRICS.iter().filter(|(name, ..)| ACCOUNT_METRICS.contains(name))
+fn account_metrics() -> impl Iterator<Item = &'static Metric<Stats>> {
+    ENGINE_METRICS.iter().filter(|metric| ACCOUNT_METRICS.contains(&metric.name))
 }
 
 /// Formats the counters of several accounts, as [`stats_by_account`](crate::Engine::stats_by_account) gives them, with
-/// the id of each as the label `account`. It comes after [`exposition`], for whoever may see all accounts.
+/// the id of each as the label `account`. It follows [`exposition`], for a caller who may see all accounts.
 ///
 /// At most [`ACCOUNTS_MAX`] accounts have series of their own; the gauges of the others are summed as
 /// `account="other"`.
@@ -309,13 +260,13 @@ pub fn accounts_exposition(accounts: &[(Arc<AccountInfo>, Stats)]) -> String {
             [("account", &account.id), ("name", &account.name), ("state", &state)];
         text.series("account_info", &labels, 1_u8);
     }
-    for &(name, kind, help, read) in account_metrics() {
+    for &Metric { name, kind, help, read } in account_metrics() {
         let full = format!("account_{name}");
-        text.head(&full, kind.as_str(), help);
+        text.head(&full, kind, help);
         for (account, stats) in shown {
             text.series(&full, &[("account", &account.id)], read(stats));
         }
-        if !rest.is_empty() && kind == Gauge {
+        if !rest.is_empty() && kind == GAUGE {
             let sum: u64 = rest.iter().map(|(_, stats)| read(stats)).sum();
             text.series(&full, &[("account", &"other")], sum);
         }
@@ -327,11 +278,18 @@ pub fn accounts_exposition(accounts: &[(Arc<AccountInfo>, Stats)]) -> String {
 struct Exposition(String);
 
 impl Exposition {
+    fn figures(&mut self, metrics: impl Iterator<Item = &'static Metric<Stats>>, stats: &Stats) {
+        for metric in metrics {
+            self.head(metric.name, metric.kind, metric.help);
+            self.series(metric.name, &[], (metric.read)(stats));
+        }
+    }
+
     fn subscriptions(&mut self, stats: &Stats, subscriptions: &[Arc<SubscriptionInfo>]) {
         self.states(subscriptions);
         self.names(subscriptions);
         let (shown, rest) = subscriptions.split_at(subscriptions.len().min(SUBSCRIPTIONS_MAX));
-        for &metric in LANE_METRICS {
+        for metric in LANE_METRICS {
             self.lanes(metric, stats, shown, rest);
         }
     }
@@ -386,45 +344,31 @@ impl Exposition {
 
     fn lanes(
         &mut self,
-        metric: LaneMetric,
+        metric: &Metric<LaneStats>,
         stats: &Stats,
         shown: &[Arc<SubscriptionInfo>],
         rest: &[Arc<SubscriptionInfo>],
     ) {
-        let (name, kind, unit, help, read) = metric;
+        let &Metric { name, kind, help, read } = metric;
         let full = format!("subscription_{name}");
-        self.head(&full, kind.as_str(), help);
+        self.head(&full, kind, help);
         let value = |one: &Arc<SubscriptionInfo>| stats.lane(one.id).map_or(0, read);
+        let shown_as = |value: u64| match name.ends_with("_seconds") {
+            true => seconds(value),
+            false => value.to_string(),
+        };
         for one in shown {
-            self.series(&full, &[("subscription", &one.id)], unit.format(value(one)));
+            self.series(&full, &[("subscription", &one.id)], shown_as(value(one)));
         }
         if !rest.is_empty() && SUMMED.contains(&name) {
             let sum = rest.iter().map(value).sum();
-            self.series(&full, &[("subscription", &"other")], unit.format(sum));
+            self.series(&full, &[("subscription", &"other")], shown_as(sum));
         }
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = self.0.write_fmt(text);
-    }
-}
-
-impl MetricKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Counter => "counter",
-            Gauge => "gauge",
-        }
-    }
-}
-
-impl MetricUnit {
-    fn format(self, value: u64) -> String {
-        match self {
-            Count => value.to_string(),
-            Milliseconds => seconds(value),
-        }
     }
 }
 

@@ -39,8 +39,8 @@ pub(crate) fn check_available(count: usize) -> io::Result<()> {
     started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
 }
 
-/// Runs `work`. Threads that it starts inherit that their timers may be so late, on Linux (`PR_SET_TIMERSLACK` of
-/// prctl(2)); the calling thread's are as before afterwards.
+/// Runs `work`. On Linux the system may wake threads started by it up to `slack` late, so that it can combine wake-ups
+/// (`PR_SET_TIMERSLACK` of prctl(2)). The calling thread is as before afterwards.
 pub(crate) fn with_timer_slack<T>(slack: Duration, work: impl FnOnce() -> T) -> T {
     let before = timer_slack_ns();
     set_timer_slack_ns(u64::try_from(slack.as_nanos()).ok());

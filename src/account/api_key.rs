@@ -99,6 +99,11 @@ impl ApiKey {
         fresh_key()
     }
 
+    /// The same key as if it was never used.
+    pub(crate) fn unused(&self) -> ApiKey {
+        ApiKey { last_used_ms: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn new(id: String, name: String, digest: KeyDigest, created_at_ms: u64) -> ApiKey {
         ApiKey {
             id,

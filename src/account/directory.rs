@@ -175,7 +175,6 @@ impl Accounts {
         Accounts { index: Arc::new(RwLock::new(index)), clock }
     }
 
-    /// The default account.
     pub(crate) fn default_account(now_ms: u64) -> Result<AccountInfo> {
         Account::new(DEFAULT_ACCOUNT).checked(AccountId::of_default_account(), now_ms, &[])
     }

@@ -30,7 +30,6 @@ impl AccountId {
         AccountId(DEFAULT.into())
     }
 
-    /// An id that was stored.
     pub(crate) fn stored(text: &str) -> AccountId {
         AccountId(text.into())
     }

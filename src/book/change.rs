@@ -11,18 +11,26 @@ use crate::account::{AccountId, AccountInfo};
 use crate::error::{Error, Result};
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
-/// One change of the book.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BookChange {
     /// Creates the subscription or replaces it.
-    Put { id: SubscriptionId, subscription: Box<StoredSubscription> },
+    Put {
+        id: SubscriptionId,
+        subscription: Box<StoredSubscription>,
+    },
     /// Keeps the sealed record of a subscription that this build cannot read, in base64.
-    Keep { id: SubscriptionId, record: String },
-    /// Removes the subscription.
+    Keep {
+        id: SubscriptionId,
+        record: String,
+    },
     Remove(SubscriptionId),
     /// Sets what a gateway keeps for an account under a key; an empty text removes it.
-    Note { account: String, key: String, text: String },
+    Note {
+        account: String,
+        key: String,
+        text: String,
+    },
     /// Creates the account or replaces it.
     Account(Box<StoredAccount>),
     /// Removes the record of an account.

@@ -1,11 +1,11 @@
 //! The open book: its database and, where the store is a directory, its log. Reads and writes the
 //! records; each call of `apply` is one line of the log and then one batch of the database.
 //!
-//! Layout: key `s`, id (4 bytes, big-endian), part (2 bytes, big-endian). The parts joined are the
-//! record of `stored`. Key `n` holds the next id (bincode u32) in an envelope of version 1. Key `g`,
-//! account, a zero byte and a gateway's key holds a note (bincode string) in an envelope of version 1.
-//! Key `a`, the id of an account, a zero byte and the part (2 bytes, big-endian): the parts joined are the
-//! account as JSON (bincode string) in an envelope of version 1.
+//! Layout: a record too large for one value is stored in parts: its key and the part (2 bytes, big-endian).
+//! Key `s`, id (4 bytes, big-endian), part: the record of `stored`. Key `a`, the id of an account, a zero byte,
+//! part: the account as JSON (bincode string) in an envelope of version 1. Key `n` holds the next id (bincode
+//! u32) in an envelope of version 1. Key `g`, account, a zero byte and a gateway's key holds a note (bincode
+//! string) in an envelope of version 1.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -40,11 +40,12 @@ pub(super) struct BookDatabase {
     pub(super) database: Arc<dyn Database>,
     log: Option<SubscriptionLog>,
     pub(super) next_id: u32,
-    /// How many parts each subscription takes now, so that a shorter record leaves none behind.
-    parts: BTreeMap<SubscriptionId, usize>,
-    /// The same for each account.
-    account_parts: BTreeMap<String, usize>,
+    /// How many parts the record of each key takes now, so that a shorter record leaves none behind.
+    parts: BTreeMap<Vec<u8>, usize>,
 }
+
+/// The records of a prefix by their keys: how many parts each takes, and those parts joined.
+type JoinedRecords = BTreeMap<Vec<u8>, (usize, Vec<u8>)>;
 
 impl BookDatabase {
     /// Opens the database and checks every record.
@@ -54,21 +55,17 @@ impl BookDatabase {
             Some(record) => decode(VERSION, &record).map_err(|why| damaged("next id", why))?,
             None => 1,
         };
-        let (parts, account_parts) = (BTreeMap::new(), BTreeMap::new());
-        let mut book = BookDatabase { database, log: None, next_id, parts, account_parts };
-        for (id, (parts, record)) in book.joined(None)? {
-            StoredRecord::unseal(id, &record)?;
-            book.parts.insert(id, parts);
-        }
-        for (id, (parts, record)) in book.joined_accounts(None)? {
-            account_in(&record)?;
-            book.account_parts.insert(id, parts);
-        }
+        let mut book = BookDatabase { database, log: None, next_id, parts: BTreeMap::new() };
+        let (subscriptions, accounts) = (book.joined(&[SUBSCRIPTION])?, book.joined(&[ACCOUNT])?);
+        subscriptions_of(&subscriptions)?;
+        accounts_of(&accounts)?;
+        let parts = subscriptions.into_iter().chain(accounts).map(|(key, (parts, _))| (key, parts));
+        book.parts = parts.collect();
         Ok(book)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.next_id == 1 && self.parts.is_empty() && self.account_parts.is_empty()
+        self.next_id == 1 && self.parts.is_empty()
     }
 
     /// Brings the database to what the log says, and begins the log anew. What the log does not
@@ -128,29 +125,11 @@ impl BookDatabase {
     }
 
     pub(super) fn contents(&self) -> Result<LogContents> {
-        let subscriptions = self.joined(None)?.into_iter();
-        let subscriptions =
-            subscriptions.map(|(id, (_, record))| Ok((id, StoredRecord::unseal(id, &record)?)));
-        let subscriptions = subscriptions.collect::<Result<_>>()?;
-        let (notes, accounts, next_id) = (self.notes()?, self.accounts()?, self.next_id);
+        let subscriptions = subscriptions_of(&self.joined(&[SUBSCRIPTION])?)?;
+        let accounts = accounts_of(&self.joined(&[ACCOUNT])?)?;
+        let accounts = accounts.into_iter().map(|account| (account.id.clone(), account)).collect();
+        let (notes, next_id) = (self.notes()?, self.next_id);
         Ok(LogContents { next_id, subscriptions, accounts, notes, ..LogContents::default() })
-    }
-
-    fn accounts(&self) -> Result<BTreeMap<String, StoredAccount>> {
-        let joined = self.joined_accounts(None)?.into_iter();
-        joined.map(|(id, (_, record))| Ok((id, account_in(&record)?))).collect()
-    }
-
-    /// The joined parts of each account, or of one, and their number.
-    fn joined_accounts(&self, only: Option<&str>) -> Result<BTreeMap<String, (usize, Vec<u8>)>> {
-        let mut joined = BTreeMap::new();
-        let prefix = only.map_or_else(|| vec![ACCOUNT], account_prefix);
-        let scanned = self.database.scan(&prefix, b"", &mut |key, part| {
-            join_account(&mut joined, key, part);
-            ControlFlow::Continue(())
-        });
-        scanned.map_err(reading)?;
-        Ok(joined)
     }
 
     /// Every note that gateways keep.
@@ -177,8 +156,8 @@ impl BookDatabase {
     /// Whether the change would change nothing.
     pub(super) fn has(&self, change: &BookChange) -> Result<bool> {
         Ok(match change {
-            BookChange::Remove(id) => !self.parts.contains_key(id),
-            BookChange::ForgetAccount(id) => !self.account_parts.contains_key(id),
+            BookChange::Remove(id) => self.parts_of(&subscription_key(*id)) == 0,
+            BookChange::ForgetAccount(id) => self.parts_of(&account_key(id)) == 0,
             _ => self.inverse(change)? == *change,
         })
     }
@@ -188,10 +167,8 @@ impl BookDatabase {
     pub(super) fn inverse(&self, change: &BookChange) -> Result<BookChange> {
         Ok(match change {
             BookChange::Put { id, .. } | BookChange::Keep { id, .. } => {
-                match self.joined(Some(*id))?.remove(id) {
-                    Some((_, record)) => {
-                        BookChange::of_record(*id, StoredRecord::unseal(*id, &record)?)
-                    }
+                match self.record(&subscription_key(*id))? {
+                    Some(record) => BookChange::of_record(*id, StoredRecord::unseal(*id, &record)?),
                     None => BookChange::Remove(*id),
                 }
             }
@@ -206,26 +183,20 @@ impl BookDatabase {
 
     /// The change that restores an account as it is stored now.
     fn account_change(&self, id: &str) -> Result<BookChange> {
-        Ok(match self.joined_accounts(Some(id))?.remove(id) {
-            Some((_, record)) => BookChange::Account(Box::new(account_in(&record)?)),
+        Ok(match self.record(&account_key(id))? {
+            Some(record) => BookChange::Account(Box::new(account_in(&record)?)),
             None => BookChange::ForgetAccount(id.to_owned()),
         })
     }
 
-    /// The joined parts of each subscription, or of one, and their number.
-    fn joined(
-        &self,
-        only: Option<SubscriptionId>,
-    ) -> Result<BTreeMap<SubscriptionId, (usize, Vec<u8>)>> {
-        let mut joined: BTreeMap<SubscriptionId, (usize, Vec<u8>)> = BTreeMap::new();
-        let mut prefix = vec![SUBSCRIPTION];
-        prefix.extend(only.iter().flat_map(|id| id.0.to_be_bytes()));
-        let scanned = self.database.scan(&prefix, b"", &mut |key, part| {
-            if let Some(id) = id_in(key) {
-                let (parts, record) = joined.entry(id).or_default();
-                *parts += 1;
-                record.extend_from_slice(part);
-            }
+    fn record(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.joined(key)?.remove(key).map(|(_, record)| record))
+    }
+
+    fn joined(&self, prefix: &[u8]) -> Result<JoinedRecords> {
+        let mut joined = JoinedRecords::new();
+        let scanned = self.database.scan(prefix, b"", &mut |key, part| {
+            join(&mut joined, key, part);
             ControlFlow::Continue(())
         });
         scanned.map_err(reading)?;
@@ -241,19 +212,8 @@ impl BookDatabase {
             log.append(changes)?;
         }
         let (mut batch, mut parts) = (Batch::default(), Vec::new());
-        let mut account_parts = Vec::new();
         for change in changes {
-            match change {
-                BookChange::Account(account) => {
-                    account_parts.push(self.add_account(account, &mut batch)?);
-                }
-                BookChange::ForgetAccount(id) => {
-                    let parts = 0..self.account_parts_of(id);
-                    parts.for_each(|part| batch.remove(account_key(id, part)));
-                    account_parts.push((id.clone(), 0));
-                }
-                other => parts.extend(self.add(other, &mut batch)?),
-            }
+            parts.extend(self.add(change, &mut batch)?);
         }
         let highest = changes.iter().filter_map(BookChange::id).max();
         let next_id = self.next_id.max(highest.map_or(0, |id| id.0.saturating_add(1)));
@@ -263,75 +223,46 @@ impl BookDatabase {
         let committed = self.database.commit(vec![batch]);
         committed.map_err(|failure| failed("writing the book", failure))?;
         self.next_id = next_id;
-        for (id, count) in account_parts {
+        for (key, count) in parts {
             match count {
-                0 => self.account_parts.remove(&id),
-                count => self.account_parts.insert(id, count),
-            };
-        }
-        for (id, count) in parts {
-            match count {
-                0 => self.parts.remove(&id),
-                count => self.parts.insert(id, count),
+                0 => self.parts.remove(&key),
+                count => self.parts.insert(key, count),
             };
         }
         Ok(())
     }
 
-    /// Adds a change to a batch. Returns how many parts its subscription takes afterwards.
-    fn add(
-        &self,
-        change: &BookChange,
-        batch: &mut Batch,
-    ) -> Result<Option<(SubscriptionId, usize)>> {
-        match change {
-            BookChange::Put { .. } | BookChange::Keep { .. } => {
-                let Some((id, record)) = change.record()? else { return Ok(None) };
-                let record = record.seal(id)?;
-                let parts: Vec<&[u8]> = record.chunks(VALUE_BYTES_MAX).collect();
-                for (place, part) in parts.iter().enumerate() {
-                    batch.put(part_key(id, place), *part);
-                }
-                (parts.len()..self.parts_of(id)).for_each(|n| batch.remove(part_key(id, n)));
-                Ok(Some((id, parts.len())))
+    /// Adds a change to a batch. Returns the key of its record and how many parts that takes afterwards.
+    fn add(&self, change: &BookChange, batch: &mut Batch) -> Result<Option<(Vec<u8>, usize)>> {
+        let (key, record) = match change {
+            BookChange::Note { account, key, text } if text.is_empty() => {
+                batch.remove(note_key(account, key));
+                return Ok(None);
             }
-            BookChange::Remove(id) => {
-                (0..self.parts_of(*id)).for_each(|n| batch.remove(part_key(*id, n)));
-                Ok(Some((*id, 0)))
-            }
-            // Their parts are counted apart.
-            BookChange::Account(_) | BookChange::ForgetAccount(_) => Ok(None),
             BookChange::Note { account, key, text } => {
-                if text.is_empty() {
-                    batch.remove(note_key(account, key));
-                } else {
-                    let record = encode(VERSION, text);
-                    let record = record.map_err(|why| damaged("note of a gateway", why))?;
-                    batch.put(note_key(account, key), record);
-                }
-                Ok(None)
+                let record = encode(VERSION, text);
+                let record = record.map_err(|why| damaged("note of a gateway", why))?;
+                batch.put(note_key(account, key), record);
+                return Ok(None);
             }
-        }
-    }
-
-    /// Adds an account to a batch. Returns how many parts it takes afterwards.
-    fn add_account(&self, account: &StoredAccount, batch: &mut Batch) -> Result<(String, usize)> {
-        let (id, record) = (&account.id, account_record(account)?);
+            BookChange::Remove(id) => (subscription_key(*id), Vec::new()),
+            BookChange::ForgetAccount(id) => (account_key(id), Vec::new()),
+            BookChange::Account(account) => (account_key(&account.id), record_of(change)?),
+            BookChange::Put { id, .. } | BookChange::Keep { id, .. } => {
+                (subscription_key(*id), record_of(change)?)
+            }
+        };
         let parts: Vec<&[u8]> = record.chunks(VALUE_BYTES_MAX).collect();
         for (place, part) in parts.iter().enumerate() {
-            batch.put(account_key(id, place), *part);
+            batch.put(part_key(&key, place), *part);
         }
-        let surplus = parts.len()..self.account_parts_of(id);
-        surplus.for_each(|part| batch.remove(account_key(id, part)));
-        Ok((id.clone(), parts.len()))
+        (parts.len()..self.parts_of(&key)).for_each(|place| batch.remove(part_key(&key, place)));
+        let count = parts.len();
+        Ok(Some((key, count)))
     }
 
-    fn account_parts_of(&self, id: &str) -> usize {
-        self.account_parts.get(id).copied().unwrap_or(0)
-    }
-
-    fn parts_of(&self, id: SubscriptionId) -> usize {
-        self.parts.get(&id).copied().unwrap_or(0)
+    fn parts_of(&self, key: &[u8]) -> usize {
+        self.parts.get(key).copied().unwrap_or(0)
     }
 }
 
@@ -365,18 +296,19 @@ pub(super) fn in_batches(changes: Vec<BookChange>) -> Result<Vec<Vec<BookChange>
 }
 
 fn operations_of(change: &BookChange) -> Result<usize> {
-    if let BookChange::Account(account) = change {
-        return Ok(account_record(account)?.len().div_ceil(VALUE_BYTES_MAX));
-    }
-    match change.record()? {
-        Some((id, record)) => Ok(record.seal(id)?.len().div_ceil(VALUE_BYTES_MAX)),
-        None => Ok(1),
-    }
+    Ok(record_of(change)?.len().div_ceil(VALUE_BYTES_MAX).max(1))
 }
 
-pub(super) fn part_key(id: SubscriptionId, part: usize) -> Vec<u8> {
-    let part = u16::try_from(part).unwrap_or(u16::MAX);
-    [&[SUBSCRIPTION][..], &id.0.to_be_bytes(), &part.to_be_bytes()].concat()
+/// The record that a change puts; empty if it puts none.
+fn record_of(change: &BookChange) -> Result<Vec<u8>> {
+    if let BookChange::Account(account) = change {
+        return encode(VERSION, &account.text()?).map_err(|why| damaged("account", why));
+    }
+    change.record()?.map_or_else(|| Ok(Vec::new()), |(id, record)| record.seal(id))
+}
+
+pub(super) fn subscription_key(id: SubscriptionId) -> Vec<u8> {
+    [&[SUBSCRIPTION][..], &id.0.to_be_bytes()].concat()
 }
 
 fn id_in(key: &[u8]) -> Option<SubscriptionId> {
@@ -384,39 +316,39 @@ fn id_in(key: &[u8]) -> Option<SubscriptionId> {
     Some(SubscriptionId(u32::from_be_bytes(*id)))
 }
 
-fn account_prefix(id: &str) -> Vec<u8> {
+fn account_key(id: &str) -> Vec<u8> {
     [&[ACCOUNT][..], id.as_bytes(), &[0]].concat()
 }
 
-fn account_key(id: &str, part: usize) -> Vec<u8> {
+pub(super) fn part_key(key: &[u8], part: usize) -> Vec<u8> {
     let part = u16::try_from(part).unwrap_or(u16::MAX);
-    [&account_prefix(id)[..], &part.to_be_bytes()].concat()
+    [key, &part.to_be_bytes()].concat()
 }
 
-fn account_id_in(key: &[u8]) -> Option<String> {
-    let (id, _zero_and_part) = key.get(1..)?.split_last_chunk::<3>()?;
-    String::from_utf8(id.to_vec()).ok()
-}
-
-/// Adds the next part of an account.
-fn join_account(joined: &mut BTreeMap<String, (usize, Vec<u8>)>, key: &[u8], part: &[u8]) {
-    if let Some(id) = account_id_in(key) {
-        let (parts, record) = joined.entry(id).or_default();
+/// Adds the next part of a record.
+fn join(joined: &mut JoinedRecords, key: &[u8], part: &[u8]) {
+    if let Some((key, _part)) = key.split_last_chunk::<2>() {
+        let (parts, record) = joined.entry(key.to_vec()).or_default();
         *parts += 1;
         record.extend_from_slice(part);
     }
 }
 
+fn subscriptions_of(joined: &JoinedRecords) -> Result<BTreeMap<SubscriptionId, StoredRecord>> {
+    let records = joined.iter().filter_map(|(key, (_, record))| Some((id_in(key)?, record)));
+    records.map(|(id, record)| Ok((id, StoredRecord::unseal(id, record)?))).collect()
+}
+
+fn accounts_of(joined: &JoinedRecords) -> Result<Vec<StoredAccount>> {
+    joined.values().map(|(_, record)| account_in(record)).collect()
+}
+
 /// The accounts in records whose keys begin with [`ACCOUNT`], in the order of their keys.
 #[cfg(feature = "postgres")]
 pub(super) fn accounts_in(records: &[KeyValue]) -> Result<Vec<AccountInfo>> {
-    let mut joined = BTreeMap::new();
-    records.iter().for_each(|(key, part)| join_account(&mut joined, key, part));
-    joined.values().map(|(_, record)| account_in(record)?.restore()).collect()
-}
-
-fn account_record(account: &StoredAccount) -> Result<Vec<u8>> {
-    encode(VERSION, &account.text()?).map_err(|why| damaged("account", why))
+    let mut joined = JoinedRecords::new();
+    records.iter().for_each(|(key, part)| join(&mut joined, key, part));
+    accounts_of(&joined)?.iter().map(StoredAccount::restore).collect()
 }
 
 fn account_in(record: &[u8]) -> Result<StoredAccount> {

@@ -49,7 +49,6 @@ pub(super) enum StaleSecrets {
 pub(super) struct SubscriptionLog {
     path: PathBuf,
     file: File,
-    /// Its length.
     bytes: u64,
     /// Its length when it was last written anew.
     compact_bytes: u64,

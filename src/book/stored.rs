@@ -147,7 +147,6 @@ impl Stored<ClientCertificate> for (String, String) {
     }
 }
 
-/// A subscription as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StoredSubscription {
     account: String,

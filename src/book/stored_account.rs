@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::event::WabaNumber;
 use crate::subscription::RateLimit;
 
-/// An account as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StoredAccount {
     pub(super) id: String,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::database::part_key;
+use super::database::{part_key, subscription_key};
 use super::*;
 use crate::event::WabaNumber;
 use crate::profile::Profile;
@@ -45,6 +45,27 @@ fn info(id: u32, numbers: u64) -> SubscriptionInfo {
     }
 }
 
+/// A directory, and the path of a log in it.
+fn new_log() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("book.log");
+    (directory, log)
+}
+
+/// Opens a book over a store that fails by this plan.
+fn open_failing(memory: &Memory, log: Option<&Path>) -> (LoadedSubscriptions, Arc<FaultPlan>) {
+    let faults = Arc::new(FaultPlan::default());
+    let store = FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults));
+    let catalogue = Catalogue::default();
+    let loaded = SubscriptionStore::open(Arc::new(store), log, &catalogue, OnDamage::Refuse);
+    (loaded.unwrap(), faults)
+}
+
+/// The key of the first part of a subscription's record.
+fn first_part(id: u32) -> Vec<u8> {
+    part_key(&subscription_key(SubscriptionId(id)), 0)
+}
+
 fn try_open(
     store: &Memory,
     log: Option<&Path>,
@@ -82,8 +103,7 @@ fn subscriptions_survive_a_crash() {
 /// Also when the database is lost and rebuilt from the log.
 #[test]
 fn changes_apply_together_or_not_at_all() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     let note = |text| BookChange::note("acme", "multi", text);
     (1..=3).for_each(|id| book.put(&info(id, 2)).unwrap());
@@ -114,13 +134,10 @@ fn changes_apply_together_or_not_at_all() {
 /// Neither the log nor the database is written, and another subscription is untouched.
 #[test]
 fn an_unchanged_subscription_writes_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
-    let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
-    let store = FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults));
-    let catalogue = Catalogue::default();
-    let loaded = SubscriptionStore::open(Arc::new(store), Some(&log), &catalogue, OnDamage::Refuse);
-    let mut book = loaded.unwrap().store;
+    let (_directory, log) = new_log();
+    let memory = Memory::default();
+    let (loaded, faults) = open_failing(&memory, Some(&log));
+    let mut book = loaded.store;
     let bystander = info(2, 3);
     [&info(1, 900), &bystander].into_iter().for_each(|one| book.put(one).unwrap());
     book.apply(vec![BookChange::note("acme", "multi", "on")]).unwrap();
@@ -163,7 +180,7 @@ fn a_damaged_subscription_is_named() {
     book.put(&info(5, 0)).unwrap();
     let database = Arc::clone(&book.database().unwrap().database);
     drop(book);
-    let key = part_key(SubscriptionId(5), 0);
+    let key = first_part(5);
     let mut part = database.get(&key).unwrap().unwrap();
     part[12] ^= 1;
     let mut batch = Batch::default();
@@ -176,8 +193,7 @@ fn a_damaged_subscription_is_named() {
 
 #[test]
 fn a_lost_database_is_rebuilt_from_its_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     (1..=300).for_each(|id| book.put(&info(id, 2)).unwrap());
     book.put(&info(2, 900)).unwrap();
@@ -192,29 +208,24 @@ fn a_lost_database_is_rebuilt_from_its_log() {
 /// One sync for each batch and not for each subscription.
 #[test]
 fn a_rebuild_writes_many_subscriptions_per_batch() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     (1..=300).for_each(|id| book.put(&info(id, 2)).unwrap());
     drop(book);
-    let faults = Arc::new(FaultPlan::default());
-    let store = FaultInjectingStore::new(Arc::new(Memory::default()), Arc::clone(&faults));
-    let catalogue = Catalogue::default();
-    let loaded = SubscriptionStore::open(Arc::new(store), Some(&log), &catalogue, OnDamage::Refuse);
+    let (loaded, faults) = open_failing(&Memory::default(), Some(&log));
     let all: Vec<_> = (1..=300).map(|id| info(id, 2)).collect();
-    assert_eq!(loaded.unwrap().subscriptions, all);
+    assert_eq!(loaded.subscriptions, all);
     assert_eq!(faults.operations(), 6, "three batches, each with its sync");
 }
 
 #[test]
 fn a_silently_lost_record_comes_back_from_the_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let store = Memory::default();
     let (mut book, _) = open(&store, &log);
     (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
     let mut batch = Batch::default();
-    batch.remove(part_key(SubscriptionId(1), 0));
+    batch.remove(first_part(1));
     book.database().unwrap().database.write(vec![batch]).unwrap();
     drop(book);
     let (_, all) = open(&store, &log);
@@ -223,8 +234,7 @@ fn a_silently_lost_record_comes_back_from_the_log() {
 
 #[test]
 fn a_truncated_or_damaged_log_is_rewritten() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     (1..=2).for_each(|id| book.put(&info(id, 0)).unwrap());
     drop(book);
@@ -241,8 +251,7 @@ fn a_truncated_or_damaged_log_is_rewritten() {
 
 #[test]
 fn after_a_failed_write_the_store_recovers_what_was_confirmed() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     for fails_after in 0..2 {
         let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
         let store = FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults));
@@ -269,8 +278,7 @@ fn after_a_failed_write_the_store_recovers_what_was_confirmed() {
 
 #[test]
 fn a_damaged_log_without_a_database_is_salvaged_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     (1..=3).for_each(|id| book.put(&info(id, 0)).unwrap());
     drop(book);
@@ -304,8 +312,7 @@ fn a_damaged_log_without_a_database_is_salvaged_once() {
 
 #[test]
 fn a_log_of_another_version_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     book.put(&info(1, 0)).unwrap();
     drop(book);
@@ -323,8 +330,7 @@ fn a_log_of_another_version_is_refused() {
 #[cfg(unix)]
 fn only_its_owner_can_read_the_log() {
     use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     open(&Memory::default(), &log);
     assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -335,8 +341,7 @@ fn with_secret(id: u32, numbers: u64, secret: &str) -> SubscriptionInfo {
 
 #[test]
 fn the_log_is_bounded_by_a_multiple_of_its_contents() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let store = Memory::default();
     let (mut book, _) = open(&store, &log);
     book.put(&info(1, 2)).unwrap();
@@ -357,8 +362,7 @@ fn the_log_is_bounded_by_a_multiple_of_its_contents() {
 
 #[test]
 fn a_replaced_or_removed_secret_leaves_the_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     let has = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
     book.put(&with_secret(1, 1, "of the bystander")).unwrap();
@@ -377,8 +381,7 @@ fn a_replaced_or_removed_secret_leaves_the_log() {
 /// A compaction that fails costs nothing: neither the change nor those after it.
 #[test]
 fn a_failed_compaction_of_the_log_loses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let store = Memory::default();
     let (mut book, _) = open(&store, &log);
     book.put(&with_secret(1, 1, "the first")).unwrap();
@@ -399,7 +402,7 @@ fn a_failed_compaction_of_the_log_loses_nothing() {
 /// this build, as another build could write it.
 fn write_unknown_record(store: &Memory, id: u32) -> Vec<u8> {
     let database = store.open("book").unwrap();
-    let key = part_key(SubscriptionId(id), 0);
+    let key = first_part(id);
     let record = database.get(&key).unwrap().unwrap();
     let (version, body) = crate::store::record::unseal(&record).unwrap();
     let unknown = [&body[..body.len() - 1], &[9]].concat();
@@ -412,8 +415,7 @@ fn write_unknown_record(store: &Memory, id: u32) -> Vec<u8> {
 
 #[test]
 fn a_record_of_another_build_is_held_and_the_rest_is_read() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let store = Memory::default();
     let (mut book, _) = open(&store, &log);
     (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
@@ -429,7 +431,7 @@ fn a_record_of_another_build_is_held_and_the_rest_is_read() {
     let rebuilt = Memory::default();
     assert_eq!(open(&rebuilt, &log).1, [info(2, 2), info(3, 0)]);
     for store in [&store, &rebuilt] {
-        let kept = store.open("book").unwrap().get(&part_key(SubscriptionId(1), 0)).unwrap();
+        let kept = store.open("book").unwrap().get(&first_part(1)).unwrap();
         assert_eq!(kept.as_ref(), Some(&record));
     }
     let (mut book, _) = open(&store, &log);
@@ -447,8 +449,7 @@ fn held(store: &Memory, log: &Path) -> Vec<(u32, Option<String>)> {
 
 #[test]
 fn a_stored_url_that_is_no_longer_valid_is_held() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("book.log");
+    let (_directory, log) = new_log();
     let (mut book, _) = open(&Memory::default(), &log);
     (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
     drop(book);
@@ -464,11 +465,9 @@ fn a_stored_url_that_is_no_longer_valid_is_held() {
 /// bring it back.
 #[test]
 fn a_refused_removal_is_final_whatever_failed_before() {
-    let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
-    let store = FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults));
-    let catalogue = Catalogue::default();
-    let loaded = SubscriptionStore::open(Arc::new(store), None, &catalogue, OnDamage::Refuse);
-    let mut book = loaded.unwrap().store;
+    let memory = Memory::default();
+    let (loaded, faults) = open_failing(&memory, None);
+    let mut book = loaded.store;
     (1..=2).for_each(|id| book.put(&info(id, 2)).unwrap());
     faults.fail_after_effect(0);
     assert!(book.put(&info(1, 3)).is_err());

@@ -38,12 +38,9 @@ pub(crate) struct NextAttempt {
     pub(crate) account: u64,
 }
 
-/// An attempt that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndedAttempt {
-    /// The token that came with the attempt.
     pub(crate) token: AttemptToken,
-    /// How the attempt ended.
     pub(crate) end: AttemptEnd,
 }
 

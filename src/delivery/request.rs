@@ -39,9 +39,7 @@ pub(crate) struct Template {
 /// Which part of a request carries the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carrier {
-    /// A body of JSON.
     Json,
-    /// A body that is a form.
     Form,
     /// One parameter of the query: GET and HEAD have no body.
     Query,

@@ -135,7 +135,7 @@ impl Backlog {
             return new.count() as u64;
         }
         if events.len() == 1 {
-            // A fifth of the cost of a range.
+            // Inserting one number costs a fifth of inserting a range of one.
             return u64::from(self.pending.insert(first.sequence));
         }
         let new = self.pending.set.insert_range(sequences);

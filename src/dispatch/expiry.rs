@@ -44,7 +44,6 @@ pub(super) struct Expiry {
     timers: BTreeSet<(u64, SubscriptionId)>,
 }
 
-/// The age of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DeliveryAge {
     pub(super) counts_from_ms: i64,
@@ -71,7 +70,6 @@ impl Expiry {
         }
     }
 
-    /// The age of a delivery of a lane.
     pub(super) fn age(&self, lane: &Lane, sequence: u64, now_ms: u64) -> DeliveryAge {
         let noted_ms = lane.backlog.counts_from(sequence, &self.times);
         let counts_from_ms = noted_ms.unwrap_or_else(|| signed(now_ms));
@@ -128,10 +126,14 @@ impl Dispatcher {
                 let delivery = DeliveryId { sequence, subscription: id };
                 ended.extend(self.end_expired(delivery, wall_ms));
             }
-            self.set_expiry(id, |ends_ms| match ends_ms <= now_ms {
-                _ if has_more => now_ms.saturating_add(again_ms),
-                true => (ends_ms + LAST_ATTEMPT_MS).max(now_ms.saturating_add(AGAIN_MS)),
-                false => ends_ms,
+            self.set_expiry(id, |ends_ms| {
+                if has_more {
+                    now_ms.saturating_add(again_ms)
+                } else if ends_ms <= now_ms {
+                    (ends_ms + LAST_ATTEMPT_MS).max(now_ms.saturating_add(AGAIN_MS))
+                } else {
+                    ends_ms
+                }
             });
             self.refresh(id);
         }
@@ -174,7 +176,8 @@ impl Dispatcher {
         Some(records)
     }
 
-    /// Sets a lane's timer to what `due_ms` makes of the end of its oldest delivery's age.
+    /// Sets a lane's timer. `due_ms` gets the time at which the age of its oldest delivery ends, and returns when to look
+    /// at the lane again.
     pub(super) fn set_expiry(&mut self, id: SubscriptionId, due_ms: impl FnOnce(u64) -> u64) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         if let Some(set_ms) = lane.expiry_ms.take() {

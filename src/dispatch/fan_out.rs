@@ -103,7 +103,7 @@ impl FanOut {
         (self.runs().count() + self.events.len() / 16).max(1)
     }
 
-    /// How far behind the others the lane that was reached last queues.
+    /// By how many microseconds the lane reached last queues behind the first lanes of the event.
     fn behind_us(&self) -> u64 {
         (self.reached.saturating_sub(1) / CHUNK) as u64 * SPACING_US
     }

@@ -22,8 +22,8 @@ pub(super) struct EndpointHealth {
     cap: usize,
     /// Whether it responded in time since the engine was opened.
     proven: bool,
-    /// Whether its last success came within [`PROMPT_MS`].
-    is_prompt: bool,
+    /// For how many more slow successes it counts as prompt.
+    prompt_left: u32,
     /// How long its last attempt took, if that timed out; 0 if it timed out before the engine was opened.
     timed_out_after_ms: Option<u64>,
     failures_in_row: u32,
@@ -53,6 +53,9 @@ const GAPS_MIN: u64 = 8;
 /// An endpoint that responds within so many milliseconds is prompt.
 const PROMPT_MS: u64 = 50;
 
+/// It stays prompt for so many slower responses: those of a busy moment say nothing of the endpoint.
+const PROMPT_FOR: u32 = 16;
+
 /// Jitter, so that breakers opened by one outage do not all probe at once.
 const JITTER_PERMILLE: u16 = 200;
 
@@ -64,10 +67,9 @@ pub(super) struct HealthRules {
     pub(super) disable_after_ms: Option<u64>,
 }
 
-impl HealthRules {
-    fn gap_max_ms(&self) -> u64 {
-        self.disable_after_ms.map_or(u64::MAX, |span_ms| span_ms.div_ceil(GAPS_MIN))
-    }
+/// How much of the time between two failures counts as failing.
+pub(super) fn gap_max_ms(disable_after_ms: Option<u64>) -> u64 {
+    disable_after_ms.map_or(u64::MAX, |span_ms| span_ms.div_ceil(GAPS_MIN))
 }
 
 impl Default for EndpointHealth {
@@ -75,7 +77,7 @@ impl Default for EndpointHealth {
         EndpointHealth {
             cap: 1,
             proven: false,
-            is_prompt: false,
+            prompt_left: 0,
             timed_out_after_ms: None,
             failures_in_row: 0,
             failing: None,
@@ -88,12 +90,18 @@ impl Default for EndpointHealth {
 }
 
 impl EndpointHealth {
-    /// The health that was stored before the engine was opened. A jump of the wall clock lengthens no wait.
-    pub(super) fn resumed(health: &LaneHealth, now_ms: u64, wall_ms: u64) -> EndpointHealth {
+    /// The health that was stored before the engine was opened. A jump of the wall clock lengthens no wait. The time
+    /// since it was stored counts as failing, at most `gap_max_ms` of it.
+    pub(super) fn resumed(
+        health: &LaneHealth,
+        now_ms: u64,
+        wall_ms: u64,
+        gap_max_ms: u64,
+    ) -> EndpointHealth {
         let down_ms = wall_ms.saturating_sub(health.saved_wall_ms);
         let left_ms = health.breaker_left_ms.min(backoff::BREAKER_MAX_MS).saturating_sub(down_ms);
-        let failing =
-            Failing { spread_ms: health.failing_for_ms, last_ms: now_ms, gap_max_ms: u64::MAX };
+        let spread_ms = health.failing_for_ms.saturating_add(down_ms.min(gap_max_ms));
+        let failing = Failing { spread_ms, last_ms: now_ms, gap_max_ms: u64::MAX };
         EndpointHealth {
             timed_out_after_ms: health.slow.then_some(0),
             failures_in_row: health.failures_in_row,
@@ -141,10 +149,10 @@ impl EndpointHealth {
         let timed_out = matches!(reason, Reason::Failed(Failure::Timeout));
         self.timed_out_after_ms = timed_out.then_some(took_ms);
         self.proven |= !timed_out;
-        self.is_prompt = false;
+        self.prompt_left = 0;
         self.cap = (self.cap / 2).max(1);
         self.failures_in_row = self.failures_in_row.saturating_add(1);
-        self.note_failing(now_ms, rules.gap_max_ms());
+        self.note_failing(now_ms, gap_max_ms(rules.disable_after_ms));
         if matches!(reason, Reason::Status(429 | 502 | 504)) {
             let own_ms = wait_ms(rules.breaker, self.failures_in_row, random);
             // A receiver that asks for no wait is overloaded nevertheless.
@@ -157,7 +165,10 @@ impl EndpointHealth {
 
     fn succeed(&mut self, took_ms: u64, cap_max: usize) -> bool {
         let had_failed = self.failures_in_row > 0 || self.trips > 0;
-        self.is_prompt = took_ms <= PROMPT_MS;
+        self.prompt_left = match took_ms <= PROMPT_MS {
+            true => PROMPT_FOR,
+            false => self.prompt_left.saturating_sub(1),
+        };
         self.timed_out_after_ms = None;
         self.proven = true;
         self.cap = (self.cap + 1).min(cap_max.max(1));
@@ -174,9 +185,10 @@ impl EndpointHealth {
         self.failing = Some(Failing { spread_ms, last_ms: now_ms, gap_max_ms });
     }
 
-    /// The time up to now does not count as failing, because the subscription was not active.
-    pub(super) fn skip_inactive(&mut self, now_ms: u64) {
+    /// The time between these two does not count as failing, because the subscription was not active.
+    pub(super) fn skip_inactive(&mut self, since_ms: u64, now_ms: u64) {
         if let Some(failing) = &mut self.failing {
+            failing.spread_ms = failing.until_ms(since_ms);
             failing.last_ms = now_ms;
         }
     }
@@ -230,9 +242,9 @@ impl EndpointHealth {
         }
     }
 
-    /// Whether it responded fast to its last attempt.
+    /// Whether it responded fast lately.
     pub(super) fn is_prompt(&self) -> bool {
-        self.is_prompt
+        self.prompt_left > 0
     }
 
     /// Whether it has failed since its last success, or rests.
@@ -385,9 +397,10 @@ mod tests {
         };
         assert_eq!(health, expected);
         for (wall_ms, opens_ms) in [(5_000, 907), (5_400, 507), (9_000, 7), (0, 907)] {
-            let mut resumed = EndpointHealth::resumed(&health, 7, wall_ms);
+            let mut resumed = EndpointHealth::resumed(&health, 7, wall_ms, 1_000);
             assert_eq!(resumed.opens_ms(), opens_ms, "at {wall_ms}");
-            assert_eq!(resumed.failing_for_ms(107), 400);
+            let down_ms = wall_ms.saturating_sub(5_000).min(1_000);
+            assert_eq!(resumed.failing_for_ms(107), 400 + down_ms, "at {wall_ms}");
             learn(&mut resumed, &status(500), 1_000);
             assert_eq!(resumed.trips(), 2, "a probe that failed");
         }
@@ -401,7 +414,7 @@ mod tests {
             Outcome::Retry { reason: Reason::Failed(Failure::Timeout), retry_after: None };
         learn(&mut endpoint, &timeout, 0);
         assert_eq!(endpoint.class(9), LaneClass::TimedOut(20));
-        let resumed = EndpointHealth::resumed(&endpoint.health(0, 0), 0, 0);
+        let resumed = EndpointHealth::resumed(&endpoint.health(0, 0), 0, 0, 0);
         assert_eq!(resumed.class(9), LaneClass::TimedOut(9), "its latency is not kept");
         learn(&mut endpoint, &status(500), 0);
         assert_eq!(endpoint.class(9), LaneClass::Proven);
@@ -417,12 +430,12 @@ mod tests {
             learn(&mut endpoint, &status(500), now_ms);
         }
         assert_eq!(endpoint.failing_for_ms(100_000), 1_000, "one gap counts an eighth of the span");
-        endpoint.skip_inactive(200_000);
-        assert_eq!(endpoint.failing_for_ms(200_500), 1_500);
+        endpoint.skip_inactive(100_200, 200_000);
+        assert_eq!(endpoint.failing_for_ms(200_500), 1_700);
         for now_ms in (201_000..=208_000).step_by(1_000) {
             learn(&mut endpoint, &status(500), now_ms);
         }
-        assert_eq!(endpoint.failing_for_ms(208_000), 9_000);
+        assert_eq!(endpoint.failing_for_ms(208_000), 9_200);
     }
 
     #[test]

@@ -6,7 +6,6 @@ use foldhash::HashMap;
 use super::ready_queue::{AccountSlot, LaneGroup};
 use crate::attempt::{Attempt, DeliveryId};
 
-/// One attempt in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InFlightAttempt {
     /// Which attempt of its delivery, from 1.
@@ -19,7 +18,6 @@ pub(super) struct InFlightAttempt {
     pub(super) is_cancelled: bool,
 }
 
-/// All attempts in flight.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     attempts: HashMap<DeliveryId, InFlightAttempt>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
 use super::expiry::{DeliveryAge, REST_CUT_MS};
-use super::health::{EndpointHealth, HealthRules};
+use super::health::{EndpointHealth, HealthRules, gap_max_ms};
 use super::in_flight::InFlightAttempt;
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
@@ -32,6 +32,8 @@ pub(super) struct Lane {
     pub(super) backlog: Backlog,
     in_flight: usize,
     endpoint: EndpointHealth,
+    /// Since when it is paused or disabled by a change of its settings.
+    inactive_since_ms: Option<u64>,
     rate: Rate,
     ticket: Option<QueueTicket>,
     /// Until when a shortage of ours keeps it from starting.
@@ -54,6 +56,11 @@ const PANIC_PAUSE_MS: u64 = 5_000;
 /// How far behind a lane queues for each attempt that it has in flight.
 const IN_FLIGHT_SPACING_US: u64 = 4_000;
 
+/// A prompt lane that owes at most so many deliveries queues so far ahead. A single event does not wait a turn of many
+/// lanes with a backlog, and these wait so much longer at most.
+const FEW_OWED: usize = 16;
+const AHEAD_MS: u64 = 100;
+
 /// Its settings.
 impl Lane {
     /// Changes the lane's account, policy and state. Its deliveries stay. `keys` has the key hashes of
@@ -70,8 +77,13 @@ impl Lane {
             // The host says that the endpoint is repaired.
             self.endpoint = EndpointHealth::default();
         }
-        if self.state != SubscriptionState::Active {
-            self.endpoint.skip_inactive(now_ms);
+        match (state == SubscriptionState::Active, self.inactive_since_ms) {
+            (false, None) => self.inactive_since_ms = Some(now_ms),
+            (true, Some(since_ms)) => {
+                self.endpoint.skip_inactive(since_ms, now_ms);
+                self.inactive_since_ms = None;
+            }
+            _ => {}
         }
         self.backlog.set_ordering(policy.ordering, keys);
         self.account = account;
@@ -127,7 +139,16 @@ impl Lane {
 
     /// What was known of the endpoint before the engine was opened.
     pub(super) fn resume(&mut self, health: &LaneHealth, now_ms: u64, wall_ms: u64) {
-        self.endpoint = EndpointHealth::resumed(health, now_ms, wall_ms);
+        let gap_max_ms = match self.inactive_since_ms {
+            None => gap_max_ms(self.disable_after_ms()),
+            Some(_) => 0,
+        };
+        self.endpoint = EndpointHealth::resumed(health, now_ms, wall_ms, gap_max_ms);
+    }
+
+    /// For how long there has been nothing but failure. The time that it is not active does not count.
+    fn failing_for_ms(&self, now_ms: u64) -> u64 {
+        self.endpoint.failing_for_ms(self.inactive_since_ms.unwrap_or(now_ms))
     }
 
     /// How many times in a row the breaker opened; 0 while it is closed.
@@ -292,7 +313,7 @@ impl Lane {
     pub(super) fn has_failed_for_too_long(&self, now_ms: u64) -> bool {
         let most_ms = self.disable_after_ms();
         self.state == SubscriptionState::Active
-            && most_ms.is_some_and(|most_ms| self.endpoint.failing_for_ms(now_ms) >= most_ms)
+            && most_ms.is_some_and(|most_ms| self.failing_for_ms(now_ms) >= most_ms)
     }
 }
 
@@ -300,7 +321,7 @@ impl Lane {
 impl Lane {
     /// Updates the lane's place in the queue. A lane that joins queues `behind_us` microseconds behind, and more
     /// the more attempts it has in flight: where all cannot start at once, a lane with few events does not wait
-    /// a whole turn of many busy lanes for each of them.
+    /// a whole turn of many busy lanes for each of them. A prompt lane that owes little queues ahead.
     pub(super) fn update_place(
         &mut self,
         id: SubscriptionId,
@@ -310,7 +331,8 @@ impl Lane {
     ) {
         let demand = self.demand(now_ms);
         let behind_us = behind_us + self.in_flight as u64 * IN_FLIGHT_SPACING_US;
-        ready_queue.update(id, &mut self.ticket, demand, now_ms, behind_us);
+        let from_ms = now_ms.saturating_sub(if self.is_ahead() { AHEAD_MS } else { 0 });
+        ready_queue.update(id, &mut self.ticket, demand, from_ms, behind_us);
     }
 
     pub(super) fn leave_queue(&mut self, ready_queue: &mut ReadyQueue) {
@@ -330,9 +352,15 @@ impl Lane {
             LaneClass::Proven if self.in_flight == 0 && self.endpoint.is_prompt() => {
                 LaneClass::Prompt
             }
+            LaneClass::Proven if self.is_ahead() => LaneClass::Prompt,
             class => class,
         };
         (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
+    }
+
+    /// Whether it is prompt and owes little, so that it queues ahead of lanes with a backlog.
+    fn is_ahead(&self) -> bool {
+        self.endpoint.is_prompt() && self.ready() + self.in_flight <= FEW_OWED
     }
 
     /// How many deliveries may start, apart from the endpoint's rest and the rate limit.
@@ -364,7 +392,7 @@ impl Lane {
             retried: self.retried,
             dead: self.dead,
             failures_in_row: self.endpoint.failures_in_row().into(),
-            failing_for: Duration::from_millis(self.endpoint.failing_for_ms(now_ms)),
+            failing_for: Duration::from_millis(self.failing_for_ms(now_ms)),
             breaker_trips: self.endpoint.trips().into(),
             rests_for: Duration::from_millis(self.endpoint.opens_ms().saturating_sub(now_ms)),
         };

@@ -138,7 +138,6 @@ impl Completed {
 const TICK_MAX: usize = 1_024;
 
 impl Dispatcher {
-    /// A dispatcher without lanes.
     pub(crate) fn new(limits: DispatchLimits) -> Dispatcher {
         Dispatcher {
             limits,

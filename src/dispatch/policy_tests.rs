@@ -237,6 +237,32 @@ fn a_restart_keeps_the_breaker_and_the_failing_time() {
 }
 
 #[test]
+fn a_pause_neither_shrinks_nor_adds_failing_time() {
+    let mut bench = bench(fragile());
+    bench.owe(1..=3);
+    for number in [1, 2] {
+        let attempt = bench.take(1, number);
+        let _ = bench.end(attempt, retry());
+        bench.pass_ms(10);
+    }
+    let failing_ms = |bench: &Bench| bench.stats(LANE).failing_for.as_millis();
+    let set = |bench: &mut Bench, state| {
+        bench.dispatcher.set_lane(LANE, ACCOUNT, fragile(), state, &HashMap::new());
+    };
+    assert_eq!(failing_ms(&bench), 20);
+    set(&mut bench, SubscriptionState::Paused);
+    bench.pass_ms(100_000);
+    assert_eq!(failing_ms(&bench), 20);
+    // Another setting of a lane that is paused.
+    set(&mut bench, SubscriptionState::Paused);
+    assert_eq!(failing_ms(&bench), 20);
+    set(&mut bench, ACTIVE);
+    assert_eq!(failing_ms(&bench), 20);
+    bench.pass_ms(5);
+    assert_eq!(failing_ms(&bench), 25);
+}
+
+#[test]
 fn a_retry_after_holds_the_whole_lane() {
     let mut bench = bench(policy());
     bench.owe(1..=3);

@@ -6,7 +6,6 @@ use super::Dispatcher;
 use crate::stats::{Bound, LaneStats};
 use crate::subscription::SubscriptionId;
 
-/// An owed delivery in a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ListedDelivery {
     pub(crate) sequence: u64,
@@ -35,9 +34,8 @@ impl Dispatcher {
         self.held
     }
 
-    /// What a lane owes.
-    pub(crate) fn owed_of(&mut self, id: SubscriptionId) -> u64 {
-        self.owe_ahead(id);
+    /// What a lane owes, without what still waits in a fan-out.
+    pub(crate) fn owed_of(&self, id: SubscriptionId) -> u64 {
         self.lanes.get(&id).map_or(0, |lane| lane.backlog.owed())
     }
 

@@ -6,8 +6,8 @@
 //! most half of what they may use while there are several accounts. Among them, a lane that timed out queues
 //! behind by its last latency. No account has more attempts in flight than its own limit.
 //!
-//! A small part of `in_flight_max` is kept for prompt lanes, whose endpoint responded fast and has nothing in flight.
-//! So their events do not wait for attempts at slow endpoints to end.
+//! A small part of `in_flight_max` is kept for prompt lanes, whose endpoint responded fast lately and which owe little
+//! or have nothing in flight. So their events do not wait for attempts at slow endpoints to end.
 //!
 //! The lanes of one event queue a little behind each other, so that the next event need not wait for all lanes
 //! of a large fan-out.
@@ -27,7 +27,7 @@ pub(super) struct AccountSlot(pub(super) usize);
 /// What is known of a lane's endpoint, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneClass {
-    /// It responded fast, and no attempt of it is in flight.
+    /// It responded fast lately, and it owes little or has no attempt in flight.
     Prompt,
     /// It responded in time.
     Proven,
@@ -98,7 +98,6 @@ enum QueueBound {
     Account,
 }
 
-/// The ready lanes of one account.
 #[derive(Debug, Default)]
 struct AccountQueue {
     prompt: LaneQueue,
@@ -132,7 +131,7 @@ struct AccountTurns {
 /// The share of `in_flight_max` that only proven lanes may use is one divided by this.
 const PROVEN_RESERVE: usize = 4;
 
-/// And that only prompt lanes may use.
+/// The share of `in_flight_max` that only prompt lanes may use is one divided by this.
 const PROMPT_RESERVE: usize = 16;
 
 impl ReadyQueue {

@@ -34,7 +34,6 @@ impl AccountChanges {
 /// Checked changes, and all accounts as they are afterwards.
 pub(super) struct DeclarationPlan {
     pub(super) summary: AccountChanges,
-    /// The accounts that change.
     pub(super) changed: Vec<AccountInfo>,
     pub(super) index: AccountIndex,
 }
@@ -90,17 +89,18 @@ fn declared_again(account: &Account, before: &AccountInfo) -> Result<AccountInfo
     Ok(AccountInfo { state: before.state, is_declared: true, ..info })
 }
 
-/// What of changed accounts is to be stored. Declared keys are not, so after a restart most accounts change in memory only,
-/// and a book on a server is spared a question for each.
+/// The changed accounts whose stored form differs. Declared keys are not stored, so after a restart most differ only in
+/// memory and need no write.
 pub(super) fn unstored(before: &AccountIndex, changed: &[AccountInfo]) -> Vec<BookChange> {
-    let is_stored = |info: &&AccountInfo| {
+    let unstored = changed.iter().filter_map(|info| {
+        let change = BookChange::account(info);
         let before = before.get(info.id()).map(|before| BookChange::account(before));
-        before.is_some_and(|before| before == BookChange::account(info))
-    };
-    changed.iter().filter(|info| !is_stored(info)).map(BookChange::account).collect()
+        (before.as_ref() != Some(&change)).then_some(change)
+    });
+    unstored.collect()
 }
 
-fn is_same(before: &AccountInfo, after: &AccountInfo) -> bool {
+pub(super) fn is_same(before: &AccountInfo, after: &AccountInfo) -> bool {
     let digests = |info: &AccountInfo| info.keys.iter().map(|key| key.digest).collect::<Vec<_>>();
     BookChange::account(before) == BookChange::account(after) && digests(before) == digests(after)
 }

@@ -1,6 +1,6 @@
 //! The counters of accounts, for a host that shows each customer its own and the operator all of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Engine;
@@ -23,9 +23,12 @@ impl Engine {
     /// ```
     pub fn stats_of(&self, account: &str) -> Stats {
         let id = self.accounts().id_of(account);
-        let own: BTreeSet<_> = self.subscriptions_of(&id).iter().map(|one| one.id).collect();
-        let mut lanes = self.stats().lanes;
-        lanes.retain(|lane| own.contains(&lane.subscription));
+        let own = self.subscriptions_of(&id);
+        let now_ms = self.shared.clock.monotonic_ms();
+        let state = self.shared.dispatch_state.lock();
+        let lanes = own.iter().filter_map(|one| state.dispatcher.lane_stats_of(one.id, now_ms));
+        let lanes = lanes.collect();
+        drop(state);
         self.account_stats(&id, own.len(), lanes)
     }
 

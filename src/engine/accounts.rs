@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::account_declarations::{self, AccountChanges};
 use super::dead_letter_filter::DeadLetterFilter;
-use super::purge::PurgeFilter;
+use super::purge::{PurgeFilter, Purged};
 use super::shared::Shared;
 use super::subscription_table::ActiveSubscription;
 use super::{Engine, recovery};
@@ -24,7 +24,6 @@ use crate::text::hex;
 /// How often a change is tried while other changes of the same account get ahead of it.
 const TRIES_MAX: usize = 100;
 
-/// How many keys an account may have.
 const KEYS_MAX: usize = 100;
 
 impl Engine {
@@ -111,23 +110,23 @@ impl Engine {
     }
 
     /// Ends everything that is kept of a removed account: its dead letters, its deliveries, its subscriptions and
-    /// then its record. Returns how many deliveries and dead letters ended. After a crash in between the account
+    /// then its record. After a crash in between the account
     /// is still removed, and can be forgotten again.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for an account that is not removed, or that others were moved to;
     /// otherwise as [`purge`](Engine::purge).
-    pub fn forget_account(&self, id: &str) -> Result<u64> {
+    pub fn forget_account(&self, id: &str) -> Result<Purged> {
         let info = self.shared.require_account(id)?;
         let has_moved_here = |one: &Arc<AccountInfo>| one.moved_to.as_ref() == Some(&info.id);
         if !info.is_removed() || self.accounts().list().iter().any(has_moved_here) {
             let expected = "a removed account that no other was moved to";
             return Err(Error::invalid("account", id, expected));
         }
-        let mut ended = 0;
+        let mut ended = Purged::default();
         if info.moved_to.is_none() {
-            ended += self.purge(&PurgeFilter::default().account(id))?;
-            ended += self.discard_matching(&DeadLetterFilter::default().account(id))?;
+            ended = self.purge(&PurgeFilter::default().account(id))?;
+            ended.deliveries += self.discard_matching(&DeadLetterFilter::default().account(id))?;
             for one in self.subscriptions_of(id) {
                 self.unsubscribe(one.id)?;
             }
@@ -346,16 +345,17 @@ impl Shared {
         Ok(info)
     }
 
-    /// Holds the deliveries of an account, or lets them go on, and applies its limits.
+    /// Holds the deliveries of an account, or lets them go on, and sets its limits. After one or more of them
+    /// [`apply_in_flight_limits`](Self::apply_in_flight_limits) is due, because each account's limit may change.
     pub(super) fn account_changed(&self, info: &AccountInfo) {
         let (id, state) = (info.id(), info.state.as_str());
         match info.is_removed() {
             true => self.shares.remove(id),
             false => self.shares.put(id, info.limits.clone()),
         }
-        self.apply_in_flight_limits();
         let own = self.subscriptions.read().of_account(id);
         let mut dispatch = self.dispatch_state.lock();
+        dispatch.dispatcher.tick(self.clock.monotonic_ms());
         let mut deliveries = 0;
         for one in &own {
             let (policy, state) = (one.policy.clone(), lane_state(&self.accounts, one));

@@ -6,10 +6,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Engine;
-use super::account_declarations::unstored;
+use super::account_declarations::{is_same, unstored};
 use super::shared::Shared;
-use crate::account::{AccountInfo, ApiKey, KeyDigest};
-use crate::book::BookChange;
+use crate::account::{AccountInfo, ApiKey};
 use crate::error::{Error, Result};
 
 impl Engine {
@@ -36,14 +35,14 @@ impl Shared {
         let book = book.as_mut().ok_or(Error::Closed)?;
         let index = self.accounts.index();
         let is_new = |info: &&Arc<AccountInfo>| {
-            index.get(info.id()).is_none_or(|before| stored_form(before) != stored_form(info))
+            let before = index.get(info.id());
+            before.is_none_or(|before| !is_same(&without_uses(before), &without_uses(info)))
         };
         let mut changed: Vec<AccountInfo> =
             accounts.iter().filter(is_new).map(|info| (**info).clone()).collect();
         let given: HashSet<&str> = accounts.iter().map(|info| info.id()).collect();
         let others = index.all().filter(|info| !given.contains(info.id())).cloned();
-        let is_empty =
-            |info: &Arc<AccountInfo>| self.subscriptions.read().of_account(info.id()).is_empty();
+        let is_empty = |info: &Arc<AccountInfo>| self.subscriptions.read().count_of(info.id()) == 0;
         let (gone, left): (Vec<_>, Vec<_>) = others.partition(is_empty);
         changed.extend(left.iter().filter(|info| !info.is_removed()).map(|info| info.removed()));
         book.apply_each(unstored(&index, &changed))?;
@@ -53,21 +52,14 @@ impl Shared {
             changed.iter().for_each(|info| drop(index.put(info.clone())));
         });
         changed.iter().for_each(|info| self.account_changed(info));
+        self.apply_in_flight_limits();
         Ok(gone)
     }
 }
 
-/// The parts of an account that are compared: all but when its keys were last used.
-fn stored_form(info: &AccountInfo) -> (BookChange, Vec<KeyDigest>) {
-    let mut info = info.clone();
-    for key in &mut info.keys {
-        let mut unused =
-            ApiKey::new(key.id.clone(), key.name.clone(), key.digest, key.created_at_ms);
-        (unused.expires_at_ms, unused.is_declared) = (key.expires_at_ms, key.is_declared);
-        *key = unused;
-    }
-    let digests = info.keys.iter().map(|key| key.digest).collect();
-    (BookChange::account(&info), digests)
+/// An account whose keys were never used, for a comparison of everything else.
+fn without_uses(info: &AccountInfo) -> AccountInfo {
+    AccountInfo { keys: info.keys.iter().map(ApiKey::unused).collect(), ..info.clone() }
 }
 
 #[cfg(test)]

@@ -131,7 +131,6 @@ impl Shared {
         }
     }
 
-    /// Takes the next attempt that is ready.
     pub(super) fn take_attempt(&self, state: &mut DispatchState) -> Option<Attempt> {
         let attempt = state.next_attempt(self.clock.monotonic_ms())?;
         self.wake_workers(state);

@@ -48,16 +48,15 @@ impl Shared {
         history.record(letters.iter().map(entry).collect());
     }
 
-    /// Erases what the history keeps of purged events.
-    pub(super) fn purge_history(&self, filter: &PurgeFilter) -> Result<()> {
-        let Some(history) = &self.history else { return Ok(()) };
+    /// Erases what the history keeps of purged events. Returns how many events.
+    pub(super) fn purge_history(&self, filter: &PurgeFilter) -> Result<u64> {
+        let Some(history) = &self.history else { return Ok(0) };
         let query = HistoryQuery {
             accounts: filter.account.as_deref().map(|account| self.accounts.ids_of(account)),
             number: filter.number,
             key_hash: filter.contact.as_deref().map(order_hash),
             ..HistoryQuery::default()
         };
-        let purged = history.purge(query);
-        purged.map(drop).map_err(|error| self.unreadable_history(error))
+        history.purge(query).map_err(|error| self.unreadable_history(error))
     }
 }

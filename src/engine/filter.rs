@@ -1,5 +1,5 @@
-//! Declares what selects events, deliveries or dead letters: each condition once, as a field and as a method that
-//! sets it. What matches has to match everything that is set.
+//! A macro for filters of events, deliveries and dead letters: each condition is written once and becomes an optional
+//! field and a method that sets it. An item matches if it meets every condition that is set.
 
 /// Declares a filter. `given` is what the method takes.
 macro_rules! filter {

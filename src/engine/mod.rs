@@ -54,7 +54,7 @@ pub use self::event_query::{DeliveryOutcome, DeliveryTrace, EventCursor, EventQu
 pub use self::match_report::{ConditionReport, MatchReport};
 pub use self::migration::Migration;
 pub use self::page::Page;
-pub use self::purge::PurgeFilter;
+pub use self::purge::{PurgeFilter, Purged};
 pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
 pub use self::test_delivery::TestDelivery;
 

@@ -1,13 +1,15 @@
 //! Checks events, matches them to subscriptions and queues them for the outbox. Nothing here waits (I7): an
 //! event that is refused or does not fit comes back whole, and was not stored.
 
+use std::slice;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::shared::Shared;
 use crate::account::AccountInfo;
-use crate::account_shares::QueueClaim;
+use crate::account_limits::AccountLimits;
+use crate::account_shares::{AccountShare, QueueClaim};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, PublishError, WabaNumber};
 use crate::history::dedup_hash;
@@ -20,6 +22,7 @@ pub(super) struct CheckedEvent {
     account: Arc<AccountInfo>,
     kind: EventType,
     number: Option<WabaNumber>,
+    share: Arc<AccountShare>,
 }
 
 impl CheckedEvent {
@@ -38,24 +41,11 @@ impl CheckedEvent {
 /// The part of a submission that belongs to one account.
 struct SubmittedSize<'a> {
     account: &'a AccountInfo,
+    share: &'a Arc<AccountShare>,
+    /// The limits that were set for the account.
+    limits: AccountLimits,
     events: usize,
     bytes: usize,
-}
-
-/// The part of each account in a submission. Most submissions have one account.
-fn sizes<'a>(checked: &'a [CheckedEvent], events: &[Event]) -> SmallVec<[SubmittedSize<'a>; 1]> {
-    let mut sizes = SmallVec::<[SubmittedSize<'a>; 1]>::new();
-    for (checked, event) in checked.iter().zip(events) {
-        let (account, bytes) = (&*checked.account, event.payload.len());
-        match sizes.iter_mut().find(|size| size.account.id == account.id) {
-            Some(size) => {
-                size.events += 1;
-                size.bytes += bytes;
-            }
-            None => sizes.push(SubmittedSize { account, events: 1, bytes }),
-        }
-    }
-    sizes
 }
 
 /// The longest key, dedup key or WABA id, in bytes. Message ids are shorter than 200.
@@ -63,22 +53,19 @@ const TEXT_BYTES_MAX: usize = 512;
 
 impl Shared {
     pub(super) fn publish(&self, event: Event) -> Result<Receipt, PublishError> {
-        let checked = self.check_open().and_then(|()| self.check(&event)).and_then(|checked| {
-            let bytes = event.payload.len();
-            self.check_fits(1, bytes)?;
-            self.shares.check_fits(checked.account.id(), 1, bytes)?;
-            Ok(checked)
-        });
-        let checked = match checked {
+        let checked = match self.check_open().and_then(|()| self.check(&event)) {
             Ok(checked) => checked,
             Err(error) => return Err(PublishError::new(error, vec![event])),
         };
-        let size =
-            SubmittedSize { account: &checked.account, events: 1, bytes: event.payload.len() };
-        let claims = match self.admit(&[size]) {
+        let sizes = self.sizes(slice::from_ref(&checked), slice::from_ref(&event));
+        if let Err(error) = self.check_fits(&sizes) {
+            return Err(PublishError::new(error, vec![event]));
+        }
+        let claims = match self.admit(&sizes) {
             Ok(claims) => claims,
             Err(error) => return Err(self.busy(vec![event], error)),
         };
+        drop(sizes);
         let (promised, receipt) = self.outbox.promise();
         let events = [self.route(checked, event)].into();
         self.outbox.submit(Submission { events, claims, sender: SubmissionSender::One(promised) });
@@ -93,11 +80,15 @@ impl Shared {
             Ok(checked) => checked,
             Err(error) => return Err(PublishError::new(error, events)),
         };
-        let admitted = self.admit(&sizes(&checked, &events));
-        let claims = match admitted {
+        let sizes = self.sizes(&checked, &events);
+        if let Err(error) = self.check_fits(&sizes) {
+            return Err(PublishError::new(error, events));
+        }
+        let claims = match self.admit(&sizes) {
             Ok(claims) => claims,
             Err(error) => return Err(self.busy(events, error)),
         };
+        drop(sizes);
         let (promised, receipt) = self.outbox.promise();
         let checked = checked.into_iter().zip(events);
         let events = checked.map(|(checked, event)| self.route(checked, event)).collect();
@@ -119,7 +110,8 @@ impl Shared {
         self.outbox.check_room(events, bytes).map_err(busy)?;
         let (left, now_ms) = (self.outbox.shared_room(), self.clock.monotonic_ms());
         let claim = |size: &SubmittedSize<'_>| {
-            self.shares.admit(size.account.id(), (size.events, size.bytes), left, now_ms)
+            let asked = (size.events, size.bytes);
+            self.shares.admit(size.share, &size.limits, asked, left, now_ms)
         };
         let claims = sizes.iter().map(claim).collect::<Result<_>>()?;
         self.outbox.admit(events, bytes).map_err(busy)?;
@@ -131,14 +123,31 @@ impl Shared {
         let checked = events.iter().enumerate().map(|(place, event)| {
             self.check(event).map_err(|error| error.within(&format!("events[{place}]")))
         });
-        let checked = checked.collect::<Result<Vec<_>>>()?;
-        let sizes = sizes(&checked, events);
-        self.check_fits(events.len(), sizes.iter().map(|size| size.bytes).sum())?;
-        for size in &sizes {
-            self.shares.check_fits(size.account.id(), size.events, size.bytes)?;
+        checked.collect()
+    }
+
+    /// The part of each account in a submission. Most submissions have one account.
+    fn sizes<'a>(
+        &self,
+        checked: &'a [CheckedEvent],
+        events: &[Event],
+    ) -> SmallVec<[SubmittedSize<'a>; 1]> {
+        let mut sizes = SmallVec::<[SubmittedSize<'a>; 1]>::new();
+        for (checked, event) in checked.iter().zip(events) {
+            let (account, share) = (&*checked.account, &checked.share);
+            let bytes = event.payload.len();
+            match sizes.iter_mut().find(|size| size.account.id == account.id) {
+                Some(size) => {
+                    size.events += 1;
+                    size.bytes += bytes;
+                }
+                None => {
+                    let limits = self.shares.set_limits(share);
+                    sizes.push(SubmittedSize { account, share, limits, events: 1, bytes });
+                }
+            }
         }
-        drop(sizes);
-        Ok(checked)
+        sizes
     }
 
     /// Checks an event without publishing it.
@@ -148,7 +157,9 @@ impl Shared {
     }
 
     /// Refuses events that no amount of waiting would make fit.
-    fn check_fits(&self, events: usize, bytes: usize) -> Result<()> {
+    fn check_fits(&self, sizes: &[SubmittedSize<'_>]) -> Result<()> {
+        let events = sizes.iter().map(|size| size.events).sum::<usize>();
+        let bytes = sizes.iter().map(|size| size.bytes).sum::<usize>();
         let limits = &self.limits;
         let bounds = [
             ("events", events, limits.outbox_events_max.min(limits.queue_events_max as u64)),
@@ -159,6 +170,9 @@ impl Shared {
             if given > limit {
                 return Err(Error::TooLarge { field: field.to_owned(), given, limit });
             }
+        }
+        for size in sizes {
+            self.shares.check_fits(&size.limits, size.events, size.bytes)?;
         }
         Ok(())
     }
@@ -190,7 +204,8 @@ impl Shared {
             let (given, limit) = (given as u64, limit as u64);
             return Err(Error::TooLarge { field: "payload".to_owned(), given, limit });
         }
-        Ok(CheckedEvent { account, kind, number })
+        let share = self.shares.of(account.id());
+        Ok(CheckedEvent { account, kind, number, share })
     }
 
     fn route(&self, checked: CheckedEvent, event: Event) -> RoutedEvent {
@@ -198,8 +213,8 @@ impl Shared {
         let matched = self.subscriptions.read().matches(&checked.query(&event));
         let ConditionMatch { targets, is_unparsable } = matched.evaluate(&event.payload);
         self.counters.condition_unparsable.add(u64::from(is_unparsable));
-        let CheckedEvent { account, kind, number } = checked;
-        self.shares.of(account.id()).note_accepted(targets.is_empty());
+        let CheckedEvent { account, kind, number, share } = checked;
+        share.note_accepted(targets.is_empty());
         let traced =
             self.history.as_ref().map(|_| event.dedup_key.as_deref().map_or(0, dedup_hash));
         let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));

@@ -44,6 +44,16 @@ filter! {
     }
 }
 
+/// What a purge ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Owed deliveries and dead letters.
+    pub deliveries: u64,
+    /// Events that were erased from the [history](crate::Limits::history_bytes_max).
+    pub history_events: u64,
+}
+
 impl PurgeFilter {
     fn is_empty(&self) -> bool {
         *self == PurgeFilter::default()
@@ -139,8 +149,8 @@ impl Engine {
     }
 
     /// Purges everything that is kept of a contact, a number or an account: cancels its owed deliveries, discards
-    /// its dead letters and forgets what receivers answered. Covers what was published before the call. Returns
-    /// how many deliveries and dead letters ended. Durable when it returns: blocks on a few syncs and reads the
+    /// its dead letters, erases its history and forgets what receivers answered. Covers what was published before the
+    /// call. Durable when it returns: blocks on a few syncs and reads the
     /// head of everything owed.
     ///
     /// # Errors
@@ -152,11 +162,12 @@ impl Engine {
     /// use wabahook::PurgeFilter;
     /// # let directory = tempfile::tempdir()?;
     /// # let engine = Engine::open(Config::new(directory.path()))?;
-    /// assert_eq!(engine.purge(&PurgeFilter::default().contact("919812345678"))?, 0);
+    /// let purged = engine.purge(&PurgeFilter::default().contact("919812345678"))?;
+    /// assert_eq!((purged.deliveries, purged.history_events), (0, 0));
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
+    pub fn purge(&self, filter: &PurgeFilter) -> Result<Purged> {
         self.shared.check_open()?;
         let filter = &filter.resolved(self.accounts());
         if filter.is_empty() {
@@ -285,7 +296,7 @@ impl Shared {
         }
     }
 
-    fn purge(&self, filter: &PurgeFilter) -> Result<u64> {
+    fn purge(&self, filter: &PurgeFilter) -> Result<Purged> {
         // After this, everything published so far is owed.
         self.outbox.flush()?;
         let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
@@ -300,14 +311,14 @@ impl Shared {
         let letters = self.outbox.letters_before(None, usize::MAX);
         let letters = letters.into_iter().map(|(_, delivery)| delivery);
         let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
-        let purged = cancelled + self.discard_deliveries(&letters)?;
+        let deliveries = cancelled + self.discard_deliveries(&letters)?;
         self.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
-        self.purge_history(filter)?;
-        self.counters.purged.add(purged);
-        if purged > 0 {
-            self.notices.send(&Notice::Purged { events: meant.len(), deliveries: purged });
+        let history_events = self.purge_history(filter)?;
+        self.counters.purged.add(deliveries);
+        if deliveries > 0 {
+            self.notices.send(&Notice::Purged { events: meant.len(), deliveries });
         }
-        Ok(purged)
+        Ok(Purged { deliveries, history_events })
     }
 
     /// Cancels all deliveries of some events.

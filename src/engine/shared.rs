@@ -98,7 +98,6 @@ pub(super) struct DispatchState {
     pub(super) dispatcher: Dispatcher,
     /// Whether attempts in flight need no worker.
     pub(super) answers_later: bool,
-    /// Worker threads.
     pub(super) workers: usize,
     /// Of these, those that wait for an attempt.
     pub(super) idle: usize,
@@ -108,7 +107,6 @@ pub(super) struct DispatchState {
     /// Until when the timekeeper sleeps; `None` while it sleeps until it is woken.
     pub(super) timer_due_ms: Option<u64>,
     pub(super) timekeeper_runs: bool,
-    /// The bounds that were reached.
     pub(super) bounds: ReachedBounds,
     /// While the device refuses: how many more ends of attempts may be queued for it.
     pub(super) stall: Option<usize>,

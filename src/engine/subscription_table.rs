@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::routing::{FilterMatch, Index, MatchQuery};
 use crate::subscription::{SubscriptionId, SubscriptionInfo, SubscriptionState, Tls};
 
-/// The error for an unknown id.
 pub(super) fn unknown(id: SubscriptionId) -> Error {
     Error::NotFound { what: "subscription", given: id.to_string() }
 }
@@ -81,7 +80,6 @@ impl SubscriptionTable {
         self.by_id.insert(info.id, Arc::new(active));
     }
 
-    /// Removes a subscription.
     pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Arc<SubscriptionInfo>> {
         let info = Arc::clone(&self.by_id.remove(&id)?.info);
         if info.state != SubscriptionState::Disabled {

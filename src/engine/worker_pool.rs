@@ -30,7 +30,6 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct WorkerNames(AtomicU64);
 
-/// Starts one worker.
 pub(super) fn start_worker(shared: &Arc<Shared>) -> io::Result<()> {
     let number = shared.worker_names.0.fetch_add(1, Ordering::Relaxed);
     let name = format!("wabahook-worker-{number}");

@@ -80,7 +80,8 @@ impl Catalogue {
 
     /// The canonical type for a name in any vocabulary. An unknown name is its own canonical name.
     ///
-    /// # Errors [`Error::Invalid`](crate::Error::Invalid) if the name is not a valid event type.
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) if the name is not a valid event type.
     pub fn canonical(&self, name: &str) -> Result<EventType> {
         if let Some(kind) = self.by_name.get(name) {
             return Ok(kind.clone());

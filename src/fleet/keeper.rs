@@ -37,16 +37,14 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// How long to wait for the end of an engine in addition to its attempts.
 const CLOSE_GRACE: Duration = Duration::from_secs(6);
 
-/// Starts the thread.
 pub(super) fn start(shared: Arc<FleetShared>, woken: Receiver<()>) -> Result<()> {
     let failed = |error| Error::store("starting a thread", StoreFailure::io(error));
     threads::start("wabahook-fleet", None, move || shared.run(&woken)).map(drop).map_err(failed)
 }
 
 /// The live hosts, and of each shard the host that has its lease.
-fn owners_in(view: &ClusterView) -> (Vec<ClusterHost>, Vec<Option<String>>) {
-    let owner = |lease: &ShardLease| lease.free_for.is_none().then(|| lease.host.clone());
-    (view.hosts.clone(), view.leases.iter().map(owner).collect())
+fn owners_in(view: &ClusterView) -> (&[ClusterHost], Vec<Option<&str>>) {
+    (&view.hosts, view.leases.iter().map(ShardLease::owner).collect())
 }
 
 /// What of this process each engine may use if it has them all: memory, files and threads. Bounds of queues and of what
@@ -110,7 +108,7 @@ impl FleetShared {
             tracing::info!(shard, "handing over to the host that should own it");
             self.close_later(shard, HAND_OVER_MAX);
         }
-        // A shard without an owner comes first: this waits for a commit.
+        // After the steps above: an announcement waits for a commit, and a shard without an owner must not wait for that.
         if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
             if !self.cluster.announce().map_err(failed)? {
                 let name = &self.options.name;
@@ -124,16 +122,11 @@ impl FleetShared {
     /// Closes engines that ended by themselves: another host took over, or a part of them failed. In the second case
     /// the shard is opened again.
     fn close_ended(self: &Arc<Self>) {
-        let held = self.held.lock();
-        let ended = held.iter().filter_map(|(shard, held)| match held {
-            HeldShard::Open(engine) => engine.check_open().err().map(|error| (*shard, error)),
-            HeldShard::Opening | HeldShard::Closing => None,
-        });
-        let ended: Vec<_> = ended.collect();
-        drop(held);
-        for (shard, error) in ended {
-            tracing::warn!(shard, %error, "this host serves the shard no more");
-            self.close_later(shard, Duration::ZERO);
+        for (shard, engine) in self.engines() {
+            if let Err(error) = engine.check_open() {
+                tracing::warn!(shard, %error, "this host serves the shard no more");
+                self.close_later(shard, Duration::ZERO);
+            }
         }
     }
 
@@ -222,7 +215,7 @@ impl FleetShared {
     fn told(&self) {
         self.held_changed.notify_all();
         self.listener.changed();
-        // Full: it looks anyway.
+        // If the channel is full, the thread is about to look anyway.
         let _ = self.wake.try_send(());
     }
 

@@ -26,7 +26,7 @@ use crate::account_limits::AccountLimits;
 use crate::config::Config;
 use crate::engine::{AccountChanges, Engine};
 use crate::error::{Error, Result};
-use crate::store::{ClusterHost, ClusterView, PostgresCluster, PostgresOptions};
+use crate::store::{ClusterHost, ClusterView, PostgresCluster, PostgresOptions, ShardLease};
 
 /// How a fleet is reached and what this host is called in it.
 #[derive(Debug, Clone)]
@@ -90,6 +90,18 @@ pub struct FleetHost {
     pub address: String,
     /// The shards that it serves.
     pub shards: Vec<u16>,
+}
+
+impl FleetHost {
+    /// A host with the shards whose leases it holds.
+    fn of(host: &ClusterHost, view: &ClusterView) -> FleetHost {
+        let own = view.leases.iter().filter(|lease| lease.owner() == Some(&host.name));
+        FleetHost {
+            name: host.name.clone(),
+            address: host.address.clone(),
+            shards: own.map(|lease| lease.shard).collect(),
+        }
+    }
 }
 
 /// This host's part of a fleet: a cheap handle, `Send` and `Sync`, whose clones share everything. Dropping the last one
@@ -195,10 +207,11 @@ impl Fleet {
         if let Some(HeldShard::Open(engine)) = self.shared.held.lock().get(&shard) {
             return ShardPlace::Here(engine.clone());
         }
-        let hosts = self.hosts().into_iter();
-        let mut others = hosts.filter(|host| host.name != self.name());
-        let owner = others.find(|host| host.shards.contains(&shard));
-        owner.map_or(ShardPlace::Nowhere, ShardPlace::At)
+        let view = self.shared.view.read();
+        let lease = view.leases.iter().find(|lease| lease.shard == shard);
+        let owner = lease.and_then(ShardLease::owner).filter(|owner| *owner != self.name());
+        let host = owner.and_then(|owner| view.hosts.iter().find(|host| host.name == owner));
+        host.map_or(ShardPlace::Nowhere, |host| ShardPlace::At(FleetHost::of(host, &view)))
     }
 
     /// The shards that are open here, and their engines.
@@ -209,16 +222,7 @@ impl Fleet {
     /// The live hosts, as the server had them a moment ago, ordered by name.
     pub fn hosts(&self) -> Vec<FleetHost> {
         let view = self.shared.view.read();
-        let of_host = |host: &ClusterHost| {
-            let own = view.leases.iter().filter(|lease| lease.free_for.is_none());
-            own.filter(|lease| lease.host == host.name).map(|lease| lease.shard).collect()
-        };
-        let hosts = view.hosts.iter().map(|host| FleetHost {
-            name: host.name.clone(),
-            address: host.address.clone(),
-            shards: of_host(host),
-        });
-        hosts.collect()
+        view.hosts.iter().map(|host| FleetHost::of(host, &view)).collect()
     }
 
     /// Whether the server answered lately.

@@ -39,7 +39,7 @@ pub(super) fn next_step(own: &str, view: &ClusterView, held: &HeldShards) -> Own
     let owners = preferred_hosts(shards, &hosts);
     let preferred = |shard: u16| owners.get(usize::from(shard)).copied();
     let is_mine = |shard: u16| held.open.contains(&shard) || held.changing.contains(&shard);
-    let free = view.leases.iter().filter(|lease| lease.free_for.is_some() && !is_mine(lease.shard));
+    let free = view.leases.iter().filter(|lease| lease.owner().is_none() && !is_mine(lease.shard));
     let take = free.clone().filter(|lease| {
         preferred(lease.shard) == Some(own) || lease.free_for.is_some_and(|time| time > FREE_MAX)
     });

@@ -73,7 +73,6 @@ pub(crate) enum DeliveryStep {
     },
 }
 
-/// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HistoryEntry {
     Accepted(AcceptedEntry),

@@ -134,7 +134,6 @@ impl History {
         }
     }
 
-    /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         self.segments.directory()
     }

@@ -15,7 +15,6 @@ pub(crate) struct HistoryQuery {
     pub(crate) number: Option<WabaNumber>,
     /// The hash of the contact.
     pub(crate) key_hash: Option<u64>,
-    /// The hash of the dedup key.
     pub(crate) dedup_hash: Option<u64>,
     pub(crate) message_id: Option<String>,
     pub(crate) since_ms: Option<u64>,

@@ -137,7 +137,7 @@ impl SealedSegment {
         [self.path.clone(), self.path.with_extension("idx")]
     }
 
-    /// Opens a segment of an earlier run. Builds its index where it has none.
+    /// Opens a segment of an earlier run. Builds its index if it has none.
     pub(super) fn open(directory: &Path, number: u64) -> io::Result<SealedSegment> {
         let path = segment_path(directory, number);
         if let Ok(loaded) = SealedSegment::load(path.clone(), number) {

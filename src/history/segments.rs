@@ -26,7 +26,6 @@ pub(crate) struct HistoryBounds {
     pub(crate) age_max_ms: u64,
 }
 
-/// The segments.
 #[derive(Debug)]
 pub(super) struct Segments {
     directory: PathBuf,
@@ -40,7 +39,6 @@ struct KeptSegments {
     open: OpenSegment,
 }
 
-/// What a search found.
 pub(crate) struct FoundEntries {
     pub(crate) entries: Vec<(EntryPosition, AcceptedEntry)>,
     /// Where the search goes on.

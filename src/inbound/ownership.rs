@@ -62,7 +62,6 @@ impl EventOwner {
         Some(EventOwner { account, number: own_number, waba })
     }
 
-    /// The id of the account.
     pub(super) fn account(&self) -> &str {
         self.account.id()
     }

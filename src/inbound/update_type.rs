@@ -95,7 +95,6 @@ pub(super) fn updates_of(field: &str) -> FieldUpdates {
     }
 }
 
-/// The types of an update.
 pub(super) fn types_of(update: &Update<'_>) -> TypeNames {
     smallvec![match update.list {
         UpdateList::Messages => return message_types(update),

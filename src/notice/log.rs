@@ -10,7 +10,6 @@ use crate::subscription::{SubscriptionId, SubscriptionInfo};
 pub(crate) type FindSubscription =
     Box<dyn Fn(SubscriptionId) -> Option<Arc<SubscriptionInfo>> + Send + Sync>;
 
-/// Logs notices.
 #[derive(Default)]
 pub(super) struct NoticeLog {
     pub(super) find: OnceLock<FindSubscription>,

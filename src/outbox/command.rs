@@ -20,7 +20,6 @@ use super::codec::dedup_page::DedupKey;
 /// 256. A main delivery and its 16 dependents, with an attempt of each, are 34.
 pub(super) const ATOMIC_RECORDS_MAX: usize = 64;
 
-/// A command to the committer.
 #[allow(clippy::large_enum_variant, reason = "nearly all commands are of the largest kind")]
 pub(super) enum CommitterCommand {
     Publish(Submission, QueuedSize),

@@ -20,7 +20,6 @@ use super::dedup::DedupTable;
 pub(super) struct Cursor {
     /// The number of the newest generation.
     pub(super) generation: u64,
-    /// Its meta record.
     pub(super) meta: GenerationMeta,
     pub(super) next_sequence: u64,
     pub(super) next_page: u64,

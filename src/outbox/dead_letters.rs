@@ -40,7 +40,6 @@ struct LetterOwner {
     account: Option<AccountRef>,
 }
 
-/// A dead letter that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DroppedLetter {
     pub(super) delivery: DeliveryId,
@@ -127,7 +126,8 @@ impl DeadLetterIndex {
         changed
     }
 
-    fn drop_letter(&mut self, position: LetterPosition) -> Option<DroppedLetter> {
+    /// Removes a letter, because a bound is reached or its record is lost.
+    pub(super) fn drop_letter(&mut self, position: LetterPosition) -> Option<DroppedLetter> {
         let (_, delivery) = position;
         let owner = self.owners.remove(&delivery)?;
         let account = owner.account.unwrap_or_default();
@@ -143,11 +143,6 @@ impl DeadLetterIndex {
         if letters.is_empty() {
             self.by_account.remove(&account);
         }
-    }
-
-    /// Removes a letter whose record is lost.
-    pub(super) fn lose(&mut self, position: LetterPosition) {
-        self.drop_letter(position);
     }
 
     /// How many letters an account has.

@@ -30,7 +30,6 @@ const PACKED_AT_ONCE: usize = 32;
 /// A pass is not worth its writes for fewer keys that no longer count, which take 100 KB.
 const UNCOUNTED_MIN: usize = 4_096;
 
-/// The database of dedup keys, and how far its pages are packed.
 pub(super) struct DedupDatabase {
     /// None after a failure, until it is opened again.
     database: Option<Arc<dyn Database>>,

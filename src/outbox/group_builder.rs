@@ -157,7 +157,6 @@ impl GroupEvents {
     }
 }
 
-/// The keys of some pages.
 pub(super) fn keys_of(pages: &[KeyValue]) -> Vec<Vec<u8>> {
     pages.iter().map(|(key, _)| key.clone()).collect()
 }

@@ -68,9 +68,9 @@ impl BatchRecords {
 
 /// Ends the dead letters that were dropped since the last group, so that no restart finds them again.
 pub(super) fn end_dropped_letters(cursor: &mut Cursor, group: &mut CommitGroup) {
-    group.dropped = std::mem::take(&mut cursor.dropped_letters);
-    let dropped = group.dropped.clone();
+    let dropped = std::mem::take(&mut cursor.dropped_letters);
     write_settles(cursor, &dropped, group);
+    group.dropped = dropped;
 }
 
 /// Adds the operations of all records to the group. The settles of an atomic run are pages of their own; all

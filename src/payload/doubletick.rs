@@ -42,7 +42,6 @@ enum Kind {
     Group,
 }
 
-/// An event and its update.
 struct Context<'a> {
     event: &'a StoredEvent,
     update: &'a MetaUpdate<'a>,

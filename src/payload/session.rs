@@ -11,7 +11,6 @@ use crate::json::{JsonObject, elements};
 /// The name of the event where the update decides it, and the data.
 pub(super) type NamedData = (Option<&'static str>, String);
 
-/// The data of an event.
 pub(super) fn data(event: &StoredEvent) -> Option<NamedData> {
     let update = MetaUpdate::read(&event.payload)?;
     match event.event_type.as_str() {

@@ -118,7 +118,6 @@ fn messages(value: Value) -> Vec<u8> {
     json!({"object": "whatsapp_business_account", "entry": entry}).to_string().into_bytes()
 }
 
-/// An event with this payload.
 fn event(event_type: &str, payload: Vec<u8>) -> StoredEvent {
     StoredEvent {
         id: EventId::new(1, 1),

@@ -24,12 +24,10 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// A problem of one field.
     pub(super) fn at(field: &str, problem: impl fmt::Display) -> Problem {
         Problem { field: Some(field.to_owned()), message: problem.to_string() }
     }
 
-    /// A problem of the body as a whole.
     pub(super) fn of_body(message: impl Into<String>) -> Problem {
         Problem { field: None, message: message.into() }
     }
@@ -153,7 +151,6 @@ impl<'a> RequestObject<'a> {
         self.given(name).map(read).transpose()
     }
 
-    /// A required text.
     pub(super) fn required_text(&self, name: &str, expected: &str) -> Result<String, Problem> {
         self.text(name, expected)?.ok_or_else(|| self.missing(name, expected))
     }
@@ -198,7 +195,6 @@ impl<'a> RequestObject<'a> {
     }
 }
 
-/// A value that must be a text.
 pub(super) fn text(field: &str, raw: &RawValue, expected: &str) -> Result<String, Problem> {
     if kind_of(raw.get()) != Some("a string") {
         return Err(wrong_kind(field, raw, expected));

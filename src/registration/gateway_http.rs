@@ -62,7 +62,6 @@ impl GatewayRequest<'_> {
     }
 }
 
-/// A response with a JSON body.
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Vec<u8>> {
     // The bodies consist of texts and numbers, which always serialize.
     let mut response = Response::new(serde_json::to_vec(body).unwrap_or_default());

@@ -23,7 +23,6 @@ pub(super) const WABA: u64 = 123_065_260_884_961;
 /// The longest wait of a test.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An engine with the registration APIs.
 pub(super) struct TestGateway {
     pub(super) engine: Engine,
     pub(super) registration: Registration,
@@ -36,7 +35,6 @@ impl Drop for TestGateway {
     }
 }
 
-/// A response of a gateway.
 #[derive(Debug, Clone)]
 pub(super) struct GatewayResponse {
     pub(super) status: u16,
@@ -122,7 +120,6 @@ impl TestGateway {
         self.engine.subscriptions_of(account).iter().map(line).collect()
     }
 
-    /// The subscription with this name.
     pub(super) fn named(&self, account: &str, name: &str) -> Arc<SubscriptionInfo> {
         let all = self.engine.subscriptions_of(account);
         let found = all.iter().find(|one| one.name == name);

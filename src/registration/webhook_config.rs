@@ -46,13 +46,11 @@ impl ConfigError {
         ConfigError::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// The key is missing or unknown.
     pub(super) fn unknown_key(header: &str) -> ConfigError {
         let message = format!("{header}: missing or not the key of an account");
         ConfigError::new(StatusCode::UNAUTHORIZED, message)
     }
 
-    /// The route does not have this method.
     pub(super) fn method(allowed: &'static [Method]) -> ConfigError {
         let error =
             ConfigError::new(StatusCode::METHOD_NOT_ALLOWED, "this route has other methods");
@@ -64,7 +62,6 @@ impl ConfigError {
         ConfigError::new(StatusCode::NOT_FOUND, format!("unknown route {path}"))
     }
 
-    /// No webhook has been set.
     pub(super) fn unset() -> ConfigError {
         ConfigError::new(StatusCode::NOT_FOUND, "no webhook is set; set one with POST")
     }

@@ -65,7 +65,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// A [`StoreFailure`] when the device refuses.
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure>;
 
-    /// Returns the format version that the store records, and records `newest` where it has none.
+    /// Returns the format version that the store records, and records `newest` if there is none.
     ///
     /// # Errors
     /// A [`StoreFailure`] when the device refuses or what is recorded cannot be read.

@@ -11,7 +11,6 @@ use bincode::Options as _;
 /// The bytes that the envelope adds.
 pub(crate) const ENVELOPE_BYTES: usize = 5;
 
-/// Puts a body into an envelope.
 pub(crate) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(ENVELOPE_BYTES + body.len());
     sealed.push(version);

@@ -47,7 +47,16 @@ fn an_account_is_created_changed_and_removed() {
     assert_eq!(edited["name"], "gamma two", "{edited}");
     assert_eq!(edited["limits"]["owed_events_max"], 7, "{edited}");
     assert_eq!(edited["wabas"][0]["numbers"].as_array().unwrap().len(), 2, "kept: {edited}");
-    accounts(&["edit", &id, "--waba", "900=919000000007"]).done().says(&["WABA 900: 919000000007"]);
+    let added = accounts(&["edit", &id, "--waba", "900=919000000007"]).done();
+    added.says(&["WABA 900: 919000000009, 919000000008, 919000000007"]);
+    let removed = accounts(&["edit", &id, "--remove-number", "919000000008"]).done();
+    removed.says(&["WABA 900: 919000000009, 919000000007", "no longer its own: 900/919000000008"]);
+    accounts(&["edit", &id, "--remove-number", "919000000008"]).failed(5, &["919000000008"]);
+    fs::write(&settings, r#"{"wabas": [{"id": "901", "numbers": ["919000000006"]}]}"#).unwrap();
+    let both = ["edit", &id, "--settings", &settings, "--waba", "900=919000000005"];
+    accounts(&both).failed(2, &["--settings", "wabas"]);
+    let replaced = accounts(&["edit", &id, "--settings", &settings]).done();
+    replaced.says(&["WABA 901: 919000000006", "900/919000000009", "900/919000000007"]);
     fs::write(&settings, r#"{"limits": {"unknown": 1}}"#).unwrap();
     accounts(&["edit", &id, "--settings", &settings]).failed(2, &["unknown"]);
     accounts(&["edit", "acme", "--name", "other"]).failed(1, &["configuration"]);

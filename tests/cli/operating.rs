@@ -27,6 +27,13 @@ fn audit_and_backup_need_the_operators_key() {
     let entry = as_operator(&["audit", "--json"]).done().json()["items"][0].clone();
     assert_eq!(entry["changes"][0]["after"]["name"], "crm", "{entry}");
     as_operator(&["audit", "--before", "1"]).done().says(&["no changes"]);
+    as_operator(&["accounts", "create", "gamma", "--waba", "900=919000000009"]).done();
+    as_operator(&["accounts", "edit", "gamma", "--waba", "900=919000000008"]).done();
+    as_operator(&["reload"]).done();
+    let told = as_operator(&["audit", "--limit", "2"]).done();
+    let told = told.says(&["POST /admin/reload", "numbers +900/919000000008"]);
+    assert!(!told.out.contains("created") && !told.out.contains("919000000009"), "{told:?}");
+    as_operator(&["audit", "--account", "gamma"]).done().says(&["numbers +900/919000000008"]);
     let copy = place.path("copy").display().to_string();
     as_operator(&["backup", &copy]).done().says(&["written to", &copy]);
     assert!(place.path("copy/format").exists());

@@ -261,3 +261,44 @@ fn a_kill_leaves_each_change_whole_or_absent() {
         }
     }
 }
+
+/// The operator sees at a webhook that its account is suspended, and no next attempt.
+#[test]
+fn a_suspended_account_is_shown_at_its_webhooks() {
+    let (_place, served) = with_operator();
+    let receiver = Receiver::answering(503);
+    let (id, key) = create(&served, "gamma", "919000000009");
+    let webhook = served.subscribe(&key, &receiver.url("/gamma"), json!({"name": "crm"}));
+    let bystander = served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    assert_eq!(served.post("/events", &key, event("919000000009", "x")).status, 202);
+    let retrying = format!("/deliveries?account={id}&state=retrying");
+    let due = |path: &str| served.get(path, OPERATOR).json()["items"][0]["due_at"].clone();
+    let started = std::time::Instant::now();
+    while !due(&retrying).is_string() {
+        assert!(started.elapsed() < crate::DEADLINE, "no retry");
+    }
+    let path = format!("/admin/accounts/{id}");
+    assert_eq!(patch(&served, &path, &json!({"state": "suspended"})).status, 200);
+    let shown = served.get(&format!("/subscriptions/{webhook}"), OPERATOR).json();
+    let listed = served.get(&format!("/subscriptions?account={id}"), OPERATOR).json();
+    let stats = served.get(&format!("/stats?account={id}"), OPERATOR).json();
+    for item in [&shown, &listed["items"][0], &stats["subscriptions"][0]] {
+        assert_eq!(
+            (&item["state"], &item["account_state"]),
+            (&json!("active"), &json!("suspended"))
+        );
+    }
+    let beta = served.get(&format!("/subscriptions/{bystander}"), OPERATOR).json();
+    assert!(beta.get("account_state").is_none(), "{beta}");
+    assert_eq!(due(&format!("/deliveries?account={id}")), json!(null), "no attempt is due");
+    let state = served.get(&format!("/subscriptions?account={id}&state=active"), OPERATOR).json();
+    assert_eq!(state["total"], 1, "the webhook itself is active: {state}");
+    assert_eq!(patch(&served, &path, &json!({"state": "active"})).status, 200);
+    assert!(
+        served
+            .get(&format!("/subscriptions/{webhook}"), &key)
+            .json()
+            .get("account_state")
+            .is_none()
+    );
+}

@@ -78,7 +78,7 @@ fn configuration() -> String {
     format!("operator_key = \"{OPERATOR}\"\n{CONFIGURATION}")
 }
 
-/// Registers a webhook that gets nothing, and returns the status.
+/// Registers a webhook that nobody answers, so what it is owed stays owed.
 fn subscribe(served: &HostProcess, key: &str, name: &str) {
     let retry = json!({"kind": "linear", "step_ms": 3_600_000, "max_ms": 3_600_000});
     let url = format!("{NOWHERE}/{name}");
@@ -228,6 +228,7 @@ impl Change {
         let answer = answer_of(self.begin(template, &served));
         let took = started.elapsed();
         assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        assert_ne!(before, template.snapshot(&served), "the change is in force");
         served.kill();
         (took, before, template.snapshot(&copy.start()))
     }

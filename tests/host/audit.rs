@@ -47,7 +47,7 @@ fn every_change_is_in_the_audit_log_without_secrets() {
     assert_eq!(served.post("/subscriptions", "wrong", "{}").status, 401);
     assert_eq!(served.post(&format!("/subscriptions/{beta}/test"), BETA, "").status, 200);
     let purged = served.post("/purge", ACME, json!({"contact": "hidden"}).to_string());
-    assert_eq!((purged.status, purged.json()), (202, json!({"purged": 0})));
+    assert_eq!((purged.status, purged.json()["purged"].clone()), (202, json!(0)));
     assert_eq!(served.delete(&format!("/subscriptions/{id}"), ACME).status, 204);
 
     let all = entries(&served, "");
@@ -73,7 +73,7 @@ fn every_change_is_in_the_audit_log_without_secrets() {
     assert_eq!(change(patched)["before"]["timeout_ms"], 300_000);
     assert_eq!(change(patched)["after"].as_object().unwrap().len(), 1, "{patched}");
     assert_eq!(change(paused)["after"], json!({"state": "paused"}));
-    assert_eq!(change(purged)["after"], json!({"purged": 0}));
+    assert_eq!(change(purged)["after"]["purged"], 0);
     assert_eq!(change(gateway)["after"]["profile"], "business_api", "{gateway}");
     assert_eq!(
         (&change(removed)["before"]["name"], &change(removed)["after"]),
@@ -144,4 +144,49 @@ fn the_operator_makes_a_backup_that_a_new_host_opens() {
     assert_eq!(restored.get(&format!("/events/{event}"), BETA).status, 404);
     let all = entries(&restored, "");
     assert_eq!(all[all.len() - 1]["path"], "/subscriptions", "the audit log is in it: {all:?}");
+}
+
+/// What the operator does to an account is listed with that account, with the numbers that came and went.
+#[test]
+fn the_operators_changes_are_listed_with_their_account() {
+    let (place, served) = start();
+    let body = json!({"name": "gamma", "wabas": [{"id": "900", "numbers": ["919000000009"]}]});
+    let created = served.post("/admin/accounts", OPERATOR, body.to_string()).json();
+    let (id, name) = (created["id"].as_str().unwrap().to_owned(), "gamma");
+    let account = format!("/admin/accounts/{id}");
+    let numbers = json!({"wabas": [{"id": "900", "numbers": ["919000000008", "919000000007"]}]});
+    patch(&served, &account, OPERATOR, &numbers);
+    let key = served.post(&format!("{account}/keys"), OPERATOR, r#"{"name":"ci"}"#).json();
+    let key_id = key["id"].as_str().unwrap();
+    assert_eq!(served.delete(&format!("{account}/keys/{key_id}"), OPERATOR).status, 204);
+    patch(&served, &account, OPERATOR, &json!({"state": "suspended"}));
+    let purge = json!({"account": name}).to_string();
+    assert_eq!(served.post("/purge", OPERATOR, purge).status, 202);
+    let of = |account: &str| entries(&served, &format!("?account={account}"));
+    let all = of(name);
+    let [purged, suspended, removed_key, added_key, changed, made] = all.as_slice() else {
+        panic!("{all:?}")
+    };
+    assert_eq!(purged["path"], "/purge", "{purged}");
+    assert_eq!(suspended["changes"][0]["after"], json!({"state": "suspended"}), "{suspended}");
+    let key = json!([format!("{key_id} ci")]);
+    assert_eq!(added_key["changes"][0]["after"], json!({"keys": key}), "{added_key}");
+    assert_eq!(removed_key["changes"][0]["before"], json!({"keys": key}), "{removed_key}");
+    let change = &changed["changes"][0];
+    assert_eq!(change["before"], json!({"numbers": ["900/919000000009"]}), "{changed}");
+    let added = json!({"numbers": ["900/919000000008", "900/919000000007"]});
+    assert_eq!(change["after"], added, "{changed}");
+    assert_eq!(made["account_name"], "gamma", "{made}");
+    assert!(of("beta").is_empty());
+
+    assert_eq!(served.post("/admin/reload", OPERATOR, "").status, 200);
+    assert_eq!(entries(&served, "?limit=1")[0]["changes"], json!([]), "nothing changed");
+    let file = place.path("wabahook.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, before.replace("919000000003", "919000000033")).unwrap();
+    assert_eq!(served.post("/admin/reload", OPERATOR, "").status, 200);
+    let reloaded = of("beta");
+    let expected = json!({"numbers": ["100000000000002/919000000033"]});
+    assert_eq!(reloaded[0]["changes"][0]["after"], expected, "{reloaded:?}");
+    assert_eq!((reloaded.len(), of(name).len()), (1, all.len()));
 }

@@ -182,8 +182,8 @@ fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
     assert_eq!(end(&served, "/deliveries/cancel", ACME, cancel), json!({"cancelled": 3}));
     served.post("/deliveries/cancel", ACME, "{}").assert_refused(400, "invalid", None);
     let purge = json!({"number": "919000000001"});
-    assert_eq!(end(&served, "/purge", BETA, purge.clone()), json!({"purged": 0}));
-    assert_eq!(end(&served, "/purge", ACME, purge), json!({"purged": 2}));
+    assert_eq!(end(&served, "/purge", BETA, purge.clone()), json!({"purged": 0, "erased": 0}));
+    assert_eq!(end(&served, "/purge", ACME, purge), json!({"purged": 2, "erased": 3}));
     served.post("/purge", ACME, "{}").assert_refused(400, "invalid", None);
     let stats = served.get("/stats", ACME).json();
     let counts = ["letters_discarded", "cancelled", "purged", "owed"].map(|name| &stats[name]);

@@ -125,6 +125,12 @@ fn a_bad_event_is_refused_by_field_and_not_stored() {
     refused(nobodys, 403, "forbidden", Some("number"));
     let waba = r#"{"type":"T","waba":"100000000000002","payload":1}"#;
     refused(waba, 403, "forbidden", Some("waba"));
+    // A WABA of its own does not tell whether another account has the number.
+    for number in ["919000000003", "916666666666"] {
+        let own =
+            format!(r#"{{"type":"T","number":"{number}","waba":"100000000000001","payload":1}}"#);
+        refused(&own, 403, "forbidden", Some("number"));
+    }
     let payload = "x".repeat(999);
     let large = format!(r#"{{"type":"T","number":"919000000001","payload":"{payload}"}}"#);
     refused(&large, 413, "too_large", Some("payload"));

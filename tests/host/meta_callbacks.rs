@@ -234,6 +234,25 @@ fn unowned_numbers_are_listed_masked() {
     assert_eq!(served.all_arrived(&receiver).len(), 2, "the owner's callback is delivered");
 }
 
+#[test]
+fn a_number_given_to_an_account_leaves_the_unowned() {
+    let place = HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"));
+    let served = place.start();
+    assert_eq!(post_unowned(&served).status, 200);
+    let other = ESCAPED.replace("919000000001", "915555555555").replace("100000000000001", "2000");
+    assert_eq!(post_signed(&served, &other).status, 200);
+    let unowned = || {
+        let listed = served.get("/admin/unowned", "operator-key").json();
+        let items = listed["items"].as_array().unwrap().iter().map(|one| one["number"].clone());
+        items.collect::<Vec<_>>()
+    };
+    assert_eq!(unowned().len(), 2);
+    let wabas = json!([{"id": "1000", "numbers": ["916666666666"]}]);
+    let body = json!({"name": "gamma", "wabas": wabas}).to_string();
+    assert_eq!(served.post("/admin/accounts", "operator-key", body).status, 201);
+    assert_eq!(unowned(), [json!("915555555555")]);
+}
+
 /// The line says what to look at first: the address of the sender.
 #[test]
 fn refused_callbacks_are_logged_once_with_their_address() {

@@ -121,6 +121,36 @@ fn a_suspended_account_goes_on_where_it_stopped() {
     assert_eq!(world.receivers.wait_for("acme", 1)[0].text(), "held");
 }
 
+/// The time until the suspension counts as failing, and the time of the suspension does not.
+#[test]
+fn a_suspension_keeps_how_long_a_webhook_has_failed() {
+    let world = World::with(with([acme(), bystander()]));
+    let failing = subscribe(&world, "acme", "acme");
+    subscribe(&world, "bystander", "bystander");
+    world.receivers.script("acme", &[ScriptedReply::Status(503)]);
+    publish(&world, "acme", NUMBER, "1");
+    world.wait_until(|stats| stats.retried == 1);
+    let failing_for = |world: &World| world.engine.stats().lane(failing).unwrap().failing_for;
+    let (before, long) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let id = named(&world.engine, "acme").id.clone();
+    let set = |world: &World, state: AccountState| {
+        let set = |one: &AccountInfo| Ok::<_, Error>(Account::from(one).state(state));
+        world.engine.revise_account(id.as_str(), set).unwrap();
+    };
+    world.clock.advance(before);
+    world.wait_until(|stats| stats.retried == 2);
+    assert_eq!(failing_for(&world), before);
+    world.clock.advance(before);
+    set(&world, AccountState::Suspended);
+    let until_then = failing_for(&world);
+    assert!(until_then >= before * 2, "{until_then:?}");
+    world.clock.advance(long);
+    assert_eq!(failing_for(&world), until_then);
+    set(&world, AccountState::Active);
+    assert_eq!(failing_for(&world), until_then);
+    check_bystander(&world);
+}
+
 #[test]
 fn changes_at_run_time_survive_a_power_cut() {
     let key = ApiKey::generate().unwrap();
@@ -184,7 +214,11 @@ fn a_moved_account_s_deliveries_go_on_in_the_other_one() {
     });
     assert_eq!(again.unwrap_err().field(), Some("account"), "a moved account is not resumed");
     let purged = world.engine.purge(&PurgeFilter::default().account("to")).unwrap();
-    assert_eq!((purged, letters("to")), (1, 0), "what was moved ends with its new account");
+    assert_eq!(
+        (purged.deliveries, letters("to")),
+        (1, 0),
+        "what was moved ends with its new account"
+    );
     check_bystander(&world);
 }
 

@@ -107,7 +107,8 @@ fn a_history_tells_what_ended_also_after_a_restart() {
     check(&engine);
     assert!(engine.stats().history_bytes > 0 && engine.stats().history_dropped == 0);
 
-    engine.purge(&PurgeFilter::default().contact("919812300001")).unwrap();
+    let purged = engine.purge(&PurgeFilter::default().contact("919812300001")).unwrap();
+    assert_eq!((purged.deliveries, purged.history_events), (0, 1), "it was delivered");
     let left = engine.find_events(&EventQuery::default(), None, 10).unwrap();
     assert_eq!(ids(&left), [nobody.id], "another contact's is untouched");
     engine.close(DEADLINE).unwrap();

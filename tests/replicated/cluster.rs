@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use wabahook::Secret;
 use wabahook::signature::Signer;
 
+use crate::hosts::{ask_with, expect};
 use crate::servers::Servers;
 use crate::support::DEADLINE;
 use crate::support::http_receiver::{self, Receiver};
@@ -82,7 +83,7 @@ impl ClusterHost {
 
     /// How many shards it serves by its own account.
     fn shards(&self) -> Option<usize> {
-        let (status, body) = call(&self.address, "GET", "/healthz", "", &[], "").ok()?;
+        let (status, body) = ask_with(&self.address, "GET", "/healthz", ("", &[]), "").ok()?;
         let health: Value = serde_json::from_str(&body).ok()?;
         let shards = health["cluster"]["shards"].as_array()?.len();
         (status == 200).then_some(shards)
@@ -110,25 +111,13 @@ fn number(account: usize) -> String {
     format!("{}", 919_000_000_000_u64 + account as u64)
 }
 
-/// The status and the body of an answer.
-fn call(
-    address: &str,
-    method: &str,
-    path: &str,
-    key: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<(u16, String), String> {
-    crate::hosts::ask_with(address, method, path, (key, headers), body)
-}
-
 fn publish(address: &str, account: usize, text: &str) -> Result<(u16, String), String> {
     let event = json!({"type": "ADD_TAG", "number": number(account), "payload": text}).to_string();
-    call(address, "POST", "/events", &format!("key-{account}"), &[], &event)
+    ask_with(address, "POST", "/events", (&format!("key-{account}"), &[]), &event)
 }
 
 fn get(address: &str, path: &str) -> Result<Value, String> {
-    let (status, body) = call(address, "GET", path, OPERATOR, &[], "")?;
+    let (status, body) = ask_with(address, "GET", path, (OPERATOR, &[]), "")?;
     match status {
         200 => serde_json::from_str(&body).map_err(|error| error.to_string()),
         _ => Err(format!("GET {path}: {status} {body}")),
@@ -231,7 +220,10 @@ fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, Stri
         let hook = json!({"name": "crm", "url": format!("http://{}/{account}", receiver.address),
             "events": ["ADD_TAG", "MESSAGE_RECEIVED"], "numbers": "*"});
         let key = format!("key-{account}");
-        expect(call(&first.address, "POST", "/subscriptions", &key, &[], &hook.to_string())?, 201)?;
+        expect(
+            ask_with(&first.address, "POST", "/subscriptions", (&key, &[]), &hook.to_string())?,
+            201,
+        )?;
     }
     let (published, stop) = (Arc::new(Published::default()), Arc::new(AtomicBool::new(false)));
     let of_first = [first.address.clone()];
@@ -292,7 +284,7 @@ fn finish(publishers: Vec<thread::JoinHandle<()>>, stop: &AtomicBool) {
 /// What each host accepted of one event for each account.
 fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<String, String> {
     let accepted = |host: &ClusterHost| -> Result<u64, String> {
-        let (_, text) = call(&host.address, "GET", "/metrics", OPERATOR, &[], "")?;
+        let (_, text) = ask_with(&host.address, "GET", "/metrics", (OPERATOR, &[]), "")?;
         let samples =
             text.lines().filter(|line| line.starts_with("wabahook_events_accepted_total{"));
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
@@ -334,20 +326,20 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
     }
     let account = json!({"name": "made", "wabas": [{"id": "7", "numbers": ["917777777777"]}]});
     let made =
-        call(&first.address, "POST", "/admin/accounts", OPERATOR, &[], &account.to_string())?;
+        ask_with(&first.address, "POST", "/admin/accounts", (OPERATOR, &[]), &account.to_string())?;
     expect(made.clone(), 201)?;
     let made: Value = serde_json::from_str(&made.1).map_err(|error| error.to_string())?;
     let key = made["api_key"].as_str().ok_or("no key")?;
     let event = json!({"type": "ADD_TAG", "number": "917777777777", "payload": 1}).to_string();
     for host in [second, first] {
-        expect(call(&host.address, "POST", "/events", key, &[], &event)?, 202)?;
+        expect(ask_with(&host.address, "POST", "/events", (key, &[]), &event)?, 202)?;
     }
     let id = made["id"].as_str().ok_or("no id")?;
     let path = format!("/admin/accounts/{id}");
-    expect(call(&second.address, "DELETE", &path, OPERATOR, &[], "")?, 200)?;
-    expect(call(&second.address, "POST", "/events", key, &[], &event)?, 401)?;
+    expect(ask_with(&second.address, "DELETE", &path, (OPERATOR, &[]), "")?, 200)?;
+    expect(ask_with(&second.address, "POST", "/events", (key, &[]), &event)?, 401)?;
     let refused = |host: &ClusterHost| {
-        call(&host.address, "POST", "/events", key, &[], &event)
+        ask_with(&host.address, "POST", "/events", (key, &[]), &event)
             .is_ok_and(|(status, _)| status == 401)
     };
     wait_for("the other host to refuse the key", || refused(first))
@@ -367,10 +359,10 @@ fn check_callback(host: &ClusterHost, published: &Published) -> Result<(), Strin
     let headers = [("x-hub-signature-256", signature.as_str())];
     // Sent twice, as Meta does: the second time changes nothing.
     for _ in 0..2 {
-        expect(call(&host.address, "POST", "/meta/webhook", "", &headers, &body)?, 200)?;
+        expect(ask_with(&host.address, "POST", "/meta/webhook", ("", &headers), &body)?, 200)?;
     }
     let wrong = [("x-hub-signature-256", "sha256=00")];
-    expect(call(&host.address, "POST", "/meta/webhook", "", &wrong, &body)?, 401)?;
+    expect(ask_with(&host.address, "POST", "/meta/webhook", ("", &wrong), &body)?, 401)?;
     let tags = (0..WATCHED).map(|account| format!("callback-{account}"));
     published.accepted.lock().unwrap().extend(tags);
     Ok(())
@@ -379,7 +371,7 @@ fn check_callback(host: &ClusterHost, published: &Published) -> Result<(), Strin
 /// A mark that the cluster did not make is refused.
 fn check_marks(host: &ClusterHost) -> Result<(), String> {
     let mark = [("x-wabahook-forwarded", "3 127.0.0.1 1700000000 sha256=00")];
-    let refused = call(&host.address, "GET", "/stats", OPERATOR, &mark, "")?;
+    let refused = ask_with(&host.address, "GET", "/stats", (OPERATOR, &mark), "")?;
     expect(refused, 403)
 }
 
@@ -422,11 +414,4 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
         thread::park_timeout(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn expect((status, body): (u16, String), expected: u16) -> Result<(), String> {
-    match status == expected {
-        true => Ok(()),
-        false => Err(format!("{status} and not {expected}: {body}")),
-    }
 }

@@ -84,7 +84,7 @@ fn fill(disk: &Path) -> Verdict {
     ))
 }
 
-/// A server that cannot write its log ends. Whoever runs it starts it again when there is room.
+/// A server that cannot write its log ends. The test starts it again when there is room, as an administrator would.
 fn restart_where_it_ended(servers: &mut Servers) -> Result<bool, String> {
     let (mut ended, mut failure) = (false, None);
     let is_back = wait_until(|| {

@@ -161,7 +161,8 @@ fn publish(address: &str, receiver: &HttpReceiver, text: &str) -> Result<(), Str
     }
 }
 
-fn expect((status, body): (u16, String), expected: u16) -> Result<(), String> {
+/// An error unless the answer has the expected status.
+pub fn expect((status, body): (u16, String), expected: u16) -> Result<(), String> {
     match status == expected {
         true => Ok(()),
         false => Err(format!("{status} and not {expected}: {body}")),

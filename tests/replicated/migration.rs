@@ -34,15 +34,15 @@ pub fn there_and_back(servers: &mut Servers) -> Verdict {
     let copied =
         format!("SELECT count(*) > 3 FROM pg_tables WHERE schemaname = 'wabahook_{SHARD}'");
     interrupt(&mut there, || servers.query(&copied).as_deref() == Ok("t"))?;
-    place.is_refused()?;
+    place.expect_refused()?;
     finish(place.start(first.path(), true))?;
     let before = contents(&Sled::new(first.path()))?;
     let on_server = contents(&place.store()?)?;
-    is_moved(Config::new(first.path()))?;
+    expect_moved(Config::new(first.path()))?;
     let mut back = place.start(second.path(), false);
     interrupt(&mut back, || databases_in(second.path()) > 3)?;
     finish(place.start(second.path(), false))?;
-    place.is_refused()?;
+    place.expect_refused()?;
     let after = contents(&Sled::new(second.path()))?;
     if before != on_server || before != after {
         return Err(format!("what was moved differs: {before:?}\n{on_server:?}\n{after:?}"));
@@ -92,12 +92,12 @@ impl Place {
     }
 
     /// Neither an incomplete copy nor a source that was moved is opened.
-    fn is_refused(&self) -> Result<(), String> {
-        is_moved(Config::new("unused").store(Arc::new(self.store()?)))
+    fn expect_refused(&self) -> Result<(), String> {
+        expect_moved(Config::new("unused").store(Arc::new(self.store()?)))
     }
 }
 
-fn is_moved(config: Config) -> Result<(), String> {
+fn expect_moved(config: Config) -> Result<(), String> {
     match Engine::open(config) {
         Ok(_) => Err("an engine opened what is not complete or was moved".to_owned()),
         Err(_) => Ok(()),

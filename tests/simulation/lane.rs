@@ -75,7 +75,7 @@ impl Lane {
     }
 
     /// The same lane in an engine that was opened at this time, after a crash.
-    pub fn resumed(&mut self, (now_ms, wall_ms): (u64, u64)) -> Lane {
+    pub fn resumed(&mut self, (now_ms, wall_ms): (u64, u64), policy: &Policy) -> Lane {
         let mut saved = std::mem::take(&mut self.saved);
         if saved.is_empty() {
             saved.push(Health::default());
@@ -87,7 +87,14 @@ impl Lane {
             (least_ms.saturating_sub(down_ms), most_ms.saturating_sub(down_ms))
         };
         let failing = saved.iter().filter(|health| health.failures > 0);
-        let (least, most): (Vec<u64>, Vec<u64>) = failing.map(|health| health.failing_ms).unzip();
+        // While it is active, the time since the last failure counts up to the longest gap.
+        let since =
+            |health: &Health| wall_ms.saturating_sub(health.at_wall_ms).min(gap_max_ms(policy));
+        let failing_ms = |health: &Health| {
+            let (least_ms, most_ms) = health.failing_ms;
+            (least_ms, most_ms.saturating_add(since(health)))
+        };
+        let (least, most): (Vec<u64>, Vec<u64>) = failing.map(failing_ms).unzip();
         let failures = saved.iter().map(|health| health.failures).min().unwrap_or(0);
         let least_ms = least.into_iter().min().filter(|_| failures > 0).unwrap_or(0);
         Lane {
@@ -196,10 +203,8 @@ impl Lane {
         (failing_ms.0 >= most_ms, failing_ms.1 >= most_ms)
     }
 
-    /// A gap between two failures counts for at most an eighth of the time after which it is disabled.
     fn note_failing(&mut self, policy: &Policy, now_ms: u64) {
-        let gap_max_ms = policy.disable_after.map_or(u64::MAX, |span| millis(span).div_ceil(8));
-        let gap_ms = (now_ms - self.last_failure_ms).min(gap_max_ms);
+        let gap_ms = (now_ms - self.last_failure_ms).min(gap_max_ms(policy));
         let later = |(least_ms, most_ms): (u64, u64)| (least_ms + gap_ms, most_ms + gap_ms);
         // Where it may not have failed before, the failing time may begin with this failure.
         let is_uncertain = self.failures <= 1;
@@ -278,6 +283,11 @@ impl Lane {
         self.opens_ms = now_ms + doubled * 4 / 5;
         self.opens_surely_ms = now_ms + doubled * 6 / 5 + 1;
     }
+}
+
+/// A gap between two failures counts for at most an eighth of the time after which it is disabled.
+fn gap_max_ms(policy: &Policy) -> u64 {
+    policy.disable_after.map_or(u64::MAX, |span| millis(span).div_ceil(8))
 }
 
 fn recent(starts: &[u64], limit: RateLimit, now_ms: u64) -> usize {

@@ -417,7 +417,7 @@ impl World {
         };
         self.note(|_| format!("purge {filter:?}"));
         let before = self.running().engine.stats();
-        let purged = self.running().engine.purge(&filter).unwrap();
+        let purged = self.running().engine.purge(&filter).unwrap().deliveries;
         if self.disk.is_cut() {
             self.model.purging(&*meant);
             return;

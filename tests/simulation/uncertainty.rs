@@ -136,7 +136,7 @@ impl Model {
         self.creating = None;
         for (id, sub) in &mut self.subs {
             sub.instead.clear();
-            sub.lane = sub.lane.resumed(clocks);
+            sub.lane = sub.lane.resumed(clocks, &sub.terms.policy);
             if sub.removed || is_there(*id) {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! The threads for work that waits for a disk or computes for long. The requests of one account have at most a quarter
 //! of them at once, and the others of that account wait their turn: no account keeps another's requests from a thread
-//! (I4).
+//! (I4). It also gives each response its room in memory (`port::responses`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -30,43 +30,51 @@ tokio::task_local! {
 
 /// The turns of each account that has a request.
 #[derive(Clone, Default)]
-pub(crate) struct BlockingTurns(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+struct BlockingTurns(Arc<Mutex<HashMap<BodyHolder, Arc<Semaphore>>>>);
+
+/// What the requests of all accounts share: threads, and memory for responses.
+#[derive(Clone, Default)]
+pub(crate) struct RequestRoom {
+    turns: BlockingTurns,
+    responses: ResponseRoom,
+}
 
 struct RequestTurn {
     turns: BlockingTurns,
-    holder: OnceLock<String>,
+    holder: OnceLock<BodyHolder>,
 }
 
 impl BlockingTurns {
-    fn of(&self, holder: &str) -> Arc<Semaphore> {
+    fn of(&self, holder: &BodyHolder) -> Arc<Semaphore> {
         let mut turns = self.0.lock();
         if turns.len() >= ACCOUNTS_KEPT {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
         let new = || Arc::new(Semaphore::new(THREADS_OF_ACCOUNT));
-        Arc::clone(turns.entry(holder.to_owned()).or_insert_with(new))
+        Arc::clone(turns.entry(holder.clone()).or_insert_with(new))
     }
 }
 
 /// Handles a request whose blocking work takes turns with the other requests of its account, and whose response has
 /// room in memory.
 pub(crate) async fn in_turn(
-    State((turns, room)): State<(BlockingTurns, ResponseRoom)>,
+    State(room): State<RequestRoom>,
     request: Request,
     next: Next,
 ) -> Response {
     let handled = async {
         let response = next.run(request).await;
-        let holder = REQUEST.try_with(|request| request.holder.get().cloned().unwrap_or_default());
-        room.admit(BodyHolder::Account(holder.unwrap_or_default()), response).await
+        let holder = REQUEST.try_with(|request| request.holder.get().cloned()).ok().flatten();
+        room.responses.admit(holder.unwrap_or(BodyHolder::Account(String::new())), response).await
     };
+    let turns = room.turns.clone();
     REQUEST.scope(RequestTurn { turns, holder: OnceLock::new() }, handled).await
 }
 
 /// The request of this task is one of this account, or of this network of strangers.
-pub(crate) fn note_holder(holder: &str) {
+pub(crate) fn note_holder(holder: BodyHolder) {
     // Outside of a request there is nothing to note. The first one of a request counts.
-    let _ = REQUEST.try_with(|request| request.holder.set(holder.to_owned()));
+    let _ = REQUEST.try_with(|request| request.holder.set(holder));
 }
 
 /// Runs work that may wait for a disk, or compute for long, on a blocking thread.
@@ -107,7 +115,7 @@ mod tests {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let handled = async {
-            note_holder(account);
+            note_holder(BodyHolder::Account(account.to_owned()));
             off_thread(work).await.unwrap()
         };
         REQUEST.scope(RequestTurn { turns, holder: OnceLock::new() }, handled).await
@@ -148,9 +156,10 @@ mod tests {
     #[test]
     fn accounts_without_a_request_are_forgotten() {
         let turns = BlockingTurns::default();
-        let kept = turns.of("kept");
-        (0..ACCOUNTS_KEPT * 2).for_each(|n| drop(turns.of(&n.to_string())));
+        let account = |name: &str| BodyHolder::Account(name.to_owned());
+        let kept = turns.of(&account("kept"));
+        (0..ACCOUNTS_KEPT * 2).for_each(|n| drop(turns.of(&account(&n.to_string()))));
         assert!(turns.0.lock().len() <= ACCOUNTS_KEPT);
-        assert!(Arc::ptr_eq(&kept, &turns.of("kept")));
+        assert!(Arc::ptr_eq(&kept, &turns.of(&account("kept"))));
     }
 }

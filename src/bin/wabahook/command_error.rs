@@ -3,7 +3,6 @@
 
 use crate::json::{ErrorDetailJson, ErrorJson};
 
-/// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CommandError {
     /// The command line, the configuration or the input is wrong.
@@ -21,7 +20,6 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
-    /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Run(_) => 1,

@@ -64,7 +64,6 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: log::LogFormat,
 }
 
-/// The settings of the host.
 pub(crate) struct HostSettings {
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,

@@ -30,7 +30,6 @@ pub(crate) struct HostState {
     pub(crate) not_owner: Notify,
 }
 
-/// The id in a path.
 pub(crate) struct PathId(pub(crate) String);
 
 impl HostState {

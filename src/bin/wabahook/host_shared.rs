@@ -13,6 +13,7 @@ use wabahook::{AccountState, Accounts, key_in_header};
 
 use crate::account_permits::{AccountPermit, AccountPermits};
 use crate::audit::AuditLog;
+use crate::blocking::RequestRoom;
 use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
 use crate::http_error::HttpError;
@@ -50,6 +51,7 @@ pub(crate) struct HostShared {
     /// One permit: a backup reads the whole outbox.
     pub(crate) backups: Arc<Semaphore>,
     pub(crate) bodies: Bodies,
+    pub(crate) request_room: RequestRoom,
     pub(crate) key_attempts: KeyAttempts,
     pub(crate) shortages: Arc<Shortages>,
     /// One permit for each test delivery, which waits for a receiver.
@@ -70,6 +72,7 @@ impl HostShared {
             audit: None,
             backups: Arc::new(Semaphore::new(1)),
             bodies: Bodies::new(body_limits),
+            request_room: RequestRoom::default(),
             key_attempts: KeyAttempts::new(),
             shortages: Arc::new(Shortages::new()),
             tests: AccountPermits::new(TESTS_AT_ONCE),

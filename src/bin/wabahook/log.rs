@@ -20,7 +20,6 @@ use wabahook::clock::{Clock, SystemClock};
 use self::flood::FloodGate;
 use self::line::{Fields, Line};
 
-/// What to log.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum LogLevel {
     /// Nothing

@@ -21,7 +21,6 @@ impl OperatorKeys {
         self.0.is_empty()
     }
 
-    /// Whether one of the keys has this digest.
     pub(crate) fn contains(&self, digest: &KeyDigest) -> bool {
         self.0.iter().any(|(_, known)| known == digest)
     }

@@ -45,7 +45,6 @@ impl ListQuery {
         pair.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// A value.
     pub(crate) fn value<T: FromStr>(
         &self,
         name: &str,

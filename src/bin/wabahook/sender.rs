@@ -6,12 +6,13 @@ use std::sync::Arc;
 use axum::http::Extensions;
 
 use crate::blocking::note_holder;
+use crate::port::body_room::BodyHolder;
 use crate::port::connections::{ClientConnection, KeyHolder};
 
 /// The connection of a request is one of a known sender, and is kept in a crowd.
 pub(crate) fn authenticated(extensions: &Extensions, holder: KeyHolder<'_>) {
     if let KeyHolder::Account(account) = holder {
-        note_holder(account);
+        note_holder(BodyHolder::Account(account.to_owned()));
     }
     if let Some(connection) = extensions.get::<Arc<ClientConnection>>() {
         connection.authenticated(holder);

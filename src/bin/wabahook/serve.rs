@@ -159,7 +159,6 @@ fn own_listener(kept: &Mutex<Option<StdListener>>) -> std::io::Result<TcpListene
     TcpListener::from_std(listener.try_clone()?)
 }
 
-/// Why a host stopped serving.
 enum ServeEnd {
     Stopped,
     /// Another host has taken over the store.

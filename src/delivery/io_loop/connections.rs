@@ -143,7 +143,6 @@ impl Connections {
         }
     }
 
-    /// Closes a connection, in use or not.
     pub(super) fn close(&mut self, number: usize, hosts: &mut HostTable) {
         let Some(connection) = self.all.try_remove(number) else { return };
         if connection.attempt.is_none() {

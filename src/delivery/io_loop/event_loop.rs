@@ -41,6 +41,10 @@ const SCRATCH_BYTES: usize = 32 * 1024;
 /// How many exchanges with the source follow each other before the sockets have their turn.
 const EXCHANGES_MAX: usize = 4;
 
+/// How many attempts an exchange begins while more sockets are ready than were looked at. They suffice for the few
+/// events of prompt lanes, which queue ahead.
+const BEHIND_MAX: usize = 8;
+
 /// One I/O thread.
 pub(super) struct EventLoop {
     pub(super) number: LoopId,
@@ -69,8 +73,8 @@ pub(super) struct EventLoop {
     demand: Demand,
     /// The source may have attempts that were not taken.
     has_more: bool,
-    /// More sockets are ready than were looked at. No attempt begins then: its response would wait behind all of
-    /// theirs, and those of prompt receivers with it.
+    /// More sockets are ready than were looked at. Few attempts begin then: their responses would wait behind all of
+    /// theirs, and those of prompt receivers with them.
     is_behind: bool,
     is_stopped: bool,
 }
@@ -144,7 +148,7 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            self.now_ms = self.shared.clock.monotonic_ms();
+            self.look_at_clock();
             self.is_behind = events.iter().count() >= EVENTS_MAX;
             for event in &events {
                 self.on_event(event);
@@ -252,7 +256,6 @@ impl EventLoop {
         }
     }
 
-    /// Does what is due.
     fn pass_time(&mut self) {
         while let Some(slot) = self.deadlines.pop(self.now_ms) {
             self.guarded_attempt(slot, EventLoop::on_due);
@@ -261,7 +264,6 @@ impl EventLoop {
         self.connections.close_expired(self.now_ms, &mut self.hosts);
     }
 
-    /// Begins an attempt.
     fn begin(&mut self, request: OutgoingRequest, account: u64, origin: Origin) {
         let is_interrupted = self.shared.is_interrupted.load(Ordering::Relaxed);
         if is_interrupted {
@@ -303,7 +305,8 @@ impl EventLoop {
         }
     }
 
-    /// The time of an attempt counts from when it is taken. The thread may not have run since this turn began.
+    /// Reads the clock again. It is called before attempts begin, because their time counts from then and the thread may
+    /// have been stopped since this turn began.
     fn look_at_clock(&mut self) {
         self.now_ms = self.shared.clock.monotonic_ms();
     }
@@ -311,7 +314,11 @@ impl EventLoop {
     fn exchange_once(&mut self) {
         self.has_more = false;
         let Some(source) = self.source.clone() else { return };
-        let room = if self.is_stopped || self.is_behind { 0 } else { EXCHANGE_MAX };
+        let room = match (self.is_stopped, self.is_behind) {
+            (true, _) => 0,
+            (false, true) => BEHIND_MAX,
+            (false, false) => EXCHANGE_MAX,
+        };
         let later = self.ended.split_off(self.ended.len().min(EXCHANGE_MAX));
         let mut next = std::mem::take(&mut self.next);
         self.demand = source.exchange(self.number, &mut self.ended, room, &mut next);

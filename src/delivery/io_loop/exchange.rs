@@ -40,7 +40,6 @@ pub(super) enum Turn {
     Drain,
     /// It used up its share of this turn and can go on at once.
     Yield,
-    /// It is over.
     Over(Ending),
 }
 

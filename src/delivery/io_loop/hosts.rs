@@ -43,8 +43,8 @@ pub(super) struct AttemptRef {
     pub(super) serial: u64,
 }
 
-/// Attempts that wait for a turn at a destination. Accounts take turns, because many of them may use the same service, and
-/// one of them may have thousands of attempts there.
+/// Attempts that wait for a turn at a destination. Accounts take turns, because many of them may use the same service,
+/// and one of them may have thousands of attempts there.
 #[derive(Debug, Default)]
 pub(super) struct WaitingAttempts {
     by_account: HashMap<u64, VecDeque<AttemptRef>>,
@@ -84,16 +84,17 @@ impl HostEntry {
     /// Takes a turn for an account, if there is one. One account leaves an eighth of them to the others, because many
     /// customers use the same service and one of them may have slow endpoints there.
     pub(super) fn take_turn(&mut self, account: u64, most: usize) -> bool {
-        let has_turn = self.in_use < most && self.is_below_share(account, most);
+        let has_turn = self.in_use < most && is_below_share(&self.in_use_by_account, account, most);
         if has_turn {
-            self.in_use += 1;
-            *self.in_use_by_account.entry(account).or_default() += 1;
+            self.count_turn(account);
         }
         has_turn
     }
 
-    fn is_below_share(&self, account: u64, most: usize) -> bool {
-        self.in_use_by_account.get(&account).is_none_or(|own| *own < most - most / 8)
+    /// Counts a turn that an account takes over from an attempt that ended.
+    pub(super) fn count_turn(&mut self, account: u64) {
+        self.in_use += 1;
+        *self.in_use_by_account.entry(account).or_default() += 1;
     }
 
     pub(super) fn give_turn_back(&mut self, account: u64) {
@@ -108,11 +109,14 @@ impl HostEntry {
 
     /// The waiting attempt that may have the next turn, and its account.
     pub(super) fn next_waiting(&mut self, most: usize) -> Option<(u64, AttemptRef)> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let next = waiting.pop(|account| self.is_below_share(account, most));
-        self.waiting = waiting;
-        next
+        let HostEntry { waiting, in_use_by_account, .. } = self;
+        waiting.pop(|account| is_below_share(in_use_by_account, account, most))
     }
+}
+
+/// Whether an account has less than seven eighths of the turns.
+fn is_below_share(in_use: &HashMap<u64, usize>, account: u64, most: usize) -> bool {
+    in_use.get(&account).is_none_or(|own| *own < most - most / 8)
 }
 
 /// All destinations of a loop.

@@ -18,7 +18,6 @@ use crate::delivery::http1::{OutgoingRequest, Reuse};
 use crate::delivery::tls::Identity;
 use crate::transport::{Answer, Failure, Reply};
 
-/// An attempt that a loop carries.
 pub(super) struct LoopAttempt {
     pub(super) request: OutgoingRequest,
     pub(super) account: u64,
@@ -27,7 +26,7 @@ pub(super) struct LoopAttempt {
     pub(super) serial: u64,
     /// Its TLS settings, if it is encrypted.
     pub(super) identity: Option<Arc<Identity>>,
-    /// The number of the place that it goes to, once that is known.
+    /// The number of its destination, once that is known.
     pub(super) host: Option<usize>,
     /// Whether it is among the attempts that use a connection of its destination.
     has_turn: bool,
@@ -112,7 +111,7 @@ impl EventLoop {
         }
     }
 
-    /// Gives an attempt its turn at the place that it goes to, or lets it wait for that.
+    /// Gives an attempt its turn at its destination, or lets it wait for that.
     pub(super) fn admit(&mut self, slot: usize) {
         let Some(attempt) = self.attempts.get(slot) else { return };
         let (is_https, authority) =
@@ -346,9 +345,8 @@ impl EventLoop {
         host.give_turn_back(account);
         while let Some((account, next)) = host.next_waiting(most) {
             let attempt = self.attempts.get_mut(next.slot);
-            if let Some(attempt) = attempt.filter(|attempt| attempt.serial == next.serial)
-                && host.take_turn(account, most)
-            {
+            if let Some(attempt) = attempt.filter(|attempt| attempt.serial == next.serial) {
+                host.count_turn(account);
                 attempt.has_turn = true;
                 self.admitted.push(next);
                 return;

@@ -154,6 +154,58 @@ fn the_next_event_does_not_wait_for_a_whole_fan_out() {
     assert!(place.is_some_and(|place| place < 70), "{place:?}");
 }
 
+/// A lane per id, each of which has just responded once.
+fn with_proven_lanes(limits: DispatchLimits, ids: impl Iterator<Item = u32>) -> Bench {
+    let mut bench = Bench::new(limits);
+    let lanes: Vec<_> = ids.map(SubscriptionId).collect();
+    for id in &lanes {
+        bench.dispatcher.set_lane(*id, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+    }
+    let _ = bench.dispatcher.accept(1, 0, &lanes);
+    for attempt in bench.take_all() {
+        let _ = bench.dispatcher.complete(attempt, &answered(200), bench.context());
+    }
+    bench
+}
+
+#[test]
+fn a_single_event_goes_before_lanes_with_a_backlog() {
+    let (many, prompt) = (10..60, SubscriptionId(60));
+    let mut bench = with_proven_lanes(DispatchLimits { in_flight_max: 128, ..LIMITS }, 10..61);
+    let many: Vec<_> = many.map(SubscriptionId).collect();
+    bench.pass_ms(1_000);
+    let _ = bench.dispatcher.accepted_whole(2..=100, &[0; 99], &many);
+    bench.pass_ms(90);
+    let _ = bench.dispatcher.accept(101, 0, &[prompt]);
+    assert_eq!(bench.next().unwrap().delivery.subscription, prompt);
+    // Lanes that waited longer than it queues ahead go first.
+    bench.pass_ms(20);
+    let _ = bench.dispatcher.accept(102, 0, &[prompt]);
+    assert_ne!(bench.next().unwrap().delivery.subscription, prompt);
+}
+
+#[test]
+fn a_busy_moment_does_not_cost_a_lane_its_reserve() {
+    let mut bench = with_proven_lanes(DispatchLimits { in_flight_max: 48, ..LIMITS }, 10..27);
+    let many: Vec<_> = (10..26).map(SubscriptionId).collect();
+    let prompt = SubscriptionId(26);
+    // All lanes respond slowly once.
+    let _ = bench.dispatcher.accept(2, 0, &many);
+    let _ = bench.dispatcher.accept(3, 0, &[prompt]);
+    let in_flight = bench.take_all();
+    bench.pass_ms(1_000);
+    for attempt in in_flight {
+        let _ = bench.dispatcher.complete(attempt, &answered(200), bench.context());
+    }
+    // The others fill what is not kept.
+    let _ = bench.dispatcher.accepted_whole(4..=103, &[0; 100], &many);
+    assert_eq!(bench.take_all().len(), 45);
+    let _ = bench.dispatcher.accept(104, 0, &[prompt]);
+    assert_eq!(bench.next().unwrap().delivery.subscription, prompt);
+    let _ = bench.dispatcher.accept(105, 0, &[prompt]);
+    assert_eq!(bench.next().unwrap().delivery.subscription, prompt, "beside its first attempt");
+}
+
 #[test]
 fn a_tick_is_bounded_and_says_that_there_is_more() {
     let mut bench = Bench::new(LIMITS);

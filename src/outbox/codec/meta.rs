@@ -13,7 +13,6 @@ use crate::store::{Operation, record};
 
 const VERSION: u8 = 1;
 
-/// The meta record of a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::outbox) struct GenerationMeta {
     /// The incarnations of the outbox so far.

@@ -135,7 +135,9 @@ impl ForwardCopies {
         for (at_wall_ms, delivery) in &self.letters {
             letters.keep(*at_wall_ms, *delivery, cursor.generation);
         }
-        self.lost.letters.iter().for_each(|lost| letters.lose(*lost));
+        for lost in &self.lost.letters {
+            letters.drop_letter(*lost);
+        }
         drop(letters);
         for delivery in &self.retries {
             if let Some(holder) = cursor.retrying.get_mut(delivery) {

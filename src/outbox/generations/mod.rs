@@ -240,7 +240,6 @@ impl Generations {
         (self.owed_events.load(Ordering::Acquire), self.owed_bytes.load(Ordering::Acquire))
     }
 
-    /// The accounts of the events.
     pub(super) fn accounts(&self) -> &EventAccounts {
         &self.accounts
     }

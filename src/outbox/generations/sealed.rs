@@ -13,7 +13,6 @@ use crate::store::{Database, StoreFailure};
 
 type Handle = Option<Arc<dyn Database>>;
 
-/// The open sealed generations, by number.
 #[derive(Debug)]
 pub(super) struct SealedGenerations {
     open_max: usize,

@@ -20,7 +20,6 @@ const KINDS: [&str; 11] = [
     "reaction",
 ];
 
-/// The content of a message.
 pub(super) fn content(message: &JsonObject<'_>) -> ObjectWriter {
     let named = message.id("type").map(|kind| kind.into_owned());
     let held = || KINDS.iter().find(|kind| message.value(kind).is_some());

@@ -50,7 +50,6 @@ impl<'a> KeyWebhooks<'a> {
         }
     }
 
-    /// The further destination of a name.
     pub(super) fn destination(&self, name: &str) -> Option<&'a SubscriptionInfo> {
         self.destinations.iter().find(|(known, _)| *known == name).map(|(_, one)| *one)
     }
@@ -166,7 +165,6 @@ pub(super) fn following(
     })
 }
 
-/// The webhook with this subscription name.
 pub(super) fn named<'a>(
     all: &'a [Arc<SubscriptionInfo>],
     name: &str,

@@ -19,7 +19,6 @@ use self::request::Dialog360Request;
 use super::gateway_http::GatewayRequest;
 use super::webhook_config::{self, ConfigError, ConfigResult, ErrorShape};
 
-/// The header that shows the key.
 pub(super) const KEY: &str = "d360-api-key";
 
 /// The header of a request that shows a key of this gateway. Some clients send `Authorization: Bearer`.

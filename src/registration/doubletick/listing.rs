@@ -14,7 +14,6 @@ use crate::registration::fields::Problem;
 use crate::registration::gateway_http::GatewayRequest;
 use crate::subscription::SubscriptionInfo;
 
-/// A webhook in the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ListedWebhook {

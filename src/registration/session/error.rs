@@ -17,7 +17,6 @@ pub(super) struct SessionError {
     allowed: &'static [Method],
 }
 
-/// The envelope of an error.
 #[derive(Serialize)]
 struct ErrorEnvelope<'a> {
     status: bool,

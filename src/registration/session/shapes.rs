@@ -97,7 +97,6 @@ impl AttemptLog {
     }
 }
 
-/// The result of a test event.
 #[derive(Serialize)]
 pub(super) struct TestResult {
     event_id: String,

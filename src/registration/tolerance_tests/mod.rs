@@ -85,7 +85,6 @@ impl GatewayClient {
         response
     }
 
-    /// The only subscription of acme.
     fn only(&self) -> Arc<SubscriptionInfo> {
         let all = self.gateway.engine.subscriptions_of("acme");
         assert_eq!(all.len(), 1, "{all:?}");

@@ -8,11 +8,11 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::database::{end_of, pair_in};
 use super::options::PostgresOptions;
 use super::runtime::{ClientRuntime, failure_of};
 use super::session::{CONNECT_DEADLINE, Connection, Connector, Parameter};
-use super::sql;
-use crate::random;
+use super::{random_token, sql};
 use crate::store::{KeyValue, StoreFailure};
 
 /// The live hosts and the leases of all shards, as the server has them.
@@ -32,7 +32,6 @@ pub(crate) struct ClusterHost {
     pub(crate) address: String,
 }
 
-/// The lease of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShardLease {
     pub(crate) shard: u16,
@@ -40,6 +39,13 @@ pub(crate) struct ShardLease {
     pub(crate) host: String,
     /// For how long it has been free; `None` while it is held.
     pub(crate) free_for: Option<Duration>,
+}
+
+impl ShardLease {
+    /// The host that has it now.
+    pub(crate) fn owner(&self) -> Option<&str> {
+        self.free_for.is_none().then_some(&self.host)
+    }
 }
 
 /// The place of one host among the others.
@@ -69,9 +75,7 @@ impl PostgresCluster {
         let runtime = ClientRuntime::start()?;
         let preparing = connector.clone();
         runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
-        let mut token = [0; 16];
-        random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
-        let token = crate::text::hex(&token);
+        let token = random_token()?;
         Ok(PostgresCluster { connector, runtime, connection: Arc::default(), own, token })
     }
 
@@ -141,9 +145,7 @@ impl PostgresCluster {
         prefix: u8,
     ) -> Result<Vec<KeyValue>, StoreFailure> {
         let rows = self.query(sql::records(&sql::table(shard, database)), range(prefix))?;
-        let record = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
-        let records = rows.iter().map(record).collect::<Result<_, _>>();
-        records.map_err(|error| failure_of(&error))
+        rows.iter().map(pair_in).collect()
     }
 
     /// Runs a query on the connection, which is opened where the last one failed.
@@ -174,6 +176,5 @@ impl PostgresCluster {
 
 /// The range of the keys that begin with a byte.
 fn range(prefix: u8) -> Vec<OwnedParameter> {
-    let end = prefix.saturating_add(1);
-    vec![(Box::new(vec![prefix]), Type::BYTEA), (Box::new(vec![end]), Type::BYTEA)]
+    vec![(Box::new(vec![prefix]), Type::BYTEA), (Box::new(end_of(&[prefix])), Type::BYTEA)]
 }

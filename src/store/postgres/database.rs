@@ -280,14 +280,14 @@ impl CommitEffect {
 }
 
 /// The first key after all those with a prefix; `None` if there is no such key.
-fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = prefix.get(..=kept)?.to_vec();
     *end.last_mut()? += 1;
     Some(end)
 }
 
-fn pair_in(row: &Row) -> Result<KeyValue, StoreFailure> {
+pub(super) fn pair_in(row: &Row) -> Result<KeyValue, StoreFailure> {
     Ok((row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?))
 }
 

@@ -71,6 +71,13 @@ struct PostgresState {
     runtime: ClientRuntime,
 }
 
+/// Random text that tells one holder of a row on the server from every other.
+fn random_token() -> Result<String, StoreFailure> {
+    let mut token = [0; 16];
+    random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
+    Ok(crate::text::hex(&token))
+}
+
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres").field("options", &self.shared.connector.options).finish()
@@ -96,10 +103,7 @@ impl Postgres {
     pub(crate) fn on_prepared_server(options: PostgresOptions) -> Result<Postgres, StoreFailure> {
         let connector = Connector::new(options)?;
         let runtime = ClientRuntime::start()?;
-        let mut token = [0; 16];
-        random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
-        let token = crate::text::hex(&token);
-        let ownership = Arc::new(Ownership::new(token, connector.options.lease_ttl));
+        let ownership = Arc::new(Ownership::new(random_token()?, connector.options.lease_ttl));
         let (session, open, tables) = (Mutex::default(), Mutex::default(), Arc::default());
         let state = PostgresState { connector, ownership, session, open, tables, runtime };
         Ok(Postgres { shared: Arc::new(state) })
@@ -269,14 +273,15 @@ impl PostgresState {
     /// Gives the table that was made ahead the name of a new database, or creates one. The next one is made meanwhile.
     fn create_table(&self, name: &str) -> Result<(), StoreFailure> {
         let table = self.connector.table(name);
-        let renamed = match self.tables.take_spare() {
-            true => self.define(&sql::rename_table(&self.connector.table(tables::SPARE), name)),
-            false => Err(StoreFailure::Closed),
-        };
-        match renamed {
-            Ok(()) => {}
-            Err(StoreFailure::Fenced) => return Err(StoreFailure::Fenced),
-            Err(_) => self.define(&sql::create_table(&table))?,
+        let rename = sql::rename_table(&self.connector.table(tables::SPARE), name);
+        let is_renamed = self.tables.take_spare()
+            && match self.define(&rename) {
+                Ok(()) => true,
+                Err(StoreFailure::Fenced) => return Err(StoreFailure::Fenced),
+                Err(_) => false,
+            };
+        if !is_renamed {
+            self.define(&sql::create_table(&table))?;
         }
         let epoch = self.session()?.epoch();
         self.runtime.spawn(Arc::clone(&self.tables).make_spare(self.connector.clone(), epoch));

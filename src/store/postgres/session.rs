@@ -42,6 +42,14 @@ pub(super) struct Connection {
     driver: AbortHandle,
 }
 
+impl Connection {
+    /// The names of all tables in a schema.
+    pub(super) async fn names(&self, schema: &str) -> Result<Vec<String>, Error> {
+        let rows = self.client.query_typed(sql::NAMES, &[(&schema, Type::TEXT)]).await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
@@ -278,8 +286,7 @@ impl Session {
     }
 
     pub(super) async fn names(&self, schema: &str) -> Result<Vec<String>, Error> {
-        let rows = self.read(sql::NAMES, &[(&schema, Type::TEXT)]).await?;
-        rows.iter().map(|row| row.try_get(0)).collect()
+        self.reader.names(schema).await
     }
 
     /// The recorded format, which is `newest` where there was none.

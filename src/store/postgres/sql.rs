@@ -112,17 +112,14 @@ pub(super) fn records(table: &str) -> String {
     format!("SELECT key, value FROM {table} WHERE key >= $1 AND key < $2 ORDER BY key")
 }
 
-/// The schema of a shard.
 pub(super) fn schema(shard: u16) -> String {
     format!("wabahook_{shard}")
 }
 
-/// The table of a database of a shard.
 pub(super) fn table(shard: u16, database: &str) -> String {
     format!("{}.{}", schema(shard), identifier(database))
 }
 
-/// A name as an identifier.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

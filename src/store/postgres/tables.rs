@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::timeout;
-use tokio_postgres::types::Type;
 
 use super::STATEMENT_DEADLINE;
 use super::runtime::failure_of;
-use super::session::{Connection, Connector, Parameter};
+use super::session::{Connection, Connector};
 use super::sql;
 use crate::store::StoreFailure;
 
@@ -25,7 +24,8 @@ const REMOVED: &str = "removed-";
 /// What is made and dropped beside the commits.
 #[derive(Default)]
 pub(super) struct BackgroundTables {
-    /// With the epoch of its session: what an earlier session left under way is not waited for.
+    /// The kept connection and the epoch that it was opened under. One of an earlier epoch is not reused, because a
+    /// statement may still run on it.
     connection: tokio::sync::Mutex<Option<(i64, Connection)>>,
     spare: Mutex<SpareState>,
     removals: AtomicU64,
@@ -87,14 +87,10 @@ impl BackgroundTables {
     ) {
         let schema = connector.schema();
         let dropped = self.on_connection(&connector, epoch, async |connection| {
-            let schema: [Parameter<'_>; 1] = [(&schema, Type::TEXT)];
-            let names = connection.client.query_typed(sql::NAMES, &schema).await;
-            for row in names.map_err(|error| failure_of(&error))? {
-                let name: String = row.try_get(0).map_err(|error| failure_of(&error))?;
-                if name.starts_with(REMOVED) {
-                    let drop = format!("DROP TABLE IF EXISTS {}", connector.table(&name));
-                    define(connection, &connector, epoch, &drop).await?;
-                }
+            let names = connection.names(&schema).await.map_err(|error| failure_of(&error))?;
+            for name in names.iter().filter(|name| name.starts_with(REMOVED)) {
+                let drop = format!("DROP TABLE IF EXISTS {}", connector.table(name));
+                define(connection, &connector, epoch, &drop).await?;
             }
             Ok(())
         });

@@ -1,8 +1,8 @@
 //! sled's pool of threads, which all databases of the process share.
 //!
-//! Its seven threads wait for work for a second at a time, a constant of sled's, so they wake seven times a second while
-//! there is none. They inherit how late their timers may be from the thread that starts them. So the pool is
-//! started here, before any database needs it. Work still wakes its threads at once.
+//! Its seven threads wait for work for a second at a time, a constant of sled's, so an idle process
+//! wakes seven times a second. How late the system may wake a thread is inherited from the thread that starts it. So the
+//! pool is started here, before any database needs it, by a thread that allows much delay. Work still wakes it at once.
 
 use std::path::Path;
 use std::sync::Once;

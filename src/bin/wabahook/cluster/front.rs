@@ -23,7 +23,7 @@ use super::route_scope::{OfAll, RouteScope, scope_of};
 use super::shard_routes::{ShardPermit, ShardRoutes};
 use crate::caller::Caller;
 use crate::host::{ForwardedFor, authenticated, off_thread, remote};
-use crate::http_error::HttpError;
+use crate::http_error::{HttpError, NOT_OWNER};
 use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REFRESH_EVERY: Duration = Duration::from_millis(200);
 
 /// In the refusal of a forwarded request by a host that does not have its shard. Nothing was done with it.
-const NOT_OWNER: HeaderName = HeaderName::from_static("x-wabahook-not-owner");
+const NOT_OWNER_HEADER: HeaderName = HeaderName::from_static("x-wabahook-not-owner");
 
 /// A host of a cluster.
 pub(crate) struct Front {
@@ -143,10 +143,13 @@ impl Front {
                 self.to_account_and_directory(&id, parts, body).await
             }
             RouteScope::ThisHost => self.metrics(parts).await,
-            RouteScope::Account(of_all) => {
+            RouteScope::Account(OfAll::List) => {
                 let request = self.kept(parts, body).await?;
-                self.by_shards(of_all, request).await
+                self.list(&request, |_, _| true).await
             }
+            RouteScope::Account(OfAll::Sum) => self.sum(&self.kept(parts, body).await?).await,
+            RouteScope::Account(OfAll::First) => self.first(&self.kept(parts, body).await?).await,
+            RouteScope::Account(OfAll::Stream) => Ok(self.stream(&self.kept(parts, body).await?)),
             RouteScope::EveryAccount => {
                 let request = self.kept(parts, body).await?;
                 self.every_account(request).await
@@ -293,7 +296,6 @@ impl Front {
                 };
                 let target = ForwardTarget::Shard(shard);
                 match self.forward(&host.address, target, request, is_owner).await {
-                    Ok(response) if response.headers().contains_key(&NOT_OWNER) => {}
                     Ok(response) => return Ok(response),
                     Err(ForwardFailure::NotSent) => {}
                     Err(ForwardFailure::Unknown) if request.is_repeatable => {}
@@ -305,7 +307,7 @@ impl Front {
     }
 
     /// Sends a request to another host. Gives up when that is no longer the right one: a host that stopped would not
-    /// answer.
+    /// answer. A host that refuses because the shard is not there has not begun with the request.
     pub(super) async fn forward(
         &self,
         address: &str,
@@ -324,7 +326,12 @@ impl Front {
             }
         };
         tokio::select! {
-            answered = sent => answered,
+            answered = sent => match answered? {
+                refusal if refusal.headers().contains_key(&NOT_OWNER_HEADER) => {
+                    Err(ForwardFailure::NotSent)
+                }
+                response => Ok(response),
+            },
             () = is_wrong => Err(ForwardFailure::Unknown),
         }
     }
@@ -343,22 +350,23 @@ impl Front {
 
 async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
-    match front.respond(parts, body).await {
-        Ok(response) => response,
-        Err(error) if Registration::serves(&path) => match front.fleet.engines().first() {
-            Some((_, engine)) => {
-                error.of_gateway(&Registration::new(engine.clone()), &path, &headers)
-            }
-            None => error.into_response(),
-        },
-        Err(error) => error.into_response(),
+    let path = parts.uri.path();
+    let of_gateway = Registration::serves(path).then(|| (path.to_owned(), parts.headers.clone()));
+    let error = match front.respond(parts, body).await {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    match (of_gateway, front.fleet.engines().into_iter().next()) {
+        (Some((path, headers)), Some((_, engine))) => {
+            error.of_gateway(&Registration::new(engine), &path, &headers)
+        }
+        _ => error.into_response(),
     }
 }
 
 pub(super) fn no_owner() -> HttpError {
     let message = "no host serves the shard of this account at the moment; try again";
-    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", message)
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, NOT_OWNER, message)
 }
 
 fn unknown() -> HttpError {
@@ -370,8 +378,8 @@ fn unknown() -> HttpError {
 /// The refusal of a forwarded request whose shard is not here.
 fn not_owner_here() -> Response {
     let message = "this host does not serve the shard";
-    let error = HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "not_owner", message);
+    let error = HttpError::new(StatusCode::SERVICE_UNAVAILABLE, NOT_OWNER, message);
     let mut response = error.into_response();
-    response.headers_mut().insert(NOT_OWNER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(NOT_OWNER_HEADER, HeaderValue::from_static("1"));
     response
 }

@@ -3,6 +3,7 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use wabahook::{Engine, FleetHost};
 
 use super::front::Front;
 use crate::json::{ClusterHostJson, ClusterJson, ReadinessJson};
@@ -10,21 +11,24 @@ use crate::response::json;
 
 impl Front {
     pub(super) fn health(&self, path: &str) -> Response {
-        let problem = if path == "/livez" { self.is_dead() } else { self.is_unable() };
+        let (engines, hosts) = (self.fleet.engines(), self.fleet.hosts());
+        let owned: Vec<u16> = hosts.iter().flat_map(|host| host.shards.iter().copied()).collect();
+        let without_owner: Vec<u16> =
+            (0..self.fleet.shards()).filter(|shard| !owned.contains(shard)).collect();
+        let problem = if path == "/livez" { self.is_dead() } else { self.is_unable(&engines) };
         let (status, readiness) = match problem {
             Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, ReadinessJson::unable(problem)),
-            None => (StatusCode::OK, self.readiness()),
+            None => (StatusCode::OK, self.readiness(&engines, !without_owner.is_empty())),
         };
-        json(status, &readiness.with_cluster(self.cluster()))
+        json(status, &readiness.with_cluster(self.cluster(hosts, without_owner)))
     }
 
     fn is_dead(&self) -> Option<&'static str> {
         (!self.routes.shared.is_alive()).then_some("restart this process")
     }
 
-    fn is_unable(&self) -> Option<&'static str> {
-        let engines = self.fleet.engines();
-        let all = |is: fn(&wabahook::Engine) -> bool| {
+    fn is_unable(&self, engines: &[(u16, Engine)]) -> Option<&'static str> {
+        let all = |is: fn(&Engine) -> bool| {
             !engines.is_empty() && engines.iter().all(|(_, engine)| is(engine))
         };
         if !self.routes.shared.is_serving() {
@@ -33,36 +37,30 @@ impl Front {
         if !self.fleet.is_connected() {
             return Some("the server of the store cannot be reached");
         }
-        if all(wabahook::Engine::is_stalled) {
+        if all(Engine::is_stalled) {
             return Some("the device refuses writes");
         }
-        all(wabahook::Engine::is_full).then_some("busy: the outbox owes its maximum")
+        all(Engine::is_full).then_some("busy: the outbox owes its maximum")
     }
 
-    fn readiness(&self) -> ReadinessJson {
-        let engines = self.fleet.engines();
+    fn readiness(&self, engines: &[(u16, Engine)], lacks_owners: bool) -> ReadinessJson {
         let bound = engines.iter().find_map(|(_, engine)| engine.bound());
         let mut reasons = self.routes.shared.shortages.reasons();
-        if !self.without_owner().is_empty() {
+        if lacks_owners {
             reasons.push("shards without an owner");
         }
         ReadinessJson::of(bound, reasons)
     }
 
-    fn cluster(&self) -> ClusterJson {
-        let hosts = self.fleet.hosts().into_iter();
+    fn cluster(&self, hosts: Vec<FleetHost>, without_owner: Vec<u16>) -> ClusterJson {
         ClusterJson {
             host: self.fleet.name().to_owned(),
             shards: self.routes.open(),
             hosts: hosts
+                .into_iter()
                 .map(|host| ClusterHostJson { name: host.name, shards: host.shards })
                 .collect(),
-            without_owner: self.without_owner(),
+            without_owner,
         }
-    }
-
-    fn without_owner(&self) -> Vec<u16> {
-        let owned: Vec<u16> = self.fleet.hosts().into_iter().flat_map(|host| host.shards).collect();
-        (0..self.fleet.shards()).filter(|shard| !owned.contains(shard)).collect()
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn join(
             () = &mut stop => return Ok(None),
         }
     };
-    // Unset before: it is set once, here.
+    // Nothing else sets it, so this cannot fail.
     let _ = joined.set(fleet.clone());
     let front = Arc::new(Front::new(fleet.clone(), routes, Peers::new(key)));
     Ok(Some((fleet, front.router())))

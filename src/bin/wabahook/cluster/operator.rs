@@ -58,21 +58,6 @@ impl WholeAnswer {
 }
 
 impl Front {
-    /// A request about all accounts.
-    pub(super) async fn by_shards(
-        self: &Arc<Self>,
-        of_all: OfAll,
-        request: KeptRequest,
-    ) -> Result<Response, HttpError> {
-        match of_all {
-            OfAll::List => self.list(&request, |_, _| true).await,
-            OfAll::Sum => self.sum(&request).await,
-            OfAll::First => self.first(&request).await,
-            OfAll::Stream => Ok(self.stream(&request)),
-            OfAll::Any | OfAll::Refuse => Err(HttpError::not_found("route", "of all accounts")),
-        }
-    }
-
     /// The accounts, each as the engine has it that serves it.
     pub(super) async fn every_account(
         self: &Arc<Self>,
@@ -154,7 +139,13 @@ impl Front {
         answers
     }
 
-    async fn sum(self: &Arc<Self>, request: &KeptRequest) -> Result<Response, HttpError> {
+    /// The sums of what all shards answer.
+    pub(super) async fn sum(
+        self: &Arc<Self>,
+        request: &KeptRequest,
+    ) -> Result<Response, HttpError> {
+        // A query that is refused must be refused before any shard has done something.
+        let query = PageQuery::read(&request.parts.uri)?;
         let (mut sum, mut included, mut missing) = (Value::Null, Vec::new(), Vec::new());
         let mut status = StatusCode::OK;
         for (shard, answer) in self.ask_all(request).await {
@@ -167,7 +158,6 @@ impl Front {
                 None => missing.push(shard),
             }
         }
-        let query = PageQuery::read(&request.parts.uri)?;
         if let Some(worst) = query.other("worst").and_then(|worst| worst.parse().ok()) {
             keep_worst(&mut sum, worst);
         }
@@ -176,7 +166,10 @@ impl Front {
     }
 
     /// The answer of the first shard that has what is asked for.
-    async fn first(self: &Arc<Self>, request: &KeptRequest) -> Result<Response, HttpError> {
+    pub(super) async fn first(
+        self: &Arc<Self>,
+        request: &KeptRequest,
+    ) -> Result<Response, HttpError> {
         let answers = self.ask_all(request).await;
         let is_complete = answers.iter().all(|(_, answer)| answer.is_some());
         let (found, others): (Vec<_>, Vec<_>) = answers
@@ -191,7 +184,7 @@ impl Front {
     }
 
     /// A page of the lists of all shards, one after the other.
-    async fn list(
+    pub(super) async fn list(
         self: &Arc<Self>,
         request: &KeptRequest,
         is_wanted: impl Fn(u16, &Value) -> bool,
@@ -249,7 +242,7 @@ impl Front {
     }
 
     /// The notices of all shards as they come. A shard that moves is followed.
-    fn stream(self: &Arc<Self>, request: &KeptRequest) -> Response {
+    pub(super) fn stream(self: &Arc<Self>, request: &KeptRequest) -> Response {
         let (sender, lines) = channel(LINES_MAX);
         for shard in 0..self.fleet.shards() {
             let (front, request, sender) = (Arc::clone(self), request.clone(), sender.clone());

@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum ForwardFailure {
-    /// The other host has not seen the request.
+    /// The other host has not begun with the request.
     NotSent,
     /// It may have begun with it.
     Unknown,

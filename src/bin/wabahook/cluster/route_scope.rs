@@ -33,13 +33,13 @@ pub(super) enum OfAll {
     List,
     /// The sums of their counters.
     Sum,
-    /// Whatever the first one has that has it.
+    /// The answer of the first shard that has the item.
     First,
     /// A stream of all.
     Stream,
     /// Whatever any of them answers: the route is about one account.
     Any,
-    /// A refusal: engines give the same ids.
+    /// A refusal: two shards may have the same id, so the operator must name the account.
     Refuse,
 }
 

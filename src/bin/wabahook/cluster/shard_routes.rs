@@ -60,7 +60,6 @@ impl Drop for ShardPermit {
 }
 
 impl ShardPermit {
-    /// Answers a request.
     pub(super) async fn answer(self, request: Request) -> Response {
         match self.0.routes.call(request).await {
             Ok(response) => response,

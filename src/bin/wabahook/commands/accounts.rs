@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use wabahook::WabaNumber;
 
 use super::client::{ApiClient, HostOptions};
+use super::deliveries::purged_text;
 use super::screen::{counted, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
     AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
-    Patch, PurgedJson, parse,
+    Patch, parse,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -157,10 +158,8 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
             let path = format!("{}/forget", path(&client, &one.account)?);
             let response = client.post(&path, &json!({}))?;
             print(&response, &|| {
-                let PurgedJson { purged } = client.typed(&response)?;
-                let ended =
-                    counted(purged, "delivery or dead letter", "deliveries and dead letters");
-                Ok(format!("forgotten; {ended} ended"))
+                let ended = client.typed(&response)?;
+                Ok(format!("forgotten; ended: {}", purged_text(&ended)))
             })
         }
         AccountsAction::AddKey { account, name, expires } => {

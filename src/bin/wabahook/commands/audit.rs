@@ -23,6 +23,9 @@ pub(crate) struct AuditArgs {
 
 const TITLES: [&str; 7] = ["ID", "AT", "KEY", "ACCOUNT", "ADDRESS", "REQUEST", "CHANGED"];
 
+/// Of more items of a list, only their number is shown.
+const ITEMS_MAX: usize = 8;
+
 /// Runs the command.
 pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
@@ -70,9 +73,19 @@ fn changed(change: &AuditChangeJson) -> String {
     }
 }
 
-/// A member that changed, with its values where they are short.
+/// A member that changed, with its values where they are short. Of a list, what was added and removed.
 fn member(name: &str, before: Option<&Value>, after: &Value) -> String {
     let before = before.unwrap_or(&Value::Null);
+    if let (Value::Array(old), Value::Array(new)) = (before, after) {
+        let signed = |sign: char, items: &[Value]| {
+            let all = items.iter().map(|item| format!(" {sign}{}", shown(item)));
+            match items.len() {
+                0..=ITEMS_MAX => all.collect::<String>(),
+                count => format!(" {sign}({count} items)"),
+            }
+        };
+        return format!("{name}{}{}", signed('-', old), signed('+', new));
+    }
     let is_short = |value: &Value| !value.is_object() && value.to_string().len() <= 64;
     match is_short(before) && is_short(after) {
         true => format!("{name} {} -> {}", shown(before), shown(after)),

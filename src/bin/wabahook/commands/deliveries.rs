@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::client::HostOptions;
 use serde_json::{Value, json};
 
+use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::webhooks::find;
 use crate::command_error::CommandError;
@@ -29,21 +29,11 @@ enum DeliveriesAction {
 
 #[derive(Args)]
 struct ListDeliveriesArgs {
-    /// Only those of this webhook
-    #[arg(long, value_name = "ID|NAME")]
-    webhook: Option<String>,
-    /// Only those in these states: owed, retrying, blocked, dead
+    #[command(flatten)]
+    filter: DeliveryFilterArgs,
+    /// Those in these states: owed, retrying, blocked, dead
     #[arg(long, value_name = "STATES")]
     state: Option<String>,
-    /// Only those of events whose type contains this
-    #[arg(long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
-    /// Only those of events of this number
-    #[arg(long)]
-    number: Option<String>,
-    /// Only those whose last reason contains this
-    #[arg(long)]
-    reason: Option<String>,
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
@@ -53,14 +43,12 @@ struct ListDeliveriesArgs {
     host: HostOptions,
 }
 
+/// Which deliveries; all filters must match.
 #[derive(Args)]
-struct CancelArgs {
+struct DeliveryFilterArgs {
     /// Those of this webhook
     #[arg(long, value_name = "ID|NAME")]
     webhook: Option<String>,
-    /// Those in one of these states: owed, retrying, blocked
-    #[arg(long, value_name = "STATE", value_delimiter = ',')]
-    state: Vec<String>,
     /// Those of events whose type contains this
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -70,6 +58,23 @@ struct CancelArgs {
     /// Those whose last reason contains this
     #[arg(long)]
     reason: Option<String>,
+}
+
+impl DeliveryFilterArgs {
+    /// The id of the webhook, if one is named.
+    fn webhook(&self, client: &ApiClient) -> Result<Option<u32>, CommandError> {
+        let item = self.webhook.as_deref().map(|webhook| find(client, webhook)).transpose()?;
+        Ok(item.map(|item| item.id))
+    }
+}
+
+#[derive(Args)]
+struct CancelArgs {
+    #[command(flatten)]
+    filter: DeliveryFilterArgs,
+    /// Those in one of these states: owed, retrying, blocked
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<String>,
     /// Only count them
     #[arg(long)]
     dry_run: bool,
@@ -110,15 +115,15 @@ pub(crate) fn run(args: &DeliveriesArgs) -> Result<(), CommandError> {
 
 fn list(args: &ListDeliveriesArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
-    let webhook = args.webhook.as_deref().map(|webhook| find(&client, webhook)).transpose()?;
-    let webhook = webhook.map(|item| item.id.to_string());
+    let filter = &args.filter;
+    let webhook = filter.webhook(&client)?.map(|id| id.to_string());
     args.watch.run(|| {
         let query = [
             ("subscription", webhook.as_deref()),
             ("state", args.state.as_deref()),
-            ("event_type", args.event_type.as_deref()),
-            ("number", args.number.as_deref()),
-            ("reason", args.reason.as_deref()),
+            ("event_type", filter.event_type.as_deref()),
+            ("number", filter.number.as_deref()),
+            ("reason", filter.reason.as_deref()),
         ];
         let listed = client.list("/deliveries", &query, args.limit)?;
         if args.host.json {
@@ -152,7 +157,8 @@ fn row(one: &DeliveryJson) -> Vec<String> {
 }
 
 fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
-    let texts = [&args.webhook, &args.event_type, &args.number, &args.reason];
+    let filter = &args.filter;
+    let texts = [&filter.webhook, &filter.event_type, &filter.number, &filter.reason];
     if texts.iter().all(|text| text.is_none()) && args.state.is_empty() {
         let message = "name --webhook, --state, --type, --number or --reason";
         return Err(CommandError::Usage(message.to_owned()));
@@ -163,13 +169,12 @@ fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
     });
     let states = states.collect::<Result<Vec<_>, _>>()?;
     let client = args.host.client()?;
-    let webhook = args.webhook.as_deref().map(|webhook| find(&client, webhook)).transpose()?;
     let body = CancelJson {
-        subscription: webhook.map(|item| Whole(item.id)),
+        subscription: filter.webhook(&client)?.map(Whole),
         state: Some(states).filter(|states| !states.is_empty()),
-        event_type: args.event_type.clone(),
-        number: args.number.clone(),
-        reason: args.reason.clone(),
+        event_type: filter.event_type.clone(),
+        number: filter.number.clone(),
+        reason: filter.reason.clone(),
         dry_run: args.dry_run,
     };
     let response = client.post("/deliveries/cancel", &body)?;
@@ -181,6 +186,13 @@ fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
         say(&format!("{done}: {}", counted(cancelled, "delivery", "deliveries")));
     }
     Ok(())
+}
+
+/// What a purge ended, in words.
+pub(super) fn purged_text(ended: &PurgedJson) -> String {
+    let purged = counted(ended.purged, "delivery or dead letter", "deliveries and dead letters");
+    let erased = counted(ended.erased, "event", "events");
+    format!("{purged}; erased from the history: {erased}")
 }
 
 /// Runs `purge`.
@@ -199,8 +211,7 @@ pub(crate) fn purge(args: &PurgeArgs) -> Result<(), CommandError> {
     if args.host.json {
         say_json(&response);
     } else {
-        let PurgedJson { purged } = client.typed(&response)?;
-        say(&format!("purged: {}", counted(purged, "delivery", "deliveries")));
+        say(&format!("purged: {}", purged_text(&client.typed(&response)?)));
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ use crate::json::AccountLimitsJson;
 use super::{Environment, OneOrMany, SecretText, secret};
 use crate::operators::OperatorKeys;
 
-/// An account.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountTable {
@@ -37,7 +36,6 @@ struct WabaTable {
     phone_number_ids: BTreeMap<String, String>,
 }
 
-/// The keys of the operator.
 pub(super) struct OperatorTable<'t> {
     pub(super) keys: &'t [SecretText],
     pub(super) digests: &'t [String],

@@ -85,11 +85,14 @@ async function discard(view, what) {
   await view.report(`Discarded: ${count(discarded)}.`);
 }
 
-/** What the list shows, for a change of all of them. A webhook that is given by its name is that of the first item. */
+/** What the list shows, for a change of all of them. A change names a webhook by its id: that of a name is known from an item. */
 function filterOf(query, items) {
   const { subscription, reason, event_type: type, number, since, until } = query;
   const filter = Object.fromEntries(Object.entries({ reason, event_type: type, number, since, until }).filter(([, value]) => value));
-  if (subscription) filter.subscription = items[0]?.subscription ?? Number(subscription);
+  if (subscription) {
+    filter.subscription = items[0]?.subscription ?? Number(subscription);
+    if (!Number.isInteger(filter.subscription)) throw new Error("Open a page that shows one of this webhook's dead letters first.");
+  }
   return Object.keys(filter).length ? filter : { since: "1970-01-01T00:00:00Z" };
 }
 

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use wabahook::policy::{Policy, Retry};
 
-/// The number of an event, or its WABA where a callback has no number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum NumberOrWaba {
@@ -159,77 +158,51 @@ pub(super) const WABAS: &[(&str, &[&str])] = &[
 
 /// The ten endpoints.
 pub(super) static ENDPOINTS: &[DemoEndpoint] = &[
-    DemoEndpoint {
-        name: "audit-log",
-        story: "healthy",
-        types: &[],
-        numbers: &[],
-        behaviour: Behaviour::Healthy,
-    },
-    DemoEndpoint {
-        name: "crm",
-        story: "healthy",
-        types: &["MESSAGE_RECEIVED"],
-        numbers: &[],
-        behaviour: Behaviour::Healthy,
-    },
-    DemoEndpoint {
-        name: "status-board",
-        story: "slow: 80 ms",
-        types: &["MESSAGE_STATUS_UPDATE"],
-        numbers: &[],
-        behaviour: Behaviour::Slow(80),
-    },
-    DemoEndpoint {
-        name: "orders",
-        story: "503 for a third",
-        types: &["MESSAGE_RECEIVED"],
-        numbers: &["919000000001"],
-        behaviour: Behaviour::FailingUntil(330),
-    },
-    DemoEndpoint {
-        name: "mirror",
-        story: "flapping: 500",
-        types: &["RAW_CLOUD_API_WEBHOOK"],
-        numbers: &[],
-        behaviour: Behaviour::Flapping(50),
-    },
-    DemoEndpoint {
-        name: "analytics",
-        story: "hangs until late",
-        types: &["MESSAGE_STATUS_UPDATE"],
-        numbers: &["972123456789"],
-        behaviour: Behaviour::HangingUntil(600),
-    },
-    DemoEndpoint {
-        name: "partner",
-        story: "429, Retry-After",
-        types: &["MESSAGE_RECEIVED"],
-        numbers: &["972123456789", "919000000003"],
-        behaviour: Behaviour::Throttling(50),
-    },
-    DemoEndpoint {
-        name: "old-typo",
-        story: "404, a typo",
-        types: &["TEMPLATE_UPDATE"],
-        numbers: &["919000000001"],
-        behaviour: Behaviour::NotFound,
-    },
-    DemoEndpoint {
-        name: "moved-shop",
-        story: "410 from a quarter",
-        types: &[],
-        numbers: &["919000000003"],
-        behaviour: Behaviour::GoneFrom(250),
-    },
-    DemoEndpoint {
-        name: "old-crm",
-        story: "refuses to connect",
-        types: &[],
-        numbers: &["919000000002"],
-        behaviour: Behaviour::Dead,
-    },
+    endpoint("audit-log", "healthy", &[], &[], Behaviour::Healthy),
+    endpoint("crm", "healthy", &["MESSAGE_RECEIVED"], &[], Behaviour::Healthy),
+    endpoint("status-board", "slow: 80 ms", &["MESSAGE_STATUS_UPDATE"], &[], Behaviour::Slow(80)),
+    endpoint(
+        "orders",
+        "503 for a third",
+        &["MESSAGE_RECEIVED"],
+        &["919000000001"],
+        Behaviour::FailingUntil(330),
+    ),
+    endpoint("mirror", "flapping: 500", &["RAW_CLOUD_API_WEBHOOK"], &[], Behaviour::Flapping(50)),
+    endpoint(
+        "analytics",
+        "hangs until late",
+        &["MESSAGE_STATUS_UPDATE"],
+        &["972123456789"],
+        Behaviour::HangingUntil(600),
+    ),
+    endpoint(
+        "partner",
+        "429, Retry-After",
+        &["MESSAGE_RECEIVED"],
+        &["972123456789", "919000000003"],
+        Behaviour::Throttling(50),
+    ),
+    endpoint(
+        "old-typo",
+        "404, a typo",
+        &["TEMPLATE_UPDATE"],
+        &["919000000001"],
+        Behaviour::NotFound,
+    ),
+    endpoint("moved-shop", "410 from a quarter", &[], &["919000000003"], Behaviour::GoneFrom(250)),
+    endpoint("old-crm", "refuses to connect", &[], &["919000000002"], Behaviour::Dead),
 ];
+
+const fn endpoint(
+    name: &'static str,
+    story: &'static str,
+    types: &'static [&'static str],
+    numbers: &'static [&'static str],
+    behaviour: Behaviour,
+) -> DemoEndpoint {
+    DemoEndpoint { name, story, types, numbers, behaviour }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Stdout, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,42 +16,21 @@ use wabahook::{
 };
 
 use super::endpoints::{ENDPOINTS, WABAS, policy};
+use super::process::{DemoPlace, EngineOrders};
 use super::report::{AcceptedEvent, EngineReport, LaneReport};
 use super::samples::{PreparedEvent, prepare};
 
-/// What the demo tells its engine process.
+/// The command line of the engine process.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct EngineArgs {
-    /// The data directory.
-    #[arg(long, required_unless_present = "store")]
-    data: Option<PathBuf>,
-    /// The connection string of the PostgreSQL servers, in place of a data directory.
-    #[arg(long, conflicts_with = "data")]
-    store: Option<String>,
-    /// The URL of each endpoint, in the order of `ENDPOINTS`.
-    #[arg(long, value_delimiter = ',')]
-    pub(super) receivers: Vec<String>,
-    /// Events a second.
-    #[arg(long)]
-    pub(super) rate: u64,
-    /// The length of the whole demo, in milliseconds.
-    #[arg(long)]
-    pub(super) show_ms: u64,
-    /// How long to publish, in milliseconds from the start of the process.
-    #[arg(long)]
-    pub(super) publish_ms: u64,
-    /// How long the process may take in all, in milliseconds.
-    #[arg(long)]
-    pub(super) end_ms: u64,
-    /// Makes the dedup keys of this process differ from those of the other one.
-    #[arg(long)]
-    pub(super) seed: u64,
+    #[arg(value_parser = |text: &str| serde_json::from_str::<EngineOrders>(text))]
+    orders: EngineOrders,
 }
 
 /// Runs the engine until its time is over. Ends silently when the demo is gone.
-pub(crate) fn run(args: &EngineArgs) -> ExitCode {
+pub(crate) fn run(EngineArgs { orders }: &EngineArgs) -> ExitCode {
     let mut reports = ReportWriter { to: io::stdout() };
-    match play(args, &mut reports) {
+    match play(orders, &mut reports) {
         Ok(()) => ExitCode::SUCCESS,
         Err(EngineStop::DemoGone) => ExitCode::FAILURE,
         Err(EngineStop::Failed(why)) => {
@@ -90,7 +68,7 @@ impl ReportWriter {
 
 /// The engine at work.
 struct EngineWork<'a> {
-    args: &'a EngineArgs,
+    orders: &'a EngineOrders,
     clock: SystemClock,
     engine: Engine,
     notices: Notices,
@@ -110,9 +88,9 @@ const PROGRESS_MS: u64 = 100;
 /// How many bodies one tick may publish when it has to catch up.
 const BODIES_PER_TICK_MAX: u64 = 64;
 
-fn play(args: &EngineArgs, reports: &mut ReportWriter) -> Result<(), EngineStop> {
+fn play(orders: &EngineOrders, reports: &mut ReportWriter) -> Result<(), EngineStop> {
     let clock = SystemClock::new();
-    let config = config(args)?;
+    let config = config(orders)?;
     let began_ms = clock.monotonic_ms();
     let engine = Engine::open(config)?;
     let notices = engine.notices();
@@ -122,12 +100,12 @@ fn play(args: &EngineArgs, reports: &mut ReportWriter) -> Result<(), EngineStop>
         took_ms: clock.monotonic_ms() - began_ms,
     };
     reports.tell(&opened)?;
-    register(&engine, args)?;
+    register(&engine, orders)?;
     let named = |name: &str| ENDPOINTS.iter().position(|endpoint| endpoint.name == name);
     let known = engine.subscriptions();
     let endpoints = known.iter().filter_map(|s| Some((s.id, named(&s.name)?))).collect();
     let mut work = EngineWork {
-        args,
+        orders,
         clock,
         engine,
         notices,
@@ -143,40 +121,42 @@ fn play(args: &EngineArgs, reports: &mut ReportWriter) -> Result<(), EngineStop>
     work.close()
 }
 
-fn config(args: &EngineArgs) -> Result<Config, EngineStop> {
+fn config(orders: &EngineOrders) -> Result<Config, EngineStop> {
     let loopback = "127.0.0.0/8".parse().map_err(|_| EngineStop::Failed("no loopback".into()))?;
     let account = Account::new("demo");
     let account = WABAS.iter().fold(account, |a, (id, numbers)| a.waba(*id, numbers.iter()));
     // Every dead letter must be announced here, so the ring holds more than a show can bring.
     let limits = Limits::default().notices_max(1 << 20);
-    let place = match &args.store {
-        Some(connection) => Config::new("unused").store(Arc::new(owned(connection, args)?)),
-        None => Config::new(args.data.clone().unwrap_or_default()),
+    let place = match &orders.place {
+        DemoPlace::Servers(connection) => {
+            Config::new("unused").store(Arc::new(owned(connection, orders)?))
+        }
+        DemoPlace::Directory(path) => Config::new(path),
     };
     Ok(place.account(account).limits(limits).allow_addresses([loopback]).allow_http(true))
 }
 
 /// Waits until the other process no longer owns the store.
-fn owned(connection: &str, args: &EngineArgs) -> Result<Postgres, EngineStop> {
+fn owned(connection: &str, orders: &EngineOrders) -> Result<Postgres, EngineStop> {
     let failed = |failure: StoreFailure| EngineStop::Failed(format!("store: {failure}"));
     let options = PostgresOptions::new(connection).map_err(failed)?;
-    let store = Postgres::connect(options.name(args.seed.to_string())).map_err(failed)?;
-    store.acquire(Duration::from_millis(args.end_ms)).map_err(failed)?;
+    let store = Postgres::connect(options.name(orders.seed.to_string())).map_err(failed)?;
+    store.acquire(Duration::from_millis(orders.end_ms)).map_err(failed)?;
     Ok(store)
 }
 
 /// Registers the endpoints that the directory does not know. The process after the kill finds all
 /// of them, and one that was disabled stays so.
-fn register(engine: &Engine, args: &EngineArgs) -> Result<(), EngineStop> {
+fn register(engine: &Engine, orders: &EngineOrders) -> Result<(), EngineStop> {
     let known = engine.subscriptions();
-    for (endpoint, url) in ENDPOINTS.iter().zip(&args.receivers) {
+    for (endpoint, url) in ENDPOINTS.iter().zip(&orders.receivers) {
         if known.iter().any(|subscription| subscription.name == endpoint.name) {
             continue;
         }
         let mut subscription = Subscription::to(url)?
             .name(endpoint.name)
             .secret(endpoint.secret())
-            .policy(policy(args.show_ms));
+            .policy(policy(orders.show_ms));
         if !endpoint.types.is_empty() {
             subscription = subscription.events(endpoint.types.iter().copied());
         }
@@ -193,10 +173,10 @@ impl EngineWork<'_> {
         let started_ms = self.clock.monotonic_ms();
         loop {
             let now_ms = self.clock.monotonic_ms();
-            if now_ms >= self.args.publish_ms {
+            if now_ms >= self.orders.publish_ms {
                 return Ok(());
             }
-            let due = (now_ms + TICK_MS - started_ms) * self.args.rate / 1_000;
+            let due = (now_ms + TICK_MS - started_ms) * self.orders.rate / 1_000;
             self.publish_until(due)?;
             self.listen_until(now_ms + TICK_MS)?;
         }
@@ -205,12 +185,13 @@ impl EngineWork<'_> {
     /// Publishes bodies until as many events are out as are due, and then waits for their receipts,
     /// so that one sync makes all of them durable.
     fn publish_until(&mut self, due: u64) -> Result<(), EngineStop> {
+        let is_replicated = matches!(self.orders.place, DemoPlace::Servers(_));
         let mut receipts = Vec::new();
         for _ in 0..BODIES_PER_TICK_MAX {
             if self.published >= due {
                 break;
             }
-            let prepared = prepare(self.turn, self.args.seed, self.engine.accounts())
+            let prepared = prepare(self.turn, self.orders.seed, self.engine.accounts())
                 .map_err(EngineStop::Failed)?;
             let (events, described) = split(prepared);
             let published_ms = self.clock.wall_ms();
@@ -226,9 +207,7 @@ impl EngineWork<'_> {
         for (published_ms, mut described, receipt) in receipts {
             let accepted = match receipt.wait() {
                 // Nothing was promised: the primary was killed while it was written.
-                Err(Error::Unknown { .. } | Error::Refused { .. }) if self.args.store.is_some() => {
-                    continue;
-                }
+                Err(Error::Unknown { .. } | Error::Refused { .. }) if is_replicated => continue,
                 waited => waited?,
             };
             for (event, accepted) in described.iter_mut().zip(accepted) {
@@ -261,7 +240,7 @@ impl EngineWork<'_> {
 
     /// Waits until every endpoint that can settle its debts has, or the time is over.
     fn drain(&mut self) -> Result<(), EngineStop> {
-        while self.clock.monotonic_ms() < self.args.end_ms {
+        while self.clock.monotonic_ms() < self.orders.end_ms {
             let lanes = self.lanes(&self.engine.stats());
             let settles = |lane: &LaneReport| {
                 let endpoint = ENDPOINTS.get(lane.endpoint);
@@ -276,7 +255,7 @@ impl EngineWork<'_> {
     }
 
     fn close(mut self) -> Result<(), EngineStop> {
-        self.engine.close(Duration::from_millis(self.args.show_ms / 10))?;
+        self.engine.close(Duration::from_millis(self.orders.show_ms / 10))?;
         while let Some(notice) = self.notices.try_next() {
             self.tell_notice(notice)?;
         }

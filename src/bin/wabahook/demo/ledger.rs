@@ -71,7 +71,6 @@ struct KillWindow {
     until_ms: Option<u64>,
 }
 
-/// The totals shown as progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct ProgressTotals {
     pub(super) accepted: u64,
@@ -105,7 +104,6 @@ pub(super) struct EndpointTally {
     pub(super) active_ms: u64,
 }
 
-/// The result of the whole demo.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct DemoResult {
     /// Events known to be accepted.

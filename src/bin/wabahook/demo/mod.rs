@@ -19,12 +19,12 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use indicatif::HumanCount;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use wabahook::clock::{Clock, SystemClock};
@@ -70,8 +70,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, String> {
     if args.replicated {
         return run_replicated(args, &runtime);
     }
-    let directory = DemoDirectory::new()?;
-    let place = DemoPlace::Directory(directory.path.clone());
+    let directory = tempfile::Builder::new().prefix("wabahook-demo-").tempdir();
+    let directory = directory.map_err(|error| format!("cannot create a directory: {error}"))?;
+    let place = DemoPlace::Directory(directory.path().to_owned());
     runtime.block_on(DemoRun::new(args).play(&place))
 }
 
@@ -86,28 +87,6 @@ fn run_replicated(args: &DemoArgs, runtime: &Runtime) -> Result<ExitCode, String
 #[cfg(not(unix))]
 fn run_replicated(_: &DemoArgs, _: &Runtime) -> Result<ExitCode, String> {
     Err("the demo starts PostgreSQL servers from Debian's package".to_owned())
-}
-
-/// A temporary directory, removed when the demo ends.
-struct DemoDirectory {
-    path: PathBuf,
-}
-
-impl DemoDirectory {
-    fn new() -> Result<DemoDirectory, String> {
-        let name = format!("wabahook-demo-{}-{}", std::process::id(), SystemClock::new().wall_ms());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path)
-            .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-        Ok(DemoDirectory { path })
-    }
-}
-
-impl Drop for DemoDirectory {
-    fn drop(&mut self) {
-        // If this fails, the system clears its temporary files later.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 /// The demo as it runs.
@@ -252,8 +231,8 @@ impl<'a> DemoRun<'a> {
         // On a very slow machine it still gets a share of the demo.
         let publish_ms = left_ms(PUBLISH_END).max(self.time_ms(100));
         let orders = EngineOrders {
-            place,
-            urls: &receivers.urls,
+            place: place.clone(),
+            receivers: receivers.urls.clone(),
             rate: self.args.rate,
             show_ms: self.stage.show_ms,
             publish_ms,
@@ -282,7 +261,7 @@ impl<'a> DemoRun<'a> {
         }
         self.has_accepted = false;
         self.stage.ledger.lock().killed(at_ms);
-        let waiting = table::grouped(self.stage.ledger.lock().totals().waiting);
+        let waiting = HumanCount(self.stage.ledger.lock().totals().waiting);
         let text = format!("kill -9, without warning, with {waiting} deliveries outstanding");
         self.screen.tell(self.elapsed_ms(), &text);
         Ok(())
@@ -324,7 +303,7 @@ impl<'a> DemoRun<'a> {
             EngineReport::Opened { recovered, subscriptions, took_ms } => {
                 ledger().listening(self.stage.clock.wall_ms());
                 if subscriptions > 0 {
-                    let owed = table::grouped(recovered);
+                    let owed = HumanCount(recovered);
                     let text = format!(
                         "recovered in {took_ms} ms: {subscriptions} subscriptions, {owed} \
                          deliveries found owed on disk"

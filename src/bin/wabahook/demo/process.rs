@@ -1,11 +1,11 @@
 //! Starts the engine process, reads its reports and kills it. No engine process outlives the demo, and every
 //! line that it wrote completely is read.
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::report::EngineReport;
@@ -17,47 +17,39 @@ pub(super) struct EngineProcess {
 }
 
 /// Where the engine processes keep what they accept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum DemoPlace {
-    /// In this directory.
     Directory(PathBuf),
     /// On the servers that this connection string names.
     Servers(String),
 }
 
-impl DemoPlace {
-    fn arguments(&self) -> [OsString; 2] {
-        match self {
-            DemoPlace::Directory(path) => ["--data".into(), path.into()],
-            DemoPlace::Servers(connection) => ["--store".into(), connection.into()],
-        }
-    }
-}
-
-/// The command line of an engine process.
-pub(super) struct EngineOrders<'a> {
-    pub(super) place: &'a DemoPlace,
-    pub(super) urls: &'a [String],
+/// What the demo tells its engine process, as JSON on its command line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EngineOrders {
+    pub(super) place: DemoPlace,
+    /// The URL of each endpoint, in the order of `ENDPOINTS`.
+    pub(super) receivers: Vec<String>,
+    /// Events a second.
     pub(super) rate: u64,
+    /// The length of the whole demo.
     pub(super) show_ms: u64,
+    /// How long to publish, from the start of the process.
     pub(super) publish_ms: u64,
+    /// How long the process may take in all.
     pub(super) end_ms: u64,
+    /// Makes the dedup keys of this process differ from those of the other one.
     pub(super) seed: u64,
 }
 
 impl EngineProcess {
     /// Starts this program again as the engine process. Call it inside of a runtime.
-    pub(super) fn start(orders: &EngineOrders<'_>) -> Result<EngineProcess, String> {
+    pub(super) fn start(orders: &EngineOrders) -> Result<EngineProcess, String> {
         let failed = |error: std::io::Error| format!("cannot start the engine process: {error}");
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("demo-engine")
-            .args(orders.place.arguments())
-            .args(["--receivers", &orders.urls.join(",")])
-            .args(["--rate", &orders.rate.to_string()])
-            .args(["--show-ms", &orders.show_ms.to_string()])
-            .args(["--publish-ms", &orders.publish_ms.to_string()])
-            .args(["--end-ms", &orders.end_ms.to_string()])
-            .args(["--seed", &orders.seed.to_string()])
+            .arg(serde_json::to_string(orders).map_err(|error| failed(error.into()))?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -40,7 +40,6 @@ pub(super) struct DemoReceivers {
     _refusing: Vec<TcpSocket>,
 }
 
-/// One receiver.
 struct DemoReceiver {
     index: usize,
     behaviour: Behaviour,

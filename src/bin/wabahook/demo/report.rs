@@ -11,7 +11,6 @@ use super::endpoints::NumberOrWaba;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum EngineReport {
-    /// The engine is open.
     Opened {
         /// Deliveries found owed on the device.
         recovered: u64,
@@ -24,58 +23,35 @@ pub(super) enum EngineReport {
     Accepted {
         /// When `publish` was called, in milliseconds since the Unix epoch.
         published_ms: u64,
-        /// The events.
         events: Vec<AcceptedEvent>,
     },
     /// A delivery is a dead letter.
     Died {
         /// The event's id.
         event: String,
-        /// The endpoint it was for.
         endpoint: usize,
-        /// Why.
         reason: String,
     },
     /// A subscription was disabled by its receiver.
-    Disabled {
-        /// Which.
-        endpoint: usize,
-        /// Why.
-        reason: String,
-    },
+    Disabled { endpoint: usize, reason: String },
     /// Another notice of the engine, for the screen.
-    Noted {
-        /// Its text.
-        text: String,
-    },
+    Noted { text: String },
     /// The figures of the lanes.
-    Progress {
-        /// Each lane.
-        lanes: Vec<LaneReport>,
-    },
+    Progress { lanes: Vec<LaneReport> },
     /// Publishing is over.
     Draining,
     /// The engine is closed; these are its last figures.
-    Closed {
-        /// Each lane.
-        lanes: Vec<LaneReport>,
-    },
+    Closed { lanes: Vec<LaneReport> },
     /// The engine process gave up.
-    Failed {
-        /// Why.
-        why: String,
-    },
+    Failed { why: String },
 }
 
 /// One accepted event, with what shows who must get it and that it arrived unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AcceptedEvent {
-    /// The event's id.
     pub(super) id: String,
-    /// The canonical event type.
     #[serde(rename = "type")]
     pub(super) event_type: String,
-    /// Its number or WABA.
     pub(super) owner: NumberOrWaba,
     /// How many deliveries it owes, by its receipt.
     pub(super) owed: u32,
@@ -86,7 +62,6 @@ pub(super) struct AcceptedEvent {
 /// The engine's figures of one endpoint since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LaneReport {
-    /// Which.
     pub(super) endpoint: usize,
     /// Deliveries owed now.
     pub(super) owed: u64,

@@ -3,20 +3,14 @@
 
 use std::fmt::Write as _;
 
+use indicatif::HumanCount;
+
 use super::endpoints::DemoEndpoint;
 use super::ledger::{DemoResult, EndpointTally, ProgressTotals};
 
 /// A number with its thousands separated.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
 }
 
 /// Milliseconds as seconds with one decimal.
@@ -63,7 +57,6 @@ fn figures(totals: &ProgressTotals) -> String {
     )
 }
 
-/// The list of endpoints.
 pub(super) fn endpoint_list(endpoints: &[DemoEndpoint]) -> String {
     let rows = endpoints
         .iter()

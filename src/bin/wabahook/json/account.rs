@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An account.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AccountJson {
     pub(crate) name: String,
@@ -10,14 +9,12 @@ pub(crate) struct AccountJson {
     pub(crate) event_types: Vec<EventTypeJson>,
 }
 
-/// A WABA with its numbers.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WabaJson {
     pub(crate) id: String,
     pub(crate) numbers: Vec<String>,
 }
 
-/// An event type of the catalogue.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EventTypeJson {
     pub(crate) name: String,

@@ -14,7 +14,6 @@ use super::account_limits::{AccountLimitsJson, AccountUsageJson};
 use super::problem::JsonProblem;
 use super::values::{Patch, Text, TimestampJson};
 
-/// A WABA of an account.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccountWabaJson {
@@ -89,7 +88,6 @@ pub(crate) struct NewKeyJson {
     pub(crate) expires_at: Option<TimestampJson>,
 }
 
-/// A key that was made.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct MadeKeyJson {
     pub(crate) id: String,
@@ -196,6 +194,21 @@ impl AccountListing {
             usage: AccountUsageJson::of(usage),
             moved_to: info.moved_to.as_ref().map(ToString::to_string),
         }
+    }
+}
+
+impl AccountListing {
+    /// What it owns, one text each: `WABA`, `WABA/number` and `WABA/phone_number_id=number`.
+    pub(crate) fn numbers(&self) -> Vec<String> {
+        let of = |waba: &AccountWabaJson| {
+            let id = &waba.id;
+            let numbers = waba.numbers.iter().map(|number| format!("{id}/{}", number.0));
+            let ids = waba.phone_number_ids.iter();
+            let ids = ids.map(|(own, number)| format!("{id}/{own}={}", number.0));
+            let texts: Vec<_> = numbers.chain(ids).collect();
+            if texts.is_empty() { vec![id.clone()] } else { texts }
+        };
+        self.wabas.iter().flat_map(of).collect()
     }
 }
 

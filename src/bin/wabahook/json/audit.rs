@@ -1,6 +1,8 @@
 //! An entry of the audit log: who changed what, from where, and what it was before and after. Credentials are left
 //! out as in listings, and of a URL the query is left out too (I9).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,10 +30,11 @@ pub(crate) struct AuditEntryJson {
     pub(crate) changes: Vec<AuditChangeJson>,
 }
 
-/// One thing that was changed. Of a change, `before` and `after` have the members that differ.
+/// One thing that was changed. Of a change, `before` and `after` have the members that differ, and of a list the
+/// items that differ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AuditChangeJson {
-    /// `subscription`, `account`, `key`, ..
+    /// `subscription`, `account`, ..
     pub(crate) what: String,
     pub(crate) id: String,
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -40,10 +43,25 @@ pub(crate) struct AuditChangeJson {
     pub(crate) after: Value,
 }
 
+const ACCOUNT: &str = "account";
+
 /// Longer members are replaced by their length: a filter may have 50,000 numbers.
 const MEMBER_BYTES_MAX: usize = 2 * 1024;
 
+impl AuditEntryJson {
+    /// Whether it is about an account, or changed it.
+    pub(crate) fn concerns(&self, account: &str) -> bool {
+        let is_it = |change: &AuditChangeJson| change.what == ACCOUNT && change.id == account;
+        self.account.as_deref() == Some(account) || self.changes.iter().any(is_it)
+    }
+}
+
 impl AuditChangeJson {
+    /// The change of an account.
+    pub(crate) fn of_account(id: &str, before: Value, after: Value) -> AuditChangeJson {
+        AuditChangeJson::between(ACCOUNT, id, before, after)
+    }
+
     /// What differs between two states, `null` for one that does not exist.
     pub(crate) fn between(what: &str, id: &str, before: Value, after: Value) -> AuditChangeJson {
         let (mut before, mut after) = (before, after);
@@ -57,11 +75,24 @@ impl AuditChangeJson {
                 old.remove(&name);
                 new.remove(&name);
             }
+            for (name, value) in old.iter_mut() {
+                if let (Value::Array(old), Some(Value::Array(new))) = (value, new.get_mut(name)) {
+                    retain_differing(old, new);
+                }
+            }
         }
         shorten(&mut before);
         shorten(&mut after);
         AuditChangeJson { what: what.to_owned(), id: id.to_owned(), before, after }
     }
+}
+
+/// Removes the items that both lists have.
+fn retain_differing(old: &mut Vec<Value>, new: &mut Vec<Value>) {
+    let texts = |list: &[Value]| list.iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    let (before, after) = (texts(old), texts(new));
+    old.retain(|item| !after.contains(&item.to_string()));
+    new.retain(|item| !before.contains(&item.to_string()));
 }
 
 fn shorten(state: &mut Value) {
@@ -109,6 +140,15 @@ mod tests {
             serde_json::to_value(&created).unwrap(),
             json!({"what": "subscription", "id": "7", "after": {"a": 1}})
         );
+    }
+
+    #[test]
+    fn a_changed_list_has_the_items_that_differ() {
+        let before = json!({"numbers": ["1", "2"], "events": ["A"]});
+        let after = json!({"numbers": ["2", "3"], "events": "*"});
+        let change = AuditChangeJson::between("subscription", "7", before, after);
+        assert_eq!(change.before, json!({"numbers": ["1"], "events": ["A"]}));
+        assert_eq!(change.after, json!({"numbers": ["3"], "events": "*"}));
     }
 
     #[test]

@@ -37,7 +37,6 @@ pub(crate) struct DeadLetterDetailJson {
     pub(crate) history: Vec<FailedAttemptJson>,
 }
 
-/// One failed attempt.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FailedAttemptJson {
     pub(crate) number: u32,
@@ -72,7 +71,6 @@ pub(crate) struct ReplayJson {
     pub(crate) dry_run: bool,
 }
 
-/// How many were replayed.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ReplayedJson {
     pub(crate) replayed: u64,

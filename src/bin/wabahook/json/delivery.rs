@@ -21,7 +21,6 @@ pub(crate) struct DeliveryJson {
     pub(crate) number: Option<String>,
     #[serde(default)]
     pub(crate) accepted_at: Option<TimestampJson>,
-    /// When the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) due_at: Option<TimestampJson>,
     /// Why the last attempt failed, or why it became a dead letter.

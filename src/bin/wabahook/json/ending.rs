@@ -1,7 +1,7 @@
 //! Requests that cancel deliveries or purge events, and the answers that say how many ended.
 
 use serde::{Deserialize, Serialize};
-use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, SubscriptionId, WabaNumber};
+use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, Purged, SubscriptionId, WabaNumber};
 
 use super::problem::JsonProblem;
 use super::values::{Text, Whole};
@@ -25,7 +25,6 @@ pub(crate) struct CancelJson {
     pub(crate) dry_run: bool,
 }
 
-/// How many were cancelled.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CancelledJson {
     pub(crate) cancelled: u64,
@@ -56,10 +55,20 @@ pub(crate) struct PurgeJson {
     pub(crate) account: Option<String>,
 }
 
-/// How many deliveries and dead letters ended.
+/// What a purge ended.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct PurgedJson {
+    /// Owed deliveries and dead letters.
     pub(crate) purged: u64,
+    /// Events that were erased from the history.
+    #[serde(default)]
+    pub(crate) erased: u64,
+}
+
+impl From<Purged> for PurgedJson {
+    fn from(purged: Purged) -> PurgedJson {
+        PurgedJson { purged: purged.deliveries, erased: purged.history_events }
+    }
 }
 
 impl CancelJson {

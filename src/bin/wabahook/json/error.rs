@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An error.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ErrorJson {
     pub(crate) error: ErrorDetailJson,

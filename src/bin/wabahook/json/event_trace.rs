@@ -39,7 +39,6 @@ pub(crate) struct DeliveryTraceJson {
     pub(crate) subscription_name: Option<String>,
     pub(crate) state: String,
     pub(crate) reason: Option<String>,
-    /// When the next attempt is due.
     pub(crate) due_at: Option<TimestampJson>,
     /// How many attempts are known.
     pub(crate) attempts: u64,
@@ -48,7 +47,6 @@ pub(crate) struct DeliveryTraceJson {
     pub(crate) history: Vec<TracedAttemptJson>,
 }
 
-/// One attempt.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct TracedAttemptJson {
     pub(crate) number: u32,

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::values::TimestampJson;
 
-/// A notice.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct NoticeJson {
     pub(crate) at: TimestampJson,

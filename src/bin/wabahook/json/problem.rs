@@ -32,7 +32,6 @@ impl JsonProblem {
         JsonProblem { field: Some(path.to_owned()), message: format!("{path}: {problem}") }
     }
 
-    /// A required member is missing.
     pub(crate) fn missing(path: &str) -> JsonProblem {
         let name = path.rsplit('.').next().unwrap_or(path);
         match REQUIRED.iter().find(|(known, _)| *known == name) {

@@ -90,7 +90,6 @@ impl Server {
         open
     }
 
-    /// Serves a connection to its end.
     async fn serve(
         self,
         stream: TcpStream,

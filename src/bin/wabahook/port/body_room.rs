@@ -16,7 +16,7 @@ use super::connections::network_of;
 const STEP: usize = 16 * 1024;
 
 /// Whose body it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum BodyHolder {
     Account(String),
     /// The network of a sender that is not authenticated yet.

@@ -75,7 +75,7 @@ struct ConnectionTable {
 struct ConnectionEntry {
     network: IpAddr,
     replaced: Arc<Notify>,
-    /// The account whose key it had last.
+    /// The account among whose kept connections it is.
     account: Option<String>,
 }
 
@@ -211,9 +211,7 @@ impl ConnectionTable {
         let Some(entry) = self.open.get_mut(&id) else { return };
         let network = entry.network;
         if let KeyHolder::Account(account) = holder {
-            let is_kept =
-                entry.account.as_deref() == Some(account) && !self.replaceable.contains(&id);
-            if is_kept {
+            if entry.account.as_deref() == Some(account) {
                 return;
             }
             self.leave_account(id);
@@ -226,17 +224,12 @@ impl ConnectionTable {
         if let Some(own) = self.by_network.get_mut(&network) {
             own.replaceable.remove(&id);
         }
+        let KeyHolder::Account(account) = holder else { return };
+        let Some(own) = self.kept_of_account.get(account) else { return };
         let kept = self.open.len() - self.replaceable.len();
-        let of_account = match holder {
-            KeyHolder::Account(account) => self.kept_of_account.get(account),
-            KeyHolder::Host => None,
-        };
         let share_max = self.limits.total.div_ceil(PART_OF_ACCOUNT);
-        let is_over = |own: &&BTreeSet<u64>| {
-            own.len() > share_max || kept > three_quarters(self.limits.total)
-        };
-        let surplus = of_account.filter(is_over).and_then(|own| own.first().copied());
-        if let Some(oldest) = surplus {
+        let is_over = own.len() > share_max || kept > three_quarters(self.limits.total);
+        if let Some(oldest) = own.first().copied().filter(|_| is_over) {
             self.leave_account(oldest);
             self.make_replaceable(oldest);
         }
@@ -248,7 +241,7 @@ impl ConnectionTable {
         self.by_network.entry(entry.network).or_default().replaceable.insert(id);
     }
 
-    /// Counts a connection no more among those of its account.
+    /// Removes a connection from the kept ones of its account.
     fn leave_account(&mut self, id: u64) {
         let entry = self.open.get_mut(&id);
         let Some(account) = entry.and_then(|entry| entry.account.take()) else { return };

@@ -9,7 +9,8 @@ const QUEUE_MAX: i32 = 4_096;
 
 /// The socket that a supervisor passed to this process, if any.
 ///
-/// # Errors The passed file is not a TCP socket.
+/// # Errors
+/// The passed file is not a TCP socket.
 pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
     let mut passed = listenfd::ListenFd::from_env();
     match passed.len() {

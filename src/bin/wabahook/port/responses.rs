@@ -17,7 +17,6 @@ const ROOM_BYTES: usize = 256 * 1024 * 1024;
 /// What is handed to the connection at once. A response that is no longer than this takes no room.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The room.
 #[derive(Clone)]
 pub(crate) struct ResponseRoom(BodyRoom);
 

@@ -2,6 +2,7 @@
 //! and their keys, and has the configuration read again. Each change is durable when it is answered, and in the
 //! audit log without any key.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
@@ -69,8 +70,8 @@ pub(crate) async fn create(
         Ok::<_, HttpError>((answer, audited(&host, &info)))
     });
     let (answer, after) = created.await??;
-    let change = AuditChangeJson::between("account", &answer.id, Value::Null, after);
-    Ok(told(with_key(StatusCode::CREATED, &answer), change))
+    let change = AuditChangeJson::of_account(&answer.id, Value::Null, after);
+    Ok(told(with_key(StatusCode::CREATED, &answer), vec![change]))
 }
 
 /// `GET /admin/accounts/{id}`.
@@ -134,11 +135,11 @@ pub(crate) async fn forget(
     caller.require_operator()?;
     let ended = off_thread(move || {
         let before = audited(&host, &known(&host, &id)?);
-        let purged = host.engine.forget_account(&id)?;
-        Ok::<_, HttpError>((purged, AuditChangeJson::between("account", &id, before, Value::Null)))
+        let purged = PurgedJson::from(host.engine.forget_account(&id)?);
+        Ok::<_, HttpError>((purged, AuditChangeJson::of_account(&id, before, Value::Null)))
     });
     let (purged, change) = ended.await??;
-    Ok(told(json(StatusCode::ACCEPTED, &PurgedJson { purged }), change))
+    Ok(told(json(StatusCode::ACCEPTED, &purged), vec![change]))
 }
 
 /// `POST /admin/accounts/{id}/keys`.
@@ -149,16 +150,14 @@ pub(crate) async fn add_key(
 ) -> Result<Response, HttpError> {
     let body = admit_operator(&host, request).await?;
     let NewKeyJson { name, expires_at } = parse(utf8(&body.bytes)?)?;
-    let made = off_thread(move || {
+    let changed = changed(host, id, move |host, id| {
         let expires_at_ms = expires_at.map(|at| at.0);
-        let (key, secret) = host.engine.add_api_key(&id, name, expires_at_ms)?;
+        let (key, secret) = host.engine.add_api_key(id, name, expires_at_ms)?;
         let api_key = secret.reveal_text().to_owned();
-        Ok::<_, HttpError>(MadeKeyJson { id: key.id, name: key.name, api_key })
+        Ok(MadeKeyJson { id: key.id, name: key.name, api_key })
     });
-    let made = made.await??;
-    let after = serde_json::json!({"name": made.name});
-    let change = AuditChangeJson::between("key", &made.id, Value::Null, after);
-    Ok(told(with_key(StatusCode::CREATED, &made), change))
+    let (made, _, change) = changed.await?;
+    Ok(told(with_key(StatusCode::CREATED, &made), vec![change]))
 }
 
 /// `DELETE /admin/accounts/{id}/keys/{key_id}`.
@@ -168,10 +167,9 @@ pub(crate) async fn remove_key(
     Path((id, key_id)): Path<(String, String)>,
 ) -> Result<Response, HttpError> {
     caller.require_operator()?;
-    let before = serde_json::json!({"account": id});
-    let change = AuditChangeJson::between("key", &key_id, before, Value::Null);
-    off_thread(move || host.engine.remove_api_key(&id, &key_id)).await??;
-    Ok(told(StatusCode::NO_CONTENT.into_response(), change))
+    let removed = changed(host, id, move |host, id| Ok(host.engine.remove_api_key(id, &key_id)?));
+    let ((), _, change) = removed.await?;
+    Ok(told(StatusCode::NO_CONTENT.into_response(), vec![change]))
 }
 
 /// `POST /admin/reload`.
@@ -180,12 +178,34 @@ pub(crate) async fn reload(
     caller: Caller,
 ) -> Result<Response, HttpError> {
     caller.require_operator()?;
-    let reloaded = off_thread(move || host.shared.reload()).await?;
+    let reloaded = off_thread(move || {
+        let before = host.engine.accounts().list();
+        let reloaded = host.shared.reload()?;
+        let after = host.engine.accounts().list();
+        Ok((reloaded, changes(&host, &before, &after)))
+    });
     let refused = |problem: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid", problem);
-    let reloaded = reloaded.map_err(refused)?;
-    let after = serde_json::to_value(&reloaded.accounts).unwrap_or_default();
-    let change = AuditChangeJson::between("configuration", "accounts", Value::Null, after);
-    Ok(told(json(StatusCode::OK, &reloaded), change))
+    let (reloaded, changes) = reloaded.await?.map_err(refused)?;
+    Ok(told(json(StatusCode::OK, &reloaded), changes))
+}
+
+/// The accounts that differ.
+fn changes(
+    host: &HostState,
+    before: &[Arc<AccountInfo>],
+    after: &[Arc<AccountInfo>],
+) -> Vec<AuditChangeJson> {
+    type ById<'a> = BTreeMap<&'a str, &'a Arc<AccountInfo>>;
+    let before: ById<'_> = before.iter().map(|one| (one.id(), one)).collect();
+    let after: ById<'_> = after.iter().map(|one| (one.id(), one)).collect();
+    let ids: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+    let shown = |one: Option<&&Arc<AccountInfo>>| one.map_or(Value::Null, |one| audited(host, one));
+    let change = |id: &str| {
+        let (before, after) = (before.get(id), after.get(id));
+        let is_same = before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(before, after));
+        (!is_same).then(|| AuditChangeJson::of_account(id, shown(before), shown(after)))
+    };
+    ids.into_iter().filter_map(change).collect()
 }
 
 /// Reads the body of a request of the operator.
@@ -201,14 +221,24 @@ async fn change(
     id: String,
     change: impl FnOnce(&HostState, &str) -> Result<Arc<AccountInfo>, HttpError> + Send + 'static,
 ) -> Result<Response, HttpError> {
-    let changed = off_thread(move || {
+    let (_, listing, audit) = changed(host, id, change).await?;
+    Ok(told(json(StatusCode::OK, &listing), vec![audit]))
+}
+
+/// Changes an account. Returns the result, the account after it, and what differs.
+async fn changed<T: Send + 'static>(
+    host: Arc<HostState>,
+    id: String,
+    change: impl FnOnce(&HostState, &str) -> Result<T, HttpError> + Send + 'static,
+) -> Result<(T, AccountListing, AuditChangeJson), HttpError> {
+    off_thread(move || {
         let before = audited(&host, &known(&host, &id)?);
-        let info = change(&host, &id)?;
-        let audit = AuditChangeJson::between("account", &id, before, audited(&host, &info));
-        Ok::<_, HttpError>((listing(&host, &info), audit))
-    });
-    let (listing, audit) = changed.await??;
-    Ok(told(json(StatusCode::OK, &listing), audit))
+        let result = change(&host, &id)?;
+        let after = known(&host, &id)?;
+        let audit = AuditChangeJson::of_account(&id, before, audited(&host, &after));
+        Ok((result, listing(&host, &after), audit))
+    })
+    .await?
 }
 
 fn known(host: &HostState, id: &str) -> Result<Arc<AccountInfo>, HttpError> {
@@ -219,11 +249,17 @@ fn listing(host: &HostState, info: &Arc<AccountInfo>) -> AccountListing {
     AccountListing::of(info, &host.engine.account_usage(info.id()))
 }
 
-/// The account as the audit log keeps it, without its usage.
+/// The account as the audit log keeps it: without its usage, and with its keys and numbers as texts.
 fn audited(host: &HostState, info: &Arc<AccountInfo>) -> Value {
-    let mut value = serde_json::to_value(listing(host, info)).unwrap_or_default();
+    let listing = listing(host, info);
+    let numbers = listing.numbers();
+    let keys: Vec<_> = info.keys.iter().map(|key| format!("{} {}", key.id, key.name)).collect();
+    let mut value = serde_json::to_value(listing).unwrap_or_default();
     if let Value::Object(members) = &mut value {
         members.remove("usage");
+        members.remove("wabas");
+        members.insert("numbers".to_owned(), numbers.into());
+        members.insert("keys".to_owned(), keys.into());
     }
     value
 }
@@ -236,7 +272,7 @@ fn with_key(status: StatusCode, body: &impl serde::Serialize) -> Response {
 }
 
 /// A response that tells the audit log what changed.
-fn told(mut response: Response, change: AuditChangeJson) -> Response {
-    response.extensions_mut().insert(vec![change]);
+pub(super) fn told(mut response: Response, changes: Vec<AuditChangeJson>) -> Response {
+    response.extensions_mut().insert(changes);
     response
 }

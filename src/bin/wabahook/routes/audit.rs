@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
+use super::subscriptions::account_name;
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -22,13 +23,19 @@ pub(crate) async fn list(
     caller.require_operator()?;
     let query = ListQuery::read(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);
-    let known = Arc::clone(&host);
     let found = off_thread(move || {
-        let is_wanted = |entry: &AuditEntryJson| {
-            caller.scope().is_none_or(|account| entry.account.as_deref() == Some(account))
-        };
+        let is_wanted =
+            |entry: &AuditEntryJson| caller.scope().is_none_or(|account| entry.concerns(account));
         let audit = host.shared.audit.as_ref();
-        audit.map_or(Ok(Vec::new()), |audit| audit.newest(cursor, limit + 1, is_wanted))
+        let newest =
+            audit.map_or(Ok(Vec::new()), |audit| audit.newest(cursor, limit + 1, is_wanted));
+        newest.map(|mut items| {
+            for item in &mut items {
+                let name = |account: &str| account_name(&caller, &host.engine, account);
+                item.account_name = item.account.as_deref().and_then(name);
+            }
+            items
+        })
     });
     let mut items = found.await?.map_err(|error| {
         tracing::error!(%error, "the audit log cannot be read");
@@ -36,10 +43,6 @@ pub(crate) async fn list(
     })?;
     let has_more = items.len() > limit;
     items.truncate(limit);
-    for item in &mut items {
-        let account = item.account.as_deref().and_then(|id| known.engine.accounts().get(id));
-        item.account_name = account.map(|account| account.name.clone());
-    }
     let cursor = items.last().filter(|_| has_more).map(|entry| entry.id.to_string());
     Ok(json(StatusCode::OK, &JsonPage { items, cursor }))
 }

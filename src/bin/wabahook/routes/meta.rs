@@ -25,8 +25,9 @@ use crate::port::connections::KeyHolder;
 /// The header of the signature.
 pub(crate) const HUB_SIGNATURE: &str = "x-hub-signature-256";
 
-/// A signature of a longer body is checked on a blocking thread: 4 MiB take some 10 ms, and strangers send them.
-const SIGNED_BYTES_MAX: usize = 64 * 1024;
+/// The signature of a body of at most so many bytes is checked at once. A longer one is checked on a blocking thread: 4 MiB
+/// take some 10 ms, and strangers send them.
+const QUICK_BYTES_MAX: usize = 64 * 1024;
 /// Meta sends at most 3 MB. The sender is not known until the whole body is read, so it gets no more.
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -100,12 +101,11 @@ pub(crate) async fn verified_callback(
         let verified = cloud_api::verify(&meta.app_secrets, signature.as_deref(), &body.bytes);
         verified.map(|()| (meta, body))
     };
-    if body.bytes.len() > SIGNED_BYTES_MAX {
-        note_holder(&BodyHolder::stranger(address).to_string());
-    }
-    let verified = match body.bytes.len() > SIGNED_BYTES_MAX {
-        true => off_thread(move || verify(body)).await?,
-        false => verify(body),
+    let verified = if body.bytes.len() > QUICK_BYTES_MAX {
+        note_holder(BodyHolder::stranger(address));
+        off_thread(move || verify(body)).await?
+    } else {
+        verify(body)
     };
     let verified = verified.map_err(|error| {
         let why = error.to_string();

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use wabahook::metrics::{CONTENT_TYPE, account_exposition, accounts_exposition, exposition};
 
+use super::subscriptions::visible;
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -18,10 +19,7 @@ pub(crate) async fn metrics(
     caller: Caller,
 ) -> Result<Response, HttpError> {
     let text = off_thread(move || {
-        let shown = match caller.scope() {
-            Some(account) => host.engine.subscriptions_of(account),
-            None => host.engine.subscriptions(),
-        };
+        let shown = visible(&host.engine, &caller);
         match caller.own_counters(host.shared.has_operator()) {
             Some(account) => account_exposition(&host.engine.stats_of(account), &shown),
             None if caller.is_operator() => {

@@ -87,7 +87,7 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(Arc::clone(&host), record_changes))
         .layer(map_response_with_state(Arc::clone(&host), note_busy))
-        .layer(from_fn_with_state(Default::default(), in_turn))
+        .layer(from_fn_with_state(host.shared.request_room.clone(), in_turn))
         .with_state(host)
 }
 

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{SubscriptionInfo, SubscriptionState};
 
-use super::subscriptions::account_name;
+use super::subscriptions::{account_name, visible};
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -29,10 +29,7 @@ pub(crate) async fn stats(
     let stats = off_thread(move || {
         let counted = caller.own_counters(host.shared.has_operator());
         let stats = counted.map_or_else(|| host.engine.stats(), |one| host.engine.stats_of(one));
-        let mut own = match caller.scope() {
-            Some(account) => host.engine.subscriptions_of(account),
-            None => host.engine.subscriptions(),
-        };
+        let mut own = visible(&host.engine, &caller);
         let is_failing = |one: &SubscriptionInfo| {
             one.state == SubscriptionState::Disabled
                 || stats.lane(one.id).is_some_and(|lane| !lane.failing_for.is_zero())

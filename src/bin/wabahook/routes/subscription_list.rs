@@ -9,7 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{Engine, LaneStats, Stats, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
-use super::subscriptions::account_name;
+use super::subscriptions::{account_name, visible};
 use crate::caller::Caller;
 use crate::host::{HostState, off_thread};
 use crate::http_error::HttpError;
@@ -132,10 +132,7 @@ fn matching(
     filter: &SubscriptionFilterJson,
     stats: &Stats,
 ) -> Vec<Arc<SubscriptionInfo>> {
-    let mut own = match caller.scope() {
-        Some(account) => engine.subscriptions_of(account),
-        None => engine.subscriptions(),
-    };
+    let mut own = visible(engine, caller);
     own.retain(|one| filter.admits(one, stats.lane(one.id)));
     own
 }

@@ -184,6 +184,14 @@ pub(super) fn own(
     own.ok_or_else(|| HttpError::not_found("subscription", id))
 }
 
+/// The subscriptions that the caller may see.
+pub(super) fn visible(engine: &Engine, caller: &Caller) -> Vec<Arc<SubscriptionInfo>> {
+    match caller.scope() {
+        Some(account) => engine.subscriptions_of(account),
+        None => engine.subscriptions(),
+    }
+}
+
 /// The subscription that a list is limited to, by its id or its name.
 pub(super) fn named(
     host: &HostState,
@@ -195,10 +203,7 @@ pub(super) fn named(
     if let Ok(id) = text.parse() {
         return Ok(Some(SubscriptionId(id)));
     }
-    let mut own = match caller.scope() {
-        Some(account) => host.engine.subscriptions_of(account),
-        None => host.engine.subscriptions(),
-    };
+    let mut own = visible(&host.engine, caller);
     own.retain(|one| one.name == text);
     match own.as_slice() {
         [one] => Ok(Some(one.id)),
