@@ -34,17 +34,18 @@ impl AcceptanceTimes {
         }
     }
 
-    /// Adds events in any order, at `now_ms`. A time in the future counts as now, and an event was accepted no
-    /// earlier than those before it, so that a clock set back ages nothing.
-    pub(crate) fn add(&mut self, events: impl IntoIterator<Item = (u64, i64)>, now_ms: i64) {
-        self.runs.extend(events);
-        self.runs.sort_unstable();
+    /// The times of all events, which may be in any order, at `now_ms`. A time in the future counts as now, and an
+    /// event was accepted no earlier than those before it, so that a clock set back ages nothing.
+    pub(crate) fn recovered(mut runs: Vec<(u64, i64)>, now_ms: i64) -> AcceptanceTimes {
+        runs.sort_unstable();
         let mut latest_ms = i64::MIN;
-        for (_, at_ms) in &mut self.runs {
+        for (_, at_ms) in &mut runs {
             latest_ms = latest_ms.max((*at_ms).min(now_ms));
             *at_ms = latest_ms;
         }
-        self.thin(now_ms);
+        let mut times = AcceptanceTimes { runs, thinned: 0 };
+        times.thin(now_ms);
+        times
     }
 
     /// The same times on another clock, which shows `by_ms` more.
@@ -118,9 +119,8 @@ mod tests {
 
     #[test]
     fn events_of_a_clock_that_jumped_age_by_nothing() {
-        let mut times = AcceptanceTimes::default();
-        times.add([(7, 5_000), (5, 1_000), (6, 9_000_000)], 20_000);
-        times.add([(8, 6_000)], 20_000);
+        let runs = vec![(7, 5_000), (5, 1_000), (6, 9_000_000), (8, 6_000)];
+        let times = AcceptanceTimes::recovered(runs, 20_000);
         let all: Vec<_> = (5..=9).map(|sequence| times.of(sequence)).collect();
         assert_eq!(all, [Some(1_000), Some(20_000), Some(20_000), Some(20_000), None]);
         assert_eq!(times.moved(-20_000).of(5), Some(-19_000));

@@ -92,6 +92,11 @@ impl CallbackLedger {
         true
     }
 
+    /// Forgets the sources that an account owns by now.
+    pub(crate) fn forget_owned(&mut self, is_owned: impl Fn(&UnownedSource) -> bool) {
+        self.unowned.retain(|_, source| !is_owned(source));
+    }
+
     /// The sources, the one seen last first.
     pub(crate) fn unowned(&self) -> Vec<UnownedSource> {
         let mut sources: Vec<_> = self.unowned.values().cloned().collect();

@@ -37,8 +37,8 @@ const SEEDS: u64 = 1_000;
 /// How many lines of a failing seed's trace are printed. A replay prints all.
 const TAIL: usize = 25;
 
-/// How many failing seeds are reported.
-const SHOWN: usize = 20;
+/// After how many seeds a run tells how far it is.
+const PROGRESS: u64 = 50_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -96,21 +96,23 @@ fn every_seed_keeps_the_promises() {
     let first = number("WABAHOOK_SIMULATION_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
     let end = first + number("WABAHOOK_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let mut failures = thread::scope(|scope| {
+    let failures = thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let search = || {
             let drawn = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-            drawn.take_while(|seed| *seed < end).filter_map(failure).collect::<Vec<_>>()
+            let drawn = drawn.take_while(|seed| *seed < end).inspect(|seed| {
+                if (seed - first + 1).is_multiple_of(PROGRESS) {
+                    println!("{} seeds have begun", seed - first + 1);
+                }
+            });
+            let failed = drawn.filter_map(failure);
+            failed.inspect(|one| println!("seed {}: {}", one.seed, one.why)).collect::<Vec<_>>()
         };
         let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
         searches.into_iter().flat_map(|search| search.join().unwrap()).collect::<Vec<_>>()
     });
     drop(std::panic::take_hook());
-    failures.sort_unstable_by_key(|failed| failed.seed);
-    for Failed { seed, why, .. } in failures.iter().take(SHOWN) {
-        println!("seed {seed}: {why}");
-    }
-    if let Some(Failed { seed, tail, .. }) = failures.first() {
+    if let Some(Failed { seed, tail, .. }) = failures.iter().min_by_key(|failed| failed.seed) {
         println!("the end of seed {seed}:\n{tail}");
         println!(
             "replay: WABAHOOK_SIMULATION_SEED={seed} cargo test --features testing --test simulation every_seed -- --nocapture"

@@ -308,13 +308,10 @@ mod tests {
     fn event() -> StoredEvent {
         StoredEvent {
             id: EventId::new(0xabc, 7),
-            account: "acme".into(),
-            event_type: Catalogue::default().canonical("Message Received").unwrap(),
             number: Some("+91 99999 99999".parse().unwrap()),
-            waba: None,
-            key_hash: 0,
             accepted_at_ms: 1_700_000_000_123,
             payload: b" {\"text\" : \"\\u00e4\\/\"}\n".to_vec(),
+            ..StoredEvent::example()
         }
     }
 
@@ -333,6 +330,27 @@ mod tests {
         template.request(event, 1, SENT_WALL_MS, catalogue()).unwrap()
     }
 
+    fn template(subscription: Subscription) -> Template {
+        Template::new(&registered(subscription)).unwrap()
+    }
+
+    /// The signature at this place of the header must be of this secret, over this body.
+    fn check_signature(request: &Request<'_>, secret: &str, place: usize, body: &[u8]) {
+        let signatures = value(request, "webhook-signature").unwrap();
+        let received = SignatureHeaders {
+            id: value(request, "webhook-id").unwrap(),
+            timestamp: value(request, "webhook-timestamp").unwrap(),
+            signature: signatures.split(' ').nth(place).unwrap(),
+        };
+        let now_s = SENT_WALL_MS / 1_000;
+        assert_eq!(verify(&Secret::new(secret), &received, body, now_s, Duration::ZERO), Ok(()));
+    }
+
+    fn check_hub(request: &Request<'_>, secret: &str, body: &[u8]) {
+        let hub = value(request, "x-hub-signature-256").unwrap();
+        assert_eq!(verify_hub(&Secret::new(secret), hub, body), Ok(()));
+    }
+
     fn value<'a>(request: &'a Request<'_>, wanted: &str) -> Option<&'a str> {
         let found = request.headers.iter().find(|(name, _)| name == wanted);
         found.map(|(_, value)| value.to_str().unwrap())
@@ -348,7 +366,7 @@ mod tests {
     #[test]
     fn a_request_carries_the_exact_payload_and_names_the_event() {
         let event = event();
-        let template = Template::new(&registered(to())).unwrap();
+        let template = template(to());
         let request = template.request(&event, 3, SENT_WALL_MS, catalogue()).unwrap();
         assert_eq!(request.method, Method::POST);
         assert_eq!(request.url, "https://crm.example/hook?a=b");
@@ -373,7 +391,7 @@ mod tests {
     #[test]
     fn an_event_without_a_number_has_no_number_header() {
         let event = StoredEvent { number: None, ..event() };
-        let template = Template::new(&registered(to())).unwrap();
+        let template = template(to());
         let lines = lines(&request(&template, &event));
         assert!(lines.iter().all(|line| !line.starts_with("x-webhook-number")), "{lines:?}");
         assert_eq!(lines.len(), 5);
@@ -385,7 +403,7 @@ mod tests {
             .header("Authorization", "Bearer hidden-token")
             .header("Content-Type", "application/vnd.acme+json");
         let event = event();
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(subscription);
         let request = request(&template, &event);
         let lines = lines(&request);
         assert_eq!(
@@ -401,29 +419,19 @@ mod tests {
 
     #[test]
     fn both_signatures_fit_the_body_and_the_secret_is_not_shown() {
-        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let event = event();
-        let subscription = to().secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(to().secret(secret));
         let request = request(&template, &event);
-        let value = |wanted: &str| value(&request, wanted).unwrap();
-        let received = SignatureHeaders {
-            id: value("webhook-id"),
-            timestamp: value("webhook-timestamp"),
-            signature: value("webhook-signature"),
-        };
-        assert_eq!(
-            verify(&secret, &received, &request.body, 1_700_000_001, Duration::from_secs(0)),
-            Ok(())
-        );
-        assert_eq!(verify_hub(&secret, value("x-hub-signature-256"), &request.body), Ok(()));
+        check_signature(&request, secret, 0, &request.body);
+        check_hub(&request, secret, &request.body);
         assert!(!format!("{template:?} {request:?}").contains("MfKQ"));
     }
 
     #[test]
     fn requests_differ_only_in_attempt_time_and_signature() {
         let event = event();
-        let template = Template::new(&registered(to().secret("hush"))).unwrap();
+        let template = template(to().secret("hush"));
         let first = lines(&request(&template, &event));
         assert_eq!(first, lines(&request(&template, &event)));
         let second = template.request(&event, 2, SENT_WALL_MS + 60_000, catalogue()).unwrap();
@@ -453,7 +461,7 @@ mod tests {
         let event = StoredEvent { payload: payload.into(), ..event() };
         for method in [Method::GET, Method::HEAD] {
             let subscription = to().method(method.clone()).secret("hush").query("payload", "2");
-            let template = Template::new(&registered(subscription)).unwrap();
+            let template = template(subscription);
             let request = request(&template, &event);
             assert_eq!((&request.method, &*request.body), (&method, &b""[..]));
             assert_eq!(request.url, format!("https://crm.example/hook?a=b&payload={url}").as_str());
@@ -472,21 +480,11 @@ mod tests {
     fn get_and_head_sign_the_decoded_parameter() {
         let event = event();
         let subscription = to().method(Method::GET).secret("hush");
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(subscription);
         let request = request(&template, &event);
         let signed = br#"{"text":"\u00e4\/"}"#;
-        let received = SignatureHeaders {
-            id: value(&request, "webhook-id").unwrap(),
-            timestamp: value(&request, "webhook-timestamp").unwrap(),
-            signature: value(&request, "webhook-signature").unwrap(),
-        };
-        let secret = Secret::new("hush");
-        assert_eq!(
-            verify(&secret, &received, signed, SENT_WALL_MS / 1_000, Duration::from_secs(0)),
-            Ok(())
-        );
-        let hub = value(&request, "x-hub-signature-256").unwrap();
-        assert_eq!(verify_hub(&secret, hub, signed), Ok(()));
+        check_signature(&request, "hush", 0, signed);
+        check_hub(&request, "hush", signed);
     }
 
     #[test]
@@ -499,23 +497,22 @@ mod tests {
         let dense = StoredEvent { payload: "\u{e4}".repeat(1_366).into(), ..event() };
         let long = (0..4).fold(to(), |long, n| long.query(n.to_string(), "&".repeat(1_000)));
         for method in [Method::GET, Method::HEAD] {
-            let template = Template::new(&registered(to().method(method.clone()))).unwrap();
-            let url = request(&template, &fits).url.to_string();
+            let alone = template(to().method(method.clone()));
+            let url = request(&alone, &fits).url.to_string();
             assert!(url.len() > 8_192, "{}", url.len());
-            let beside = Template::new(&registered(long.clone().method(method))).unwrap();
-            for (template, event) in [(&template, &exceeds), (&template, &dense), (&beside, &fits)]
-            {
+            let beside = template(long.clone().method(method));
+            for (template, event) in [(&alone, &exceeds), (&alone, &dense), (&beside, &fits)] {
                 let refused = template.request(event, 1, SENT_WALL_MS, catalogue());
                 assert_eq!(refused.unwrap_err(), Failure::TooLarge);
             }
         }
-        let template = Template::new(&registered(to())).unwrap();
+        let template = template(to());
         assert_eq!(*request(&template, &exceeds).body, *exceeds.payload);
     }
 
     fn check_body(subscription: Subscription, payload: &[u8], expected: &str) {
         let event = StoredEvent { payload: payload.to_vec(), ..event() };
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(subscription);
         let request = request(&template, &event);
         assert_eq!(std::str::from_utf8(&request.body).unwrap(), expected);
     }
@@ -538,7 +535,7 @@ mod tests {
             .header("x-tenant", "acme")
             .body_format(BodyFormat::FormData);
         let event = event();
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(subscription);
         let request = request(&template, &event);
         let boundary = "wabahook-evt_0000000000000abc0000000000000007";
         let content_type = format!("content-type: multipart/form-data; boundary={boundary}");
@@ -555,7 +552,7 @@ mod tests {
             .header("Authorization", "Bearer hidden-one")
             .authorization(Authorization::basic("user:hidden"));
         let event = event();
-        let template = Template::new(&registered(subscription)).unwrap();
+        let template = template(subscription);
         let request = request(&template, &event);
         let lines = lines(&request);
         let found: Vec<_> = lines.iter().filter(|line| line.starts_with("authorization")).collect();
@@ -574,7 +571,7 @@ mod tests {
         let added = session().body("data", "1").body("static", "2");
         check_body(added, b"text", &format!("{from}{at}\"data\":\"text\",\"static\":2}}"));
         let event = StoredEvent { number: None, ..event() };
-        let template = Template::new(&registered(session())).unwrap();
+        let template = template(session());
         let first = request(&template, &event);
         let second = template.request(&event, 2, SENT_WALL_MS + 60_000, catalogue()).unwrap();
         assert_eq!(first.body, second.body);
@@ -582,7 +579,7 @@ mod tests {
         assert_eq!(value(&first, "x-webhook-event"), Some("message.received"));
         let hub = value(&first, "x-hub-signature-256").unwrap();
         assert_eq!(value(&first, "x-webhook-signature"), Some(hub));
-        assert_eq!(verify_hub(&Secret::new("hush"), hub, &first.body), Ok(()));
+        check_hub(&first, "hush", &first.body);
     }
 
     #[test]
@@ -590,7 +587,7 @@ mod tests {
         let event = event();
         for profile in [Profile::DoubleTick, Profile::BusinessApi, Profile::Dialog360] {
             let subscription = to().profile(profile).secret("hush");
-            let template = Template::new(&registered(subscription)).unwrap();
+            let template = template(subscription);
             let request = request(&template, &event);
             assert_eq!(*request.body, *event.payload, "{profile:?}");
             assert_eq!(value(&request, "x-webhook-event"), Some("MESSAGE_RECEIVED"));
@@ -604,10 +601,10 @@ mod tests {
     fn what_is_said_of_tls_goes_to_the_transport() {
         let root = rcgen::generate_simple_self_signed(["crm.example".to_owned()]).unwrap();
         let tls = Tls::default().roots(root.cert.pem());
-        let template = Template::new(&registered(to().tls(tls.clone()))).unwrap();
+        let given = template(to().tls(tls.clone()));
         let event = event();
-        assert_eq!(request(&template, &event).tls.as_deref(), Some(&tls));
-        let plain = Template::new(&registered(to())).unwrap();
+        assert_eq!(request(&given, &event).tls.as_deref(), Some(&tls));
+        let plain = template(to());
         assert_eq!(request(&plain, &event).tls, None);
     }
 
@@ -624,25 +621,9 @@ mod tests {
         let signature = value(&request, "webhook-signature").unwrap();
         assert_eq!(signature.split(' ').count(), expected.len(), "{signature}");
         for (place, text) in expected.iter().enumerate() {
-            let received = SignatureHeaders {
-                id: value(&request, "webhook-id").unwrap(),
-                timestamp: value(&request, "webhook-timestamp").unwrap(),
-                signature: signature.split(' ').nth(place).unwrap(),
-            };
-            let now_s = SENT_WALL_MS / 1_000;
-            assert_eq!(
-                verify(
-                    &Secret::new(*text),
-                    &received,
-                    &request.body,
-                    now_s,
-                    Duration::from_secs(0)
-                ),
-                Ok(())
-            );
+            check_signature(&request, text, place, &request.body);
         }
-        let hub = value(&request, "x-hub-signature-256").unwrap();
-        assert_eq!(verify_hub(&Secret::new(newest), hub, &request.body), Ok(()));
+        check_hub(&request, newest, &request.body);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub(super) struct Backlog {
     due: VecDeque<u64>,
     /// Deliveries in flight.
     in_flight: Vec<u64>,
+    /// Deliveries that were cancelled in flight, until their attempts end.
+    cancelled: Vec<u64>,
+    /// Whether an ordering began meanwhile. Their keys may be purged with their events, so nothing starts until the
+    /// attempts have ended.
+    awaits_cancelled: bool,
     order: Order,
     /// Replayed by the host, so exempt from the ordering.
     exempt: HashSet<u64>,
@@ -222,6 +227,7 @@ impl Backlog {
             return;
         }
         self.ordering = ordering;
+        self.awaits_cancelled = ordering != Ordering::None && !self.cancelled.is_empty();
         self.order = Order::default();
         let mut never_tried = self.pending.take();
         never_tried |= self.blocked.take();
@@ -307,6 +313,9 @@ impl Backlog {
     /// Takes the next delivery, with the number of its attempt; it is then in flight. Retries go before first
     /// attempts, which start only while fewer than `retrying_max` deliveries are in retry.
     pub(super) fn take_next(&mut self, retrying_max: u32) -> Option<(u64, u32)> {
+        if self.awaits_cancelled {
+            return None;
+        }
         let next = match self.due.pop_front() {
             Some(sequence) => {
                 let attempts = self.retries.get(&sequence).map_or(0, |retrying| retrying.attempts);
@@ -325,13 +334,16 @@ impl Backlog {
 
     /// How many deliveries may start.
     pub(super) fn ready(&self, retrying_max: u32) -> usize {
+        if self.awaits_cancelled {
+            return 0;
+        }
         self.due.len().saturating_add(self.first_attempts(retrying_max))
     }
 
     fn first_attempts(&self, retrying_max: u32) -> usize {
         let many = self.retries.len() as u64 >= u64::from(retrying_max);
-        // If all are parked behind one that was never tried, that one must start, or none ever would.
-        if many && self.retries.keys().any(|sequence| !self.order.is_parked(*sequence)) {
+        // If all are held back behind one that was never tried, that one must start, or none ever would.
+        if many && self.retries.keys().any(|sequence| !self.is_held_back(*sequence)) {
             return 0;
         }
         usize::try_from(self.pending.len).unwrap_or(usize::MAX)
@@ -341,6 +353,9 @@ impl Backlog {
     pub(super) fn put(&mut self, sequence: u64, disposition: &Disposition) {
         if let Some(at) = self.in_flight.iter().position(|one| *one == sequence) {
             self.in_flight.swap_remove(at);
+        } else {
+            self.cancelled.retain(|one| *one != sequence);
+            self.awaits_cancelled &= !self.cancelled.is_empty();
         }
         self.order.land(sequence);
         match disposition {
@@ -367,6 +382,7 @@ impl Backlog {
     pub(super) fn cancel(&mut self, sequence: u64) -> bool {
         if let Some(at) = self.in_flight.iter().position(|one| *one == sequence) {
             self.in_flight.swap_remove(at);
+            self.cancelled.push(sequence);
             self.retries.remove(&sequence);
             self.waited.remove(sequence);
             self.replays.forget(sequence);
@@ -568,6 +584,30 @@ mod tests {
             assert_eq!(taken(&mut backlog), [sequence]);
             backlog.put(sequence, &Disposition::Delivered);
         }
+    }
+
+    #[test]
+    fn an_ordering_that_begins_waits_for_cancelled_attempts() {
+        for ordering in [Ordering::PerKey, Ordering::Strict] {
+            let mut backlog = owing(Ordering::None, &[(1, 7), (2, 7)]);
+            assert_eq!(backlog.take_next(10), Some((1, 1)));
+            assert!(backlog.cancel(1));
+            backlog.set_ordering(ordering, &HashMap::from([(2, 7)]));
+            assert_eq!((backlog.ready(10), taken(&mut backlog)), (0, vec![]), "{ordering:?}");
+            backlog.put(1, &Disposition::Delivered);
+            assert_eq!((backlog.ready(10), taken(&mut backlog)), (1, vec![2]), "{ordering:?}");
+        }
+    }
+
+    #[test]
+    fn a_postponed_dependent_holds_no_first_attempt() {
+        let mut backlog = owing(Ordering::None, &[(1, 0), (2, 0)]);
+        assert_eq!(backlog.take_next(1), Some((1, 1)));
+        let postponed = Retrying { attempts: 0, counts_from_ms: 0, at_ms: 0, due_ms: 5 };
+        backlog.put(1, &Disposition::Postponed(postponed));
+        assert_eq!(backlog.take_next(1), None);
+        backlog.hold(1);
+        assert_eq!(backlog.take_next(1), Some((2, 1)), "its main delivery may take hours");
     }
 
     #[test]

@@ -115,6 +115,13 @@ impl Lane {
         self.is_held() || self.state != SubscriptionState::Active
     }
 
+    /// When a delivery that is due at this time can start: not before its endpoint's rest is over, and not while the
+    /// lane is held back.
+    pub(super) fn earliest_start_ms(&self, due_ms: u64) -> Option<u64> {
+        let rest_ms = self.endpoint.opens_ms().max(self.postponed_until_ms);
+        (!self.is_held_back()).then_some(due_ms.max(rest_ms))
+    }
+
     /// How old a delivery may become; `None` while the subscription is unknown.
     pub(super) fn age_max_ms(&self) -> Option<u64> {
         self.policy.as_ref().map(|policy| millis(policy.age_max))

@@ -19,8 +19,9 @@ pub(crate) enum DeliveryStage {
     Owed,
     /// Its ordering, its main delivery, or its subscription to be active.
     Blocked,
-    /// Its next attempt after a failure; `due_ms` is monotonic.
-    Retrying { attempts: u32, due_ms: u64 },
+    /// Its next attempt after a failure. `due_ms` is monotonic; `None` while the subscription or its account is not
+    /// active.
+    Retrying { attempts: u32, due_ms: Option<u64> },
 }
 
 impl Dispatcher {
@@ -105,6 +106,12 @@ impl Dispatcher {
         let Some(lane) = self.lanes.get(&id) else { return Vec::new() };
         let never_tried =
             if lane.is_held_back() { DeliveryStage::Blocked } else { DeliveryStage::Owed };
-        lane.backlog.listed(from, never_tried, wanted, count_max)
+        let mut listed = lane.backlog.listed(from, never_tried, wanted, count_max);
+        for one in &mut listed {
+            if let DeliveryStage::Retrying { due_ms, .. } = &mut one.stage {
+                *due_ms = due_ms.and_then(|due_ms| lane.earliest_start_ms(due_ms));
+            }
+        }
+        listed
     }
 }

@@ -24,7 +24,8 @@ impl Engine {
 
     /// The numbers and WABAs that callbacks named and no account owns, the one seen last first.
     ///
-    /// At most 1,000 are remembered, in memory only, so a restart forgets them.
+    /// At most 1,000 are remembered, in memory only, so a restart forgets them. One that an account owns by now is
+    /// forgotten too.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -40,7 +41,17 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unowned(&self) -> Vec<UnownedSource> {
-        self.shared.callbacks.lock().unowned()
+        let accounts = self.accounts();
+        let is_owned = |source: &UnownedSource| {
+            let number = source.number.as_deref();
+            let of_id = number.and_then(|id| accounts.number_of(id));
+            let number = number.and_then(|number| number.parse().ok()).or(of_id);
+            number.is_some_and(|number| accounts.owner_of_number(number).is_some())
+                || source.waba.as_deref().is_some_and(|waba| accounts.owner_of_waba(waba).is_some())
+        };
+        let mut ledger = self.shared.callbacks.lock();
+        ledger.forget_owned(is_owned);
+        ledger.unowned()
     }
 
     /// Checks an event as `publish` does, without publishing it.

@@ -152,7 +152,8 @@ pub struct Delivery {
     pub number: Option<WabaNumber>,
     /// When the event was accepted, in milliseconds since the Unix epoch.
     pub accepted_at_ms: Option<u64>,
-    /// When its next attempt is due, in milliseconds since the Unix epoch. Only for retrying deliveries.
+    /// When its next attempt is due, in milliseconds since the Unix epoch: not before the circuit breaker lets it start.
+    /// Only for retrying deliveries of active subscriptions.
     pub due_at_ms: Option<u64>,
     /// Why its last attempt failed, or why it was given up. Only for retrying and dead deliveries.
     pub reason: Option<Reason>,
@@ -358,12 +359,12 @@ impl Shared {
             DeliveryStage::Owed => (DeliveryState::Owed, 0, None),
             DeliveryStage::Blocked => (DeliveryState::Blocked, 0, None),
             DeliveryStage::Retrying { attempts, due_ms } => {
-                (DeliveryState::Retrying, attempts, Some(due_ms))
+                (DeliveryState::Retrying, attempts, due_ms)
             }
         };
-        let reason = match due_ms {
-            Some(_) => self.last_reason(DeliveryId { sequence, subscription })?,
-            None => None,
+        let reason = match state {
+            DeliveryState::Retrying => self.last_reason(DeliveryId { sequence, subscription })?,
+            _ => None,
         };
         let owner = pages.owner(&self.outbox, sequence)?;
         let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());

@@ -302,8 +302,10 @@ impl Shared {
                 DeliveryStage::Owed => DeliveryState::Owed,
                 DeliveryStage::Blocked => DeliveryState::Blocked,
                 DeliveryStage::Retrying { due_ms, .. } => {
-                    let wait_ms = due_ms.saturating_sub(self.clock.monotonic_ms());
-                    trace.due_at_ms = Some(self.clock.wall_ms().saturating_add(wait_ms));
+                    let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+                    let due_at =
+                        |due_ms: u64| wall_ms.saturating_add(due_ms.saturating_sub(now_ms));
+                    trace.due_at_ms = due_ms.map(due_at);
                     DeliveryState::Retrying
                 }
             };

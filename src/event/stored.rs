@@ -27,6 +27,23 @@ pub struct StoredEvent {
     pub payload: Vec<u8>,
 }
 
+#[cfg(test)]
+impl StoredEvent {
+    /// An event with every field at its simplest.
+    pub(crate) fn example() -> StoredEvent {
+        StoredEvent {
+            id: EventId::new(1, 1),
+            account: "acme".into(),
+            event_type: super::Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
+            number: None,
+            waba: None,
+            key_hash: 0,
+            accepted_at_ms: 0,
+            payload: Vec::new(),
+        }
+    }
+}
+
 impl fmt::Debug for StoredEvent {
     /// Without the payload (I9).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::segments::Segments;
 use super::*;
 use crate::clock::ManualClock;
-use crate::event::{Catalogue, StoredEvent, WabaNumber};
+use crate::event::{StoredEvent, WabaNumber};
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
@@ -15,16 +15,13 @@ const DAY_MS: u64 = 86_400_000;
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn accepted(sequence: u64, contact: u64, at_ms: u64) -> HistoryEvent {
-    let event_type = Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap();
     let event = StoredEvent {
         id: EventId::new(7, sequence),
-        account: "acme".into(),
-        event_type,
         number: WabaNumber::from_digits(919_000_000_001),
-        waba: None,
         key_hash: contact,
         accepted_at_ms: at_ms,
         payload: format!("{{\"id\":\"wamid.{sequence:06}\"}}").into_bytes(),
+        ..StoredEvent::example()
     };
     let dedup_hash = dedup_hash(&format!("wamid.{sequence:06}"));
     HistoryEvent { event: Arc::new(event), targets: [SubscriptionId(3)].into(), dedup_hash }

@@ -84,19 +84,11 @@ fn weight(event: &StoredEvent) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Catalogue, EventId};
+    use crate::event::EventId;
 
     fn event(sequence: u64, bytes: usize) -> Arc<StoredEvent> {
-        Arc::new(StoredEvent {
-            id: EventId::new(1, sequence),
-            account: "acme".into(),
-            event_type: Catalogue::default().canonical("ADD_TAG").unwrap(),
-            number: None,
-            waba: None,
-            key_hash: 0,
-            accepted_at_ms: 0,
-            payload: vec![0; bytes],
-        })
+        let (id, payload) = (EventId::new(1, sequence), vec![0; bytes]);
+        Arc::new(StoredEvent { id, payload, ..StoredEvent::example() })
     }
 
     #[test]

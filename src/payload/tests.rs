@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::account::{Account, Accounts};
-use crate::event::{Catalogue, Event, EventId, RAW_CLOUD_API_WEBHOOK};
+use crate::event::{Catalogue, Event, RAW_CLOUD_API_WEBHOOK};
 use crate::inbound::cloud_api;
 
 fn root() -> &'static Path {
@@ -22,14 +22,12 @@ fn stored(callback: &[u8], accounts: &Accounts) -> Vec<StoredEvent> {
     let events = cloud_api::events(callback, accounts).unwrap().events;
     let catalogue = Catalogue::default();
     let stored = |event: Event| StoredEvent {
-        id: EventId::new(1, 1),
         account: event.account.as_deref().unwrap_or("acme").into(),
         event_type: catalogue.canonical(&event.kind).unwrap(),
         number: event.number.map(Result::unwrap),
         waba: event.waba,
-        key_hash: 0,
-        accepted_at_ms: 0,
         payload: event.payload,
+        ..StoredEvent::example()
     };
     events.into_iter().map(stored).collect()
 }
@@ -120,14 +118,10 @@ fn messages(value: Value) -> Vec<u8> {
 
 fn event(event_type: &str, payload: Vec<u8>) -> StoredEvent {
     StoredEvent {
-        id: EventId::new(1, 1),
-        account: "acme".into(),
         event_type: Catalogue::default().canonical(event_type).unwrap(),
         number: Some("919999999999".parse().unwrap()),
-        waba: None,
-        key_hash: 0,
-        accepted_at_ms: 0,
         payload,
+        ..StoredEvent::example()
     }
 }
 

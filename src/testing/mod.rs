@@ -35,10 +35,13 @@
 #![allow(clippy::disallowed_methods, reason = "a test waits in real time")]
 
 mod scripted_transport;
+mod store_layer;
 
 use std::time::{Duration, Instant};
 
 pub use scripted_transport::{Arrival, ScriptedReply, ScriptedTransport};
+#[doc(hidden)]
+pub use store_layer::{LayeredStore, StoreLayer};
 
 pub use crate::clock::ManualClock;
 #[doc(hidden)]

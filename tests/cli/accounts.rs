@@ -17,14 +17,14 @@ fn an_account_is_created_changed_and_removed() {
     let place = operated();
     let served = place.start();
     let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
-    run(&mut against(&served, &["accounts", "list"]), "").failed(1, &["operator"]);
+    run(&mut against(&served, &["accounts", "list"]), "").failed(4, &["operator"]);
 
     let waba = ["--waba", "900=919000000009,919000000008"];
     let created = accounts(&[&["create", "gamma"], &waba[..]].concat()).done();
     let key = created.says(&["account gamma is acct_", "not shown again"]);
     let key = key.out.lines().last().unwrap().to_owned();
     assert_eq!(served.get("/account", &key).json()["name"], "gamma");
-    accounts(&[&["create", "delta"], &waba[..]].concat()).failed(1, &["\"900\" is invalid"]);
+    accounts(&[&["create", "delta"], &waba[..]].concat()).failed(2, &["\"900\" is invalid"]);
     accounts(&["create", "delta", "--waba", "900"]).failed(2, &["ID=NUMBER"]);
 
     let listed = accounts(&["list"]).done();
@@ -59,7 +59,7 @@ fn an_account_is_created_changed_and_removed() {
     replaced.says(&["WABA 901: 919000000006", "900/919000000009", "900/919000000007"]);
     fs::write(&settings, r#"{"limits": {"unknown": 1}}"#).unwrap();
     accounts(&["edit", &id, "--settings", &settings]).failed(2, &["unknown"]);
-    accounts(&["edit", "acme", "--name", "other"]).failed(1, &["configuration"]);
+    accounts(&["edit", "acme", "--name", "other"]).failed(2, &["configuration"]);
 
     accounts(&["suspend", "gamma two"]).done().says(&["is suspended"]);
     served.get("/account", &key).assert_refused(403, "forbidden", None);
@@ -69,7 +69,7 @@ fn an_account_is_created_changed_and_removed() {
     served.get("/account", &key).assert_refused(401, "unauthorized", None);
     accounts(&["show", "gamma two"]).failed(5, &["no account gamma two"]);
     accounts(&["show", &id]).done().says(&["removed"]);
-    accounts(&["remove", "acme"]).failed(1, &["configuration"]);
+    accounts(&["remove", "acme"]).failed(2, &["configuration"]);
     assert_eq!(served.get("/account", crate::host_process::ACME).json()["name"], "acme");
 }
 
@@ -104,10 +104,10 @@ fn a_removed_account_is_moved_or_forgotten() {
         made["id"].as_str().unwrap().to_owned()
     };
     let (first, second) = (create("first"), create("second"));
-    accounts(&["move", "first", "second"]).failed(1, &["suspended or removed"]);
+    accounts(&["move", "first", "second"]).failed(2, &["suspended or removed"]);
     accounts(&["suspend", "first"]).done();
     accounts(&["move", "first", "second"]).done().says(&["first"]);
-    accounts(&["forget", "second"]).failed(1, &["removed account"]);
+    accounts(&["forget", "second"]).failed(2, &["removed account"]);
     accounts(&["forget", &first]).done().says(&["forgotten; 0"]);
     accounts(&["show", &first]).failed(5, &["no account"]);
     accounts(&["show", &second]).done().says(&["active"]);

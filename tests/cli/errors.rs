@@ -50,6 +50,26 @@ fn an_unknown_key_is_refused_and_never_shown() {
     assert_eq!(error["error"]["code"], "not_found");
 }
 
+/// A refusal of the host has the code of the same mistake on the command line.
+#[test]
+fn refusals_have_the_exit_code_of_their_kind() {
+    let (_place, served) = HostProcess::fresh();
+    let add = ["webhooks", "add", "https://crm.example/hook", "--name", "crm"];
+    ask(&served, &add).done();
+    for (arguments, code, says) in [
+        (&add[..], 1, "crm"),
+        (&["webhooks", "add", "ftp://crm.example/hook"], 2, "url"),
+        (&["webhooks", "list", "--sort", "colour"], 2, "sort"),
+        (&["unowned", "--limit", "0"], 2, "limit"),
+        (&["audit"], 4, "operator"),
+        (&["stats", "--account", "beta"], 4, "another account"),
+        (&["webhooks", "show", "nobody"], 5, "nobody"),
+        (&["dead", "show", "evt_00000000000000070000000000000009.3"], 5, "evt_"),
+    ] {
+        ask(&served, arguments).failed(code, &[says]);
+    }
+}
+
 #[test]
 fn a_wrong_command_line_is_told_in_one_line() {
     for (arguments, says) in [

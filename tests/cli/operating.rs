@@ -37,8 +37,8 @@ fn audit_and_backup_need_the_operators_key() {
     let copy = place.path("copy").display().to_string();
     as_operator(&["backup", &copy]).done().says(&["written to", &copy]);
     assert!(place.path("copy/format").exists());
-    as_operator(&["backup", &copy]).failed(1, &["empty or missing"]);
-    run(&mut against(&served, &["audit"]), "").failed(1, &["operator"]);
+    as_operator(&["backup", &copy]).failed(2, &["empty or missing"]);
+    run(&mut against(&served, &["audit"]), "").failed(4, &["operator"]);
     alone(&["health", "--url", &format!("http://{}", served.address)]).done().says(&["ok"]);
     let url = format!("http://{}", served.address);
     served.kill();
@@ -93,7 +93,7 @@ fn the_operator_names_an_account() {
         .done()
         .says(&["no event matches"]);
     let add = ["webhooks", "add", "https://new.example/", "--name", "new"];
-    as_operator(&add).failed(1, &["--account"]);
+    as_operator(&add).failed(2, &["--account"]);
     as_operator(&[&["--account", "beta"], &add[..]].concat()).done().says(&["(new) is registered"]);
     let names = |key: &str| served.get("/subscriptions", key).json()["total"].clone();
     assert_eq!((names(ACME), names(BETA)), (json!(1), json!(2)));
@@ -109,7 +109,7 @@ fn the_operator_names_an_account() {
         "--waba",
         "100000000000002=919000000003,919000000009",
     ])
-    .failed(1, &["configuration"]);
+    .failed(2, &["configuration"]);
     as_operator(&["stats", "--account", "nobody"]).failed(5, &["nobody"]);
-    run(&mut against(&served, &["stats", "--account", "beta"]), "").failed(1, &["another account"]);
+    run(&mut against(&served, &["stats", "--account", "beta"]), "").failed(4, &["another account"]);
 }

@@ -67,7 +67,7 @@ fn lines_go_in_batches_and_a_bad_one_is_named() {
     fs::write(&file, &bad).unwrap();
     let file = file.to_str().unwrap();
     let ran = ask(&served, &["publish", file, "--batch", "2"]);
-    ran.failed(1, &["2 events were published", "--from-line 5", "events.ndjson: line 6: type"]);
+    ran.failed(2, &["2 events were published", "--from-line 5", "events.ndjson: line 6: type"]);
     assert_eq!(served.all_arrived(&receiver).len(), 2);
     fs::write(file, bad.replace("{\"type\":1}\n", "")).unwrap();
     ask(&served, &["publish", file, "--from-line", "5"]).done().says(&["2 events published"]);

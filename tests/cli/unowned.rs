@@ -26,5 +26,5 @@ fn unowned_wabas_are_listed() {
     let listed = ask(&served, &["unowned", "--json"]).done().json();
     let source = &listed["items"][0];
     assert_eq!((&source["waba"], &source["number"]), (&json!("7000"), &json!(null)), "{listed}");
-    ask(&served, &["unowned", "--limit", "0"]).failed(1, &["limit"]);
+    ask(&served, &["unowned", "--limit", "0"]).failed(2, &["limit"]);
 }

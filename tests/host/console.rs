@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::accounts::{OPERATOR, with_operator};
+use crate::accounts::{OPERATOR, patch, with_operator};
 use crate::browser::{Browser, ENTER};
 use crate::host_process::{ACME, BETA, HostDirectory, HostProcess};
 use crate::receiver::Receiver;
@@ -215,6 +215,14 @@ fn dead_letters_are_viewed_replayed_and_discarded() {
     browser.until_says("dialog", "status:404");
     browser.until_says("dialog", "onerror");
     browser.picture("console-dead-letter");
+    // Back leaves no dialog over another view.
+    browser.until("(history.back(), true)");
+    browser.until_says("main h1", "Overview");
+    browser.until("!document.querySelector('dialog') && document.activeElement.id === 'main'");
+    stage.go("Dead letters", "Dead letters");
+    browser.until("document.querySelectorAll('main tbody tr').length === 4");
+    browser.press("main tbody", "View");
+    browser.until_says("dialog", "status:404");
     stage.receiver.answer(200);
     browser.press("dialog", "Replay");
     browser.until_says("#status", "Replayed: 1.");
@@ -464,6 +472,13 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.until_says("main tbody", "beta");
     browser.keys("header select", "beta");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
+    let listed = served.get("/admin/accounts?name=beta", OPERATOR).json();
+    let path = format!("/admin/accounts/{}", listed["items"][0]["id"].as_str().unwrap());
+    assert_eq!(patch(&served, &path, &json!({"state": "suspended"})).status, 200);
+    browser.press("main tbody", "shop");
+    browser.until_says(".obstacle", "Its account beta is suspended");
+    browser.until_says(".head", "account suspended");
+    browser.picture("console-suspended");
     browser.press("nav", "Dead letters");
     browser.until_says("main", "No dead letters");
     browser.press("nav", "Unowned");

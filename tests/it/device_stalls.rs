@@ -8,13 +8,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use wabahook::clock::ManualClock;
 use wabahook::policy::{Breaker, Policy, Retry};
-use wabahook::store::{
-    Batch, Database, FaultInjectingStore, FaultPlan, KeyValue, Memory, Store, StoreFailure, Visit,
-};
+use wabahook::store::{Database, FaultInjectingStore, FaultPlan, Memory, Store, StoreFailure};
+use wabahook::testing::{LayeredStore, ScriptedReply, StoreLayer};
 use wabahook::{Error, Event, Limits, Notice, Notices};
 
 use crate::world::{BEGIN_WALL_MS, DEADLINE, World, quick};
-use wabahook::testing::ScriptedReply;
 
 /// Publishes an event that the device refuses.
 fn refused(world: &World) {
@@ -116,52 +114,19 @@ impl Reads {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone)]
 struct Slow(Arc<dyn Store>, Arc<Reads>);
 
-#[derive(Debug)]
-struct SlowDatabase(Arc<dyn Database>, Arc<Reads>);
-
-impl Store for Slow {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
-        Ok(Arc::new(SlowDatabase(self.0.open(name)?, Arc::clone(&self.1))))
+impl StoreLayer for Slow {
+    fn inner(&self) -> &dyn Store {
+        &*self.0
     }
 
-    fn list(&self) -> Result<Vec<String>, StoreFailure> {
-        self.0.list()
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StoreFailure> {
-        self.0.remove(name)
-    }
-
-    fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
-        self.0.set_aside(name)
-    }
-}
-
-impl Database for SlowDatabase {
-    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
-        self.0.commit(batches)
-    }
-
-    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
-        self.0.write(batches)
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
+    fn get(&self, from: &dyn Database, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
         if key.starts_with(b"p") {
             self.1.meet()?;
         }
-        self.0.get(key)
-    }
-
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
-        self.0.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
-        self.0.last(prefix, to)
+        from.get(key)
     }
 }
 
@@ -170,7 +135,7 @@ fn an_attempt_without_its_event_does_not_count() {
     let (memory, faults) = (Memory::default(), Arc::new(FaultPlan::default()));
     let reads = Arc::new(Reads::default());
     let faulty = Arc::new(FaultInjectingStore::new(Arc::new(memory.clone()), Arc::clone(&faults)));
-    let slow = Arc::new(Slow(faulty, Arc::clone(&reads)));
+    let slow = Arc::new(LayeredStore(Slow(faulty, Arc::clone(&reads))));
     let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 11));
     let limits = Limits::default().cache_bytes_max(0);
     let world = World::on(memory, clock, |config| config.store(slow).limits(limits));

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use wabahook::Secret;
 use wabahook::signature::Signer;
 
+use crate::authority::Authority;
 use crate::hosts::{ask_with, expect};
 use crate::servers::Servers;
 use crate::support::DEADLINE;
@@ -24,24 +25,30 @@ use crate::support::http_receiver::{self, Receiver};
 const ACCOUNTS: usize = 1_000;
 /// The accounts with a webhook. They are in nearly all shards.
 const WATCHED: usize = 48;
-const SHARDS: usize = 16;
+pub const SHARDS: usize = 16;
 const OPERATOR: &str = "operator-key";
 const APP_SECRET: &str = "app-secret";
 
 /// A host process of the cluster.
-struct ClusterHost {
+pub struct ClusterHost {
     program: String,
     directory: PathBuf,
-    address: String,
+    pub address: String,
     child: Option<Child>,
 }
 
 impl ClusterHost {
-    fn new(program: &str, name: &str, servers: &Servers, directory: &Path) -> ClusterHost {
+    pub fn new(
+        program: &str,
+        name: &str,
+        servers: &Servers,
+        database: &str,
+        directory: &Path,
+    ) -> ClusterHost {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (directory, address) = (directory.join(name), format!("127.0.0.1:{port}"));
         fs::create_dir_all(&directory).unwrap();
-        let url = servers.connection().replace("dbname=postgres", "dbname=cluster");
+        let url = servers.connection().replace("dbname=postgres", &format!("dbname={database}"));
         let data = directory.join("data");
         let mut text = format!(
             "listen = \"{address}\"\ndata = {data:?}\noperator_key = \"{OPERATOR}\"\n\
@@ -62,7 +69,22 @@ impl ClusterHost {
         ClusterHost { program: program.to_owned(), directory, address, child: None }
     }
 
-    fn start(&mut self) {
+    /// Serves TLS with a certificate of this authority, and trusts that of other hosts.
+    pub fn with_tls(self, authority: &Authority) -> ClusterHost {
+        let pair = authority.sign("127.0.0.1", |_| {});
+        let written =
+            [("ca.pem", &authority.pem), ("cert.pem", &pair.certificate), ("key.pem", &pair.key)];
+        written.iter().for_each(|(name, pem)| fs::write(self.directory.join(name), pem).unwrap());
+        let [ca, certificate, key] = written.map(|(name, _)| self.directory.join(name));
+        let file = self.directory.join("wabahook.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.replace("address = \"http:", &format!("ca = {ca:?}\naddress = \"https:"));
+        let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?} }}\n");
+        fs::write(file, format!("{tls}{text}")).unwrap();
+        self
+    }
+
+    pub fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(&self.program);
         command.arg("serve").arg("--config").arg(self.directory.join("wabahook.toml"));
@@ -90,7 +112,7 @@ impl ClusterHost {
     }
 
     /// The end of its log, for a failure.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
@@ -107,7 +129,7 @@ fn waba(account: usize) -> String {
     format!("{}", 100_000_000_000_000 + account)
 }
 
-fn number(account: usize) -> String {
+pub fn number(account: usize) -> String {
     format!("{}", 919_000_000_000_u64 + account as u64)
 }
 
@@ -206,7 +228,7 @@ fn serve_every_account(address: &str, round: &str) -> Result<Instant, String> {
 pub fn serve_together(program: &str, servers: &Servers) -> Result<String, String> {
     servers.query("CREATE DATABASE cluster")?;
     let directory = tempfile::tempdir().unwrap();
-    let new = |name: &str| ClusterHost::new(program, name, servers, directory.path());
+    let new = |name: &str| ClusterHost::new(program, name, servers, "cluster", directory.path());
     let (mut first, mut second) = (new("host-a"), new("host-b"));
     let told = run(&mut first, &mut second);
     told.map_err(|why| format!("{why}\n--a--\n{}\n--b--\n{}", first.told(), second.told()))
@@ -238,8 +260,9 @@ fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, Stri
     if !refused.is_empty() {
         return Err(format!("{} refused while shards moved: {refused:?}", refused.len()));
     }
-    let spread = check_spread(first, second)?;
+    let (spread, without_kill) = check_spread(first, second)?;
     check_operator(first, second)?;
+    check_audit(second)?;
     check_callback(second, &published)?;
     check_marks(second)?;
 
@@ -266,14 +289,17 @@ fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, Stri
         ));
     }
     let delivered = judge(&published, &receiver)?;
-    if served > Duration::from_secs(5) {
-        return Err(format!("every account is served after {:.1} s only", served.as_secs_f64()));
-    }
-    Ok(format!(
-        "{delivered}; {spread}; every account served {:.1} s after the kill; shards back after {:.1} s, 0 refused",
+    let told = format!(
+        "every account served {:.1} s after the kill ({:.1} s without one)",
         served.as_secs_f64(),
-        returned.as_secs_f64()
-    ))
+        without_kill.as_secs_f64()
+    );
+    // On a busy machine the requests alone take seconds.
+    if served > without_kill + Duration::from_secs(5) {
+        return Err(told);
+    }
+    let returned = returned.as_secs_f64();
+    Ok(format!("{delivered}; {spread}; {told}; shards back after {returned:.1} s, 0 refused"))
 }
 
 fn finish(publishers: Vec<thread::JoinHandle<()>>, stop: &AtomicBool) {
@@ -281,8 +307,8 @@ fn finish(publishers: Vec<thread::JoinHandle<()>>, stop: &AtomicBool) {
     publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
 }
 
-/// What each host accepted of one event for each account.
-fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<String, String> {
+/// What each host accepted of one event for each account, and how long that took.
+fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<(String, Duration), String> {
     let accepted = |host: &ClusterHost| -> Result<u64, String> {
         let (_, text) = ask_with(&host.address, "GET", "/metrics", (OPERATOR, &[]), "")?;
         let samples =
@@ -290,12 +316,13 @@ fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<String, Str
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     };
     let before = (accepted(first)?, accepted(second)?);
-    serve_every_account(&first.address, "spread")?;
+    let began = Instant::now();
+    let took = serve_every_account(&first.address, "spread")? - began;
     let after = (accepted(first)?, accepted(second)?);
     let (of_first, of_second) = (after.0 - before.0, after.1 - before.1);
     let mean = ACCOUNTS as u64 / 2;
     match of_first.abs_diff(mean) <= mean / 5 && of_first + of_second == ACCOUNTS as u64 {
-        true => Ok(format!("load {of_first} to {of_second}")),
+        true => Ok((format!("load {of_first} to {of_second}"), took)),
         false => Err(format!("of {ACCOUNTS} events the hosts got {of_first} and {of_second}")),
     }
 }
@@ -343,6 +370,34 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
             .is_ok_and(|(status, _)| status == 401)
     };
     wait_for("the other host to refuse the key", || refused(first))
+}
+
+/// The audit log's pages at one host have what both hosts wrote, the newest first.
+fn check_audit(host: &ClusterHost) -> Result<(), String> {
+    for account in 0..WATCHED {
+        let hook = json!({"name": "other", "url": "http://127.0.0.1:1/", "events": ["REMOVE_TAG"],
+            "numbers": "*"});
+        let (key, hook) = (format!("key-{account}"), hook.to_string());
+        expect(ask_with(&host.address, "POST", "/subscriptions", (&key, &[]), &hook)?, 201)?;
+    }
+    let (mut entries, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(&host.address, &format!("/admin/audit?limit=7&cursor={cursor}"))?;
+        entries.extend(page["items"].as_array().ok_or("no items")?.iter().cloned());
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.replace('%', "%25").replace('&', "%26").replace('=', "%3D"),
+            None => break,
+        }
+    }
+    let ids: BTreeSet<String> =
+        entries.iter().map(|entry| format!("{} {}", entry["host"], entry["id"])).collect();
+    let hosts: BTreeSet<String> = entries.iter().map(|entry| entry["host"].to_string()).collect();
+    let is_ordered = entries.is_sorted_by(|one, next| one["at"].as_str() >= next["at"].as_str());
+    // Each webhook was made once, and an account made and removed.
+    match (ids.len() == entries.len(), entries.len(), hosts.len(), is_ordered) {
+        (true, count, 2, true) if count >= 2 * WATCHED + 2 => Ok(()),
+        told => Err(format!("the audit log has (unique, entries, hosts, ordered) {told:?}")),
+    }
 }
 
 /// A callback for all watched accounts, at one host.
@@ -405,7 +460,7 @@ fn tag_of(body: &[u8]) -> Option<String> {
     value.as_str().or(message.as_str()).map(str::to_owned)
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         if Instant::now() > deadline {

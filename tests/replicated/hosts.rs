@@ -79,14 +79,29 @@ pub fn ask_with(
     (key, headers): (&str, &[(&str, &str)]),
     body: &str,
 ) -> Result<(u16, String), String> {
+    let connected = || -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        Ok(stream)
+    };
+    let stream = connected().map_err(|error| format!("{method} {path}: {error}"))?;
+    ask_on(stream, method, path, (key, headers), body)
+}
+
+/// The same on a connection.
+pub fn ask_on(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    (key, headers): (&str, &[(&str, &str)]),
+    body: &str,
+) -> Result<(u16, String), String> {
     let headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
+    let mut asked = || -> std::io::Result<String> {
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: {key}\r\n{headers}connection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: host\r\nauthorization: {key}\r\n{headers}connection: close\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes())?;

@@ -13,6 +13,8 @@ mod authority;
 #[cfg(target_os = "linux")]
 mod cluster;
 #[cfg(target_os = "linux")]
+mod cluster_tls;
+#[cfg(target_os = "linux")]
 mod contract;
 #[cfg(target_os = "linux")]
 mod disk;

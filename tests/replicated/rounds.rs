@@ -23,7 +23,7 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 /// How much is accepted before something is killed.
 pub const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 13] = [
+const ROUNDS: [(&str, u32, Round); 14] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
     ("tls", 1, tls::check),
@@ -36,6 +36,7 @@ const ROUNDS: [(&str, u32, Round); 13] = [
     ("primary_killed", 2, kill_the_primary),
     ("both_killed", 2, kill_both),
     ("cluster", 1, run_a_cluster),
+    ("cluster_tls", 1, run_a_cluster_over_tls),
     // Last, because it leaves deliveries that only the host may make.
     ("two_hosts", 1, run_two_hosts),
 ];
@@ -128,15 +129,20 @@ fn stop_the_owner(servers: &mut Servers) -> Verdict {
 
 /// The reference host, where it was built.
 fn run_a_cluster(servers: &mut Servers) -> Verdict {
-    match option_env!("CARGO_BIN_EXE_wabahook") {
-        Some(program) => crate::cluster::serve_together(program, servers),
-        None => Ok("skipped: the host was not built".to_owned()),
-    }
+    with_host_program(|program| crate::cluster::serve_together(program, servers))
+}
+
+fn run_a_cluster_over_tls(servers: &mut Servers) -> Verdict {
+    with_host_program(|program| crate::cluster_tls::serve_together(program, servers))
 }
 
 fn run_two_hosts(servers: &mut Servers) -> Verdict {
+    with_host_program(|program| crate::hosts::take_turns(program, servers))
+}
+
+fn with_host_program(run: impl FnOnce(&str) -> Verdict) -> Verdict {
     match option_env!("CARGO_BIN_EXE_wabahook") {
-        Some(program) => crate::hosts::take_turns(program, servers),
+        Some(program) => run(program),
         None => Ok("skipped: the host was not built".to_owned()),
     }
 }

@@ -5,7 +5,7 @@ use wabahook::SubscriptionState;
 use wabahook::policy::Ordering;
 
 use super::delivery_state::DeliveryState;
-use super::model::{Key, Model, Presence};
+use super::model::{Delivery, Key, Model, Presence};
 use wabahook::testing::Arrival;
 
 impl Model {
@@ -35,7 +35,7 @@ impl Model {
         assert!(delivery.now.iter().any(may_start), "{seen}, before its time: {delivery:?}");
         delivery.now.retain(may_start);
         delivery.now = vec![DeliveryState::merged(&delivery.now)];
-        delivery.in_flight = true;
+        (delivery.in_flight, delivery.postponed) = (true, false);
         self.pass_dependency(key, number);
         self.check_order(key, policy.ordering);
         self.subs.get_mut(&key.1).unwrap().lane.start(key, &policy, now_ms);
@@ -140,15 +140,19 @@ impl Model {
             return None;
         }
         let of_lane = || self.deliveries.iter().filter(move |((_, sub), _)| *sub == id);
-        let failed = |delivery: &&super::model::Delivery| {
-            delivery.now.iter().any(|life| life.tries().is_some_and(|tries| tries.attempts > 0))
+        let has_failed =
+            |life: &DeliveryState| life.tries().is_some_and(|tries| tries.attempts > 0);
+        let may_retry = |(_, delivery): &(&Key, &Delivery)| {
+            delivery.postponed || delivery.now.iter().any(has_failed)
         };
-        let retrying = of_lane().map(|(_, delivery)| delivery).filter(failed).count();
+        let retrying = of_lane().filter(may_retry).count();
         let mut found = of_lane().filter(|(key, delivery)| {
             let due = |life: &DeliveryState| life.tries().is_some_and(|tries| tries.is_due(now_ms));
-            let first = retrying < policy.retrying_max as usize || failed(delivery);
+            // A first attempt waits while many deliveries retry, and a crash may have left which it is uncertain.
+            let has_room =
+                retrying < policy.retrying_max as usize || delivery.now.iter().all(has_failed);
             delivery.now.iter().all(due)
-                && first
+                && has_room
                 && !delivery.revived
                 && self.leads(**key)
                 && self.is_let_go(**key)
@@ -164,7 +168,7 @@ impl Model {
             let before = rival.0 < key.0 || delivery.first;
             delivery.in_flight || (before && delivery.may_be_owed())
         };
-        let revived = |((_, id), delivery): (&Key, &super::model::Delivery)| {
+        let revived = |((_, id), delivery): (&Key, &Delivery)| {
             *id == key.1 && delivery.revived && delivery.may_be_owed()
         };
         ordering == Ordering::None

@@ -2,11 +2,11 @@
 //! sync are on the device then. The image is taken at that moment, and nothing that the old engine does
 //! afterwards changes it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use wabahook::store::{Batch, Database, KeyValue, Memory, Store, StoreFailure, Visit};
+use wabahook::store::{Batch, Database, Memory, Store, StoreFailure};
+use wabahook::testing::StoreLayer;
 
 /// A store in memory whose power can be cut after any of its operations.
 #[derive(Clone)]
@@ -75,68 +75,40 @@ impl Disk {
     }
 }
 
-impl fmt::Debug for Disk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Disk").finish_non_exhaustive()
-    }
-}
+type StoreResult<T> = Result<T, StoreFailure>;
 
-impl Store for Disk {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
+impl StoreLayer for Disk {
+    fn inner(&self) -> &dyn Store {
+        &self.memory
+    }
+
+    fn open(&self, name: &str) -> StoreResult<Arc<dyn Database>> {
         self.check_owner()?;
-        let inner = self.memory.open(name)?;
+        let database = self.memory.open(name)?;
         self.worked();
-        Ok(Arc::new(Watched { inner, disk: self.clone() }))
+        Ok(database)
     }
 
-    fn list(&self) -> Result<Vec<String>, StoreFailure> {
-        self.memory.list()
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StoreFailure> {
+    fn remove(&self, name: &str) -> StoreResult<()> {
         self.memory.remove(name)?;
         self.worked();
         Ok(())
     }
 
-    fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
-        self.memory.set_aside(name)
-    }
-}
-
-#[derive(Debug)]
-struct Watched {
-    inner: Arc<dyn Database>,
-    disk: Disk,
-}
-
-impl Database for Watched {
-    fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
-        self.write(batches)?;
-        self.disk.check_owner()?;
-        self.inner.commit(Vec::new())?;
-        self.disk.worked();
+    fn commit(&self, name: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
+        self.write(name, to, batches)?;
+        self.check_owner()?;
+        to.commit(Vec::new())?;
+        self.worked();
         Ok(())
     }
 
-    fn write(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {
+    fn write(&self, _: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
         for batch in batches {
-            self.disk.check_owner()?;
-            self.inner.write(vec![batch])?;
-            self.disk.worked();
+            self.check_owner()?;
+            to.write(vec![batch])?;
+            self.worked();
         }
         Ok(())
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
-        self.inner.get(key)
-    }
-
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {
-        self.inner.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
-        self.inner.last(prefix, to)
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use wabahook::{Accepted, Limits, Notice, Receipt, Reply, Stats, SubscriptionState};
+use wabahook::{Accepted, Limits, Notice, Receipt, Reply, Shortage, Stats, SubscriptionState};
 
 use super::delivery_state::{DeliveryState, Outcome, Tries, after, outcome};
 use super::dependency::GATE;
@@ -89,6 +89,8 @@ pub struct Delivery {
     pub revived: bool,
     /// In flight when the policy changed: it blocks its key until it ends.
     pub first: bool,
+    /// Its last attempt ended with a panic, so it waits as a retry does.
+    pub postponed: bool,
     /// Waits for its main delivery, if that was owed when this was decided.
     pub waits: bool,
     /// Delivered, and certainly not durable yet.
@@ -193,6 +195,7 @@ impl Delivery {
             landed_ms: 0,
             revived: false,
             first: false,
+            postponed: false,
             waits: false,
             settling: false,
         }
@@ -429,12 +432,13 @@ impl Model {
     }
 
     /// An attempt ended with a shortage: it does not count, and nothing else changes.
-    pub fn ended_short(&mut self, key: Key, now_ms: u64) {
+    pub fn ended_short(&mut self, key: Key, shortage: Shortage, now_ms: u64) {
         let sub = self.subs.get_mut(&key.1).unwrap();
         if sub.lane.land(key, now_ms).is_some() {
             sub.lane.postponed_until_ms = now_ms + PAUSE_MAX_MS;
             let delivery = self.deliveries.get_mut(&key).unwrap();
             (delivery.in_flight, delivery.landed_ms) = (false, now_ms);
+            delivery.postponed = shortage == Shortage::Panic;
         }
     }
 

@@ -427,6 +427,13 @@ impl World {
         let mut told = self.told();
         self.model.purged(&*meant, (&before, &after), purged, &mut told);
         self.account_for(told);
+        // An order that begins now waits for the attempts that the purge left in flight.
+        let mut left = self.others();
+        left.retain(|id| self.in_flight.iter().any(|one| one.key.1 == *id));
+        if !left.is_empty() && self.random.one_in(2) {
+            let id = self.random.pick(&left);
+            self.renew(id);
+        }
     }
 
     fn replay_matching(&mut self, filter: &DeadLetterFilter, letters: &[DeadLetter]) {

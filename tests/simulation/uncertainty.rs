@@ -195,6 +195,7 @@ impl Delivery {
             }
         }
         (self.in_flight, self.first, self.settling) = (false, false, false);
+        self.postponed = false;
     }
 
     fn cancel(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wabahook::clock::{Clock, ManualClock};
 use wabahook::store::Memory;
-use wabahook::testing::{BegunAttempt, Stepped};
+use wabahook::testing::{BegunAttempt, LayeredStore, Stepped};
 use wabahook::{
     Account, Config, Engine, Error, Limits, Notice, Notices, Reply, Shortage, SubscriptionState,
 };
@@ -58,7 +58,7 @@ pub struct Running {
 /// An attempt in flight, with what its receiver will answer and when.
 pub struct Flying {
     begun: BegunAttempt,
-    key: Key,
+    pub key: Key,
     name: String,
     pub ends_ms: u64,
     reply: Reply,
@@ -138,7 +138,7 @@ impl World {
     pub fn open(&mut self) {
         loop {
             let config = Config::new("unused")
-                .store(Arc::new(self.disk.clone()))
+                .store(Arc::new(LayeredStore(self.disk.clone())))
                 .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
                 .transport(Arc::clone(&self.line) as Arc<_>)
                 .limits(self.limits.clone());
@@ -317,7 +317,7 @@ impl World {
             self.paused_until_ms = self.now_ms() + PAUSE_MIN_MS;
         }
         let now_ms = self.now_ms();
-        self.model.ended_short(key, now_ms);
+        self.model.ended_short(key, shortage, now_ms);
         let next = self.running().stepped.complete_uncounted(begun, shortage);
         if let Some(next) = next {
             self.begun(next, false);

@@ -9,9 +9,9 @@ pub(crate) enum CommandError {
     Usage(String),
     /// It was tried and failed.
     Run(String),
-    /// No host answers at the URL.
+    /// No host answers at the URL, or only a proxy in front of it.
     Unreachable(String),
-    /// The API key is missing, or the host knows no account with it.
+    /// The API key is missing, unknown, or not of somebody who may do this.
     Unauthorized(String),
     /// Nothing has this name.
     NotFound(String),
@@ -20,6 +20,18 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// What a refusal with this status of HTTP means.
+    pub(crate) fn of_status(status: u16, message: String) -> CommandError {
+        match status {
+            400 | 413 | 415 | 422 => CommandError::Usage(message),
+            401 | 403 => CommandError::Unauthorized(message),
+            404 => CommandError::NotFound(message),
+            429 | 503 => CommandError::Busy(message),
+            502 | 504 => CommandError::Unreachable(message),
+            _ => CommandError::Run(message),
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Run(_) => 1,

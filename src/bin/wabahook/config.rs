@@ -581,12 +581,26 @@ mod tests {
         check_refused(&format!("{ACCOUNT}{store}shards = 2\n"), &["store.shards", "[cluster]"]);
         check_refused(&format!("{ACCOUNT}{store}shards = 0\n{cluster}"), &["store.shards", "256"]);
         let with = |from: &str, to: &str| format!("{ACCOUNT}{store}{}", cluster.replace(from, to));
-        check_refused(&with("http:", "https:"), &["cluster.address", "http://"]);
+        check_refused(&with("http:", "https:"), &["cluster.ca", "missing"]);
+        let ca = "ca = \"/nowhere/ca.pem\"\naddress";
+        check_refused(&with("address", ca), &["cluster.ca", "/nowhere/ca.pem"]);
+        check_refused(&with("http:", "ftp:"), &["cluster.address", "https://"]);
+        for elsewhere in ["192.0.2.7", "host-b", "[2001:db8::1]"] {
+            let refused = with("10.0.0.7", elsewhere);
+            check_refused(&refused, &["cluster.address", "https://", "cluster.allow_http"]);
+            read(&refused.replace("[cluster]", "[cluster]\nallow_http = true")).unwrap();
+        }
+        for private in ["127.0.0.1", "localhost", "[fd00::7]", "172.16.0.1"] {
+            read(&with("10.0.0.7", private)).unwrap();
+        }
         check_refused(&with("7001/", "7001/x"), &["cluster.address"]);
         check_refused(&with("hidden-cluster-key", "hidden"), &["cluster.key", "16"]);
         check_refused(&with("key =", "name ="), &["cluster.key", "missing"]);
         let tls = "tls = { certificate = \"c\", key = \"k\" }\n";
-        check_refused(&format!("{tls}{ACCOUNT}{store}{cluster}"), &["cluster", "tls"]);
+        check_refused(
+            &format!("{tls}{ACCOUNT}{store}{cluster}"),
+            &["cluster.address", "tls", "https://"],
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! a body is read. Meta's callbacks are the exception: they are signed as a whole, so their bodies are read in a
 //! room of their own.
 
+use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +31,10 @@ pub(crate) struct HostState {
     /// Notified when another host has taken over the store.
     pub(crate) not_owner: Notify,
 }
+
+/// The state as a route gets it.
+#[derive(Clone)]
+pub(crate) struct HostRef(pub(crate) Arc<HostState>);
 
 pub(crate) struct PathId(pub(crate) String);
 
@@ -92,6 +98,25 @@ impl HostState {
         };
         let own = self.shared.caller(self.engine.accounts(), parts);
         own.ok().or_else(of_gateway)
+    }
+}
+
+impl Deref for HostRef {
+    type Target = HostState;
+
+    fn deref(&self) -> &HostState {
+        &self.0
+    }
+}
+
+impl FromRequestParts<Arc<HostState>> for HostRef {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        _: &mut Parts,
+        host: &Arc<HostState>,
+    ) -> Result<HostRef, Infallible> {
+        Ok(HostRef(Arc::clone(host)))
     }
 }
 

@@ -12,6 +12,9 @@ use wabahook::{Error, PublishError};
 use crate::json::{ErrorDetailJson, ErrorJson, JsonProblem};
 use crate::response::json;
 
+/// What a route answers.
+pub(crate) type RouteResult = Result<Response, HttpError>;
+
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpError {

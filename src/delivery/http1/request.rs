@@ -268,16 +268,8 @@ mod tests {
 
     #[test]
     fn a_large_payload_that_is_sent_unchanged_is_shared() {
-        let event = Arc::new(StoredEvent {
-            id: crate::event::EventId::new(1, 1),
-            account: "acme".into(),
-            event_type: crate::event::Catalogue::default().canonical("ADD_TAG").unwrap(),
-            number: None,
-            waba: None,
-            key_hash: 0,
-            accepted_at_ms: 0,
-            payload: vec![b'x'; 100_000],
-        });
+        let event = StoredEvent { payload: vec![b'x'; 100_000], ..StoredEvent::example() };
+        let event = Arc::new(event);
         let other = event.payload.clone();
         for (body, is_shared) in [(&event.payload, true), (&other, false)] {
             let given = request("http://crm.example/", Method::POST, body);

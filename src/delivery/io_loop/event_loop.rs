@@ -43,7 +43,7 @@ const EXCHANGES_MAX: usize = 4;
 
 /// How many attempts an exchange begins while more sockets are ready than were looked at. They suffice for the few
 /// events of prompt lanes, which queue ahead.
-const BEHIND_MAX: usize = 8;
+pub(super) const BEHIND_MAX: usize = 8;
 
 /// One I/O thread.
 pub(super) struct EventLoop {

@@ -84,10 +84,10 @@ impl Backlog {
             let Retrying { attempts, due_ms, .. } = *retrying;
             ListedDelivery {
                 sequence: *sequence,
-                stage: DeliveryStage::Retrying { attempts, due_ms },
+                stage: DeliveryStage::Retrying { attempts, due_ms: Some(due_ms) },
             }
         };
-        if wanted(DeliveryStage::Retrying { attempts: 0, due_ms: 0 }) {
+        if wanted(DeliveryStage::Retrying { attempts: 0, due_ms: None }) {
             listed.extend(self.retries.range(from..).map(failed).take(count_max));
         }
         listed.sort_unstable_by_key(|one| one.sequence);

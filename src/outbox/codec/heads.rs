@@ -467,13 +467,11 @@ mod tests {
     fn head(sequence: u64, targets: impl IntoIterator<Item = u32>) -> EventHead {
         let event = StoredEvent {
             id: EventId::new(1, sequence),
-            account: "acme".into(),
-            event_type: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
             number: "919999999999".parse().ok().filter(|_| !sequence.is_multiple_of(3)),
             waba: sequence.is_multiple_of(2).then(|| format!("waba-{}", sequence % 7)),
             key_hash: sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             accepted_at_ms: 1_700_000_000_000,
-            payload: Vec::new(),
+            ..StoredEvent::example()
         };
         let payload = PayloadLocation { page: 10 + sequence, offset: 5, length: 100 };
         EventHead { event, targets: Arc::new(targets.into_iter().collect()), payload }

@@ -79,14 +79,14 @@ pub(super) struct RecoveryState {
     pub(super) last_sequence: u64,
     pub(super) last_page: u64,
     pub(super) last_record: u64,
-    /// The time of the open.
-    wall_ms: u64,
+    /// The last sequence and the wall time of each run of events that was accepted.
+    pub(super) accepted: Vec<(u64, i64)>,
     pub(super) recovered: RecoveredOutbox,
 }
 
 impl RecoveryState {
-    pub(super) fn new(ordered: RoaringBitmap, wall_ms: u64, dedup_keys: ReadKeys) -> RecoveryState {
-        RecoveryState { ordered, wall_ms, dedup_keys, ..RecoveryState::default() }
+    pub(super) fn new(ordered: RoaringBitmap, dedup_keys: ReadKeys) -> RecoveryState {
+        RecoveryState { ordered, dedup_keys, ..RecoveryState::default() }
     }
 
     /// Whether all generations that are not read yet are sealed.
@@ -138,8 +138,7 @@ impl RecoveryState {
         for (bucket, entries) in found.dedup_entries {
             self.dedup_keys.add(bucket, &entries);
         }
-        let wall_ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
-        self.recovered.accepted.add(found.accepted, wall_ms);
+        self.accepted.extend(found.accepted);
         self.last_page = self.last_page.max(found.last_page);
         self.last_record = self.last_record.max(found.last_record);
         let generation = Generation {

@@ -14,6 +14,7 @@ use std::thread::{self, Builder};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use crate::acceptance_times::AcceptanceTimes;
 use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::clock::millis;
@@ -88,7 +89,7 @@ impl GenerationReader<'_> {
         numbers.sort_unstable();
         let dedup_keys =
             ReadKeys::new(self.limits.dedup_keys_max, AccountKeyLimits::of(&self.shares));
-        let mut state = RecoveryState::new(self.ordered.clone(), self.wall_ms, dedup_keys);
+        let mut state = RecoveryState::new(self.ordered.clone(), dedup_keys);
         let mut newest_first = numbers.iter().rev().copied();
         while !state.knows_newest()
             && let Some(number) = newest_first.next()
@@ -252,6 +253,10 @@ impl GenerationReader<'_> {
         std::mem::take(&mut state.dedup_keys).fill(&mut dedup, self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
         let dedup_database = DedupDatabase::new(dedup_database, stored_keys, dedup.len());
+        // All at once: between two neighbours that were merged, a clock set back may put an older time.
+        let wall_ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
+        let accepted = std::mem::take(&mut state.accepted);
+        state.recovered.accepted = AcceptanceTimes::recovered(accepted, wall_ms);
         let generations = self.generations(&mut state);
         let (letters, dropped_letters) = self.letters(&mut state, &generations);
         state.recovered.letters_dropped = dropped_letters.len() as u64;

@@ -54,8 +54,8 @@ fn a_dedup_key_outlives_its_generation() {
 
 #[test]
 fn dedup_keys_are_moved_when_the_device_accepts_writes_again() {
-    let (full, ledger) = (FullDiskStore::default(), OwedLedger::default());
-    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    let (full, ledger) = (FullDisk::default(), OwedLedger::default());
+    let (running, _) = open_owing(full.store(), &small(), ledger.owing());
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
     *full.refuses.lock() = Some("dedup");
@@ -73,8 +73,8 @@ fn dedup_keys_are_moved_when_the_device_accepts_writes_again() {
 
 #[test]
 fn an_idle_engine_tries_again_to_move_dedup_keys() {
-    let (full, ledger) = (FullDiskStore::default(), OwedLedger::default());
-    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+    let (full, ledger) = (FullDisk::default(), OwedLedger::default());
+    let (running, _) = open_owing(full.store(), &small(), ledger.owing());
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
     *full.refuses.lock() = Some("dedup");

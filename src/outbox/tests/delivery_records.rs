@@ -1,7 +1,7 @@
 //! Tests of what is kept of failing deliveries: atomic changes, histories, health and keys, each over crashes and
 //! generations, with a bystander.
 
-use super::stores::CountingStore;
+use super::stores::WrittenBytes;
 use super::*;
 use crate::attempt::FailedAttempt;
 use crate::delivery_record::LaneHealth;
@@ -372,7 +372,7 @@ fn large_histories_are_not_copied_again_and_again() {
         bed.settle_all();
     }
     bed.outbox.close();
-    let (counted, written) = CountingStore::on(&store.crash());
+    let (counted, written) = WrittenBytes::on(&store.crash());
     let (bed, recovered) = open(counted);
     assert_eq!(owed(&recovered).len(), 40);
     let mut published = 0;

@@ -44,8 +44,8 @@ fn a_group_whose_answer_was_lost_is_owed() {
 
 #[test]
 fn a_full_disk_is_waited_for_and_nothing_is_lost() {
-    let full = FullDiskStore::default();
-    let (running, _) = open(full.clone());
+    let full = FullDisk::default();
+    let (running, _) = open(full.store());
     let outbox = &running.outbox;
     let bystander = publish(outbox, vec![7], &[1, 2]);
     *full.refuses.lock() = Some("outbox-");
@@ -67,8 +67,8 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
 #[test]
 fn a_generation_that_could_not_be_begun_is_not_the_newest() {
     let (full, ledger) =
-        (FullDiskStore { takes_effect: true, ..FullDiskStore::default() }, OwedLedger::default());
-    let (running, _) = open_owing(full.clone(), &small(), ledger.owing());
+        (FullDisk { takes_effect: true, ..FullDisk::default() }, OwedLedger::default());
+    let (running, _) = open_owing(full.store(), &small(), ledger.owing());
     *full.refuses.lock() = Some("outbox-0000000000000002");
     for _ in 0..40 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);

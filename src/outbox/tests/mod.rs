@@ -20,7 +20,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use self::stores::FullDiskStore;
+use self::stores::FullDisk;
 use super::batch::CommandQueue;
 use super::codec::{encoded, heads, keys, payload::PAGE_BYTES};
 use super::command::CommitterCommand;

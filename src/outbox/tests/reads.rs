@@ -1,7 +1,8 @@
 //! Tests that reading sealed generations slows neither the committer nor other readers.
 
-use super::stores::GatedStore;
+use super::stores::GatedOpens;
 use super::*;
+use crate::testing::LayeredStore;
 
 /// An outbox with `count` generations whose events are all owed, and the first event of each.
 fn with_generations(
@@ -25,8 +26,8 @@ fn with_generations(
 
 #[test]
 fn a_reader_that_opens_a_generation_delays_no_commit() {
-    let (gated, ledger) = (GatedStore::default(), OwedLedger::default());
-    let (running, firsts) = with_generations(gated.clone(), &ledger, 4);
+    let (gated, ledger) = (GatedOpens::default(), OwedLedger::default());
+    let (running, firsts) = with_generations(LayeredStore(gated.clone()), &ledger, 4);
     let running = Arc::new(running);
     gated.close_gate(&databases::name_of(1));
     let reader = {
@@ -48,8 +49,8 @@ fn a_reader_that_opens_a_generation_delays_no_commit() {
 
 #[test]
 fn reads_do_not_reopen_generations_for_each_lane() {
-    let (gated, ledger) = (GatedStore::default(), OwedLedger::default());
-    let (running, firsts) = with_generations(gated.clone(), &ledger, 6);
+    let (gated, ledger) = (GatedOpens::default(), OwedLedger::default());
+    let (running, firsts) = with_generations(LayeredStore(gated.clone()), &ledger, 6);
     let read_all = || {
         for first in &firsts[..4] {
             assert_eq!(running.outbox.event(*first).unwrap().payload, [1; 900]);

@@ -1,166 +1,114 @@
 //! Stores for tests: one whose disk is full, one that counts what is written, and one whose opens can be held.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::store::{Batch, Database, KeyValue, Memory, Store, StoreFailure, Visit};
+use crate::store::{Batch, Database, Memory, Store, StoreFailure};
+use crate::testing::{LayeredStore, StoreLayer};
 
 type StoreResult<T> = Result<T, StoreFailure>;
 
 /// A store whose databases open, while writes to some of them fail.
-#[derive(Debug, Clone, Default)]
-pub(super) struct FullDiskStore {
+#[derive(Clone, Default)]
+pub(super) struct FullDisk {
     pub(super) inner: Memory,
     /// The prefix of the names of the databases that refuse writes.
     pub(super) refuses: Arc<Mutex<Option<&'static str>>>,
     /// Whether a refused write still takes effect, as if only its answer were lost.
     pub(super) takes_effect: bool,
+    /// The databases that failed since they were opened.
+    pub(super) failed: Arc<Mutex<HashSet<String>>>,
 }
 
-#[derive(Debug)]
-struct FullDiskDatabase {
-    inner: Arc<dyn Database>,
-    name: String,
-    refuses: Arc<Mutex<Option<&'static str>>>,
-    takes_effect: bool,
-    failed: AtomicBool,
-}
-
-impl Store for FullDiskStore {
-    fn open(&self, name: &str) -> StoreResult<Arc<dyn Database>> {
-        let (inner, name) = (self.inner.open(name)?, name.to_owned());
-        let refuses = Arc::clone(&self.refuses);
-        let (takes_effect, failed) = (self.takes_effect, false.into());
-        Ok(Arc::new(FullDiskDatabase { inner, name, refuses, takes_effect, failed }))
+impl FullDisk {
+    pub(super) fn store(&self) -> LayeredStore<FullDisk> {
+        LayeredStore(self.clone())
     }
 
-    fn list(&self) -> StoreResult<Vec<String>> {
-        self.inner.list()
-    }
-
-    fn remove(&self, name: &str) -> StoreResult<()> {
-        self.inner.remove(name)
-    }
-
-    fn set_aside(&self, name: &str) -> StoreResult<String> {
-        self.inner.set_aside(name)
-    }
-}
-
-impl FullDiskDatabase {
-    fn check(&self) -> StoreResult<()> {
-        let refuses = self.refuses.lock().is_some_and(|prefix| self.name.starts_with(prefix));
-        if refuses || self.failed.load(Ordering::Acquire) {
-            self.failed.store(true, Ordering::Release);
-            return Err(StoreFailure::io(std::io::ErrorKind::StorageFull.into()));
+    fn run(&self, name: &str, work: impl FnOnce() -> StoreResult<()>) -> StoreResult<()> {
+        let refuses = self.refuses.lock().is_some_and(|prefix| name.starts_with(prefix));
+        if refuses {
+            self.failed.lock().insert(name.to_owned());
         }
-        Ok(())
-    }
-
-    fn run(&self, work: impl FnOnce() -> StoreResult<()>) -> StoreResult<()> {
-        let refused = self.check();
-        if refused.is_ok() || self.takes_effect {
+        let is_refused = self.failed.lock().contains(name);
+        if !is_refused || self.takes_effect {
             work()?;
         }
-        refused
+        match is_refused {
+            true => Err(StoreFailure::io(std::io::ErrorKind::StorageFull.into())),
+            false => Ok(()),
+        }
     }
 }
 
-impl Database for FullDiskDatabase {
-    fn commit(&self, batches: Vec<Batch>) -> StoreResult<()> {
-        self.run(|| self.inner.commit(batches))
+impl StoreLayer for FullDisk {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
-    fn write(&self, batches: Vec<Batch>) -> StoreResult<()> {
-        self.run(|| self.inner.write(batches))
+    fn open(&self, name: &str) -> StoreResult<Arc<dyn Database>> {
+        self.failed.lock().remove(name);
+        self.inner.open(name)
     }
 
-    fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {
-        self.inner.get(key)
+    fn commit(&self, name: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
+        self.run(name, || to.commit(batches))
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> StoreResult<()> {
-        self.inner.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> StoreResult<Option<KeyValue>> {
-        self.inner.last(prefix, to)
+    fn write(&self, name: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
+        self.run(name, || to.write(batches))
     }
 }
 
 /// A store that counts the bytes written to it.
-#[derive(Debug, Clone)]
-pub(super) struct CountingStore(Memory, Arc<AtomicUsize>);
+#[derive(Clone)]
+pub(super) struct WrittenBytes(Memory, Arc<AtomicUsize>);
 
-#[derive(Debug)]
-struct CountingDatabase(Arc<dyn Database>, Arc<AtomicUsize>);
-
-impl CountingStore {
-    pub(super) fn on(store: &Memory) -> (CountingStore, Arc<AtomicUsize>) {
+impl WrittenBytes {
+    pub(super) fn on(store: &Memory) -> (LayeredStore<WrittenBytes>, Arc<AtomicUsize>) {
         let bytes = Arc::new(AtomicUsize::new(0));
-        (CountingStore(store.clone(), Arc::clone(&bytes)), bytes)
+        (LayeredStore(WrittenBytes(store.clone(), Arc::clone(&bytes))), bytes)
+    }
+
+    fn count(&self, batches: &[Batch]) {
+        self.1.fetch_add(batches.iter().map(Batch::bytes).sum(), Ordering::AcqRel);
     }
 }
 
-impl Store for CountingStore {
-    fn open(&self, name: &str) -> StoreResult<Arc<dyn Database>> {
-        Ok(Arc::new(CountingDatabase(self.0.open(name)?, Arc::clone(&self.1))))
+impl StoreLayer for WrittenBytes {
+    fn inner(&self) -> &dyn Store {
+        &self.0
     }
 
-    fn list(&self) -> StoreResult<Vec<String>> {
-        self.0.list()
+    fn commit(&self, _: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
+        self.count(&batches);
+        to.commit(batches)
     }
 
-    fn remove(&self, name: &str) -> StoreResult<()> {
-        self.0.remove(name)
-    }
-
-    fn set_aside(&self, name: &str) -> StoreResult<String> {
-        self.0.set_aside(name)
-    }
-}
-
-impl Database for CountingDatabase {
-    fn commit(&self, batches: Vec<Batch>) -> StoreResult<()> {
-        self.1.fetch_add(batches.iter().map(Batch::bytes).sum(), Ordering::AcqRel);
-        self.0.commit(batches)
-    }
-
-    fn write(&self, batches: Vec<Batch>) -> StoreResult<()> {
-        self.1.fetch_add(batches.iter().map(Batch::bytes).sum(), Ordering::AcqRel);
-        self.0.write(batches)
-    }
-
-    fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {
-        self.0.get(key)
-    }
-
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> StoreResult<()> {
-        self.0.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> StoreResult<Option<KeyValue>> {
-        self.0.last(prefix, to)
+    fn write(&self, _: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult<()> {
+        self.count(&batches);
+        to.write(batches)
     }
 }
 
 /// A store that counts its opens and holds those of one database.
-#[derive(Debug, Clone, Default)]
-pub(super) struct GatedStore {
+#[derive(Clone, Default)]
+pub(super) struct GatedOpens {
     inner: Memory,
     gate: Arc<(Mutex<Gate>, Condvar)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Gate {
     holds: Option<String>,
     has_arrived: bool,
     opened: usize,
 }
 
-impl GatedStore {
+impl GatedOpens {
     /// Holds the opens of a database.
     pub(super) fn close_gate(&self, name: &str) {
         self.gate.0.lock().holds = Some(name.to_owned());
@@ -182,7 +130,11 @@ impl GatedStore {
     }
 }
 
-impl Store for GatedStore {
+impl StoreLayer for GatedOpens {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn open(&self, name: &str) -> StoreResult<Arc<dyn Database>> {
         let mut gate = self.gate.0.lock();
         gate.opened += 1;
@@ -193,17 +145,5 @@ impl Store for GatedStore {
         }
         drop(gate);
         self.inner.open(name)
-    }
-
-    fn list(&self) -> StoreResult<Vec<String>> {
-        self.inner.list()
-    }
-
-    fn remove(&self, name: &str) -> StoreResult<()> {
-        self.inner.remove(name)
-    }
-
-    fn set_aside(&self, name: &str) -> StoreResult<String> {
-        self.inner.set_aside(name)
     }
 }

@@ -13,6 +13,9 @@ use super::session::{Connection, Connector, Parameter};
 use super::sql;
 use crate::store::{StoreEvent, StoreFailure};
 
+/// How often a lease is renewed before it would end. Each renewal waits for the standby like a commit.
+const RENEWALS: u32 = 4;
+
 /// Takes the ownership if no other host has it.
 pub(super) async fn acquire(
     connector: &Connector,
@@ -61,7 +64,7 @@ pub(super) async fn give_up(
 
 /// Renews the lease on a connection of its own, until it is lost or given up.
 pub(super) async fn keep(connector: Connector, ownership: Arc<Ownership>) {
-    let period = ownership.ttl / 6;
+    let period = ownership.ttl / RENEWALS;
     let mut renewal = Renewal { connection: None, is_replicated: true };
     loop {
         sleep(period).await;

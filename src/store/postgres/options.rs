@@ -58,7 +58,7 @@ impl PostgresOptions {
             client,
             name: String::new(),
             replicas: 1,
-            lease_ttl: Duration::from_secs(3),
+            lease_ttl: Duration::from_secs(2),
             shard: 0,
             shards: 1,
             roots_pem: None,
@@ -81,7 +81,7 @@ impl PostgresOptions {
         self
     }
 
-    /// After how long without a sign of the owner another host takes over. Defaults to 3 s.
+    /// After how long without a sign of the owner another host takes over. Defaults to 2 s.
     #[must_use]
     pub fn lease_ttl(mut self, ttl: Duration) -> PostgresOptions {
         self.lease_ttl = ttl.max(Duration::from_millis(300));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wabahook::clock::ManualClock;
 use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};
+use wabahook::testing::LayeredStore;
 use wabahook::{Accepted, Config, Engine, Error, Event, Limits, Notice, Notices, Stats};
 
 use super::Fault;
@@ -56,7 +57,8 @@ impl Run {
         });
         let inner = memory.clone();
         let watched = SnapshotStore { inner, snapshots: Arc::clone(&snapshots) };
-        let store = Arc::new(FaultInjectingStore::new(Arc::new(watched), Arc::clone(&faults)));
+        let watched = Arc::new(LayeredStore(watched));
+        let store = Arc::new(FaultInjectingStore::new(watched, Arc::clone(&faults)));
         let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 11));
         let config = config(store.clone(), clock.clone(), receivers.clone());
         let engine = Engine::open(config).unwrap();

@@ -1,12 +1,12 @@
 //! A store in memory that keeps snapshots of itself as a power cut would leave it. What the host knew is
 //! recorded before and after each cut, so that the check is exactly as strict as that moment allows.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use wabahook::store::{self, Batch, Database, KeyValue, Memory, Store, Visit};
+use wabahook::store::{Batch, Database, Memory, Store, StoreFailure};
+use wabahook::testing::StoreLayer;
 
 use super::model::{Arrival, Model, Receivers};
 
@@ -21,6 +21,7 @@ pub struct Snapshot {
 }
 
 /// A store in memory that keeps snapshots after the operations `wanted`.
+#[derive(Clone)]
 pub struct SnapshotStore {
     pub inner: Memory,
     pub snapshots: Arc<Snapshots>,
@@ -52,72 +53,25 @@ impl Snapshots {
     }
 }
 
-impl fmt::Debug for SnapshotStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotStore").finish_non_exhaustive()
-    }
-}
-
-impl Store for SnapshotStore {
-    fn open(&self, name: &str) -> Result<Arc<dyn Database>, store::StoreFailure> {
-        let inner = self.inner.open(name)?;
-        Ok(Arc::new(SnapshotDatabase { inner, snapshots: Arc::clone(&self.snapshots) }))
+impl StoreLayer for SnapshotStore {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
-    fn list(&self) -> Result<Vec<String>, store::StoreFailure> {
-        self.inner.list()
-    }
-
-    fn remove(&self, name: &str) -> Result<(), store::StoreFailure> {
-        self.inner.remove(name)
-    }
-
-    fn set_aside(&self, name: &str) -> Result<String, store::StoreFailure> {
-        self.inner.set_aside(name)
-    }
-}
-
-pub struct SnapshotDatabase {
-    pub inner: Arc<dyn Database>,
-    pub snapshots: Arc<Snapshots>,
-}
-
-impl fmt::Debug for SnapshotDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotDatabase").finish_non_exhaustive()
-    }
-}
-
-impl Database for SnapshotDatabase {
-    fn commit(&self, batches: Vec<Batch>) -> Result<(), store::StoreFailure> {
-        self.write(batches)?;
-        self.inner.commit(Vec::new())?;
+    fn commit(&self, name: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult {
+        self.write(name, to, batches)?;
+        to.commit(Vec::new())?;
         self.snapshots.take();
         Ok(())
     }
 
-    fn write(&self, batches: Vec<Batch>) -> Result<(), store::StoreFailure> {
+    fn write(&self, _: &str, to: &dyn Database, batches: Vec<Batch>) -> StoreResult {
         for batch in batches {
-            self.inner.write(vec![batch])?;
+            to.write(vec![batch])?;
             self.snapshots.take();
         }
         Ok(())
     }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, store::StoreFailure> {
-        self.inner.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        visit: &mut Visit<'_>,
-    ) -> Result<(), store::StoreFailure> {
-        self.inner.scan(prefix, from, visit)
-    }
-
-    fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, store::StoreFailure> {
-        self.inner.last(prefix, to)
-    }
 }
+
+type StoreResult = Result<(), StoreFailure>;

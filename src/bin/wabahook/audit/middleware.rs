@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -15,7 +15,7 @@ use wabahook::SubscriptionInfo;
 use wabahook::clock::{Clock, SystemClock};
 
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread, remote};
+use crate::host::{HostRef, HostState, off_thread, remote};
 use crate::json::{AuditChangeJson, AuditEntryJson, SubscriptionListing, TimestampJson};
 
 /// The counts of a response are shorter.
@@ -25,11 +25,7 @@ const RESULT_BYTES_MAX: usize = 16 * 1024;
 type Snapshot = BTreeMap<u32, Arc<SubscriptionInfo>>;
 
 /// Runs a request, and appends to the audit log what it changed.
-pub(crate) async fn record_changes(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn record_changes(host: HostRef, request: Request, next: Next) -> Response {
     if host.shared.audit.is_none() || !may_change(&request) {
         return next.run(request).await;
     }
@@ -98,6 +94,7 @@ fn entry(caller: &Caller, parts: &Parts) -> AuditEntryJson {
         key: caller.key_name().to_owned(),
         account: caller.scope().map(str::to_owned),
         account_name: None,
+        host: None,
         address: remote(&parts.extensions).to_string(),
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),

@@ -175,6 +175,7 @@ mod tests {
             key: "api_key".to_owned(),
             account: Some("acme".to_owned()),
             account_name: None,
+            host: None,
             address: "192.0.2.1".to_owned(),
             method: "POST".to_owned(),
             path: path.to_owned(),

@@ -8,23 +8,19 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wabahook::inbound::cloud_api;
 use wabahook::signature::Signer;
 
 use super::front::{Front, KeptRequest, OWNER_WAIT_MAX};
-use crate::http_error::HttpError;
+use crate::http_error::{HttpError, RouteResult};
 use crate::routes::{self, HUB_SIGNATURE};
 
 impl Front {
     /// `POST /meta/webhook`.
-    pub(super) async fn callback(
-        self: &Arc<Self>,
-        parts: Parts,
-        body: Body,
-    ) -> Result<Response, HttpError> {
+    pub(super) async fn callback(self: &Arc<Self>, parts: Parts, body: Body) -> RouteResult {
         self.wait_for_accounts().await?;
         let engines = self.fleet.engines();
         let verified =

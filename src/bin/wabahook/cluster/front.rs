@@ -23,7 +23,7 @@ use super::route_scope::{OfAll, RouteScope, scope_of};
 use super::shard_routes::{ShardPermit, ShardRoutes};
 use crate::caller::Caller;
 use crate::host::{ForwardedFor, authenticated, off_thread, remote};
-use crate::http_error::{HttpError, NOT_OWNER};
+use crate::http_error::{HttpError, NOT_OWNER, RouteResult};
 use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
@@ -85,11 +85,7 @@ impl Front {
         Router::new().fallback(answer).with_state(self)
     }
 
-    async fn respond(
-        self: &Arc<Self>,
-        mut parts: Parts,
-        body: Body,
-    ) -> Result<Response, HttpError> {
+    async fn respond(self: &Arc<Self>, mut parts: Parts, body: Body) -> RouteResult {
         match self.peers.mark_of(&parts) {
             Ok(None) => {}
             Ok(Some(mark)) => return self.forwarded(mark, parts, body).await,
@@ -125,7 +121,7 @@ impl Front {
         scope: RouteScope,
         parts: Parts,
         body: Body,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         match scope {
             RouteScope::Account(OfAll::Any) | RouteScope::Any | RouteScope::Callback => {
                 self.by_any(parts, body).await
@@ -154,20 +150,15 @@ impl Front {
                 let request = self.kept(parts, body).await?;
                 self.every_account(request).await
             }
-            RouteScope::EveryHost(of_all) => {
-                let request = self.kept(parts, body).await?;
-                self.by_hosts(of_all, request).await
+            RouteScope::EveryHost(OfAll::List) => {
+                self.list_of_hosts(self.kept(parts, body).await?).await
             }
+            RouteScope::EveryHost(_) => self.sum_of_hosts(self.kept(parts, body).await?).await,
         }
     }
 
     /// A request that another host sent here. It is answered here or refused.
-    async fn forwarded(
-        &self,
-        mark: ForwardMark,
-        mut parts: Parts,
-        body: Body,
-    ) -> Result<Response, HttpError> {
+    async fn forwarded(&self, mark: ForwardMark, mut parts: Parts, body: Body) -> RouteResult {
         authenticated(&parts.extensions, KeyHolder::Host);
         parts.headers.remove(FORWARDED);
         parts.extensions.insert(ForwardedFor(mark.client));
@@ -189,7 +180,7 @@ impl Front {
         permit: ShardPermit,
         request: Request,
         account: Option<&str>,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         if account.is_some_and(|account| permit.engine().accounts().get(account).is_none()) {
             self.refresh().await?;
         }
@@ -239,7 +230,7 @@ impl Front {
     }
 
     /// Answers with whichever engine is here.
-    pub(super) async fn by_any(&self, parts: Parts, body: Body) -> Result<Response, HttpError> {
+    pub(super) async fn by_any(&self, parts: Parts, body: Body) -> RouteResult {
         let here = self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard));
         match here {
             Some(permit) => Ok(permit.answer(Request::from_parts(parts, body)).await),
@@ -254,7 +245,7 @@ impl Front {
         parts: Parts,
         body: Body,
         account: Option<&str>,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         if let Some(permit) = self.routes.enter(shard) {
             return self.answer_here(permit, Request::from_parts(parts, body), account).await;
         }
@@ -282,7 +273,7 @@ impl Front {
         shard: u16,
         request: &KeptRequest,
         deadline: Instant,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         loop {
             if let Some(permit) = self.routes.enter(shard) {
                 let caller = request.parts.extensions.get::<Caller>();

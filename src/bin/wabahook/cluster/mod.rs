@@ -1,9 +1,15 @@
 //! A host among others that serve one store together. It serves the shards that are its own with the routes of a host with
 //! one engine, one set for each shard, and forwards all other requests to the hosts that have their shards.
 
+#[cfg(test)]
+#[expect(dead_code, reason = "the connector needs only a part of it")]
+#[path = "../../../../tests/wire/authority.rs"]
+mod authority;
 mod callback;
+mod connector;
 mod front;
 mod health;
+mod host_pages;
 mod mark;
 mod merge;
 mod operator;
@@ -41,7 +47,7 @@ pub(crate) async fn join(
 ) -> Result<Option<(Fleet, Router)>, CommandError> {
     let routes = Arc::new(ShardRoutes::new(shared, registration));
     let listener: Arc<dyn FleetListener> = Arc::clone(&routes) as _;
-    let ClusterSettings { fleet: options, key } = settings;
+    let ClusterSettings { fleet: options, key, tls } = settings;
     let mut stop = std::pin::pin!(stop);
     let fleet = loop {
         let (options, config) = (options.clone(), config.clone());
@@ -65,6 +71,6 @@ pub(crate) async fn join(
     };
     // Nothing else sets it, so this cannot fail.
     let _ = joined.set(fleet.clone());
-    let front = Arc::new(Front::new(fleet.clone(), routes, Peers::new(key)));
+    let front = Arc::new(Front::new(fleet.clone(), routes, Peers::new(key, tls)));
     Ok(Some((fleet, front.router())))
 }

@@ -8,20 +8,20 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wabahook::metrics::CONTENT_TYPE;
 
 use super::front::{Front, KeptRequest, OWNER_WAIT_MAX};
+use super::host_pages::{HostCursors, HostPage, merged};
 use super::mark::ForwardTarget;
 use super::merge::{added, exposition, keep_worst, with_shards};
 use super::pages::{ListPlace, PageQuery};
 use super::peers::ForwardFailure;
-use super::route_scope::OfAll;
-use crate::http_error::HttpError;
-use crate::json::IncludedShardsJson;
+use crate::http_error::{HttpError, RouteResult};
+use crate::json::{IncludedShardsJson, JsonPage};
 use crate::response::json;
 use crate::routes::LineBody;
 
@@ -52,6 +52,11 @@ impl WholeAnswer {
         serde_json::from_slice(&self.bytes).unwrap_or_default()
     }
 
+    fn page(&self) -> JsonPage<Value> {
+        let empty = JsonPage { items: Vec::new(), cursor: None };
+        serde_json::from_slice(&self.bytes).unwrap_or(empty)
+    }
+
     fn into_response(self) -> Response {
         Response::from_parts(self.parts, Body::from(self.bytes))
     }
@@ -59,10 +64,7 @@ impl WholeAnswer {
 
 impl Front {
     /// The accounts, each as the engine has it that serves it.
-    pub(super) async fn every_account(
-        self: &Arc<Self>,
-        request: KeptRequest,
-    ) -> Result<Response, HttpError> {
+    pub(super) async fn every_account(self: &Arc<Self>, request: KeptRequest) -> RouteResult {
         let is_of = |shard: u16, item: &Value| {
             let id = item.get("id").and_then(Value::as_str).unwrap_or_default();
             self.fleet.shard_of(id) == shard
@@ -70,36 +72,50 @@ impl Front {
         self.list(&request, is_of).await
     }
 
-    /// Sends a request to all hosts.
-    pub(super) async fn by_hosts(
-        &self,
-        of_all: OfAll,
-        request: KeptRequest,
-    ) -> Result<Response, HttpError> {
-        let query = PageQuery::read(&request.parts.uri)?;
-        let (mut whole, mut left) = (Value::Null, Vec::new());
+    /// Sends a request to all hosts, and adds their answers.
+    pub(super) async fn sum_of_hosts(&self, request: KeptRequest) -> RouteResult {
+        let (mut sum, mut missing) = (Value::Null, Vec::new());
         for host in self.fleet.hosts() {
-            let mut request = request.clone();
-            if of_all == OfAll::List {
-                // Each host keeps its own; the newest of all are put together, without further pages.
-                request.parts.uri = query.uri(query.limit, "");
-            }
             match self.by_host(&host, &request).await {
-                Ok(answer) if answer.status.is_success() => whole = added(whole, answer.value()),
+                Ok(answer) if answer.status.is_success() => sum = added(sum, answer.value()),
                 Ok(answer) => return Ok(answer.into_response()),
-                Err(_) => left.push(host.name),
+                Err(_) => missing.push(host.name),
             }
         }
-        if let Value::Object(members) = &mut whole {
-            if let Some(Value::Array(items)) = members.get_mut("items") {
-                let at = |item: &Value| item.get("at").and_then(Value::as_str).map(str::to_owned);
-                items.sort_by_cached_key(|item| std::cmp::Reverse(at(item)));
-                items.truncate(query.limit);
-                members.insert("cursor".to_owned(), Value::Null);
-            }
-            members.insert("missing_hosts".to_owned(), left.into());
+        if let Value::Object(members) = &mut sum {
+            members.insert("missing_hosts".to_owned(), missing.into());
         }
-        Ok(json(StatusCode::OK, &whole))
+        Ok(json(StatusCode::OK, &sum))
+    }
+
+    /// A page of the lists that all hosts keep, the newest items first. A host that does not answer keeps its place in
+    /// the cursor.
+    pub(super) async fn list_of_hosts(&self, mut request: KeptRequest) -> RouteResult {
+        let query = PageQuery::read(&request.parts.uri)?;
+        let hosts = self.fleet.hosts();
+        let all =
+            || HostCursors(hosts.iter().map(|host| (host.name.clone(), String::new())).collect());
+        let cursors = query.place(all, HostCursors::read)?;
+        let (mut pages, mut missing) = (Vec::new(), Vec::new());
+        for (host, from) in cursors.0 {
+            request.parts.uri = query.uri(query.limit, &from);
+            let answer = match hosts.iter().find(|live| live.name == host) {
+                Some(live) => self.by_host(live, &request).await.ok(),
+                None => None,
+            };
+            let JsonPage { items, cursor } = match answer {
+                Some(answer) if answer.status.is_success() => answer.page(),
+                Some(answer) => return Ok(answer.into_response()),
+                None => {
+                    missing.push(host.clone());
+                    JsonPage { items: Vec::new(), cursor: Some(from.clone()) }
+                }
+            };
+            pages.push(HostPage { host, from, items: items.into(), cursor });
+        }
+        let (items, next) = merged(pages, query.limit);
+        let page = json!({"items": items, "cursor": next.text(), "missing_hosts": missing});
+        Ok(json(StatusCode::OK, &page))
     }
 
     async fn by_host(
@@ -140,10 +156,7 @@ impl Front {
     }
 
     /// The sums of what all shards answer.
-    pub(super) async fn sum(
-        self: &Arc<Self>,
-        request: &KeptRequest,
-    ) -> Result<Response, HttpError> {
+    pub(super) async fn sum(self: &Arc<Self>, request: &KeptRequest) -> RouteResult {
         // A query that is refused must be refused before any shard has done something.
         let query = PageQuery::read(&request.parts.uri)?;
         let (mut sum, mut included, mut missing) = (Value::Null, Vec::new(), Vec::new());
@@ -166,10 +179,7 @@ impl Front {
     }
 
     /// The answer of the first shard that has what is asked for.
-    pub(super) async fn first(
-        self: &Arc<Self>,
-        request: &KeptRequest,
-    ) -> Result<Response, HttpError> {
+    pub(super) async fn first(self: &Arc<Self>, request: &KeptRequest) -> RouteResult {
         let answers = self.ask_all(request).await;
         let is_complete = answers.iter().all(|(_, answer)| answer.is_some());
         let (found, others): (Vec<_>, Vec<_>) = answers
@@ -188,10 +198,11 @@ impl Front {
         self: &Arc<Self>,
         request: &KeptRequest,
         is_wanted: impl Fn(u16, &Value) -> bool,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         let query = PageQuery::read(&request.parts.uri)?;
         let deadline = Instant::now() + OWNER_WAIT_MAX;
-        let (mut items, mut next) = (Vec::new(), Some(query.from.clone()));
+        let (mut items, mut next) =
+            (Vec::new(), Some(query.place(ListPlace::first, ListPlace::read)?));
         let (mut included, mut missing, mut has_total) = (Vec::new(), Vec::new(), false);
         while items.len() < query.limit {
             let Some(place) = next.take() else { break };
@@ -224,8 +235,7 @@ impl Front {
             next = next.filter(|place| place.index < usize::from(self.fleet.shards()));
         }
         included.dedup();
-        let mut page =
-            serde_json::json!({"items": items, "cursor": next.map(|place| place.text())});
+        let mut page = json!({"items": items, "cursor": next.map(|place| place.text())});
         if let (true, Value::Object(members)) = (has_total, &mut page) {
             members.insert("total".to_owned(), self.total(request, &query).await.into());
         }
@@ -266,7 +276,7 @@ impl Front {
     }
 
     /// `GET /metrics` for the operator: the shards of this host, because each host is scraped.
-    pub(super) async fn metrics(&self, parts: Parts) -> Result<Response, HttpError> {
+    pub(super) async fn metrics(&self, parts: Parts) -> RouteResult {
         let request = self.kept(parts, Body::empty()).await?;
         let mut texts = Vec::new();
         for shard in self.routes.open() {
@@ -281,11 +291,7 @@ impl Front {
     }
 
     /// A change of an account, made by the engine that owns the accounts. It is in force on this host when this returns.
-    pub(super) async fn to_directory(
-        &self,
-        parts: Parts,
-        body: Body,
-    ) -> Result<Response, HttpError> {
+    pub(super) async fn to_directory(&self, parts: Parts, body: Body) -> RouteResult {
         let response = self.to_shard(self.fleet.directory_shard(), parts, body, None).await?;
         if response.status().is_success() {
             self.refresh().await?;
@@ -299,7 +305,7 @@ impl Front {
         id: &str,
         parts: Parts,
         body: Body,
-    ) -> Result<Response, HttpError> {
+    ) -> RouteResult {
         let (shard, directory) = (self.fleet.shard_of(id), self.fleet.directory_shard());
         let request = self.kept(parts, body).await?;
         let deadline = Instant::now() + OWNER_WAIT_MAX;

@@ -24,7 +24,11 @@ impl ListPlace {
         format!("{}.{}", self.index, self.cursor)
     }
 
-    fn read(text: &str) -> Option<ListPlace> {
+    pub(super) fn first() -> ListPlace {
+        ListPlace { index: 0, cursor: String::new() }
+    }
+
+    pub(super) fn read(text: &str) -> Option<ListPlace> {
         let (index, cursor) = text.split_once('.')?;
         Some(ListPlace { index: index.parse().ok()?, cursor: cursor.to_owned() })
     }
@@ -34,7 +38,8 @@ impl ListPlace {
 #[derive(Debug)]
 pub(super) struct PageQuery {
     pub(super) limit: usize,
-    pub(super) from: ListPlace,
+    /// As it was given; empty at the beginning.
+    pub(super) cursor: String,
     /// All other parameters.
     others: Vec<(String, String)>,
     path: String,
@@ -44,7 +49,7 @@ impl PageQuery {
     pub(super) fn read(uri: &Uri) -> Result<PageQuery, HttpError> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let Query(pairs) = pairs.map_err(|_| HttpError::invalid("query", "expected a form"))?;
-        let (mut limit, mut from) = (LIMIT, ListPlace { index: 0, cursor: String::new() });
+        let (mut limit, mut cursor) = (LIMIT, String::new());
         let mut others = Vec::new();
         for (name, value) in pairs {
             match name.as_str() {
@@ -53,16 +58,24 @@ impl PageQuery {
                     let expected = format!("expected a whole number from 1 to {LIMIT_MAX}");
                     limit = given.ok_or_else(|| HttpError::invalid("limit", expected))?;
                 }
-                "cursor" if value.is_empty() => {}
-                "cursor" => {
-                    let place = ListPlace::read(&value);
-                    let expected = "expected the cursor of a page";
-                    from = place.ok_or_else(|| HttpError::invalid("cursor", expected))?;
-                }
+                "cursor" => cursor = value,
                 _ => others.push((name, value)),
             }
         }
-        Ok(PageQuery { limit, from, others, path: uri.path().to_owned() })
+        Ok(PageQuery { limit, cursor, others, path: uri.path().to_owned() })
+    }
+
+    /// What a function reads in the cursor; `first` where none is given.
+    pub(super) fn place<T>(
+        &self,
+        first: impl FnOnce() -> T,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, HttpError> {
+        let expected = || HttpError::invalid("cursor", "expected the cursor of a page");
+        match self.cursor.as_str() {
+            "" => Ok(first()),
+            cursor => read(cursor).ok_or_else(expected),
+        }
     }
 
     /// The value of another parameter.
@@ -84,7 +97,7 @@ impl PageQuery {
 }
 
 /// Percent-encoded, as a form has it.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
             char::from(byte).to_string()
@@ -102,12 +115,14 @@ mod tests {
     fn a_cursor_names_the_engine_and_its_own_cursor() {
         let uri = "/dead-letters?limit=7&reason=a%20b%26c&cursor=3.x.y".parse().unwrap();
         let query = PageQuery::read(&uri).unwrap();
-        assert_eq!((query.limit, query.from.index, query.from.cursor.as_str()), (7, 3, "x.y"));
-        assert_eq!(query.from.text(), "3.x.y");
+        let place = query.place(ListPlace::first, ListPlace::read).unwrap();
+        assert_eq!((query.limit, place.index, place.cursor.as_str()), (7, 3, "x.y"));
+        assert_eq!(place.text(), "3.x.y");
         let next = query.uri(5, "é+");
         assert_eq!(next, "/dead-letters?limit=5&reason=a%20b%26c&cursor=%C3%A9%2B");
         let first = PageQuery::read(&"/subscriptions".parse().unwrap()).unwrap();
-        assert_eq!((first.limit, first.from.text().as_str()), (100, "0."));
+        let place = first.place(ListPlace::first, ListPlace::read).unwrap();
+        assert_eq!((first.limit, place.text().as_str()), (100, "0."));
         assert_eq!(first.uri(100, ""), "/subscriptions?limit=100");
     }
 
@@ -115,7 +130,8 @@ mod tests {
     fn a_wrong_limit_or_cursor_is_refused() {
         for query in ["limit=0", "limit=1001", "limit=x", "cursor=x", "cursor=x.1"] {
             let uri = format!("/deliveries?{query}").parse().unwrap();
-            let refused = format!("{:?}", PageQuery::read(&uri).unwrap_err());
+            let place = |query: PageQuery| query.place(ListPlace::first, ListPlace::read);
+            let refused = format!("{:?}", PageQuery::read(&uri).and_then(place).unwrap_err());
             assert!(refused.contains(query.split('=').next().unwrap()), "{refused}");
         }
     }

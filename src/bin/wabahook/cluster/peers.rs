@@ -1,6 +1,8 @@
 //! Sends requests to other hosts over kept connections. What matters when that fails is whether the other host may have
 //! begun with the request: one that was never sent can be sent again, whatever it does.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,14 +10,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, Request, Uri, header};
 use axum::response::Response;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use wabahook::Secret;
 use wabahook::clock::{Clock, SystemClock};
 
+use super::connector::PeerConnector;
 use super::mark::{FORWARDED, ForwardMark};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shorter than the time after which a host closes a connection without requests.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -41,19 +43,16 @@ pub(super) enum ForwardFailure {
 
 /// The connections to other hosts.
 pub(super) struct Peers {
-    client: Client<HttpConnector, Body>,
+    client: Client<PeerConnector, Body>,
     key: Secret,
     clock: SystemClock,
 }
 
 impl Peers {
-    pub(super) fn new(key: Secret) -> Peers {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+    pub(super) fn new(key: Secret, tls: Option<Arc<ClientConfig>>) -> Peers {
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new());
-        Peers { client: client.build(connector), key, clock: SystemClock::new() }
+        Peers { client: client.build(PeerConnector::new(tls)), key, clock: SystemClock::new() }
     }
 
     /// The mark of a request that another host sent here.
@@ -73,7 +72,11 @@ impl Peers {
         let request = self.request(address, mark, parts, body).ok_or(ForwardFailure::NotSent)?;
         match self.client.request(request).await {
             Ok(response) => Ok(response.map(Body::new)),
-            Err(error) if error.is_connect() => Err(ForwardFailure::NotSent),
+            Err(error) if error.is_connect() => {
+                let why = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(why, address, "another host cannot be reached");
+                Err(ForwardFailure::NotSent)
+            }
             Err(error) => {
                 tracing::warn!(%error, address, "a forwarded request was not answered");
                 Err(ForwardFailure::Unknown)

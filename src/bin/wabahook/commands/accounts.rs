@@ -14,7 +14,7 @@ use super::screen::{counted, printable, say, say_json, table};
 use crate::command_error::CommandError;
 use crate::json::{
     AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
-    Patch, parse,
+    Patch, Text, parse,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -88,13 +88,17 @@ struct EditArgs {
     /// Its new name
     #[arg(long)]
     name: Option<String>,
-    /// All numbers of one of its WABAs, such as 123065260884961=919999999999,918888888888; may be repeated
+    /// Numbers to add, with their WABA, such as 123065260884961=919999999999,918888888888; may be repeated
     #[arg(long, value_name = "ID=NUMBERS")]
     waba: Vec<String>,
-    /// A WABA that is no longer its own; may be repeated
+    /// A number that is no longer its own; may be repeated
+    #[arg(long, value_name = "NUMBER")]
+    remove_number: Vec<WabaNumber>,
+    /// A WABA that is no longer its own, with its numbers; may be repeated
     #[arg(long, value_name = "ID")]
     remove_waba: Vec<String>,
-    /// A file with a JSON object of further members, as in PATCH /admin/accounts/{id}: limits and so on
+    /// A file with a JSON object of further members, as in PATCH /admin/accounts/{id}: limits and so on. Its wabas
+    /// replace all WABAs
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
 }
@@ -139,8 +143,11 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
             })
         }
         AccountsAction::Edit(given) => {
-            let response = edit(&client, given)?;
-            print(&response, &|| Ok(account_text(&client.typed(&response)?)))
+            let path = path(&client, &given.account)?;
+            let before: AccountListing = client.typed(&client.get(&path, &[])?)?;
+            let owned = before.numbers();
+            let response = client.patch(&path, &edit(before, given)?)?;
+            print(&response, &|| Ok(edited_text(&owned, &client.typed(&response)?)))
         }
         AccountsAction::Suspend(one) => state(args, &client, one, "suspended"),
         AccountsAction::Resume(one) => state(args, &client, one, "active"),
@@ -178,8 +185,8 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
     }
 }
 
-/// Changes what is given. WABAs that are not named stay as they are.
-fn edit(client: &ApiClient, given: &EditArgs) -> Result<Value, CommandError> {
+/// The change that is given. Numbers and WABAs that are not named stay as they are.
+fn edit(before: AccountListing, given: &EditArgs) -> Result<AccountChangeJson, CommandError> {
     let wrong = |why: String| CommandError::Usage(format!("--settings: {why}"));
     let mut body = match &given.settings {
         Some(file) => {
@@ -192,12 +199,16 @@ fn edit(client: &ApiClient, given: &EditArgs) -> Result<Value, CommandError> {
     if let Some(name) = &given.name {
         body.name = Patch::Value(name.clone());
     }
-    let path = path(client, &given.account)?;
-    if !given.waba.is_empty() || !given.remove_waba.is_empty() {
-        let before: AccountListing = client.typed(&client.get(&path, &[])?)?;
+    let lists =
+        [given.waba.is_empty(), given.remove_waba.is_empty(), given.remove_number.is_empty()];
+    if lists.contains(&false) {
+        if !body.wabas.is_absent() {
+            let why = "its wabas replace all; give no --waba, --remove-waba or --remove-number";
+            return Err(wrong(why.to_owned()));
+        }
         body.wabas = Patch::Value(changed_wabas(before.wabas, given)?);
     }
-    client.patch(&path, &body)
+    Ok(body)
 }
 
 fn changed_wabas(
@@ -211,14 +222,22 @@ fn changed_wabas(
         })?;
         wabas.remove(place);
     }
+    for number in &given.remove_number {
+        let owner = wabas.iter_mut().find(|waba| waba.numbers.iter().any(|one| one.0 == *number));
+        let owner = owner
+            .ok_or_else(|| CommandError::NotFound(format!("the account has no number {number}")))?;
+        owner.numbers.retain(|one| one.0 != *number);
+        owner.phone_number_ids.retain(|_, one| one.0 != *number);
+    }
     for text in &given.waba {
         let new: AccountWabaJson = serde_json::from_value(waba_json(text)?)
             .map_err(|error| CommandError::Usage(format!("--waba: {text:?}: {error}")))?;
         match wabas.iter_mut().find(|waba| waba.id == new.id) {
             Some(known) => {
-                let is_kept = |number: WabaNumber| new.numbers.iter().any(|one| one.0 == number);
-                known.phone_number_ids.retain(|_, number| is_kept(number.0));
-                known.numbers = new.numbers;
+                let has =
+                    |number: &Text<WabaNumber>| known.numbers.iter().any(|one| one.0 == number.0);
+                let added: Vec<_> = new.numbers.into_iter().filter(|one| !has(one)).collect();
+                known.numbers.extend(added);
             }
             None => wabas.push(new),
         }
@@ -335,6 +354,19 @@ fn account_text(one: &AccountListing) -> String {
         text.push_str(&format!("\n\n{}", table(&KEY_TITLES, &keys)));
     }
     text
+}
+
+/// The account after a change, and what it owned before and no longer owns.
+fn edited_text(owned: &[String], after: &AccountListing) -> String {
+    let kept = after.numbers();
+    let lost: Vec<_> = owned.iter().filter(|one| !kept.contains(one)).cloned().collect();
+    match lost.is_empty() {
+        true => account_text(after),
+        false => {
+            let lost = printable(&lost.join(", "));
+            format!("{}\nno longer its own: {lost}", account_text(after))
+        }
+    }
 }
 
 fn state_text(one: &AccountListing) -> String {

@@ -14,9 +14,9 @@ pub(crate) struct AuditArgs {
     /// How many at most, the newest
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
-    /// Only older ones: the id of an entry
+    /// Only older ones: the id of an entry, or the cursor of a page (--json)
     #[arg(long, value_name = "ID")]
-    before: Option<u64>,
+    before: Option<String>,
     #[command(flatten)]
     pub(crate) host: HostOptions,
 }
@@ -29,9 +29,9 @@ const ITEMS_MAX: usize = 8;
 /// Runs the command.
 pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
     let client = args.host.client()?;
-    let (limit, before) = (args.limit.to_string(), args.before.map(|id| id.to_string()));
+    let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
-    query.extend(before.as_deref().map(|id| ("cursor", id)));
+    query.extend(args.before.as_deref().map(|id| ("cursor", id)));
     let response = client.get("/admin/audit", &query)?;
     args.host.say_page(&client, &response, &TITLES, row, "no changes")
 }
@@ -39,7 +39,8 @@ pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
 fn row(entry: &AuditEntryJson) -> Vec<String> {
     let changed: Vec<String> = entry.changes.iter().map(changed).collect();
     vec![
-        entry.id.to_string(),
+        entry.host.iter().map(|host| format!("{} ", printable(host))).collect::<String>()
+            + &entry.id.to_string(),
         entry.at.to_string(),
         printable(&entry.key),
         entry

@@ -10,7 +10,7 @@ use axum::http::{Method, Request, StatusCode, Uri, header};
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::{Agent, Body};
 
 use super::screen::{say, say_json, table};
@@ -89,6 +89,19 @@ const PAGE: usize = 1_000;
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl HostOptions {
+    /// Prints a response: as JSON with `--json`, else the text.
+    pub(crate) fn say(
+        &self,
+        response: &Value,
+        text: impl FnOnce() -> Result<String, CommandError>,
+    ) -> Result<(), CommandError> {
+        match self.json {
+            true => say_json(response),
+            false => say(&text()?),
+        };
+        Ok(())
+    }
+
     /// Prints one page of a list: as JSON with `--json`, else as a table, or the text `none` if it has no items.
     pub(crate) fn say_page<T: DeserializeOwned>(
         &self,
@@ -98,17 +111,11 @@ impl HostOptions {
         row: fn(&T) -> Vec<String>,
         none: &str,
     ) -> Result<(), CommandError> {
-        if self.json {
-            say_json(response);
-            return Ok(());
-        }
-        let JsonPage { items, .. } = client.typed(response)?;
-        let rows: Vec<_> = items.iter().map(row).collect();
-        match rows.is_empty() {
-            true => say(none),
-            false => say(&table(titles, &rows)),
-        };
-        Ok(())
+        self.say(response, || {
+            let JsonPage { items, .. } = client.typed(response)?;
+            let rows: Vec<_> = items.iter().map(row).collect();
+            Ok(if rows.is_empty() { none.to_owned() } else { table(titles, &rows) })
+        })
     }
 
     /// Reads the key. Nothing is sent yet.
@@ -158,13 +165,13 @@ impl ApiClient {
         self.send(Method::POST, path, "application/json", body)
     }
 
-    /// The pages of a list, up to so many items.
+    /// The pages of a list as one, up to so many items.
     pub(crate) fn list(
         &self,
         path: &str,
         query: &[(&str, Option<&str>)],
         count_max: usize,
-    ) -> Result<Vec<Value>, CommandError> {
+    ) -> Result<Value, CommandError> {
         let (mut items, mut cursor) = (Vec::new(), String::new());
         while items.len() < count_max {
             let limit = (count_max - items.len()).min(PAGE).to_string();
@@ -177,7 +184,7 @@ impl ApiClient {
                 None => break,
             }
         }
-        Ok(items)
+        Ok(json!({ "items": items }))
     }
 
     pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
@@ -298,14 +305,13 @@ fn text(body: Body) -> Result<String, ureq::Error> {
 fn refused(status: StatusCode, text: &str) -> CommandError {
     let error = serde_json::from_str::<ErrorJson>(text);
     let said = error.map_or_else(|_| format!("the host answered {status}"), |e| e.error.message);
-    match status {
-        StatusCode::UNAUTHORIZED => CommandError::Unauthorized(format!(
-            "{said} (the key is taken from the environment: see --key-env)"
-        )),
-        StatusCode::NOT_FOUND => CommandError::NotFound(said),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => CommandError::Busy(said),
-        _ => CommandError::Run(said),
-    }
+    let said = match status {
+        StatusCode::UNAUTHORIZED => {
+            format!("{said} (the key is taken from the environment: see --key-env)")
+        }
+        _ => said,
+    };
+    CommandError::of_status(status.as_u16(), said)
 }
 
 #[cfg(test)]
@@ -330,13 +336,25 @@ mod tests {
     #[test]
     fn each_status_has_its_exit_code() {
         let body = r#"{"error":{"code":"x","message":"because"}}"#;
-        for (status, code) in [(400, 1), (401, 4), (403, 1), (404, 5), (409, 1), (429, 6), (503, 6)]
-        {
+        for (status, code) in [
+            (400, 2),
+            (401, 4),
+            (403, 4),
+            (404, 5),
+            (409, 1),
+            (413, 2),
+            (429, 6),
+            (500, 1),
+            (502, 3),
+            (503, 6),
+            (504, 3),
+        ] {
             let failure = refused(StatusCode::from_u16(status).unwrap(), body);
             assert_eq!(failure.exit_code(), code, "{status}");
             assert!(failure.message().starts_with("because"));
         }
         let plain = refused(StatusCode::BAD_GATEWAY, "<html>");
-        assert_eq!(plain, CommandError::Run("the host answered 502 Bad Gateway".to_owned()));
+        let expected = "the host answered 502 Bad Gateway".to_owned();
+        assert_eq!(plain, CommandError::Unreachable(expected));
     }
 }

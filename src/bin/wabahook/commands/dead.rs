@@ -2,12 +2,11 @@
 //! does not name, by id or by a filter.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
+use super::named_webhook::find_id;
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
-use super::webhooks::find;
 use crate::command_error::CommandError;
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, ReplayJson,
@@ -20,6 +19,8 @@ use crate::timestamp::rfc3339;
 pub(crate) struct DeadArgs {
     #[command(subcommand)]
     action: DeadAction,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
 }
 
 #[derive(Subcommand)]
@@ -43,8 +44,6 @@ struct ListDeadArgs {
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 /// Which dead letters; all filters must match.
@@ -74,8 +73,6 @@ struct LetterFilter {
 struct ShowDeadArgs {
     /// The id of the dead letter
     id: String,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -94,38 +91,26 @@ struct ReplayArgs {
         conflicts_with_all = ["ids", "webhook", "reason", "event_type", "number", "since", "until"]
     )]
     all: bool,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 const TITLES: [&str; 6] = ["AT", "WEBHOOK", "TYPE", "REASON", "ATTEMPTS", "ID"];
 const HISTORY_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "RESPONSE"];
 
-impl DeadArgs {
-    /// Whether to print JSON.
-    pub(crate) fn json(&self) -> bool {
-        match &self.action {
-            DeadAction::List(args) => args.host.json,
-            DeadAction::Show(args) => args.host.json,
-            DeadAction::Replay(args) | DeadAction::Discard(args) => args.host.json,
-        }
-    }
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
+    let host = &args.host;
     match &args.action {
-        DeadAction::List(args) => list(args),
-        DeadAction::Show(args) => show(args),
-        DeadAction::Replay(args) => replay(args),
-        DeadAction::Discard(args) => discard(args),
+        DeadAction::List(args) => list(host, args),
+        DeadAction::Show(args) => show(host, args),
+        DeadAction::Replay(args) => replay(host, args),
+        DeadAction::Discard(args) => discard(host, args),
     }
 }
 
-fn list(args: &ListDeadArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn list(host: &HostOptions, args: &ListDeadArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     let filter = &args.filter;
-    let webhook = id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
+    let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
     let [since, until] = [filter.since, filter.until].map(|time| time.map(rfc3339));
     args.watch.run(|| {
         let query = [
@@ -137,15 +122,7 @@ fn list(args: &ListDeadArgs) -> Result<(), CommandError> {
             ("until", until.as_deref()),
         ];
         let listed = client.list("/dead-letters", &query, args.limit)?;
-        if args.host.json {
-            say_json(&json!({ "items": listed }));
-        } else if listed.is_empty() {
-            say("no dead letters");
-        } else {
-            let row = |letter: &Value| client.typed(letter).map(|letter| row(&letter));
-            say(&table(&TITLES, &listed.iter().map(row).collect::<Result<Vec<_>, _>>()?));
-        }
-        Ok(())
+        host.say_page(&client, &listed, &TITLES, row, "no dead letters")
     })
 }
 
@@ -162,16 +139,16 @@ fn row(letter: &DeadLetterJson) -> Vec<String> {
     ]
 }
 
-fn show(args: &ShowDeadArgs) -> Result<(), CommandError> {
+fn show(host: &HostOptions, args: &ShowDeadArgs) -> Result<(), CommandError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if args.id.is_empty() || !args.id.chars().all(known) {
         let message =
             format!("{:?} is not the id of a dead letter; wabahook dead list shows them", args.id);
         return Err(CommandError::Usage(message));
     }
-    let client = args.host.client()?;
+    let client = host.client()?;
     let response = client.get(&format!("/dead-letters/{}", args.id), &[])?;
-    if args.host.json {
+    if host.json {
         say_json(&response);
         return Ok(());
     }
@@ -222,7 +199,7 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
     let since = filter.since.or(args.all.then_some(0));
     Ok(ReplayJson {
         ids: Some(ids).filter(|ids| !ids.is_empty()),
-        subscription: id(client, filter.webhook.as_deref())?.map(Whole),
+        subscription: find_id(client, filter.webhook.as_deref())?.map(Whole),
         reason: filter.reason.clone(),
         event_type: filter.event_type.clone(),
         number: filter.number.clone(),
@@ -232,32 +209,22 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
     })
 }
 
-fn discard(args: &ReplayArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn discard(host: &HostOptions, args: &ReplayArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     let response = client.post("/dead-letters/discard", &selected(args, &client)?)?;
-    if args.host.json {
-        say_json(&response);
-    } else {
+    host.say(&response, || {
         let DiscardedJson { discarded, dry_run } = client.typed(&response)?;
         let done = if dry_run { "would be discarded" } else { "discarded" };
-        say(&format!("{done}: {}", counted(discarded, "dead letter", "dead letters")));
-    }
-    Ok(())
+        Ok(format!("{done}: {}", counted(discarded, "dead letter", "dead letters")))
+    })
 }
 
-fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn replay(host: &HostOptions, args: &ReplayArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     let response = client.post("/dead-letters/replay", &selected(args, &client)?)?;
-    if args.host.json {
-        say_json(&response);
-    } else {
+    host.say(&response, || {
         let ReplayedJson { replayed, dry_run } = client.typed(&response)?;
         let done = if dry_run { "would be replayed" } else { "replayed" };
-        say(&format!("{done}: {}", counted(replayed, "dead letter", "dead letters")));
-    }
-    Ok(())
-}
-
-fn id(client: &ApiClient, webhook: Option<&str>) -> Result<Option<u32>, CommandError> {
-    webhook.map(|webhook| find(client, webhook).map(|item| item.id)).transpose()
+        Ok(format!("{done}: {}", counted(replayed, "dead letter", "dead letters")))
+    })
 }

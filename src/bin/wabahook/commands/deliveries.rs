@@ -2,11 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use serde_json::{Value, json};
-
-use super::client::{ApiClient, HostOptions};
-use super::screen::{WatchOptions, counted, printable, say, say_json, table};
-use super::webhooks::find;
+use super::client::HostOptions;
+use super::named_webhook::find_id;
+use super::screen::{WatchOptions, counted, printable};
 use crate::command_error::CommandError;
 use crate::json::{
     CancelJson, CancelledJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole,
@@ -17,6 +15,8 @@ use crate::json::{
 pub(crate) struct DeliveriesArgs {
     #[command(subcommand)]
     action: DeliveriesAction,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
 }
 
 #[derive(Subcommand)]
@@ -39,8 +39,6 @@ struct ListDeliveriesArgs {
     limit: usize,
     #[command(flatten)]
     watch: WatchOptions,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 /// Which deliveries; all filters must match.
@@ -60,14 +58,6 @@ struct DeliveryFilterArgs {
     reason: Option<String>,
 }
 
-impl DeliveryFilterArgs {
-    /// The id of the webhook, if one is named.
-    fn webhook(&self, client: &ApiClient) -> Result<Option<u32>, CommandError> {
-        let item = self.webhook.as_deref().map(|webhook| find(client, webhook)).transpose()?;
-        Ok(item.map(|item| item.id))
-    }
-}
-
 #[derive(Args)]
 struct CancelArgs {
     #[command(flatten)]
@@ -78,8 +68,6 @@ struct CancelArgs {
     /// Only count them
     #[arg(long)]
     dry_run: bool,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 /// The command line of `purge`.
@@ -95,28 +83,18 @@ pub(crate) struct PurgeArgs {
     pub(crate) host: HostOptions,
 }
 
-impl DeliveriesArgs {
-    /// Whether to print JSON.
-    pub(crate) fn json(&self) -> bool {
-        match &self.action {
-            DeliveriesAction::List(args) => args.host.json,
-            DeliveriesAction::Cancel(args) => args.host.json,
-        }
-    }
-}
-
 /// Runs `deliveries`.
 pub(crate) fn run(args: &DeliveriesArgs) -> Result<(), CommandError> {
     match &args.action {
-        DeliveriesAction::List(args) => list(args),
-        DeliveriesAction::Cancel(args) => cancel(args),
+        DeliveriesAction::List(list_args) => list(&args.host, list_args),
+        DeliveriesAction::Cancel(cancel_args) => cancel(&args.host, cancel_args),
     }
 }
 
-fn list(args: &ListDeliveriesArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn list(host: &HostOptions, args: &ListDeliveriesArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     let filter = &args.filter;
-    let webhook = filter.webhook(&client)?.map(|id| id.to_string());
+    let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
     args.watch.run(|| {
         let query = [
             ("subscription", webhook.as_deref()),
@@ -126,15 +104,7 @@ fn list(args: &ListDeliveriesArgs) -> Result<(), CommandError> {
             ("reason", filter.reason.as_deref()),
         ];
         let listed = client.list("/deliveries", &query, args.limit)?;
-        if args.host.json {
-            say_json(&json!({ "items": listed }));
-        } else if listed.is_empty() {
-            say("no deliveries");
-        } else {
-            let row = |one: &Value| client.typed(one).map(|one| row(&one));
-            say(&table(&TITLES, &listed.iter().map(row).collect::<Result<Vec<_>, _>>()?));
-        }
-        Ok(())
+        host.say_page(&client, &listed, &TITLES, row, "no deliveries")
     })
 }
 
@@ -156,7 +126,7 @@ fn row(one: &DeliveryJson) -> Vec<String> {
     ]
 }
 
-fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
+fn cancel(host: &HostOptions, args: &CancelArgs) -> Result<(), CommandError> {
     let filter = &args.filter;
     let texts = [&filter.webhook, &filter.event_type, &filter.number, &filter.reason];
     if texts.iter().all(|text| text.is_none()) && args.state.is_empty() {
@@ -168,9 +138,9 @@ fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
         state.parse().map(Text).map_err(|_| wrong())
     });
     let states = states.collect::<Result<Vec<_>, _>>()?;
-    let client = args.host.client()?;
+    let client = host.client()?;
     let body = CancelJson {
-        subscription: filter.webhook(&client)?.map(Whole),
+        subscription: find_id(&client, filter.webhook.as_deref())?.map(Whole),
         state: Some(states).filter(|states| !states.is_empty()),
         event_type: filter.event_type.clone(),
         number: filter.number.clone(),
@@ -178,14 +148,11 @@ fn cancel(args: &CancelArgs) -> Result<(), CommandError> {
         dry_run: args.dry_run,
     };
     let response = client.post("/deliveries/cancel", &body)?;
-    if args.host.json {
-        say_json(&response);
-    } else {
+    host.say(&response, || {
         let CancelledJson { cancelled, dry_run } = client.typed(&response)?;
         let done = if dry_run { "would be cancelled" } else { "cancelled" };
-        say(&format!("{done}: {}", counted(cancelled, "delivery", "deliveries")));
-    }
-    Ok(())
+        Ok(format!("{done}: {}", counted(cancelled, "delivery", "deliveries")))
+    })
 }
 
 /// What a purge ended, in words.
@@ -208,10 +175,5 @@ pub(crate) fn purge(args: &PurgeArgs) -> Result<(), CommandError> {
     let body =
         PurgeJson { number: number.transpose()?, contact: args.contact.clone(), account: None };
     let response = client.post("/purge", &body)?;
-    if args.host.json {
-        say_json(&response);
-    } else {
-        say(&format!("purged: {}", purged_text(&client.typed(&response)?)));
-    }
-    Ok(())
+    args.host.say(&response, || Ok(format!("purged: {}", purged_text(&client.typed(&response)?))))
 }

@@ -1,13 +1,12 @@
 //! `wabahook find`: looks up what became of a message.
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
 use crate::command_error::CommandError;
-use crate::json::EventTraceJson;
+use crate::json::{EventTraceJson, JsonPage};
 use crate::timestamp::rfc3339;
 
 /// The command line of `find`.
@@ -71,19 +70,14 @@ fn list(args: &FindArgs, client: &ApiClient) -> Result<(), CommandError> {
         ("since", since.as_deref()),
     ];
     let found = client.list("/events", &query, args.limit)?;
-    if args.host.json {
-        say_json(&json!({ "items": found }));
-    } else if let [one] = found.as_slice() {
-        let trace: EventTraceJson = client.typed(one)?;
-        return show(args, client, &trace.id);
-    } else if found.is_empty() {
-        say("no event matches: it was never published here, or is no longer kept");
-    } else {
-        let row = |one: &Value| client.typed(one).map(|trace| row(&trace));
-        say(&table(&TITLES, &found.iter().map(row).collect::<Result<Vec<_>, _>>()?));
+    let page: JsonPage<EventTraceJson> = client.typed(&found)?;
+    match page.items.as_slice() {
+        [one] if !args.host.json => show(args, client, &one.id),
+        _ => args.host.say_page(client, &found, &TITLES, row, NONE),
     }
-    Ok(())
 }
+
+const NONE: &str = "no event matches: it was never published here, or is no longer kept";
 
 fn row(trace: &EventTraceJson) -> Vec<String> {
     let name = |one: &crate::json::DeliveryTraceJson| {

@@ -4,27 +4,28 @@
 use axum::http::Method;
 use clap::Args;
 
+use super::client::HostOptions;
 use super::event_args::EventArgs;
+use super::named_webhook::{find, title};
 use super::screen::{printable, say, say_json};
-use super::webhooks::{WebhookArgs, find, title};
 use crate::command_error::CommandError;
 use crate::json::MatchReportJson;
 
 /// The command line of `webhooks match`.
 #[derive(Args)]
 pub(crate) struct MatchEventArgs {
-    #[command(flatten)]
-    pub(super) webhook: WebhookArgs,
+    /// The webhook's id or its name
+    #[arg(value_name = "ID|NAME")]
+    webhook: String,
     #[command(flatten)]
     event: EventArgs,
 }
 
 /// Says whether the event matches; fails where it does not.
-pub(super) fn run(args: &MatchEventArgs) -> Result<(), CommandError> {
-    let WebhookArgs { webhook, host } = &args.webhook;
+pub(super) fn run(host: &HostOptions, args: &MatchEventArgs) -> Result<(), CommandError> {
     let event = args.event.body(args.event.open()?.0)?;
     let client = host.client()?;
-    let found = find(&client, webhook)?;
+    let found = find(&client, &args.webhook)?;
     let path = format!("/subscriptions/{}/match", found.id);
     let response = client.send(Method::POST, &path, "application/json", event)?;
     let report: MatchReportJson = client.typed(&response)?;

@@ -15,6 +15,7 @@ pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod match_event;
 pub(crate) mod migrate;
+pub(crate) mod named_webhook;
 pub(crate) mod publish;
 pub(crate) mod raw;
 /// The same plain file that `cargo bench` measures.

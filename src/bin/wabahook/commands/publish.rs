@@ -151,7 +151,7 @@ fn send_lines(
         let told = failure.message().to_owned();
         let (line, message) = counted_from(&told, from);
         match (failure, line) {
-            (CommandError::Run(_), Some(line)) => CommandError::Run(format!(
+            (CommandError::Usage(_), Some(line)) => CommandError::Usage(format!(
                 "{said}{}: line {line}: {message}",
                 args.event.file.display()
             )),

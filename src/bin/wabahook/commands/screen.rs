@@ -184,6 +184,16 @@ pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// Seconds in the two largest units that they fill.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
 /// Bytes as people say them.
 pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;
@@ -243,6 +253,13 @@ mod tests {
     fn one_thing_is_told_as_one() {
         let told = [0, 1, 2].map(|count| counted(count, "dead letter", "dead letters"));
         assert_eq!(told, ["0 dead letters", "1 dead letter", "2 dead letters"]);
+    }
+
+    #[test]
+    fn spans_have_the_units_they_fill() {
+        for (seconds, told) in [(5, "5s"), (65, "1m5s"), (3_660, "1h1m"), (90_000, "1d1h")] {
+            assert_eq!(span(seconds), told);
+        }
     }
 
     #[test]

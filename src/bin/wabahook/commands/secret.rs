@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::client::HostOptions;
-use super::screen::{say, say_json};
-use super::webhooks::{find, secret_of, title};
+use super::named_webhook::{find, title};
+use super::webhooks::secret_of;
 use crate::command_error::CommandError;
 use crate::json::{NewSecretJson, RotationJson, Whole};
 
@@ -16,6 +16,8 @@ use crate::json::{NewSecretJson, RotationJson, Whole};
 pub(crate) struct SecretArgs {
     #[command(subcommand)]
     action: SecretAction,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
 }
 
 #[derive(Subcommand)]
@@ -38,36 +40,24 @@ struct RotateArgs {
     /// The file with the new secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    #[command(flatten)]
-    host: HostOptions,
-}
-
-impl SecretArgs {
-    /// Whether to print JSON.
-    pub(crate) fn json(&self) -> bool {
-        let SecretAction::Rotate(args) = &self.action;
-        args.host.json
-    }
 }
 
 /// Runs `secret`.
 pub(crate) fn run(args: &SecretArgs) -> Result<(), CommandError> {
-    let SecretAction::Rotate(args) = &args.action;
+    let SecretArgs { action: SecretAction::Rotate(args), host } = args;
     let secret = secret_of(args.secret_env.as_deref(), args.secret_file.as_deref())?;
     let is_given = secret.is_some();
-    let client = args.host.client()?;
+    let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let overlap_ms = Whole(args.overlap_s.saturating_mul(1_000));
     let body = RotationJson { secret, overlap_ms };
     let response = client.post(&format!("/subscriptions/{}/secret", found.id), &body)?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let NewSecretJson { secret, .. } = client.typed(&response)?;
-    match is_given {
-        true => say(&format!("{} signs with the given secret", title(&found))),
-        false => say(&format!("{} signs with {secret}", title(&found))),
-    };
-    Ok(())
+    host.say(&response, || {
+        let NewSecretJson { secret, .. } = client.typed(&response)?;
+        let title = title(&found);
+        Ok(match is_given {
+            true => format!("{title} signs with the given secret"),
+            false => format!("{title} signs with {secret}"),
+        })
+    })
 }

@@ -2,16 +2,18 @@
 
 use clap::Args;
 
-use super::screen::{WatchOptions, counted, printable, say, say_json, shown, table};
-use super::webhooks::{WebhookArgs, find, span, title};
+use super::client::HostOptions;
+use super::named_webhook::{find, title};
+use super::screen::{WatchOptions, counted, printable, say, say_json, shown, span, table};
 use crate::command_error::CommandError;
 use crate::json::{RecentAttemptJson, SubscriptionListing};
 
 /// The command line of `webhooks show`.
 #[derive(Args)]
 pub(crate) struct ShowWebhookArgs {
-    #[command(flatten)]
-    pub(super) webhook: WebhookArgs,
+    /// Its id or its name
+    #[arg(value_name = "ID|NAME")]
+    webhook: String,
     /// How many of its newest attempts to show
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     attempts: usize,
@@ -21,13 +23,12 @@ pub(crate) struct ShowWebhookArgs {
 
 const TITLES: [&str; 7] = ["AT", "TYPE", "ATTEMPT", "TOOK MS", "OUTCOME", "RESPONSE", "EVENT"];
 /// Members of a listing that are shown elsewhere.
-const SHOWN: [&str; 6] = ["id", "name", "state", "health", "attempts", "hints"];
+const SHOWN: [&str; 7] = ["id", "name", "state", "account_state", "health", "attempts", "hints"];
 
 /// Shows the webhook.
-pub(super) fn run(args: &ShowWebhookArgs) -> Result<(), CommandError> {
-    let WebhookArgs { webhook, host } = &args.webhook;
+pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> Result<(), CommandError> {
     let client = host.client()?;
-    let path = format!("/subscriptions/{}", find(&client, webhook)?.id);
+    let path = format!("/subscriptions/{}", find(&client, &args.webhook)?.id);
     args.watch.run(|| {
         let response = client.get(&path, &[("attempts", &args.attempts.to_string())])?;
         if host.json {
@@ -58,6 +59,11 @@ fn state(item: &SubscriptionListing) -> String {
         "{}, {}; {} owed, {} delivered, {} died",
         item.state, health.status, health.owed, health.delivered, health.dead
     );
+    let account = item.account_state.iter().map(|state| {
+        let name = printable(item.account_name.as_deref().unwrap_or(&item.account));
+        format!("\n  its account {name} is {state}: nothing is delivered until it is active again")
+    });
+    let figures = figures + &account.collect::<String>();
     let seconds = health.failing_for_ms.0.as_secs();
     let failed = item.attempts.iter().find(|attempt| attempt.outcome != "delivered");
     let Some(failed) = failed.filter(|_| health.status != "healthy") else { return figures };

@@ -41,10 +41,11 @@ const NOW: [(&str, &str); 7] = [
     ("history_bytes", "history bytes"),
 ];
 /// The columns of webhooks and their members. Only the operator sees accounts.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 9] = [
     ("ID", "id"),
     ("NAME", "name"),
     ("ACCOUNT", "account_name"),
+    ("ITS STATE", "account_state"),
     ("STATE", "state"),
     ("HEALTH", "status"),
     ("OWED", "owed"),
@@ -99,6 +100,7 @@ fn show(args: &StatsArgs, client: &ApiClient) -> Result<(), CommandError> {
 fn needs_attention(lane: &Value) -> bool {
     let is = |member: &str, text: &str| lane.get(member).is_some_and(|value| value == text);
     !is("state", "active")
+        || lane.get("account_state").is_some()
         || !is("status", "healthy")
         || lane.get("dead").is_some_and(|dead| dead != 0)
 }

@@ -9,14 +9,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wabahook::PayloadFormat;
 
-use super::client::{ApiClient, HostOptions};
+use super::client::HostOptions;
 use super::match_event::{self, MatchEventArgs};
-use super::screen::{WatchOptions, counted, printable, say, say_json, table};
+use super::named_webhook::{find, title};
+use super::screen::{WatchOptions, counted, printable, say, say_json, span};
 use super::show_webhook::{self, ShowWebhookArgs};
 use crate::command_error::CommandError;
 use crate::json::{
     ChangedJson, Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
-    SubscriptionsJson, TestDeliveryJson, Word, Words, parse,
+    TestDeliveryJson, Word, Words, parse,
 };
 
 /// The command line of `webhooks`.
@@ -24,6 +25,8 @@ use crate::json::{
 pub(crate) struct WebhooksArgs {
     #[command(subcommand)]
     action: WebhooksAction,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
 }
 
 #[derive(Subcommand)]
@@ -73,17 +76,13 @@ struct ListWebhooksArgs {
     limit: usize,
     #[command(flatten)]
     watch: WatchOptions,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 #[derive(Args)]
-pub(super) struct WebhookArgs {
+struct WebhookArgs {
     /// Its id or its name
     #[arg(value_name = "ID|NAME")]
-    pub(super) webhook: String,
-    #[command(flatten)]
-    pub(super) host: HostOptions,
+    webhook: String,
 }
 
 /// One webhook, or all that match.
@@ -101,8 +100,6 @@ struct ChangeStateArgs {
     /// Only count them
     #[arg(long, conflicts_with = "webhook")]
     dry_run: bool,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -110,8 +107,9 @@ struct RemoveWebhookArgs {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
-    #[command(flatten)]
-    webhook: WebhookArgs,
+    /// Its id or its name
+    #[arg(value_name = "ID|NAME")]
+    webhook: String,
 }
 
 #[derive(Args)]
@@ -138,8 +136,6 @@ struct AddWebhookArgs {
     /// headers and so on
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    #[command(flatten)]
-    host: HostOptions,
 }
 
 #[derive(Args)]
@@ -162,46 +158,32 @@ struct EditWebhookArgs {
     /// A file with a JSON object of further settings, as in PATCH /subscriptions/{id}; null is the default
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    #[command(flatten)]
-    webhook: WebhookArgs,
+    /// Its id or its name
+    #[arg(value_name = "ID|NAME")]
+    webhook: String,
 }
 
 const TITLES: [&str; 10] =
     ["ID", "NAME", "STATE", "OWED", "DELIVERED", "DEAD", "FAILING", "EVENTS", "NUMBERS", "URL"];
 
-impl WebhooksArgs {
-    /// Whether to print JSON.
-    pub(crate) fn json(&self) -> bool {
-        match &self.action {
-            WebhooksAction::List(args) => args.host.json,
-            WebhooksAction::Add(args) => args.host.json,
-            WebhooksAction::Edit(args) => args.webhook.host.json,
-            WebhooksAction::Remove(args) => args.webhook.host.json,
-            WebhooksAction::Match(args) => args.webhook.host.json,
-            WebhooksAction::Show(args) => args.webhook.host.json,
-            WebhooksAction::Pause(args) | WebhooksAction::Resume(args) => args.host.json,
-            WebhooksAction::Test(args) => args.host.json,
-        }
-    }
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
+    let host = &args.host;
     match &args.action {
-        WebhooksAction::List(args) => list(args),
-        WebhooksAction::Add(args) => add(args),
-        WebhooksAction::Edit(args) => edit(args),
-        WebhooksAction::Remove(args) => remove(args),
-        WebhooksAction::Show(args) => show_webhook::run(args),
-        WebhooksAction::Pause(args) => change_state(args, "pause", "paused"),
-        WebhooksAction::Resume(args) => change_state(args, "resume", "resumed"),
-        WebhooksAction::Test(args) => test(args),
-        WebhooksAction::Match(args) => match_event::run(args),
+        WebhooksAction::List(args) => list(host, args),
+        WebhooksAction::Add(args) => add(host, args),
+        WebhooksAction::Edit(args) => edit(host, args),
+        WebhooksAction::Remove(args) => remove(host, args),
+        WebhooksAction::Show(args) => show_webhook::run(host, args),
+        WebhooksAction::Pause(args) => change_state(host, args, "pause", "paused"),
+        WebhooksAction::Resume(args) => change_state(host, args, "resume", "resumed"),
+        WebhooksAction::Test(args) => test(host, args),
+        WebhooksAction::Match(args) => match_event::run(host, args),
     }
 }
 
-fn list(args: &ListWebhooksArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn list(host: &HostOptions, args: &ListWebhooksArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     args.watch.run(|| {
         let query = [
             ("search", args.search.as_deref()),
@@ -211,20 +193,12 @@ fn list(args: &ListWebhooksArgs) -> Result<(), CommandError> {
             ("numbers", args.number.as_deref()),
             ("sort", args.sort.as_deref()),
         ];
-        let is_filtered = query.iter().any(|(_, value)| value.is_some());
-        let items = client.list("/subscriptions", &query, args.limit)?;
-        if args.host.json {
-            say_json(&json!({ "items": items }));
-        } else if items.is_empty() {
-            say(match is_filtered {
-                true => "no webhook matches",
-                false => "no webhooks yet: add one with wabahook webhooks add URL",
-            });
-        } else {
-            let row = |item: &Value| client.typed(item).map(|item| row(&item));
-            say(&table(&TITLES, &items.iter().map(row).collect::<Result<Vec<_>, _>>()?));
-        }
-        Ok(())
+        let none = match query.iter().any(|(_, value)| value.is_some()) {
+            true => "no webhook matches",
+            false => "no webhooks yet: add one with wabahook webhooks add URL",
+        };
+        let listed = client.list("/subscriptions", &query, args.limit)?;
+        host.say_page(&client, &listed, &TITLES, row, none)
     })
 }
 
@@ -238,7 +212,7 @@ fn row(item: &SubscriptionListing) -> Vec<String> {
     vec![
         item.id.to_string(),
         printable(item.name()),
-        item.state.clone(),
+        item.account_state.as_ref().map_or(item.state.clone(), |state| format!("account {state}")),
         health.owed.to_string(),
         health.delivered.to_string(),
         health.dead.to_string(),
@@ -249,17 +223,7 @@ fn row(item: &SubscriptionListing) -> Vec<String> {
     ]
 }
 
-/// Seconds in the two largest units that they fill.
-pub(super) fn span(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h{}m", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{}d{}h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
-fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
+fn add(host: &HostOptions, args: &AddWebhookArgs) -> Result<(), CommandError> {
     let mut body = match &args.settings {
         Some(file) => settings(file)?,
         None => SubscriptionJson::default(),
@@ -272,18 +236,13 @@ fn add(args: &AddWebhookArgs) -> Result<(), CommandError> {
     if let Some(secret) = secret_of(args.secret_env.as_deref(), args.secret_file.as_deref())? {
         body.secret = Patch::Value(secret);
     }
-    let client = args.host.client()?;
+    let client = host.client()?;
     let response = client.post("/subscriptions", &body)?;
-    if args.host.json {
-        say_json(&response);
-    } else {
+    host.say(&response, || {
         let registered: SubscriptionListing = client.typed(&response)?;
-        say(&format!("{} is registered", title(&registered)));
-        for hint in &registered.hints {
-            say(&format!("hint: {}", printable(hint)));
-        }
-    }
-    Ok(())
+        let hints = registered.hints.iter().map(|hint| format!("\nhint: {}", printable(hint)));
+        Ok(format!("{} is registered{}", title(&registered), hints.collect::<String>()))
+    })
 }
 
 fn payload_format(word: &str) -> Result<PayloadFormat, String> {
@@ -322,7 +281,7 @@ pub(crate) fn secret_of(
 }
 
 /// Changes the settings that are given.
-fn edit(args: &EditWebhookArgs) -> Result<(), CommandError> {
+fn edit(host: &HostOptions, args: &EditWebhookArgs) -> Result<(), CommandError> {
     let mut body = match &args.settings {
         Some(file) => settings(file)?,
         None => SubscriptionJson::default(),
@@ -347,33 +306,23 @@ fn edit(args: &EditWebhookArgs) -> Result<(), CommandError> {
     if let Some(payload) = args.payload {
         body.payload = Patch::Value(Word(payload));
     }
-    let WebhookArgs { webhook, host } = &args.webhook;
     let client = host.client()?;
-    let found = find(&client, webhook)?;
+    let found = find(&client, &args.webhook)?;
     let response = client.patch(&format!("/subscriptions/{}", found.id), &body)?;
-    if host.json {
-        say_json(&response);
-    } else {
-        say(&format!("{} is changed", title(&client.typed(&response)?)));
-    }
-    Ok(())
+    host.say(&response, || Ok(format!("{} is changed", title(&client.typed(&response)?))))
 }
 
-fn remove(args: &RemoveWebhookArgs) -> Result<(), CommandError> {
-    let WebhookArgs { webhook, host } = &args.webhook;
+fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> Result<(), CommandError> {
     let client = host.client()?;
-    let found = find(&client, webhook)?;
+    let found = find(&client, &args.webhook)?;
     let (title, owed) = (title(&found), found.health.owed);
     if !args.yes {
         confirm(&format!("remove {title} and cancel its {owed} owed deliveries?"))?;
     }
     client.delete(&format!("/subscriptions/{}", found.id))?;
-    if host.json {
-        say_json(&json!({ "removed": found.id }));
-    } else {
-        say(&format!("{title} is removed, {owed} deliveries cancelled"));
-    }
-    Ok(())
+    host.say(&json!({ "removed": found.id }), || {
+        Ok(format!("{title} is removed, {owed} deliveries cancelled"))
+    })
 }
 
 /// Asks on the terminal. Without a terminal, the answer is no.
@@ -392,8 +341,13 @@ fn confirm(question: &str) -> Result<(), CommandError> {
 }
 
 /// Pauses or resumes one webhook, or those that match.
-fn change_state(args: &ChangeStateArgs, action: &str, done: &str) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn change_state(
+    host: &HostOptions,
+    args: &ChangeStateArgs,
+    action: &str,
+    done: &str,
+) -> Result<(), CommandError> {
+    let client = host.client()?;
     let (response, said) = match &args.webhook {
         Some(webhook) => {
             let found = find(&client, webhook)?;
@@ -413,23 +367,18 @@ fn change_state(args: &ChangeStateArgs, action: &str, done: &str) -> Result<(), 
             (response, format!("{done}: {}", counted(changed, "webhook", "webhooks")))
         }
     };
-    if args.host.json {
-        say_json(&response)
-    } else {
-        say(&said)
-    };
-    Ok(())
+    host.say(&response, || Ok(said))
 }
 
 /// Sends a test event; fails where the receiver did not accept it.
-fn test(args: &WebhookArgs) -> Result<(), CommandError> {
-    let client = args.host.client()?;
+fn test(host: &HostOptions, args: &WebhookArgs) -> Result<(), CommandError> {
+    let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let response: Value = client.post(&format!("/subscriptions/{}/test", found.id), &json!({}))?;
     let tested: TestDeliveryJson = client.typed(&response)?;
     let (title, took_ms) = (title(&found), tested.took_ms.to_string());
     let is_delivered = tested.outcome == "delivered";
-    if args.host.json {
+    if host.json {
         say_json(&response);
     } else if is_delivered {
         say(&format!("{title} accepted a test event in {took_ms} ms"));
@@ -442,51 +391,9 @@ fn test(args: &WebhookArgs) -> Result<(), CommandError> {
     Err(CommandError::Run(message))
 }
 
-/// The webhook with this id, or this name.
-pub(crate) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionListing, CommandError> {
-    let mut known = Vec::new();
-    // An id is found by `search`, too.
-    let mut cursor = String::new();
-    loop {
-        let query = [("search", webhook), ("limit", "1000"), ("cursor", cursor.as_str())];
-        let page = client.typed(&client.get("/subscriptions", &query)?)?;
-        let SubscriptionsJson { mut items, cursor: next, .. } = page;
-        let by_id = items.iter().position(|item| item.id.to_string() == webhook);
-        let found = by_id.or_else(|| items.iter().position(|item| item.name() == webhook));
-        if let Some(index) = found {
-            return Ok(items.swap_remove(index));
-        }
-        known.extend(items.iter().map(|item| printable(item.name())));
-        match next {
-            Some(next) => cursor = next,
-            None => break,
-        }
-    }
-    if known.is_empty() {
-        let first = client.typed(&client.get("/subscriptions", &[("limit", "10")])?)?;
-        let SubscriptionsJson { items, .. } = first;
-        known.extend(items.iter().map(|item| printable(item.name())));
-    }
-    known.truncate(10);
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    let message = format!("no webhook has the id or name {webhook:?}; known: {known}");
-    Err(CommandError::NotFound(message))
-}
-
-pub(crate) fn title(item: &SubscriptionListing) -> String {
-    format!("webhook {} ({})", item.id, printable(item.name()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_have_the_units_they_fill() {
-        for (seconds, told) in [(5, "5s"), (65, "1m5s"), (3_660, "1h1m"), (90_000, "1d1h")] {
-            assert_eq!(span(seconds), told);
-        }
-    }
 
     #[test]
     fn a_star_alone_is_all_and_words_are_a_set() {

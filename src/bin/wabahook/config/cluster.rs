@@ -1,7 +1,15 @@
 //! The section `[cluster]` of the configuration file: what this host is called among those that serve the store together,
 //! and where they reach it.
 
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use axum::http::Uri;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use wabahook::store::PostgresOptions;
 use wabahook::{FleetOptions, Secret};
@@ -19,6 +27,9 @@ pub(super) struct ClusterTable {
     address: String,
     key: Option<SecretText>,
     key_env: Option<String>,
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    allow_http: bool,
 }
 
 /// How this host takes part in a cluster.
@@ -27,6 +38,8 @@ pub(crate) struct ClusterSettings {
     pub(crate) fleet: FleetOptions,
     /// Authenticates what hosts send each other.
     pub(crate) key: Secret,
+    /// How other hosts are reached at an `https://` address.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 impl ClusterTable {
@@ -41,13 +54,6 @@ impl ClusterTable {
         environment: Environment<'_>,
     ) -> Result<ClusterSettings, String> {
         let store = store.ok_or("cluster: it needs [store] with kind = \"postgres\"")?;
-        if has_tls {
-            return Err(
-                "cluster: hosts reach each other over plain HTTP; leave tls out, and put it \
-                        in front of the hosts"
-                    .to_owned(),
-            );
-        }
         let name = self.name.clone().unwrap_or_else(machine_name);
         if name.trim().is_empty() || name.chars().any(char::is_control) {
             return Err("cluster.name: expected a text without line ends".to_owned());
@@ -56,22 +62,70 @@ impl ClusterTable {
         if key.len() < KEY_LENGTH_MIN {
             return Err(format!("cluster.key: expected at least {KEY_LENGTH_MIN} characters"));
         }
-        let fleet = FleetOptions::new(store.clone(), name, address(&self.address)?).shards(shards);
-        Ok(ClusterSettings { fleet, key: Secret::new(key) })
+        let address = self.address(has_tls)?;
+        let fleet = FleetOptions::new(store.clone(), name, address).shards(shards);
+        let tls = self.ca.as_deref().map(trusting).transpose()?;
+        Ok(ClusterSettings { fleet, key: Secret::new(key), tls: tls.map(Arc::new) })
+    }
+
+    /// The address without a slash at its end. Over `http://`, keys and events can be read on the way.
+    fn address(&self, has_tls: bool) -> Result<String, String> {
+        let given = &self.address;
+        let wrong = |why: &str| Err(format!("cluster.address: {given:?} given, {why}"));
+        let expected =
+            "expected where other hosts reach this one, such as https://host-a.internal:7001";
+        let Ok(uri) = given.parse::<Uri>() else { return wrong(expected) };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return wrong(expected);
+        };
+        match scheme {
+            _ if uri.path() != "/" || uri.query().is_some() => return wrong(expected),
+            "https" if self.ca.is_none() => {
+                return Err("cluster.ca: missing; https:// needs the file of the authority that signed the \
+                            certificates of all hosts"
+                    .to_owned());
+            }
+            "https" => {}
+            "http" if has_tls => return wrong("but tls is set: expected https://"),
+            "http" if self.allow_http || is_private(authority.host()) => {}
+            "http" => {
+                return wrong(
+                    "which is not the IP address of a private network: keys and events could be read on the way; use \
+                     https://, or set cluster.allow_http where the network is private",
+                );
+            }
+            _ => return wrong(expected),
+        }
+        Ok(format!("{scheme}://{authority}"))
     }
 }
 
-/// The address without a slash at its end.
-fn address(given: &str) -> Result<String, String> {
-    let expected = || {
-        format!(
-            "cluster.address: {given:?} given, expected where other hosts reach this one, such as http://10.0.0.7:7001"
-        )
+/// TLS that trusts the certificates of one authority.
+fn trusting(ca: &Path) -> Result<ClientConfig, String> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        format!("cluster.ca: {}: expected certificates in PEM: {error}", ca.display())
     };
-    let uri: Uri = given.parse().map_err(|_| expected())?;
-    let is_plain = uri.path() == "/" && uri.query().is_none();
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if is_plain => Ok(format!("http://{authority}")),
-        _ => Err(expected()),
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| unusable(&error))? {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable(&"it has none"));
+    }
+    let building = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?;
+    Ok(building.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whether a host is named by an address that is not reached over the internet.
+fn is_private(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        Ok(IpAddr::V6(v6)) => {
+            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
+        Err(_) => host == "localhost",
     }
 }

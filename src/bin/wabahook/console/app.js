@@ -4,7 +4,7 @@
 import { get, key, notices, scope } from "./api.js";
 import { add, forget } from "./charts.js";
 import { deliveries, letters } from "./deliveries.js";
-import { element } from "./dom.js";
+import { closeDialogs, element } from "./dom.js";
 import { event, find, searchFor } from "./find.js";
 import { overview, unowned } from "./overview.js";
 import * as webhooks from "./webhooks.js";
@@ -152,7 +152,7 @@ function leave(why = "") {
   shown += 1;
   main.replaceChildren();
   who.replaceChildren();
-  document.querySelectorAll("dialog").forEach((open) => open.close());
+  closeDialogs();
   shell.hidden = true;
   signinPage.hidden = false;
   document.getElementById("signin-problem").textContent = why;
@@ -187,6 +187,7 @@ document.addEventListener("figures", (told) => add(told.detail));
 for (const use of ["pointerdown", "keydown", "wheel"]) document.addEventListener(use, () => key.used(), { passive: true });
 setInterval(() => { if (key.isIdle()) leave("Signed out, because the page was not used for a while."); }, IDLE_CHECK_MS);
 window.addEventListener("hashchange", () => {
+  closeDialogs();
   say(pending);
   pending = "";
   if (!key.value()) return;

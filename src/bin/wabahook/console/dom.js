@@ -84,16 +84,18 @@ export const setter = (route, query) => (name) => (value) => setAll(route, query
 /** The text of an empty list. */
 export const empty = (text) => element("p", { className: "empty" }, text);
 
-/** A dialog that gives the focus back to where it was. */
+/** A dialog. The browser gives the focus back to where it was. */
 export function dialog(title, fill) {
-  const before = document.activeElement;
   const made = element("dialog", { "aria-label": title }, element("h1", {}, title));
-  made.addEventListener("close", () => { made.remove(); before?.focus?.(); });
+  made.addEventListener("close", () => made.remove());
   made.append(...[fill(() => made.close())].flat());
   document.body.append(made);
   made.showModal();
   return made;
 }
+
+/** Closes what stands over the view. */
+export const closeDialogs = () => document.querySelectorAll("dialog").forEach((open) => open.close());
 
 /** Asks before an action that cannot be undone. Resolves to whether it was confirmed. */
 export function confirmed(title, text, verb) {

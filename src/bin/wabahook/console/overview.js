@@ -21,9 +21,10 @@ export async function unowned(query) {
   ];
 }
 
-const isWorth = (lane) => lane.state === "disabled" || lane.failing_for_ms > 0 || lane.dead > 0 || lane.retrying > 0;
+const isWorth = (lane) => lane.account_state || lane.state === "disabled" || lane.failing_for_ms > 0 || lane.dead > 0 || lane.retrying > 0;
 
 function problem(lane) {
+  if (lane.account_state) return word(`account ${lane.account_state}`, "warn");
   if (lane.state !== "active") return word(lane.state, lane.state === "disabled" ? "bad" : "warn");
   if (lane.failing_for_ms > 0) return word(`failing for ${span(lane.failing_for_ms)}`, "bad");
   return lane.retrying > 0 ? word("retrying", "warn") : word("healthy", "good");

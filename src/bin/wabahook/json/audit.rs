@@ -22,6 +22,9 @@ pub(crate) struct AuditEntryJson {
     /// The name of the account now; not in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account_name: Option<String>,
+    /// The host of the cluster that wrote it; not in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
     /// The address of the client, or of the proxy in front.
     pub(crate) address: String,
     pub(crate) method: String,

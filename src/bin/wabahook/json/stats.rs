@@ -1,9 +1,10 @@
 //! The counters of the host, and the live figures of a subscription.
 
 use serde::{Deserialize, Serialize};
-use wabahook::{Bound, LaneStats, Stats, SubscriptionInfo};
+use wabahook::{AccountInfo, Bound, LaneStats, Stats, SubscriptionInfo};
 
 use super::cluster::{ClusterJson, IncludedShardsJson};
+use super::subscription::held_state;
 use super::values::Millis;
 
 /// The live figures of a subscription.
@@ -35,6 +36,9 @@ pub(crate) struct SubscriptionStatsJson {
     account: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account_name: Option<String>,
+    /// The state of the account where it is not active, for the operator. Then nothing is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_state: Option<String>,
     pub(crate) state: String,
     #[serde(flatten)]
     pub(crate) health: HealthJson,
@@ -195,13 +199,14 @@ impl SubscriptionStatsJson {
     pub(crate) fn of(
         registered: &SubscriptionInfo,
         stats: &Stats,
-        account_name: Option<String>,
+        account: Option<&AccountInfo>,
     ) -> SubscriptionStatsJson {
         SubscriptionStatsJson {
             id: registered.id.0,
             name: registered.name.clone(),
             account: registered.account.clone(),
-            account_name,
+            account_name: account.map(|account| account.name.clone()),
+            account_state: account.and_then(held_state),
             state: registered.state.as_str().to_owned(),
             health: HealthJson::of(stats.lane(registered.id)),
         }

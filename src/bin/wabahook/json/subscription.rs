@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wabahook::policy::{Accept, Ordering, Policy, RetryOn};
 use wabahook::{
-    BodyFormat, Catalogue, Condition, LaneStats, PayloadFormat, Secret, Subscription,
-    SubscriptionId, SubscriptionInfo, Target, Tls,
+    AccountInfo, AccountState, BodyFormat, Catalogue, Condition, LaneStats, PayloadFormat, Secret,
+    Subscription, SubscriptionId, SubscriptionInfo, Target, Tls,
 };
 
 use super::delivery::RecentAttemptJson;
@@ -75,6 +75,9 @@ pub(crate) struct SubscriptionListing {
     /// The name of the account, for the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account_name: Option<String>,
+    /// The state of the account where it is not active, for the operator. Then nothing is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_state: Option<String>,
     pub(crate) profile: String,
     pub(crate) state: String,
     pub(crate) created_at: TimestampJson,
@@ -277,6 +280,11 @@ impl SubscriptionJson {
     }
 }
 
+/// The state of an account whose deliveries are held.
+pub(super) fn held_state(account: &AccountInfo) -> Option<String> {
+    (account.state != AccountState::Active).then(|| account.state.as_str().to_owned())
+}
+
 /// The most remarks in one answer.
 const HINTS_MAX: usize = 100;
 
@@ -297,6 +305,7 @@ impl SubscriptionListing {
             id: registered.id.0,
             account: registered.account.clone(),
             account_name: None,
+            account_state: None,
             profile: registered.profile.as_str().to_owned(),
             state: registered.state.as_str().to_owned(),
             created_at: TimestampJson(registered.created_at_ms),
@@ -323,6 +332,12 @@ impl SubscriptionListing {
         let hints = kinds.filter_map(|kind| catalogue.subscribe_hint(kind.as_str()));
         self.hints = hints.take(HINTS_MAX).map(|hint| hint.to_string()).collect();
         self
+    }
+
+    /// With the name and the state of its account, for the operator.
+    pub(crate) fn of_account(self, account: Option<&AccountInfo>) -> SubscriptionListing {
+        let account_name = account.map(|account| account.name.clone());
+        SubscriptionListing { account_name, account_state: account.and_then(held_state), ..self }
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -1,23 +1,16 @@
 //! `GET /account`: the account of the key, its numbers, and the event types. An account sees its own
 //! WABAs and numbers only (I9).
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
 
 use crate::caller::Caller;
-use crate::host::HostState;
-use crate::http_error::HttpError;
+use crate::host::HostRef;
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AccountJson, EventTypeJson, WabaJson};
 use crate::response::json;
 
 /// `GET /account`.
-pub(crate) async fn read(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-) -> Result<Response, HttpError> {
+pub(crate) async fn read(host: HostRef, caller: Caller) -> RouteResult {
     let account = caller.account()?.to_owned();
     let accounts = host.engine.accounts();
     let own = accounts.get(&account);

@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use wabahook::{AccountInfo, ApiKey};
 
 use crate::caller::Caller;
-use crate::host::{HostState, PathId, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, HostState, PathId, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
     AccountChangeJson, AccountListing, AuditChangeJson, JsonPage, MadeKeyJson, MoveJson,
     NewAccountJson, NewKeyJson, PurgedJson, parse, utf8,
@@ -26,11 +26,7 @@ use crate::response::json;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// `GET /admin/accounts`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     caller.require_operator()?;
     let query = ListQuery::read(&uri, &["name", "state", "limit", "cursor"])?;
     let (limit, after) = (query.limit()?, query.cursor::<String>()?);
@@ -56,10 +52,7 @@ pub(crate) async fn list(
 }
 
 /// `POST /admin/accounts`.
-pub(crate) async fn create(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn create(host: HostRef, request: Request) -> RouteResult {
     let body = admit_operator(&host, request).await?;
     let account = parse::<AccountChangeJson>(utf8(&body.bytes)?)?.created()?;
     let created = off_thread(move || {
@@ -75,22 +68,14 @@ pub(crate) async fn create(
 }
 
 /// `GET /admin/accounts/{id}`.
-pub(crate) async fn read(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn read(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     caller.require_operator()?;
     let listing = off_thread(move || Ok::<_, HttpError>(listing(&host, &known(&host, &id)?)));
     Ok(json(StatusCode::OK, &listing.await??))
 }
 
 /// `PATCH /admin/accounts/{id}`.
-pub(crate) async fn revise(
-    State(host): State<Arc<HostState>>,
-    PathId(id): PathId,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn revise(host: HostRef, PathId(id): PathId, request: Request) -> RouteResult {
     let body = admit_operator(&host, request).await?;
     change(host, id, move |host, id| {
         let text = utf8(&body.bytes)?;
@@ -101,21 +86,13 @@ pub(crate) async fn revise(
 }
 
 /// `DELETE /admin/accounts/{id}`: removes the account and holds its deliveries.
-pub(crate) async fn remove(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn remove(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     caller.require_operator()?;
     change(host, id, |host, id| Ok(host.engine.remove_account(id)?)).await
 }
 
 /// `POST /admin/accounts/{id}/move`: moves its subscriptions and deliveries to another account.
-pub(crate) async fn move_to(
-    State(host): State<Arc<HostState>>,
-    PathId(id): PathId,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn move_to(host: HostRef, PathId(id): PathId, request: Request) -> RouteResult {
     let body = admit_operator(&host, request).await?;
     let MoveJson { to } = parse(utf8(&body.bytes)?)?;
     change(host, id, move |host, id| {
@@ -127,11 +104,7 @@ pub(crate) async fn move_to(
 }
 
 /// `POST /admin/accounts/{id}/forget`: ends everything that is kept of a removed account, and its record.
-pub(crate) async fn forget(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn forget(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     caller.require_operator()?;
     let ended = off_thread(move || {
         let before = audited(&host, &known(&host, &id)?);
@@ -143,11 +116,7 @@ pub(crate) async fn forget(
 }
 
 /// `POST /admin/accounts/{id}/keys`.
-pub(crate) async fn add_key(
-    State(host): State<Arc<HostState>>,
-    PathId(id): PathId,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn add_key(host: HostRef, PathId(id): PathId, request: Request) -> RouteResult {
     let body = admit_operator(&host, request).await?;
     let NewKeyJson { name, expires_at } = parse(utf8(&body.bytes)?)?;
     let changed = changed(host, id, move |host, id| {
@@ -162,10 +131,10 @@ pub(crate) async fn add_key(
 
 /// `DELETE /admin/accounts/{id}/keys/{key_id}`.
 pub(crate) async fn remove_key(
-    State(host): State<Arc<HostState>>,
+    host: HostRef,
     caller: Caller,
     Path((id, key_id)): Path<(String, String)>,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     caller.require_operator()?;
     let removed = changed(host, id, move |host, id| Ok(host.engine.remove_api_key(id, &key_id)?));
     let ((), _, change) = removed.await?;
@@ -173,10 +142,7 @@ pub(crate) async fn remove_key(
 }
 
 /// `POST /admin/reload`.
-pub(crate) async fn reload(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-) -> Result<Response, HttpError> {
+pub(crate) async fn reload(host: HostRef, caller: Caller) -> RouteResult {
     caller.require_operator()?;
     let reloaded = off_thread(move || {
         let before = host.engine.accounts().list();
@@ -217,17 +183,17 @@ async fn admit_operator(host: &HostState, request: Request) -> Result<RequestBod
 
 /// Changes an account and answers with it.
 async fn change(
-    host: Arc<HostState>,
+    host: HostRef,
     id: String,
     change: impl FnOnce(&HostState, &str) -> Result<Arc<AccountInfo>, HttpError> + Send + 'static,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let (_, listing, audit) = changed(host, id, change).await?;
     Ok(told(json(StatusCode::OK, &listing), vec![audit]))
 }
 
 /// Changes an account. Returns the result, the account after it, and what differs.
 async fn changed<T: Send + 'static>(
-    host: Arc<HostState>,
+    host: HostRef,
     id: String,
     change: impl FnOnce(&HostState, &str) -> Result<T, HttpError> + Send + 'static,
 ) -> Result<(T, AccountListing, AuditChangeJson), HttpError> {

@@ -1,26 +1,22 @@
 //! `GET /subscriptions/{id}/attempts`: the newest attempts since the host started.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 
 use super::subscriptions::own as own_subscription;
 use crate::caller::Caller;
-use crate::host::{HostState, PathId};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, PathId};
+use crate::http_error::RouteResult;
 use crate::json::{JsonPage, RecentAttemptJson};
 use crate::query::ListQuery;
 use crate::response::json;
 
 /// `GET /subscriptions/{id}/attempts`.
 pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
+    host: HostRef,
     caller: Caller,
     PathId(id): PathId,
     uri: Uri,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let own = ["event_id", "event_type", "outcome", "reason", "limit", "cursor"];
     let query = ListQuery::read(&uri, &own)?;
     let id = own_subscription(&host, &caller, &id)?.id;

@@ -1,25 +1,17 @@
 //! `GET /admin/audit`: the audit log, the newest entries first, for the operator.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 
 use super::subscriptions::account_name;
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AuditEntryJson, JsonPage};
 use crate::query::ListQuery;
 use crate::response::json;
 
 /// `GET /admin/audit`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     caller.require_operator()?;
     let query = ListQuery::read(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);

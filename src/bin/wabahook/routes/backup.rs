@@ -4,22 +4,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::response::Response;
 
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{BackupJson, parse, utf8};
 use crate::response::json;
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// `POST /admin/backup`.
-pub(crate) async fn backup(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn backup(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     caller.require_operator()?;
     let BackupJson { directory } = parse(utf8(&body.bytes)?)?;

@@ -1,17 +1,14 @@
 //! The routes under `/dead-letters`: list, read one, replay, discard. An account sees and ends its own only;
 //! another account's dead letter is answered like one that does not exist (I9).
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Engine};
 
 use super::subscriptions::{name_of, named};
 use crate::caller::Caller;
-use crate::host::{HostState, PathId, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, PathId, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
     ReplayedJson, parse, utf8,
@@ -23,11 +20,7 @@ use crate::response::json;
 const BODY_BYTES_MAX: usize = 128 * 1024;
 
 /// `GET /dead-letters`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     let own =
         ["subscription", "reason", "event_type", "number", "since", "until", "limit", "cursor"];
     let query = ListQuery::read(&uri, &own)?;
@@ -52,11 +45,7 @@ fn item(engine: &Engine, letter: &DeadLetter) -> DeadLetterJson {
 }
 
 /// `GET /dead-letters/{id}`.
-pub(crate) async fn read(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn read(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     let detail = off_thread(move || {
         let unknown = || HttpError::not_found("dead letter", &id);
         let found = host.engine.dead_letter(id.parse().map_err(|_| unknown())?)?;
@@ -73,10 +62,7 @@ pub(crate) async fn read(
 }
 
 /// `POST /dead-letters/replay`.
-pub(crate) async fn replay(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn replay(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let replay = parse::<ReplayJson>(utf8(&body.bytes)?)?;
     let dry_run = replay.dry_run;
@@ -106,10 +92,7 @@ fn count(
 }
 
 /// `POST /dead-letters/discard`.
-pub(crate) async fn discard(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn discard(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let discard = parse::<ReplayJson>(utf8(&body.bytes)?)?;
     let dry_run = discard.dry_run;

@@ -1,16 +1,13 @@
 //! The routes under `/deliveries`: the account's owed deliveries and dead letters, page by page, and `cancel`.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 use wabahook::{Delivery, DeliveryFilter, DeliveryState};
 
 use super::subscriptions::{name_of, named};
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{CancelJson, CancelledJson, DeliveryJson, JsonPage, parse, utf8};
 use crate::query::ListQuery;
 use crate::response::json;
@@ -18,11 +15,7 @@ use crate::response::json;
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// `GET /deliveries`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     let own = ["state", "subscription", "event_type", "number", "reason", "limit", "cursor"];
     let query = ListQuery::read(&uri, &own)?;
     let (limit, after) = (query.limit()?, query.cursor()?);
@@ -43,10 +36,7 @@ pub(crate) async fn list(
 }
 
 /// `POST /deliveries/cancel`.
-pub(crate) async fn cancel(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn cancel(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let cancel = parse::<CancelJson>(utf8(&body.bytes)?)?;
     let dry_run = cancel.dry_run;

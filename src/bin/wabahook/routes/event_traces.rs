@@ -1,27 +1,19 @@
 //! `GET /events` and `GET /events/{id}`: what became of an event, found by what a support person knows of it. An
 //! account finds its own events only (I9).
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 use wabahook::{Engine, EventQuery, WabaNumber};
 
 use super::subscriptions::{account_name, name_of};
 use crate::caller::Caller;
-use crate::host::{HostState, PathId, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, PathId, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{EventTraceJson, JsonPage};
 use crate::query::ListQuery;
 use crate::response::json;
 
 /// `GET /events`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     let own = ["message_id", "dedup_key", "contact", "number", "type", "since", "limit", "cursor"];
     let query = ListQuery::read(&uri, &own)?;
     let (limit, after) = (query.limit()?, query.cursor()?);
@@ -45,11 +37,7 @@ pub(crate) async fn list(
 }
 
 /// `GET /events/{id}`.
-pub(crate) async fn read(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn read(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     let trace = off_thread(move || {
         let unknown = || HttpError::not_found("event", &id);
         let found = host.engine.event(id.parse().map_err(|_| unknown())?)?;

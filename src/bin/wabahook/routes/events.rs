@@ -1,18 +1,15 @@
 //! `POST /events`: one event, or many, one a line, all or none. A 202 is sent after the events are on the
 //! device (I1), and what is delivered is the text of `payload` exactly as it stands in the request.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
 use serde_json::value::RawValue;
-use wabahook::{Accepted, Catalogue, Engine, Event, Receipt, TypeHint};
+use std::collections::{BTreeMap, HashSet};
+use wabahook::{Accepted, Catalogue, Engine, Error, Event, Receipt, TypeHint, WabaNumber};
 
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
-use crate::json::{AcceptedJson, EventJson, JsonProblem, parse, utf8};
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
+use crate::json::{AcceptedJson, EventJson, parse, utf8};
 use crate::port::bodies::RequestBody;
 use crate::response::json;
 
@@ -48,10 +45,7 @@ fn type_hints(events: &[Event], catalogue: &Catalogue) -> TypeHints {
 }
 
 /// `POST /events`.
-pub(crate) async fn publish(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn publish(host: HostRef, request: Request) -> RouteResult {
     let is_ndjson = is_ndjson(request.headers());
     let (caller, body) = host.admit(request, host.shared.body_bytes_max).await?;
     let account = caller.account()?.to_owned();
@@ -80,11 +74,11 @@ fn read_and_publish(
 ) -> Result<PendingReceipt, HttpError> {
     let text = utf8(&body.bytes)?;
     if !is_ndjson && !has_several_lines(text) {
-        let event = event(text, account)?;
+        let event = own_event(text, account, engine)?;
         let hint = engine.catalogue().publish_hint(event.event_type());
         return Ok(PendingReceipt::One(engine.publish(event)?, hint));
     }
-    let (events, lines) = events(text, account)?;
+    let (events, lines) = events(text, |text| own_event(text, account, engine))?;
     let hints = type_hints(&events, engine.catalogue());
     let published = engine.publish_many(events);
     let receipt = published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?;
@@ -119,15 +113,16 @@ fn has_several_lines(text: &str) -> bool {
 }
 
 /// The events of all lines that are not empty, and the number of each line, from 1.
-fn events(text: &str, account: &str) -> Result<(Vec<Event>, Vec<usize>), HttpError> {
+fn events(
+    text: &str,
+    read: impl Fn(&str) -> Result<Event, HttpError>,
+) -> Result<(Vec<Event>, Vec<usize>), HttpError> {
     let mut events = Vec::new();
     let mut lines = Vec::new();
     for (line, text) in (1..).zip(text.split('\n')) {
         let text = text.trim();
         if !text.is_empty() {
-            events.push(
-                event(text, account).map_err(|problem| HttpError::from(problem).on_line(line))?,
-            );
+            events.push(read(text).map_err(|problem| problem.on_line(line))?);
             lines.push(line);
         }
     }
@@ -138,8 +133,20 @@ fn events(text: &str, account: &str) -> Result<(Vec<Event>, Vec<usize>), HttpErr
     Ok((events, lines))
 }
 
-fn event(text: &str, account: &str) -> Result<Event, JsonProblem> {
-    parse::<EventJson<'_>>(text)?.event(account)
+/// An event of the account. The engine accepts a number that no account owns with a WABA of the account, as in
+/// callbacks. Here that would tell which numbers other accounts own (I9).
+pub(super) fn own_event(text: &str, account: &str, engine: &Engine) -> Result<Event, HttpError> {
+    let given = parse::<EventJson<'_>>(text)?;
+    let number = given.number.as_ref().and_then(|number| number.parse::<WabaNumber>().ok());
+    let accounts = engine.accounts();
+    let is_foreign = |number: &WabaNumber| {
+        accounts.get(account).is_some_and(|own| !accounts.may_use_number(&own, *number))
+    };
+    if let Some(number) = number.filter(is_foreign) {
+        let (field, given) = ("number".to_owned(), number.to_string());
+        return Err(HttpError::from_error(Error::Forbidden { field, given }));
+    }
+    Ok(given.event(account)?)
 }
 
 #[cfg(test)]
@@ -149,7 +156,7 @@ mod tests {
     use axum::response::IntoResponse;
 
     fn check_refused(text: &str, says: &[&str]) {
-        let refusal = HttpError::from(event(text, "acme").unwrap_err());
+        let refusal = of_acme(text).unwrap_err();
         let message = format!("{refusal:?}");
         for part in says {
             assert!(message.contains(part), "{message} does not say {part:?}");
@@ -158,15 +165,19 @@ mod tests {
         assert_eq!(refusal.into_response().status(), StatusCode::BAD_REQUEST);
     }
 
+    fn of_acme(text: &str) -> Result<Event, HttpError> {
+        Ok(parse::<EventJson<'_>>(text)?.event("acme")?)
+    }
+
     #[test]
     fn the_payload_is_kept_as_it_is_written() {
         let payload = r#"{ "a" : "\u0041\/ é" ,"n":1.0e+2,  "n": [ ] }"#;
         let text =
             format!(" {{\"type\":\"T\", \"payload\" : {payload} , \"number\":\"1234567\"}} ");
-        assert_eq!(event(&text, "acme").unwrap().payload(), payload.as_bytes());
+        assert_eq!(of_acme(&text).unwrap().payload(), payload.as_bytes());
         for payload in ["null", "7", "\" x \"", "[1, 2]", "true"] {
             let text = format!("{{\"type\":\"T\",\"waba\":\"1\",\"payload\": {payload}\t}}");
-            assert_eq!(event(&text, "acme").unwrap().payload(), payload.as_bytes());
+            assert_eq!(of_acme(&text).unwrap().payload(), payload.as_bytes());
         }
     }
 
@@ -196,14 +207,14 @@ mod tests {
     #[test]
     fn empty_lines_count_as_lines() {
         let good = r#"{"type":"T","number":"1234567","payload":{"a":1}}"#;
-        let (found, lines) = events(&format!("\n{good}\r\n\n  \n{good}"), "acme").unwrap();
+        let (found, lines) = events(&format!("\n{good}\r\n\n  \n{good}"), of_acme).unwrap();
         assert_eq!((found.len(), lines), (2, vec![2, 5]));
         assert_eq!(found[0].payload(), br#"{"a":1}"#);
-        let refusal = events(&format!("{good}\n\n{{\"type\":1}}\n{good}"), "acme").unwrap_err();
+        let refusal = events(&format!("{good}\n\n{{\"type\":1}}\n{good}"), of_acme).unwrap_err();
         assert!(format!("{refusal:?}").contains("line 3: type: found a number"), "{refusal:?}");
-        let refusal = events(&format!("{good}\n{good},\n"), "acme").unwrap_err();
+        let refusal = events(&format!("{good}\n{good},\n"), of_acme).unwrap_err();
         assert!(format!("{refusal:?}").contains("line 2: not JSON"), "{refusal:?}");
-        assert!(format!("{:?}", events(" \n", "acme").unwrap_err()).contains("no event"));
+        assert!(format!("{:?}", events(" \n", of_acme).unwrap_err()).contains("no event"));
     }
 
     #[test]

@@ -2,36 +2,30 @@
 //! test deliveries never take all threads, and what the host itself refuses has the shape of the gateway's
 //! errors.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::Method;
 use axum::http::request::Parts;
-use axum::response::Response;
 use wabahook::registration::{BODY_BYTES_MAX, Registration};
 
-use crate::host::{HostState, authenticated, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, authenticated, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
 
 /// Answers every path that is not a route of the host's own.
-pub(crate) async fn answer(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn answer(host: HostRef, request: Request) -> RouteResult {
     if !Registration::serves(request.uri().path()) {
         return Err(HttpError::not_found("route", request.uri().path()));
     }
     let (parts, body) = request.into_parts();
     let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
-    let response = respond(Arc::clone(&host), parts, body).await;
+    let response = respond(host.clone(), parts, body).await;
     Ok(response.unwrap_or_else(|error| error.of_gateway(&host.registration, &path, &headers)))
 }
 
-async fn respond(host: Arc<HostState>, parts: Parts, body: Body) -> Result<Response, HttpError> {
+async fn respond(host: HostRef, parts: Parts, body: Body) -> RouteResult {
     let waits = Registration::waits_for_receiver(&parts.method, parts.uri.path());
     let extensions = parts.extensions.clone();
     let mut permit = None;

@@ -2,22 +2,20 @@
 //! anything of a body is parsed. A 200 is sent after the events are on the device (I1); any other answer
 //! makes Meta send the callback again.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Extensions, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use tracing::Span;
 use wabahook::CallbackRefusal;
 use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::blocking::note_holder;
 use crate::config::MetaSettings;
-use crate::host::{HostState, authenticated, off_thread, remote};
+use crate::host::{HostRef, authenticated, off_thread, remote};
 use crate::host_shared::HostShared;
-use crate::http_error::HttpError;
+use crate::http_error::{HttpError, RouteResult};
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
@@ -32,11 +30,7 @@ const QUICK_BYTES_MAX: usize = 64 * 1024;
 const CALLBACK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// `GET /meta/webhook`: Meta's challenge, by which it verifies the callback URL.
-pub(crate) async fn challenge(
-    State(host): State<Arc<HostState>>,
-    uri: Uri,
-    extensions: Extensions,
-) -> Result<Response, HttpError> {
+pub(crate) async fn challenge(host: HostRef, uri: Uri, extensions: Extensions) -> RouteResult {
     let meta = configured(&host.shared)?;
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri);
     let Query(pairs) = pairs.map_err(|_| {
@@ -54,10 +48,7 @@ pub(crate) async fn challenge(
 }
 
 /// `POST /meta/webhook`: a signed callback.
-pub(crate) async fn callback(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<StatusCode, HttpError> {
+pub(crate) async fn callback(host: HostRef, request: Request) -> Result<StatusCode, HttpError> {
     let (parts, body) = request.into_parts();
     let count = |reason, why: &str| host.engine.count_refused_callbacks(reason, 1, why);
     let (_, body) = verified_callback(&host.shared, &parts, body, count).await?;

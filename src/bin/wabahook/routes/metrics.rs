@@ -1,23 +1,17 @@
 //! `GET /metrics`: the counters of the engine and the live figures of the caller's own subscriptions, as
 //! Prometheus text. The operator sees the series of every account; no account sees another's (I9).
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use wabahook::metrics::{CONTENT_TYPE, account_exposition, accounts_exposition, exposition};
 
 use super::subscriptions::visible;
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::RouteResult;
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-) -> Result<Response, HttpError> {
+pub(crate) async fn metrics(host: HostRef, caller: Caller) -> RouteResult {
     let text = off_thread(move || {
         let shown = visible(&host.engine, &caller);
         match caller.own_counters(host.shared.has_operator()) {

@@ -28,7 +28,6 @@ pub(crate) use self::notices::LineBody;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::Response;
@@ -36,7 +35,7 @@ use axum::routing::{delete, get, post};
 
 use crate::audit::record_changes;
 use crate::blocking::in_turn;
-use crate::host::HostState;
+use crate::host::{HostRef, HostState};
 use crate::http_error::{HostBusy, HttpError};
 
 /// All routes. Every other path goes to the gateways.
@@ -92,7 +91,7 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
 }
 
 /// Remembers that the host gave something back, for `/healthz`.
-async fn note_busy(State(host): State<Arc<HostState>>, response: Response) -> Response {
+async fn note_busy(host: HostRef, response: Response) -> Response {
     if response.extensions().get::<HostBusy>().is_some() {
         host.shared.shortages.note_busy();
     }

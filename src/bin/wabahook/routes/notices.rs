@@ -10,17 +10,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use hyper::body::Frame;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::{Engine, Notice, Notices, SubscriptionId};
 
 use crate::caller::Caller;
-use crate::host::HostState;
-use crate::http_error::HttpError;
+use crate::host::{HostRef, HostState};
+use crate::http_error::RouteResult;
 use crate::json::{NoticeJson, TimestampJson};
 
 /// How long without a notice until an empty line is sent.
@@ -29,10 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LINES_MAX: usize = 16;
 
 /// `GET /notices`.
-pub(crate) async fn stream(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-) -> Result<Response, HttpError> {
+pub(crate) async fn stream(host: HostRef, caller: Caller) -> RouteResult {
     let scope = caller.scope();
     let most =
         scope.map_or(0, |account| host.engine.account_usage(account).bounds.notice_listeners_max);

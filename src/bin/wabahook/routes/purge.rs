@@ -1,24 +1,18 @@
 //! `POST /purge`: ends everything that is kept of a contact or a number of the account.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::response::Response;
 
 use super::admin::told;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AuditChangeJson, PurgeJson, PurgedJson, parse, utf8};
 use crate::response::json;
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// `POST /purge`.
-pub(crate) async fn purge(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn purge(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let filter: PurgeJson = parse(utf8(&body.bytes)?)?;
     let account = filter.account.clone();

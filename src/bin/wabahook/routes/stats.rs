@@ -4,26 +4,21 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use wabahook::{SubscriptionInfo, SubscriptionState};
 
-use super::subscriptions::{account_name, visible};
+use super::subscriptions::{account, visible};
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, HostState, off_thread};
+use crate::http_error::RouteResult;
 use crate::json::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 use crate::query::ListQuery;
 use crate::response::json;
 
 /// `GET /stats`. With `worst`, only so many subscriptions are listed: those failing for the longest time, then
 /// those with the most dead letters and the longest backlog.
-pub(crate) async fn stats(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn stats(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     let worst: Option<usize> =
         ListQuery::read(&uri, &["worst"])?.value("worst", "a whole number")?;
     let stats = off_thread(move || {
@@ -43,9 +38,10 @@ pub(crate) async fn stats(
             own.sort_by_cached_key(|one| rank(one).unwrap_or_default());
             own.truncate(worst);
         }
-        let account_of = |one: &SubscriptionInfo| account_name(&caller, &host.engine, &one.account);
-        let item =
-            |one: &Arc<SubscriptionInfo>| SubscriptionStatsJson::of(one, &stats, account_of(one));
+        let item = |one: &Arc<SubscriptionInfo>| {
+            let account = account(&caller, &host.engine, &one.account);
+            SubscriptionStatsJson::of(one, &stats, account.as_deref())
+        };
         let own = own.iter().map(item).collect();
         let shown = StatsJson::of(&stats, own, count, failing);
         if counted.is_some() { shown.of_account() } else { shown }
@@ -54,7 +50,7 @@ pub(crate) async fn stats(
 }
 
 /// `GET /healthz`: whether to send events to this host.
-pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
+pub(crate) async fn healthz(host: HostRef) -> Response {
     if !host.is_serving() {
         return unable("the engine stopped or is closing");
     }
@@ -68,7 +64,7 @@ pub(crate) async fn healthz(State(host): State<Arc<HostState>>) -> Response {
 }
 
 /// `GET /livez`: whether to leave this process running. A host that is closing is alive.
-pub(crate) async fn livez(State(host): State<Arc<HostState>>) -> Response {
+pub(crate) async fn livez(host: HostRef) -> Response {
     match host.shared.is_alive() {
         true => json(StatusCode::OK, &readiness(&host)),
         false => unable("the engine stopped; restart this process"),
@@ -93,15 +89,16 @@ mod tests {
     use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};
     use wabahook::{Config, Engine, Event, Notice, Subscription};
 
-    fn host() -> Arc<HostState> {
+    fn host() -> HostRef {
         host_on(Arc::new(Memory::default()))
     }
 
-    fn host_on(store: Arc<dyn Store>) -> Arc<HostState> {
+    fn host_on(store: Arc<dyn Store>) -> HostRef {
         let config = Config::new("memory").store(store);
         let engine = Engine::open(config).unwrap();
         let shared = Arc::new(HostShared::new(BodyLimits::default()));
-        Arc::new(HostState::new(engine.clone(), Registration::new(engine), shared))
+        let registration = Registration::new(engine.clone());
+        HostRef(Arc::new(HostState::new(engine, registration, shared)))
     }
 
     #[tokio::test]
@@ -121,26 +118,26 @@ mod tests {
         faults.fail_after(0);
         let _ = refusing.engine.publish(Event::new("ADD_TAG", "{}")).unwrap().wait();
         wait_for(|notice| matches!(notice, Notice::Stalled { .. }));
-        let response = healthz(State(Arc::clone(&refusing))).await;
+        let response = healthz(refusing.clone()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(livez(State(Arc::clone(&refusing))).await.status(), StatusCode::OK);
-        assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);
+        assert_eq!(livez(refusing.clone()).await.status(), StatusCode::OK);
+        assert_eq!(healthz(bystander).await.status(), StatusCode::OK);
         faults.heal();
         wait_for(|notice| matches!(notice, Notice::Resumed));
-        assert_eq!(healthz(State(refusing)).await.status(), StatusCode::OK);
+        assert_eq!(healthz(refusing).await.status(), StatusCode::OK);
     }
 
     #[tokio::test]
     async fn a_host_is_ready_until_its_engine_stops() {
         let (stopped, bystander) = (host(), host());
-        assert_eq!(healthz(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
+        assert_eq!(healthz(stopped.clone()).await.status(), StatusCode::OK);
         stopped.shared.stop_serving();
-        let response = healthz(State(Arc::clone(&stopped))).await;
+        let response = healthz(stopped.clone()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(livez(State(Arc::clone(&stopped))).await.status(), StatusCode::OK);
+        assert_eq!(livez(stopped.clone()).await.status(), StatusCode::OK);
         stopped.shared.engine_stopped();
-        assert_eq!(livez(State(stopped)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(livez(State(Arc::clone(&bystander))).await.status(), StatusCode::OK);
-        assert_eq!(healthz(State(bystander)).await.status(), StatusCode::OK);
+        assert_eq!(livez(stopped).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(livez(bystander.clone()).await.status(), StatusCode::OK);
+        assert_eq!(healthz(bystander).await.status(), StatusCode::OK);
     }
 }

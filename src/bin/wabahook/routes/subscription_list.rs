@@ -4,15 +4,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 use wabahook::{Engine, LaneStats, Stats, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
-use super::subscriptions::{account_name, visible};
+use super::subscriptions::{account, visible};
 use crate::caller::Caller;
-use crate::host::{HostState, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
     ChangedJson, SubscriptionFilterJson, SubscriptionListing, SubscriptionsJson, parse, utf8,
 };
@@ -92,11 +91,7 @@ impl SortKey {
 }
 
 /// `GET /subscriptions`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     let own = [&["limit", "cursor", "sort"], SubscriptionFilterJson::TEXTS].concat();
     let query = ListQuery::read(&uri, &own)?;
     let (limit, sort) = (query.limit()?, Sort::read(&query)?);
@@ -115,9 +110,9 @@ pub(crate) async fn list(
         let has_more = keyed.len() > limit;
         keyed.truncate(limit);
         let cursor = keyed.last().filter(|_| has_more).map(|(key, _)| key.cursor());
-        let listed = |one: &SubscriptionInfo| SubscriptionListing {
-            account_name: account_name(&caller, &host.engine, &one.account),
-            ..SubscriptionListing::of(one, stats.lane(one.id))
+        let listed = |one: &SubscriptionInfo| {
+            let account = account(&caller, &host.engine, &one.account);
+            SubscriptionListing::of(one, stats.lane(one.id)).of_account(account.as_deref())
         };
         let items = keyed.iter().map(|(_, one)| listed(one)).collect();
         SubscriptionsJson { items, cursor, total }
@@ -138,28 +133,22 @@ fn matching(
 }
 
 /// `POST /subscriptions/pause`.
-pub(crate) async fn pause(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn pause(host: HostRef, request: Request) -> RouteResult {
     change(host, request, |state| state == SubscriptionState::Active, Engine::pause).await
 }
 
 /// `POST /subscriptions/resume`.
-pub(crate) async fn resume(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn resume(host: HostRef, request: Request) -> RouteResult {
     change(host, request, |state| state != SubscriptionState::Active, Engine::resume).await
 }
 
 /// Changes the matching subscriptions that are in such a state, or counts them.
 async fn change(
-    host: Arc<HostState>,
+    host: HostRef,
     request: Request,
     is_changed: fn(SubscriptionState) -> bool,
     change: fn(&Engine, SubscriptionId) -> wabahook::Result<()>,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let filter = parse::<SubscriptionFilterJson>(utf8(&body.bytes)?)?.checked()?;
     let dry_run = filter.dry_run;

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::response::Response;
-use wabahook::{Engine, Secret, SubscriptionId, SubscriptionInfo};
+use wabahook::{AccountInfo, Engine, Secret, SubscriptionId, SubscriptionInfo};
 
 use crate::caller::Caller;
-use crate::host::{HostState, PathId, off_thread};
-use crate::http_error::HttpError;
+use crate::host::{HostRef, HostState, PathId, off_thread};
+use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
     NewSecretJson, RecentAttemptJson, RotationJson, SubscriptionJson, SubscriptionListing,
     TestDeliveryJson, parse, utf8,
@@ -24,10 +23,7 @@ use crate::response::json;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// `POST /subscriptions`.
-pub(crate) async fn create(
-    State(host): State<Arc<HostState>>,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn create(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let subscription =
         parse::<SubscriptionJson>(utf8(&body.bytes)?)?.registered(caller.account()?)?;
@@ -47,11 +43,11 @@ pub(crate) async fn create(
 
 /// `GET /subscriptions/{id}`, with so many of its newest attempts as `attempts` says.
 pub(crate) async fn read(
-    State(host): State<Arc<HostState>>,
+    host: HostRef,
     caller: Caller,
     PathId(id): PathId,
     uri: Uri,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let query = ListQuery::read(&uri, &["attempts"])?;
     let attempts = query.value("attempts", "a whole number")?.unwrap_or(0);
     let listing = off_thread(move || {
@@ -64,30 +60,22 @@ pub(crate) async fn read(
 }
 
 /// `POST /subscriptions/{id}/pause`.
-pub(crate) async fn pause(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn pause(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     change(host, caller, id, Engine::pause).await
 }
 
 /// `POST /subscriptions/{id}/resume`.
-pub(crate) async fn resume(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn resume(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     change(host, caller, id, Engine::resume).await
 }
 
 /// Changes a subscription and answers with it.
 async fn change(
-    host: Arc<HostState>,
+    host: HostRef,
     caller: Caller,
     id: String,
     change: impl FnOnce(&Engine, SubscriptionId) -> wabahook::Result<()> + Send + 'static,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let listing = off_thread(move || {
         change(&host.engine, own(&host, &caller, &id)?.id)?;
         listing(&host, &caller, &id)
@@ -96,11 +84,7 @@ async fn change(
 }
 
 /// `PATCH /subscriptions/{id}`.
-pub(crate) async fn revise(
-    State(host): State<Arc<HostState>>,
-    PathId(id): PathId,
-    request: Request,
-) -> Result<Response, HttpError> {
+pub(crate) async fn revise(host: HostRef, PathId(id): PathId, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let listing = off_thread(move || {
         let known = own(&host, &caller, &id)?.id;
@@ -115,10 +99,10 @@ pub(crate) async fn revise(
 
 /// `POST /subscriptions/{id}/secret`.
 pub(crate) async fn rotate_secret(
-    State(host): State<Arc<HostState>>,
+    host: HostRef,
     PathId(id): PathId,
     request: Request,
-) -> Result<Response, HttpError> {
+) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
     let rotated = off_thread(move || {
         let id = own(&host, &caller, &id)?.id;
@@ -136,11 +120,7 @@ pub(crate) async fn rotate_secret(
 }
 
 /// `POST /subscriptions/{id}/test`.
-pub(crate) async fn test(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    PathId(id): PathId,
-) -> Result<Response, HttpError> {
+pub(crate) async fn test(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
     let permit = host.shared.test_permit(caller.scope())?;
     let tested = off_thread(move || {
         let tested = host.engine.test(own(&host, &caller, &id)?.id)?;
@@ -152,7 +132,7 @@ pub(crate) async fn test(
 
 /// `DELETE /subscriptions/{id}`.
 pub(crate) async fn delete(
-    State(host): State<Arc<HostState>>,
+    host: HostRef,
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<StatusCode, HttpError> {
@@ -169,8 +149,7 @@ fn listing(host: &HostState, caller: &Caller, id: &str) -> Result<SubscriptionLi
     let stats = host.engine.stats();
     let listing = SubscriptionListing::of(&registered, stats.lane(registered.id));
     let listing = listing.with_hints(&registered, host.engine.catalogue());
-    let account_name = account_name(caller, &host.engine, &registered.account);
-    Ok(SubscriptionListing { account_name, ..listing })
+    Ok(listing.of_account(account(caller, &host.engine, &registered.account).as_deref()))
 }
 
 /// The subscription with this id, if the caller may see it.
@@ -217,8 +196,12 @@ pub(super) fn name_of(engine: &Engine, id: SubscriptionId) -> Option<String> {
     engine.subscription(id).map(|one| one.name.clone())
 }
 
+/// An account, where the operator asks.
+pub(super) fn account(caller: &Caller, engine: &Engine, id: &str) -> Option<Arc<AccountInfo>> {
+    caller.is_operator().then(|| engine.accounts().get(id))?
+}
+
 /// The name of an account, where the operator asks.
-pub(super) fn account_name(caller: &Caller, engine: &Engine, account: &str) -> Option<String> {
-    let account = caller.is_operator().then(|| engine.accounts().get(account))?;
-    account.map(|account| account.name.clone())
+pub(super) fn account_name(caller: &Caller, engine: &Engine, id: &str) -> Option<String> {
+    account(caller, engine, id).map(|account| account.name.clone())
 }

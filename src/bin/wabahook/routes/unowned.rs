@@ -1,25 +1,17 @@
 //! `GET /admin/unowned`: the numbers and WABAs that callbacks named and no account owns. It is for the
 //! operator. While no operator key is configured any account may read it, with the numbers masked (I9).
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 
 use crate::caller::Caller;
-use crate::host::HostState;
-use crate::http_error::HttpError;
+use crate::host::HostRef;
+use crate::http_error::RouteResult;
 use crate::json::{JsonPage, UnownedJson};
 use crate::query::ListQuery;
 use crate::response::json;
 
 /// `GET /admin/unowned`.
-pub(crate) async fn list(
-    State(host): State<Arc<HostState>>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, HttpError> {
+pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
     if host.shared.has_operator() {
         caller.require_operator()?;
     }

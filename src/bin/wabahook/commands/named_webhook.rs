@@ -1,0 +1,49 @@
+//! Finds the webhook that a command line names by its id or its name.
+
+use super::client::ApiClient;
+use super::screen::printable;
+use crate::command_error::CommandError;
+use crate::json::{SubscriptionListing, SubscriptionsJson};
+
+/// The webhook with this id, or this name.
+pub(super) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionListing, CommandError> {
+    let mut known = Vec::new();
+    // An id is found by `search`, too.
+    let mut cursor = String::new();
+    loop {
+        let query = [("search", webhook), ("limit", "1000"), ("cursor", cursor.as_str())];
+        let page = client.typed(&client.get("/subscriptions", &query)?)?;
+        let SubscriptionsJson { mut items, cursor: next, .. } = page;
+        let by_id = items.iter().position(|item| item.id.to_string() == webhook);
+        let found = by_id.or_else(|| items.iter().position(|item| item.name() == webhook));
+        if let Some(index) = found {
+            return Ok(items.swap_remove(index));
+        }
+        known.extend(items.iter().map(|item| printable(item.name())));
+        match next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    if known.is_empty() {
+        let first = client.typed(&client.get("/subscriptions", &[("limit", "10")])?)?;
+        let SubscriptionsJson { items, .. } = first;
+        known.extend(items.iter().map(|item| printable(item.name())));
+    }
+    known.truncate(10);
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let message = format!("no webhook has the id or name {webhook:?}; known: {known}");
+    Err(CommandError::NotFound(message))
+}
+
+pub(super) fn title(item: &SubscriptionListing) -> String {
+    format!("webhook {} ({})", item.id, printable(item.name()))
+}
+
+/// The id of the webhook, if one is named.
+pub(super) fn find_id(
+    client: &ApiClient,
+    webhook: Option<&str>,
+) -> Result<Option<u32>, CommandError> {
+    webhook.map(|webhook| find(client, webhook).map(|item| item.id)).transpose()
+}
