@@ -80,7 +80,7 @@ pub use account_limits::AccountLimits;
 pub use account_shares::{AccountBounds, AccountUsage};
 pub use attempt::{FailedAttempt, HISTORY_MAX};
 pub use callback::{CallbackRefusal, UnownedSource};
-pub use condition::Condition;
+pub use condition::{Condition, UnreadablePayload};
 pub use config::{Config, Limits, OnDamage};
 pub use dead_letter::DeadLetter;
 pub use delivery::Http;

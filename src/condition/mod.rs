@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub(crate) use self::payload::ParsedPayload;
+pub use self::payload::UnreadablePayload;
 
 use self::pointer::Pointer;
 use crate::error::{Error, Result};
@@ -120,7 +121,7 @@ impl Condition {
     /// # Ok::<(), wabahook::Error>(())
     /// ```
     pub fn is_met_by(&self, payload: &[u8]) -> bool {
-        ParsedPayload::parse(payload).is_some_and(|payload| self.holds(&payload))
+        ParsedPayload::parse(payload).is_ok_and(|payload| self.holds(&payload))
     }
 
     /// Whether it holds for a payload.

@@ -1,20 +1,51 @@
 //! A payload as conditions read it. It is parsed once for all conditions of an event.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// The payload of an event, parsed.
 #[derive(Debug)]
 pub(crate) struct ParsedPayload(Value);
 
-impl ParsedPayload {
-    /// `None` if it is not JSON.
-    pub(crate) fn parse(payload: &[u8]) -> Option<ParsedPayload> {
-        if let Ok(value) = serde_json::from_slice(payload) {
-            return Some(ParsedPayload(value));
+/// Why a payload cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnreadablePayload {
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON that is nested more than 127 deep.
+    TooDeep,
+}
+
+impl fmt::Display for UnreadablePayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UnreadablePayload::NotJson => "the payload is not JSON",
+            UnreadablePayload::TooDeep => "the payload is nested more than 127 deep",
+        })
+    }
+}
+
+impl From<serde_json::Error> for UnreadablePayload {
+    fn from(error: serde_json::Error) -> UnreadablePayload {
+        match error.to_string().starts_with("recursion limit exceeded") {
+            true => UnreadablePayload::TooDeep,
+            false => UnreadablePayload::NotJson,
         }
+    }
+}
+
+impl ParsedPayload {
+    pub(crate) fn parse(payload: &[u8]) -> Result<ParsedPayload, UnreadablePayload> {
+        let error = match serde_json::from_slice(payload) {
+            Ok(value) => return Ok(ParsedPayload(value)),
+            Err(error) => error,
+        };
         // Texts that were cut in the middle of an emoji are JSON by its grammar, and Meta sends them.
-        let repaired = without_lone_surrogates(std::str::from_utf8(payload).ok()?)?;
-        serde_json::from_str(&repaired).ok().map(ParsedPayload)
+        let repaired = std::str::from_utf8(payload).ok().and_then(without_lone_surrogates);
+        let repaired = repaired.ok_or(error)?;
+        Ok(ParsedPayload(serde_json::from_str(&repaired)?))
     }
 
     pub(super) fn root(&self) -> &Value {
@@ -83,9 +114,15 @@ mod tests {
             ("{\"a\":\"\\", None),
         ] {
             let payload = ParsedPayload::parse(given.as_bytes());
-            let text = payload.as_ref().and_then(|one| one.root().get("a")?.as_str());
+            let text = payload.as_ref().ok().and_then(|one| one.root().get("a")?.as_str());
             assert_eq!(text, read, "{given}");
         }
-        assert!(ParsedPayload::parse(b"{\"a\":\"\xff\"}").is_none());
+        let unreadable = |payload: &[u8]| ParsedPayload::parse(payload).unwrap_err();
+        assert_eq!(unreadable(b"{\"a\":\"\xff\"}"), UnreadablePayload::NotJson);
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(ParsedPayload::parse(nested(127).as_bytes()).is_ok());
+        assert_eq!(unreadable(nested(128).as_bytes()), UnreadablePayload::TooDeep);
+        let surrogate = nested(128).replace("[]", r#"["\ud83d"]"#);
+        assert_eq!(unreadable(surrogate.as_bytes()), UnreadablePayload::TooDeep);
     }
 }

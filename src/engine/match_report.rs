@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::shared::Shared;
-use crate::condition::ParsedPayload;
+use crate::condition::{ParsedPayload, UnreadablePayload};
 use crate::error::Result;
 use crate::event::{Event, WabaNumber};
 use crate::routing::MatchQuery;
@@ -42,8 +42,8 @@ pub enum ConditionReport {
         /// The first part of it that does not hold, such as `condition.and[1].prefix`.
         part: String,
     },
-    /// The payload is not JSON, so the condition does not hold.
-    Unparsable,
+    /// The payload cannot be read, so the condition does not hold.
+    Unparsable(UnreadablePayload),
 }
 
 impl ConditionReport {
@@ -54,8 +54,9 @@ impl ConditionReport {
 
     fn of(filter: &Filter, payload: &[u8]) -> ConditionReport {
         let Some(condition) = &filter.condition else { return ConditionReport::None };
-        let Some(payload) = ParsedPayload::parse(payload) else {
-            return ConditionReport::Unparsable;
+        let payload = match ParsedPayload::parse(payload) {
+            Ok(payload) => payload,
+            Err(why) => return ConditionReport::Unparsable(why),
         };
         match condition.failing_part(&payload) {
             None => ConditionReport::Holds,

@@ -49,7 +49,7 @@ pub(crate) struct FilterMatch {
 #[derive(Debug)]
 pub(crate) struct ConditionMatch {
     pub(crate) targets: Targets,
-    /// Whether a condition had to be evaluated and the payload is not JSON.
+    /// Whether a condition had to be evaluated and the payload cannot be read.
     pub(crate) is_unparsable: bool,
 }
 
@@ -66,11 +66,10 @@ impl FilterMatch {
             return ConditionMatch { targets, is_unparsable: false };
         }
         let payload = ParsedPayload::parse(payload);
-        let holds =
-            |condition: &Condition| payload.as_ref().is_some_and(|one| condition.holds(one));
+        let holds = |condition: &Condition| payload.as_ref().is_ok_and(|one| condition.holds(one));
         let failing = conditions.iter().filter(|(_, condition)| !holds(condition));
         let mut failing = failing.map(|(id, _)| *id).peekable();
-        let is_unparsable = payload.is_none();
+        let is_unparsable = payload.is_err();
         if failing.peek().is_none() {
             return ConditionMatch { targets, is_unparsable };
         }

@@ -94,7 +94,9 @@ impl Target {
 
     pub(crate) fn new(url: &str) -> Result<Target> {
         let refused = |expected: &str| Error::invalid("url", redacted(url), expected);
-        let named = with_ascii_host(url).ok_or_else(|| refused("a host name that DNS can carry"));
+        let named = with_ascii_host(url).ok_or_else(|| {
+            refused("a host name that DNS can carry: labels of 1 to 63 characters, 253 together")
+        });
         let url = &*named?;
         if url.contains('#') {
             return Err(refused("a URL without a fragment"));

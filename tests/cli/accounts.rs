@@ -108,7 +108,7 @@ fn a_removed_account_is_moved_or_forgotten() {
     accounts(&["suspend", "first"]).done();
     accounts(&["move", "first", "second"]).done().says(&["first"]);
     accounts(&["forget", "second"]).failed(2, &["removed account"]);
-    accounts(&["forget", &first]).done().says(&["forgotten; 0"]);
+    accounts(&["forget", &first]).done().says(&["forgotten; ended: 0"]);
     accounts(&["show", &first]).failed(5, &["no account"]);
     accounts(&["show", &second]).done().says(&["active"]);
     let changed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");

@@ -1,6 +1,6 @@
 //! Connections that only hold a place, or send a byte now and then, keep nobody out.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::client::{self, Pending};
@@ -53,4 +53,25 @@ fn a_request_with_a_key_outlives_a_crowd() {
     drop(crowd);
     let log = std::fs::read_to_string(directory.path("stderr.log")).unwrap();
     assert_eq!(log.matches("too many connections").count(), 1, "{log}");
+}
+
+/// The longest head is 64 KiB, however it arrives.
+#[test]
+fn a_head_over_the_bound_is_refused() {
+    let (_directory, served) = HostProcess::fresh();
+    let answered = |bytes: usize| {
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n", served.address);
+        let fill = "x".repeat(bytes - head.len() - "fill: \r\n\r\n".len());
+        let mut stream = TcpStream::connect(served.address).unwrap();
+        stream.set_read_timeout(Some(crate::DEADLINE)).unwrap();
+        // The host may have closed the connection by then.
+        let _ = stream.write_all(format!("{head}fill: {fill}\r\n\r\n").as_bytes());
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok().map(|()| String::from_utf8_lossy(&status).into_owned())
+    };
+    assert_eq!(answered(64 * 1024 - 1).as_deref(), Some("HTTP/1.1 200"));
+    for bytes in [64 * 1024 + 1, 70_000, 110_000] {
+        assert_ne!(answered(bytes).as_deref(), Some("HTTP/1.1 200"), "{bytes}");
+    }
+    assert_eq!(served.get("/subscriptions", ACME).status, 200);
 }

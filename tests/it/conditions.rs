@@ -3,6 +3,7 @@
 use wabahook::policy::Policy;
 use wabahook::{
     Account, Condition, ConditionReport, Error, Event, Precedence, Subscription, SubscriptionId,
+    UnreadablePayload,
 };
 
 use crate::world::{World, quick};
@@ -130,7 +131,12 @@ fn a_report_names_the_check_that_decides() {
         ),
         (
             event("ADD_TAG", "{").number("919000000001"),
-            (false, [true; 4], ConditionReport::Unparsable),
+            (false, [true; 4], ConditionReport::Unparsable(UnreadablePayload::NotJson)),
+        ),
+        (
+            event("ADD_TAG", &format!("{}{}", "[".repeat(200), "]".repeat(200)))
+                .number("919000000001"),
+            (false, [true; 4], ConditionReport::Unparsable(UnreadablePayload::TooDeep)),
         ),
     ] {
         assert_eq!(report(&world, id, event), expected);

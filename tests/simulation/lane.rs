@@ -250,10 +250,11 @@ impl Lane {
             let own_ms = millis(policy.breaker.initial) * 4 / 5;
             let asked_ms = answered.retry_after.map(millis).filter(|asked_ms| *asked_ms > 0);
             // It is cut to the age that is left; an endpoint that asks for none rests as it would otherwise.
-            let rest_ms = match asked_ms.map(|asked_ms| asked_ms.min(left_least_ms)) {
-                None => own_ms,
-                Some(0) => own_ms.min(asked_ms.unwrap_or(0)),
-                Some(cut_ms) => cut_ms,
+            let rest_ms = match asked_ms {
+                Some(asked_ms) if left_least_ms > 0 => asked_ms.min(left_least_ms),
+                // A crash made the age uncertain, and next to nothing of it may be left.
+                Some(_) if left_most_ms > 0 => own_ms.min(1),
+                _ => own_ms,
             };
             let asked_ms = asked_ms.filter(|_| left_least_ms > 0);
             let asked_ms = asked_ms.map(|asked_ms| asked_ms.min(left_most_ms));

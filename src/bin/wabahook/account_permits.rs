@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 
 use crate::http_error::HttpError;
 
+/// An eighth of the places is kept for the operator.
+const KEPT_PART: usize = 8;
+
 /// The requests of one kind that are going on.
 #[derive(Clone)]
 pub(crate) struct AccountPermits {
@@ -37,13 +40,20 @@ impl AccountPermits {
     ) -> Result<AccountPermit, HttpError> {
         let account = account.map(str::to_owned);
         let mut counts = self.counts.lock();
-        if counts.values().sum::<usize>() >= self.most {
-            return Err(HttpError::busy(
-                "too many such requests at once; try again when one has ended",
-            ));
+        let of_operator = counts.get(&None).copied().unwrap_or(0);
+        let of_accounts = counts.values().sum::<usize>() - of_operator;
+        let kept =
+            if account.is_some() { (self.most / KEPT_PART).saturating_sub(of_operator) } else { 0 };
+        let free = self.most.saturating_sub(of_accounts + of_operator + kept);
+        if free == 0 {
+            let message = "too many such requests at once; try again when one has ended";
+            return Err(HttpError::busy(message));
         }
         let own = counts.get(&account).copied().unwrap_or(0);
-        if account.is_some() && own >= allowed {
+        // The fewer are left, the fewer one account may have, so that there is one for the next account.
+        let is_fair = own <= free / 2;
+        if account.is_some() && (own >= allowed || !is_fair) {
+            let allowed = allowed.min(own);
             let message = format!("{limit}: the account uses {own} of {allowed}; try again later");
             return Err(HttpError::limit_reached(limit, message, Some(Duration::from_secs(1))));
         }
@@ -68,6 +78,24 @@ impl Drop for AccountPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_leave_places_to_others_and_the_operator() {
+        let permits = AccountPermits::new(64);
+        let limit = ("notice_listeners_max", 16);
+        let names = ["noisy 1", "noisy 2", "noisy 3", "noisy 4", "noisy 5"];
+        let mut held = Vec::new();
+        for name in names {
+            while let Ok(permit) = permits.admit(Some(name), limit) {
+                held.push(permit);
+            }
+        }
+        held.push(permits.admit(Some("quiet"), limit).unwrap());
+        (0..200).for_each(|n| held.extend(permits.admit(Some(&n.to_string()), limit)));
+        let kept: Vec<_> = (0..8).map(|_| permits.admit(None, limit).unwrap()).collect();
+        assert_eq!(held.len() + kept.len(), 64);
+        assert!(permits.admit(None, limit).is_err() && permits.admit(Some("late"), limit).is_err());
+    }
 
     #[test]
     fn an_account_at_its_limit_leaves_the_others_room() {

@@ -3,6 +3,9 @@
 
 use crate::json::{ErrorDetailJson, ErrorJson};
 
+/// What a command returns.
+pub(crate) type CommandResult<T = ()> = Result<T, CommandError>;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CommandError {
     /// The command line, the configuration or the input is wrong.

@@ -19,7 +19,7 @@ use self::gateways::{Dialog360Table, SessionTable};
 use self::limits::LimitsTable;
 use self::network::NetworkTable;
 use self::store::StoreTable;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::log;
 use crate::operators::OperatorKeys;
 use crate::port::bodies::BodyLimits;
@@ -206,7 +206,7 @@ pub(crate) fn load(
     files: &ConfigArgs,
     listen: Option<&String>,
     environment: Environment<'_>,
-) -> Result<HostSettings, CommandError> {
+) -> CommandResult<HostSettings> {
     let path = &files.config;
     let text = std::fs::read_to_string(path).map_err(|error| {
         CommandError::Usage(format!(

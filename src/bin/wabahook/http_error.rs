@@ -24,10 +24,9 @@ pub(crate) struct HttpError {
     field: Option<String>,
     /// When the same request may succeed.
     retry_after: Option<Duration>,
+    /// Whether the host as a whole is busy, and not only for this client.
+    is_of_host: bool,
 }
-
-/// The code of a refusal because the host as a whole is busy.
-const BUSY: &str = "busy";
 
 /// The code of a refusal because another host serves what the request is about.
 pub(crate) const NOT_OWNER: &str = "not_owner";
@@ -45,7 +44,8 @@ impl From<JsonProblem> for HttpError {
 
 impl HttpError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        HttpError { status, code, message: message.into(), field: None, retry_after: None }
+        let (field, retry_after, is_of_host) = (None, None, false);
+        HttpError { status, code, message: message.into(), field, retry_after, is_of_host }
     }
 
     /// A field is not acceptable. The message names it too.
@@ -76,6 +76,11 @@ impl HttpError {
 
     pub(crate) fn busy(message: &str) -> HttpError {
         HttpError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+    }
+
+    /// The host as a whole gave something back, which `/healthz` tells.
+    pub(crate) fn of_host(self) -> HttpError {
+        HttpError { is_of_host: true, ..self }
     }
 
     pub(crate) fn too_large(limit: usize) -> HttpError {
@@ -142,7 +147,7 @@ impl HttpError {
         let (status, code) = match error {
             Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             Error::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
-            Error::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+            Error::Busy { .. } => return HttpError::busy(&message).of_host(),
             Error::LimitReached { limit, retry_after, .. } => {
                 return HttpError::limit_reached(limit, message, retry_after);
             }
@@ -215,7 +220,7 @@ impl IntoResponse for HttpError {
         let (code, message) = (self.code.to_owned(), self.message.clone());
         let error = ErrorDetailJson { code, message, field: self.field.clone() };
         let mut response = self.with_retry_after(json(self.status, &ErrorJson { error }));
-        if self.code == BUSY {
+        if self.is_of_host {
             response.extensions_mut().insert(HostBusy);
         }
         if self.status == StatusCode::UNAUTHORIZED {

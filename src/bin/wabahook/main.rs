@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use command_error::CommandError;
+use command_error::{CommandError, CommandResult};
 use commands::{
     accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
     find, health, inspect, migrate, publish, reload as reload_command, screen, secret, stats, tail,
@@ -134,7 +134,7 @@ fn refuse_huge_pages() {
 }
 
 impl ProgramCommand {
-    fn run(&self) -> Result<ExitCode, CommandError> {
+    fn run(&self) -> CommandResult<ExitCode> {
         match self {
             ProgramCommand::Serve(args) => serve::run(args)?,
             ProgramCommand::Demo(args) => return demo::run(args).map_err(CommandError::Run),
@@ -193,7 +193,7 @@ impl ProgramCommand {
 }
 
 /// Prints help and version; any other problem becomes one line.
-fn explained(error: &clap::Error) -> Result<(), CommandError> {
+fn explained(error: &clap::Error) -> CommandResult {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         screen::say(error.to_string().trim_end());
         return Ok(());

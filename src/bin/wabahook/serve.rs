@@ -16,7 +16,7 @@ use wabahook::{Engine, Error, Notice};
 
 use crate::audit::AuditLog;
 use crate::cluster::{self, MakeRegistration};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::config::{self, ClusterSettings, HostSettings, ServeArgs};
 use crate::host::HostState;
 use crate::host_shared::HostShared;
@@ -37,7 +37,7 @@ const REQUESTS_STOP_MAX: Duration = Duration::from_secs(5);
 const LOG_FLUSH_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &ServeArgs) -> CommandResult {
     log::start(args.log, args.log_format);
     files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CommandError> {
     result
 }
 
-fn run_on(runtime: &tokio::runtime::Runtime, args: &ServeArgs) -> Result<(), CommandError> {
+fn run_on(runtime: &tokio::runtime::Runtime, args: &ServeArgs) -> CommandResult {
     let hangups = runtime.block_on(async { count_hangups() });
     let hangups = hangups.map_err(failed("waiting for signals"))?;
     let settings = config::load(&args.files, args.listen.as_ref(), &config::process_environment)?;
@@ -65,7 +65,7 @@ fn run_on(runtime: &tokio::runtime::Runtime, args: &ServeArgs) -> Result<(), Com
 }
 
 /// The socket of a supervisor, or a new one.
-fn listen(settings: &HostSettings) -> Result<StdListener, CommandError> {
+fn listen(settings: &HostSettings) -> CommandResult<StdListener> {
     let failed = |error: std::io::Error| {
         CommandError::Run(format!("listen: cannot listen on {}: {error}", settings.listen))
     };
@@ -93,7 +93,7 @@ async fn serve_in_turn(
     tls: Option<Arc<ServerTls>>,
     settings: &HostSettings,
     hangups: &watch::Receiver<u64>,
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let (sender, stop) = watch::channel(false);
     let signal = stop_signal().map_err(failed("waiting for signals"))?;
     tokio::spawn(async move {
@@ -179,7 +179,7 @@ async fn open(
     args: &ServeArgs,
     settings: &HostSettings,
     store: Option<Postgres>,
-) -> Result<Engine, CommandError> {
+) -> CommandResult<Engine> {
     let config = match store {
         None => settings.engine.clone(),
         Some(store) => {
@@ -205,7 +205,7 @@ async fn serve(
     engine: Engine,
     settings: &HostSettings,
     (stop, hangups): (watch::Receiver<bool>, watch::Receiver<u64>),
-) -> Result<ServeEnd, CommandError> {
+) -> CommandResult<ServeEnd> {
     let engines = ReloadedEngines::One(engine.clone());
     let shared = shared(settings, Reloader::new(args, settings, tls.clone(), engines))?;
     let apis = (settings.dialog360.clone(), settings.session.clone());
@@ -250,7 +250,7 @@ async fn serve_shards(
     settings: &HostSettings,
     cluster: ClusterSettings,
     (stop, hangups): (watch::Receiver<bool>, watch::Receiver<u64>),
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let joined = Arc::new(OnceLock::new());
     let engines = ReloadedEngines::Fleet(Arc::clone(&joined));
     let shared =
@@ -288,7 +288,7 @@ async fn serve_shards(
 }
 
 /// What all routes share.
-fn shared(settings: &HostSettings, reloader: Reloader) -> Result<HostShared, CommandError> {
+fn shared(settings: &HostSettings, reloader: Reloader) -> CommandResult<HostShared> {
     let mut shared = HostShared::new(settings.bodies);
     shared.set_secrets(settings.operators.clone(), settings.meta.clone());
     shared.reload = Some(Box::new(move |shared| reloader.reload(shared)));
@@ -323,7 +323,7 @@ fn announce_port(
     address: std::io::Result<SocketAddr>,
     is_tls: bool,
     data: &str,
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let scheme = if is_tls { "https" } else { "http" };
     let address = address.map_err(failed("listening"))?;
     announce(&format!("{doing} on {scheme}://{address}{data}")).map_err(failed("writing to stdout"))

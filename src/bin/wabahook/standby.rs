@@ -12,7 +12,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
 
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::http_error::{HttpError, NOT_OWNER};
 use crate::json::ReadinessJson;
 use crate::port::accept::Server;
@@ -50,7 +50,7 @@ pub(crate) async fn wait(
     server: impl FnOnce(Router) -> Server,
     connections: Arc<ClientConnections>,
     stop: impl Future<Output = ()>,
-) -> Result<Option<Postgres>, CommandError> {
+) -> CommandResult<Option<Postgres>> {
     let waiting = Waiting(Arc::new(Mutex::new("the store is being opened".to_owned())));
     let routes = Router::new()
         .route("/healthz", get(not_ready))
@@ -72,7 +72,7 @@ pub(crate) async fn wait(
 }
 
 /// Takes the ownership as soon as it is free.
-async fn acquire(options: PostgresOptions, waiting: Waiting) -> Result<Postgres, CommandError> {
+async fn acquire(options: PostgresOptions, waiting: Waiting) -> CommandResult<Postgres> {
     loop {
         let (options, told) = (options.clone(), waiting.clone());
         let tried = tokio::task::spawn_blocking(move || acquire_now(options, &told)).await;

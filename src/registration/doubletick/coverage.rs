@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::error::DoubleTickError;
+use super::error::{DoubleTickError, DoubleTickResult};
 use super::listing::ALL;
 use super::webhook::DoubleTickWebhook;
 use crate::account::AccountInfo;
@@ -38,7 +38,7 @@ impl Coverage {
         webhook: &DoubleTickWebhook,
         engine: &Engine,
         account: &AccountInfo,
-    ) -> Result<Coverage, DoubleTickError> {
+    ) -> DoubleTickResult<Coverage> {
         let DoubleTickWebhook { events, numbers, .. } = webhook;
         // The list shows a star for a side that the host widened, so an edit may send it back.
         let is_kept = |given: &[String]| webhook.is_edit && given == [ALL];

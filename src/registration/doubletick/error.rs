@@ -8,6 +8,8 @@ use crate::error::Error;
 use crate::registration::fields::Problem;
 use crate::registration::gateway_http::json_response;
 
+pub(super) type DoubleTickResult<T> = Result<T, DoubleTickError>;
+
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) struct DoubleTickError {

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::error::DoubleTickError;
+use super::error::DoubleTickResult;
 use super::webhook::is_webhook;
 use crate::account::AccountInfo;
 use crate::registration::fields::Problem;
@@ -37,10 +37,7 @@ pub(super) const ALL: &str = "*";
 type Compare = fn(&ListedWebhook, &ListedWebhook) -> Ordering;
 
 /// The account's webhooks of this gateway.
-pub(super) fn list(
-    request: &GatewayRequest<'_>,
-    account: &AccountInfo,
-) -> Result<Value, DoubleTickError> {
+pub(super) fn list(request: &GatewayRequest<'_>, account: &AccountInfo) -> DoubleTickResult<Value> {
     let (compare, is_descending) = sort_order(request.query.unwrap_or_default())?;
     let known = request.engine.subscriptions_of(account.id());
     let own = known.iter().filter(|registered| is_webhook(registered));

@@ -15,7 +15,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use self::coverage::Coverage;
-use self::error::DoubleTickError;
+use self::error::{DoubleTickError, DoubleTickResult};
 use self::webhook::{DoubleTickWebhook, is_webhook};
 use super::fields::{RequestObject, plain_text, utf8};
 use super::gateway_http::{GatewayRequest, json_response, with_allow};
@@ -85,7 +85,7 @@ impl<'a> DoubleTickRoute<'a> {
         }
     }
 
-    fn result(&self, request: &GatewayRequest<'_>) -> Result<Value, DoubleTickError> {
+    fn result(&self, request: &GatewayRequest<'_>) -> DoubleTickResult<Value> {
         let unknown_key =
             || DoubleTickError::new(StatusCode::UNAUTHORIZED, "Invalid public api key");
         let account = request.account("authorization").ok_or_else(unknown_key)?;
@@ -104,7 +104,7 @@ fn put(
     request: &GatewayRequest<'_>,
     account: &AccountInfo,
     id: Option<&str>,
-) -> Result<Value, DoubleTickError> {
+) -> DoubleTickResult<Value> {
     let engine = request.engine;
     let webhook = DoubleTickWebhook::read(utf8(request.body)?, id.is_some())?;
     let coverage = Coverage::of(&webhook, engine, account)?;
@@ -134,10 +134,7 @@ fn put(
 }
 
 /// Removes a webhook.
-fn deregister(
-    request: &GatewayRequest<'_>,
-    account: &AccountInfo,
-) -> Result<Value, DoubleTickError> {
+fn deregister(request: &GatewayRequest<'_>, account: &AccountInfo) -> DoubleTickResult<Value> {
     let object = RequestObject::read(utf8(request.body)?, &["webhookId"])?;
     let expected = "the id of a webhook, a string";
     let id = object.given("webhookId").ok_or_else(|| object.missing("webhookId", expected))?;
@@ -152,7 +149,7 @@ fn deregister(
 fn own<'a>(
     account_snapshot: &'a AccountSnapshot,
     id: &str,
-) -> Result<&'a Arc<SubscriptionInfo>, DoubleTickError> {
+) -> DoubleTickResult<&'a Arc<SubscriptionInfo>> {
     let parsed = id.parse().ok().map(SubscriptionId).filter(|parsed| parsed.to_string() == id);
     let mut own = account_snapshot.subscriptions.iter().filter(|known| is_webhook(known));
     let found = parsed.and_then(|id| own.find(|known| known.id == id));

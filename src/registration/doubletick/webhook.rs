@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 
 use super::coverage::Coverage;
-use super::error::DoubleTickError;
+use super::error::{DoubleTickError, DoubleTickResult};
 use crate::error::Error;
 use crate::profile::Profile;
 use crate::registration::fields::{self, Problem, RequestObject};
@@ -52,7 +52,7 @@ const EVENTS_EXPECTED: &str = "an array of at least one event type";
 const NUMBERS_EXPECTED: &str = "an array of at least one number, as strings";
 
 impl DoubleTickWebhook {
-    pub(super) fn read(text: &str, is_edit: bool) -> Result<DoubleTickWebhook, DoubleTickError> {
+    pub(super) fn read(text: &str, is_edit: bool) -> DoubleTickResult<DoubleTickWebhook> {
         let object = RequestObject::read(text, FIELDS)?;
         let lacks = |name| object.given(name).is_none();
         let is_bare = lacks("method") && lacks("webhookEvents");
@@ -78,7 +78,7 @@ impl DoubleTickWebhook {
     }
 
     /// The short form: what it lacks has the defaults of the host's own registration.
-    fn read_short(text: &str) -> Result<DoubleTickWebhook, DoubleTickError> {
+    fn read_short(text: &str) -> DoubleTickResult<DoubleTickWebhook> {
         let object = RequestObject::read(text, SHORT_FIELDS)?;
         let mut subscription = read_url(&object)?.profile(Profile::DoubleTick);
         subscription.policy.retry_on_timeout = false;
@@ -168,7 +168,7 @@ fn read_body_format(object: &RequestObject<'_>) -> Result<BodyFormat, Problem> {
 fn add_headers(
     object: &RequestObject<'_>,
     mut subscription: Subscription,
-) -> Result<Subscription, DoubleTickError> {
+) -> DoubleTickResult<Subscription> {
     let Some(headers) = extras(object, "headers", "headers.")? else { return Ok(subscription) };
     let mut names = HashSet::new();
     for (name, raw) in headers.pairs().filter(|(_, raw)| raw.get() != "null") {
@@ -195,7 +195,7 @@ fn add_headers(
 fn add_query(
     object: &RequestObject<'_>,
     mut subscription: Subscription,
-) -> Result<Subscription, DoubleTickError> {
+) -> DoubleTickResult<Subscription> {
     let Some(query) = extras(object, "query", "query.")? else { return Ok(subscription) };
     for (name, raw) in query.pairs().filter(|(_, raw)| raw.get() != "null") {
         let value =
@@ -208,7 +208,7 @@ fn add_query(
 fn add_body(
     object: &RequestObject<'_>,
     mut subscription: Subscription,
-) -> Result<Subscription, DoubleTickError> {
+) -> DoubleTickResult<Subscription> {
     let Some(body) = extras(object, "body", "body.")? else { return Ok(subscription) };
     for (name, raw) in body.pairs() {
         subscription = subscription.body(name, raw.get());
@@ -221,7 +221,7 @@ fn extras<'a>(
     object: &RequestObject<'a>,
     name: &str,
     prefix: &'static str,
-) -> Result<Option<RequestObject<'a>>, DoubleTickError> {
+) -> DoubleTickResult<Option<RequestObject<'a>>> {
     let Some(extras) = object.inner(name, prefix)? else { return Ok(None) };
     let given = extras.pairs().count();
     if given > EXTRAS_MAX {
@@ -236,7 +236,7 @@ fn extras<'a>(
 fn add_authorization(
     object: &RequestObject<'_>,
     subscription: Subscription,
-) -> Result<Subscription, DoubleTickError> {
+) -> DoubleTickResult<Subscription> {
     if object.given("authorization").is_some_and(|raw| raw.get() == "\"\"") {
         return Ok(subscription);
     }

@@ -51,7 +51,7 @@ pub(super) fn is_test(method: &Method, path: &str) -> bool {
 /// The most attempts in the logs of a webhook.
 const LOGS_MAX: usize = 100;
 
-fn result(request: &GatewayRequest<'_>) -> Result<Response<Vec<u8>>, SessionError> {
+fn result(request: &GatewayRequest<'_>) -> SessionResult {
     let account = request.account(AUTHORIZATION.as_str()).ok_or_else(|| {
         SessionError::new(StatusCode::UNAUTHORIZED, "Invalid or missing authentication")
     })?;
@@ -81,6 +81,8 @@ fn result(request: &GatewayRequest<'_>) -> Result<Response<Vec<u8>>, SessionErro
     }
 }
 
+type SessionResult<T = Response<Vec<u8>>> = Result<T, SessionError>;
+
 /// A request with the account whose key it shows.
 struct SessionCaller<'a> {
     request: &'a GatewayRequest<'a>,
@@ -88,14 +90,14 @@ struct SessionCaller<'a> {
 }
 
 impl SessionCaller<'_> {
-    fn list(&self) -> Result<Response<Vec<u8>>, SessionError> {
+    fn list(&self) -> SessionResult {
         let all = self.request.engine.subscriptions_of(self.account);
         let own = all.iter().filter(|one| one.profile == Profile::Session);
         let webhooks: Vec<_> = own.map(|one| SessionWebhook::of(one, self.catalogue())).collect();
         Ok(success(StatusCode::OK, "Webhooks retrieved successfully", &webhooks))
     }
 
-    fn create(&self) -> Result<Response<Vec<u8>>, SessionError> {
+    fn create(&self) -> SessionResult {
         let text = self.text()?;
         let given = RequestObject::read(&text, FIELDS)?;
         let url = given.required_text("url", URL)?;
@@ -128,12 +130,12 @@ impl SessionCaller<'_> {
         Ok(success(StatusCode::CREATED, "Webhook created successfully", &webhook))
     }
 
-    fn read(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+    fn read(&self, id: &str) -> SessionResult {
         let webhook = SessionWebhook::of(&*self.own(id)?, self.catalogue());
         Ok(success(StatusCode::OK, "Webhook retrieved successfully", &webhook))
     }
 
-    fn revise(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+    fn revise(&self, id: &str) -> SessionResult {
         let known = self.own(id)?.id;
         let text = self.text()?;
         let given = RequestObject::read(&text, FIELDS)?;
@@ -161,12 +163,12 @@ impl SessionCaller<'_> {
         Ok(success(StatusCode::OK, "Webhook updated successfully", &webhook))
     }
 
-    fn delete(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+    fn delete(&self, id: &str) -> SessionResult {
         self.request.engine.unsubscribe(self.own(id)?.id)?;
         Ok(success(StatusCode::OK, "Webhook deleted successfully", &()))
     }
 
-    fn logs(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+    fn logs(&self, id: &str) -> SessionResult {
         let id = self.own(id)?.id;
         let attempts = self.request.engine.recent_attempts(id, LOGS_MAX);
         let logs: Vec<_> =
@@ -174,7 +176,7 @@ impl SessionCaller<'_> {
         Ok(success(StatusCode::OK, "Webhook logs retrieved successfully", &logs))
     }
 
-    fn test(&self, id: &str) -> Result<Response<Vec<u8>>, SessionError> {
+    fn test(&self, id: &str) -> SessionResult {
         let tested = self.request.engine.test(self.own(id)?.id)?;
         let message =
             if tested.is_delivered() { "Webhook test delivered" } else { "Webhook test failed" };
@@ -188,7 +190,7 @@ impl SessionCaller<'_> {
     }
 
     /// The caller's webhook with this id. Webhooks of other accounts and other gateways are not found.
-    fn own(&self, id: &str) -> Result<Arc<SubscriptionInfo>, SessionError> {
+    fn own(&self, id: &str) -> SessionResult<Arc<SubscriptionInfo>> {
         let plain = id.bytes().all(|byte| byte.is_ascii_digit());
         let id = id.parse().ok().filter(|_| plain).map(SubscriptionId);
         let known = id.and_then(|id| self.request.engine.subscription(id));
@@ -216,7 +218,7 @@ impl SessionCaller<'_> {
     }
 
     /// Refuses other schemes with the gateway's own message.
-    fn check_scheme(&self, url: &str) -> Result<(), SessionError> {
+    fn check_scheme(&self, url: &str) -> SessionResult<()> {
         let has = |scheme: &str| {
             url.split_at_checked(scheme.len())
                 .is_some_and(|(head, _)| head.eq_ignore_ascii_case(scheme))
@@ -280,10 +282,7 @@ fn read_events(given: &RequestObject<'_>) -> Result<Option<Vec<String>>, Problem
 }
 
 /// A free name for a new webhook, because this gateway identifies webhooks by id only.
-fn free_name(
-    account_snapshot: &AccountSnapshot,
-    webhooks_max: usize,
-) -> Result<String, SessionError> {
+fn free_name(account_snapshot: &AccountSnapshot, webhooks_max: usize) -> SessionResult<String> {
     let all = &account_snapshot.subscriptions;
     if all.iter().filter(|one| one.profile == Profile::Session).count() >= webhooks_max {
         let error = format!("The limit of {webhooks_max} webhooks is reached; delete one first");
@@ -305,7 +304,7 @@ fn state(active: Option<bool>, before: SubscriptionState) -> SubscriptionState {
 }
 
 /// 32 random bytes in hexadecimal.
-fn fresh_secret() -> Result<String, SessionError> {
+fn fresh_secret() -> SessionResult<String> {
     let mut bytes = [0_u8; 32];
     random::fill(&mut bytes).map_err(|_| SessionError::failed())?;
     Ok(hex(&bytes))

@@ -1,7 +1,9 @@
 //! The audit log: a line of JSON for each change that a request made, in `audit.log` of the data directory. A line
-//! is on the device before the request is answered. A full file is renamed to `audit.log.1` and so on, and the
-//! oldest is removed, so the log is bounded.
+//! is on the device before the request is answered. A full file is renamed to `audit.log.1` and so on. Of the oldest
+//! file the last entries of each account are kept, so that no account's changes push out another's; the rest is
+//! removed, so the log is bounded.
 
+mod kept;
 mod middleware;
 
 use std::fs::{self, File, OpenOptions};
@@ -48,7 +50,7 @@ impl AuditLog {
         if !newest.is_empty() && !newest.ends_with('\n') {
             file.write_all(b"\n")?;
         }
-        let last = (0..FILES_MAX).find_map(|number| {
+        let last = (0..=FILES_MAX).find_map(|number| {
             let text = fs::read_to_string(path(directory, number)).ok()?;
             text.lines().rev().find_map(id_of)
         });
@@ -92,16 +94,18 @@ impl AuditLog {
         // No file is renamed meanwhile.
         let _open = self.open.lock();
         let mut found = Vec::new();
-        for number in 0..FILES_MAX {
+        // After a crash while files were renamed, an entry may be in two files.
+        let mut below = below.unwrap_or(u64::MAX);
+        for number in 0..=FILES_MAX {
             let text = match fs::read(path(&self.directory, number)) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(error) => return Err(error),
             };
-            let is_below = |line: &&str| id_of(line).is_some_and(|id| below.is_none_or(|b| id < b));
-            for line in text.lines().rev().filter(is_below) {
-                let entry = serde_json::from_str(line).ok().filter(&fits);
-                found.extend(entry);
+            for line in text.lines().rev() {
+                let Some(id) = id_of(line).filter(|id| *id < below) else { continue };
+                below = id;
+                found.extend(serde_json::from_str(line).ok().filter(&fits));
                 if found.len() >= count_max {
                     return Ok(found);
                 }
@@ -117,7 +121,7 @@ impl AuditLog {
     pub(crate) fn copy_to(&self, directory: &Path) -> io::Result<()> {
         // No entry is written and no file is renamed meanwhile.
         let _open = self.open.lock();
-        for number in 0..FILES_MAX {
+        for number in 0..=FILES_MAX {
             let copy = path(directory, number);
             match fs::copy(path(&self.directory, number), &copy) {
                 Ok(_) => File::open(copy)?.sync_all()?,
@@ -128,8 +132,9 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Renames each file to the next number; the last one goes.
+    /// Renames each file to the next number. Of the last one only a part is kept.
     fn rotate(&self) -> io::Result<()> {
+        kept::keep(&self.directory, self.file_bytes_max)?;
         for number in (0..FILES_MAX - 1).rev() {
             match fs::rename(path(&self.directory, number), path(&self.directory, number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -227,6 +232,37 @@ mod tests {
         let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
         log.append(entry("/subscriptions")).unwrap();
         assert_eq!(ids(&log, None, 1), [201]);
+    }
+
+    /// One account changes something again and again. What another one did once is still listed.
+    #[test]
+    fn a_noisy_account_pushes_no_other_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
+        let of = |account: &str, path: &str| AuditEntryJson {
+            account: Some(account.to_owned()),
+            ..entry(path)
+        };
+        log.append(of("quiet", "/quiet")).unwrap();
+        for _ in 0..300 {
+            log.append(of("noisy", "/noisy")).unwrap();
+        }
+        let quiet = |log: &AuditLog| {
+            log.newest(None, 10, |entry| entry.account.as_deref() == Some("quiet")).unwrap()
+        };
+        assert_eq!(quiet(&log).len(), 1);
+        drop(log);
+        let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
+        for _ in 0..300 {
+            log.append(of("noisy", "/noisy")).unwrap();
+        }
+        assert_eq!(quiet(&log)[0].path, "/quiet");
+        let all = ids(&log, None, 1_000);
+        assert!(all.is_sorted_by(|one, other| one > other), "each once: {all:?}");
+        assert_eq!(all[0], 601);
+        let files = fs::read_dir(directory.path()).unwrap().map(|one| one.unwrap());
+        let bytes: u64 = files.map(|one| one.metadata().unwrap().len()).sum();
+        assert!(bytes <= 1_000 * (FILES_MAX as u64 + 1), "{bytes}");
     }
 
     #[cfg(unix)]

@@ -28,7 +28,7 @@ use wabahook::{Config, Error, Fleet, FleetListener};
 use self::front::Front;
 use self::peers::Peers;
 pub(crate) use self::shard_routes::{MakeRegistration, ShardRoutes};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::config::ClusterSettings;
 use crate::host_shared::HostShared;
 
@@ -44,7 +44,7 @@ pub(crate) async fn join(
     registration: MakeRegistration,
     joined: &OnceLock<Fleet>,
     stop: impl Future<Output = ()>,
-) -> Result<Option<(Fleet, Router)>, CommandError> {
+) -> CommandResult<Option<(Fleet, Router)>> {
     let routes = Arc::new(ShardRoutes::new(shared, registration));
     let listener: Arc<dyn FleetListener> = Arc::clone(&routes) as _;
     let ClusterSettings { fleet: options, key, tls } = settings;

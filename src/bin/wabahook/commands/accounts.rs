@@ -11,7 +11,7 @@ use wabahook::WabaNumber;
 use super::client::{ApiClient, HostOptions};
 use super::deliveries::purged_text;
 use super::screen::{counted, printable, say, say_json, table};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
     Patch, Text, parse,
@@ -113,9 +113,9 @@ const TITLES: [&str; 7] = ["ID", "NAME", "STATE", "WEBHOOKS", "OWED", "DEAD", "N
 const KEY_TITLES: [&str; 5] = ["KEY", "NAME", "CREATED", "LAST USED", "EXPIRES"];
 
 /// Runs the command.
-pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
     let client = args.host.client()?;
-    let print = |response: &Value, text: &dyn Fn() -> Result<String, CommandError>| {
+    let print = |response: &Value, text: &dyn Fn() -> CommandResult<String>| {
         match args.host.json {
             true => say_json(response),
             false => say(&text()?),
@@ -186,7 +186,7 @@ pub(crate) fn run(args: &AccountsArgs) -> Result<(), CommandError> {
 }
 
 /// The change that is given. Numbers and WABAs that are not named stay as they are.
-fn edit(before: AccountListing, given: &EditArgs) -> Result<AccountChangeJson, CommandError> {
+fn edit(before: AccountListing, given: &EditArgs) -> CommandResult<AccountChangeJson> {
     let wrong = |why: String| CommandError::Usage(format!("--settings: {why}"));
     let mut body = match &given.settings {
         Some(file) => {
@@ -214,7 +214,7 @@ fn edit(before: AccountListing, given: &EditArgs) -> Result<AccountChangeJson, C
 fn changed_wabas(
     mut wabas: Vec<AccountWabaJson>,
     given: &EditArgs,
-) -> Result<Vec<AccountWabaJson>, CommandError> {
+) -> CommandResult<Vec<AccountWabaJson>> {
     for id in &given.remove_waba {
         let place = wabas.iter().position(|waba| waba.id == *id);
         let place = place.ok_or_else(|| {
@@ -245,7 +245,7 @@ fn changed_wabas(
     Ok(wabas)
 }
 
-fn check_time(expires: Option<&str>) -> Result<(), CommandError> {
+fn check_time(expires: Option<&str>) -> CommandResult {
     match expires.is_none_or(|text| from_rfc3339(text).is_some()) {
         true => Ok(()),
         false => Err(CommandError::Usage(
@@ -255,12 +255,7 @@ fn check_time(expires: Option<&str>) -> Result<(), CommandError> {
 }
 
 /// Changes the state of an account.
-fn state(
-    args: &AccountsArgs,
-    client: &ApiClient,
-    one: &AccountArgs,
-    state: &str,
-) -> Result<(), CommandError> {
+fn state(args: &AccountsArgs, client: &ApiClient, one: &AccountArgs, state: &str) -> CommandResult {
     let body = json!({ "state": state }).to_string().into_bytes();
     let path = path(client, &one.account)?;
     let response = client.send(Method::PATCH, &path, "application/json", body)?;
@@ -272,7 +267,7 @@ fn state(
 }
 
 /// All accounts whose name contains a text.
-fn all(client: &ApiClient, name: Option<&str>) -> Result<Vec<AccountListing>, CommandError> {
+fn all(client: &ApiClient, name: Option<&str>) -> CommandResult<Vec<AccountListing>> {
     let (mut items, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let mut query = vec![("limit", "1000")];
@@ -289,7 +284,7 @@ fn all(client: &ApiClient, name: Option<&str>) -> Result<Vec<AccountListing>, Co
 }
 
 /// The id of the account that is given by its id or its name. A removed account is given by its id.
-fn id_of(client: &ApiClient, account: &str) -> Result<String, CommandError> {
+fn id_of(client: &ApiClient, account: &str) -> CommandResult<String> {
     let named = all(client, None)?;
     let is_it =
         |one: &&AccountListing| one.id == account || one.name == account && one.state != "removed";
@@ -299,12 +294,12 @@ fn id_of(client: &ApiClient, account: &str) -> Result<String, CommandError> {
     })
 }
 
-fn path(client: &ApiClient, account: &str) -> Result<String, CommandError> {
+fn path(client: &ApiClient, account: &str) -> CommandResult<String> {
     Ok(format!("/admin/accounts/{}", id_of(client, account)?))
 }
 
 /// `ID=NUMBER,NUMBER` as JSON.
-fn waba_json(text: &str) -> Result<Value, CommandError> {
+fn waba_json(text: &str) -> CommandResult<Value> {
     let (id, numbers) = text.split_once('=').ok_or_else(|| {
         CommandError::Usage(format!("--waba: {text:?} given, expected ID=NUMBER,NUMBER"))
     })?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::HostOptions;
 use super::screen::{printable, shown};
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::{AuditChangeJson, AuditEntryJson};
 
 /// The command line of `audit`.
@@ -27,7 +27,7 @@ const TITLES: [&str; 7] = ["ID", "AT", "KEY", "ACCOUNT", "ADDRESS", "REQUEST", "
 const ITEMS_MAX: usize = 8;
 
 /// Runs the command.
-pub(crate) fn run(args: &AuditArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &AuditArgs) -> CommandResult {
     let client = args.host.client()?;
     let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::HostOptions;
 use super::screen::{say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::BackupJson;
 
 /// The command line of `backup`.
@@ -20,7 +20,7 @@ pub(crate) struct BackupArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &BackupArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &BackupArgs) -> CommandResult {
     let directory = std::path::absolute(&args.directory)
         .map_err(|error| CommandError::Usage(format!("{}: {error}", args.directory.display())))?;
     let directory = directory.into_os_string().into_string();

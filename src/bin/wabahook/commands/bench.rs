@@ -13,7 +13,7 @@ use wabahook::{Config, Engine, Error, Event, Limits, Receipt, Subscription};
 use super::raw;
 use super::scratch::ScratchDirectory;
 use super::screen::say;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `bench`.
 #[derive(Args)]
@@ -60,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Measures and prints.
-pub(crate) fn run(args: &BenchArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &BenchArgs) -> CommandResult {
     let scratch = ScratchDirectory::empty(args.data.as_deref())?;
     let receiver = raw::receiver().map_err(failed("a receiver on loopback"))?;
     let payload = payload(args.bytes as usize);
@@ -120,7 +120,7 @@ fn measure(
     engine: &Engine,
     url: &str,
     payload: &[u8],
-) -> Result<BenchRun, CommandError> {
+) -> CommandResult<BenchRun> {
     let said = |error: Error| CommandError::Run(error.to_string());
     let webhook = Subscription::to(url).map_err(said)?.name("bench");
     engine.subscribe(webhook).map_err(said)?;
@@ -148,7 +148,7 @@ fn publish(engine: &Engine, events: u32, payload: &[u8]) -> wabahook::Result<()>
     open.into_iter().try_for_each(|receipt| receipt.wait().map(drop))
 }
 
-fn wait(engine: &Engine, events: u64) -> Result<(), CommandError> {
+fn wait(engine: &Engine, events: u64) -> CommandResult {
     let (mut last, mut grew_at) = (0, Instant::now());
     loop {
         let delivered = engine.stats().delivered;
@@ -177,7 +177,7 @@ impl BenchFigure {
     }
 }
 
-fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) -> Result<(), CommandError> {
+fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) -> CommandResult {
     if args.json {
         let text = serde_json::to_string(figures).map_err(|e| CommandError::Run(e.to_string()))?;
         say(&text);

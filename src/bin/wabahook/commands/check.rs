@@ -6,7 +6,7 @@ use serde_json::json;
 use wabahook::Engine;
 
 use super::screen::{printable, say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::config::{self, ConfigArgs};
 use crate::json::AccountChangesJson;
 
@@ -21,7 +21,7 @@ pub(crate) struct CheckArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &CheckArgs) -> CommandResult {
     let settings = config::load(&args.files, None, &config::process_environment)?;
     let file = config::shown(&args.files.config);
     let wrong = |problem: &dyn std::fmt::Display| CommandError::Usage(format!("{file}: {problem}"));

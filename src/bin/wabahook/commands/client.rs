@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use ureq::{Agent, Body};
 
 use super::screen::{say, say_json, table};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{ErrorJson, JsonPage};
 
 /// Which host, and with which key.
@@ -93,8 +93,8 @@ impl HostOptions {
     pub(crate) fn say(
         &self,
         response: &Value,
-        text: impl FnOnce() -> Result<String, CommandError>,
-    ) -> Result<(), CommandError> {
+        text: impl FnOnce() -> CommandResult<String>,
+    ) -> CommandResult {
         match self.json {
             true => say_json(response),
             false => say(&text()?),
@@ -110,7 +110,7 @@ impl HostOptions {
         titles: &[&str],
         row: fn(&T) -> Vec<String>,
         none: &str,
-    ) -> Result<(), CommandError> {
+    ) -> CommandResult {
         self.say(response, || {
             let JsonPage { items, .. } = client.typed(response)?;
             let rows: Vec<_> = items.iter().map(row).collect();
@@ -119,7 +119,7 @@ impl HostOptions {
     }
 
     /// Reads the key. Nothing is sent yet.
-    pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {
+    pub(crate) fn client(&self) -> CommandResult<ApiClient> {
         let url = self.url.trim_end_matches('/').to_owned();
         let parsed: Result<Uri, _> = url.parse();
         let known =
@@ -151,7 +151,7 @@ impl HostOptions {
 }
 
 impl ApiClient {
-    pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, CommandError> {
+    pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> CommandResult<Value> {
         let mut request = self.agent.get(self.address(path));
         for (name, value) in query {
             request = request.query(name, value);
@@ -160,7 +160,7 @@ impl ApiClient {
         self.read(sent)
     }
 
-    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
+    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> CommandResult<Value> {
         let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
         self.send(Method::POST, path, "application/json", body)
     }
@@ -171,7 +171,7 @@ impl ApiClient {
         path: &str,
         query: &[(&str, Option<&str>)],
         count_max: usize,
-    ) -> Result<Value, CommandError> {
+    ) -> CommandResult<Value> {
         let (mut items, mut cursor) = (Vec::new(), String::new());
         while items.len() < count_max {
             let limit = (count_max - items.len()).min(PAGE).to_string();
@@ -187,12 +187,12 @@ impl ApiClient {
         Ok(json!({ "items": items }))
     }
 
-    pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
+    pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> CommandResult<Value> {
         let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
         self.send(Method::PATCH, path, "application/json", body)
     }
 
-    pub(crate) fn delete(&self, path: &str) -> Result<Value, CommandError> {
+    pub(crate) fn delete(&self, path: &str) -> CommandResult<Value> {
         self.send(Method::DELETE, path, "application/json", Vec::new())
     }
 
@@ -203,7 +203,7 @@ impl ApiClient {
         path: &str,
         content_type: &str,
         body: Vec<u8>,
-    ) -> Result<Value, CommandError> {
+    ) -> CommandResult<Value> {
         let request = Request::builder()
             .method(method)
             .uri(self.address(path))
@@ -215,7 +215,7 @@ impl ApiClient {
     }
 
     /// A response that goes on until the host stops.
-    pub(crate) fn stream(&self, path: &str) -> Result<impl Read + Send + use<>, CommandError> {
+    pub(crate) fn stream(&self, path: &str) -> CommandResult<impl Read + Send + use<>> {
         let request = self.agent.get(self.address(path));
         let sent = request.header(header::AUTHORIZATION, self.authorization()).call();
         let response = sent.map_err(|error| self.unreachable(&error))?;
@@ -227,14 +227,11 @@ impl ApiClient {
     }
 
     /// A response in its type.
-    pub(crate) fn typed<T: DeserializeOwned>(&self, response: &Value) -> Result<T, CommandError> {
+    pub(crate) fn typed<T: DeserializeOwned>(&self, response: &Value) -> CommandResult<T> {
         T::deserialize(response).map_err(|_| self.other_server())
     }
 
-    fn read(
-        &self,
-        sent: Result<axum::http::Response<Body>, ureq::Error>,
-    ) -> Result<Value, CommandError> {
+    fn read(&self, sent: Result<axum::http::Response<Body>, ureq::Error>) -> CommandResult<Value> {
         let response = sent.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let text = text(response.into_body()).map_err(|error| self.unreachable(&error))?;

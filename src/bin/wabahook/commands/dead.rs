@@ -7,7 +7,7 @@ use super::client::{ApiClient, HostOptions};
 use super::named_webhook::find_id;
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, ReplayJson,
     ReplayedJson, Text, TimestampJson, Whole,
@@ -97,7 +97,7 @@ const TITLES: [&str; 6] = ["AT", "WEBHOOK", "TYPE", "REASON", "ATTEMPTS", "ID"];
 const HISTORY_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "RESPONSE"];
 
 /// Runs the command.
-pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &DeadArgs) -> CommandResult {
     let host = &args.host;
     match &args.action {
         DeadAction::List(args) => list(host, args),
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &DeadArgs) -> Result<(), CommandError> {
     }
 }
 
-fn list(host: &HostOptions, args: &ListDeadArgs) -> Result<(), CommandError> {
+fn list(host: &HostOptions, args: &ListDeadArgs) -> CommandResult {
     let client = host.client()?;
     let filter = &args.filter;
     let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
@@ -139,7 +139,7 @@ fn row(letter: &DeadLetterJson) -> Vec<String> {
     ]
 }
 
-fn show(host: &HostOptions, args: &ShowDeadArgs) -> Result<(), CommandError> {
+fn show(host: &HostOptions, args: &ShowDeadArgs) -> CommandResult {
     let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if args.id.is_empty() || !args.id.chars().all(known) {
         let message =
@@ -179,7 +179,7 @@ fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
 }
 
 /// What the command line names.
-fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, CommandError> {
+fn selected(args: &ReplayArgs, client: &ApiClient) -> CommandResult<ReplayJson> {
     let filter = &args.filter;
     let has_text = [&filter.webhook, &filter.reason, &filter.event_type, &filter.number]
         .iter()
@@ -209,7 +209,7 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> Result<ReplayJson, Command
     })
 }
 
-fn discard(host: &HostOptions, args: &ReplayArgs) -> Result<(), CommandError> {
+fn discard(host: &HostOptions, args: &ReplayArgs) -> CommandResult {
     let client = host.client()?;
     let response = client.post("/dead-letters/discard", &selected(args, &client)?)?;
     host.say(&response, || {
@@ -219,7 +219,7 @@ fn discard(host: &HostOptions, args: &ReplayArgs) -> Result<(), CommandError> {
     })
 }
 
-fn replay(host: &HostOptions, args: &ReplayArgs) -> Result<(), CommandError> {
+fn replay(host: &HostOptions, args: &ReplayArgs) -> CommandResult {
     let client = host.client()?;
     let response = client.post("/dead-letters/replay", &selected(args, &client)?)?;
     host.say(&response, || {

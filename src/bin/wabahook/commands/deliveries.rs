@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::client::HostOptions;
 use super::named_webhook::find_id;
 use super::screen::{WatchOptions, counted, printable};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     CancelJson, CancelledJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole,
 };
@@ -84,14 +84,14 @@ pub(crate) struct PurgeArgs {
 }
 
 /// Runs `deliveries`.
-pub(crate) fn run(args: &DeliveriesArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &DeliveriesArgs) -> CommandResult {
     match &args.action {
         DeliveriesAction::List(list_args) => list(&args.host, list_args),
         DeliveriesAction::Cancel(cancel_args) => cancel(&args.host, cancel_args),
     }
 }
 
-fn list(host: &HostOptions, args: &ListDeliveriesArgs) -> Result<(), CommandError> {
+fn list(host: &HostOptions, args: &ListDeliveriesArgs) -> CommandResult {
     let client = host.client()?;
     let filter = &args.filter;
     let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
@@ -126,7 +126,7 @@ fn row(one: &DeliveryJson) -> Vec<String> {
     ]
 }
 
-fn cancel(host: &HostOptions, args: &CancelArgs) -> Result<(), CommandError> {
+fn cancel(host: &HostOptions, args: &CancelArgs) -> CommandResult {
     let filter = &args.filter;
     let texts = [&filter.webhook, &filter.event_type, &filter.number, &filter.reason];
     if texts.iter().all(|text| text.is_none()) && args.state.is_empty() {
@@ -163,7 +163,7 @@ pub(super) fn purged_text(ended: &PurgedJson) -> String {
 }
 
 /// Runs `purge`.
-pub(crate) fn purge(args: &PurgeArgs) -> Result<(), CommandError> {
+pub(crate) fn purge(args: &PurgeArgs) -> CommandResult {
     if args.number.is_none() && args.contact.is_none() {
         return Err(CommandError::Usage("name --number, --contact or both".to_owned()));
     }

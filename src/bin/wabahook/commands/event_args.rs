@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::value::RawValue;
 
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::EventJson;
 
 /// An event on the command line.
@@ -38,7 +38,7 @@ pub(crate) struct EventArgs {
 
 impl EventArgs {
     /// The file, and its length if it has one.
-    pub(crate) fn open(&self) -> Result<(Box<dyn BufRead>, Option<u64>), CommandError> {
+    pub(crate) fn open(&self) -> CommandResult<(Box<dyn BufRead>, Option<u64>)> {
         if self.file == Path::new("-") {
             return Ok((Box::new(BufReader::new(io::stdin())), None));
         }
@@ -52,7 +52,7 @@ impl EventArgs {
     }
 
     /// The body of a request with the one event. Without a type on the command line it is what the file has.
-    pub(crate) fn body(&self, mut source: impl Read) -> Result<Vec<u8>, CommandError> {
+    pub(crate) fn body(&self, mut source: impl Read) -> CommandResult<Vec<u8>> {
         let mut read = Vec::new();
         source.read_to_end(&mut read).map_err(|error| self.unreadable(&error))?;
         let Some(kind) = &self.kind else { return Ok(read) };

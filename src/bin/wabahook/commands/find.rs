@@ -5,7 +5,7 @@ use clap::Args;
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::{EventTraceJson, JsonPage};
 use crate::timestamp::rfc3339;
 
@@ -46,7 +46,7 @@ const TITLES: [&str; 6] = ["ACCEPTED", "STATE", "TYPE", "NUMBER", "WEBHOOKS", "E
 const ATTEMPT_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "OUTCOME", "RESPONSE"];
 
 /// Runs `find`.
-pub(crate) fn run(args: &FindArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &FindArgs) -> CommandResult {
     let client = args.host.client()?;
     args.watch.run(|| match args.id.as_deref() {
         Some(id) if is_event_id(id) => show(args, &client, id),
@@ -59,7 +59,7 @@ fn is_event_id(id: &str) -> bool {
     digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
-fn list(args: &FindArgs, client: &ApiClient) -> Result<(), CommandError> {
+fn list(args: &FindArgs, client: &ApiClient) -> CommandResult {
     let since = args.since.map(rfc3339);
     let query = [
         ("message_id", args.id.as_deref()),
@@ -96,7 +96,7 @@ fn row(trace: &EventTraceJson) -> Vec<String> {
 }
 
 /// One event with its deliveries and their attempts.
-fn show(args: &FindArgs, client: &ApiClient, id: &str) -> Result<(), CommandError> {
+fn show(args: &FindArgs, client: &ApiClient, id: &str) -> CommandResult {
     let response = client.get(&format!("/events/{id}"), &[])?;
     if args.host.json {
         say_json(&response);

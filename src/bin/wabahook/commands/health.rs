@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::screen::{say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `health`.
 #[derive(Args)]
@@ -25,7 +25,7 @@ pub(crate) struct HealthArgs {
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the command. Exit code 6 while the host accepts no events.
-pub(crate) fn run(args: &HealthArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &HealthArgs) -> CommandResult {
     let agent = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)

@@ -13,7 +13,7 @@ use wabahook::{Config, DeadLetterFilter, DeadLetterId, Engine, Error, Notice, On
 
 use super::scratch::{ScratchDirectory, size};
 use super::screen::{bytes, counted, printable, say, table};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::Millis;
 
 /// The command line of `inspect`.
@@ -72,7 +72,7 @@ struct InspectedSubscription {
 const PAGE: usize = 1_000;
 
 /// Copies the directory, reads the copy and prints what is in it.
-pub(crate) fn run(args: &InspectArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &InspectArgs) -> CommandResult {
     let scratch = ScratchDirectory::copy_of(&args.directory, args.scratch.as_deref())?;
     let report =
         read(&args.directory, &scratch).map_err(|error| original_error(&error, &args.directory))?;

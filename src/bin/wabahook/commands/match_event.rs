@@ -8,7 +8,7 @@ use super::client::HostOptions;
 use super::event_args::EventArgs;
 use super::named_webhook::{find, title};
 use super::screen::{printable, say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::MatchReportJson;
 
 /// The command line of `webhooks match`.
@@ -22,7 +22,7 @@ pub(crate) struct MatchEventArgs {
 }
 
 /// Says whether the event matches; fails where it does not.
-pub(super) fn run(host: &HostOptions, args: &MatchEventArgs) -> Result<(), CommandError> {
+pub(super) fn run(host: &HostOptions, args: &MatchEventArgs) -> CommandResult {
     let event = args.event.body(args.event.open()?.0)?;
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;

@@ -9,7 +9,7 @@ use wabahook::Engine;
 use wabahook::store::{Postgres, StoreFailure};
 
 use super::screen::{say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::config::{self, ConfigArgs};
 
 /// How long the last owner's lease is waited for.
@@ -37,7 +37,7 @@ enum MigrationTarget {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &MigrateArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &MigrateArgs) -> CommandResult {
     let settings = config::load(&args.files, None, &config::process_environment)?;
     let file = config::shown(&args.files.config);
     let missing = || {

@@ -2,11 +2,11 @@
 
 use super::client::ApiClient;
 use super::screen::printable;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{SubscriptionListing, SubscriptionsJson};
 
 /// The webhook with this id, or this name.
-pub(super) fn find(client: &ApiClient, webhook: &str) -> Result<SubscriptionListing, CommandError> {
+pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<SubscriptionListing> {
     let mut known = Vec::new();
     // An id is found by `search`, too.
     let mut cursor = String::new();
@@ -41,9 +41,6 @@ pub(super) fn title(item: &SubscriptionListing) -> String {
 }
 
 /// The id of the webhook, if one is named.
-pub(super) fn find_id(
-    client: &ApiClient,
-    webhook: Option<&str>,
-) -> Result<Option<u32>, CommandError> {
+pub(super) fn find_id(client: &ApiClient, webhook: Option<&str>) -> CommandResult<Option<u32>> {
     webhook.map(|webhook| find(client, webhook).map(|item| item.id)).transpose()
 }

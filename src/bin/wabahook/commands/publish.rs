@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::client::{ApiClient, HostOptions};
 use super::event_args::EventArgs;
 use super::screen::{counted, printable, say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::AcceptedJson;
 
 /// The command line of `publish`.
@@ -64,7 +64,7 @@ const LINES: &str = "application/x-ndjson";
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Publishes the events of the file.
-pub(crate) fn run(args: &PublishArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &PublishArgs) -> CommandResult {
     let client = args.host.client()?;
     let mut totals = PublishTotals::default();
     let (source, length) = args.event.open()?;
@@ -85,7 +85,7 @@ fn publish_lines(
     mut source: Box<dyn BufRead>,
     length: Option<u64>,
     totals: &mut PublishTotals,
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let bar = bar(length, args.host.json);
     let (mut line, mut batch, mut next) = (Vec::new(), LineBatch::default(), 1_u64);
     loop {
@@ -136,7 +136,7 @@ fn send_lines(
     client: &ApiClient,
     batch: &mut LineBatch,
     totals: &mut PublishTotals,
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let LineBatch { text, from, .. } = std::mem::take(batch);
     let answer = send_as(client, LINES, text, args.busy_wait_s).map_err(|failure| {
         let before = totals.published;
@@ -173,7 +173,7 @@ fn counted_from(message: &str, from: u64) -> (Option<u64>, &str) {
     }
 }
 
-fn send(client: &ApiClient, text: Vec<u8>, busy_wait_s: u64) -> Result<Value, CommandError> {
+fn send(client: &ApiClient, text: Vec<u8>, busy_wait_s: u64) -> CommandResult<Value> {
     send_as(client, "application/json", text, busy_wait_s)
 }
 
@@ -183,7 +183,7 @@ fn send_as(
     content_type: &str,
     text: Vec<u8>,
     busy_wait_s: u64,
-) -> Result<Value, CommandError> {
+) -> CommandResult<Value> {
     let started = Instant::now();
     loop {
         match client.send(Method::POST, "/events", content_type, text.clone()) {

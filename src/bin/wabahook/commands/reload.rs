@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::client::HostOptions;
 use super::screen::{say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::ReloadedJson;
 
 /// The command line of `reload`.
@@ -16,7 +16,7 @@ pub(crate) struct ReloadArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &ReloadArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &ReloadArgs) -> CommandResult {
     let client = args.host.client()?;
     let response = client.post("/admin/reload", &json!({}))?;
     if args.host.json {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::screen::bytes;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 
 /// A temporary directory, removed when this is dropped.
 pub(crate) struct ScratchDirectory {
@@ -26,7 +26,7 @@ impl ScratchDirectory {
     pub(crate) fn copy_of(
         original: &Path,
         parent: Option<&Path>,
-    ) -> Result<ScratchDirectory, CommandError> {
+    ) -> CommandResult<ScratchDirectory> {
         check_ours(original)?;
         // Held until the copy is complete: an engine that starts meanwhile is refused.
         let lock = lock(original)?;
@@ -40,7 +40,7 @@ impl ScratchDirectory {
     }
 
     /// An empty directory.
-    pub(crate) fn empty(parent: Option<&Path>) -> Result<ScratchDirectory, CommandError> {
+    pub(crate) fn empty(parent: Option<&Path>) -> CommandResult<ScratchDirectory> {
         let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
         let made = tempfile::Builder::new().prefix("wabahook-").tempdir_in(&parent);
         let failed = |error| {
@@ -57,7 +57,7 @@ impl ScratchDirectory {
 /// The name of the data directory inside.
 const DATA: &str = "data";
 
-fn check_ours(original: &Path) -> Result<(), CommandError> {
+fn check_ours(original: &Path) -> CommandResult {
     let shown = original.display();
     if !original.is_dir() {
         return Err(CommandError::NotFound(format!("{shown} is not a directory")));
@@ -71,7 +71,7 @@ fn check_ours(original: &Path) -> Result<(), CommandError> {
 }
 
 /// The lock of the directory, shared with other readers.
-fn lock(original: &Path) -> Result<Option<File>, CommandError> {
+fn lock(original: &Path) -> CommandResult<Option<File>> {
     let path = original.join(LOCK);
     let file = match File::open(&path) {
         Ok(file) => file,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::timestamp::from_rfc3339;
 
 /// Prints a line to stdout. False when stdout is closed.
@@ -160,10 +160,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 impl WatchOptions {
     /// Calls `show`, once or until stdout is closed or it fails.
-    pub(crate) fn run(
-        &self,
-        mut show: impl FnMut() -> Result<(), CommandError>,
-    ) -> Result<(), CommandError> {
+    pub(crate) fn run(&self, mut show: impl FnMut() -> CommandResult) -> CommandResult {
         let clears = self.watch && io::stdout().is_terminal();
         loop {
             // Clears the screen and goes to its first line.

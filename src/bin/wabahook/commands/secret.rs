@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::client::HostOptions;
 use super::named_webhook::{find, title};
 use super::webhooks::secret_of;
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::{NewSecretJson, RotationJson, Whole};
 
 /// The command line of `secret`.
@@ -43,7 +43,7 @@ struct RotateArgs {
 }
 
 /// Runs `secret`.
-pub(crate) fn run(args: &SecretArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &SecretArgs) -> CommandResult {
     let SecretArgs { action: SecretAction::Rotate(args), host } = args;
     let secret = secret_of(args.secret_env.as_deref(), args.secret_file.as_deref())?;
     let is_given = secret.is_some();

@@ -5,7 +5,7 @@ use clap::Args;
 use super::client::HostOptions;
 use super::named_webhook::{find, title};
 use super::screen::{WatchOptions, counted, printable, say, say_json, shown, span, table};
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::{RecentAttemptJson, SubscriptionListing};
 
 /// The command line of `webhooks show`.
@@ -26,7 +26,7 @@ const TITLES: [&str; 7] = ["AT", "TYPE", "ATTEMPT", "TOOK MS", "OUTCOME", "RESPO
 const SHOWN: [&str; 7] = ["id", "name", "state", "account_state", "health", "attempts", "hints"];
 
 /// Shows the webhook.
-pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> Result<(), CommandError> {
+pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
     let client = host.client()?;
     let path = format!("/subscriptions/{}", find(&client, &args.webhook)?.id);
     args.watch.run(|| {

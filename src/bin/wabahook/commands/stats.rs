@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, printable, say, say_json, shown, table};
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 
 /// The command line of `stats`.
 #[derive(Args)]
@@ -54,12 +54,12 @@ const COLUMNS: [(&str, &str); 9] = [
 ];
 
 /// Runs `stats`.
-pub(crate) fn run(args: &StatsArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &StatsArgs) -> CommandResult {
     let client = args.host.client()?;
     args.watch.run(|| show(args, &client))
 }
 
-fn show(args: &StatsArgs, client: &ApiClient) -> Result<(), CommandError> {
+fn show(args: &StatsArgs, client: &ApiClient) -> CommandResult {
     let stats = client.get("/stats", &[("worst", &args.worst.to_string())])?;
     if args.host.json {
         say_json(&stats);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{ApiClient, HostOptions};
 use super::screen::{printable, say, say_json, shown};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `tail`.
 #[derive(Args)]
@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(3_600);
 const WAITING_MAX: usize = 1_024;
 
 /// Shows notices and counters until the host stops.
-pub(crate) fn run(args: &TailArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &TailArgs) -> CommandResult {
     let client = args.host.client()?;
     let notices = listen(client.stream("/notices")?);
     let interval = Duration::from_secs(args.interval_s);
@@ -86,11 +86,7 @@ fn listen(stream: impl Read + Send + 'static) -> Receiver<Value> {
 }
 
 /// Shows the counters if one of them changed. False when stdout is closed.
-fn show_gains(
-    args: &TailArgs,
-    client: &ApiClient,
-    before: &mut Value,
-) -> Result<bool, CommandError> {
+fn show_gains(args: &TailArgs, client: &ApiClient, before: &mut Value) -> CommandResult<bool> {
     let now = client.get("/stats", &[])?;
     let gains = counters(&now, Some(before));
     let gained = GROWING.iter().any(|name| gains.get(*name).is_some());

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::client::HostOptions;
 use super::screen::printable;
-use crate::command_error::CommandError;
+use crate::command_error::CommandResult;
 use crate::json::UnownedJson;
 
 /// The command line of `unowned`.
@@ -20,7 +20,7 @@ pub(crate) struct UnownedArgs {
 const TITLES: [&str; 5] = ["LAST", "FIRST", "NUMBER", "WABA", "EVENTS"];
 
 /// Runs the command.
-pub(crate) fn run(args: &UnownedArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &UnownedArgs) -> CommandResult {
     let client = args.host.client()?;
     let response = client.get("/admin/unowned", &[("limit", &args.limit.to_string())])?;
     args.host.say_page(&client, &response, &TITLES, row, "no unowned numbers or WABAs")

@@ -13,7 +13,7 @@ use wabahook::clock::{Clock, SystemClock};
 use wabahook::signature::{SignatureError, SignatureHeaders, TOLERANCE, verify, verify_hub};
 
 use super::screen::{printable, say, say_json};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `verify`.
 #[derive(Args)]
@@ -69,7 +69,7 @@ const STANDARD: &str = "webhook-signature";
 const HUB: &str = "x-hub-signature-256";
 
 /// Checks every signature; fails when one is invalid.
-pub(crate) fn run(args: &VerifyArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
     let case = ReceivedDelivery {
         headers: headers(args)?,
         body: body(&args.body)?,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CommandError> {
 }
 
 impl ReceivedDelivery {
-    fn checks(&self) -> Result<Vec<SignatureCheck>, CommandError> {
+    fn checks(&self) -> CommandResult<Vec<SignatureCheck>> {
         let mut checks = Vec::new();
         if let Some(signature) = self.header(STANDARD) {
             checks.push(SignatureCheck { name: STANDARD, problem: self.standard(signature) });
@@ -218,7 +218,7 @@ fn tell(checks: &[SignatureCheck], json: bool) {
     }
 }
 
-fn body(path: &Path) -> Result<Vec<u8>, CommandError> {
+fn body(path: &Path) -> CommandResult<Vec<u8>> {
     let mut body = Vec::new();
     let read = match path == Path::new("-") {
         true => io::stdin().read_to_end(&mut body).map(drop),
@@ -228,7 +228,7 @@ fn body(path: &Path) -> Result<Vec<u8>, CommandError> {
     Ok(body)
 }
 
-fn headers(args: &VerifyArgs) -> Result<Vec<(String, String)>, CommandError> {
+fn headers(args: &VerifyArgs) -> CommandResult<Vec<(String, String)>> {
     let mut lines = args.header.clone();
     if let Some(path) = &args.headers {
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -252,7 +252,7 @@ fn header(line: &str) -> Option<(String, String)> {
 }
 
 /// The secret from the file, the environment, or the terminal.
-fn secret(args: &VerifyArgs) -> Result<String, CommandError> {
+fn secret(args: &VerifyArgs) -> CommandResult<String> {
     if let Some(path) = &args.secret_file {
         let text = std::fs::read_to_string(path).map_err(|error| {
             CommandError::Usage(format!("--secret-file: {}: {error}", path.display()))

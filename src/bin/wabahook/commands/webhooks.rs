@@ -14,7 +14,7 @@ use super::match_event::{self, MatchEventArgs};
 use super::named_webhook::{find, title};
 use super::screen::{WatchOptions, counted, printable, say, say_json, span};
 use super::show_webhook::{self, ShowWebhookArgs};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     ChangedJson, Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
     TestDeliveryJson, Word, Words, parse,
@@ -167,7 +167,7 @@ const TITLES: [&str; 10] =
     ["ID", "NAME", "STATE", "OWED", "DELIVERED", "DEAD", "FAILING", "EVENTS", "NUMBERS", "URL"];
 
 /// Runs the command.
-pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &WebhooksArgs) -> CommandResult {
     let host = &args.host;
     match &args.action {
         WebhooksAction::List(args) => list(host, args),
@@ -182,7 +182,7 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<(), CommandError> {
     }
 }
 
-fn list(host: &HostOptions, args: &ListWebhooksArgs) -> Result<(), CommandError> {
+fn list(host: &HostOptions, args: &ListWebhooksArgs) -> CommandResult {
     let client = host.client()?;
     args.watch.run(|| {
         let query = [
@@ -223,7 +223,7 @@ fn row(item: &SubscriptionListing) -> Vec<String> {
     ]
 }
 
-fn add(host: &HostOptions, args: &AddWebhookArgs) -> Result<(), CommandError> {
+fn add(host: &HostOptions, args: &AddWebhookArgs) -> CommandResult {
     let mut body = match &args.settings {
         Some(file) => settings(file)?,
         None => SubscriptionJson::default(),
@@ -256,7 +256,7 @@ fn set_or_all(words: &[String]) -> SetOrAll {
     }
 }
 
-fn settings(file: &PathBuf) -> Result<SubscriptionJson, CommandError> {
+fn settings(file: &PathBuf) -> CommandResult<SubscriptionJson> {
     let wrong = |why: String| CommandError::Usage(format!("--settings: {}: {why}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     parse(&text).map_err(|problem| wrong(problem.message))
@@ -266,7 +266,7 @@ fn settings(file: &PathBuf) -> Result<SubscriptionJson, CommandError> {
 pub(crate) fn secret_of(
     variable: Option<&str>,
     file: Option<&Path>,
-) -> Result<Option<String>, CommandError> {
+) -> CommandResult<Option<String>> {
     if let Some(name) = variable {
         let secret = std::env::var(name).map_err(|_| {
             CommandError::Usage(format!("--secret-env: {name} is not set, or not UTF-8"))
@@ -281,7 +281,7 @@ pub(crate) fn secret_of(
 }
 
 /// Changes the settings that are given.
-fn edit(host: &HostOptions, args: &EditWebhookArgs) -> Result<(), CommandError> {
+fn edit(host: &HostOptions, args: &EditWebhookArgs) -> CommandResult {
     let mut body = match &args.settings {
         Some(file) => settings(file)?,
         None => SubscriptionJson::default(),
@@ -312,7 +312,7 @@ fn edit(host: &HostOptions, args: &EditWebhookArgs) -> Result<(), CommandError> 
     host.say(&response, || Ok(format!("{} is changed", title(&client.typed(&response)?))))
 }
 
-fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> Result<(), CommandError> {
+fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> CommandResult {
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let (title, owed) = (title(&found), found.health.owed);
@@ -326,7 +326,7 @@ fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> Result<(), CommandErr
 }
 
 /// Asks on the terminal. Without a terminal, the answer is no.
-fn confirm(question: &str) -> Result<(), CommandError> {
+fn confirm(question: &str) -> CommandResult {
     if !io::stdin().is_terminal() {
         let message = format!("{question} There is no terminal to ask on; confirm with --yes");
         return Err(CommandError::Usage(message));
@@ -346,7 +346,7 @@ fn change_state(
     args: &ChangeStateArgs,
     action: &str,
     done: &str,
-) -> Result<(), CommandError> {
+) -> CommandResult {
     let client = host.client()?;
     let (response, said) = match &args.webhook {
         Some(webhook) => {
@@ -371,7 +371,7 @@ fn change_state(
 }
 
 /// Sends a test event; fails where the receiver did not accept it.
-fn test(host: &HostOptions, args: &WebhookArgs) -> Result<(), CommandError> {
+fn test(host: &HostOptions, args: &WebhookArgs) -> CommandResult {
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let response: Value = client.post(&format!("/subscriptions/{}/test", found.id), &json!({}))?;

@@ -52,10 +52,10 @@ const ACCOUNT: &str = "account";
 const MEMBER_BYTES_MAX: usize = 2 * 1024;
 
 impl AuditEntryJson {
-    /// Whether it is about an account, or changed it.
-    pub(crate) fn concerns(&self, account: &str) -> bool {
-        let is_it = |change: &AuditChangeJson| change.what == ACCOUNT && change.id == account;
-        self.account.as_deref() == Some(account) || self.changes.iter().any(is_it)
+    /// The accounts that it is about: the one that the request named, and those that it changed.
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = &str> {
+        let changed = self.changes.iter().filter(|change| change.what == ACCOUNT);
+        self.account.as_deref().into_iter().chain(changed.map(|change| change.id.as_str()))
     }
 }
 

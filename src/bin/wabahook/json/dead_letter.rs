@@ -52,22 +52,14 @@ pub(crate) struct FailedAttemptJson {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ReplayJson {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ids: Option<Vec<Text<DeadLetterId>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subscription: Option<Whole<u32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) event_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<TimestampJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<TimestampJson>,
     /// Count only.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
 

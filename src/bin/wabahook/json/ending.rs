@@ -10,18 +10,12 @@ use super::values::{Text, Whole};
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CancelJson {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subscription: Option<Whole<u32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<Vec<Text<DeliveryState>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) event_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     /// Count only.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
 
@@ -46,12 +40,9 @@ pub(crate) struct DiscardedJson {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PurgeJson {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<Text<WabaNumber>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contact: Option<String>,
     /// The id or the name of an account, for the operator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
 }
 

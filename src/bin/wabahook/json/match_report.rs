@@ -57,7 +57,7 @@ fn message(report: &MatchReport) -> String {
         _ if !report.number_matches => "the filter does not have the number of the event",
         _ if !report.is_first => "another webhook of the same gateway takes precedence",
         ConditionReport::Fails { part } => return format!("{part} does not hold for the payload"),
-        ConditionReport::Unparsable => "the condition does not hold: the payload is not JSON",
+        ConditionReport::Unparsable(why) => return format!("the condition does not hold: {why}"),
         _ if report.matches => "the event matches",
         _ => "the event does not match",
     };

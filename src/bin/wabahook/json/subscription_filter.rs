@@ -15,14 +15,9 @@ macro_rules! texts {
         #[derive(Default, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub(crate) struct SubscriptionFilterJson {
-            #[serde(skip_serializing_if = "Option::is_none")]
             pub(crate) ids: Option<Vec<Whole<u32>>>,
-            $(
-                #[serde(skip_serializing_if = "Option::is_none")]
-                pub(crate) $name: Option<String>,
-            )*
+            $(pub(crate) $name: Option<String>,)*
             /// Count only.
-            #[serde(skip_serializing_if = "std::ops::Not::not")]
             pub(crate) dry_run: bool,
         }
 

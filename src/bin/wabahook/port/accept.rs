@@ -19,15 +19,13 @@ use tokio::sync::watch;
 use super::connections::{ClientConnection, ClientConnections, ConnectionAdmission};
 use super::listener;
 use super::shortages::Shortages;
-use super::stream::TimedStream;
+use super::stream::{HEAD_BYTES_MAX, TimedStream};
 use super::tls::ServerTls;
 
 /// How long a connection may stay without a request.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a connection that sent nothing yet stays open once the host stops: its request may be on its way.
 const FIRST_REQUEST_MAX: Duration = Duration::from_millis(500);
-/// The longest head of a request, and the buffer of each connection.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What every connection is served with.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
-//! The bytes of a client's connection, with two deadlines that hyper does not have: the head of a request must be
-//! whole a while after its first byte, and a client must take what is written to it.
+//! The bytes of a client's connection, with bounds that hyper does not have: the head of a request must be whole a while
+//! after its first byte, hyper gets no more of a head than [`HEAD_BYTES_MAX`], and a client must take what is written
+//! to it.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -14,6 +15,11 @@ use super::connections::ClientConnection;
 
 /// How long a client may go without reading its response.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The longest head of a request.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How much of a head is read at once.
+const HEAD_PIECE_BYTES: usize = 4 * 1024;
 
 /// A stream that fails when a deadline passes.
 pub(super) struct TimedStream<S> {
@@ -31,6 +37,7 @@ struct PendingHead {
     /// How many requests the connection had before.
     requests: u64,
     deadline: Pin<Box<Sleep>>,
+    bytes: usize,
 }
 
 impl<S> TimedStream<S> {
@@ -49,6 +56,24 @@ impl<S> TimedStream<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> TimedStream<S> {
+    /// Reads a part of a head. hyper refuses a head that fills its buffer of [`HEAD_BYTES_MAX`], but would read far
+    /// beyond it before.
+    fn read_head(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let left = HEAD_BYTES_MAX.saturating_sub(self.head.as_ref().map_or(0, |head| head.bytes));
+        let most = left.clamp(1, HEAD_PIECE_BYTES).min(buffer.remaining());
+        let mut bytes = [0; HEAD_PIECE_BYTES];
+        let mut piece = ReadBuf::new(bytes.get_mut(..most).unwrap_or_default());
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut piece);
+        buffer.put_slice(piece.filled());
+        read.map_ok(|()| piece.filled().len())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -56,20 +81,29 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         let requests = this.connection.requests();
         this.head = this.head.take().filter(|head| head.requests == requests);
-        let has_read = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() > before;
-        if has_read && this.head.is_none() && !this.connection.is_in_request() {
-            let deadline = Box::pin(tokio::time::sleep(this.head_timeout));
-            this.head = Some(PendingHead { requests, deadline });
+        if this.connection.is_in_request() {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
         }
-        match &mut this.head {
-            Some(head) if read.is_pending() => {
-                head.deadline.as_mut().poll(context).map(|()| Err(ErrorKind::TimedOut.into()))
+        match this.read_head(context, buffer) {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                let timeout = this.head_timeout;
+                let head = this.head.get_or_insert_with(|| PendingHead {
+                    requests,
+                    deadline: Box::pin(tokio::time::sleep(timeout)),
+                    bytes: 0,
+                });
+                head.bytes += count;
+                Poll::Ready(Ok(()))
             }
-            _ => read,
+            Poll::Ready(read) => Poll::Ready(read.map(drop)),
+            Poll::Pending => match &mut this.head {
+                Some(head) => {
+                    head.deadline.as_mut().poll(context).map(|()| Err(ErrorKind::TimedOut.into()))
+                }
+                None => Poll::Pending,
+            },
         }
     }
 }

@@ -16,15 +16,17 @@ pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult
     let query = ListQuery::read(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);
     let found = off_thread(move || {
-        let is_wanted =
-            |entry: &AuditEntryJson| caller.scope().is_none_or(|account| entry.concerns(account));
+        let is_wanted = |entry: &AuditEntryJson| {
+            caller.scope().is_none_or(|account| entry.accounts().any(|one| one == account))
+        };
         let audit = host.shared.audit.as_ref();
         let newest =
             audit.map_or(Ok(Vec::new()), |audit| audit.newest(cursor, limit + 1, is_wanted));
         newest.map(|mut items| {
             for item in &mut items {
                 let name = |account: &str| account_name(&caller, &host.engine, account);
-                item.account_name = item.account.as_deref().and_then(name);
+                let name = item.accounts().next().and_then(name);
+                item.account_name = name;
             }
             items
         })

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -137,6 +136,8 @@ impl hyper::body::Body for LineBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use wabahook::store::Memory;
     use wabahook::{Account, Config, Reason, Subscription};

@@ -1,0 +1,86 @@
+//! The last file of the audit log: of the entries that would be removed, the newest of each account.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{FILES_MAX, path};
+
+/// What is read of an entry.
+#[derive(Deserialize)]
+struct Owned {
+    account: Option<String>,
+}
+
+/// Moves the newest entries of each account from the file that is about to be removed to the file of kept ones,
+/// which has at most this size. Does nothing while there is no such file.
+pub(super) fn keep(directory: &Path, bytes_max: u64) -> io::Result<()> {
+    let read = |number| match fs::read(path(directory, number)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+    };
+    let removed = read(FILES_MAX - 1)?;
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let before = read(FILES_MAX)?;
+    let lines: Vec<&str> = before.lines().chain(removed.lines()).collect();
+    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let part = directory.join("audit.part");
+    let mut file = File::create(&part)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    for line in newest_of_each(&lines, bytes_max) {
+        file.write_all(line.as_bytes())?;
+        file.write_all(b"\n")?;
+    }
+    file.sync_all()?;
+    fs::rename(part, path(directory, FILES_MAX))
+}
+
+/// The newest lines of each account, in their order: as many bytes of each as fit for all.
+fn newest_of_each<'l>(lines: &[&'l str], bytes_max: usize) -> Vec<&'l str> {
+    let owners = lines.iter().map(|line| {
+        let owned = serde_json::from_str::<Owned>(line);
+        owned.map_or_else(|_| None, |owned| owned.account)
+    });
+    let owners: Vec<_> = owners.collect();
+    let mut share = bytes_max;
+    loop {
+        let (mut used, mut total) = (HashMap::new(), 0);
+        let mut kept = Vec::new();
+        for (line, owner) in lines.iter().zip(&owners).rev() {
+            let own: &mut usize = used.entry(owner).or_default();
+            *own += line.len() + 1;
+            if *own <= share {
+                total += line.len() + 1;
+                kept.push(*line);
+            }
+        }
+        if total <= bytes_max {
+            kept.reverse();
+            return kept;
+        }
+        share /= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_account_keeps_its_newest() {
+        let line = |id: u64, account: &str| format!("{{\"id\":{id},\"account\":\"{account}\"}}");
+        let mut lines: Vec<String> = (1..=100).map(|id| line(id, "noisy")).collect();
+        lines.insert(0, line(0, "quiet"));
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let kept = newest_of_each(&lines, 1_000);
+        assert!(kept.iter().map(|line| line.len() + 1).sum::<usize>() <= 1_000);
+        assert_eq!((kept.first(), kept.last()), (lines.first(), lines.last()));
+        assert_eq!(newest_of_each(&lines, 1 << 20), lines, "all fit");
+    }
+}
