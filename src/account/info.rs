@@ -73,6 +73,8 @@ pub struct AccountInfo {
     pub is_declared: bool,
     /// When it was created, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+    /// Since when it is in its state, in milliseconds since the Unix epoch.
+    pub state_since_ms: u64,
     /// Its WABAs, in the order given. Those of a removed account are what it gets back when it is resumed.
     pub wabas: Vec<Waba>,
     /// The number that its keys stand for where a gateway has one key per number.
@@ -130,6 +132,7 @@ impl AccountInfo {
             state: AccountState::Removed,
             is_declared: false,
             created_at_ms: now_ms,
+            state_since_ms: now_ms,
             wabas: Vec::new(),
             number: None,
             limits: AccountLimits::default(),
@@ -139,9 +142,10 @@ impl AccountInfo {
     }
 
     /// The account without its keys, numbers and name, which others may have then.
-    pub(crate) fn removed(&self) -> AccountInfo {
-        let state = AccountState::Removed;
-        AccountInfo { state, is_declared: false, keys: Vec::new(), ..self.clone() }
+    pub(crate) fn removed(&self, now_ms: u64) -> AccountInfo {
+        let state_since_ms = if self.is_removed() { self.state_since_ms } else { now_ms };
+        let (state, keys) = (AccountState::Removed, Vec::new());
+        AccountInfo { state, state_since_ms, is_declared: false, keys, ..self.clone() }
     }
 
     pub(crate) fn is_removed(&self) -> bool {

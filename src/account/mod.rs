@@ -182,6 +182,7 @@ impl Account {
             state: self.state,
             is_declared: false,
             created_at_ms: now_ms,
+            state_since_ms: now_ms,
             wabas: self.wabas.iter().map(WabaInput::checked).collect::<Result<_>>()?,
             number: bound.transpose()?,
             limits: self.limits.clone(),

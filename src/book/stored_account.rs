@@ -21,6 +21,9 @@ pub(crate) struct StoredAccount {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_declared: bool,
     created_at_ms: u64,
+    /// Left out if it was created in its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state_since_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     wabas: Vec<StoredWaba>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +132,7 @@ impl StoredAccount {
             },
             is_declared: info.is_declared,
             created_at_ms: info.created_at_ms,
+            state_since_ms: Some(info.state_since_ms).filter(|at| *at != info.created_at_ms),
             wabas: wabas.collect(),
             number: info.number.map(WabaNumber::digits),
             limits: StoredLimits::of(&info.limits),
@@ -174,6 +178,7 @@ impl StoredAccount {
             },
             is_declared: self.is_declared,
             created_at_ms: self.created_at_ms,
+            state_since_ms: self.state_since_ms.unwrap_or(self.created_at_ms),
             wabas: wabas.collect::<Result<_>>()?,
             number: self.number.map(number).transpose()?,
             limits: self.limits.restore(),

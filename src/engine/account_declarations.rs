@@ -54,7 +54,7 @@ pub(super) fn plan(
     for before in index.all() {
         if before.is_declared && !before.is_removed() && !names.contains(before.name()) {
             summary.removed.push(before.name.clone());
-            changed.push(before.removed());
+            changed.push(before.removed(now_ms));
         }
     }
     for account in declared {
@@ -86,7 +86,8 @@ pub(super) fn plan(
 fn declared_again(account: &Account, before: &AccountInfo) -> Result<AccountInfo> {
     let mut info = account.checked(before.id.clone(), before.created_at_ms, &before.keys)?;
     info.keys.extend(before.keys.iter().filter(|key| !key.is_declared).cloned());
-    Ok(AccountInfo { state: before.state, is_declared: true, ..info })
+    let (state, state_since_ms) = (before.state, before.state_since_ms);
+    Ok(AccountInfo { state, state_since_ms, is_declared: true, ..info })
 }
 
 /// The changed accounts whose stored form differs. Declared keys are not stored, so after a restart most differ only in
@@ -140,7 +141,7 @@ pub(super) fn open(
     }
     let default = Accounts::default_account(now_ms)?;
     let has_default = config.accounts.is_empty() && config.has_default_account;
-    let default = if has_default { default } else { default.removed() };
+    let default = if has_default { default } else { default.removed(now_ms) };
     for one in subscriptions.iter_mut() {
         let successor = index.successor(&one.account);
         if successor != one.account {

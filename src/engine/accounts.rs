@@ -225,16 +225,14 @@ impl Shared {
     }
 
     fn create_account(&self, account: &Account) -> Result<Arc<AccountInfo>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let mut info = account.checked(AccountId::fresh()?, self.clock.wall_ms(), &[])?;
         for key in &mut info.keys {
             *key =
                 ApiKey::new(fresh_key_id()?, "first key".to_owned(), key.digest, key.created_at_ms);
         }
         self.accounts.check(&info)?;
-        self.save_account(book, info)
+        self.save_account(&mut book, info)
     }
 
     /// Changes an account; `None` if it is no longer `before`.
@@ -243,9 +241,7 @@ impl Shared {
         before: &Arc<AccountInfo>,
         account: &Account,
     ) -> Result<Option<Arc<AccountInfo>>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let current = self.require_account(before.id())?;
         if !Arc::ptr_eq(&current, before) {
             return Ok(None);
@@ -255,29 +251,32 @@ impl Shared {
         }
         let checked = account.checked(before.id.clone(), before.created_at_ms, &[])?;
         let (is_declared, keys) = (before.is_declared, before.keys.clone());
-        let mut after = AccountInfo { is_declared, keys, moved_to: None, ..checked };
+        let state_since_ms = before.state_since_ms;
+        let mut after =
+            AccountInfo { is_declared, keys, moved_to: None, state_since_ms, ..checked };
         let mut with_state = (**before).clone();
         with_state.state = after.state;
         let changes_more = BookChange::account(&with_state) != BookChange::account(&after);
         if before.is_declared && (changes_more || after.is_removed()) {
             return Err(declared(before));
         }
+        if after.state != before.state {
+            after.state_since_ms = self.clock.wall_ms();
+        }
         if after.is_removed() {
-            after = after.removed();
+            after = after.removed(after.state_since_ms);
         }
         self.accounts.check(&after)?;
-        self.save_account(book, after).map(Some)
+        self.save_account(&mut book, after).map(Some)
     }
 
     fn remove_account(&self, id: &str) -> Result<Arc<AccountInfo>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let before = self.require_account(id)?;
         match (before.is_removed(), before.is_declared) {
             (true, _) => Ok(before),
             (false, true) => Err(declared(&before)),
-            (false, false) => self.save_account(book, before.removed()),
+            (false, false) => self.save_account(&mut book, before.removed(self.clock.wall_ms())),
         }
     }
 
@@ -288,8 +287,7 @@ impl Shared {
         expires_at_ms: Option<u64>,
         secret: &Secret,
     ) -> Result<ApiKey> {
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let mut info = (*self.require_account(id)?).clone();
         if info.is_removed() {
             return Err(Error::invalid("account", id, "an account that is not removed"));
@@ -302,13 +300,12 @@ impl Shared {
         let mut key = ApiKey::new(fresh_key_id()?, name, digest, self.clock.wall_ms());
         key.expires_at_ms = expires_at_ms;
         info.keys.push(key.clone());
-        self.save_account(book, info)?;
+        self.save_account(&mut book, info)?;
         Ok(key)
     }
 
     fn remove_api_key(&self, id: &str, key_id: &str) -> Result<()> {
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let mut info = (*self.require_account(id)?).clone();
         let place = info.keys.iter().position(|key| key.id == key_id);
         let missing = || Error::NotFound { what: "API key", given: key_id.to_owned() };
@@ -316,13 +313,11 @@ impl Shared {
         if key.is_declared {
             return Err(declared(&info));
         }
-        self.save_account(book, info).map(drop)
+        self.save_account(&mut book, info).map(drop)
     }
 
     fn declare_accounts(&self, declared: &[Account]) -> Result<AccountChanges> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let plan =
             account_declarations::plan(self.accounts.index(), declared, self.clock.wall_ms())?;
         book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
@@ -371,9 +366,7 @@ impl Shared {
     }
 
     fn move_account(&self, from: &str, to: &str) -> Result<Arc<AccountInfo>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let (from, to) = (self.require_account(from)?, self.require_account(to)?);
         // A move that failed halfway is finished by another call.
         let is_moved_elsewhere = from.moved_to.as_ref().is_some_and(|other| *other != to.id);
@@ -393,8 +386,9 @@ impl Shared {
                 return Err(Error::NameTaken { name: one.name.clone() });
             }
         }
-        let moved = AccountInfo { moved_to: Some(to.id.clone()), ..from.removed() };
-        let from = self.save_account(book, moved)?;
+        let moved =
+            AccountInfo { moved_to: Some(to.id.clone()), ..from.removed(self.clock.wall_ms()) };
+        let from = self.save_account(&mut book, moved)?;
         let own = own.iter().map(|one| moved_to(one, &to.id));
         let own: Vec<_> = own.map(ActiveSubscription::new).collect::<Result<_>>()?;
         book.apply_each(own.iter().map(|one| BookChange::put(&one.info)).collect())?;
@@ -404,8 +398,7 @@ impl Shared {
 
     /// Removes the record of an account that nothing is left of.
     pub(super) fn drop_account(&self, info: &AccountInfo) -> Result<()> {
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let notes = book.notes_of(info.id())?;
         let mut changes: Vec<_> =
             notes.keys().map(|key| BookChange::note(info.id(), key, "")).collect();

@@ -9,7 +9,7 @@ use super::Engine;
 use super::account_declarations::{is_same, unstored};
 use super::shared::Shared;
 use crate::account::{AccountInfo, ApiKey};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 impl Engine {
     /// Puts these accounts in force, and no others: what is left of an account that is not among them is held, like that
@@ -30,9 +30,7 @@ impl Engine {
 impl Shared {
     /// Returns the accounts of which nothing is left.
     fn adopt_accounts(&self, accounts: &[Arc<AccountInfo>]) -> Result<Vec<Arc<AccountInfo>>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let index = self.accounts.index();
         let is_new = |info: &&Arc<AccountInfo>| {
             let before = index.get(info.id());
@@ -44,7 +42,9 @@ impl Shared {
         let others = index.all().filter(|info| !given.contains(info.id())).cloned();
         let is_empty = |info: &Arc<AccountInfo>| self.subscriptions.read().count_of(info.id()) == 0;
         let (gone, left): (Vec<_>, Vec<_>) = others.partition(is_empty);
-        changed.extend(left.iter().filter(|info| !info.is_removed()).map(|info| info.removed()));
+        let now_ms = self.clock.wall_ms();
+        let left = left.iter().filter(|info| !info.is_removed());
+        changed.extend(left.map(|info| info.removed(now_ms)));
         book.apply_each(unstored(&index, &changed))?;
         // A number may go from one of them to another, so all give up theirs first.
         self.accounts.update(|index| {

@@ -109,8 +109,8 @@ impl Shared {
         let at_ms = self.clock.wall_ms();
         for event in events {
             match event {
-                TracedEvent::Accepted { event, targets, dedup_hash } => {
-                    accepted.push(HistoryEvent { event, targets, dedup_hash });
+                TracedEvent::Accepted { event, targets, hashes } => {
+                    accepted.push(HistoryEvent { event, targets, hashes });
                 }
                 TracedEvent::Duplicate(id) => duplicates.push(HistoryEntry::duplicate(id, at_ms)),
             }

@@ -1,6 +1,9 @@
 //! Reports to the history what happens to deliveries, and erases from it what is purged. Only a purge waits for the
 //! history.
 
+use std::collections::BTreeSet;
+use std::io;
+
 use super::publish::order_hash;
 use super::purge::PurgeFilter;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
@@ -9,6 +12,9 @@ use crate::dead_letter::StoredDeadLetter;
 use crate::error::Result;
 use crate::history::{AttemptEntry, DeliveryStep, HistoryEntry, HistoryQuery};
 use crate::subscription::SubscriptionId;
+
+/// How many events of a contact are read for the other texts that name it.
+const CONTACT_EVENTS_MAX: usize = 1_000;
 
 impl Shared {
     pub(super) fn note_attempts(&self, attempts: Vec<(SubscriptionId, RecentAttempt)>) {
@@ -48,15 +54,46 @@ impl Shared {
         history.record(letters.iter().map(entry).collect());
     }
 
-    /// Erases what the history keeps of purged events. Returns how many events.
-    pub(super) fn purge_history(&self, filter: &PurgeFilter) -> Result<u64> {
+    /// The hashes of the keys under which the events of a contact are kept: of the text itself, and of the user id or
+    /// the number that callbacks in the history show with it.
+    pub(super) fn contact_hashes(
+        &self,
+        contact: &str,
+        account: Option<&str>,
+    ) -> Result<BTreeSet<u64>> {
+        let hash = order_hash(contact);
+        let mut hashes = BTreeSet::from([hash]);
+        if let Some(history) = &self.history {
+            let accounts = account.map(|account| self.accounts.ids_of(account));
+            let query = HistoryQuery { accounts, key_hash: Some(hash), ..HistoryQuery::default() };
+            let found = history.find(&query, None, CONTACT_EVENTS_MAX, CONTACT_EVENTS_MAX);
+            let found = found.map_err(|error| self.unreadable_history(error))?;
+            hashes.extend(found.entries.iter().flat_map(|(_, event)| event.contact_hashes()));
+        }
+        Ok(hashes)
+    }
+
+    /// Erases what the history keeps of purged events of a number, and of a contact if there are hashes of its keys.
+    /// Returns how many events.
+    pub(super) fn purge_history(
+        &self,
+        filter: &PurgeFilter,
+        contact: Option<&BTreeSet<u64>>,
+    ) -> Result<u64> {
         let Some(history) = &self.history else { return Ok(0) };
         let query = HistoryQuery {
             accounts: filter.account.as_deref().map(|account| self.accounts.ids_of(account)),
             number: filter.number,
-            key_hash: filter.contact.as_deref().map(order_hash),
             ..HistoryQuery::default()
         };
-        history.purge(query).map_err(|error| self.unreadable_history(error))
+        let queries = match contact {
+            None => vec![query],
+            Some(hashes) => {
+                let of = |hash: &u64| HistoryQuery { key_hash: Some(*hash), ..query.clone() };
+                hashes.iter().map(of).collect()
+            }
+        };
+        let purged = queries.into_iter().map(|query| history.purge(query));
+        purged.sum::<io::Result<u64>>().map_err(|error| self.unreadable_history(error))
     }
 }

@@ -117,7 +117,8 @@ filter! {
         dedup_key: String, given impl Into<String>;
         /// Only events whose payload has this message id.
         message_id: String, given impl Into<String>;
-        /// Only events published with this key, which is the contact for events of callbacks.
+        /// Only events published with this key, which is the contact for events of callbacks: its user id where they show
+        /// one, else its number. The history finds an event by either, where its callback showed both.
         contact: String, given impl Into<String>;
         /// Only events of this number.
         number: WabaNumber, given WabaNumber;

@@ -2,13 +2,13 @@
 //! the dead letters, the recent attempts and the history. Events are also found by what a support person knows of
 //! them. A search reads a bounded number of events at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dead_letter_filter::is_type_and_number;
 use super::event_query::{
     DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace, SearchPosition,
 };
-use super::publish::order_hash;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use super::shared::Shared;
 use super::{DeliveryState, Engine, Page};
@@ -141,13 +141,15 @@ impl Shared {
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
         sequences.remove_range(before.unwrap_or(u64::MAX)..);
+        let (account, contact) = (query.account.as_deref(), query.contact.as_deref());
+        let contact = contact.map(|contact| self.contact_hashes(contact, account)).transpose()?;
         let (mut pages, mut last, mut read) = (OwnerPages::default(), None, 0);
         for sequence in sequences.iter().rev() {
             if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
                 return Ok(Some(last.unwrap_or_else(|| sequence.saturating_add(1))));
             }
             (last, read) = (Some(sequence), read + 1);
-            if self.is_kept_match(query, sequence, &mut pages)? {
+            if self.is_kept_match(query, contact.as_ref(), sequence, &mut pages)? {
                 let trace = self.trace(self.outbox.id_of(sequence))?;
                 read += trace.as_ref().map_or(0, |trace| trace.deliveries.len());
                 items.extend(trace);
@@ -159,6 +161,7 @@ impl Shared {
     fn is_kept_match(
         &self,
         query: &EventQuery,
+        contact: Option<&BTreeSet<u64>>,
         sequence: u64,
         pages: &mut OwnerPages,
     ) -> Result<bool> {
@@ -168,7 +171,7 @@ impl Shared {
         let is_match = query.account.as_ref().is_none_or(is_own)
             && is_type_and_number((query.event_type.as_deref(), None), (event_type.as_ref(), None))
             && query.number.is_none_or(|number| owner.number == Some(number))
-            && query.contact.as_deref().is_none_or(|key| order_hash(key) == owner.key_hash)
+            && contact.is_none_or(|hashes| hashes.contains(&owner.key_hash))
             && query.since_ms.is_none_or(|since_ms| since_ms <= owner.accepted_at_ms);
         if !is_match {
             return Ok(false);

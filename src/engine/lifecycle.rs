@@ -204,9 +204,7 @@ impl Shared {
         id: SubscriptionId,
         change: impl Fn(SubscriptionState) -> SubscriptionState,
     ) -> Result<()> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let current = self.subscriptions.read().require(id)?;
         let (before, after) = (current.info.state, change(current.info.state));
         if before == after {
@@ -214,7 +212,7 @@ impl Shared {
         }
         let active =
             ActiveSubscription::new(SubscriptionInfo { state: after, ..(*current.info).clone() })?;
-        self.save_and_activate(book, active, Some(&current.info))
+        self.save_and_activate(&mut book, active, Some(&current.info))
     }
 
     /// Clears `after` of the subscriptions that waited for a removed one. Returns them, to be saved once

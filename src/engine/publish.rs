@@ -12,7 +12,7 @@ use crate::account_limits::AccountLimits;
 use crate::account_shares::{AccountShare, QueueClaim};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventType, PublishError, WabaNumber};
-use crate::history::dedup_hash;
+use crate::history::{HistoryHashes, dedup_hash};
 use crate::outbox::{RoutedEvent, Submission, SubmissionSender, dedup_key_of};
 use crate::receipt::Receipt;
 use crate::routing::{ConditionMatch, MatchQuery};
@@ -221,8 +221,10 @@ impl Shared {
         self.counters.condition_unparsable.add(u64::from(is_unparsable));
         let CheckedEvent { account, kind, number, share } = checked;
         share.note_accepted(targets.is_empty());
-        let traced =
-            self.history.as_ref().map(|_| event.dedup_key.as_deref().map_or(0, dedup_hash));
+        let traced = self.history.as_ref().map(|_| HistoryHashes {
+            dedup: event.dedup_key.as_deref().map_or(0, dedup_hash),
+            contact_number: event.contact_number.as_deref().map_or(0, order_hash),
+        });
         let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));
         RoutedEvent {
             account: account.id.shared(),

@@ -3,7 +3,7 @@
 //! (I8, I13). The payload of an event that is owed to nobody and has no dead letter is removed with its
 //! generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::MutexGuard;
 use roaring::RoaringTreemap;
@@ -12,13 +12,13 @@ use super::Engine;
 use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 use super::deliveries::DeliveryFilter;
 use super::filter::filter;
-use super::publish::order_hash;
 use super::shared::{DispatchState, Shared};
 use crate::attempt::DeliveryId;
 use crate::dead_letter::DeadLetter;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::WabaNumber;
+use crate::history::History;
 use crate::notice::Notice;
 use crate::outbox::HeadOwner;
 use crate::subscription::SubscriptionId;
@@ -39,7 +39,9 @@ filter! {
         account: String, given impl Into<String>;
         /// Only events of this WABA number.
         number: WabaNumber, given WabaNumber;
-        /// Only events with this ordering key, which is the contact for events of callbacks.
+        /// Only events with this ordering key, which is the contact for events of callbacks: its user id where they show
+        /// one, else its number. With a [history](crate::Limits::history_bytes_max) either finds both, where a callback
+        /// showed both.
         contact: String, given impl Into<String>;
     }
 }
@@ -59,12 +61,11 @@ impl PurgeFilter {
         *self == PurgeFilter::default()
     }
 
-    /// `account` is the one that now has what belonged to the owner's.
-    fn admits(&self, owner: &HeadOwner, account: &str) -> bool {
-        let key_hash = self.contact.as_deref().map(order_hash);
+    /// `account` is the one that now has what belonged to the owner's; `contact` has the hashes of the contact's keys.
+    fn admits(&self, owner: &HeadOwner, account: &str, contact: Option<&BTreeSet<u64>>) -> bool {
         self.account.as_ref().is_none_or(|wanted| wanted == account)
             && self.number.is_none_or(|number| owner.number == Some(number))
-            && key_hash.is_none_or(|key_hash| key_hash == owner.key_hash)
+            && contact.is_none_or(|hashes| hashes.contains(&owner.key_hash))
     }
 }
 
@@ -297,13 +298,17 @@ impl Shared {
     }
 
     fn purge(&self, filter: &PurgeFilter) -> Result<Purged> {
-        // After this, everything published so far is owed.
+        // After this, everything published so far is owed, and in the history.
         self.outbox.flush()?;
+        self.history.iter().for_each(History::flush);
+        let account = filter.account.as_deref();
+        let contact = filter.contact.as_deref();
+        let contact = contact.map(|contact| self.contact_hashes(contact, account)).transpose()?;
         let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
         let meant = self.outbox.events_of(&sequences, |owner| {
-            filter.admits(owner, &self.accounts.successor(&owner.account))
+            filter.admits(owner, &self.accounts.successor(&owner.account), contact.as_ref())
         })?;
         let cancelled = self.cancel_events(&meant);
         // So that the dead letters of deliveries that depended on a cancelled one are found.
@@ -313,7 +318,7 @@ impl Shared {
         let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
         let deliveries = cancelled + self.discard_deliveries(&letters)?;
         self.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
-        let history_events = self.purge_history(filter)?;
+        let history_events = self.purge_history(filter, contact.as_ref())?;
         self.counters.purged.add(deliveries);
         if deliveries > 0 {
             self.notices.send(&Notice::Purged { events: meant.len(), deliveries });

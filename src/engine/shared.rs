@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, RwLock};
 
 use super::background::Jobs;
 use super::close::Closing;
@@ -274,6 +274,12 @@ impl Shared {
             }
             _ => Err(Error::Closed),
         }
+    }
+
+    /// The book, locked for a change.
+    pub(super) fn lock_book(&self) -> Result<MappedMutexGuard<'_, SubscriptionStore>> {
+        self.check_open()?;
+        MutexGuard::try_map(self.book.lock(), Option::as_mut).map_err(|_| Error::Closed)
     }
 
     /// Stops the engine because a part of it failed. Nothing durable is lost.

@@ -95,9 +95,7 @@ impl Shared {
         subscriptions: Vec<Subscription>,
         existing: ExistingName,
     ) -> Result<Vec<SubscriptionId>> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         let (mut plan, mut ids) = (ChangePlan::default(), Vec::new());
         let (mut names, mut fresh_id) = (HashSet::new(), book.fresh_id());
         for subscription in subscriptions {
@@ -123,7 +121,7 @@ impl Shared {
         }
         self.check_room(&plan)?;
         if !plan.prepared.is_empty() {
-            self.save_and_activate_all(book, plan.prepared, Vec::new())?;
+            self.save_and_activate_all(&mut book, plan.prepared, Vec::new())?;
         }
         Ok(ids)
     }
@@ -134,14 +132,12 @@ impl Shared {
     }
 
     pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
+        let mut book = self.lock_book()?;
         if !self.subscriptions.read().is_held(id) {
             self.subscriptions.read().require(id)?;
         }
         let plan = ChangePlan { removed: vec![id], ..ChangePlan::default() };
-        self.carry_out(book, "", plan).map(drop)
+        self.carry_out(&mut book, "", plan).map(drop)
     }
 
     pub(super) fn change<T, E: From<Error>>(
@@ -149,20 +145,16 @@ impl Shared {
         account: &str,
         decide: impl FnOnce(&AccountSnapshot) -> std::result::Result<(Vec<SubscriptionChange>, T), E>,
     ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        let book = book.as_mut().ok_or(Error::Closed)?;
-        let account_snapshot = self.snapshot_in(book, account)?;
+        let mut book = self.lock_book()?;
+        let account_snapshot = self.snapshot_in(&mut book, account)?;
         let (changes, answer) = decide(&account_snapshot)?;
         let plan = self.plan(account, account_snapshot, changes)?;
-        Ok((self.carry_out(book, account, plan)?, answer))
+        Ok((self.carry_out(&mut book, account, plan)?, answer))
     }
 
     /// The subscriptions of an account, with its notes.
     pub(super) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
-        self.check_open()?;
-        let mut book = self.book.lock();
-        self.snapshot_in(book.as_mut().ok_or(Error::Closed)?, account)
+        self.snapshot_in(&mut *self.lock_book()?, account)
     }
 
     fn snapshot_in(&self, book: &mut SubscriptionStore, account: &str) -> Result<AccountSnapshot> {
@@ -198,10 +190,9 @@ impl Shared {
             self.check_open()?;
             let before = Arc::clone(&self.subscriptions.read().require(id)?.info);
             let after = amend(&before)?;
-            let mut book = self.book.lock();
-            let book = book.as_mut().ok_or(Error::Closed)?;
+            let mut book = self.lock_book()?;
             if self.subscriptions.read().require(id)?.info == before {
-                return Ok(self.replace(book, &before, after)?);
+                return Ok(self.replace(&mut book, &before, after)?);
             }
         }
         Err(Error::Busy { reason: format!("subscription {id} was changed again and again") }.into())

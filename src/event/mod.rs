@@ -42,6 +42,8 @@ pub struct Event {
     pub(crate) key: Option<String>,
     pub(crate) dedup_key: Option<String>,
     pub(crate) payload: Vec<u8>,
+    /// The number of the contact where the key is its user id, so that the history finds it by both.
+    pub(crate) contact_number: Option<String>,
     /// Whether it is one update of a callback that is also published as a whole.
     pub(crate) is_part: bool,
 }
@@ -57,6 +59,7 @@ impl Event {
             key: None,
             dedup_key: None,
             payload: payload.into(),
+            contact_number: None,
             is_part: false,
         }
     }

@@ -1,7 +1,7 @@
 //! What the history keeps, as it is stored, and the keys by which it is found. A key is a hash: a query that finds an
 //! entry by it compares the entry itself.
 //!
-//! Layout of an entry: the envelope of `store::record`, version 1, then [`HistoryEntry`] in bincode 1.3.3 with
+//! Layout of an entry: the envelope of `store::record`, version 2, then [`HistoryEntry`] in bincode 1.3.3 with
 //! variable-length integers. Version 0 is an entry that was erased.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::subscription::SubscriptionId;
 use super::message_ids::message_ids;
 
 /// The version of an entry, and of one that was erased.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const ERASED: u8 = 0;
 
 /// How much of a payload is kept.
@@ -34,6 +34,8 @@ pub(crate) struct AcceptedEntry {
     pub(crate) waba: Option<String>,
     /// The hash of its key; 0 for none.
     pub(crate) key_hash: u64,
+    /// The hash of the number of its contact, where its key is the contact's user id; 0 for none.
+    pub(crate) contact_number_hash: u64,
     /// The hash of its dedup key; 0 for none.
     pub(crate) dedup_hash: u64,
     pub(crate) accepted_at_ms: u64,
@@ -90,17 +92,26 @@ pub(crate) enum HistoryEntry {
     },
 }
 
+/// Hashes by which an event is found that the outbox does not store; 0 for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HistoryHashes {
+    /// Of its dedup key.
+    pub(crate) dedup: u64,
+    /// Of the number of its contact, where its key is the contact's user id.
+    pub(crate) contact_number: u64,
+}
+
 /// An accepted event on its way to the history.
 #[derive(Debug, Clone)]
 pub(crate) struct HistoryEvent {
     pub(crate) event: Arc<StoredEvent>,
     pub(crate) targets: Arc<[SubscriptionId]>,
-    pub(crate) dedup_hash: u64,
+    pub(crate) hashes: HistoryHashes,
 }
 
 impl From<&HistoryEvent> for AcceptedEntry {
     fn from(accepted: &HistoryEvent) -> AcceptedEntry {
-        let HistoryEvent { event, targets, dedup_hash } = accepted;
+        let HistoryEvent { event, targets, hashes } = accepted;
         let kept = event.payload.len().min(PAYLOAD_BYTES_MAX);
         AcceptedEntry {
             incarnation: event.id.incarnation(),
@@ -110,7 +121,8 @@ impl From<&HistoryEvent> for AcceptedEntry {
             number: event.number.map_or(0, WabaNumber::digits),
             waba: event.waba.clone(),
             key_hash: event.key_hash,
-            dedup_hash: *dedup_hash,
+            contact_number_hash: hashes.contact_number,
+            dedup_hash: hashes.dedup,
             accepted_at_ms: event.accepted_at_ms,
             targets: targets.to_vec(),
             payload: event.payload.get(..kept).unwrap_or_default().to_vec(),
@@ -126,6 +138,11 @@ impl AcceptedEntry {
 
     pub(crate) fn number(&self) -> Option<WabaNumber> {
         WabaNumber::from_digits(self.number)
+    }
+
+    /// The hashes of its key, which is the contact for events of callbacks, and of the contact's number.
+    pub(crate) fn contact_hashes(&self) -> impl Iterator<Item = u64> {
+        [self.key_hash, self.contact_number_hash].into_iter().filter(|hash| *hash != 0)
     }
 }
 
@@ -183,7 +200,7 @@ impl HistoryEntry {
             keys.push(accepted_key(accepted.id()));
             keys.extend([every_key(), account_key(&accepted.account)]);
             keys.extend(accepted.number().map(number_key));
-            keys.extend(Some(accepted.key_hash).filter(|hash| *hash != 0).map(contact_key));
+            keys.extend(accepted.contact_hashes().map(contact_key));
             keys.extend(Some(accepted.dedup_hash).filter(|hash| *hash != 0).map(dedup_key));
             keys.extend(message_ids(&accepted.payload).into_iter().map(message_key));
         }

@@ -25,7 +25,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 pub(crate) use self::entry::{
-    AcceptedEntry, AttemptEntry, DeliveryStep, HistoryEntry, HistoryEvent, dedup_hash,
+    AcceptedEntry, AttemptEntry, DeliveryStep, HistoryEntry, HistoryEvent, HistoryHashes,
+    dedup_hash,
 };
 pub(crate) use self::query::HistoryQuery;
 pub(crate) use self::segment::EntryPosition;

@@ -48,7 +48,7 @@ impl HistoryQuery {
         self.accounts.as_ref().is_none_or(|ids| ids.contains(&accepted.account))
             && self.event_type.as_ref().is_none_or(|part| contains(&accepted.event_type, part))
             && self.number.is_none_or(|number| accepted.number() == Some(number))
-            && self.key_hash.is_none_or(|hash| hash == accepted.key_hash)
+            && self.key_hash.is_none_or(|hash| accepted.contact_hashes().any(|one| one == hash))
             && self.dedup_hash.is_none_or(|hash| hash == accepted.dedup_hash)
             && self.since_ms.is_none_or(|since_ms| since_ms <= accepted.accepted_at_ms)
             && self.message_id.as_ref().is_none_or(has_id)

@@ -23,8 +23,9 @@ fn accepted(sequence: u64, contact: u64, at_ms: u64) -> HistoryEvent {
         payload: format!("{{\"id\":\"wamid.{sequence:06}\"}}").into_bytes(),
         ..StoredEvent::example()
     };
-    let dedup_hash = dedup_hash(&format!("wamid.{sequence:06}"));
-    HistoryEvent { event: Arc::new(event), targets: [SubscriptionId(3)].into(), dedup_hash }
+    let dedup = dedup_hash(&format!("wamid.{sequence:06}"));
+    let hashes = HistoryHashes { dedup, contact_number: 0 };
+    HistoryEvent { event: Arc::new(event), targets: [SubscriptionId(3)].into(), hashes }
 }
 
 fn entry(sequence: u64, contact: u64, at_ms: u64) -> HistoryEntry {

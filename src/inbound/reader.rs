@@ -138,8 +138,9 @@ pub(super) fn events_within(
     let frame = Frame::around_element(&object, "entry");
     let whole = (entries.len() == 1).then_some(body);
     for (index, entry) in entries.iter().enumerate() {
+        let events_before = reader.callback.events.len();
         reader.entry(index, entry, &frame, whole);
-        reader.replace_numbers();
+        reader.replace_numbers(events_before);
     }
     Ok(reader.into_callback())
 }
@@ -215,14 +216,20 @@ impl CallbackReader<'_> {
     }
 
     /// Keys the events of contacts whose user id another update of the entry shows by that id, so that a
-    /// contact has one key.
-    fn replace_numbers(&mut self) {
+    /// contact has one key. The number is kept beside it, from the first event of the entry on.
+    fn replace_numbers(&mut self, first: usize) {
         let EntryKeys { user_ids, by_number } = std::mem::take(&mut self.keys);
         for (index, number) in by_number {
             let event = self.callback.events.get_mut(index);
             if let (Some(event), Some(user_id)) = (event, user_ids.get(&number)) {
                 event.key = Some(bounded(Cow::Borrowed(user_id)));
             }
+        }
+        let numbers = user_ids.into_iter();
+        let numbers = numbers.map(|(number, user_id)| (bounded(Cow::Owned(user_id)), number));
+        let numbers: HashMap<String, String> = numbers.collect();
+        for event in self.callback.events.iter_mut().skip(first) {
+            event.contact_number = event.key.as_ref().and_then(|key| numbers.get(key)).cloned();
         }
     }
 

@@ -7,7 +7,6 @@ use smallvec::SmallVec;
 use super::contacts::Contacts;
 use super::frame::{MemberEdit, rewritten};
 use super::malformed::{MalformedCallback, read_object};
-use super::update_type::FieldUpdates;
 use crate::json::{JsonObject, elements, id};
 
 /// A list of updates in the value of a change.
@@ -40,6 +39,17 @@ impl UpdateList {
             UpdateList::Plain { name, .. } => name,
         }
     }
+}
+
+/// What a field of Meta's callbacks holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FieldUpdates {
+    /// The lists whose elements are updates.
+    pub(super) lists: &'static [UpdateList],
+    /// The list that counts where the others are empty.
+    pub(super) otherwise: Option<UpdateList>,
+    /// The type of a change without lists, which is one update as a whole.
+    pub(super) whole: Option<&'static str>,
 }
 
 /// The updates that a change holds.

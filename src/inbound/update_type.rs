@@ -4,7 +4,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::update::{Update, UpdateList};
+use super::update::{FieldUpdates, Update, UpdateList};
 use crate::json::JsonObject;
 
 /// The types of one update: its own, and that of an advertisement it answers.
@@ -12,17 +12,6 @@ pub(super) type TypeNames = SmallVec<[&'static str; 2]>;
 
 pub(super) const MESSAGE_RECEIVED: &str = "MESSAGE_RECEIVED";
 const CALL_ENDED: &str = "CALL_ENDED";
-
-/// What a field of Meta's callbacks holds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FieldUpdates {
-    /// The lists whose elements are updates.
-    pub(super) lists: &'static [UpdateList],
-    /// The list that counts where the others are empty.
-    pub(super) otherwise: Option<UpdateList>,
-    /// The type of a change without lists, which is one update as a whole.
-    pub(super) whole: Option<&'static str>,
-}
 
 const ERRORS: UpdateList = UpdateList::Plain { name: "errors", event_type: "CLOUD_API_ERROR" };
 

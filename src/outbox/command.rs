@@ -10,6 +10,7 @@ use crate::attempt::DeliveryId;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
+use crate::history::HistoryHashes;
 use crate::receipt::{ReceiptSender, WakeGroup};
 use crate::store::Database;
 use crate::subscription::{SubscriptionId, Targets};
@@ -74,8 +75,8 @@ pub(crate) struct RoutedEvent {
     pub(crate) dedup: Option<DedupKey>,
     pub(crate) targets: Targets,
     pub(crate) payload: Vec<u8>,
-    /// The hash of its dedup key for the history (0 for none), or `None` without a history.
-    pub(crate) traced: Option<u64>,
+    /// For the history; `None` without one.
+    pub(crate) traced: Option<HistoryHashes>,
 }
 
 impl RoutedEvent {

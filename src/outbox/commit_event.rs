@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::attempt::DeliveryId;
 use crate::error::Error;
 use crate::event::{EventId, StoredEvent};
+use crate::history::HistoryHashes;
 use crate::subscription::SubscriptionId;
 
 use super::dedup::DroppedKeys;
@@ -62,7 +63,7 @@ pub(crate) struct OwedEvent {
 #[derive(Debug, Clone)]
 pub(crate) enum TracedEvent {
     /// It was accepted; without targets it has no subscriber.
-    Accepted { event: Arc<StoredEvent>, targets: Arc<[SubscriptionId]>, dedup_hash: u64 },
+    Accepted { event: Arc<StoredEvent>, targets: Arc<[SubscriptionId]>, hashes: HistoryHashes },
     /// It has the dedup key of this event.
     Duplicate(EventId),
 }

@@ -111,10 +111,10 @@ impl GroupEvents {
         let owed = u32::try_from(targets.kept.len()).unwrap_or(u32::MAX);
         if targets.kept.is_empty() {
             group.unrouted += 1;
-            if let Some(dedup_hash) = event.traced {
+            if let Some(hashes) = event.traced {
                 let event = Arc::new(event.into_stored(id, self.wall_ms));
                 let targets = Arc::clone(&targets.kept);
-                group.traced.push(TracedEvent::Accepted { event, targets, dedup_hash });
+                group.traced.push(TracedEvent::Accepted { event, targets, hashes });
             }
             return Ok(Accepted { id, owed, duplicate: false });
         }
@@ -129,9 +129,9 @@ impl GroupEvents {
         let payload = self.payloads.append(&event.payload);
         self.packer.add(&event, &mut targets.packed, payload, &mut self.payloads)?;
         let (event, targets) = (Arc::new(event), Arc::clone(&targets.kept));
-        if let Some(dedup_hash) = traced {
+        if let Some(hashes) = traced {
             let (event, targets) = (Arc::clone(&event), Arc::clone(&targets));
-            group.traced.push(TracedEvent::Accepted { event, targets, dedup_hash });
+            group.traced.push(TracedEvent::Accepted { event, targets, hashes });
         }
         group.owed.push(OwedEvent { event, targets });
         Ok(Accepted { id, owed, duplicate: false })

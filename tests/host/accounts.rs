@@ -288,6 +288,9 @@ fn a_suspended_account_is_shown_at_its_webhooks() {
             (&json!("active"), &json!("suspended"))
         );
     }
+    let account = served.get(&path, OPERATOR).json();
+    assert_eq!(shown["account_state_since"], account["state_since"], "{shown}");
+    assert!(account["state_since"].as_str() > account["created_at"].as_str(), "{account}");
     let beta = served.get(&format!("/subscriptions/{bystander}"), OPERATOR).json();
     assert!(beta.get("account_state").is_none(), "{beta}");
     assert_eq!(due(&format!("/deliveries?account={id}")), json!(null), "no attempt is due");

@@ -234,6 +234,45 @@ fn unowned_numbers_are_listed_masked() {
     assert_eq!(served.all_arrived(&receiver).len(), 2, "the owner's callback is delivered");
 }
 
+/// A contact whose user id a callback shows is found and purged by its number as well.
+#[test]
+fn a_contact_is_found_and_purged_by_number_and_user_id() {
+    let (_place, served) = HostProcess::fresh();
+    let receiver = Receiver::answering(503);
+    served.subscribe(ACME, &receiver.url("/"), json!({"events": ["MESSAGE_RECEIVED"]}));
+    let callback = |contact: Value, message: Value| {
+        let value = json!({
+            "messaging_product": "whatsapp", "metadata": {"display_phone_number": "919000000001"},
+            "contacts": [contact], "messages": [message],
+        });
+        let changes = json!([{"field": "messages", "value": value}]);
+        json!({"entry": [{"id": "100000000000001", "changes": changes}]}).to_string()
+    };
+    let text = |id: &str, from: &str, user_id: Option<&str>| {
+        let contact = json!({"wa_id": from, "user_id": user_id});
+        let body = json!({"body": "hello"});
+        let message = json!({"id": id, "from": from, "type": "text", "text": body});
+        assert_eq!(post_signed(&served, &callback(contact, message)).status, 200);
+    };
+    text("wamid.WITHBOTH", "919812300001", Some("IN.111"));
+    text("wamid.NUMBERONLY", "919812300001", None);
+    text("wamid.BYSTANDER", "919812300002", Some("IN.222"));
+    let found = |contact: &str| {
+        let found = served.get(&format!("/events?contact={contact}&type=received"), ACME).json();
+        found["items"].as_array().unwrap().len()
+    };
+    assert_eq!((found("919812300001"), found("IN.111"), found("IN.222")), (2, 1, 1));
+    let purge = |contact: &str| {
+        let purged = served.post("/purge", ACME, json!({"contact": contact}).to_string());
+        assert_eq!(purged.status, 202, "{purged:?}");
+        purged.json()["purged"].clone()
+    };
+    assert_eq!(purge("919812300001"), 2, "of both callbacks");
+    assert_eq!((found("919812300001"), found("IN.111"), found("IN.222")), (0, 0, 1));
+    text("wamid.AGAIN", "919812300002", None);
+    assert_eq!(purge("IN.222"), 2, "by the user id, what shows the number alone too");
+}
+
 #[test]
 fn a_number_given_to_an_account_leaves_the_unowned() {
     let place = HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use wabahook::{Config, Engine, Error, Event, Notice, OnDamage};
+use wabahook::{Config, Engine, Error, Event, Limits, Notice, OnDamage};
 
 use crate::world::{DEADLINE, quick};
 
@@ -74,7 +74,8 @@ fn only_its_owner_can_read_a_data_directory() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("data");
     let run = || {
-        let engine = Engine::open(Config::new(&path)).unwrap();
+        let limits = Limits::default().history_bytes_max(1 << 20);
+        let engine = Engine::open(Config::new(&path).limits(limits)).unwrap();
         engine.subscribe(quick("crm.invalid")).unwrap();
         let event = Event::new("ADD_TAG", "{}").number("919999999999");
         engine.publish(event).unwrap().wait().unwrap();

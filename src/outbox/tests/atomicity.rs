@@ -4,9 +4,7 @@ use super::*;
 
 #[test]
 fn ten_thousand_events_survive_a_power_cut_all_or_none() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     let bystander = publish(&running.outbox, vec![9], &[7]);
     faults.skip_syncs();
     let targets: Vec<u32> = (1..300).map(|n| n * 3).collect();
@@ -25,9 +23,7 @@ fn ten_thousand_events_survive_a_power_cut_all_or_none() {
 
 #[test]
 fn leftovers_of_an_incomplete_group_are_removed() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     faults.skip_syncs();
     let events = (0..5_000).map(|_| routed(vec![1; 100], &[1])).collect();
     submit(&running.outbox, events).wait().unwrap();

@@ -4,8 +4,7 @@ use super::*;
 
 #[test]
 fn generations_are_cleared_and_stragglers_live_on() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let payload = |n: u64| n.to_le_bytes().repeat(100);
     let mut kept = Vec::new();
@@ -99,8 +98,7 @@ fn a_delivery_that_dies_during_copying_keeps_its_event() {
 
 #[test]
 fn damage_in_an_old_generation_is_not_copied_and_blocks_nothing() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let owe = |dedup, id: u32| {
         let event = RoutedEvent { dedup: Some(dedup), ..routed(vec![9; 300], &[id]) };
@@ -180,8 +178,7 @@ fn a_generation_that_cannot_be_copied_is_reported_once() {
 
 #[test]
 fn a_generation_without_events_hides_none_of_the_next() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let straggler = publish(outbox, vec![3; 900], &[2]);
     ledger.accept(straggler, &[2]);
@@ -232,8 +229,7 @@ fn a_failed_group_puts_no_later_event_in_a_wrong_generation() {
 
 #[test]
 fn a_generation_being_read_is_removed_later() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let mut firsts = Vec::new();
     while outbox.usage().generations < 7 {
@@ -260,8 +256,7 @@ fn a_generation_being_read_is_removed_later() {
 
 #[test]
 fn a_removal_survives_cleared_generations() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     running.outbox.forget(SubscriptionId(5)).wait().unwrap();
     for gone in 1..4 {
         churn(&running, &ledger, &store, gone);
@@ -273,8 +268,7 @@ fn a_removal_survives_cleared_generations() {
 
 #[test]
 fn a_tombstone_ends_once_the_removal_is_stored() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     // More tombstones than a generation has room for: copied on, they would fill one after the other.
     let removed: Vec<_> = (100..10_100).map(SubscriptionId).collect();
     let receipts: Vec<_> = removed.iter().map(|id| running.outbox.forget(*id)).collect();

@@ -22,8 +22,7 @@ fn a_damaged_record_is_named_or_its_generation_set_aside() {
 
 #[test]
 fn a_silently_lost_page_of_a_sealed_generation_is_found() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let mut sequences = Vec::new();
     for _ in 0..60 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);
@@ -47,8 +46,7 @@ fn a_silently_lost_page_of_a_sealed_generation_is_found() {
 
 #[test]
 fn a_silently_emptied_sealed_generation_is_found() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     while running.outbox.usage().generations < 3 {
         let next = publish(&running.outbox, vec![1; 900], &[1]);
         ledger.accept(next, &[1]);
@@ -63,8 +61,7 @@ fn a_silently_emptied_sealed_generation_is_found() {
 
 #[test]
 fn only_the_damaged_generations_are_set_aside() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let mut held = BTreeSet::new();
     while running.outbox.usage().generations < 14 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1, 2]);

@@ -64,8 +64,7 @@ fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
 
 #[test]
 fn a_replayed_letter_is_owed_until_it_ends_again() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let sequence = publish(outbox, vec![1; 100], &[1, 2]);
     ledger.accept(sequence, &[1, 2]);
@@ -96,8 +95,7 @@ fn a_replayed_letter_is_owed_until_it_ends_again() {
 
 #[test]
 fn a_late_letter_keeps_its_event_for_a_replay() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let sequence = publish(outbox, vec![7; 100], &[1]);
     ledger.accept(sequence, &[1]);
@@ -157,8 +155,7 @@ fn a_dropped_letter_never_comes_back_as_owed() {
 
 #[test]
 fn a_dead_letter_keeps_its_event_but_no_generation() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let sequence = publish(&running.outbox, vec![5; 900], &[2]);
     ledger.accept(sequence, &[2]);
     // The letter's record lies in a later generation than its event.
@@ -185,8 +182,7 @@ fn a_dead_letter_keeps_its_event_but_no_generation() {
 
 #[test]
 fn a_copied_letter_is_read_and_a_replayed_one_is_not() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
     let sequence = publish(outbox, vec![5; 900], &[2, 3]);
     ledger.accept(sequence, &[2, 3]);

@@ -33,8 +33,7 @@ fn a_dedup_key_survives_a_crash_only_with_its_event() {
 
 #[test]
 fn a_dedup_key_outlives_its_generation() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, _) = open_small();
     let first = submit(&running.outbox, vec![keyed("a", 900)]).wait().unwrap()[0];
     running.outbox.record(Record::Settle(delivery(first.id.sequence(), 1)));
     for n in 0..200 {
@@ -120,9 +119,7 @@ const PAGES: usize = 4;
 
 /// An outbox that knows a key already.
 fn with_a_bystander() -> (Memory, RunningOutbox, Arc<FaultPlan>) {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     submit(&running.outbox, vec![keyed("bystander", 1)]).wait().unwrap();
     (store, running, faults)
 }
@@ -222,8 +219,7 @@ fn a_changed_window_applies_to_keys_from_before_the_change() {
 
 #[test]
 fn at_open_the_newest_keys_survive_a_lowered_bound() {
-    let (store, ledger) = (Memory::default(), OwedLedger::default());
-    let (running, _) = open_owing(store.clone(), &small(), ledger.owing());
+    let (running, store, ledger) = open_small();
     let keys: Vec<String> = (0..60).map(|n| format!("key {n}")).collect();
     for key in &keys {
         let accepted = submit(&running.outbox, vec![keyed(key, 900)]).wait().unwrap()[0];

@@ -26,6 +26,13 @@ fn open(store: impl Store) -> (OutboxBed, RecoveredOutbox) {
     (OutboxBed { outbox, committed, owing }, recovered)
 }
 
+/// A bed whose device fails as its plan says.
+fn open_faulty() -> (OutboxBed, Memory, Arc<FaultPlan>) {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    (open(faulty).0, store, faults)
+}
+
 impl OutboxBed {
     fn publish_keyed(&self, bytes: usize, ids: &[u32], key_hash: u64) -> u64 {
         let event = RoutedEvent { key_hash, ..routed(vec![1; bytes], ids) };
@@ -120,9 +127,7 @@ fn all_or_none(store: &Memory, sequence: u64, bystander: u64) -> (usize, usize) 
 
 #[test]
 fn atomic_changes_survive_a_power_cut_whole_or_not_at_all() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (bed, _) = open(faulty);
+    let (bed, store, faults) = open_faulty();
     let ids: Vec<u32> = MAIN_AND_DEPENDENTS.collect();
     let sequence = bed.publish(&ids);
     let bystander = bed.publish(&[1]);
@@ -175,9 +180,7 @@ fn deaths_together_stay_dead_through_generations() {
 
 #[test]
 fn the_end_of_a_main_delivery_is_told_when_it_is_durable() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (bed, _) = open(faulty);
+    let (bed, store, faults) = open_faulty();
     let sequence = bed.publish(&[1, 2]);
     faults.hold_syncs();
     bed.end(sequence, 1, Record::SettleMain(delivery(sequence, 1)));
@@ -195,9 +198,7 @@ fn the_end_of_a_main_delivery_is_told_when_it_is_durable() {
 
 #[test]
 fn a_refused_end_of_a_main_delivery_is_told_when_written() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (bed, _) = open(faulty);
+    let (bed, store, faults) = open_faulty();
     let (sequence, bystander) = (bed.publish(&[1, 2]), bed.publish(&[1]));
     faults.fail_after(0);
     bed.end(sequence, 1, Record::SettleMain(delivery(sequence, 1)));
@@ -247,9 +248,7 @@ fn a_history_has_the_newest_attempts_through_generations() {
 
 #[test]
 fn a_history_is_consistent_after_any_crash() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (bed, _) = open(faulty);
+    let (bed, store, faults) = open_faulty();
     let (sequence, bystander) = (bed.publish(&[1]), bed.publish(&[1]));
     bed.outbox.record(Record::FailedAttempt(delivery(bystander, 1), tried(1)));
     bed.settle_all();
@@ -412,9 +411,7 @@ fn the_newer_of_two_records_counts() {
 
 #[test]
 fn the_health_of_a_lane_survives_until_its_subscription_goes() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (bed, _) = open(faulty);
+    let (bed, store, faults) = open_faulty();
     let record = |id, failures| {
         bed.outbox.record(Record::Health(SubscriptionId(id), health(failures)));
         bed.settle_all();

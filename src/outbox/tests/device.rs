@@ -4,9 +4,7 @@ use super::*;
 
 #[test]
 fn a_refusing_device_leaves_receipts_unknown() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     let bystander = publish(&running.outbox, vec![7], &[1, 2]);
     running.outbox.record(Record::Settle(delivery(bystander, 2)));
     faults.fail_after(0);
@@ -26,9 +24,7 @@ fn a_refusing_device_leaves_receipts_unknown() {
 
 #[test]
 fn a_group_whose_answer_was_lost_is_owed() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     // Of the sequences reserved, of the payload, and of the head, which is the one.
     faults.fail_after_effect(2);
     let error = submit(&running.outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();
@@ -89,9 +85,7 @@ fn a_generation_that_could_not_be_begun_is_not_the_newest() {
 
 #[test]
 fn a_refused_removal_is_written_later() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     let outbox = &running.outbox;
     let sequence = publish(outbox, vec![1], &[1, 2]);
     faults.fail_after(0);
@@ -159,9 +153,7 @@ fn receipts_of_a_remote_store_wait_10_s_at_most() {
 
 #[test]
 fn a_fenced_group_is_refused_and_ends_the_committer() {
-    let store = Memory::default();
-    let (faulty, faults) = faulty(&store);
-    let (running, _) = open(faulty);
+    let (running, store, faults) = open_faulty();
     let bystander = publish(&running.outbox, vec![7], &[2]);
     faults.fence();
     let error = submit(&running.outbox, vec![routed(vec![1], &[1])]).wait().unwrap_err();

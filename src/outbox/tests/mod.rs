@@ -65,6 +65,19 @@ fn open_owing(
     (start(opened, limits, owing), recovered)
 }
 
+/// An outbox whose device fails as its plan says.
+fn open_faulty() -> (RunningOutbox, Memory, Arc<FaultPlan>) {
+    let store = Memory::default();
+    let (faulty, faults) = faulty(&store);
+    (open(faulty).0, store, faults)
+}
+
+/// An outbox of [`small`] limits, and the ledger that says what is owed.
+fn open_small() -> (RunningOutbox, Memory, OwedLedger) {
+    let (store, ledger) = (Memory::default(), OwedLedger::default());
+    (open_owing(store.clone(), &small(), ledger.owing()).0, store, ledger)
+}
+
 fn start(opened: OpenedOutbox, limits: &Limits, owing: OwedQuery) -> RunningOutbox {
     start_at(opened, limits, owing, Arc::new(ManualClock::new(WALL_MS, 3)))
 }

@@ -12,6 +12,7 @@ use super::webhook::DoubleTickWebhook;
 use crate::account::AccountInfo;
 use crate::engine::Engine;
 use crate::event::WabaNumber;
+use crate::subscription::{Subscription, SubscriptionInfo};
 
 /// The valid and invalid numbers and events of a webhook.
 pub(super) struct Coverage {
@@ -72,13 +73,44 @@ impl Coverage {
     }
 
     /// The event types to register; `None` keeps those that the webhook has.
-    pub(super) fn events(&self) -> Option<&[String]> {
+    fn events(&self) -> Option<&[String]> {
         Some(self.events.as_slice()).filter(|events| *events != [ALL])
     }
 
     /// The numbers to register; `None` keeps those that the webhook has.
-    pub(super) fn numbers(&self) -> Option<&[String]> {
+    fn numbers(&self) -> Option<&[String]> {
         Some(self.numbers.as_slice()).filter(|numbers| *numbers != [ALL])
+    }
+
+    /// The subscription to the valid pairs of a webhook.
+    pub(super) fn subscription(&self, webhook: DoubleTickWebhook) -> Subscription {
+        let events = self.events().into_iter();
+        let subscription = events.fold(webhook.subscription, Subscription::events);
+        self.numbers().into_iter().fold(subscription, Subscription::numbers)
+    }
+
+    /// The subscription that replaces another. What a body cannot express stays, such as a secret that
+    /// the host set, and so does what an item of the list does not show.
+    pub(super) fn replacing(
+        &self,
+        before: &SubscriptionInfo,
+        webhook: DoubleTickWebhook,
+    ) -> Subscription {
+        let is_listed = webhook.is_listed;
+        let given = self.subscription(webhook);
+        let mut edited = Subscription::from(before);
+        edited.name = given.name;
+        edited.events = given.events.or(edited.events);
+        edited.numbers = given.numbers.or(edited.numbers);
+        if is_listed {
+            edited.target.set_url_from(&given.target);
+            return edited;
+        }
+        let tls = edited.target.tls.take();
+        edited.target = given.target;
+        edited.target.tls = tls;
+        edited.policy.retry_on_timeout = given.policy.retry_on_timeout;
+        edited
     }
 
     /// The response body of a registration.

@@ -124,9 +124,9 @@ fn put(
         let change = match before {
             _ if covers_nothing => None,
             Some(before) => {
-                Some(SubscriptionChange::Replace(before.id, webhook.replacing(before, &coverage)))
+                Some(SubscriptionChange::Replace(before.id, coverage.replacing(before, webhook)))
             }
-            None => Some(SubscriptionChange::Create(webhook.covering(&coverage))),
+            None => Some(SubscriptionChange::Create(coverage.subscription(webhook))),
         };
         Ok((Vec::from_iter(change), ()))
     })?;

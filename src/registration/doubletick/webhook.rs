@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 
-use super::coverage::Coverage;
 use super::error::{DoubleTickError, DoubleTickResult};
 use crate::error::Error;
 use crate::profile::Profile;
@@ -25,7 +24,7 @@ pub(super) struct DoubleTickWebhook {
     /// Whether the body changes a webhook.
     pub(super) is_edit: bool,
     /// Whether the body is an item of the list, which does not show how deliveries are sent.
-    is_listed: bool,
+    pub(super) is_listed: bool,
 }
 
 /// The fields of the body, in the order of the documents, and those of items of the list.
@@ -90,33 +89,6 @@ impl DoubleTickWebhook {
         let number = number.ok_or_else(|| object.missing("wabaNumber", "a number"))?;
         let numbers = vec![fields::plain_text("wabaNumber", number, "a number")?];
         Ok(DoubleTickWebhook { subscription, events, numbers, is_edit: false, is_listed: false })
-    }
-
-    /// The subscription to the valid pairs.
-    pub(super) fn covering(self, coverage: &Coverage) -> Subscription {
-        let events = coverage.events().into_iter();
-        let subscription = events.fold(self.subscription, Subscription::events);
-        coverage.numbers().into_iter().fold(subscription, Subscription::numbers)
-    }
-
-    /// The subscription that replaces another. What a body cannot express stays, such as a secret that
-    /// the host set, and so does what an item of the list does not show.
-    pub(super) fn replacing(self, before: &SubscriptionInfo, coverage: &Coverage) -> Subscription {
-        let is_listed = self.is_listed;
-        let given = self.covering(coverage);
-        let mut edited = Subscription::from(before);
-        edited.name = given.name;
-        edited.events = given.events.or(edited.events);
-        edited.numbers = given.numbers.or(edited.numbers);
-        if is_listed {
-            edited.target.set_url_from(&given.target);
-            return edited;
-        }
-        let tls = edited.target.tls.take();
-        edited.target = given.target;
-        edited.target.tls = tls;
-        edited.policy.retry_on_timeout = given.policy.retry_on_timeout;
-        edited
     }
 }
 

@@ -223,7 +223,7 @@ mod tests {
         }
         let files = fs::read_dir(directory.path()).unwrap().map(|one| one.unwrap());
         let sizes: Vec<u64> = files.map(|one| one.metadata().unwrap().len()).collect();
-        assert_eq!(sizes.len(), FILES_MAX);
+        assert_eq!(sizes.len(), FILES_MAX + 1);
         assert!(sizes.iter().all(|bytes| *bytes <= 1_000), "{sizes:?}");
         let kept = ids(&log, None, 1_000);
         let expected: Vec<u64> = (0..kept.len() as u64).map(|n| 200 - n).collect();

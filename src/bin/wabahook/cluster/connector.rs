@@ -148,6 +148,7 @@ mod tests {
             while let Ok((stream, _)) = listener.accept().await {
                 if let Ok(mut session) = tls.accept(stream).await {
                     let _ = session.write_all(b"served").await;
+                    let _ = session.shutdown().await;
                 }
             }
         });
@@ -167,7 +168,7 @@ mod tests {
         let connected = connector.clone().connect(address.parse().unwrap()).await.unwrap();
         let mut answer = String::new();
         let mut stream = connected.0.into_inner();
-        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.ok();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
         assert_eq!(answer, "served");
         let why = refusal(&trusting(&other), &address).await;
         assert!(why.contains("UnknownIssuer"), "{why}");

@@ -77,7 +77,8 @@ fn list(args: &FindArgs, client: &ApiClient) -> CommandResult {
     }
 }
 
-const NONE: &str = "no event matches: it was never published here, or is no longer kept";
+const NONE: &str = "no event matches: it was never published here, or is no longer kept; callbacks of Meta name a \
+                    contact by its user_id or its number: try both";
 
 fn row(trace: &EventTraceJson) -> Vec<String> {
     let name = |one: &crate::json::DeliveryTraceJson| {

@@ -23,7 +23,8 @@ pub(crate) struct ShowWebhookArgs {
 
 const TITLES: [&str; 7] = ["AT", "TYPE", "ATTEMPT", "TOOK MS", "OUTCOME", "RESPONSE", "EVENT"];
 /// Members of a listing that are shown elsewhere.
-const SHOWN: [&str; 7] = ["id", "name", "state", "account_state", "health", "attempts", "hints"];
+const SHOWN: [&str; 8] =
+    ["id", "name", "state", "account_state", "account_state_since", "health", "attempts", "hints"];
 
 /// Shows the webhook.
 pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
@@ -61,7 +62,8 @@ fn state(item: &SubscriptionListing) -> String {
     );
     let account = item.account_state.iter().map(|state| {
         let name = printable(item.account_name.as_deref().unwrap_or(&item.account));
-        format!("\n  its account {name} is {state}: nothing is delivered until it is active again")
+        let since = item.account_state_since.map(|at| format!(" since {at}")).unwrap_or_default();
+        format!("\n  its account {name} is {state}{since}: nothing is delivered until it is active")
     });
     let figures = figures + &account.collect::<String>();
     let seconds = health.failing_for_ms.0.as_secs();

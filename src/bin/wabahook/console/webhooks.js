@@ -160,7 +160,7 @@ function obstacle(item) {
   const { health: lane, attempts = [] } = item;
   const last = attempts.find((attempt) => attempt.outcome !== "delivered");
   const kept = `Events are kept for it: ${count(lane.owed)} owed.`;
-  if (item.account_state) return `Its account ${item.account_name} is ${item.account_state}, so nothing is delivered until the account is active again. ${kept}`;
+  if (item.account_state) return [`Its account ${item.account_name} is ${item.account_state} since `, time(item.account_state_since), `, so nothing is delivered until the account is active again. ${kept}`];
   if (item.state === "paused") return `Paused. ${kept} Resume it to deliver them.`;
   const failed = last && (lane.failing_for_ms > 0 || lane.retrying > 0)
     ? [`The last attempt, at `, time(last.at), `, failed: `, word(last.reason ?? last.outcome, "bad"), last.excerpt ? element("pre", {}, last.excerpt) : " "] : [];

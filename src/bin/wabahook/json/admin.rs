@@ -60,6 +60,8 @@ pub(crate) struct AccountListing {
     /// Whether the configuration declares it.
     pub(crate) declared: bool,
     pub(crate) created_at: TimestampJson,
+    /// Since when it is in its state.
+    pub(crate) state_since: TimestampJson,
     pub(crate) wabas: Vec<AccountWabaJson>,
     pub(crate) number: Option<String>,
     pub(crate) keys: Vec<ApiKeyJson>,
@@ -187,6 +189,7 @@ impl AccountListing {
             state: info.state.as_str().to_owned(),
             declared: info.is_declared,
             created_at: TimestampJson(info.created_at_ms),
+            state_since: TimestampJson(info.state_since_ms),
             wabas: wabas.collect(),
             number: info.number.map(|number| number.to_string()),
             keys: info.keys.iter().map(ApiKeyJson::from).collect(),

@@ -78,6 +78,9 @@ pub(crate) struct SubscriptionListing {
     /// The state of the account where it is not active, for the operator. Then nothing is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account_state: Option<String>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_state_since: Option<TimestampJson>,
     pub(crate) profile: String,
     pub(crate) state: String,
     pub(crate) created_at: TimestampJson,
@@ -306,6 +309,7 @@ impl SubscriptionListing {
             account: registered.account.clone(),
             account_name: None,
             account_state: None,
+            account_state_since: None,
             profile: registered.profile.as_str().to_owned(),
             state: registered.state.as_str().to_owned(),
             created_at: TimestampJson(registered.created_at_ms),
@@ -336,8 +340,14 @@ impl SubscriptionListing {
 
     /// With the name and the state of its account, for the operator.
     pub(crate) fn of_account(self, account: Option<&AccountInfo>) -> SubscriptionListing {
-        let account_name = account.map(|account| account.name.clone());
-        SubscriptionListing { account_name, account_state: account.and_then(held_state), ..self }
+        let account_state = account.and_then(held_state);
+        let since = account.filter(|_| account_state.is_some());
+        SubscriptionListing {
+            account_name: account.map(|account| account.name.clone()),
+            account_state,
+            account_state_since: since.map(|account| TimestampJson(account.state_since_ms)),
+            ..self
+        }
     }
 
     pub(crate) fn name(&self) -> &str {

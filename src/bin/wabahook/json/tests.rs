@@ -366,7 +366,8 @@ fn listed_members() -> BTreeSet<String> {
     let crm = engine.subscription(id).unwrap();
     let listing = SubscriptionListing::of(&crm, None).with_hints(&crm, engine.catalogue());
     // Without attempts and for an account these are left out.
-    let for_some = ["attempts", "account_name"].map(str::to_owned);
+    let for_some = ["attempts", "account_name", "account_state", "account_state_since"];
+    let for_some = for_some.map(str::to_owned);
     members_of(&listing).into_iter().chain(for_some).collect()
 }
 

@@ -222,8 +222,9 @@ fn audited(host: &HostState, info: &Arc<AccountInfo>) -> Value {
     let keys: Vec<_> = info.keys.iter().map(|key| format!("{} {}", key.id, key.name)).collect();
     let mut value = serde_json::to_value(listing).unwrap_or_default();
     if let Value::Object(members) = &mut value {
-        members.remove("usage");
-        members.remove("wabas");
+        for name in ["usage", "wabas", "state_since"] {
+            members.remove(name);
+        }
         members.insert("numbers".to_owned(), numbers.into());
         members.insert("keys".to_owned(), keys.into());
     }
