@@ -4,8 +4,8 @@
 //! threads printed as well. Every delivery is counted by the receivers.
 //!
 //! `cargo bench --bench fanout -- --runs 5 --deliveries 60000`; `--only fanout_10` runs that alone, `--io-threads 2`
-//! with two I/O threads.
-//! `-- --plot` also measures other numbers of subscriptions and workers, and draws all into `docs/`.
+//! with two I/O threads. `--many --deliveries 400000` measures 1, 1,000 and 10,000 subscriptions.
+//! `-- --plot` also measures other numbers of subscriptions and of attempts in flight, and draws all into `docs/`.
 
 mod support;
 
@@ -33,25 +33,27 @@ const STRETCH_MAX_MS: u64 = 120_000;
 /// How long raw requests are sent before each run.
 const RAW_SPAN: Duration = Duration::from_millis(500);
 const FAN_OUTS: [usize; 3] = [1, 10, 100];
+const MANY: [usize; 3] = [1, 1_000, 10_000];
 
 fn main() -> Outcome {
     if std::env::args().any(|given| given == "--receive") {
         return receiver_process::receive();
     }
+    support::raise_file_limit()?;
     let runs: usize = support::option("runs", 5);
     let deliveries: usize = support::option("deliveries", 60_000);
     let only = support::text("only").unwrap_or_default();
-    let plots = std::env::args().any(|given| given == "--plot");
     let mut receivers = Receivers::start()?;
-    let wanted: Vec<usize> = FAN_OUTS
+    let has_option = |name: &str| std::env::args().any(|given| given == format!("--{name}"));
+    let fan_outs = if has_option("many") { MANY } else { FAN_OUTS };
+    let wanted: Vec<usize> = fan_outs
         .into_iter()
         .filter(|fan_out| only.is_empty() || only == format!("fanout_{fan_out}"))
         .collect();
     let mut all: Vec<Vec<Run>> = wanted.iter().map(|_| Vec::new()).collect();
     for run in 0..runs {
         for (fan_out, runs) in wanted.iter().zip(&mut all) {
-            let one =
-                measure(&mut receivers, *fan_out, deliveries, Limits::default().transport_threads)?;
+            let one = measure(&mut receivers, *fan_out, deliveries, None)?;
             println!("  run {run}, fan-out {fan_out}: {one}");
             runs.push(one);
         }
@@ -64,7 +66,7 @@ fn main() -> Outcome {
     if "publish_call".contains(&only) {
         publish_call(&mut receivers, runs)?;
     }
-    if plots {
+    if has_option("plot") {
         plot(&mut receivers, deliveries, runs, latencies_ms)?;
     }
     Ok(())
@@ -98,8 +100,14 @@ fn config(path: &Path) -> Outcome<Config> {
     Ok(Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]))
 }
 
-fn open(path: &Path, receivers: &Receivers, fan_out: usize, workers: usize) -> Outcome<Engine> {
-    let limits = Limits::default().in_flight_max(Some(workers));
+/// `in_flight_max` is `None` for the default.
+fn open(
+    path: &Path,
+    receivers: &Receivers,
+    fan_out: usize,
+    in_flight_max: Option<usize>,
+) -> Outcome<Engine> {
+    let limits = Limits::default().in_flight_max(in_flight_max);
     let limits = limits.io_threads(support::option("io-threads", 1));
     let engine = Engine::open(config(path)?.limits(limits))?;
     for n in 0..fan_out {
@@ -117,12 +125,12 @@ fn measure(
     receivers: &mut Receivers,
     fan_out: usize,
     deliveries: usize,
-    workers: usize,
+    in_flight_max: Option<usize>,
 ) -> Outcome<Run> {
     let raw = raw_requests::event_driven(receivers, event(0).payload(), RAW_SPAN)?;
     let blocking = raw_requests::blocking(receivers, event(0).payload(), RAW_SPAN)?;
     let path = support::directory("fanout")?;
-    let engine = open(&path, receivers, fan_out, workers)?;
+    let engine = open(&path, receivers, fan_out, in_flight_max)?;
     warm_up(&engine, receivers, fan_out)?;
     let events: Vec<Event> = (0..deliveries / fan_out).map(event).collect();
     let due = (events.len() * fan_out) as u64;
@@ -204,7 +212,7 @@ fn latency(receivers: &mut Receivers, runs: usize) -> Outcome<Vec<f64>> {
     let (mut p50s, mut p99s, mut syncs, mut all) = (vec![], vec![], vec![], vec![]);
     for _ in 0..runs {
         let path = support::directory("latency")?;
-        let engine = open(&path, receivers, 1, Limits::default().transport_threads)?;
+        let engine = open(&path, receivers, 1, None)?;
         warm_up(&engine, receivers, 1)?;
         let mut raw = RawFile::new(&path)?;
         let (mut called_ns, mut synced_ms) = (Vec::new(), Vec::new());
@@ -259,7 +267,7 @@ fn publish_call(receivers: &mut Receivers, runs: usize) -> Outcome {
     let (mut p999s, mut p50s, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         let path = support::directory("publish_call")?;
-        let engine = open(&path, receivers, 1, Limits::default().transport_threads)?;
+        let engine = open(&path, receivers, 1, None)?;
         warm_up(&engine, receivers, 1)?;
         let events: Vec<Event> = (0..EVENTS).map(event).collect();
         let mut receipts = Vec::with_capacity(EVENTS);
@@ -314,10 +322,9 @@ fn plot(
     runs: usize,
     latencies_ms: Vec<f64>,
 ) -> Outcome {
-    let workers = Limits::default().transport_threads;
     let (mut by_fan_out, mut raw_beside) = (Vec::new(), Vec::new());
     for fan_out in [1, 2, 5, 10, 20, 50, 100] {
-        let (own, raw) = medians(runs, || measure(receivers, fan_out, deliveries, workers))?;
+        let (own, raw) = medians(runs, || measure(receivers, fan_out, deliveries, None))?;
         raw_beside.push((fan_out.to_string(), raw));
         by_fan_out.push((fan_out.to_string(), own));
     }
@@ -330,7 +337,7 @@ fn plot(
                 raw_requests::blocking_threads(receivers, threads, event.payload(), RAW_SPAN)?
                     .per_s,
             );
-            measure(receivers, 10, deliveries, threads)
+            measure(receivers, 10, deliveries, Some(threads))
         })?;
         raw_by_threads.push((threads.to_string(), median(raw)));
         by_threads.push((threads.to_string(), own));

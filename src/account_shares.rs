@@ -290,26 +290,16 @@ impl AccountShares {
         let owed_bytes = share.owed_bytes.load(Ordering::Acquire) + queued_bytes;
         check_room("owed_events_max", owed_events, events, bounds.owed_events_max)?;
         check_room("owed_bytes_max", owed_bytes, bytes, bounds.owed_bytes_max)?;
-        check_queued(&bounds, (queued_events, events), (queued_bytes, bytes))?;
+        // A submission that is larger than the account's part passes while nothing else of the account waits.
+        if queued_events > 0 {
+            check_room("queued_events_max", queued_events, events, bounds.queued_events_max)?;
+            check_room("queued_bytes_max", queued_bytes, bytes, bounds.queued_bytes_max)?;
+        }
         if let Some(rate) = bounds.publish_rate {
             let taken = share.published.lock().take(rate, events, now_ms);
             taken.map_err(|wait| rate_reached("publish_rate", rate, wait))?;
         }
         Ok(claim)
-    }
-
-    /// Refuses events of an account that exceed its part of the queue.
-    pub(crate) fn check_queue(
-        &self,
-        share: &AccountShare,
-        set: &AccountLimits,
-        (events, bytes): (usize, usize),
-        left: SharedRoom,
-    ) -> Result<()> {
-        let bounds = self.bounds_within(set, left);
-        let queued_events = share.queued_events.load(Ordering::Acquire);
-        let queued_bytes = share.queued_bytes.load(Ordering::Acquire);
-        check_queued(&bounds, (queued_events, events as u64), (queued_bytes, bytes as u64))
     }
 
     /// Counts a test delivery, or says when the next one may be sent.
@@ -339,16 +329,6 @@ impl AccountShares {
         }
         Err(reached("subscriptions_max", left as u64, allowed as u64, None))
     }
-}
-
-/// Refuses more events and bytes than an account may have in the queue, where so many of it wait. A submission that is
-/// larger than the account's part passes while nothing else of the account waits.
-fn check_queued(bounds: &AccountBounds, events: (u64, u64), bytes: (u64, u64)) -> Result<()> {
-    if events.0 == 0 {
-        return Ok(());
-    }
-    check_room("queued_events_max", events.0, events.1, bounds.queued_events_max)?;
-    check_room("queued_bytes_max", bytes.0, bytes.1, bounds.queued_bytes_max)
 }
 
 fn check_room(limit: &'static str, used: u64, more: u64, allowed: u64) -> Result<()> {

@@ -2,9 +2,9 @@
 //! and WABAs that no account owns. Both are bounded, and time comes from the caller.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use crate::minute_count::MinuteCount;
+use crate::word_enum::word_enum;
 
 /// Why a callback, or a part of one, was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,23 +21,10 @@ pub enum CallbackRefusal {
     MalformedPart,
 }
 
-impl CallbackRefusal {
-    /// The reason in one word, the same in every version.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CallbackRefusal::Signature => "signature",
-            CallbackRefusal::VerifyToken => "verify_token",
-            CallbackRefusal::Malformed => "malformed",
-            CallbackRefusal::MalformedPart => "malformed_part",
-        }
-    }
-}
-
-impl fmt::Display for CallbackRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+word_enum!(pub CallbackRefusal:
+    Signature = "signature", VerifyToken = "verify_token", Malformed = "malformed",
+    MalformedPart = "malformed_part",
+);
 
 /// A number or WABA that callbacks named and no account owns.
 #[derive(Debug, Clone, PartialEq, Eq)]

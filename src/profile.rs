@@ -28,17 +28,6 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The profile's name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Profile::Wabahook => "wabahook",
-            Profile::DoubleTick => "doubletick",
-            Profile::BusinessApi => "business_api",
-            Profile::Dialog360 => "dialog360",
-            Profile::Session => "session",
-        }
-    }
-
     /// Whether it receives the single messages and statuses of Meta's callbacks. The other gateways
     /// receive callbacks only whole, and would get each event twice.
     pub(crate) fn receives_split_events(self) -> bool {
@@ -46,4 +35,7 @@ impl Profile {
     }
 }
 
-word_enum!(Profile, "profile": Wabahook, DoubleTick, BusinessApi, Dialog360, Session);
+word_enum!(pub Profile, "profile":
+    Wabahook = "wabahook", DoubleTick = "doubletick", BusinessApi = "business_api",
+    Dialog360 = "dialog360", Session = "session",
+);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::subscription::Tls;
+use crate::word_enum::word_enum;
 
 /// The exact request of one attempt.
 #[derive(Clone)]
@@ -329,6 +330,11 @@ pub enum Shortage {
     Panic,
 }
 
+word_enum!(pub Shortage:
+    Files = "files", Memory = "memory", Ports = "ports", Threads = "threads", Lookups = "lookups",
+    HostConnections = "host_connections", Panic = "panic",
+);
+
 impl Shortage {
     pub(crate) const ALL: [Shortage; 7] = [
         Shortage::Files,
@@ -339,25 +345,6 @@ impl Shortage {
         Shortage::HostConnections,
         Shortage::Panic,
     ];
-
-    /// The shortage's name in notices and `/healthz`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Shortage::Files => "files",
-            Shortage::Memory => "memory",
-            Shortage::Ports => "ports",
-            Shortage::Threads => "threads",
-            Shortage::Lookups => "lookups",
-            Shortage::HostConnections => "host_connections",
-            Shortage::Panic => "panic",
-        }
-    }
-}
-
-impl fmt::Display for Shortage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Why there was no usable response.

@@ -23,18 +23,9 @@ pub enum AccountState {
     Removed,
 }
 
-impl AccountState {
-    /// Its name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AccountState::Active => "active",
-            AccountState::Suspended => "suspended",
-            AccountState::Removed => "removed",
-        }
-    }
-}
-
-word_enum!(AccountState, "state": Active, Suspended, Removed);
+word_enum!(pub AccountState, "state":
+    Active = "active", Suspended = "suspended", Removed = "removed",
+);
 
 /// One WhatsApp Business Account (WABA) with its numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //! function of the address and the configuration. It names the rule and never the address, because an error
 //! that shows what a name resolves to would map the host's network for anyone who may register.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
@@ -10,6 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::word_enum::word_enum;
 
 /// Why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,39 +36,15 @@ pub(crate) enum Rule {
     Mapped,
 }
 
-impl Rule {
-    /// The rule's name in reasons (`guard:loopback`). Names are stable: hosts filter by them.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Rule::Unspecified => "unspecified",
-            Rule::ThisNetwork => "this_network",
-            Rule::Loopback => "loopback",
-            Rule::Private => "private",
-            Rule::LinkLocal => "link_local",
-            Rule::Cgnat => "cgnat",
-            Rule::Multicast => "multicast",
-            Rule::Broadcast => "broadcast",
-            Rule::Reserved => "reserved",
-            Rule::Documentation => "documentation",
-            Rule::Benchmarking => "benchmarking",
-            Rule::ProtocolAssignments => "protocol_assignments",
-            Rule::Metadata => "metadata",
-            Rule::UniqueLocal => "unique_local",
-            Rule::SiteLocal => "site_local",
-            Rule::Discard => "discard",
-            Rule::Nat64 => "nat64",
-            Rule::SixToFour => "6to4",
-            Rule::Teredo => "teredo",
-            Rule::Mapped => "v4_mapped",
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+word_enum!(pub(crate) Rule:
+    Unspecified = "unspecified", ThisNetwork = "this_network", Loopback = "loopback",
+    Private = "private", LinkLocal = "link_local", Cgnat = "cgnat", Multicast = "multicast",
+    Broadcast = "broadcast", Reserved = "reserved", Documentation = "documentation",
+    Benchmarking = "benchmarking", ProtocolAssignments = "protocol_assignments",
+    Metadata = "metadata", UniqueLocal = "unique_local", SiteLocal = "site_local",
+    Discard = "discard", Nat64 = "nat64", SixToFour = "6to4", Teredo = "teredo",
+    Mapped = "v4_mapped",
+);
 
 /// Admits or refuses what an attempt wants to reach.
 #[derive(Debug)]

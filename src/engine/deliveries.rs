@@ -20,6 +20,7 @@ use crate::outbox::OwnerPages;
 use crate::outcome::Reason;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 use crate::text::contains;
+use crate::word_enum::word_enum;
 
 /// The state of a delivery. Every delivery that is owed or was given up has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,37 +38,14 @@ pub enum DeliveryState {
     Dead,
 }
 
+word_enum!(pub DeliveryState, "state":
+    Owed = "owed", Retrying = "retrying", Blocked = "blocked", Dead = "dead",
+);
+
 impl DeliveryState {
     /// All of them.
     pub const ALL: [DeliveryState; 4] =
         [DeliveryState::Owed, DeliveryState::Retrying, DeliveryState::Blocked, DeliveryState::Dead];
-
-    /// The state's name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DeliveryState::Owed => "owed",
-            DeliveryState::Retrying => "retrying",
-            DeliveryState::Blocked => "blocked",
-            DeliveryState::Dead => "dead",
-        }
-    }
-}
-
-impl fmt::Display for DeliveryState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for DeliveryState {
-    type Err = Error;
-
-    fn from_str(given: &str) -> Result<DeliveryState> {
-        let named = DeliveryState::ALL.into_iter().find(|state| state.as_str() == given);
-        named.ok_or_else(|| {
-            Error::invalid("state", given, "one of owed, retrying, blocked and dead")
-        })
-    }
 }
 
 filter! {

@@ -107,14 +107,8 @@ impl Shared {
         let events = sizes.iter().map(|size| size.events).sum();
         let bytes = sizes.iter().map(|size| size.bytes).sum();
         let busy = |reason| Error::Busy { reason };
+        self.outbox.check_room(events, bytes).map_err(busy)?;
         let (left, now_ms) = (self.outbox.shared_room(), self.clock.monotonic_ms());
-        if let Err(reason) = self.outbox.check_room(events, bytes) {
-            // An account whose own events fill the queue is told its limit; the engine is not busy because of it.
-            sizes.iter().try_for_each(|size| {
-                self.shares.check_queue(size.share, &size.limits, (size.events, size.bytes), left)
-            })?;
-            return Err(busy(reason));
-        }
         let claim = |size: &SubmittedSize<'_>| {
             let asked = (size.events, size.bytes);
             self.shares.admit(size.share, &size.limits, asked, left, now_ms)

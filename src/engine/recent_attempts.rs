@@ -13,6 +13,7 @@ use crate::delivery_record::Record;
 use crate::event::{EventId, EventType};
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
+use crate::word_enum::word_enum;
 
 /// An attempt, remembered in memory for a while.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,16 +52,9 @@ pub enum RecentOutcome {
     Dead,
 }
 
-impl RecentOutcome {
-    /// The outcome's name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RecentOutcome::Delivered => "delivered",
-            RecentOutcome::Retry => "retry",
-            RecentOutcome::Dead => "dead",
-        }
-    }
+word_enum!(pub RecentOutcome: Delivered = "delivered", Retry = "retry", Dead = "dead");
 
+impl RecentOutcome {
     /// The outcome that a change of the delivery stands for; `None` if nothing changed.
     pub(super) fn of(record: &Record) -> Option<RecentOutcome> {
         match record {

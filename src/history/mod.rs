@@ -34,6 +34,7 @@ use self::segments::Segments;
 pub(crate) use self::segments::{FoundEntries, HistoryBounds};
 use crate::clock::Clock;
 use crate::event::EventId;
+use crate::store::private;
 use crate::threads;
 
 /// How many entries may wait to be written.
@@ -169,7 +170,7 @@ impl History {
         let (sender, answer) = bounded(1);
         self.send(Task::Seal(sender));
         let files = answer.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-        std::fs::create_dir(directory)?;
+        private::create_directories(directory)?;
         for (file, name) in files.iter().filter_map(|file| Some((file, file.file_name()?))) {
             let copy = directory.join(name);
             match std::fs::copy(file, &copy) {

@@ -12,6 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::{HistoryEntry, erased};
+use crate::store::private;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"wbhist01";
 const INDEX_MAGIC: &[u8; 8] = b"wbhidx01";
@@ -93,7 +94,7 @@ pub(super) fn used_numbers(directory: &Path) -> io::Result<Vec<u64>> {
 impl OpenSegment {
     pub(super) fn create(directory: &Path, number: u64) -> io::Result<OpenSegment> {
         let path = segment_path(directory, number);
-        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let mut file = private::options().create_new(true).append(true).open(&path)?;
         file.write_all(SEGMENT_MAGIC)?;
         let (bytes, times) = (SEGMENT_MAGIC.len() as u64, SegmentTimes::default());
         Ok(OpenSegment { number, path, file, bytes, times, pairs: BTreeSet::new() })
@@ -208,7 +209,10 @@ fn write_index(path: &Path, times: SegmentTimes, pairs: &BTreeSet<(u64, u32)>) -
     }
     let crc = crc32fast::hash(&body);
     body.extend_from_slice(&crc.to_le_bytes());
-    fs::write(path.with_extension("idx"), body)
+    let mut options = private::options();
+    let mut file =
+        options.write(true).create(true).truncate(true).open(path.with_extension("idx"))?;
+    file.write_all(&body)
 }
 
 /// The sealed entries of a segment and their offsets, up to one that is cut off.

@@ -12,6 +12,7 @@ use super::entry::{self, AcceptedEntry, HistoryEntry};
 use super::query::HistoryQuery;
 use super::segment::{self, EntryPosition, OpenSegment, SealedSegment, SegmentFile};
 use crate::event::EventId;
+use crate::store::private;
 
 /// The size at which a segment is completed and the next one begins.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -59,7 +60,7 @@ impl Segments {
     /// Opens the history in a directory, which is created if it is missing. A segment that cannot be read is
     /// left out.
     pub(super) fn open(directory: &Path, bounds: HistoryBounds) -> io::Result<Segments> {
-        std::fs::create_dir_all(directory)?;
+        private::create_directories(directory)?;
         let numbers = segment::used_numbers(directory)?;
         let next = numbers.last().map_or(1, |last| last + 1);
         let read = numbers.iter().filter_map(|number| SealedSegment::open(directory, *number).ok());

@@ -110,18 +110,9 @@ pub enum SubscriptionState {
     Disabled,
 }
 
-impl SubscriptionState {
-    /// Its name in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SubscriptionState::Active => "active",
-            SubscriptionState::Paused => "paused",
-            SubscriptionState::Disabled => "disabled",
-        }
-    }
-}
-
-word_enum!(SubscriptionState, "state": Active, Paused, Disabled);
+word_enum!(pub SubscriptionState, "state":
+    Active = "active", Paused = "paused", Disabled = "disabled",
+);
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for SubscriptionInfo {

@@ -22,14 +22,4 @@ pub enum PayloadFormat {
     Meta,
 }
 
-impl PayloadFormat {
-    /// Its name in requests and listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PayloadFormat::Gateway => "gateway",
-            PayloadFormat::Meta => "meta",
-        }
-    }
-}
-
-word_enum!(PayloadFormat, "payload": Gateway, Meta);
+word_enum!(pub PayloadFormat, "payload": Gateway = "gateway", Meta = "meta");

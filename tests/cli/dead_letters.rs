@@ -77,7 +77,11 @@ fn letters_are_discarded_deliveries_cancelled_contacts_purged() {
     let ran = ask(&served, &["deliveries", "cancel", "--webhook", "paused", "--json"]).done();
     assert_eq!(ran.json(), json!({"cancelled": 3}));
     ask(&served, &["purge"]).failed(2, &["--contact"]);
-    ask(&served, &["purge", "--contact", "nobody"]).done().says(&["purged: 0 deliveries\n"]);
-    ask(&served, &["purge", "--number", "919000000001"]).done().says(&["purged: 2 deliveries\n"]);
+    ask(&served, &["purge", "--contact", "nobody"])
+        .done()
+        .says(&["purged: 0 deliveries and dead letters; erased from the history: 0 events"]);
+    ask(&served, &["purge", "--number", "919000000001"])
+        .done()
+        .says(&["purged: 2 deliveries and dead letters; erased"]);
     assert!(listed(&served, &[]).is_empty());
 }

@@ -239,6 +239,9 @@ fn a_full_queue_is_429_and_accepts_nothing_more() {
             }
             answer.assert_refused(429, "busy", None);
             assert_eq!(answer.header("retry-after"), Some("1"));
+            // Of two accounts only this one was given events back.
+            let health = served.request("GET", "/healthz", &[], b"").json();
+            assert_eq!(health["reasons"], json!([]), "{health}");
             seen.store(true, Ordering::SeqCst);
         }
     };

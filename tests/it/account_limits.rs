@@ -297,24 +297,6 @@ fn a_large_fan_out_delays_no_other_number_and_no_neighbour() {
     engine.close(DEADLINE).unwrap();
 }
 
-/// An account that fills the queue reaches its own limit: the engine is not busy because of it.
-#[test]
-fn an_account_that_fills_the_queue_is_told_its_own_limit() {
-    let (world, faults) = World::faulty(|config| {
-        accounts(own())(config.limits(Limits::default().queue_events_max(100)))
-    });
-    subscribe_both(&world.engine);
-    faults.hold_syncs();
-    let events = |count: usize| (0..count).map(|_| event("noisy")).collect::<Vec<_>>();
-    let large = world.engine.publish_many(events(95)).unwrap();
-    let refused = world.engine.publish_many(events(20)).unwrap_err();
-    check_limit(&refused.error, "queued_events_max", (95, 50));
-    let quiet = world.engine.publish(event("quiet")).unwrap();
-    faults.release_syncs();
-    assert_eq!(quiet.wait_timeout(DEADLINE).unwrap().unwrap().owed, 1);
-    assert_eq!(large.wait_timeout(DEADLINE).unwrap().unwrap().len(), 95);
-}
-
 /// The device takes its time while the noisy account fills its part of the queue.
 #[test]
 fn accounts_take_turns_in_the_queue_for_the_device() {

@@ -8,7 +8,6 @@ use wabahook::{Failure, Reply};
 
 use super::delivery_state::Outcome;
 use super::model::Key;
-use super::plan::LANDED;
 use super::plan::millis;
 
 /// What an engine knows of a lane. Only its [`Health`] is durable.
@@ -244,7 +243,6 @@ impl Lane {
             self.strike(policy, now_ms);
         }
         if let Reply::Response(answered) = reply
-            && LANDED
             && matches!(answered.status, 429 | 502 | 504)
         {
             let own_ms = millis(policy.breaker.initial) * 4 / 5;

@@ -72,7 +72,7 @@ pub struct Sub {
     pub lane: Lane,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Delivery {
     /// What its state may be now: one, or several after a crash.
     pub now: Vec<DeliveryState>,
@@ -189,15 +189,7 @@ impl Delivery {
         Delivery {
             now: vec![DeliveryState::Absent],
             durable: vec![DeliveryState::Absent],
-            queued: VecDeque::new(),
-            in_flight: false,
-            since: Since::default(),
-            landed_ms: 0,
-            revived: false,
-            first: false,
-            postponed: false,
-            waits: false,
-            settling: false,
+            ..Delivery::default()
         }
     }
 
@@ -422,6 +414,11 @@ impl Model {
             }
             (meant, died) => panic!("{key:?} died of {died:?} after an answer of {meant:?}"),
         };
+        self.record_all(key, life, told);
+    }
+
+    /// A change of a delivery's state, and the ends of those that it gives up, in one group.
+    pub fn record_all(&mut self, key: Key, life: DeliveryState, told: &mut Vec<Notice>) {
         let given_up = matches!(life, DeliveryState::Dead { .. });
         let with = if given_up { self.give_up_dependents(key, told) } else { Vec::new() };
         self.record(key, life);
@@ -443,7 +440,7 @@ impl Model {
     }
 
     /// A change of a delivery's state that the next group makes durable.
-    pub fn record(&mut self, key: Key, life: DeliveryState) {
+    fn record(&mut self, key: Key, life: DeliveryState) {
         match &life {
             DeliveryState::Delivered => self.counts.delivered += 1,
             DeliveryState::Dead { .. } => self.counts.dead += 1,

@@ -9,9 +9,6 @@ use wabahook::{Event, Limits, Subscription};
 
 use super::random::Random;
 
-/// Whether ordering, rate limits, breakers and delivery controls are simulated.
-pub const LANDED: bool = true;
-
 pub const KINDS: [&str; 3] = ["MESSAGE_RECEIVED", "MESSAGE_STATUS_UPDATED", "ADD_TAG"];
 pub const NUMBERS: [&str; 3] = ["919999999999", "918888888888", "917777777777"];
 
@@ -122,7 +119,7 @@ fn policy(random: &mut Random) -> Policy {
         },
     };
     let ms = Duration::from_millis;
-    let policy = Policy::default()
+    Policy::default()
         .retry(retry)
         .attempts_max(random.pick(&[None, None, Some(1), Some(3), Some(6)]))
         .age_max(ms(random.pick(&[3_000, 60_000, 24 * 3_600_000, 24 * 3_600_000])))
@@ -151,18 +148,7 @@ fn policy(random: &mut Random) -> Policy {
             random.pick(&[None, None, Some(5 * 24 * 3_600_000), Some(20_000), Some(2_000)]).map(ms),
         )
         .retrying_max(random.pick(&[1, 3, 1_000]))
-        .honor_delivery_control(!random.one_in(3));
-    if LANDED {
-        return policy;
-    }
-    policy
-        .retry_on(RetryOn::Transient)
-        .ordering(Ordering::None)
-        .rate_limit(None)
-        .breaker(Breaker::default().failures(None))
-        .disable_after(None)
-        .retrying_max(1_000)
-        .honor_delivery_control(false)
+        .honor_delivery_control(!random.one_in(3))
 }
 
 /// What is published, as the model keeps it.

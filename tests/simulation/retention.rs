@@ -162,13 +162,7 @@ impl Model {
         assert!(!delivery.now.is_empty(), "{seen}, before its time");
         let attempts = delivery.now[0].tries().map_or(0, |tries| tries.attempts);
         delivery.waits = false;
-        let with = self.give_up_dependents(key, told);
-        self.record(key, DeliveryState::Dead { reason: "expired".to_owned(), attempts });
-        for dependent in &with {
-            let reason = super::dependency::GATE.to_owned();
-            self.record(*dependent, DeliveryState::Dead { reason, attempts: 0 });
-        }
-        self.together.push([vec![key], with].concat());
+        self.record_all(key, DeliveryState::Dead { reason: "expired".to_owned(), attempts }, told);
     }
 
     /// Nothing is owed after the end of its age.

@@ -64,8 +64,7 @@ pub(crate) async fn in_turn(
 ) -> Response {
     let handled = async {
         let response = next.run(request).await;
-        let holder = REQUEST.try_with(|request| request.holder.get().cloned()).ok().flatten();
-        room.responses.admit(holder.unwrap_or(BodyHolder::Account(String::new())), response).await
+        room.responses.admit(holder().unwrap_or(BodyHolder::Account(String::new())), response).await
     };
     let turns = room.turns.clone();
     REQUEST.scope(RequestTurn { turns, holder: OnceLock::new() }, handled).await
@@ -75,6 +74,11 @@ pub(crate) async fn in_turn(
 pub(crate) fn note_holder(holder: BodyHolder) {
     // Outside of a request there is nothing to note. The first one of a request counts.
     let _ = REQUEST.try_with(|request| request.holder.set(holder));
+}
+
+/// Whose request this task handles, where that is known.
+pub(crate) fn holder() -> Option<BodyHolder> {
+    REQUEST.try_with(|request| request.holder.get().cloned()).ok().flatten()
 }
 
 /// Runs work that may wait for a disk, or compute for long, on a blocking thread.

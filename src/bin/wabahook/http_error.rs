@@ -24,7 +24,7 @@ pub(crate) struct HttpError {
     field: Option<String>,
     /// When the same request may succeed.
     retry_after: Option<Duration>,
-    /// Whether the host as a whole is busy, and not only for this client.
+    /// Whether events were given back for want of room in the host.
     is_of_host: bool,
 }
 
@@ -78,7 +78,7 @@ impl HttpError {
         HttpError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
     }
 
-    /// The host as a whole gave something back, which `/healthz` tells.
+    /// Events were given back, which `/healthz` tells.
     pub(crate) fn of_host(self) -> HttpError {
         HttpError { is_of_host: true, ..self }
     }

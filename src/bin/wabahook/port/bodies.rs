@@ -151,7 +151,6 @@ impl Bodies {
         if body.size_hint().lower() > bytes_max as u64 {
             return Err(BodyFault::Refused(HttpError::too_large(bytes_max)));
         }
-        let is_stranger = matches!(holder, BodyHolder::Stranger(_));
         let mut memory = self.room(&holder).open(holder);
         let started = Instant::now();
         let mut bytes = Vec::new();
@@ -168,8 +167,7 @@ impl Bodies {
             }
             if !memory.grow_to(bytes.len() + piece.len()) {
                 let busy = HttpError::busy("too many large requests at once; try again later");
-                let is_own = is_stranger || memory.exceeds_part(bytes.len() + piece.len());
-                return Err(BodyFault::Refused(if is_own { busy } else { busy.of_host() }));
+                return Err(BodyFault::Refused(busy.of_host()));
             }
             bytes.extend_from_slice(&piece);
         }

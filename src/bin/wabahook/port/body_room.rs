@@ -130,14 +130,6 @@ impl BodyShare {
         has_grown
     }
 
-    /// Whether there is no memory for so many bytes because its holder has all that one holder may have.
-    pub(crate) fn exceeds_part(&self, bytes: usize) -> bool {
-        let table = self.room.0.lock();
-        let held = table.bodies.get(&self.id).map_or(0, |body| table.held_by(&body.holder));
-        let more = bytes.next_multiple_of(STEP).saturating_sub(self.reserved);
-        held + more > table.holder_bytes_max
-    }
-
     /// The body is complete, so it can no longer be cut.
     pub(crate) fn finish(&self) {
         self.room.0.lock().change(self.id, |body| body.is_whole = true);
@@ -278,10 +270,8 @@ mod tests {
         let room = BodyRoom::new(MAX, MAX / 2, WhenFull::Refuse);
         let open = |name: &str| room.open(BodyHolder::Account(name.to_owned()));
         let (mut one, mut other, mut beta) = (open("acme"), open("acme"), open("beta"));
-        assert!(one.grow_to(MAX / 2) && !other.grow_to(1) && other.exceeds_part(1));
+        assert!(one.grow_to(MAX / 2) && !other.grow_to(1));
         assert!(beta.grow_to(MAX / 2));
-        let mut gamma = open("gamma");
-        assert!(!gamma.grow_to(1) && !gamma.exceeds_part(1), "the others hold everything");
     }
 
     #[test]

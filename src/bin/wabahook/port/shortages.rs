@@ -1,29 +1,39 @@
 //! Recent shortages of the host itself, which `/healthz` lists: it gave events back, or had no file for a new
-//! connection. The engine knows the shortages of attempts.
+//! connection. Events that one of several accounts alone got back are that account's matter. The engine knows the
+//! shortages of attempts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use wabahook::clock::{Clock, SystemClock};
+
+use super::body_room::BodyHolder;
 
 /// How long a shortage is listed after it was last seen.
 const TOLD_MS: u64 = 60_000;
 
-/// When each shortage was seen last, in milliseconds from 1; 0 is never.
 pub(crate) struct Shortages {
     clock: SystemClock,
-    busy_ms: AtomicU64,
+    /// Who got events back, and when last: the last two.
+    busy: Mutex<Vec<(Option<BodyHolder>, u64)>>,
+    /// When a file was missing last, in milliseconds from 1; 0 is never.
     files_ms: AtomicU64,
 }
 
 impl Shortages {
     pub(crate) fn new() -> Shortages {
-        let never = || AtomicU64::new(0);
-        Shortages { clock: SystemClock::new(), busy_ms: never(), files_ms: never() }
+        Shortages { clock: SystemClock::new(), busy: Mutex::default(), files_ms: AtomicU64::new(0) }
     }
 
     /// Events were given back because the host is busy.
-    pub(crate) fn note_busy(&self) {
-        self.busy_ms.store(self.now_ms(), Ordering::Relaxed);
+    pub(crate) fn note_busy(&self, holder: Option<BodyHolder>) {
+        let now_ms = self.now_ms();
+        let mut busy = self.busy.lock();
+        busy.retain(|(one, _)| *one != holder);
+        busy.push((holder, now_ms));
+        if busy.len() > 2 {
+            busy.remove(0);
+        }
     }
 
     /// A connection could not be accepted for want of a file.
@@ -31,18 +41,17 @@ impl Shortages {
         self.files_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// The shortages of the last minute.
-    pub(crate) fn reasons(&self) -> Vec<&'static str> {
-        self.reasons_at(self.now_ms())
+    /// The shortages of the last minute. `has_several` says whether there are several accounts.
+    pub(crate) fn reasons(&self, has_several: impl FnOnce() -> bool) -> Vec<&'static str> {
+        self.reasons_at(self.now_ms(), has_several)
     }
 
-    fn reasons_at(&self, now_ms: u64) -> Vec<&'static str> {
-        let is_recent = |at_ms: &AtomicU64| {
-            let at_ms = at_ms.load(Ordering::Relaxed);
-            at_ms > 0 && now_ms.saturating_sub(at_ms) < TOLD_MS
-        };
-        let all = [("busy", &self.busy_ms), ("files", &self.files_ms)];
-        all.into_iter().filter(|(_, at_ms)| is_recent(at_ms)).map(|(name, _)| name).collect()
+    fn reasons_at(&self, now_ms: u64, has_several: impl FnOnce() -> bool) -> Vec<&'static str> {
+        let is_recent = |at_ms: u64| at_ms > 0 && now_ms.saturating_sub(at_ms) < TOLD_MS;
+        let busy = self.busy.lock().iter().filter(|(_, at_ms)| is_recent(*at_ms)).count();
+        let is_busy = busy > 1 || (busy == 1 && !has_several());
+        let all = [("busy", is_busy), ("files", is_recent(self.files_ms.load(Ordering::Relaxed)))];
+        all.into_iter().filter(|(_, is_told)| *is_told).map(|(name, _)| name).collect()
     }
 
     fn now_ms(&self) -> u64 {
@@ -57,12 +66,28 @@ mod tests {
     #[test]
     fn a_shortage_is_told_for_a_minute() {
         let shortages = Shortages::new();
-        assert!(shortages.reasons().is_empty());
+        assert!(shortages.reasons(|| false).is_empty());
         shortages.note_files();
         let now_ms = shortages.now_ms();
-        assert_eq!(shortages.reasons_at(now_ms), ["files"]);
-        shortages.note_busy();
-        assert_eq!(shortages.reasons_at(now_ms), ["busy", "files"]);
-        assert!(shortages.reasons_at(now_ms + TOLD_MS + 10).is_empty());
+        assert_eq!(shortages.reasons_at(now_ms, || false), ["files"]);
+        let account = |name: &str| Some(BodyHolder::Account(name.to_owned()));
+        shortages.note_busy(account("acme"));
+        assert_eq!(shortages.reasons_at(now_ms, || false), ["busy", "files"]);
+        assert!(shortages.reasons_at(now_ms + TOLD_MS + 10, || false).is_empty());
+    }
+
+    #[test]
+    fn one_of_several_accounts_makes_nobody_busy() {
+        let shortages = Shortages::new();
+        let account = |name: &str| Some(BodyHolder::Account(name.to_owned()));
+        for _ in 0..3 {
+            shortages.note_busy(account("acme"));
+        }
+        assert!(shortages.reasons(|| true).is_empty());
+        assert_eq!(shortages.reasons(|| false), ["busy"], "the only account");
+        shortages.note_busy(account("beta"));
+        shortages.note_busy(account("gamma"));
+        assert_eq!(shortages.reasons(|| true), ["busy"]);
+        assert!(shortages.busy.lock().len() <= 2);
     }
 }

@@ -34,7 +34,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use crate::audit::record_changes;
-use crate::blocking::in_turn;
+use crate::blocking::{holder, in_turn};
 use crate::host::{HostRef, HostState};
 use crate::http_error::{HostBusy, HttpError};
 
@@ -93,7 +93,7 @@ pub(crate) fn router(host: Arc<HostState>) -> Router {
 /// Remembers that the host gave something back, for `/healthz`.
 async fn note_busy(host: HostRef, response: Response) -> Response {
     if response.extensions().get::<HostBusy>().is_some() {
-        host.shared.shortages.note_busy();
+        host.shared.shortages.note_busy(holder());
     }
     response
 }
