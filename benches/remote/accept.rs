@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wabahook::{Config, Engine, Event};
 
-use crate::raw_inserts::RawInserts;
+use crate::raw_inserts::{GroupRows, RawInserts};
 use crate::support::transports::acknowledging;
 use crate::support::{self, Outcome, median};
 use crate::{PAYLOAD_BYTES, acquired};
@@ -33,6 +33,9 @@ struct AcceptRun {
     sled_per_s: f64,
     raw_per_s: f64,
     pipelined_per_s: f64,
+    /// Of a group of the engine, and of the INSERT that stands for it.
+    log_bytes: f64,
+    raw_log_bytes: f64,
     group_events: f64,
     wait_p50_ms: f64,
     wait_p99_ms: f64,
@@ -55,15 +58,19 @@ fn accept(
     publish(&remote, publishers, slice)?;
     publish(&sled, publishers, slice)?;
     let before = remote.stats();
-    let (mut waits, mut sled_events, mut raw_events, mut pipelined) = (Vec::new(), 0, 0.0, 0.0);
+    let (mut waits, mut sled_events, mut raw_groups, mut pipelined) = (Vec::new(), 0, 0.0, 0.0);
+    let (mut log_bytes, mut raw_log_bytes, mut groups) = (0.0, 0.0, 1.0);
     for _ in 0..SLICES {
+        let log = raw.log_bytes()?;
         waits.extend(publish(&remote, publishers, slice)?);
+        log_bytes += raw.log_bytes()? - log;
         sled_events += publish(&sled, publishers, slice)?.len();
-        let so_far = remote.stats();
-        let groups = (so_far.groups - before.groups).max(1);
-        let group_events = (so_far.accepted - before.accepted) as f64 / groups as f64;
-        raw_events += raw.insert(group_events, slice)?;
-        pipelined += raw.insert_pipelined(group_events, slice)?;
+        groups = (remote.stats().groups - before.groups).max(1) as f64;
+        let rows = GroupRows::of_log(log_bytes / groups);
+        let log = raw.log_bytes()?;
+        raw_groups += raw.insert(rows, slice)?;
+        raw_log_bytes += raw.log_bytes()? - log;
+        pipelined += raw.insert_pipelined(rows, slice)?;
     }
     let after = remote.stats();
     remote.close(support::CLOSE_MAX)?;
@@ -73,13 +80,15 @@ fn accept(
     waits.sort_by(f64::total_cmp);
     let quantile =
         |hundredths: usize| waits.get(waits.len() * hundredths / 100).copied().unwrap_or(f64::NAN);
+    let group_events = (after.accepted - before.accepted) as f64 / groups;
     Ok(AcceptRun {
         remote_per_s: waits.len() as f64 / seconds,
         sled_per_s: sled_events as f64 / seconds,
-        raw_per_s: raw_events / seconds,
-        pipelined_per_s: pipelined / seconds,
-        group_events: (after.accepted - before.accepted) as f64
-            / (after.groups - before.groups) as f64,
+        raw_per_s: raw_groups * group_events / seconds,
+        pipelined_per_s: pipelined * group_events / seconds,
+        log_bytes: log_bytes / groups,
+        raw_log_bytes: raw_log_bytes / raw_groups,
+        group_events,
         wait_p50_ms: quantile(50),
         wait_p99_ms: quantile(99),
     })
@@ -113,11 +122,13 @@ fn conclude(what: &str, runs: &[AcceptRun]) {
     let middle = |of: fn(&AcceptRun) -> f64| median(runs.iter().map(of).collect());
     println!(
         "{what}: {:.1} events a group, a receipt takes {:.2} ms (p50) and {:.2} ms (p99); the same INSERTs in halves, two \
-         under way: {:.0} events/s",
+         under way: {:.0} events/s; a group takes {:.0} bytes of log, an INSERT {:.0}",
         middle(|run| run.group_events),
         middle(|run| run.wait_p50_ms),
         middle(|run| run.wait_p99_ms),
-        middle(|run| run.pipelined_per_s)
+        middle(|run| run.pipelined_per_s),
+        middle(|run| run.log_bytes),
+        middle(|run| run.raw_log_bytes)
     );
     let figure = middle(|run| run.remote_per_s);
     let ratio = middle(|run| run.remote_per_s / run.raw_per_s);

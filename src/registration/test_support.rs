@@ -27,6 +27,8 @@ pub(super) struct TestGateway {
     pub(super) engine: Engine,
     pub(super) registration: Registration,
     pub(super) receivers: Arc<ScriptedTransport>,
+    /// Subscriptions that no request may change.
+    pub(super) bystanders: Vec<Arc<SubscriptionInfo>>,
 }
 
 impl Drop for TestGateway {
@@ -67,11 +69,16 @@ impl TestGateway {
         let config = Config::new("unused").store(Arc::new(Memory::default()));
         let config = accounts.into_iter().fold(config, Config::account);
         let engine = Engine::open(configure(config.transport(receivers.clone()))).unwrap();
-        TestGateway { registration: Registration::new(engine.clone()), engine, receivers }
+        let registration = Registration::new(engine.clone());
+        TestGateway { registration, engine, receivers, bystanders: Vec::new() }
     }
 
     pub(super) fn respond(&self, request: &Request<Vec<u8>>) -> GatewayResponse {
         let (parts, body) = self.registration.respond(request).into_parts();
+        for bystander in &self.bystanders {
+            let after = self.engine.subscription(bystander.id).unwrap();
+            assert!(Arc::ptr_eq(bystander, &after), "{request:?} changed {after:?}");
+        }
         let text = String::from_utf8(body).unwrap();
         let body = match text.as_str() {
             "" => Value::Null,

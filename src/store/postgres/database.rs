@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Error, Row, Statement};
+use tokio_postgres::{Error, Row};
 
 use super::mirror::Mirror;
-use super::session::{Parameter, Session};
+use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
 use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
 
@@ -26,8 +26,8 @@ pub(super) struct PostgresDatabase {
     table: String,
     mirror: Mutex<Mirror>,
     has_failed: AtomicBool,
-    /// The statement of a commit, and the epoch of the session that prepared it.
-    prepared: Mutex<Option<(i64, Statement)>>,
+    /// The statements of commits, and the epoch of the session that prepared them.
+    prepared: Mutex<Option<(i64, CommitStatements)>>,
 }
 
 impl PostgresDatabase {
@@ -54,25 +54,24 @@ impl PostgresDatabase {
 
     /// Sends the operations of a commit. Returns whether this store is still the owner.
     fn send(&self, session: &Arc<Session>, effect: CommitEffect) -> Result<bool, StoreFailure> {
-        let statement = self.statement(session)?;
+        let statements = self.statements(session)?;
         let writing = Arc::clone(session);
-        let CommitEffect { puts, gone } = effect;
-        let commit = async move { writing.commit(&statement, &puts, &gone).await };
+        let commit = async move { writing.commit(&statements, &effect).await };
         session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, commit))
     }
 
-    fn statement(&self, session: &Arc<Session>) -> Result<Statement, StoreFailure> {
+    fn statements(&self, session: &Arc<Session>) -> Result<CommitStatements, StoreFailure> {
         let mut prepared = self.prepared.lock();
-        if let Some((epoch, statement)) = &*prepared
+        if let Some((epoch, statements)) = &*prepared
             && *epoch == session.epoch()
         {
-            return Ok(statement.clone());
+            return Ok(statements.clone());
         }
         let (preparing, table) = (Arc::clone(session), self.table.clone());
         let prepare = async move { preparing.prepare_commit(&table).await };
-        let statement = session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, prepare))?;
-        *prepared = Some((session.epoch(), statement.clone()));
-        Ok(statement)
+        let statements = session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, prepare))?;
+        *prepared = Some((session.epoch(), statements.clone()));
+        Ok(statements)
     }
 
     /// Reads on the present session, and once more on a new one if that one is broken.
@@ -191,7 +190,7 @@ impl Database for PostgresDatabase {
         if operations.is_empty() {
             return self.shared.ownership.check();
         }
-        let effect = CommitEffect::of(&operations);
+        let effect = CommitEffect::of(&operations, &self.mirror.lock());
         let session = self.shared.session()?;
         session.take_warning();
         let outcome = match self.send(&session, effect) {
@@ -254,13 +253,15 @@ impl Database for PostgresDatabase {
 }
 
 /// What a commit leaves under each of its keys. The last operation on a key wins, so the two parts are disjoint.
-struct CommitEffect {
-    puts: Vec<KeyValue>,
-    gone: Vec<Vec<u8>>,
+pub(super) struct CommitEffect {
+    pub(super) puts: Vec<KeyValue>,
+    pub(super) gone: Vec<Vec<u8>>,
+    /// Whether it only puts keys that are known to be new. If that is wrong, the server refuses the commit.
+    pub(super) is_append: bool,
 }
 
 impl CommitEffect {
-    fn of(operations: &[Operation]) -> CommitEffect {
+    fn of(operations: &[Operation], mirror: &Mirror) -> CommitEffect {
         let mut last = BTreeMap::new();
         for operation in operations {
             match operation {
@@ -268,8 +269,9 @@ impl CommitEffect {
                 Operation::Remove(key) => last.insert(key, None),
             };
         }
-        let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new() };
+        let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new(), is_append: true };
         for (key, value) in last {
+            effect.is_append &= value.is_some() && mirror.lacks(key);
             match value {
                 Some(value) => effect.puts.push((key.clone(), value.clone())),
                 None => effect.gone.push(key.clone()),
@@ -313,8 +315,15 @@ mod tests {
         let put = |key: &str, value: &str| Operation::Put(key.into(), value.into());
         let operations =
             [put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
-        let effect = CommitEffect::of(&operations);
+        let mut mirror = Mirror::empty();
+        let effect = CommitEffect::of(&operations, &mirror);
         assert_eq!(effect.puts, [("a".into(), "2".into()), ("b".into(), "3".into())]);
-        assert!(effect.gone.is_empty());
+        assert!(effect.gone.is_empty() && effect.is_append);
+        mirror.write(vec![put("b", "0")]);
+        assert!(!CommitEffect::of(&operations, &mirror).is_append, "b is replaced");
+        assert!(CommitEffect::of(&[put("c", "4")], &mirror).is_append);
+        assert!(!CommitEffect::of(&[Operation::Remove("c".into())], &mirror).is_append);
+        let unknown = Mirror::Absent { reads: 0 };
+        assert!(!CommitEffect::of(&[put("c", "4")], &unknown).is_append);
     }
 }

@@ -43,6 +43,11 @@ impl Mirror {
         }
     }
 
+    /// Whether a key is known not to be in it.
+    pub(super) fn lacks(&self, key: &[u8]) -> bool {
+        matches!(self, Mirror::Whole { content, .. } if !content.contains_key(key))
+    }
+
     /// Keys and values in order, from a key on, if they are known: at most `limit`.
     pub(super) fn page(&self, from: &[u8], limit: usize) -> Option<Vec<KeyValue>> {
         let Mirror::Whole { content, .. } = self else { return None };

@@ -13,12 +13,13 @@ use tokio_postgres::error::Severity;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Socket, Statement};
 
+use super::database::CommitEffect;
 use super::options::PostgresOptions;
 use super::ownership::Ownership;
 use super::runtime::failure_of;
 use super::sql;
 use super::tls::TlsConnector;
-use crate::store::{KeyValue, StoreFailure};
+use crate::store::StoreFailure;
 
 /// How long a new session may take: two connections, and a commit under way that its epoch waits for.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
@@ -150,6 +151,13 @@ where
     .await;
 }
 
+/// The statements of the commits of a table.
+#[derive(Clone)]
+pub(super) struct CommitStatements {
+    append: Statement,
+    replace: Statement,
+}
+
 /// The connections of an owner under one epoch.
 pub(super) struct Session {
     writer: Connection,
@@ -246,24 +254,35 @@ impl Session {
         }
     }
 
-    pub(super) async fn prepare_commit(&self, table: &str) -> Result<Statement, Error> {
-        let types =
-            [Type::INT4, Type::INT8, Type::BYTEA_ARRAY, Type::BYTEA_ARRAY, Type::BYTEA_ARRAY];
-        self.writer.client.prepare_typed(&sql::commit(table), &types).await
+    pub(super) async fn prepare_commit(&self, table: &str) -> Result<CommitStatements, Error> {
+        let (client, keys) = (&self.writer.client, Type::BYTEA_ARRAY);
+        let types = [Type::INT4, Type::INT8, keys.clone(), keys.clone(), keys];
+        let (append, replace) = (sql::append(table), sql::replace(table));
+        let [fence @ .., _gone] = &types;
+        let (append, replace) = tokio::join!(
+            client.prepare_typed(&append, fence),
+            client.prepare_typed(&replace, &types)
+        );
+        Ok(CommitStatements { append: append?, replace: replace? })
     }
 
     /// Sends one commit. Returns whether the epoch was the present one.
     pub(super) async fn commit(
         &self,
-        statement: &Statement,
-        puts: &[KeyValue],
-        gone: &[Vec<u8>],
+        statements: &CommitStatements,
+        CommitEffect { puts, gone, is_append }: &CommitEffect,
     ) -> Result<bool, Error> {
         let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
         let values: Vec<&[u8]> = puts.iter().map(|(_, value)| value.as_slice()).collect();
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&self.shard, &self.epoch, &keys, &values, &gone];
-        let row = self.writer.client.query_one(statement, &parameters).await?;
+        let append: [&(dyn ToSql + Sync); 4] = [&self.shard, &self.epoch, &keys, &values];
+        let [shard, epoch, keys, values] = append;
+        let client = &self.writer.client;
+        let row = match is_append {
+            true => client.query_one(&statements.append, &append).await?,
+            false => {
+                client.query_one(&statements.replace, &[shard, epoch, keys, values, gone]).await?
+            }
+        };
         Ok(row.try_get::<_, i64>(0)? > 0)
     }
 

@@ -149,16 +149,26 @@ pub(super) fn fenced(shard: u16, epoch: i64, statement: &str) -> String {
     )
 }
 
-/// One commit: nothing is written where the epoch is not the present one, and then it returns 0.
-pub(super) fn commit(table: &str) -> String {
+/// A commit of new keys: nothing is written where the epoch is not the present one, and then it returns 0. It costs the
+/// server less than one that may replace.
+pub(super) fn append(table: &str) -> String {
+    format!("WITH {}, {} SELECT count(*) FROM fence", FENCE, put(table, ""))
+}
+
+/// A commit that may replace and remove keys, and is otherwise the same.
+pub(super) fn replace(table: &str) -> String {
+    let put = put(table, "ON CONFLICT (key) DO UPDATE SET value = excluded.value");
+    let gone = format!("DELETE FROM {table} WHERE key = ANY($5) AND EXISTS (SELECT 1 FROM fence)");
+    format!("WITH {FENCE}, gone AS ({gone}), {put} SELECT count(*) FROM fence")
+}
+
+const FENCE: &str = "fence AS MATERIALIZED ( \
+     SELECT 1 FROM wabahook.lease WHERE shard = $1 AND epoch = $2 FOR KEY SHARE)";
+
+fn put(table: &str, conflict: &str) -> String {
     format!(
-        "WITH fence AS MATERIALIZED ( \
-             SELECT 1 FROM wabahook.lease WHERE shard = $1 AND epoch = $2 FOR KEY SHARE), \
-         gone AS (DELETE FROM {table} WHERE key = ANY($5) AND EXISTS (SELECT 1 FROM fence)), \
-         put AS (INSERT INTO {table} SELECT k, v FROM unnest($3::bytea[], $4::bytea[]) AS u(k, v) \
-             WHERE EXISTS (SELECT 1 FROM fence) \
-             ON CONFLICT (key) DO UPDATE SET value = excluded.value) \
-         SELECT count(*) FROM fence"
+        "put AS (INSERT INTO {table} SELECT k, v FROM unnest($3::bytea[], $4::bytea[]) AS u(k, v) \
+             WHERE EXISTS (SELECT 1 FROM fence) {conflict})"
     )
 }
 

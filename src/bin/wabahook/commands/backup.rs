@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::client::HostOptions;
-use super::screen::{say, say_json};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::BackupJson;
 
@@ -28,11 +27,8 @@ pub(crate) fn run(args: &BackupArgs) -> CommandResult {
         directory.map_err(|_| CommandError::Usage("the path is not UTF-8".to_owned()))?;
     let client = args.host.client()?;
     let response = client.post("/admin/backup", &BackupJson { directory })?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let BackupJson { directory } = client.typed(&response)?;
-    say(&format!("written to {directory}"));
-    Ok(())
+    args.host.say(&response, || {
+        let BackupJson { directory } = client.typed(&response)?;
+        Ok(format!("written to {directory}"))
+    })
 }

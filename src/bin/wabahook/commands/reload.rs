@@ -4,7 +4,6 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::HostOptions;
-use super::screen::{say, say_json};
 use crate::command_error::CommandResult;
 use crate::json::ReloadedJson;
 
@@ -19,14 +18,12 @@ pub(crate) struct ReloadArgs {
 pub(crate) fn run(args: &ReloadArgs) -> CommandResult {
     let client = args.host.client()?;
     let response = client.post("/admin/reload", &json!({}))?;
-    if args.host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let reloaded: ReloadedJson = client.typed(&response)?;
-    say(&format!("the configuration was read again: {}", reloaded.accounts));
-    if !reloaded.needs_restart.is_empty() {
-        say(&format!("a restart changes {}", reloaded.needs_restart.join(", ")));
-    }
-    Ok(())
+    args.host.say(&response, || {
+        let ReloadedJson { accounts, needs_restart, .. } = client.typed(&response)?;
+        let restart = match needs_restart.is_empty() {
+            true => String::new(),
+            false => format!("\na restart changes {}", needs_restart.join(", ")),
+        };
+        Ok(format!("the configuration was read again: {accounts}{restart}"))
+    })
 }

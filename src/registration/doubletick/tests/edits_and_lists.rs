@@ -63,7 +63,7 @@ fn an_edit_keeps_what_a_body_cannot_express() {
 fn foreign_and_unknown_ids_get_the_same_response() {
     let client = DoubleTickClient::new();
     let own = client.registered(json!({}));
-    let [beta, other_way] = [0, 1].map(|place| client.bystanders[place].id.to_string());
+    let [beta, other_way] = [0, 1].map(|place| client.gateway.bystanders[place].id.to_string());
     let padded = format!("0{}", own.id);
     let signed = format!("+{}", own.id);
     let spellings = ["999", "4294967296", "-1", "crm", "", " 1", &padded, &signed];

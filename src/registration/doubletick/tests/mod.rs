@@ -34,7 +34,6 @@ const REGISTER: &str = "/v2/webhook/register";
 /// made.
 struct DoubleTickClient {
     gateway: TestGateway,
-    bystanders: Vec<Arc<SubscriptionInfo>>,
 }
 
 impl DoubleTickClient {
@@ -42,24 +41,18 @@ impl DoubleTickClient {
         DoubleTickClient::on(TestGateway::new())
     }
 
-    fn on(gateway: TestGateway) -> DoubleTickClient {
+    fn on(mut gateway: TestGateway) -> DoubleTickClient {
         let beta = body(json!({"name": "beta's", "wabaNumbers": ["917777777777"]}));
         let request = request("POST", REGISTER, Some(BETA), &beta.to_string());
         assert_eq!(gateway.respond(&request).status, 201);
         let own = Subscription::to("https://own.example/").unwrap().name("own").account("acme");
         gateway.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
-        let bystanders = gateway.engine.subscriptions();
-        DoubleTickClient { gateway, bystanders }
+        gateway.bystanders = gateway.engine.subscriptions();
+        DoubleTickClient { gateway }
     }
 
-    /// Makes a call, and asserts that it left the bystanders alone.
     fn call(&self, method: &str, path: &str, key: Option<&str>, text: &str) -> GatewayResponse {
-        let answered = self.gateway.respond(&request(method, path, key, text));
-        for bystander in &self.bystanders {
-            let after = self.gateway.engine.subscription(bystander.id).unwrap();
-            assert!(Arc::ptr_eq(bystander, &after), "{method} {path} changed {after:?}");
-        }
-        answered
+        self.gateway.respond(&request(method, path, key, text))
     }
 
     fn acme(&self, method: &str, path: &str, body: &Value) -> GatewayResponse {

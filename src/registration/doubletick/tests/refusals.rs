@@ -16,7 +16,7 @@ fn check_malformed(texts: impl IntoIterator<Item = (Vec<u8>, &'static str)>) {
         }
     }
     assert_eq!(client.webhooks().len(), 2);
-    let mut others = client.bystanders.iter().chain([&edited]);
+    let mut others = client.gateway.bystanders.iter().chain([&edited]);
     let same = |one: &Arc<SubscriptionInfo>| {
         Arc::ptr_eq(one, &client.gateway.engine.subscription(one.id).unwrap())
     };
