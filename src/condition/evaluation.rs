@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Number, Value};
 
 use super::payload::ParsedPayload;
-use super::{Comparison, Node, ScalarValue, Test};
+use super::{Node, Test};
 
 impl Node {
     pub(super) fn holds(&self, payload: &ParsedPayload) -> bool {
@@ -42,17 +42,17 @@ impl Test {
         let Some(value) = value else { return matches!(self, Test::Exists(false)) };
         match self {
             Test::Exists(expected) => *expected,
-            Test::Eq(scalar) => scalar.equals(value),
-            Test::In(scalars) => scalars.iter().any(|scalar| scalar.equals(value)),
+            Test::Eq(scalar) => are_equal(scalar, value),
+            Test::In(scalars) => scalars.iter().any(|scalar| are_equal(scalar, value)),
             Test::Prefix(prefix) => value.as_str().is_some_and(|text| text.starts_with(&**prefix)),
-            Test::Compare(comparison, bound) => {
+            Test::Compare((_, admits), bound) => {
                 let ordering = match value {
                     Value::Number(number) => compare(number, bound),
                     // Meta writes many numbers as strings, timestamps among them.
                     Value::String(text) => number(text).and_then(|number| compare(&number, bound)),
                     _ => None,
                 };
-                ordering.is_some_and(|ordering| comparison.admits(ordering))
+                ordering.is_some_and(admits)
             }
         }
     }
@@ -64,36 +64,17 @@ impl Test {
             Test::Eq(_) => "eq",
             Test::In(_) => "in",
             Test::Prefix(_) => "prefix",
-            Test::Compare(Comparison::Gt, _) => "gt",
-            Test::Compare(Comparison::Gte, _) => "gte",
-            Test::Compare(Comparison::Lt, _) => "lt",
-            Test::Compare(Comparison::Lte, _) => "lte",
+            Test::Compare((name, _), _) => name,
         }
     }
 }
 
-impl Comparison {
-    fn admits(self, ordering: Ordering) -> bool {
-        match self {
-            Comparison::Gt => ordering.is_gt(),
-            Comparison::Gte => ordering.is_ge(),
-            Comparison::Lt => ordering.is_lt(),
-            Comparison::Lte => ordering.is_le(),
+fn are_equal(scalar: &Value, value: &Value) -> bool {
+    match (scalar, value) {
+        (Value::Number(expected), Value::Number(given)) => {
+            compare(given, expected).is_some_and(Ordering::is_eq)
         }
-    }
-}
-
-impl ScalarValue {
-    fn equals(&self, value: &Value) -> bool {
-        match (self, value) {
-            (ScalarValue::Null, Value::Null) => true,
-            (ScalarValue::Bool(expected), Value::Bool(given)) => expected == given,
-            (ScalarValue::Text(expected), Value::String(given)) => **expected == **given,
-            (ScalarValue::Number(expected), Value::Number(given)) => {
-                compare(given, expected).is_some_and(Ordering::is_eq)
-            }
-            _ => false,
-        }
+        _ => scalar == value,
     }
 }
 

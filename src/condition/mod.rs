@@ -9,9 +9,12 @@ mod pointer;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use serde_json::{Number, Value};
 
 pub(crate) use self::payload::ParsedPayload;
 pub use self::payload::UnreadablePayload;
@@ -70,28 +73,22 @@ enum Node {
 #[derive(Debug)]
 enum Test {
     Exists(bool),
-    Eq(ScalarValue),
-    In(Box<[ScalarValue]>),
+    /// Equals this value, which has no parts.
+    Eq(Value),
+    In(Box<[Value]>),
     Prefix(Box<str>),
-    Compare(Comparison, serde_json::Number),
+    Compare(Comparison, Number),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Gt,
-    Gte,
-    Lt,
-    Lte,
-}
+/// The name of a comparison with a number, and the orderings for which it holds.
+type Comparison = (&'static str, fn(Ordering) -> bool);
 
-/// A value without parts.
-#[derive(Debug)]
-enum ScalarValue {
-    Null,
-    Bool(bool),
-    Number(serde_json::Number),
-    Text(Box<str>),
-}
+const COMPARISONS: [Comparison; 4] = [
+    ("gt", Ordering::is_gt),
+    ("gte", Ordering::is_ge),
+    ("lt", Ordering::is_lt),
+    ("lte", Ordering::is_le),
+];
 
 impl Condition {
     /// Reads a condition.

@@ -1,10 +1,10 @@
 //! Reads a condition from its text. An error names the place in the condition, what is there and at which byte
 //! of the text, and what is expected.
 
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::pointer::Pointer;
-use super::{Comparison, Node, ScalarValue, Test};
+use super::{COMPARISONS, Node, Test};
 use crate::error::{Error, Result};
 use crate::json::{JsonMember, JsonObject, elements, kind_of, repeated_name};
 
@@ -117,10 +117,6 @@ impl<'t> Parser<'t> {
         self.tests += 1;
         check_bound("condition.tests", self.tests, TESTS_MAX)?;
         let part = member.value.get();
-        let number = || {
-            let number = serde_json::from_str::<Number>(part);
-            number.map_err(|_| self.refused(part, place, "a number"))
-        };
         Ok(match member.shown_name() {
             "exists" => Test::Exists(
                 serde_json::from_str(part)
@@ -131,18 +127,21 @@ impl<'t> Parser<'t> {
             "prefix" => Test::Prefix(
                 serde_json::from_str(part).map_err(|_| self.refused(part, place, "a string"))?,
             ),
-            "gt" => Test::Compare(Comparison::Gt, number()?),
-            "gte" => Test::Compare(Comparison::Gte, number()?),
-            "lt" => Test::Compare(Comparison::Lt, number()?),
-            "lte" => Test::Compare(Comparison::Lte, number()?),
-            _ => {
-                let expected = "one of exists, eq, in, prefix, gt, gte, lt, lte";
-                return Err(self.refused(member.name_text, place, expected));
-            }
+            name => match COMPARISONS.into_iter().find(|(known, _)| *known == name) {
+                Some(comparison) => {
+                    let number = serde_json::from_str::<Number>(part);
+                    let number = number.map_err(|_| self.refused(part, place, "a number"));
+                    Test::Compare(comparison, number?)
+                }
+                None => {
+                    let expected = "one of exists, eq, in, prefix, gt, gte, lt, lte";
+                    return Err(self.refused(member.name_text, place, expected));
+                }
+            },
         })
     }
 
-    fn scalars(&self, part: &str, place: &str) -> Result<Box<[ScalarValue]>> {
+    fn scalars(&self, part: &str, place: &str) -> Result<Box<[Value]>> {
         let parts = elements(part).filter(|parts| !parts.is_empty());
         let Some(parts) = parts else {
             return Err(self.refused(part, place, "a list of values, at least one"));
@@ -152,19 +151,10 @@ impl<'t> Parser<'t> {
         each.map(|(index, part)| self.scalar(part, &format!("{place}[{index}]"))).collect()
     }
 
-    fn scalar(&self, part: &str, place: &str) -> Result<ScalarValue> {
+    fn scalar(&self, part: &str, place: &str) -> Result<Value> {
+        let value = serde_json::from_str(part).ok();
+        let scalar = value.filter(|value: &Value| !value.is_array() && !value.is_object());
         let expected = "a string, a number, true, false or null";
-        let refused = || self.refused(part, place, expected);
-        Ok(match kind_of(part) {
-            Some("null") => ScalarValue::Null,
-            Some("a boolean") => ScalarValue::Bool(part == "true"),
-            Some("a number") => {
-                ScalarValue::Number(serde_json::from_str(part).map_err(|_| refused())?)
-            }
-            Some("a string") => {
-                ScalarValue::Text(serde_json::from_str(part).map_err(|_| refused())?)
-            }
-            _ => return Err(refused()),
-        })
+        scalar.ok_or_else(|| self.refused(part, place, expected))
     }
 }

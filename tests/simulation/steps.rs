@@ -395,9 +395,20 @@ impl World {
     }
 
     fn purge(&mut self) {
-        let number = self.random.pick(&plan::NUMBERS);
+        let (mut number, mut contact) =
+            (self.random.pick(&plan::NUMBERS), format!("contact-{}", self.random.below(3)));
+        // Often it is to cancel one of several attempts in flight of a lane.
+        let mut met = self.in_flight.iter().map(|one| one.key).collect::<Vec<_>>();
+        met.retain(|(_, id)| {
+            self.others().contains(id) && self.model.subs[id].lane.in_flight.len() > 1
+        });
+        let met = (!met.is_empty()).then(|| self.random.pick(&met));
+        if let Some((place, _)) = met {
+            let draft = &self.model.events[place].draft;
+            number = draft.number;
+            contact = draft.key.clone().unwrap_or(contact);
+        }
         let account = plan::account_of(number);
-        let contact = format!("contact-{}", self.random.below(3));
         let (filter, meant): (PurgeFilter, IsMeant) = match self.random.below(4) {
             0 => (
                 PurgeFilter::default().account(account),
@@ -428,10 +439,7 @@ impl World {
         self.model.purged(&*meant, (&before, &after), purged, &mut told);
         self.account_for(told);
         // An order that begins now waits for the attempts that the purge left in flight.
-        let mut left = self.others();
-        left.retain(|id| self.in_flight.iter().any(|one| one.key.1 == *id));
-        if !left.is_empty() && self.random.one_in(2) {
-            let id = self.random.pick(&left);
+        if let Some((_, id)) = met.filter(|_| !self.random.one_in(3)) {
             self.renew(id);
         }
     }
