@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use wabahook::policy::Ordering;
 use wabahook::{
     DeadLetter, DeadLetterFilter, Error, PurgeFilter, SubscriptionId, SubscriptionState,
 };
@@ -62,7 +63,7 @@ const STEPS: [(u64, Step); 21] = [
     (1, Step::Pause),
     (2, Step::Resume),
     (3, Step::Replay),
-    (2, Step::Purge),
+    (4, Step::Purge),
     (1, Step::Rest),
     (3, Step::Crash),
 ];
@@ -261,14 +262,15 @@ impl World {
             return;
         }
         let id = self.random.pick(&ids);
-        self.renew(id);
+        self.renew(id, None);
     }
 
-    pub fn renew(&mut self, id: u32) {
+    pub fn renew(&mut self, id: u32, ordering: Option<Ordering>) {
         self.version += 1;
         let Terms { name, account, .. } = self.model.subs[&id].terms.clone();
         let mut terms = plan::terms(&mut self.random, account, &name, self.version);
         terms.policy.after = self.draw_main(account, Some(id));
+        terms.policy.ordering = ordering.unwrap_or(terms.policy.ordering);
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
@@ -440,7 +442,7 @@ impl World {
         self.account_for(told);
         // An order that begins now waits for the attempts that the purge left in flight.
         if let Some((_, id)) = met.filter(|_| !self.random.one_in(3)) {
-            self.renew(id);
+            self.renew(id, Some(Ordering::Strict));
         }
     }
 
@@ -482,7 +484,7 @@ impl World {
     /// The host registers it again, or resumes it.
     fn serve_again(&mut self, id: u32) {
         let is_paused = self.model.subs[&id].state == SubscriptionState::Paused;
-        if is_paused || self.random.one_in(2) { self.resume(id) } else { self.renew(id) }
+        if is_paused || self.random.one_in(2) { self.resume(id) } else { self.renew(id, None) }
     }
 
     pub fn drain(&mut self) {
