@@ -1,8 +1,8 @@
 //! What the store on PostgreSQL costs: accepted events by how many publishers wait, deliveries by fan-out, and a large
-//! backlog that another host opens. The limit of an accept is one INSERT for each group, of rows
-//! that take as many bytes of log as the group did, over one connection to the same server; sled and the limit take turns with it, so that a slow phase of the device affects all.
-//! Both servers, the engine, the publishers and the receivers are on this machine. `delayed_` is the same with a proxy
-//! before the server that delays what clients send, and what they get, by 1 ms each.
+//! backlog that another host opens. The limit of an accept is one INSERT for each group, of rows that take as many bytes
+//! of log as the group did, over one connection to the same server; sled and the limit take turns with it, so that a slow
+//! phase of the device affects all. Both servers, the engine, the publishers and the receivers are on this machine.
+//! `delayed_` is the same with a proxy before the server that delays what clients send, and what they get, by 1 ms each.
 //!
 //! `cargo bench --features postgres --bench remote -- --runs 5 --ms 1500`; `--only accept_64` runs that alone. A backlog
 //! takes minutes and is only opened when asked for: `--only backlog --events 1000000`. It starts a primary and a

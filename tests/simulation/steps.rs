@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use wabahook::policy::Ordering;
 use wabahook::{
     DeadLetter, DeadLetterFilter, Error, PurgeFilter, SubscriptionId, SubscriptionState,
 };
@@ -63,7 +62,7 @@ const STEPS: [(u64, Step); 21] = [
     (1, Step::Pause),
     (2, Step::Resume),
     (3, Step::Replay),
-    (4, Step::Purge),
+    (2, Step::Purge),
     (1, Step::Rest),
     (3, Step::Crash),
 ];
@@ -262,15 +261,14 @@ impl World {
             return;
         }
         let id = self.random.pick(&ids);
-        self.renew(id, None);
+        self.renew(id);
     }
 
-    pub fn renew(&mut self, id: u32, ordering: Option<Ordering>) {
+    pub fn renew(&mut self, id: u32) {
         self.version += 1;
         let Terms { name, account, .. } = self.model.subs[&id].terms.clone();
         let mut terms = plan::terms(&mut self.random, account, &name, self.version);
         terms.policy.after = self.draw_main(account, Some(id));
-        terms.policy.ordering = ordering.unwrap_or(terms.policy.ordering);
         self.note(|_| format!("subscribe {id} anew: {terms:?}"));
         let given = self.running().engine.subscribe(terms.subscription()).unwrap();
         assert_eq!(given, SubscriptionId(id), "a name keeps its id");
@@ -397,20 +395,9 @@ impl World {
     }
 
     fn purge(&mut self) {
-        let (mut number, mut contact) =
-            (self.random.pick(&plan::NUMBERS), format!("contact-{}", self.random.below(3)));
-        // Often it is to cancel one of several attempts in flight of a lane.
-        let mut met = self.in_flight.iter().map(|one| one.key).collect::<Vec<_>>();
-        met.retain(|(_, id)| {
-            self.others().contains(id) && self.model.subs[id].lane.in_flight.len() > 1
-        });
-        let met = (!met.is_empty()).then(|| self.random.pick(&met));
-        if let Some((place, _)) = met {
-            let draft = &self.model.events[place].draft;
-            number = draft.number;
-            contact = draft.key.clone().unwrap_or(contact);
-        }
+        let number = self.random.pick(&plan::NUMBERS);
         let account = plan::account_of(number);
+        let contact = format!("contact-{}", self.random.below(3));
         let (filter, meant): (PurgeFilter, IsMeant) = match self.random.below(4) {
             0 => (
                 PurgeFilter::default().account(account),
@@ -441,8 +428,11 @@ impl World {
         self.model.purged(&*meant, (&before, &after), purged, &mut told);
         self.account_for(told);
         // An order that begins now waits for the attempts that the purge left in flight.
-        if let Some((_, id)) = met.filter(|_| !self.random.one_in(3)) {
-            self.renew(id, Some(Ordering::Strict));
+        let mut left = self.others();
+        left.retain(|id| self.in_flight.iter().any(|one| one.key.1 == *id));
+        if !left.is_empty() && self.random.one_in(2) {
+            let id = self.random.pick(&left);
+            self.renew(id);
         }
     }
 
@@ -484,7 +474,7 @@ impl World {
     /// The host registers it again, or resumes it.
     fn serve_again(&mut self, id: u32) {
         let is_paused = self.model.subs[&id].state == SubscriptionState::Paused;
-        if is_paused || self.random.one_in(2) { self.resume(id) } else { self.renew(id, None) }
+        if is_paused || self.random.one_in(2) { self.resume(id) } else { self.renew(id) }
     }
 
     pub fn drain(&mut self) {
