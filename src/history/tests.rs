@@ -185,7 +185,7 @@ fn what_does_not_fit_into_the_queue_is_dropped_and_counted() {
     assert!(history.purge(HistoryQuery::default()).is_err());
 }
 
-/// The stored bytes of an entry of version 1.
+/// The stored bytes of an entry of version 2.
 #[test]
 fn the_stored_layout_does_not_change() {
     let shown: Vec<String> =
@@ -194,4 +194,4 @@ fn the_stored_layout_does_not_change() {
 }
 
 const GOLDEN: &str =
-    "01a50ac8b9020709030001050c01fb94010100fb940100146e6f2077616d69642e7365637265742068657265";
+    "022dba7493020709030001050c01fb94010100fb940100146e6f2077616d69642e7365637265742068657265";
