@@ -48,6 +48,21 @@ impl AcceptanceTimes {
         times
     }
 
+    /// Merges neighbours of a gapless part of the sequences whose times are near each other, into the last sequence
+    /// and the highest time. [`recovered`](AcceptanceTimes::recovered) then makes a time at most that much later.
+    pub(crate) fn merge_near(runs: &mut Vec<(u64, i64)>) {
+        runs.sort_unstable();
+        let mut first_ms = runs.first().map_or(0, |(_, at_ms)| *at_ms);
+        runs.dedup_by(|(sequence, at_ms), (last, highest_ms)| {
+            let is_near = at_ms.abs_diff(first_ms) < GAP_MIN_MS.unsigned_abs();
+            match is_near {
+                true => (*last, *highest_ms) = (*sequence, (*highest_ms).max(*at_ms)),
+                false => first_ms = *at_ms,
+            }
+            is_near
+        });
+    }
+
     /// The same times on another clock, which shows `by_ms` more.
     pub(crate) fn moved(mut self, by_ms: i64) -> AcceptanceTimes {
         self.runs.iter_mut().for_each(|(_, at_ms)| *at_ms = at_ms.saturating_add(by_ms));
@@ -114,6 +129,25 @@ mod tests {
             let counted_ms = times.of(sequence).unwrap();
             let late_ms = (month_ms - at_ms) / 256 + 200;
             assert!((at_ms..=at_ms + late_ms).contains(&counted_ms), "{sequence}: {counted_ms}");
+        }
+    }
+
+    #[test]
+    fn near_times_are_merged_and_none_counts_as_older() {
+        let all: Vec<_> = (1..=1_000).map(|sequence| (sequence, sequence as i64 * 10)).collect();
+        let mut merged = all.clone();
+        AcceptanceTimes::merge_near(&mut merged);
+        assert_eq!((merged.len(), merged[0], merged[99]), (100, (10, 100), (1_000, 10_000)));
+        let (mut set_back, mut far) = (vec![(2, 40), (1, 90), (3, -10)], vec![(1, 5_000), (2, 7)]);
+        AcceptanceTimes::merge_near(&mut set_back);
+        AcceptanceTimes::merge_near(&mut far);
+        assert_eq!((set_back, far), (vec![(2, 90), (3, -10)], vec![(1, 5_000), (2, 7)]));
+        let of = |runs| AcceptanceTimes::recovered(runs, 10_000);
+        let (exact, merged) = (of(all), of(merged));
+        for sequence in 1..=1_000 {
+            let (exact_ms, merged_ms) = (exact.of(sequence).unwrap(), merged.of(sequence).unwrap());
+            assert!((exact_ms - 100..=exact_ms + 200).contains(&merged_ms), "{sequence}");
+            assert!(merged_ms >= sequence as i64 * 10, "{sequence} is older than it is");
         }
     }
 

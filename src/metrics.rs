@@ -47,6 +47,15 @@ struct Metric<T: 'static> {
     read: fn(&T) -> u64,
 }
 
+impl<T> Metric<T> {
+    fn shown(&self, value: u64) -> String {
+        match self.name.ends_with("_seconds") {
+            true => seconds(value),
+            false => value.to_string(),
+        }
+    }
+}
+
 const GAUGE: &str = "gauge";
 
 const fn gauge<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Metric<T> {
@@ -260,15 +269,16 @@ pub fn accounts_exposition(accounts: &[(Arc<AccountInfo>, Stats)]) -> String {
             [("account", &account.id), ("name", &account.name), ("state", &state)];
         text.series("account_info", &labels, 1_u8);
     }
-    for &Metric { name, kind, help, read } in account_metrics() {
+    for metric in account_metrics() {
+        let &Metric { name, kind, help, read } = metric;
         let full = format!("account_{name}");
         text.head(&full, kind, help);
         for (account, stats) in shown {
-            text.series(&full, &[("account", &account.id)], read(stats));
+            text.series(&full, &[("account", &account.id)], metric.shown(read(stats)));
         }
         if !rest.is_empty() && kind == GAUGE {
             let sum: u64 = rest.iter().map(|(_, stats)| read(stats)).sum();
-            text.series(&full, &[("account", &"other")], sum);
+            text.series(&full, &[("account", &"other")], metric.shown(sum));
         }
     }
     text.0
@@ -281,7 +291,7 @@ impl Exposition {
     fn figures(&mut self, metrics: impl Iterator<Item = &'static Metric<Stats>>, stats: &Stats) {
         for metric in metrics {
             self.head(metric.name, metric.kind, metric.help);
-            self.series(metric.name, &[], (metric.read)(stats));
+            self.series(metric.name, &[], metric.shown((metric.read)(stats)));
         }
     }
 
@@ -353,16 +363,12 @@ impl Exposition {
         let full = format!("subscription_{name}");
         self.head(&full, kind, help);
         let value = |one: &Arc<SubscriptionInfo>| stats.lane(one.id).map_or(0, read);
-        let shown_as = |value: u64| match name.ends_with("_seconds") {
-            true => seconds(value),
-            false => value.to_string(),
-        };
         for one in shown {
-            self.series(&full, &[("subscription", &one.id)], shown_as(value(one)));
+            self.series(&full, &[("subscription", &one.id)], metric.shown(value(one)));
         }
         if !rest.is_empty() && SUMMED.contains(&name) {
             let sum = rest.iter().map(value).sum();
-            self.series(&full, &[("subscription", &"other")], shown_as(sum));
+            self.series(&full, &[("subscription", &"other")], metric.shown(sum));
         }
     }
 

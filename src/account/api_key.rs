@@ -100,6 +100,7 @@ impl ApiKey {
     }
 
     /// The same key as if it was never used.
+    #[cfg(feature = "postgres")]
     pub(crate) fn unused(&self) -> ApiKey {
         ApiKey { last_used_ms: Arc::default(), ..self.clone() }
     }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::backlog::NewEvent;
 use super::expiry::signed;
-use super::ready_queue::AccountSlot;
+use super::lane_demand::AccountSlot;
 use super::{Dispatcher, place};
 use crate::subscription::SubscriptionId;
 

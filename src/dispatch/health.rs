@@ -7,7 +7,7 @@
 //!                                +---------failure---------+   (each time twice the rest)
 //! ```
 
-use super::ready_queue::LaneClass;
+use super::lane_demand::LaneClass;
 use super::{StepContext, backoff};
 use crate::clock::millis;
 use crate::delivery_record::LaneHealth;
@@ -43,6 +43,8 @@ struct Failing {
     /// The failing time up to the last failure, without the parts over `gap_max_ms` between two failures.
     spread_ms: u64,
     last_ms: u64,
+    /// The part of the present gap that lies before `last_ms`: from the last failure to the open of the engine.
+    gap_before_ms: u64,
     gap_max_ms: u64,
 }
 
@@ -100,8 +102,12 @@ impl EndpointHealth {
     ) -> EndpointHealth {
         let down_ms = wall_ms.saturating_sub(health.saved_wall_ms);
         let left_ms = health.breaker_left_ms.min(backoff::BREAKER_MAX_MS).saturating_sub(down_ms);
-        let spread_ms = health.failing_for_ms.saturating_add(down_ms.min(gap_max_ms));
-        let failing = Failing { spread_ms, last_ms: now_ms, gap_max_ms: u64::MAX };
+        let failing = Failing {
+            spread_ms: health.failing_for_ms,
+            last_ms: now_ms,
+            gap_before_ms: down_ms.min(gap_max_ms),
+            gap_max_ms: u64::MAX,
+        };
         EndpointHealth {
             timed_out_after_ms: health.slow.then_some(0),
             failures_in_row: health.failures_in_row,
@@ -182,14 +188,14 @@ impl EndpointHealth {
             Some(before) => Failing { gap_max_ms, ..before }.until_ms(now_ms),
             None => 0,
         };
-        self.failing = Some(Failing { spread_ms, last_ms: now_ms, gap_max_ms });
+        self.failing = Some(Failing { spread_ms, last_ms: now_ms, gap_before_ms: 0, gap_max_ms });
     }
 
     /// The time between these two does not count as failing, because the subscription was not active.
     pub(super) fn skip_inactive(&mut self, since_ms: u64, now_ms: u64) {
         if let Some(failing) = &mut self.failing {
             failing.spread_ms = failing.until_ms(since_ms);
-            failing.last_ms = now_ms;
+            (failing.last_ms, failing.gap_before_ms) = (now_ms, 0);
         }
     }
 
@@ -264,8 +270,8 @@ impl EndpointHealth {
 
 impl Failing {
     fn until_ms(&self, now_ms: u64) -> u64 {
-        let gap_ms = now_ms.saturating_sub(self.last_ms).min(self.gap_max_ms);
-        self.spread_ms.saturating_add(gap_ms)
+        let gap_ms = now_ms.saturating_sub(self.last_ms).saturating_add(self.gap_before_ms);
+        self.spread_ms.saturating_add(gap_ms.min(self.gap_max_ms))
     }
 }
 
@@ -436,6 +442,22 @@ mod tests {
             learn(&mut endpoint, &status(500), now_ms);
         }
         assert_eq!(endpoint.failing_for_ms(208_000), 9_200);
+    }
+
+    #[test]
+    fn a_gap_over_a_restart_counts_once() {
+        const HALF_GAP_MS: u64 = 15 * 3_600_000;
+        let rules = HealthRules { disable_after_ms: Some(8 * HALF_GAP_MS), ..RULES };
+        let mut endpoint = EndpointHealth::default();
+        endpoint.learn(&status(500), 20, rules, context_at(0));
+        for gaps in 1..=8 {
+            let (failed_ms, now_ms) = ((gaps - 1) * 2 * HALF_GAP_MS, gaps * 2 * HALF_GAP_MS);
+            let (stored, opened_ms) =
+                (endpoint.health(failed_ms, failed_ms), failed_ms + HALF_GAP_MS);
+            endpoint = EndpointHealth::resumed(&stored, opened_ms, opened_ms, HALF_GAP_MS);
+            endpoint.learn(&status(500), 20, rules, context_at(now_ms));
+            assert_eq!(endpoint.failing_for_ms(now_ms), gaps * HALF_GAP_MS, "an eighth for each");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use foldhash::HashMap;
 
-use super::ready_queue::{AccountSlot, LaneGroup};
+use super::lane_demand::{AccountSlot, LaneGroup};
 use crate::attempt::{Attempt, DeliveryId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

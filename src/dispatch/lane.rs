@@ -10,9 +10,10 @@ use super::backlog::{Backlog, Disposition, Retrying};
 use super::expiry::{DeliveryAge, REST_CUT_MS};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
 use super::in_flight::InFlightAttempt;
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand};
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
-use super::ready_queue::{AccountSlot, LaneClass, LaneDemand, QueueTicket, ReadyQueue};
+use super::ready_queue::{QueueTicket, ReadyQueue};
 use super::{StepContext, backoff};
 use crate::clock::millis;
 use crate::delivery_record::LaneHealth;
@@ -58,7 +59,7 @@ const IN_FLIGHT_SPACING_US: u64 = 4_000;
 
 /// A prompt lane that owes at most so many deliveries queues so far ahead. A single event does not wait a turn of many
 /// lanes with a backlog, and these wait so much longer at most.
-const FEW_OWED: usize = 16;
+const FEW_OWED: u64 = 16;
 const AHEAD_MS: u64 = 100;
 
 /// Its settings.
@@ -176,9 +177,9 @@ impl Lane {
 impl Lane {
     /// Starts the next attempt. `None` if nothing may start.
     pub(super) fn start(&mut self, now_ms: u64) -> Option<(u64, InFlightAttempt)> {
+        let group = self.class().group();
         let (sequence, number) = self.backlog.take_next(self.retrying_max())?;
         self.in_flight += 1;
-        let group = self.endpoint.class(self.timeout_ms()).group();
         let attempt = InFlightAttempt {
             number,
             started_ms: now_ms,
@@ -355,19 +356,21 @@ impl Lane {
         if let Some(limit) = self.rate_limit() {
             attempts = attempts.min(self.rate.room(limit, self.in_flight, now_ms));
         }
-        let class = match self.endpoint.class(self.timeout_ms()) {
-            LaneClass::Proven if self.in_flight == 0 && self.endpoint.is_prompt() => {
-                LaneClass::Prompt
-            }
-            LaneClass::Proven if self.is_ahead() => LaneClass::Prompt,
-            class => class,
-        };
+        let class = self.class();
         (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
+    }
+
+    fn class(&self) -> LaneClass {
+        let has_none_in_flight = self.in_flight == 0 && self.endpoint.is_prompt();
+        match self.endpoint.class(self.timeout_ms()) {
+            LaneClass::Proven if has_none_in_flight || self.is_ahead() => LaneClass::Prompt,
+            class => class,
+        }
     }
 
     /// Whether it is prompt and owes little, so that it queues ahead of lanes with a backlog.
     fn is_ahead(&self) -> bool {
-        self.endpoint.is_prompt() && self.ready() + self.in_flight <= FEW_OWED
+        self.endpoint.is_prompt() && self.backlog.owed() <= FEW_OWED
     }
 
     /// How many deliveries may start, apart from the endpoint's rest and the rate limit.

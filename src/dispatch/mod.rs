@@ -22,6 +22,7 @@ mod fan_out;
 mod health;
 mod in_flight;
 mod lane;
+mod lane_demand;
 mod order;
 mod outcome;
 mod queries;
@@ -50,7 +51,8 @@ use expiry::{Expiry, age_ms};
 use fan_out::WaitingFanOuts;
 use in_flight::{InFlight, InFlightAttempt};
 use lane::Lane;
-use ready_queue::{AccountSlot, ReadyQueue};
+use lane_demand::AccountSlot;
+use ready_queue::ReadyQueue;
 use throttle::Throttle;
 
 /// The bounds of dispatch. [`Limits`](crate::Limits) explains their defaults.
@@ -248,8 +250,8 @@ impl Dispatcher {
         let lane = self.lanes.get_mut(&id)?;
         // Leaving and joining again puts the lane behind the others.
         lane.leave_queue(&mut self.ready_queue);
-        let (sequence, attempt) = lane.start(now_ms)?;
-        self.ready_queue.start(attempt.account, attempt.group);
+        let (sequence, mut attempt) = lane.start(now_ms)?;
+        attempt.group = self.ready_queue.start(attempt.account, attempt.group);
         let delivery = DeliveryId { sequence, subscription: id };
         self.in_flight.start(delivery, attempt);
         self.refresh(id);

@@ -17,52 +17,9 @@
 
 use std::collections::BTreeMap;
 
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
-
-/// The number of an account, given by the dispatcher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(super) struct AccountSlot(pub(super) usize);
-
-/// What is known of a lane's endpoint, as far as the queue cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LaneClass {
-    /// It responded fast lately, and it owes little or has no attempt in flight.
-    Prompt,
-    /// It responded in time.
-    Proven,
-    /// It was never tried, or every attempt was interrupted.
-    Untried,
-    /// Its last attempt timed out after so many milliseconds.
-    TimedOut(u64),
-}
-
-impl LaneClass {
-    pub(super) fn group(self) -> LaneGroup {
-        match self {
-            LaneClass::Prompt => LaneGroup::Prompt,
-            LaneClass::Proven => LaneGroup::Proven,
-            LaneClass::Untried | LaneClass::TimedOut(_) => LaneGroup::Unproven,
-        }
-    }
-}
-
-/// The lanes that share a bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LaneGroup {
-    Prompt,
-    Proven,
-    Unproven,
-}
-
-/// What a ready lane asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LaneDemand {
-    pub(super) account: AccountSlot,
-    pub(super) class: LaneClass,
-    /// How many attempts it could start now, at least 1.
-    pub(super) attempts: usize,
-}
 
 /// A lane's place in the queue.
 #[derive(Debug)]
@@ -83,7 +40,11 @@ pub(super) struct ReadyQueue {
     /// Attempts that the ready lanes could start.
     attempts: usize,
     in_flight: usize,
+    /// Attempts of prompt lanes that started while there was no other room.
+    reserve_in_flight: usize,
     unproven_in_flight: usize,
+    /// Whether a lane that is not prompt could start when a lane was last chosen.
+    has_room: bool,
     /// Accounts with ready lanes or attempts in flight.
     active_accounts: usize,
     bound: Option<QueueBound>,
@@ -145,7 +106,9 @@ impl ReadyQueue {
             next_turn: 0,
             attempts: 0,
             in_flight: 0,
+            reserve_in_flight: 0,
             unproven_in_flight: 0,
+            has_room: true,
             active_accounts: 0,
             bound: None,
         }
@@ -264,19 +227,20 @@ impl ReadyQueue {
             return None;
         }
         let most = limit.min(self.in_flight_max);
-        let most_of_others = most - most / PROMPT_RESERVE;
-        let has_room = self.in_flight < most_of_others;
-        let has_room_for_unproven = has_room && self.unproven_in_flight < self.unproven_max();
+        let (reserve, is_below) = (most / PROMPT_RESERVE, self.in_flight < most);
+        self.has_room = is_below && self.in_flight - self.reserve_in_flight < most - reserve;
+        let has_room_for_unproven = self.has_room && self.unproven_in_flight < self.unproven_max();
+        let has_reserve = is_below && self.reserve_in_flight < reserve;
         let groups = [
-            (LaneGroup::Prompt, self.in_flight < most),
-            (LaneGroup::Proven, has_room),
+            (LaneGroup::Prompt, self.has_room || has_reserve),
+            (LaneGroup::Proven, self.has_room),
             (LaneGroup::Unproven, has_room_for_unproven),
         ];
         let open = groups.into_iter().filter(|(_, is_open)| *is_open);
         let fronts = open.filter_map(|(group, _)| Some((self.front(group)?, group)));
         let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
             let all = QueueBound::All(Bound::InFlight);
-            self.bound = Some(if has_room { self.bound_of_accounts() } else { all });
+            self.bound = Some(if self.has_room { self.bound_of_accounts() } else { all });
             return None;
         };
         self.serve(front.account, front.turn, group)
@@ -344,24 +308,32 @@ impl ReadyQueue {
         }
     }
 
-    /// Counts an attempt that starts.
-    pub(super) fn start(&mut self, account: AccountSlot, group: LaneGroup) {
-        let Some(load) = self.accounts.get_mut(account.0) else { return };
+    /// Counts an attempt of the lane that was chosen. Returns what it counts as: one of a prompt lane takes from the
+    /// reserve only where there was no other room, so that prompt lanes shut nobody out of the rest.
+    pub(super) fn start(&mut self, account: AccountSlot, group: LaneGroup) -> LaneGroup {
+        let group = match group {
+            LaneGroup::Prompt if self.has_room => LaneGroup::Proven,
+            group => group,
+        };
+        let Some(load) = self.accounts.get_mut(account.0) else { return group };
         self.active_accounts += usize::from(!load.is_active());
         let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight += 1;
         load.unproven_in_flight += unproven;
         self.in_flight += 1;
+        self.reserve_in_flight += usize::from(group == LaneGroup::Prompt);
         self.unproven_in_flight += unproven;
+        group
     }
 
-    /// Counts an attempt that ended.
+    /// Counts the end of an attempt, given as what it counted as.
     pub(super) fn end(&mut self, account: AccountSlot, group: LaneGroup) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight -= 1;
         load.unproven_in_flight -= unproven;
         self.in_flight -= 1;
+        self.reserve_in_flight -= usize::from(group == LaneGroup::Prompt);
         self.unproven_in_flight -= unproven;
         self.bound = None;
         self.active_accounts -= usize::from(!load.is_active());
@@ -481,7 +453,7 @@ mod tests {
         queue: ReadyQueue,
         tickets: HashMap<SubscriptionId, Option<QueueTicket>>,
         demands: HashMap<SubscriptionId, LaneDemand>,
-        in_flight: Vec<SubscriptionId>,
+        in_flight: Vec<(SubscriptionId, LaneGroup)>,
     }
 
     impl QueueBench {
@@ -514,15 +486,15 @@ mod tests {
             let demand = self.demands[&id];
             let ticket = self.tickets.get_mut(&id).unwrap();
             self.queue.leave(ticket);
-            self.queue.start(demand.account, demand.class.group());
+            let group = self.queue.start(demand.account, demand.class.group());
             self.queue.update(id, ticket, Some(demand), 0, 0);
-            self.in_flight.push(id);
+            self.in_flight.push((id, group));
             Some(id.0)
         }
 
         fn end(&mut self, place: usize) {
-            let demand = self.demands[&self.in_flight.remove(place)];
-            self.queue.end(demand.account, demand.class.group());
+            let (id, group) = self.in_flight.remove(place);
+            self.queue.end(self.demands[&id].account, group);
         }
 
         fn start_all(&mut self) -> Vec<u32> {
@@ -579,6 +551,16 @@ mod tests {
         bench.put(2, 0, Proven);
         assert_eq!(bench.start(), None, "the rest of the reserve is kept");
         assert!(bench.queue.is_bound());
+    }
+
+    #[test]
+    fn prompt_lanes_above_their_share_do_not_shut_out_another_account() {
+        let mut bench = QueueBench::new(32, &[(0, Prompt), (1, Prompt)]);
+        bench.queue.add_account();
+        assert_eq!(bench.start_all().len(), 32);
+        bench.put(2, 2, Proven);
+        bench.end(0);
+        assert_eq!(bench.start_all(), [2]);
     }
 
     #[test]
@@ -681,14 +663,18 @@ mod tests {
                 }
                 let share = in_flight_max / lanes.iter().map(|lane| lane.0).collect::<std::collections::HashSet<_>>().len();
                 let load = |bench: &QueueBench, account| {
-                    let of = |id: &&SubscriptionId| bench.demands[*id].account.0 == account;
+                    let of = |(id, _): &&(SubscriptionId, LaneGroup)| bench.demands[id].account.0 == account;
                     bench.in_flight.iter().filter(of).count()
                 };
-                let most_of_others = in_flight_max - in_flight_max / 16;
+                let reserve = in_flight_max / 16;
+                let count = |bench: &QueueBench, wanted| {
+                    bench.in_flight.iter().filter(|(_, group)| *group == wanted).count()
+                };
+                let kept = reserve - count(&bench, LaneGroup::Prompt);
                 let has_proven_below = lanes.iter().any(|(account, class)| {
                     let has_room = *account > 0 || load(&bench, 0) < account_max;
-                    let is_open = *class == Proven && bench.in_flight.len() < most_of_others;
-                    (is_open || *class == Prompt) && has_room && load(&bench, *account) < share.max(1)
+                    let is_open = *class == Proven && bench.in_flight.len() + kept < in_flight_max;
+                    (is_open || *class == Prompt && bench.in_flight.len() < in_flight_max) && has_room && load(&bench, *account) < share.max(1)
                 });
                 let before: Vec<usize> = (0..4).map(|account| load(&bench, account)).collect();
                 match bench.start() {
@@ -696,14 +682,10 @@ mod tests {
                         let account = bench.demands[&SubscriptionId(id)].account.0;
                         prop_assert!(!has_proven_below || before[account] < share.max(1));
                     }
-                    None => prop_assert!(!has_proven_below || bench.in_flight.len() >= in_flight_max),
+                    None => prop_assert!(!has_proven_below),
                 }
-                let count = |wanted| {
-                    let of = |id: &&SubscriptionId| bench.demands[*id].class.group() == wanted;
-                    bench.in_flight.iter().filter(of).count()
-                };
-                prop_assert!(count(LaneGroup::Unproven) <= (in_flight_max - in_flight_max / 4).max(1));
-                prop_assert!(bench.in_flight.len() - count(LaneGroup::Prompt) <= most_of_others);
+                prop_assert!(count(&bench, LaneGroup::Unproven) <= (in_flight_max - in_flight_max / 4).max(1));
+                prop_assert!(bench.in_flight.len() - count(&bench, LaneGroup::Prompt) <= in_flight_max - reserve);
                 prop_assert!(bench.in_flight.len() <= in_flight_max);
                 prop_assert!(load(&bench, 0) <= account_max);
                 prop_assert_eq!(bench.queue.in_flight(), bench.in_flight.len());

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::callback::{CallbackRefusal, UnownedSource};
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, WabaNumber};
 use crate::notice::Notice;
 
 impl Engine {
@@ -44,9 +44,12 @@ impl Engine {
         let accounts = self.accounts();
         let is_owned = |source: &UnownedSource| {
             let number = source.number.as_deref();
+            // A `phone_number_id` may have as many digits as a number.
             let of_id = number.and_then(|id| accounts.number_of(id));
-            let number = number.and_then(|number| number.parse().ok()).or(of_id);
-            number.is_some_and(|number| accounts.owner_of_number(number).is_some())
+            let shown = number.and_then(|number| number.parse::<WabaNumber>().ok());
+            let respelled = shown.and_then(WabaNumber::other_spelling);
+            let mut numbers = [of_id, shown, respelled].into_iter().flatten();
+            numbers.any(|number| accounts.owner_of_number(number).is_some())
                 || source.waba.as_deref().is_some_and(|waba| accounts.owner_of_waba(waba).is_some())
         };
         let mut ledger = self.shared.callbacks.lock();
@@ -77,5 +80,29 @@ impl Engine {
             let detail = detail.to_owned();
             self.shared.notices.send(&Notice::CallbackRefused { reason, count, detail });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::account::Account;
+    use crate::config::Config;
+    use crate::store::Memory;
+
+    #[test]
+    fn a_number_is_owned_by_its_id_and_either_spelling() {
+        let config = Config::new("unused").store(Arc::new(Memory::default()));
+        let engine = Engine::open(config.account(Account::new("first"))).unwrap();
+        for source in ["106540352242922", "5511912345678", "919000000002"] {
+            engine.count_unowned(Some(source.to_owned()), None, 1);
+        }
+        let account = Account::new("acme").waba("1", ["919000000001", "551112345678"]);
+        let account = account.phone_number_id("106540352242922", "919000000001");
+        engine.create_account(account).unwrap();
+        let left: Vec<_> = engine.unowned().into_iter().filter_map(|one| one.number).collect();
+        assert_eq!(left, ["919000000002"]);
     }
 }

@@ -137,6 +137,7 @@ impl EventQuery {
             event_type: self.event_type.clone(),
             number: self.number,
             key_hash: self.contact.as_deref().map(order_hash),
+            without_contact: None,
             dedup_hash: self.dedup_key.as_deref().map(dedup_hash),
             message_id: self.message_id.clone(),
             since_ms: self.since_ms,

@@ -142,7 +142,8 @@ impl Shared {
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
         sequences.remove_range(before.unwrap_or(u64::MAX)..);
         let (account, contact) = (query.account.as_deref(), query.contact.as_deref());
-        let contact = contact.map(|contact| self.contact_hashes(contact, account)).transpose()?;
+        let contact =
+            contact.map(|contact| self.contact_hashes(contact, account, 1)).transpose()?;
         let (mut pages, mut last, mut read) = (OwnerPages::default(), None, 0);
         for sequence in sequences.iter().rev() {
             if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {

@@ -41,7 +41,8 @@ filter! {
         number: WabaNumber, given WabaNumber;
         /// Only events with this ordering key, which is the contact for events of callbacks: its user id where they show
         /// one, else its number. With a [history](crate::Limits::history_bytes_max) either finds both, where a callback
-        /// showed both.
+        /// showed both. A user id also ends the events that show such a number without a user id, and a number ends
+        /// those of every user id that a callback showed it with.
         contact: String, given impl Into<String>;
     }
 }
@@ -303,7 +304,8 @@ impl Shared {
         self.history.iter().for_each(History::flush);
         let account = filter.account.as_deref();
         let contact = filter.contact.as_deref();
-        let contact = contact.map(|contact| self.contact_hashes(contact, account)).transpose()?;
+        let contact = contact.map(|contact| self.contact_hashes(contact, account, usize::MAX));
+        let contact = contact.transpose()?;
         let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));

@@ -102,9 +102,8 @@ impl Shared {
             let mut info = self.validated(subscription)?;
             let before = self.subscriptions.read().named(&info.account, &info.name);
             let held = self.subscriptions.read().held_named(&info.account, &info.name);
-            let is_taken = before.is_some() || held.is_some();
             let is_free = names.insert((info.account.clone(), info.name.clone()));
-            if !is_free || (is_taken && existing == ExistingName::Refuse) {
+            if !is_free || (before.is_some() && existing == ExistingName::Refuse) {
                 return Err(Error::NameTaken { name: info.name });
             }
             match &before {

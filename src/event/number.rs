@@ -31,6 +31,25 @@ impl WabaNumber {
     pub(crate) fn from_digits(digits: u64) -> Option<WabaNumber> {
         (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(WabaNumber(digits))
     }
+
+    /// A mobile number of Brazil, Mexico or Argentina with or without the digit that these countries write
+    /// before it in some forms: Meta shows the same number in either.
+    pub(crate) fn other_spelling(self) -> Option<WabaNumber> {
+        let digits = self.to_string();
+        let (at, digit) = match digits.get(..2)? {
+            "55" => (4, '9'),
+            "52" => (2, '1'),
+            "54" => (2, '9'),
+            _ => return None,
+        };
+        let (head, tail) = digits.split_at_checked(at)?;
+        let other = match digits.len() {
+            12 => format!("{head}{digit}{tail}"),
+            13 => format!("{head}{}", tail.strip_prefix(digit)?),
+            _ => return None,
+        };
+        other.parse().ok()
+    }
 }
 
 impl FromStr for WabaNumber {

@@ -15,6 +15,8 @@ pub(crate) struct HistoryQuery {
     pub(crate) number: Option<WabaNumber>,
     /// The hash of the contact.
     pub(crate) key_hash: Option<u64>,
+    /// Only events whose key itself has `key_hash`, and that do not name the contact by this hash too.
+    pub(crate) without_contact: Option<u64>,
     pub(crate) dedup_hash: Option<u64>,
     pub(crate) message_id: Option<String>,
     pub(crate) since_ms: Option<u64>,
@@ -49,6 +51,9 @@ impl HistoryQuery {
             && self.event_type.as_ref().is_none_or(|part| contains(&accepted.event_type, part))
             && self.number.is_none_or(|number| accepted.number() == Some(number))
             && self.key_hash.is_none_or(|hash| accepted.contact_hashes().any(|one| one == hash))
+            && self.without_contact.is_none_or(|other| {
+                self.key_hash == Some(accepted.key_hash) && accepted.contact_number_hash != other
+            })
             && self.dedup_hash.is_none_or(|hash| hash == accepted.dedup_hash)
             && self.since_ms.is_none_or(|since_ms| since_ms <= accepted.accepted_at_ms)
             && self.message_id.as_ref().is_none_or(has_id)

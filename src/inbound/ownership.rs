@@ -89,7 +89,8 @@ fn owner_of_number(
     if let Some(account) = accounts.owner_of_number(given) {
         return Some((account, Some(given)));
     }
-    let respelled = other_spelling(given)
+    let respelled = given
+        .other_spelling()
         .and_then(|number| Some((accounts.owner_of_number(number)?, Some(number))));
     match (of_waba, respelled) {
         (Some(of_waba), Some((account, number))) if of_waba.id == account.id => {
@@ -98,25 +99,6 @@ fn owner_of_number(
         (Some(of_waba), _) => Some((of_waba, Some(given))),
         (None, respelled) => respelled,
     }
-}
-
-/// A mobile number of Brazil, Mexico or Argentina with or without the digit that these countries write
-/// before it in some forms: Meta shows the same number in either.
-fn other_spelling(number: WabaNumber) -> Option<WabaNumber> {
-    let digits = number.to_string();
-    let (at, digit) = match digits.get(..2)? {
-        "55" => (4, '9'),
-        "52" => (2, '1'),
-        "54" => (2, '9'),
-        _ => return None,
-    };
-    let (head, tail) = digits.split_at_checked(at)?;
-    let other = match digits.len() {
-        12 => format!("{head}{digit}{tail}"),
-        13 => format!("{head}{}", tail.strip_prefix(digit)?),
-        _ => return None,
-    };
-    other.parse().ok()
 }
 
 /// The WABA that a change belongs to: the one that it names itself, else that of its entry. Changes about

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::store::{Batch, Database, KeyValue, Store, StoreFailure, Visit};
+use crate::store::{Batch, Database, KeyValue, Store, StoreFailure, StoreListener, Visit};
 
 /// The calls of a store that a test changes.
 pub trait StoreLayer: Clone + Send + Sync + 'static {
@@ -64,6 +64,26 @@ impl<L: StoreLayer> Store for LayeredStore<L> {
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
         self.0.inner().set_aside(name)
     }
+
+    fn format(&self, newest: u32) -> Result<u32, StoreFailure> {
+        self.0.inner().format(newest)
+    }
+
+    fn is_owner(&self) -> bool {
+        self.0.inner().is_owner()
+    }
+
+    fn on_event(&self, listener: StoreListener) {
+        self.0.inner().on_event(listener);
+    }
+
+    fn is_remote(&self) -> bool {
+        self.0.inner().is_remote()
+    }
+
+    fn release(&self) {
+        self.0.inner().release();
+    }
 }
 
 impl<L: StoreLayer> Database for LayeredDatabase<L> {
@@ -85,6 +105,14 @@ impl<L: StoreLayer> Database for LayeredDatabase<L> {
 
     fn last(&self, prefix: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StoreFailure> {
         self.inner.last(prefix, to)
+    }
+
+    fn set_expected_records(&self, records: u64) {
+        self.inner.set_expected_records(records);
+    }
+
+    fn expected_records(&self) -> Option<u64> {
+        self.inner.expected_records()
     }
 }
 

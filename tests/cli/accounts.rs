@@ -57,6 +57,10 @@ fn an_account_is_created_changed_and_removed() {
     accounts(&both).failed(2, &["--settings", "wabas"]);
     let replaced = accounts(&["edit", &id, "--settings", &settings]).done();
     replaced.says(&["WABA 901: 919000000006", "900/919000000009", "900/919000000007"]);
+    accounts(&["create", "delta", "--waba", "910="]).done();
+    let first = accounts(&["edit", "delta", "--waba", "910=919000000020"]).done();
+    let first = first.says(&["WABA 910: 919000000020"]);
+    assert!(!first.out.contains("no longer"), "{first:?}");
     fs::write(&settings, r#"{"limits": {"unknown": 1}}"#).unwrap();
     accounts(&["edit", &id, "--settings", &settings]).failed(2, &["unknown"]);
     accounts(&["edit", "acme", "--name", "other"]).failed(2, &["configuration"]);

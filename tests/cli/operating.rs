@@ -31,7 +31,7 @@ fn audit_and_backup_need_the_operators_key() {
     as_operator(&["accounts", "edit", "gamma", "--waba", "900=919000000008"]).done();
     as_operator(&["reload"]).done();
     let told = as_operator(&["audit", "--limit", "2"]).done();
-    let told = told.says(&["POST /admin/reload", "numbers +900/919000000008"]);
+    let told = told.says(&["POST /admin/reload", "numbers +900/919000000008", "older: --before '"]);
     assert!(!told.out.contains("created") && !told.out.contains("919000000009"), "{told:?}");
     as_operator(&["audit", "--account", "gamma"]).done().says(&["numbers +900/919000000008"]);
     let copy = place.path("copy").display().to_string();

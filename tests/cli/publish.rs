@@ -69,6 +69,10 @@ fn lines_go_in_batches_and_a_bad_one_is_named() {
     let ran = ask(&served, &["publish", file, "--batch", "2"]);
     ran.failed(2, &["2 events were published", "--from-line 5", "events.ndjson: line 6: type"]);
     assert_eq!(served.all_arrived(&receiver).len(), 2);
+    let of_beta = line(3).replace("919000000001", "919000000003");
+    fs::write(file, bad.replace("{\"type\":1}\n", &of_beta)).unwrap();
+    let ran = ask(&served, &["publish", file, "--from-line", "5"]);
+    ran.failed(4, &["0 events were published", "events.ndjson: line 6: ", "919000000003"]);
     fs::write(file, bad.replace("{\"type\":1}\n", "")).unwrap();
     ask(&served, &["publish", file, "--from-line", "5"]).done().says(&["2 events published"]);
     assert_eq!(served.all_arrived(&receiver).len(), 2);

@@ -161,6 +161,8 @@ fn the_operators_changes_are_listed_with_their_account() {
     assert_eq!(served.delete(&format!("{account}/keys/{key_id}"), OPERATOR).status, 204);
     patch(&served, &account, OPERATOR, &json!({"state": "suspended"}));
     let purge = json!({"account": name}).to_string();
+    let other = served.post("/purge?account=beta", OPERATOR, &purge);
+    other.assert_refused(400, "invalid", Some("account"));
     assert_eq!(served.post("/purge", OPERATOR, purge).status, 202);
     let of = |account: &str| entries(&served, &format!("?account={account}"));
     let all = of(name);

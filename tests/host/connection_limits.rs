@@ -1,6 +1,6 @@
 //! Connections that only hold a place, or send a byte now and then, keep nobody out.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::client::{self, Pending};
@@ -67,11 +67,16 @@ fn a_head_over_the_bound_is_refused() {
         // The host may have closed the connection by then.
         let _ = stream.write_all(format!("{head}fill: {fill}\r\n\r\n").as_bytes());
         let mut status = [0; 12];
-        stream.read_exact(&mut status).ok().map(|()| String::from_utf8_lossy(&status).into_owned())
+        let read = stream.read_exact(&mut status);
+        read.map(|()| String::from_utf8_lossy(&status).into_owned()).map_err(|error| error.kind())
     };
-    assert_eq!(answered(64 * 1024 - 1).as_deref(), Some("HTTP/1.1 200"));
+    assert_eq!(answered(64 * 1024 - 1).as_deref(), Ok("HTTP/1.1 200"));
     for bytes in [64 * 1024 + 1, 70_000, 110_000] {
-        assert_ne!(answered(bytes).as_deref(), Some("HTTP/1.1 200"), "{bytes}");
+        match answered(bytes) {
+            Ok(status) => assert_eq!(status, "HTTP/1.1 431", "{bytes}"),
+            // The system may drop the answer of a connection that is closed with unread bytes.
+            Err(kind) => assert_eq!(kind, ErrorKind::ConnectionReset, "{bytes}"),
+        }
     }
     assert_eq!(served.get("/subscriptions", ACME).status, 200);
 }

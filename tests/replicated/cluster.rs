@@ -372,6 +372,19 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
     wait_for("the other host to refuse the key", || refused(first))
 }
 
+/// All pages of the audit log.
+fn audit_entries(host: &ClusterHost, query: &str) -> Result<Vec<Value>, String> {
+    let (mut entries, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(&host.address, &format!("/admin/audit?{query}&cursor={cursor}"))?;
+        entries.extend(page["items"].as_array().ok_or("no items")?.iter().cloned());
+        match page["cursor"].as_str() {
+            Some(next) => cursor = next.replace('%', "%25").replace('&', "%26").replace('=', "%3D"),
+            None => return Ok(entries),
+        }
+    }
+}
+
 /// The audit log's pages at one host have what both hosts wrote, the newest first.
 fn check_audit(host: &ClusterHost) -> Result<(), String> {
     for account in 0..WATCHED {
@@ -380,15 +393,14 @@ fn check_audit(host: &ClusterHost) -> Result<(), String> {
         let (key, hook) = (format!("key-{account}"), hook.to_string());
         expect(ask_with(&host.address, "POST", "/subscriptions", (&key, &[]), &hook)?, 201)?;
     }
-    let (mut entries, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = get(&host.address, &format!("/admin/audit?limit=7&cursor={cursor}"))?;
-        entries.extend(page["items"].as_array().ok_or("no items")?.iter().cloned());
-        match page["cursor"].as_str() {
-            Some(next) => cursor = next.replace('%', "%25").replace('&', "%26").replace('=', "%3D"),
-            None => break,
+    for account in 0..WATCHED {
+        let name = format!("account-{account}");
+        let entries = audit_entries(host, &format!("limit=2&account={name}"))?;
+        if entries.len() < 2 || entries.iter().any(|entry| entry["account_name"] != name) {
+            return Err(format!("the audit log of {name} has {entries:?}"));
         }
     }
+    let entries = audit_entries(host, "limit=7")?;
     let ids: BTreeSet<String> =
         entries.iter().map(|entry| format!("{} {}", entry["host"], entry["id"])).collect();
     let hosts: BTreeSet<String> = entries.iter().map(|entry| entry["host"].to_string()).collect();

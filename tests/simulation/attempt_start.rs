@@ -143,7 +143,8 @@ impl Model {
         let has_failed =
             |life: &DeliveryState| life.tries().is_some_and(|tries| tries.attempts > 0);
         let may_retry = |(_, delivery): &(&Key, &Delivery)| {
-            delivery.postponed || delivery.now.iter().any(has_failed)
+            let waits_as_retry = delivery.postponed && delivery.may_be_owed() && !delivery.waits;
+            waits_as_retry || delivery.now.iter().any(has_failed)
         };
         let retrying = of_lane().filter(may_retry).count();
         let mut found = of_lane().filter(|(key, delivery)| {

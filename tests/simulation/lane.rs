@@ -34,6 +34,8 @@ pub struct Lane {
     /// makes uncertain which health was written.
     failing_ms: Option<(u64, u64)>,
     last_failure_ms: u64,
+    /// The part of the present gap that lies before the open of the engine, at most.
+    gap_before_ms: u64,
     /// Consecutive failures, at least.
     failures: u32,
     /// Consecutive failures that count for the breaker.
@@ -85,17 +87,15 @@ impl Lane {
             let (least_ms, most_ms) = health.left_ms;
             (least_ms.saturating_sub(down_ms), most_ms.saturating_sub(down_ms))
         };
-        let failing = saved.iter().filter(|health| health.failures > 0);
+        let failing = || saved.iter().filter(|health| health.failures > 0);
         // While it is active, the time since the last failure counts up to the longest gap.
         let since =
             |health: &Health| wall_ms.saturating_sub(health.at_wall_ms).min(gap_max_ms(policy));
-        let failing_ms = |health: &Health| {
-            let (least_ms, most_ms) = health.failing_ms;
-            (least_ms, most_ms.saturating_add(since(health)))
-        };
-        let (least, most): (Vec<u64>, Vec<u64>) = failing.map(failing_ms).unzip();
+        // The health by which it has failed longest by now, and the newest of those.
+        let longest = failing().max_by_key(|health| health.failing_ms.1 + since(health));
         let failures = saved.iter().map(|health| health.failures).min().unwrap_or(0);
-        let least_ms = least.into_iter().min().filter(|_| failures > 0).unwrap_or(0);
+        let least_ms = failing().map(|health| health.failing_ms.0).min();
+        let least_ms = least_ms.filter(|_| failures > 0).unwrap_or(0);
         Lane {
             failures,
             strikes: failures,
@@ -103,8 +103,9 @@ impl Lane {
             opens_ms: now_ms + saved.iter().map(|health| left_ms(health).0).min().unwrap_or(0),
             opens_surely_ms: now_ms
                 + saved.iter().map(|health| left_ms(health).1).max().unwrap_or(0),
-            failing_ms: most.into_iter().max().map(|most_ms| (least_ms, most_ms)),
+            failing_ms: longest.map(|health| (least_ms, health.failing_ms.1)),
             last_failure_ms: now_ms,
+            gap_before_ms: longest.map_or(0, since),
             is_clean: saved.iter().all(|health| *health == Health::default()),
             saved,
             ..Lane::fresh(false)
@@ -203,8 +204,11 @@ impl Lane {
     }
 
     fn note_failing(&mut self, policy: &Policy, now_ms: u64) {
-        let gap_ms = (now_ms - self.last_failure_ms).min(gap_max_ms(policy));
-        let later = |(least_ms, most_ms): (u64, u64)| (least_ms + gap_ms, most_ms + gap_ms);
+        let (gap_ms, gap_max_ms) = (now_ms - self.last_failure_ms, gap_max_ms(policy));
+        let gap_most_ms = (gap_ms + std::mem::take(&mut self.gap_before_ms)).min(gap_max_ms);
+        let later = |(least_ms, most_ms): (u64, u64)| {
+            (least_ms + gap_ms.min(gap_max_ms), most_ms + gap_most_ms)
+        };
         // Where it may not have failed before, the failing time may begin with this failure.
         let is_uncertain = self.failures <= 1;
         self.failing_ms = Some(match self.failing_ms {

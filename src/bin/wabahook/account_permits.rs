@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::http_error::HttpError;
 
-/// An eighth of the places is kept for the operator.
-const KEPT_PART: usize = 8;
+/// One place of so many is kept for the operator.
+const KEPT_DIVISOR: usize = 8;
 
 /// The requests of one kind that are going on.
 #[derive(Clone)]
@@ -42,8 +42,10 @@ impl AccountPermits {
         let mut counts = self.counts.lock();
         let of_operator = counts.get(&None).copied().unwrap_or(0);
         let of_accounts = counts.values().sum::<usize>() - of_operator;
-        let kept =
-            if account.is_some() { (self.most / KEPT_PART).saturating_sub(of_operator) } else { 0 };
+        let kept = match account {
+            Some(_) => (self.most / KEPT_DIVISOR).saturating_sub(of_operator),
+            None => 0,
+        };
         let free = self.most.saturating_sub(of_accounts + of_operator + kept);
         if free == 0 {
             let message = "too many such requests at once; try again when one has ended";
@@ -53,8 +55,9 @@ impl AccountPermits {
         // The fewer are left, the fewer one account may have, so that there is one for the next account.
         let is_fair = own <= free / 2;
         if account.is_some() && (own >= allowed || !is_fair) {
-            let allowed = allowed.min(own);
-            let message = format!("{limit}: the account uses {own} of {allowed}; try again later");
+            let why = if own < allowed { ", and the other places are kept for others" } else { "" };
+            let message =
+                format!("{limit}: the account uses {own} of {allowed}{why}; try again later");
             return Err(HttpError::limit_reached(limit, message, Some(Duration::from_secs(1))));
         }
         counts.insert(account.clone(), own + 1);
@@ -86,9 +89,13 @@ mod tests {
         let names = ["noisy 1", "noisy 2", "noisy 3", "noisy 4", "noisy 5"];
         let mut held = Vec::new();
         for name in names {
-            while let Ok(permit) = permits.admit(Some(name), limit) {
-                held.push(permit);
-            }
+            let refused = loop {
+                match permits.admit(Some(name), limit) {
+                    Ok(permit) => held.push(permit),
+                    Err(error) => break format!("{error:?}"),
+                }
+            };
+            assert!(refused.contains("of 16"), "{refused}");
         }
         held.push(permits.admit(Some("quiet"), limit).unwrap());
         (0..200).for_each(|n| held.extend(permits.admit(Some(&n.to_string()), limit)));

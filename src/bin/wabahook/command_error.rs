@@ -62,9 +62,8 @@ impl CommandError {
         self.parts().1
     }
 
-    /// The same error, with a text before its message.
-    pub(crate) fn after(self, said: &str) -> CommandError {
-        let with = |message: String| format!("{said}{message}");
+    /// The same error, with another message.
+    pub(crate) fn map(self, with: impl FnOnce(String) -> String) -> CommandError {
         match self {
             CommandError::Run(message) => CommandError::Run(with(message)),
             CommandError::Usage(message) => CommandError::Usage(with(message)),

@@ -109,6 +109,14 @@ impl HostShared {
         self.tests.admit(account, ("tests_at_once", TESTS_AT_ONCE_OF_ACCOUNT))
     }
 
+    /// The shortages of the last minute, for `/healthz`.
+    pub(crate) fn recent_shortages(&self, accounts: &Accounts) -> Vec<&'static str> {
+        self.shortages.reasons(|| {
+            let accounts = accounts.list();
+            accounts.iter().filter(|one| one.state != AccountState::Removed).count() > 1
+        })
+    }
+
     /// From now on `/healthz` answers 503, and the streams of notices end.
     pub(crate) fn stop_serving(&self) {
         self.serving.store(false, Ordering::Relaxed);

@@ -41,8 +41,8 @@ const SCRATCH_BYTES: usize = 32 * 1024;
 /// How many exchanges with the source follow each other before the sockets have their turn.
 const EXCHANGES_MAX: usize = 4;
 
-/// How many attempts an exchange begins while more sockets are ready than were looked at. They suffice for the few
-/// events of prompt lanes, which queue ahead.
+/// How many attempts an exchange begins while more sockets are ready than were looked at. Single events of prompt lanes
+/// are among the first of these, because such lanes queue ahead of the others of their account.
 pub(super) const BEHIND_MAX: usize = 8;
 
 /// One I/O thread.

@@ -138,7 +138,11 @@ impl RecoveryState {
         for (bucket, entries) in found.dedup_entries {
             self.dedup_keys.add(bucket, &entries);
         }
-        self.accepted.extend(found.accepted);
+        // Other generations may hold events between those that were copied into this one.
+        let is_copied = |(sequence, _): &(u64, i64)| *sequence < found.meta.first_sequence;
+        let (copied, mut own): (Vec<_>, Vec<_>) = found.accepted.into_iter().partition(is_copied);
+        AcceptanceTimes::merge_near(&mut own);
+        self.accepted.extend(copied.into_iter().chain(own));
         self.last_page = self.last_page.max(found.last_page);
         self.last_record = self.last_record.max(found.last_record);
         let generation = Generation {

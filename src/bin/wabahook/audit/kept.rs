@@ -5,15 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::{FILES_MAX, path};
-
-/// What is read of an entry.
-#[derive(Deserialize)]
-struct Owned {
-    account: Option<String>,
-}
+use super::{FILES_MAX, id_of, path};
+use crate::json::AuditEntryJson;
 
 /// Moves the newest entries of each account from the file that is about to be removed to the file of kept ones,
 /// which has at most this size. Does nothing while there is no such file.
@@ -27,7 +20,10 @@ pub(super) fn keep(directory: &Path, bytes_max: u64) -> io::Result<()> {
         return Ok(());
     }
     let before = read(FILES_MAX)?;
-    let lines: Vec<&str> = before.lines().chain(removed.lines()).collect();
+    // After a crash before the renames some of them are kept already.
+    let last = before.lines().rev().find_map(id_of);
+    let removed = removed.lines().filter(|line| id_of(line) > last);
+    let lines: Vec<&str> = before.lines().chain(removed).collect();
     let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
     let part = directory.join("audit.part");
     let mut file = File::create(&part)?;
@@ -44,8 +40,8 @@ pub(super) fn keep(directory: &Path, bytes_max: u64) -> io::Result<()> {
 /// The newest lines of each account, in their order: as many bytes of each as fit for all.
 fn newest_of_each<'l>(lines: &[&'l str], bytes_max: usize) -> Vec<&'l str> {
     let owners = lines.iter().map(|line| {
-        let owned = serde_json::from_str::<Owned>(line);
-        owned.map_or_else(|_| None, |owned| owned.account)
+        let entry: AuditEntryJson = serde_json::from_str(line).ok()?;
+        entry.accounts().next().map(str::to_owned)
     });
     let owners: Vec<_> = owners.collect();
     let mut share = bytes_max;
@@ -70,11 +66,34 @@ fn newest_of_each<'l>(lines: &[&'l str], bytes_max: usize) -> Vec<&'l str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
+    use super::super::tests::entry;
     use super::*;
+    use crate::json::AuditChangeJson;
+
+    /// What the operator did to an account.
+    fn line(id: u64, account: &str) -> String {
+        let changes = vec![AuditChangeJson::of_account(account, Value::Null, Value::Null)];
+        let entry = AuditEntryJson { id, account: None, changes, ..entry("/admin/accounts") };
+        serde_json::to_string(&entry).unwrap()
+    }
+
+    #[test]
+    fn lines_that_are_kept_already_are_kept_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = || fs::read_to_string(path(directory.path(), FILES_MAX)).unwrap();
+        let removed = [line(1, "acme"), line(2, "beta")].join("\n") + "\n";
+        fs::write(path(directory.path(), FILES_MAX - 1), &removed).unwrap();
+        // The renames that follow the first time are missing, as after a crash.
+        for _ in 0..2 {
+            keep(directory.path(), 10_000).unwrap();
+            assert_eq!(read(), removed);
+        }
+    }
 
     #[test]
     fn each_account_keeps_its_newest() {
-        let line = |id: u64, account: &str| format!("{{\"id\":{id},\"account\":\"{account}\"}}");
         let mut lines: Vec<String> = (1..=100).map(|id| line(id, "noisy")).collect();
         lines.insert(0, line(0, "quiet"));
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

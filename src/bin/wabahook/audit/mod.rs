@@ -99,7 +99,8 @@ impl AuditLog {
         for number in 0..=FILES_MAX {
             let text = match fs::read(path(&self.directory, number)) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                // A crash while files were renamed leaves a gap.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
             for line in text.lines().rev() {
@@ -125,7 +126,7 @@ impl AuditLog {
             let copy = path(directory, number);
             match fs::copy(path(&self.directory, number), &copy) {
                 Ok(_) => File::open(copy)?.sync_all()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
@@ -134,7 +135,10 @@ impl AuditLog {
 
     /// Renames each file to the next number. Of the last one only a part is kept.
     fn rotate(&self) -> io::Result<()> {
-        kept::keep(&self.directory, self.file_bytes_max)?;
+        // A device without space must not end the log. The renames give the space of the oldest file back.
+        if let Err(error) = kept::keep(&self.directory, self.file_bytes_max) {
+            tracing::error!(%error, "the oldest entries of the audit log are lost");
+        }
         for number in (0..FILES_MAX - 1).rev() {
             match fs::rename(path(&self.directory, number), path(&self.directory, number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -173,7 +177,7 @@ mod tests {
     use super::*;
     use crate::json::TimestampJson;
 
-    fn entry(path: &str) -> AuditEntryJson {
+    pub(super) fn entry(path: &str) -> AuditEntryJson {
         AuditEntryJson {
             id: 0,
             at: TimestampJson(0),
@@ -232,6 +236,34 @@ mod tests {
         let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
         log.append(entry("/subscriptions")).unwrap();
         assert_eq!(ids(&log, None, 1), [201]);
+    }
+
+    /// As after a crash while files were renamed.
+    #[test]
+    fn a_missing_file_hides_no_older_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
+        for _ in 0..20 {
+            log.append(entry("/subscriptions")).unwrap();
+        }
+        fs::remove_file(path(directory.path(), 1)).unwrap();
+        assert_eq!(ids(&log, None, 100).last(), Some(&1));
+        let copy = tempfile::tempdir().unwrap();
+        log.copy_to(copy.path()).unwrap();
+        let copied = AuditLog::open(copy.path()).unwrap();
+        assert_eq!(ids(&copied, None, 100), ids(&log, None, 100));
+    }
+
+    #[test]
+    fn the_log_goes_on_where_nothing_can_be_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = AuditLog::with_file_size(directory.path(), 1_000).unwrap();
+        fs::create_dir(directory.path().join("audit.part")).unwrap();
+        for _ in 0..200 {
+            log.append(entry("/subscriptions")).unwrap();
+        }
+        assert_eq!(ids(&log, None, 1), [200]);
+        assert!(!path(directory.path(), FILES_MAX).exists());
     }
 
     /// One account changes something again and again. What another one did once is still listed.

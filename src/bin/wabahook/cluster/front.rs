@@ -27,6 +27,7 @@ use crate::http_error::{HttpError, NOT_OWNER, RouteResult};
 use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
+use crate::routes::audit_page;
 
 /// How long a request waits for an owner of its shard: twice as long as another host takes to take over.
 pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -162,16 +163,41 @@ impl Front {
         authenticated(&parts.extensions, KeyHolder::Host);
         parts.headers.remove(FORWARDED);
         parts.extensions.insert(ForwardedFor(mark.client));
-        let shard = match mark.target {
-            ForwardTarget::Shard(shard) => Some(shard),
-            ForwardTarget::Host => self.routes.open().first().copied(),
-        };
         let caller = self.caller(&parts).await.ok().flatten();
-        let Some(permit) = shard.and_then(|shard| self.routes.enter(shard)) else {
-            return Ok(not_owner_here());
+        let answer = match mark.target {
+            ForwardTarget::Host => {
+                if let Some(caller) = caller {
+                    parts.extensions.insert(caller);
+                }
+                self.of_this_host(Request::from_parts(parts, body)).await
+            }
+            ForwardTarget::Shard(shard) => match self.routes.enter(shard) {
+                Some(permit) => {
+                    let account = caller.as_ref().and_then(Caller::scope);
+                    let request = Request::from_parts(parts, body);
+                    Some(self.answer_here(permit, request, account).await?)
+                }
+                None => None,
+            },
         };
-        let account = caller.as_ref().and_then(Caller::scope);
-        self.answer_here(permit, Request::from_parts(parts, body), account).await
+        Ok(answer.unwrap_or_else(not_owner_here))
+    }
+
+    /// Answers a request about this host itself; `None` where that needs an engine and no shard is open here. The audit
+    /// log needs none, and an engine knows only the accounts of its own shard.
+    pub(super) async fn of_this_host(&self, request: Request) -> Option<Response> {
+        let scope = scope_of(request.method(), request.uri().path());
+        let is_audit = scope == RouteScope::EveryHost(OfAll::List);
+        if let Some(caller) = request.extensions().get::<Caller>().filter(|_| is_audit) {
+            let (shared, accounts) = (Arc::clone(&self.routes.shared), self.fleet.accounts());
+            let (caller, uri) = (caller.clone(), request.uri().clone());
+            return Some(audit_page(shared, accounts.clone(), caller, uri).await.into_response());
+        }
+        Some(self.any_open()?.answer(request).await)
+    }
+
+    fn any_open(&self) -> Option<ShardPermit> {
+        self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard))
     }
 
     /// Answers with an engine here, which must know the account.
@@ -231,8 +257,7 @@ impl Front {
 
     /// Answers with whichever engine is here.
     pub(super) async fn by_any(&self, parts: Parts, body: Body) -> RouteResult {
-        let here = self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard));
-        match here {
+        match self.any_open() {
             Some(permit) => Ok(permit.answer(Request::from_parts(parts, body)).await),
             None => self.to_shard(self.fleet.directory_shard(), parts, body, None).await,
         }

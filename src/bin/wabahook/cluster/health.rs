@@ -45,7 +45,7 @@ impl Front {
 
     fn readiness(&self, engines: &[(u16, Engine)], lacks_owners: bool) -> ReadinessJson {
         let bound = engines.iter().find_map(|(_, engine)| engine.bound());
-        let mut reasons = self.routes.shared.shortages.reasons(|| true);
+        let mut reasons = self.routes.shared.recent_shortages(self.fleet.accounts());
         if lacks_owners {
             reasons.push("shards without an owner");
         }

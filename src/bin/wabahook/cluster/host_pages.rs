@@ -36,6 +36,8 @@ pub(super) struct HostPage {
     /// The newest first. An item's own cursor is its `id`.
     pub(super) items: VecDeque<Value>,
     pub(super) cursor: Option<String>,
+    /// The host did not answer.
+    pub(super) is_missing: bool,
 }
 
 impl HostPage {
@@ -55,7 +57,7 @@ impl HostPage {
     }
 }
 
-/// The newest items of all pages, and where the list goes on.
+/// The newest items of all pages, and where the list goes on: nowhere when only hosts that did not answer are left.
 pub(super) fn merged(mut pages: Vec<HostPage>, limit: usize) -> (Vec<Value>, HostCursors) {
     let mut items = Vec::new();
     while items.len() < limit {
@@ -65,8 +67,14 @@ pub(super) fn merged(mut pages: Vec<HostPage>, limit: usize) -> (Vec<Value>, Hos
         let Some(item) = newest.and_then(HostPage::take) else { break };
         items.push(item);
     }
+    let has_more =
+        |page: &HostPage| !page.is_missing && (!page.items.is_empty() || page.cursor.is_some());
+    if !pages.iter().any(has_more) {
+        return (items, HostCursors::default());
+    }
     let next = pages.into_iter().filter_map(|page| {
-        let own = if page.items.is_empty() { page.cursor } else { Some(page.from) };
+        let stays = page.is_missing || !page.items.is_empty();
+        let own = if stays { Some(page.from) } else { page.cursor };
         own.map(|own| (page.host, own))
     });
     (items, HostCursors(next.collect()))
@@ -89,7 +97,14 @@ mod tests {
         let items: VecDeque<Value> =
             items.map(|(id, at)| json!({"id": id, "at": format!("{at:02}")})).collect();
         let cursor = (older.len() > limit).then(|| older[limit - 1].0.to_string());
-        HostPage { host: host.to_owned(), from: from.to_owned(), items, cursor }
+        let (host, from) = (host.to_owned(), from.to_owned());
+        HostPage { host, from, items, cursor, is_missing: false }
+    }
+
+    /// The page of a host that does not answer.
+    fn no_page(host: &str, from: &str) -> HostPage {
+        let (host, from) = (host.to_owned(), from.to_owned());
+        HostPage { host, from, items: VecDeque::new(), cursor: None, is_missing: true }
     }
 
     fn all_pages(logs: &[Log<'_>], limit: usize) -> Vec<Vec<String>> {
@@ -121,6 +136,17 @@ mod tests {
             assert_eq!(pages.concat(), all, "{limit} a page");
             assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit), "{pages:?}");
         }
+    }
+
+    #[test]
+    fn the_list_ends_while_a_host_is_missing() {
+        let log: Log<'_> = ("a", &[(2, 20), (1, 10)]);
+        let (items, next) = merged(vec![page(log, "", 1), no_page("b", "7")], 1);
+        assert_eq!((items.len(), next.text().unwrap()), (1, "a=2&b=7".to_owned()));
+        let (items, next) = merged(vec![page(log, "2", 1), no_page("b", "7")], 1);
+        assert_eq!((items.len(), next.text()), (1, None));
+        let (items, next) = merged(vec![no_page("b", "")], 1);
+        assert_eq!((items.len(), next.text()), (0, None));
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl WholeAnswer {
     }
 
     fn page(&self) -> JsonPage<Value> {
-        let empty = JsonPage { items: Vec::new(), cursor: None };
-        serde_json::from_slice(&self.bytes).unwrap_or(empty)
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
     }
 
     fn into_response(self) -> Response {
@@ -89,30 +88,32 @@ impl Front {
     }
 
     /// A page of the lists that all hosts keep, the newest items first. A host that does not answer keeps its place in
-    /// the cursor.
+    /// the cursor while another one has more.
     pub(super) async fn list_of_hosts(&self, mut request: KeptRequest) -> RouteResult {
         let query = PageQuery::read(&request.parts.uri)?;
         let hosts = self.fleet.hosts();
         let all =
             || HostCursors(hosts.iter().map(|host| (host.name.clone(), String::new())).collect());
         let cursors = query.place(all, HostCursors::read)?;
-        let (mut pages, mut missing) = (Vec::new(), Vec::new());
+        let mut pages = Vec::new();
         for (host, from) in cursors.0 {
             request.parts.uri = query.uri(query.limit, &from);
             let answer = match hosts.iter().find(|live| live.name == host) {
                 Some(live) => self.by_host(live, &request).await.ok(),
                 None => None,
             };
-            let JsonPage { items, cursor } = match answer {
-                Some(answer) if answer.status.is_success() => answer.page(),
-                Some(answer) => return Ok(answer.into_response()),
-                None => {
-                    missing.push(host.clone());
-                    JsonPage { items: Vec::new(), cursor: Some(from.clone()) }
+            let page = match answer {
+                Some(refused) if !refused.status.is_success() => {
+                    return Ok(refused.into_response());
                 }
+                answer => answer.map(|answer| answer.page()),
             };
-            pages.push(HostPage { host, from, items: items.into(), cursor });
+            let is_missing = page.is_none();
+            let JsonPage { items, cursor } = page.unwrap_or_default();
+            pages.push(HostPage { host, from, items: items.into(), cursor, is_missing });
         }
+        let missing = pages.iter().filter(|page| page.is_missing);
+        let missing: Vec<String> = missing.map(|page| page.host.clone()).collect();
         let (items, next) = merged(pages, query.limit);
         let page = json!({"items": items, "cursor": next.text(), "missing_hosts": missing});
         Ok(json(StatusCode::OK, &page))
@@ -124,8 +125,7 @@ impl Front {
         request: &KeptRequest,
     ) -> Result<WholeAnswer, ForwardFailure> {
         let response = if host.name == self.fleet.name() {
-            let here = self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard));
-            here.ok_or(ForwardFailure::NotSent)?.answer(request.request()).await
+            self.of_this_host(request.request()).await.ok_or(ForwardFailure::NotSent)?
         } else {
             let is_live = || self.fleet.hosts().iter().any(|live| live.name == host.name);
             self.forward(&host.address, ForwardTarget::Host, request, is_live).await?

@@ -10,7 +10,7 @@ use wabahook::WabaNumber;
 
 use super::client::{ApiClient, HostOptions};
 use super::deliveries::purged_text;
-use super::screen::{counted, printable, say, say_json, table};
+use super::screen::{counted, printable, table};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
@@ -115,28 +115,21 @@ const KEY_TITLES: [&str; 5] = ["KEY", "NAME", "CREATED", "LAST USED", "EXPIRES"]
 /// Runs the command.
 pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
     let client = args.host.client()?;
-    let print = |response: &Value, text: &dyn Fn() -> CommandResult<String>| {
-        match args.host.json {
-            true => say_json(response),
-            false => say(&text()?),
-        };
-        Ok(())
-    };
     match &args.action {
         AccountsAction::List { name } => {
             let items = all(&client, name.as_deref())?;
             let response = json!({ "items": items });
-            print(&response, &|| Ok(list_text(&items)))
+            args.host.say(&response, || Ok(list_text(&items)))
         }
         AccountsAction::Show(one) => {
             let response = client.get(&path(&client, &one.account)?, &[])?;
-            print(&response, &|| Ok(account_text(&client.typed(&response)?)))
+            args.host.say(&response, || Ok(account_text(&client.typed(&response)?)))
         }
         AccountsAction::Create { name, waba } => {
             let wabas = waba.iter().map(|text| waba_json(text)).collect::<Result<Vec<_>, _>>()?;
             let body = json!({ "name": name, "wabas": wabas });
             let response = client.post("/admin/accounts", &body)?;
-            print(&response, &|| {
+            args.host.say(&response, || {
                 let NewAccountJson { id, name, api_key } = client.typed(&response)?;
                 let name = printable(&name);
                 Ok(format!("account {name} is {id}; its key, which is not shown again:\n{api_key}"))
@@ -147,24 +140,24 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
             let before: AccountListing = client.typed(&client.get(&path, &[])?)?;
             let owned = before.numbers();
             let response = client.patch(&path, &edit(before, given)?)?;
-            print(&response, &|| Ok(edited_text(&owned, &client.typed(&response)?)))
+            args.host.say(&response, || Ok(edited_text(&owned, &client.typed(&response)?)))
         }
         AccountsAction::Suspend(one) => state(args, &client, one, "suspended"),
         AccountsAction::Resume(one) => state(args, &client, one, "active"),
         AccountsAction::Remove(one) => {
             let response = client.delete(&path(&client, &one.account)?)?;
-            print(&response, &|| Ok(state_text(&client.typed(&response)?)))
+            args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
         }
         AccountsAction::Move { account, to } => {
             let to = id_of(&client, to)?;
             let path = format!("{}/move", path(&client, account)?);
             let response = client.post(&path, &json!({ "to": to }))?;
-            print(&response, &|| Ok(state_text(&client.typed(&response)?)))
+            args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
         }
         AccountsAction::Forget(one) => {
             let path = format!("{}/forget", path(&client, &one.account)?);
             let response = client.post(&path, &json!({}))?;
-            print(&response, &|| {
+            args.host.say(&response, || {
                 let ended = client.typed(&response)?;
                 Ok(format!("forgotten; ended: {}", purged_text(&ended)))
             })
@@ -173,14 +166,16 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
             check_time(expires.as_deref())?;
             let path = format!("{}/keys", path(&client, account)?);
             let response = client.post(&path, &json!({ "name": name, "expires_at": expires }))?;
-            print(&response, &|| {
+            args.host.say(&response, || {
                 let MadeKeyJson { id, api_key, .. } = client.typed(&response)?;
                 Ok(format!("key {id}, which is not shown again:\n{api_key}"))
             })
         }
         AccountsAction::RemoveKey { account, key } => {
             client.delete(&format!("{}/keys/{key}", path(&client, account)?))?;
-            print(&json!({ "removed": key }), &|| Ok(format!("key {} is removed", printable(key))))
+            args.host.say(&json!({ "removed": key }), || {
+                Ok(format!("key {} is removed", printable(key)))
+            })
         }
     }
 }
@@ -259,11 +254,7 @@ fn state(args: &AccountsArgs, client: &ApiClient, one: &AccountArgs, state: &str
     let body = json!({ "state": state }).to_string().into_bytes();
     let path = path(client, &one.account)?;
     let response = client.send(Method::PATCH, &path, "application/json", body)?;
-    match args.host.json {
-        true => say_json(&response),
-        false => say(&state_text(&client.typed(&response)?)),
-    };
-    Ok(())
+    args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
 }
 
 /// All accounts whose name contains a text.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::HostOptions;
-use super::screen::{printable, shown};
+use super::screen::{printable, say, shown};
 use crate::command_error::CommandResult;
 use crate::json::{AuditChangeJson, AuditEntryJson};
 
@@ -33,7 +33,23 @@ pub(crate) fn run(args: &AuditArgs) -> CommandResult {
     let mut query = vec![("limit", limit.as_str())];
     query.extend(args.before.as_deref().map(|id| ("cursor", id)));
     let response = client.get("/admin/audit", &query)?;
-    args.host.say_page(&client, &response, &TITLES, row, "no changes")
+    args.host.say_page(&client, &response, &TITLES, row, "no changes")?;
+    if !args.host.json {
+        for note in notes(&response) {
+            say(&note);
+        }
+    }
+    Ok(())
+}
+
+/// What the table does not have: the hosts that did not answer, and where the list goes on.
+fn notes(response: &Value) -> Vec<String> {
+    let missing = response.get("missing_hosts").and_then(Value::as_array);
+    let missing = missing.into_iter().flatten().filter_map(Value::as_str);
+    let missing = missing.map(|host| format!("missing: {}", printable(host)));
+    let cursor = response.get("cursor").and_then(Value::as_str);
+    let older = cursor.map(|cursor| format!("older: --before '{}'", printable(cursor)));
+    missing.chain(older).collect()
 }
 
 fn row(entry: &AuditEntryJson) -> Vec<String> {
@@ -91,5 +107,19 @@ fn member(name: &str, before: Option<&Value>, after: &Value) -> String {
     match is_short(before) && is_short(after) {
         true => format!("{name} {} -> {}", shown(before), shown(after)),
         false => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn missing_hosts_and_older_entries_are_told() {
+        let page = json!({"items": [], "cursor": "a=7&b=", "missing_hosts": ["b"]});
+        assert_eq!(notes(&page), ["missing: b", "older: --before 'a=7&b='"]);
+        assert!(notes(&json!({"items": [], "cursor": null})).is_empty());
     }
 }

@@ -300,8 +300,13 @@ fn text(body: Body) -> Result<String, ureq::Error> {
 
 /// The error for a response that is not a success.
 fn refused(status: StatusCode, text: &str) -> CommandError {
-    let error = serde_json::from_str::<ErrorJson>(text);
-    let said = error.map_or_else(|_| format!("the host answered {status}"), |e| e.error.message);
+    let error = serde_json::from_str::<ErrorJson>(text).map(|body| body.error);
+    let is_unknown = error.as_ref().is_ok_and(|error| error.code == "unknown");
+    let said = error.map_or_else(|_| format!("the host answered {status}"), |e| e.message);
+    // The host may have done what was asked, as one that does not answer.
+    if is_unknown {
+        return CommandError::Unreachable(said);
+    }
     let said = match status {
         StatusCode::UNAUTHORIZED => {
             format!("{said} (the key is taken from the environment: see --key-env)")
@@ -350,6 +355,9 @@ mod tests {
             assert_eq!(failure.exit_code(), code, "{status}");
             assert!(failure.message().starts_with("because"));
         }
+        let unknown =
+            refused(StatusCode::SERVICE_UNAVAILABLE, &body.replace("\"x\"", "\"unknown\""));
+        assert_eq!(unknown.exit_code(), 3, "it may have been done");
         let plain = refused(StatusCode::BAD_GATEWAY, "<html>");
         let expected = "the host answered 502 Bad Gateway".to_owned();
         assert_eq!(plain, CommandError::Unreachable(expected));

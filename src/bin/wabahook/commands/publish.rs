@@ -148,15 +148,12 @@ fn send_lines(
         };
         let said =
             format!("{before} events were published; go on with --from-line {from}{unknown}: ");
-        let told = failure.message().to_owned();
-        let (line, message) = counted_from(&told, from);
-        match (failure, line) {
-            (CommandError::Usage(_), Some(line)) => CommandError::Usage(format!(
-                "{said}{}: line {line}: {message}",
-                args.event.file.display()
-            )),
-            (failure, _) => failure.after(&said),
-        }
+        failure.map(|message| match counted_from(&message, from) {
+            (Some(line), message) => {
+                format!("{said}{}: line {line}: {message}", args.event.file.display())
+            }
+            (None, message) => format!("{said}{message}"),
+        })
     })?;
     let accepted: Vec<AcceptedJson> = client.typed(&answer)?;
     accepted.iter().for_each(|one| totals.add(one));

@@ -208,8 +208,7 @@ impl AccountListing {
             let numbers = waba.numbers.iter().map(|number| format!("{id}/{}", number.0));
             let ids = waba.phone_number_ids.iter();
             let ids = ids.map(|(own, number)| format!("{id}/{own}={}", number.0));
-            let texts: Vec<_> = numbers.chain(ids).collect();
-            if texts.is_empty() { vec![id.clone()] } else { texts }
+            std::iter::once(id.clone()).chain(numbers).chain(ids).collect::<Vec<_>>()
         };
         self.wabas.iter().flat_map(of).collect()
     }

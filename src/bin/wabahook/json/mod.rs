@@ -61,7 +61,7 @@ pub(crate) use unowned::UnownedJson;
 pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word, Words};
 
 /// One page of a listing. `cursor` names the next page where there is one.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct JsonPage<T> {
     pub(crate) items: Vec<T>,
     #[serde(default)]

@@ -125,7 +125,7 @@ pub(crate) async fn add_key(host: HostRef, PathId(id): PathId, request: Request)
         let api_key = secret.reveal_text().to_owned();
         Ok(MadeKeyJson { id: key.id, name: key.name, api_key })
     });
-    let (made, _, change) = changed.await?;
+    let (made, change) = changed.await?;
     Ok(told(with_key(StatusCode::CREATED, &made), vec![change]))
 }
 
@@ -137,7 +137,7 @@ pub(crate) async fn remove_key(
 ) -> RouteResult {
     caller.require_operator()?;
     let removed = changed(host, id, move |host, id| Ok(host.engine.remove_api_key(id, &key_id)?));
-    let ((), _, change) = removed.await?;
+    let ((), change) = removed.await?;
     Ok(told(StatusCode::NO_CONTENT.into_response(), vec![change]))
 }
 
@@ -187,22 +187,24 @@ async fn change(
     id: String,
     change: impl FnOnce(&HostState, &str) -> Result<Arc<AccountInfo>, HttpError> + Send + 'static,
 ) -> RouteResult {
-    let (_, listing, audit) = changed(host, id, change).await?;
+    let changed = changed(host, id, |host, id| Ok(listing(host, &change(host, id)?)));
+    let (listing, audit) = changed.await?;
     Ok(told(json(StatusCode::OK, &listing), vec![audit]))
 }
 
-/// Changes an account. Returns the result, the account after it, and what differs.
+/// Changes an account. Returns the result, and what differs.
 async fn changed<T: Send + 'static>(
     host: HostRef,
     id: String,
     change: impl FnOnce(&HostState, &str) -> Result<T, HttpError> + Send + 'static,
-) -> Result<(T, AccountListing, AuditChangeJson), HttpError> {
+) -> Result<(T, AuditChangeJson), HttpError> {
     off_thread(move || {
         let before = audited(&host, &known(&host, &id)?);
         let result = change(&host, &id)?;
-        let after = known(&host, &id)?;
-        let audit = AuditChangeJson::of_account(&id, before, audited(&host, &after));
-        Ok((result, listing(&host, &after), audit))
+        // The account may be forgotten by now; the change was made, and a key is shown only in this response.
+        let after = host.engine.accounts().get(&id);
+        let after = after.map_or(Value::Null, |after| audited(&host, &after));
+        Ok((result, AuditChangeJson::of_account(&id, before, after)))
     })
     .await?
 }

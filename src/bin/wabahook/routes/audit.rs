@@ -1,10 +1,13 @@
 //! `GET /admin/audit`: the audit log, the newest entries first, for the operator.
 
-use axum::http::{StatusCode, Uri};
+use std::sync::Arc;
 
-use super::subscriptions::account_name;
+use axum::http::{StatusCode, Uri};
+use wabahook::Accounts;
+
 use crate::caller::Caller;
 use crate::host::{HostRef, off_thread};
+use crate::host_shared::HostShared;
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AuditEntryJson, JsonPage};
 use crate::query::ListQuery;
@@ -12,6 +15,16 @@ use crate::response::json;
 
 /// `GET /admin/audit`.
 pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult {
+    page(Arc::clone(&host.shared), host.engine.accounts().clone(), caller, uri).await
+}
+
+/// A page of the log of this host, which needs no engine. The names are of these accounts.
+pub(crate) async fn page(
+    shared: Arc<HostShared>,
+    accounts: Accounts,
+    caller: Caller,
+    uri: Uri,
+) -> RouteResult {
     caller.require_operator()?;
     let query = ListQuery::read(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);
@@ -19,14 +32,13 @@ pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult
         let is_wanted = |entry: &AuditEntryJson| {
             caller.scope().is_none_or(|account| entry.accounts().any(|one| one == account))
         };
-        let audit = host.shared.audit.as_ref();
+        let audit = shared.audit.as_ref();
         let newest =
             audit.map_or(Ok(Vec::new()), |audit| audit.newest(cursor, limit + 1, is_wanted));
         newest.map(|mut items| {
             for item in &mut items {
-                let name = |account: &str| account_name(&caller, &host.engine, account);
-                let name = item.accounts().next().and_then(name);
-                item.account_name = name;
+                let account = item.accounts().next().and_then(|id| accounts.get(id));
+                item.account_name = account.map(|account| account.name.clone());
             }
             items
         })

@@ -23,6 +23,7 @@ mod subscription_list;
 mod subscriptions;
 mod unowned;
 
+pub(crate) use self::audit::page as audit_page;
 pub(crate) use self::meta::{HUB_SIGNATURE, verified_callback};
 pub(crate) use self::notices::LineBody;
 use std::sync::Arc;

@@ -14,21 +14,21 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// `POST /purge`.
 pub(crate) async fn purge(host: HostRef, request: Request) -> RouteResult {
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let filter: PurgeJson = parse(utf8(&body.bytes)?)?;
-    let account = filter.account.clone();
-    if account.is_some() {
+    let mut filter: PurgeJson = parse(utf8(&body.bytes)?)?;
+    if let Some(account) = &mut filter.account {
         caller.require_operator()?;
+        let accounts = host.engine.accounts();
+        if let Some(found) = accounts.get(account).or_else(|| accounts.named(account)) {
+            *account = found.id().to_owned();
+        }
+        if caller.scope().is_some_and(|scope| scope != account.as_str()) {
+            return Err(HttpError::invalid("account", "another one than ?account= names"));
+        }
     }
+    let account = filter.account.clone();
     let filter = filter.filter(caller.scope())?;
-    let (purged, account) = off_thread(move || {
-        let purged = host.engine.purge(&filter)?;
-        let account = account.map(|account| match host.engine.accounts().named(&account) {
-            Some(named) => named.id().to_owned(),
-            None => account,
-        });
-        Ok::<_, HttpError>((PurgedJson::from(purged), account))
-    })
-    .await??;
+    let purged = off_thread(move || host.engine.purge(&filter)).await??;
+    let purged = PurgedJson::from(purged);
     let response = json(StatusCode::ACCEPTED, &purged);
     Ok(match account {
         Some(account) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use wabahook::{AccountState, SubscriptionInfo, SubscriptionState};
+use wabahook::{SubscriptionInfo, SubscriptionState};
 
 use super::subscriptions::{account, visible};
 use crate::caller::Caller;
@@ -73,11 +73,7 @@ pub(crate) async fn livez(host: HostRef) -> Response {
 
 /// The recent shortages of the engine and the host.
 fn readiness(host: &HostState) -> ReadinessJson {
-    let has_several = || {
-        let accounts = host.engine.accounts().list();
-        accounts.iter().filter(|one| one.state != AccountState::Removed).count() > 1
-    };
-    ReadinessJson::of(host.engine.bound(), host.shared.shortages.reasons(has_several))
+    ReadinessJson::of(host.engine.bound(), host.shared.recent_shortages(host.engine.accounts()))
 }
 
 fn unable(reason: &str) -> Response {
