@@ -167,7 +167,7 @@ impl Template {
     /// An account without times, and without the id of one that is created after the copy.
     fn shown(&self, account: &Value) -> Value {
         let mut shown = account.clone();
-        shown["created_at"] = Value::Null;
+        (shown["created_at"], shown["state_since"]) = (Value::Null, Value::Null);
         shown["usage"] =
             json!([account["usage"]["subscriptions"], account["usage"]["owed_events"]]);
         if account["name"] == "epsilon" || account["name"] == "omega" {
