@@ -48,8 +48,8 @@ impl AcceptanceTimes {
         times
     }
 
-    /// Merges neighbours of a gapless part of the sequences whose times are near each other, into the last sequence
-    /// and the highest time. [`recovered`](AcceptanceTimes::recovered) then makes a time at most that much later.
+    /// Merges runs that are less than [`GAP_MIN_MS`] apart into one with the last sequence and the highest time. There
+    /// must be no other runs between these sequences. [`recovered`](AcceptanceTimes::recovered) then makes a time at most that much later.
     pub(crate) fn merge_near(runs: &mut Vec<(u64, i64)>) {
         runs.sort_unstable();
         let mut first_ms = runs.first().map_or(0, |(_, at_ms)| *at_ms);

@@ -113,7 +113,7 @@ impl Dispatcher {
         wall_ms: u64,
         count_max: usize,
     ) -> Vec<Vec<Record>> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         let mut ended = Vec::new();
         while let Some((_, id)) =
             self.expiry.timers.first().copied().filter(|first| first.0 <= now_ms)

@@ -182,7 +182,7 @@ impl WaitingFanOuts {
 impl Dispatcher {
     /// Notes that all events up to a sequence are accepted. To be called before they are owed.
     pub(crate) fn note_accepted(&mut self, sequence: u64, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         self.expiry.times.note(sequence, signed(self.now_ms));
     }
 

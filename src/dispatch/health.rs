@@ -55,7 +55,8 @@ const GAPS_MIN: u64 = 8;
 /// An endpoint that responds within so many milliseconds is prompt.
 const PROMPT_MS: u64 = 50;
 
-/// It stays prompt for so many slower responses: those of a busy moment say nothing of the endpoint.
+/// It is prompt for so many responses, the prompt one included: slower ones of a busy moment say nothing of the endpoint.
+/// A failed attempt ends it at once.
 const PROMPT_FOR: u32 = 16;
 
 /// Jitter, so that breakers opened by one outage do not all probe at once.

@@ -10,7 +10,7 @@ use super::backlog::{Backlog, Disposition, Retrying};
 use super::expiry::{DeliveryAge, REST_CUT_MS};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
 use super::in_flight::InFlightAttempt;
-use super::lane_demand::{AccountSlot, LaneClass, LaneDemand};
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
 use super::ready_queue::{QueueTicket, ReadyQueue};
@@ -57,8 +57,8 @@ const PANIC_PAUSE_MS: u64 = 5_000;
 /// How far behind a lane queues for each attempt that it has in flight.
 const IN_FLIGHT_SPACING_US: u64 = 4_000;
 
-/// A prompt lane that owes at most so many deliveries queues so far ahead. A single event does not wait a turn of many
-/// lanes with a backlog, and these wait so much longer at most.
+/// A prompt lane that owes at most [`FEW_OWED`] deliveries queues [`AHEAD_MS`] earlier, so a single event does not wait
+/// behind many lanes with a backlog. That delays those by at most as much.
 const FEW_OWED: u64 = 16;
 const AHEAD_MS: u64 = 100;
 
@@ -119,8 +119,11 @@ impl Lane {
     /// When a delivery that is due at this time can start: not before its endpoint's rest is over, and not while the
     /// lane is held back.
     pub(super) fn earliest_start_ms(&self, due_ms: u64) -> Option<u64> {
-        let rest_ms = self.endpoint.opens_ms().max(self.postponed_until_ms);
-        (!self.is_held_back()).then_some(due_ms.max(rest_ms))
+        (!self.is_held_back()).then_some(due_ms.max(self.rests_until_ms()))
+    }
+
+    fn rests_until_ms(&self) -> u64 {
+        self.endpoint.opens_ms().max(self.postponed_until_ms)
     }
 
     /// How old a delivery may become; `None` while the subscription is unknown.
@@ -175,9 +178,12 @@ impl Lane {
 
 /// Its attempts.
 impl Lane {
-    /// Starts the next attempt. `None` if nothing may start.
-    pub(super) fn start(&mut self, now_ms: u64) -> Option<(u64, InFlightAttempt)> {
-        let group = self.class().group();
+    /// Starts the next attempt, which counts as one of this group. `None` if nothing may start.
+    pub(super) fn start(
+        &mut self,
+        now_ms: u64,
+        group: LaneGroup,
+    ) -> Option<(u64, InFlightAttempt)> {
         let (sequence, number) = self.backlog.take_next(self.retrying_max())?;
         self.in_flight += 1;
         let attempt = InFlightAttempt {
@@ -337,9 +343,10 @@ impl Lane {
         now_ms: u64,
         behind_us: u64,
     ) {
-        let demand = self.demand(now_ms);
+        let is_ahead = self.is_ahead();
+        let demand = self.demand(now_ms, is_ahead);
         let behind_us = behind_us + self.in_flight as u64 * IN_FLIGHT_SPACING_US;
-        let from_ms = now_ms.saturating_sub(if self.is_ahead() { AHEAD_MS } else { 0 });
+        let from_ms = now_ms.saturating_sub(if is_ahead { AHEAD_MS } else { 0 });
         ready_queue.update(id, &mut self.ticket, demand, from_ms, behind_us);
     }
 
@@ -348,7 +355,7 @@ impl Lane {
     }
 
     /// What the lane asks for; `None` while it is not ready.
-    fn demand(&self, now_ms: u64) -> Option<LaneDemand> {
+    fn demand(&self, now_ms: u64, is_ahead: bool) -> Option<LaneDemand> {
         if now_ms < self.postponed_until_ms {
             return None;
         }
@@ -356,16 +363,12 @@ impl Lane {
         if let Some(limit) = self.rate_limit() {
             attempts = attempts.min(self.rate.room(limit, self.in_flight, now_ms));
         }
-        let class = self.class();
-        (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
-    }
-
-    fn class(&self) -> LaneClass {
         let has_none_in_flight = self.in_flight == 0 && self.endpoint.is_prompt();
-        match self.endpoint.class(self.timeout_ms()) {
-            LaneClass::Proven if has_none_in_flight || self.is_ahead() => LaneClass::Prompt,
+        let class = match self.endpoint.class(self.timeout_ms()) {
+            LaneClass::Proven if has_none_in_flight || is_ahead => LaneClass::Prompt,
             class => class,
-        }
+        };
+        (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
     }
 
     /// Whether it is prompt and owes little, so that it queues ahead of lanes with a backlog.
@@ -386,8 +389,7 @@ impl Lane {
         let in_flight = self.in_flight;
         let rate = self.rate_limit();
         let rate_ms = rate.and_then(|limit| self.rate.opens_ms(limit, in_flight, now_ms));
-        let rest_ms = self.endpoint.opens_ms().max(self.postponed_until_ms);
-        Some(rest_ms).max(rate_ms).filter(|opens_ms| *opens_ms > now_ms)
+        Some(self.rests_until_ms()).max(rate_ms).filter(|opens_ms| *opens_ms > now_ms)
     }
 
     /// The lane's figures; `None` for a lane that never owed anything.

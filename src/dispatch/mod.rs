@@ -245,13 +245,13 @@ impl Dispatcher {
 
     /// The next attempt, if one may start. Its end must be passed to [`complete`](Self::complete).
     pub(crate) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        self.now_ms = self.now_ms.max(now_ms);
-        let id = self.ready_queue.choose(self.throttle.limit(self.now_ms))?;
+        self.advance(now_ms);
+        let (id, group) = self.ready_queue.choose(self.throttle.limit(self.now_ms))?;
         let lane = self.lanes.get_mut(&id)?;
         // Leaving and joining again puts the lane behind the others.
         lane.leave_queue(&mut self.ready_queue);
-        let (sequence, mut attempt) = lane.start(now_ms)?;
-        attempt.group = self.ready_queue.start(attempt.account, attempt.group);
+        let (sequence, attempt) = lane.start(now_ms, group)?;
+        self.ready_queue.start(attempt.account, group);
         let delivery = DeliveryId { sequence, subscription: id };
         self.in_flight.start(delivery, attempt);
         self.refresh(id);
@@ -344,7 +344,7 @@ impl Dispatcher {
     }
 
     fn take_in_flight(&mut self, attempt: Attempt, now_ms: u64) -> Option<InFlightAttempt> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         let in_flight = self.in_flight.end(attempt)?;
         self.ready_queue.end(in_flight.account, in_flight.group);
         Some(in_flight)
@@ -384,10 +384,15 @@ impl Dispatcher {
         };
     }
 
+    /// Moves the time from which changes count.
+    pub(crate) fn advance(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
     /// Does what time causes: makes deliveries due and lanes ready. To be called at
     /// [`next_wake_ms`](Self::next_wake_ms).
     pub(crate) fn tick(&mut self, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         self.ready_queue.clear_bound();
         self.owe_waiting();
         for _ in 0..TICK_MAX {

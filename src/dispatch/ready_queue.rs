@@ -43,8 +43,6 @@ pub(super) struct ReadyQueue {
     /// Attempts of prompt lanes that started while there was no other room.
     reserve_in_flight: usize,
     unproven_in_flight: usize,
-    /// Whether a lane that is not prompt could start when a lane was last chosen.
-    has_room: bool,
     /// Accounts with ready lanes or attempts in flight.
     active_accounts: usize,
     bound: Option<QueueBound>,
@@ -108,7 +106,6 @@ impl ReadyQueue {
             in_flight: 0,
             reserve_in_flight: 0,
             unproven_in_flight: 0,
-            has_room: true,
             active_accounts: 0,
             bound: None,
         }
@@ -219,31 +216,37 @@ impl ReadyQueue {
         }
     }
 
-    /// The lane whose turn it is, while no more than `limit` attempts are in flight. It keeps its place
-    /// until it leaves; its account goes behind the others.
-    pub(super) fn choose(&mut self, limit: usize) -> Option<SubscriptionId> {
+    /// The lane whose turn it is, while no more than `limit` attempts are in flight, and what its attempt counts as. It
+    /// keeps its place until it leaves; its account goes behind the others.
+    pub(super) fn choose(&mut self, limit: usize) -> Option<(SubscriptionId, LaneGroup)> {
         self.bound = None;
         if self.attempts == 0 {
             return None;
         }
         let most = limit.min(self.in_flight_max);
         let (reserve, is_below) = (most / PROMPT_RESERVE, self.in_flight < most);
-        self.has_room = is_below && self.in_flight - self.reserve_in_flight < most - reserve;
-        let has_room_for_unproven = self.has_room && self.unproven_in_flight < self.unproven_max();
+        let has_room = is_below && self.in_flight - self.reserve_in_flight < most - reserve;
+        let has_room_for_unproven = has_room && self.unproven_in_flight < self.unproven_max();
         let has_reserve = is_below && self.reserve_in_flight < reserve;
         let groups = [
-            (LaneGroup::Prompt, self.has_room || has_reserve),
-            (LaneGroup::Proven, self.has_room),
+            (LaneGroup::Prompt, has_room || has_reserve),
+            (LaneGroup::Proven, has_room),
             (LaneGroup::Unproven, has_room_for_unproven),
         ];
         let open = groups.into_iter().filter(|(_, is_open)| *is_open);
         let fronts = open.filter_map(|(group, _)| Some((self.front(group)?, group)));
         let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
             let all = QueueBound::All(Bound::InFlight);
-            self.bound = Some(if self.has_room { self.bound_of_accounts() } else { all });
+            self.bound = Some(if has_room { self.bound_of_accounts() } else { all });
             return None;
         };
-        self.serve(front.account, front.turn, group)
+        let id = self.serve(front.account, front.turn, group)?;
+        // A prompt lane takes from the reserve only where there is no other room, so that it shuts nobody out of the rest.
+        let counts_as = match group {
+            LaneGroup::Prompt if has_room => LaneGroup::Proven,
+            group => group,
+        };
+        Some((id, counts_as))
     }
 
     /// The bound that holds every account back when no lane can start.
@@ -308,14 +311,9 @@ impl ReadyQueue {
         }
     }
 
-    /// Counts an attempt of the lane that was chosen. Returns what it counts as: one of a prompt lane takes from the
-    /// reserve only where there was no other room, so that prompt lanes shut nobody out of the rest.
-    pub(super) fn start(&mut self, account: AccountSlot, group: LaneGroup) -> LaneGroup {
-        let group = match group {
-            LaneGroup::Prompt if self.has_room => LaneGroup::Proven,
-            group => group,
-        };
-        let Some(load) = self.accounts.get_mut(account.0) else { return group };
+    /// Counts an attempt that starts, given as what it counts as.
+    pub(super) fn start(&mut self, account: AccountSlot, group: LaneGroup) {
+        let Some(load) = self.accounts.get_mut(account.0) else { return };
         self.active_accounts += usize::from(!load.is_active());
         let unproven = usize::from(group == LaneGroup::Unproven);
         load.in_flight += 1;
@@ -323,7 +321,6 @@ impl ReadyQueue {
         self.in_flight += 1;
         self.reserve_in_flight += usize::from(group == LaneGroup::Prompt);
         self.unproven_in_flight += unproven;
-        group
     }
 
     /// Counts the end of an attempt, given as what it counted as.
@@ -482,11 +479,11 @@ mod tests {
 
         /// Starts an attempt of the lane whose turn it is; the lane stays ready.
         fn start(&mut self) -> Option<u32> {
-            let id = self.queue.choose(usize::MAX)?;
+            let (id, group) = self.queue.choose(usize::MAX)?;
             let demand = self.demands[&id];
             let ticket = self.tickets.get_mut(&id).unwrap();
             self.queue.leave(ticket);
-            let group = self.queue.start(demand.account, demand.class.group());
+            self.queue.start(demand.account, group);
             self.queue.update(id, ticket, Some(demand), 0, 0);
             self.in_flight.push((id, group));
             Some(id.0)
@@ -520,7 +517,7 @@ mod tests {
         let lanes = [(0, TimedOut(900)), (0, TimedOut(20)), (0, Untried)];
         let mut bench = QueueBench::new(100, &lanes);
         let mut order = Vec::new();
-        while let Some(id) = bench.queue.choose(usize::MAX) {
+        while let Some((id, _)) = bench.queue.choose(usize::MAX) {
             bench.queue.leave(bench.tickets.get_mut(&id).unwrap());
             order.push(id.0);
         }
@@ -625,10 +622,10 @@ mod tests {
         queue.update(SubscriptionId(1), &mut first, demand, 0, 5_000);
         queue.update(SubscriptionId(2), &mut last, demand, 0, 900_000);
         queue.update(SubscriptionId(2), &mut last, demand, 1, 0);
-        assert_eq!(queue.choose(8), Some(SubscriptionId(2)));
+        assert_eq!(queue.choose(8), Some((SubscriptionId(2), LaneGroup::Proven)));
         queue.leave(&mut last);
         queue.update(SubscriptionId(1), &mut first, demand, 9, 0);
-        assert_eq!(queue.choose(8), Some(SubscriptionId(1)));
+        assert_eq!(queue.choose(8), Some((SubscriptionId(1), LaneGroup::Proven)));
         queue.leave(&mut first);
         assert_eq!((queue.attempts(), queue.choose(8)), (0, None));
     }

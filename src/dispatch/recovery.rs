@@ -67,7 +67,7 @@ impl Dispatcher {
     /// removed.
     #[must_use = "a cancelled delivery is counted"]
     pub(crate) fn revived(&mut self, deliveries: &[DeliveryId], now_ms: u64) -> Vec<DeliveryId> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         let mut cancelled = Vec::new();
         for delivery in deliveries {
             let Some(lane) = self.lanes.get_mut(&delivery.subscription) else {
@@ -93,7 +93,7 @@ impl Dispatcher {
         now_ms: u64,
         wall_ms: u64,
     ) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.resume(health, now_ms, wall_ms);
         }

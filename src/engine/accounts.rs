@@ -110,8 +110,7 @@ impl Engine {
     }
 
     /// Ends everything that is kept of a removed account: its dead letters, its deliveries, its subscriptions and
-    /// then its record. After a crash in between the account
-    /// is still removed, and can be forgotten again.
+    /// then its record. After a crash in between the account is still removed, and can be forgotten again.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for an account that is not removed, or that others were moved to;
@@ -251,20 +250,19 @@ impl Shared {
         }
         let checked = account.checked(before.id.clone(), before.created_at_ms, &[])?;
         let (is_declared, keys) = (before.is_declared, before.keys.clone());
-        let state_since_ms = before.state_since_ms;
+        let state_since_ms = match checked.state == before.state {
+            true => before.state_since_ms,
+            false => self.clock.wall_ms(),
+        };
         let mut after =
             AccountInfo { is_declared, keys, moved_to: None, state_since_ms, ..checked };
-        let mut with_state = (**before).clone();
-        with_state.state = after.state;
+        let with_state = AccountInfo { state: after.state, state_since_ms, ..(**before).clone() };
         let changes_more = BookChange::account(&with_state) != BookChange::account(&after);
         if before.is_declared && (changes_more || after.is_removed()) {
             return Err(declared(before));
         }
-        if after.state != before.state {
-            after.state_since_ms = self.clock.wall_ms();
-        }
         if after.is_removed() {
-            after = after.removed(after.state_since_ms);
+            after = after.removed(state_since_ms);
         }
         self.accounts.check(&after)?;
         self.save_account(&mut book, after).map(Some)
@@ -350,7 +348,7 @@ impl Shared {
         }
         let own = self.subscriptions.read().of_account(id);
         let mut dispatch = self.dispatch_state.lock();
-        dispatch.dispatcher.tick(self.clock.monotonic_ms());
+        dispatch.dispatcher.advance(self.clock.monotonic_ms());
         let mut deliveries = 0;
         for one in &own {
             let (policy, state) = (one.policy.clone(), lane_state(&self.accounts, one));

@@ -13,8 +13,8 @@ impl Engine {
     /// Writes a copy of everything durable into an empty or missing directory, which an engine can open: the
     /// subscriptions, the accounts, and every event acknowledged before the call with what it owes. Changes during
     /// the copy may or may not be in it; deliveries that end meanwhile are owed in the copy. The history of events
-    /// is copied too, if there is one. Events are accepted and delivered meanwhile, and no disk is freed. Blocks; it reads the whole
-    /// outbox.
+    /// is copied too, if there is one. Events are accepted and delivered meanwhile, and no disk is freed. Blocks; it
+    /// reads the whole outbox.
     ///
     /// Never open the copy while this engine runs with the same receivers: both would deliver what is owed.
     ///

@@ -345,7 +345,6 @@ impl Shared {
             _ => None,
         };
         let owner = pages.owner(&self.outbox, sequence)?;
-        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
         Ok(Delivery {
             event: self.outbox.id_of(sequence),
             subscription,
@@ -354,10 +353,16 @@ impl Shared {
             event_type: owner.and_then(|owner| self.catalogue.canonical(&owner.event_type).ok()),
             number: owner.and_then(|owner| owner.number),
             accepted_at_ms: owner.map(|owner| owner.accepted_at_ms),
-            due_at_ms: due_ms.map(|due_ms| wall_ms.saturating_add(due_ms.saturating_sub(now_ms))),
+            due_at_ms: due_ms.map(|due_ms| self.wall_ms_at(due_ms)),
             reason,
             died_at_ms: None,
         })
+    }
+
+    /// A monotonic time as wall time; one that has passed counts as now.
+    pub(super) fn wall_ms_at(&self, due_ms: u64) -> u64 {
+        let wait_ms = due_ms.saturating_sub(self.clock.monotonic_ms());
+        self.clock.wall_ms().saturating_add(wait_ms)
     }
 }
 

@@ -141,6 +141,9 @@ impl Shared {
         let letters = self.outbox.letters_before(None, usize::MAX);
         sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
         sequences.remove_range(before.unwrap_or(u64::MAX)..);
+        if sequences.is_empty() {
+            return Ok(None);
+        }
         let (account, contact) = (query.account.as_deref(), query.contact.as_deref());
         let contact =
             contact.map(|contact| self.contact_hashes(contact, account, 1)).transpose()?;
@@ -306,10 +309,7 @@ impl Shared {
                 DeliveryStage::Owed => DeliveryState::Owed,
                 DeliveryStage::Blocked => DeliveryState::Blocked,
                 DeliveryStage::Retrying { due_ms, .. } => {
-                    let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-                    let due_at =
-                        |due_ms: u64| wall_ms.saturating_add(due_ms.saturating_sub(now_ms));
-                    trace.due_at_ms = due_ms.map(due_at);
+                    trace.due_at_ms = due_ms.map(|due_ms| self.wall_ms_at(due_ms));
                     DeliveryState::Retrying
                 }
             };

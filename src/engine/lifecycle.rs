@@ -171,7 +171,7 @@ impl Shared {
     pub(super) fn activate(&self, all: Vec<(ActiveSubscription, HashMap<u64, u64>)>) {
         // Lanes first: an event that matches must find the lane that owes it.
         let mut dispatch = self.dispatch_state.lock();
-        dispatch.dispatcher.tick(self.clock.monotonic_ms());
+        dispatch.dispatcher.advance(self.clock.monotonic_ms());
         for (active, keys) in &all {
             let SubscriptionInfo { id, account, policy, .. } = &*active.info;
             let state = lane_state(&self.accounts, &active.info);

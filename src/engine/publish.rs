@@ -53,19 +53,15 @@ const TEXT_BYTES_MAX: usize = 512;
 
 impl Shared {
     pub(super) fn publish(&self, event: Event) -> Result<Receipt, PublishError> {
-        let checked = match self.check_open().and_then(|()| self.check(&event)) {
-            Ok(checked) => checked,
+        let checked = self.check_open().and_then(|()| self.check(&event));
+        let admitted = checked.and_then(|checked| {
+            let claims = self.take_room(slice::from_ref(&checked), slice::from_ref(&event))?;
+            Ok((checked, claims))
+        });
+        let (checked, claims) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => return Err(PublishError::new(error, vec![event])),
         };
-        let sizes = self.sizes(slice::from_ref(&checked), slice::from_ref(&event));
-        if let Err(error) = self.check_fits(&sizes) {
-            return Err(PublishError::new(error, vec![event]));
-        }
-        let claims = match self.admit(&sizes) {
-            Ok(claims) => claims,
-            Err(error) => return Err(self.busy(vec![event], error)),
-        };
-        drop(sizes);
         let (promised, receipt) = self.outbox.promise();
         let events = [self.route(checked, event)].into();
         self.outbox.submit(Submission { events, claims, sender: SubmissionSender::One(promised) });
@@ -76,19 +72,14 @@ impl Shared {
         &self,
         events: Vec<Event>,
     ) -> Result<Receipt<Vec<Accepted>>, PublishError> {
-        let checked = match self.check_many(&events) {
-            Ok(checked) => checked,
+        let admitted = self.check_many(&events).and_then(|checked| {
+            let claims = self.take_room(&checked, &events)?;
+            Ok((checked, claims))
+        });
+        let (checked, claims) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => return Err(PublishError::new(error, events)),
         };
-        let sizes = self.sizes(&checked, &events);
-        if let Err(error) = self.check_fits(&sizes) {
-            return Err(PublishError::new(error, events));
-        }
-        let claims = match self.admit(&sizes) {
-            Ok(claims) => claims,
-            Err(error) => return Err(self.busy(events, error)),
-        };
-        drop(sizes);
         let (promised, receipt) = self.outbox.promise();
         let checked = checked.into_iter().zip(events);
         let events = checked.map(|(checked, event)| self.route(checked, event)).collect();
@@ -96,9 +87,15 @@ impl Shared {
         Ok(receipt)
     }
 
-    fn busy(&self, events: Vec<Event>, error: Error) -> PublishError {
-        self.counters.busy.add(events.len() as u64);
-        PublishError::new(error, events)
+    /// Takes room for checked events, or refuses those that never fit.
+    fn take_room(
+        &self,
+        checked: &[CheckedEvent],
+        events: &[Event],
+    ) -> Result<SmallVec<[QueueClaim; 1]>> {
+        let sizes = self.sizes(checked, events);
+        self.check_fits(&sizes)?;
+        self.admit(&sizes).inspect_err(|_| self.counters.busy.add(events.len() as u64))
     }
 
     /// Takes room for a submission: in the limits of each of its accounts, and in the queue that all share. An account

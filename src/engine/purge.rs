@@ -152,8 +152,7 @@ impl Engine {
 
     /// Purges everything that is kept of a contact, a number or an account: cancels its owed deliveries, discards
     /// its dead letters, erases its history and forgets what receivers answered. Covers what was published before the
-    /// call. Durable when it returns: blocks on a few syncs and reads the
-    /// head of everything owed.
+    /// call. Durable when it returns: blocks on a few syncs and reads the head of everything owed.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an empty filter; otherwise as [`discard_matching`](Engine::discard_matching) and

@@ -15,7 +15,8 @@ pub(crate) struct HistoryQuery {
     pub(crate) number: Option<WabaNumber>,
     /// The hash of the contact.
     pub(crate) key_hash: Option<u64>,
-    /// Only events whose key itself has `key_hash`, and that do not name the contact by this hash too.
+    /// Leaves out events that only their contact's number finds by `key_hash`, and events whose contact's number has
+    /// this hash.
     pub(crate) without_contact: Option<u64>,
     pub(crate) dedup_hash: Option<u64>,
     pub(crate) message_id: Option<String>,

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::contacts::Contacts;
 use super::frame::{Frame, framed};
@@ -162,6 +163,8 @@ struct EntryKeys {
     user_ids: HashMap<String, String>,
     /// The positions of the events that are keyed by a number until the whole entry is read.
     by_number: Vec<(usize, String)>,
+    /// Of each change, the positions of the events of its parts. The event of the whole change follows them.
+    changes: Vec<Range<usize>>,
 }
 
 /// The position of a change in its callback.
@@ -216,13 +219,23 @@ impl CallbackReader<'_> {
     }
 
     /// Keys the events of contacts whose user id another update of the entry shows by that id, so that a
-    /// contact has one key. The number is kept beside it, from the first event of the entry on.
+    /// contact has one key, and each change by the key that all its parts have, so that a purge of its only contact
+    /// reaches it. Also notes the contact's number in its events. `first` is the position of the entry's first event.
     fn replace_numbers(&mut self, first: usize) {
-        let EntryKeys { user_ids, by_number } = std::mem::take(&mut self.keys);
+        let EntryKeys { user_ids, by_number, changes } = std::mem::take(&mut self.keys);
         for (index, number) in by_number {
             let event = self.callback.events.get_mut(index);
             if let (Some(event), Some(user_id)) = (event, user_ids.get(&number)) {
                 event.key = Some(bounded(Cow::Borrowed(user_id)));
+            }
+        }
+        for parts in changes {
+            let whole = parts.end;
+            let parts = self.callback.events.get(parts).unwrap_or_default();
+            let key = parts.first().and_then(|part| part.key.clone());
+            let is_of_one = parts.iter().all(|part| part.key == key);
+            if let Some(event) = self.callback.events.get_mut(whole).filter(|_| is_of_one) {
+                event.key = key;
             }
         }
         let numbers = user_ids.into_iter();
@@ -303,26 +316,10 @@ impl CallbackReader<'_> {
             let event = owner.part(event_type, payload.clone());
             self.add(keyed(event, key).dedup_key(dedup_key.clone()))?;
         }
-        let raw = owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key);
-        let raw = self.keyed_as_all_since(events_before, raw);
-        self.add(raw)
-    }
-
-    /// Gives the next event the ordering key that all events from an index on have, so that a purge of their only
-    /// contact reaches it.
-    fn keyed_as_all_since(&mut self, index: usize, event: Event) -> Event {
-        let others = self.callback.events.get(index..).unwrap_or_default();
-        let Some(key) = others.first().and_then(|first| first.key.clone()) else { return event };
-        if others.iter().any(|other| other.key.as_ref() != Some(&key)) {
-            return event;
-        }
-        let by_number = &mut self.keys.by_number;
-        let of_others =
-            by_number.iter().find(|(of, _)| *of >= index).map(|(_, number)| number.clone());
-        if let Some(number) = of_others {
-            by_number.push((self.callback.events.len(), number));
-        }
-        event.key(key)
+        let whole = self.callback.events.len();
+        self.add(owner.event(RAW_CLOUD_API_WEBHOOK, payload).dedup_key(dedup_key))?;
+        self.keys.changes.push(events_before..whole);
+        Ok(())
     }
 
     fn updates(

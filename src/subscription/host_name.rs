@@ -19,7 +19,7 @@ pub(super) fn with_ascii_host(url: &str) -> Option<Cow<'_, str>> {
         Some((name, port)) => (name, format!(":{port}")),
         None => (host, String::new()),
     };
-    // Others check whether there is one, and what is in brackets.
+    // An empty name and an IPv6 address are checked by `Target::new`.
     if name.is_empty() || name.starts_with('[') {
         return Some(Cow::Borrowed(url));
     }

@@ -63,8 +63,7 @@ impl WaitingAttempts {
     /// The attempt whose turn it is, with its account, among the accounts that may have one.
     fn pop(&mut self, may_have: impl Fn(u64) -> bool) -> Option<(u64, AttemptRef)> {
         let place = self.turns.iter().position(|account| may_have(*account))?;
-        self.turns.rotate_left(place);
-        let account = self.turns.pop_front()?;
+        let account = self.turns.remove(place)?;
         let own = self.by_account.get_mut(&account)?;
         let attempt = own.pop_front()?;
         if own.is_empty() {

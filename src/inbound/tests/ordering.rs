@@ -119,10 +119,14 @@ fn a_change_of_one_contact_has_its_key() {
     let message = |from: &str, id: &str| json!({"from": from, "id": id});
     let status = json!({"id": "a", "status": "sent", "recipient_id": "911"});
     let own = json!([message("911", "b"), message("911", "c")]);
-    let value = json!({"metadata": metadata, "messages": own, "statuses": [status]});
+    let value = json!({"metadata": metadata, "messages": own, "statuses": [status.clone()]});
     assert_eq!(raw_key(value).as_deref(), Some("911"));
     let contacts = json!([{"wa_id": "911", "user_id": "IN.1"}]);
     let value = json!({"metadata": metadata, "contacts": contacts, "messages": own});
+    assert_eq!(raw_key(value).as_deref(), Some("IN.1"));
+    // The message shows the user id of the status's contact.
+    let shown = json!([{"from": "911", "from_user_id": "IN.1", "id": "b"}]);
+    let value = json!({"metadata": metadata, "messages": shown, "statuses": [status]});
     assert_eq!(raw_key(value).as_deref(), Some("IN.1"));
     let two = json!([message("911", "b"), message("912", "c")]);
     assert_eq!(raw_key(json!({"metadata": metadata, "messages": two})), None);

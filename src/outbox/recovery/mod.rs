@@ -253,7 +253,7 @@ impl GenerationReader<'_> {
         std::mem::take(&mut state.dedup_keys).fill(&mut dedup, self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
         let dedup_database = DedupDatabase::new(dedup_database, stored_keys, dedup.len());
-        // All at once: between two neighbours that were merged, a clock set back may put an older time.
+        // After all generations are read: an event of another generation may lie between two runs and have an older time.
         let wall_ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
         let accepted = std::mem::take(&mut state.accepted);
         state.recovered.accepted = AcceptanceTimes::recovered(accepted, wall_ms);

@@ -59,16 +59,6 @@ impl GatewayClient {
         GatewayClient { gateway }
     }
 
-    fn call(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: impl AsRef<[u8]>,
-    ) -> GatewayResponse {
-        self.gateway.call(method, path, headers, body)
-    }
-
     fn accepts(
         &self,
         method: &str,
@@ -77,7 +67,7 @@ impl GatewayClient {
         body: impl ToString,
     ) -> GatewayResponse {
         let (path, body) = (path.to_owned(), body.to_string());
-        let response = self.call(method, &path, &[key], body.as_str());
+        let response = self.gateway.call(method, &path, &[key], body.as_str());
         assert!((200..300).contains(&response.status), "{method} {path} {body}: {response:?}");
         response
     }
@@ -223,21 +213,21 @@ fn international_host_names_are_stored_in_ascii() {
     // Dots and digits of other scripts are mapped before the address is judged.
     let [(method, path, key, body), ..] = registrations();
     let body = body.to_string().replace("crm.example", "\u{ff11}0\u{3002}0.0.1");
-    assert_eq!(GatewayClient::new().call(method, path, &[key], body).status, 422);
+    assert_eq!(GatewayClient::new().gateway.call(method, path, &[key], body).status, 422);
 }
 
 #[test]
 fn errors_of_360dialog_have_its_own_shapes_for_401_and_409() {
     let client = GatewayClient::new();
-    let refused = client.call("GET", "/multi_webhook", &[("d360-api-key", "wrong")], "");
+    let refused = client.gateway.call("GET", "/multi_webhook", &[("d360-api-key", "wrong")], "");
     assert_eq!(refused.status, 401);
     assert!(refused.body["error"].is_string() && refused.body.get("meta").is_none());
     let enable = json!({"enabled": true});
     client.accepts("POST", "/multi_webhook", DIALOG360, &enable);
-    let refused = client.call("POST", "/multi_webhook", &[DIALOG360], enable.to_string());
+    let refused = client.gateway.call("POST", "/multi_webhook", &[DIALOG360], enable.to_string());
     assert_eq!(refused.status, 409);
     assert!(refused.body["message"].is_string() && refused.body.get("meta").is_none());
-    let premises = client.call("GET", NUMBER_PATH, &[("whizard-key", "wrong")], "");
+    let premises = client.gateway.call("GET", NUMBER_PATH, &[("whizard-key", "wrong")], "");
     assert_eq!(premises.body["meta"]["http_code"], 401);
 }
 
@@ -248,7 +238,11 @@ fn a_bearer_token_is_the_key_of_360dialog() {
     client.accepts("POST", NUMBER_PATH, bearer, json!({"url": "https://crm.example/"}));
     assert!(client.only().name.starts_with("360dialog"));
     let both = [("whizard-key", "acme-key"), bearer];
-    assert_eq!(client.call("GET", NUMBER_PATH, &both, "").status, 404, "of the other gateway");
+    assert_eq!(
+        client.gateway.call("GET", NUMBER_PATH, &both, "").status,
+        404,
+        "of the other gateway"
+    );
 }
 
 #[test]
@@ -269,7 +263,7 @@ fn main_webhooks_of_360dialog_can_be_unset() {
     assert_eq!(after("360dialog: crm"), id(waba));
     let message = set("/waba_webhook", json!(""));
     assert_eq!(message, json!({"message": "Webhook will be unset"}));
-    assert_eq!(client.call("GET", "/waba_webhook", &[DIALOG360], "").status, 404);
+    assert_eq!(client.gateway.call("GET", "/waba_webhook", &[DIALOG360], "").status, 404);
     assert_eq!(after("360dialog: crm"), id(number), "the masked one is in force again");
     let precedence = client.gateway.named("acme", number).precedence;
     assert_eq!(precedence, crate::subscription::Precedence::Number);
@@ -309,7 +303,7 @@ fn the_short_form_of_a_public_doubletick_client_is_registered() {
     }
     let mut without = body;
     without.as_object_mut().unwrap().remove("wabaNumber");
-    let refused = client.call("POST", REGISTER, &[DOUBLETICK], without.to_string());
+    let refused = client.gateway.call("POST", REGISTER, &[DOUBLETICK], without.to_string());
     assert_eq!(
         (refused.status, &refused.body["message"]),
         (400, &json!("wabaNumber: missing; expected a number"))

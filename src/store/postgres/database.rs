@@ -271,7 +271,7 @@ impl CommitEffect {
         }
         let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new(), is_append: true };
         for (key, value) in last {
-            effect.is_append &= value.is_some() && mirror.lacks(key);
+            effect.is_append = effect.is_append && value.is_some() && mirror.lacks(key);
             match value {
                 Some(value) => effect.puts.push((key.clone(), value.clone())),
                 None => effect.gone.push(key.clone()),

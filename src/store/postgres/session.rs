@@ -258,9 +258,9 @@ impl Session {
         let (client, keys) = (&self.writer.client, Type::BYTEA_ARRAY);
         let types = [Type::INT4, Type::INT8, keys.clone(), keys.clone(), keys];
         let (append, replace) = (sql::append(table), sql::replace(table));
-        let [fence @ .., _gone] = &types;
+        let [of_append @ .., _gone] = &types;
         let (append, replace) = tokio::join!(
-            client.prepare_typed(&append, fence),
+            client.prepare_typed(&append, of_append),
             client.prepare_typed(&replace, &types)
         );
         Ok(CommitStatements { append: append?, replace: replace? })
@@ -274,14 +274,12 @@ impl Session {
     ) -> Result<bool, Error> {
         let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
         let values: Vec<&[u8]> = puts.iter().map(|(_, value)| value.as_slice()).collect();
-        let append: [&(dyn ToSql + Sync); 4] = [&self.shard, &self.epoch, &keys, &values];
-        let [shard, epoch, keys, values] = append;
+        let all: [&(dyn ToSql + Sync); 5] = [&self.shard, &self.epoch, &keys, &values, gone];
+        let [of_append @ .., _gone] = &all;
         let client = &self.writer.client;
         let row = match is_append {
-            true => client.query_one(&statements.append, &append).await?,
-            false => {
-                client.query_one(&statements.replace, &[shard, epoch, keys, values, gone]).await?
-            }
+            true => client.query_one(&statements.append, of_append).await?,
+            false => client.query_one(&statements.replace, &all).await?,
         };
         Ok(row.try_get::<_, i64>(0)? > 0)
     }
