@@ -29,10 +29,10 @@ const ENDPOINTS: usize = 1_000;
 
 fn main() -> Outcome {
     support::raise_file_limit()?;
-    if std::env::args().any(|given| given == "--receive") {
+    if support::has_option("receive") {
         return receiver_process::receive();
     }
-    if std::env::args().any(|given| given == "--receive-tls") {
+    if support::has_option("receive-tls") {
         return tls_receiver::receive();
     }
     let only = support::text("only").unwrap_or_default();

@@ -36,7 +36,7 @@ const FAN_OUTS: [usize; 3] = [1, 10, 100];
 const MANY: [usize; 3] = [1, 1_000, 10_000];
 
 fn main() -> Outcome {
-    if std::env::args().any(|given| given == "--receive") {
+    if support::has_option("receive") {
         return receiver_process::receive();
     }
     support::raise_file_limit()?;
@@ -44,8 +44,7 @@ fn main() -> Outcome {
     let deliveries: usize = support::option("deliveries", 60_000);
     let only = support::text("only").unwrap_or_default();
     let mut receivers = Receivers::start()?;
-    let has_option = |name: &str| std::env::args().any(|given| given == format!("--{name}"));
-    let fan_outs = if has_option("many") { MANY } else { FAN_OUTS };
+    let fan_outs = if support::has_option("many") { MANY } else { FAN_OUTS };
     let wanted: Vec<usize> = fan_outs
         .into_iter()
         .filter(|fan_out| only.is_empty() || only == format!("fanout_{fan_out}"))
@@ -66,7 +65,7 @@ fn main() -> Outcome {
     if "publish_call".contains(&only) {
         publish_call(&mut receivers, runs)?;
     }
-    if has_option("plot") {
+    if support::has_option("plot") {
         plot(&mut receivers, deliveries, runs, latencies_ms)?;
     }
     Ok(())
@@ -315,7 +314,7 @@ fn medians(runs: usize, mut measure: impl FnMut() -> Outcome<Run>) -> Outcome<(f
     Ok((middle(|run| run.per_s), middle(|run| run.raw.per_s)))
 }
 
-/// Draws throughput by fan-out and by threads, and the distribution of latency. Every point is a median.
+/// Draws throughput by fan-out and by attempts in flight, and the distribution of latency. Every point is a median.
 fn plot(
     receivers: &mut Receivers,
     deliveries: usize,
@@ -328,19 +327,19 @@ fn plot(
         raw_beside.push((fan_out.to_string(), raw));
         by_fan_out.push((fan_out.to_string(), own));
     }
-    let (mut by_threads, mut raw_by_threads) = (Vec::new(), Vec::new());
-    for threads in [1, 2, 4, 8, 16, 32, 64] {
+    let (mut by_in_flight, mut raw_by_threads) = (Vec::new(), Vec::new());
+    for in_flight in [1, 2, 4, 8, 16, 32, 64] {
         let event = event(0);
         let mut raw = Vec::new();
         let (own, _) = medians(runs, || {
             raw.push(
-                raw_requests::blocking_threads(receivers, threads, event.payload(), RAW_SPAN)?
+                raw_requests::blocking_threads(receivers, in_flight, event.payload(), RAW_SPAN)?
                     .per_s,
             );
-            measure(receivers, 10, deliveries, Some(threads))
+            measure(receivers, 10, deliveries, Some(in_flight))
         })?;
-        raw_by_threads.push((threads.to_string(), median(raw)));
-        by_threads.push((threads.to_string(), own));
+        raw_by_threads.push((in_flight.to_string(), median(raw)));
+        by_in_flight.push((in_flight.to_string(), own));
     }
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let wabahook = "wabahook";
@@ -354,7 +353,7 @@ fn plot(
             Marked {
                 title: "deliveries/s by attempts in flight (in_flight_max), 10 subscriptions an event",
                 lines: vec![
-                    (wabahook, by_threads),
+                    (wabahook, by_in_flight),
                     ("raw, as many blocking threads", raw_by_threads),
                 ],
             },

@@ -115,7 +115,7 @@ fn main() -> Outcome {
     let runs: usize = support::option("runs", 3);
     let share: usize = support::option("share", 1);
     let only = support::text("only").unwrap_or_default();
-    if std::env::args().any(|given| given == "--receive") {
+    if support::has_option("receive") {
         return receiver_process::receive();
     }
     // The receivers raise it for themselves.

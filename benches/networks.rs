@@ -39,7 +39,7 @@ const BACKLOG: u64 = 64;
 const ARRIVE_MAX: Duration = Duration::from_secs(30);
 
 fn main() -> Outcome {
-    if std::env::args().any(|given| given == "--receive") {
+    if support::has_option("receive") {
         return receiver_process::receive();
     }
     support::raise_file_limit()?;
@@ -196,7 +196,7 @@ fn publish_prompt(
         let published_ns = now_ns();
         published.insert(number, published_ns);
         let receipt = engine.publish(event)?;
-        if has_option("wait") {
+        if support::has_option("wait") {
             receipt.wait()?;
             waits_ms.push((now_ns() - published_ns) as f64 / 1e6);
         }
@@ -219,10 +219,6 @@ fn print_p99(what: &str, mut times_ms: Vec<f64>) {
     times_ms.sort_by(f64::total_cmp);
     let p99 = times_ms.get(times_ms.len() * 99 / 100).copied().unwrap_or(f64::NAN);
     println!("  {what}: median {:.1} ms, p99 {p99:.1} ms", support::median(times_ms));
-}
-
-fn has_option(name: &str) -> bool {
-    std::env::args().any(|given| given == format!("--{name}"))
 }
 
 fn prompt_latencies(

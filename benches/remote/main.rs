@@ -39,7 +39,7 @@ const FAN_OUTS: [usize; 3] = [1, 10, 100];
 const DELAY: Duration = Duration::from_millis(1);
 
 fn main() -> Outcome {
-    if std::env::args().any(|given| given == "--receive") {
+    if support::has_option("receive") {
         return receiver_process::receive();
     }
     if let Some(role) = Role::of_this_process() {

@@ -57,6 +57,11 @@ pub(crate) fn text(name: &str) -> Option<String> {
     given.nth(1)
 }
 
+/// Whether the option `--name` was given.
+pub(crate) fn has_option(name: &str) -> bool {
+    std::env::args().any(|given| given == format!("--{name}"))
+}
+
 /// A fresh directory for data, on the disk that holds the build output.
 pub(crate) fn directory(name: &str) -> io::Result<PathBuf> {
     let base =

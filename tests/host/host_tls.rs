@@ -6,9 +6,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::DEADLINE;
 use crate::authority::{Authority, Pair};
@@ -31,16 +30,9 @@ fn start(pair: &Pair) -> (HostDirectory, HostProcess) {
 
 /// The response to `GET /healthz`, and the certificate that was shown.
 fn ask(served: &HostProcess, trusted: &Authority) -> Result<(String, Vec<u8>), String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = Arc::new(trusted.client_config());
     let name = ServerName::try_from("host.example").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let session = ClientConnection::new(config, name).unwrap();
     let stream = TcpStream::connect(served.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut stream = StreamOwned::new(session, stream);

@@ -4,7 +4,7 @@ mod account_limits;
 mod accounts;
 mod admin_crashes;
 mod audit;
-#[path = "../wire/authority.rs"]
+#[path = "../support/authority.rs"]
 mod authority;
 mod browser;
 mod client;

@@ -1,5 +1,5 @@
-//! Checks that the code is built as `docs/architecture.md` draws it: rooms in ordered floors, no
-//! circle of files across rooms, one definition for each type name, foreign crates in their place,
+//! Checks that the code is built as `docs/architecture.md` draws it: modules in ordered floors, no
+//! circle of files across modules, one definition for each type name, foreign crates in their place,
 //! and documents that match the code. Each check prints every violation of one run. The length of
 //! functions, clocks, threads, leftovers and `unwrap` are left to clippy.
 
@@ -14,8 +14,8 @@ use std::path::Path;
 use graph::Graph;
 use source::Source;
 
-/// The rooms of the library, lowest floor first. A file may name rooms on floors below its own;
-/// rooms of one floor do not know each other.
+/// The modules of the library, lowest floor first. A file may name modules on floors below its own;
+/// modules of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     // Without knowledge of webhooks.
     &[
@@ -48,12 +48,11 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["receipt"],
     &["stats", "callback"],
-    &["callback"],
     &["account_shares"],
     &["notice", "metrics"],
     // What is kept of subscriptions, and of events that ended.
     &["book", "history"],
-    // The four rooms of an event's route.
+    // The four modules of an event's route.
     &["routing", "outbox", "dispatch", "delivery"],
     // What carries values between them, and what stands on it.
     &["engine"],
@@ -70,7 +69,7 @@ const CONFINED: [(&str, &[&str]); 6] = [
     ("fastrand", &["src/clock.rs", "src/random.rs"]),
 ];
 
-/// Type names that two rooms may both define.
+/// Type names that two modules may both define.
 const DEFINED_TWICE: &[&str] = &[];
 
 const FILE_LINES_MAX: usize = 500;
@@ -113,21 +112,21 @@ fn check(violations: impl IntoIterator<Item = String>) {
 }
 
 #[test]
-fn rooms_name_only_the_floors_below_them() {
+fn modules_name_only_the_floors_below_them() {
     let sources = sources();
-    let is_there = |name: &str| sources.iter().any(|source| graph::room(&source.path) == name);
+    let is_there = |name: &str| sources.iter().any(|source| graph::module(&source.path) == name);
     let gone = FLOORS.iter().copied().flatten().filter(|name| !is_there(name));
     let gone = gone.map(|name| format!("{name}: is on a floor and does not exist"));
     check(Graph::new(&sources).upward_names(FLOORS).into_iter().chain(gone));
 }
 
 #[test]
-fn no_circle_of_files_crosses_rooms() {
-    check(Graph::new(&sources()).circles_across_rooms());
+fn no_circle_of_files_crosses_modules() {
+    check(Graph::new(&sources()).circles_across_modules());
 }
 
 #[test]
-fn a_type_name_is_defined_in_one_room() {
+fn a_type_name_is_defined_in_one_module() {
     let mut defined = BTreeMap::<String, Vec<String>>::new();
     for source in sources() {
         for name in &source.types {
@@ -135,8 +134,8 @@ fn a_type_name_is_defined_in_one_room() {
         }
     }
     let twice = defined.into_iter().filter(|(name, paths)| {
-        let rooms = paths.iter().map(|path| graph::room(path));
-        let crosses = rooms.clone().any(|room| Some(room) != rooms.clone().next());
+        let modules = paths.iter().map(|path| graph::module(path));
+        let crosses = modules.clone().any(|module| Some(module) != modules.clone().next());
         crosses && !DEFINED_TWICE.contains(&name.as_str())
     });
     check(twice.map(|(name, paths)| format!("{name}: {}", paths.join(", "))));
@@ -164,7 +163,7 @@ fn files_keep_their_length() {
 }
 
 #[test]
-fn no_test_and_no_room_sleeps() {
+fn no_test_and_no_module_sleeps() {
     let paths = ["src", "tests"].iter().flat_map(|directory| files(directory));
     let paths = paths.filter(|path| !path.starts_with("src/bin/"));
     let sleeping = paths.filter(|path| document(path).contains(&["::sle", "ep("].concat()));
@@ -178,6 +177,6 @@ fn the_documents_match_the_code() {
     check(documents::unexplained_dependencies(&manifest, &decisions));
     let sources = sources();
     let directories = sources.iter().filter(|source| source.path.matches('/').count() > 1);
-    let rooms = directories.map(|source| graph::room(&source.path).to_owned());
-    check(documents::unmapped_rooms(rooms, &document("docs/architecture.md")));
+    let modules = directories.map(|source| graph::module(&source.path).to_owned());
+    check(documents::unmapped_modules(modules, &document("docs/architecture.md")));
 }

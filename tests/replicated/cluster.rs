@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use wabahook::Secret;
 use wabahook::signature::Signer;
 
 use crate::authority::Authority;
-use crate::hosts::{ask_with, expect};
+use crate::hosts::{ask_on, ask_with, connect, expect};
 use crate::servers::Servers;
 use crate::support::DEADLINE;
 use crate::support::http_receiver::{self, Receiver};
@@ -25,7 +27,7 @@ use crate::support::http_receiver::{self, Receiver};
 const ACCOUNTS: usize = 1_000;
 /// The accounts with a webhook. They are in nearly all shards.
 const WATCHED: usize = 48;
-pub const SHARDS: usize = 16;
+const SHARDS: usize = 16;
 const OPERATOR: &str = "operator-key";
 const APP_SECRET: &str = "app-secret";
 
@@ -33,7 +35,9 @@ const APP_SECRET: &str = "app-secret";
 pub struct ClusterHost {
     program: String,
     directory: PathBuf,
-    pub address: String,
+    address: String,
+    /// How to connect to it, where it serves TLS.
+    tls: Option<Arc<ClientConfig>>,
     child: Option<Child>,
 }
 
@@ -66,11 +70,12 @@ impl ClusterHost {
             ));
         }
         fs::write(directory.join("wabahook.toml"), text).unwrap();
-        ClusterHost { program: program.to_owned(), directory, address, child: None }
+        ClusterHost { program: program.to_owned(), directory, address, tls: None, child: None }
     }
 
     /// Serves TLS with a certificate of this authority, and trusts that of other hosts.
-    pub fn with_tls(self, authority: &Authority) -> ClusterHost {
+    pub fn with_tls(mut self, authority: &Authority) -> ClusterHost {
+        self.tls = Some(Arc::new(authority.client_config()));
         let pair = authority.sign("127.0.0.1", |_| {});
         let written =
             [("ca.pem", &authority.pem), ("cert.pem", &pair.certificate), ("key.pem", &pair.key)];
@@ -103,16 +108,39 @@ impl ClusterHost {
         self.directory.join("log")
     }
 
+    /// The status and the body of an answer, to a request with this key and these headers.
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        with: (&str, &[(&str, &str)]),
+        body: &str,
+    ) -> Result<(u16, String), String> {
+        let stream = connect(&self.address)?;
+        let Some(tls) = &self.tls else { return ask_on(stream, method, path, with, body) };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let session = ClientConnection::new(Arc::clone(tls), name).unwrap();
+        ask_on(StreamOwned::new(session, stream), method, path, with, body)
+    }
+
+    fn get(&self, path: &str) -> Result<Value, String> {
+        let (status, body) = self.ask("GET", path, (OPERATOR, &[]), "")?;
+        match status {
+            200 => serde_json::from_str(&body).map_err(|error| error.to_string()),
+            _ => Err(format!("GET {path}: {status} {body}")),
+        }
+    }
+
     /// How many shards it serves by its own account.
     fn shards(&self) -> Option<usize> {
-        let (status, body) = ask_with(&self.address, "GET", "/healthz", ("", &[]), "").ok()?;
+        let (status, body) = self.ask("GET", "/healthz", ("", &[]), "").ok()?;
         let health: Value = serde_json::from_str(&body).ok()?;
         let shards = health["cluster"]["shards"].as_array()?.len();
         (status == 200).then_some(shards)
     }
 
     /// The end of its log, for a failure.
-    pub fn told(&self) -> String {
+    fn told(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
@@ -136,14 +164,6 @@ pub fn number(account: usize) -> String {
 fn publish(address: &str, account: usize, text: &str) -> Result<(u16, String), String> {
     let event = json!({"type": "ADD_TAG", "number": number(account), "payload": text}).to_string();
     ask_with(address, "POST", "/events", (&format!("key-{account}"), &[]), &event)
-}
-
-fn get(address: &str, path: &str) -> Result<Value, String> {
-    let (status, body) = ask_with(address, "GET", path, (OPERATOR, &[]), "")?;
-    match status {
-        200 => serde_json::from_str(&body).map_err(|error| error.to_string()),
-        _ => Err(format!("GET {path}: {status} {body}")),
-    }
 }
 
 /// What publishers were told, and what arrived.
@@ -230,8 +250,20 @@ pub fn serve_together(program: &str, servers: &Servers) -> Result<String, String
     let directory = tempfile::tempdir().unwrap();
     let new = |name: &str| ClusterHost::new(program, name, servers, "cluster", directory.path());
     let (mut first, mut second) = (new("host-a"), new("host-b"));
-    let told = run(&mut first, &mut second);
+    with_logs(run(&mut first, &mut second), &first, &second)
+}
+
+/// A failure also shows the logs of both hosts.
+pub fn with_logs(
+    told: Result<String, String>,
+    first: &ClusterHost,
+    second: &ClusterHost,
+) -> Result<String, String> {
     told.map_err(|why| format!("{why}\n--a--\n{}\n--b--\n{}", first.told(), second.told()))
+}
+
+pub fn has_half_each(first: &ClusterHost, second: &ClusterHost) -> bool {
+    (first.shards(), second.shards()) == (Some(SHARDS / 2), Some(SHARDS / 2))
 }
 
 fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, String> {
@@ -242,19 +274,13 @@ fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, Stri
         let hook = json!({"name": "crm", "url": format!("http://{}/{account}", receiver.address),
             "events": ["ADD_TAG", "MESSAGE_RECEIVED"], "numbers": "*"});
         let key = format!("key-{account}");
-        expect(
-            ask_with(&first.address, "POST", "/subscriptions", (&key, &[]), &hook.to_string())?,
-            201,
-        )?;
+        expect(first.ask("POST", "/subscriptions", (&key, &[]), &hook.to_string())?, 201)?;
     }
     let (published, stop) = (Arc::new(Published::default()), Arc::new(AtomicBool::new(false)));
     let of_first = [first.address.clone()];
     let publishers = keep_publishing(&of_first, &published, &stop, "joining");
     second.start();
-    let both = |first: &ClusterHost, second: &ClusterHost| {
-        (first.shards(), second.shards()) == (Some(SHARDS / 2), Some(SHARDS / 2))
-    };
-    wait_for("both hosts to serve half of the shards", || both(first, second))?;
+    wait_for("both hosts to serve half of the shards", || has_half_each(first, second))?;
     finish(publishers, &stop);
     let refused = published.refused();
     if !refused.is_empty() {
@@ -279,7 +305,7 @@ fn run(first: &mut ClusterHost, second: &mut ClusterHost) -> Result<String, Stri
     let publishers = keep_publishing(&of_second, &published, &stop, "returning");
     let started = Instant::now();
     first.start();
-    wait_for("the shards to return", || both(first, second))?;
+    wait_for("the shards to return", || has_half_each(first, second))?;
     let returned = started.elapsed();
     finish(publishers, &stop);
     let refused = published.refused();
@@ -310,7 +336,7 @@ fn finish(publishers: Vec<thread::JoinHandle<()>>, stop: &AtomicBool) {
 /// What each host accepted of one event for each account, and how long that took.
 fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<(String, Duration), String> {
     let accepted = |host: &ClusterHost| -> Result<u64, String> {
-        let (_, text) = ask_with(&host.address, "GET", "/metrics", (OPERATOR, &[]), "")?;
+        let (_, text) = host.ask("GET", "/metrics", (OPERATOR, &[]), "")?;
         let samples =
             text.lines().filter(|line| line.starts_with("wabahook_events_accepted_total{"));
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
@@ -329,7 +355,7 @@ fn check_spread(first: &ClusterHost, second: &ClusterHost) -> Result<(String, Du
 
 /// The operator sees all accounts at either host, and an account that is made at one serves at the other.
 fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), String> {
-    let stats = get(&second.address, "/stats?worst=3")?;
+    let stats = second.get("/stats?worst=3")?;
     if stats["shards"]["included"].as_array().map(Vec::len) != Some(SHARDS)
         || stats["subscription_count"] != json!(WATCHED)
     {
@@ -337,7 +363,7 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
     }
     let (mut names, mut cursor) = (BTreeSet::new(), String::new());
     loop {
-        let page = get(&second.address, &format!("/admin/accounts?limit=300&cursor={cursor}"))?;
+        let page = second.get(&format!("/admin/accounts?limit=300&cursor={cursor}"))?;
         for item in page["items"].as_array().ok_or("no items")? {
             if !names.insert(item["name"].as_str().unwrap_or_default().to_owned()) {
                 return Err(format!("listed twice: {item}"));
@@ -352,22 +378,20 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
         return Err(format!("{} accounts are listed", names.len()));
     }
     let account = json!({"name": "made", "wabas": [{"id": "7", "numbers": ["917777777777"]}]});
-    let made =
-        ask_with(&first.address, "POST", "/admin/accounts", (OPERATOR, &[]), &account.to_string())?;
+    let made = first.ask("POST", "/admin/accounts", (OPERATOR, &[]), &account.to_string())?;
     expect(made.clone(), 201)?;
     let made: Value = serde_json::from_str(&made.1).map_err(|error| error.to_string())?;
     let key = made["api_key"].as_str().ok_or("no key")?;
     let event = json!({"type": "ADD_TAG", "number": "917777777777", "payload": 1}).to_string();
     for host in [second, first] {
-        expect(ask_with(&host.address, "POST", "/events", (key, &[]), &event)?, 202)?;
+        expect(host.ask("POST", "/events", (key, &[]), &event)?, 202)?;
     }
     let id = made["id"].as_str().ok_or("no id")?;
     let path = format!("/admin/accounts/{id}");
-    expect(ask_with(&second.address, "DELETE", &path, (OPERATOR, &[]), "")?, 200)?;
-    expect(ask_with(&second.address, "POST", "/events", (key, &[]), &event)?, 401)?;
+    expect(second.ask("DELETE", &path, (OPERATOR, &[]), "")?, 200)?;
+    expect(second.ask("POST", "/events", (key, &[]), &event)?, 401)?;
     let refused = |host: &ClusterHost| {
-        ask_with(&host.address, "POST", "/events", (key, &[]), &event)
-            .is_ok_and(|(status, _)| status == 401)
+        host.ask("POST", "/events", (key, &[]), &event).is_ok_and(|(status, _)| status == 401)
     };
     wait_for("the other host to refuse the key", || refused(first))
 }
@@ -376,7 +400,7 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
 fn audit_entries(host: &ClusterHost, query: &str) -> Result<Vec<Value>, String> {
     let (mut entries, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = get(&host.address, &format!("/admin/audit?{query}&cursor={cursor}"))?;
+        let page = host.get(&format!("/admin/audit?{query}&cursor={cursor}"))?;
         entries.extend(page["items"].as_array().ok_or("no items")?.iter().cloned());
         match page["cursor"].as_str() {
             Some(next) => cursor = next.replace('%', "%25").replace('&', "%26").replace('=', "%3D"),
@@ -391,7 +415,7 @@ fn check_audit(host: &ClusterHost) -> Result<(), String> {
         let hook = json!({"name": "other", "url": "http://127.0.0.1:1/", "events": ["REMOVE_TAG"],
             "numbers": "*"});
         let (key, hook) = (format!("key-{account}"), hook.to_string());
-        expect(ask_with(&host.address, "POST", "/subscriptions", (&key, &[]), &hook)?, 201)?;
+        expect(host.ask("POST", "/subscriptions", (&key, &[]), &hook)?, 201)?;
     }
     for account in 0..WATCHED {
         let name = format!("account-{account}");
@@ -426,10 +450,10 @@ fn check_callback(host: &ClusterHost, published: &Published) -> Result<(), Strin
     let headers = [("x-hub-signature-256", signature.as_str())];
     // Sent twice, as Meta does: the second time changes nothing.
     for _ in 0..2 {
-        expect(ask_with(&host.address, "POST", "/meta/webhook", ("", &headers), &body)?, 200)?;
+        expect(host.ask("POST", "/meta/webhook", ("", &headers), &body)?, 200)?;
     }
     let wrong = [("x-hub-signature-256", "sha256=00")];
-    expect(ask_with(&host.address, "POST", "/meta/webhook", ("", &wrong), &body)?, 401)?;
+    expect(host.ask("POST", "/meta/webhook", ("", &wrong), &body)?, 401)?;
     let tags = (0..WATCHED).map(|account| format!("callback-{account}"));
     published.accepted.lock().unwrap().extend(tags);
     Ok(())
@@ -438,7 +462,7 @@ fn check_callback(host: &ClusterHost, published: &Published) -> Result<(), Strin
 /// A mark that the cluster did not make is refused.
 fn check_marks(host: &ClusterHost) -> Result<(), String> {
     let mark = [("x-wabahook-forwarded", "3 127.0.0.1 1700000000 sha256=00")];
-    let refused = ask_with(&host.address, "GET", "/stats", (OPERATOR, &mark), "")?;
+    let refused = host.ask("GET", "/stats", (OPERATOR, &mark), "")?;
     expect(refused, 403)
 }
 

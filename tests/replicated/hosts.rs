@@ -79,13 +79,16 @@ pub fn ask_with(
     (key, headers): (&str, &[(&str, &str)]),
     body: &str,
 ) -> Result<(u16, String), String> {
-    let connected = || -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect(address)?;
+    ask_on(connect(address)?, method, path, (key, headers), body)
+}
+
+/// A connection to a host.
+pub fn connect(address: &str) -> Result<TcpStream, String> {
+    let connected = TcpStream::connect(address).and_then(|stream| {
         stream.set_read_timeout(Some(DEADLINE))?;
         Ok(stream)
-    };
-    let stream = connected().map_err(|error| format!("{method} {path}: {error}"))?;
-    ask_on(stream, method, path, (key, headers), body)
+    });
+    connected.map_err(|error| format!("{address}: {error}"))
 }
 
 /// The same on a connection.

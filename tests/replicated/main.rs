@@ -7,8 +7,7 @@
 //! that makes a commit durable. Where they are not installed it prints `skipped` and the reason; where
 //! `WABAHOOK_POSTGRES_INSTALLED` is set it fails instead. An argument runs the rounds whose name contains it.
 #[cfg(target_os = "linux")]
-#[expect(dead_code, reason = "the servers need only a part of it")]
-#[path = "../wire/authority.rs"]
+#[path = "../support/authority.rs"]
 mod authority;
 #[cfg(target_os = "linux")]
 mod cluster;

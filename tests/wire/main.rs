@@ -2,6 +2,7 @@
 //! every wait is for a signal and has a deadline.
 mod answers;
 #[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
 mod authority;
 mod client;
 mod connections;

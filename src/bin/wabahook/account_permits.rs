@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::http_error::HttpError;
 
-/// One place of so many is kept for the operator.
+/// One in this many places is kept for the operator.
 const KEPT_DIVISOR: usize = 8;
 
 /// The requests of one kind that are going on.

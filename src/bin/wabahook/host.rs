@@ -32,7 +32,7 @@ pub(crate) struct HostState {
     pub(crate) not_owner: Notify,
 }
 
-/// The state as a route gets it.
+/// The host's state as an argument of a route, in place of `State<Arc<HostState>>`.
 #[derive(Clone)]
 pub(crate) struct HostRef(pub(crate) Arc<HostState>);
 

@@ -78,7 +78,7 @@ impl HttpError {
         HttpError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
     }
 
-    /// Events were given back, which `/healthz` tells.
+    /// Marks a refusal of events for lack of room, which `/healthz` reports.
     pub(crate) fn of_host(self) -> HttpError {
         HttpError { is_of_host: true, ..self }
     }
@@ -156,7 +156,7 @@ impl HttpError {
             Error::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
             Error::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "refused"),
-            Error::NotOwner => (StatusCode::SERVICE_UNAVAILABLE, "not_owner"),
+            Error::NotOwner => (StatusCode::SERVICE_UNAVAILABLE, NOT_OWNER),
             Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
             Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, "poisoned"),
             _ => {

@@ -1,5 +1,5 @@
 //! Checks that the documents match the code: the version, the reason for each dependency, the map
-//! of the rooms. A document is read as it is in the tree; nothing here has a list of its own.
+//! of the modules. A document is read as it is in the tree; nothing here has a list of its own.
 
 /// The version of `Cargo.toml` where `CHANGELOG.md` has no heading for it.
 pub(super) fn unlogged_version(manifest: &str, changelog: &str) -> Vec<String> {
@@ -24,14 +24,14 @@ pub(super) fn unexplained_dependencies(manifest: &str, decisions: &str) -> Vec<S
     missing.chain(stale.map(|name| format!("docs/decisions.md: {name} is no dependency"))).collect()
 }
 
-/// Directories of rooms that `docs/architecture.md` does not name.
-pub(super) fn unmapped_rooms(
-    rooms: impl IntoIterator<Item = String>,
+/// Directories of modules that `docs/architecture.md` does not name.
+pub(super) fn unmapped_modules(
+    modules: impl IntoIterator<Item = String>,
     architecture: &str,
 ) -> Vec<String> {
-    let rooms: std::collections::BTreeSet<_> = rooms.into_iter().collect();
-    let is_named = |room: &String| {
-        let starts = [format!("`{room}"), format!("`src/{room}")];
+    let modules: std::collections::BTreeSet<_> = modules.into_iter().collect();
+    let is_named = |module: &String| {
+        let starts = [format!("`{module}"), format!("`src/{module}")];
         let ends = ["`", ".rs", "/"];
         starts.iter().any(|start| {
             let found = architecture.match_indices(start).map(|(at, _)| at + start.len());
@@ -40,8 +40,8 @@ pub(super) fn unmapped_rooms(
                 .any(|end| ends.iter().any(|mark| architecture[end..].starts_with(mark)))
         })
     };
-    let unmapped = rooms.iter().filter(|room| !is_named(room));
-    unmapped.map(|room| format!("docs/architecture.md: does not name {room}")).collect()
+    let unmapped = modules.iter().filter(|module| !is_named(module));
+    unmapped.map(|module| format!("docs/architecture.md: does not name {module}")).collect()
 }
 
 fn dependencies(manifest: &str) -> Vec<&str> {
@@ -105,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_the_map_lacks_is_found() {
-        let rooms = ["event", "store"].map(str::to_owned);
-        assert_eq!(unmapped_rooms(rooms.clone(), "`event` and `src/store/sled.rs`").len(), 0);
-        assert_eq!(unmapped_rooms(rooms, "`event.rs` and `stores`").len(), 1);
+    fn a_module_that_the_map_lacks_is_found() {
+        let modules = ["event", "store"].map(str::to_owned);
+        assert_eq!(unmapped_modules(modules.clone(), "`event` and `src/store/sled.rs`").len(), 0);
+        assert_eq!(unmapped_modules(modules, "`event.rs` and `stores`").len(), 1);
     }
 }

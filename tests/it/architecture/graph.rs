@@ -1,6 +1,6 @@
 //! Which file names which: every path is followed through re-exports to the file that it leads to.
-//! A room is a file or a directory directly below `src`. A program is a crate of its own: it cannot
-//! name the inside of the library, and its files and directories are rooms as well.
+//! A module is a file or a directory directly below `src`. A program is a crate of its own: it cannot
+//! name the inside of the library, and its files and directories are modules as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,15 @@ pub(super) struct Graph {
     edges: BTreeMap<String, BTreeMap<String, (usize, String)>>,
 }
 
-/// The room of the library that a file belongs to; `bin` for the program.
-pub(super) fn room(path: &str) -> &str {
+/// The module of the library that a file belongs to; `bin` for the program.
+pub(super) fn module(path: &str) -> &str {
     let inner = path.trim_start_matches("src/").trim_end_matches(".rs");
     inner.split('/').next().unwrap_or(inner)
 }
 
-/// As [`room`], with the rooms of the program told apart.
-fn inner_room(path: &str) -> &str {
-    path.strip_prefix("src/bin/wabahook/").map_or(room(path), room)
+/// As [`module`], with the modules of the program told apart.
+fn inner_module(path: &str) -> &str {
+    path.strip_prefix("src/bin/wabahook/").map_or(module(path), module)
 }
 
 /// Where modules are found: files by their stem, and what they re-export by name.
@@ -45,33 +45,33 @@ impl Graph {
         Graph { edges }
     }
 
-    /// Names of a room on the same floor, on a higher one, or on none.
+    /// Names of a module on the same floor, on a higher one, or on none.
     pub(super) fn upward_names(&self, floors: &[&[&str]]) -> Vec<String> {
-        let floor = |path: &str| floors.iter().position(|rooms| rooms.contains(&room(path)));
+        let floor = |path: &str| floors.iter().position(|modules| modules.contains(&module(path)));
         let mut violations = Vec::new();
         for (from, named) in self.edges.iter().filter(|(from, _)| !is_free(from)) {
             if floor(from).is_none() {
-                violations.push(format!("{from}: {} is on no floor", room(from)));
+                violations.push(format!("{from}: {} is on no floor", module(from)));
             }
             for (to, (line, path)) in named {
                 let is_below = floor(to).is_some() && floor(to) < floor(from);
-                if room(from) != room(to) && !is_below {
-                    violations.push(format!("{from}:{line}: {} names {path} ({to})", room(from)));
+                if module(from) != module(to) && !is_below {
+                    violations.push(format!("{from}:{line}: {} names {path} ({to})", module(from)));
                 }
             }
         }
         violations
     }
 
-    /// Files that lead back to themselves through another room, with the names that cross.
-    pub(super) fn circles_across_rooms(&self) -> Vec<String> {
+    /// Files that lead back to themselves through another module, with the names that cross.
+    pub(super) fn circles_across_modules(&self) -> Vec<String> {
         let reach: BTreeMap<_, _> =
             self.edges.keys().map(|path| (path, self.reach(path))).collect();
         let mut violations = Vec::new();
         for (from, named) in &self.edges {
             for (to, (line, path)) in named {
                 let is_circle = reach.get(to).is_some_and(|reach| reach.contains(from.as_str()));
-                if is_circle && inner_room(from) != inner_room(to) {
+                if is_circle && inner_module(from) != inner_module(to) {
                     violations.push(format!("{from}:{line} names {path}, and {to} leads back"));
                 }
             }
@@ -156,7 +156,7 @@ mod tests {
 
     const FLOORS: &[&[&str]] = &[&["noun"], &["left", "right"], &["top"]];
 
-    /// The lower rooms, and one file more.
+    /// The lower modules, and one file more.
     fn graph(path: &str, text: &str) -> Graph {
         let files = [
             ("src/lib.rs", "mod noun; mod left; mod right; mod top; pub use top::Top;"),
@@ -196,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_where_they_cross_rooms() {
-        let circles = |path, text| graph(path, text).circles_across_rooms().len();
+    fn circles_are_found_where_they_cross_modules() {
+        let circles = |path, text| graph(path, text).circles_across_modules().len();
         assert_eq!(circles("src/left/other.rs", "use super::inner::Inner;"), 0);
         assert_eq!(circles("src/noun.rs", "use crate::left::Inner;"), 2);
     }

@@ -1,43 +1,37 @@
-//! The last file of the audit log: of the entries that would be removed, the newest of each account.
+//! The last file of the audit log. It keeps the newest entries of each account when older files are removed.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{FILES_MAX, id_of, path};
+use super::{FILES_MAX, id_of, path, private_file, text_of};
 use crate::json::AuditEntryJson;
 
 /// Moves the newest entries of each account from the file that is about to be removed to the file of kept ones,
 /// which has at most this size. Does nothing while there is no such file.
 pub(super) fn keep(directory: &Path, bytes_max: u64) -> io::Result<()> {
-    let read = |number| match fs::read(path(directory, number)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        read => read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-    };
-    let removed = read(FILES_MAX - 1)?;
+    let removed = text_of(directory, FILES_MAX - 1)?;
     if removed.is_empty() {
         return Ok(());
     }
-    let before = read(FILES_MAX)?;
+    let before = text_of(directory, FILES_MAX)?;
     // After a crash before the renames some of them are kept already.
     let last = before.lines().rev().find_map(id_of);
     let removed = removed.lines().filter(|line| id_of(line) > last);
     let lines: Vec<&str> = before.lines().chain(removed).collect();
     let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let kept = newest_of_each(&lines, bytes_max);
+    let text: String = kept.into_iter().flat_map(|line| [line, "\n"]).collect();
     let part = directory.join("audit.part");
-    let mut file = File::create(&part)?;
-    #[cfg(unix)]
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    for line in newest_of_each(&lines, bytes_max) {
-        file.write_all(line.as_bytes())?;
-        file.write_all(b"\n")?;
-    }
+    let mut file = private_file().write(true).truncate(true).open(&part)?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(part, path(directory, FILES_MAX))
 }
 
-/// The newest lines of each account, in their order: as many bytes of each as fit for all.
+/// The newest lines of each account, in their order. Each account gets the same number of bytes, halved until all of it
+/// fits.
 fn newest_of_each<'l>(lines: &[&'l str], bytes_max: usize) -> Vec<&'l str> {
     let owners = lines.iter().map(|line| {
         let entry: AuditEntryJson = serde_json::from_str(line).ok()?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use wabahook::SubscriptionInfo;
 use wabahook::clock::{Clock, SystemClock};
 
+use super::changes_between;
 use crate::caller::Caller;
 use crate::host::{HostRef, HostState, off_thread, remote};
 use crate::json::{AuditChangeJson, AuditEntryJson, SubscriptionListing, TimestampJson};
@@ -113,22 +114,12 @@ fn snapshot(host: &HostState, caller: &Caller) -> Snapshot {
 fn changes(before: &Snapshot, after: &Snapshot, entry: &AuditEntryJson) -> Vec<AuditChangeJson> {
     let named = entry.path.strip_prefix("/subscriptions/").and_then(|rest| rest.split('/').next());
     let named = named.and_then(|id| id.parse::<u32>().ok());
-    let mut ids: Vec<u32> = before.keys().chain(after.keys()).copied().collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let is_changed = |id: &u32| match (before.get(id), after.get(id)) {
-        (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
-        _ => true,
-    };
     let of = |state: Option<&Arc<SubscriptionInfo>>| state.map_or(Value::Null, |one| shown(one));
-    ids.into_iter()
-        .filter(|id| named.is_none_or(|named| named == *id))
-        .filter(is_changed)
-        .map(|id| {
-            let (before, after) = (of(before.get(&id)), of(after.get(&id)));
-            AuditChangeJson::between("subscription", &id.to_string(), before, after)
-        })
-        .collect()
+    changes_between(before, after, |id, before, after| {
+        let change =
+            || AuditChangeJson::between("subscription", &id.to_string(), of(before), of(after));
+        named.is_none_or(|named| named == *id).then(change)
+    })
 }
 
 /// A subscription as it is listed, without its live figures.

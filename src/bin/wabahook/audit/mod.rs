@@ -6,18 +6,20 @@
 mod kept;
 mod middleware;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::json::AuditEntryJson;
+use crate::json::{AuditChangeJson, AuditEntryJson};
 
 pub(crate) use middleware::record_changes;
 
 const NAME: &str = "audit.log";
-/// When a file is full, and how many there are. Some 20,000 changes fit into a file.
+/// When a file is full, and how many there are besides the file of kept entries. Some 20,000 changes fit into a file.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const FILES_MAX: usize = 8;
 
@@ -97,13 +99,7 @@ impl AuditLog {
         // After a crash while files were renamed, an entry may be in two files.
         let mut below = below.unwrap_or(u64::MAX);
         for number in 0..=FILES_MAX {
-            let text = match fs::read(path(&self.directory, number)) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                // A crash while files were renamed leaves a gap.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            for line in text.lines().rev() {
+            for line in text_of(&self.directory, number)?.lines().rev() {
                 let Some(id) = id_of(line).filter(|id| *id < below) else { continue };
                 below = id;
                 found.extend(serde_json::from_str(line).ok().filter(&fits));
@@ -156,15 +152,43 @@ fn path(directory: &Path, number: usize) -> PathBuf {
     }
 }
 
-fn open_file(directory: &Path) -> io::Result<File> {
+/// Empty where the file does not exist: a crash while files are renamed leaves a gap.
+fn text_of(directory: &Path, number: usize) -> io::Result<String> {
+    match fs::read(path(directory, number)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => Ok(String::from_utf8_lossy(&read?).into_owned()),
+    }
+}
+
+/// How to create a file that only its owner can read.
+fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).append(true);
+    options.create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path(directory, 0))?;
+    options
+}
+
+fn open_file(directory: &Path) -> io::Result<File> {
+    let file = private_file().append(true).open(path(directory, 0))?;
     #[cfg(unix)]
     File::open(directory)?.sync_all()?;
     Ok(file)
+}
+
+/// What differs between two states, one change for each id at most.
+pub(crate) fn changes_between<K: Ord, T>(
+    before: &BTreeMap<K, Arc<T>>,
+    after: &BTreeMap<K, Arc<T>>,
+    change: impl Fn(&K, Option<&Arc<T>>, Option<&Arc<T>>) -> Option<AuditChangeJson>,
+) -> Vec<AuditChangeJson> {
+    let ids: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
+    let change = |id| {
+        let (before, after) = (before.get(id), after.get(id));
+        let is_same = before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(before, after));
+        if is_same { None } else { change(id, before, after) }
+    };
+    ids.into_iter().filter_map(change).collect()
 }
 
 /// The id that a line begins with.

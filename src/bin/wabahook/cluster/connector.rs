@@ -1,7 +1,6 @@
 //! Connections to other hosts: plain TCP, or TLS where the address begins with `https://`. The certificate of the other
 //! host must be of the cluster's authority and name the host in the address.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +8,6 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -45,12 +43,12 @@ impl PeerConnector {
     async fn connect(mut self, uri: Uri) -> Result<PeerStream, ConnectError> {
         let tcp = self.tcp.call(uri.clone()).await?.into_inner();
         if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Ok(PeerStream::new(tcp));
+            return Ok(boxed(tcp));
         }
         let tls = self.tls.ok_or("its address begins with https:// and cluster.ca is not set")?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned())?;
-        Ok(PeerStream::new(timeout(HANDSHAKE_TIMEOUT, tls.connect(name, tcp)).await??))
+        Ok(boxed(timeout(HANDSHAKE_TIMEOUT, tls.connect(name, tcp)).await??))
     }
 }
 
@@ -68,59 +66,25 @@ impl Service<Uri> for PeerConnector {
     }
 }
 
-trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> AsyncStream for S {}
 
 /// A connection to another host.
-pub(super) struct PeerStream(TokioIo<Box<dyn AsyncStream>>);
+pub(super) type PeerStream = TokioIo<Box<dyn AsyncStream>>;
 
-impl PeerStream {
-    fn new(stream: impl AsyncStream + 'static) -> PeerStream {
-        PeerStream(TokioIo::new(Box::new(stream)))
-    }
+fn boxed(stream: impl AsyncStream + 'static) -> PeerStream {
+    TokioIo::new(Box::new(stream))
 }
 
-impl Connection for PeerStream {
+impl Connection for Box<dyn AsyncStream> {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl Read for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl Write for PeerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rustls::RootCertStore;
-    use rustls::crypto::ring;
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -129,13 +93,7 @@ mod tests {
     use super::*;
 
     fn trusting(authority: &Authority) -> PeerConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let config = config.with_root_certificates(roots).with_no_client_auth();
-        PeerConnector::new(Some(Arc::new(config)))
+        PeerConnector::new(Some(Arc::new(authority.client_config())))
     }
 
     /// Accepts connections with a certificate of a name.
@@ -167,7 +125,7 @@ mod tests {
         let (address, connector) = (format!("https://127.0.0.1:{port}"), trusting(&own));
         let connected = connector.clone().connect(address.parse().unwrap()).await.unwrap();
         let mut answer = String::new();
-        let mut stream = connected.0.into_inner();
+        let mut stream = connected.into_inner();
         tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
         assert_eq!(answer, "served");
         let why = refusal(&trusting(&other), &address).await;

@@ -151,10 +151,8 @@ impl Front {
                 let request = self.kept(parts, body).await?;
                 self.every_account(request).await
             }
-            RouteScope::EveryHost(OfAll::List) => {
-                self.list_of_hosts(self.kept(parts, body).await?).await
-            }
-            RouteScope::EveryHost(_) => self.sum_of_hosts(self.kept(parts, body).await?).await,
+            RouteScope::AuditLog => self.list_of_hosts(self.kept(parts, body).await?).await,
+            RouteScope::EveryHost => self.sum_of_hosts(self.kept(parts, body).await?).await,
         }
     }
 
@@ -187,7 +185,7 @@ impl Front {
     /// log needs none, and an engine knows only the accounts of its own shard.
     pub(super) async fn of_this_host(&self, request: Request) -> Option<Response> {
         let scope = scope_of(request.method(), request.uri().path());
-        let is_audit = scope == RouteScope::EveryHost(OfAll::List);
+        let is_audit = scope == RouteScope::AuditLog;
         if let Some(caller) = request.extensions().get::<Caller>().filter(|_| is_audit) {
             let (shared, accounts) = (Arc::clone(&self.routes.shared), self.fleet.accounts());
             let (caller, uri) = (caller.clone(), request.uri().clone());
@@ -372,12 +370,12 @@ async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
         Ok(response) => return response,
         Err(error) => error,
     };
-    match (of_gateway, front.fleet.engines().into_iter().next()) {
-        (Some((path, headers)), Some((_, engine))) => {
-            error.of_gateway(&Registration::new(engine), &path, &headers)
-        }
-        _ => error.into_response(),
+    if let Some((path, headers)) = of_gateway
+        && let Some((_, engine)) = front.fleet.engines().into_iter().next()
+    {
+        return error.of_gateway(&Registration::new(engine), &path, &headers);
     }
+    error.into_response()
 }
 
 pub(super) fn no_owner() -> HttpError {

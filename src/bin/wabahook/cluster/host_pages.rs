@@ -1,7 +1,6 @@
 //! Makes one list of those that every host keeps for itself, such as the audit log: the newest items first, page by page.
 //! The cursor of a page has the cursor of each host that has more. Pure.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use axum::extract::Query;
@@ -31,7 +30,7 @@ impl HostCursors {
 /// What a host answered.
 pub(super) struct HostPage {
     pub(super) host: String,
-    /// The cursor that was asked for.
+    /// The cursor that was asked for, and then that of the last item taken.
     pub(super) from: String,
     /// The newest first. An item's own cursor is its `id`.
     pub(super) items: VecDeque<Value>,
@@ -63,21 +62,16 @@ pub(super) fn merged(mut pages: Vec<HostPage>, limit: usize) -> (Vec<Value>, Hos
     while items.len() < limit {
         // Of items of the same time, that of the first host comes first.
         let newest = pages.iter_mut().filter(|page| page.next_at().is_some());
-        let newest = newest.min_by_key(|page| Reverse(page.next_at().map(str::to_owned)));
+        let newest = newest.min_by(|one, other| other.next_at().cmp(&one.next_at()));
         let Some(item) = newest.and_then(HostPage::take) else { break };
         items.push(item);
     }
-    let has_more =
-        |page: &HostPage| !page.is_missing && (!page.items.is_empty() || page.cursor.is_some());
+    let has_more = |page: &HostPage| !page.items.is_empty() || page.cursor.is_some();
     if !pages.iter().any(has_more) {
         return (items, HostCursors::default());
     }
-    let next = pages.into_iter().filter_map(|page| {
-        let stays = page.is_missing || !page.items.is_empty();
-        let own = if stays { Some(page.from) } else { page.cursor };
-        own.map(|own| (page.host, own))
-    });
-    (items, HostCursors(next.collect()))
+    let next = pages.into_iter().filter(|page| page.is_missing || has_more(page));
+    (items, HostCursors(next.map(|page| (page.host, page.from)).collect()))
 }
 
 #[cfg(test)]

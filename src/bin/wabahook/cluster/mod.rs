@@ -2,8 +2,7 @@
 //! one engine, one set for each shard, and forwards all other requests to the hosts that have their shards.
 
 #[cfg(test)]
-#[expect(dead_code, reason = "the connector needs only a part of it")]
-#[path = "../../../../tests/wire/authority.rs"]
+#[path = "../../../../tests/support/authority.rs"]
 mod authority;
 mod callback;
 mod connector;

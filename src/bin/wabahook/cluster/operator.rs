@@ -103,10 +103,9 @@ impl Front {
                 None => None,
             };
             let page = match answer {
-                Some(refused) if !refused.status.is_success() => {
-                    return Ok(refused.into_response());
-                }
-                answer => answer.map(|answer| answer.page()),
+                Some(answer) if answer.status.is_success() => Some(answer.page()),
+                Some(refused) => return Ok(refused.into_response()),
+                None => None,
             };
             let is_missing = page.is_none();
             let JsonPage { items, cursor } = page.unwrap_or_default();

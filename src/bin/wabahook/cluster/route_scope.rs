@@ -20,8 +20,10 @@ pub(super) enum RouteScope {
     NamedAccountThenDirectory(String),
     /// For the operator: every account.
     EveryAccount,
-    /// For the operator: every host.
-    EveryHost(OfAll),
+    /// For the operator: the audit log, which every host keeps for itself.
+    AuditLog,
+    /// For the operator: every host; their answers are added.
+    EveryHost,
     /// The engines of this host.
     ThisHost,
 }
@@ -58,8 +60,8 @@ pub(super) fn scope_of(method: &Method, path: &str) -> RouteScope {
             RouteScope::NamedAccountThenDirectory((*id).to_owned())
         }
         ["admin", "accounts", ..] | ["admin", "unowned"] => RouteScope::Directory,
-        ["admin", "audit"] => RouteScope::EveryHost(OfAll::List),
-        ["admin", "reload"] => RouteScope::EveryHost(OfAll::Sum),
+        ["admin", "audit"] => RouteScope::AuditLog,
+        ["admin", "reload"] => RouteScope::EveryHost,
         _ => RouteScope::Account(of_all(is_read, &parts)),
     }
 }
@@ -103,8 +105,8 @@ mod tests {
             ("DELETE /admin/accounts/acct_1/keys/key_1", RouteScope::Directory),
             ("POST /admin/accounts/acct_1/forget", ended("acct_1")),
             ("POST /admin/accounts/acct_1/move", ended("acct_1")),
-            ("GET /admin/audit", RouteScope::EveryHost(OfAll::List)),
-            ("POST /admin/reload", RouteScope::EveryHost(OfAll::Sum)),
+            ("GET /admin/audit", RouteScope::AuditLog),
+            ("POST /admin/reload", RouteScope::EveryHost),
             ("GET /metrics", RouteScope::ThisHost),
             ("POST /events", RouteScope::Account(OfAll::Any)),
             ("GET /events", RouteScope::Account(OfAll::List)),

@@ -136,9 +136,8 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
             })
         }
         AccountsAction::Edit(given) => {
-            let path = path(&client, &given.account)?;
-            let before: AccountListing = client.typed(&client.get(&path, &[])?)?;
-            let owned = before.numbers();
+            let before = find(&client, &given.account)?;
+            let (path, owned) = (format!("/admin/accounts/{}", before.id), before.numbers());
             let response = client.patch(&path, &edit(before, given)?)?;
             args.host.say(&response, || Ok(edited_text(&owned, &client.typed(&response)?)))
         }
@@ -149,7 +148,7 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
             args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
         }
         AccountsAction::Move { account, to } => {
-            let to = id_of(&client, to)?;
+            let to = find(&client, to)?.id;
             let path = format!("{}/move", path(&client, account)?);
             let response = client.post(&path, &json!({ "to": to }))?;
             args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
@@ -194,9 +193,9 @@ fn edit(before: AccountListing, given: &EditArgs) -> CommandResult<AccountChange
     if let Some(name) = &given.name {
         body.name = Patch::Value(name.clone());
     }
-    let lists =
-        [given.waba.is_empty(), given.remove_waba.is_empty(), given.remove_number.is_empty()];
-    if lists.contains(&false) {
+    let changes_wabas =
+        !(given.waba.is_empty() && given.remove_waba.is_empty() && given.remove_number.is_empty());
+    if changes_wabas {
         if !body.wabas.is_absent() {
             let why = "its wabas replace all; give no --waba, --remove-waba or --remove-number";
             return Err(wrong(why.to_owned()));
@@ -259,34 +258,21 @@ fn state(args: &AccountsArgs, client: &ApiClient, one: &AccountArgs, state: &str
 
 /// All accounts whose name contains a text.
 fn all(client: &ApiClient, name: Option<&str>) -> CommandResult<Vec<AccountListing>> {
-    let (mut items, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let mut query = vec![("limit", "1000")];
-        query.extend(name.map(|name| ("name", name)));
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: JsonPage<AccountListing> =
-            client.typed(&client.get("/admin/accounts", &query)?)?;
-        items.extend(page.items);
-        match page.cursor {
-            Some(next) => cursor = Some(next),
-            None => return Ok(items),
-        }
-    }
+    let all = client.list("/admin/accounts", &[("name", name)], usize::MAX)?;
+    Ok(client.typed::<JsonPage<AccountListing>>(&all)?.items)
 }
 
-/// The id of the account that is given by its id or its name. A removed account is given by its id.
-fn id_of(client: &ApiClient, account: &str) -> CommandResult<String> {
-    let named = all(client, None)?;
+/// The account that is given by its id or its name. A removed account is given by its id.
+fn find(client: &ApiClient, account: &str) -> CommandResult<AccountListing> {
     let is_it =
-        |one: &&AccountListing| one.id == account || one.name == account && one.state != "removed";
-    let found = named.iter().find(is_it).map(|one| one.id.clone());
-    found.ok_or_else(|| {
+        |one: &AccountListing| one.id == account || one.name == account && one.state != "removed";
+    all(client, None)?.into_iter().find(is_it).ok_or_else(|| {
         CommandError::NotFound(format!("there is no account {}", printable(account)))
     })
 }
 
 fn path(client: &ApiClient, account: &str) -> CommandResult<String> {
-    Ok(format!("/admin/accounts/{}", id_of(client, account)?))
+    Ok(format!("/admin/accounts/{}", find(client, account)?.id))
 }
 
 /// `ID=NUMBER,NUMBER` as JSON.

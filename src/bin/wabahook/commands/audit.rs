@@ -23,7 +23,7 @@ pub(crate) struct AuditArgs {
 
 const TITLES: [&str; 7] = ["ID", "AT", "KEY", "ACCOUNT", "ADDRESS", "REQUEST", "CHANGED"];
 
-/// Of more items of a list, only their number is shown.
+/// Of a longer list only the number of items is shown.
 const ITEMS_MAX: usize = 8;
 
 /// Runs the command.

@@ -75,11 +75,10 @@ impl ClusterTable {
         let expected =
             "expected where other hosts reach this one, such as https://host-a.internal:7001";
         let Ok(uri) = given.parse::<Uri>() else { return wrong(expected) };
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return wrong(expected);
-        };
+        let parts = uri.scheme_str().zip(uri.authority());
+        let parts = parts.filter(|_| uri.path() == "/" && uri.query().is_none());
+        let Some((scheme, authority)) = parts else { return wrong(expected) };
         match scheme {
-            _ if uri.path() != "/" || uri.query().is_some() => return wrong(expected),
             "https" if self.ca.is_none() => {
                 return Err("cluster.ca: missing; https:// needs the file of the authority that signed the \
                             certificates of all hosts"

@@ -198,9 +198,7 @@ impl AccountListing {
             moved_to: info.moved_to.as_ref().map(ToString::to_string),
         }
     }
-}
 
-impl AccountListing {
     /// What it owns, one text each: `WABA`, `WABA/number` and `WABA/phone_number_id=number`.
     pub(crate) fn numbers(&self) -> Vec<String> {
         let of = |waba: &AccountWabaJson| {

@@ -1,6 +1,6 @@
 //! Recent shortages of the host itself, which `/healthz` lists: it gave events back, or had no file for a new
-//! connection. Events that one of several accounts alone got back are that account's matter; a callback may have those
-//! of many. The engine knows the shortages of attempts.
+//! connection. Events refused to a single account do not count when the host has several accounts; a refused callback
+//! always counts, because it may carry events of many accounts. The engine knows the shortages of attempts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,13 +48,19 @@ impl Shortages {
 
     fn reasons_at(&self, now_ms: u64, has_several: impl FnOnce() -> bool) -> Vec<&'static str> {
         let is_recent = |at_ms: u64| at_ms > 0 && now_ms.saturating_sub(at_ms) < TOLD_MS;
-        let busy = self.busy.lock();
-        let recent = busy.iter().filter(|(_, at_ms)| is_recent(*at_ms));
-        let is_account = |holder: &_| matches!(holder, Some(BodyHolder::Account(_)));
-        let counts = recent.map(|(holder, _)| if is_account(holder) { 1 } else { 2 });
-        let count: usize = counts.sum();
-        drop(busy);
-        let is_busy = count > 1 || (count == 1 && !has_several());
+        // Of each, whether it is an account.
+        let recent: Vec<bool> = self
+            .busy
+            .lock()
+            .iter()
+            .filter(|(_, at_ms)| is_recent(*at_ms))
+            .map(|(holder, _)| matches!(holder, Some(BodyHolder::Account(_))))
+            .collect();
+        let is_busy = match recent.as_slice() {
+            [] => false,
+            [true] => !has_several(),
+            _ => true,
+        };
         let all = [("busy", is_busy), ("files", is_recent(self.files_ms.load(Ordering::Relaxed)))];
         all.into_iter().filter(|(_, is_told)| *is_told).map(|(name, _)| name).collect()
     }

@@ -66,11 +66,11 @@ impl<S: AsyncRead + Unpin> TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         let left = HEAD_BYTES_MAX.saturating_sub(self.head.as_ref().map_or(0, |head| head.bytes));
         let most = left.clamp(1, HEAD_PIECE_BYTES).min(buffer.remaining());
-        let mut bytes = [0; HEAD_PIECE_BYTES];
-        let mut piece = ReadBuf::new(bytes.get_mut(..most).unwrap_or_default());
+        let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(most));
         let read = Pin::new(&mut self.stream).poll_read(context, &mut piece);
-        buffer.put_slice(piece.filled());
-        read.map_ok(|()| piece.filled().len())
+        let count = piece.filled().len();
+        buffer.advance(count);
+        read.map_ok(|()| count)
     }
 }
 

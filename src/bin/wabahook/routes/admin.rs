@@ -2,7 +2,7 @@
 //! and their keys, and has the configuration read again. Each change is durable when it is answered, and in the
 //! audit log without any key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request};
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use wabahook::{AccountInfo, ApiKey};
 
+use crate::audit::changes_between;
 use crate::caller::Caller;
 use crate::host::{HostRef, HostState, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -145,33 +146,21 @@ pub(crate) async fn remove_key(
 pub(crate) async fn reload(host: HostRef, caller: Caller) -> RouteResult {
     caller.require_operator()?;
     let reloaded = off_thread(move || {
-        let before = host.engine.accounts().list();
+        let accounts = || {
+            let all = host.engine.accounts().list().into_iter();
+            all.map(|one| (one.id().to_owned(), one)).collect::<BTreeMap<_, _>>()
+        };
+        let shown = |one: Option<&Arc<_>>| one.map_or(Value::Null, |one| audited(&host, one));
+        let before = accounts();
         let reloaded = host.shared.reload()?;
-        let after = host.engine.accounts().list();
-        Ok((reloaded, changes(&host, &before, &after)))
+        let changes = changes_between(&before, &accounts(), |id, before, after| {
+            Some(AuditChangeJson::of_account(id, shown(before), shown(after)))
+        });
+        Ok((reloaded, changes))
     });
     let refused = |problem: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid", problem);
     let (reloaded, changes) = reloaded.await?.map_err(refused)?;
     Ok(told(json(StatusCode::OK, &reloaded), changes))
-}
-
-/// The accounts that differ.
-fn changes(
-    host: &HostState,
-    before: &[Arc<AccountInfo>],
-    after: &[Arc<AccountInfo>],
-) -> Vec<AuditChangeJson> {
-    type ById<'a> = BTreeMap<&'a str, &'a Arc<AccountInfo>>;
-    let before: ById<'_> = before.iter().map(|one| (one.id(), one)).collect();
-    let after: ById<'_> = after.iter().map(|one| (one.id(), one)).collect();
-    let ids: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
-    let shown = |one: Option<&&Arc<AccountInfo>>| one.map_or(Value::Null, |one| audited(host, one));
-    let change = |id: &str| {
-        let (before, after) = (before.get(id), after.get(id));
-        let is_same = before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(before, after));
-        (!is_same).then(|| AuditChangeJson::of_account(id, shown(before), shown(after)))
-    };
-    ids.into_iter().filter_map(change).collect()
 }
 
 /// Reads the body of a request of the operator.

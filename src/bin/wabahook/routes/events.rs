@@ -1,11 +1,14 @@
 //! `POST /events`: one event, or many, one a line, all or none. A 202 is sent after the events are on the
 //! device (I1), and what is delivered is the text of `payload` exactly as it stands in the request.
 
+use std::collections::{BTreeMap, HashSet};
+
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, HashSet};
-use wabahook::{Accepted, Catalogue, Engine, Error, Event, Receipt, TypeHint, WabaNumber};
+use wabahook::{
+    Accepted, AccountInfo, Catalogue, Engine, Error, Event, Receipt, TypeHint, WabaNumber,
+};
 
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -73,12 +76,14 @@ fn read_and_publish(
     is_ndjson: bool,
 ) -> Result<PendingReceipt, HttpError> {
     let text = utf8(&body.bytes)?;
+    let own = engine.accounts().get(account);
+    let read = |text: &str| own_event(text, account, own.as_deref(), engine);
     if !is_ndjson && !has_several_lines(text) {
-        let event = own_event(text, account, engine)?;
+        let event = read(text)?;
         let hint = engine.catalogue().publish_hint(event.event_type());
         return Ok(PendingReceipt::One(engine.publish(event)?, hint));
     }
-    let (events, lines) = events(text, |text| own_event(text, account, engine))?;
+    let (events, lines) = events(text, read)?;
     let hints = type_hints(&events, engine.catalogue());
     let published = engine.publish_many(events);
     let receipt = published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?;
@@ -135,16 +140,19 @@ fn events(
 
 /// An event of the account. The engine accepts a number that no account owns with a WABA of the account, as in
 /// callbacks. Here that would tell which numbers other accounts own (I9).
-pub(super) fn own_event(text: &str, account: &str, engine: &Engine) -> Result<Event, HttpError> {
+pub(super) fn own_event(
+    text: &str,
+    account: &str,
+    own: Option<&AccountInfo>,
+    engine: &Engine,
+) -> Result<Event, HttpError> {
     let given = parse::<EventJson<'_>>(text)?;
     let number = given.number.as_ref().and_then(|number| number.parse::<WabaNumber>().ok());
-    let accounts = engine.accounts();
-    let is_foreign = |number: &WabaNumber| {
-        accounts.get(account).is_some_and(|own| !accounts.may_use_number(&own, *number))
-    };
-    if let Some(number) = number.filter(is_foreign) {
+    if let (Some(number), Some(own)) = (number, own)
+        && !engine.accounts().may_use_number(own, number)
+    {
         let (field, given) = ("number".to_owned(), number.to_string());
-        return Err(HttpError::from_error(Error::Forbidden { field, given }));
+        return Err(Error::Forbidden { field, given }.into());
     }
     Ok(given.event(account)?)
 }

@@ -16,7 +16,9 @@ pub(crate) async fn report(host: HostRef, PathId(id): PathId, request: Request) 
     let (caller, body) = host.admit(request, host.shared.body_bytes_max).await?;
     let report = off_thread(move || {
         let subscription = own(&host, &caller, &id)?;
-        let event = own_event(utf8(&body.bytes)?, &subscription.account, &host.engine)?;
+        let account = host.engine.accounts().get(&subscription.account);
+        let text = utf8(&body.bytes)?;
+        let event = own_event(text, &subscription.account, account.as_deref(), &host.engine)?;
         let hint = host.engine.catalogue().subscribe_hint(event.event_type());
         let report = host.engine.match_report(subscription.id, event)?;
         let hints = hint.iter().map(ToString::to_string).collect();

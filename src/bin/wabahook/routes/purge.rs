@@ -22,7 +22,7 @@ pub(crate) async fn purge(host: HostRef, request: Request) -> RouteResult {
             *account = found.id().to_owned();
         }
         if caller.scope().is_some_and(|scope| scope != account.as_str()) {
-            return Err(HttpError::invalid("account", "another one than ?account= names"));
+            return Err(HttpError::invalid("account", "expected the account that ?account= names"));
         }
     }
     let account = filter.account.clone();

@@ -1,5 +1,6 @@
 //! Certificate authorities made for one test, and the certificates that they sign. Nothing outside of
 //! that test trusts them.
+#![allow(dead_code, reason = "every test uses its own part")]
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate authority made for one test.
 pub(crate) struct Authority {
@@ -43,6 +44,16 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Pair { certificate, key: key.serialize_pem() }
+    }
+
+    /// A client that trusts this authority alone.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.store())
+            .with_no_client_auth()
     }
 
     fn store(&self) -> RootCertStore {
