@@ -49,6 +49,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Refuses settings that cannot be right.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.limits.check()?;
+        self.network.check()?;
+        self.account_limits.check("account_limits")
+    }
+
     /// An engine whose durable state is in the directory `path`, which is created if it is missing.
     pub fn new(path: impl Into<PathBuf>) -> Config {
         Config {

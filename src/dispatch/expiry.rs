@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::backlog::Retrying;
-use super::lane::Lane;
+use super::lane::{DeliveryAge, Lane};
 use super::{Dispatcher, StepContext};
 use crate::acceptance_times::AcceptanceTimes;
 use crate::attempt::DeliveryId;
@@ -20,10 +20,6 @@ use crate::subscription::SubscriptionId;
 
 /// How long after the end of its age a delivery may start its last attempt.
 pub(super) const LAST_ATTEMPT_MS: u64 = 10_000;
-
-/// An endpoint's rest is cut short for last attempts at most once in this time, so that a steady stream of
-/// deliveries that expire does not call a dead endpoint all the time.
-pub(super) const REST_CUT_MS: u64 = 60_000;
 
 /// A lane is looked at again after this if something overdue is still in flight, or nothing may end now.
 const AGAIN_MS: u64 = 1_000;
@@ -42,13 +38,6 @@ pub(super) struct Expiry {
     /// When the engine was opened.
     opened_ms: u64,
     timers: BTreeSet<(u64, SubscriptionId)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DeliveryAge {
-    pub(super) counts_from_ms: i64,
-    /// When its age ends.
-    pub(super) ends_ms: u64,
 }
 
 impl Expiry {

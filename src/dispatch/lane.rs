@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
-use super::expiry::{DeliveryAge, REST_CUT_MS};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
 use super::in_flight::InFlightAttempt;
 use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
@@ -50,9 +49,20 @@ pub(super) struct Lane {
     dead: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DeliveryAge {
+    pub(super) counts_from_ms: i64,
+    /// When its age ends.
+    pub(super) ends_ms: u64,
+}
+
 /// How long a lane waits after a shortage that only concerns it, and how long a delivery waits after a panic.
 const LANE_PAUSE_MS: u64 = 100;
 const PANIC_PAUSE_MS: u64 = 5_000;
+
+/// An endpoint's rest is cut short for last attempts at most once in this time, so that a steady stream of
+/// deliveries that expire does not call a dead endpoint all the time.
+const REST_CUT_MS: u64 = 60_000;
 
 /// How far behind a lane queues for each attempt that it has in flight.
 const IN_FLIGHT_SPACING_US: u64 = 4_000;

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Engine;
 use super::account_declarations::{self, AccountChanges};
 use super::dead_letter_filter::DeadLetterFilter;
 use super::purge::{PurgeFilter, Purged};
 use super::shared::Shared;
 use super::subscription_table::ActiveSubscription;
-use super::{Engine, recovery};
 use crate::account::{Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, fresh_key};
 use crate::book::{BookChange, SubscriptionStore};
 use crate::config::Config;
@@ -189,7 +189,7 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn check_config(config: &Config) -> Result<AccountChanges> {
-        recovery::check(config)?;
+        config.check()?;
         account_declarations::check(config)
     }
 

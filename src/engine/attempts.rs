@@ -6,34 +6,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::background::Job;
-use super::recent_attempts::{RecentAttempt, RecentOutcome};
-use super::shared::{DispatchState, Shared};
+use super::recent_attempts::{RecentAttempt, RecentOutcome, SentEvent};
+use super::shared::{DispatchState, Job, Shared};
 use super::subscription_table::ActiveSubscription;
 use crate::attempt::{Attempt, AttemptEnd, DeliveryId, FailedAttempt};
 use crate::delivery::Template;
 use crate::delivery_record::Record;
 use crate::dispatch::{Completed, StepContext};
 use crate::error::Error;
-use crate::event::{EventId, EventType, StoredEvent};
+use crate::event::StoredEvent;
 use crate::notice::Notice;
 use crate::outcome::Reason;
 use crate::stats::Bound;
 use crate::subscription::{SubscriptionId, SubscriptionState};
 use crate::transport::{Answer, Failure, Reply};
-
-/// What is remembered of an event while an attempt of it is in flight.
-#[derive(Debug)]
-pub(super) struct SentEvent {
-    id: EventId,
-    event_type: EventType,
-}
-
-impl From<&StoredEvent> for SentEvent {
-    fn from(event: &StoredEvent) -> SentEvent {
-        SentEvent { id: event.id, event_type: event.event_type.clone() }
-    }
-}
 
 /// An attempt that ended, as the thread that made it reports it.
 pub(super) struct CompletedAttempt {

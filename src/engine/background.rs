@@ -2,36 +2,20 @@
 //! writing to the book that a subscription is disabled, and reading an event that is not in memory. An engine
 //! without threads does it at once.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 
-use super::shared::Shared;
-use crate::attempt::Attempt;
+use super::shared::{Job, Shared};
 use crate::error::{Error, Result};
-use crate::outcome::Reason;
-use crate::subscription::SubscriptionId;
 use crate::threads;
-
-/// Something to do for the engine.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Makes durable that a subscription is disabled.
-    Disable(SubscriptionId, Reason),
-    /// Reads the event of an attempt that an I/O thread is to make.
-    Read(Attempt),
-}
-
-/// Where jobs are queued. Bounded by the attempts in flight.
-#[derive(Debug, Default)]
-pub(super) struct Jobs(OnceLock<Sender<Job>>);
 
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let (sender, jobs) = unbounded();
     let weak = Arc::downgrade(shared);
     threads::start("wabahook-background", None, move || run(&weak, &jobs))
         .map_err(Error::thread)?;
-    let _ = shared.jobs.0.set(sender);
+    let _ = shared.jobs.set(sender);
     Ok(())
 }
 
@@ -47,7 +31,7 @@ fn run(shared: &Weak<Shared>, jobs: &Receiver<Job>) {
 impl Shared {
     /// Has a job done, by the background thread if there is one.
     pub(super) fn submit_job(&self, job: Job) {
-        let Some(sender) = self.jobs.0.get() else { return self.do_job(job) };
+        let Some(sender) = self.jobs.get() else { return self.do_job(job) };
         self.dispatch_state.lock().jobs += 1;
         // Fails only if the thread panicked; then nobody waits for the job.
         if sender.send(job).is_err() {

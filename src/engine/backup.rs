@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::recovery::HISTORY;
+use super::data_directory::HISTORY;
 use super::shared::Shared;
 use super::{Engine, data_directory};
 use crate::error::{Error, Result};

@@ -7,10 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Engine;
-use super::shared::{DispatchState, Shared};
+use super::shared::{ClosingStage, DispatchState, Shared};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::notice::Notice;
@@ -36,22 +34,6 @@ const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
 /// How long `close` waits for the device to finish what was begun.
 const DEVICE_GRACE: Duration = Duration::from_secs(3);
 
-/// How far the end of the engine has come.
-#[derive(Debug, Default)]
-pub(super) struct Closing {
-    stage: Mutex<ClosingStage>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum ClosingStage {
-    #[default]
-    Open,
-    /// A thread ends the committer and releases the directory.
-    Releasing,
-    Closed,
-}
-
 impl Engine {
     /// Starts no more attempts, lets those under way finish for at most `timeout` and interrupts the rest: they
     /// are owed on the device and are made at the next open. Events are accepted until [`close`](Engine::close), so
@@ -67,15 +49,15 @@ impl Shared {
             Err(Error::Closed) => Ok(()),
             open_or_poisoned => open_or_poisoned,
         };
-        if *self.closing.stage.lock() == ClosingStage::Closed {
+        if *self.closing.lock() == ClosingStage::Closed {
             return result;
         }
         self.phase.close();
         self.stop_deliveries(timeout);
         self.start_release();
-        let mut stage = self.closing.stage.lock();
+        let mut stage = self.closing.lock();
         let is_open = |stage: &mut ClosingStage| *stage != ClosingStage::Closed;
-        if self.closing.changed.wait_while_for(&mut stage, is_open, DEVICE_GRACE).timed_out() {
+        if self.closed.wait_while_for(&mut stage, is_open, DEVICE_GRACE).timed_out() {
             let source = StoreFailure::io(io::ErrorKind::TimedOut.into());
             return Err(Error::Store { doing: "closing: the device does not answer", source });
         }
@@ -108,7 +90,7 @@ impl Shared {
 
     /// Starts to release what the engine holds, unless another caller has.
     fn start_release(self: &Arc<Self>) {
-        let mut stage = self.closing.stage.lock();
+        let mut stage = self.closing.lock();
         if *stage != ClosingStage::Open {
             return;
         }
@@ -127,8 +109,8 @@ impl Shared {
         *self.book.lock() = None;
         *self.directory_lock.lock() = None;
         self.store.release();
-        *self.closing.stage.lock() = ClosingStage::Closed;
-        self.closing.changed.notify_all();
+        *self.closing.lock() = ClosingStage::Closed;
+        self.closed.notify_all();
         tracing::info!("the engine is closed");
     }
 }

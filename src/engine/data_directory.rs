@@ -1,20 +1,26 @@
-//! Claims the data directory of an engine: creates it, locks it, checks its format and restricts it to
-//! its owner. Nothing in the directory is changed before the lock is held and the format is known.
+//! Claims the store of an engine and opens its book. A data directory is created, locked, its format checked and
+//! restricted to its owner; nothing in it is changed before the lock is held and the format is known.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::book::{LoadedSubscriptions, SubscriptionStore};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::store::private;
+use crate::store::{Sled, Store, StoreFailure, private};
+
+/// The history of events, in the data directory.
+pub(super) const HISTORY: &str = "history";
 
 /// The log of the book, in the data directory.
 pub(super) const BOOK_LOG: &str = "book.log";
 
 /// The version of everything in a data directory. Any other version is refused.
-pub(super) const FORMAT: u32 = 3;
+const FORMAT: u32 = 3;
 const FORMAT_FILE: &str = "format";
 const NEW_FORMAT_FILE: &str = "format.new";
 const LOCK_FILE: &str = "lock";
@@ -24,10 +30,48 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// How often a lock is tried that another engine holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// The configured store, or sled in the data directory with the lock on it.
+pub(super) fn claimed_store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
+    if let Some(given) = &config.store {
+        let failed = |failure| Error::store("reading the format of the store", failure);
+        let (found, supported) = (given.format(FORMAT).map_err(failed)?, FORMAT);
+        if found != supported {
+            return Err(Error::UnsupportedFormat { path: config.path.clone(), found, supported });
+        }
+        return Ok((None, Arc::clone(given)));
+    }
+    let lock = claim(&config.path, config.lock_wait)?;
+    Ok((Some(lock), Arc::new(Sled::new(&config.path).durability(config.durability))))
+}
+
+/// Opens the book, with its log if the store is a directory.
+pub(super) fn open_book(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    has_log: bool,
+) -> Result<LoadedSubscriptions> {
+    let log = has_log.then(|| config.path.join(BOOK_LOG));
+    let opened = SubscriptionStore::open(
+        Arc::clone(store),
+        log.as_deref(),
+        &config.catalogue,
+        config.on_damage,
+    );
+    opened.map_err(|error| match error {
+        Error::Store { source: StoreFailure::InUse, .. } => {
+            Error::InUse { path: config.path.clone() }
+        }
+        Error::Store { doing, source: StoreFailure::Io(source) } => {
+            Error::Directory { path: config.path.join("book"), doing, source }
+        }
+        other => other,
+    })
+}
+
 /// Creates the directory if it is missing, locks it, checks its format and takes the rights of other
 /// users away from everything in it. Waits up to `lock_wait` for another engine to release the lock, which the
 /// system does a moment after the process was killed.
-pub(super) fn claim(path: &Path, lock_wait: Duration) -> Result<File> {
+fn claim(path: &Path, lock_wait: Duration) -> Result<File> {
     make_directory(path).map_err(|e| Error::directory("creating the data directory", path, e))?;
     let lock_path = path.join(LOCK_FILE);
     let failed = |error| Error::directory("locking the data directory with", &lock_path, error);

@@ -3,102 +3,18 @@
 //! without that lock. An event that is not in memory is read by the background thread, and its attempt is given
 //! out at a later exchange.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use slab::Slab;
-
-use super::attempts::{CompletedAttempt, EndEffects, SentEvent, interrupted};
-use super::background::Job;
-use super::shared::{DispatchState, Shared};
+use super::attempts::{CompletedAttempt, EndEffects, interrupted};
+use super::io_threads::{IoThread, IssuedAttempt, PreparedAttempt};
+use super::shared::{DispatchState, Job, Shared};
 use super::subscription_table::ActiveSubscription;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::delivery::{
-    AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt,
-    OutgoingRequest, WakeLoop,
+    AttemptSource, Demand, EndedAttempt, LoopId, NextAttempt, OutgoingRequest, WakeLoop,
 };
 use crate::event::StoredEvent;
 use crate::transport::{Failure, Reply, Shortage};
-
-/// What the dispatch state keeps of the I/O threads.
-#[derive(Default)]
-pub(super) struct IoThreads {
-    threads: Vec<IoThread>,
-    /// Attempts whose event was read, to be given out first.
-    prepared: VecDeque<PreparedAttempt>,
-}
-
-struct IoThread {
-    wake: WakeLoop,
-    /// It found too few attempts and sleeps until it is woken.
-    is_idle: bool,
-    is_running: bool,
-}
-
-/// An attempt that an I/O thread takes, with its event if that is at hand.
-pub(super) struct PreparedAttempt {
-    attempt: Attempt,
-    event: Option<Arc<StoredEvent>>,
-}
-
-/// The attempts that each I/O thread carries. Only that thread locks its part, so nobody waits.
-pub(super) struct IssuedAttempts(Vec<Mutex<Slab<IssuedAttempt>>>);
-
-struct IssuedAttempt {
-    attempt: Attempt,
-    event: SentEvent,
-}
-
-impl IssuedAttempts {
-    pub(super) fn new(threads: usize) -> IssuedAttempts {
-        IssuedAttempts((0..threads).map(|_| Mutex::default()).collect())
-    }
-
-    fn issue(&self, from: LoopId, issued: IssuedAttempt) -> Option<AttemptToken> {
-        let slot = self.0.get(from.0)?.lock().insert(issued);
-        Some(AttemptToken(slot as u64))
-    }
-
-    fn take(&self, from: LoopId, token: AttemptToken) -> Option<IssuedAttempt> {
-        let slot = usize::try_from(token.0).ok()?;
-        self.0.get(from.0)?.lock().try_remove(slot)
-    }
-
-    fn take_all(&self, from: LoopId) -> Vec<IssuedAttempt> {
-        self.0.get(from.0).map(|slab| slab.lock().drain().collect()).unwrap_or_default()
-    }
-}
-
-impl IoThreads {
-    pub(super) fn is_running(&self) -> bool {
-        self.threads.iter().any(|thread| thread.is_running)
-    }
-
-    /// Wakes as many idle threads as `attempts` more need.
-    pub(super) fn wake(&mut self, attempts: usize) {
-        let mut attempts = attempts + self.prepared.len();
-        for thread in self.threads.iter_mut().filter(|thread| thread.is_idle) {
-            if attempts == 0 {
-                return;
-            }
-            thread.is_idle = false;
-            (thread.wake)();
-            attempts = attempts.saturating_sub(EXCHANGE_MAX);
-        }
-    }
-
-    /// Wakes all, because the engine closes.
-    pub(super) fn wake_all(&self) {
-        self.threads.iter().for_each(|thread| (thread.wake)());
-    }
-
-    fn set_idle(&mut self, number: LoopId) {
-        if let Some(thread) = self.threads.get_mut(number.0) {
-            thread.is_idle = true;
-        }
-    }
-}
 
 impl DispatchState {
     /// Up to `room` attempts for an I/O thread, those whose event was read first.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::Engine;
-use super::recovery;
+use super::data_directory;
 use crate::book;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -51,8 +51,8 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn migrate(from: &Config, to: &Config) -> Result<Migration> {
-        let (from_lock, source) = recovery::claimed_store(from)?;
-        let (to_lock, target) = recovery::claimed_store(to)?;
+        let (from_lock, source) = data_directory::claimed_store(from)?;
+        let (to_lock, target) = data_directory::claimed_store(to)?;
         let moved = migrate(from, &source, &*target, from_lock.is_some());
         source.release();
         target.release();
@@ -78,7 +78,7 @@ fn migrate(
     }
     if !theirs.iter().any(|name| name == MOVED) {
         // Brings the database to what the log of the subscriptions says.
-        drop(recovery::open_book(source, config, has_log)?);
+        drop(data_directory::open_book(source, config, has_log)?);
     }
     mark(target, INCOMPLETE)?;
     let wanted: Vec<String> = names(&**source)?.into_iter().filter(|name| name != MOVED).collect();

@@ -23,6 +23,7 @@ mod event_traces;
 mod expiry;
 mod filter;
 mod io_source;
+mod io_threads;
 mod lifecycle;
 mod log;
 mod match_report;

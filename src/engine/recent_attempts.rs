@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::config::Limits;
 use crate::delivery_record::Record;
-use crate::event::{EventId, EventType};
+use crate::event::{EventId, EventType, StoredEvent};
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 use crate::word_enum::word_enum;
@@ -38,6 +38,19 @@ pub struct RecentAttempt {
     /// The first bytes of a response that was no success, at most
     /// [`EXCERPT_BYTES_MAX`](crate::EXCERPT_BYTES_MAX).
     pub excerpt: Vec<u8>,
+}
+
+/// What is remembered of an event while an attempt of it is in flight.
+#[derive(Debug)]
+pub(super) struct SentEvent {
+    pub(super) id: EventId,
+    pub(super) event_type: EventType,
+}
+
+impl From<&StoredEvent> for SentEvent {
+    fn from(event: &StoredEvent) -> SentEvent {
+        SentEvent { id: event.id, event_type: event.event_type.clone() }
+    }
 }
 
 /// What an attempt meant for its delivery.

@@ -2,23 +2,21 @@
 //! that was owed is owed again (I3), and held if its subscription is unknown.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::accounts::{held, lane_state};
-use super::background::{self, Jobs};
-use super::close::Closing;
-use super::data_directory::{BOOK_LOG, FORMAT};
-use super::io_source::IssuedAttempts;
+use super::data_directory::HISTORY;
+use super::io_threads::IssuedAttempts;
 use super::recent_attempts::RecentAttempts;
 use super::shared::{DispatchState, Phase, Shared};
 use super::subscription_table::{ActiveSubscription, SubscriptionTable};
-use super::worker_pool::WorkerNames;
-use super::{account_declarations, account_usage, commit_events, data_directory, timekeeper};
+use super::{
+    account_declarations, account_usage, background, commit_events, data_directory, timekeeper,
+};
 use crate::account::{AccountState, Accounts};
 use crate::account_shares::AccountShares;
 use crate::book::{HeldSubscription, LoadedSubscriptions, SubscriptionStore};
@@ -31,11 +29,9 @@ use crate::history::{History, HistoryBounds};
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::{self, CommitterParts, OutboxOptions, RecoveredOutbox};
 use crate::stats::EngineCounters;
-use crate::store::{Sled, Store, StoreFailure};
+use crate::store::Store;
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
-
-pub(super) const HISTORY: &str = "history";
 
 /// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
@@ -64,23 +60,16 @@ pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     Ok(shared)
 }
 
-/// Refuses settings that cannot be right.
-pub(super) fn check(config: &Config) -> Result<()> {
-    config.limits.check()?;
-    config.network.check()?;
-    config.account_limits.check("account_limits")
-}
-
 /// Opens everything and starts no thread.
 pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
-    check(&config)?;
+    config.check()?;
     let (transport, http) = transport(&config)?;
     let answers_later = transport.answers_later();
     let dispatch_limits = dispatch_limits(&config.limits, answers_later);
-    let (lock, store) = claimed_store(&config)?;
+    let (lock, store) = data_directory::claimed_store(&config)?;
     super::migration::check_complete(&*store)?;
     let LoadedSubscriptions { store: mut book, mut subscriptions, accounts, held, set_aside } =
-        open_book(&store, &config, lock.is_some())?;
+        data_directory::open_book(&store, &config, lock.is_some())?;
     let accounts = account_declarations::open(&mut book, accounts, &mut subscriptions, &config)?;
     let shares = shares(&config, &accounts, dispatch_limits.in_flight_max);
     let (opened, recovered) = read_outbox(&config, &store, &shares, &subscriptions)?;
@@ -121,8 +110,8 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         network: config.network,
         transport,
         counters,
-        worker_names: WorkerNames::default(),
-        jobs: Jobs::default(),
+        workers_started: AtomicU64::default(),
+        jobs: OnceLock::new(),
         http,
         yields_cpu: AtomicBool::default(),
         book: Mutex::new(Some(book)),
@@ -136,7 +125,8 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         poison: Mutex::new(None),
         store,
         directory_lock: Mutex::new(lock),
-        closing: Closing::default(),
+        closing: Mutex::default(),
+        closed: Condvar::new(),
     });
     Ok((shared, unstarted))
 }
@@ -174,20 +164,6 @@ fn open_history(config: &Config) -> Result<Option<History>> {
         source: Arc::new(error),
     });
     opened.map(Some)
-}
-
-/// The configured store, or sled in the data directory with the lock on it.
-pub(super) fn claimed_store(config: &Config) -> Result<(Option<File>, Arc<dyn Store>)> {
-    if let Some(given) = &config.store {
-        let failed = |failure| Error::store("reading the format of the store", failure);
-        let (found, supported) = (given.format(FORMAT).map_err(failed)?, FORMAT);
-        if found != supported {
-            return Err(Error::UnsupportedFormat { path: config.path.clone(), found, supported });
-        }
-        return Ok((None, Arc::clone(given)));
-    }
-    let lock = data_directory::claim(&config.path, config.lock_wait)?;
-    Ok((Some(lock), Arc::new(Sled::new(&config.path).durability(config.durability))))
 }
 
 /// A transport, and again the built-in one if it is that.
@@ -381,28 +357,4 @@ fn dispatch_limits(limits: &Limits, answers_later: bool) -> DispatchLimits {
         lane_in_flight_max: limits.lane_in_flight_max,
         in_flight_max: in_flight_max.min(threads_max),
     }
-}
-
-/// Opens the book, with its log if the store is a directory.
-pub(super) fn open_book(
-    store: &Arc<dyn Store>,
-    config: &Config,
-    has_log: bool,
-) -> Result<LoadedSubscriptions> {
-    let log = has_log.then(|| config.path.join(BOOK_LOG));
-    let opened = SubscriptionStore::open(
-        Arc::clone(store),
-        log.as_deref(),
-        &config.catalogue,
-        config.on_damage,
-    );
-    opened.map_err(|error| match error {
-        Error::Store { source: StoreFailure::InUse, .. } => {
-            Error::InUse { path: config.path.clone() }
-        }
-        Error::Store { doing, source: StoreFailure::Io(source) } => {
-            Error::Directory { path: config.path.join("book"), doing, source }
-        }
-        other => other,
-    })
 }

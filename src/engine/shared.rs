@@ -17,17 +17,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crossbeam_channel::Sender;
 use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, RwLock};
 
-use super::background::Jobs;
-use super::close::Closing;
-use super::io_source::{IoThreads, IssuedAttempts};
+use super::io_threads::{IoThreads, IssuedAttempts};
 use super::recent_attempts::RecentAttempts;
 use super::subscription_table::SubscriptionTable;
-use super::worker_pool::WorkerNames;
 use crate::account::Accounts;
 use crate::account_shares::AccountShares;
 use crate::attempt::Attempt;
@@ -44,8 +42,10 @@ use crate::minute_count::MinuteCount;
 use crate::network::Network;
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::Outbox;
+use crate::outcome::Reason;
 use crate::stats::{Bound, EngineCounters};
 use crate::store::Store;
+use crate::subscription::SubscriptionId;
 use crate::transport::Transport;
 
 /// Shared by every handle and thread of an engine.
@@ -66,8 +66,10 @@ pub(super) struct Shared {
     pub(super) recent_attempts: RecentAttempts,
     /// `None` where none is configured.
     pub(super) history: Option<History>,
-    pub(super) worker_names: WorkerNames,
-    pub(super) jobs: Jobs,
+    /// Numbers the worker threads.
+    pub(super) workers_started: AtomicU64,
+    /// Takes jobs for the background thread, once it runs. Bounded by the attempts in flight.
+    pub(super) jobs: OnceLock<Sender<Job>>,
     pub(super) issued: IssuedAttempts,
     /// The transport whose I/O threads take attempts by themselves; `None` with a transport of the host.
     pub(super) http: Option<Arc<Http>>,
@@ -90,7 +92,18 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     /// The lock file of the data directory, held while the engine is open.
     pub(super) directory_lock: Mutex<Option<std::fs::File>>,
-    pub(super) closing: Closing,
+    pub(super) closing: Mutex<ClosingStage>,
+    /// Signalled when the engine is closed.
+    pub(super) closed: Condvar,
+}
+
+/// Something to do for the engine.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Makes durable that a subscription is disabled.
+    Disable(SubscriptionId, Reason),
+    /// Reads the event of an attempt that an I/O thread is to make.
+    Read(Attempt),
 }
 
 /// The dispatcher, and the state of the threads that serve it.
@@ -261,6 +274,16 @@ impl Phase {
     pub(super) fn poison(&self) -> bool {
         self.0.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
+}
+
+/// How far the end of the engine has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClosingStage {
+    #[default]
+    Open,
+    /// A thread ends the committer and releases the directory.
+    Releasing,
+    Closed,
 }
 
 impl Shared {

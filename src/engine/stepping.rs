@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attempts::{CompletedAttempt, SentEvent};
+use super::attempts::CompletedAttempt;
+use super::recent_attempts::SentEvent;
 use super::shared::Shared;
 use super::{Engine, Owner, commit_events, recovery, timekeeper, worker_pool};
 use crate::attempt::{Attempt, AttemptEnd};

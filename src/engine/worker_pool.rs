@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -26,12 +26,8 @@ pub(super) const WORKERS_KEPT: usize = 2;
 /// A thousand waiting workers must stay cheap; an attempt needs far less than this.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Numbers the worker threads.
-#[derive(Debug, Default)]
-pub(super) struct WorkerNames(AtomicU64);
-
 pub(super) fn start_worker(shared: &Arc<Shared>) -> io::Result<()> {
-    let number = shared.worker_names.0.fetch_add(1, Ordering::Relaxed);
+    let number = shared.workers_started.fetch_add(1, Ordering::Relaxed);
     let name = format!("wabahook-worker-{number}");
     let held = Arc::clone(shared);
     threads::start(&name, Some(STACK_BYTES), move || held.work()).map(drop)

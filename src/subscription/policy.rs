@@ -32,7 +32,7 @@ pub struct Policy {
     /// How long after acceptance a delivery is given up, whether or not it was ever tried, at most 30 days. Defaults
     /// to 24 hours, which outlasts an outage of one night.
     pub age_max: Duration,
-    /// How long one attempt may take, from the name lookup to the end of the response, 1 ms to 5
+    /// How long one attempt may take, from its first packet to the head of the response, 1 ms to 5
     /// minutes. Defaults to 15 s, the lower end of what Standard Webhooks recommends.
     pub timeout: Duration,
     /// Whether an attempt that timed out is retried. Defaults to true, because it is unknown what the

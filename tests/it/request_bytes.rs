@@ -1,5 +1,5 @@
-//! Every kind of target is sent the request that `docs/requests.md` shows, byte for byte, over a real
-//! socket, and the receivers' own libraries accept the signatures.
+//! Every kind of target is sent the request that `docs/requests.md` or `request_bytes.md` shows, byte for byte, over a
+//! real socket, and the receivers' own libraries accept the signatures.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ use wabahook::{
 use crate::support::http_receiver::{Receiver, Seen, say};
 use crate::support::{DEADLINE, wait_until};
 
-const PAGE: &str = include_str!("../../docs/requests.md");
+const PAGE: &str =
+    concat!(include_str!("../../docs/requests.md"), include_str!("request_bytes.md"));
 const PAYLOAD: &str = r#"{"text": "caf\u00e9", "n": 1.0}"#;
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BEGIN_WALL_MS: u64 = 1_700_000_000_123;

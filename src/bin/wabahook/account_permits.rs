@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::caller::Caller;
 use crate::http_error::HttpError;
 
 /// One in this many places is kept for the operator.
@@ -32,13 +33,13 @@ impl AccountPermits {
     }
 
     /// Takes a place for a request of an account, which may have as many as its limit `limit` says, or of the
-    /// operator.
+    /// operator, who takes none of the places of the account that it names.
     pub(crate) fn admit(
         &self,
-        account: Option<&str>,
+        caller: &Caller,
         (limit, allowed): (&str, usize),
     ) -> Result<AccountPermit, HttpError> {
-        let account = account.map(str::to_owned);
+        let account = caller.scope().filter(|_| !caller.is_operator()).map(str::to_owned);
         let mut counts = self.counts.lock();
         let of_operator = counts.get(&None).copied().unwrap_or(0);
         let of_accounts = counts.values().sum::<usize>() - of_operator;
@@ -82,6 +83,14 @@ impl Drop for AccountPermit {
 mod tests {
     use super::*;
 
+    fn account(name: &str) -> Caller {
+        Caller::of_account(name, "test")
+    }
+
+    fn operator(named: Option<&str>) -> Caller {
+        Caller::operator(named.map(str::to_owned), "test")
+    }
+
     #[test]
     fn accounts_leave_places_to_others_and_the_operator() {
         let permits = AccountPermits::new(64);
@@ -90,34 +99,36 @@ mod tests {
         let mut held = Vec::new();
         for name in names {
             let refused = loop {
-                match permits.admit(Some(name), limit) {
+                match permits.admit(&account(name), limit) {
                     Ok(permit) => held.push(permit),
                     Err(error) => break format!("{error:?}"),
                 }
             };
             assert!(refused.contains("of 16"), "{refused}");
         }
-        held.push(permits.admit(Some("quiet"), limit).unwrap());
-        (0..200).for_each(|n| held.extend(permits.admit(Some(&n.to_string()), limit)));
-        let kept: Vec<_> = (0..8).map(|_| permits.admit(None, limit).unwrap()).collect();
+        held.push(permits.admit(&account("quiet"), limit).unwrap());
+        (0..200).for_each(|n| held.extend(permits.admit(&account(&n.to_string()), limit)));
+        let kept: Vec<_> =
+            (0..8).map(|_| permits.admit(&operator(Some("noisy 1")), limit).unwrap()).collect();
         assert_eq!(held.len() + kept.len(), 64);
-        assert!(permits.admit(None, limit).is_err() && permits.admit(Some("late"), limit).is_err());
+        assert!(permits.admit(&operator(None), limit).is_err());
+        assert!(permits.admit(&account("late"), limit).is_err());
     }
 
     #[test]
     fn an_account_at_its_limit_leaves_the_others_room() {
         let permits = AccountPermits::new(8);
-        let noisy = || permits.admit(Some("noisy"), ("notice_listeners_max", 2));
+        let noisy = || permits.admit(&account("noisy"), ("notice_listeners_max", 2));
         let mut held: Vec<_> = (0..2).map(|_| noisy().unwrap()).collect();
         let refused = format!("{:?}", noisy().err());
         assert!(
             refused.contains("notice_listeners_max") && refused.contains("2 of 2"),
             "{refused}"
         );
-        held.push(permits.admit(Some("quiet"), ("notice_listeners_max", 2)).unwrap());
+        held.push(permits.admit(&account("quiet"), ("notice_listeners_max", 2)).unwrap());
         held.remove(0);
         held.push(noisy().unwrap());
-        while let Ok(permit) = permits.admit(None, ("notice_listeners_max", 0)) {
+        while let Ok(permit) = permits.admit(&operator(None), ("notice_listeners_max", 0)) {
             held.push(permit);
         }
         assert_eq!(held.len(), 8);

@@ -105,8 +105,8 @@ impl HostShared {
 
     /// A permit for a test delivery, held until it is over: a receiver that does not answer must not take
     /// the threads of other requests, and those of one account not the tests of others.
-    pub(crate) fn test_permit(&self, account: Option<&str>) -> Result<AccountPermit, HttpError> {
-        self.tests.admit(account, ("tests_at_once", TESTS_AT_ONCE_OF_ACCOUNT))
+    pub(crate) fn test_permit(&self, caller: &Caller) -> Result<AccountPermit, HttpError> {
+        self.tests.admit(caller, ("tests_at_once", TESTS_AT_ONCE_OF_ACCOUNT))
     }
 
     /// The shortages of the last minute, for `/healthz`.

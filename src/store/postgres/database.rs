@@ -1,7 +1,6 @@
 //! One open table as a [`Database`] of the contract. A commit is one statement, which writes all of its batches or
 //! none; where its outcome is unknown the database refuses writes until it is opened again.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -12,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::mirror::Mirror;
+use super::mirror::{CommitEffect, Mirror};
 use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
 use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
@@ -252,35 +251,6 @@ impl Database for PostgresDatabase {
     }
 }
 
-/// What a commit leaves under each of its keys. The last operation on a key wins, so the two parts are disjoint.
-pub(super) struct CommitEffect {
-    pub(super) puts: Vec<KeyValue>,
-    pub(super) gone: Vec<Vec<u8>>,
-    /// Whether it only puts keys that are known to be new. If that is wrong, the server refuses the commit.
-    pub(super) is_append: bool,
-}
-
-impl CommitEffect {
-    fn of(operations: &[Operation], mirror: &Mirror) -> CommitEffect {
-        let mut last = BTreeMap::new();
-        for operation in operations {
-            match operation {
-                Operation::Put(key, value) => last.insert(key, Some(value)),
-                Operation::Remove(key) => last.insert(key, None),
-            };
-        }
-        let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new(), is_append: true };
-        for (key, value) in last {
-            effect.is_append = effect.is_append && value.is_some() && mirror.lacks(key);
-            match value {
-                Some(value) => effect.puts.push((key.clone(), value.clone())),
-                None => effect.gone.push(key.clone()),
-            }
-        }
-        effect
-    }
-}
-
 /// The first key after all those with a prefix; `None` if there is no such key.
 pub(super) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
@@ -308,22 +278,5 @@ mod tests {
         assert_eq!(end_of(b"a\xff"), Some(b"b".to_vec()));
         assert_eq!(end_of(b""), None);
         assert_eq!(end_of(b"\xff\xff"), None);
-    }
-
-    #[test]
-    fn the_last_operation_on_a_key_is_its_effect() {
-        let put = |key: &str, value: &str| Operation::Put(key.into(), value.into());
-        let operations =
-            [put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
-        let mut mirror = Mirror::empty();
-        let effect = CommitEffect::of(&operations, &mirror);
-        assert_eq!(effect.puts, [("a".into(), "2".into()), ("b".into(), "3".into())]);
-        assert!(effect.gone.is_empty() && effect.is_append);
-        mirror.write(vec![put("b", "0")]);
-        assert!(!CommitEffect::of(&operations, &mirror).is_append, "b is replaced");
-        assert!(CommitEffect::of(&[put("c", "4")], &mirror).is_append);
-        assert!(!CommitEffect::of(&[Operation::Remove("c".into())], &mirror).is_append);
-        let unknown = Mirror::Absent { reads: 0 };
-        assert!(!CommitEffect::of(&[put("c", "4")], &unknown).is_append);
     }
 }

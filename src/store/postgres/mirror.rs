@@ -127,6 +127,35 @@ impl Mirror {
     }
 }
 
+/// What a commit leaves under each of its keys. The last operation on a key wins, so the two parts are disjoint.
+pub(super) struct CommitEffect {
+    pub(super) puts: Vec<KeyValue>,
+    pub(super) gone: Vec<Vec<u8>>,
+    /// Whether it only puts keys that are known to be new. If that is wrong, the server refuses the commit.
+    pub(super) is_append: bool,
+}
+
+impl CommitEffect {
+    pub(super) fn of(operations: &[Operation], mirror: &Mirror) -> CommitEffect {
+        let mut last = BTreeMap::new();
+        for operation in operations {
+            match operation {
+                Operation::Put(key, value) => last.insert(key, Some(value)),
+                Operation::Remove(key) => last.insert(key, None),
+            };
+        }
+        let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new(), is_append: true };
+        for (key, value) in last {
+            effect.is_append = effect.is_append && value.is_some() && mirror.lacks(key);
+            match value {
+                Some(value) => effect.puts.push((key.clone(), value.clone())),
+                None => effect.gone.push(key.clone()),
+            }
+        }
+        effect
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +192,22 @@ mod tests {
             replaced.write(vec![Operation::Put(vec![1], vec![0; 1024 * 1024])]);
         }
         assert!(replaced.get(&[1]).is_some(), "what is replaced takes nothing");
+    }
+
+    #[test]
+    fn the_last_operation_on_a_key_is_its_effect() {
+        let put = |key: &str, value: &str| Operation::Put(key.into(), value.into());
+        let operations =
+            [put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
+        let mut mirror = Mirror::empty();
+        let effect = CommitEffect::of(&operations, &mirror);
+        assert_eq!(effect.puts, [("a".into(), "2".into()), ("b".into(), "3".into())]);
+        assert!(effect.gone.is_empty() && effect.is_append);
+        mirror.write(vec![put("b", "0")]);
+        assert!(!CommitEffect::of(&operations, &mirror).is_append, "b is replaced");
+        assert!(CommitEffect::of(&[put("c", "4")], &mirror).is_append);
+        assert!(!CommitEffect::of(&[Operation::Remove("c".into())], &mirror).is_append);
+        let unknown = Mirror::Absent { reads: 0 };
+        assert!(!CommitEffect::of(&[put("c", "4")], &unknown).is_append);
     }
 }

@@ -13,7 +13,7 @@ use tokio_postgres::error::Severity;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Socket, Statement};
 
-use super::database::CommitEffect;
+use super::mirror::CommitEffect;
 use super::options::PostgresOptions;
 use super::ownership::Ownership;
 use super::runtime::failure_of;

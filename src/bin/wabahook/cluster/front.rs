@@ -145,6 +145,7 @@ impl Front {
                 self.list(&request, |_, _| true).await
             }
             RouteScope::Account(OfAll::Sum) => self.sum(&self.kept(parts, body).await?).await,
+            RouteScope::Account(OfAll::Purge) => self.purge(&self.kept(parts, body).await?).await,
             RouteScope::Account(OfAll::First) => self.first(&self.kept(parts, body).await?).await,
             RouteScope::Account(OfAll::Stream) => Ok(self.stream(&self.kept(parts, body).await?)),
             RouteScope::EveryAccount => {

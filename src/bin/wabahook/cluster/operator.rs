@@ -20,6 +20,7 @@ use super::mark::ForwardTarget;
 use super::merge::{added, exposition, keep_worst, with_shards};
 use super::pages::{ListPlace, PageQuery};
 use super::peers::ForwardFailure;
+use super::route_scope::purged_account;
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{IncludedShardsJson, JsonPage};
 use crate::response::json;
@@ -175,6 +176,22 @@ impl Front {
         }
         with_shards(&mut sum, &IncludedShardsJson { included, missing });
         Ok(json(status, &sum))
+    }
+
+    /// A purge, of one account or of all.
+    pub(super) async fn purge(self: &Arc<Self>, request: &KeptRequest) -> RouteResult {
+        let accounts = self.fleet.accounts();
+        let named = || purged_account(&request.body, accounts);
+        if named().is_some_and(|account| accounts.get(&account).is_none()) {
+            self.refresh().await?;
+        }
+        match named() {
+            Some(account) => {
+                let shard = self.fleet.shard_of(&account);
+                self.deliver(shard, request, Instant::now() + OWNER_WAIT_MAX).await
+            }
+            None => self.sum(request).await,
+        }
     }
 
     /// The answer of the first shard that has what is asked for.

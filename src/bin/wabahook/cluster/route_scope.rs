@@ -2,6 +2,9 @@
 //! account; all others, the gateways' included, are of the account whose key they bring.
 
 use axum::http::Method;
+use wabahook::Accounts;
+
+use crate::json::PurgeJson;
 
 /// Which engines a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(super) enum OfAll {
     List,
     /// The sums of their counters.
     Sum,
+    /// The account that the body names; without one, the sums.
+    Purge,
     /// The answer of the first shard that has the item.
     First,
     /// A stream of all.
@@ -68,8 +73,8 @@ pub(super) fn scope_of(method: &Method, path: &str) -> RouteScope {
 
 fn of_all(is_read: bool, parts: &[&str]) -> OfAll {
     match parts {
-        ["stats"] | ["purge"] | ["deliveries", "cancel"] => OfAll::Sum,
-        ["dead-letters", "replay" | "discard"] => OfAll::Sum,
+        ["purge"] => OfAll::Purge,
+        ["stats"] | ["deliveries", "cancel"] | ["dead-letters", "replay" | "discard"] => OfAll::Sum,
         ["notices"] => OfAll::Stream,
         ["subscriptions" | "deliveries" | "dead-letters" | "events"] if is_read => OfAll::List,
         ["dead-letters" | "events", _] if is_read => OfAll::First,
@@ -79,8 +84,20 @@ fn of_all(is_read: bool, parts: &[&str]) -> OfAll {
     }
 }
 
+/// The id of the account that a purge names in its body, by its id or its name.
+pub(super) fn purged_account(body: &[u8], accounts: &Accounts) -> Option<String> {
+    let named = serde_json::from_slice::<PurgeJson>(body).ok()?.account?;
+    let found = accounts.get(&named).or_else(|| accounts.named(&named));
+    Some(found.map_or(named, |account| account.id().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use wabahook::store::Memory;
+    use wabahook::{Account, Config, Engine};
+
     use super::*;
 
     fn scope(line: &str) -> RouteScope {
@@ -113,7 +130,7 @@ mod tests {
             ("GET /events/x", RouteScope::Account(OfAll::First)),
             ("GET /stats", RouteScope::Account(OfAll::Sum)),
             ("GET /notices", RouteScope::Account(OfAll::Stream)),
-            ("POST /purge", RouteScope::Account(OfAll::Sum)),
+            ("POST /purge", RouteScope::Account(OfAll::Purge)),
             ("GET /dead-letters", RouteScope::Account(OfAll::List)),
             ("GET /dead-letters/x", RouteScope::Account(OfAll::First)),
             ("POST /dead-letters/replay", RouteScope::Account(OfAll::Sum)),
@@ -126,6 +143,23 @@ mod tests {
             ("POST /webhooks/5/test", RouteScope::Account(OfAll::Any)),
         ] {
             assert_eq!(scope(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_purge_goes_to_the_account_that_its_body_names() {
+        let config = Config::new("memory").store(Arc::new(Memory::default()));
+        let engine = Engine::open(config.account(Account::new("acme"))).unwrap();
+        let id = engine.accounts().named("acme").unwrap().id().to_owned();
+        for (body, expected) in [
+            (format!(r#"{{"account": "{id}"}}"#), Some(id.as_str())),
+            (r#"{"account": "acme", "contact": "1"}"#.to_owned(), Some(id.as_str())),
+            (r#"{"account": "unknown"}"#.to_owned(), Some("unknown")),
+            (r#"{"contact": "1"}"#.to_owned(), None),
+            (r#"{"account": 1}"#.to_owned(), None),
+        ] {
+            let found = purged_account(body.as_bytes(), engine.accounts());
+            assert_eq!(found.as_deref(), expected, "{body}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The counters of the host, and the live figures of a subscription.
 
 use serde::{Deserialize, Serialize};
-use wabahook::{AccountInfo, Bound, LaneStats, Stats, SubscriptionInfo};
+use wabahook::{AccountInfo, AccountState, Bound, LaneStats, Stats, SubscriptionInfo};
 
 use super::cluster::{ClusterJson, IncludedShardsJson};
-use super::subscription::held_state;
 use super::values::Millis;
 
 /// The live figures of a subscription.
@@ -193,6 +192,11 @@ pub(crate) fn health_word(lane: Option<&LaneStats>) -> &'static str {
         Some(lane) if lane.retrying > 0 => "retrying",
         _ => "healthy",
     }
+}
+
+/// The state of an account whose deliveries are held.
+pub(super) fn held_state(account: &AccountInfo) -> Option<String> {
+    (account.state != AccountState::Active).then(|| account.state.as_str().to_owned())
 }
 
 impl SubscriptionStatsJson {

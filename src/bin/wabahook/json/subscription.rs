@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wabahook::policy::{Accept, Ordering, Policy, RetryOn};
 use wabahook::{
-    AccountInfo, AccountState, BodyFormat, Catalogue, Condition, LaneStats, PayloadFormat, Secret,
-    Subscription, SubscriptionId, SubscriptionInfo, Target, Tls,
+    AccountInfo, BodyFormat, Catalogue, Condition, LaneStats, PayloadFormat, Secret, Subscription,
+    SubscriptionId, SubscriptionInfo, Target, Tls,
 };
 
 use super::delivery::RecentAttemptJson;
 use super::policy::{BreakerJson, RateLimitJson, RetryJson};
 use super::problem::JsonProblem;
-use super::stats::HealthJson;
+use super::stats::{HealthJson, held_state};
 use super::target::{AuthorizationJson, TlsJson, TlsListing};
 use super::values::{
     Millis, Object, OrNever, Pairs, Patch, Scalar, SetOrAll, TimestampJson, Whole, Word,
@@ -281,11 +281,6 @@ impl SubscriptionJson {
             ..self
         }
     }
-}
-
-/// The state of an account whose deliveries are held.
-pub(super) fn held_state(account: &AccountInfo) -> Option<String> {
-    (account.state != AccountState::Active).then(|| account.state.as_str().to_owned())
 }
 
 /// The most remarks in one answer.

@@ -8,11 +8,11 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use wabahook::registration::{BODY_BYTES_MAX, Registration};
 
+use crate::caller::Caller;
 use crate::host::{HostRef, authenticated, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
-use crate::port::connections::KeyHolder;
 
 /// Answers every path that is not a route of the host's own.
 pub(crate) async fn answer(host: HostRef, request: Request) -> RouteResult {
@@ -30,9 +30,10 @@ async fn respond(host: HostRef, parts: Parts, body: Body) -> RouteResult {
     let extensions = parts.extensions.clone();
     let mut permit = None;
     let body = match host.registration.identify(parts.uri.path(), &parts.headers) {
-        Some((account, _)) => {
-            authenticated(&extensions, KeyHolder::Account(&account));
-            permit = waits.then(|| host.shared.test_permit(Some(&account))).transpose()?;
+        Some((account, key)) => {
+            let caller = Caller::of_account(account.as_str(), key);
+            authenticated(&extensions, caller.key_holder());
+            permit = waits.then(|| host.shared.test_permit(&caller)).transpose()?;
             let holder = BodyHolder::Account(account);
             host.shared.bodies.read_encoded(&parts.headers, body, holder, BODY_BYTES_MAX).await?
         }

@@ -28,11 +28,9 @@ const LINES_MAX: usize = 16;
 
 /// `GET /notices`.
 pub(crate) async fn stream(host: HostRef, caller: Caller) -> RouteResult {
-    // The operator takes none of the places of the account that it looks at.
-    let scope = caller.scope().filter(|_| !caller.is_operator());
-    let most =
-        scope.map_or(0, |account| host.engine.account_usage(account).bounds.notice_listeners_max);
-    let permit = host.shared.listeners.admit(scope, ("notice_listeners_max", most))?;
+    let bounds = caller.scope().map(|account| host.engine.account_usage(account).bounds);
+    let most = bounds.map_or(0, |bounds| bounds.notice_listeners_max);
+    let permit = host.shared.listeners.admit(&caller, ("notice_listeners_max", most))?;
     let (sender, lines) = channel(LINES_MAX);
     let notices = host.engine.notices();
     tokio::spawn(async move {

@@ -121,7 +121,7 @@ pub(crate) async fn rotate_secret(
 
 /// `POST /subscriptions/{id}/test`.
 pub(crate) async fn test(host: HostRef, caller: Caller, PathId(id): PathId) -> RouteResult {
-    let permit = host.shared.test_permit(caller.scope())?;
+    let permit = host.shared.test_permit(&caller)?;
     let tested = off_thread(move || {
         let tested = host.engine.test(own(&host, &caller, &id)?.id)?;
         drop(permit);
