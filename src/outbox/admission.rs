@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::config::Limits;
 
 /// Counts the events in the committer's queue, and the bytes of their payloads and target lists.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct QueueAdmission {
     events: AtomicUsize,
     bytes: AtomicUsize,
@@ -23,12 +23,9 @@ pub(super) struct QueueAdmission {
 impl QueueAdmission {
     pub(super) fn new(limits: &Limits) -> QueueAdmission {
         QueueAdmission {
-            events: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
             events_max: limits.queue_events_max,
             bytes_max: limits.queue_bytes_max,
-            is_stalled: AtomicBool::new(false),
-            stall_reason: Mutex::default(),
+            ..QueueAdmission::default()
         }
     }
 

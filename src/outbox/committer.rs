@@ -21,12 +21,12 @@ use super::admission::QueueAdmission;
 use super::batch::{CommandQueue, CommandReceiver, PendingBatch};
 use super::batch_scheduling::ContentionMonitor;
 use super::codec::tombstones;
-use super::command::{CommitterCommand, answer_all};
+use super::command::CommitterCommand;
 use super::commit_event::{CommitEvent, CommitListener, GroupTotals};
 use super::compaction::Compactor;
 use super::group::CommitGroup;
 use super::group_builder;
-use super::stall::Stall;
+use super::stall::{self, Stall};
 use super::writer::{FailedWrite, GroupWriter};
 
 /// How long the queue must be empty before leftovers are cleaned up.
@@ -150,14 +150,16 @@ impl Committer {
     /// Counts and reports a durable group, and resolves the receipts of its batch.
     fn committed(&mut self, batch: &PendingBatch, mut group: CommitGroup, took_ms: u64) {
         let ended = group.ended.drain(..).chain(batch.cancelled.iter().flatten());
-        self.writer.generations.ended(ended);
+        self.writer.generations.update(|index| ended.for_each(|sequence| index.ended(sequence)));
         let revived: Vec<_> = group.revived.drain(..).map(|letter| letter.delivery).collect();
         let discarded: Vec<_> = group.discarded.drain(..).map(|letter| letter.delivery).collect();
         self.compactor.note_group(&self.writer, &batch.records, &revived, group.synced);
         let cursor = &mut self.writer.cursor;
         let tombstones = cursor.tombstones.entry(cursor.generation).or_default();
         tombstones.extend(batch.forgotten.iter().map(|(id, _)| *id));
-        self.writer.generations.revived(revived.iter().map(|delivery| delivery.sequence));
+        self.writer.generations.update(|index| {
+            revived.iter().for_each(|delivery| index.revived(delivery.sequence));
+        });
         let settled_mains = std::mem::take(&mut group.settled_mains);
         self.answer_submissions(group, took_ms);
         self.answer_records(batch, revived, discarded, settled_mains);
@@ -177,8 +179,7 @@ impl Committer {
             (self.listener)(CommitEvent::Traced(traced));
         }
         (self.listener)(CommitEvent::Group(totals, group.owed));
-        let answers = group.answers.iter_mut();
-        answer_all(answers.map(|(sender, accepted)| (&*sender, Ok(std::mem::take(accepted)))));
+        stall::accept_group(&mut group.answers);
     }
 
     fn answer_records(

@@ -47,15 +47,14 @@ pub(super) struct Cursor {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::outbox::codec::meta::Incarnations;
 
     /// The cursor of a new outbox.
     pub(in crate::outbox) fn cursor() -> Cursor {
-        let mut incarnations = Incarnations::default();
-        incarnations.begin(0, 7);
+        let mut meta = GenerationMeta::first();
+        meta.incarnations.begin(0, 7);
         Cursor {
             generation: 1,
-            meta: GenerationMeta { incarnations, reserved: 0, first_sequence: 1, previous: None },
+            meta,
             next_sequence: 1,
             next_page: 1,
             next_record: 1,

@@ -16,7 +16,7 @@ use crate::attempt::DeliveryId;
 pub(super) type LetterPosition = (u64, DeliveryId);
 
 /// The dead letters, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DeadLetterIndex {
     count_max: usize,
     age_max_ms: u64,
@@ -54,16 +54,7 @@ pub(super) trait LetterAccounts {
 
 impl DeadLetterIndex {
     pub(super) fn new(count_max: usize, age_max_ms: u64) -> DeadLetterIndex {
-        DeadLetterIndex {
-            count_max,
-            age_max_ms,
-            kept: BTreeMap::new(),
-            owners: HashMap::new(),
-            by_account: HashMap::new(),
-            unsorted: Vec::new(),
-            revived: VecDeque::new(),
-            counts: HashMap::new(),
-        }
+        DeadLetterIndex { count_max, age_max_ms, ..DeadLetterIndex::default() }
     }
 
     /// Adds a letter whose record is in `generation`, or updates the generation of a copied one.

@@ -47,7 +47,7 @@ impl AccountKeyLimits {
 const BUCKETS_PER_WINDOW: u64 = 24;
 
 /// The keys seen within the window.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DedupTable {
     window_ms: u64,
     bucket_ms: u64,
@@ -127,11 +127,7 @@ impl DedupTable {
             window_ms,
             bucket_ms: (window_ms / BUCKETS_PER_WINDOW).max(1),
             keys_max,
-            sequences: HashMap::new(),
-            accounts: HashMap::new(),
-            buckets: BTreeMap::new(),
-            expired: Vec::new(),
-            dropped: DroppedKeys::default(),
+            ..DedupTable::default()
         }
     }
 

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use roaring::{RoaringBitmap, RoaringTreemap};
-use smallvec::SmallVec;
+use roaring::RoaringTreemap;
 
-use crate::account_shares::{AccountShares, SharedRoom};
+use crate::account_shares::SharedRoom;
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
-use crate::config::{Limits, OnDamage};
+use crate::config::Limits;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::host_calls::HostCalls;
 use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_pair_in};
-use crate::store::Store;
 use crate::subscription::SubscriptionId;
 
 use super::admission::QueueAdmission;
@@ -26,27 +24,14 @@ use super::batch::{CommandQueue, CommandReceiver, PendingBatch, command_queue};
 use super::command::{ATOMIC_RECORDS_MAX, CommitterCommand, Submission};
 use super::commit_event::{CommitListener, OwedEvent};
 use super::committer::Committer;
-use super::compaction::{CompactionBounds, Compactor, CompactorParts, OwedQuery};
+use super::compaction::{CompactionBounds, Compactor, OwedQuery};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
 use super::dedup_database::DedupDatabase;
-use super::event_accounts::EventAccounts;
 use super::event_cache::EventCache;
-use super::generations::{Generations, HeldTotals};
-use super::recovery::{GenerationReader, RecoveredOutbox, RecoveredParts};
+use super::generations::{Generations, OutboxUsage};
+use super::recovery::{OutboxOptions, RecoveredOutbox, RecoveredParts};
 use super::writer::GroupWriter;
-
-/// How an outbox is opened.
-pub(crate) struct OutboxOptions<'a> {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) catalogue: &'a Catalogue,
-    pub(crate) limits: &'a Limits,
-    pub(crate) on_damage: OnDamage,
-    /// Subscriptions that need the keys of their events.
-    pub(crate) ordered: RoaringBitmap,
-    pub(crate) shares: Arc<AccountShares>,
-    pub(crate) clock: &'a dyn Clock,
-}
 
 /// An outbox that was read but has no committer yet.
 pub(crate) struct OpenedOutbox {
@@ -83,18 +68,7 @@ impl OpenedOutbox {
     /// Reads the outbox in a store, or begins a new one.
     pub(crate) fn read(options: OutboxOptions<'_>) -> Result<(OpenedOutbox, RecoveredOutbox)> {
         let catalogue = options.catalogue.clone();
-        let reader = GenerationReader {
-            store: options.store,
-            catalogue: options.catalogue,
-            limits: options.limits,
-            on_damage: options.on_damage,
-            ordered: options.ordered,
-            accounts: Arc::new(EventAccounts::new(Arc::clone(&options.shares))),
-            shares: options.shares,
-            wall_ms: options.clock.wall_ms(),
-            new_incarnation: options.clock.random_u64(),
-        };
-        let mut parts = reader.read()?;
+        let mut parts = options.read()?;
         let recovered = std::mem::take(&mut parts.recovered);
         Ok((OpenedOutbox { parts, catalogue }, recovered))
     }
@@ -133,16 +107,6 @@ impl OpenedOutbox {
         };
         (outbox, parts)
     }
-}
-
-/// What the outbox has on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OutboxUsage {
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
-    pub(crate) owed_events: u64,
-    pub(crate) owed_bytes: u64,
-    pub(crate) generations: usize,
 }
 
 impl Outbox {
@@ -186,14 +150,14 @@ impl Outbox {
         owed_query: OwedQuery,
         listener: CommitListener,
     ) -> Committer {
-        let compactor = Compactor::new(CompactorParts {
-            catalogue: self.catalogue.clone(),
-            clock: Arc::clone(&clock),
-            bounds: self.bounds,
+        let compactor = Compactor::new(
+            self.catalogue.clone(),
+            Arc::clone(&clock),
+            self.bounds,
             owed_query,
-            queue: self.queue.clone(),
-            dedup_database: parts.dedup_database,
-        });
+            self.queue.clone(),
+            parts.dedup_database,
+        );
         let generations = Arc::clone(&self.generations);
         Committer {
             writer: GroupWriter { generations, cursor: parts.cursor },
@@ -275,32 +239,34 @@ impl Outbox {
 
     /// Queues a change of a delivery. Never refused: the attempts in flight are its bound.
     pub(crate) fn record(&self, record: Record) {
-        self.change([record].into(), None);
+        self.queue.send(CommitterCommand::Change([record].into(), None));
     }
 
     /// Like [`record`](Outbox::record), with a receipt that resolves when the change is durable.
     pub(crate) fn record_and_tell(&self, record: Record) -> Receipt<()> {
-        let (sender, receipt) = receipt_pair();
-        self.change([record].into(), Some(sender));
-        receipt
+        self.ask(|sender| CommitterCommand::Change([record].into(), Some(sender)))
     }
 
     /// Queues changes that take effect all together or not at all, also across a crash, because they are one
     /// batch of the store. At most [`ATOMIC_RECORDS_MAX`] records.
     pub(crate) fn record_together(&self, records: Vec<Record>) {
         debug_assert!(records.len() <= ATOMIC_RECORDS_MAX, "{} records together", records.len());
-        self.change(records.into(), None);
+        self.queue.send(CommitterCommand::Change(records.into(), None));
     }
 
-    fn change(&self, records: SmallVec<[Record; 1]>, waiter: Option<ReceiptSender<()>>) {
-        self.queue.send(CommitterCommand::Change(records, waiter));
+    /// Sends a command that a receipt answers.
+    pub(super) fn ask<T: Clone>(
+        &self,
+        command: impl FnOnce(ReceiptSender<T>) -> CommitterCommand,
+    ) -> Receipt<T> {
+        let (sender, receipt) = receipt_pair();
+        self.queue.send(command(sender));
+        receipt
     }
 
     /// Makes the removal of a subscription durable: what it is owed is cancelled from then on.
     pub(crate) fn forget(&self, id: SubscriptionId) -> Receipt<()> {
-        let (sender, receipt) = receipt_pair();
-        self.queue.send(CommitterCommand::Forget(id, sender));
-        receipt
+        self.ask(|sender| CommitterCommand::Forget(id, sender))
     }
 
     /// Notes that the subscription store no longer has these subscriptions: nothing needs their tombstones.
@@ -312,16 +278,12 @@ impl Outbox {
     /// the receipt resolves with how many were dead letters.
     pub(crate) fn revive(&self, deliveries: Vec<Vec<DeliveryId>>) -> Receipt<u64> {
         debug_assert!(deliveries.iter().all(|together| together.len() <= ATOMIC_RECORDS_MAX));
-        let (sender, receipt) = receipt_pair();
-        self.queue.send(CommitterCommand::Revive(deliveries, sender));
-        receipt
+        self.ask(|sender| CommitterCommand::Revive(deliveries, sender))
     }
 
     /// Ends dead letters that the host no longer wants. The receipt resolves with how many were dead letters.
     pub(crate) fn discard(&self, deliveries: Vec<DeliveryId>) -> Receipt<u64> {
-        let (sender, receipt) = receipt_pair();
-        self.queue.send(CommitterCommand::Discard(deliveries, sender));
-        receipt
+        self.ask(|sender| CommitterCommand::Discard(deliveries, sender))
     }
 
     /// Waits until everything that was sent before is durable.
@@ -344,9 +306,7 @@ impl Outbox {
 
     /// What is owed, and what is on the device.
     pub(crate) fn usage(&self) -> OutboxUsage {
-        let HeldTotals { events, bytes, owed_events, owed_bytes } = self.generations.totals();
-        let generations = self.generations.count();
-        OutboxUsage { events, bytes, owed_events, owed_bytes, generations }
+        self.generations.totals()
     }
 
     /// Events and payload bytes that wait for the device.

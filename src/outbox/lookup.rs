@@ -125,29 +125,14 @@ impl Outbox {
 
     /// The key hashes of owed events that have a key.
     pub(crate) fn key_hashes(&self, sequences: &RoaringTreemap) -> Result<HashMap<u64, u64>> {
-        let mut hashes = HashMap::new();
-        let (mut page, mut page_generation) = (HashMap::new(), None);
+        let (mut hashes, mut pages) = (HashMap::new(), OwnerPages::default());
         for sequence in sequences {
-            let generation = self.generations.generation_of(sequence);
-            if page_generation != generation || !page.contains_key(&sequence) {
-                page = self.keys_around(sequence)?;
-                page_generation = generation;
-            }
-            if let Some(hash) = page.get(&sequence).filter(|hash| **hash != 0) {
-                hashes.insert(sequence, *hash);
+            let hash = pages.owner(self, sequence)?.map_or(0, |owner| owner.key_hash);
+            if hash != 0 {
+                hashes.insert(sequence, hash);
             }
         }
         Ok(hashes)
-    }
-
-    fn keys_around(&self, sequence: u64) -> Result<HashMap<u64, u64>> {
-        read_twice(|| {
-            let Some(generation) = self.generations.generation_of(sequence) else {
-                return Ok(HashMap::new());
-            };
-            let database = self.generations.database(generation)?;
-            Ok(heads::key_hashes(&*database, sequence)?.into_iter().collect())
-        })
     }
 
     /// The events of these whose owner matches. Each page of heads is read once.

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::receipt::receipt_pair;
 use crate::store::{Database, Store, StoreFailure};
 
 use super::Outbox;
@@ -28,9 +27,7 @@ impl Outbox {
     /// [`Error::Refused`] while the device refuses writes.
     pub(crate) fn snapshot(&self) -> Result<OutboxSnapshot> {
         let hold = self.generations.hold_removals();
-        let (sender, receipt) = receipt_pair();
-        self.queue.send(CommitterCommand::Seal(sender));
-        let sealed = self.wait(receipt)?;
+        let sealed = self.wait(self.ask(CommitterCommand::Seal))?;
         Ok(OutboxSnapshot { sealed, generations: Arc::clone(&self.generations), _hold: hold })
     }
 }

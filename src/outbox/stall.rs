@@ -14,7 +14,7 @@ use crate::store::{Operation, StoreFailure};
 use super::admission::QueueAdmission;
 use super::batch::{CommandReceiver, PendingBatch};
 use super::codec;
-use super::command::answer_all;
+use super::command::{AcceptedEvents, SubmissionSender, answer_all};
 use super::commit_event::{CommitEvent, CommitListener, GroupTotals};
 use super::group::{CommitGroup, batches};
 use super::writer::{FailedWrite, GroupWriter, commit_all};
@@ -80,7 +80,7 @@ impl Stall<'_> {
         batch.forget_events();
         let outcome = self.reopen(&mut batch, &mut group, &unknown);
         match &outcome {
-            Ok(Some(GroupOutcome::Exists)) => accept_group(&mut group),
+            Ok(Some(GroupOutcome::Exists)) => accept_group(&mut group.answers),
             Ok(Some(GroupOutcome::Gone)) => {
                 answer_group(&mut group, &Error::Refused { why: error.to_string() });
             }
@@ -170,8 +170,7 @@ fn answer_group(group: &mut CommitGroup, error: &Error) {
 }
 
 /// Resolves the receipts of a group whose events exist.
-fn accept_group(group: &mut CommitGroup) {
-    let mut answers = std::mem::take(&mut group.answers);
+pub(super) fn accept_group(answers: &mut [(SubmissionSender, AcceptedEvents)]) {
     let answers = answers.iter_mut();
     answer_all(answers.map(|(sender, accepted)| (&*sender, Ok(std::mem::take(accepted)))));
 }

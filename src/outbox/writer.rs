@@ -46,7 +46,8 @@ impl GroupWriter {
             payload_bytes: narrow(event.payload.len()),
             account: self.generations.accounts().refer(&event.account),
         });
-        self.generations.add_events(self.cursor.generation, counts.clone());
+        let generation = self.cursor.generation;
+        self.generations.update(|index| index.add_events(generation, counts.clone()));
         self.generations.change(self.cursor.generation, |generation| {
             generation.events += owed.len() as u64;
             generation.owed += counts.map(|count| u64::from(count.deliveries)).sum::<u64>();

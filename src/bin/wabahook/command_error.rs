@@ -35,31 +35,24 @@ impl CommandError {
         }
     }
 
-    pub(crate) fn exit_code(&self) -> u8 {
+    fn parts(&self) -> (u8, &'static str, &str) {
         match self {
-            CommandError::Run(_) => 1,
-            CommandError::Usage(_) => 2,
-            CommandError::Unreachable(_) => 3,
-            CommandError::Unauthorized(_) => 4,
-            CommandError::NotFound(_) => 5,
-            CommandError::Busy(_) => 6,
+            CommandError::Run(message) => (1, "failed", message),
+            CommandError::Usage(message) => (2, "usage", message),
+            CommandError::Unreachable(message) => (3, "unreachable", message),
+            CommandError::Unauthorized(message) => (4, "unauthorized", message),
+            CommandError::NotFound(message) => (5, "not_found", message),
+            CommandError::Busy(message) => (6, "busy", message),
         }
     }
 
-    fn parts(&self) -> (&'static str, &str) {
-        match self {
-            CommandError::Run(message) => ("failed", message),
-            CommandError::Usage(message) => ("usage", message),
-            CommandError::Unreachable(message) => ("unreachable", message),
-            CommandError::Unauthorized(message) => ("unauthorized", message),
-            CommandError::NotFound(message) => ("not_found", message),
-            CommandError::Busy(message) => ("busy", message),
-        }
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.parts().0
     }
 
     /// The message for a person.
     pub(crate) fn message(&self) -> &str {
-        self.parts().1
+        self.parts().2
     }
 
     /// The same error, with another message.
@@ -76,10 +69,16 @@ impl CommandError {
 
     /// The error as JSON, in the shape of the errors of the host.
     pub(crate) fn json(&self) -> String {
-        let (code, message) = self.parts();
+        let (_, code, message) = self.parts();
         let (code, message) = (code.to_owned(), message.to_owned());
         let error = ErrorJson { error: ErrorDetailJson { code, message, field: None } };
         // Strings always serialize.
         serde_json::to_string(&error).unwrap_or_default()
+    }
+}
+
+impl From<wabahook::Error> for CommandError {
+    fn from(error: wabahook::Error) -> CommandError {
+        CommandError::Run(error.to_string())
     }
 }

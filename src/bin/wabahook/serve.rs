@@ -194,7 +194,7 @@ async fn open(
     let opened = opened.map_err(|_| CommandError::Run("opening: a thread failed".to_owned()))?;
     opened.map_err(|error| match error {
         Error::Invalid { .. } => CommandError::Usage(format!("{file}: {error}")),
-        _ => CommandError::Run(error.to_string()),
+        _ => error.into(),
     })
 }
 

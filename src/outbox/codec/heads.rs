@@ -24,7 +24,7 @@ use super::payload::{self, PayloadLocation, PayloadWriter};
 mod owners;
 
 pub(crate) use owners::HeadOwner;
-pub(in crate::outbox) use owners::{key_hashes, owners};
+pub(in crate::outbox) use owners::owners;
 
 const VERSION: u8 = 1;
 

@@ -13,7 +13,7 @@ use crate::store::{Operation, record};
 
 const VERSION: u8 = 1;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::outbox) struct GenerationMeta {
     /// The incarnations of the outbox so far.
     pub(in crate::outbox) incarnations: Incarnations,
@@ -52,6 +52,11 @@ impl Incarnations {
 }
 
 impl GenerationMeta {
+    /// That of a new outbox, before its first incarnation.
+    pub(in crate::outbox) fn first() -> GenerationMeta {
+        GenerationMeta { first_sequence: 1, ..GenerationMeta::default() }
+    }
+
     pub(in crate::outbox) fn write(&self) -> Result<Operation> {
         let sealed = record::encode(VERSION, self).map_err(damaged)?;
         Ok(Operation::Put(keys::META.to_vec(), sealed))

@@ -74,9 +74,7 @@ pub(super) fn copy(
         targets.entry(delivery.sequence).or_default().insert(delivery.subscription.0);
     }
     copies.copy_tombstones(generation, cursor);
-    copies.copy_retries(database, generation, cursor)?;
-    copies.copy_attempts(database, generation, cursor)?;
-    copies.copy_health(database, generation, cursor)?;
+    copies.copy_records(database, generation, cursor)?;
     let mut sequences: Vec<u64> = targets.keys().copied().collect();
     sequences.sort_unstable();
     // A page number that is never written stands for all payloads that are lost.
@@ -128,9 +126,11 @@ impl ForwardCopies {
         let GroupWriter { generations, cursor } = writer;
         let tombstones = cursor.tombstones.remove(&generation).unwrap_or_default();
         cursor.tombstones.entry(cursor.generation).or_default().extend(tombstones);
-        for (sequence, owed) in &self.events {
-            generations.moved(*sequence, *owed, cursor.generation);
-        }
+        generations.update(|index| {
+            for (sequence, owed) in &self.events {
+                index.moved(*sequence, *owed, cursor.generation);
+            }
+        });
         let mut letters = cursor.letters.lock();
         for (at_wall_ms, delivery) in &self.letters {
             letters.keep(*at_wall_ms, *delivery, cursor.generation);
@@ -194,44 +194,25 @@ impl ForwardCopies {
         self.operations.extend(pages.map(|(key, page)| Operation::Put(key, page)));
     }
 
-    fn copy_retries(
+    /// Copies the newest retry states, failed attempts and healths of lanes that are in this generation.
+    fn copy_records(
         &mut self,
         database: &dyn Database,
         generation: u64,
         cursor: &Cursor,
     ) -> Result<()> {
-        let inside = cursor.retrying.iter().filter(|(_, holder)| **holder == generation);
-        for (delivery, _) in inside {
+        for (delivery, _) in cursor.retrying.iter().filter(|(_, holder)| **holder == generation) {
             if self.copy_record(database, keys::of_delivery(keys::RETRY, *delivery))? {
                 self.retries.push(*delivery);
             }
         }
-        Ok(())
-    }
-
-    /// Failed attempts whose newest record is in this generation.
-    fn copy_attempts(
-        &mut self,
-        database: &dyn Database,
-        generation: u64,
-        cursor: &Cursor,
-    ) -> Result<()> {
-        let inside = cursor.attempts.lock().inside(generation);
-        for (delivery, slot) in inside {
+        let attempts = cursor.attempts.lock().inside(generation);
+        for (delivery, slot) in attempts {
             match self.copy_record(database, keys::of_attempt(delivery, slot))? {
                 true => self.attempts.push((delivery, slot)),
                 false => self.lost.attempts.push((delivery, slot)),
             }
         }
-        Ok(())
-    }
-
-    fn copy_health(
-        &mut self,
-        database: &dyn Database,
-        generation: u64,
-        cursor: &Cursor,
-    ) -> Result<()> {
         for (id, _) in cursor.health.iter().filter(|(_, holder)| **holder == generation) {
             if self.copy_record(database, keys::of_subscription(keys::HEALTH, *id))? {
                 self.health.push(*id);

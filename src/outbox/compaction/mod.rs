@@ -44,12 +44,12 @@ pub(crate) type OwedQuery =
 
 /// Decides what is compacted and does it, step by step.
 pub(super) struct Compactor {
-    pub(super) catalogue: Catalogue,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) bounds: CompactionBounds,
-    pub(super) owed_query: OwedQuery,
+    catalogue: Catalogue,
+    clock: Arc<dyn Clock>,
+    bounds: CompactionBounds,
+    owed_query: OwedQuery,
     /// To mark a point in the committer's queue.
-    pub(super) queue: CommandQueue,
+    queue: CommandQueue,
     pub(super) dedup_database: DedupDatabase,
     /// The generation being cleared, whose mark is in the queue.
     clearing: Option<GenerationClearing>,
@@ -109,26 +109,23 @@ pub(super) struct CompactionBounds {
     pub(super) bytes_max: u64,
 }
 
-/// What a compactor is made of.
-pub(super) struct CompactorParts {
-    pub(super) catalogue: Catalogue,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) bounds: CompactionBounds,
-    pub(super) owed_query: OwedQuery,
-    pub(super) queue: CommandQueue,
-    pub(super) dedup_database: DedupDatabase,
-}
-
 impl Compactor {
-    pub(super) fn new(parts: CompactorParts) -> Compactor {
+    pub(super) fn new(
+        catalogue: Catalogue,
+        clock: Arc<dyn Clock>,
+        bounds: CompactionBounds,
+        owed_query: OwedQuery,
+        queue: CommandQueue,
+        dedup_database: DedupDatabase,
+    ) -> Compactor {
         Compactor {
-            closed_at_ms: parts.clock.monotonic_ms(),
-            catalogue: parts.catalogue,
-            clock: parts.clock,
-            bounds: parts.bounds,
-            owed_query: parts.owed_query,
-            queue: parts.queue,
-            dedup_database: parts.dedup_database,
+            closed_at_ms: clock.monotonic_ms(),
+            catalogue,
+            clock,
+            bounds,
+            owed_query,
+            queue,
+            dedup_database,
             clearing: None,
             removable: None,
             uncopyable: None,

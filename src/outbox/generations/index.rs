@@ -26,14 +26,14 @@ pub(in crate::outbox) struct Generation {
 
 /// All generations, by number, and where events are.
 #[derive(Debug)]
-pub(super) struct GenerationIndex {
+pub(in crate::outbox) struct GenerationIndex {
     generations: BTreeMap<u64, (Generation, OwedCounts)>,
     /// The first own sequence of each generation and its number. Of several generations with the same first
     /// sequence only the newest has events of its own.
     begins: BTreeSet<(u64, u64)>,
     /// Events that were copied to a newer generation.
     moved: HashMap<u64, MovedEvent>,
-    totals: HeldTotals,
+    totals: OutboxUsage,
     accounts: Arc<EventAccounts>,
 }
 
@@ -47,20 +47,21 @@ pub(in crate::outbox) struct MovedEvent {
     pub(in crate::outbox) account: AccountRef,
 }
 
-/// What all generations together contain.
+/// What is owed, and what is on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::outbox) struct HeldTotals {
+pub(crate) struct OutboxUsage {
     /// Events on the device.
-    pub(in crate::outbox) events: u64,
+    pub(crate) events: u64,
     /// Bytes on the device.
-    pub(in crate::outbox) bytes: u64,
+    pub(crate) bytes: u64,
     /// Events with a delivery that is owed.
-    pub(in crate::outbox) owed_events: u64,
+    pub(crate) owed_events: u64,
     /// The payloads of these events.
-    pub(in crate::outbox) owed_bytes: u64,
+    pub(crate) owed_bytes: u64,
+    pub(crate) generations: usize,
 }
 
-impl HeldTotals {
+impl OutboxUsage {
     /// Counts an event whose deliveries changed from none to some, or back, also for its account.
     fn changed(&mut self, accounts: &EventAccounts, event: EventCount, deliveries: u32) {
         let bytes = u64::from(event.payload_bytes);
@@ -86,12 +87,12 @@ impl GenerationIndex {
             generations: BTreeMap::new(),
             begins: BTreeSet::new(),
             moved: HashMap::new(),
-            totals: HeldTotals::default(),
+            totals: OutboxUsage::default(),
             accounts,
         }
     }
 
-    pub(super) fn add(&mut self, generation: Generation) {
+    pub(in crate::outbox) fn add(&mut self, generation: Generation) {
         self.begins.insert((generation.first_sequence, generation.number));
         self.totals.events += generation.events;
         self.totals.bytes += generation.bytes;
@@ -99,7 +100,11 @@ impl GenerationIndex {
     }
 
     /// Adds own events of a generation, in ascending order, that are counted in it already.
-    pub(super) fn add_events(&mut self, number: u64, events: impl Iterator<Item = EventCount>) {
+    pub(in crate::outbox) fn add_events(
+        &mut self,
+        number: u64,
+        events: impl Iterator<Item = EventCount>,
+    ) {
         let Some((_, counts)) = self.generations.get_mut(&number) else { return };
         for event in events {
             counts.push(event);
@@ -109,7 +114,7 @@ impl GenerationIndex {
     }
 
     /// Adds an event that was copied and is counted in its generation already.
-    pub(super) fn add_moved(&mut self, sequence: u64, moved: MovedEvent) {
+    pub(in crate::outbox) fn add_moved(&mut self, sequence: u64, moved: MovedEvent) {
         let none = EventCount { deliveries: 0, ..moved.count(sequence) };
         self.totals.changed(&self.accounts, none, moved.deliveries);
         self.moved.insert(sequence, moved);
@@ -136,12 +141,8 @@ impl GenerationIndex {
         self.generations.contains_key(&number)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.generations.len()
-    }
-
-    pub(super) fn totals(&self) -> HeldTotals {
-        self.totals
+    pub(super) fn totals(&self) -> OutboxUsage {
+        OutboxUsage { generations: self.generations.len(), ..self.totals }
     }
 
     pub(super) fn newest(&self) -> Option<&Generation> {
@@ -211,12 +212,12 @@ impl GenerationIndex {
     }
 
     /// Counts a delivery that ended.
-    pub(super) fn ended(&mut self, sequence: u64) {
+    pub(in crate::outbox) fn ended(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_sub(1));
     }
 
     /// Counts a delivery that is owed again.
-    pub(super) fn revived(&mut self, sequence: u64) {
+    pub(in crate::outbox) fn revived(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_add(1));
     }
 
@@ -247,7 +248,7 @@ impl GenerationIndex {
     }
 
     /// Notes that an event, with the deliveries that it owes, was copied to another generation.
-    pub(super) fn moved(&mut self, sequence: u64, owed: u32, to: u64) {
+    pub(in crate::outbox) fn moved(&mut self, sequence: u64, owed: u32, to: u64) {
         let count = self.moved.get(&sequence).map(|moved| moved.count(sequence));
         let mut before = count;
         let from = self.generation_of(sequence).and_then(|from| self.generations.get_mut(&from));
@@ -353,11 +354,12 @@ mod tests {
         assert_eq!(index.change(2, |two| (two.events, two.bytes, two.pages) = (1, 50, 2)), Some(2));
         index.add_events(1, [event(1, 2), event(2, 2), event(3, 1)].into_iter());
         index.add_events(2, [event(4, 0)].into_iter());
-        let totals = |events, bytes, owed_events| HeldTotals {
+        let totals = |events, bytes, owed_events| OutboxUsage {
             events,
             bytes,
             owed_events,
             owed_bytes: 100 * owed_events,
+            generations: if events > 2 { 2 } else { 1 },
         };
         assert_eq!(index.totals(), totals(4, 350, 3));
         index.ended(1);

@@ -10,7 +10,7 @@ mod sealed;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{MutexGuard, RwLock};
 use roaring::RoaringTreemap;
 
 use crate::error::{Error, Result};
@@ -22,10 +22,10 @@ use super::cursor::Cursor;
 use super::dead_letters::LetterAccounts;
 use super::event_accounts::{AccountRef, EventAccounts};
 
-use self::index::GenerationIndex;
-pub(super) use self::index::{Generation, HeldTotals, MovedEvent};
+pub(crate) use self::index::OutboxUsage;
+pub(super) use self::index::{Generation, GenerationIndex, MovedEvent};
 pub(super) use self::owed::EventCount;
-use self::sealed::{NoHandle, SealedGenerations};
+use self::sealed::{Handle, SealedGenerations, SealedSlot};
 
 /// How many bytes of sealed generations may be open. Lanes that are far apart read from different ones, and sled
 /// keeps everything that was read from an open database in memory, in about twice its size.
@@ -102,20 +102,6 @@ impl Generations {
         }
     }
 
-    pub(super) fn add(&self, generation: Generation) {
-        self.update(|index| index.add(generation));
-    }
-
-    /// Adds own events of a generation, in ascending order, that are counted in it already.
-    pub(super) fn add_events(&self, number: u64, events: impl Iterator<Item = EventCount>) {
-        self.update(|index| index.add_events(number, events));
-    }
-
-    /// Adds a recovered event that was copied.
-    pub(super) fn add_moved(&self, sequence: u64, moved: MovedEvent) {
-        self.update(|index| index.add_moved(sequence, moved));
-    }
-
     /// Begins the generation `number` and makes it the active one. Its meta record is on the device when this
     /// returns. After an error something of it may be left, and nothing may be written to the generation
     /// before it, because the meta record declares that one sealed.
@@ -150,7 +136,8 @@ impl Generations {
         if let Some((number, database)) = sealing {
             self.sealed.add(number, database);
         }
-        self.add(Generation { number, first_sequence, ..Generation::default() });
+        let new = Generation { number, first_sequence, ..Generation::default() };
+        self.update(|index| index.add(new));
         self.activate(database);
         Ok(GenerationStart::Begun)
     }
@@ -231,7 +218,7 @@ impl Generations {
     }
 
     /// What all generations together contain.
-    pub(super) fn totals(&self) -> HeldTotals {
+    pub(super) fn totals(&self) -> OutboxUsage {
         self.index.read().totals()
     }
 
@@ -242,15 +229,6 @@ impl Generations {
 
     pub(super) fn accounts(&self) -> &EventAccounts {
         &self.accounts
-    }
-
-    /// The account of an event.
-    pub(super) fn account_of(&self, sequence: u64) -> AccountRef {
-        self.index.read().account_of(sequence)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.index.read().len()
     }
 
     /// The generation that holds an event.
@@ -282,24 +260,9 @@ impl Generations {
         }
     }
 
-    /// Counts deliveries that ended, each in the generation of its event.
-    pub(super) fn ended(&self, sequences: impl Iterator<Item = u64>) {
-        self.update(|index| sequences.for_each(|sequence| index.ended(sequence)));
-    }
-
-    /// Counts deliveries that are owed again, each in the generation of its event.
-    pub(super) fn revived(&self, sequences: impl Iterator<Item = u64>) {
-        self.update(|index| sequences.for_each(|sequence| index.revived(sequence)));
-    }
-
-    /// Notes that an event, with the deliveries that it owes, was copied to another generation.
-    pub(super) fn moved(&self, sequence: u64, owed: u32, to: u64) {
-        self.update(|index| index.moved(sequence, owed, to));
-    }
-
-    /// Changes the index and publishes its totals.
-    fn update<T>(&self, change: impl FnOnce(&mut GenerationIndex) -> T) -> T {
-        let mut index: RwLockWriteGuard<'_, GenerationIndex> = self.index.write();
+    /// Changes the index, and publishes its totals.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut GenerationIndex) -> T) -> T {
+        let mut index = self.index.write();
         let outcome = change(&mut index);
         let totals = index.totals();
         self.owed_events.store(totals.owed_events, Ordering::Release);
@@ -312,9 +275,8 @@ impl Generations {
         if let Some(newest) = self.database_of_newest(number) {
             return newest;
         }
-        let open = || self.store.open(&name_of(number));
-        let exists = || self.index.read().contains(number);
-        self.sealed.get(number, exists, open).map_err(|no_handle| no_database(number, no_handle))
+        let slot = self.sealed.slot(number);
+        self.open_sealed(number, &slot, slot.handle.lock())
     }
 
     /// Like [`database`](Generations::database), for the committer: `None` while another thread opens it.
@@ -322,12 +284,22 @@ impl Generations {
         if let Some(newest) = self.database_of_newest(number) {
             return newest.map(Some);
         }
+        let slot = self.sealed.slot(number);
+        let handle = slot.handle.try_lock();
+        handle.map(|handle| self.open_sealed(number, &slot, handle)).transpose()
+    }
+
+    fn open_sealed(
+        &self,
+        number: u64,
+        slot: &SealedSlot,
+        handle: MutexGuard<'_, Handle>,
+    ) -> Result<Arc<dyn Database>> {
         let open = || self.store.open(&name_of(number));
         let exists = || self.index.read().contains(number);
-        match self.sealed.try_get(number, exists, open) {
-            Err(NoHandle::Busy) => Ok(None),
-            database => database.map(Some).map_err(|no_handle| no_database(number, no_handle)),
-        }
+        let found = self.sealed.get(number, slot, handle, exists, open).map_err(failed)?;
+        let (record, why) = (format!("generation {number}"), "it is gone".to_owned());
+        found.ok_or(Error::Damaged { record, why })
     }
 
     /// The database of the newest generation, if `number` is the newest.
@@ -369,21 +341,11 @@ impl Generations {
 
 impl LetterAccounts for Generations {
     fn account_of(&self, sequence: u64) -> AccountRef {
-        Generations::account_of(self, sequence)
+        self.index.read().account_of(sequence)
     }
 
     fn letters_max(&self, account: AccountRef) -> usize {
         self.accounts().letters_max(account)
-    }
-}
-
-fn no_database(number: u64, no_handle: NoHandle) -> Error {
-    let gone =
-        || Error::Damaged { record: format!("generation {number}"), why: "it is gone".to_owned() };
-    match no_handle {
-        NoHandle::Gone => gone(),
-        NoHandle::Busy => failed(StoreFailure::InUse),
-        NoHandle::Store(failure) => failed(failure),
     }
 }
 

@@ -11,9 +11,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::{Database, StoreFailure};
 
-type Handle = Option<Arc<dyn Database>>;
+pub(super) type Handle = Option<Arc<dyn Database>>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SealedGenerations {
     open_max: usize,
     slots: Mutex<BTreeMap<u64, Arc<SealedSlot>>>,
@@ -23,32 +23,17 @@ pub(super) struct SealedGenerations {
 }
 
 #[derive(Debug, Default)]
-struct SealedSlot {
+pub(super) struct SealedSlot {
     /// Locked while the database is opened, closed or removed.
-    handle: Mutex<Handle>,
+    pub(super) handle: Mutex<Handle>,
     last_use: AtomicU64,
     /// Whether it was read since the unread ones were last closed.
     was_read: AtomicBool,
 }
 
-/// Why a sealed generation has no handle.
-#[derive(Debug)]
-pub(super) enum NoHandle {
-    /// Another thread is opening or closing it.
-    Busy,
-    /// It was removed.
-    Gone,
-    Store(StoreFailure),
-}
-
 impl SealedGenerations {
     pub(super) fn new(open_max: usize) -> SealedGenerations {
-        SealedGenerations {
-            open_max,
-            slots: Mutex::default(),
-            open: AtomicUsize::new(0),
-            uses: AtomicU64::new(0),
-        }
+        SealedGenerations { open_max, ..SealedGenerations::default() }
     }
 
     /// Adds a generation that is being sealed and is open.
@@ -60,56 +45,34 @@ impl SealedGenerations {
         }
     }
 
-    /// The handle of a generation, which `open` opens if it is not open. `exists` is asked under the same lock.
+    /// The database of a generation whose slot is locked by `handle`. `open` opens it if it is not open; `None` if it
+    /// does not exist any more.
     pub(super) fn get(
-        &self,
-        number: u64,
-        exists: impl FnOnce() -> bool,
-        open: impl FnOnce() -> Result<Arc<dyn Database>, StoreFailure>,
-    ) -> Result<Arc<dyn Database>, NoHandle> {
-        let slot = self.slot(number);
-        let handle = slot.handle.lock();
-        self.get_locked(number, &slot, handle, exists, open)
-    }
-
-    /// Like [`get`](SealedGenerations::get), without waiting for another thread.
-    pub(super) fn try_get(
-        &self,
-        number: u64,
-        exists: impl FnOnce() -> bool,
-        open: impl FnOnce() -> Result<Arc<dyn Database>, StoreFailure>,
-    ) -> Result<Arc<dyn Database>, NoHandle> {
-        let slot = self.slot(number);
-        let handle = slot.handle.try_lock().ok_or(NoHandle::Busy)?;
-        self.get_locked(number, &slot, handle, exists, open)
-    }
-
-    fn get_locked(
         &self,
         number: u64,
         slot: &SealedSlot,
         mut handle: MutexGuard<'_, Handle>,
         exists: impl FnOnce() -> bool,
         open: impl FnOnce() -> Result<Arc<dyn Database>, StoreFailure>,
-    ) -> Result<Arc<dyn Database>, NoHandle> {
+    ) -> Result<Option<Arc<dyn Database>>, StoreFailure> {
         slot.last_use.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         slot.was_read.store(true, Ordering::Relaxed);
         if let Some(database) = &*handle {
-            return Ok(Arc::clone(database));
+            return Ok(Some(Arc::clone(database)));
         }
         if !exists() {
             self.slots.lock().remove(&number);
-            return Err(NoHandle::Gone);
+            return Ok(None);
         }
-        let database = open().map_err(NoHandle::Store)?;
+        let database = open()?;
         *handle = Some(Arc::clone(&database));
         drop(handle);
         self.open.fetch_add(1, Ordering::Relaxed);
         self.close_surplus();
-        Ok(database)
+        Ok(Some(database))
     }
 
-    fn slot(&self, number: u64) -> Arc<SealedSlot> {
+    pub(super) fn slot(&self, number: u64) -> Arc<SealedSlot> {
         Arc::clone(self.slots.lock().entry(number).or_default())
     }
 

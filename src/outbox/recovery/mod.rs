@@ -17,7 +17,7 @@ use roaring::RoaringBitmap;
 use crate::acceptance_times::AcceptanceTimes;
 use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
-use crate::clock::millis;
+use crate::clock::{Clock, millis};
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
@@ -25,7 +25,7 @@ use crate::store::{Batch, Database, Store, StoreFailure};
 
 use super::codec::dedup_page::{self, BucketEntries};
 use super::codec::keys;
-use super::codec::meta::{GenerationMeta, Incarnations};
+use super::codec::meta::GenerationMeta;
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
 use super::dedup::{AccountKeyLimits, DedupTable};
@@ -65,31 +65,48 @@ pub(super) struct RecoveredParts {
     pub(super) dedup_database: DedupDatabase,
 }
 
-/// Reads all generations.
-pub(super) struct GenerationReader<'a> {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) catalogue: &'a Catalogue,
-    pub(super) limits: &'a Limits,
-    pub(super) on_damage: OnDamage,
-    pub(super) wall_ms: u64,
+/// How an outbox is opened.
+pub(crate) struct OutboxOptions<'a> {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) limits: &'a Limits,
+    pub(crate) on_damage: OnDamage,
     /// Subscriptions that need the keys of their events.
-    pub(super) ordered: RoaringBitmap,
-    pub(super) shares: Arc<AccountShares>,
-    pub(super) accounts: Arc<EventAccounts>,
+    pub(crate) ordered: RoaringBitmap,
+    pub(crate) shares: Arc<AccountShares>,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+impl OutboxOptions<'_> {
+    /// Reads the outbox.
+    pub(super) fn read(self) -> Result<RecoveredParts> {
+        let accounts = Arc::new(EventAccounts::new(Arc::clone(&self.shares)));
+        let (wall_ms, new_incarnation) = (self.clock.wall_ms(), self.clock.random_u64());
+        GenerationReader { options: self, accounts, wall_ms, new_incarnation }.read()
+    }
+}
+
+/// Reads all generations.
+struct GenerationReader<'a> {
+    options: OutboxOptions<'a>,
+    accounts: Arc<EventAccounts>,
+    wall_ms: u64,
     /// The name of a new incarnation, if one begins.
-    pub(super) new_incarnation: u64,
+    new_incarnation: u64,
 }
 
 impl GenerationReader<'_> {
     /// Reads every generation, and opens the newest for writing.
-    pub(super) fn read(self) -> Result<RecoveredParts> {
-        let names = self.store.list().map_err(failed)?;
+    fn read(self) -> Result<RecoveredParts> {
+        let names = self.options.store.list().map_err(failed)?;
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|name| generations::number_of(name)).collect();
         numbers.sort_unstable();
-        let dedup_keys =
-            ReadKeys::new(self.limits.dedup_keys_max, AccountKeyLimits::of(&self.shares));
-        let mut state = RecoveryState::new(self.ordered.clone(), dedup_keys);
+        let dedup_keys = ReadKeys::new(
+            self.options.limits.dedup_keys_max,
+            AccountKeyLimits::of(&self.options.shares),
+        );
+        let mut state = RecoveryState::new(self.options.ordered.clone(), dedup_keys);
         let mut newest_first = numbers.iter().rev().copied();
         while !state.knows_newest()
             && let Some(number) = newest_first.next()
@@ -102,10 +119,10 @@ impl GenerationReader<'_> {
         let dedup_database = match self.read_dedup_database(&mut state) {
             Err(error) if error.is_damage() => {
                 let error = in_part("the database of dedup keys", error);
-                if self.on_damage == OnDamage::Refuse {
+                if self.options.on_damage == OnDamage::Refuse {
                     return Err(error.advised(DEDUP_REFUSED));
                 }
-                let name = self.store.set_aside(DEDUP_DATABASE).map_err(failed)?;
+                let name = self.options.store.set_aside(DEDUP_DATABASE).map_err(failed)?;
                 state.recovered.set_aside.push((name, format!("{error}; {DEDUP_LOST}")));
                 self.read_dedup_database(&mut state)?
             }
@@ -116,7 +133,7 @@ impl GenerationReader<'_> {
 
     /// Reads the database of dedup keys. Returns it and how many keys it has.
     fn read_dedup_database(&self, state: &mut RecoveryState) -> Result<(Arc<dyn Database>, usize)> {
-        let database = self.store.open(DEDUP_DATABASE).map_err(failed)?;
+        let database = self.options.store.open(DEDUP_DATABASE).map_err(failed)?;
         let (mut none, mut stored) = (BucketEntries::new(), 0);
         let last_page = dedup_page::read_all(&*database, &mut none, |key, page| {
             state.dedup_keys.add(keys::number_of(key).unwrap_or(0), page);
@@ -160,14 +177,14 @@ impl GenerationReader<'_> {
 
     /// Reads a sealed generation and closes it again.
     fn scan_sealed(&self, number: u64) -> Result<GenerationScan> {
-        let database = self.store.open(&generations::name_of(number)).map_err(failed)?;
+        let database = self.options.store.open(&generations::name_of(number)).map_err(failed)?;
         self.scan(&*database, ScanMode::Sealed)?.ok_or_else(nothing_there)
     }
 
     /// Reads a generation, which must have as many pages as its manifest says.
     fn scan(&self, database: &dyn Database, mode: ScanMode) -> Result<Option<GenerationScan>> {
         let expected = database.expected_records();
-        let (catalogue, ordered) = (self.catalogue, &self.ordered);
+        let (catalogue, ordered) = (self.options.catalogue, &self.options.ordered);
         let known = KnownNames { catalogue, ordered, accounts: &self.accounts };
         let found = scan::generation(database, known, mode)?;
         match (&found, expected) {
@@ -186,10 +203,10 @@ impl GenerationReader<'_> {
             Err(error) if error.is_damage() => {
                 let name = generations::name_of(number);
                 let error = in_part(&format!("generation {number} ({name})"), error);
-                if self.on_damage == OnDamage::Refuse {
+                if self.options.on_damage == OnDamage::Refuse {
                     return Err(error.advised(REFUSED));
                 }
-                let name = self.store.set_aside(&name).map_err(failed)?;
+                let name = self.options.store.set_aside(&name).map_err(failed)?;
                 state.newest_set_aside |= state.newest.is_none();
                 state.recovered.set_aside.push((name, format!("{error}; {LOST}")));
                 Ok(())
@@ -200,7 +217,7 @@ impl GenerationReader<'_> {
 
     /// Reads a generation that may be the newest.
     fn read_possibly_newest(&self, number: u64, state: &mut RecoveryState) -> Result<()> {
-        let database = self.store.open(&generations::name_of(number)).map_err(failed)?;
+        let database = self.options.store.open(&generations::name_of(number)).map_err(failed)?;
         let may_be_newest = state.newest.is_none() || state.newest_is_unused;
         let mode = match may_be_newest && !state.newest_set_aside {
             true => ScanMode::Newest,
@@ -212,7 +229,7 @@ impl GenerationReader<'_> {
             }
             // The engine stopped while it began this generation: nothing was ever written to it.
             drop(database);
-            return self.store.remove(&generations::name_of(number)).map_err(failed);
+            return self.options.store.remove(&generations::name_of(number)).map_err(failed);
         };
         let expected_pages = state.expected_pages(number, &found);
         let is_longer = found.pages > expected_pages || !found.leftovers.is_empty();
@@ -236,7 +253,7 @@ impl GenerationReader<'_> {
         state.newest = None;
         match state.generations.pop() {
             Some((unused, _)) => {
-                self.store.remove(&generations::name_of(unused.number)).map_err(failed)
+                self.options.store.remove(&generations::name_of(unused.number)).map_err(failed)
             }
             None => Ok(()),
         }
@@ -248,8 +265,10 @@ impl GenerationReader<'_> {
         next_number: u64,
         (dedup_database, stored_keys): (Arc<dyn Database>, usize),
     ) -> Result<RecoveredParts> {
-        let mut dedup =
-            DedupTable::new(millis(self.limits.dedup_window), self.limits.dedup_keys_max);
+        let mut dedup = DedupTable::new(
+            millis(self.options.limits.dedup_window),
+            self.options.limits.dedup_keys_max,
+        );
         std::mem::take(&mut state.dedup_keys).fill(&mut dedup, self.wall_ms);
         state.recovered.keys_dropped = dedup.take_dropped();
         let dedup_database = DedupDatabase::new(dedup_database, stored_keys, dedup.len());
@@ -263,7 +282,7 @@ impl GenerationReader<'_> {
         let newest = state.newest.take();
         let mut cursor = Cursor {
             generation: generations.newest().map_or(0, |newest| newest.number),
-            meta: newest.as_ref().map_or_else(first_meta, |(meta, _)| meta.clone()),
+            meta: newest.as_ref().map_or_else(GenerationMeta::first, |(meta, _)| meta.clone()),
             next_sequence: 1,
             next_page: state.last_page + 1,
             next_record: state.last_record + 1,
@@ -276,7 +295,7 @@ impl GenerationReader<'_> {
             tombstones: HashMap::new(),
             stored_removals: Arc::default(),
             removed: HashSet::new(),
-            shares: Arc::clone(&self.shares),
+            shares: Arc::clone(&self.options.shares),
         };
         // After a failed group a generation may begin above what is reserved.
         let assigned = cursor.meta.reserved.max(state.last_sequence);
@@ -291,15 +310,18 @@ impl GenerationReader<'_> {
 
     /// The generations with what their events owe.
     fn generations(&self, state: &mut RecoveryState) -> Generations {
-        let (store, accounts) = (Arc::clone(&self.store), Arc::clone(&self.accounts));
-        let generations = Generations::new(store, self.limits.generation_bytes, accounts);
-        for (generation, events) in std::mem::take(&mut state.generations) {
-            let number = generation.number;
-            generations.add(generation);
-            generations.add_events(number, events.into_iter());
-        }
-        let moved = std::mem::take(&mut state.moved);
-        moved.into_iter().for_each(|(sequence, moved)| generations.add_moved(sequence, moved));
+        let (store, accounts) = (Arc::clone(&self.options.store), Arc::clone(&self.accounts));
+        let generations = Generations::new(store, self.options.limits.generation_bytes, accounts);
+        generations.update(|index| {
+            for (generation, events) in std::mem::take(&mut state.generations) {
+                let number = generation.number;
+                index.add(generation);
+                index.add_events(number, events.into_iter());
+            }
+            for (sequence, moved) in std::mem::take(&mut state.moved) {
+                index.add_moved(sequence, moved);
+            }
+        });
         generations
     }
 
@@ -309,7 +331,7 @@ impl GenerationReader<'_> {
         state: &mut RecoveryState,
         generations: &Generations,
     ) -> (DeadLetterIndex, Vec<DeliveryId>) {
-        let limits = self.limits;
+        let limits = self.options.limits;
         let mut letters =
             DeadLetterIndex::new(limits.dead_letters_max, millis(limits.dead_letter_age_max));
         for ((at_wall_ms, delivery), generation) in std::mem::take(&mut state.letters) {
@@ -345,11 +367,6 @@ impl GenerationReader<'_> {
 
 fn nothing_there() -> Error {
     too_short("it was written to and nothing is there")
-}
-
-fn first_meta() -> GenerationMeta {
-    let incarnations = Incarnations::default();
-    GenerationMeta { incarnations, reserved: 0, first_sequence: 1, previous: None }
 }
 
 fn remove_leftovers(database: &dyn Database, leftovers: &[Vec<u8>]) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
 /// What one generation contains.
+#[derive(Default)]
 pub(super) struct GenerationScan {
     pub(super) meta: GenerationMeta,
     /// The record number of each settle page, and its deliveries.
@@ -103,7 +104,8 @@ pub(super) fn generation(
             Some(_) => Err(damaged("meta record", "it is missing")),
         };
     };
-    let mut found = GenerationScan::new(GenerationMeta::read(&sealed)?);
+    let meta = GenerationMeta::read(&sealed)?;
+    let mut found = GenerationScan { meta, ..GenerationScan::default() };
     found.read_settles(database)?;
     found.read_letters(database)?;
     found.read_revivals(database)?;
@@ -121,29 +123,6 @@ pub(super) fn generation(
 }
 
 impl GenerationScan {
-    fn new(meta: GenerationMeta) -> GenerationScan {
-        GenerationScan {
-            meta,
-            settles: Vec::new(),
-            letters: Vec::new(),
-            revived: Vec::new(),
-            removed: Vec::new(),
-            events: Vec::new(),
-            counts: Vec::new(),
-            accepted: Vec::new(),
-            keyed: Vec::new(),
-            retries: Vec::new(),
-            attempts: Vec::new(),
-            health: Vec::new(),
-            dedup_entries: BTreeMap::new(),
-            last_page: 0,
-            last_record: 0,
-            pages: 0,
-            bytes: 0,
-            leftovers: Vec::new(),
-        }
-    }
-
     /// Whether it contains nothing but its meta record.
     pub(super) fn is_unused(&self) -> bool {
         self.pages == 0

@@ -290,7 +290,7 @@ fn a_sealed_generation_is_open_only_while_it_is_read() {
     let (running, _) = open_owing(store.clone(), &limits, ledger.owing());
     let generations = &running.outbox.generations;
     let mut first_of = Vec::new();
-    while generations.count() < 5 {
+    while generations.totals().generations < 5 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);
         ledger.accept(sequence, &[1]);
         if generations.newest().unwrap().number > first_of.len() as u64 {

@@ -14,7 +14,7 @@ use tokio_postgres::{Error, Row};
 use super::mirror::{CommitEffect, Mirror};
 use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
-use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
+use crate::store::{Batch, Database, KeyValue, StoreFailure, Visit};
 
 /// How many rows are read at a time.
 const PAGE_ROWS: usize = 512;

@@ -60,7 +60,7 @@ pub(crate) async fn join(
             Ok(Err(error @ Error::Invalid { .. })) => {
                 return Err(CommandError::Usage(error.to_string()));
             }
-            Ok(Err(error)) => return Err(CommandError::Run(error.to_string())),
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Err(CommandError::Run("joining: a thread failed".to_owned())),
         }
         tokio::select! {

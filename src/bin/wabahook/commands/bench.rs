@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use wabahook::{Config, Engine, Error, Event, Limits, Receipt, Subscription};
+use wabahook::{Config, Engine, Event, Limits, Receipt, Subscription};
 
 use super::raw;
 use super::scratch::ScratchDirectory;
-use super::screen::say;
+use super::screen::{say, say_json};
 use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `bench`.
@@ -64,11 +64,11 @@ pub(crate) fn run(args: &BenchArgs) -> CommandResult {
     let scratch = ScratchDirectory::empty(args.data.as_deref())?;
     let receiver = raw::receiver().map_err(failed("a receiver on loopback"))?;
     let payload = payload(args.bytes as usize);
-    let engine = open(&scratch).map_err(|error| CommandError::Run(error.to_string()))?;
+    let engine = open(&scratch)?;
     let measured = measure(args, &engine, &format!("http://{receiver}/hook"), &payload);
     let closed = engine.close(CLOSE_MAX);
     let BenchRun { accepting_s, delivering_s, groups } = measured?;
-    closed.map_err(|error| CommandError::Run(error.to_string()))?;
+    closed?;
 
     let events = f64::from(args.events);
     let per_group = events / groups.max(1) as f64;
@@ -79,23 +79,22 @@ pub(crate) fn run(args: &BenchArgs) -> CommandResult {
     let connections = Limits::default().lane_in_flight_max;
     let requests = raw::requests_per_s(receiver, connections, &payload, RAW_SPAN)
         .map_err(failed("the raw requests"))?;
+    let accepted = ("accepted", events / accepting_s, "events/s");
+    let delivered = ("delivered", events / delivering_s, "deliveries/s");
     let figures = [
-        BenchFigure::new(
-            "accepted",
-            events / accepting_s,
-            "events/s",
-            appends * per_group,
-            "raw_append_and_sync",
-        ),
-        BenchFigure::new(
-            "delivered",
-            events / delivering_s,
-            "deliveries/s",
-            requests,
-            "raw_keepalive",
-        ),
-    ];
-    tell(args, &figures, per_group)
+        (accepted, appends * per_group, "raw_append_and_sync"),
+        (delivered, requests, "raw_keepalive"),
+    ]
+    .map(|((what, figure, unit), limit, limit_is)| BenchFigure {
+        what,
+        figure,
+        unit,
+        limit,
+        limit_is,
+        ratio: figure / limit,
+    });
+    tell(args, &figures, per_group);
+    Ok(())
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> CommandError {
@@ -121,12 +120,10 @@ fn measure(
     url: &str,
     payload: &[u8],
 ) -> CommandResult<BenchRun> {
-    let said = |error: Error| CommandError::Run(error.to_string());
-    let webhook = Subscription::to(url).map_err(said)?.name("bench");
-    engine.subscribe(webhook).map_err(said)?;
+    engine.subscribe(Subscription::to(url)?.name("bench"))?;
     let before = engine.stats().groups;
     let started = Instant::now();
-    publish(engine, args.events, payload).map_err(said)?;
+    publish(engine, args.events, payload)?;
     let accepting_s = started.elapsed().as_secs_f64();
     let groups = engine.stats().groups - before;
     wait(engine, args.events.into())?;
@@ -165,23 +162,10 @@ fn wait(engine: &Engine, events: u64) -> CommandResult {
     }
 }
 
-impl BenchFigure {
-    fn new(
-        what: &'static str,
-        figure: f64,
-        unit: &'static str,
-        limit: f64,
-        limit_is: &'static str,
-    ) -> BenchFigure {
-        BenchFigure { what, figure, unit, limit, limit_is, ratio: figure / limit }
-    }
-}
-
-fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) -> CommandResult {
+fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) {
     if args.json {
-        let text = serde_json::to_string(figures).map_err(|e| CommandError::Run(e.to_string()))?;
-        say(&text);
-        return Ok(());
+        say_json(&figures);
+        return;
     }
     say(&format!("{} events of {} bytes, {per_group:.0} a group", args.events, args.bytes));
     for BenchFigure { what, figure, unit, limit, limit_is, ratio } in figures {
@@ -195,5 +179,4 @@ fn tell(args: &BenchArgs, figures: &[BenchFigure], per_group: f64) -> CommandRes
              limit_is={limit_is} ratio={ratio:.3}"
         ));
     }
-    Ok(())
 }

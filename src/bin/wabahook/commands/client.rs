@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::{Agent, Body};
 
-use super::screen::{say, say_json, table};
+use super::screen::{counted, say, say_json, table};
 use crate::command_error::{CommandError, CommandResult};
-use crate::json::{ErrorJson, JsonPage};
+use crate::json::{CountJson, ErrorJson, JsonPage};
 
 /// Which host, and with which key.
 #[derive(Args)]
@@ -118,6 +118,21 @@ impl HostOptions {
         })
     }
 
+    /// Prints how many a request changed, as in `replayed: 3 dead letters`.
+    pub(crate) fn say_count(
+        &self,
+        client: &ApiClient,
+        response: &Value,
+        done: &str,
+        (one, many): (&str, &str),
+    ) -> CommandResult {
+        self.say(response, || {
+            let ended: CountJson = client.typed(response)?;
+            let would_be = if ended.dry_run { "would be " } else { "" };
+            Ok(format!("{would_be}{done}: {}", counted(ended.count(), one, many)))
+        })
+    }
+
     /// Reads the key. Nothing is sent yet.
     pub(crate) fn client(&self) -> CommandResult<ApiClient> {
         let url = self.url.trim_end_matches('/').to_owned();
@@ -161,8 +176,12 @@ impl ApiClient {
     }
 
     pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> CommandResult<Value> {
+        self.send_json(Method::POST, path, body)
+    }
+
+    fn send_json(&self, method: Method, path: &str, body: &impl Serialize) -> CommandResult<Value> {
         let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
-        self.send(Method::POST, path, "application/json", body)
+        self.send(method, path, "application/json", body)
     }
 
     /// The pages of a list as one, up to so many items.
@@ -188,8 +207,7 @@ impl ApiClient {
     }
 
     pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> CommandResult<Value> {
-        let body = serde_json::to_vec(body).map_err(|e| CommandError::Run(e.to_string()))?;
-        self.send(Method::PATCH, path, "application/json", body)
+        self.send_json(Method::PATCH, path, body)
     }
 
     pub(crate) fn delete(&self, path: &str) -> CommandResult<Value> {

@@ -5,12 +5,11 @@ use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
 use super::named_webhook::find_id;
-use super::screen::{WatchOptions, counted, printable, say, say_json, table};
+use super::screen::{WatchOptions, printable, say, say_json, table};
 use super::times::time;
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, ReplayJson,
-    ReplayedJson, Text, TimestampJson, Whole,
+    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, Text, TimestampJson, Whole,
 };
 use crate::timestamp::rfc3339;
 
@@ -102,8 +101,8 @@ pub(crate) fn run(args: &DeadArgs) -> CommandResult {
     match &args.action {
         DeadAction::List(args) => list(host, args),
         DeadAction::Show(args) => show(host, args),
-        DeadAction::Replay(args) => replay(host, args),
-        DeadAction::Discard(args) => discard(host, args),
+        DeadAction::Replay(args) => end(host, args, "replay", "replayed"),
+        DeadAction::Discard(args) => end(host, args, "discard", "discarded"),
     }
 }
 
@@ -209,22 +208,9 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> CommandResult<ReplayJson> 
     })
 }
 
-fn discard(host: &HostOptions, args: &ReplayArgs) -> CommandResult {
+/// Replays or discards them.
+fn end(host: &HostOptions, args: &ReplayArgs, action: &str, done: &str) -> CommandResult {
     let client = host.client()?;
-    let response = client.post("/dead-letters/discard", &selected(args, &client)?)?;
-    host.say(&response, || {
-        let DiscardedJson { discarded, dry_run } = client.typed(&response)?;
-        let done = if dry_run { "would be discarded" } else { "discarded" };
-        Ok(format!("{done}: {}", counted(discarded, "dead letter", "dead letters")))
-    })
-}
-
-fn replay(host: &HostOptions, args: &ReplayArgs) -> CommandResult {
-    let client = host.client()?;
-    let response = client.post("/dead-letters/replay", &selected(args, &client)?)?;
-    host.say(&response, || {
-        let ReplayedJson { replayed, dry_run } = client.typed(&response)?;
-        let done = if dry_run { "would be replayed" } else { "replayed" };
-        Ok(format!("{done}: {}", counted(replayed, "dead letter", "dead letters")))
-    })
+    let response = client.post(&format!("/dead-letters/{action}"), &selected(args, &client)?)?;
+    host.say_count(&client, &response, done, ("dead letter", "dead letters"))
 }

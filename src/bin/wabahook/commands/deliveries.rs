@@ -6,9 +6,7 @@ use super::client::HostOptions;
 use super::named_webhook::find_id;
 use super::screen::{WatchOptions, counted, printable};
 use crate::command_error::{CommandError, CommandResult};
-use crate::json::{
-    CancelJson, CancelledJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole,
-};
+use crate::json::{CancelJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole};
 
 /// The command line of `deliveries`.
 #[derive(Args)]
@@ -148,11 +146,7 @@ fn cancel(host: &HostOptions, args: &CancelArgs) -> CommandResult {
         dry_run: args.dry_run,
     };
     let response = client.post("/deliveries/cancel", &body)?;
-    host.say(&response, || {
-        let CancelledJson { cancelled, dry_run } = client.typed(&response)?;
-        let done = if dry_run { "would be cancelled" } else { "cancelled" };
-        Ok(format!("{done}: {}", counted(cancelled, "delivery", "deliveries")))
-    })
+    host.say_count(&client, &response, "cancelled", ("delivery", "deliveries"))
 }
 
 /// What a purge ended, in words.

@@ -12,7 +12,7 @@ use wabahook::testing::Stepped;
 use wabahook::{Config, DeadLetterFilter, DeadLetterId, Engine, Error, Notice, OnDamage, Stats};
 
 use super::scratch::{ScratchDirectory, size};
-use super::screen::{bytes, counted, printable, say, table};
+use super::screen::{bytes, counted, printable, say, say_json, table};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::Millis;
 
@@ -77,8 +77,7 @@ pub(crate) fn run(args: &InspectArgs) -> CommandResult {
     let report =
         read(&args.directory, &scratch).map_err(|error| original_error(&error, &args.directory))?;
     if args.json {
-        let text = serde_json::to_string(&report).map_err(|e| CommandError::Run(e.to_string()))?;
-        say(&text);
+        say_json(&report);
     } else {
         say(&report.text());
     }

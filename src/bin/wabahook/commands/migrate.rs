@@ -56,10 +56,9 @@ pub(crate) fn run(args: &MigrateArgs) -> CommandResult {
     })?;
     let (directory, server) = (settings.engine.clone(), settings.engine.store(Arc::new(store)));
     let moved = match args.to {
-        MigrationTarget::Postgres => Engine::migrate(&directory, &server),
-        MigrationTarget::Directory => Engine::migrate(&server, &directory),
+        MigrationTarget::Postgres => Engine::migrate(&directory, &server)?,
+        MigrationTarget::Directory => Engine::migrate(&server, &directory)?,
     };
-    let moved = moved.map_err(|error| CommandError::Run(error.to_string()))?;
     if args.json {
         say_json(&json!({
             "databases": moved.databases, "records": moved.records, "bytes": moved.bytes

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::command_error::CommandResult;
@@ -16,9 +17,9 @@ pub(crate) fn say(line: &str) -> bool {
     writeln!(to, "{line}").and_then(|()| to.flush()).is_ok()
 }
 
-/// Prints a value as one line of JSON.
-pub(crate) fn say_json(value: &Value) -> bool {
-    say(&value.to_string())
+/// Prints a value as one line of JSON. The types of commands hold what always serializes.
+pub(crate) fn say_json(value: &impl Serialize) -> bool {
+    say(&serde_json::to_string(value).unwrap_or_default())
 }
 
 /// A JSON value for a person, in one line.

@@ -12,11 +12,11 @@ use wabahook::PayloadFormat;
 use super::client::HostOptions;
 use super::match_event::{self, MatchEventArgs};
 use super::named_webhook::{find, title};
-use super::screen::{WatchOptions, counted, printable, say, say_json, span};
+use super::screen::{WatchOptions, printable, say, say_json, span};
 use super::show_webhook::{self, ShowWebhookArgs};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
-    ChangedJson, Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
+    Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
     TestDeliveryJson, Word, Words, parse,
 };
 
@@ -348,26 +348,20 @@ fn change_state(
     done: &str,
 ) -> CommandResult {
     let client = host.client()?;
-    let (response, said) = match &args.webhook {
-        Some(webhook) => {
-            let found = find(&client, webhook)?;
-            let path = format!("/subscriptions/{}/{action}", found.id);
-            (client.post(&path, &json!({}))?, format!("{} is {done}", title(&found)))
-        }
-        None => {
-            let filter = SubscriptionFilterJson {
-                search: args.matching.clone(),
-                health: args.health.clone(),
-                dry_run: args.dry_run,
-                ..SubscriptionFilterJson::default()
-            };
-            let response = client.post(&format!("/subscriptions/{action}"), &filter)?;
-            let ChangedJson { changed, dry_run } = client.typed(&response)?;
-            let done = if dry_run { format!("would be {done}") } else { done.to_owned() };
-            (response, format!("{done}: {}", counted(changed, "webhook", "webhooks")))
-        }
+    if let Some(webhook) = &args.webhook {
+        let found = find(&client, webhook)?;
+        let path = format!("/subscriptions/{}/{action}", found.id);
+        let response = client.post(&path, &json!({}))?;
+        return host.say(&response, || Ok(format!("{} is {done}", title(&found))));
+    }
+    let filter = SubscriptionFilterJson {
+        search: args.matching.clone(),
+        health: args.health.clone(),
+        dry_run: args.dry_run,
+        ..SubscriptionFilterJson::default()
     };
-    host.say(&response, || Ok(said))
+    let response = client.post(&format!("/subscriptions/{action}"), &filter)?;
+    host.say_count(&client, &response, done, ("webhook", "webhooks"))
 }
 
 /// Sends a test event; fails where the receiver did not accept it.

@@ -63,14 +63,6 @@ pub(crate) struct ReplayJson {
     pub(crate) dry_run: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ReplayedJson {
-    pub(crate) replayed: u64,
-    /// Whether they were only counted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) dry_run: bool,
-}
-
 const IDS_MAX: usize = 1_000;
 
 impl ReplayJson {

@@ -1,5 +1,7 @@
 //! Requests that cancel deliveries or purge events, and the answers that say how many ended.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, Purged, SubscriptionId, WabaNumber};
 
@@ -19,21 +21,24 @@ pub(crate) struct CancelJson {
     pub(crate) dry_run: bool,
 }
 
+/// How many of them there were, in a member that says what was done with them.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct CancelledJson {
-    pub(crate) cancelled: u64,
+pub(crate) struct CountJson {
+    #[serde(flatten)]
+    count: BTreeMap<String, u64>,
     /// Whether they were only counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
 
-/// How many dead letters were discarded.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct DiscardedJson {
-    pub(crate) discarded: u64,
-    /// Whether they were only counted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) dry_run: bool,
+impl CountJson {
+    pub(crate) fn of(done: &str, count: u64, dry_run: bool) -> CountJson {
+        CountJson { count: [(done.to_owned(), count)].into(), dry_run }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.values().sum()
+    }
 }
 
 /// Whose events to purge: those that fit all members given.

@@ -41,11 +41,9 @@ pub(crate) use admin::{
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use backup::BackupJson;
 pub(crate) use cluster::{ClusterHostJson, ClusterJson, IncludedShardsJson};
-pub(crate) use dead_letter::{
-    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, ReplayedJson,
-};
+pub(crate) use dead_letter::{DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson};
 pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
-pub(crate) use ending::{CancelJson, CancelledJson, DiscardedJson, PurgeJson, PurgedJson};
+pub(crate) use ending::{CancelJson, CountJson, PurgeJson, PurgedJson};
 pub(crate) use error::{ErrorDetailJson, ErrorJson};
 pub(crate) use event::{AcceptedJson, EventJson};
 pub(crate) use event_trace::{DeliveryTraceJson, EventTraceJson, TracedAttemptJson};
@@ -56,7 +54,7 @@ pub(crate) use problem::JsonProblem;
 pub(crate) use secret::{NewSecretJson, RotationJson};
 pub(crate) use stats::{ReadinessJson, StatsJson, SubscriptionStatsJson};
 pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
-pub(crate) use subscription_filter::{ChangedJson, SubscriptionFilterJson};
+pub(crate) use subscription_filter::SubscriptionFilterJson;
 pub(crate) use unowned::UnownedJson;
 pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word, Words};
 

@@ -44,15 +44,6 @@ macro_rules! texts {
 // `health.status`, and `failing` matches `breaker_open`, too.
 texts! { search, name, description, url, events, numbers, profile, state, health }
 
-/// How many of them were changed.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ChangedJson {
-    pub(crate) changed: u64,
-    /// Whether they were only counted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) dry_run: bool,
-}
-
 impl SubscriptionFilterJson {
     /// Refuses a change that names no subscription.
     pub(crate) fn checked(self) -> Result<SubscriptionFilterJson, JsonProblem> {

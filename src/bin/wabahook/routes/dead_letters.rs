@@ -10,8 +10,8 @@ use crate::caller::Caller;
 use crate::host::{HostRef, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, DiscardedJson, FailedAttemptJson, JsonPage, ReplayJson,
-    ReplayedJson, parse, utf8,
+    CountJson, DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, JsonPage, ReplayJson,
+    parse, utf8,
 };
 use crate::query::ListQuery;
 use crate::response::json;
@@ -63,18 +63,39 @@ pub(crate) async fn read(host: HostRef, caller: Caller, PathId(id): PathId) -> R
 
 /// `POST /dead-letters/replay`.
 pub(crate) async fn replay(host: HostRef, request: Request) -> RouteResult {
+    end(host, request, "replayed", |engine, ids, filter, dry_run| match (ids, dry_run) {
+        (None, false) => engine.replay_matching(filter),
+        (Some(ids), false) => engine.replay_these(ids, filter),
+        (None, true) => engine.count_replayable(filter),
+        (Some(ids), true) => count(engine, ids, filter),
+    })
+    .await
+}
+
+/// `POST /dead-letters/discard`.
+pub(crate) async fn discard(host: HostRef, request: Request) -> RouteResult {
+    end(host, request, "discarded", |engine, ids, filter, dry_run| match (ids, dry_run) {
+        (None, false) => engine.discard_matching(filter),
+        (Some(ids), false) => engine.discard(ids, filter),
+        (None, true) => engine.count_dead_letters(filter),
+        (Some(ids), true) => count(engine, ids, filter),
+    })
+    .await
+}
+
+/// Ends the dead letters that a request names, or counts them.
+async fn end<F>(host: HostRef, request: Request, done: &'static str, end: F) -> RouteResult
+where
+    F: FnOnce(&Engine, Option<&[DeadLetterId]>, &DeadLetterFilter, bool) -> wabahook::Result<u64>,
+    F: Send + 'static,
+{
     let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let replay = parse::<ReplayJson>(utf8(&body.bytes)?)?;
-    let dry_run = replay.dry_run;
-    let (ids, filter) = replay.filter(caller.scope())?;
-    let replayed = off_thread(move || match (ids, dry_run) {
-        (None, false) => host.engine.replay_matching(&filter),
-        (Some(ids), false) => host.engine.replay_these(&ids, &filter),
-        (None, true) => host.engine.count_replayable(&filter),
-        (Some(ids), true) => count(&host.engine, &ids, &filter),
-    });
-    let replayed = replayed.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &ReplayedJson { replayed, dry_run }))
+    let given = parse::<ReplayJson>(utf8(&body.bytes)?)?;
+    let dry_run = given.dry_run;
+    let (ids, filter) = given.filter(caller.scope())?;
+    let ended = off_thread(move || end(&host.engine, ids.as_deref(), &filter, dry_run));
+    let ended = ended.await?.map_err(HttpError::from_error)?;
+    Ok(json(StatusCode::ACCEPTED, &CountJson::of(done, ended, dry_run)))
 }
 
 /// How many of these dead letters are there and match the filter.
@@ -89,20 +110,4 @@ fn count(
             u64::from(engine.dead_letter(*id)?.is_some_and(|(letter, _)| filter.admits(&letter)));
     }
     Ok(count)
-}
-
-/// `POST /dead-letters/discard`.
-pub(crate) async fn discard(host: HostRef, request: Request) -> RouteResult {
-    let (caller, body) = host.admit(request, BODY_BYTES_MAX).await?;
-    let discard = parse::<ReplayJson>(utf8(&body.bytes)?)?;
-    let dry_run = discard.dry_run;
-    let (ids, filter) = discard.filter(caller.scope())?;
-    let discarded = off_thread(move || match (ids, dry_run) {
-        (None, false) => host.engine.discard_matching(&filter),
-        (Some(ids), false) => host.engine.discard(&ids, &filter),
-        (None, true) => host.engine.count_dead_letters(&filter),
-        (Some(ids), true) => count(&host.engine, &ids, &filter),
-    });
-    let discarded = discarded.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &DiscardedJson { discarded, dry_run }))
 }

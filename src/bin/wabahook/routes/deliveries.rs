@@ -8,7 +8,7 @@ use super::subscriptions::{name_of, named};
 use crate::caller::Caller;
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
-use crate::json::{CancelJson, CancelledJson, DeliveryJson, JsonPage, parse, utf8};
+use crate::json::{CancelJson, CountJson, DeliveryJson, JsonPage, parse, utf8};
 use crate::query::ListQuery;
 use crate::response::json;
 
@@ -46,7 +46,7 @@ pub(crate) async fn cancel(host: HostRef, request: Request) -> RouteResult {
         false => host.engine.cancel_matching(&filter),
     });
     let cancelled = cancelled.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &CancelledJson { cancelled, dry_run }))
+    Ok(json(StatusCode::ACCEPTED, &CountJson::of("cancelled", cancelled, dry_run)))
 }
 
 /// States separated by commas.

@@ -13,7 +13,7 @@ use crate::caller::Caller;
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
-    ChangedJson, SubscriptionFilterJson, SubscriptionListing, SubscriptionsJson, parse, utf8,
+    CountJson, SubscriptionFilterJson, SubscriptionListing, SubscriptionsJson, parse, utf8,
 };
 use crate::query::ListQuery;
 use crate::response::json;
@@ -166,7 +166,7 @@ async fn change(
         }
         Ok(changed)
     });
-    Ok(json(StatusCode::ACCEPTED, &ChangedJson { changed: changed.await??, dry_run }))
+    Ok(json(StatusCode::ACCEPTED, &CountJson::of("changed", changed.await??, dry_run)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,10 @@
-//! Reads of a whole page of heads: whom its events belong to, and their keys.
+//! Reads a whole page of heads: whom its events belong to, and their keys.
 
 use crate::error::Result;
 use crate::event::WabaNumber;
 use crate::store::Database;
 
 use super::{HeadV1, page_around};
-
-/// The sequence and key hash of every event in the page that would contain `sequence`.
-pub(in crate::outbox) fn key_hashes(
-    database: &dyn Database,
-    sequence: u64,
-) -> Result<Vec<(u64, u64)>> {
-    let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
-    Ok(page.heads.iter().map(|head| (page.sequence_of(head), head.key_hash)).collect())
-}
 
 /// Whom an event belongs to, and what lists show of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
