@@ -203,7 +203,9 @@ fn publish_prompt(
         let next = PROMPT_EVERY * u32::try_from(published.len())?;
         thread::sleep(next.saturating_sub(started.elapsed()));
     }
-    print_p99("its commits", waits_ms);
+    if !waits_ms.is_empty() {
+        print_p99("its commits", waits_ms);
+    }
     Ok(published)
 }
 

@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::publishers::{PAYLOAD_BYTES, Publishers};
 use support::raw_file::RawFile;
 use support::transports::{Hanging, acknowledging};
 use support::{Outcome, Process, median};
-use wabahook::{Accepted, Config, Engine, Event, Limits, Receipt};
+use wabahook::{Config, Engine, Limits};
 
-const PAYLOAD_BYTES: usize = 1024;
 /// How many turns of the engine and of its limit a run has. A device has fast and slow phases of
 /// seconds, which must affect both.
 const SLICES: u32 = 10;
@@ -32,11 +32,7 @@ const SLICES: u32 = 10;
 /// What is measured.
 struct Scenario {
     what: String,
-    publishers: usize,
-    /// How many threads the publishers share: one each, or a few that keep many receipts.
-    threads: usize,
-    /// Events of one call.
-    together: usize,
+    publishers: Publishers,
     fan_out: usize,
     held_back: bool,
     beside_busy_cores: bool,
@@ -90,33 +86,33 @@ fn main() -> Outcome {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let accept = |publishers, together, what: &str| Scenario {
+    let accept = |publishers, what: &str| Scenario {
         what: what.to_owned(),
         publishers,
-        threads: publishers,
-        together,
         fan_out: 1,
         held_back: false,
         beside_busy_cores: false,
     };
+    let each = Publishers::on_threads(64);
     let mut all = vec![
-        accept(1, 1, "accept_1"),
-        accept(32, 1, "accept_32"),
-        accept(64, 1, "accept_64"),
-        Scenario { threads: 2, ..accept(64, 1, "accept_64_on_2_threads") },
-        accept(1, 256, "accept_many_256"),
+        accept(Publishers::on_threads(1), "accept_1"),
+        accept(Publishers::on_threads(32), "accept_32"),
+        accept(each, "accept_64"),
+        accept(Publishers { threads: 2, ..each }, "accept_64_on_2_threads"),
+        accept(Publishers { together: 256, ..Publishers::on_threads(1) }, "accept_many_256"),
     ];
     for fan_out in [1, 10, 100, 1_000] {
         let what = format!("accept_64_fanout_{fan_out}");
-        all.push(Scenario { fan_out, held_back: true, ..accept(64, 1, &what) });
+        all.push(Scenario { fan_out, held_back: true, ..accept(each, &what) });
     }
     for publishers in [1, 64] {
         let what = format!("accept_{publishers}_beside_busy_cores");
-        all.push(Scenario { beside_busy_cores: true, ..accept(publishers, 1, &what) });
+        let publishers = Publishers::on_threads(publishers);
+        all.push(Scenario { beside_busy_cores: true, ..accept(publishers, &what) });
     }
     for fan_out in [10, 100] {
         let what = format!("settled_64_fanout_{fan_out}");
-        all.push(Scenario { fan_out, ..accept(64, 1, &what) });
+        all.push(Scenario { fan_out, ..accept(each, &what) });
     }
     all
 }
@@ -129,7 +125,7 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
     support::subscribe(&engine, scenario.fan_out)?;
     let span = Duration::from_millis(support::option("ms", 1_000)) / SLICES;
     // The first groups also start threads and the first generation, which is not measured.
-    publish(&engine, scenario, span)?;
+    scenario.publishers.publish(&engine, span)?;
     let before = engine.stats();
     let (mut elapsed, mut cpu, mut waits) = (Duration::ZERO, Duration::ZERO, Vec::new());
     let _busy = if scenario.beside_busy_cores { busy_cores()? } else { Vec::new() };
@@ -137,7 +133,7 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
     let mut limit = Limit::default();
     for _ in 0..SLICES {
         let (cpu_before, started) = (support::cpu_time(), Instant::now());
-        waits.extend(publish(&engine, scenario, span)?);
+        waits.extend(scenario.publishers.publish(&engine, span)?);
         elapsed += started.elapsed();
         cpu += support::cpu_time() - cpu_before;
         let so_far = engine.stats();
@@ -153,7 +149,7 @@ fn run(scenario: &Scenario) -> Outcome<Run> {
         events_per_s: accepted / elapsed,
         delivered_per_s: (after.delivered - before.delivered) as f64 / elapsed,
         cpu_us: cpu.as_secs_f64() * 1e6 / accepted,
-        wait_p50_us: median(waits),
+        wait_p50_us: median(waits.iter().map(|wait| wait.as_secs_f64() * 1e6).collect()),
         group_events: accepted / (after.groups - before.groups) as f64,
         raw_per_s: limit.events as f64 / limit.elapsed.as_secs_f64(),
         sync_p50_us: median(limit.syncs_us),
@@ -181,57 +177,6 @@ fn busy_cores() -> Outcome<Vec<Process>> {
     let own = std::env::current_exe()?;
     let spin = || Ok(Process(Command::new(&own).arg(SPIN).spawn()?));
     (0..cores).map(|_| spin()).collect()
-}
-
-/// What a publisher waits for.
-enum Waited {
-    One(Receipt),
-    Many(Receipt<Vec<Accepted>>),
-}
-
-impl Waited {
-    fn wait(self) -> wabahook::Result<()> {
-        match self {
-            Waited::One(receipt) => receipt.wait().map(drop),
-            Waited::Many(receipt) => receipt.wait().map(drop),
-        }
-    }
-}
-
-/// Every publisher publishes and waits in a loop. Returns the waits, in microseconds.
-fn publish(engine: &Engine, scenario: &Scenario, span: Duration) -> Outcome<Vec<f64>> {
-    let payload = vec![b'7'; PAYLOAD_BYTES];
-    let end = Instant::now() + span;
-    let event = || Event::new("MESSAGE_RECEIVED", payload.clone()).number("919999999999");
-    let publisher = || -> Outcome<Vec<f64>> {
-        let mut waits = Vec::new();
-        let mut waiting = VecDeque::new();
-        while Instant::now() < end || !waiting.is_empty() {
-            while waiting.len() < scenario.publishers / scenario.threads && Instant::now() < end {
-                let started = Instant::now();
-                let waited = if scenario.together == 1 {
-                    Waited::One(engine.publish(event())?)
-                } else {
-                    let events = (0..scenario.together).map(|_| event()).collect();
-                    Waited::Many(engine.publish_many(events)?)
-                };
-                waiting.push_back((started, waited));
-            }
-            if let Some((started, oldest)) = waiting.pop_front() {
-                oldest.wait()?;
-                waits.push(started.elapsed().as_secs_f64() * 1e6);
-            }
-        }
-        Ok(waits)
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..scenario.threads).map(|_| scope.spawn(publisher)).collect();
-        let mut all = Vec::new();
-        for thread in threads {
-            all.extend(thread.join().map_err(|_| "a publisher panicked")??);
-        }
-        Ok(all)
-    })
 }
 
 /// The result of a plain file.

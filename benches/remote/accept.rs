@@ -1,15 +1,15 @@
 //! Accepted events by how many publishers wait, in turns with sled and with one INSERT a group of the same bytes.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wabahook::{Config, Engine, Event};
+use wabahook::{Config, Engine};
 
+use crate::acquired;
 use crate::raw_inserts::{GroupRows, RawInserts};
+use crate::support::publishers::Publishers;
 use crate::support::transports::acknowledging;
 use crate::support::{self, Outcome, median};
-use crate::{PAYLOAD_BYTES, acquired};
 
 /// How many turns of each store a run has.
 const SLICES: u32 = 5;
@@ -19,7 +19,7 @@ pub(crate) fn measure(
     what: &str,
     connection: &str,
     raw: &mut RawInserts,
-    (publishers, span): (usize, Duration),
+    (publishers, span): (Publishers, Duration),
     runs: usize,
 ) -> Outcome {
     let all = (0..runs).map(|_| accept(connection, raw, publishers, span));
@@ -44,7 +44,7 @@ struct AcceptRun {
 fn accept(
     connection: &str,
     raw: &mut RawInserts,
-    publishers: usize,
+    publishers: Publishers,
     span: Duration,
 ) -> Outcome<AcceptRun> {
     let directory = support::directory("remote")?;
@@ -55,16 +55,16 @@ fn accept(
     support::subscribe(&remote, 1)?;
     support::subscribe(&sled, 1)?;
     let slice = span / SLICES;
-    publish(&remote, publishers, slice)?;
-    publish(&sled, publishers, slice)?;
+    publishers.publish(&remote, slice)?;
+    publishers.publish(&sled, slice)?;
     let before = remote.stats();
     let (mut waits, mut sled_events, mut raw_groups, mut pipelined) = (Vec::new(), 0, 0.0, 0.0);
     let (mut log_bytes, mut raw_log_bytes, mut groups) = (0.0, 0.0, 1.0);
     for _ in 0..SLICES {
         let log = raw.log_bytes()?;
-        waits.extend(publish(&remote, publishers, slice)?);
+        waits.extend(publishers.publish(&remote, slice)?);
         log_bytes += raw.log_bytes()? - log;
-        sled_events += publish(&sled, publishers, slice)?.len();
+        sled_events += publishers.publish(&sled, slice)?.len();
         groups = (remote.stats().groups - before.groups).max(1) as f64;
         let rows = GroupRows::of_log(log_bytes / groups);
         let log = raw.log_bytes()?;
@@ -77,9 +77,10 @@ fn accept(
     sled.close(support::CLOSE_MAX)?;
     std::fs::remove_dir_all(&directory)?;
     let seconds = slice.as_secs_f64() * f64::from(SLICES);
-    waits.sort_by(f64::total_cmp);
-    let quantile =
-        |hundredths: usize| waits.get(waits.len() * hundredths / 100).copied().unwrap_or(f64::NAN);
+    waits.sort_unstable();
+    let quantile = |hundredths: usize| {
+        waits.get(waits.len() * hundredths / 100).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+    };
     let group_events = (after.accepted - before.accepted) as f64 / groups;
     Ok(AcceptRun {
         remote_per_s: waits.len() as f64 / seconds,
@@ -91,30 +92,6 @@ fn accept(
         group_events,
         wait_p50_ms: quantile(50),
         wait_p99_ms: quantile(99),
-    })
-}
-
-/// Every publisher publishes and waits in a loop. Returns the waits, in milliseconds.
-fn publish(engine: &Engine, publishers: usize, span: Duration) -> Outcome<Vec<f64>> {
-    let end = Instant::now() + span;
-    let publisher = || -> Outcome<Vec<f64>> {
-        let mut waits = Vec::new();
-        while Instant::now() < end {
-            let started = Instant::now();
-            let payload = vec![b'7'; PAYLOAD_BYTES];
-            let event = Event::new("MESSAGE_RECEIVED", payload).number("919999999999");
-            engine.publish(event)?.wait()?;
-            waits.push(started.elapsed().as_secs_f64() * 1e3);
-        }
-        Ok(waits)
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..publishers).map(|_| scope.spawn(publisher)).collect();
-        let mut all = Vec::new();
-        for thread in threads {
-            all.extend(thread.join().map_err(|_| "a publisher panicked")??);
-        }
-        Ok(all)
     })
 }
 

@@ -28,6 +28,7 @@ use raw_inserts::RawInserts;
 use servers::Servers;
 use support::Outcome;
 use support::backlog::Role;
+use support::publishers::Publishers;
 use support::receiver_process::{self, Receivers};
 use wabahook::store::{Postgres, PostgresOptions};
 
@@ -55,19 +56,23 @@ fn main() -> Outcome {
     if only == "backlog" {
         return backlog::measure(&connection);
     }
-    let accepts = |prefix: &str, publishers: &[usize], connection: &str| -> Outcome {
-        let mut raw = RawInserts::connect(connection)?;
-        for publishers in publishers {
-            let what = format!("{prefix}accept_{publishers}");
-            if wanted(&what) {
-                accept::measure(&what, connection, &mut raw, (*publishers, span), runs)?;
-            }
+    let accept = |what: &str, publishers: Publishers, connection: &str| -> Outcome {
+        if !wanted(what) {
+            return Ok(());
         }
-        Ok(())
+        let mut raw = RawInserts::connect(connection)?;
+        accept::measure(what, connection, &mut raw, (publishers, span), runs)
     };
-    accepts("", &ACCEPTS, &connection)?;
+    for waiting in ACCEPTS {
+        accept(&format!("accept_{waiting}"), Publishers::on_threads(waiting), &connection)?;
+    }
+    let of_an_event_loop = Publishers { threads: 2, ..Publishers::on_threads(64) };
+    accept("accept_64_on_2_threads", of_an_event_loop, &connection)?;
     let proxy = DelayProxy::start(servers.primary_port(), DELAY)?;
-    accepts("delayed_", &DELAYED_ACCEPTS, &proxy.connection())?;
+    for waiting in DELAYED_ACCEPTS {
+        let what = format!("delayed_accept_{waiting}");
+        accept(&what, Publishers::on_threads(waiting), &proxy.connection())?;
+    }
     let mut receivers = Receivers::start()?;
     for fan_out in FAN_OUTS.into_iter().filter(|n| wanted(&format!("fanout_{n}"))) {
         deliver::measure(&connection, &mut receivers, (fan_out, deliveries), runs)?;

@@ -6,6 +6,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod plot;
+pub(crate) mod publishers;
 pub(crate) mod raw_file;
 pub(crate) mod raw_requests;
 pub(crate) mod receiver_process;

@@ -3,7 +3,8 @@
 
 use roaring::RoaringTreemap;
 
-use super::in_flight::InFlightAttempt;
+use super::backlog::Disposition;
+use super::lane::InFlightAttempt;
 use super::{Completed, Dispatcher};
 use crate::attempt::DeliveryId;
 use crate::delivery_record::Record;
@@ -25,7 +26,9 @@ impl Dispatcher {
         if let Some(due_ms) = due_ms {
             self.waiting.remove(&(due_ms, delivery));
         }
-        self.in_flight.cancel(delivery);
+        if let Some(attempt) = self.in_flight.get_mut(&delivery) {
+            attempt.is_cancelled = true;
+        }
         let mut records = vec![Record::Settle(delivery)];
         records.extend(self.give_up_dependents(delivery, wall_ms));
         self.refresh(id);
@@ -40,7 +43,7 @@ impl Dispatcher {
     ) -> Completed {
         let id = delivery.subscription;
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.end_cancelled(delivery.sequence, now_ms);
+            lane.put_back(delivery.sequence, &Disposition::Delivered, now_ms);
         }
         self.refresh(id);
         let took_ms = now_ms.saturating_sub(attempt.started_ms);

@@ -173,10 +173,6 @@ impl WaitingFanOuts {
             false => self.turns.push_back(account),
         }
     }
-
-    fn iter(&self) -> impl Iterator<Item = &FanOut> {
-        self.by_account.values().flatten()
-    }
 }
 
 impl Dispatcher {
@@ -248,7 +244,7 @@ impl Dispatcher {
         wanted: impl Fn(u64) -> bool,
         mut found: impl FnMut(SubscriptionId, u64),
     ) {
-        for fan_out in self.fan_outs.iter() {
+        for fan_out in self.fan_outs.by_account.values().flatten() {
             for event in fan_out.events.iter().filter(|event| wanted(event.sequence)) {
                 fan_out.awaiting().for_each(|id| found(id, event.sequence));
             }

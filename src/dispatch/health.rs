@@ -26,12 +26,12 @@ pub(super) struct EndpointHealth {
     prompt_left: u32,
     /// How long its last attempt took, if that timed out; 0 if it timed out before the engine was opened.
     timed_out_after_ms: Option<u64>,
-    failures_in_row: u32,
+    pub(super) failures_in_row: u32,
     failing: Option<Failing>,
     /// Failures in a row that time may repair; a permanent refusal says nothing of the endpoint.
     strikes: u32,
-    /// How many times in a row the breaker opened.
-    trips: u32,
+    /// How many times in a row the breaker opened; 0 while it is closed.
+    pub(super) trips: u32,
     open_until_ms: u64,
     /// Until when the endpoint asked not to be called.
     rests_until_ms: u64,
@@ -258,15 +258,6 @@ impl EndpointHealth {
     pub(super) fn has_failures(&self) -> bool {
         self.failures_in_row > 0 || self.trips > 0 || self.opens_ms() > 0
     }
-
-    pub(super) fn failures_in_row(&self) -> u32 {
-        self.failures_in_row
-    }
-
-    /// How many times in a row the breaker opened; 0 while it is closed.
-    pub(super) fn trips(&self) -> u32 {
-        self.trips
-    }
 }
 
 impl Failing {
@@ -330,7 +321,7 @@ mod tests {
         let mut endpoint = EndpointHealth::default();
         learn(&mut endpoint, &Outcome::Delivered, 0);
         for _ in 0..3 {
-            assert_eq!(endpoint.trips(), 0);
+            assert_eq!(endpoint.trips, 0);
             learn(&mut endpoint, &status(503), 10);
         }
         assert_eq!((endpoint.room(0, 1_009), endpoint.opens_ms()), (0, 1_010));
@@ -342,7 +333,7 @@ mod tests {
             assert_eq!(endpoint.opens_ms(), opens_ms);
         }
         assert!(learn(&mut endpoint, &Outcome::Delivered, 9_010));
-        assert_eq!((endpoint.trips(), endpoint.room(0, 9_010)), (0, 2));
+        assert_eq!((endpoint.trips, endpoint.room(0, 9_010)), (0, 2));
     }
 
     #[test]
@@ -351,7 +342,7 @@ mod tests {
         for now_ms in 0..9 {
             learn(&mut endpoint, &Outcome::Dead(Reason::Status(404)), now_ms);
         }
-        assert_eq!((endpoint.trips(), endpoint.failures_in_row()), (0, 9));
+        assert_eq!((endpoint.trips, endpoint.failures_in_row), (0, 9));
         assert_eq!(endpoint.failing_for_ms(1_000), 1_000);
     }
 
@@ -369,10 +360,12 @@ mod tests {
 
     #[test]
     fn an_overloaded_endpoint_rests_as_long_as_it_asks() {
-        for code in [429, 502, 504] {
+        let zero =
+            Outcome::Retry { reason: Reason::Status(429), retry_after: Some(Duration::ZERO) };
+        for outcome in [status(429), status(502), status(504), zero] {
             let mut endpoint = EndpointHealth::default();
-            learn(&mut endpoint, &status(code), 0);
-            assert_eq!(endpoint.opens_ms(), 1_000, "{code}");
+            learn(&mut endpoint, &outcome, 0);
+            assert_eq!(endpoint.opens_ms(), 1_000, "{outcome:?}");
         }
         let mut endpoint = EndpointHealth::default();
         let asked = Some(70_000);
@@ -409,7 +402,7 @@ mod tests {
             let down_ms = wall_ms.saturating_sub(5_000).min(1_000);
             assert_eq!(resumed.failing_for_ms(107), 400 + down_ms, "at {wall_ms}");
             learn(&mut resumed, &status(500), 1_000);
-            assert_eq!(resumed.trips(), 2, "a probe that failed");
+            assert_eq!(resumed.trips, 2, "a probe that failed");
         }
     }
 
@@ -459,14 +452,5 @@ mod tests {
             endpoint.learn(&status(500), 20, rules, context_at(now_ms));
             assert_eq!(endpoint.failing_for_ms(now_ms), gaps * HALF_GAP_MS, "an eighth for each");
         }
-    }
-
-    #[test]
-    fn a_retry_after_of_zero_still_rests() {
-        let mut endpoint = EndpointHealth::default();
-        let outcome =
-            Outcome::Retry { reason: Reason::Status(429), retry_after: Some(Duration::ZERO) };
-        learn(&mut endpoint, &outcome, 0);
-        assert_eq!(endpoint.opens_ms(), 1_000);
     }
 }

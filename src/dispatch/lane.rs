@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
-use super::in_flight::InFlightAttempt;
 use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
@@ -31,7 +30,7 @@ pub(super) struct Lane {
     account: AccountSlot,
     pub(super) backlog: Backlog,
     in_flight: usize,
-    endpoint: EndpointHealth,
+    pub(super) endpoint: EndpointHealth,
     /// Since when it is paused or disabled by a change of its settings.
     inactive_since_ms: Option<u64>,
     rate: Rate,
@@ -47,6 +46,19 @@ pub(super) struct Lane {
     delivered: u64,
     retried: u64,
     dead: u64,
+}
+
+/// What the end of an attempt needs to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InFlightAttempt {
+    /// Which attempt of its delivery, from 1.
+    pub(super) number: u32,
+    pub(super) started_ms: u64,
+    /// The account under which it is counted.
+    pub(super) account: AccountSlot,
+    pub(super) group: LaneGroup,
+    /// Whether its delivery was cancelled: then the result of the attempt changes nothing.
+    pub(super) is_cancelled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,19 +183,6 @@ impl Lane {
     fn failing_for_ms(&self, now_ms: u64) -> u64 {
         self.endpoint.failing_for_ms(self.inactive_since_ms.unwrap_or(now_ms))
     }
-
-    /// How many times in a row the breaker opened; 0 while it is closed.
-    pub(super) fn trips(&self) -> u32 {
-        self.endpoint.trips()
-    }
-
-    pub(super) fn has_failures(&self) -> bool {
-        self.endpoint.has_failures()
-    }
-
-    pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
-        self.endpoint.health(now_ms, wall_ms)
-    }
 }
 
 /// Its attempts.
@@ -262,17 +261,13 @@ impl Lane {
         disposition
     }
 
-    fn put_back(&mut self, sequence: u64, disposition: &Disposition, now_ms: u64) {
+    /// Puts a delivery back whose attempt ended.
+    pub(super) fn put_back(&mut self, sequence: u64, disposition: &Disposition, now_ms: u64) {
         self.in_flight -= 1;
         if let Some(limit) = self.rate_limit() {
             self.rate.end(limit, now_ms);
         }
         self.backlog.put(sequence, disposition);
-    }
-
-    /// Ends an attempt whose delivery was cancelled.
-    pub(super) fn end_cancelled(&mut self, sequence: u64, now_ms: u64) {
-        self.put_back(sequence, &Disposition::Delivered, now_ms);
     }
 
     fn disposition(
@@ -413,9 +408,9 @@ impl Lane {
             delivered: self.delivered,
             retried: self.retried,
             dead: self.dead,
-            failures_in_row: self.endpoint.failures_in_row().into(),
+            failures_in_row: self.endpoint.failures_in_row.into(),
             failing_for: Duration::from_millis(self.failing_for_ms(now_ms)),
-            breaker_trips: self.endpoint.trips().into(),
+            breaker_trips: self.endpoint.trips.into(),
             rests_for: Duration::from_millis(self.endpoint.opens_ms().saturating_sub(now_ms)),
         };
         let untouched = LaneStats { subscription, ..LaneStats::default() };

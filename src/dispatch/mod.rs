@@ -20,7 +20,6 @@ mod dependency;
 mod expiry;
 mod fan_out;
 mod health;
-mod in_flight;
 mod lane;
 mod lane_demand;
 mod order;
@@ -49,14 +48,13 @@ use backlog::{Disposition, Retrying};
 use dependency::Dependencies;
 use expiry::{Expiry, age_ms};
 use fan_out::WaitingFanOuts;
-use in_flight::{InFlight, InFlightAttempt};
-use lane::Lane;
+use lane::{InFlightAttempt, Lane};
 use lane_demand::AccountSlot;
 use ready_queue::ReadyQueue;
 use throttle::Throttle;
 
 /// The bounds of dispatch. [`Limits`](crate::Limits) explains their defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DispatchLimits {
     /// How many attempts one lane may have in flight; 0 counts as 1.
     pub(crate) lane_in_flight_max: usize,
@@ -65,13 +63,14 @@ pub(crate) struct DispatchLimits {
 }
 
 /// What every subscription is owed, and which attempt is next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Dispatcher {
     limits: DispatchLimits,
     lanes: foldhash::HashMap<SubscriptionId, Box<Lane>>,
     accounts: foldhash::HashMap<String, AccountSlot>,
     ready_queue: ReadyQueue,
-    in_flight: InFlight,
+    /// The attempts in flight, also those whose lane was removed meanwhile: each holds a connection until it ends.
+    in_flight: foldhash::HashMap<DeliveryId, InFlightAttempt>,
     throttle: Throttle,
     /// Deliveries that failed, by when they are due.
     waiting: BTreeSet<(u64, DeliveryId)>,
@@ -119,8 +118,6 @@ pub(crate) struct Completed {
     pub(crate) took_ms: u64,
     /// How many times in a row the breaker has opened, if the attempt changed that; 0 if it closed.
     pub(crate) trips: Option<u32>,
-    /// The shortage of ours because of which the attempt does not count.
-    pub(crate) shortage: Option<Shortage>,
 }
 
 impl Completed {
@@ -141,23 +138,8 @@ const TICK_MAX: usize = 1_024;
 
 impl Dispatcher {
     pub(crate) fn new(limits: DispatchLimits) -> Dispatcher {
-        Dispatcher {
-            limits,
-            lanes: foldhash::HashMap::default(),
-            accounts: foldhash::HashMap::default(),
-            ready_queue: ReadyQueue::new(limits.in_flight_max),
-            in_flight: InFlight::default(),
-            throttle: Throttle::default(),
-            waiting: BTreeSet::new(),
-            resting: BTreeSet::new(),
-            expiry: Expiry::default(),
-            dependencies: Dependencies::default(),
-            fan_outs: WaitingFanOuts::default(),
-            now_ms: 0,
-            owed: 0,
-            held: 0,
-            cancelled: 0,
-        }
+        let ready_queue = ReadyQueue::new(limits.in_flight_max);
+        Dispatcher { limits, ready_queue, ..Dispatcher::default() }
     }
 
     /// Adds a lane, or changes its settings; its deliveries stay, held ones too. If an ordering begins,
@@ -253,7 +235,7 @@ impl Dispatcher {
         let (sequence, attempt) = lane.start(now_ms, group)?;
         self.ready_queue.start(attempt.account, group);
         let delivery = DeliveryId { sequence, subscription: id };
-        self.in_flight.start(delivery, attempt);
+        self.in_flight.insert(delivery, attempt);
         self.refresh(id);
         Some(Attempt { delivery, number: attempt.number })
     }
@@ -294,16 +276,16 @@ impl Dispatcher {
         let Judgement { outcome, disable } = judgement;
         let age = self.expiry.age(lane, delivery.sequence, now_ms);
         let reason = outcome.clone().into_reason();
-        let trips_before = lane.trips();
+        let trips_before = lane.endpoint.trips;
         let (disposition, learnt) =
             lane.end(delivery.sequence, in_flight, outcome, cap_max, (age, context));
-        let trips = Some(lane.trips()).filter(|trips| *trips != trips_before);
+        let trips = Some(lane.endpoint.trips).filter(|trips| *trips != trips_before);
         let failed_for_too_long = learnt && lane.has_failed_for_too_long(now_ms);
         let disabled = disable.or(failed_for_too_long.then_some(Reason::Failing));
         if disabled.is_some() {
             lane.disable();
         }
-        let health = learnt.then(|| Record::Health(id, lane.health(now_ms, wall_ms)));
+        let health = learnt.then(|| Record::Health(id, lane.endpoint.health(now_ms, wall_ms)));
         let took_ms = now_ms.saturating_sub(in_flight.started_ms);
         let mut completed =
             Completed { health, disabled, reason, took_ms, trips, ..Completed::default() };
@@ -330,8 +312,7 @@ impl Dispatcher {
             Shortage::Lookups | Shortage::HostConnections | Shortage::Panic => {}
         }
         let took_ms = now_ms.saturating_sub(in_flight.started_ms);
-        let shortage_of = Some(shortage);
-        let mut completed = Completed { took_ms, shortage: shortage_of, ..Completed::default() };
+        let mut completed = Completed { took_ms, ..Completed::default() };
         let Some(lane) = self.lanes.get_mut(&delivery.subscription) else { return completed };
         if in_flight.is_cancelled {
             return self.end_cancelled(delivery, in_flight, now_ms);
@@ -345,7 +326,9 @@ impl Dispatcher {
 
     fn take_in_flight(&mut self, attempt: Attempt, now_ms: u64) -> Option<InFlightAttempt> {
         self.advance(now_ms);
-        let in_flight = self.in_flight.end(attempt)?;
+        let is_it = |found: &InFlightAttempt| found.number == attempt.number;
+        self.in_flight.get(&attempt.delivery).copied().filter(is_it)?;
+        let in_flight = self.in_flight.remove(&attempt.delivery)?;
         self.ready_queue.end(in_flight.account, in_flight.group);
         Some(in_flight)
     }

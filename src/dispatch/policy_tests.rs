@@ -13,18 +13,14 @@ const DEPENDENT: SubscriptionId = SubscriptionId(2);
 
 fn bench(policy: Policy) -> Bench {
     let mut bench = Bench::new(LIMITS);
-    set(&mut bench, LANE, policy);
+    bench.set(LANE, policy, ACTIVE);
     bench
-}
-
-fn set(bench: &mut Bench, id: SubscriptionId, policy: Policy) {
-    bench.dispatcher.set_lane(id, ACCOUNT, policy, SubscriptionState::Active, &HashMap::new());
 }
 
 /// A dependent lane and its main lane.
 fn with_dependent() -> Bench {
     let mut bench = bench(policy());
-    set(&mut bench, DEPENDENT, Policy { after: Some(LANE), ..policy() });
+    bench.set(DEPENDENT, Policy { after: Some(LANE), ..policy() }, ACTIVE);
     bench
 }
 
@@ -126,9 +122,9 @@ fn dependents_of_a_removed_main_are_released() {
 
     let mut bench = with_dependent();
     owe(&mut bench, 1, 0, &[LANE, DEPENDENT]);
-    set(&mut bench, DEPENDENT, policy());
+    bench.set(DEPENDENT, policy(), ACTIVE);
     assert_eq!(served(&mut bench), [(1, 1), (2, 1)]);
-    set(&mut bench, DEPENDENT, Policy { after: Some(LANE), ..policy() });
+    bench.set(DEPENDENT, Policy { after: Some(LANE), ..policy() }, ACTIVE);
     let _ = bench.end(of(DEPENDENT, 1), Outcome::Interrupted);
     assert_eq!(served(&mut bench), [(2, 1)], "what was begun goes on");
 }
@@ -139,16 +135,13 @@ fn a_key_that_fails_holds_up_itself_alone() {
     for (sequence, key_hash) in [(1, 7), (2, 8), (3, 7), (4, 8)] {
         owe(&mut bench, sequence, key_hash, &[LANE]);
     }
-    let first = bench.take(1, 1);
-    let _ = bench.end(first, retry());
+    bench.run(1, 1, retry());
     for sequence in [2, 4] {
-        let attempt = bench.take(sequence, 1);
-        let _ = bench.end(attempt, Outcome::Delivered);
+        bench.run(sequence, 1, Outcome::Delivered);
     }
     assert_eq!((served(&mut bench), bench.stats(LANE).blocked), (vec![], 1));
     bench.pass_ms(1_000);
-    let again = bench.take(1, 2);
-    let _ = bench.end(again, Outcome::Dead(Reason::Status(400)));
+    bench.run(1, 2, Outcome::Dead(Reason::Status(400)));
     bench.take(3, 1);
 }
 
@@ -160,8 +153,7 @@ fn a_rate_limit_spaces_attempts() {
     });
     bench.owe(1..=4);
     for sequence in [1, 2] {
-        let attempt = bench.take(sequence, 1);
-        let _ = bench.end(attempt, Outcome::Delivered);
+        bench.run(sequence, 1, Outcome::Delivered);
         bench.pass_ms(10);
     }
     assert_eq!((bench.next(), bench.dispatcher.next_wake_ms()), (None, Some(500)));
@@ -176,11 +168,9 @@ fn a_rate_limit_spaces_attempts() {
 fn an_open_breaker_admits_one_probe_at_a_time() {
     let mut bench = bench(fragile());
     bench.owe(1..=5);
-    let first = bench.take(1, 1);
-    let _ = bench.end(first, retry());
+    bench.run(1, 1, retry());
     bench.pass_ms(1);
-    let again = bench.take(1, 2);
-    let _ = bench.end(again, retry());
+    bench.run(1, 2, retry());
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(2), "the delivery's own wait");
     bench.pass_ms(1);
     assert_eq!((bench.next(), bench.dispatcher.next_wake_ms()), (None, Some(801)));
@@ -196,8 +186,7 @@ fn an_open_breaker_admits_one_probe_at_a_time() {
     bench.pass_ms(1_599);
     assert_eq!(bench.next(), None, "twice the wait");
     bench.pass_ms(1);
-    let probe = bench.take(1, 4);
-    let _ = bench.end(probe, Outcome::Delivered);
+    bench.run(1, 4, Outcome::Delivered);
     assert_eq!(served(&mut bench), [(1, 2), (1, 3)]);
 }
 
@@ -241,20 +230,19 @@ fn a_pause_neither_shrinks_nor_adds_failing_time() {
     let mut bench = bench(fragile());
     bench.owe(1..=3);
     for number in [1, 2] {
-        let attempt = bench.take(1, number);
-        let _ = bench.end(attempt, retry());
+        bench.run(1, number, retry());
         bench.pass_ms(10);
     }
     let failing_ms = |bench: &Bench| bench.stats(LANE).failing_for.as_millis();
     let set = |bench: &mut Bench, state| {
-        bench.dispatcher.set_lane(LANE, ACCOUNT, fragile(), state, &HashMap::new());
+        bench.set(LANE, fragile(), state);
     };
     assert_eq!(failing_ms(&bench), 20);
-    set(&mut bench, SubscriptionState::Paused);
+    set(&mut bench, PAUSED);
     bench.pass_ms(100_000);
     assert_eq!(failing_ms(&bench), 20);
     // Another setting of a lane that is paused.
-    set(&mut bench, SubscriptionState::Paused);
+    set(&mut bench, PAUSED);
     assert_eq!(failing_ms(&bench), 20);
     set(&mut bench, ACTIVE);
     assert_eq!(failing_ms(&bench), 20);
@@ -283,8 +271,7 @@ fn a_backlog_behind_an_open_breaker_costs_nothing() {
     let mut bench = bench(fragile());
     bench.dispatcher.recovered(LANE, (1..=1_000_000).collect(), &HashMap::new());
     for number in [1, 2] {
-        let attempt = bench.take(1, number);
-        let _ = bench.end(attempt, retry());
+        bench.run(1, number, retry());
         bench.pass_ms(1);
     }
     let mut ticks = 0;

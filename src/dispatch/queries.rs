@@ -57,7 +57,7 @@ impl Dispatcher {
 
     /// Whether a lane's endpoint has failed since its last success, or rests.
     pub(crate) fn has_failures(&self, id: SubscriptionId) -> bool {
-        self.lanes.get(&id).is_some_and(|lane| lane.has_failures())
+        self.lanes.get(&id).is_some_and(|lane| lane.endpoint.has_failures())
     }
 
     /// How many attempts could start now.

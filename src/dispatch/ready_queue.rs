@@ -29,7 +29,7 @@ pub(super) struct QueueTicket {
 }
 
 /// The ready lanes, and the counts of attempts in flight that bound them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ReadyQueue {
     in_flight_max: usize,
     accounts: Vec<AccountQueue>,
@@ -95,20 +95,7 @@ const PROMPT_RESERVE: usize = 16;
 
 impl ReadyQueue {
     pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
-        ReadyQueue {
-            in_flight_max: in_flight_max.max(1),
-            accounts: Vec::new(),
-            prompt: AccountTurns::default(),
-            proven: AccountTurns::default(),
-            unproven: AccountTurns::default(),
-            next_turn: 0,
-            attempts: 0,
-            in_flight: 0,
-            reserve_in_flight: 0,
-            unproven_in_flight: 0,
-            active_accounts: 0,
-            bound: None,
-        }
+        ReadyQueue { in_flight_max: in_flight_max.max(1), ..ReadyQueue::default() }
     }
 
     /// Adds an account, whose index is the number of those before it.

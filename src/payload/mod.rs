@@ -1,7 +1,7 @@
 //! Bodies as each gateway sends them, built from the update of Meta that an event holds. Pure functions of the
 //! event: an event that is not an update of Meta, or for which the gateway documents no body, is delivered as
 //! it was published. What the update does not contain is absent, never invented, and nothing is read but the
-//! update itself. `docs/requests.md` has a table of all of it.
+//! update itself. `docs/requests.md` describes them.
 
 mod business_api;
 mod doubletick;

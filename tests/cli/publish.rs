@@ -34,6 +34,24 @@ fn a_file_is_published_as_one_payload_byte_for_byte() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let (place, served) = HostProcess::fresh();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/acme"), json!({}));
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    fs::write(place.path("payload.json"), "\u{feff}{\"i\":1}\r\n").unwrap();
+    let event = r#"{"type":"T","number":"919000000001","payload":{"i":1}}"#;
+    fs::write(place.path("lines.ndjson"), format!("\u{feff}{event}\r\n")).unwrap();
+    let (payload, lines) = (place.path("payload.json"), place.path("lines.ndjson"));
+    let one = ["publish", payload.to_str().unwrap(), "--type", "T", "--number", "919000000001"];
+    ask(&served, &one).done().says(&["1 event published"]);
+    ask(&served, &["publish", lines.to_str().unwrap()]).done().says(&["1 event published"]);
+    let attempts = served.all_arrived(&receiver);
+    let seen = attempts.iter().map(|attempt| (attempt.path.as_str(), attempt.text()));
+    assert_eq!(seen.collect::<Vec<_>>(), [("/acme", "{\"i\":1}"); 2]);
+}
+
+#[test]
 fn an_unknown_type_is_published_with_a_hint() {
     let (place, served) = HostProcess::fresh();
     fs::write(place.path("payload.json"), "{}").unwrap();

@@ -45,6 +45,25 @@ fn a_payload_reaches_its_subscribers_byte_for_byte() {
     }
 }
 
+/// Editors and shells of Windows begin a text with a byte order mark.
+#[test]
+fn a_byte_order_mark_before_the_body_is_ignored() {
+    let (_place, served) = HostProcess::fresh();
+    let receiver = Receiver::answering(200);
+    served.subscribe(ACME, &receiver.url("/acme"), json!({}));
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    let event = r#"{"type":"T","number":"919000000001","payload":{"i":1}}"#;
+    let answer = served.post("/events", ACME, format!("\u{feff}{event}\r\n"));
+    assert_eq!((answer.status, &answer.json()["owed"]), (202, &json!(1)), "{answer:?}");
+    let answer = served.post("/events", ACME, format!("\u{feff}{event}\r\n{event}\r\n"));
+    assert_eq!((answer.status, answer.json().as_array().map(Vec::len)), (202, Some(2)));
+    let attempts = served.all_arrived(&receiver);
+    let seen = attempts.iter().map(|attempt| (attempt.path.as_str(), attempt.text()));
+    assert_eq!(seen.collect::<Vec<_>>(), [("/acme", r#"{"i":1}"#); 3]);
+    let answer = served.post("/events", ACME, format!("{event}\n\u{feff}{event}"));
+    assert_eq!(answer.status, 400, "it is one only where a text begins");
+}
+
 #[test]
 fn any_event_type_is_accepted_and_unrouted_ones_counted() {
     let (_place, served) = HostProcess::fresh();

@@ -134,8 +134,49 @@ impl HttpError {
         response
     }
 
-    /// The answer for an error of the engine.
-    pub(crate) fn from_error(error: Error) -> HttpError {
+    /// The answer for an error of the engine, for a page whose cursor may name something that is gone.
+    pub(crate) fn from_page_error(error: Error) -> HttpError {
+        match error {
+            Error::NotFound { .. } => HttpError::gone_cursor(),
+            other => HttpError::from(other),
+        }
+    }
+
+    /// The item that a cursor names is no longer in the list.
+    pub(crate) fn gone_cursor() -> HttpError {
+        HttpError::invalid("cursor", "its place in the listing is gone; begin again without it")
+    }
+
+    /// The answer for an error of the engine, for events on lines: an error of `events[3].number`
+    /// becomes one of the field `number` on the line of the fourth event.
+    pub(crate) fn from_batch_error(error: Error, lines: &[usize]) -> HttpError {
+        let mut error = HttpError::from(error);
+        let named = error.field.as_deref().and_then(index_and_field);
+        let Some((index, field)) = named.map(|(index, field)| (index, field.to_owned())) else {
+            return error;
+        };
+        let Some(line) = lines.get(index) else { return error };
+        let outer = format!("events[{index}].{field}");
+        error.message = error.message.replacen(&outer, &field, 1);
+        error.field(field).on_line(*line)
+    }
+}
+
+/// `events[3].number` is the index 3 and the field `number`.
+fn index_and_field(field: &str) -> Option<(usize, &str)> {
+    let (index, field) = field.strip_prefix("events[")?.split_once("].")?;
+    Some((index.parse().ok()?, field))
+}
+
+impl From<PublishError> for HttpError {
+    fn from(refused: PublishError) -> HttpError {
+        HttpError::from(refused.error)
+    }
+}
+
+/// The answer for an error of the engine.
+impl From<Error> for HttpError {
+    fn from(error: Error) -> HttpError {
         let message = match &error {
             // Without the count, which is of the subscriptions of all accounts (I9).
             Error::TooLarge { field, limit, .. } if field == "subscriptions" => {
@@ -168,51 +209,6 @@ impl HttpError {
         };
         HttpError { field, ..HttpError::new(status, code, message) }
     }
-
-    /// As [`from_error`](HttpError::from_error), for a page whose cursor may name something that is gone.
-    pub(crate) fn from_page_error(error: Error) -> HttpError {
-        match error {
-            Error::NotFound { .. } => HttpError::gone_cursor(),
-            other => HttpError::from_error(other),
-        }
-    }
-
-    /// The item that a cursor names is no longer in the list.
-    pub(crate) fn gone_cursor() -> HttpError {
-        HttpError::invalid("cursor", "its place in the listing is gone; begin again without it")
-    }
-
-    /// As [`from_error`](HttpError::from_error), for events on lines: an error of `events[3].number`
-    /// becomes one of the field `number` on the line of the fourth event.
-    pub(crate) fn from_batch_error(error: Error, lines: &[usize]) -> HttpError {
-        let mut error = HttpError::from_error(error);
-        let named = error.field.as_deref().and_then(index_and_field);
-        let Some((index, field)) = named.map(|(index, field)| (index, field.to_owned())) else {
-            return error;
-        };
-        let Some(line) = lines.get(index) else { return error };
-        let outer = format!("events[{index}].{field}");
-        error.message = error.message.replacen(&outer, &field, 1);
-        error.field(field).on_line(*line)
-    }
-}
-
-/// `events[3].number` is the index 3 and the field `number`.
-fn index_and_field(field: &str) -> Option<(usize, &str)> {
-    let (index, field) = field.strip_prefix("events[")?.split_once("].")?;
-    Some((index.parse().ok()?, field))
-}
-
-impl From<PublishError> for HttpError {
-    fn from(refused: PublishError) -> HttpError {
-        HttpError::from_error(refused.error)
-    }
-}
-
-impl From<Error> for HttpError {
-    fn from(error: Error) -> HttpError {
-        HttpError::from_error(error)
-    }
 }
 
 impl IntoResponse for HttpError {
@@ -240,7 +236,7 @@ mod tests {
     }
 
     fn check(error: Error, status: u16, code: &str, field: Option<&str>) {
-        let refusal = HttpError::from_error(error);
+        let refusal = HttpError::from(error);
         assert_eq!(refusal.status.as_u16(), status);
         assert_eq!((refusal.code, refusal.field.as_deref()), (code, field));
     }
@@ -272,10 +268,10 @@ mod tests {
     #[test]
     fn the_count_of_all_subscriptions_is_not_told() {
         let error = Error::TooLarge { field: "subscriptions".into(), given: 77, limit: 5 };
-        let refusal = HttpError::from_error(error);
+        let refusal = HttpError::from(error);
         assert_eq!(refusal.message, "subscriptions: over the limit of 5");
         let error = Error::TooLarge { field: "payload".into(), given: 77, limit: 5 };
-        assert!(HttpError::from_error(error).message.contains("77"));
+        assert!(HttpError::from(error).message.contains("77"));
     }
 
     #[test]
@@ -284,7 +280,7 @@ mod tests {
         assert_eq!(refusal.field.as_deref(), Some("number"));
         assert!(refusal.message.starts_with("line 5: number: "), "{}", refusal.message);
         let other = HttpError::from_batch_error(invalid("account"), &[1, 5]);
-        assert_eq!(other, HttpError::from_error(invalid("account")));
+        assert_eq!(other, HttpError::from(invalid("account")));
     }
 
     #[test]
@@ -294,7 +290,7 @@ mod tests {
         let wait = Some(Duration::from_millis(2_100));
         check(error("owed_events_max", wait), 429, "limit_reached", Some("owed_events_max"));
         check(error("subscriptions_max", None), 409, "limit_reached", Some("subscriptions_max"));
-        let refusal = HttpError::from_error(error("owed_events_max", wait));
+        let refusal = HttpError::from(error("owed_events_max", wait));
         assert!(refusal.message.contains("uses 5 of 5"), "{}", refusal.message);
         assert_eq!(refusal.into_response().headers()[header::RETRY_AFTER], "3");
     }

@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     refuse_huge_pages();
     let line = client::host_options_last(std::env::args_os());
     let (result, json) = match CommandLine::try_parse_from(line).map(|line| line.command) {
-        Ok(command) => (command.run(), command.json()),
+        Ok(command) => command.run(),
         Err(error) => (explained(&error).map(|()| ExitCode::SUCCESS), false),
     };
     result.unwrap_or_else(|error| {
@@ -134,61 +134,40 @@ fn refuse_huge_pages() {
 }
 
 impl ProgramCommand {
-    fn run(&self) -> CommandResult<ExitCode> {
-        match self {
-            ProgramCommand::Serve(args) => serve::run(args)?,
-            ProgramCommand::Demo(args) => return demo::run(args).map_err(CommandError::Run),
-            ProgramCommand::Publish(args) => publish::run(args)?,
-            ProgramCommand::Find(args) => find::run(args)?,
-            ProgramCommand::Secret(args) => secret::run(args)?,
-            ProgramCommand::Stats(args) => stats::run(args)?,
-            ProgramCommand::Webhooks(args) => webhooks::run(args)?,
-            ProgramCommand::Dead(args) => dead::run(args)?,
-            ProgramCommand::Deliveries(args) => deliveries::run(args)?,
-            ProgramCommand::Purge(args) => deliveries::purge(args)?,
-            ProgramCommand::Accounts(args) => accounts::run(args)?,
-            ProgramCommand::Check(args) => check::run(args)?,
-            ProgramCommand::Reload(args) => reload_command::run(args)?,
-            ProgramCommand::Tail(args) => tail::run(args)?,
-            ProgramCommand::Health(args) => health::run(args)?,
-            ProgramCommand::Backup(args) => backup::run(args)?,
-            ProgramCommand::Audit(args) => audit_command::run(args)?,
-            ProgramCommand::Unowned(args) => unowned::run(args)?,
-            ProgramCommand::Verify(args) => verify::run(args)?,
-            ProgramCommand::Inspect(args) => inspect::run(args)?,
-            ProgramCommand::Migrate(args) => migrate::run(args)?,
-            ProgramCommand::Bench(args) => bench::run(args)?,
-            ProgramCommand::Completions(args) => completions::run(args, &CommandLine::command()),
-            ProgramCommand::DemoEngine(args) => return Ok(demo::run_engine(args)),
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    /// Whether to print JSON.
-    fn json(&self) -> bool {
-        match self {
-            ProgramCommand::Publish(args) => args.host.json,
-            ProgramCommand::Find(args) => args.host.json,
-            ProgramCommand::Secret(args) => args.host.json,
-            ProgramCommand::Stats(args) => args.host.json,
-            ProgramCommand::Webhooks(args) => args.host.json,
-            ProgramCommand::Dead(args) => args.host.json,
-            ProgramCommand::Deliveries(args) => args.host.json,
-            ProgramCommand::Purge(args) => args.host.json,
-            ProgramCommand::Accounts(args) => args.host.json,
-            ProgramCommand::Check(args) => args.json,
-            ProgramCommand::Reload(args) => args.host.json,
-            ProgramCommand::Tail(args) => args.host.json,
-            ProgramCommand::Health(args) => args.json,
-            ProgramCommand::Backup(args) => args.host.json,
-            ProgramCommand::Audit(args) => args.host.json,
-            ProgramCommand::Unowned(args) => args.host.json,
-            ProgramCommand::Verify(args) => args.json,
-            ProgramCommand::Inspect(args) => args.json,
-            ProgramCommand::Migrate(args) => args.json,
-            ProgramCommand::Bench(args) => args.json,
-            _ => false,
-        }
+    /// Runs the command. Returns also whether to print an error as JSON.
+    fn run(&self) -> (CommandResult<ExitCode>, bool) {
+        let (done, json) = match self {
+            ProgramCommand::Demo(args) => {
+                return (demo::run(args).map_err(CommandError::Run), false);
+            }
+            ProgramCommand::DemoEngine(args) => return (Ok(demo::run_engine(args)), false),
+            ProgramCommand::Completions(args) => {
+                completions::run(args, &CommandLine::command());
+                (Ok(()), false)
+            }
+            ProgramCommand::Serve(args) => (serve::run(args), false),
+            ProgramCommand::Publish(args) => (publish::run(args), args.host.json),
+            ProgramCommand::Find(args) => (find::run(args), args.host.json),
+            ProgramCommand::Secret(args) => (secret::run(args), args.host.json),
+            ProgramCommand::Stats(args) => (stats::run(args), args.host.json),
+            ProgramCommand::Webhooks(args) => (webhooks::run(args), args.host.json),
+            ProgramCommand::Dead(args) => (dead::run(args), args.host.json),
+            ProgramCommand::Deliveries(args) => (deliveries::run(args), args.host.json),
+            ProgramCommand::Purge(args) => (deliveries::purge(args), args.host.json),
+            ProgramCommand::Accounts(args) => (accounts::run(args), args.host.json),
+            ProgramCommand::Check(args) => (check::run(args), args.json),
+            ProgramCommand::Reload(args) => (reload_command::run(args), args.host.json),
+            ProgramCommand::Tail(args) => (tail::run(args), args.host.json),
+            ProgramCommand::Health(args) => (health::run(args), args.json),
+            ProgramCommand::Backup(args) => (backup::run(args), args.host.json),
+            ProgramCommand::Audit(args) => (audit_command::run(args), args.host.json),
+            ProgramCommand::Unowned(args) => (unowned::run(args), args.host.json),
+            ProgramCommand::Verify(args) => (verify::run(args), args.json),
+            ProgramCommand::Inspect(args) => (inspect::run(args), args.json),
+            ProgramCommand::Migrate(args) => (migrate::run(args), args.json),
+            ProgramCommand::Bench(args) => (bench::run(args), args.json),
+        };
+        (done.map(|()| ExitCode::SUCCESS), json)
     }
 }
 

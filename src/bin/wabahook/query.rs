@@ -14,8 +14,8 @@ use crate::timestamp::from_rfc3339;
 pub(crate) struct ListQuery(Vec<(String, String)>);
 
 /// How many items a page has by default, and at most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
+pub(crate) const LIMIT: usize = 100;
+pub(crate) const LIMIT_MAX: usize = 1_000;
 
 impl ListQuery {
     /// Reads a query that may have these parameters, and that of [`Caller`](crate::caller::Caller), each at most
@@ -98,6 +98,17 @@ impl ListQuery {
             false => Err(HttpError::invalid("limit", format!("expected {expected}"))),
         }
     }
+}
+
+/// A text as a name or a value of a query.
+pub(crate) fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A host whose store another host owns: it waits for the ownership, and answers that it does. `/healthz` and every
 //! route of the API answer 503 meanwhile, so that a load balancer sends everything to the owner.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
 
@@ -31,11 +32,11 @@ struct Waiting(Arc<Mutex<String>>);
 
 impl Waiting {
     fn reason(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn set(&self, reason: String) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.lock();
         if *current != reason {
             tracing::warn!("this host waits: {reason}");
             *current = reason;

@@ -3,42 +3,9 @@
 use super::*;
 
 #[test]
-fn the_cap_grows_with_success_and_halves_on_failure() {
-    let mut bench = Bench::new(LIMITS);
-    bench.owe(1..100);
-    // Each round fills the cap, then one attempt ends so.
-    let mut in_flight = bench.take_all();
-    assert_eq!(in_flight.len(), 1);
-    for (outcome, expected) in [
-        (Outcome::Delivered, 2),
-        (Outcome::Delivered, 3),
-        (Outcome::Delivered, 4),
-        (Outcome::Delivered, 4),
-        (Outcome::Interrupted, 4),
-    ] {
-        let ended = in_flight.remove(0);
-        let _ = bench.end(ended, outcome);
-        in_flight.extend(bench.take_all());
-        assert_eq!(in_flight.len(), expected);
-    }
-    for (expected, ended) in [(3, 0), (2, 0), (1, 0)] {
-        let ended = in_flight.remove(ended);
-        let _ = bench.end(ended, retry());
-        in_flight.extend(bench.take_all());
-        assert_eq!(in_flight.len(), expected, "the cap is below what is in flight");
-    }
-}
-
-#[test]
 fn ready_lanes_take_turns() {
     let mut bench = Bench::new(LIMITS);
-    bench.dispatcher.set_lane(
-        SubscriptionId(2),
-        ACCOUNT,
-        policy(),
-        SubscriptionState::Active,
-        &HashMap::new(),
-    );
+    bench.set(SubscriptionId(2), policy(), ACTIVE);
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
         let _ = bench.dispatcher.accept(sequence, 0, &[SubscriptionId(2)]);
@@ -55,16 +22,9 @@ fn ready_lanes_take_turns() {
 fn a_lane_that_timed_out_queues_behind_lanes_never_tried() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2]);
-    let first = bench.take(1, 1);
-    let _ = bench.end(first, timeout());
+    bench.run(1, 1, timeout());
     let never_tried = SubscriptionId(2);
-    bench.dispatcher.set_lane(
-        never_tried,
-        ACCOUNT,
-        policy(),
-        SubscriptionState::Active,
-        &HashMap::new(),
-    );
+    bench.set(never_tried, policy(), ACTIVE);
     let _ = bench.dispatcher.accept(5, 0, &[never_tried]);
     assert_eq!(bench.next().unwrap().delivery.subscription, never_tried);
     bench.take(2, 1);
@@ -96,13 +56,13 @@ fn in_flight_max_bounds_all_lanes_and_is_reported() {
 fn a_shortage_does_not_count_and_starts_fewer_attempts() {
     let mut bench = Bench::new(LIMITS);
     let other = SubscriptionId(2);
-    bench.dispatcher.set_lane(other, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+    bench.set(other, policy(), ACTIVE);
     bench.owe([1, 2]);
     let _ = bench.dispatcher.accept(7, 0, &[other]);
     let (first, second) = (bench.next().unwrap(), bench.next().unwrap());
     let before = bench.stats(LANE);
     let ended = bench.end_short(first, Shortage::Files);
-    assert_eq!((ended.record, ended.health, ended.shortage), (None, None, Some(Shortage::Files)));
+    assert_eq!((ended.record, ended.health), (None, None));
     assert_eq!((bench.next(), bench.dispatcher.bound()), (None, Some(FILES)));
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(50));
     bench.pass_ms(50);
@@ -126,11 +86,9 @@ fn a_lane_or_a_delivery_pauses_after_its_own_shortage() {
     let first = bench.take(1, 1);
     assert_eq!(bench.end_short(first, Shortage::Panic).record, None);
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(5_100));
-    let other = bench.take(2, 1);
-    let _ = bench.end(other, Outcome::Delivered);
+    bench.run(2, 1, Outcome::Delivered);
     bench.pass_ms(5_000);
-    let again = bench.take(1, 1);
-    let _ = bench.end(again, Outcome::Delivered);
+    bench.run(1, 1, Outcome::Delivered);
     let failures = bench.stats(LANE).failures_in_row;
     assert_eq!((failures, bench.stats(LANE).retried, bench.stats(LANE).delivered), (0, 0, 2));
 }
@@ -140,7 +98,7 @@ fn the_next_event_does_not_wait_for_a_whole_fan_out() {
     let mut bench = Bench::new(DispatchLimits { in_flight_max: 1, ..LIMITS });
     let lanes: Vec<_> = (10..1_000).map(SubscriptionId).collect();
     for id in &lanes {
-        bench.dispatcher.set_lane(*id, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+        bench.set(*id, policy(), ACTIVE);
     }
     let _ = bench.dispatcher.accept(1, 0, &lanes);
     bench.pass_ms(2);
@@ -159,7 +117,7 @@ fn with_proven_lanes(limits: DispatchLimits, ids: impl Iterator<Item = u32>) -> 
     let mut bench = Bench::new(limits);
     let lanes: Vec<_> = ids.map(SubscriptionId).collect();
     for id in &lanes {
-        bench.dispatcher.set_lane(*id, ACCOUNT, policy(), ACTIVE, &HashMap::new());
+        bench.set(*id, policy(), ACTIVE);
     }
     let _ = bench.dispatcher.accept(1, 0, &lanes);
     for attempt in bench.take_all() {

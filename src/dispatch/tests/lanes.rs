@@ -6,8 +6,7 @@ use super::*;
 fn a_removed_lane_is_cancelled_and_its_attempt_ignored() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2, 3]);
-    let first = bench.take(1, 1);
-    let _ = bench.end(first, retry());
+    bench.run(1, 1, retry());
     let second = bench.take(2, 1);
     assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 3);
     assert_eq!(bench.dispatcher.remove_lane(LANE).len(), 0);
@@ -15,13 +14,7 @@ fn a_removed_lane_is_cancelled_and_its_attempt_ignored() {
     assert_eq!(bench.dispatcher.next_wake_ms(), None, "no timer of it is left");
     assert_eq!(bench.next(), None);
     let targets = [LANE, BYSTANDER];
-    bench.dispatcher.set_lane(
-        BYSTANDER,
-        ACCOUNT,
-        policy(),
-        SubscriptionState::Paused,
-        &HashMap::new(),
-    );
+    bench.set(BYSTANDER, policy(), PAUSED);
     assert_eq!(bench.dispatcher.accept(900, 0, &targets), 1);
     assert_eq!(bench.end(second, Outcome::Delivered), Completed::default());
     assert_eq!(bench.dispatcher.in_flight(), 0);
@@ -40,13 +33,7 @@ fn deliveries_of_an_unknown_subscription_are_held() {
     bench.pass_ms(1);
     assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (5, 7));
     assert_eq!(bench.next(), None);
-    bench.dispatcher.set_lane(
-        unknown,
-        ACCOUNT,
-        policy(),
-        SubscriptionState::Active,
-        &HashMap::new(),
-    );
+    bench.set(unknown, policy(), ACTIVE);
     assert_eq!((bench.dispatcher.held(), bench.dispatcher.owed()), (0, 7));
     assert_eq!(bench.next(), Some(Attempt { delivery: failed, number: 2 }));
     bench.dispatcher.recovered(SubscriptionId(4), [1].into_iter().collect(), &HashMap::new());
@@ -71,8 +58,7 @@ fn recovered_deliveries_keep_their_attempts_age_and_wait() {
     bench.dispatcher.recovered(LANE, (1..4).collect(), &HashMap::new());
     assert_eq!(bench.stats(LANE).owed, 3);
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(850));
-    let third = bench.take(3, 1);
-    let _ = bench.end(third, Outcome::Delivered);
+    bench.run(3, 1, Outcome::Delivered);
     bench.pass_ms(800);
     let first = bench.take(1, 2);
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(1_050));
@@ -95,8 +81,7 @@ fn a_delivery_owed_twice_is_owed_once_wherever_it_is() {
     bench.owe([1]);
     bench.dispatcher.recovered(LANE, (1..3).collect(), &HashMap::new());
     assert_eq!(bench.stats(LANE).owed, 2);
-    let second = bench.take(2, 1);
-    let _ = bench.end(second, Outcome::Delivered);
+    bench.run(2, 1, Outcome::Delivered);
     assert_eq!(bench.next(), None);
 }
 
@@ -106,7 +91,7 @@ fn changed_terms_apply_to_what_is_already_owed() {
     bench.owe([1]);
     let first = bench.take(1, 1);
     let once = Policy { attempts_max: Some(1), ..policy() };
-    bench.dispatcher.set_lane(LANE, ACCOUNT, once, SubscriptionState::Active, &HashMap::new());
+    bench.set(LANE, once, ACTIVE);
     assert_eq!(bench.end(first, retry()), dead(1, Reason::Status(503), 1, 0));
 }
 
@@ -114,10 +99,9 @@ fn changed_terms_apply_to_what_is_already_owed() {
 fn a_run_of_events_is_owed_as_one_after_the_other_is() {
     let mut bench = Bench::new(LIMITS);
     let other = SubscriptionId(2);
-    bench.dispatcher.set_lane(other, ACCOUNT, policy(), SubscriptionState::Paused, &HashMap::new());
+    bench.set(other, policy(), PAUSED);
     bench.owe([2, 4]);
-    let failed = bench.take(2, 1);
-    let _ = bench.end(failed, retry());
+    bench.run(2, 1, retry());
     let _in_flight = bench.take(4, 1);
     // Of the run, 2 waits for its next attempt and 4 is in flight.
     let targets = [LANE, SubscriptionId(77), other];

@@ -20,6 +20,7 @@ pub(super) const LIMITS: DispatchLimits =
     DispatchLimits { lane_in_flight_max: 4, in_flight_max: 16 };
 
 pub(super) const ACTIVE: SubscriptionState = SubscriptionState::Active;
+pub(super) const PAUSED: SubscriptionState = SubscriptionState::Paused;
 const FILES: Bound = Bound::Shortage(Shortage::Files);
 pub(super) const ACCOUNT: &str = "acme";
 
@@ -68,21 +69,19 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(limits: DispatchLimits) -> Bench {
         let mut dispatcher = Dispatcher::new(limits);
-        dispatcher.set_lane(
-            BYSTANDER,
-            ACCOUNT,
-            policy(),
-            SubscriptionState::Paused,
-            &HashMap::new(),
-        );
+        dispatcher.set_lane(BYSTANDER, ACCOUNT, policy(), PAUSED, &HashMap::new());
         assert!(dispatcher.accept(900, 0, &[BYSTANDER]) == 0);
         let state =
             RetryState { attempts: 2, age_ms: 7, due_wall_ms: WALL_MS, saved_wall_ms: WALL_MS };
         let failed = DeliveryId { sequence: 901, subscription: BYSTANDER };
         dispatcher.recovered_retry(failed, 0, &state, 0, WALL_MS);
         dispatcher.tick(0);
-        dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
+        dispatcher.set_lane(LANE, ACCOUNT, policy(), ACTIVE, &HashMap::new());
         Bench { dispatcher, now_ms: 0 }
+    }
+
+    pub(super) fn set(&mut self, id: SubscriptionId, policy: Policy, state: SubscriptionState) {
+        self.dispatcher.set_lane(id, ACCOUNT, policy, state, &HashMap::new());
     }
 
     pub(super) fn owe(&mut self, sequences: impl IntoIterator<Item = u64>) {
@@ -99,6 +98,12 @@ impl Bench {
         let attempt = attempt(sequence, number);
         assert_eq!(self.next(), Some(attempt));
         attempt
+    }
+
+    /// Takes an attempt and ends it so.
+    pub(super) fn run(&mut self, sequence: u64, number: u32, outcome: Outcome) {
+        let attempt = self.take(sequence, number);
+        let _ = self.end(attempt, outcome);
     }
 
     /// Without what is to be remembered of the endpoint, and without how long it took.
@@ -152,13 +157,7 @@ impl Drop for Bench {
             }
         }
         assert_eq!(self.dispatcher.owed(), 2);
-        self.dispatcher.set_lane(
-            BYSTANDER,
-            ACCOUNT,
-            policy(),
-            SubscriptionState::Active,
-            &HashMap::new(),
-        );
+        self.dispatcher.set_lane(BYSTANDER, ACCOUNT, policy(), ACTIVE, &HashMap::new());
         for (sequence, number) in [(901, 3), (900, 1)] {
             let delivery = DeliveryId { sequence, subscription: BYSTANDER };
             let attempt = Attempt { delivery, number };
@@ -254,7 +253,7 @@ fn a_delivery_dies_of_its_last_failure() {
 fn a_last_attempt_is_made_at_the_end_of_the_age() {
     let mut bench = Bench::new(LIMITS);
     let policy = Policy { attempts_max: None, ..policy() };
-    bench.dispatcher.set_lane(LANE, ACCOUNT, policy, SubscriptionState::Active, &HashMap::new());
+    bench.set(LANE, policy, ACTIVE);
     bench.owe([1]);
     // Attempts at 0, 1, 3 and 7 s; the next would be at 11 s, so the last one is at 10 s.
     for (number, wait_ms) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 3_000)] {
@@ -273,10 +272,10 @@ fn a_paused_lane_still_makes_another_attempt() {
     bench.owe([1]);
     let first = bench.take(1, 1);
     assert_eq!(bench.end(first, retry()), waits(1, 1, 0, 0, 1_000));
-    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Paused, &HashMap::new());
+    bench.set(LANE, policy(), PAUSED);
     bench.pass_ms(50_000);
     assert_eq!(bench.next(), None);
-    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
+    bench.set(LANE, policy(), ACTIVE);
     let second = bench.take(1, 2);
     let ended = bench.end(second, Outcome::Delivered);
     assert_eq!(ended.record, Some(Record::Settle(delivery(1))));
@@ -303,7 +302,7 @@ fn a_receiver_that_is_gone_disables_its_lane() {
     assert_eq!(bench.end(first, Outcome::Gone(reason)), expected);
     bench.owe([3]);
     assert_eq!((bench.next(), bench.stats(LANE).owed), (None, 2));
-    bench.dispatcher.set_lane(LANE, ACCOUNT, policy(), SubscriptionState::Active, &HashMap::new());
+    bench.set(LANE, policy(), ACTIVE);
     bench.take(2, 1);
 }
 
@@ -313,13 +312,11 @@ fn an_interrupted_attempt_does_not_count() {
     bench.owe([1]);
     let first = bench.take(1, 1);
     assert_eq!(bench.end(first, Outcome::Interrupted), Completed::default());
-    let again = bench.take(1, 1);
-    let _ = bench.end(again, retry());
+    bench.run(1, 1, retry());
     bench.pass_ms(1_000);
     let second = bench.take(1, 2);
     assert_eq!(bench.end(second, Outcome::Interrupted), Completed::default());
-    let second = bench.take(1, 2);
-    let _ = bench.end(second, Outcome::Delivered);
+    bench.run(1, 2, Outcome::Delivered);
     assert_eq!(bench.stats(LANE).owed, 0);
 }
 
@@ -328,14 +325,12 @@ fn retries_go_before_first_attempts() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
-        let attempt = bench.take(sequence, 1);
-        let _ = bench.end(attempt, retry());
+        bench.run(sequence, 1, retry());
         bench.now_ms += 1;
     }
     bench.pass_ms(2_000);
     for (sequence, number) in [(1, 2), (2, 2), (3, 1)] {
-        let attempt = bench.take(sequence, number);
-        let _ = bench.end(attempt, Outcome::Delivered);
+        bench.run(sequence, number, Outcome::Delivered);
     }
 }
 

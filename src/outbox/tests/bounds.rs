@@ -72,8 +72,7 @@ fn a_full_disk_bound_seals_and_clears_the_newest_generation() {
     let limits = Limits { outbox_bytes_max: 20_000, generation_bytes: 60_000, ..Limits::default() };
     let (store, ledger) = (Memory::default(), OwedLedger::default());
     let (running, _) = open_owing(store.clone(), &limits, ledger.owing());
-    let bystander = publish(&running.outbox, vec![7; 900], &[2]);
-    ledger.accept(bystander, &[2]);
+    let bystander = ledger.publish(&running.outbox, vec![7; 900], &[2]);
     let mut most = 0;
     for _ in 0..300 {
         let sequence = publish(&running.outbox, vec![1; 900], &[1]);

@@ -9,8 +9,7 @@ fn generations_are_cleared_and_stragglers_live_on() {
     let payload = |n: u64| n.to_le_bytes().repeat(100);
     let mut kept = Vec::new();
     for n in 0..600_u64 {
-        let sequence = publish(outbox, payload(n), &[1, 2]);
-        ledger.accept(sequence, &[1, 2]);
+        let sequence = ledger.publish(outbox, payload(n), &[1, 2]);
         ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
         match n {
             // Stragglers: owed, owed after a failure, dead.
@@ -42,11 +41,10 @@ fn a_crash_during_compaction_loses_nothing() {
     let (faulty, faults) = faulty(&store);
     let (running, _) = open_owing(faulty, &small(), ledger.owing());
     let outbox = &running.outbox;
-    let bystander = publish(outbox, vec![9; 100], &[3]);
-    ledger.accept(bystander, &[3]);
+    // A bystander, which the ledger knows.
+    ledger.publish(outbox, vec![9; 100], &[3]);
     for n in 0..200_u64 {
-        let sequence = publish(outbox, vec![1; 700], &[1]);
-        ledger.accept(sequence, &[1]);
+        let sequence = ledger.publish(outbox, vec![1; 700], &[1]);
         if !n.is_multiple_of(40) {
             ledger.end(outbox, Record::Settle(delivery(sequence, 1)));
         }
@@ -88,8 +86,7 @@ fn a_delivery_that_dies_during_copying_keeps_its_event() {
     };
     let (running, _) = open_owing(store.clone(), &small(), owing);
     *queue.lock() = Some(running.outbox.queue.clone());
-    let sequence = publish(&running.outbox, vec![5; 900], &[2]);
-    ledger.accept(sequence, &[2]);
+    let sequence = ledger.publish(&running.outbox, vec![5; 900], &[2]);
     *dies.lock() = Some(sequence);
     churn(&running, &ledger, &store, 1);
     assert_eq!(records.try_iter().count(), 1);
@@ -113,10 +110,7 @@ fn damage_in_an_old_generation_is_not_copied_and_blocks_nothing() {
     outbox.record(Record::Retry(retried, retry_state()));
     outbox.record(Record::Health(SubscriptionId(2), Default::default()));
     ledger.end(outbox, Record::Dead(letter(dead.sequence, 3, WALL_MS)));
-    while outbox.usage().generations < 6 {
-        let next = publish(outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
-    }
+    ledger.fill(outbox, 6);
     for kind in [keys::RETRY, keys::TRIED, keys::HEALTH, keys::DEAD, keys::DEDUP] {
         damage(&store, &databases::name_of(1), kind);
     }
@@ -149,10 +143,7 @@ fn a_generation_that_cannot_be_copied_is_reported_once() {
     let keyed = RoutedEvent { dedup: Some(7), ..routed(vec![1; 900], &[2]) };
     let straggler = submit(outbox, vec![keyed]).wait().unwrap()[0].id.sequence();
     ledger.accept(straggler, &[2]);
-    while outbox.usage().generations < 6 {
-        let next = publish(outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
-    }
+    ledger.fill(outbox, 6);
     let pages = store.open(&databases::name_of(1)).unwrap();
     let key = keys::numbered(keys::HEADS, straggler);
     let head_page = pages.get(&key).unwrap().unwrap();
@@ -180,15 +171,13 @@ fn a_generation_that_cannot_be_copied_is_reported_once() {
 fn a_generation_without_events_hides_none_of_the_next() {
     let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
-    let straggler = publish(outbox, vec![3; 900], &[2]);
-    ledger.accept(straggler, &[2]);
+    let straggler = ledger.publish(outbox, vec![3; 900], &[2]);
     // Failures alone fill generations.
     while outbox.usage().generations < 4 {
         ledger.end(outbox, Record::Retry(delivery(straggler, 2), retry_state()));
         outbox.forget(SubscriptionId(77)).wait().unwrap();
     }
-    let kept = publish(outbox, vec![4; 900], &[2]);
-    ledger.accept(kept, &[2]);
+    let kept = ledger.publish(outbox, vec![4; 900], &[2]);
     for gone in 1..4 {
         churn(&running, &ledger, &store, gone);
     }
@@ -233,8 +222,7 @@ fn a_generation_being_read_is_removed_later() {
     let outbox = &running.outbox;
     let mut firsts = Vec::new();
     while outbox.usage().generations < 7 {
-        let next = publish(outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
+        let next = ledger.publish(outbox, vec![1; 900], &[1]);
         if firsts.len() < outbox.usage().generations {
             firsts.push(next);
         }
@@ -291,8 +279,7 @@ fn a_sealed_generation_is_open_only_while_it_is_read() {
     let generations = &running.outbox.generations;
     let mut first_of = Vec::new();
     while generations.totals().generations < 5 {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(sequence, &[1]);
+        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1]);
         if generations.newest().unwrap().number > first_of.len() as u64 {
             first_of.push(sequence);
         }
@@ -332,8 +319,7 @@ fn a_lost_payload_page_blocks_no_compaction() {
     ledger.accept(bystander, &[2]);
     let mut others = Vec::new();
     while running.outbox.usage().generations < 3 {
-        let next = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
+        let next = ledger.publish(&running.outbox, vec![1; 900], &[1]);
         others.push(next);
     }
     running.outbox.close();

@@ -25,8 +25,7 @@ fn a_silently_lost_page_of_a_sealed_generation_is_found() {
     let (running, store, ledger) = open_small();
     let mut sequences = Vec::new();
     for _ in 0..60 {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(sequence, &[1]);
+        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1]);
         sequences.push(sequence);
     }
     running.outbox.close();
@@ -47,10 +46,7 @@ fn a_silently_lost_page_of_a_sealed_generation_is_found() {
 #[test]
 fn a_silently_emptied_sealed_generation_is_found() {
     let (running, store, ledger) = open_small();
-    while running.outbox.usage().generations < 3 {
-        let next = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
-    }
+    ledger.fill(&running.outbox, 3);
     running.outbox.close();
     let store = store.crash();
     store.remove(&databases::name_of(1)).unwrap();
@@ -64,8 +60,7 @@ fn only_the_damaged_generations_are_set_aside() {
     let (running, store, ledger) = open_small();
     let mut held = BTreeSet::new();
     while running.outbox.usage().generations < 14 {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1, 2]);
-        ledger.accept(sequence, &[1, 2]);
+        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1, 2]);
         held.extend([(sequence, 1), (sequence, 2)]);
     }
     let generations = Arc::clone(&running.outbox.generations);

@@ -66,8 +66,7 @@ fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
 fn a_replayed_letter_is_owed_until_it_ends_again() {
     let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
-    let sequence = publish(outbox, vec![1; 100], &[1, 2]);
-    ledger.accept(sequence, &[1, 2]);
+    let sequence = ledger.publish(outbox, vec![1; 100], &[1, 2]);
     for id in [1, 2] {
         ledger.end(outbox, Record::Dead(letter(sequence, id, WALL_MS)));
     }
@@ -79,8 +78,7 @@ fn a_replayed_letter_is_owed_until_it_ends_again() {
     assert_eq!(found(), BTreeSet::from([(sequence, 1)]));
     // Through the generations that follow, in which the event is copied forward.
     for _ in 0..200 {
-        let other = publish(outbox, vec![1; 700], &[3]);
-        ledger.accept(other, &[3]);
+        let other = ledger.publish(outbox, vec![1; 700], &[3]);
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     assert_eq!(found().first(), Some(&(sequence, 1)));
@@ -97,8 +95,7 @@ fn a_replayed_letter_is_owed_until_it_ends_again() {
 fn a_late_letter_keeps_its_event_for_a_replay() {
     let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
-    let sequence = publish(outbox, vec![7; 100], &[1]);
-    ledger.accept(sequence, &[1]);
+    let sequence = ledger.publish(outbox, vec![7; 100], &[1]);
     // Generations that are all owed stay, so that the letter lies in another one than its event.
     let others: Vec<u64> = (0..100).map(|_| publish(outbox, vec![1; 700], &[3])).collect();
     others.iter().for_each(|other| ledger.accept(*other, &[3]));
@@ -110,8 +107,7 @@ fn a_late_letter_keeps_its_event_for_a_replay() {
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     for _ in 0..100 {
-        let other = publish(outbox, vec![1; 700], &[3]);
-        ledger.accept(other, &[3]);
+        let other = ledger.publish(outbox, vec![1; 700], &[3]);
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     assert!(outbox.usage().generations < before, "{:?}", outbox.usage());
@@ -130,19 +126,16 @@ fn a_dropped_letter_never_comes_back_as_owed() {
     let outbox = &running.outbox;
     let rotate = || {
         for _ in 0..60 {
-            let other = publish(outbox, vec![1; 700], &[3]);
-            ledger.accept(other, &[3]);
+            let other = ledger.publish(outbox, vec![1; 700], &[3]);
             ledger.end(outbox, Record::Settle(delivery(other, 3)));
         }
     };
     // One delivery of the event stays owed, so that the event is copied on with its dead one.
-    let sequence = publish(outbox, vec![7; 100], &[1, 2]);
-    ledger.accept(sequence, &[1, 2]);
+    let sequence = ledger.publish(outbox, vec![7; 100], &[1, 2]);
     rotate();
     ledger.end(outbox, Record::Dead(letter(sequence, 1, WALL_MS)));
     rotate();
-    let other = publish(outbox, vec![7; 100], &[1]);
-    ledger.accept(other, &[1]);
+    let other = ledger.publish(outbox, vec![7; 100], &[1]);
     ledger.end(outbox, Record::Dead(letter(other, 1, WALL_MS + 5)));
     for _ in 0..4 {
         rotate();
@@ -156,13 +149,9 @@ fn a_dropped_letter_never_comes_back_as_owed() {
 #[test]
 fn a_dead_letter_keeps_its_event_but_no_generation() {
     let (running, store, ledger) = open_small();
-    let sequence = publish(&running.outbox, vec![5; 900], &[2]);
-    ledger.accept(sequence, &[2]);
+    let sequence = ledger.publish(&running.outbox, vec![5; 900], &[2]);
     // The letter's record lies in a later generation than its event.
-    while running.outbox.usage().generations < 3 {
-        let next = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(next, &[1]);
-    }
+    ledger.fill(&running.outbox, 3);
     ledger.end(&running.outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
     for next in ledger.pairs() {
         ledger.end(&running.outbox, Record::Settle(delivery(next.0, next.1)));
@@ -184,8 +173,7 @@ fn a_dead_letter_keeps_its_event_but_no_generation() {
 fn a_copied_letter_is_read_and_a_replayed_one_is_not() {
     let (running, store, ledger) = open_small();
     let outbox = &running.outbox;
-    let sequence = publish(outbox, vec![5; 900], &[2, 3]);
-    ledger.accept(sequence, &[2, 3]);
+    let sequence = ledger.publish(outbox, vec![5; 900], &[2, 3]);
     ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
     ledger.end(outbox, Record::Dead(letter(sequence, 3, WALL_MS)));
     churn(&running, &ledger, &store, 1);

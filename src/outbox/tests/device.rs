@@ -67,8 +67,7 @@ fn a_generation_that_could_not_be_begun_is_not_the_newest() {
     let (running, _) = open_owing(full.store(), &small(), ledger.owing());
     *full.refuses.lock() = Some("outbox-0000000000000002");
     for _ in 0..40 {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(sequence, &[1]);
+        ledger.publish(&running.outbox, vec![1; 900], &[1]);
     }
     assert_eq!(running.outbox.usage().generations, 1);
     let (opened, recovered) = read(full.inner.crash(), &small(), OnDamage::Refuse).unwrap();

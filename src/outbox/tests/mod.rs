@@ -234,6 +234,20 @@ impl OwedLedger {
         })
     }
 
+    /// Publishes an event that is owed from then on.
+    fn publish(&self, outbox: &Outbox, payload: Vec<u8>, ids: &[u32]) -> u64 {
+        let sequence = publish(outbox, payload, ids);
+        self.accept(sequence, ids);
+        sequence
+    }
+
+    /// Publishes events that stay owed, until there are so many generations.
+    fn fill(&self, outbox: &Outbox, generations: usize) {
+        while outbox.usage().generations < generations {
+            self.publish(outbox, vec![1; 900], &[1]);
+        }
+    }
+
     fn accept(&self, sequence: u64, ids: &[u32]) {
         for id in ids {
             self.0.lock().entry(SubscriptionId(*id)).or_default().insert(sequence);
@@ -275,8 +289,7 @@ fn generations(store: &Memory) -> usize {
 /// Publishes and settles until the generation that is newest now is gone.
 fn churn(running: &RunningOutbox, ledger: &OwedLedger, store: &Memory, gone: u64) {
     for _ in 0..400 {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(sequence, &[1]);
+        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1]);
         ledger.end(&running.outbox, Record::Settle(delivery(sequence, 1)));
         if !store.list().unwrap().contains(&databases::name_of(gone)) {
             return;

@@ -14,8 +14,7 @@ fn with_generations(
     let (running, _) = open_owing(store, &limits, ledger.owing());
     let mut firsts = Vec::new();
     while firsts.len() < count {
-        let sequence = publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.accept(sequence, &[1]);
+        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1]);
         // A generation begins after the receipt of the event before it was resolved.
         if running.outbox.generations.generation_of(sequence) > Some(firsts.len() as u64) {
             firsts.push(sequence);

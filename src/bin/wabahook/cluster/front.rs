@@ -251,7 +251,7 @@ impl Front {
 
     pub(super) async fn refresh(&self) -> Result<(), HttpError> {
         let fleet = self.fleet.clone();
-        off_thread(move || fleet.refresh_accounts()).await?.map_err(HttpError::from_error)
+        off_thread(move || fleet.refresh_accounts()).await?.map_err(HttpError::from)
     }
 
     /// Answers with whichever engine is here.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use axum::extract::Query;
 use serde_json::Value;
 
-use super::pages::encoded;
+use crate::query::encoded;
 
 /// Where a list goes on: the cursor of each host that has more, by its name. It is empty where the host's list begins.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,10 +5,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::http_error::HttpError;
-
-/// How many items a page has by default, and at most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
+use crate::query::{LIMIT, LIMIT_MAX, encoded};
 
 /// A place in a list over several engines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,17 +91,6 @@ impl PageQuery {
         }
         format!("{}?{query}", self.path).parse().unwrap_or_default()
     }
-}
-
-/// Percent-encoded, as a form has it.
-pub(super) fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

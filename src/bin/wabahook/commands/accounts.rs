@@ -13,8 +13,7 @@ use super::deliveries::purged_text;
 use super::screen::{counted, printable, table};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
-    AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, NewAccountJson,
-    Patch, Text, parse,
+    AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, Patch, Text, parse,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -130,7 +129,7 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
             let body = json!({ "name": name, "wabas": wabas });
             let response = client.post("/admin/accounts", &body)?;
             args.host.say(&response, || {
-                let NewAccountJson { id, name, api_key } = client.typed(&response)?;
+                let MadeKeyJson { id, name, api_key } = client.typed(&response)?;
                 let name = printable(&name);
                 Ok(format!("account {name} is {id}; its key, which is not shown again:\n{api_key}"))
             })

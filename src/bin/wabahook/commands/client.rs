@@ -16,6 +16,7 @@ use ureq::{Agent, Body};
 use super::screen::{counted, say, say_json, table};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{CountJson, ErrorJson, JsonPage};
+use crate::query::encoded;
 
 /// Which host, and with which key.
 #[derive(Args)]
@@ -298,17 +299,6 @@ impl ApiClient {
             )),
         }
     }
-}
-
-/// A text as a value of a query.
-fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 fn text(body: Body) -> Result<String, ureq::Error> {

@@ -4,7 +4,7 @@
 use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
-use super::named_webhook::find_id;
+use super::deliveries::DeliveryFilterArgs;
 use super::screen::{WatchOptions, printable, say, say_json, table};
 use super::times::time;
 use crate::command_error::{CommandError, CommandResult};
@@ -48,18 +48,8 @@ struct ListDeadArgs {
 /// Which dead letters; all filters must match.
 #[derive(Args)]
 struct LetterFilter {
-    /// Those of this webhook
-    #[arg(long, value_name = "ID|NAME")]
-    webhook: Option<String>,
-    /// Those whose reason contains this, such as status:404 or timeout
-    #[arg(long)]
-    reason: Option<String>,
-    /// Those of events whose type contains this
-    #[arg(long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
-    /// Those of events whose number contains this
-    #[arg(long)]
-    number: Option<String>,
+    #[command(flatten)]
+    delivery: DeliveryFilterArgs,
     /// Those that died since this time: 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 24h
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<u64>,
@@ -109,17 +99,11 @@ pub(crate) fn run(args: &DeadArgs) -> CommandResult {
 fn list(host: &HostOptions, args: &ListDeadArgs) -> CommandResult {
     let client = host.client()?;
     let filter = &args.filter;
-    let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
+    let webhook = filter.delivery.webhook_id(&client)?.map(|id| id.to_string());
     let [since, until] = [filter.since, filter.until].map(|time| time.map(rfc3339));
     args.watch.run(|| {
-        let query = [
-            ("subscription", webhook.as_deref()),
-            ("reason", filter.reason.as_deref()),
-            ("event_type", filter.event_type.as_deref()),
-            ("number", filter.number.as_deref()),
-            ("since", since.as_deref()),
-            ("until", until.as_deref()),
-        ];
+        let times = [("since", since.as_deref()), ("until", until.as_deref())];
+        let query = [&filter.delivery.query(webhook.as_deref())[..], &times].concat();
         let listed = client.list("/dead-letters", &query, args.limit)?;
         host.say_page(&client, &listed, &TITLES, row, "no dead letters")
     })
@@ -179,12 +163,9 @@ fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
 
 /// What the command line names.
 fn selected(args: &ReplayArgs, client: &ApiClient) -> CommandResult<ReplayJson> {
-    let filter = &args.filter;
-    let has_text = [&filter.webhook, &filter.reason, &filter.event_type, &filter.number]
-        .iter()
-        .any(|text| text.is_some());
-    let has_time = filter.since.is_some() || filter.until.is_some();
-    if args.ids.is_empty() && !args.all && !has_text && !has_time {
+    let LetterFilter { delivery, since, until } = &args.filter;
+    let has_time = since.is_some() || until.is_some();
+    if args.ids.is_empty() && !args.all && delivery.is_empty() && !has_time {
         let message = "name ids, --webhook, --reason, --type, --number, --since or --until; or --all for \
                        every dead letter";
         return Err(CommandError::Usage(message.to_owned()));
@@ -195,15 +176,15 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> CommandResult<ReplayJson> 
     });
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
     // Every dead letter is younger than the Unix epoch.
-    let since = filter.since.or(args.all.then_some(0));
+    let since = since.or(args.all.then_some(0));
     Ok(ReplayJson {
         ids: Some(ids).filter(|ids| !ids.is_empty()),
-        subscription: find_id(client, filter.webhook.as_deref())?.map(Whole),
-        reason: filter.reason.clone(),
-        event_type: filter.event_type.clone(),
-        number: filter.number.clone(),
+        subscription: delivery.webhook_id(client)?.map(Whole),
+        reason: delivery.reason.clone(),
+        event_type: delivery.event_type.clone(),
+        number: delivery.number.clone(),
         since: since.map(TimestampJson),
-        until: filter.until.map(TimestampJson),
+        until: until.map(TimestampJson),
         dry_run: args.dry_run,
     })
 }

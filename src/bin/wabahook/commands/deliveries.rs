@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::client::HostOptions;
-use super::named_webhook::find_id;
+use super::client::{ApiClient, HostOptions};
+use super::named_webhook::find;
 use super::screen::{WatchOptions, counted, printable};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{CancelJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole};
@@ -41,19 +41,43 @@ struct ListDeliveriesArgs {
 
 /// Which deliveries; all filters must match.
 #[derive(Args)]
-struct DeliveryFilterArgs {
+pub(super) struct DeliveryFilterArgs {
     /// Those of this webhook
     #[arg(long, value_name = "ID|NAME")]
     webhook: Option<String>,
     /// Those of events whose type contains this
     #[arg(long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
+    pub(super) event_type: Option<String>,
     /// Those of events whose number contains this
     #[arg(long)]
-    number: Option<String>,
-    /// Those whose last reason contains this
+    pub(super) number: Option<String>,
+    /// Those whose last reason contains this, such as status:404 or timeout
     #[arg(long)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
+}
+
+impl DeliveryFilterArgs {
+    pub(super) fn is_empty(&self) -> bool {
+        let texts = [&self.webhook, &self.event_type, &self.number, &self.reason];
+        texts.iter().all(|text| text.is_none())
+    }
+
+    pub(super) fn webhook_id(&self, client: &ApiClient) -> CommandResult<Option<u32>> {
+        self.webhook.as_deref().map(|webhook| Ok(find(client, webhook)?.id)).transpose()
+    }
+
+    /// As parameters of a list.
+    pub(super) fn query<'a>(
+        &'a self,
+        webhook_id: Option<&'a str>,
+    ) -> [(&'static str, Option<&'a str>); 4] {
+        [
+            ("subscription", webhook_id),
+            ("event_type", self.event_type.as_deref()),
+            ("number", self.number.as_deref()),
+            ("reason", self.reason.as_deref()),
+        ]
+    }
 }
 
 #[derive(Args)]
@@ -92,15 +116,10 @@ pub(crate) fn run(args: &DeliveriesArgs) -> CommandResult {
 fn list(host: &HostOptions, args: &ListDeliveriesArgs) -> CommandResult {
     let client = host.client()?;
     let filter = &args.filter;
-    let webhook = find_id(&client, filter.webhook.as_deref())?.map(|id| id.to_string());
+    let webhook = filter.webhook_id(&client)?.map(|id| id.to_string());
     args.watch.run(|| {
-        let query = [
-            ("subscription", webhook.as_deref()),
-            ("state", args.state.as_deref()),
-            ("event_type", filter.event_type.as_deref()),
-            ("number", filter.number.as_deref()),
-            ("reason", filter.reason.as_deref()),
-        ];
+        let state = [("state", args.state.as_deref())];
+        let query = [&filter.query(webhook.as_deref())[..], &state].concat();
         let listed = client.list("/deliveries", &query, args.limit)?;
         host.say_page(&client, &listed, &TITLES, row, "no deliveries")
     })
@@ -126,8 +145,7 @@ fn row(one: &DeliveryJson) -> Vec<String> {
 
 fn cancel(host: &HostOptions, args: &CancelArgs) -> CommandResult {
     let filter = &args.filter;
-    let texts = [&filter.webhook, &filter.event_type, &filter.number, &filter.reason];
-    if texts.iter().all(|text| text.is_none()) && args.state.is_empty() {
+    if filter.is_empty() && args.state.is_empty() {
         let message = "name --webhook, --state, --type, --number or --reason";
         return Err(CommandError::Usage(message.to_owned()));
     }
@@ -138,7 +156,7 @@ fn cancel(host: &HostOptions, args: &CancelArgs) -> CommandResult {
     let states = states.collect::<Result<Vec<_>, _>>()?;
     let client = host.client()?;
     let body = CancelJson {
-        subscription: find_id(&client, filter.webhook.as_deref())?.map(Whole),
+        subscription: filter.webhook_id(&client)?.map(Whole),
         state: Some(states).filter(|states| !states.is_empty()),
         event_type: filter.event_type.clone(),
         number: filter.number.clone(),

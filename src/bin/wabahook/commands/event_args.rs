@@ -56,7 +56,8 @@ impl EventArgs {
         let mut read = Vec::new();
         source.read_to_end(&mut read).map_err(|error| self.unreadable(&error))?;
         let Some(kind) = &self.kind else { return Ok(read) };
-        let payload: &RawValue = serde_json::from_slice(&read).map_err(|error| {
+        let text = read.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&read);
+        let payload: &RawValue = serde_json::from_slice(text).map_err(|error| {
             let file = self.file.display();
             CommandError::Usage(format!("{file}: the payload is not JSON: {error}"))
         })?;

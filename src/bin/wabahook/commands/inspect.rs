@@ -84,7 +84,7 @@ pub(crate) fn run(args: &InspectArgs) -> CommandResult {
     match report.damaged.len() {
         0 => Ok(()),
         parts => Err(CommandError::Run(format!(
-            "{parts} parts of {} cannot be read; docs/durability.md says what to do",
+            "{parts} parts of {} cannot be read; docs/operating.md says what to do",
             report.directory
         ))),
     }

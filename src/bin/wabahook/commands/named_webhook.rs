@@ -39,8 +39,3 @@ pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<Subscript
 pub(super) fn title(item: &SubscriptionListing) -> String {
     format!("webhook {} ({})", item.id, printable(item.name()))
 }
-
-/// The id of the webhook, if one is named.
-pub(super) fn find_id(client: &ApiClient, webhook: Option<&str>) -> CommandResult<Option<u32>> {
-    webhook.map(|webhook| find(client, webhook).map(|item| item.id)).transpose()
-}

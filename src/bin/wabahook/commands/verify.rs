@@ -13,6 +13,7 @@ use wabahook::clock::{Clock, SystemClock};
 use wabahook::signature::{SignatureError, SignatureHeaders, TOLERANCE, verify, verify_hub};
 
 use super::screen::{printable, say, say_json};
+use super::webhooks::secret_of;
 use crate::command_error::{CommandError, CommandResult};
 
 /// The command line of `verify`.
@@ -171,13 +172,12 @@ impl ReceivedDelivery {
         if text.trim() != text && fits(&Secret::new(text.trim()), body) {
             return "it is valid without the spaces around the secret".to_owned();
         }
-        if let Some(other) = other_form(text)
-            && fits(&Secret::new(other), body)
-        {
-            return match text.starts_with("whsec_") {
-                true => "it is valid with the secret without its whsec_".to_owned(),
-                false => "it is valid with whsec_ before the secret".to_owned(),
-            };
+        let (other, how) = match text.strip_prefix("whsec_") {
+            Some(rest) => (rest.to_owned(), "the secret without its whsec_"),
+            None => (format!("whsec_{text}"), "whsec_ before the secret"),
+        };
+        if fits(&Secret::new(other), body) {
+            return format!("it is valid with {how}");
         }
         match rewritten(body).filter(|compact| fits(&secret, compact)) {
             Some(_) => "it is valid for the same JSON written compactly: the body was parsed and \
@@ -190,13 +190,6 @@ impl ReceivedDelivery {
     fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         header.map(|(_, value)| value.as_str())
-    }
-}
-
-fn other_form(secret: &str) -> Option<String> {
-    match secret.strip_prefix("whsec_") {
-        Some(rest) => Some(rest.to_owned()),
-        None => Some(format!("whsec_{secret}")),
     }
 }
 
@@ -253,11 +246,8 @@ fn header(line: &str) -> Option<(String, String)> {
 
 /// The secret from the file, the environment, or the terminal.
 fn secret(args: &VerifyArgs) -> CommandResult<String> {
-    if let Some(path) = &args.secret_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            CommandError::Usage(format!("--secret-file: {}: {error}", path.display()))
-        })?;
-        return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+    if let Some(secret) = secret_of(None, args.secret_file.as_deref())? {
+        return Ok(secret);
     }
     if let Ok(text) = std::env::var(&args.secret_env) {
         return Ok(text);

@@ -15,41 +15,59 @@ const HISTORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long the head of a request may take from its first byte.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LimitsTable {
-    /// The limits of accounts that set none of their own.
-    pub(super) per_account: AccountLimitsJson,
-    body_bytes_max: Option<usize>,
-    body_timeout_ms: Option<u64>,
-    body_bytes_per_s_min: Option<usize>,
-    head_timeout_ms: Option<u64>,
-    connections_max: Option<usize>,
-    connections_per_address_max: Option<usize>,
-    payload_bytes_max: Option<usize>,
-    queue_events_max: Option<usize>,
-    queue_bytes_max: Option<usize>,
-    cache_bytes_max: Option<usize>,
-    group_events_max: Option<usize>,
-    subscriptions_max: Option<usize>,
-    dedup_window_ms: Option<u64>,
-    dedup_keys_max: Option<usize>,
-    in_flight_max: Option<usize>,
-    io_threads: Option<usize>,
-    host_in_flight_max: Option<usize>,
-    transport_threads: Option<usize>,
-    generation_bytes: Option<u64>,
-    outbox_events_max: Option<u64>,
-    outbox_bytes_max: Option<u64>,
-    dead_letters_max: Option<usize>,
-    dead_letter_age_max_ms: Option<u64>,
-    lane_in_flight_max: Option<usize>,
-    notices_max: Option<usize>,
-    recent_attempts_max: Option<usize>,
-    recent_attempts_each_max: Option<usize>,
-    history_bytes_max: Option<u64>,
-    history_age_max_ms: Option<u64>,
-    session_webhooks_max: Option<usize>,
+/// Declares the section: the limits of the host, and those of the engine by type, each of which has the engine's name.
+macro_rules! limits {
+    (
+        host { $($host:ident: $of_host:ty,)* }
+        counts { $($count:ident,)* }
+        numbers { $($number:ident,)* }
+        spans { $($span_ms:ident: $span:ident,)* }
+    ) => {
+        #[derive(Deserialize, Default)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct LimitsTable {
+            /// The limits of accounts that set none of their own.
+            pub(super) per_account: AccountLimitsJson,
+            $($host: Option<$of_host>,)*
+            $($count: Option<usize>,)*
+            $($number: Option<u64>,)*
+            $($span_ms: Option<u64>,)*
+        }
+
+        impl LimitsTable {
+            pub(super) fn engine(&self) -> Limits {
+                let mut limits = Limits::default().history_bytes_max(HISTORY_BYTES_MAX);
+                $(limits.$count = self.$count.unwrap_or(limits.$count);)*
+                $(limits.$number = self.$number.unwrap_or(limits.$number);)*
+                $(limits.$span = self.$span_ms.map_or(limits.$span, Duration::from_millis);)*
+                limits.in_flight_max = self.in_flight_max.or_else(|| Some(FileShares::now().outbound));
+                limits
+            }
+        }
+    };
+}
+
+limits! {
+    host {
+        body_bytes_max: usize,
+        body_timeout_ms: u64,
+        body_bytes_per_s_min: usize,
+        head_timeout_ms: u64,
+        connections_max: usize,
+        connections_per_address_max: usize,
+        in_flight_max: usize,
+    }
+    counts {
+        payload_bytes_max, queue_events_max, queue_bytes_max, cache_bytes_max, group_events_max, subscriptions_max,
+        dedup_keys_max, dead_letters_max, io_threads, host_in_flight_max, transport_threads, lane_in_flight_max,
+        notices_max, recent_attempts_max, recent_attempts_each_max, session_webhooks_max,
+    }
+    numbers { generation_bytes, outbox_events_max, outbox_bytes_max, history_bytes_max, }
+    spans {
+        dedup_window_ms: dedup_window,
+        dead_letter_age_max_ms: dead_letter_age_max,
+        history_age_max_ms: history_age_max,
+    }
 }
 
 impl LimitsTable {
@@ -80,49 +98,5 @@ impl LimitsTable {
         let timeout = self.body_timeout_ms.map_or(default.timeout, Duration::from_millis);
         let rate_min = self.body_bytes_per_s_min.unwrap_or(default.rate_min);
         Ok(BodyLimits { bytes_max, timeout, rate_min })
-    }
-
-    pub(super) fn engine(&self) -> Limits {
-        let mut limits = Limits::default().history_bytes_max(HISTORY_BYTES_MAX);
-        let counts = [
-            (self.payload_bytes_max, &mut limits.payload_bytes_max),
-            (self.queue_events_max, &mut limits.queue_events_max),
-            (self.queue_bytes_max, &mut limits.queue_bytes_max),
-            (self.cache_bytes_max, &mut limits.cache_bytes_max),
-            (self.group_events_max, &mut limits.group_events_max),
-            (self.subscriptions_max, &mut limits.subscriptions_max),
-            (self.dedup_keys_max, &mut limits.dedup_keys_max),
-            (self.dead_letters_max, &mut limits.dead_letters_max),
-            (self.io_threads, &mut limits.io_threads),
-            (self.host_in_flight_max, &mut limits.host_in_flight_max),
-            (self.transport_threads, &mut limits.transport_threads),
-            (self.lane_in_flight_max, &mut limits.lane_in_flight_max),
-            (self.notices_max, &mut limits.notices_max),
-            (self.recent_attempts_max, &mut limits.recent_attempts_max),
-            (self.recent_attempts_each_max, &mut limits.recent_attempts_each_max),
-            (self.session_webhooks_max, &mut limits.session_webhooks_max),
-        ];
-        for (given, limit) in counts {
-            *limit = given.unwrap_or(*limit);
-        }
-        limits.in_flight_max = self.in_flight_max.or_else(|| Some(FileShares::now().outbound));
-        let numbers = [
-            (self.generation_bytes, &mut limits.generation_bytes),
-            (self.outbox_events_max, &mut limits.outbox_events_max),
-            (self.outbox_bytes_max, &mut limits.outbox_bytes_max),
-            (self.history_bytes_max, &mut limits.history_bytes_max),
-        ];
-        for (given, limit) in numbers {
-            *limit = given.unwrap_or(*limit);
-        }
-        let spans = [
-            (self.dedup_window_ms, &mut limits.dedup_window),
-            (self.dead_letter_age_max_ms, &mut limits.dead_letter_age_max),
-            (self.history_age_max_ms, &mut limits.history_age_max),
-        ];
-        for (given_ms, limit) in spans {
-            *limit = given_ms.map_or(*limit, Duration::from_millis);
-        }
-        limits
     }
 }

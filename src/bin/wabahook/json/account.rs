@@ -2,17 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::admin::AccountWabaJson;
+
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AccountJson {
     pub(crate) name: String,
-    pub(crate) wabas: Vec<WabaJson>,
+    pub(crate) wabas: Vec<AccountWabaJson>,
     pub(crate) event_types: Vec<EventTypeJson>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct WabaJson {
-    pub(crate) id: String,
-    pub(crate) numbers: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]

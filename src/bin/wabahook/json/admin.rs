@@ -12,7 +12,7 @@ use wabahook::{
 
 use super::account_limits::{AccountLimitsJson, AccountUsageJson};
 use super::problem::JsonProblem;
-use super::values::{Patch, Text, TimestampJson};
+use super::values::{Patch, Text, TimestampJson, patches};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,20 +24,15 @@ pub(crate) struct AccountWabaJson {
     pub(crate) phone_number_ids: BTreeMap<String, Text<WabaNumber>>,
 }
 
-/// An account to create, or members of it to change.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct AccountChangeJson {
-    #[serde(skip_serializing_if = "Patch::is_absent")]
-    pub(crate) name: Patch<String>,
-    #[serde(skip_serializing_if = "Patch::is_absent")]
-    pub(crate) wabas: Patch<Vec<AccountWabaJson>>,
-    #[serde(skip_serializing_if = "Patch::is_absent")]
-    pub(crate) number: Patch<Text<WabaNumber>>,
-    #[serde(skip_serializing_if = "Patch::is_absent")]
-    pub(crate) state: Patch<Text<AccountState>>,
-    #[serde(skip_serializing_if = "Patch::is_absent")]
-    pub(crate) limits: Patch<AccountLimitsJson>,
+patches! {
+    /// An account to create, or members of it to change.
+    pub(crate) struct AccountChangeJson {
+        name: String,
+        wabas: Vec<AccountWabaJson>,
+        number: Text<WabaNumber>,
+        state: Text<AccountState>,
+        limits: AccountLimitsJson,
+    }
 }
 
 /// An API key, without the key itself.
@@ -73,14 +68,6 @@ pub(crate) struct AccountListing {
     pub(crate) moved_to: Option<String>,
 }
 
-/// An account that was created, with its only key.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct NewAccountJson {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) api_key: String,
-}
-
 /// A key to make.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +77,7 @@ pub(crate) struct NewKeyJson {
     pub(crate) expires_at: Option<TimestampJson>,
 }
 
+/// An API key that was made, shown once: with its own id and name, or those of the account that was made with it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct MadeKeyJson {
     pub(crate) id: String,
@@ -118,6 +106,16 @@ pub(crate) struct ReloadedJson {
     pub(crate) accounts: AccountChangesJson,
     /// Settings that differ from those in force and are read only at the start.
     pub(crate) needs_restart: Vec<String>,
+}
+
+impl AccountWabaJson {
+    pub(crate) fn of<'n>(
+        id: &str,
+        numbers: impl IntoIterator<Item = &'n WabaNumber>,
+    ) -> AccountWabaJson {
+        let numbers = numbers.into_iter().copied().map(Text).collect();
+        AccountWabaJson { id: id.to_owned(), numbers, phone_number_ids: BTreeMap::new() }
+    }
 }
 
 impl AccountChangeJson {
@@ -175,13 +173,10 @@ impl AccountChangeJson {
 
 impl AccountListing {
     pub(crate) fn of(info: &AccountInfo, usage: &AccountUsage) -> AccountListing {
-        let wabas = info.wabas.iter().map(|waba| AccountWabaJson {
-            id: waba.id.clone(),
-            numbers: waba.numbers.iter().copied().map(Text).collect(),
-            phone_number_ids: {
-                let ids = waba.phone_number_ids.iter();
-                ids.map(|(id, number)| (id.clone(), Text(*number))).collect()
-            },
+        let wabas = info.wabas.iter().map(|waba| {
+            let ids = waba.phone_number_ids.iter();
+            let phone_number_ids = ids.map(|(id, number)| (id.clone(), Text(*number))).collect();
+            AccountWabaJson { phone_number_ids, ..AccountWabaJson::of(&waba.id, &waba.numbers) }
         });
         AccountListing {
             id: info.id.to_string(),

@@ -32,11 +32,11 @@ mod values;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use account::{AccountJson, EventTypeJson, WabaJson};
+pub(crate) use account::{AccountJson, EventTypeJson};
 pub(crate) use account_limits::AccountLimitsJson;
 pub(crate) use admin::{
     AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, MadeKeyJson, MoveJson,
-    NewAccountJson, NewKeyJson, ReloadedJson,
+    NewKeyJson, ReloadedJson,
 };
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
 pub(crate) use backup::BackupJson;

@@ -10,11 +10,12 @@ use super::values::Object;
 /// The longest path that a message repeats, in characters: names come from the request.
 const PATH_CHARS_MAX: usize = 128;
 
-/// A body as text.
+/// A body as text, without the byte order mark with which some editors and shells begin a text.
 pub(crate) fn utf8(body: &[u8]) -> Result<&str, JsonProblem> {
-    std::str::from_utf8(body).map_err(|error| {
+    let text = std::str::from_utf8(body).map_err(|error| {
         JsonProblem::whole(format!("the body is not UTF-8 at byte {}", error.valid_up_to()))
-    })
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// Parses a text that must be one JSON object. The path is tracked only when the text does not fit.

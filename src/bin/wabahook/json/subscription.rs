@@ -17,53 +17,41 @@ use super::problem::JsonProblem;
 use super::stats::{HealthJson, held_state};
 use super::target::{AuthorizationJson, TlsJson, TlsListing};
 use super::values::{
-    Millis, Object, OrNever, Pairs, Patch, Scalar, SetOrAll, TimestampJson, Whole, Word,
+    Millis, Object, OrNever, Pairs, Patch, Scalar, SetOrAll, TimestampJson, Whole, Word, patches,
 };
 
-/// Declares the settings of a subscription.
-macro_rules! settings {
-    ($($name:ident: $type:ty,)*) => {
-        /// The settings of a subscription, as a request gives them. To register one, a member that is left
-        /// out is at its default; to change one, it stays as it is. `null` is the default in both.
-        #[derive(Default, Serialize, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub(crate) struct SubscriptionJson {
-            $(
-                #[serde(skip_serializing_if = "Patch::is_absent")]
-                pub(crate) $name: Patch<$type>,
-            )*
-        }
-    };
-}
-
-settings! {
-    name: String,
-    description: String,
-    url: String,
-    events: SetOrAll,
-    numbers: SetOrAll,
-    condition: Box<RawValue>,
-    secret: String,
-    method: Word<Method>,
-    headers: Pairs<String>,
-    query: Pairs<Scalar>,
-    body: Pairs<Box<RawValue>>,
-    authorization: Object<AuthorizationJson>,
-    body_format: Word<BodyFormat>,
-    payload: Word<PayloadFormat>,
-    tls: Object<TlsJson>,
-    retry: Object<RetryJson>,
-    retry_on_timeout: bool,
-    timeout_ms: Millis,
-    accept: Word<Accept>,
-    retry_on: Word<RetryOn>,
-    honor_delivery_control: bool,
-    ordering: Word<Ordering>,
-    rate_limit: Object<RateLimitJson>,
-    after: Whole<u32>,
-    breaker: OrNever<BreakerJson>,
-    disable_after_ms: OrNever<Millis>,
-    retrying_max: Whole<u32>,
+patches! {
+    /// The settings of a subscription, as a request gives them. To register one, a member that is left
+    /// out is at its default; to change one, it stays as it is. `null` is the default in both.
+    pub(crate) struct SubscriptionJson {
+        name: String,
+        description: String,
+        url: String,
+        events: SetOrAll,
+        numbers: SetOrAll,
+        condition: Box<RawValue>,
+        secret: String,
+        method: Word<Method>,
+        headers: Pairs<String>,
+        query: Pairs<Scalar>,
+        body: Pairs<Box<RawValue>>,
+        authorization: Object<AuthorizationJson>,
+        body_format: Word<BodyFormat>,
+        payload: Word<PayloadFormat>,
+        tls: Object<TlsJson>,
+        retry: Object<RetryJson>,
+        retry_on_timeout: bool,
+        timeout_ms: Millis,
+        accept: Word<Accept>,
+        retry_on: Word<RetryOn>,
+        honor_delivery_control: bool,
+        ordering: Word<Ordering>,
+        rate_limit: Object<RateLimitJson>,
+        after: Whole<u32>,
+        breaker: OrNever<BreakerJson>,
+        disable_after_ms: OrNever<Millis>,
+        retrying_max: Whole<u32>,
+    }
 }
 
 /// A subscription in responses.

@@ -26,7 +26,10 @@ fn read(text: &str) -> Result<wabahook::Subscription, JsonProblem> {
 }
 
 fn check_refused(text: &str, says: &[&str]) {
-    let problem = read(text).err().unwrap();
+    check_says(&read(text).err().unwrap(), says);
+}
+
+fn check_says(problem: &JsonProblem, says: &[&str]) {
     let message = format!("{problem:?}");
     for part in says {
         assert!(message.contains(part), "{message} does not say {part:?}");
@@ -218,11 +221,7 @@ fn a_listed_policy_can_be_given_back() {
 }
 
 fn check_policy_refused(member: &str, says: &[&str]) {
-    let message = format!("{:?}", policy(&format!("{{{member}}}")).unwrap_err());
-    for part in says {
-        assert!(message.contains(part), "{message} does not say {part:?}");
-    }
-    assert!(!message.contains("hidden"), "{message}");
+    check_says(&policy(&format!("{{{member}}}")).unwrap_err(), says);
 }
 
 #[test]
@@ -405,7 +404,7 @@ fn the_openapi_document_has_the_members_of_these_types() {
         ("ManagedAccount", members::<AccountListing>()),
         ("AccountWaba", members::<AccountWabaJson>()),
         ("ApiKey", members::<ApiKeyJson>()),
-        ("NewAccount", members::<NewAccountJson>()),
+        ("NewAccount", members::<MadeKeyJson>()),
         ("NewKey", members::<NewKeyJson>()),
         ("MadeKey", members::<MadeKeyJson>()),
         ("AccountMove", members::<MoveJson>()),

@@ -28,6 +28,22 @@ pub(crate) enum Patch<T> {
     Value(T),
 }
 
+/// Declares a type whose members are all [`Patch`]es.
+macro_rules! patches {
+    ($(#[$about:meta])* $visible:vis struct $type:ident { $($member:ident: $value:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Default, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        $visible struct $type {
+            $(
+                #[serde(skip_serializing_if = "Patch::is_absent")]
+                pub(crate) $member: Patch<$value>,
+            )*
+        }
+    };
+}
+pub(super) use patches;
+
 impl<T> Patch<T> {
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Patch::Absent)

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use crate::caller::Caller;
 use crate::host::HostRef;
 use crate::http_error::{HttpError, RouteResult};
-use crate::json::{AccountJson, EventTypeJson, WabaJson};
+use crate::json::{AccountJson, AccountWabaJson, EventTypeJson};
 use crate::response::json;
 
 /// `GET /account`.
@@ -15,10 +15,7 @@ pub(crate) async fn read(host: HostRef, caller: Caller) -> RouteResult {
     let accounts = host.engine.accounts();
     let own = accounts.get(&account);
     let own = own.ok_or_else(|| HttpError::not_found("account", &account))?;
-    let wabas = own.wabas.iter().map(|waba| WabaJson {
-        id: waba.id.clone(),
-        numbers: waba.numbers.iter().map(ToString::to_string).collect(),
-    });
+    let wabas = own.wabas.iter().map(|waba| AccountWabaJson::of(&waba.id, &waba.numbers));
     let catalogue = host.engine.catalogue();
     let types = catalogue.types().into_iter().map(|(event_type, label)| {
         let source = if catalogue.is_from_callbacks(event_type) { "callbacks" } else { "publish" };

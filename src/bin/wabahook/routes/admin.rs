@@ -17,7 +17,7 @@ use crate::host::{HostRef, HostState, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
     AccountChangeJson, AccountListing, AuditChangeJson, JsonPage, MadeKeyJson, MoveJson,
-    NewAccountJson, NewKeyJson, PurgedJson, parse, utf8,
+    NewKeyJson, PurgedJson, parse, utf8,
 };
 use crate::port::bodies::RequestBody;
 use crate::query::ListQuery;
@@ -60,7 +60,7 @@ pub(crate) async fn create(host: HostRef, request: Request) -> RouteResult {
         let key = ApiKey::generate()?;
         let info = host.engine.create_account(account.api_key(key.reveal_text()))?;
         let (id, name) = (info.id().to_owned(), info.name.clone());
-        let answer = NewAccountJson { id, name, api_key: key.reveal_text().to_owned() };
+        let answer = MadeKeyJson { id, name, api_key: key.reveal_text().to_owned() };
         Ok::<_, HttpError>((answer, audited(&host, &info)))
     });
     let (answer, after) = created.await??;

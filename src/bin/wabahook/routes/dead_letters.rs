@@ -94,8 +94,7 @@ where
     let dry_run = given.dry_run;
     let (ids, filter) = given.filter(caller.scope())?;
     let ended = off_thread(move || end(&host.engine, ids.as_deref(), &filter, dry_run));
-    let ended = ended.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &CountJson::of(done, ended, dry_run)))
+    Ok(json(StatusCode::ACCEPTED, &CountJson::of(done, ended.await??, dry_run)))
 }
 
 /// How many of these dead letters are there and match the filter.

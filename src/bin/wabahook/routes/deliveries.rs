@@ -45,8 +45,7 @@ pub(crate) async fn cancel(host: HostRef, request: Request) -> RouteResult {
         true => host.engine.count_cancellable(&filter),
         false => host.engine.cancel_matching(&filter),
     });
-    let cancelled = cancelled.await?.map_err(HttpError::from_error)?;
-    Ok(json(StatusCode::ACCEPTED, &CountJson::of("cancelled", cancelled, dry_run)))
+    Ok(json(StatusCode::ACCEPTED, &CountJson::of("cancelled", cancelled.await??, dry_run)))
 }
 
 /// States separated by commas.

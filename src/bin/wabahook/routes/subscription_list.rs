@@ -161,7 +161,7 @@ async fn change(
                 Ok(()) => changed += 1,
                 // Removed meanwhile.
                 Err(wabahook::Error::NotFound { .. }) => {}
-                Err(error) => return Err(HttpError::from_error(error)),
+                Err(error) => return Err(HttpError::from(error)),
             }
         }
         Ok(changed)
