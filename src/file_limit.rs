@@ -19,12 +19,12 @@ fn share_of(files: Option<u64>) -> u64 {
 
 /// The soft limit of open files; `None` if it is unlimited or unknown.
 #[cfg(unix)]
-fn soft_limit() -> Option<u64> {
+pub(crate) fn soft_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 #[cfg(not(unix))]
-fn soft_limit() -> Option<u64> {
+pub(crate) fn soft_limit() -> Option<u64> {
     None
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use wabahook::{Config, Engine};
 
+use crate::acquired;
 use crate::raw_inserts::{GroupRows, RawInserts};
 use crate::support::publishers::Publishers;
 use crate::support::transports::acknowledging;
 use crate::support::{self, Outcome, median};
-use crate::acquired;
 
 /// How many turns of each store a run has.
 const SLICES: u32 = 5;

@@ -19,6 +19,7 @@ use super::name_lookup::LookupThreads;
 use super::tls::{Identities, check_roots};
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::file_limit;
 use crate::network::Network;
 use crate::subscription::Tls;
 use crate::transport::{Answer, Reply, Request, Transport};
@@ -104,7 +105,7 @@ impl Http {
         let identities = Identities::new(network.roots.clone());
         let limits = LoopLimits {
             idle_per_host_max,
-            idle_max: idle_max(files_max()),
+            idle_max: idle_max(file_limit::soft_limit()),
             host_in_flight_max: HOST_IN_FLIGHT_MAX,
         };
         let shared = LoopShared {
@@ -167,18 +168,6 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("loops", &self.loops).finish_non_exhaustive()
     }
-}
-
-/// How many files the process may open; `None` if there is no limit.
-#[cfg(unix)]
-fn files_max() -> Option<u64> {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
-}
-
-/// How many files the process may open; `None` if there is no limit.
-#[cfg(not(unix))]
-fn files_max() -> Option<u64> {
-    None
 }
 
 /// The rest is for the host, the outbox and the connections in use.

@@ -119,7 +119,7 @@ impl LookupThreads {
         }
         state.ask(host, account);
         if !self.provide_thread(&mut state) {
-            state.forget(host);
+            state.pending.remove(host);
             return Lookup::NoThread;
         }
         if let Some(pending) = state.pending.get_mut(host)
@@ -137,7 +137,7 @@ impl LookupThreads {
         pending.listeners.retain(|(known, _)| *known != number);
         let (is_running, is_unwanted) = (pending.is_running, pending.listeners.is_empty());
         if is_unwanted && !is_running {
-            state.forget(host);
+            state.pending.remove(host);
         }
         is_running
     }
@@ -163,8 +163,8 @@ impl LookupThreads {
 
     /// Wakes an idle thread or starts one. Returns false if no thread runs and none can start.
     fn provide_thread(&self, state: &mut LookupState) -> bool {
-        let slow = state.slow.len.min(SLOW_THREADS_MAX - state.slow_running);
-        let waiting = state.first.len + slow + state.jobs.len();
+        let slow = state.slow.queued.len().min(SLOW_THREADS_MAX - state.slow_running);
+        let waiting = state.first.queued.len() + slow + state.jobs.len();
         if waiting > state.idle && state.threads < THREADS_MAX {
             let shared = Arc::clone(&self.shared);
             let started =
@@ -203,11 +203,6 @@ impl LookupState {
         let has_hung = self.known.get(host).is_some_and(|known| known.has_hung);
         let queue = if has_hung { &mut self.slow } else { &mut self.first };
         queue.push(account, host.to_owned());
-    }
-
-    /// Drops a name that nobody waits for. Its place in the queue is passed over.
-    fn forget(&mut self, host: &str) {
-        self.pending.remove(host);
     }
 
     /// The next name to look up, and whether its last look-up hung.
@@ -269,7 +264,6 @@ struct FairQueue {
     turns: VecDeque<u64>,
     by_account: HashMap<u64, VecDeque<String>>,
     queued: HashSet<String>,
-    len: usize,
 }
 
 impl FairQueue {
@@ -282,7 +276,6 @@ impl FairQueue {
             self.turns.push_back(account);
         }
         names.push_back(host);
-        self.len += 1;
     }
 
     fn pop(&mut self) -> Option<String> {
@@ -295,7 +288,6 @@ impl FairQueue {
             self.turns.push_back(account);
         }
         self.queued.remove(&host);
-        self.len -= 1;
         Some(host)
     }
 }
@@ -315,7 +307,7 @@ fn work(shared: &LookupShared) {
             state.idle += 1;
             let has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
-            if has_idled && state.first.len == 0 && state.jobs.is_empty() {
+            if has_idled && state.first.queued.is_empty() && state.jobs.is_empty() {
                 break;
             }
             continue;

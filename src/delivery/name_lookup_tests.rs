@@ -150,7 +150,7 @@ fn accounts_take_turns_and_a_name_is_queued_once() {
     }
     let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
     assert_eq!(order, ["a", "x", "y", "b", "c"]);
-    assert_eq!(queue.len, 0);
+    assert!(queue.queued.is_empty());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
@@ -143,12 +143,16 @@ fn client_config(
         Some(pem) => Arc::new(given_roots(pem, "tls.roots_pem")?),
         None => host_roots()?,
     };
-    let verifier = Naming::new(roots, Arc::clone(&provider))?;
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+    let inner = verifier.map_err(|error| {
+        Error::invalid("tls.roots_pem", error, "at least one certificate to trust")
+    })?;
     let building = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::invalid("tls", error, "a provider that speaks TLS 1.2 and 1.3"))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(Arc::new(Naming { inner }));
     let config = match tls.and_then(|tls| tls.client.as_ref()) {
         None => building.with_no_client_auth(),
         Some(pair) => {
@@ -260,16 +264,6 @@ pub(super) fn digest(tls: &Tls) -> [u8; 32] {
 #[derive(Debug)]
 struct Naming {
     inner: Arc<WebPkiServerVerifier>,
-}
-
-impl Naming {
-    fn new(roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> Result<Naming> {
-        let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-        let inner = built.map_err(|error| {
-            Error::invalid("tls.roots_pem", error, "at least one certificate to trust")
-        })?;
-        Ok(Naming { inner })
-    }
 }
 
 impl ServerCertVerifier for Naming {

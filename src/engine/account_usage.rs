@@ -26,7 +26,19 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn account_usage(&self, account: &str) -> AccountUsage {
-        self.shared.account_usage(account)
+        let shared = &self.shared;
+        let share = shared.shares.look_up(account);
+        let (owed_events, owed_bytes) = share.owed();
+        let in_flight = shared.dispatch_state.lock().dispatcher.in_flight_of(account) as u64;
+        AccountUsage {
+            subscriptions: shared.subscriptions.read().count_of(account) as u64,
+            owed_events,
+            owed_bytes,
+            queued_events: share.queued_events(),
+            dead_letters: shared.outbox.letters_of(account),
+            in_flight,
+            bounds: shared.shares.bounds(&share),
+        }
     }
 
     /// Changes the limits of accounts that set none of their own, until the engine is closed:
@@ -44,21 +56,6 @@ impl Engine {
 }
 
 impl Shared {
-    fn account_usage(&self, account: &str) -> AccountUsage {
-        let share = self.shares.look_up(account);
-        let (owed_events, owed_bytes) = share.owed();
-        let in_flight = self.dispatch_state.lock().dispatcher.in_flight_of(account) as u64;
-        AccountUsage {
-            subscriptions: self.subscriptions.read().count_of(account) as u64,
-            owed_events,
-            owed_bytes,
-            queued_events: share.queued_events(),
-            dead_letters: self.outbox.letters_of(account),
-            in_flight,
-            bounds: self.shares.bounds(&share),
-        }
-    }
-
     /// Refuses new subscriptions, each given by its account, over the limits of their accounts. `removed` go in the
     /// same change.
     pub(super) fn check_account_room<'a>(

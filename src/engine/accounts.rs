@@ -51,7 +51,15 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_account(&self, account: Account) -> Result<Arc<AccountInfo>> {
-        self.shared.create_account(&account)
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let mut info = account.checked(AccountId::fresh()?, shared.clock.wall_ms(), &[])?;
+        for key in &mut info.keys {
+            *key =
+                ApiKey::new(fresh_key_id()?, "first key".to_owned(), key.digest, key.created_at_ms);
+        }
+        shared.accounts.check(&info)?;
+        shared.save_account(&mut book, info)
     }
 
     /// Changes an account's name, WABAs, number, limits or state: `revise` is given its current form and returns
@@ -95,7 +103,16 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for an account that the configuration declares.
     pub fn remove_account(&self, id: &str) -> Result<Arc<AccountInfo>> {
-        self.shared.remove_account(id)
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let before = shared.require_account(id)?;
+        match (before.is_removed(), before.is_declared) {
+            (true, _) => Ok(before),
+            (false, true) => Err(declared(&before)),
+            (false, false) => {
+                shared.save_account(&mut book, before.removed(shared.clock.wall_ms()))
+            }
+        }
     }
 
     /// Moves the subscriptions of an account, with all they are owed and their dead letters, to another account,
@@ -106,7 +123,35 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Invalid`] while the first is active or declared, or the second is removed or
     /// the same; [`Error::NameTaken`] where both have a subscription of the same name.
     pub fn move_account(&self, from: &str, to: &str) -> Result<Arc<AccountInfo>> {
-        self.shared.move_account(from, to)
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let (from, to) = (shared.require_account(from)?, shared.require_account(to)?);
+        // A move that failed halfway is finished by another call.
+        let is_moved_elsewhere = from.moved_to.as_ref().is_some_and(|other| *other != to.id);
+        if from.state == AccountState::Active || from.is_declared || is_moved_elsewhere {
+            let expected = "a suspended or removed account that is not declared and was not moved";
+            return Err(Error::invalid("account", from.id(), expected));
+        }
+        if to.is_removed() || to.id == from.id {
+            let expected = "another account, which is not removed";
+            return Err(Error::invalid("to", to.id(), expected));
+        }
+        let own = shared.subscriptions.read().of_account(from.id());
+        for one in &own {
+            let table = shared.subscriptions.read();
+            let is_held = table.held_named(to.id(), &one.name).is_some();
+            if is_held || table.named(to.id(), &one.name).is_some() {
+                return Err(Error::NameTaken { name: one.name.clone() });
+            }
+        }
+        let moved =
+            AccountInfo { moved_to: Some(to.id.clone()), ..from.removed(shared.clock.wall_ms()) };
+        let from = shared.save_account(&mut book, moved)?;
+        let own = own.iter().map(|one| moved_to(one, &to.id));
+        let own: Vec<_> = own.map(ActiveSubscription::new).collect::<Result<_>>()?;
+        book.apply_each(own.iter().map(|one| BookChange::put(&one.info)).collect())?;
+        shared.activate(own.into_iter().map(|one| (one, HashMap::new())).collect());
+        Ok(from)
     }
 
     /// Ends everything that is kept of a removed account: its dead letters, its deliveries, its subscriptions and
@@ -146,7 +191,21 @@ impl Engine {
         expires_at_ms: Option<u64>,
     ) -> Result<(ApiKey, Secret)> {
         let secret = fresh_key()?;
-        let key = self.shared.add_api_key(id, name.into(), expires_at_ms, &secret)?;
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let mut info = (*shared.require_account(id)?).clone();
+        if info.is_removed() {
+            return Err(Error::invalid("account", id, "an account that is not removed"));
+        }
+        if info.keys.len() >= KEYS_MAX {
+            let (given, limit) = (info.keys.len() as u64 + 1, KEYS_MAX as u64);
+            return Err(Error::TooLarge { field: "keys".to_owned(), given, limit });
+        }
+        let digest = crate::account::KeyDigest::of(secret.reveal());
+        let mut key = ApiKey::new(fresh_key_id()?, name.into(), digest, shared.clock.wall_ms());
+        key.expires_at_ms = expires_at_ms;
+        info.keys.push(key.clone());
+        shared.save_account(&mut book, info)?;
         Ok((key, secret))
     }
 
@@ -156,7 +215,16 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for a key that the configuration declares.
     pub fn remove_api_key(&self, id: &str, key_id: &str) -> Result<()> {
-        self.shared.remove_api_key(id, key_id)
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let mut info = (*shared.require_account(id)?).clone();
+        let place = info.keys.iter().position(|key| key.id == key_id);
+        let missing = || Error::NotFound { what: "API key", given: key_id.to_owned() };
+        let key = info.keys.remove(place.ok_or_else(missing)?);
+        if key.is_declared {
+            return Err(declared(&info));
+        }
+        shared.save_account(&mut book, info).map(drop)
     }
 
     /// Brings the declared accounts in line with these, as [`Config::account`](crate::Config::account) does at
@@ -171,7 +239,15 @@ impl Engine {
         &self,
         accounts: impl IntoIterator<Item = Account>,
     ) -> Result<AccountChanges> {
-        self.shared.declare_accounts(&accounts.into_iter().collect::<Vec<_>>())
+        let (shared, declared) = (&self.shared, accounts.into_iter().collect::<Vec<_>>());
+        let mut book = shared.lock_book()?;
+        let plan =
+            account_declarations::plan(shared.accounts.index(), &declared, shared.clock.wall_ms())?;
+        book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
+        shared.accounts.update(|index| *index = plan.index);
+        plan.changed.iter().for_each(|info| shared.account_changed(info));
+        shared.apply_in_flight_limits();
+        Ok(plan.summary)
     }
 
     /// Checks a configuration without opening anything, and tells what it would change among the accounts of its
@@ -223,17 +299,6 @@ impl Shared {
         self.accounts.get(id).ok_or_else(|| unknown(id))
     }
 
-    fn create_account(&self, account: &Account) -> Result<Arc<AccountInfo>> {
-        let mut book = self.lock_book()?;
-        let mut info = account.checked(AccountId::fresh()?, self.clock.wall_ms(), &[])?;
-        for key in &mut info.keys {
-            *key =
-                ApiKey::new(fresh_key_id()?, "first key".to_owned(), key.digest, key.created_at_ms);
-        }
-        self.accounts.check(&info)?;
-        self.save_account(&mut book, info)
-    }
-
     /// Changes an account; `None` if it is no longer `before`.
     fn revise_account(
         &self,
@@ -266,63 +331,6 @@ impl Shared {
         }
         self.accounts.check(&after)?;
         self.save_account(&mut book, after).map(Some)
-    }
-
-    fn remove_account(&self, id: &str) -> Result<Arc<AccountInfo>> {
-        let mut book = self.lock_book()?;
-        let before = self.require_account(id)?;
-        match (before.is_removed(), before.is_declared) {
-            (true, _) => Ok(before),
-            (false, true) => Err(declared(&before)),
-            (false, false) => self.save_account(&mut book, before.removed(self.clock.wall_ms())),
-        }
-    }
-
-    fn add_api_key(
-        &self,
-        id: &str,
-        name: String,
-        expires_at_ms: Option<u64>,
-        secret: &Secret,
-    ) -> Result<ApiKey> {
-        let mut book = self.lock_book()?;
-        let mut info = (*self.require_account(id)?).clone();
-        if info.is_removed() {
-            return Err(Error::invalid("account", id, "an account that is not removed"));
-        }
-        if info.keys.len() >= KEYS_MAX {
-            let (given, limit) = (info.keys.len() as u64 + 1, KEYS_MAX as u64);
-            return Err(Error::TooLarge { field: "keys".to_owned(), given, limit });
-        }
-        let digest = crate::account::KeyDigest::of(secret.reveal());
-        let mut key = ApiKey::new(fresh_key_id()?, name, digest, self.clock.wall_ms());
-        key.expires_at_ms = expires_at_ms;
-        info.keys.push(key.clone());
-        self.save_account(&mut book, info)?;
-        Ok(key)
-    }
-
-    fn remove_api_key(&self, id: &str, key_id: &str) -> Result<()> {
-        let mut book = self.lock_book()?;
-        let mut info = (*self.require_account(id)?).clone();
-        let place = info.keys.iter().position(|key| key.id == key_id);
-        let missing = || Error::NotFound { what: "API key", given: key_id.to_owned() };
-        let key = info.keys.remove(place.ok_or_else(missing)?);
-        if key.is_declared {
-            return Err(declared(&info));
-        }
-        self.save_account(&mut book, info).map(drop)
-    }
-
-    fn declare_accounts(&self, declared: &[Account]) -> Result<AccountChanges> {
-        let mut book = self.lock_book()?;
-        let plan =
-            account_declarations::plan(self.accounts.index(), declared, self.clock.wall_ms())?;
-        book.apply_each(plan.changed.iter().map(BookChange::account).collect())?;
-        self.accounts.update(|index| *index = plan.index);
-        plan.changed.iter().for_each(|info| self.account_changed(info));
-        self.apply_in_flight_limits();
-        Ok(plan.summary)
     }
 
     /// Makes a checked account durable and puts it in force.
@@ -361,37 +369,6 @@ impl Shared {
         if info.state != AccountState::Active && deliveries > 0 {
             self.notices.send(&held(info, deliveries));
         }
-    }
-
-    fn move_account(&self, from: &str, to: &str) -> Result<Arc<AccountInfo>> {
-        let mut book = self.lock_book()?;
-        let (from, to) = (self.require_account(from)?, self.require_account(to)?);
-        // A move that failed halfway is finished by another call.
-        let is_moved_elsewhere = from.moved_to.as_ref().is_some_and(|other| *other != to.id);
-        if from.state == AccountState::Active || from.is_declared || is_moved_elsewhere {
-            let expected = "a suspended or removed account that is not declared and was not moved";
-            return Err(Error::invalid("account", from.id(), expected));
-        }
-        if to.is_removed() || to.id == from.id {
-            let expected = "another account, which is not removed";
-            return Err(Error::invalid("to", to.id(), expected));
-        }
-        let own = self.subscriptions.read().of_account(from.id());
-        for one in &own {
-            let table = self.subscriptions.read();
-            let is_held = table.held_named(to.id(), &one.name).is_some();
-            if is_held || table.named(to.id(), &one.name).is_some() {
-                return Err(Error::NameTaken { name: one.name.clone() });
-            }
-        }
-        let moved =
-            AccountInfo { moved_to: Some(to.id.clone()), ..from.removed(self.clock.wall_ms()) };
-        let from = self.save_account(&mut book, moved)?;
-        let own = own.iter().map(|one| moved_to(one, &to.id));
-        let own: Vec<_> = own.map(ActiveSubscription::new).collect::<Result<_>>()?;
-        book.apply_each(own.iter().map(|one| BookChange::put(&one.info)).collect())?;
-        self.activate(own.into_iter().map(|one| (one, HashMap::new())).collect());
-        Ok(from)
     }
 
     /// Removes the record of an account that nothing is left of.

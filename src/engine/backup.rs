@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use super::data_directory::HISTORY;
-use super::shared::Shared;
 use super::{Engine, data_directory};
 use crate::error::{Error, Result};
 use crate::store::Sled;
@@ -33,26 +32,22 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn backup(&self, directory: impl AsRef<Path>) -> Result<()> {
-        self.shared.backup(directory.as_ref())
-    }
-}
-
-impl Shared {
-    pub(super) fn backup(&self, directory: &Path) -> Result<()> {
-        self.check_open()?;
-        if self.dispatch_state.lock().is_stalled() {
+        let directory = directory.as_ref();
+        let shared = &self.shared;
+        shared.check_open()?;
+        if shared.dispatch_state.lock().is_stalled() {
             return Err(Error::Refused { why: "the device refuses writes".to_owned() });
         }
         data_directory::begin_backup(directory)?;
         let target = Sled::new(directory);
         // No subscription is changed between the two.
-        let mut book = self.book.lock();
-        let outbox = self.outbox.snapshot()?;
+        let mut book = shared.book.lock();
+        let outbox = shared.outbox.snapshot()?;
         book.as_mut().ok_or(Error::Closed)?.copy_to(&target)?;
         drop(book);
         outbox.copy_to(&target)?;
         drop(target);
-        if let Some(history) = &self.history {
+        if let Some(history) = &shared.history {
             let copy = directory.join(HISTORY);
             let failed = |error| Error::directory("copying the history to", &copy, error);
             history.copy_to(&copy).map_err(failed)?;

@@ -59,7 +59,9 @@ impl Engine {
 
     /// Checks an event as `publish` does, without publishing it.
     pub(crate) fn check_event(&self, event: &Event) -> Result<()> {
-        self.shared.check_only(event)
+        let shared = &self.shared;
+        shared.check_open()?;
+        shared.check(event).map(drop)
     }
 
     /// Counts callbacks, or parts of one, that were refused for a reason, so that they are visible in

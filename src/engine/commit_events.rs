@@ -62,7 +62,7 @@ impl Shared {
                 self.wake_workers(&mut state);
             }
             CommitEvent::Stalled(why) => {
-                self.dispatch_state.lock().stall(self.limits.queue_events_max);
+                self.dispatch_state.lock().stall = Some(self.limits.queue_events_max);
                 self.notices.send(&Notice::Stalled { why });
             }
             CommitEvent::Resumed => {

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
+use super::page::READ_FOR_PAGE_MAX;
 use super::shared::Shared;
 use super::{Engine, Page};
 use crate::attempt::{DeliveryId, FailedAttempt};
@@ -17,9 +18,6 @@ use crate::subscription::SubscriptionId;
 
 /// How many dead letters are looked up under one lock.
 const PLACES_AT_ONCE: usize = 256;
-
-/// How many dead letters are read for one page, so that a filter that few match does not read all of them.
-const READ_FOR_PAGE_MAX: usize = 2_000;
 
 /// How many deliveries are replayed in one group, so that other commands do not wait long behind it.
 const REVIVED_AT_ONCE: usize = 1_024;
@@ -254,7 +252,7 @@ impl Shared {
         while found.len() < count_max && read < read_max {
             let places = self.outbox.letters_before(position, PLACES_AT_ONCE);
             if places.is_empty() {
-                return Ok(Page::new(found, None));
+                return Ok(Page { items: found, next: None });
             }
             for (at_ms, delivery) in places {
                 if found.len() >= count_max || read >= read_max {
@@ -276,7 +274,7 @@ impl Shared {
             event: self.outbox.id_of(delivery.sequence),
             subscription: delivery.subscription,
         });
-        Ok(Page::new(found, next))
+        Ok(Page { items: found, next: next })
     }
 
     /// Whether a subscription is known to be of another account.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId, is_type_and_number};
 use super::filter::filter;
+use super::page::READ_FOR_PAGE_MAX;
 use super::shared::Shared;
 use super::{Engine, Page};
 use crate::attempt::DeliveryId;
@@ -41,6 +42,16 @@ pub enum DeliveryState {
 word_enum!(pub DeliveryState, "state":
     Owed = "owed", Retrying = "retrying", Blocked = "blocked", Dead = "dead",
 );
+
+impl From<DeliveryStage> for DeliveryState {
+    fn from(stage: DeliveryStage) -> DeliveryState {
+        match stage {
+            DeliveryStage::Owed => DeliveryState::Owed,
+            DeliveryStage::Blocked => DeliveryState::Blocked,
+            DeliveryStage::Retrying { .. } => DeliveryState::Retrying,
+        }
+    }
+}
 
 impl DeliveryState {
     /// All of them.
@@ -89,11 +100,7 @@ impl DeliveryFilter {
     }
 
     pub(super) fn wants_stage(&self, stage: DeliveryStage) -> bool {
-        self.wants(match stage {
-            DeliveryStage::Owed => DeliveryState::Owed,
-            DeliveryStage::Blocked => DeliveryState::Blocked,
-            DeliveryStage::Retrying { .. } => DeliveryState::Retrying,
-        })
+        self.wants(stage.into())
     }
 
     pub(super) fn admits_subscription(&self, one: &SubscriptionInfo) -> bool {
@@ -181,9 +188,6 @@ impl FromStr for DeliveryCursor {
 /// How many deliveries are listed under one lock.
 const SLICE: usize = 256;
 
-/// How many deliveries are read for one page, so that a filter that few match does not read a whole backlog.
-const READ_FOR_PAGE_MAX: usize = 2_000;
-
 impl Engine {
     /// Lists what is owed and what was given up, at most `count_max` deliveries. Pass the `next` of a page
     /// to get the following one. Owed deliveries come first, by subscription and in the order published,
@@ -230,7 +234,7 @@ impl Engine {
                 left => self.list_dead(filter, letter, left, &mut items)?,
             };
         }
-        Ok(Page::new(items, next.map(DeliveryCursor)))
+        Ok(Page { items, next: next.map(DeliveryCursor) })
     }
 
     fn list_dead(
@@ -333,13 +337,11 @@ impl Shared {
         pages: &mut OwnerPages,
     ) -> Result<Delivery> {
         let sequence = listed.sequence;
-        let (state, attempts, due_ms) = match listed.stage {
-            DeliveryStage::Owed => (DeliveryState::Owed, 0, None),
-            DeliveryStage::Blocked => (DeliveryState::Blocked, 0, None),
-            DeliveryStage::Retrying { attempts, due_ms } => {
-                (DeliveryState::Retrying, attempts, due_ms)
-            }
+        let (attempts, due_ms) = match listed.stage {
+            DeliveryStage::Retrying { attempts, due_ms } => (attempts, due_ms),
+            DeliveryStage::Owed | DeliveryStage::Blocked => (0, None),
         };
+        let state = listed.stage.into();
         let reason = match state {
             DeliveryState::Retrying => self.last_reason(DeliveryId { sequence, subscription })?,
             _ => None,

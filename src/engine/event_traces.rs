@@ -9,6 +9,7 @@ use super::dead_letter_filter::is_type_and_number;
 use super::event_query::{
     DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace, SearchPosition,
 };
+use super::page::READ_FOR_PAGE_MAX;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use super::shared::Shared;
 use super::{DeliveryState, Engine, Page};
@@ -20,9 +21,6 @@ use crate::history::{AcceptedEntry, History, HistoryEntry};
 use crate::outbox::OwnerPages;
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
-
-/// How many events are read for one page.
-const READ_FOR_PAGE_MAX: usize = 2_000;
 
 impl Engine {
     /// What became of an event: with its payload, its deliveries and their attempts. `None` for an event that is
@@ -75,7 +73,36 @@ impl Engine {
     ) -> Result<Page<EventTrace, EventCursor>> {
         self.shared.check_open()?;
         self.shared.settle_history();
-        self.shared.find_events(&query.resolved(self.accounts()), after, count_max)
+        let query = &query.resolved(self.accounts());
+        let shared = &self.shared;
+        let (before, kept) = match after.map(|after| after.0) {
+            None => (None, None),
+            Some(SearchPosition::History(position)) => (Some(position), None),
+            Some(SearchPosition::Kept(sequence)) => (None, Some(sequence)),
+        };
+        let mut items = Vec::new();
+        if let Some(history) = shared.history.as_ref().filter(|_| kept.is_none()) {
+            let accounts = query.account.as_deref().map(|account| shared.accounts.ids_of(account));
+            let query = query.in_history(accounts);
+            let found = history.find(&query, before, count_max, READ_FOR_PAGE_MAX);
+            let found = found.map_err(|error| shared.unreadable_history(error))?;
+            let mut deliveries = 0;
+            for (position, accepted) in found.entries {
+                items.extend(shared.trace(accepted.id())?);
+                deliveries += accepted.targets.len();
+                // An event of thousands of webhooks fills a page alone.
+                if deliveries >= READ_FOR_PAGE_MAX {
+                    let next = Some(EventCursor(SearchPosition::History(position)));
+                    return Ok(Page { items, next });
+                }
+            }
+            if let Some(next) = found.next {
+                let next = Some(EventCursor(SearchPosition::History(next)));
+                return Ok(Page { items, next });
+            }
+        }
+        let next = shared.find_kept(query, kept, count_max, &mut items)?;
+        Ok(Page { items, next: next.map(|next| EventCursor(SearchPosition::Kept(next))) })
     }
 }
 
@@ -88,41 +115,6 @@ impl Shared {
             let _ = self.outbox.flush();
         }
         self.history.iter().for_each(History::flush);
-    }
-
-    fn find_events(
-        &self,
-        query: &EventQuery,
-        after: Option<EventCursor>,
-        count_max: usize,
-    ) -> Result<Page<EventTrace, EventCursor>> {
-        let (before, kept) = match after.map(|after| after.0) {
-            None => (None, None),
-            Some(SearchPosition::History(position)) => (Some(position), None),
-            Some(SearchPosition::Kept(sequence)) => (None, Some(sequence)),
-        };
-        let mut items = Vec::new();
-        if let Some(history) = self.history.as_ref().filter(|_| kept.is_none()) {
-            let accounts = query.account.as_deref().map(|account| self.accounts.ids_of(account));
-            let query = query.in_history(accounts);
-            let found = history.find(&query, before, count_max, READ_FOR_PAGE_MAX);
-            let found = found.map_err(|error| self.unreadable_history(error))?;
-            let mut deliveries = 0;
-            for (position, accepted) in found.entries {
-                items.extend(self.trace(accepted.id())?);
-                deliveries += accepted.targets.len();
-                // An event of thousands of webhooks fills a page alone.
-                if deliveries >= READ_FOR_PAGE_MAX {
-                    let next = EventCursor(SearchPosition::History(position));
-                    return Ok(Page::new(items, Some(next)));
-                }
-            }
-            if let Some(next) = found.next {
-                return Ok(Page::new(items, Some(EventCursor(SearchPosition::History(next)))));
-            }
-        }
-        let next = self.find_kept(query, kept, count_max, &mut items)?;
-        Ok(Page::new(items, next.map(|next| EventCursor(SearchPosition::Kept(next)))))
     }
 
     /// Finds events that are owed or dead and not in the history. Returns where the search goes on.
@@ -305,16 +297,11 @@ impl Shared {
         drop(state);
         let owed = listed.first().filter(|listed| listed.sequence == id.sequence);
         if let Some(listed) = owed {
-            let state = match listed.stage {
-                DeliveryStage::Owed => DeliveryState::Owed,
-                DeliveryStage::Blocked => DeliveryState::Blocked,
-                DeliveryStage::Retrying { due_ms, .. } => {
-                    trace.due_at_ms = due_ms.map(|due_ms| self.wall_ms_at(due_ms));
-                    DeliveryState::Retrying
-                }
-            };
+            if let DeliveryStage::Retrying { due_ms, .. } = listed.stage {
+                trace.due_at_ms = due_ms.map(|due_ms| self.wall_ms_at(due_ms));
+            }
             trace.reason = self.last_reason(id)?;
-            trace.outcome = DeliveryOutcome::Current(state);
+            trace.outcome = DeliveryOutcome::Current(listed.stage.into());
         } else if let Some(letter) = self.outbox.letter(id)? {
             trace.reason = Some(letter.reason);
             trace.outcome = DeliveryOutcome::Current(DeliveryState::Dead);

@@ -186,20 +186,7 @@ impl Shared {
         all.into_iter().for_each(|(active, _)| subscription_table.put(active));
     }
 
-    /// Pauses an active subscription; a disabled one stays disabled.
-    pub(super) fn pause(&self, id: SubscriptionId) -> Result<()> {
-        self.change_state(id, |before| match before {
-            SubscriptionState::Active => SubscriptionState::Paused,
-            not_active => not_active,
-        })
-    }
-
-    /// Activates a paused or disabled subscription.
-    pub(super) fn resume(&self, id: SubscriptionId) -> Result<()> {
-        self.change_state(id, |_| SubscriptionState::Active)
-    }
-
-    fn change_state(
+    pub(super) fn change_state(
         &self,
         id: SubscriptionId,
         change: impl Fn(SubscriptionState) -> SubscriptionState,

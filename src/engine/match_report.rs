@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::shared::Shared;
 use crate::condition::{ParsedPayload, UnreadablePayload};
 use crate::error::Result;
 use crate::event::{Event, WabaNumber};
@@ -93,17 +92,12 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn match_report(&self, id: SubscriptionId, event: Event) -> Result<MatchReport> {
-        self.shared.match_report(id, event)
-    }
-}
-
-impl Shared {
-    fn match_report(&self, id: SubscriptionId, event: Event) -> Result<MatchReport> {
-        self.check_open()?;
-        let subscriptions = self.subscriptions.read();
+        let shared = &self.shared;
+        shared.check_open()?;
+        let subscriptions = shared.subscriptions.read();
         let info = Arc::clone(&subscriptions.require(id)?.info);
         let event = event.account(&info.account);
-        let checked = self.check(&event)?;
+        let checked = shared.check(&event)?;
         let query = checked.query(&event);
         let (found, filter) = (subscriptions.matches(&query), &info.filter);
         drop(subscriptions);

@@ -182,11 +182,6 @@ impl Engine {
         self.subscribe_as(subscription, ExistingName::Refuse)
     }
 
-    /// Checks whether a subscription could be registered, except for its name and `after`. Changes nothing.
-    pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
-        self.shared.check_subscription(subscription)
-    }
-
     /// Changes a subscription in place, its name included: `revise` is given its current form and returns the
     /// new one. It is called without a lock, so it may call the engine, and it is called again if the
     /// subscription was changed meanwhile. The subscription keeps its id, what it is owed, and its state.
@@ -225,38 +220,6 @@ impl Engine {
         self.shared.revise(id, revise)
     }
 
-    /// Gives a subscription another secret, or one made here where none is given, and returns it. The old secret
-    /// signs as well for `overlap` (at most 30 days), so that the receiver can change over; zero revokes it, and all
-    /// that were replaced before it, at once. At most 4 sign as well as the newest; the oldest goes first. Durable and in
-    /// force when it returns: blocks on a sync.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for a secret that cannot sign or a longer overlap; and
-    /// as [`subscribe`](Engine::subscribe).
-    pub fn rotate_secret(
-        &self,
-        id: SubscriptionId,
-        secret: Option<Secret>,
-        overlap: Duration,
-    ) -> Result<Secret> {
-        self.shared.rotate_secret(id, secret, overlap)
-    }
-
-    /// Removes a subscription. What it is owed is cancelled and counted; those that waited for its
-    /// deliveries ([`Policy::after`](crate::policy::Policy::after)) wait no longer. Durable and in force when
-    /// it returns: blocks on two syncs, and one more for each that waited. An attempt under way is
-    /// not called back.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Store`] or [`Error::Directory`] when the book took no write, and then
-    /// the removal is finished by the next call that writes to it, or at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
-    /// and then it is in force in this engine and made durable when the device takes writes;
-    /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
-    /// removed.
-    pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        self.shared.unsubscribe(id)
-    }
-
     /// Holds a subscription back until [`resume`](Engine::resume): events go on being owed to it and
     /// none is attempted, also across a restart. Durable and in force when it returns: blocks on a
     /// sync. An attempt under way is not called back. One that is disabled stays disabled; one that
@@ -265,7 +228,10 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; after [`Error::Store`] it may be paused at the next open.
     pub fn pause(&self, id: SubscriptionId) -> Result<()> {
-        self.shared.pause(id)
+        self.shared.change_state(id, |before| match before {
+            SubscriptionState::Active => SubscriptionState::Paused,
+            not_active => not_active,
+        })
     }
 
     /// Activates a paused or disabled subscription. Its owed deliveries continue; events published while it
@@ -290,37 +256,7 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume(&self, id: SubscriptionId) -> Result<()> {
-        self.shared.resume(id)
-    }
-
-    /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the
-    /// request, the guard and the transport of real deliveries. The event has the type `TEST`
-    /// (`test.ping` where the session gateway's names are used), an id that no other event has, the
-    /// payload `{"name":"<its name>","subscription":<its id>,"test":true}` and, where the subscription
-    /// asks for numbers, the smallest of them. A subscription that is paused or disabled is tested as
-    /// well. Nothing is stored, retried, counted or held against the endpoint.
-    ///
-    /// Blocks until the receiver answered, at most the subscription's timeout and the look-up of its
-    /// name: not a call for the thread of an event loop.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Closed`] also when the engine is closed meanwhile. What the
-    /// receiver does is no error.
-    ///
-    /// ```no_run
-    /// use wabahook::{Config, Engine, Subscription};
-    /// # let directory = tempfile::tempdir()?;
-    /// # let engine = Engine::open(Config::new(directory.path()))?;
-    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
-    /// let tested = engine.test(crm)?;
-    /// if let Some(reason) = tested.reason {
-    ///     println!("crm does not answer as it should: {reason}"); // such as status:404
-    /// }
-    /// # engine.close(std::time::Duration::from_secs(10))?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
-        self.shared.test(id)
+        self.shared.change_state(id, |_| SubscriptionState::Active)
     }
 
     /// Every subscription, in the order of their ids.
@@ -407,11 +343,6 @@ impl Engine {
     /// ```
     pub fn recent_attempts(&self, id: SubscriptionId, count_max: usize) -> Vec<RecentAttempt> {
         self.shared.recent_attempts.of(id, count_max)
-    }
-
-    /// A reading of the counters. Costs a short lock and a line for each subscription.
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
     }
 
     /// What kept ready deliveries from starting within the last minute; `None` if nothing did.

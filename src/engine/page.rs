@@ -1,5 +1,8 @@
 //! One page of a listing.
 
+/// How many items are read for one page, so that a filter that few match does not read all of them.
+pub(super) const READ_FOR_PAGE_MAX: usize = 2_000;
+
 /// One page of a listing. Pass `next` to the same call to get the following page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -8,10 +11,4 @@ pub struct Page<T, C> {
     pub items: Vec<T>,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<C>,
-}
-
-impl<T, C> Page<T, C> {
-    pub(super) fn new(items: Vec<T>, next: Option<C>) -> Page<T, C> {
-        Page { items, next }
-    }
 }

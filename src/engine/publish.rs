@@ -147,12 +147,6 @@ impl Shared {
         sizes
     }
 
-    /// Checks an event without publishing it.
-    pub(super) fn check_only(&self, event: &Event) -> Result<()> {
-        self.check_open()?;
-        self.check(event).map(drop)
-    }
-
     /// Refuses events that no amount of waiting would make fit.
     fn check_fits(&self, sizes: &[SubmittedSize<'_>]) -> Result<()> {
         let events = sizes.iter().map(|size| size.events).sum::<usize>();

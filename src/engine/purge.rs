@@ -130,10 +130,7 @@ impl Engine {
     pub fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
         self.shared.check_open()?;
         let filter = &filter.resolved(self.accounts());
-        let cancelled = match filter.needs_reading() {
-            true => self.shared.cancel_read(filter)?,
-            false => self.shared.cancel_matching(filter),
-        };
+        let cancelled = self.shared.cancel_matching(filter)?;
         self.shared.outbox.flush()?;
         Ok(cancelled)
     }
@@ -174,7 +171,34 @@ impl Engine {
         if filter.is_empty() {
             return Err(Error::invalid("filter", "nothing", "an account, a number or a contact"));
         }
-        self.shared.purge(filter)
+        let shared = &self.shared;
+        // After this, everything published so far is owed, and in the history.
+        shared.outbox.flush()?;
+        shared.history.iter().for_each(History::flush);
+        let account = filter.account.as_deref();
+        let contact = filter.contact.as_deref();
+        let contact = contact.map(|contact| shared.contact_hashes(contact, account, usize::MAX));
+        let contact = contact.transpose()?;
+        let mut sequences = shared.dispatch_state.lock().dispatcher.owed_sequences();
+        let letters = shared.outbox.letters_before(None, usize::MAX);
+        sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
+        let meant = shared.outbox.events_of(&sequences, |owner| {
+            filter.admits(owner, &shared.accounts.successor(&owner.account), contact.as_ref())
+        })?;
+        let cancelled = shared.cancel_events(&meant);
+        // So that the dead letters of deliveries that depended on a cancelled one are found.
+        shared.outbox.flush()?;
+        let letters = shared.outbox.letters_before(None, usize::MAX);
+        let letters = letters.into_iter().map(|(_, delivery)| delivery);
+        let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
+        let deliveries = cancelled + shared.discard_deliveries(&letters)?;
+        shared.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
+        let history_events = shared.purge_history(filter, contact.as_ref())?;
+        shared.counters.purged.add(deliveries);
+        if deliveries > 0 {
+            shared.notices.send(&Notice::Purged { events: meant.len(), deliveries });
+        }
+        Ok(Purged { deliveries, history_events })
     }
 }
 
@@ -199,29 +223,9 @@ impl Shared {
         Ok(discarded)
     }
 
-    fn cancel_matching(&self, filter: &DeliveryFilter) -> u64 {
-        let all = self.subscriptions.read().all();
-        let mut cancelled = 0;
-        for one in all.iter().filter(|one| filter.admits_subscription(one)) {
-            let (mut from, mut count) = (0, 0);
-            loop {
-                let mut state = self.dispatch_state.lock();
-                let stages = |stage| filter.wants_stage(stage);
-                let slice = state.dispatcher.listed(one.id, from, stages, ENDED_AT_ONCE);
-                let sequences: Vec<u64> = slice.iter().map(|listed| listed.sequence).collect();
-                count += self.cancel(state, one.id, &sequences);
-                let Some(last) = sequences.last() else { break };
-                from = last.saturating_add(1);
-            }
-            self.tell_cancelled(one.id, count);
-            cancelled += count;
-        }
-        cancelled
-    }
-
-    /// As [`cancel_matching`](Shared::cancel_matching), for a filter that deliveries must be read for. That is
-    /// done without the lock, so a delivery that fails meanwhile is cancelled with the others.
-    fn cancel_read(&self, filter: &DeliveryFilter) -> Result<u64> {
+    /// Deliveries are listed and read without holding the lock until they are cancelled, so one that fails meanwhile is
+    /// cancelled with the others.
+    fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
         let mut counts = BTreeMap::new();
         self.each_slice(filter, |id, sequences| {
             *counts.entry(id).or_default() +=
@@ -295,36 +299,6 @@ impl Shared {
             tracing::info!(%subscription, deliveries, "deliveries cancelled");
             self.notices.send(&Notice::Cancelled { subscription, deliveries });
         }
-    }
-
-    fn purge(&self, filter: &PurgeFilter) -> Result<Purged> {
-        // After this, everything published so far is owed, and in the history.
-        self.outbox.flush()?;
-        self.history.iter().for_each(History::flush);
-        let account = filter.account.as_deref();
-        let contact = filter.contact.as_deref();
-        let contact = contact.map(|contact| self.contact_hashes(contact, account, usize::MAX));
-        let contact = contact.transpose()?;
-        let mut sequences = self.dispatch_state.lock().dispatcher.owed_sequences();
-        let letters = self.outbox.letters_before(None, usize::MAX);
-        sequences.extend(letters.iter().map(|(_, delivery)| delivery.sequence));
-        let meant = self.outbox.events_of(&sequences, |owner| {
-            filter.admits(owner, &self.accounts.successor(&owner.account), contact.as_ref())
-        })?;
-        let cancelled = self.cancel_events(&meant);
-        // So that the dead letters of deliveries that depended on a cancelled one are found.
-        self.outbox.flush()?;
-        let letters = self.outbox.letters_before(None, usize::MAX);
-        let letters = letters.into_iter().map(|(_, delivery)| delivery);
-        let letters: Vec<_> = letters.filter(|one| meant.contains(one.sequence)).collect();
-        let deliveries = cancelled + self.discard_deliveries(&letters)?;
-        self.recent_attempts.forget_excerpts(|event| meant.contains(event.sequence()));
-        let history_events = self.purge_history(filter, contact.as_ref())?;
-        self.counters.purged.add(deliveries);
-        if deliveries > 0 {
-            self.notices.send(&Notice::Purged { events: meant.len(), deliveries });
-        }
-        Ok(Purged { deliveries, history_events })
     }
 
     /// Cancels all deliveries of some events.

@@ -154,11 +154,6 @@ impl DispatchState {
 /// While the device refuses, deliveries continue only as long as there is room to queue their ends, so
 /// that the queue does not grow with the backlog (I10).
 impl DispatchState {
-    /// The device refuses from now on; at most `ends_max` ends may be queued for it.
-    pub(super) fn stall(&mut self, ends_max: usize) {
-        self.stall = Some(ends_max);
-    }
-
     /// Whether the device refuses writes.
     pub(super) fn is_stalled(&self) -> bool {
         self.stall.is_some()
@@ -226,7 +221,7 @@ impl DispatchState {
 pub(super) struct ReachedBounds {
     last: Option<(Bound, u64)>,
     /// To be told to the host, by the timekeeper.
-    unreported: Option<Bound>,
+    pub(super) unreported: Option<Bound>,
 }
 
 /// How long a bound is reported after it was last reached.
@@ -247,14 +242,6 @@ impl ReachedBounds {
     pub(super) fn current(&self, now_ms: u64) -> Option<Bound> {
         let recent = |(_, at_ms): &(Bound, u64)| now_ms.saturating_sub(*at_ms) < BOUND_KEPT_MS;
         self.last.filter(recent).map(|(bound, _)| bound)
-    }
-
-    pub(super) fn is_unreported(&self) -> bool {
-        self.unreported.is_some()
-    }
-
-    pub(super) fn take_unreported(&mut self) -> Option<Bound> {
-        self.unreported.take()
     }
 }
 

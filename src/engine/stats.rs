@@ -1,18 +1,20 @@
 //! One reading of the engine's counters, taken while the dispatch state is locked, so that what is owed
 //! and what has ended add up.
 
-use super::shared::Shared;
+use super::Engine;
 use crate::history::History;
 use crate::stats::Stats;
 
-impl Shared {
-    pub(super) fn stats(&self) -> Stats {
-        let counters = &self.counters;
-        let (queued_events, queued_bytes) = self.outbox.queued();
-        let holding = self.outbox.usage();
-        let subscriptions = self.subscriptions.read().len() as u64;
-        let state = self.dispatch_state.lock();
-        let now_ms = self.clock.monotonic_ms();
+impl Engine {
+    /// A reading of the counters. Costs a short lock and a line for each subscription.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let counters = &shared.counters;
+        let (queued_events, queued_bytes) = shared.outbox.queued();
+        let holding = shared.outbox.usage();
+        let subscriptions = shared.subscriptions.read().len() as u64;
+        let state = shared.dispatch_state.lock();
+        let now_ms = shared.clock.monotonic_ms();
         Stats {
             accepted: counters.accepted.value(),
             duplicates: counters.duplicates.value(),
@@ -45,14 +47,14 @@ impl Shared {
             outbox_events: holding.events,
             outbox_bytes: holding.bytes,
             generations: holding.generations as u64,
-            dead_letters: self.outbox.letter_count(),
+            dead_letters: shared.outbox.letter_count(),
             replayed: counters.replayed.value(),
             letters_dropped: counters.letters_dropped.value(),
             letters_discarded: counters.letters_discarded.value(),
             purged: counters.purged.value(),
             keys_dropped: counters.keys_dropped.value(),
-            history_bytes: self.history.as_ref().map_or(0, History::bytes),
-            history_dropped: self.history.as_ref().map_or(0, History::dropped),
+            history_bytes: shared.history.as_ref().map_or(0, History::bytes),
+            history_dropped: shared.history.as_ref().map_or(0, History::dropped),
             subscriptions,
             attempt_durations: counters.attempt_durations.snapshot(),
             group_durations: counters.group_durations.snapshot(),

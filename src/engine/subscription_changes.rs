@@ -65,6 +65,35 @@ struct ChangePlan {
     notes: Vec<(&'static str, String)>,
 }
 
+impl Engine {
+    /// Checks whether a subscription could be registered, except for its name and `after`. Changes nothing.
+    pub(crate) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
+        let shared = &self.shared;
+        ActiveSubscription::new(shared.validated(subscription)?).map(drop)
+    }
+
+    /// Removes a subscription. What it is owed is cancelled and counted; those that waited for its
+    /// deliveries ([`Policy::after`](crate::policy::Policy::after)) wait no longer. Durable and in force when
+    /// it returns: blocks on two syncs, and one more for each that waited. An attempt under way is
+    /// not called back.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Store`] or [`Error::Directory`] when the book took no write, and then
+    /// the removal is finished by the next call that writes to it, or at the next open; [`Error::Refused`] or [`Error::Unknown`] while the device refuses,
+    /// and then it is in force in this engine and made durable when the device takes writes;
+    /// [`Error::Closed`] when the engine ended first, and then the next open shows whether it was
+    /// removed.
+    pub fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        if !shared.subscriptions.read().is_held(id) {
+            shared.subscriptions.read().require(id)?;
+        }
+        let plan = ChangePlan { removed: vec![id], ..ChangePlan::default() };
+        shared.carry_out(&mut book, "", plan).map(drop)
+    }
+}
+
 /// For gateways, which change several subscriptions at a time.
 impl Engine {
     /// Makes several changes to the subscriptions of an account, all or none. `decide` is given their
@@ -75,12 +104,18 @@ impl Engine {
         account: &str,
         decide: impl FnOnce(&AccountSnapshot) -> std::result::Result<(Vec<SubscriptionChange>, T), E>,
     ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
-        self.shared.change(account, decide)
+        let shared = &self.shared;
+        let mut book = shared.lock_book()?;
+        let account_snapshot = shared.snapshot_in(&mut book, account)?;
+        let (changes, answer) = decide(&account_snapshot)?;
+        let plan = shared.plan(account, account_snapshot, changes)?;
+        Ok((shared.carry_out(&mut book, account, plan)?, answer))
     }
 
     /// The subscriptions of an account, with its notes.
     pub(crate) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
-        self.shared.account_snapshot(account)
+        let shared = &self.shared;
+        shared.snapshot_in(&mut *shared.lock_book()?, account)
     }
 }
 
@@ -123,37 +158,6 @@ impl Shared {
             self.save_and_activate_all(&mut book, plan.prepared, Vec::new())?;
         }
         Ok(ids)
-    }
-
-    /// Checks a subscription, except its name and its `after`.
-    pub(super) fn check_subscription(&self, subscription: Subscription) -> Result<()> {
-        ActiveSubscription::new(self.validated(subscription)?).map(drop)
-    }
-
-    pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Result<()> {
-        let mut book = self.lock_book()?;
-        if !self.subscriptions.read().is_held(id) {
-            self.subscriptions.read().require(id)?;
-        }
-        let plan = ChangePlan { removed: vec![id], ..ChangePlan::default() };
-        self.carry_out(&mut book, "", plan).map(drop)
-    }
-
-    pub(super) fn change<T, E: From<Error>>(
-        &self,
-        account: &str,
-        decide: impl FnOnce(&AccountSnapshot) -> std::result::Result<(Vec<SubscriptionChange>, T), E>,
-    ) -> std::result::Result<(Vec<SubscriptionId>, T), E> {
-        let mut book = self.lock_book()?;
-        let account_snapshot = self.snapshot_in(&mut book, account)?;
-        let (changes, answer) = decide(&account_snapshot)?;
-        let plan = self.plan(account, account_snapshot, changes)?;
-        Ok((self.carry_out(&mut book, account, plan)?, answer))
-    }
-
-    /// The subscriptions of an account, with its notes.
-    pub(super) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
-        self.snapshot_in(&mut *self.lock_book()?, account)
     }
 
     fn snapshot_in(&self, book: &mut SubscriptionStore, account: &str) -> Result<AccountSnapshot> {

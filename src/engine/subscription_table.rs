@@ -85,8 +85,13 @@ impl SubscriptionTable {
         if info.state != SubscriptionState::Disabled {
             self.index.remove(id, &info.account, &info.filter);
         }
-        if let Some(main) = info.policy.after {
-            self.remove_dependent(main, id);
+        if let Some(main) = info.policy.after
+            && let Some(dependents) = self.dependents.get_mut(&main)
+        {
+            dependents.remove(&id);
+            if dependents.is_empty() {
+                self.dependents.remove(&main);
+            }
         }
         if let Some(of_account) = self.by_account.get_mut(&info.account) {
             of_account.by_name.remove(&info.name);
@@ -132,14 +137,6 @@ impl SubscriptionTable {
     pub(super) fn named(&self, account: &str, name: &str) -> Option<Arc<SubscriptionInfo>> {
         let id = self.by_account.get(account)?.by_name.get(name)?;
         self.by_id.get(id).map(|active| Arc::clone(&active.info))
-    }
-
-    fn remove_dependent(&mut self, main: SubscriptionId, id: SubscriptionId) {
-        let Some(dependents) = self.dependents.get_mut(&main) else { return };
-        dependents.remove(&id);
-        if dependents.is_empty() {
-            self.dependents.remove(&main);
-        }
     }
 
     /// The subscriptions that wait for `main`, which may have been removed just now.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::Engine;
 use super::shared::Shared;
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -51,17 +52,44 @@ impl fmt::Debug for TestDelivery {
     }
 }
 
-impl Shared {
-    pub(super) fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
-        self.check_open()?;
-        let active = self.subscriptions.read().require(id)?;
-        self.shares.admit_test(&active.info.account, self.clock.monotonic_ms())?;
-        let event = self.test_event(&active.info)?;
-        let started_ms = self.clock.monotonic_ms();
-        let send = || self.send(&active.template, &event, 1, event.accepted_at_ms);
+impl Engine {
+    /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the
+    /// request, the guard and the transport of real deliveries. The event has the type `TEST`
+    /// (`test.ping` where the session gateway's names are used), an id that no other event has, the
+    /// payload `{"name":"<its name>","subscription":<its id>,"test":true}` and, where the subscription
+    /// asks for numbers, the smallest of them. A subscription that is paused or disabled is tested as
+    /// well. Nothing is stored, retried, counted or held against the endpoint.
+    ///
+    /// Blocks until the receiver answered, at most the subscription's timeout and the look-up of its
+    /// name: not a call for the thread of an event loop.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Closed`] also when the engine is closed meanwhile. What the
+    /// receiver does is no error.
+    ///
+    /// ```no_run
+    /// use wabahook::{Config, Engine, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// let tested = engine.test(crm)?;
+    /// if let Some(reason) = tested.reason {
+    ///     println!("crm does not answer as it should: {reason}"); // such as status:404
+    /// }
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn test(&self, id: SubscriptionId) -> Result<TestDelivery> {
+        let shared = &self.shared;
+        shared.check_open()?;
+        let active = shared.subscriptions.read().require(id)?;
+        shared.shares.admit_test(&active.info.account, shared.clock.monotonic_ms())?;
+        let event = shared.test_event(&active.info)?;
+        let started_ms = shared.clock.monotonic_ms();
+        let send = || shared.send(&active.template, &event, 1, event.accepted_at_ms);
         let reply = catch_unwind(AssertUnwindSafe(send));
         let reply = reply.unwrap_or(Reply::Failed(Failure::Internal));
-        let took = Duration::from_millis(self.clock.monotonic_ms().saturating_sub(started_ms));
+        let took = Duration::from_millis(shared.clock.monotonic_ms().saturating_sub(started_ms));
         let judged = dispatch::judge(&reply, &active.info.policy);
         if reply == Reply::Failed(Failure::Interrupted) {
             return Err(Error::Closed);
@@ -70,11 +98,13 @@ impl Shared {
         let reason = judged.outcome.into_reason();
         if reason.is_none() {
             // The endpoint works again: the next delivery need not wait for its breaker.
-            self.clear_known_failures(id);
+            shared.clear_known_failures(id);
         }
         Ok(TestDelivery { event_id: event.id, reason, status, took, excerpt })
     }
+}
 
+impl Shared {
     /// The event's sequence is 0, which no accepted event has, and its incarnation is random.
     fn test_event(&self, info: &SubscriptionInfo) -> Result<StoredEvent> {
         let SubscriptionInfo { id, name, account, filter, .. } = info;

@@ -69,7 +69,7 @@ pub(super) fn tick(
         add_workers(shared, state, start);
     }
     shared.wake_workers(state);
-    if let Some(bound) = state.bounds.take_unreported() {
+    if let Some(bound) = state.bounds.unreported.take() {
         MutexGuard::unlocked(state, || {
             shared.notices.send(&Notice::BoundReached { bound });
         });

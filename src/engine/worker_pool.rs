@@ -94,7 +94,7 @@ impl Shared {
             (due_ms, None) => due_ms.is_some(),
             (None, Some(_)) => false,
         };
-        if sooner || is_short_of_workers || state.bounds.is_unreported() {
+        if sooner || is_short_of_workers || state.bounds.unreported.is_some() {
             self.timer.notify_one();
         }
     }
