@@ -274,7 +274,7 @@ impl Shared {
             event: self.outbox.id_of(delivery.sequence),
             subscription: delivery.subscription,
         });
-        Ok(Page { items: found, next: next })
+        Ok(Page { items: found, next })
     }
 
     /// Whether a subscription is known to be of another account.

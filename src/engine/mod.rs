@@ -70,8 +70,7 @@ use crate::event::{Accepted, Catalogue, Event, PublishError};
 use crate::network::Network;
 use crate::notice::Notices;
 use crate::receipt::Receipt;
-use crate::secret::Secret;
-use crate::stats::{Bound, Stats};
+use crate::stats::Bound;
 use crate::subscription::{Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
 /// The engine: a cheap handle, `Send` and `Sync`, whose clones share everything.

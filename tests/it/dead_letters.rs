@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use wabahook::policy::Policy;
 use wabahook::{
-    Account, Config, DeadLetter, DeadLetterFilter, DeadLetterId, Engine, Error, Event, EventId,
-    Failure, Reason, Subscription, SubscriptionId,
+    Account, Config, DeadLetter, DeadLetterFilter, DeadLetterId, DeliveryFilter, DeliveryState,
+    Engine, Error, Event, EventId, Failure, Notice, Reason, Subscription, SubscriptionId,
 };
 
 use crate::world::{BEGIN_WALL_MS, DEADLINE, World, quick};
@@ -169,6 +169,43 @@ fn a_filter_replays_many_in_few_groups() {
     let left =
         world.engine.dead_letters(&DeadLetterFilter::default(), None, usize::MAX).unwrap().items;
     assert!(left.len() as u64 == EVENTS && left.iter().all(|l| l.subscription != refuses));
+}
+
+/// A host that learns of a dead letter looks it up at once: its group may not be written yet.
+#[test]
+fn a_dead_letter_is_found_once_it_is_announced() {
+    type Look = fn(&Engine, DeadLetterId) -> u64;
+    let looks: [(&str, Look); 7] = [
+        ("dead_letters", |engine, _| all(engine).len() as u64),
+        ("dead_letter", |engine, id| u64::from(engine.dead_letter(id).unwrap().is_some())),
+        ("history", |engine, id| engine.history(id.event, id.subscription).unwrap().len() as u64),
+        ("deliveries", |engine, _| {
+            let dead = DeliveryFilter::default().states([DeliveryState::Dead]);
+            engine.deliveries(&dead, None, 10).unwrap().items.len() as u64
+        }),
+        ("count_dead_letters", |engine, _| engine.count_dead_letters(&Default::default()).unwrap()),
+        ("replay_matching", |engine, _| engine.replay_matching(&Default::default()).unwrap()),
+        ("replay_these", |engine, id| engine.replay_these(&[id], &Default::default()).unwrap()),
+    ];
+    let world = World::new();
+    world.receivers.script("refuses", &[ScriptedReply::Status(404)]);
+    let refuses = world.engine.subscribe(asks("refuses")).unwrap();
+    let bystander = world.engine.subscribe(quick("bystander").events(["DELETE_TAG"])).unwrap();
+    let notices = world.engine.notices();
+    for (name, look) in looks.into_iter().cycle().take(21) {
+        let event = world.publish("ADD_TAG", "{}").id;
+        let id = DeadLetterId { event, subscription: refuses };
+        let is_it = |notice: &Notice| matches!(notice, Notice::DeadLettered { event, .. } if *event == id.event);
+        assert!(std::iter::from_fn(|| notices.next_timeout(DEADLINE)).any(|notice| is_it(&notice)));
+        assert_eq!(look(&world.engine, id), 1, "{name}");
+        if name.starts_with("replay") {
+            assert!(notices.next_timeout(DEADLINE).is_some_and(|notice| is_it(&notice)));
+        }
+        assert_eq!(world.engine.discard_matching(&DeadLetterFilter::default()).unwrap(), 1);
+    }
+    world.publish("DELETE_TAG", "{}");
+    world.wait_until(|stats| stats.delivered == 1);
+    assert_eq!(letters(&world.engine, &DeadLetterFilter::default().subscription(bystander)), []);
 }
 
 #[test]
