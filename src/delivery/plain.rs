@@ -4,8 +4,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
-use super::http1::OutgoingRequest;
-use super::io_loop::Sending;
+use super::http1::{OutgoingRequest, Sending};
 use crate::error::{Error, Result};
 use crate::network::Roots;
 use crate::subscription::Tls;

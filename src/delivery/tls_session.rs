@@ -7,8 +7,7 @@ use std::io::{self, BufRead, ErrorKind, Write};
 
 use rustls::ClientConnection;
 
-use super::http1::OutgoingRequest;
-use super::io_loop::Sending;
+use super::http1::{OutgoingRequest, Sending};
 
 /// The client's end of a TLS connection.
 pub(super) struct TlsSession {

@@ -31,12 +31,7 @@ pub(super) fn update_identity(
         Some(parts) if is_plain(number) && parts.iter().all(|part| is_plain(part)) => {
             format!("{number}:{}", parts.join(":"))
         }
-        _ => match moment {
-            ChangeMoment::Updates => hash([number, update.list.name(), update.text]),
-            ChangeMoment::Entry { waba, time } => {
-                hash([number, update.list.name(), update.text, waba, time])
-            }
-        },
+        _ => moment.hash(&[number, update.list.name(), update.text]),
     }
 }
 
@@ -124,11 +119,13 @@ pub(super) enum ChangeMoment<'a> {
     Entry { waba: &'a str, time: &'a str },
 }
 
-/// The dedup key of a change with this text at this number.
-pub(super) fn change_identity(number: &str, text: &str, moment: &ChangeMoment<'_>) -> String {
-    match moment {
-        ChangeMoment::Updates => hash([number, text]),
-        ChangeMoment::Entry { waba, time } => hash([number, text, waba, time]),
+impl ChangeMoment<'_> {
+    /// The dedup key of what these parts tell apart.
+    pub(super) fn hash(&self, parts: &[&str]) -> String {
+        match self {
+            ChangeMoment::Updates => hash(parts.iter().copied()),
+            ChangeMoment::Entry { waba, time } => hash([parts, &[*waba, *time]].concat()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use crate::json::{JsonObject, depth, kind_of, repeated_name};
+use crate::json::{JsonObject, depth, elements, kind_of, repeated_name};
 
 /// Why a body is not a callback. Nothing of it became an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,14 @@ pub(super) fn read_root(body: &str) -> Result<JsonObject<'_>, MalformedCallback>
     }
 }
 
+/// The entries of a body.
+pub(super) fn entries_of<'a>(root: &JsonObject<'a>) -> Result<Vec<&'a str>, MalformedCallback> {
+    root.value("entry").and_then(elements).ok_or_else(|| {
+        let found = root.value("entry").map_or("nothing", kind);
+        MalformedCallback::new("entry", found, "an array of entries")
+    })
+}
+
 /// Reads an object that decides where an event goes; `None` when the text is not an object.
 ///
 /// # Errors
@@ -113,6 +121,6 @@ pub(super) fn read_object<'a>(
 }
 
 /// The kind of a valid JSON value.
-pub(super) fn kind(value: &str) -> &'static str {
+fn kind(value: &str) -> &'static str {
     kind_of(value).unwrap_or("nothing")
 }

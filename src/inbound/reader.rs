@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use super::contacts::Contacts;
 use super::frame::{Frame, framed};
-use super::identity::{ChangeMoment, bounded, change_identity, hash, update_identity};
-use super::malformed::{MalformedCallback, check_depth, check_json, kind, read_object, read_root};
+use super::identity::{ChangeMoment, bounded, hash, update_identity};
+use super::malformed::{
+    MalformedCallback, check_depth, check_json, entries_of, read_object, read_root,
+};
 use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
 use super::update::{OrderingKey, Updates};
 use super::update_type::{types_of, updates_of};
@@ -123,10 +125,7 @@ pub(super) fn events_within(
 ) -> Result<Callback, MalformedCallback> {
     let body = check_json(body)?;
     let object = read_root(body)?;
-    let entries = object.value("entry").and_then(elements).ok_or_else(|| {
-        let found = object.value("entry").map_or("nothing", kind);
-        MalformedCallback::new("entry", found, "an array of entries")
-    })?;
+    let entries = entries_of(&object)?;
     let split_max = body.len().saturating_mul(4).saturating_add(SPLIT_BYTES_MAX);
     let mut reader = CallbackReader {
         accounts,
@@ -310,7 +309,7 @@ impl CallbackReader<'_> {
             self.updates(&updates, object, value, context, (&owner, &number))?;
         }
         let payload = context.whole.map_or_else(|| framed(&context.frames, text), str::to_owned);
-        let dedup_key = change_identity(&number, text, &context.moment(&updates));
+        let dedup_key = context.moment(&updates).hash(&[&number, text]);
         if let Some(event_type) = whole_type {
             let key = value.as_ref().and_then(whole_key);
             let event = owner.part(event_type, payload.clone());

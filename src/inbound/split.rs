@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::frame::{Frame, framed};
-use super::malformed::{MalformedCallback, check_depth, check_json, kind, read_object, read_root};
+use super::malformed::{
+    MalformedCallback, check_depth, check_json, entries_of, read_object, read_root,
+};
 use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
 use crate::account::Accounts;
 use crate::json::elements;
@@ -31,10 +33,7 @@ pub fn split<P: Ord + Copy>(
 ) -> Result<BTreeMap<P, Vec<u8>>, MalformedCallback> {
     let text = check_json(body)?;
     let object = read_root(text)?;
-    let entries = object.value("entry").and_then(elements).ok_or_else(|| {
-        let found = object.value("entry").map_or("nothing", kind);
-        MalformedCallback::new("entry", found, "an array of entries")
-    })?;
+    let entries = entries_of(&object)?;
     let mut parts = BTreeMap::<P, Vec<String>>::new();
     for entry in entries {
         for (place, entry) in entry_parts(entry, accounts, &place) {
@@ -42,8 +41,7 @@ pub fn split<P: Ord + Copy>(
         }
     }
     let frame = Frame::around_element(&object, "entry");
-    let whole = |places: &BTreeMap<P, Vec<String>>| places.len() < 2;
-    if whole(&parts) {
+    if parts.len() < 2 {
         let only = parts.keys().next().copied();
         return Ok(BTreeMap::from([(only.unwrap_or_else(|| place(None)), body.to_vec())]));
     }

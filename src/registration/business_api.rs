@@ -3,19 +3,17 @@
 
 use std::time::Duration;
 
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, Response, Uri};
 use serde_json::Value;
 
 use super::fields::{RequestObject, utf8};
 use super::gateway_http::GatewayRequest;
-use super::webhook_config::{
-    self, ConfigError, ConfigResult, ErrorShape, WebhookConfig, WebhookConfigReader,
-};
+use super::webhook_config::{self, ConfigError, ConfigResult, ErrorShape, WebhookConfigReader};
 use crate::account::AccountInfo;
 use crate::engine::SubscriptionChange;
 use crate::profile::Profile;
 use crate::subscription::{
-    Accept, Breaker, PayloadFormat, Policy, Retry, RetryOn, Subscription, SubscriptionInfo,
+    Accept, Breaker, PayloadFormat, Policy, Retry, RetryOn, Subscription, SubscriptionInfo, Target,
 };
 
 /// The header that shows the key.
@@ -30,14 +28,8 @@ pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
     webhook_config::response(result(request), ErrorShape::Meta)
 }
 
-/// The response to a request that the server refuses before a gateway sees it.
-pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<u8>> {
-    webhook_config::response(Err(ConfigError::new(status, message)), ErrorShape::Meta)
-}
-
 fn result(request: &GatewayRequest<'_>) -> ConfigResult {
-    let account = request.account(KEY).ok_or_else(|| ConfigError::unknown_key(KEY))?;
-    let account = &*account;
+    let account = &*request.account(KEY).ok_or_else(|| ConfigError::unknown_key(KEY))?;
     if request.path != PATH {
         return Err(ConfigError::unknown_route(request.given_path));
     }
@@ -59,12 +51,13 @@ fn result(request: &GatewayRequest<'_>) -> ConfigResult {
 fn set(
     request: &GatewayRequest<'_>,
     account: &AccountInfo,
-    config: WebhookConfig,
+    target: Target,
     payload: Option<PayloadFormat>,
 ) -> ConfigResult {
     let (_, shown) = request.engine.change(account.id(), |account_snapshot| {
         let before = account_snapshot.subscriptions.iter().find(|one| is_hook(one));
-        let subscription = config.subscription(before.map(|one| &**one), |target| {
+        let before = before.map(|one| &**one);
+        let subscription = webhook_config::subscription(target, before, |target| {
             let fresh = Subscription::to_target(target).name(NAME);
             fresh.profile(Profile::BusinessApi).policy(policy())
         });

@@ -28,6 +28,7 @@ pub use self::dialog360::Dialog360;
 use self::gateway_http::{GatewayRequest, log_unknown_parameters, no_route, without_body};
 use self::path::normalized;
 pub use self::session::SessionGateway;
+use self::webhook_config::ErrorShape;
 use crate::account::{AccountState, Accounts};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -263,8 +264,12 @@ impl Gateway {
     fn error_response(&self, status: StatusCode, message: &str) -> Response<Vec<u8>> {
         match self {
             Gateway::DoubleTick => doubletick::error_response(status, message),
-            Gateway::BusinessApi => business_api::error_response(status, message),
-            Gateway::Dialog360 => dialog360::error_response(status, message),
+            Gateway::BusinessApi => {
+                webhook_config::error_response(status, message, ErrorShape::Meta)
+            }
+            Gateway::Dialog360 => {
+                webhook_config::error_response(status, message, ErrorShape::Dialog360)
+            }
             Gateway::Session => session::error_response(status, message),
         }
     }

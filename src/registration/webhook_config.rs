@@ -139,17 +139,20 @@ impl From<Error> for ConfigError {
     }
 }
 
+/// The response to a request that the server refuses before a gateway sees it.
+pub(super) fn error_response(
+    status: StatusCode,
+    message: &str,
+    shape: ErrorShape,
+) -> Response<Vec<u8>> {
+    ConfigError::new(status, message).response(shape)
+}
+
 pub(super) fn response(result: ConfigResult, shape: ErrorShape) -> Response<Vec<u8>> {
     match result {
         Ok(body) => json_response(StatusCode::OK, &body),
         Err(error) => error.response(shape),
     }
-}
-
-/// A webhook as given in a request.
-#[derive(Debug)]
-pub(super) struct WebhookConfig {
-    target: Target,
 }
 
 /// The changes of a request to a webhook. Absent fields stay.
@@ -173,12 +176,12 @@ const HEADERS_EXPECTED: &str = "an object of texts, such as {\"authorization\": 
 
 impl WebhookConfigReader<'_> {
     /// Reads `url`, which is required, and `headers`.
-    pub(super) fn config(&self, object: &RequestObject<'_>) -> Result<WebhookConfig, ConfigError> {
+    pub(super) fn config(&self, object: &RequestObject<'_>) -> Result<Target, ConfigError> {
         let target = self.url(object)?;
         let mut target = target.ok_or_else(|| object.missing("url", URL_EXPECTED))?;
         target.set_headers(headers(object)?.unwrap_or_default());
         self.check(&target)?;
-        Ok(WebhookConfig { target })
+        Ok(target)
     }
 
     /// Reads `url` and `headers`, both optional.
@@ -213,18 +216,16 @@ fn headers(object: &RequestObject<'_>) -> Result<Option<Vec<(String, String)>>, 
     each.collect::<Result<_, Problem>>().map(Some)
 }
 
-impl WebhookConfig {
-    /// The subscription with this webhook: the previous one, which keeps what the gateway's API cannot
-    /// express, or a new one.
-    pub(super) fn subscription(
-        self,
-        before: Option<&SubscriptionInfo>,
-        fresh: impl FnOnce(Target) -> Subscription,
-    ) -> Subscription {
-        let Some(before) = before else { return fresh(self.target) };
-        let headers = self.target.headers().to_vec();
-        WebhookConfigPatch { url: Some(self.target), headers: Some(headers) }.subscription(before)
-    }
+/// The subscription with this target: the previous one, which keeps what the gateway's API cannot express, or a
+/// new one.
+pub(super) fn subscription(
+    target: Target,
+    before: Option<&SubscriptionInfo>,
+    fresh: impl FnOnce(Target) -> Subscription,
+) -> Subscription {
+    let Some(before) = before else { return fresh(target) };
+    let headers = target.headers().to_vec();
+    WebhookConfigPatch { url: Some(target), headers: Some(headers) }.subscription(before)
 }
 
 impl WebhookConfigPatch {

@@ -7,7 +7,7 @@ mod chunked;
 mod request;
 mod response;
 
-pub(crate) use request::{OutgoingRequest, USER_AGENT_VALUE};
+pub(crate) use request::{OutgoingRequest, Sending, USER_AGENT_VALUE};
 pub(crate) use response::{Progress, ResponseReader, Reuse};
 
 /// Reads bytes as a response, whole and cut at these places, and panics where the results differ. For the fuzzer.

@@ -40,6 +40,14 @@ enum Body {
     Owned(Box<[u8]>),
 }
 
+/// How far a request was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    Complete,
+    /// The other side takes no more at present.
+    Blocked,
+}
+
 /// The user agent of subscriptions that set none.
 pub(crate) const USER_AGENT_VALUE: &str = concat!("wabahook/", env!("CARGO_PKG_VERSION"));
 

@@ -13,7 +13,7 @@ use super::connections::{OpenError, open_error};
 use super::event_loop::EventLoop;
 use super::exchange::{Ready, failure};
 use super::hosts::AttemptRef;
-use super::steps::{Connecting, Stage};
+use super::loop_attempt::{Connecting, Stage};
 use crate::delivery::attempt_source::{AttemptEnd, Shortage};
 use crate::delivery::guard::{Host, classify_host};
 use crate::delivery::name_lookup::{Addresses, Lookup};

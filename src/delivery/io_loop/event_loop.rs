@@ -18,7 +18,7 @@ use super::connections::Connections;
 use super::deadlines::Deadlines;
 use super::exchange::Ready;
 use super::hosts::{AttemptRef, HostTable};
-use super::steps::{LoopAttempt, Origin};
+use super::loop_attempt::{LoopAttempt, Origin};
 use super::{Command, LoopHandle, LoopLimits, LoopShared};
 use crate::delivery::attempt_source::{
     AttemptEnd, AttemptSource, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt, Shortage,

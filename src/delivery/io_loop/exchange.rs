@@ -6,8 +6,8 @@
 
 use std::io::{self, ErrorKind};
 
-use super::stream::{Receiving, Sending, Wire};
-use crate::delivery::http1::{OutgoingRequest, Progress, ResponseReader, Reuse};
+use super::stream::{Receiving, Wire};
+use crate::delivery::http1::{OutgoingRequest, Progress, ResponseReader, Reuse, Sending};
 use crate::delivery::tls::word_of;
 use crate::transport::{Failure, Response};
 

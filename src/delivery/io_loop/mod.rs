@@ -11,6 +11,7 @@ mod dialing;
 mod event_loop;
 mod exchange;
 mod hosts;
+mod loop_attempt;
 #[cfg(any(test, feature = "testing"))]
 mod scripted_wire;
 mod steps;
@@ -28,7 +29,6 @@ use parking_lot::Mutex;
 pub(in crate::delivery) use self::exchange::failure;
 #[cfg(any(test, feature = "testing"))]
 pub use self::scripted_wire::check_exchange;
-pub(in crate::delivery) use self::stream::Sending;
 use super::attempt_source::{AttemptSource, LoopId, Shortage, WakeLoop};
 use super::guard::Guard;
 use super::http1::OutgoingRequest;

@@ -6,8 +6,8 @@ use std::ops::Range;
 use http::Method;
 
 use super::exchange::{Ending, Exchange, Ready, Turn};
-use super::stream::{Receiving, Sending, Wire};
-use crate::delivery::http1::{OutgoingRequest, Progress, ResponseReader, Reuse};
+use super::stream::{Receiving, Wire};
+use crate::delivery::http1::{OutgoingRequest, Progress, ResponseReader, Reuse, Sending};
 use crate::transport::{Failure, Request, Response};
 
 struct ScriptedWire<'a> {

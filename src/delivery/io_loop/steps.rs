@@ -3,97 +3,17 @@
 //! A connection leads to an address that the guard admitted a moment ago. The attempt's time starts with the
 //! first packet to the receiver: what it waits for before that is ours, and ends uncounted.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use smallvec::SmallVec;
-
 use super::event_loop::EventLoop;
 use super::exchange::{Ending, Exchange, Ready, Turn, failure};
 use super::hosts::{AttemptRef, ConnectionKey};
+use super::loop_attempt::{Exchanging, Stage};
 use super::stream::Handshake;
-use crate::delivery::attempt_source::{AttemptEnd, AttemptToken, Shortage};
-use crate::delivery::http1::{OutgoingRequest, Reuse};
-use crate::delivery::tls::Identity;
-use crate::transport::{Answer, Failure, Reply};
-
-pub(super) struct LoopAttempt {
-    pub(super) request: OutgoingRequest,
-    pub(super) account: u64,
-    origin: Origin,
-    /// Distinguishes it from earlier attempts in the same slot.
-    pub(super) serial: u64,
-    /// Its TLS settings, if it is encrypted.
-    pub(super) identity: Option<Arc<Identity>>,
-    /// The number of its destination, once that is known.
-    pub(super) host: Option<usize>,
-    /// Whether it is among the attempts that use a connection of its destination.
-    has_turn: bool,
-    pub(super) stage: Stage,
-    pub(super) deadline_ms: u64,
-    /// Whether the deadline counts from the first packet to the receiver.
-    is_timed: bool,
-    /// An idle connection turned out to be stale: it needs a new one.
-    needs_fresh: bool,
-}
-
-/// The receiver of the result.
-pub(super) enum Origin {
-    Source(AttemptToken),
-    Caller(Answer),
-}
-
-/// What an attempt does at present.
-pub(super) enum Stage {
-    New,
-    WaitingForIdentity,
-    WaitingForTurn,
-    WaitingForName(String),
-    Connecting(Box<Connecting>),
-    Exchanging(Exchanging),
-}
-
-/// Addresses tried in turn. A later one is tried while an earlier one is slow.
-pub(super) struct Connecting {
-    pub(super) left: VecDeque<SocketAddr>,
-    pub(super) sockets: SmallVec<[usize; 2]>,
-    pub(super) until_ms: u64,
-}
-
-pub(super) struct Exchanging {
-    connection: usize,
-    exchange: Exchange,
-    is_handshaking: bool,
-    is_draining: bool,
-}
+use crate::delivery::attempt_source::{AttemptEnd, Shortage};
+use crate::delivery::http1::Reuse;
+use crate::transport::{Failure, Reply};
 
 /// How long the rest of a response is read once its status is known, in milliseconds.
 const DRAIN_MS_MAX: u64 = 250;
-
-impl LoopAttempt {
-    pub(super) fn new(
-        request: OutgoingRequest,
-        account: u64,
-        origin: Origin,
-        serial: u64,
-        deadline_ms: u64,
-    ) -> LoopAttempt {
-        LoopAttempt {
-            request,
-            account,
-            origin,
-            serial,
-            identity: None,
-            host: None,
-            has_turn: false,
-            stage: Stage::New,
-            deadline_ms,
-            is_timed: false,
-            needs_fresh: false,
-        }
-    }
-}
 
 impl EventLoop {
     /// Whether an attempt has not ended.

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::delivery::http1::OutgoingRequest;
+use crate::delivery::http1::{OutgoingRequest, Sending};
 use crate::delivery::tls::TlsSession;
 
 /// How bytes pass without waiting. A test or a fuzzer gives a scripted one.
@@ -22,14 +22,6 @@ pub(super) trait Wire {
 
     /// Whether something arrived that was not handed on, or the other side wants to close.
     fn has_leftover(&self) -> bool;
-}
-
-/// How far a request was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::delivery) enum Sending {
-    Complete,
-    /// The other side takes no more at present.
-    Blocked,
 }
 
 /// The result of one read.

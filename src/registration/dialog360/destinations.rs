@@ -11,13 +11,9 @@ use super::request::{Dialog360Request, fresh};
 use crate::engine::SubscriptionChange;
 use crate::registration::body::percent_decoded;
 use crate::registration::fields::{Problem, RequestObject, utf8};
-use crate::registration::webhook_config::{
-    self, ConfigError, ConfigResult, WebhookConfig, WebhookConfigReader,
-};
-use crate::subscription::SubscriptionInfo;
+use crate::registration::webhook_config::{self, ConfigError, ConfigResult, WebhookConfigReader};
+use crate::subscription::{SubscriptionInfo, Target};
 
-/// The message of operations that 360dialog applies later. Here they are already in force.
-const STARTED: &str = "Operation started successfully";
 const DELETED: &str = "Destination deleted successfully";
 
 /// The longest name in bytes; with its prefix it is the name of a subscription.
@@ -27,7 +23,7 @@ const NAME_EXPECTED: &str = "a name of 1 to 100 bytes without control characters
 /// A destination as given in a request.
 struct Destination {
     name: String,
-    config: WebhookConfig,
+    target: Target,
 }
 
 /// `/multi_webhook`
@@ -56,10 +52,11 @@ pub(super) fn one(request: &Dialog360Request<'_>, encoded: &str) -> ConfigResult
     }
     let expected = "dest_name: expected a name in UTF-8, percent-encoded";
     let name = percent_decoded(encoded).ok_or_else(|| ConfigError::bad_request(expected))?;
-    change(request, DELETED, |webhooks| {
+    request.change(|webhooks| {
         check_enabled(webhooks)?;
         Ok(vec![SubscriptionChange::Remove(known(webhooks, &name)?.id)])
-    })
+    })?;
+    Ok(json!({"message": DELETED}))
 }
 
 fn list(request: &Dialog360Request<'_>) -> ConfigResult {
@@ -75,7 +72,7 @@ fn list(request: &Dialog360Request<'_>) -> ConfigResult {
 }
 
 fn enable(request: &Dialog360Request<'_>, enabled: bool, given: Vec<Destination>) -> ConfigResult {
-    change(request, STARTED, |webhooks| {
+    request.change(|webhooks| {
         // A client may send back what it was shown, with `enabled` changed.
         if let Some(place) =
             given.iter().position(|one| !enabled && webhooks.destination(&one.name).is_none())
@@ -92,42 +89,36 @@ fn enable(request: &Dialog360Request<'_>, enabled: bool, given: Vec<Destination>
             changes.extend(created(request, webhooks, given)?);
         }
         Ok(changes)
-    })
+    })?;
+    started()
 }
 
 fn append(request: &Dialog360Request<'_>, given: Vec<Destination>) -> ConfigResult {
     if given.is_empty() {
         return Err(Problem::at("destinations", format!("empty; expected {LIST_EXPECTED}")).into());
     }
-    change(request, STARTED, |webhooks| {
+    request.change(|webhooks| {
         check_enabled(webhooks)?;
         created(request, webhooks, given)
-    })
+    })?;
+    started()
 }
 
 fn amend(request: &Dialog360Request<'_>) -> ConfigResult {
     let body = RequestObject::read(utf8(request.http.body)?, &["name", "url", "headers"])?;
     let name = body.required_text("name", "the name of a destination")?;
     let patch = request.reader().patch(&body)?;
-    change(request, STARTED, |webhooks| {
+    request.change(|webhooks| {
         check_enabled(webhooks)?;
         let before = known(webhooks, &name)?;
         Ok(vec![SubscriptionChange::Replace(before.id, patch.subscription(before))])
-    })
+    })?;
+    started()
 }
 
-/// Applies the changes that are decided from the present webhooks.
-fn change(
-    request: &Dialog360Request<'_>,
-    message: &str,
-    decide: impl FnOnce(&KeyWebhooks<'_>) -> Result<Vec<SubscriptionChange>, ConfigError>,
-) -> ConfigResult {
-    let account = request.key.account.id();
-    request.http.engine.change(account, |account_snapshot| {
-        let changes = decide(&KeyWebhooks::of(account_snapshot))?;
-        Ok::<_, ConfigError>((changes, ()))
-    })?;
-    Ok(json!({"message": message}))
+/// The answer of operations that 360dialog applies later. Here they are already in force.
+fn started() -> ConfigResult {
+    Ok(json!({"message": "Operation started successfully"}))
 }
 
 fn check_enabled(webhooks: &KeyWebhooks<'_>) -> Result<(), ConfigError> {
@@ -172,7 +163,7 @@ fn created(
     }
     let create = |one: Destination| {
         let fresh = fresh(key_webhooks::name_of_destination(&one.name));
-        let created = one.config.subscription(None, fresh).numbers_or_all(request.key.numbers());
+        let created = fresh(one.target).numbers_or_all(request.key.numbers());
         SubscriptionChange::Create(key_webhooks::following(
             created,
             webhooks.main(),
@@ -211,5 +202,5 @@ fn destination(
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(Problem::at("name", format!("expected {NAME_EXPECTED}")).into());
     }
-    Ok(Destination { name, config: reader.config(given)? })
+    Ok(Destination { name, target: reader.config(given)? })
 }

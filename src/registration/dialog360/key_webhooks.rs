@@ -56,10 +56,15 @@ impl<'a> KeyWebhooks<'a> {
 
     /// The main webhook: the number's, or the WABA's if it masks the number's or there is no other.
     pub(super) fn main(&self) -> Option<MainWebhook> {
-        let in_force = self.number.filter(|number| number.precedence == Precedence::Number);
-        let of = |one: &SubscriptionInfo, precedence| MainWebhook { id: one.id, precedence };
-        let number = in_force.map(|number| of(number, Precedence::Number));
-        number.or_else(|| self.waba.map(|waba| of(waba, Precedence::Waba)))
+        let is_masked = self.number.is_none_or(|number| number.precedence != Precedence::Number);
+        let waba =
+            |waba: &SubscriptionInfo| MainWebhook { id: waba.id, precedence: Precedence::Waba };
+        self.number_main().filter(|_| !is_masked).or_else(|| self.waba.map(waba))
+    }
+
+    /// The number's webhook as the main one.
+    fn number_main(&self) -> Option<MainWebhook> {
+        self.number.map(|number| MainWebhook { id: number.id, precedence: Precedence::Number })
     }
 
     /// Sets the number's webhook, which becomes the main one.
@@ -82,9 +87,7 @@ impl<'a> KeyWebhooks<'a> {
         options: &Dialog360,
     ) -> Vec<SubscriptionChange> {
         let waba = MainWebhook { id: self.id_of(self.waba), precedence: Precedence::Waba };
-        let number =
-            self.number.map(|number| MainWebhook { id: number.id, precedence: Precedence::Number });
-        let main = number.filter(|_| !overrides).unwrap_or(waba);
+        let main = self.number_main().filter(|_| !overrides).unwrap_or(waba);
         let mut changes = vec![put(self.waba, to.precedence(Precedence::Waba))];
         if let Some(number) = self.number {
             let precedence = if overrides { Precedence::Masked } else { Precedence::Number };
@@ -106,9 +109,7 @@ impl<'a> KeyWebhooks<'a> {
     /// Removes the WABA's webhook; the number's becomes the main one, also where the WABA's masked it.
     pub(super) fn unset_waba(&self, options: &Dialog360) -> Vec<SubscriptionChange> {
         let Some(waba) = self.waba else { return Vec::new() };
-        let number =
-            self.number.map(|number| MainWebhook { id: number.id, precedence: Precedence::Number });
-        let mut changes = self.follow(number, self.are_enabled, options);
+        let mut changes = self.follow(self.number_main(), self.are_enabled, options);
         changes.extend(self.number.and_then(|number| ranked(number, Precedence::Number)));
         changes.push(SubscriptionChange::Remove(waba.id));
         changes

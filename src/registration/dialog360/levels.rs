@@ -3,13 +3,13 @@
 
 use http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::key_webhooks::{self, KeyWebhooks};
+use super::key_webhooks;
 use super::request::{Dialog360Request, fresh};
-use crate::engine::SubscriptionChange;
 use crate::registration::fields::{Problem, RequestObject, utf8};
-use crate::registration::webhook_config::{self, ConfigError, ConfigResult, WebhookConfig};
+use crate::registration::webhook_config::{self, ConfigError, ConfigResult};
+use crate::subscription::Target;
 
 /// `/v1/configs/webhook`
 pub(super) fn number(request: &Dialog360Request<'_>) -> ConfigResult {
@@ -22,11 +22,11 @@ pub(super) fn number(request: &Dialog360Request<'_>) -> ConfigResult {
         }
         Method::POST => {
             let body = RequestObject::read(utf8(request.http.body)?, &["url", "headers"])?;
-            match unsets(&body) {
-                true => unset(request, |webhooks| webhooks.unset_number(request.options))
-                    .map(|()| json!({})),
-                false => set_number(request, request.reader().config(&body)?),
+            if unsets(&body) {
+                request.change(|webhooks| Ok(webhooks.unset_number(request.options)))?;
+                return Ok(json!({}));
             }
+            set_number(request, request.reader().config(&body)?)
         }
         _ => Err(ConfigError::method(&[Method::GET, Method::POST])),
     }
@@ -37,24 +37,13 @@ fn unsets(body: &RequestObject<'_>) -> bool {
     body.raw("url").is_some_and(|raw| matches!(raw.get(), "null" | "\"\""))
 }
 
-fn unset(
-    request: &Dialog360Request<'_>,
-    changes: impl Fn(&KeyWebhooks<'_>) -> Vec<SubscriptionChange>,
-) -> Result<(), ConfigError> {
-    request.http.engine.change(request.key.account.id(), |account_snapshot| {
-        Ok::<_, ConfigError>((changes(&KeyWebhooks::of(account_snapshot)), ()))
-    })?;
-    Ok(())
-}
-
-fn set_number(request: &Dialog360Request<'_>, config: WebhookConfig) -> ConfigResult {
-    let Dialog360Request { http, key, options } = request;
-    let (_, shown) = http.engine.change(key.account.id(), |account_snapshot| {
-        let webhooks = KeyWebhooks::of(account_snapshot);
-        let set = config.subscription(webhooks.number, fresh(key_webhooks::NUMBER.to_owned()));
-        let shown = webhook_config::shown(&set.target);
-        let changes = webhooks.set_number(set.numbers_or_all(key.numbers()), options);
-        Ok::<_, ConfigError>((changes, shown))
+fn set_number(request: &Dialog360Request<'_>, target: Target) -> ConfigResult {
+    let mut shown = Map::new();
+    request.change(|webhooks| {
+        let fresh = fresh(key_webhooks::NUMBER.to_owned());
+        let set = webhook_config::subscription(target, webhooks.number, fresh);
+        shown = webhook_config::shown(&set.target);
+        Ok(webhooks.set_number(set.numbers_or_all(request.key.numbers()), request.options))
     })?;
     Ok(Value::Object(shown))
 }
@@ -78,7 +67,7 @@ pub(super) fn waba(request: &Dialog360Request<'_>) -> ConfigResult {
             let body = RequestObject::read(utf8(request.http.body)?, &known)?;
             check_waba_id(request, &body)?;
             if unsets(&body) {
-                unset(request, |webhooks| webhooks.unset_waba(request.options))?;
+                request.change(|webhooks| Ok(webhooks.unset_waba(request.options)))?;
                 return Ok(json!({"message": "Webhook will be unset"}));
             }
             let overrides = body.value("override_all", "true or false")?.unwrap_or(false);
@@ -110,26 +99,18 @@ fn check_waba_id(request: &Dialog360Request<'_>, body: &RequestObject<'_>) -> Re
     }
 }
 
-fn set_waba(
-    request: &Dialog360Request<'_>,
-    config: WebhookConfig,
-    overrides: bool,
-) -> ConfigResult {
-    let Dialog360Request { http, key, options } = request;
-    http.engine.change(key.account.id(), |account_snapshot| {
-        let webhooks = KeyWebhooks::of(account_snapshot);
-        let set = config.subscription(webhooks.waba, fresh(key_webhooks::WABA.to_owned()));
-        let set = set.numbers_or_all(key.waba_filter());
-        Ok::<_, ConfigError>((webhooks.set_waba(set, overrides, options), ()))
+fn set_waba(request: &Dialog360Request<'_>, target: Target, overrides: bool) -> ConfigResult {
+    let key = &request.key;
+    request.change(|webhooks| {
+        let fresh = fresh(key_webhooks::WABA.to_owned());
+        let set = webhook_config::subscription(target, webhooks.waba, fresh);
+        Ok(webhooks.set_waba(set.numbers_or_all(key.waba_filter()), overrides, request.options))
     })?;
     // 360dialog documents 15 to 20 seconds; here the webhook is already in force.
     let message = match key.waba_id() {
-        Some(id) => format!("Webhook will be set for waba_id: {}", shown_id(&id)),
+        Some(Value::String(id)) => format!("Webhook will be set for waba_id: {id}"),
+        Some(id) => format!("Webhook will be set for waba_id: {id}"),
         None => "Webhook will be set for all numbers of the account".to_owned(),
     };
     Ok(json!({"message": message}))
-}
-
-fn shown_id(id: &Value) -> String {
-    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }

@@ -11,7 +11,7 @@ mod request;
 mod tests;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
 use self::key::Dialog360Key;
 pub use self::options::Dialog360;
@@ -27,21 +27,13 @@ pub(super) fn key_header(headers: &HeaderMap) -> Option<&'static str> {
         let scheme = value.as_bytes().get(..7);
         scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "))
     };
-    match headers.contains_key(KEY) {
-        true => Some(KEY),
-        false => {
-            headers.get(AUTHORIZATION).filter(|value| is_bearer(value)).map(|_| "authorization")
-        }
-    }
+    let bearer = || headers.get(AUTHORIZATION).filter(|value| is_bearer(value));
+    let own = headers.contains_key(KEY).then_some(KEY);
+    own.or_else(|| bearer().map(|_| "authorization"))
 }
 
 pub(super) fn respond(http: &GatewayRequest<'_>, options: &Dialog360) -> Response<Vec<u8>> {
     webhook_config::response(result(http, options), ErrorShape::Dialog360)
-}
-
-/// The response to a request that the server refuses before a gateway sees it.
-pub(super) fn error_response(status: StatusCode, message: &str) -> Response<Vec<u8>> {
-    webhook_config::response(Err(ConfigError::new(status, message)), ErrorShape::Dialog360)
 }
 
 fn result(http: &GatewayRequest<'_>, options: &Dialog360) -> ConfigResult {

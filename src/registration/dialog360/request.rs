@@ -5,10 +5,12 @@ use std::time::Duration;
 use http::Uri;
 
 use super::key::Dialog360Key;
+use super::key_webhooks::KeyWebhooks;
 use super::options::Dialog360;
+use crate::engine::SubscriptionChange;
 use crate::profile::Profile;
 use crate::registration::gateway_http::GatewayRequest;
-use crate::registration::webhook_config::WebhookConfigReader;
+use crate::registration::webhook_config::{ConfigError, WebhookConfigReader};
 use crate::subscription::{Accept, Policy, RetryOn, Subscription, Target};
 
 /// One request with the key that it shows.
@@ -21,6 +23,17 @@ pub(super) struct Dialog360Request<'a> {
 impl Dialog360Request<'_> {
     pub(super) fn reader(&self) -> WebhookConfigReader<'_> {
         WebhookConfigReader { engine: self.http.engine, account: self.key.account, check_url }
+    }
+
+    /// Applies the changes that are decided from the present webhooks.
+    pub(super) fn change(
+        &self,
+        decide: impl FnOnce(&KeyWebhooks<'_>) -> Result<Vec<SubscriptionChange>, ConfigError>,
+    ) -> Result<(), ConfigError> {
+        let decided = self.http.engine.change(self.key.account.id(), |account_snapshot| {
+            Ok::<_, ConfigError>((decide(&KeyWebhooks::of(account_snapshot))?, ()))
+        });
+        decided.map(drop)
     }
 }
 

@@ -33,14 +33,15 @@ enum DoubleTickRoute<'a> {
 }
 
 pub(super) fn respond(request: &GatewayRequest<'_>) -> Response<Vec<u8>> {
-    let Some(route) = DoubleTickRoute::of(request.path) else {
+    let refused = |status| {
         let message = format!("Cannot {} {}", request.method, request.given_path);
-        return DoubleTickError::new(StatusCode::NOT_FOUND, message).response();
+        error_response(status, &message)
+    };
+    let Some(route) = DoubleTickRoute::of(request.path) else {
+        return refused(StatusCode::NOT_FOUND);
     };
     if !route.methods().contains(request.method) {
-        let message = format!("Cannot {} {}", request.method, request.given_path);
-        let error = DoubleTickError::new(StatusCode::METHOD_NOT_ALLOWED, message);
-        return with_allow(error.response(), route.methods());
+        return with_allow(refused(StatusCode::METHOD_NOT_ALLOWED), route.methods());
     }
     match route.result(request) {
         // Every successful request is documented with 201, also listing and removing.
@@ -88,8 +89,7 @@ impl<'a> DoubleTickRoute<'a> {
     fn result(&self, request: &GatewayRequest<'_>) -> DoubleTickResult<Value> {
         let unknown_key =
             || DoubleTickError::new(StatusCode::UNAUTHORIZED, "Invalid public api key");
-        let account = request.account("authorization").ok_or_else(unknown_key)?;
-        let account = &*account;
+        let account = &*request.account("authorization").ok_or_else(unknown_key)?;
         match self {
             DoubleTickRoute::Register => put(request, account, None),
             DoubleTickRoute::Edit(id) => put(request, account, Some(id)),

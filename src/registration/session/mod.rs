@@ -61,22 +61,18 @@ fn result(request: &GatewayRequest<'_>) -> SessionResult {
     if parts.next().is_some() {
         return Err(SessionError::missing());
     }
-    match (id, action) {
-        (None, _) => match *request.method {
-            Method::GET => caller.list(),
-            Method::POST => caller.create(),
-            _ => Err(SessionError::method(&[Method::GET, Method::POST])),
-        },
-        (Some(id), None) => match *request.method {
-            Method::GET => caller.read(id),
-            Method::PATCH => caller.revise(id),
-            Method::DELETE => caller.delete(id),
-            _ => Err(SessionError::method(&[Method::GET, Method::PATCH, Method::DELETE])),
-        },
-        (Some(id), Some("logs")) if request.method == Method::GET => caller.logs(id),
-        (Some(_), Some("logs")) => Err(SessionError::method(&[Method::GET])),
-        (Some(id), Some("test")) if request.method == Method::POST => caller.test(id),
-        (Some(_), Some("test")) => Err(SessionError::method(&[Method::POST])),
+    match (id, action, request.method) {
+        (None, _, &Method::GET) => caller.list(),
+        (None, _, &Method::POST) => caller.create(),
+        (None, ..) => Err(SessionError::method(&[Method::GET, Method::POST])),
+        (Some(id), None, &Method::GET) => caller.read(id),
+        (Some(id), None, &Method::PATCH) => caller.revise(id),
+        (Some(id), None, &Method::DELETE) => caller.delete(id),
+        (_, None, _) => Err(SessionError::method(&[Method::GET, Method::PATCH, Method::DELETE])),
+        (Some(id), Some("logs"), &Method::GET) => caller.logs(id),
+        (_, Some("logs"), _) => Err(SessionError::method(&[Method::GET])),
+        (Some(id), Some("test"), &Method::POST) => caller.test(id),
+        (_, Some("test"), _) => Err(SessionError::method(&[Method::POST])),
         _ => Err(SessionError::missing()),
     }
 }
@@ -180,13 +176,8 @@ impl SessionCaller<'_> {
         let tested = self.request.engine.test(self.own(id)?.id)?;
         let message =
             if tested.is_delivered() { "Webhook test delivered" } else { "Webhook test failed" };
-        let catalogue = self.catalogue();
-        let kind = catalogue.canonical(TEST)?;
-        Ok(success(
-            StatusCode::OK,
-            message,
-            &TestResult::of(&tested, session_name(&kind, catalogue)),
-        ))
+        let kind = session_name(&self.catalogue().canonical(TEST)?, self.catalogue());
+        Ok(success(StatusCode::OK, message, &TestResult::of(&tested, kind)))
     }
 
     /// The caller's webhook with this id. Webhooks of other accounts and other gateways are not found.
