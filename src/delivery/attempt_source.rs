@@ -26,10 +26,8 @@ pub(crate) struct AttemptToken(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LoopId(pub(crate) usize);
 
-/// An attempt to be made now.
 #[derive(Debug)]
 pub(crate) struct NextAttempt {
-    /// Comes back with its end.
     pub(crate) token: AttemptToken,
     /// What is sent, and where. Its timeout starts with the first packet to the receiver; waiting for a name
     /// or for a free connection to a busy host is bounded by the same time and ends uncounted.

@@ -34,9 +34,7 @@ pub(super) struct Member<'a> {
 
 /// A value as it came.
 pub(super) enum Value<'a> {
-    /// The text of a JSON value.
     Json(Cow<'a, str>),
-    /// Bytes that are not JSON.
     Bytes(&'a [u8]),
 }
 

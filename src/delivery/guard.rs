@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::word_enum::word_enum;
 
-/// Why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     Unspecified,
@@ -57,7 +56,6 @@ impl Guard {
         Guard { network }
     }
 
-    /// Whether an attempt may connect to this address.
     pub(crate) fn admit(&self, address: IpAddr) -> Result<(), Rule> {
         let address = self.without_nat64(address);
         if self.allows(address) {
@@ -120,7 +118,6 @@ impl Guard {
     }
 }
 
-/// What the host part of a URL is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Host {
     Address(IpAddr),

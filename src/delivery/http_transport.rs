@@ -184,7 +184,6 @@ const IDLE_MAX: usize = 16_384;
 /// How many attempts to one host and port are in flight at most.
 pub(crate) const HOST_IN_FLIGHT_MAX: usize = 100;
 
-/// How many TLS settings of callers that wait are kept.
 const SETTINGS_MAX: usize = 64;
 
 #[cfg(test)]

@@ -27,11 +27,9 @@ pub(super) type AskSystem = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Syn
 /// Called with each answer: the name as it was asked for, in lower case, and its addresses.
 pub(super) type LookupListener = Arc<dyn Fn(&str, &Addresses) + Send + Sync>;
 
-/// The immediate answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lookup {
     Known(Addresses),
-    /// The listener gets the answer later.
     Pending,
     /// The system refuses every thread.
     NoThread,
@@ -341,7 +339,6 @@ const SLOW_THREADS_MAX: usize = 16;
 /// A look-up without an answer that took longer has hung.
 const HUNG_MS: u64 = 1_000;
 
-/// How many names are remembered.
 const NAMES_MAX: usize = 16_384;
 
 /// How long an answer is remembered, in milliseconds. The system does not say how long it may be.

@@ -6,7 +6,6 @@ use crate::text::hex_digits;
 use http::Uri;
 use http::uri::InvalidUri;
 
-/// The URL with these parameters after its own.
 pub(super) fn with_parameters<'a>(
     url: &Uri,
     parameters: impl IntoIterator<Item = (&'a str, &'a [u8])>,
@@ -27,7 +26,6 @@ pub(super) fn with_parameters<'a>(
     text.parse()
 }
 
-/// How many bytes a value takes in a URL.
 pub(super) fn encoded_bytes(value: &[u8]) -> usize {
     value.iter().map(|byte| if is_unreserved(*byte) { 1 } else { 3 }).sum()
 }

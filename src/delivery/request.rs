@@ -36,7 +36,6 @@ pub(crate) struct Template {
     composer: Composer,
 }
 
-/// Which part of a request carries the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carrier {
     Json,
@@ -45,7 +44,6 @@ enum Carrier {
     Query,
 }
 
-/// What signs the requests of one subscription.
 #[derive(Clone)]
 struct Signers {
     newest: Signer,

@@ -48,7 +48,6 @@ impl Identity {
     }
 }
 
-/// The identities in use.
 pub(super) struct Identities {
     roots: Roots,
     /// The host's roots, read when they are first needed.

@@ -9,7 +9,6 @@ use rustls::ClientConnection;
 
 use super::http1::{OutgoingRequest, Sending};
 
-/// The client's end of a TLS connection.
 pub(super) struct TlsSession {
     rustls: ClientConnection,
     /// The start of a record whose rest has not arrived.

@@ -14,7 +14,6 @@ use super::order::Order;
 use crate::outcome::Reason;
 use crate::subscription::Ordering;
 
-/// The deliveries that one lane owes.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     ordering: Ordering,
@@ -26,7 +25,6 @@ pub(super) struct Backlog {
     waited: RoaringTreemap,
     /// Of these, those that may start, in the order in which they became due.
     due: VecDeque<u64>,
-    /// Deliveries in flight.
     in_flight: Vec<u64>,
     /// Deliveries that were cancelled in flight, until their attempts end.
     cancelled: Vec<u64>,
@@ -36,7 +34,6 @@ pub(super) struct Backlog {
     order: Order,
     /// Replayed by the host, so exempt from the ordering.
     exempt: HashSet<u64>,
-    /// When deliveries were replayed.
     replays: ReplayTimes,
     /// Deliveries whose main delivery is not settled yet.
     awaiting_main: RoaringTreemap,
@@ -84,7 +81,6 @@ pub(super) struct NewEvent {
     pub(super) key_hash: u64,
 }
 
-/// A delivery that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retrying {
     pub(super) attempts: u32,
@@ -101,7 +97,6 @@ pub(super) enum Disposition {
     Delivered,
     /// No longer owed: given up.
     Dead(Reason),
-    /// Waits until it is due again.
     Retry(Retrying),
     /// Waits until it is due again; the attempt does not count.
     Postponed(Retrying),
@@ -284,7 +279,6 @@ impl Backlog {
         }
     }
 
-    /// Releases everything that waits for a main delivery.
     pub(super) fn release_all_dependents(&mut self) {
         for sequence in std::mem::take(&mut self.awaiting_main) {
             self.release(sequence);
@@ -332,7 +326,6 @@ impl Backlog {
         Some(next)
     }
 
-    /// How many deliveries may start.
     pub(super) fn ready(&self, retrying_max: u32) -> usize {
         if self.awaits_cancelled {
             return 0;

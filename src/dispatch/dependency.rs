@@ -24,7 +24,6 @@ pub(super) struct Dependencies {
 }
 
 impl Dependencies {
-    /// Changes the main subscription of `dependent`.
     pub(super) fn change(
         &mut self,
         dependent: SubscriptionId,
@@ -44,7 +43,6 @@ impl Dependencies {
         }
     }
 
-    /// Whether no subscription waits for another.
     pub(super) fn is_empty(&self) -> bool {
         self.dependents.is_empty()
     }
@@ -138,7 +136,6 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a dependent waits for this delivery.
     pub(super) fn is_awaited(&self, main: DeliveryId) -> bool {
         let waits = |id: &SubscriptionId| {
             self.lanes.get(id).is_some_and(|lane| lane.backlog.awaits_main(main.sequence))

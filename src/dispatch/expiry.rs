@@ -35,7 +35,6 @@ const KEPT_PART: u64 = 24;
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     pub(super) times: AcceptanceTimes,
-    /// When the engine was opened.
     opened_ms: u64,
     timers: BTreeSet<(u64, SubscriptionId)>,
 }
@@ -185,7 +184,6 @@ pub(super) fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-/// How old something is that counts from a time.
 pub(super) fn age_ms(counts_from_ms: i64, now_ms: u64) -> u64 {
     u64::try_from(signed(now_ms).saturating_sub(counts_from_ms)).unwrap_or(0)
 }

@@ -40,7 +40,6 @@ pub(crate) struct FanOut {
     events: SmallVec<[NewEvent; 1]>,
     /// In ascending order.
     targets: Arc<[SubscriptionId]>,
-    /// How many of the targets were reached.
     reached: usize,
     /// Targets behind these that were owed before their turn, in ascending order.
     ahead: VecDeque<SubscriptionId>,
@@ -63,12 +62,10 @@ impl FanOut {
         self.targets.get(self.reached..).unwrap_or_default()
     }
 
-    /// Whether a target has still to be reached.
     fn awaits(&self, id: SubscriptionId) -> bool {
         self.rest().binary_search(&id).is_ok() && self.ahead.binary_search(&id).is_err()
     }
 
-    /// The targets that have still to be reached.
     fn awaiting(&self) -> impl Iterator<Item = SubscriptionId> {
         self.rest().iter().copied().filter(|id| self.ahead.binary_search(id).is_err())
     }
@@ -77,7 +74,6 @@ impl FanOut {
         self.rest().is_empty() && self.has_begun
     }
 
-    /// How many deliveries have still to be owed.
     fn deliveries(&self) -> u64 {
         ((self.rest().len() - self.ahead.len()) * self.events.len()) as u64
     }
@@ -93,7 +89,6 @@ impl FanOut {
         Some((id, is_ahead))
     }
 
-    /// The events in runs of consecutive sequences.
     fn runs(&self) -> impl Iterator<Item = &[NewEvent]> {
         self.events.chunk_by(|one, next| next.sequence == one.sequence + 1)
     }
@@ -203,7 +198,6 @@ impl Dispatcher {
         std::mem::take(&mut self.cancelled)
     }
 
-    /// Takes one step of the fan-outs that wait.
     pub(super) fn owe_waiting(&mut self) {
         let Some((account, mut fan_out)) = self.fan_outs.pop() else { return };
         let lanes_max = FAN_OUT_LANES_MAX.div_ceil(fan_out.lane_cost());

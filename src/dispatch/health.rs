@@ -15,10 +15,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::subscription::{Breaker, Retry};
 use crate::transport::Failure;
 
-/// What is known of an endpoint.
 #[derive(Debug)]
 pub(super) struct EndpointHealth {
-    /// How many attempts may be in flight.
     cap: usize,
     /// Whether it responded in time since the engine was opened.
     proven: bool,
@@ -120,7 +118,6 @@ impl EndpointHealth {
         }
     }
 
-    /// The health to store for the next open.
     pub(super) fn health(&self, now_ms: u64, wall_ms: u64) -> LaneHealth {
         LaneHealth {
             failures_in_row: self.failures_in_row,
@@ -249,7 +246,6 @@ impl EndpointHealth {
         }
     }
 
-    /// Whether it responded fast lately.
     pub(super) fn is_prompt(&self) -> bool {
         self.prompt_left > 0
     }

@@ -21,7 +21,6 @@ use crate::subscription::{Ordering, Policy, RateLimit, SubscriptionId, Subscript
 use crate::transport::Reply;
 use crate::transport::Shortage;
 
-/// The live side of one subscription.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// `None` while the subscription is unknown: its deliveries are held.
@@ -54,7 +53,6 @@ pub(super) struct InFlightAttempt {
     /// Which attempt of its delivery, from 1.
     pub(super) number: u32,
     pub(super) started_ms: u64,
-    /// The account under which it is counted.
     pub(super) account: AccountSlot,
     pub(super) group: LaneGroup,
     /// Whether its delivery was cancelled: then the result of the attempt changes nothing.
@@ -64,7 +62,6 @@ pub(super) struct InFlightAttempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DeliveryAge {
     pub(super) counts_from_ms: i64,
-    /// When its age ends.
     pub(super) ends_ms: u64,
 }
 
@@ -128,7 +125,6 @@ impl Lane {
         self.policy.as_ref().map(|policy| judge(reply, policy))
     }
 
-    /// Whether the subscription is unknown.
     pub(super) fn is_held(&self) -> bool {
         self.policy.is_none()
     }

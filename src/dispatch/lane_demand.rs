@@ -9,7 +9,6 @@ pub(super) struct AccountSlot(pub(super) usize);
 pub(super) enum LaneClass {
     /// It responded fast lately, and it owes little or has no attempt in flight.
     Prompt,
-    /// It responded in time.
     Proven,
     /// It was never tried, or every attempt was interrupted.
     Untried,
@@ -35,7 +34,6 @@ pub(super) enum LaneGroup {
     Unproven,
 }
 
-/// What a ready lane asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneDemand {
     pub(super) account: AccountSlot,

@@ -62,7 +62,6 @@ pub(crate) struct DispatchLimits {
     pub(crate) in_flight_max: usize,
 }
 
-/// What every subscription is owed, and which attempt is next.
 #[derive(Debug, Default)]
 pub(crate) struct Dispatcher {
     limits: DispatchLimits,
@@ -81,7 +80,6 @@ pub(crate) struct Dispatcher {
     fan_outs: WaitingFanOuts,
     /// The latest time that was passed in.
     now_ms: u64,
-    /// Deliveries that lanes owe.
     owed: u64,
     held: u64,
     /// Deliveries to removed subscriptions, until they are counted.
@@ -91,9 +89,7 @@ pub(crate) struct Dispatcher {
 /// The time and the randomness of a step. They are arguments, so that a step is a pure function (I6).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepContext {
-    /// Monotonic time, in milliseconds.
     pub(crate) now_ms: u64,
-    /// Milliseconds since the Unix epoch.
     pub(crate) wall_ms: u64,
     /// 64 uniform bits, for jitter.
     pub(crate) random: u64,
@@ -114,14 +110,12 @@ pub(crate) struct Completed {
     pub(crate) disabled: Option<Reason>,
     /// Why the attempt failed; `None` if it did not.
     pub(crate) reason: Option<Reason>,
-    /// How long the attempt took, in milliseconds.
     pub(crate) took_ms: u64,
     /// How many times in a row the breaker has opened, if the attempt changed that; 0 if it closed.
     pub(crate) trips: Option<u32>,
 }
 
 impl Completed {
-    /// A word for the end, for the log.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.record {
             Some(Record::Settle(_) | Record::SettleMain(_)) => "delivered",
@@ -211,7 +205,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Of these sequences, those that each subscription is owed.
     pub(crate) fn owed_among(
         &self,
         sequences: &RoaringTreemap,

@@ -11,7 +11,6 @@ pub(super) struct Order {
     queues: HashMap<u64, KeyQueue>,
     /// The key of each queue, by the delivery that holds it.
     holders: HashMap<u64, u64>,
-    /// All deliveries that wait in queues.
     parked: RoaringTreemap,
     /// Of these, those in flight since before the ordering began. They go first.
     ahead: BTreeSet<u64>,
@@ -93,7 +92,6 @@ impl Order {
         None
     }
 
-    /// Whether a delivery waits behind another one of its key.
     pub(super) fn is_parked(&self, sequence: u64) -> bool {
         self.parked.contains(sequence)
     }

@@ -26,16 +26,12 @@ use crate::outcome::{Outcome, Reason};
 use crate::subscription::{Accept, Policy, RetryOn};
 use crate::transport::{DeliveryControl, Failure, Reply, Response};
 
-/// The meaning of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judgement {
-    /// For its delivery.
     pub(crate) outcome: Outcome,
-    /// Why its subscription must be disabled, if it must.
     pub(crate) disable: Option<Reason>,
 }
 
-/// What a reply means under a policy.
 pub(crate) fn judge(reply: &Reply, policy: &Policy) -> Judgement {
     let outcome = match reply {
         Reply::Response(answer) => answered(answer, policy),

@@ -30,7 +30,6 @@ impl Dispatcher {
         self.owed + self.fan_outs.deliveries()
     }
 
-    /// Deliveries held because their subscription is unknown.
     pub(crate) fn held(&self) -> u64 {
         self.held
     }
@@ -45,12 +44,10 @@ impl Dispatcher {
         self.ready_queue.in_flight()
     }
 
-    /// Attempts of an account in flight.
     pub(crate) fn in_flight_of(&self, account: &str) -> usize {
         self.accounts.get(account).map_or(0, |index| self.ready_queue.in_flight_of(*index))
     }
 
-    /// How many attempts may be in flight.
     pub(crate) fn in_flight_max(&self) -> usize {
         self.limits.in_flight_max.max(1)
     }
@@ -60,7 +57,6 @@ impl Dispatcher {
         self.lanes.get(&id).is_some_and(|lane| lane.endpoint.has_failures())
     }
 
-    /// How many attempts could start now.
     pub(crate) fn startable(&self) -> usize {
         if self.ready_queue.is_bound() {
             return 0;
@@ -69,7 +65,6 @@ impl Dispatcher {
         self.ready_queue.attempts().min(most.saturating_sub(self.in_flight()))
     }
 
-    /// What keeps ready deliveries from starting.
     pub(crate) fn bound(&self) -> Option<Bound> {
         let shortage = self.throttle.shortage().map(Bound::Shortage);
         self.ready_queue.bound().map(|bound| shortage.unwrap_or(bound))
@@ -83,7 +78,6 @@ impl Dispatcher {
         stats
     }
 
-    /// The figures of one lane.
     pub(crate) fn lane_stats_of(&self, id: SubscriptionId, now_ms: u64) -> Option<LaneStats> {
         self.lanes.get(&id)?.stats(id, now_ms)
     }

@@ -32,7 +32,6 @@ impl Rate {
         self.ends_ms.get(place).map(|end_ms| end_ms.saturating_add(millis(limit.per)))
     }
 
-    /// Records that an attempt ended.
     pub(super) fn end(&mut self, limit: RateLimit, now_ms: u64) {
         self.ends_ms.drain(..self.passed(limit, now_ms));
         self.ends_ms.push_back(now_ms);

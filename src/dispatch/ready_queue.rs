@@ -21,7 +21,6 @@ use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
 
-/// A lane's place in the queue.
 #[derive(Debug)]
 pub(super) struct QueueTicket {
     key: (u64, u64),
@@ -37,7 +36,6 @@ pub(super) struct ReadyQueue {
     proven: AccountTurns,
     unproven: AccountTurns,
     next_turn: u64,
-    /// Attempts that the ready lanes could start.
     attempts: usize,
     in_flight: usize,
     /// Attempts of prompt lanes that started while there was no other room.
@@ -48,10 +46,8 @@ pub(super) struct ReadyQueue {
     bound: Option<QueueBound>,
 }
 
-/// What kept a ready lane from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum QueueBound {
-    /// A bound of all accounts.
     All(Bound),
     /// The limit of each account that has ready lanes.
     Account,
@@ -104,7 +100,6 @@ impl ReadyQueue {
         AccountSlot(self.accounts.len() - 1)
     }
 
-    /// Sets how many attempts an account may have in flight.
     pub(super) fn set_in_flight_max(&mut self, account: AccountSlot, most: usize) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         load.in_flight_max = Some(most.max(1));
@@ -120,7 +115,6 @@ impl ReadyQueue {
         self.unproven.reconsider(load.unproven.turn);
     }
 
-    /// How many attempts of an account are in flight.
     pub(super) fn in_flight_of(&self, account: AccountSlot) -> usize {
         self.accounts.get(account.0).map_or(0, |load| load.in_flight)
     }
@@ -150,7 +144,6 @@ impl ReadyQueue {
         }
     }
 
-    /// Moves a lane to an earlier place.
     fn move_up(&mut self, held: &mut QueueTicket, at_us: u64) {
         if at_us >= held.key.0 {
             return;
@@ -185,7 +178,6 @@ impl ReadyQueue {
         Some(QueueTicket { key, demand })
     }
 
-    /// Takes a lane out of the queue.
     pub(super) fn leave(&mut self, ticket: &mut Option<QueueTicket>) {
         let Some(QueueTicket { key, demand }) = ticket.take() else { return };
         self.attempts -= demand.attempts;
@@ -351,7 +343,6 @@ impl ReadyQueue {
         }
     }
 
-    /// How many attempts of unproven lanes may be in flight.
     fn unproven_max(&self) -> usize {
         (self.in_flight_max - self.in_flight_max / PROVEN_RESERVE).max(1)
     }

@@ -85,7 +85,6 @@ impl Dispatcher {
         cancelled
     }
 
-    /// Restores an endpoint's health.
     pub(crate) fn recovered_health(
         &mut self,
         id: SubscriptionId,

@@ -4,7 +4,6 @@
 
 use crate::transport::Shortage;
 
-/// The limit that a shortage set.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     limited: Option<Limited>,
@@ -46,7 +45,6 @@ impl Throttle {
         }
     }
 
-    /// How many attempts may be in flight now.
     pub(super) fn limit(&self, now_ms: u64) -> usize {
         match self.limited {
             None => usize::MAX,
@@ -55,12 +53,10 @@ impl Throttle {
         }
     }
 
-    /// When attempts may start again, if none may now.
     pub(super) fn opens_ms(&self, now_ms: u64) -> Option<u64> {
         self.limited.map(|limited| limited.opens_ms).filter(|opens_ms| now_ms < *opens_ms)
     }
 
-    /// The shortage that limits attempts.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         self.limited.map(|limited| limited.shortage)
     }

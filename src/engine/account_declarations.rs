@@ -38,7 +38,6 @@ pub(super) struct DeclarationPlan {
     pub(super) index: AccountIndex,
 }
 
-/// Plans what a declaration changes among these accounts.
 pub(super) fn plan(
     mut index: AccountIndex,
     declared: &[Account],

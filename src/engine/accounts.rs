@@ -384,12 +384,10 @@ impl Shared {
     }
 }
 
-/// A subscription in another account.
 pub(super) fn moved_to(one: &SubscriptionInfo, to: &AccountId) -> SubscriptionInfo {
     SubscriptionInfo { account: to.as_str().to_owned(), ..one.clone() }
 }
 
-/// Says that deliveries of an account are held.
 pub(super) fn held(info: &AccountInfo, deliveries: u64) -> Notice {
     let (account, name, state) = (info.id.clone(), info.name.clone(), info.state);
     Notice::AccountHeld { account, name, state, deliveries }

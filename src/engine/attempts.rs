@@ -35,14 +35,12 @@ pub(super) struct EndEffects {
     /// The events of settled deliveries, which need no longer be cached for them.
     pub(super) settled: Vec<u64>,
     completed: Vec<(Attempt, Completed)>,
-    /// What to tell the history.
     traced: Vec<(SubscriptionId, RecentAttempt)>,
     /// Forgotten attempts, freed without the lock.
     replaced: Vec<RecentAttempt>,
 }
 
 impl Shared {
-    /// Makes an attempt through a blocking transport.
     pub(super) fn attempt(&self, attempt: Attempt) -> CompletedAttempt {
         let (active, event) = match self.found(attempt) {
             Ok(found) => found,
@@ -93,7 +91,6 @@ impl Shared {
         Ok((active, event))
     }
 
-    /// The end of an attempt whose event cannot be read.
     pub(super) fn unread(&self, attempt: Attempt, error: &Error) -> CompletedAttempt {
         if matches!(error, Error::Closed) || self.is_stalled_by(error) {
             return interrupted(attempt);

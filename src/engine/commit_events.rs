@@ -102,7 +102,6 @@ impl Shared {
         }
     }
 
-    /// Tells the history what a group accepted.
     fn note_accepted(&self, events: Vec<TracedEvent>) {
         let Some(history) = &self.history else { return };
         let (mut accepted, mut duplicates) = (Vec::with_capacity(events.len()), Vec::new());

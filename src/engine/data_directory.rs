@@ -98,7 +98,6 @@ pub(super) fn begin_backup(path: &Path) -> Result<()> {
     private::tighten(path).map_err(|e| Error::directory("restricting the rights of", path, e))
 }
 
-/// Marks a backup as whole.
 pub(super) fn finish_backup(path: &Path) -> Result<()> {
     let file = path.join(FORMAT_FILE);
     write_format(path, &file).map_err(|error| Error::directory("writing", &file, error))

@@ -16,7 +16,6 @@ use crate::outbox::OwnerPages;
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
-/// How many dead letters are looked up under one lock.
 const PLACES_AT_ONCE: usize = 256;
 
 /// How many deliveries are replayed in one group, so that other commands do not wait long behind it.
@@ -235,7 +234,6 @@ impl Shared {
         Ok(meant)
     }
 
-    /// All dead letters that match a filter.
     pub(super) fn all_dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>> {
         Ok(self.dead_letters(filter, None, usize::MAX, usize::MAX)?.items)
     }
@@ -277,7 +275,6 @@ impl Shared {
         Ok(Page { items: found, next })
     }
 
-    /// Whether a subscription is known to be of another account.
     fn is_of_another(&self, id: SubscriptionId, account: Option<&str>) -> bool {
         let Some(account) = account else { return false };
         self.subscriptions.read().get(id).is_some_and(|active| active.info.account != account)

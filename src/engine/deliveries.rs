@@ -185,7 +185,6 @@ impl FromStr for DeliveryCursor {
     }
 }
 
-/// How many deliveries are listed under one lock.
 const SLICE: usize = 256;
 
 impl Engine {

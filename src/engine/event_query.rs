@@ -151,7 +151,6 @@ pub struct EventCursor(pub(super) SearchPosition);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SearchPosition {
-    /// Before this entry of the history.
     History(EntryPosition),
     /// Before this sequence of what is owed and dead.
     Kept(u64),

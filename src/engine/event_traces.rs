@@ -189,7 +189,6 @@ impl Shared {
         Error::Directory { path, doing: "reading the history", source: Arc::new(error) }
     }
 
-    /// What became of an event.
     fn trace(&self, id: EventId) -> Result<Option<EventTrace>> {
         let entries = match &self.history {
             Some(history) => history.entries_of(id),
@@ -261,7 +260,6 @@ impl Shared {
         })
     }
 
-    /// Finds out what became of a delivery.
     fn follow(
         &self,
         event: EventId,

@@ -8,7 +8,6 @@ use crate::dead_letter::StoredDeadLetter;
 use crate::delivery_record::Record;
 use crate::notice::Notice;
 
-/// How many deliveries are ended under one lock.
 const ENDED_AT_ONCE: usize = 256;
 
 impl Shared {
@@ -39,7 +38,6 @@ impl Shared {
         });
     }
 
-    /// Announces dead letters that no attempt caused.
     pub(super) fn tell_given_up(&self, letters: Vec<StoredDeadLetter>) {
         self.note_given_up(&letters);
         for StoredDeadLetter { delivery, reason, .. } in letters {

@@ -87,7 +87,6 @@ impl AttemptSource for Shared {
     }
 }
 
-/// What one lock of the dispatch state exchanged.
 struct Exchanged {
     effects: EndEffects,
     taken: Vec<PreparedAttempt>,

@@ -11,7 +11,6 @@ use crate::attempt::Attempt;
 use crate::delivery::{AttemptToken, EXCHANGE_MAX, LoopId, WakeLoop};
 use crate::event::StoredEvent;
 
-/// What the dispatch state keeps of the I/O threads.
 #[derive(Default)]
 pub(super) struct IoThreads {
     pub(super) threads: Vec<IoThread>,

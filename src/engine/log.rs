@@ -51,13 +51,11 @@ impl Shared {
     }
 }
 
-/// Logs that a subscription is served from now on.
 pub(super) fn log_in_force(info: &SubscriptionInfo) {
     let state = info.state.as_str();
     log_subscription!(info, info.id, Some(info), "subscription in force ({state})");
 }
 
-/// Logs that a subscription was removed.
 pub(super) fn log_removed(id: SubscriptionId, removed: Option<&SubscriptionInfo>, deliveries: u64) {
     log_subscription!(info, id, removed, "subscription removed; {deliveries} deliveries cancelled");
 }

@@ -135,7 +135,6 @@ fn copy(source: &dyn Store, target: &dyn Store, name: &str) -> Result<ContentDig
     }
 }
 
-/// What a database holds, to compare two of them.
 #[derive(Debug, PartialEq, Eq)]
 struct ContentDigest {
     records: u64,

@@ -26,7 +26,6 @@ pub(super) struct CheckedEvent {
 }
 
 impl CheckedEvent {
-    /// What decides which subscriptions match it.
     pub(super) fn query<'q>(&'q self, event: &Event) -> MatchQuery<'q> {
         // The number decides; the WABA only if there is no number.
         let waba_numbers = match (self.number, &event.waba) {
@@ -147,7 +146,6 @@ impl Shared {
         sizes
     }
 
-    /// Refuses events that no amount of waiting would make fit.
     fn check_fits(&self, sizes: &[SubmittedSize<'_>]) -> Result<()> {
         let events = sizes.iter().map(|size| size.events).sum::<usize>();
         let bytes = sizes.iter().map(|size| size.bytes).sum::<usize>();

@@ -301,7 +301,6 @@ impl Shared {
         }
     }
 
-    /// Cancels all deliveries of some events.
     fn cancel_events(&self, events: &RoaringTreemap) -> u64 {
         let owed = self.dispatch_state.lock().dispatcher.owed_among(events);
         let mut owed: Vec<_> = owed.into_iter().collect();

@@ -99,7 +99,6 @@ impl fmt::Debug for RecentAttempt {
     }
 }
 
-/// The remembered attempts.
 #[derive(Debug)]
 pub(super) struct RecentAttempts {
     max: usize,
@@ -160,7 +159,6 @@ struct RingSlot {
     next: Option<usize>,
 }
 
-/// The ends of a list of slots.
 #[derive(Debug, Clone, Copy, Default)]
 struct RingEnds {
     oldest: Option<usize>,
@@ -223,7 +221,6 @@ impl AttemptRing {
         }
     }
 
-    /// Makes a slot the newest of both lists.
     fn link(&mut self, place: usize, id: SubscriptionId) {
         let own = self.of_one.entry(id).or_default();
         let before = own.newest.replace(place);

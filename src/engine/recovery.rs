@@ -33,7 +33,6 @@ use crate::store::Store;
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};
 use crate::transport::Transport;
 
-/// Opens everything and starts the threads.
 pub(super) fn open(config: Config) -> Result<Arc<Shared>> {
     let (shared, unstarted) = prepare(config)?;
     let weak = Arc::downgrade(&shared);
@@ -148,7 +147,6 @@ fn read_outbox(
     })
 }
 
-/// The history of events, where one is configured.
 fn open_history(config: &Config) -> Result<Option<History>> {
     let Limits { history_bytes_max: bytes_max, history_age_max, .. } = config.limits;
     if bytes_max == 0 {
@@ -324,7 +322,6 @@ fn owe_again(
     initial_notices
 }
 
-/// What each account may take of the engine.
 fn shares(config: &Config, accounts: &Accounts, in_flight_max: usize) -> Arc<AccountShares> {
     let defaults = config.account_limits.clone();
     let shares = AccountShares::new(&config.limits, in_flight_max, defaults);

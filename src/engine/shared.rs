@@ -48,7 +48,6 @@ use crate::store::Store;
 use crate::subscription::SubscriptionId;
 use crate::transport::Transport;
 
-/// Shared by every handle and thread of an engine.
 pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) catalogue: Catalogue,
@@ -82,7 +81,6 @@ pub(super) struct Shared {
     pub(super) dispatch_state: Mutex<DispatchState>,
     /// Wakes a worker that waits for an attempt.
     pub(super) work: Condvar,
-    /// Wakes the timekeeper.
     pub(super) timer: Condvar,
     /// Signalled when a thread of the engine ends.
     pub(super) threads_ended: Condvar,
@@ -93,11 +91,9 @@ pub(super) struct Shared {
     /// The lock file of the data directory, held while the engine is open.
     pub(super) directory_lock: Mutex<Option<std::fs::File>>,
     pub(super) closing: Mutex<ClosingStage>,
-    /// Signalled when the engine is closed.
     pub(super) closed: Condvar,
 }
 
-/// Something to do for the engine.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Makes durable that a subscription is disabled.
@@ -154,7 +150,6 @@ impl DispatchState {
 /// While the device refuses, deliveries continue only as long as there is room to queue their ends, so
 /// that the queue does not grow with the backlog (I10).
 impl DispatchState {
-    /// Whether the device refuses writes.
     pub(super) fn is_stalled(&self) -> bool {
         self.stall.is_some()
     }
@@ -181,7 +176,6 @@ impl DispatchState {
         self.store.is_owner()
     }
 
-    /// How many ends may be queued for the device.
     pub(super) fn room_for_ends(&self) -> usize {
         if self.is_held_up() { 0 } else { self.stall.unwrap_or(usize::MAX) }
     }
@@ -202,7 +196,6 @@ impl DispatchState {
         attempt
     }
 
-    /// How many attempts could start now.
     pub(super) fn startable(&self) -> usize {
         if self.is_held_up() { 0 } else { self.dispatcher.startable() }
     }
@@ -245,7 +238,6 @@ impl ReachedBounds {
     }
 }
 
-/// Whether the engine is open, closed or poisoned.
 #[derive(Debug, Default)]
 pub(super) struct Phase(AtomicU8);
 
@@ -286,7 +278,6 @@ impl Shared {
         }
     }
 
-    /// The book, locked for a change.
     pub(super) fn lock_book(&self) -> Result<MappedMutexGuard<'_, SubscriptionStore>> {
         self.check_open()?;
         MutexGuard::try_map(self.book.lock(), Option::as_mut).map_err(|_| Error::Closed)

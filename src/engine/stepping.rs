@@ -74,12 +74,6 @@ impl Stepped {
         self.shared.dispatch_state.lock().dispatcher.next_expiry_ms()
     }
 
-    /// Workers without an attempt in flight.
-    pub fn workers_idle(&self) -> usize {
-        let state = self.shared.dispatch_state.lock();
-        state.workers.saturating_sub(state.dispatcher.in_flight())
-    }
-
     /// An idle worker's step: takes the next attempt and sends it. `None` if no worker is idle or no
     /// attempt is ready.
     pub fn begin(&self) -> Option<BegunAttempt> {

@@ -29,12 +29,7 @@ pub(crate) enum SubscriptionChange {
     /// Removes a subscription and cancels its owed deliveries.
     Remove(SubscriptionId),
     /// Saves a gateway's note for the account under a key; an empty text deletes it.
-    Note {
-        /// The gateway's key.
-        key: &'static str,
-        /// The note.
-        text: String,
-    },
+    Note { key: &'static str, text: String },
 }
 
 /// The subscriptions of an account while a change is decided.
@@ -53,11 +48,9 @@ pub(crate) struct AccountSnapshot {
 pub(super) enum ExistingName {
     /// Replaces the subscription, which keeps its id and its owed deliveries.
     Replace,
-    /// Fails with [`Error::NameTaken`].
     Refuse,
 }
 
-/// Checked changes.
 #[derive(Default)]
 struct ChangePlan {
     prepared: Vec<PreparedSubscription>,
@@ -112,7 +105,6 @@ impl Engine {
         Ok((shared.carry_out(&mut book, account, plan)?, answer))
     }
 
-    /// The subscriptions of an account, with its notes.
     pub(crate) fn account_snapshot(&self, account: &str) -> Result<AccountSnapshot> {
         let shared = &self.shared;
         shared.snapshot_in(&mut *shared.lock_book()?, account)

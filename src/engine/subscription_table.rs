@@ -42,7 +42,6 @@ fn account_number(account: &str) -> u64 {
     hasher.finish()
 }
 
-/// The subscriptions in force.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionTable {
     index: Index,
@@ -54,7 +53,6 @@ pub(super) struct SubscriptionTable {
     held: HashMap<SubscriptionId, Option<(String, String)>>,
 }
 
-/// The subscriptions of an account.
 #[derive(Debug, Default)]
 struct AccountSubscriptions {
     by_name: HashMap<String, SubscriptionId>,
@@ -144,12 +142,10 @@ impl SubscriptionTable {
         self.dependents.get(&main).into_iter().flatten().copied().collect()
     }
 
-    /// A subscription, or the error for an unknown id.
     pub(super) fn require(&self, id: SubscriptionId) -> Result<Arc<ActiveSubscription>> {
         self.get(id).ok_or_else(|| unknown(id))
     }
 
-    /// All, ordered by id.
     pub(super) fn all(&self) -> Vec<Arc<SubscriptionInfo>> {
         let mut all: Vec<_> = self.by_id.values().map(|active| Arc::clone(&active.info)).collect();
         all.sort_unstable_by_key(|info| info.id);
@@ -160,7 +156,6 @@ impl SubscriptionTable {
         self.by_id.len()
     }
 
-    /// How many an account has.
     pub(super) fn count_of(&self, account: &str) -> usize {
         self.by_account.get(account).map_or(0, |own| own.by_name.len())
     }

@@ -52,10 +52,8 @@ fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// Starts one more worker.
 type StartWorker<'a> = &'a dyn Fn() -> std::io::Result<()>;
 
-/// One turn of the timekeeper.
 pub(super) fn tick(
     shared: &Shared,
     state: &mut MutexGuard<'_, DispatchState>,

@@ -82,7 +82,6 @@ impl QueueAdmission {
         self.is_stalled.store(false, Ordering::Release);
     }
 
-    /// Why the device refuses writes, while it does.
     pub(super) fn stall_reason(&self) -> Option<String> {
         let is_stalled = self.is_stalled.load(Ordering::Acquire);
         is_stalled.then(|| self.stall_reason.lock().clone())

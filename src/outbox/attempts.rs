@@ -46,14 +46,12 @@ impl AttemptIndex {
         }
     }
 
-    /// Removes a record that is lost.
     pub(super) fn lose(&mut self, delivery: DeliveryId, slot: u8) {
         let slots = self.kept.get_mut(&delivery);
         let place = slots.and_then(|slots| slots.get_mut(usize::from(slot))).map(std::mem::take);
         self.uncount(place.unwrap_or_default());
     }
 
-    /// Removes the history of a delivery.
     pub(super) fn forget(&mut self, delivery: DeliveryId) {
         let slots = self.kept.remove(&delivery).unwrap_or_default();
         slots.into_iter().for_each(|place| self.uncount(place));
@@ -66,7 +64,6 @@ impl AttemptIndex {
         gone.into_iter().for_each(|delivery| self.forget(delivery));
     }
 
-    /// Where the newest record of a slot is.
     pub(super) fn place_of(&self, delivery: DeliveryId, slot: u8) -> Option<AttemptPlace> {
         let place = self.kept.get(&delivery)?.get(usize::from(slot)).copied();
         place.filter(|place| place.generation != 0)
@@ -80,7 +77,6 @@ impl AttemptIndex {
         held.filter(|(_, generation)| *generation != 0).collect()
     }
 
-    /// The records in a generation.
     pub(super) fn inside(&self, generation: u64) -> Vec<(DeliveryId, u8)> {
         let mut inside = Vec::new();
         for (delivery, slots) in &self.kept {
@@ -98,7 +94,6 @@ impl AttemptIndex {
         self.bytes.get(&generation).copied().unwrap_or(0)
     }
 
-    /// The size of all kept records, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.values().sum()
     }

@@ -28,13 +28,11 @@ use super::records::BatchRecords;
 /// How long a batch of nothing but records waits for more.
 const RECORDS_LINGER: Duration = Duration::from_millis(5);
 
-/// The most records in one batch.
 const RECORDS_MAX: usize = 8_192;
 
 /// How many payload bytes a batch may have before its last submission.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Both ends of the committer's queue.
 pub(super) fn command_queue() -> (CommandQueue, CommandReceiver) {
     let (sender, commands) = crossbeam_channel::unbounded();
     let linger = Arc::<Linger>::default();
@@ -43,14 +41,12 @@ pub(super) fn command_queue() -> (CommandQueue, CommandReceiver) {
     (CommandQueue { sender, linger }, receiver)
 }
 
-/// Sends commands to the committer.
 #[derive(Clone)]
 pub(super) struct CommandQueue {
     sender: Sender<CommitterCommand>,
     linger: Arc<Linger>,
 }
 
-/// The committer's end of the queue.
 pub(super) struct CommandReceiver {
     pub(super) commands: Receiver<CommitterCommand>,
     /// Only the committer locks it.

@@ -50,7 +50,6 @@ pub(super) struct SealedOutbox {
 }
 
 impl CommitterCommand {
-    /// Whether a thread waits for the command.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             CommitterCommand::Change(_, waiter) => waiter.is_some(),
@@ -117,7 +116,6 @@ impl Submission {
     }
 }
 
-/// What a submission takes in the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueuedSize {
     pub(super) events: usize,

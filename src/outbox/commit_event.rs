@@ -10,7 +10,6 @@ use crate::subscription::SubscriptionId;
 
 use super::dedup::DroppedKeys;
 
-/// Something that the committer did or found.
 #[derive(Debug)]
 pub(crate) enum CommitEvent {
     /// A group is durable. Its receipts resolve right after the listener returns.
@@ -23,10 +22,12 @@ pub(crate) enum CommitEvent {
     Settled(Vec<DeliveryId>),
     /// The device refused a write. Nothing is accepted until [`CommitEvent::Resumed`].
     Stalled(String),
-    /// The device accepts writes again.
     Resumed,
     /// So many dead letters of an account were dropped because they were over their bounds.
-    LettersDropped { account: Arc<str>, letters: u64 },
+    LettersDropped {
+        account: Arc<str>,
+        letters: u64,
+    },
     /// Dedup keys were forgotten before their window ended, because there were too many.
     KeysDropped(DroppedKeys),
     /// Whether events now arrive in batches, so that workers should yield the CPU to publishers.
@@ -52,7 +53,6 @@ pub(crate) struct GroupTotals {
     pub(crate) took_ms: u64,
 }
 
-/// A durable event and its targets.
 #[derive(Debug, Clone)]
 pub(crate) struct OwedEvent {
     pub(crate) event: Arc<StoredEvent>,

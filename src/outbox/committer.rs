@@ -243,7 +243,6 @@ impl Committer {
     }
 }
 
-/// The tombstones of the subscriptions that a batch removes.
 fn tombstone_pages(batch: &PendingBatch, wall_ms: u64) -> Vec<Operation> {
     let removed: Vec<_> = batch.forgotten.iter().map(|(id, _)| *id).collect();
     let pages = tombstones::pages(&removed, wall_ms);

@@ -40,7 +40,6 @@ pub(super) struct Cursor {
     /// Subscriptions removed since the engine was opened. Events that were routed before the removal are
     /// not owed to them.
     pub(super) removed: HashSet<SubscriptionId>,
-    /// The limits of the accounts.
     pub(super) shares: Arc<AccountShares>,
 }
 

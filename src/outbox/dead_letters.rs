@@ -136,7 +136,6 @@ impl DeadLetterIndex {
         }
     }
 
-    /// How many letters an account has.
     pub(super) fn count_of(&self, account: AccountRef) -> usize {
         self.by_account.get(&account).map_or(0, BTreeSet::len)
     }
@@ -182,13 +181,11 @@ impl DeadLetterIndex {
         kept.or_else(|| revived().map(|(_, at_wall_ms)| *at_wall_ms)).map(|at| (at, delivery))
     }
 
-    /// The generation that holds the record of a letter.
     pub(super) fn holder_of(&self, delivery: DeliveryId) -> Option<u64> {
         let at_wall_ms = self.owners.get(&delivery)?.at_wall_ms;
         self.kept.get(&(at_wall_ms, delivery)).copied()
     }
 
-    /// The number of letters in a generation.
     pub(super) fn count_in(&self, generation: u64) -> u64 {
         self.counts.get(&generation).copied().unwrap_or(0)
     }

@@ -32,7 +32,6 @@ impl AccountKeyLimits {
         AccountKeyLimits { limits, default: shares.bounds_of_others().dedup_keys_max }
     }
 
-    /// The same for every account.
     #[cfg(test)]
     pub(super) fn all(keys_max: usize) -> AccountKeyLimits {
         AccountKeyLimits { limits: HashMap::new(), default: keys_max }
@@ -46,7 +45,6 @@ impl AccountKeyLimits {
 /// The number of buckets that begin in a window.
 const BUCKETS_PER_WINDOW: u64 = 24;
 
-/// The keys seen within the window.
 #[derive(Debug, Default)]
 pub(super) struct DedupTable {
     window_ms: u64,
@@ -131,7 +129,6 @@ impl DedupTable {
         }
     }
 
-    /// How many keys it has.
     pub(super) fn len(&self) -> usize {
         self.sequences.len()
     }
@@ -169,7 +166,6 @@ impl DedupTable {
         bucket.saturating_add(self.window_ms) <= wall_ms
     }
 
-    /// The sequence of the first event with this key.
     pub(super) fn sequence_of(&self, key: DedupKey) -> Option<u64> {
         self.sequences.get(&key).copied()
     }
@@ -250,7 +246,6 @@ impl DedupTable {
         }
     }
 
-    /// Removes the keys that are older than the window.
     pub(super) fn expire(&mut self, wall_ms: u64) {
         self.correct_buckets_ahead(wall_ms);
         let first = self.buckets.first_key_value().map(|(end, _)| *end);

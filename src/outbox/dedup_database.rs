@@ -18,7 +18,6 @@ use super::generations::Generations;
 use super::group::batches;
 use super::writer::commit_all;
 
-/// The name of the database.
 pub(super) const DEDUP_DATABASE: &str = "dedup";
 
 /// The most pages of expired keys in one batch: few enough that readers do not wait long behind it.
@@ -40,7 +39,6 @@ pub(super) struct DedupDatabase {
     pass: Option<PackingPass>,
 }
 
-/// A pass over all pages.
 struct PackingPass {
     /// The key in the store at which it goes on.
     from: Vec<u8>,
@@ -84,7 +82,6 @@ impl DedupDatabase {
         self.with(generations, |database| commit_all(database, batches)).is_some()
     }
 
-    /// Whether there are pages to remove or to pack.
     pub(super) fn has_work(&self, dedup: &DedupTable) -> bool {
         dedup.expired_bucket().is_some() || self.pass.is_some() || self.stored >= self.pass_at
     }

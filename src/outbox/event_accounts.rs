@@ -18,7 +18,6 @@ impl AccountRef {
     }
 }
 
-/// The accounts that events refer to.
 #[derive(Debug)]
 pub(super) struct EventAccounts {
     shares: Arc<AccountShares>,
@@ -37,7 +36,6 @@ impl EventAccounts {
         EventAccounts { shares, known: RwLock::default() }
     }
 
-    /// The reference to an account.
     pub(super) fn refer(&self, account: &str) -> AccountRef {
         if let Some(found) = self.find(account) {
             return found;
@@ -56,13 +54,11 @@ impl EventAccounts {
         self.known.read().refs.get(account).copied()
     }
 
-    /// The share of the account that is referred to.
     pub(super) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {
         let index = account.0.checked_sub(1)? as usize;
         self.known.read().shares.get(index).map(Arc::clone)
     }
 
-    /// How many dead letters of an account are kept.
     pub(super) fn letters_max(&self, account: AccountRef) -> usize {
         self.share(account).map_or(usize::MAX, |share| self.shares.bounds(&share).dead_letters_max)
     }

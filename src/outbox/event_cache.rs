@@ -25,7 +25,6 @@ struct CachedEvent {
     needed: u64,
 }
 
-/// A rough size of an event without its payload.
 const EVENT_OVERHEAD_BYTES: usize = 256;
 
 impl EventCache {
@@ -37,7 +36,6 @@ impl EventCache {
         self.entries.get(&sequence).map(|entry| Arc::clone(&entry.event))
     }
 
-    /// Adds an event that `needed` deliveries need.
     pub(super) fn keep(&mut self, event: Arc<StoredEvent>, needed: u64) {
         let sequence = event.id.sequence();
         let weight = weight(&event);

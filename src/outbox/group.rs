@@ -10,7 +10,6 @@ use super::codec::keys;
 use super::command::{AcceptedEvents, SubmissionSender};
 use super::commit_event::{OwedEvent, TracedEvent};
 
-/// Everything that a group writes and answers.
 #[derive(Default)]
 pub(super) struct CommitGroup {
     pub(super) operations: Vec<Operation>,
@@ -32,12 +31,10 @@ pub(super) struct CommitGroup {
     pub(super) dropped: Vec<DeliveryId>,
     /// Settled deliveries that others depend on.
     pub(super) settled_mains: Vec<DeliveryId>,
-    /// The dedup keys of its events.
     pub(super) dedup_keys: Vec<DedupKey>,
     pub(super) dedup_page_keys: Vec<Vec<u8>>,
     /// The group's events exist if the last of these head pages does.
     pub(super) head_keys: Vec<Vec<u8>>,
-    /// Whether it wrote anything.
     pub(super) synced: bool,
 }
 
@@ -50,12 +47,10 @@ pub(super) struct TakenLetter {
 }
 
 impl CommitGroup {
-    /// The size of the keys and values that it writes.
     pub(super) fn bytes(&self) -> u64 {
         self.operations.iter().map(bytes_of).sum::<usize>() as u64
     }
 
-    /// Puts operations before all others.
     pub(super) fn prepend(&mut self, operations: Vec<Operation>) {
         let added = operations.len();
         self.operations.splice(0..0, operations);

@@ -55,7 +55,6 @@ pub(super) fn build(
     Ok(group)
 }
 
-/// The events of the group being built.
 struct GroupEvents {
     payloads: PayloadWriter,
     packer: HeadPacker,

@@ -39,7 +39,6 @@ pub(crate) struct OpenedOutbox {
     catalogue: Catalogue,
 }
 
-/// The outbox of a running engine.
 pub(crate) struct Outbox {
     pub(super) queue: CommandQueue,
     admission: Arc<QueueAdmission>,
@@ -56,7 +55,6 @@ pub(crate) struct Outbox {
     stepped: Mutex<Option<Committer>>,
 }
 
-/// What the committer will own.
 pub(crate) struct CommitterParts {
     receiver: CommandReceiver,
     cursor: Cursor,
@@ -304,7 +302,6 @@ impl Outbox {
         }
     }
 
-    /// What is owed, and what is on the device.
     pub(crate) fn usage(&self) -> OutboxUsage {
         self.generations.totals()
     }

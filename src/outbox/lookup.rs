@@ -62,7 +62,6 @@ impl Outbox {
         Ok((StoredEvent { payload, ..event }, targets.len()))
     }
 
-    /// The public id of a sequence.
     pub(crate) fn id_of(&self, sequence: u64) -> EventId {
         self.generations.id_of(sequence)
     }
@@ -76,12 +75,10 @@ impl Outbox {
         self.letters.lock().before(position, count_max)
     }
 
-    /// How many dead letters there are.
     pub(crate) fn letter_count(&self) -> u64 {
         self.letters.lock().len()
     }
 
-    /// How many dead letters an account has.
     pub(crate) fn letters_of(&self, account: &str) -> u64 {
         let known = self.generations.accounts().find(account);
         known.map_or(0, |account| self.letters.lock().count_of(account) as u64)
@@ -123,7 +120,6 @@ impl Outbox {
         Ok(attempts.into_iter().map(|(_, tried)| tried).collect())
     }
 
-    /// The key hashes of owed events that have a key.
     pub(crate) fn key_hashes(&self, sequences: &RoaringTreemap) -> Result<HashMap<u64, u64>> {
         let (mut hashes, mut pages) = (HashMap::new(), OwnerPages::default());
         for sequence in sequences {
@@ -166,7 +162,6 @@ impl Outbox {
         Ok(head.targets.iter().map(SubscriptionId).collect())
     }
 
-    /// The account of an event.
     pub(crate) fn account_of(&self, sequence: u64) -> Result<String> {
         read_twice(|| self.head(sequence)).map(|(_, head)| head.event.account.to_string())
     }
@@ -180,7 +175,6 @@ impl Outbox {
         Ok((database, head))
     }
 
-    /// The record under a key of a generation.
     fn record_at<T: serde::de::DeserializeOwned>(
         &self,
         generation: u64,

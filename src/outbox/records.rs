@@ -18,7 +18,6 @@ use super::codec::{encoded, keys, settles};
 use super::cursor::Cursor;
 use super::group::{CommitGroup, TakenLetter};
 
-/// The records of one batch, in the order sent.
 #[derive(Debug, Default)]
 pub(super) struct BatchRecords {
     all: Vec<Record>,

@@ -13,7 +13,6 @@ use super::committer::Committer;
 use super::dedup_database::DEDUP_DATABASE;
 use super::generations::{self, Generations, RemovalHold};
 
-/// The outbox as it was at one moment.
 pub(crate) struct OutboxSnapshot {
     sealed: SealedOutbox,
     generations: Arc<Generations>,

@@ -30,7 +30,6 @@ const REMOTE_REOPEN_AFTER_MAX: Duration = Duration::from_millis(500);
 /// failover usually ends sooner. Publishers that learn the outcome do not publish again.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
 
-/// The parts of the committer that a stall needs.
 pub(super) struct Stall<'a> {
     pub(super) writer: &'a mut GroupWriter,
     pub(super) receiver: &'a CommandReceiver,
@@ -39,7 +38,6 @@ pub(super) struct Stall<'a> {
     pub(super) clock: &'a dyn Clock,
 }
 
-/// Whether the events of a failed group exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GroupOutcome {
     Exists,

@@ -12,13 +12,11 @@ use super::cursor::Cursor;
 use super::generations::{EventCount, Generation, GenerationStart, Generations};
 use super::group::{CommitGroup, batches};
 
-/// The generations and where the next group continues.
 pub(super) struct GroupWriter {
     pub(super) generations: Arc<Generations>,
     pub(super) cursor: Cursor,
 }
 
-/// A group that could not be written, and why.
 pub(super) struct FailedWrite {
     pub(super) group: CommitGroup,
     pub(super) error: Error,
@@ -77,7 +75,6 @@ impl GroupWriter {
     }
 }
 
-/// Commits batches in order, if there are any.
 pub(super) fn commit_all(database: &dyn Database, batches: Vec<Batch>) -> Result<()> {
     if batches.is_empty() {
         return Ok(());

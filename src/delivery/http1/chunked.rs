@@ -33,7 +33,6 @@ pub(super) struct ChunkStep {
     pub(super) used: usize,
     /// Which of them are data.
     pub(super) data: Range<usize>,
-    /// Whether the body ended with them.
     pub(super) is_over: bool,
 }
 

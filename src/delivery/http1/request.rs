@@ -100,7 +100,6 @@ impl OutgoingRequest {
         }
     }
 
-    /// How many bytes there are to write.
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.body().len()
     }
@@ -119,17 +118,14 @@ impl OutgoingRequest {
         self.body = Body::Empty;
     }
 
-    /// Host and port.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Whether the connection is encrypted.
     pub(crate) fn is_https(&self) -> bool {
         self.is_https
     }
 
-    /// Whether the method is HEAD.
     pub(crate) fn is_head(&self) -> bool {
         self.is_head
     }
@@ -139,7 +135,6 @@ impl OutgoingRequest {
         self.tls.as_ref()
     }
 
-    /// How long the attempt may take, in milliseconds.
     pub(crate) fn timeout_ms(&self) -> u64 {
         self.timeout_ms
     }
@@ -160,12 +155,10 @@ impl fmt::Debug for OutgoingRequest {
     }
 }
 
-/// Whether both are the same bytes in memory.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     std::ptr::eq(one.as_ptr(), other.as_ptr()) && one.len() == other.len()
 }
 
-/// An upper bound of the head's size.
 fn head_bytes_max(request: &Request<'_>) -> usize {
     let header = |(name, value): &(HeaderName, HeaderValue)| {
         name.as_str().len() + value.len() + ": \r\n".len()

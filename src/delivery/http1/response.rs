@@ -30,7 +30,6 @@ pub(crate) enum Progress {
 pub(crate) enum Reuse {
     /// It may carry another request.
     Keep,
-    /// It must be closed.
     Close,
 }
 
@@ -299,7 +298,6 @@ impl ResponseReader {
     }
 }
 
-/// What a status line says.
 #[derive(Debug, Clone, Copy)]
 struct StatusLine {
     minor_version: u8,

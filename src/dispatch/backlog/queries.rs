@@ -6,13 +6,11 @@ use super::{Backlog, Retrying};
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 
 impl Backlog {
-    /// Deliveries owed, at any stage.
     pub(in crate::dispatch) fn owed(&self) -> u64 {
         let first_attempts = self.in_flight.len() - self.retries_in_flight();
         self.pending.len + self.blocked.len + self.retries.len() as u64 + first_attempts as u64
     }
 
-    /// Whether a delivery is owed, at any stage.
     pub(in crate::dispatch) fn owes(&self, sequence: u64) -> bool {
         self.pending.set.contains(sequence)
             || self.blocked.set.contains(sequence)
@@ -20,14 +18,12 @@ impl Backlog {
             || self.is_in_flight(sequence)
     }
 
-    /// The sequences of all owed deliveries.
     pub(in crate::dispatch) fn sequences(&self) -> RoaringTreemap {
         let mut sequences = &self.pending.set | &self.blocked.set;
         sequences.extend(self.retries.keys().chain(&self.in_flight).copied());
         sequences
     }
 
-    /// Of these sequences, those that are owed.
     pub(in crate::dispatch) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
         let mut owed = &self.pending.set & sequences;
         owed |= &self.blocked.set & sequences;
@@ -36,12 +32,10 @@ impl Backlog {
         owed
     }
 
-    /// A delivery that failed.
     pub(in crate::dispatch) fn retrying(&self, sequence: u64) -> Option<&Retrying> {
         self.retries.get(&sequence)
     }
 
-    /// The deliveries that failed.
     pub(in crate::dispatch) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
         self.retries.iter().map(|(sequence, retrying)| (*sequence, retrying))
     }

@@ -30,18 +30,15 @@ const ACCOUNT_BITS: u32 = 24;
 /// The keys of each time bucket, each with the sequence of its event.
 pub(in crate::outbox) type BucketEntries = BTreeMap<u64, Vec<(DedupKey, u64)>>;
 
-/// Hashes a dedup key with its account and event type.
 pub(crate) fn dedup_key_of(account: &str, event_type: &str, dedup_key: &str) -> DedupKey {
     let tag = u128::from(account_tag(account));
     (tag << (128 - ACCOUNT_BITS)) | (sha256_of(&[account, event_type, dedup_key]) >> ACCOUNT_BITS)
 }
 
-/// The tag of an account in its keys.
 pub(in crate::outbox) fn account_tag(account: &str) -> AccountTag {
     u32::try_from(sha256_of(&[account]) >> (128 - ACCOUNT_BITS)).unwrap_or(0)
 }
 
-/// The account of a key.
 pub(in crate::outbox) fn account_of(key: DedupKey) -> AccountTag {
     u32::try_from(key >> (128 - ACCOUNT_BITS)).unwrap_or(0)
 }
@@ -76,7 +73,6 @@ pub(in crate::outbox) fn pages(
         .collect()
 }
 
-/// The entries of a page.
 pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<(DedupKey, u64)>, String> {
     let (version, body) = unseal(sealed)?;
     if version != VERSION {

@@ -50,7 +50,6 @@ pub(in crate::outbox) struct EventHead {
 struct PageV1 {
     /// The number of the unit that the page belongs to.
     unit: u64,
-    /// How many pages the unit has.
     unit_pages: u32,
     first_sequence: u64,
     first_payload_page: u64,

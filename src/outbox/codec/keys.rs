@@ -24,7 +24,6 @@ pub(in crate::outbox) const DEDUP: &[u8] = b"k";
 pub(in crate::outbox) const TRIED: &[u8] = b"f";
 /// The health of lanes, by subscription.
 pub(in crate::outbox) const HEALTH: &[u8] = b"l";
-/// The meta record of a generation.
 pub(in crate::outbox) const META: &[u8] = b"m";
 
 /// Whether a key belongs to a head page or a settle page. These pages are counted, so that missing ones are
@@ -66,20 +65,17 @@ pub(in crate::outbox) fn bucket_of(key: &[u8]) -> Option<(u64, u64)> {
     Some((number_of(key)?, number_of(key.get(8..)?)?))
 }
 
-/// The delivery in a key.
 pub(in crate::outbox) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
     let id: [u8; 4] = key.get(9..)?.try_into().ok()?;
     let subscription = SubscriptionId(u32::from_be_bytes(id));
     Some(DeliveryId { sequence: number_of(key)?, subscription })
 }
 
-/// The delivery and the slot in a key.
 pub(in crate::outbox) fn attempt_of(key: &[u8]) -> Option<(DeliveryId, u8)> {
     let (slot, key) = key.split_last()?;
     Some((delivery_of(key)?, *slot))
 }
 
-/// The subscription in a key.
 pub(in crate::outbox) fn subscription_of(key: &[u8]) -> Option<SubscriptionId> {
     let id: [u8; 4] = key.get(1..)?.try_into().ok()?;
     Some(SubscriptionId(u32::from_be_bytes(id)))

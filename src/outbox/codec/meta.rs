@@ -15,7 +15,6 @@ const VERSION: u8 = 1;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::outbox) struct GenerationMeta {
-    /// The incarnations of the outbox so far.
     pub(in crate::outbox) incarnations: Incarnations,
     /// Sequences up to this one may have been assigned.
     pub(in crate::outbox) reserved: u64,

@@ -27,7 +27,6 @@ pub(super) fn encoded<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<
     record::encode(VERSION, value).map_err(|why| damaged(what, why))
 }
 
-/// Decodes a record that is one bincode value.
 pub(super) fn decoded<T: serde::de::DeserializeOwned>(
     sealed: &[u8],
     what: impl Fn() -> String,

@@ -12,7 +12,6 @@ use crate::store::{Database, KeyValue, VALUE_BYTES_MAX};
 
 use super::keys;
 
-/// How many bytes of the stream one page holds.
 pub(in crate::outbox) const PAGE_BYTES: usize = VALUE_BYTES_MAX - ENVELOPE_BYTES;
 
 const VERSION: u8 = 1;
@@ -26,7 +25,6 @@ pub(in crate::outbox) struct PayloadLocation {
 }
 
 impl PayloadLocation {
-    /// The last page with any of the bytes.
     pub(in crate::outbox) fn last_page(&self) -> u64 {
         let end = u64::from(self.offset) + u64::from(self.length);
         self.page + end.saturating_sub(1) / PAGE_BYTES as u64
@@ -69,7 +67,6 @@ impl PayloadWriter {
     }
 }
 
-/// Reads the bytes at a location.
 pub(in crate::outbox) fn read(
     database: &dyn Database,
     location: PayloadLocation,

@@ -13,7 +13,6 @@ use super::VERSION;
 const PAIR_BYTES: usize = 12;
 const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
 
-/// The values of as many pages as the deliveries need.
 pub(in crate::outbox) fn pages(settled: &[DeliveryId]) -> impl Iterator<Item = Vec<u8>> {
     settled.chunks(PAIRS_PER_PAGE).map(|page| {
         let mut body = Vec::with_capacity(page.len() * PAIR_BYTES);
@@ -25,7 +24,6 @@ pub(in crate::outbox) fn pages(settled: &[DeliveryId]) -> impl Iterator<Item = V
     })
 }
 
-/// The deliveries in a page.
 pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<DeliveryId>, String> {
     let (_, body) = unseal(sealed)?;
     let pairs = body.as_chunks::<PAIR_BYTES>().0.iter().map(|pair| {

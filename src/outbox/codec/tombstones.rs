@@ -26,7 +26,6 @@ pub(in crate::outbox) fn pages(
     })
 }
 
-/// The subscriptions in a page.
 pub(in crate::outbox) fn read(key: &[u8], sealed: &[u8]) -> Result<Vec<SubscriptionId>, String> {
     let (_, body) = unseal(sealed)?;
     let (ids, rest) = body.get(TIME_BYTES..).unwrap_or_default().as_chunks::<ID_BYTES>();

@@ -42,7 +42,6 @@ const UNREAD_MS_MAX: u64 = 5_000;
 pub(crate) type OwedQuery =
     Box<dyn Fn(&RoaringTreemap) -> HashMap<SubscriptionId, RoaringTreemap> + Send>;
 
-/// Decides what is compacted and does it, step by step.
 pub(super) struct Compactor {
     catalogue: Catalogue,
     clock: Arc<dyn Clock>,
@@ -99,7 +98,6 @@ impl GenerationClearing {
     }
 }
 
-/// The sizes that compaction keeps to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CompactionBounds {
     /// The size at which the next generation begins.

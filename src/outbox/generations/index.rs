@@ -8,7 +8,6 @@ use roaring::RoaringTreemap;
 use super::owed::{EventCount, OwedCounts};
 use crate::outbox::event_accounts::{AccountRef, EventAccounts};
 
-/// What is known of one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::outbox) struct Generation {
     pub(in crate::outbox) number: u64,
@@ -31,16 +30,13 @@ pub(in crate::outbox) struct GenerationIndex {
     /// The first own sequence of each generation and its number. Of several generations with the same first
     /// sequence only the newest has events of its own.
     begins: BTreeSet<(u64, u64)>,
-    /// Events that were copied to a newer generation.
     moved: HashMap<u64, MovedEvent>,
     totals: OutboxUsage,
     accounts: Arc<EventAccounts>,
 }
 
-/// An event that was copied.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::outbox) struct MovedEvent {
-    /// The generation that holds it.
     pub(in crate::outbox) generation: u64,
     pub(in crate::outbox) deliveries: u32,
     pub(in crate::outbox) payload_bytes: u32,
@@ -50,9 +46,7 @@ pub(in crate::outbox) struct MovedEvent {
 /// What is owed, and what is on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OutboxUsage {
-    /// Events on the device.
     pub(crate) events: u64,
-    /// Bytes on the device.
     pub(crate) bytes: u64,
     /// Events with a delivery that is owed.
     pub(crate) owed_events: u64,
@@ -155,7 +149,6 @@ impl GenerationIndex {
         self.generations.keys().copied().filter(|number| Some(*number) != newest).collect()
     }
 
-    /// The oldest generation, unless it is the newest too.
     pub(super) fn oldest_sealed(&self) -> Option<&Generation> {
         let oldest = self.generations.first_key_value().map(|(_, (oldest, _))| oldest);
         oldest.filter(|_| self.generations.len() > 1)
@@ -173,7 +166,6 @@ impl GenerationIndex {
         total
     }
 
-    /// The generation that holds an event.
     pub(super) fn generation_of(&self, sequence: u64) -> Option<u64> {
         let own = || self.begins.range(..=(sequence, u64::MAX)).next_back();
         let moved = self.moved.get(&sequence).map(|moved| moved.generation);
@@ -211,12 +203,10 @@ impl GenerationIndex {
         (generation.pages != pages).then_some(generation.pages)
     }
 
-    /// Counts a delivery that ended.
     pub(in crate::outbox) fn ended(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_sub(1));
     }
 
-    /// Counts a delivery that is owed again.
     pub(in crate::outbox) fn revived(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_add(1));
     }
@@ -237,7 +227,6 @@ impl GenerationIndex {
         self.totals.changed(&self.accounts, before, deliveries);
     }
 
-    /// The account of an event.
     pub(super) fn account_of(&self, sequence: u64) -> AccountRef {
         if let Some(moved) = self.moved.get(&sequence) {
             return moved.account;

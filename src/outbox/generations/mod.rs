@@ -37,7 +37,6 @@ const SEALED_OPEN_MAX: u64 = 64;
 
 const PREFIX: &str = "outbox-";
 
-/// The name of a generation's database.
 pub(super) fn name_of(number: u64) -> String {
     format!("{PREFIX}{number:016x}")
 }
@@ -64,7 +63,6 @@ pub(super) struct Generations {
     active: RwLock<Option<Arc<dyn Database>>>,
 }
 
-/// Keeps every generation until it is dropped.
 pub(super) struct RemovalHold(Arc<AtomicUsize>);
 
 impl Drop for RemovalHold {
@@ -73,7 +71,6 @@ impl Drop for RemovalHold {
     }
 }
 
-/// Whether [`Generations::begin`] began a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GenerationStart {
     Begun,
@@ -142,7 +139,6 @@ impl Generations {
         Ok(GenerationStart::Begun)
     }
 
-    /// Opens a database that is not a generation.
     pub(super) fn open_other(&self, name: &str) -> Result<Arc<dyn Database>> {
         self.store.open(name).map_err(failed)
     }
@@ -182,7 +178,6 @@ impl Generations {
         Ok(())
     }
 
-    /// Closes every database.
     pub(super) fn close(&self) {
         self.deactivate();
         self.sealed.close_all();
@@ -201,13 +196,11 @@ impl Generations {
         self.index.read().sealed_numbers()
     }
 
-    /// Keeps every generation until the hold is dropped.
     pub(super) fn hold_removals(&self) -> RemovalHold {
         self.removal_holds.fetch_add(1, Ordering::AcqRel);
         RemovalHold(Arc::clone(&self.removal_holds))
     }
 
-    /// Whether no generation may be removed now.
     pub(super) fn is_removal_held(&self) -> bool {
         self.removal_holds.load(Ordering::Acquire) > 0
     }
@@ -217,7 +210,6 @@ impl Generations {
         self.index.read().sealed_total()
     }
 
-    /// What all generations together contain.
     pub(super) fn totals(&self) -> OutboxUsage {
         self.index.read().totals()
     }
@@ -231,7 +223,6 @@ impl Generations {
         &self.accounts
     }
 
-    /// The generation that holds an event.
     pub(super) fn generation_of(&self, sequence: u64) -> Option<u64> {
         self.index.read().generation_of(sequence)
     }
@@ -240,7 +231,6 @@ impl Generations {
         *self.incarnations.write() = incarnations.clone();
     }
 
-    /// The public id of a sequence.
     pub(super) fn id_of(&self, sequence: u64) -> EventId {
         EventId::new(self.incarnations.read().of(sequence), sequence)
     }
@@ -321,7 +311,6 @@ impl Generations {
         self.sealed.close_unread();
     }
 
-    /// Whether any sealed generation is open.
     pub(super) fn has_open_sealed(&self) -> bool {
         self.sealed.has_open()
     }

@@ -52,7 +52,6 @@ impl OwedCounts {
         Some(EventCount { sequence, deliveries, payload_bytes, account })
     }
 
-    /// Sets how many deliveries an event owes.
     pub(super) fn set(&mut self, sequence: u64, deliveries: u32) {
         let run = self.runs.partition_point(|(first, _)| *first <= sequence).checked_sub(1);
         let run = run.and_then(|run| self.runs.get_mut(run));
@@ -65,7 +64,6 @@ impl OwedCounts {
         }
     }
 
-    /// The events that owe deliveries.
     pub(super) fn owed(&self) -> impl Iterator<Item = EventCount> {
         self.runs.iter().flat_map(|(first, slots)| {
             let owed = slots.iter().filter(|slot| slot.deliveries > 0);

@@ -120,7 +120,6 @@ impl SealedGenerations {
         }
     }
 
-    /// Closes all generations.
     pub(super) fn close_all(&self) {
         self.slots.lock().clear();
         self.open.store(0, Ordering::Relaxed);

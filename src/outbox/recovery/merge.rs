@@ -26,7 +26,6 @@ use super::scan::{GenerationScan, ScannedAttempt};
 /// What was owed when the outbox was opened.
 #[derive(Debug, Default)]
 pub(crate) struct RecoveredOutbox {
-    /// Sequences owed, by subscription.
     pub(crate) owed: HashMap<SubscriptionId, RoaringTreemap>,
     /// The retry states of owed deliveries that failed before.
     pub(crate) retries: Vec<(DeliveryId, RetryState)>,
@@ -36,7 +35,6 @@ pub(crate) struct RecoveredOutbox {
     pub(crate) accepted: AcceptanceTimes,
     /// The key hash of each event that has a key and is owed to a subscription that needs it.
     pub(crate) keys: HashMap<u64, u64>,
-    /// Subscriptions that were removed.
     pub(crate) removed: HashSet<SubscriptionId>,
     /// Deliveries owed to removed subscriptions, which are cancelled.
     pub(crate) cancelled: u64,
@@ -60,7 +58,6 @@ pub(super) struct RecoveryState {
     pub(super) newest_is_unused: bool,
     /// What the generation read last says about the one before it.
     expected: Option<SealedGeneration>,
-    /// Deliveries that ended, by subscription.
     ended: HashMap<SubscriptionId, RoaringTreemap>,
     /// Replayed dead letters, each with its record number: an end with a smaller number is older.
     revived: HashMap<DeliveryId, u64>,
@@ -254,7 +251,6 @@ impl RecoveryState {
         }
     }
 
-    /// The failed attempts of owed deliveries and of dead letters.
     pub(super) fn take_attempts(&mut self, letters: &DeadLetterIndex) -> AttemptIndex {
         let mut attempts = std::mem::take(&mut self.attempts);
         attempts.retain(|delivery| {

@@ -54,10 +54,8 @@ const DEDUP_REFUSED: &str = "events, dead letters and subscriptions are not touc
 
 const DEDUP_LOST: &str = "no event is lost, duplicates may be accepted";
 
-/// How many threads read sealed generations.
 const READERS: usize = 4;
 
-/// An outbox that was read.
 pub(super) struct RecoveredParts {
     pub(super) generations: Generations,
     pub(super) cursor: Cursor,
@@ -65,7 +63,6 @@ pub(super) struct RecoveredParts {
     pub(super) dedup_database: DedupDatabase,
 }
 
-/// How an outbox is opened.
 pub(crate) struct OutboxOptions<'a> {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalogue: &'a Catalogue,
@@ -78,7 +75,6 @@ pub(crate) struct OutboxOptions<'a> {
 }
 
 impl OutboxOptions<'_> {
-    /// Reads the outbox.
     pub(super) fn read(self) -> Result<RecoveredParts> {
         let accounts = Arc::new(EventAccounts::new(Arc::clone(&self.shares)));
         let (wall_ms, new_incarnation) = (self.clock.wall_ms(), self.clock.random_u64());
@@ -86,7 +82,6 @@ impl OutboxOptions<'_> {
     }
 }
 
-/// Reads all generations.
 struct GenerationReader<'a> {
     options: OutboxOptions<'a>,
     accounts: Arc<EventAccounts>,
@@ -175,7 +170,6 @@ impl GenerationReader<'_> {
         })
     }
 
-    /// Reads a sealed generation and closes it again.
     fn scan_sealed(&self, number: u64) -> Result<GenerationScan> {
         let database = self.options.store.open(&generations::name_of(number)).map_err(failed)?;
         self.scan(&*database, ScanMode::Sealed)?.ok_or_else(nothing_there)
@@ -215,7 +209,6 @@ impl GenerationReader<'_> {
         }
     }
 
-    /// Reads a generation that may be the newest.
     fn read_possibly_newest(&self, number: u64, state: &mut RecoveryState) -> Result<()> {
         let database = self.options.store.open(&generations::name_of(number)).map_err(failed)?;
         let may_be_newest = state.newest.is_none() || state.newest_is_unused;

@@ -22,7 +22,6 @@ use crate::outbox::generations::EventCount;
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
-/// What one generation contains.
 #[derive(Default)]
 pub(super) struct GenerationScan {
     pub(super) meta: GenerationMeta,
@@ -123,7 +122,6 @@ pub(super) fn generation(
 }
 
 impl GenerationScan {
-    /// Whether it contains nothing but its meta record.
     pub(super) fn is_unused(&self) -> bool {
         self.pages == 0
             && self.last_page == 0
@@ -135,7 +133,6 @@ impl GenerationScan {
             && self.removed.is_empty()
     }
 
-    /// Checks that no page is missing.
     pub(super) fn check_pages(&self, expected: u64) -> Result<()> {
         let there = self.pages;
         match there == expected {

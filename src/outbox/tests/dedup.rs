@@ -2,7 +2,6 @@
 
 use super::*;
 
-/// An event with a dedup key.
 fn keyed(key: &str, bytes: usize) -> RoutedEvent {
     RoutedEvent {
         dedup: Some(dedup_key_of("acme", "MESSAGE_RECEIVED", key)),

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_doubletick_item_is_edited_whole_or_merged() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let body = json!({
         "method": "PUT", "url": "https://crm.example/hook", "name": "crm", "headers": {"x-a": "1"},
         "webhookEvents": ["ADD_TAG", "NEW_LEAD"], "wabaNumbers": [NUMBER], "retryOnTimeout": true,
@@ -39,7 +39,7 @@ fn a_doubletick_item_is_edited_whole_or_merged() {
 
 #[test]
 fn a_star_that_the_list_shows_keeps_that_side() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let [(method, path, key, body), ..] = registrations();
     client.accepts(method, path, key, body);
     let id = client.only().id;
@@ -47,7 +47,7 @@ fn a_star_that_the_list_shows_keeps_that_side() {
         let all = Subscription::to(one.target.url().to_string())?.account("acme").name("crm");
         Ok::<_, Error>(all.profile(one.profile))
     };
-    client.gateway.engine.revise(id, widened).unwrap();
+    client.engine.revise(id, widened).unwrap();
     let listed = client.accepts("GET", "/v2/webhooks", DOUBLETICK, "").body[0].clone();
     assert_eq!((&listed["eventTypes"], &listed["wabaNumbers"]), (&json!(["*"]), &json!(["*"])));
     client.accepts("POST", &format!("/v2/webhook/{id}"), DOUBLETICK, &listed);
@@ -65,7 +65,7 @@ fn a_star_that_the_list_shows_keeps_that_side() {
 
 #[test]
 fn listed_items_of_the_other_gateways_are_accepted_back() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     for (method, path, key, body) in registrations() {
         client.accepts(method, path, key, body);
     }
@@ -91,7 +91,7 @@ fn listed_items_of_the_other_gateways_are_accepted_back() {
 
 #[test]
 fn answers_echo_names_and_numbers_as_they_were_sent() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let [(method, path, key, mut body), ..] = registrations();
     body["webhookEvents"] = json!(["COVERSATION_OPENED", "message received", "NO_EVENT"]);
     body["wabaNumbers"] = json!(["+91 99999-99999", 918_888_888_888_u64, "917777777777"]);
@@ -109,7 +109,7 @@ fn answers_echo_names_and_numbers_as_they_were_sent() {
     assert_eq!(named(&answer["invalidWebhooks"])[0], pair("+91 99999-99999", "NO_EVENT"));
     assert_eq!(answer["invalidWabaNumbers"], json!(["917777777777"]));
 
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let url = "https://crm.example/";
     let given = json!(["Message Received", "message.ack"]);
     let created =
@@ -124,12 +124,12 @@ fn answers_echo_names_and_numbers_as_they_were_sent() {
 
 #[test]
 fn a_receipt_of_the_session_gateway_is_one_status() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let given = json!(["message.read", "call.accept"]);
     let body = json!({"url": "https://crm.example/", "events": given});
     let id = client.accepts("POST", "/webhooks", SESSION, body).body["data"]["id"].clone();
     let path = format!("/webhooks/{id}");
-    let listed = |client: &GatewayClient| {
+    let listed = |client: &TestGateway| {
         let mut names: Vec<String> =
             client.accepts("GET", &path, SESSION, "").body["data"]["events"]
                 .as_array()
@@ -151,7 +151,7 @@ fn a_receipt_of_the_session_gateway_is_one_status() {
     };
     assert!(passes(statuses("messages", "read")) && !passes(statuses("messages", "sent")));
     assert!(passes(statuses("calls", "ACCEPTED")) && passes("{}".to_owned()));
-    let types = |client: &GatewayClient| -> Vec<String> {
+    let types = |client: &TestGateway| -> Vec<String> {
         let events = client.only().filter.events.clone();
         events.into_iter().flatten().map(|kind| kind.to_string()).collect()
     };
@@ -171,7 +171,7 @@ fn a_receipt_of_the_session_gateway_is_one_status() {
     let own = r#"{"pointer": "/a", "exists": true}"#;
     let with_own =
         |one: &SubscriptionInfo| Ok::<_, Error>(Subscription::from(one).condition(own.parse()?));
-    client.gateway.engine.revise(id, with_own).unwrap();
+    client.engine.revise(id, with_own).unwrap();
     client.accepts("PATCH", &path, SESSION, json!({"events": ["message.played"]}));
     assert_eq!(client.only().filter.condition, Some(own.parse().unwrap()));
     assert_eq!(types(&client), ["message.played"]);

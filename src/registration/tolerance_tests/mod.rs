@@ -45,18 +45,14 @@ fn registrations() -> [(&'static str, &'static str, (&'static str, &'static str)
     ]
 }
 
-/// A gateway with a bystander in the other account, which no request may change.
-struct GatewayClient {
-    gateway: TestGateway,
-}
-
-impl GatewayClient {
-    fn new() -> GatewayClient {
+impl TestGateway {
+    /// A gateway with a bystander in the other account, which no request may change.
+    fn with_bystander() -> TestGateway {
         let mut gateway = TestGateway::new();
         let other = Subscription::to("https://beta.example/").unwrap().account("beta");
         gateway.engine.subscribe(other).unwrap();
         gateway.bystanders = gateway.engine.subscriptions();
-        GatewayClient { gateway }
+        gateway
     }
 
     fn accepts(
@@ -67,13 +63,13 @@ impl GatewayClient {
         body: impl ToString,
     ) -> GatewayResponse {
         let (path, body) = (path.to_owned(), body.to_string());
-        let response = self.gateway.call(method, &path, &[key], body.as_str());
+        let response = self.call(method, &path, &[key], body.as_str());
         assert!((200..300).contains(&response.status), "{method} {path} {body}: {response:?}");
         response
     }
 
     fn only(&self) -> Arc<SubscriptionInfo> {
-        let all = self.gateway.engine.subscriptions_of("acme");
+        let all = self.engine.subscriptions_of("acme");
         assert_eq!(all.len(), 1, "{all:?}");
         Arc::clone(&all[0])
     }
@@ -114,7 +110,7 @@ impl tracing::Subscriber for DebugLog {
 #[test]
 fn unknown_members_are_ignored_and_named_in_the_log() {
     for (method, path, key, mut body) in registrations() {
-        let client = GatewayClient::new();
+        let client = TestGateway::with_bystander();
         body["colour"] = json!("hidden");
         if let Some(Value::Object(first)) = body.pointer_mut("/destinations/0") {
             first.insert("shape".into(), json!("hidden"));
@@ -131,7 +127,7 @@ fn unknown_members_are_ignored_and_named_in_the_log() {
         assert_eq!(logged.contains("fields=shape"), path.starts_with("/multi"), "{logged}");
         assert!(!logged.contains("hidden"), "{logged}");
     }
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let log = DebugLog::default();
     tracing::subscriber::with_default(log.clone(), || {
         client.accepts("GET", "/v2/webhooks?page=hidden&sortBy=url", DOUBLETICK, "");
@@ -147,7 +143,7 @@ fn names_of_members_may_have_any_case() {
         ("Url", NUMBER_PATH, DIALOG360),
         ("Url", "/webhooks", SESSION),
     ] {
-        let client = GatewayClient::new();
+        let client = TestGateway::with_bystander();
         client.accepts("POST", path, key, json!({spelling: "https://crm.example/hook"}));
         assert_eq!(client.only().target.url(), "https://crm.example/hook", "{path}");
     }
@@ -166,13 +162,13 @@ fn half_an_authorization_is_none() {
         json!({"type": "", "payload": "token"}),
         json!({"type": null, "payload": null, "note": 1}),
     ] {
-        let client = GatewayClient::new();
+        let client = TestGateway::with_bystander();
         let [(method, path, key, mut body), ..] = registrations();
         body["authorization"] = given.clone();
         client.accepts(method, path, key, body);
         assert_eq!(client.only().target.authorization(), None, "{given}");
     }
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let [(method, path, key, mut body), ..] = registrations();
     body["authorization"] = json!({"type": "BASIC", "payload": "u:p"});
     client.accepts(method, path, key, body);
@@ -181,7 +177,7 @@ fn half_an_authorization_is_none() {
 
 #[test]
 fn empty_arrays_nulls_and_numeric_ids_are_taken() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let [(method, path, key, mut body), ..] = registrations();
     for name in ["headers", "query", "body", "authorization"] {
         body[name] = json!([]);
@@ -194,7 +190,7 @@ fn empty_arrays_nulls_and_numeric_ids_are_taken() {
         [(NUMBER_PATH, PREMISES), (NUMBER_PATH, DIALOG360), ("/waba_webhook", DIALOG360)]
     {
         for headers in [json!([]), json!(null), json!({}), json!({"x-none": null})] {
-            let client = GatewayClient::new();
+            let client = TestGateway::with_bystander();
             let url = "https://crm.example/hook";
             client.accepts("POST", path, key, json!({"url": url, "headers": headers}));
             assert!(client.only().target.headers().is_empty());
@@ -205,7 +201,7 @@ fn empty_arrays_nulls_and_numeric_ids_are_taken() {
 #[test]
 fn international_host_names_are_stored_in_ascii() {
     for (method, path, key, body) in registrations() {
-        let client = GatewayClient::new();
+        let client = TestGateway::with_bystander();
         let body = body.to_string().replace("crm.example", "b\u{fc}ro.example");
         client.accepts(method, path, key, body);
         assert_eq!(client.only().target.url(), "https://xn--bro-hoa.example/hook", "{path}");
@@ -213,41 +209,37 @@ fn international_host_names_are_stored_in_ascii() {
     // Dots and digits of other scripts are mapped before the address is judged.
     let [(method, path, key, body), ..] = registrations();
     let body = body.to_string().replace("crm.example", "\u{ff11}0\u{3002}0.0.1");
-    assert_eq!(GatewayClient::new().gateway.call(method, path, &[key], body).status, 422);
+    assert_eq!(TestGateway::with_bystander().call(method, path, &[key], body).status, 422);
 }
 
 #[test]
 fn errors_of_360dialog_have_its_own_shapes_for_401_and_409() {
-    let client = GatewayClient::new();
-    let refused = client.gateway.call("GET", "/multi_webhook", &[("d360-api-key", "wrong")], "");
+    let client = TestGateway::with_bystander();
+    let refused = client.call("GET", "/multi_webhook", &[("d360-api-key", "wrong")], "");
     assert_eq!(refused.status, 401);
     assert!(refused.body["error"].is_string() && refused.body.get("meta").is_none());
     let enable = json!({"enabled": true});
     client.accepts("POST", "/multi_webhook", DIALOG360, &enable);
-    let refused = client.gateway.call("POST", "/multi_webhook", &[DIALOG360], enable.to_string());
+    let refused = client.call("POST", "/multi_webhook", &[DIALOG360], enable.to_string());
     assert_eq!(refused.status, 409);
     assert!(refused.body["message"].is_string() && refused.body.get("meta").is_none());
-    let premises = client.gateway.call("GET", NUMBER_PATH, &[("whizard-key", "wrong")], "");
+    let premises = client.call("GET", NUMBER_PATH, &[("whizard-key", "wrong")], "");
     assert_eq!(premises.body["meta"]["http_code"], 401);
 }
 
 #[test]
 fn a_bearer_token_is_the_key_of_360dialog() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let bearer = ("authorization", "bearer acme-key");
     client.accepts("POST", NUMBER_PATH, bearer, json!({"url": "https://crm.example/"}));
     assert!(client.only().name.starts_with("360dialog"));
     let both = [("whizard-key", "acme-key"), bearer];
-    assert_eq!(
-        client.gateway.call("GET", NUMBER_PATH, &both, "").status,
-        404,
-        "of the other gateway"
-    );
+    assert_eq!(client.call("GET", NUMBER_PATH, &both, "").status, 404, "of the other gateway");
 }
 
 #[test]
 fn main_webhooks_of_360dialog_can_be_unset() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let set = |path: &str, url: Value| {
         client.accepts("POST", path, DIALOG360, json!({"url": url, "override_all": true})).body
     };
@@ -255,17 +247,17 @@ fn main_webhooks_of_360dialog_can_be_unset() {
     let list =
         json!({"enabled": true, "destinations": [{"name": "crm", "url": "https://d.example/"}]});
     client.accepts("POST", "/multi_webhook", DIALOG360, list);
-    let after = |name: &str| client.gateway.named("acme", name).policy.after;
-    let id = |name: &str| Some(client.gateway.named("acme", name).id);
+    let after = |name: &str| client.named("acme", name).policy.after;
+    let id = |name: &str| Some(client.named("acme", name).id);
 
     set(NUMBER_PATH, json!("https://n.example/"));
     set("/waba_webhook", json!("https://w.example/"));
     assert_eq!(after("360dialog: crm"), id(waba));
     let message = set("/waba_webhook", json!(""));
     assert_eq!(message, json!({"message": "Webhook will be unset"}));
-    assert_eq!(client.gateway.call("GET", "/waba_webhook", &[DIALOG360], "").status, 404);
+    assert_eq!(client.call("GET", "/waba_webhook", &[DIALOG360], "").status, 404);
     assert_eq!(after("360dialog: crm"), id(number), "the masked one is in force again");
-    let precedence = client.gateway.named("acme", number).precedence;
+    let precedence = client.named("acme", number).precedence;
     assert_eq!(precedence, crate::subscription::Precedence::Number);
 
     assert_eq!(set(NUMBER_PATH, json!(null)), json!({}));
@@ -277,7 +269,7 @@ fn main_webhooks_of_360dialog_can_be_unset() {
 
 #[test]
 fn the_short_form_of_a_public_doubletick_client_is_registered() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let body = json!({
         "url": "https://crm.example/dt", "events": ["MESSAGE_RECEIVED"], "wabaNumber": NUMBER,
     });
@@ -303,7 +295,7 @@ fn the_short_form_of_a_public_doubletick_client_is_registered() {
     }
     let mut without = body;
     without.as_object_mut().unwrap().remove("wabaNumber");
-    let refused = client.gateway.call("POST", REGISTER, &[DOUBLETICK], without.to_string());
+    let refused = client.call("POST", REGISTER, &[DOUBLETICK], without.to_string());
     assert_eq!(
         (refused.status, &refused.body["message"]),
         (400, &json!("wabaNumber: missing; expected a number"))

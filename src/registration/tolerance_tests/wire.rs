@@ -6,13 +6,13 @@ use super::*;
 fn one_slash_at_the_end_and_any_case_of_fixed_words() {
     for (method, path, key, body) in registrations() {
         for path in [format!("{path}/"), path.to_ascii_uppercase(), format!("{path}/?a=b")] {
-            let client = GatewayClient::new();
+            let client = TestGateway::with_bystander();
             assert!(Registration::serves(path.split('?').next().unwrap()), "{path}");
             client.accepts(method, &path, key, &body);
             client.only();
         }
     }
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     let list = json!({"enabled": true, "destinations": [
         {"name": "crm", "url": "https://a.example/"}, {"name": "CRM", "url": "https://b.example/"},
     ]});
@@ -23,7 +23,7 @@ fn one_slash_at_the_end_and_any_case_of_fixed_words() {
 
 #[test]
 fn errors_under_a_gateways_path_have_its_shape() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     for (path, key, pointer) in [
         ("/v2/templates", DOUBLETICK, "/statusCode"),
         ("/v1/configs/templates", DIALOG360, "/meta/http_code"),
@@ -32,7 +32,7 @@ fn errors_under_a_gateways_path_have_its_shape() {
         ("/webhooks/1/2/3", SESSION, "/code"),
     ] {
         assert!(Registration::serves(path), "{path}");
-        let refused = client.gateway.call("GET", path, &[key], "");
+        let refused = client.call("GET", path, &[key], "");
         assert_eq!(
             (refused.status, refused.body.pointer(pointer)),
             (404, Some(&json!(404))),
@@ -54,13 +54,17 @@ fn compressed_bodies_and_byte_order_marks_are_read() {
         for (sent, headers) in
             [(&marked, vec![key]), (&gzip, vec![key, ("content-encoding", "gzip")])]
         {
-            let client = GatewayClient::new();
-            let answer = client.gateway.call(method, path, &headers, sent);
+            let client = TestGateway::with_bystander();
+            let answer = client.call(method, path, &headers, sent);
             assert!(answer.status < 300, "{path}: {answer:?}");
             client.only();
         }
-        let refused =
-            GatewayClient::new().gateway.call(method, path, &[key, ("content-encoding", "br")], "");
+        let refused = TestGateway::with_bystander().call(
+            method,
+            path,
+            &[key, ("content-encoding", "br")],
+            "",
+        );
         assert_eq!(refused.status, 415, "{path}: {refused:?}");
     }
 }
@@ -77,9 +81,9 @@ fn the_session_gateway_takes_forms() {
         ("application/x-www-form-urlencoded", urlencoded),
         ("multipart/form-data; boundary=b", multipart),
     ] {
-        let client = GatewayClient::new();
+        let client = TestGateway::with_bystander();
         let headers = [SESSION, ("content-type", content_type)];
-        let answer = client.gateway.call("POST", "/webhooks", &headers, body);
+        let answer = client.call("POST", "/webhooks", &headers, body);
         assert_eq!(answer.status, 201, "{answer:?}");
         let data = &answer.body["data"];
         assert_eq!(data["events"], json!(["message.received", "call.offer"]));
@@ -88,14 +92,14 @@ fn the_session_gateway_takes_forms() {
         assert_eq!(known.secret.as_ref().unwrap().reveal_text(), "a b");
         let path = format!("/webhooks/{}", data["id"]);
         let headers = [SESSION, ("content-type", "application/x-www-form-urlencoded")];
-        let patched = client.gateway.call("PATCH", &path, &headers, "active=false");
+        let patched = client.call("PATCH", &path, &headers, "active=false");
         assert_eq!(patched.body["data"]["active"], false, "{patched:?}");
     }
 }
 
 #[test]
 fn head_is_answered_where_get_is() {
-    let client = GatewayClient::new();
+    let client = TestGateway::with_bystander();
     for (method, path, key, body) in registrations() {
         client.accepts(method, path, key, body);
     }
@@ -107,13 +111,13 @@ fn head_is_answered_where_get_is() {
         ("/webhooks", SESSION),
         ("/webhooks/99", SESSION),
     ] {
-        let get = client.gateway.call("GET", path, &[key], "");
-        let head = client.gateway.call("HEAD", path, &[key], "");
+        let get = client.call("GET", path, &[key], "");
+        let head = client.call("HEAD", path, &[key], "");
         assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
         assert_eq!(head.headers["content-length"], get.text.len().to_string(), "{path}");
         assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");
     }
-    assert_eq!(client.gateway.call("HEAD", REGISTER, &[DOUBLETICK], "").status, 405);
+    assert_eq!(client.call("HEAD", REGISTER, &[DOUBLETICK], "").status, 405);
 }
 
 /// The CORS headers of a response to a page of an origin.

@@ -5,18 +5,14 @@ use super::*;
 #[test]
 fn an_edit_keeps_what_a_body_cannot_express() {
     for method in ["POST", "PATCH"] {
-        let client = DoubleTickClient::new();
+        let client = doubletick();
         let first = client.registered(json!({
             "headers": {"x-a": "1"}, "query": {"a": "1"}, "body": {"a": 1}, "retryOnTimeout": true,
             "authorization": {"type": "BASIC", "payload": "u:p"}, "bodyFormat": "FORM_DATA",
         }));
         let second = client.registered(json!({"name": "second"}));
-        client
-            .gateway
-            .engine
-            .rotate_secret(first.id, Some(Secret::new("s3cret")), Duration::ZERO)
-            .unwrap();
-        client.gateway.engine.pause(first.id).unwrap();
+        client.engine.rotate_secret(first.id, Some(Secret::new("s3cret")), Duration::ZERO).unwrap();
+        client.engine.pause(first.id).unwrap();
         let path = format!("/v2/webhook/{}", first.id);
         let edit = body(json!({
             "method": "PUT", "url": "https://new.example/", "name": "renamed",
@@ -27,7 +23,7 @@ fn an_edit_keeps_what_a_body_cannot_express() {
         let expected =
             json!({"validWebhooks": valid, "invalidWebhooks": [], "invalidWabaNumbers": ["x"]});
         assert_eq!((answered.status, answered.body), (201, expected));
-        let after = client.gateway.engine.subscription(first.id).unwrap();
+        let after = client.engine.subscription(first.id).unwrap();
         let target = &after.target;
         assert_eq!((after.name.as_str(), target.method()), ("renamed", &Method::PUT));
         assert_eq!(target.url().to_string(), "https://new.example/");
@@ -45,7 +41,7 @@ fn an_edit_keeps_what_a_body_cannot_express() {
 
         // It may keep its own name but not use another's; a body without a valid pair changes nothing.
         assert_eq!(client.acme(method, &path, &edit).status, 201);
-        let before = client.gateway.engine.subscription(first.id).unwrap();
+        let before = client.engine.subscription(first.id).unwrap();
         let taken = client.acme(method, &path, &body(json!({"name": "second"})));
         assert_refused(&taken, 400, "Bad Request", &["name: taken"]);
         let nothing = json!({"name": "nothing", "wabaNumbers": ["917777777777"]});
@@ -53,7 +49,7 @@ fn an_edit_keeps_what_a_body_cannot_express() {
         let taken = json!({"name": "second", "wabaNumbers": ["917777777777"]});
         assert_eq!(client.acme(method, &path, &body(taken)).status, 400);
         for known in [&before, &second] {
-            let after = client.gateway.engine.subscription(known.id).unwrap();
+            let after = client.engine.subscription(known.id).unwrap();
             assert!(Arc::ptr_eq(known, &after), "{after:?}");
         }
     }
@@ -61,9 +57,9 @@ fn an_edit_keeps_what_a_body_cannot_express() {
 
 #[test]
 fn foreign_and_unknown_ids_get_the_same_response() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let own = client.registered(json!({}));
-    let [beta, other_way] = [0, 1].map(|place| client.gateway.bystanders[place].id.to_string());
+    let [beta, other_way] = [0, 1].map(|place| client.bystanders[place].id.to_string());
     let padded = format!("0{}", own.id);
     let signed = format!("+{}", own.id);
     let spellings = ["999", "4294967296", "-1", "crm", "", " 1", &padded, &signed];
@@ -90,13 +86,13 @@ fn foreign_and_unknown_ids_get_the_same_response() {
     let taken = client.register(&body(json!({"name": "own"})));
     assert_refused(&taken, 400, "Bad Request", &["name: taken"]);
     client.registered(json!({"name": "beta's"}));
-    let after = client.gateway.engine.subscription(own.id).unwrap();
+    let after = client.engine.subscription(own.id).unwrap();
     assert!(Arc::ptr_eq(&own, &after));
 }
 
 #[test]
 fn the_list_shows_the_accounts_webhooks_in_order() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     assert_eq!(client.acme("GET", "/v2/webhooks", &json!(null)).body, json!([]));
     let numbers = json!(["+919999999999", "+918888888888"]);
     let b = client.registered(json!({
@@ -143,13 +139,13 @@ fn the_list_shows_the_accounts_webhooks_in_order() {
         let refused = client.acme("GET", &format!("/v2/webhooks{query}"), &json!(null));
         assert_refused(&refused, 400, "Bad Request", &[says]);
     }
-    let beta = client.call("GET", "/v2/webhooks", Some(BETA), "");
+    let beta = client.call("GET", "/v2/webhooks", BETA, "");
     assert_eq!((beta.body[0]["name"].as_str(), beta.body[1].as_str()), (Some("beta's"), None));
     let everything = |b: &SubscriptionInfo| {
         let all = Subscription::to(b.target.url().to_string())?.account("acme").name("b");
         Ok::<_, Error>(all.profile(Profile::DoubleTick))
     };
-    client.gateway.engine.revise(b.id, everything).unwrap();
+    client.engine.revise(b.id, everything).unwrap();
     let widened = client.acme("GET", "/v2/webhooks?sortDirection=DESC", &json!(null)).body;
     assert_eq!(
         (&widened[0]["eventTypes"], &widened[0]["wabaNumbers"]),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -26,37 +26,28 @@ use crate::subscription::{
 use crate::testing::{ScriptedReply, ScriptedTransport};
 use crate::transport::Failure;
 
-const ACME: &str = "acme-key";
-const BETA: &str = "beta-key";
+const ACME: &[(&str, &str)] = &[("authorization", "acme-key")];
+const BETA: &[(&str, &str)] = &[("authorization", "beta-key")];
 const REGISTER: &str = "/v2/webhook/register";
 
 /// A gateway with two bystanders: a webhook of another account, and a subscription of acme's that the host
 /// made.
-struct DoubleTickClient {
-    gateway: TestGateway,
+fn doubletick() -> TestGateway {
+    with_bystanders(TestGateway::new())
 }
 
-impl DoubleTickClient {
-    fn new() -> DoubleTickClient {
-        DoubleTickClient::on(TestGateway::new())
-    }
+fn with_bystanders(mut gateway: TestGateway) -> TestGateway {
+    let beta = body(json!({"name": "beta's", "wabaNumbers": ["917777777777"]}));
+    assert_eq!(gateway.call("POST", REGISTER, BETA, beta.to_string()).status, 201);
+    let own = Subscription::to("https://own.example/").unwrap().name("own").account("acme");
+    gateway.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
+    gateway.bystanders = gateway.engine.subscriptions();
+    gateway
+}
 
-    fn on(mut gateway: TestGateway) -> DoubleTickClient {
-        let beta = body(json!({"name": "beta's", "wabaNumbers": ["917777777777"]}));
-        let request = request("POST", REGISTER, Some(BETA), &beta.to_string());
-        assert_eq!(gateway.respond(&request).status, 201);
-        let own = Subscription::to("https://own.example/").unwrap().name("own").account("acme");
-        gateway.engine.subscribe(own.events(["REMOVE_TAG"])).unwrap();
-        gateway.bystanders = gateway.engine.subscriptions();
-        DoubleTickClient { gateway }
-    }
-
-    fn call(&self, method: &str, path: &str, key: Option<&str>, text: &str) -> GatewayResponse {
-        self.gateway.respond(&request(method, path, key, text))
-    }
-
+impl TestGateway {
     fn acme(&self, method: &str, path: &str, body: &Value) -> GatewayResponse {
-        self.call(method, path, Some(ACME), &body.to_string())
+        self.call(method, path, ACME, body.to_string())
     }
 
     fn register(&self, body: &Value) -> GatewayResponse {
@@ -65,7 +56,7 @@ impl DoubleTickClient {
 
     /// Acme's webhooks, without the bystander.
     fn webhooks(&self) -> Vec<Arc<SubscriptionInfo>> {
-        let all = self.gateway.engine.subscriptions_of("acme");
+        let all = self.engine.subscriptions_of("acme");
         all.into_iter().filter(|one| one.name != "own").collect()
     }
 
@@ -76,12 +67,6 @@ impl DoubleTickClient {
         assert_eq!(answered.status, 201, "{answered:?}");
         self.webhooks().into_iter().find(|one| body["name"] == one.name).unwrap()
     }
-}
-
-fn request(method: &str, path: &str, key: Option<&str>, text: &str) -> Request<Vec<u8>> {
-    let request = Request::builder().method(method).uri(path);
-    let request = key.into_iter().fold(request, |one, key| one.header("authorization", key));
-    request.body(text.as_bytes().to_vec()).unwrap()
 }
 
 /// The smallest body with these fields replaced or added; `null` removes a field.
@@ -136,7 +121,7 @@ fn rows(numbers: &[&str], events: &[&str]) -> Value {
 
 #[test]
 fn the_documented_example_is_registered_field_by_field() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let answered = client.register(&serde_json::from_str(EXAMPLE).unwrap());
     let none = json!({
         "validWebhooks": [], "invalidWebhooks": [],
@@ -146,7 +131,7 @@ fn the_documented_example_is_registered_field_by_field() {
     assert!(client.webhooks().is_empty(), "nothing valid stores nothing");
 
     let example = EXAMPLE.replace("waba_number1", "+919999999999");
-    let answered = client.call("POST", REGISTER, Some(ACME), &example);
+    let answered = client.call("POST", REGISTER, ACME, &example);
     let expected = json!({
         "validWebhooks": [{"wabaNumber": "+919999999999", "webhookEventType": "ADD_TAG"}],
         "invalidWebhooks": [],
@@ -181,7 +166,7 @@ fn shown(webhook: &SubscriptionInfo) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn optional_fields_have_documented_defaults() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let webhook = client.registered(json!({}));
     let target = &webhook.target;
     assert!(target.headers().is_empty() && target.query().is_empty() && target.body().is_empty());
@@ -269,7 +254,7 @@ fn valid_pairs_are_registered_and_the_rest_reported() {
         ),
     ];
     for (numbers, events, valid, invalid, foreign) in cases {
-        let client = DoubleTickClient::new();
+        let client = doubletick();
         let given = json!({"wabaNumbers": numbers, "webhookEvents": events});
         let answered = client.register(&body(given));
         let expected = json!({
@@ -319,7 +304,7 @@ fn every_documented_event_and_trigger_is_accepted() {
         ("CONVERSATION_OPENED", "CONVERSATION_OPENED"),
         ("message.received", "MESSAGE_RECEIVED"),
     ];
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     for (given, named) in events.iter().map(|name| (*name, *name)).chain(triggers) {
         let more = json!({"name": format!("one of {given}"), "webhookEvents": [given]});
         assert_eq!(shown(&client.registered(more)).0, [named], "{given}");
@@ -330,16 +315,15 @@ fn every_documented_event_and_trigger_is_accepted() {
     let id = all.id.to_string();
     let answered = client.acme("DELETE", "/v2/webhook/deregister", &json!({"webhookId": id}));
     assert_eq!((answered.status, answered.body), (201, json!({})));
-    assert!(client.gateway.engine.subscription(all.id).is_none());
+    assert!(client.engine.subscription(all.id).is_none());
 }
 
 #[test]
 fn the_catalogue_is_data() {
-    let unknown =
-        DoubleTickClient::new().register(&body(json!({"webhookEvents": ["order.placed"]})));
+    let unknown = doubletick().register(&body(json!({"webhookEvents": ["order.placed"]})));
     assert_eq!(unknown.body["invalidWebhooks"], rows(&["+919999999999"], &["order.placed"]));
     let catalogue = Catalogue::default().with("ORDER_PLACED", ["order.placed"]);
-    let client = DoubleTickClient::on(TestGateway::with(|config| config.catalogue(catalogue)));
+    let client = with_bystanders(TestGateway::with(|config| config.catalogue(catalogue)));
     let known = client.register(&body(json!({"webhookEvents": ["order.placed"]})));
     assert_eq!(known.body["validWebhooks"], rows(&["+919999999999"], &["order.placed"]));
     assert_eq!(known.body["invalidWebhooks"], json!([]));
@@ -354,8 +338,8 @@ fn a_timeout_is_retried_only_if_requested() {
         _ => ScriptedReply::Status(200),
     });
     let gateway = TestGateway::with(|config| config.transport(Arc::new(receivers)));
-    let client = DoubleTickClient::on(gateway);
-    let notices = client.gateway.engine.notices();
+    let client = with_bystanders(gateway);
+    let notices = client.engine.notices();
     let made = ["timeout", "connect", "busy"].into_iter().flat_map(|host| {
         [true, false].map(|retry_on_timeout| {
             let webhook = client.registered(json!({
@@ -368,12 +352,12 @@ fn a_timeout_is_retried_only_if_requested() {
     let made: Vec<(SubscriptionId, bool)> = made.collect();
     client.registered(json!({"name": "bystander", "url": "https://fine.example/"}));
     let event = Event::new("Tag added", "{}").account("acme").number("919999999999");
-    assert_eq!(client.gateway.engine.publish(event).unwrap().wait().unwrap().owed, 7);
+    assert_eq!(client.engine.publish(event).unwrap().wait().unwrap().owed, 7);
     let started = Instant::now();
     for (id, is_dead) in made {
         let expected = if is_dead { DeliveryState::Dead } else { DeliveryState::Retrying };
         let of_it = DeliveryFilter::default().subscription(id);
-        let state = || client.gateway.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
+        let state = || client.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
         while state().map(|delivery| delivery.state) != Some(expected) {
             assert!(started.elapsed() < DEADLINE, "{id}: {:?}", state());
             std::thread::yield_now();
@@ -389,5 +373,5 @@ fn a_timeout_is_retried_only_if_requested() {
             assert!(died.any(is_it));
         }
     }
-    client.gateway.wait_until(|stats| (stats.delivered, stats.dead) == (1, 1));
+    client.wait_until(|stats| (stats.delivered, stats.dead) == (1, 1));
 }

@@ -4,21 +4,20 @@ use super::*;
 
 /// Registers and edits with each text; both are refused as malformed and store nothing.
 fn check_malformed(texts: impl IntoIterator<Item = (Vec<u8>, &'static str)>) {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     client.registered(json!({"name": "taken"}));
     let edited = client.registered(json!({"name": "edited"}));
     let edit = format!("/v2/webhook/{}", edited.id);
     for (text, says) in texts {
         for path in [REGISTER, &edit] {
-            let mut request = request("POST", path, Some(ACME), "");
-            request.body_mut().extend(&text);
-            assert_refused(&client.gateway.respond(&request), 400, "Bad Request", &[says]);
+            let refused = client.call("POST", path, ACME, &text);
+            assert_refused(&refused, 400, "Bad Request", &[says]);
         }
     }
     assert_eq!(client.webhooks().len(), 2);
-    let mut others = client.gateway.bystanders.iter().chain([&edited]);
+    let mut others = client.bystanders.iter().chain([&edited]);
     let same = |one: &Arc<SubscriptionInfo>| {
-        Arc::ptr_eq(one, &client.gateway.engine.subscription(one.id).unwrap())
+        Arc::ptr_eq(one, &client.engine.subscription(one.id).unwrap())
     };
     assert!(others.all(same), "a refused edit changes nothing");
 }
@@ -93,7 +92,7 @@ fn a_body_that_is_not_a_json_object_is_400() {
 
 #[test]
 fn a_policy_violation_is_422_whatever_its_numbers() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let many = |count: usize| -> Value {
         let pair = |place: usize| (format!("x-{place}"), json!("v"));
         Value::Object((0..count).map(pair).collect())
@@ -131,13 +130,13 @@ fn a_policy_violation_is_422_whatever_its_numbers() {
     for (name, url) in [("port", "https://crm.example:8443/"), ("address", "https://8.8.8.8/")] {
         client.registered(json!({"name": name, "url": url}));
     }
-    let allowed = DoubleTickClient::on(TestGateway::with(|config: Config| config.allow_http(true)));
+    let allowed = with_bystanders(TestGateway::with(|config: Config| config.allow_http(true)));
     allowed.registered(json!({"url": "http://crm.example:8080/hook"}));
 }
 
 #[test]
 fn an_answer_has_a_bound() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let names = |count: usize| (0..count).map(|place| format!("E{place}")).collect::<Vec<_>>();
     let numbers = json!(["919999999999", "918888888888"]);
     let of = |count| body(json!({"wabaNumbers": numbers, "webhookEvents": names(count)}));
@@ -151,20 +150,21 @@ fn an_answer_has_a_bound() {
 
 #[test]
 fn a_missing_or_unknown_key_is_refused_as_documented() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     let id = client.registered(json!({})).id;
     let expected = json!({
         "message": "Invalid public api key", "error": "Unauthorized", "statusCode": 401,
     });
     for key in [None, Some(""), Some("wrong"), Some("acme-ke"), Some("Bearer"), Some("acme-key ,")]
     {
+        let key = key.map(|key| ("authorization", key));
         for (method, path, text) in [
             ("POST", REGISTER, body(json!({"name": "new"})).to_string()),
             ("POST", &format!("/v2/webhook/{id}"), body(json!({"name": "new"})).to_string()),
             ("GET", "/v2/webhooks", String::new()),
             ("DELETE", "/v2/webhook/deregister", json!({"webhookId": id.to_string()}).to_string()),
         ] {
-            let answered = client.call(method, path, key, &text);
+            let answered = client.call(method, path, key.as_slice(), &text);
             assert_eq!((answered.status, &answered.body), (401, &expected), "{key:?} {path}");
         }
     }
@@ -174,7 +174,7 @@ fn a_missing_or_unknown_key_is_refused_as_documented() {
 
 #[test]
 fn unknown_paths_and_methods_use_the_same_shape() {
-    let client = DoubleTickClient::new();
+    let client = doubletick();
     for path in ["/v2/webhook/", "/v2/webhook/1/2", "/v2/templates", "/V2"] {
         let refused = client.acme("POST", path, &body(json!({})));
         assert_refused(&refused, 404, "Not Found", &[&format!("Cannot POST {path}")]);
@@ -196,14 +196,14 @@ fn unknown_paths_and_methods_use_the_same_shape() {
 
 #[test]
 fn a_full_store_and_a_closed_engine_use_the_same_shape() {
-    let client = DoubleTickClient::on(TestGateway::with(|config| {
+    let client = with_bystanders(TestGateway::with(|config| {
         let limits = crate::config::Limits { subscriptions_max: 3, ..Default::default() };
         config.limits(limits)
     }));
     let id = client.registered(json!({})).id;
     let full = client.register(&body(json!({"name": "one more"})));
     assert_refused(&full, 422, "Unprocessable Entity", &["subscriptions: over the limit of 3"]);
-    client.gateway.engine.close(Duration::from_secs(10)).unwrap();
+    client.engine.close(Duration::from_secs(10)).unwrap();
     for (method, path, given) in [
         ("POST", REGISTER, body(json!({"name": "late"}))),
         ("POST", &format!("/v2/webhook/{id}"), body(json!({}))),

@@ -2,7 +2,6 @@
 
 mod refusals;
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,53 +18,29 @@ use crate::testing::ScriptedReply;
 
 /// 2025-12-17T10:30:00Z
 const BEGIN_WALL_MS: u64 = 1_765_967_400_000;
-const ACME: Option<(&str, &str)> = Some(("authorization", "acme-key"));
-const BETA: Option<(&str, &str)> = Some(("authorization", "Bearer beta-key"));
+const ACME: &[(&str, &str)] = &[("authorization", "acme-key")];
+const BETA: &[(&str, &str)] = &[("authorization", "Bearer beta-key")];
 
-/// The accounts of [`TestGateway`] with a manual clock.
-struct SessionClient {
-    gateway: TestGateway,
-    clock: Arc<ManualClock>,
-}
-
-fn session_gateway(configure: impl FnOnce(Config) -> Config) -> SessionClient {
+/// A gateway with a manual clock.
+fn session_gateway(configure: impl FnOnce(Config) -> Config) -> (TestGateway, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(BEGIN_WALL_MS, 7));
-    let gateway = TestGateway::with(|config| configure(config.clock(clock.clone())));
-    SessionClient { gateway, clock }
+    (TestGateway::with(|config| configure(config.clock(clock.clone()))), clock)
 }
 
-fn fresh() -> SessionClient {
-    session_gateway(|config| config)
+fn fresh() -> TestGateway {
+    session_gateway(|config| config).0
 }
 
-impl Deref for SessionClient {
-    type Target = TestGateway;
-
-    fn deref(&self) -> &TestGateway {
-        &self.gateway
-    }
-}
-
-impl SessionClient {
-    fn call(
-        &self,
-        method: &str,
-        path: &str,
-        key: Option<(&str, &str)>,
-        body: &str,
-    ) -> GatewayResponse {
-        self.gateway.call(method, path, key.as_slice(), body)
-    }
-
+impl TestGateway {
     /// The response to acme's call, whose envelope must match its status.
-    fn acme(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    fn enveloped(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         enveloped(&self.call(method, path, ACME, &body))
     }
 
     /// Registers a webhook of acme.
-    fn register(&self, body: Value) -> u32 {
-        let (code, answer) = self.acme("POST", "/webhooks", body);
+    fn created(&self, body: Value) -> u32 {
+        let (code, answer) = self.enveloped("POST", "/webhooks", body);
         assert_eq!(code, 201, "{answer}");
         answer["data"]["id"].as_u64().unwrap().try_into().unwrap()
     }
@@ -117,22 +92,22 @@ fn examples_of_the_documents_are_answered_with_their_status() {
         },
         "status": true, "message": "Webhook created successfully",
     });
-    assert_eq!(gateway.acme("POST", "/webhooks", given), (201, created.clone()));
+    assert_eq!(gateway.enveloped("POST", "/webhooks", given), (201, created.clone()));
     (created["code"], created["message"]) = (200.into(), "Webhook retrieved successfully".into());
-    assert_eq!(gateway.acme("GET", "/webhooks/1", Value::Null), (200, created.clone()));
+    assert_eq!(gateway.enveloped("GET", "/webhooks/1", Value::Null), (200, created.clone()));
     created["message"] = "Webhooks retrieved successfully".into();
     created["data"] = json!([created["data"]]);
-    assert_eq!(gateway.acme("GET", "/webhooks", Value::Null), (200, created));
+    assert_eq!(gateway.enveloped("GET", "/webhooks", Value::Null), (200, created));
     let refused = json!({
         "code": 400, "error": "URL must be HTTPS", "status": false, "message": "Bad request",
     });
     let http = json!({"url": "http://your-server.com/webhook"});
-    assert_eq!(gateway.acme("POST", "/webhooks", http), (400, refused));
+    assert_eq!(gateway.enveloped("POST", "/webhooks", http), (400, refused));
     let unauthorized = json!({
         "status": false, "code": 401, "message": "Unauthorized",
         "error": "Invalid or missing authentication",
     });
-    assert_eq!(enveloped(&gateway.call("POST", "/webhooks", None, "{}")), (401, unauthorized));
+    assert_eq!(enveloped(&gateway.call("POST", "/webhooks", &[], "{}")), (401, unauthorized));
     assert_eq!(gateway.engine.subscriptions().len(), 1);
 }
 
@@ -144,20 +119,20 @@ fn a_generated_secret_is_shown_once_a_given_one_never() {
     {
         let mut body = given.clone();
         body["url"] = format!("https://host{place}/").into();
-        let (_, answer) = gateway.acme("POST", "/webhooks", body);
+        let (_, answer) = gateway.enveloped("POST", "/webhooks", body);
         let secret = answer["data"]["secret"].as_str().unwrap().to_owned();
         assert!(secret.len() == 64 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let path = format!("/webhooks/{}", answer["data"]["id"]);
         for (method, path) in [("GET", path.as_str()), ("GET", "/webhooks"), ("PATCH", &path)] {
             let body = if method == "PATCH" { json!({}) } else { Value::Null };
-            let (code, shown) = gateway.acme(method, path, body);
+            let (code, shown) = gateway.enveloped(method, path, body);
             assert_eq!(code, 200);
             assert!(!shown.to_string().contains("secret") && !shown.to_string().contains(&secret));
         }
         let known = gateway.engine.subscriptions().pop().unwrap();
         assert_eq!(known.secret.as_ref().unwrap().reveal_text(), secret);
     }
-    let (_, answer) = gateway.acme("POST", "/webhooks", to("crm"));
+    let (_, answer) = gateway.enveloped("POST", "/webhooks", to("crm"));
     assert!(!answer.to_string().contains("s3cret"), "{answer}");
     let known = gateway.engine.subscriptions().pop().unwrap();
     assert_eq!(known.secret.as_ref().unwrap().reveal_text(), "s3cret");
@@ -180,7 +155,7 @@ fn no_events_mean_all_and_unknown_names_are_accepted() {
     ] {
         let mut body = to("crm");
         body["events"] = events;
-        let (code, answer) = gateway.acme("POST", "/webhooks", body);
+        let (code, answer) = gateway.enveloped("POST", "/webhooks", body);
         assert_eq!((code, &answer["data"]["events"]), (201, &shown));
     }
     let all = gateway.engine.subscriptions();
@@ -193,10 +168,11 @@ fn a_patch_keeps_absent_fields() {
     let gateway = fresh();
     let mut body = to("crm");
     body["events"] = json!(["message.received"]);
-    let id = gateway.register(body);
-    let bystander = gateway.register(to("bystander"));
-    let read =
-        |id: u32| gateway.acme("GET", &format!("/webhooks/{id}"), Value::Null).1["data"].clone();
+    let id = gateway.created(body);
+    let bystander = gateway.created(to("bystander"));
+    let read = |id: u32| {
+        gateway.enveloped("GET", &format!("/webhooks/{id}"), Value::Null).1["data"].clone()
+    };
     let untouched = read(bystander);
     let mut expected = read(id);
     for (change, field, value) in [
@@ -208,7 +184,7 @@ fn a_patch_keeps_absent_fields() {
         (json!({"secret": "another"}), "active", json!(false)),
         (json!({"events": [], "active": true}), "events", json!([])),
     ] {
-        let (code, answer) = gateway.acme("PATCH", &format!("/webhooks/{id}"), change.clone());
+        let (code, answer) = gateway.enveloped("PATCH", &format!("/webhooks/{id}"), change.clone());
         assert_eq!((code, &answer["message"]), (200, &json!("Webhook updated successfully")));
         expected[field] = value;
         expected["active"] =
@@ -229,11 +205,12 @@ fn a_patch_keeps_absent_fields() {
 fn a_webhook_disabled_by_its_receiver_stays_inactive() {
     let gateway = fresh();
     gateway.answers("gone", &[410, 200]);
-    let (gone, bystander) = (gateway.register(to("gone")), gateway.register(to("bystander")));
+    let (gone, bystander) = (gateway.created(to("gone")), gateway.created(to("bystander")));
     gateway.publish("message.received");
     let path = format!("/webhooks/{gone}");
     gateway.wait_until(|stats| stats.dead == 1 && stats.delivered == 1);
-    let active = |path: &str| gateway.acme("GET", path, Value::Null).1["data"]["active"].clone();
+    let active =
+        |path: &str| gateway.enveloped("GET", path, Value::Null).1["data"]["active"].clone();
     let deadline = Instant::now() + DEADLINE;
     while active(&path) == json!(true) {
         assert!(Instant::now() < deadline, "still active");
@@ -244,7 +221,7 @@ fn a_webhook_disabled_by_its_receiver_stays_inactive() {
         (json!({"active": true}), true, SubscriptionState::Active),
         (json!({"active": false}), false, SubscriptionState::Paused),
     ] {
-        let (_, answer) = gateway.acme("PATCH", &path, change.clone());
+        let (_, answer) = gateway.enveloped("PATCH", &path, change.clone());
         assert_eq!(answer["data"]["active"], expected, "{change}");
         let known = gateway.engine.subscription(SubscriptionId(gone)).unwrap();
         assert_eq!(known.state, state, "{change}");
@@ -254,23 +231,23 @@ fn a_webhook_disabled_by_its_receiver_stays_inactive() {
 
 #[test]
 fn three_attempts_2_and_4_seconds_apart_are_logged() {
-    let gateway = fresh();
+    let (gateway, clock) = session_gateway(|config| config);
     gateway.answers("crm", &[503, 500, 429]);
     gateway.answers("refusing", &[404]);
-    let (crm, refusing) = (gateway.register(to("crm")), gateway.register(to("refusing")));
-    let bystander = gateway.register(to("bystander"));
+    let (crm, refusing) = (gateway.created(to("crm")), gateway.created(to("refusing")));
+    let bystander = gateway.created(to("bystander"));
     gateway.publish("message.received");
     gateway.wait_until(|stats| (stats.retried, stats.dead, stats.delivered) == (1, 1, 1));
-    gateway.clock.advance(Duration::from_millis(1_999));
+    clock.advance(Duration::from_millis(1_999));
     assert_eq!(gateway.hosts().iter().filter(|host| *host == "crm").count(), 1);
-    gateway.clock.advance(Duration::from_millis(1));
+    clock.advance(Duration::from_millis(1));
     gateway.wait_until(|stats| stats.retried == 2);
-    gateway.clock.advance(Duration::from_millis(3_999));
+    clock.advance(Duration::from_millis(3_999));
     assert_eq!(gateway.hosts().iter().filter(|host| *host == "crm").count(), 2);
-    gateway.clock.advance(Duration::from_millis(1));
+    clock.advance(Duration::from_millis(1));
     gateway.wait_until(|stats| stats.dead == 2);
     let logs = |id: u32| {
-        let (code, answer) = gateway.acme("GET", &format!("/webhooks/{id}/logs"), Value::Null);
+        let (code, answer) = gateway.enveloped("GET", &format!("/webhooks/{id}/logs"), Value::Null);
         assert_eq!(
             (code, &answer["message"]),
             (200, &json!("Webhook logs retrieved successfully"))
@@ -305,13 +282,13 @@ fn three_attempts_2_and_4_seconds_apart_are_logged() {
 #[test]
 fn the_logs_show_the_newest_hundred() {
     let limits = Limits { recent_attempts_each_max: 150, ..Limits::default() };
-    let gateway = session_gateway(|config| config.limits(limits));
-    let id = gateway.register(to("crm"));
+    let gateway = session_gateway(|config| config.limits(limits)).0;
+    let id = gateway.created(to("crm"));
     for _ in 0..120 {
         gateway.publish("message.received");
     }
     gateway.wait_until(|stats| stats.delivered == 120);
-    let (_, answer) = gateway.acme("GET", &format!("/webhooks/{id}/logs"), Value::Null);
+    let (_, answer) = gateway.enveloped("GET", &format!("/webhooks/{id}/logs"), Value::Null);
     assert_eq!(answer["data"].as_array().unwrap().len(), 100);
 }
 
@@ -320,10 +297,10 @@ fn a_test_event_goes_to_this_webhook_alone() {
     let gateway = fresh();
     let mut body = to("crm");
     body["events"] = json!(["call.offer"]);
-    let crm = gateway.register(body);
-    gateway.register(to("bystander"));
+    let crm = gateway.created(body);
+    gateway.created(to("bystander"));
     let path = format!("/webhooks/{crm}/test");
-    let (code, answer) = gateway.acme("POST", &path, Value::Null);
+    let (code, answer) = gateway.enveloped("POST", &path, Value::Null);
     assert_eq!((code, &answer["message"]), (200, &json!("Webhook test delivered")));
     let data = &answer["data"];
     assert_eq!((&data["status"], &data["status_code"]), (&json!("success"), &json!(200)));
@@ -337,7 +314,7 @@ fn a_test_event_goes_to_this_webhook_alone() {
     assert_eq!(arrival.header("x-hub-signature-256"), Some(signature));
     assert!(signature.starts_with("sha256="), "{signature}");
     gateway.answers("crm", &[500]);
-    let (code, answer) = gateway.acme("POST", &path, Value::Null);
+    let (code, answer) = gateway.enveloped("POST", &path, Value::Null);
     assert_eq!((code, &answer["message"]), (200, &json!("Webhook test failed")));
     let data = &answer["data"];
     assert_eq!((&data["status"], &data["last_error"]), (&json!("failed"), &json!("status:500")));

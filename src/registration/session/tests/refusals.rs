@@ -15,28 +15,28 @@ fn a_failing_store_is_500_and_a_closed_engine_503() {
     assert_eq!((code, &answer["message"]), (500, &json!("Internal server error")));
     assert!(!answer.to_string().contains("private"), "{answer}");
     let gateway = fresh();
-    gateway.register(to("crm"));
+    gateway.created(to("crm"));
     gateway.engine.close(DEADLINE).unwrap();
-    let (code, answer) = gateway.acme("POST", "/webhooks", to("other"));
+    let (code, answer) = gateway.enveloped("POST", "/webhooks", to("other"));
     assert_eq!((code, &answer["message"]), (503, &json!("Service unavailable")));
 }
 
 #[test]
 fn an_account_has_at_most_the_configured_webhooks() {
     let limits = Limits { session_webhooks_max: 2, ..Limits::default() };
-    let gateway = session_gateway(|config| config.limits(limits));
+    let gateway = session_gateway(|config| config.limits(limits)).0;
     // A subscription of the account outside this gateway, with the next free name.
     let other = Subscription::to("https://other/").unwrap().account("acme").name("webhook-1");
     gateway.engine.subscribe(other).unwrap();
-    let (first, _) = (gateway.register(to("a")), gateway.register(to("a")));
-    let (code, answer) = gateway.acme("POST", "/webhooks", to("c"));
+    let (first, _) = (gateway.created(to("a")), gateway.created(to("a")));
+    let (code, answer) = gateway.enveloped("POST", "/webhooks", to("c"));
     assert_eq!(code, 400);
     assert!(answer["error"].as_str().unwrap().contains("limit of 2"), "{answer}");
     let beta = gateway.call("POST", "/webhooks", BETA, &to("b").to_string());
     assert_eq!(enveloped(&beta).0, 201);
-    let (code, answer) = gateway.acme("DELETE", &format!("/webhooks/{first}"), Value::Null);
+    let (code, answer) = gateway.enveloped("DELETE", &format!("/webhooks/{first}"), Value::Null);
     assert_eq!((code, &answer["data"]), (200, &Value::Null));
-    gateway.register(to("c"));
+    gateway.created(to("c"));
     assert_eq!(gateway.engine.subscriptions().len(), 4);
     assert_eq!(Limits::default().session_webhooks_max, 5);
 }
@@ -44,10 +44,10 @@ fn an_account_has_at_most_the_configured_webhooks() {
 #[test]
 fn the_limit_error_hides_the_count_of_all_accounts() {
     let limits = Limits { subscriptions_max: 1, ..Limits::default() };
-    let gateway = session_gateway(|config| config.limits(limits));
+    let gateway = session_gateway(|config| config.limits(limits)).0;
     let beta = gateway.call("POST", "/webhooks", BETA, &to("beta").to_string());
     assert_eq!(enveloped(&beta).0, 201);
-    let (code, answer) = gateway.acme("POST", "/webhooks", to("crm"));
+    let (code, answer) = gateway.enveloped("POST", "/webhooks", to("crm"));
     assert_eq!((code, &answer["error"]), (400, &json!("subscriptions: over the limit of 1")));
     assert_eq!(gateway.engine.subscriptions().len(), 1);
 }
@@ -55,9 +55,9 @@ fn the_limit_error_hides_the_count_of_all_accounts() {
 #[test]
 fn malformed_requests_are_refused_by_field() {
     let gateway = fresh();
-    let id = gateway.register(to("bystander"));
+    let id = gateway.created(to("bystander"));
     let path = format!("/webhooks/{id}");
-    let before = gateway.acme("GET", &path, Value::Null);
+    let before = gateway.enveloped("GET", &path, Value::Null);
     let long = format!("https://crm.example/{}", "a".repeat(3_000));
     let url = |url: &str| json!({"url": url}).to_string();
     let with = |more: &str| format!("{{\"url\":\"https://crm.example/\",{more}}}");
@@ -106,22 +106,22 @@ fn malformed_requests_are_refused_by_field() {
     }
     let large = " ".repeat(BODY_BYTES_MAX + 1);
     assert_eq!(enveloped(&gateway.call("POST", "/webhooks", ACME, &large)).0, 413);
-    let not_text = gateway.gateway.call("POST", "/webhooks", ACME.as_slice(), b"\xff{}");
+    let not_text = gateway.call("POST", "/webhooks", ACME, b"\xff{}");
     assert_eq!(enveloped(&not_text).0, 400);
-    assert_eq!(gateway.acme("GET", &path, Value::Null), before);
+    assert_eq!(gateway.enveloped("GET", &path, Value::Null), before);
     assert_eq!(gateway.engine.subscriptions().len(), 1);
 }
 
 #[test]
 fn http_needs_permission_and_internal_addresses_are_refused() {
-    let gateway = session_gateway(|config| config.allow_http(true));
-    gateway.register(json!({"url": "http://crm.example/webhook"}));
+    let gateway = session_gateway(|config| config.allow_http(true)).0;
+    gateway.created(json!({"url": "http://crm.example/webhook"}));
     for (url, says) in [
         ("http://127.0.0.1/", "loopback"),
         ("http://u:hidden@crm.example/", "without user name"),
         ("ftp://crm.example/", "URL must be HTTPS"),
     ] {
-        let (code, answer) = gateway.acme("POST", "/webhooks", json!({"url": url}));
+        let (code, answer) = gateway.enveloped("POST", "/webhooks", json!({"url": url}));
         assert_eq!(code, 400);
         assert!(answer["error"].as_str().unwrap().contains(says), "{answer}");
     }
@@ -131,7 +131,7 @@ fn http_needs_permission_and_internal_addresses_are_refused() {
 #[test]
 fn every_path_needs_the_key_of_an_account() {
     let gateway = fresh();
-    let id = gateway.register(to("bystander"));
+    let id = gateway.created(to("bystander"));
     for path in ["/webhooks", &format!("/webhooks/{id}"), "/webhooks/9/logs", "/webhooks/x/y/z"] {
         for key in [
             None,
@@ -142,7 +142,8 @@ fn every_path_needs_the_key_of_an_account() {
             Some(("x-api-key", "acme-key")),
         ] {
             for method in ["GET", "POST", "PATCH", "DELETE"] {
-                let (code, answer) = enveloped(&gateway.call(method, path, key, "{}"));
+                let answer = gateway.call(method, path, key.as_slice(), "{}");
+                let (code, answer) = enveloped(&answer);
                 assert_eq!((code, &answer["message"]), (401, &json!("Unauthorized")));
             }
         }
@@ -156,8 +157,8 @@ fn webhooks_of_other_accounts_and_gateways_are_not_found() {
     let beta = enveloped(&gateway.call("POST", "/webhooks", BETA, &to("beta").to_string())).1;
     let other = Subscription::to("https://other/").unwrap().account("acme").name("crm");
     let other = gateway.engine.subscribe(other).unwrap();
-    let own = gateway.register(to("own"));
-    let missing = gateway.acme("GET", "/webhooks/999", Value::Null);
+    let own = gateway.created(to("own"));
+    let missing = gateway.enveloped("GET", "/webhooks/999", Value::Null);
     assert_eq!((missing.0, &missing.1["error"]), (404, &json!("Webhook not found")));
     let ids = [beta["data"]["id"].to_string(), other.to_string()];
     let none = ["0", "-1", "+1", "1.0", "x", "4294967296", "%31"].map(str::to_owned);
@@ -169,7 +170,7 @@ fn webhooks_of_other_accounts_and_gateways_are_not_found() {
             assert_eq!(enveloped(&answer), missing, "{method} {id}{of_it}");
         }
     }
-    let (_, listed) = gateway.acme("GET", "/webhooks", Value::Null);
+    let (_, listed) = gateway.enveloped("GET", "/webhooks", Value::Null);
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
     assert_eq!(listed["data"][0]["id"], own);
     assert_eq!(gateway.engine.subscriptions().len(), 3);
@@ -179,7 +180,7 @@ fn webhooks_of_other_accounts_and_gateways_are_not_found() {
 #[test]
 fn unknown_methods_and_paths_use_the_envelope() {
     let gateway = fresh();
-    let id = gateway.register(to("bystander"));
+    let id = gateway.created(to("bystander"));
     for (method, path, allow) in [
         ("PUT", "/webhooks".to_owned(), "GET, POST, HEAD"),
         ("POST", format!("/webhooks/{id}"), "GET, PATCH, DELETE, HEAD"),
@@ -193,7 +194,7 @@ fn unknown_methods_and_paths_use_the_envelope() {
     for path in
         [format!("/webhooks/{id}/log"), format!("/webhooks/{id}/logs/1"), "/webhooks//".into()]
     {
-        assert_eq!(gateway.acme("GET", &path, Value::Null).0, 404, "{path}");
+        assert_eq!(gateway.enveloped("GET", &path, Value::Null).0, 404, "{path}");
     }
     assert_eq!(gateway.engine.subscriptions().len(), 1);
 }
