@@ -52,6 +52,9 @@ impl Engine {
         count_max: usize,
     ) -> Result<Page<DeadLetter, DeadLetterId>> {
         self.shared.check_open()?;
+        if after.is_none() {
+            self.shared.settle_ends();
+        }
         let filter = &filter.resolved(self.accounts());
         let read_max = count_max.max(READ_FOR_PAGE_MAX);
         self.shared.dead_letters(filter, after, count_max, read_max)
@@ -64,6 +67,7 @@ impl Engine {
     /// As [`dead_letters`](Engine::dead_letters).
     pub fn count_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let filter = &filter.resolved(self.accounts());
         Ok(self.shared.all_dead_letters(filter)?.len() as u64)
     }
@@ -74,6 +78,7 @@ impl Engine {
     /// As [`dead_letters`](Engine::dead_letters).
     pub fn count_replayable(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         let groups = self.shared.revivals(letters.iter().map(DeadLetter::id))?;
@@ -106,6 +111,7 @@ impl Engine {
         id: DeadLetterId,
     ) -> Result<Option<(DeadLetter, Vec<FailedAttempt>)>> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let Ok(delivery) = self.shared.delivery_of(id.event, id.subscription) else {
             return Ok(None);
         };
@@ -140,6 +146,7 @@ impl Engine {
         subscription: SubscriptionId,
     ) -> Result<Vec<FailedAttempt>> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         self.shared.outbox.history(self.shared.delivery_of(event, subscription)?)
     }
 
@@ -199,6 +206,7 @@ impl Engine {
     /// ```
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         self.shared.revive_all(letters.iter().map(DeadLetter::id))
@@ -211,6 +219,7 @@ impl Engine {
     /// As [`replay_matching`](Engine::replay_matching).
     pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let filter = &filter.resolved(self.accounts());
         self.shared.revive_all(self.shared.letters_among(ids, filter)?.into_iter())
     }

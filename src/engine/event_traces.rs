@@ -109,12 +109,17 @@ impl Engine {
 impl Shared {
     /// Waits until what happened before can be found: on the device, unless that refuses, and in the history.
     fn settle_history(&self) {
+        self.settle_ends();
+        self.history.iter().for_each(History::flush);
+    }
+
+    /// Waits until what ended before is on the device, where lists find it. A notice or a counter may be ahead of
+    /// that by a group (I2). While the device refuses, what it took before is found.
+    pub(super) fn settle_ends(&self) {
         let is_stalled = self.dispatch_state.lock().is_stalled();
         if !is_stalled {
-            // While the device refuses, what it took is found.
             let _ = self.outbox.flush();
         }
-        self.history.iter().for_each(History::flush);
     }
 
     /// Finds events that are owed or dead and not in the history. Returns where the search goes on.

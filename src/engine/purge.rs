@@ -104,6 +104,7 @@ impl Engine {
     /// As [`discard_matching`](Engine::discard_matching).
     pub fn discard(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
+        self.shared.settle_ends();
         let filter = &filter.resolved(self.accounts());
         let meant = self.shared.letters_among(ids, filter)?;
         self.shared.discard(meant.into_iter())
