@@ -28,6 +28,25 @@ pub(crate) enum Record {
     Health(SubscriptionId, LaneHealth),
 }
 
+impl Record {
+    /// The delivery that is no longer owed by this.
+    pub(crate) fn ended(&self) -> Option<DeliveryId> {
+        match self {
+            Record::Settle(delivery) | Record::SettleMain(delivery) => Some(*delivery),
+            Record::Dead(letter) => Some(letter.delivery),
+            _ => None,
+        }
+    }
+
+    /// The dead letter that the delivery became.
+    pub(crate) fn letter(&self) -> Option<&StoredDeadLetter> {
+        match self {
+            Record::Dead(letter) => Some(letter),
+            _ => None,
+        }
+    }
+}
+
 /// What is stored about a delivery that waits for a retry, or that was replayed and not tried since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RetryState {

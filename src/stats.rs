@@ -216,34 +216,36 @@ pub struct LaneStats {
     pub rests_for: Duration,
 }
 
-/// The counters that are updated as things happen. The other figures of [`Stats`] are read where they live.
-#[derive(Debug, Default)]
-pub(crate) struct EngineCounters {
-    pub(crate) accepted: Counter,
-    pub(crate) duplicates: Counter,
-    pub(crate) unrouted: Counter,
-    pub(crate) condition_unparsable: Counter,
-    pub(crate) unowned: Counter,
-    pub(crate) callbacks_refused_signature: Counter,
-    pub(crate) callbacks_refused_verify_token: Counter,
-    pub(crate) callbacks_refused_malformed: Counter,
-    pub(crate) callback_parts_malformed: Counter,
-    pub(crate) busy: Counter,
-    pub(crate) recovered: Counter,
-    pub(crate) delivered: Counter,
-    pub(crate) attempts: Counter,
-    pub(crate) retried: Counter,
-    pub(crate) dead: Counter,
-    pub(crate) cancelled: Counter,
-    pub(crate) uncounted: Counter,
-    pub(crate) groups: Counter,
-    pub(crate) letters_dropped: Counter,
-    pub(crate) letters_discarded: Counter,
-    pub(crate) purged: Counter,
-    pub(crate) keys_dropped: Counter,
-    pub(crate) replayed: Counter,
-    pub(crate) attempt_durations: AtomicHistogram,
-    pub(crate) group_durations: AtomicHistogram,
+/// Declares the counters, each of which has the name of a figure of [`Stats`].
+macro_rules! engine_counters {
+    ($($name:ident),* $(,)?) => {
+        /// The counters that are updated as things happen. The other figures of [`Stats`] are read where they live.
+        #[derive(Debug, Default)]
+        pub(crate) struct EngineCounters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) attempt_durations: AtomicHistogram,
+            pub(crate) group_durations: AtomicHistogram,
+        }
+
+        impl EngineCounters {
+            /// The counters, without the other figures.
+            pub(crate) fn read(&self) -> Stats {
+                Stats {
+                    $($name: self.$name.value(),)*
+                    attempt_durations: self.attempt_durations.snapshot(),
+                    group_durations: self.group_durations.snapshot(),
+                    ..Stats::default()
+                }
+            }
+        }
+    };
+}
+
+engine_counters! {
+    accepted, duplicates, unrouted, condition_unparsable, unowned, callbacks_refused_signature,
+    callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
+    recovered, delivered, attempts, retried, dead, cancelled, uncounted, groups, letters_dropped,
+    letters_discarded, purged, keys_dropped, replayed,
 }
 
 /// A number that only grows. Relaxed, because nothing else depends on its order.

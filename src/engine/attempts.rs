@@ -299,14 +299,12 @@ impl Shared {
     /// Sends the notices of an attempt's end, and disables the subscription if the end requires it.
     fn announce(&self, id: SubscriptionId, completed: Completed) {
         let Completed { record, with, disabled, .. } = completed;
-        for record in record.iter().chain(&with) {
-            if let Record::Dead(letter) = record {
-                self.notices.send(&Notice::DeadLettered {
-                    event: self.outbox.id_of(letter.delivery.sequence),
-                    subscription: letter.delivery.subscription,
-                    reason: letter.reason.clone(),
-                });
-            }
+        for letter in record.iter().chain(&with).filter_map(Record::letter) {
+            self.notices.send(&Notice::DeadLettered {
+                event: self.outbox.id_of(letter.delivery.sequence),
+                subscription: letter.delivery.subscription,
+                reason: letter.reason.clone(),
+            });
         }
         if let Some(reason) = disabled {
             self.submit_job(Job::Disable(id, reason));

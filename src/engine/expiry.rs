@@ -24,10 +24,7 @@ impl Shared {
         let mut letters = Vec::with_capacity(ended.len());
         for records in ended {
             state.note_end();
-            letters.extend(records.iter().filter_map(|record| match record {
-                Record::Dead(letter) => Some(letter.clone()),
-                _ => None,
-            }));
+            letters.extend(records.iter().filter_map(Record::letter).cloned());
             self.outbox.record_together(records);
         }
         self.counters.dead.add(letters.len() as u64);

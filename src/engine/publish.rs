@@ -11,7 +11,7 @@ use crate::account::AccountInfo;
 use crate::account_limits::AccountLimits;
 use crate::account_shares::{AccountShare, QueueClaim};
 use crate::error::{Error, Result};
-use crate::event::{Accepted, Event, EventType, PublishError, WabaNumber};
+use crate::event::{Accepted, Event, EventId, EventType, PublishError, StoredEvent, WabaNumber};
 use crate::history::{HistoryHashes, dedup_hash};
 use crate::outbox::{RoutedEvent, Submission, SubmissionSender, dedup_key_of};
 use crate::receipt::Receipt;
@@ -209,17 +209,17 @@ impl Shared {
             contact_number: event.contact_number.as_deref().map_or(0, order_hash),
         });
         let dedup = event.dedup_key.map(|key| dedup_key_of(account.id(), kind.as_str(), &key));
-        RoutedEvent {
+        let event = StoredEvent {
+            id: EventId::new(0, 0),
             account: account.id.shared(),
-            key_hash: event.key.as_deref().map_or(0, order_hash),
             event_type: kind,
             number,
             waba: event.waba,
-            dedup,
-            targets,
+            key_hash: event.key.as_deref().map_or(0, order_hash),
+            accepted_at_ms: 0,
             payload: event.payload,
-            traced,
-        }
+        };
+        RoutedEvent { event, dedup, targets, traced }
     }
 }
 

@@ -278,11 +278,7 @@ impl Shared {
             let delivery = DeliveryId { sequence: *sequence, subscription: id };
             let Some(records) = state.dispatcher.cancel(delivery, wall_ms) else { continue };
             cancelled.push(*sequence);
-            let letters = records.iter().filter_map(|record| match record {
-                Record::Dead(letter) => Some(letter.clone()),
-                _ => None,
-            });
-            gated.extend(letters);
+            gated.extend(records.iter().filter_map(Record::letter).cloned());
             self.outbox.record_together(records);
         }
         self.counters.cancelled.add(cancelled.len() as u64);

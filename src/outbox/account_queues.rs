@@ -70,8 +70,9 @@ impl AccountQueues {
 /// The account of a submission, if all its events have the same.
 fn only_account(submission: &Submission) -> Option<Arc<str>> {
     let (first, others) = submission.events.split_first()?;
-    let is_same = others.iter().all(|event| event.account == first.account);
-    is_same.then(|| Arc::clone(&first.account))
+    let account = &first.event.account;
+    let is_same = others.iter().all(|routed| routed.event.account == *account);
+    is_same.then(|| Arc::clone(account))
 }
 
 #[cfg(test)]
@@ -85,9 +86,9 @@ mod tests {
 
     fn publish(accounts: &[&str], payload: u8) -> CommitterCommand {
         let event = |account: &&str| {
-            let mut event = routed(vec![payload], &[1]);
-            event.account = (*account).into();
-            event
+            let mut routed = routed(vec![payload], &[1]);
+            routed.event.account = (*account).into();
+            routed
         };
         let events = accounts.iter().map(event).collect();
         let sender = SubmissionSender::Many(receipt_pair().0);
@@ -99,7 +100,7 @@ mod tests {
     /// The payload of each submission in the order in which they are taken; 0 for another command.
     fn order(queues: &mut AccountQueues) -> Vec<u8> {
         let payload = |command| match command {
-            CommitterCommand::Publish(submission, _) => submission.events[0].payload[0],
+            CommitterCommand::Publish(submission, _) => submission.events[0].event.payload[0],
             _ => 0,
         };
         std::iter::from_fn(|| queues.next()).map(payload).collect()

@@ -9,7 +9,7 @@ use crate::account_shares::QueueClaim;
 use crate::attempt::DeliveryId;
 use crate::delivery_record::Record;
 use crate::error::{Error, Result};
-use crate::event::{Accepted, EventId, EventType, StoredEvent, WabaNumber};
+use crate::event::{Accepted, StoredEvent};
 use crate::history::HistoryHashes;
 use crate::receipt::{ReceiptSender, WakeGroup};
 use crate::store::Database;
@@ -66,31 +66,12 @@ impl CommitterCommand {
 
 /// An event that was checked and routed, on its way to the device.
 pub(crate) struct RoutedEvent {
-    pub(crate) account: Arc<str>,
-    pub(crate) event_type: EventType,
-    pub(crate) number: Option<WabaNumber>,
-    pub(crate) waba: Option<String>,
-    pub(crate) key_hash: u64,
+    /// Without its id and its time, which the committer sets.
+    pub(crate) event: StoredEvent,
     pub(crate) dedup: Option<DedupKey>,
     pub(crate) targets: Targets,
-    pub(crate) payload: Vec<u8>,
     /// For the history; `None` without one.
     pub(crate) traced: Option<HistoryHashes>,
-}
-
-impl RoutedEvent {
-    pub(super) fn into_stored(self, id: EventId, accepted_at_ms: u64) -> StoredEvent {
-        StoredEvent {
-            id,
-            account: self.account,
-            event_type: self.event_type,
-            number: self.number,
-            waba: self.waba,
-            key_hash: self.key_hash,
-            accepted_at_ms,
-            payload: self.payload,
-        }
-    }
 }
 
 /// The events of one `publish` call, which become durable together, and the receipt to resolve.
@@ -110,7 +91,7 @@ impl Submission {
         };
         QueuedSize {
             events: self.events.len(),
-            payload_bytes: self.events.iter().map(|event| event.payload.len()).sum(),
+            payload_bytes: self.events.iter().map(|routed| routed.event.payload.len()).sum(),
             target_bytes: self.events.iter().map(target_bytes).sum(),
         }
     }

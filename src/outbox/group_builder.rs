@@ -88,43 +88,43 @@ impl GroupEvents {
     fn add(
         &mut self,
         cursor: &mut Cursor,
-        event: RoutedEvent,
+        routed: RoutedEvent,
         group: &mut CommitGroup,
     ) -> Result<Accepted> {
-        let original = event.dedup.and_then(|key| cursor.dedup.sequence_of(key));
+        let RoutedEvent { mut event, dedup, targets, traced } = routed;
+        let original = dedup.and_then(|key| cursor.dedup.sequence_of(key));
         if let Some(sequence) = original {
             group.duplicates += 1;
             let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
-            group.traced.extend(event.traced.map(|_| TracedEvent::Duplicate(id)));
+            group.traced.extend(traced.map(|_| TracedEvent::Duplicate(id)));
             return Ok(Accepted { id, owed: 0, duplicate: true });
         }
-        let last = self.last.take().filter(|last| last.routed == event.targets);
+        let last = self.last.take().filter(|last| last.routed == targets);
         let targets = match last {
             Some(last) => last,
-            None => KeptTargets::new(event.targets.clone(), &cursor.removed)?,
+            None => KeptTargets::new(targets, &cursor.removed)?,
         };
         let targets = self.last.insert(targets);
         let sequence = cursor.next_sequence;
         cursor.next_sequence += 1;
         let id = EventId::new(cursor.meta.incarnations.of(sequence), sequence);
+        (event.id, event.accepted_at_ms) = (id, self.wall_ms);
         let owed = u32::try_from(targets.kept.len()).unwrap_or(u32::MAX);
         if targets.kept.is_empty() {
             group.unrouted += 1;
-            if let Some(hashes) = event.traced {
-                let event = Arc::new(event.into_stored(id, self.wall_ms));
+            if let Some(hashes) = traced {
+                let event = Arc::new(event);
                 let targets = Arc::clone(&targets.kept);
                 group.traced.push(TracedEvent::Accepted { event, targets, hashes });
             }
             return Ok(Accepted { id, owed, duplicate: false });
         }
-        if let Some(key) = event.dedup {
+        if let Some(key) = dedup {
             let keys_max = cursor.shares.bounds_of(&event.account).dedup_keys_max;
             cursor.dedup.remember(self.bucket, key, sequence, keys_max);
             self.dedup_entries.push((key, sequence));
             group.dedup_keys.push(key);
         }
-        let traced = event.traced;
-        let event = event.into_stored(id, self.wall_ms);
         let payload = self.payloads.append(&event.payload);
         self.packer.add(&event, &mut targets.packed, payload, &mut self.payloads)?;
         let (event, targets) = (Arc::new(event), Arc::clone(&targets.kept));
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::attempt::DeliveryId;
     use crate::delivery_record::Record;
-    use crate::event::Catalogue;
+    use crate::event::StoredEvent;
     use crate::outbox::codec::{encoded, keys};
     use crate::outbox::command::SubmissionSender;
     use crate::outbox::cursor::tests::cursor;
@@ -175,17 +175,9 @@ mod tests {
     use std::collections::HashMap;
 
     fn submission(dedup: Option<DedupKey>, targets: &[u32], bytes: usize) -> Submission {
-        let event = RoutedEvent {
-            traced: None,
-            account: "acme".into(),
-            event_type: Catalogue::default().canonical("ADD_TAG").unwrap(),
-            number: None,
-            waba: None,
-            key_hash: 0,
-            dedup,
-            targets: targets.iter().copied().map(SubscriptionId).collect(),
-            payload: vec![1; bytes],
-        };
+        let event = StoredEvent { payload: vec![1; bytes], ..StoredEvent::example() };
+        let targets = targets.iter().copied().map(SubscriptionId).collect();
+        let event = RoutedEvent { event, dedup, targets, traced: None };
         let (events, claims) = ([event].into(), [].into_iter().collect());
         Submission { events, claims, sender: SubmissionSender::One(receipt_pair().0) }
     }

@@ -367,6 +367,11 @@ impl World {
             .dead_letters(&Default::default(), None, usize::MAX)
             .unwrap()
             .items;
+        if self.disk.is_cut() {
+            return;
+        }
+        // The list waits for what ended before.
+        self.model.committed(true);
         if letters.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ use wabahook::registration::{Dialog360, SessionGateway};
 use wabahook::store::PostgresOptions;
 use wabahook::{Account, AccountLimits, Config, Durability, KeyDigest, OnDamage, Secret};
 
-use self::accounts::{AccountTable, OperatorTable};
+use self::accounts::AccountTable;
 pub(crate) use self::cluster::ClusterSettings;
 use self::cluster::ClusterTable;
 use self::gateways::{Dialog360Table, SessionTable};
@@ -103,7 +103,7 @@ pub(crate) struct MetaSettings {
 struct ConfigFile {
     listen: Option<String>,
     data: Option<PathBuf>,
-    tls: Option<TlsTable>,
+    tls: Option<TlsFiles>,
     #[serde(default)]
     durability: DurabilityWord,
     #[serde(default)]
@@ -125,14 +125,6 @@ struct ConfigFile {
     cluster: Option<ClusterTable>,
     #[serde(default)]
     limits: LimitsTable,
-}
-
-/// The certificate of the host itself.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsTable {
-    certificate: PathBuf,
-    key: PathBuf,
 }
 
 /// What an accepted event survives: a power cut, or only the end of the process.
@@ -283,12 +275,12 @@ impl ConfigFile {
         let with = (shards, self.tls.is_some());
         let cluster = cluster.map(|table| table.read(store.as_ref(), with, environment));
         let cluster = cluster.transpose()?;
-        let operators = OperatorTable {
-            keys: OneOrMany::values(self.operator_key.as_ref()),
-            digests: OneOrMany::values(self.operator_key_sha256.as_ref()),
-            variables: OneOrMany::values(self.operator_key_env.as_ref()),
-        };
-        let operators = operators.read(environment)?;
+        let operators = accounts::read_operators(
+            OneOrMany::values(self.operator_key.as_ref()),
+            OneOrMany::values(self.operator_key_sha256.as_ref()),
+            OneOrMany::values(self.operator_key_env.as_ref()),
+            environment,
+        )?;
         let accounts = accounts::read(self.account, &operators, environment)?;
         engine = accounts.iter().cloned().fold(engine.without_default_account(), Config::account);
         let bodies = self.limits.bodies()?;
@@ -307,7 +299,7 @@ impl ConfigFile {
             bodies,
             connections,
             head_timeout,
-            tls: self.tls.map(|TlsTable { certificate, key }| TlsFiles { certificate, key }),
+            tls: self.tls,
             account_limits,
             fixed: BTreeMap::new(),
             has_plain_secrets,
@@ -329,9 +321,7 @@ impl MetaTable {
         let verify_token = secret("meta.verify_token", plain, variable, environment)?;
         Ok(MetaSettings { app_secrets, verify_token: Secret::new(verify_token) })
     }
-}
 
-impl MetaTable {
     fn app_secrets(&self, environment: Environment<'_>) -> Result<Vec<String>, String> {
         let (plain, variable) = (self.app_secret.as_ref(), self.app_secret_env.as_ref());
         let Some(list) = &self.app_secrets else {

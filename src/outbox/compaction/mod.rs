@@ -79,18 +79,7 @@ impl GenerationClearing {
     }
 
     fn note_ends(&mut self, records: &[Record]) {
-        for record in records {
-            let delivery = match record {
-                Record::Settle(delivery) | Record::SettleMain(delivery) => *delivery,
-                Record::Dead(letter) => letter.delivery,
-                Record::Retry(..)
-                | Record::Revive(_)
-                | Record::Discard(_)
-                | Record::FailedAttempt(..)
-                | Record::Health(..) => {
-                    continue;
-                }
-            };
+        for delivery in records.iter().filter_map(Record::ended) {
             if let Some(owed) = self.owed.get_mut(&delivery.subscription) {
                 owed.remove(delivery.sequence);
             }

@@ -35,7 +35,8 @@ fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
         [20, 8].map(|dead_letters_max| Limits { dead_letters_max, ..Limits::default() });
     let (store, bystander) = (Memory::default(), delivery(1, 1));
     let (running, _) = open_with(store.clone(), &limits);
-    let beta = RoutedEvent { account: "beta".into(), ..routed(vec![1], &[1]) };
+    let mut beta = routed(vec![1], &[1]);
+    beta.event.account = "beta".into();
     let accepted = submit(&running.outbox, vec![beta]).wait().unwrap();
     assert_eq!(accepted[0].id.sequence(), bystander.sequence);
     running.outbox.record(Record::Dead(letter(bystander.sequence, 1, WALL_MS)));

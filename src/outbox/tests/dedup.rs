@@ -242,7 +242,8 @@ fn one_account_at_its_bound_costs_no_other_account_a_key() {
     assert!(!is_duplicate(&running, "bystander"));
     for n in 0..100 {
         let dedup = Some(dedup_key_of("busy", "MESSAGE_RECEIVED", &format!("{n}")));
-        let event = RoutedEvent { account: "busy".into(), dedup, ..routed(vec![1], &[1]) };
+        let mut event = RoutedEvent { dedup, ..routed(vec![1], &[1]) };
+        event.event.account = "busy".into();
         assert!(!submit(&running.outbox, vec![event]).wait().unwrap()[0].duplicate);
         clock.advance(HOUR / 10);
     }
@@ -309,10 +310,11 @@ impl KeyedOutbox {
 
     /// Publishes keys and settles their events. Returns how many are duplicates.
     fn publish(&mut self, account: &str, keys: impl Iterator<Item = u64>) -> usize {
-        let event = |n| RoutedEvent {
-            account: account.into(),
-            dedup: Some(dedup_key_of(account, "MESSAGE_RECEIVED", &format!("{n}"))),
-            ..routed(vec![1; 100], &[1])
+        let event = |n| {
+            let dedup = Some(dedup_key_of(account, "MESSAGE_RECEIVED", &format!("{n}")));
+            let mut event = RoutedEvent { dedup, ..routed(vec![1; 100], &[1]) };
+            event.event.account = account.into();
+            event
         };
         let accepted = submit(&self.outbox, keys.map(event).collect());
         let accepted = self.outbox.wait(accepted).unwrap();

@@ -35,7 +35,8 @@ fn open_faulty() -> (OutboxBed, Memory, Arc<FaultPlan>) {
 
 impl OutboxBed {
     fn publish_keyed(&self, bytes: usize, ids: &[u32], key_hash: u64) -> u64 {
-        let event = RoutedEvent { key_hash, ..routed(vec![1; bytes], ids) };
+        let mut event = routed(vec![1; bytes], ids);
+        event.event.key_hash = key_hash;
         let sequence = submit(&self.outbox, vec![event]).wait().unwrap()[0].id.sequence();
         self.owing.accept(sequence, ids);
         sequence
@@ -45,11 +46,8 @@ impl OutboxBed {
         self.publish_keyed(100, ids, 0)
     }
 
-    /// Ends a delivery like the engine: removed from what is owed and queued at the same moment.
-    fn end(&self, sequence: u64, id: u32, record: Record) {
-        let mut all = self.owing.0.lock();
-        all.entry(SubscriptionId(id)).or_default().remove(sequence);
-        self.outbox.record(record);
+    fn end(&self, record: Record) {
+        self.owing.end(&self.outbox, record);
     }
 
     /// Waits until everything recorded so far is on the device.
@@ -62,7 +60,7 @@ impl OutboxBed {
     fn churn(&self, store: &Memory, gone: u64) {
         for _ in 0..600 {
             let sequence = self.publish_keyed(900, &[9], 0);
-            self.end(sequence, 9, Record::Settle(delivery(sequence, 9)));
+            self.end(Record::Settle(delivery(sequence, 9)));
             if !store.list().unwrap().contains(&databases::name_of(gone)) {
                 return;
             }
@@ -183,8 +181,8 @@ fn the_end_of_a_main_delivery_is_told_when_it_is_durable() {
     let (bed, store, faults) = open_faulty();
     let sequence = bed.publish(&[1, 2]);
     faults.hold_syncs();
-    bed.end(sequence, 1, Record::SettleMain(delivery(sequence, 1)));
-    bed.end(sequence, 2, Record::Settle(delivery(sequence, 2)));
+    bed.end(Record::SettleMain(delivery(sequence, 1)));
+    bed.end(Record::Settle(delivery(sequence, 2)));
     while store.unsynced_batches() == 0 {
         std::thread::yield_now();
     }
@@ -201,7 +199,7 @@ fn a_refused_end_of_a_main_delivery_is_told_when_written() {
     let (bed, store, faults) = open_faulty();
     let (sequence, bystander) = (bed.publish(&[1, 2]), bed.publish(&[1]));
     faults.fail_after(0);
-    bed.end(sequence, 1, Record::SettleMain(delivery(sequence, 1)));
+    bed.end(Record::SettleMain(delivery(sequence, 1)));
     let deadline = std::time::Duration::from_secs(20);
     let mut told = Vec::new();
     while !told.iter().any(|told| matches!(told, CommitEvent::Stalled(_))) {
@@ -282,9 +280,9 @@ fn only_dead_letters_and_owed_deliveries_have_a_history() {
         }
     }
     for sequence in [dead, revived] {
-        bed.end(sequence, 1, Record::Dead(letter(sequence, 1, Reason::Status(404))));
+        bed.end(Record::Dead(letter(sequence, 1, Reason::Status(404))));
     }
-    bed.end(settled, 1, Record::Settle(delivery(settled, 1)));
+    bed.end(Record::Settle(delivery(settled, 1)));
     bed.settle_all();
     assert_eq!(bed.outbox.revive(vec![vec![delivery(revived, 1)]]).wait().unwrap(), 1);
     assert_eq!(bed.outbox.revive(vec![vec![delivery(revived, 1)]]).wait().unwrap(), 0);
@@ -323,7 +321,7 @@ fn a_retry_state_from_before_a_revival_does_not_come_back() {
     while bed.outbox.usage().generations < 3 {
         bed.publish_keyed(900, &[1], 0);
     }
-    bed.end(sequence, 1, Record::Dead(letter(sequence, 1, Reason::Status(404))));
+    bed.end(Record::Dead(letter(sequence, 1, Reason::Status(404))));
     bed.settle_all();
     bed.outbox.revive(vec![vec![delivery(sequence, 1)]]).wait().unwrap();
     let (_, recovered) = read(store.crash());
@@ -347,7 +345,7 @@ fn a_dropped_letter_takes_its_history_along() {
     for (sequence, at_wall_ms) in [(dropped, 0), (kept, WALL_MS)] {
         bed.outbox.record(Record::FailedAttempt(delivery(sequence, 1), tried(1)));
         let letter = StoredDeadLetter { at_wall_ms, ..letter(sequence, 1, Reason::Status(404)) };
-        bed.end(sequence, 1, Record::Dead(letter));
+        bed.end(Record::Dead(letter));
     }
     bed.settle_all();
     let check = |bed: &OutboxBed| {
@@ -377,7 +375,7 @@ fn large_histories_are_not_copied_again_and_again() {
     let mut published = 0;
     for _ in 0..1_000 {
         let sequence = bed.publish_keyed(900, &[9], 0);
-        bed.end(sequence, 9, Record::Settle(delivery(sequence, 9)));
+        bed.end(Record::Settle(delivery(sequence, 9)));
         published += 900;
     }
     let written = written.load(Ordering::Acquire);
@@ -449,7 +447,7 @@ fn keys_are_recovered_where_needed_and_read_later() {
     let unordered = bed.publish_keyed(100, &[2], 78);
     let settled = bed.publish_keyed(100, &[4, 2], 79);
     let keyless = bed.publish_keyed(100, &[1], 0);
-    bed.end(settled, 4, Record::Settle(delivery(settled, 4)));
+    bed.end(Record::Settle(delivery(settled, 4)));
     let check = |bed: &OutboxBed, recovered: &RecoveredOutbox| {
         assert_eq!(recovered.keys, HashMap::from([(ordered, 77)]));
         let all = [ordered, unordered, settled, keyless, 1 << 40].into_iter().collect();

@@ -34,7 +34,7 @@ use crate::config::{Limits, OnDamage};
 use crate::dead_letter::StoredDeadLetter;
 use crate::delivery_record::{Record, RetryState};
 use crate::error::Error;
-use crate::event::{Accepted, Catalogue, EventId};
+use crate::event::{Accepted, Catalogue, EventId, StoredEvent};
 use crate::outcome::Reason;
 use crate::receipt::{Receipt, receipt_pair};
 use crate::store::{Batch, FaultInjectingStore, FaultPlan, Memory, Sled, Store};
@@ -157,22 +157,20 @@ fn shares_of(limits: &Limits) -> Arc<AccountShares> {
 }
 
 pub(super) fn routed(payload: Vec<u8>, targets: &[u32]) -> RoutedEvent {
-    RoutedEvent {
-        account: "acme".into(),
-        event_type: Catalogue::default().canonical("MESSAGE_RECEIVED").unwrap(),
+    let event = StoredEvent {
         number: "919999999999".parse().ok(),
         waba: Some("77".to_owned()),
         key_hash: 5,
-        dedup: None,
-        targets: targets.iter().copied().map(SubscriptionId).collect(),
         payload,
-        traced: None,
-    }
+        ..StoredEvent::example()
+    };
+    let targets = targets.iter().copied().map(SubscriptionId).collect();
+    RoutedEvent { event, dedup: None, targets, traced: None }
 }
 
 fn submit(outbox: &Outbox, events: Vec<RoutedEvent>) -> Receipt<Vec<Accepted>> {
     let (sender, receipt) = receipt_pair();
-    outbox.admit(events.len(), events.iter().map(|event| event.payload.len()).sum()).unwrap();
+    outbox.admit(events.len(), events.iter().map(|one| one.event.payload.len()).sum()).unwrap();
     let (events, claims) = (events.into(), smallvec::SmallVec::new());
     outbox.submit(Submission { events, claims, sender: SubmissionSender::Many(sender) });
     receipt
@@ -255,11 +253,7 @@ impl OwedLedger {
     }
 
     fn end(&self, outbox: &Outbox, record: Record) {
-        let delivery = match &record {
-            Record::Settle(delivery) | Record::SettleMain(delivery) => *delivery,
-            Record::Dead(letter) => letter.delivery,
-            _ => return outbox.record(record),
-        };
+        let Some(delivery) = record.ended() else { return outbox.record(record) };
         // Like the engine: removed from what is owed and queued at the same moment.
         let mut all = self.0.lock();
         all.entry(delivery.subscription).or_default().remove(delivery.sequence);

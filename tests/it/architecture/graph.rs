@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::Source;
+use super::source::{Source, stem};
 
 pub(super) struct Graph {
     /// The files that a file names, with the first place and the path that does.
@@ -63,15 +63,19 @@ impl Graph {
         violations
     }
 
-    /// Files that lead back to themselves through another module, with the names that cross.
-    pub(super) fn circles_across_modules(&self) -> Vec<String> {
-        let reach: BTreeMap<_, _> =
-            self.edges.keys().map(|path| (path, self.reach(path))).collect();
+    /// Names through which files lead back to themselves: through another module, or through files beside each other. A
+    /// file may name its children and be named by them.
+    pub(super) fn circles(&self) -> Vec<String> {
+        let all = |_: &str, _: &str| true;
+        let beside = |from: &str, to: &str| !is_kin(from, to);
         let mut violations = Vec::new();
         for (from, named) in &self.edges {
             for (to, (line, path)) in named {
-                let is_circle = reach.get(to).is_some_and(|reach| reach.contains(from.as_str()));
-                if is_circle && inner_module(from) != inner_module(to) {
+                let leads_back = |counts: &dyn Fn(&str, &str) -> bool| {
+                    counts(from, to) && self.reach(to, counts).contains(from.as_str())
+                };
+                let crosses = inner_module(from) != inner_module(to) && leads_back(&all);
+                if crosses || leads_back(&beside) {
                     violations.push(format!("{from}:{line} names {path}, and {to} leads back"));
                 }
             }
@@ -79,15 +83,27 @@ impl Graph {
         violations
     }
 
-    fn reach<'a>(&'a self, from: &'a str) -> BTreeSet<&'a str> {
+    /// The files that a file leads to over the names that count.
+    fn reach<'a>(
+        &'a self,
+        from: &'a str,
+        counts: &dyn Fn(&str, &str) -> bool,
+    ) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![from];
         while let Some(path) = open.pop() {
             let named = self.edges.get(path).into_iter().flat_map(BTreeMap::keys);
-            open.extend(named.map(String::as_str).filter(|path| reached.insert(*path)));
+            let named = named.map(String::as_str).filter(|to| counts(path, to));
+            open.extend(named.filter(|to| reached.insert(*to)));
         }
         reached
     }
+}
+
+/// Whether one of two files is inside the module of the other.
+fn is_kin(one: &str, other: &str) -> bool {
+    let (one, other) = (stem(one), stem(other));
+    one.starts_with(&format!("{other}/")) || other.starts_with(&format!("{one}/"))
 }
 
 /// The front door re-exports from everywhere, and the program sees what is public.
@@ -196,9 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_where_they_cross_modules() {
-        let circles = |path, text| graph(path, text).circles_across_modules().len();
-        assert_eq!(circles("src/left/other.rs", "use super::inner::Inner;"), 0);
+    fn circles_are_found_across_modules_and_beside_each_other() {
+        let circles = |path, text| graph(path, text).circles().len();
+        assert_eq!(circles("src/left/other.rs", "use super::Left;"), 0);
+        assert_eq!(circles("src/left/inner.rs", "use super::Left; pub struct Inner;"), 0);
+        assert_eq!(circles("src/left/other.rs", "use super::inner::Inner;"), 2);
         assert_eq!(circles("src/noun.rs", "use crate::left::Inner;"), 2);
     }
 }

@@ -44,9 +44,14 @@ impl Source {
 
     /// The file's module from the crate's root, without the ending of its name.
     pub(super) fn stem(&self) -> &str {
-        let stem = self.path.trim_end_matches(".rs");
-        ["/mod", "/lib", "/main"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem)
+        stem(&self.path)
     }
+}
+
+/// The path of a file as a module.
+pub(super) fn stem(path: &str) -> &str {
+    let stem = path.trim_end_matches(".rs");
+    ["/mod", "/lib", "/main"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem)
 }
 
 /// Leaves out the files that another one declares under `#[cfg(test)]`.

@@ -33,7 +33,6 @@ const LINES_MAX: usize = 16;
 
 /// An answer that was read whole.
 struct WholeAnswer {
-    status: StatusCode,
     parts: axum::http::response::Parts,
     bytes: Bytes,
 }
@@ -46,7 +45,7 @@ impl WholeAnswer {
             HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", message)
         };
         let bytes = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await.map_err(broken)?;
-        Ok(WholeAnswer { status: parts.status, parts, bytes })
+        Ok(WholeAnswer { parts, bytes })
     }
 
     fn value(&self) -> Value {
@@ -77,7 +76,7 @@ impl Front {
         let (mut sum, mut missing) = (Value::Null, Vec::new());
         for host in self.fleet.hosts() {
             match self.by_host(&host, &request).await {
-                Ok(answer) if answer.status.is_success() => sum = added(sum, answer.value()),
+                Ok(answer) if answer.parts.status.is_success() => sum = added(sum, answer.value()),
                 Ok(answer) => return Ok(answer.into_response()),
                 Err(_) => missing.push(host.name),
             }
@@ -104,7 +103,7 @@ impl Front {
                 None => None,
             };
             let page = match answer {
-                Some(answer) if answer.status.is_success() => Some(answer.page()),
+                Some(answer) if answer.parts.status.is_success() => Some(answer.page()),
                 Some(refused) => return Ok(refused.into_response()),
                 None => None,
             };
@@ -163,8 +162,8 @@ impl Front {
         let mut status = StatusCode::OK;
         for (shard, answer) in self.ask_all(request).await {
             match answer {
-                Some(answer) if answer.status.is_success() => {
-                    (sum, status) = (added(sum, answer.value()), answer.status);
+                Some(answer) if answer.parts.status.is_success() => {
+                    (sum, status) = (added(sum, answer.value()), answer.parts.status);
                     included.push(shard);
                 }
                 Some(answer) => return Ok(answer.into_response()),
@@ -201,7 +200,7 @@ impl Front {
         let (found, others): (Vec<_>, Vec<_>) = answers
             .into_iter()
             .filter_map(|(_, answer)| answer)
-            .partition(|answer| answer.status != StatusCode::NOT_FOUND);
+            .partition(|answer| answer.parts.status != StatusCode::NOT_FOUND);
         match (found.into_iter().next(), others.into_iter().next()) {
             (Some(found), _) => Ok(found.into_response()),
             (None, Some(other)) if is_complete => Ok(other.into_response()),
@@ -231,7 +230,7 @@ impl Front {
             request.parts.uri = query.uri(query.limit - items.len(), &place.cursor);
             let mut after = None;
             match self.ask(shard, &request, deadline).await {
-                Ok(answer) if answer.status == StatusCode::OK => {
+                Ok(answer) if answer.parts.status == StatusCode::OK => {
                     let mut page = answer.value();
                     if let Some(Value::Array(all)) = page.get_mut("items") {
                         all.retain(|item| is_wanted(shard, item));
@@ -298,7 +297,7 @@ impl Front {
         for shard in self.routes.open() {
             let Some(permit) = self.routes.enter(shard) else { continue };
             let answer = WholeAnswer::read(permit.answer(request.request()).await).await?;
-            if !answer.status.is_success() {
+            if !answer.parts.status.is_success() {
                 return Ok(answer.into_response());
             }
             texts.push((shard, String::from_utf8_lossy(&answer.bytes).into_owned()));

@@ -36,26 +36,24 @@ struct WabaTable {
     phone_number_ids: BTreeMap<String, String>,
 }
 
-pub(super) struct OperatorTable<'t> {
-    pub(super) keys: &'t [SecretText],
-    pub(super) digests: &'t [String],
-    pub(super) variables: &'t [String],
-}
-
-impl OperatorTable<'_> {
-    pub(super) fn read(&self, environment: Environment<'_>) -> Result<OperatorKeys, String> {
-        let field = "operator_key";
-        let plain = self.keys.iter().map(|key| digest(field, Some(key), None, environment));
-        let named = self.variables.iter().map(|name| digest(field, None, Some(name), environment));
-        let digests = self.digests.iter().map(|text| parsed("operator_key_sha256", text));
-        let digests = plain.chain(named).chain(digests).collect::<Result<Vec<_>, String>>()?;
-        for (place, one) in digests.iter().enumerate() {
-            if digests.iter().take(place).any(|before| before == one) {
-                return Err(format!("{field}: the same key is given twice, expected each once"));
-            }
+/// The operator's keys, given as themselves, as their digests and by environment variables.
+pub(super) fn read_operators(
+    keys: &[SecretText],
+    digests: &[String],
+    variables: &[String],
+    environment: Environment<'_>,
+) -> Result<OperatorKeys, String> {
+    let field = "operator_key";
+    let plain = keys.iter().map(|key| digest(field, Some(key), None, environment));
+    let named = variables.iter().map(|name| digest(field, None, Some(name), environment));
+    let digests = digests.iter().map(|text| parsed("operator_key_sha256", text));
+    let digests = plain.chain(named).chain(digests).collect::<Result<Vec<_>, String>>()?;
+    for (place, one) in digests.iter().enumerate() {
+        if digests.iter().take(place).any(|before| before == one) {
+            return Err(format!("{field}: the same key is given twice, expected each once"));
         }
-        Ok(OperatorKeys::new(digests))
     }
+    Ok(OperatorKeys::new(digests))
 }
 
 /// The declared accounts. Without an operator, who can create others, there must be one.

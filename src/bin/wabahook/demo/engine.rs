@@ -3,7 +3,7 @@
 //! It uses the public API of the library only, and keeps nothing outside its directory.
 
 use std::collections::HashMap;
-use std::io::{self, Stdout, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,13 @@ use std::time::Duration;
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::store::{Postgres, PostgresOptions, StoreFailure};
 use wabahook::{
-    Account, Config, Engine, Error, EventId, Limits, Notice, Notices, Stats, Subscription,
-    SubscriptionId,
+    Account, Config, Engine, Error, Limits, Notice, Notices, Stats, Subscription, SubscriptionId,
 };
 
 use super::endpoints::{ENDPOINTS, WABAS, policy};
 use super::process::{DemoPlace, EngineOrders};
-use super::report::{AcceptedEvent, EngineReport, LaneReport};
-use super::samples::{PreparedEvent, prepare};
+use super::report::{EngineReport, LaneReport};
+use super::samples::prepare;
 
 /// The command line of the engine process.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,13 +28,12 @@ pub(crate) struct EngineArgs {
 
 /// Runs the engine until its time is over. Ends silently when the demo is gone.
 pub(crate) fn run(EngineArgs { orders }: &EngineArgs) -> ExitCode {
-    let mut reports = ReportWriter { to: io::stdout() };
-    match play(orders, &mut reports) {
+    match play(orders) {
         Ok(()) => ExitCode::SUCCESS,
         Err(EngineStop::DemoGone) => ExitCode::FAILURE,
         Err(EngineStop::Failed(why)) => {
             // The demo may be gone; there is nothing left to do.
-            let _ = reports.tell(&EngineReport::Failed { why });
+            let _ = tell(&EngineReport::Failed { why });
             ExitCode::FAILURE
         }
     }
@@ -55,15 +53,8 @@ impl From<Error> for EngineStop {
     }
 }
 
-struct ReportWriter {
-    to: Stdout,
-}
-
-impl ReportWriter {
-    fn tell(&mut self, report: &EngineReport) -> Result<(), EngineStop> {
-        let mut to = self.to.lock();
-        report.write(&mut to).and_then(|()| to.flush()).map_err(|_| EngineStop::DemoGone)
-    }
+fn tell(report: &EngineReport) -> Result<(), EngineStop> {
+    report.write(&mut io::stdout().lock()).map_err(|_| EngineStop::DemoGone)
 }
 
 /// The engine at work.
@@ -73,7 +64,6 @@ struct EngineWork<'a> {
     engine: Engine,
     notices: Notices,
     endpoints: HashMap<SubscriptionId, usize>,
-    reports: &'a mut ReportWriter,
     turn: u64,
     published: u64,
     told_at_ms: u64,
@@ -88,7 +78,7 @@ const PROGRESS_MS: u64 = 100;
 /// How many bodies one tick may publish when it has to catch up.
 const BODIES_PER_TICK_MAX: u64 = 64;
 
-fn play(orders: &EngineOrders, reports: &mut ReportWriter) -> Result<(), EngineStop> {
+fn play(orders: &EngineOrders) -> Result<(), EngineStop> {
     let clock = SystemClock::new();
     let config = config(orders)?;
     let began_ms = clock.monotonic_ms();
@@ -99,24 +89,16 @@ fn play(orders: &EngineOrders, reports: &mut ReportWriter) -> Result<(), EngineS
         subscriptions: engine.subscriptions().len() as u64,
         took_ms: clock.monotonic_ms() - began_ms,
     };
-    reports.tell(&opened)?;
+    tell(&opened)?;
     register(&engine, orders)?;
     let named = |name: &str| ENDPOINTS.iter().position(|endpoint| endpoint.name == name);
     let known = engine.subscriptions();
     let endpoints = known.iter().filter_map(|s| Some((s.id, named(&s.name)?))).collect();
-    let mut work = EngineWork {
-        orders,
-        clock,
-        engine,
-        notices,
-        endpoints,
-        reports,
-        turn: 0,
-        published: 0,
-        told_at_ms: 0,
-    };
+    let (turn, published, told_at_ms) = (0, 0, 0);
+    let mut work =
+        EngineWork { orders, clock, engine, notices, endpoints, turn, published, told_at_ms };
     work.publish()?;
-    work.reports.tell(&EngineReport::Draining)?;
+    tell(&EngineReport::Draining)?;
     work.drain()?;
     work.close()
 }
@@ -193,7 +175,7 @@ impl EngineWork<'_> {
             }
             let prepared = prepare(self.turn, self.orders.seed, self.engine.accounts())
                 .map_err(EngineStop::Failed)?;
-            let (events, described) = split(prepared);
+            let (events, described): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
             let published_ms = self.clock.wall_ms();
             let receipt = match self.engine.publish_many(events) {
                 // The same body comes again with the next tick.
@@ -214,7 +196,7 @@ impl EngineWork<'_> {
                 event.id = accepted.id.to_string();
                 event.owed = accepted.owed;
             }
-            self.reports.tell(&EngineReport::Accepted { published_ms, events: described })?;
+            tell(&EngineReport::Accepted { published_ms, events: described })?;
         }
         Ok(())
     }
@@ -233,7 +215,7 @@ impl EngineWork<'_> {
         if now_ms >= self.told_at_ms + PROGRESS_MS {
             self.told_at_ms = now_ms;
             let lanes = self.lanes(&self.engine.stats());
-            self.reports.tell(&EngineReport::Progress { lanes })?;
+            tell(&EngineReport::Progress { lanes })?;
         }
         Ok(())
     }
@@ -260,7 +242,7 @@ impl EngineWork<'_> {
             self.tell_notice(notice)?;
         }
         let lanes = self.lanes(&self.engine.stats());
-        self.reports.tell(&EngineReport::Closed { lanes })
+        tell(&EngineReport::Closed { lanes })
     }
 
     fn lanes(&self, stats: &Stats) -> Vec<LaneReport> {
@@ -275,31 +257,18 @@ impl EngineWork<'_> {
         let endpoint_of = |id: &SubscriptionId| self.endpoints.get(id).copied();
         let report = match &notice {
             Notice::DeadLettered { event, subscription, reason } => {
-                endpoint_of(subscription).map(|endpoint| died(*event, endpoint, reason.to_string()))
+                let (event, reason) = (event.to_string(), reason.to_string());
+                endpoint_of(subscription).map(|endpoint| EngineReport::Died {
+                    event,
+                    endpoint,
+                    reason,
+                })
             }
             Notice::Disabled { subscription, reason } => endpoint_of(subscription)
                 .map(|endpoint| EngineReport::Disabled { endpoint, reason: reason.to_string() }),
             _ => None,
         };
         let noted = || EngineReport::Noted { text: format!("{notice:?}") };
-        self.reports.tell(&report.unwrap_or_else(noted))
+        tell(&report.unwrap_or_else(noted))
     }
-}
-
-fn died(event: EventId, endpoint: usize, reason: String) -> EngineReport {
-    EngineReport::Died { event: event.to_string(), endpoint, reason }
-}
-
-fn split(prepared: Vec<PreparedEvent>) -> (Vec<wabahook::Event>, Vec<AcceptedEvent>) {
-    let pairs = prepared.into_iter().map(|one| {
-        let described = AcceptedEvent {
-            id: String::new(),
-            event_type: one.event_type,
-            owner: one.owner,
-            owed: 0,
-            checksum: one.checksum,
-        };
-        (one.event, described)
-    });
-    pairs.unzip()
 }

@@ -7,14 +7,7 @@ use wabahook::inbound::cloud_api;
 use wabahook::{Accounts, Catalogue, Event};
 
 use super::endpoints::NumberOrWaba;
-
-/// An event ready to be published, and what the ledger needs of it.
-pub(super) struct PreparedEvent {
-    pub(super) event: Event,
-    pub(super) event_type: String,
-    pub(super) owner: NumberOrWaba,
-    pub(super) checksum: u32,
-}
+use super::report::AcceptedEvent;
 
 /// One body of `docs/samples`.
 struct SampleBody {
@@ -31,12 +24,13 @@ enum SampleSource {
     Gateway(&'static str, &'static str),
 }
 
-/// The events of body number `turn`, published by one call. `seed` distinguishes processes.
+/// The events of body number `turn`, published by one call, and what the ledger needs of each; its id and deliveries
+/// are not known yet. `seed` distinguishes processes.
 pub(super) fn prepare(
     turn: u64,
     seed: u64,
     accounts: &Accounts,
-) -> Result<Vec<PreparedEvent>, String> {
+) -> Result<Vec<(Event, AcceptedEvent)>, String> {
     let count = SAMPLES.len() as u64;
     let sample = usize::try_from(turn % count).ok().and_then(|index| SAMPLES.get(index));
     let Some(sample) = sample else { return Ok(Vec::new()) };
@@ -57,12 +51,14 @@ pub(super) fn prepare(
         let event_type = catalogue
             .canonical(event.event_type())
             .map_err(|error| format!("sample {}: {error}", sample.name))?;
-        Ok(PreparedEvent {
+        let described = AcceptedEvent {
+            id: String::new(),
             event_type: event_type.as_str().to_owned(),
             owner: owner.ok_or_else(|| format!("sample {}: no number and no WABA", sample.name))?,
+            owed: 0,
             checksum: crc32fast::hash(event.payload()),
-            event: event.dedup_key(format!("{seed}-{turn}-{part}")),
-        })
+        };
+        Ok((event.dedup_key(format!("{seed}-{turn}-{part}")), described))
     });
     prepared.collect()
 }

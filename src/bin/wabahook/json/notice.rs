@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::TimestampJson;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Default)]
 pub(crate) struct NoticeJson {
     pub(crate) at: TimestampJson,
     pub(crate) kind: String,

@@ -414,7 +414,7 @@ impl<'de, T: FromStr<Err = wabahook::Error>> Deserialize<'de> for Text<T> {
 }
 
 /// A date and time of RFC 3339; in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TimestampJson(pub(crate) u64);
 
 /// What is expected where a date and time is given.

@@ -67,14 +67,8 @@ async fn listen(host: &HostState, caller: &Caller, notices: &Notices, to: &Sende
 
 /// The line of a notice; `None` where it is not the caller's.
 fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> Option<Bytes> {
-    let mut line = NoticeJson {
-        at: TimestampJson(wall_ms),
-        kind: notice.kind().to_owned(),
-        subscription: None,
-        event_id: None,
-        reason: None,
-        count: None,
-    };
+    let (at, kind) = (TimestampJson(wall_ms), notice.kind().to_owned());
+    let mut line = NoticeJson { at, kind, ..NoticeJson::default() };
     let subscription = match notice {
         Notice::DeadLettered { event, subscription, reason } => {
             line.event_id = Some(event.to_string());

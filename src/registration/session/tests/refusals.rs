@@ -32,7 +32,7 @@ fn an_account_has_at_most_the_configured_webhooks() {
     let (code, answer) = gateway.enveloped("POST", "/webhooks", to("c"));
     assert_eq!(code, 400);
     assert!(answer["error"].as_str().unwrap().contains("limit of 2"), "{answer}");
-    let beta = gateway.call("POST", "/webhooks", BETA, &to("b").to_string());
+    let beta = gateway.call("POST", "/webhooks", BETA, to("b").to_string());
     assert_eq!(enveloped(&beta).0, 201);
     let (code, answer) = gateway.enveloped("DELETE", &format!("/webhooks/{first}"), Value::Null);
     assert_eq!((code, &answer["data"]), (200, &Value::Null));
@@ -45,7 +45,7 @@ fn an_account_has_at_most_the_configured_webhooks() {
 fn the_limit_error_hides_the_count_of_all_accounts() {
     let limits = Limits { subscriptions_max: 1, ..Limits::default() };
     let gateway = session_gateway(|config| config.limits(limits)).0;
-    let beta = gateway.call("POST", "/webhooks", BETA, &to("beta").to_string());
+    let beta = gateway.call("POST", "/webhooks", BETA, to("beta").to_string());
     assert_eq!(enveloped(&beta).0, 201);
     let (code, answer) = gateway.enveloped("POST", "/webhooks", to("crm"));
     assert_eq!((code, &answer["error"]), (400, &json!("subscriptions: over the limit of 1")));
@@ -154,7 +154,7 @@ fn every_path_needs_the_key_of_an_account() {
 #[test]
 fn webhooks_of_other_accounts_and_gateways_are_not_found() {
     let gateway = fresh();
-    let beta = enveloped(&gateway.call("POST", "/webhooks", BETA, &to("beta").to_string())).1;
+    let beta = enveloped(&gateway.call("POST", "/webhooks", BETA, to("beta").to_string())).1;
     let other = Subscription::to("https://other/").unwrap().account("acme").name("crm");
     let other = gateway.engine.subscribe(other).unwrap();
     let own = gateway.created(to("own"));
