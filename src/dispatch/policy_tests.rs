@@ -41,23 +41,10 @@ fn of(id: SubscriptionId, sequence: u64) -> Attempt {
 /// A policy whose breaker opens at the second failure, for 1 s, then 2 s, with no jitter to speak of:
 /// the bench's random number is 0, which takes a fifth away.
 fn fragile() -> Policy {
-    let breaker = Breaker {
-        failures: Some(2),
-        initial: Duration::from_millis(1_000),
-        max: Duration::from_millis(10_000),
-    };
-    let retry = crate::subscription::Retry::Exponential {
-        initial: Duration::from_millis(1),
-        max: Duration::from_millis(1),
-        jitter_permille: 0,
-    };
-    Policy {
-        breaker,
-        retry,
-        attempts_max: None,
-        age_max: Duration::from_millis(1_000_000),
-        ..policy()
-    }
+    let breaker = Breaker { failures: Some(2), initial: ms(1_000), max: ms(10_000) };
+    let retry =
+        crate::subscription::Retry::Exponential { initial: ms(1), max: ms(1), jitter_permille: 0 };
+    Policy { breaker, retry, attempts_max: None, age_max: ms(1_000_000), ..policy() }
 }
 
 #[test]
@@ -147,10 +134,8 @@ fn a_key_that_fails_holds_up_itself_alone() {
 
 #[test]
 fn a_rate_limit_spaces_attempts() {
-    let mut bench = bench(Policy {
-        rate_limit: Some(RateLimit { events: 2, per: Duration::from_millis(500) }),
-        ..policy()
-    });
+    let mut bench =
+        bench(Policy { rate_limit: Some(RateLimit { events: 2, per: ms(500) }), ..policy() });
     bench.owe(1..=4);
     for sequence in [1, 2] {
         bench.run(sequence, 1, Outcome::Delivered);
@@ -175,10 +160,7 @@ fn an_open_breaker_admits_one_probe_at_a_time() {
     bench.pass_ms(1);
     assert_eq!((bench.next(), bench.dispatcher.next_wake_ms()), (None, Some(801)));
     let stats = bench.stats(LANE);
-    assert_eq!(
-        (stats.breaker_trips, stats.rests_for, stats.owed),
-        (1, Duration::from_millis(799), 5)
-    );
+    assert_eq!((stats.breaker_trips, stats.rests_for, stats.owed), (1, ms(799), 5));
     bench.pass_ms(799);
     let probe = bench.take(1, 3);
     assert_eq!(bench.next(), None, "one probe");
@@ -192,7 +174,7 @@ fn an_open_breaker_admits_one_probe_at_a_time() {
 
 #[test]
 fn a_restart_keeps_the_breaker_and_the_failing_time() {
-    let terms = Policy { disable_after: Some(Duration::from_millis(5_000)), ..fragile() };
+    let terms = Policy { disable_after: Some(ms(5_000)), ..fragile() };
     let mut before = bench(terms.clone());
     before.owe(1..=5);
     for number in [1, 2] {
@@ -255,10 +237,7 @@ fn a_retry_after_holds_the_whole_lane() {
     let mut bench = bench(policy());
     bench.owe(1..=3);
     let first = bench.take(1, 1);
-    let asked = Outcome::Retry {
-        reason: Reason::Status(429),
-        retry_after: Some(Duration::from_millis(3_000)),
-    };
+    let asked = Outcome::Retry { reason: Reason::Status(429), retry_after: Some(ms(3_000)) };
     let _ = bench.end(first, asked);
     bench.pass_ms(2_999);
     assert_eq!(bench.next(), None);

@@ -296,7 +296,8 @@ pub(super) fn lane_state(accounts: &Accounts, one: &SubscriptionInfo) -> Subscri
 impl Shared {
     fn require_account(&self, id: &str) -> Result<Arc<AccountInfo>> {
         self.check_open()?;
-        self.accounts.get(id).ok_or_else(|| unknown(id))
+        let unknown = || Error::NotFound { what: "account", given: id.to_owned() };
+        self.accounts.get(id).ok_or_else(unknown)
     }
 
     /// Changes an account; `None` if it is no longer `before`.
@@ -391,10 +392,6 @@ pub(super) fn moved_to(one: &SubscriptionInfo, to: &AccountId) -> SubscriptionIn
 pub(super) fn held(info: &AccountInfo, deliveries: u64) -> Notice {
     let (account, name, state) = (info.id.clone(), info.name.clone(), info.state);
     Notice::AccountHeld { account, name, state, deliveries }
-}
-
-fn unknown(id: &str) -> Error {
-    Error::NotFound { what: "account", given: id.to_owned() }
 }
 
 fn declared(info: &AccountInfo) -> Error {

@@ -27,8 +27,11 @@ pub(super) fn commit_listener(shared: Weak<Shared>) -> CommitListener {
 /// Receives the store's own events, as long as the engine exists.
 pub(super) fn store_listener(shared: Weak<Shared>) -> StoreListener {
     Box::new(move |event| {
-        if let Some(shared) = shared.upgrade() {
-            shared.store_told(event);
+        let Some(shared) = shared.upgrade() else { return };
+        match event {
+            StoreEvent::OwnerAgain => shared.wake_workers(&mut shared.dispatch_state.lock()),
+            StoreEvent::Lost => shared.stop_for(Error::NotOwner),
+            StoreEvent::Unreplicated(why) => shared.notices.send(&Notice::Unreplicated { why }),
         }
     })
 }
@@ -43,14 +46,6 @@ pub(super) fn owed_query(shared: Weak<Shared>) -> OwedQuery {
 }
 
 impl Shared {
-    fn store_told(&self, event: StoreEvent) {
-        match event {
-            StoreEvent::OwnerAgain => self.wake_workers(&mut self.dispatch_state.lock()),
-            StoreEvent::Lost => self.stop_for(Error::NotOwner),
-            StoreEvent::Unreplicated(why) => self.notices.send(&Notice::Unreplicated { why }),
-        }
-    }
-
     fn committed(&self, event: CommitEvent) {
         match event {
             CommitEvent::Group(totals, owed) => self.owe(totals, &owed),

@@ -337,7 +337,8 @@ impl Shared {
     /// A delivery, and the deliveries of the same event that ended because of it.
     fn with_dependents(&self, main: DeliveryId) -> Result<Vec<DeliveryId>> {
         let mut together = vec![main];
-        for subscription in self.dependents_of(main.subscription) {
+        let dependents = self.subscriptions.read().dependents_of(main.subscription);
+        for subscription in dependents {
             let delivery = DeliveryId { subscription, ..main };
             let letter = self.outbox.letter(delivery)?;
             if letter.is_some_and(|letter| letter.reason == Reason::Gate) {
@@ -345,10 +346,6 @@ impl Shared {
             }
         }
         Ok(together)
-    }
-
-    fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
-        self.subscriptions.read().dependents_of(main)
     }
 
     fn revive_all(&self, letters: impl Iterator<Item = DeadLetterId>) -> Result<u64> {
@@ -370,7 +367,9 @@ impl Shared {
         let here = letters.filter_map(|id| self.delivery_of(id.event, id.subscription).ok());
         let deliveries =
             here.filter(|delivery| self.check_registered(delivery.subscription).is_ok());
-        let is_main = |delivery: &DeliveryId| !self.dependents_of(delivery.subscription).is_empty();
+        let is_main = |delivery: &DeliveryId| {
+            !self.subscriptions.read().dependents_of(delivery.subscription).is_empty()
+        };
         let (mains, others): (Vec<_>, Vec<_>) = deliveries.partition(is_main);
         let mut seen: HashSet<DeliveryId> = HashSet::new();
         let (mut groups, mut group, mut count) = (Vec::new(), Vec::new(), 0);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::attempts::{CompletedAttempt, EndEffects, interrupted};
+use super::attempts::{CompletedAttempt, interrupted};
 use super::io_threads::{IoThread, IssuedAttempt, PreparedAttempt};
 use super::shared::{DispatchState, Job, Shared};
 use super::subscription_table::ActiveSubscription;
@@ -56,7 +56,19 @@ impl AttemptSource for Shared {
         let mut completed: Vec<_> = issued.collect();
         loop {
             let wanted = room - next.len();
-            let Exchanged { effects, taken, demand } = self.exchange_once(from, completed, wanted);
+            let ended = self.with_random(completed);
+            let now_ms = self.clock.monotonic_ms();
+            let mut state = self.dispatch_state.lock();
+            let effects = self.end_attempts(&mut state, ended);
+            let (mut taken, mut demand) = (Vec::new(), Demand::Over);
+            if !state.closing {
+                (taken, demand) = (state.take_for_io(wanted, now_ms), Demand::Open);
+                if taken.len() < wanted {
+                    state.io.set_idle(from);
+                }
+                self.wake_workers(&mut state);
+            }
+            drop(state);
             let is_enough = taken.len() < wanted;
             completed = self.issue(from, &effects.settled, taken, next);
             self.finish_ends(effects);
@@ -87,34 +99,7 @@ impl AttemptSource for Shared {
     }
 }
 
-struct Exchanged {
-    effects: EndEffects,
-    taken: Vec<PreparedAttempt>,
-    demand: Demand,
-}
-
 impl Shared {
-    fn exchange_once(
-        &self,
-        from: LoopId,
-        completed: Vec<CompletedAttempt>,
-        wanted: usize,
-    ) -> Exchanged {
-        let completed = self.with_random(completed);
-        let now_ms = self.clock.monotonic_ms();
-        let mut state = self.dispatch_state.lock();
-        let effects = self.end_attempts(&mut state, completed);
-        if state.closing {
-            return Exchanged { effects, taken: Vec::new(), demand: Demand::Over };
-        }
-        let taken = state.take_for_io(wanted, now_ms);
-        if taken.len() < wanted {
-            state.io.set_idle(from);
-        }
-        self.wake_workers(&mut state);
-        Exchanged { effects, taken, demand: Demand::Open }
-    }
-
     /// Builds the requests of attempts. Returns those that ended without a request.
     fn issue(
         &self,

@@ -32,21 +32,13 @@ impl Shared {
         let DeliveryId { sequence, subscription: id } = attempt.delivery;
         let (number, took_ms, outcome) = (attempt.number, completed.took_ms, completed.kind());
         tracing::debug!(subscription = id.0, sequence, number, took_ms, outcome, "attempt ended");
-        match completed.trips {
-            None => {}
-            Some(0) => {
-                let info = self.find_for_log(id);
-                let info = info.as_deref();
-                log_subscription!(info, id, info, "breaker closed: the endpoint answers again");
-            }
-            Some(1) => {
-                let info = self.find_for_log(id);
-                let info = info.as_deref();
-                log_subscription!(warn, id, info, "breaker opened: the endpoint keeps failing");
-            }
-            Some(trips) => {
-                tracing::debug!(subscription = id.0, trips, "breaker's probe failed");
-            }
+        let Some(trips) = completed.trips else { return };
+        let found = self.find_for_log(id);
+        let found = found.as_deref();
+        match trips {
+            0 => log_subscription!(info, id, found, "breaker closed: the endpoint answers again"),
+            1 => log_subscription!(warn, id, found, "breaker opened: the endpoint keeps failing"),
+            _ => tracing::debug!(subscription = id.0, trips, "breaker's probe failed"),
         }
     }
 }

@@ -75,7 +75,9 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
     let subscriptions = without_removed(&mut book, subscriptions, &recovered)?;
     let mut dispatcher = Dispatcher::new(dispatch_limits);
     account_usage::set_in_flight_limits(&mut dispatcher, &shares);
-    let held = without_removed_held(&mut book, held, &recovered)?;
+    let is_removed = |one: &HeldSubscription| recovered.removed.contains(&one.id);
+    let (removed, held): (Vec<_>, Vec<_>) = held.into_iter().partition(is_removed);
+    removed.iter().try_for_each(|one| book.remove(one.id))?;
     let (subscription_table, held) = serve(subscriptions, held, &accounts);
     let counters = EngineCounters::default();
     let told = set_aside.into_iter().map(|(name, why)| Notice::SetAside { name, why });
@@ -136,7 +138,7 @@ fn read_outbox(
     shares: &Arc<AccountShares>,
     subscriptions: &[SubscriptionInfo],
 ) -> Result<(outbox::OpenedOutbox, RecoveredOutbox)> {
-    outbox::OpenedOutbox::read(OutboxOptions {
+    let options = OutboxOptions {
         store: Arc::clone(store),
         catalogue: &config.catalogue,
         limits: &config.limits,
@@ -144,7 +146,8 @@ fn read_outbox(
         ordered: ordered(subscriptions),
         shares: Arc::clone(shares),
         clock: &*config.clock,
-    })
+    };
+    options.read()
 }
 
 fn open_history(config: &Config) -> Result<Option<History>> {
@@ -202,18 +205,6 @@ fn without_removed(
         one.clear_after();
         book.put(one)?;
     }
-    removed.iter().try_for_each(|one| book.remove(one.id))?;
-    Ok(kept)
-}
-
-/// The same for subscriptions that are not served.
-fn without_removed_held(
-    book: &mut SubscriptionStore,
-    held: Vec<HeldSubscription>,
-    recovered: &RecoveredOutbox,
-) -> Result<Vec<HeldSubscription>> {
-    let (removed, kept): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|one| recovered.removed.contains(&one.id));
     removed.iter().try_for_each(|one| book.remove(one.id))?;
     Ok(kept)
 }

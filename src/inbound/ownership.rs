@@ -101,9 +101,40 @@ fn owner_of_number(
     }
 }
 
+/// A change, with what decides whose it is.
+pub(super) struct ReadChange<'c> {
+    pub(super) object: Option<JsonObject<'c>>,
+    pub(super) value: Option<JsonObject<'c>>,
+    pub(super) field: Option<Cow<'c, str>>,
+    pub(super) number: ChangeNumber,
+    pub(super) waba: Option<Cow<'c, str>>,
+    pub(super) owner: Option<EventOwner>,
+}
+
+impl<'c> ReadChange<'c> {
+    /// `path` names a place inside the change.
+    pub(super) fn new(
+        text: &'c str,
+        accounts: &Accounts,
+        waba_of_entry: Option<&'c str>,
+        path: impl Fn(&str) -> String,
+    ) -> Result<ReadChange<'c>, MalformedCallback> {
+        let object = read_object(|| path(""), text)?;
+        let value = match object.as_ref().and_then(|change| change.value("value")) {
+            Some(value) => read_object(|| path(".value"), value)?,
+            None => None,
+        };
+        let field = object.as_ref().and_then(|change| change.id("field"));
+        let number = change_number(accounts, field.as_deref(), value.as_ref(), &path)?;
+        let waba = change_waba(value.as_ref(), waba_of_entry, &path)?;
+        let owner = EventOwner::find(accounts, &number, waba.as_deref());
+        Ok(ReadChange { object, value, field, number, waba, owner })
+    }
+}
+
 /// The WABA that a change belongs to: the one that it names itself, else that of its entry. Changes about
 /// a partner's customers come in an entry with the id of the partner's business.
-pub(super) fn change_waba<'v>(
+fn change_waba<'v>(
     value: Option<&JsonObject<'v>>,
     of_entry: Option<&'v str>,
     path: impl Fn(&str) -> String,
@@ -117,7 +148,7 @@ pub(super) fn change_waba<'v>(
 }
 
 /// The number that a change is about. Most changes name it in `metadata`, others at a place of their own.
-pub(super) fn change_number(
+fn change_number(
     accounts: &Accounts,
     field: Option<&str>,
     value: Option<&JsonObject<'_>>,

@@ -12,7 +12,7 @@ use super::identity::{ChangeMoment, bounded, hash, update_identity};
 use super::malformed::{
     MalformedCallback, check_depth, check_json, entries_of, read_object, read_root,
 };
-use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
+use super::ownership::{ChangeNumber, EventOwner, ReadChange};
 use super::update::{OrderingKey, Updates};
 use super::update_type::{types_of, updates_of};
 use crate::account::Accounts;
@@ -283,21 +283,15 @@ impl CallbackReader<'_> {
 
     fn change(&mut self, text: &str, context: &ChangeContext<'_>) -> Result<(), MalformedCallback> {
         let path = |inner: &str| context.path(inner);
-        let object = read_object(|| path(""), text)?;
-        let value = match object.as_ref().and_then(|change| change.value("value")) {
-            Some(value) => read_object(|| path(".value"), value)?,
-            None => None,
-        };
-        let field = object.as_ref().and_then(|change| change.id("field"));
-        let number = change_number(self.accounts, field.as_deref(), value.as_ref(), path)?;
-        let waba = change_waba(value.as_ref(), context.waba, path)?;
+        let ReadChange { object, value, field, number, waba, owner } =
+            ReadChange::new(text, self.accounts, context.waba, path)?;
         let of_field = updates_of(field.as_deref().unwrap_or_default());
         let updates = match &value {
             Some(value) => Updates::read(&of_field, value, path)?,
             None => Updates::default(),
         };
         let whole_type = of_field.whole.filter(|_| updates.elements == 0);
-        let Some(owner) = EventOwner::find(self.accounts, &number, waba.as_deref()) else {
+        let Some(owner) = owner else {
             let of_updates: usize = updates.all.iter().map(|one| types_of(one).len()).sum();
             let events = of_updates + usize::from(whole_type.is_some()) + 1;
             self.add_unowned(&number, waba.as_deref(), events as u64);

@@ -7,7 +7,7 @@ use super::frame::{Frame, framed};
 use super::malformed::{
     MalformedCallback, check_depth, check_json, entries_of, read_object, read_root,
 };
-use super::ownership::{ChangeNumber, EventOwner, change_number, change_waba};
+use super::ownership::{ChangeNumber, EventOwner, ReadChange};
 use crate::account::Accounts;
 use crate::json::elements;
 
@@ -69,31 +69,13 @@ fn entry_parts<P: Ord + Copy>(
     };
     let mut parts = BTreeMap::<P, Vec<&str>>::new();
     for change in changes {
-        let owner = change_owner(change, accounts, waba.as_deref()).unwrap_or_default();
-        parts.entry(place(owner.as_deref())).or_default().push(change);
+        let read = ReadChange::new(change, accounts, waba.as_deref(), |_| String::new());
+        let owner = read.ok().and_then(|change| change.owner);
+        parts.entry(place(owner.as_ref().map(EventOwner::account))).or_default().push(change);
     }
     if let (1 | 0, only) = (parts.len(), parts.keys().next()) {
         return whole(only.copied().unwrap_or_else(|| place(None)));
     }
     let frame = Frame::around_element(object, "changes");
     parts.into_iter().map(|(at, changes)| (at, framed(&[&frame], &changes.join(",")))).collect()
-}
-
-/// The account that a change belongs to, as reading it finds it.
-fn change_owner(
-    change: &str,
-    accounts: &Accounts,
-    waba: Option<&str>,
-) -> Result<Option<String>, MalformedCallback> {
-    let path = |_: &str| String::new();
-    let object = read_object(|| path(""), change)?;
-    let value = match object.as_ref().and_then(|change| change.value("value")) {
-        Some(value) => read_object(|| path(""), value)?,
-        None => None,
-    };
-    let field = object.as_ref().and_then(|change| change.id("field"));
-    let number = change_number(accounts, field.as_deref(), value.as_ref(), path)?;
-    let waba = change_waba(value.as_ref(), waba, path)?;
-    let owner = EventOwner::find(accounts, &number, waba.as_deref());
-    Ok(owner.map(|owner| owner.account().to_owned()))
 }

@@ -48,7 +48,7 @@ pub(super) mod tests {
     use super::*;
 
     /// The cursor of a new outbox.
-    pub(in crate::outbox) fn cursor() -> Cursor {
+    pub(crate) fn cursor() -> Cursor {
         let mut meta = GenerationMeta::first();
         meta.incarnations.begin(0, 7);
         Cursor {

@@ -30,14 +30,8 @@ use super::dead_letters::DeadLetterIndex;
 use super::dedup_database::DedupDatabase;
 use super::event_cache::EventCache;
 use super::generations::{Generations, OutboxUsage};
-use super::recovery::{OutboxOptions, RecoveredOutbox, RecoveredParts};
+use super::recovery::OpenedOutbox;
 use super::writer::GroupWriter;
-
-/// An outbox that was read but has no committer yet.
-pub(crate) struct OpenedOutbox {
-    pub(super) parts: RecoveredParts,
-    catalogue: Catalogue,
-}
 
 pub(crate) struct Outbox {
     pub(super) queue: CommandQueue,
@@ -63,14 +57,6 @@ pub(crate) struct CommitterParts {
 }
 
 impl OpenedOutbox {
-    /// Reads the outbox in a store, or begins a new one.
-    pub(crate) fn read(options: OutboxOptions<'_>) -> Result<(OpenedOutbox, RecoveredOutbox)> {
-        let catalogue = options.catalogue.clone();
-        let mut parts = options.read()?;
-        let recovered = std::mem::take(&mut parts.recovered);
-        Ok((OpenedOutbox { parts, catalogue }, recovered))
-    }
-
     /// Makes the handle. The committer starts with [`Outbox::start`].
     pub(crate) fn prepare(
         self,
@@ -78,7 +64,7 @@ impl OpenedOutbox {
         wakers: Arc<HostCalls>,
     ) -> (Outbox, CommitterParts) {
         let (queue, receiver) = command_queue();
-        let RecoveredParts { generations, cursor, dedup_database, .. } = self.parts;
+        let OpenedOutbox { generations, cursor, dedup_database, catalogue } = self;
         let outbox = Outbox {
             queue,
             admission: Arc::new(QueueAdmission::new(limits)),
@@ -88,7 +74,7 @@ impl OpenedOutbox {
             letters: Arc::clone(&cursor.letters),
             attempts: Arc::clone(&cursor.attempts),
             stored_removals: Arc::clone(&cursor.stored_removals),
-            catalogue: self.catalogue,
+            catalogue,
             bounds: CompactionBounds {
                 generation_bytes: limits.generation_bytes,
                 events_max: limits.outbox_events_max,

@@ -38,9 +38,9 @@ pub(crate) use self::commit_event::{
     CommitEvent, CommitListener, GroupTotals, OwedEvent, TracedEvent,
 };
 pub(crate) use self::compaction::OwedQuery;
-pub(crate) use self::handle::{CommitterParts, OpenedOutbox, Outbox};
+pub(crate) use self::handle::{CommitterParts, Outbox};
 pub(crate) use self::lookup::OwnerPages;
-pub(crate) use self::recovery::{OutboxOptions, RecoveredOutbox};
+pub(crate) use self::recovery::{OpenedOutbox, OutboxOptions, RecoveredOutbox};
 
 /// Whether a database with this name is the outbox's.
 pub(crate) fn has_database(name: &str) -> bool {

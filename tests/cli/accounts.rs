@@ -1,21 +1,13 @@
 //! `wabahook accounts` against a running host, and `wabahook check` of a configuration file.
 
 use std::fs;
-use std::process::Command;
 
-use crate::host_process::{CONFIGURATION, HostDirectory, HostProcess};
-use crate::operating::operated;
-use crate::program::{Ran, against, alone, run};
-
-fn as_operator(served: &HostProcess, args: &[&str]) -> Ran {
-    let mut command: Command = against(served, args);
-    run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
-}
+use crate::host_process::{CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
+use crate::program::{Ran, against, alone, as_operator, run};
 
 #[test]
 fn an_account_is_created_changed_and_removed() {
-    let place = operated();
-    let served = place.start();
+    let (place, served) = HostProcess::operated();
     let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
     run(&mut against(&served, &["accounts", "list"]), "").failed(4, &["operator"]);
 
@@ -79,8 +71,7 @@ fn an_account_is_created_changed_and_removed() {
 
 #[test]
 fn keys_are_made_and_revoked() {
-    let place = operated();
-    let served = place.start();
+    let (_place, served) = HostProcess::operated();
     let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
     let made = accounts(&["add-key", "acme", "ci", "--expires", "2099-01-31T12:00:00Z"]).done();
     let key = made.out.lines().last().unwrap().to_owned();
@@ -100,8 +91,7 @@ fn keys_are_made_and_revoked() {
 
 #[test]
 fn a_removed_account_is_moved_or_forgotten() {
-    let place = operated();
-    let served = place.start();
+    let (place, served) = HostProcess::operated();
     let accounts = |args: &[&str]| as_operator(&served, &[&["accounts"], args].concat());
     let create = |name: &str| -> String {
         let made = accounts(&["create", name, "--json"]).done().json();
@@ -117,7 +107,7 @@ fn a_removed_account_is_moved_or_forgotten() {
     accounts(&["show", &second]).done().says(&["active"]);
     let changed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
     let file = place.path("wabahook.toml");
-    fs::write(&file, format!("operator_key = \"operator-key\"\n{changed}")).unwrap();
+    fs::write(&file, format!("operator_key = \"{OPERATOR}\"\n{changed}")).unwrap();
     as_operator(&served, &["reload"]).done().says(&["read again"]);
     accounts(&["list"]).done().says(&["other"]);
 }

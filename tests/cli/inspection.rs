@@ -50,7 +50,7 @@ fn stopped_host() -> HostDirectory {
     served.post(&format!("/subscriptions/{paused}/pause"), ACME, "");
     (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
     let all_dead = format!("/dead-letters?subscription={dead}");
-    served.until(|_| served.get(&all_dead, ACME).json()["items"].as_array().unwrap().len() == 3);
+    served.until(|_| served.items(&all_dead, ACME).len() == 3);
     served.send_signal("TERM");
     assert!(served.ended().success());
     place

@@ -5,8 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, HostProcess, line};
-use crate::operating::operated;
+use crate::host_process::{ACME, BETA, HostProcess, OPERATOR, line};
 use crate::program::alone;
 use crate::receiver::Receiver;
 
@@ -41,8 +40,7 @@ fn metrics_are_of_the_account_and_pass_promtool() {
 /// The operator sees every account's series, and a customer its own alone.
 #[test]
 fn the_operator_has_series_of_every_account() {
-    let place = operated();
-    let served = place.start();
+    let (_place, served) = HostProcess::operated();
     let receiver = Receiver::answering(200);
     let acme = served.subscribe(ACME, &receiver.url("/acme"), json!({"name": "acme hook"}));
     served.subscribe(BETA, &receiver.url("/beta"), json!({"name": "beta hook"}));
@@ -51,15 +49,14 @@ fn the_operator_has_series_of_every_account() {
     assert_eq!(served.post("/events", BETA, beta).status, 202);
     served.until(|stats| stats["delivered"] == 3);
     (0..4).for_each(|_| drop(receiver.next()));
-    let listed = served.get("/admin/accounts", "operator-key").json();
+    let accounts = served.items("/admin/accounts", OPERATOR);
     let id = |name: &str| {
-        let accounts = listed["items"].as_array().unwrap();
         let found = accounts.iter().find(|account| account["name"] == name).unwrap();
         found["id"].as_str().unwrap().to_owned()
     };
     let (acme_id, beta_id) = (id("acme"), id("beta"));
     let series = |name: &str, id: &str| format!("\nwabahook_account_{name}{{account=\"{id}\"}} ");
-    let all = served.get("/metrics", "operator-key");
+    let all = served.get("/metrics", OPERATOR);
     all.assert_says(&[
         &format!("{}3\n", series("deliveries_delivered_total", &acme_id)),
         &format!("{}1\n", series("events_accepted_total", &beta_id)),
@@ -70,7 +67,7 @@ fn the_operator_has_series_of_every_account() {
         "name=\"beta hook\"",
     ]);
     check_by_promtool(&all.body);
-    let named = served.get("/metrics?account=acme", "operator-key").body;
+    let named = served.get("/metrics?account=acme", OPERATOR).body;
     for own in [served.get("/metrics", ACME).body, named] {
         assert!(own.contains("\nwabahook_deliveries_delivered_total 3\n"), "{own}");
         assert!(own.contains("acme hook") && !own.contains("beta hook"), "{own}");
@@ -99,10 +96,9 @@ fn check_by_promtool(text: &str) {
 
 #[test]
 fn the_dashboard_names_no_metric_that_is_not_there() {
-    let place = operated();
-    let served = place.start();
+    let (_place, served) = HostProcess::operated();
     served.subscribe(ACME, "https://crm.example/hook", json!({}));
-    let metrics = served.get("/metrics", "operator-key").body;
+    let metrics = served.get("/metrics", OPERATOR).body;
     let dashboard = include_str!("../../docs/grafana.json");
     let _: Value = serde_json::from_str(dashboard).unwrap();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';

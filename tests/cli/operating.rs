@@ -4,25 +4,16 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory};
-use crate::program::{against, alone, run};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::program::{against, alone, as_operator, run};
 use crate::receiver::Receiver;
-
-/// A host with an operator.
-pub(crate) fn operated() -> HostDirectory {
-    HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"))
-}
 
 #[test]
 fn audit_and_backup_need_the_operators_key() {
-    let place = operated();
-    let served = place.start();
+    let (place, served) = HostProcess::operated();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/hook"), json!({"name": "crm"}));
-    let as_operator = |args: &[&str]| {
-        let mut command = against(&served, args);
-        run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
-    };
+    let as_operator = |args: &[&str]| as_operator(&served, args);
     as_operator(&["audit"]).done().says(&["POST /subscriptions", "subscription 1 created"]);
     let entry = as_operator(&["audit", "--json"]).done().json()["items"][0].clone();
     assert_eq!(entry["changes"][0]["after"]["name"], "crm", "{entry}");
@@ -71,18 +62,14 @@ fn the_log_is_json_on_request() {
 
 #[test]
 fn the_operator_names_an_account() {
-    let place = operated();
-    let served = place.start();
+    let (_place, served) = HostProcess::operated();
     let (dead, good) = (Receiver::answering(404), Receiver::answering(200));
     served.subscribe(ACME, &dead.url("/hook"), json!({"name": "crm"}));
     served.subscribe(BETA, &good.url("/hook"), json!({"name": "crm"}));
     let event =
         json!({"type": "T", "number": "919000000001", "payload": {"id": "wamid.OPERATOR1"}});
     assert_eq!(served.post("/events", ACME, event.to_string()).status, 202);
-    let as_operator = |args: &[&str]| {
-        let mut command = against(&served, args);
-        run(command.env("WABAHOOK_API_KEY", "operator-key"), "")
-    };
+    let as_operator = |args: &[&str]| as_operator(&served, args);
     let dead_letters = || as_operator(&["dead", "list", "--json"]).done().json()["items"].clone();
     served.until(|_| dead_letters().as_array().unwrap().len() == 1);
     as_operator(&["stats"]).done().says(&["ACCOUNT", "acme"]);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::host_process::{ACME, HostProcess};
+use crate::host_process::{ACME, HostProcess, OPERATOR};
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -81,4 +81,9 @@ pub(crate) fn against(served: &HostProcess, args: &[&str]) -> Command {
 
 pub(crate) fn ask(served: &HostProcess, args: &[&str]) -> Ran {
     run(&mut against(served, args), "")
+}
+
+/// [`ask`], as the operator.
+pub(crate) fn as_operator(served: &HostProcess, args: &[&str]) -> Ran {
+    run(against(served, args).env("WABAHOOK_API_KEY", OPERATOR), "")
 }

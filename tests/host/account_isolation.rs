@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use self::routes::Operation;
-use crate::accounts::{OPERATOR, create, patch, with_operator};
+use crate::accounts::create;
 use crate::client::{Answer, Pending};
-use crate::host_process::{HostDirectory, HostProcess};
+use crate::host_process::{HostDirectory, HostProcess, OPERATOR};
 use crate::meta_callbacks::post_signed;
 use crate::receiver::Receiver;
 
@@ -80,8 +80,11 @@ impl Run {
         let (name, number) = (format!("name-{slot}"), number_of(slot));
         let (id, key) = create(&self.served, &name, &number);
         // What the number-level routes of 360dialog are about.
-        let bound =
-            patch(&self.served, &format!("/admin/accounts/{id}"), &json!({"number": number}));
+        let bound = self.served.patch(
+            &format!("/admin/accounts/{id}"),
+            OPERATOR,
+            &json!({"number": number}),
+        );
         assert_eq!(bound.status, 200, "{bound:?}");
         let headers = [("authorization", key.as_str())];
         let mut notices = Pending::open(self.served.address, "GET", "/notices", &headers, 0);
@@ -121,13 +124,13 @@ impl Run {
             }
             6 => {
                 let name = format!("{} renamed {}", self.accounts[n].name, self.published);
-                let renamed = patch(&self.served, &path, &json!({"name": name}));
+                let renamed = self.served.patch(&path, OPERATOR, &json!({"name": name}));
                 assert_eq!(renamed.status, 200, "{renamed:?}");
             }
             7 => {
                 let is_suspended = !self.accounts[n].is_suspended;
                 let state = if is_suspended { "suspended" } else { "active" };
-                let set = patch(&self.served, &path, &json!({"state": state}));
+                let set = self.served.patch(&path, OPERATOR, &json!({"state": state}));
                 assert_eq!(set.status, 200, "{set:?}");
                 self.accounts[n].is_suspended = is_suspended;
             }
@@ -233,9 +236,9 @@ impl Run {
 
     /// The notices that each account got are about its own webhooks.
     fn check_notices(mut self) {
-        let all = self.served.get("/subscriptions?limit=1000", OPERATOR).json();
+        let all = self.served.items("/subscriptions?limit=1000", OPERATOR);
         let marker_of = |id: u64| {
-            let found = all["items"].as_array().unwrap().iter().find(|one| one["id"] == id)?;
+            let found = all.iter().find(|one| one["id"] == id)?;
             markers_in(&found["url"].to_string()).into_iter().next()
         };
         let mut accounts = std::mem::take(&mut self.accounts);
@@ -289,7 +292,7 @@ fn sweep(run: &mut Run, all: &[Operation], n: usize, other: usize) {
     assert_eq!(run.served.post("/events", &key, event.to_string()).status, 202);
     let path = format!("/dead-letters?account={}", run.accounts[n].id);
     let started = std::time::Instant::now();
-    while run.served.get(&path, OPERATOR).json()["items"][0].is_null() {
+    while run.served.items(&path, OPERATOR)[0].is_null() {
         assert!(started.elapsed() < crate::DEADLINE, "a dead letter");
     }
     for operation in all.iter().filter(|one| one.path != "/notices") {
@@ -307,13 +310,13 @@ fn sweep(run: &mut Run, all: &[Operation], n: usize, other: usize) {
 fn active(run: &mut Run, slot: usize) -> usize {
     let Some(n) = run.current(slot) else { return run.create(slot) };
     let path = format!("/admin/accounts/{}", run.accounts[n].id);
-    assert_eq!(patch(&run.served, &path, &json!({"state": "active"})).status, 200);
+    assert_eq!(run.served.patch(&path, OPERATOR, &json!({"state": "active"})).status, 200);
     run.accounts[n].is_suspended = false;
     n
 }
 
 fn run(seed: u64, steps: usize) {
-    let (directory, served) = with_operator();
+    let (directory, served) = HostProcess::operated();
     let receiver = Receiver::answering(200);
     let document = served.request("GET", "/openapi.json", &[], b"").json();
     let all = routes::operations(&document);

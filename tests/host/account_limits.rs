@@ -3,18 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Pending};
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
-
-const OPERATOR: &str = "operator-key";
 
 /// A host with an operator, whose account `acme` has these limits, in TOML.
 fn start(limits: &str) -> (HostDirectory, HostProcess) {
     let acme = format!("api_key = \"acme-key\"\nlimits = {{ {limits} }}");
     let configuration = CONFIGURATION.replacen("api_key = \"acme-key\"", &acme, 1);
-    let place = HostDirectory::new(&format!("operator_key = \"{OPERATOR}\"\n{configuration}"));
-    let served = place.start();
-    (place, served)
+    HostDirectory::operated(&configuration).serving()
 }
 
 fn publish(served: &HostProcess, key: &str) -> Answer {
@@ -24,9 +20,8 @@ fn publish(served: &HostProcess, key: &str) -> Answer {
 }
 
 fn account_of(served: &HostProcess, name: &str) -> Value {
-    let listed = served.get("/admin/accounts", OPERATOR).json();
-    let accounts = listed["items"].as_array().unwrap();
-    accounts.iter().find(|account| account["name"] == name).unwrap().clone()
+    let mut accounts = served.items("/admin/accounts", OPERATOR).into_iter();
+    accounts.find(|account| account["name"] == name).unwrap()
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::DEADLINE;
-use crate::accounts::{OPERATOR, create, patch};
-use crate::host_process::{BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::accounts::create;
+use crate::host_process::{BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 
 /// How often each change is killed. More with WABAHOOK_ADMIN_KILLS.
 const KILLS: u64 = 3;
@@ -70,12 +70,8 @@ fn gamma_path(template: &Template) -> String {
 }
 
 fn set_state(template: &Template, served: &HostProcess, state: &str) {
-    let set = patch(served, &gamma_path(template), &json!({"state": state}));
+    let set = served.patch(&gamma_path(template), OPERATOR, &json!({"state": state}));
     assert_eq!(set.status, 200, "{set:?}");
-}
-
-fn configuration() -> String {
-    format!("operator_key = \"{OPERATOR}\"\n{CONFIGURATION}")
 }
 
 /// Registers a webhook that nobody answers, so what it is owed stays owed.
@@ -93,7 +89,7 @@ fn publish(served: &HostProcess, key: &str, number: &str) {
 
 impl Template {
     fn new(webhooks: usize) -> Template {
-        let directory = HostDirectory::new(&configuration());
+        let directory = HostDirectory::operated(CONFIGURATION);
         let served = directory.start();
         let (gamma, gamma_key) = create(&served, "gamma", NUMBER);
         let (delta, delta_key) = create(&served, "delta", "919000000008");
@@ -122,23 +118,23 @@ impl Template {
 
     /// A copy of the stopped host.
     fn copy(&self) -> HostDirectory {
-        let copy = HostDirectory::new(&configuration());
+        let copy = HostDirectory::operated(CONFIGURATION);
         copy_directory(&self.directory.path("data"), &copy.path("data"));
         copy
     }
 
     /// All that an operator sees of the accounts, without what differs from run to run.
     fn snapshot(&self, served: &HostProcess) -> Value {
-        let listed = served.get("/admin/accounts?limit=1000", OPERATOR).json();
-        let accounts: Vec<_> =
-            listed["items"].as_array().unwrap().iter().map(|one| self.shown(one)).collect();
+        let listed = served.items("/admin/accounts?limit=1000", OPERATOR);
+        let accounts: Vec<_> = listed.iter().map(|one| self.shown(one)).collect();
         let answers = [self.gamma_key.as_str(), &self.second_key.0, BETA]
             .map(|key| served.get("/account", key).status);
         let list = |path: &str, members: &[&str]| {
-            let page = served.get(path, OPERATOR).json();
-            assert_eq!(page["cursor"], Value::Null, "{path} has more than one page");
-            let items = page["items"].as_array().unwrap().iter();
-            let shown = items.map(|item| members.iter().map(|name| item[name].clone()).collect());
+            let page = served.get(path, OPERATOR);
+            assert_eq!(page.json()["cursor"], Value::Null, "{path} has more than one page");
+            let items = page.items();
+            let shown =
+                items.iter().map(|item| members.iter().map(|name| item[name].clone()).collect());
             shown.collect::<Vec<Value>>()
         };
         json!({
@@ -216,7 +212,8 @@ impl Change {
         let copy = template.copy();
         let served = copy.start();
         (self.prepare)(template, &served);
-        fs::write(copy.path("wabahook.toml"), (self.file)(configuration())).unwrap();
+        let file = copy.path("wabahook.toml");
+        fs::write(&file, (self.file)(fs::read_to_string(&file).unwrap())).unwrap();
         (copy, served)
     }
 

@@ -4,37 +4,24 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::host_process::{ACME, BETA, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
 
-const OPERATOR: &str = "operator-key";
-
-fn start() -> (HostDirectory, HostProcess) {
-    let place = HostDirectory::new(&format!("operator_key = \"{OPERATOR}\"\n{CONFIGURATION}"));
-    let served = place.start();
-    (place, served)
-}
-
 fn entries(served: &HostProcess, query: &str) -> Vec<Value> {
-    let answer = served.get(&format!("/admin/audit{query}"), OPERATOR);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["items"].as_array().unwrap().clone()
-}
-
-fn patch(served: &HostProcess, path: &str, key: &str, body: &Value) {
-    let headers = [("authorization", key), ("content-type", "application/json")];
-    let answer = served.request("PATCH", path, &headers, body.to_string().as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
+    served.items(&format!("/admin/audit{query}"), OPERATOR)
 }
 
 #[test]
 fn every_change_is_in_the_audit_log_without_secrets() {
-    let (place, served) = start();
+    let (place, served) = HostProcess::operated();
     let receiver = Receiver::answering(200);
     let url = receiver.url("/hook?token=hidden");
     let secret = json!({"secret": "hidden-secret", "name": "crm"});
     let id = served.subscribe(ACME, &url, secret);
-    patch(&served, &format!("/subscriptions/{id}"), ACME, &json!({"timeout_ms": 5_000}));
+    assert_eq!(
+        served.patch(&format!("/subscriptions/{id}"), ACME, &json!({"timeout_ms": 5_000})).status,
+        200
+    );
     assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
     let beta = served.subscribe(BETA, &receiver.url("/beta"), json!({"name": "bystander"}));
     let hook = json!({"url": receiver.url("/gateway")}).to_string();
@@ -98,7 +85,7 @@ fn every_change_is_in_the_audit_log_without_secrets() {
 
 #[test]
 fn a_change_of_the_operator_names_its_key() {
-    let (_place, served) = start();
+    let (_place, served) = HostProcess::operated();
     let body = json!({"name": "gamma", "wabas": []}).to_string();
     let answer = served.post("/admin/accounts", OPERATOR, body);
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -115,7 +102,7 @@ fn a_change_of_the_operator_names_its_key() {
 /// A copy of a running host, which a new host serves.
 #[test]
 fn the_operator_makes_a_backup_that_a_new_host_opens() {
-    let (place, served) = start();
+    let (place, served) = HostProcess::operated();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/hook"), json!({}));
     let event = json!({"type": "T", "number": "919000000001", "payload": {"n": 1}}).to_string();
@@ -137,8 +124,7 @@ fn the_operator_makes_a_backup_that_a_new_host_opens() {
     fs::rename(place.path("data"), place.path("old")).unwrap();
     fs::rename(copy, place.path("data")).unwrap();
     let restored = place.start();
-    let listed = restored.get("/subscriptions", ACME).json();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(restored.items("/subscriptions", ACME).len(), 1);
     let trace = restored.get(&format!("/events/{event}"), ACME).json();
     assert_eq!(trace["deliveries"][0]["state"], "delivered", "the history is in it: {trace}");
     assert_eq!(restored.get(&format!("/events/{event}"), BETA).status, 404);
@@ -149,17 +135,17 @@ fn the_operator_makes_a_backup_that_a_new_host_opens() {
 /// What the operator does to an account is listed with that account, with the numbers that came and went.
 #[test]
 fn the_operators_changes_are_listed_with_their_account() {
-    let (place, served) = start();
+    let (place, served) = HostProcess::operated();
     let body = json!({"name": "gamma", "wabas": [{"id": "900", "numbers": ["919000000009"]}]});
     let created = served.post("/admin/accounts", OPERATOR, body.to_string()).json();
     let (id, name) = (created["id"].as_str().unwrap().to_owned(), "gamma");
     let account = format!("/admin/accounts/{id}");
     let numbers = json!({"wabas": [{"id": "900", "numbers": ["919000000008", "919000000007"]}]});
-    patch(&served, &account, OPERATOR, &numbers);
+    assert_eq!(served.patch(&account, OPERATOR, &numbers).status, 200);
     let key = served.post(&format!("{account}/keys"), OPERATOR, r#"{"name":"ci"}"#).json();
     let key_id = key["id"].as_str().unwrap();
     assert_eq!(served.delete(&format!("{account}/keys/{key_id}"), OPERATOR).status, 204);
-    patch(&served, &account, OPERATOR, &json!({"state": "suspended"}));
+    assert_eq!(served.patch(&account, OPERATOR, &json!({"state": "suspended"})).status, 200);
     let purge = json!({"account": name}).to_string();
     let other = served.post("/purge?account=beta", OPERATOR, &purge);
     other.assert_refused(400, "invalid", Some("account"));

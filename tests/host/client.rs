@@ -20,6 +20,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
+    /// What a list shows.
+    pub(crate) fn items(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()["items"].as_array().unwrap().clone()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         header.map(|(_, value)| value.as_str())

@@ -31,11 +31,11 @@ fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
     let refused = set(&DIALOG360, "PUT", "/multi_webhook", second);
     assert_eq!((refused.status, &refused.json()["meta"]["http_code"]), (400, &json!(400)));
 
-    let items = served.get("/subscriptions", ACME).json()["items"].clone();
-    let profiles: Vec<_> = items.as_array().unwrap().iter().map(|one| &one["profile"]).collect();
+    let items = served.items("/subscriptions", ACME);
+    let profiles: Vec<_> = items.iter().map(|one| &one["profile"]).collect();
     assert_eq!(profiles, ["business_api", "dialog360", "dialog360"]);
-    let beta = served.get("/subscriptions", BETA).json()["items"].clone();
-    assert_eq!((beta.as_array().unwrap().len(), &beta[0]["id"]), (1, &json!(bystander)));
+    let beta = served.items("/subscriptions", BETA);
+    assert_eq!((beta.len(), &beta[0]["id"]), (1, &json!(bystander)));
 
     let event = r#"{"type":"MESSAGE_RECEIVED","number":"919000000001","payload":{"a": 1}}"#;
     assert_eq!(served.post("/events", ACME, event).status, 202);
@@ -46,5 +46,5 @@ fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
     }
     let deleted = set(&DIALOG360, "DELETE", "/multi_webhook/a%20b", json!(null));
     assert_eq!(deleted.status, 200, "{deleted:?}");
-    assert_eq!(served.get("/subscriptions", ACME).json()["items"].as_array().unwrap().len(), 2);
+    assert_eq!(served.items("/subscriptions", ACME).len(), 2);
 }

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use crate::accounts::{OPERATOR, patch, with_operator};
 use crate::browser::{Browser, ENTER};
-use crate::host_process::{ACME, BETA, HostDirectory, HostProcess};
+use crate::host_process::{ACME, BETA, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
 
 /// A name that would run as markup, and as a script.
@@ -445,9 +444,8 @@ fn dead_letters_are_filtered_by_webhook_and_time() {
     browser.until_says("dialog", "2 dead letters");
     browser.press("dialog", "Discard all");
     browser.until_says("#status", "Discarded: 2.");
-    let left = stage.served.get("/dead-letters", ACME).json()["items"].clone();
-    let names: Vec<_> =
-        left.as_array().unwrap().iter().map(|one| &one["subscription_name"]).collect();
+    let left = stage.served.items("/dead-letters", ACME);
+    let names: Vec<_> = left.iter().map(|one| &one["subscription_name"]).collect();
     assert_eq!(names, ["erp", "erp"], "those of another webhook stay");
     stage.check_clean();
 }
@@ -455,7 +453,7 @@ fn dead_letters_are_filtered_by_webhook_and_time() {
 #[test]
 fn the_operator_sees_all_accounts_or_one() {
     let Some(browser) = Browser::start(1280, 900) else { return };
-    let (_place, served) = with_operator();
+    let (_place, served) = HostProcess::operated();
     let dead = Receiver::answering(404);
     served.subscribe(ACME, &dead.url("/acme"), json!({"name": "shop"}));
     served.subscribe(BETA, &dead.url("/beta"), json!({"name": "shop"}));
@@ -474,7 +472,7 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
     let listed = served.get("/admin/accounts?name=beta", OPERATOR).json();
     let path = format!("/admin/accounts/{}", listed["items"][0]["id"].as_str().unwrap());
-    assert_eq!(patch(&served, &path, &json!({"state": "suspended"})).status, 200);
+    assert_eq!(served.patch(&path, OPERATOR, &json!({"state": "suspended"})).status, 200);
     browser.press("main tbody", "shop");
     browser.until_says(".obstacle", "Its account beta is suspended");
     browser.until_says(".head", "account suspended");
@@ -525,7 +523,7 @@ fn the_form_takes_a_condition_and_tells_of_types() {
     browser.until_says("dialog .hints", "ADD_TAG: no callback of Meta becomes this type");
     browser.press("dialog", "Close");
     browser.until("!document.querySelector('dialog')");
-    let made = stage.served.get("/subscriptions", ACME).json()["items"][0].clone();
+    let made = stage.served.items("/subscriptions", ACME)[0].clone();
     assert_eq!(made["condition"], json!({"pointer": "/tag", "eq": "VIP"}));
     stage.check_clean();
 }

@@ -5,29 +5,10 @@ use serde_json::{Value, json};
 use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
 
-fn items(served: &HostProcess, path: &str, key: &str) -> Vec<Value> {
-    let answer = served.get(path, key);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["items"].as_array().unwrap().clone()
-}
-
-/// All items of a listing, read in pages of one.
-fn one_by_one(served: &HostProcess, path: &str, key: &str) -> Vec<Value> {
-    let (mut all, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = served.get(&format!("{path}limit=1&cursor={cursor}"), key).json();
-        all.extend(page["items"].as_array().unwrap().clone());
-        match page["cursor"].as_str() {
-            Some(next) => cursor = next.to_owned(),
-            None => return all,
-        }
-    }
-}
-
 /// Waits until so many dead letters are listed: one is counted shortly before it is durable.
 fn until_listed(served: &HostProcess, count: usize) -> Vec<Value> {
-    served.until(|_| items(served, "/dead-letters", ACME).len() == count);
-    items(served, "/dead-letters", ACME)
+    served.until(|_| served.items("/dead-letters", ACME).len() == count);
+    served.items("/dead-letters", ACME)
 }
 
 #[test]
@@ -39,7 +20,7 @@ fn dead_letters_are_listed_read_and_replayed() {
     served.subscribe(BETA, &other.url("/beta"), json!({}));
     let published: Vec<_> = (0..3).map(|n| served.post("/events", ACME, line(n)).json()).collect();
     let listed = until_listed(&served, 3);
-    assert_eq!(one_by_one(&served, "/dead-letters?", ACME), listed);
+    assert_eq!(served.paged_items("/dead-letters?", ACME, 1), listed);
     let first = &listed[0];
     assert!(published.iter().any(|one| one["id"] == first["event_id"]), "{first}");
     assert_eq!((&first["subscription"], &first["attempts"]), (&json!(id), &json!(1)));
@@ -52,7 +33,7 @@ fn dead_letters_are_listed_read_and_replayed() {
     assert_eq!((history.len(), &history[0]["number"]), (1, &json!(1)));
     assert_eq!(history[0]["reason"], "status:404");
 
-    assert_eq!(items(&served, "/dead-letters", BETA), [] as [Value; 0]);
+    assert_eq!(served.items("/dead-letters", BETA), [] as [Value; 0]);
     served.get(&path, BETA).assert_refused(404, "not_found", None);
     served.get("/dead-letters/nothing", ACME).assert_refused(404, "not_found", None);
     let replay = |served: &HostProcess, key: &str, body: Value| {
@@ -65,9 +46,9 @@ fn dead_letters_are_listed_read_and_replayed() {
     assert_eq!(replay(&served, BETA, json!({"subscription": id})), 0);
     assert_eq!(replay(&served, ACME, json!({"reason": "timeout"})), 0);
     assert_eq!(replay(&served, ACME, json!({"since": "2200-01-01T00:00:00Z"})), 0);
-    assert_eq!(items(&served, "/dead-letters?reason=status:404", ACME), listed);
-    assert_eq!(items(&served, "/dead-letters?reason=gate", ACME), [] as [Value; 0]);
-    assert_eq!(items(&served, &format!("/dead-letters?subscription={id}"), ACME), listed);
+    assert_eq!(served.items("/dead-letters?reason=status:404", ACME), listed);
+    assert_eq!(served.items("/dead-letters?reason=gate", ACME), [] as [Value; 0]);
+    assert_eq!(served.items(&format!("/dead-letters?subscription={id}"), ACME), listed);
 
     dead.answer(200);
     dead.arrived();
@@ -77,12 +58,12 @@ fn dead_letters_are_listed_read_and_replayed() {
     served.until(|stats| stats["owed"] == 0);
     served.kill();
     let served = place.start();
-    assert_eq!(items(&served, "/dead-letters", ACME), listed[1..]);
+    assert_eq!(served.items("/dead-letters", ACME), listed[1..]);
     let rest = json!({"subscription": id, "since": "2020-01-01T00:00:00Z"});
     assert_eq!(replay(&served, ACME, rest), 2);
     // The first may arrive again: its settlement may not be durable yet.
     served.until(|stats| stats["delivered"].as_u64() >= Some(2) && stats["owed"] == 0);
-    assert_eq!(items(&served, "/dead-letters", ACME), [] as [Value; 0]);
+    assert_eq!(served.items("/dead-letters", ACME), [] as [Value; 0]);
 }
 
 #[test]
@@ -103,20 +84,20 @@ fn deliveries_are_listed_by_state_to_their_account() {
     assert_eq!(served.post("/events", BETA, of_beta).json()["owed"], 1);
     until_listed(&served, 1);
     served.until(|stats| stats["retried"] == 1);
-    let listed = items(&served, "/deliveries", ACME);
+    let listed = served.items("/deliveries", ACME);
     let shown: Vec<_> = listed.iter().map(|one| (&one["subscription"], &one["state"])).collect();
     let expected = [(fails, "retrying"), (waits, "blocked"), (paused, "blocked"), (gone, "dead")];
     let expected = expected.map(|(id, state)| (json!(id), json!(state)));
     assert_eq!(shown, expected.iter().map(|(id, state)| (id, state)).collect::<Vec<_>>());
     assert!(listed[0]["due_at"].is_string() && listed[0]["attempts"] == 1, "{listed:?}");
     assert_eq!((&listed[3]["reason"], &listed[1]["due_at"]), (&json!("status:404"), &json!(null)));
-    let paged = one_by_one(&served, "/deliveries?", ACME);
+    let paged = served.paged_items("/deliveries?", ACME, 1);
     // Two readings of the clock may give due times a millisecond apart.
     assert_eq!((&paged[0]["subscription"], &paged[1..]), (&json!(fails), &listed[1..]));
-    assert_eq!(one_by_one(&served, "/deliveries?state=blocked,dead&", ACME), listed[1..]);
-    assert_eq!(items(&served, "/deliveries?state=owed", ACME), [] as [Value; 0]);
-    assert_eq!(items(&served, &format!("/deliveries?subscription={paused}"), ACME), listed[2..3]);
-    let theirs = items(&served, "/deliveries", BETA);
+    assert_eq!(served.paged_items("/deliveries?state=blocked,dead&", ACME, 1), listed[1..]);
+    assert_eq!(served.items("/deliveries?state=owed", ACME), [] as [Value; 0]);
+    assert_eq!(served.items(&format!("/deliveries?subscription={paused}"), ACME), listed[2..3]);
+    let theirs = served.items("/deliveries", BETA);
     assert_eq!((theirs.len(), &theirs[0]["subscription"]), (1, &json!(beta)));
 }
 
@@ -190,5 +171,5 @@ fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
     assert_eq!(counts, [&json!(3), &json!(3), &json!(2), &json!(0)]);
     served.kill();
     let served = place.start();
-    assert_eq!(items(&served, "/deliveries", ACME), [] as [Value; 0]);
+    assert_eq!(served.items("/deliveries", ACME), [] as [Value; 0]);
 }

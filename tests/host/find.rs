@@ -17,9 +17,7 @@ fn message(id: &str, event_type: &str, contact: &str) -> String {
 }
 
 fn find(served: &HostProcess, query: &str, key: &str) -> Vec<Value> {
-    let answer = served.get(&format!("/events?{query}"), key);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["items"].as_array().unwrap().clone()
+    served.items(&format!("/events?{query}"), key)
 }
 
 /// The state of the only event with a message id.

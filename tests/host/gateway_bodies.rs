@@ -71,11 +71,8 @@ fn each_gateways_receiver_gets_its_own_body() {
     assert!(beta.arrived().is_empty());
 
     // The host's own API shows and changes what a gateway's webhook receives.
-    let items = served.get("/subscriptions", ACME).json()["items"].clone();
-    let of_name = |name: &str| {
-        let items = items.as_array().unwrap();
-        items.iter().find(|one| one["name"] == name).unwrap().clone()
-    };
+    let items = served.items("/subscriptions", ACME);
+    let of_name = |name: &str| items.iter().find(|one| one["name"] == name).unwrap().clone();
     assert_eq!(
         (&of_name("dt")["payload"], &of_name("meta")["payload"]),
         (&json!("gateway"), &json!("meta"))

@@ -45,6 +45,7 @@ allow_http = true
 
 pub(crate) const ACME: &str = "acme-key";
 pub(crate) const BETA: &str = "beta-key";
+pub(crate) const OPERATOR: &str = "operator-key";
 
 /// A directory with a configuration and data, for one host after the other.
 pub(crate) struct HostDirectory {
@@ -56,6 +57,11 @@ impl HostDirectory {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("wabahook.toml"), configuration).unwrap();
         HostDirectory { directory }
+    }
+
+    /// With an operator.
+    pub(crate) fn operated(configuration: &str) -> HostDirectory {
+        HostDirectory::new(&format!("operator_key = \"{OPERATOR}\"\n{configuration}"))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -71,6 +77,12 @@ impl HostDirectory {
 
     pub(crate) fn start(&self) -> HostProcess {
         self.start_with(&[])
+    }
+
+    /// This directory and a host on it.
+    pub(crate) fn serving(self) -> (HostDirectory, HostProcess) {
+        let served = self.start();
+        (self, served)
     }
 
     /// Starts a host with more arguments.
@@ -154,9 +166,12 @@ pub(crate) struct HostProcess {
 impl HostProcess {
     /// A host on a new directory with [`CONFIGURATION`]. The directory must outlive it.
     pub(crate) fn fresh() -> (HostDirectory, HostProcess) {
-        let place = HostDirectory::new(CONFIGURATION);
-        let served = place.start();
-        (place, served)
+        HostDirectory::new(CONFIGURATION).serving()
+    }
+
+    /// [`fresh`](HostProcess::fresh), with an operator.
+    pub(crate) fn operated() -> (HostDirectory, HostProcess) {
+        HostDirectory::operated(CONFIGURATION).serving()
     }
 
     /// kill -9.
@@ -236,6 +251,31 @@ impl HostProcess {
     pub(crate) fn post(&self, path: &str, key: &str, body: impl AsRef<[u8]>) -> Answer {
         let headers = [("authorization", key), ("content-type", "application/json")];
         self.request("POST", path, &headers, body.as_ref())
+    }
+
+    pub(crate) fn patch(&self, path: &str, key: &str, body: &Value) -> Answer {
+        let headers = [("authorization", key), ("content-type", "application/json")];
+        self.request("PATCH", path, &headers, body.to_string().as_bytes())
+    }
+
+    /// What a list shows.
+    pub(crate) fn items(&self, path: &str, key: &str) -> Vec<Value> {
+        self.get(path, key).items()
+    }
+
+    /// All items of a list, read in pages of so many; the path has a query.
+    pub(crate) fn paged_items(&self, path: &str, key: &str, limit: usize) -> Vec<Value> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("{path}&limit={limit}&cursor={cursor}"), key);
+            let items = page.items();
+            assert!(items.len() <= limit, "{page:?}");
+            all.extend(items);
+            match page.json()["cursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => return all,
+            }
+        }
     }
 
     pub(crate) fn post_lines(&self, key: &str, lines: &str) -> Answer {

@@ -31,12 +31,9 @@ fn a_condition_decides_what_is_delivered() {
     let served = place.start();
     assert_eq!(served.get(&path, ACME).json()["condition"], condition, "after a restart");
     assert_eq!(publish(&served, json!({"type": "image"})), 1);
-    let patched = |body: Value| {
-        let headers = [("authorization", ACME)];
-        served.request("PATCH", &path, &headers, body.to_string().as_bytes())
-    };
-    assert_eq!(patched(json!({"description": "all texts"})).json()["condition"], condition);
-    assert_eq!(patched(json!({"condition": null})).json().get("condition"), None);
+    let patched = |body: Value| served.patch(&path, ACME, &body).json();
+    assert_eq!(patched(json!({"description": "all texts"}))["condition"], condition);
+    assert_eq!(patched(json!({"condition": null})).get("condition"), None);
     assert_eq!(publish(&served, json!({"type": "image"})), 2);
     assert_eq!(receiver.next().text(), r#"{"text":{"body":"hi"},"type":"text"}"#);
     assert_eq!(receiver.next().text(), r#"{"type":"image"}"#);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::client::Answer;
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::{Attempt, Receiver};
 
 pub(crate) const ESCAPED: &str = include_str!("../../docs/samples/cloud_escaped_raw_bytes.json");
@@ -258,8 +258,7 @@ fn a_contact_is_found_and_purged_by_number_and_user_id() {
     text("wamid.NUMBERONLY", "919812300001", None);
     text("wamid.BYSTANDER", "919812300002", Some("IN.222"));
     let found = |contact: &str| {
-        let found = served.get(&format!("/events?contact={contact}&type=received"), ACME).json();
-        found["items"].as_array().unwrap().len()
+        served.items(&format!("/events?contact={contact}&type=received"), ACME).len()
     };
     assert_eq!((found("919812300001"), found("IN.111"), found("IN.222")), (2, 1, 1));
     let purge = |contact: &str| {
@@ -275,20 +274,18 @@ fn a_contact_is_found_and_purged_by_number_and_user_id() {
 
 #[test]
 fn a_number_given_to_an_account_leaves_the_unowned() {
-    let place = HostDirectory::new(&format!("operator_key = \"operator-key\"\n{CONFIGURATION}"));
-    let served = place.start();
+    let (_place, served) = HostProcess::operated();
     assert_eq!(post_unowned(&served).status, 200);
     let other = ESCAPED.replace("919000000001", "915555555555").replace("100000000000001", "2000");
     assert_eq!(post_signed(&served, &other).status, 200);
     let unowned = || {
-        let listed = served.get("/admin/unowned", "operator-key").json();
-        let items = listed["items"].as_array().unwrap().iter().map(|one| one["number"].clone());
-        items.collect::<Vec<_>>()
+        let items = served.items("/admin/unowned", OPERATOR);
+        items.iter().map(|one| one["number"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(unowned().len(), 2);
     let wabas = json!([{"id": "1000", "numbers": ["916666666666"]}]);
     let body = json!({"name": "gamma", "wabas": wabas}).to_string();
-    assert_eq!(served.post("/admin/accounts", "operator-key", body).status, 201);
+    assert_eq!(served.post("/admin/accounts", OPERATOR, body).status, 201);
     assert_eq!(unowned(), [json!("915555555555")]);
 }
 

@@ -40,10 +40,15 @@ fn mounted() -> BTreeSet<String> {
     routes.map(path).collect()
 }
 
+/// The path with its parameters filled in.
+fn concrete(path: &str) -> String {
+    let segments = path.split('/').map(|one| if one.starts_with('{') { "7" } else { one });
+    segments.collect::<Vec<_>>().join("/")
+}
+
 /// The methods in the header `allow` of a path, for a method that no route has.
 fn allowed(served: &HostProcess, path: &str) -> BTreeSet<String> {
-    let segments = path.split('/').map(|one| if one.starts_with('{') { "7" } else { one });
-    let path = segments.collect::<Vec<_>>().join("/");
+    let path = concrete(path);
     let keys = [("authorization", ACME), ("whizard-key", ACME), ("d360-api-key", ACME)];
     let answer = served.request("TRACE", &path, &keys, b"");
     assert_eq!(answer.status, 405, "{path}: {answer:?}");
@@ -67,6 +72,45 @@ fn the_document_has_exactly_the_mounted_routes() {
     }
     let answer = served.get("/elsewhere", ACME);
     answer.assert_refused(404, "not_found", None);
+}
+
+/// What the document lets pass without a key is served so, and all else of the host's own needs one.
+#[test]
+fn every_route_with_a_key_refuses_others() {
+    let (_place, served) = HostProcess::operated();
+    let document = described(&served);
+    let paths = document["paths"].as_object().unwrap().iter();
+    let own = paths.filter(|(path, _)| !Registration::PATHS.contains(&path.as_str()));
+    let mut checked = 0;
+    for (path, item) in own {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation["security"] != json!([{"ApiKey": []}]) {
+                continue;
+            }
+            let (method, path) = (method.to_uppercase(), concrete(path));
+            for headers in [
+                &[][..],
+                &[("authorization", "acme-ke")],
+                &[("authorization", "Bearer acme-key2")],
+                &[("authorization", "Basic acme-key")],
+                &[("x-api-key", "acme-key")],
+            ] {
+                let answer = served.request(&method, &path, headers, b"{}");
+                answer.assert_refused(401, "unauthorized", None);
+            }
+            if path.starts_with("/admin/") {
+                let answer = served.request(&method, &path, &[("authorization", ACME)], b"{}");
+                answer.assert_refused(403, "forbidden", None);
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+    for key in ["acme-key", "Bearer acme-key", "bearer beta-key"] {
+        assert_eq!(served.get("/stats", key).status, 200, "{key}");
+    }
+    let answer = served.request("GET", "/healthz", &[], b"");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{\"status\":\"ok\",\"reasons\":[]}"));
 }
 
 /// Resolves each reference in a part of the document.
@@ -193,9 +237,8 @@ fn webhooks_of_all_gateways_are_listed_with_their_profile() {
     assert_eq!(call("d360-api-key", "/v1/configs/webhook", hook.clone()).status, 200);
     assert_eq!(call("authorization", "/webhooks", hook).status, 201);
     let profiles = |key: &str| -> Vec<(u64, String)> {
-        let listed = served.get("/subscriptions", key).json();
         let profile = |item: &Value| item["profile"].as_str().unwrap().to_owned();
-        let items = listed["items"].as_array().unwrap();
+        let items = served.items("/subscriptions", key);
         items.iter().map(|item| (item["id"].as_u64().unwrap(), profile(item))).collect()
     };
     let acme: Vec<_> = profiles(ACME).into_iter().map(|(_, profile)| profile).collect();

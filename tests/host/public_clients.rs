@@ -44,8 +44,8 @@ fn public_clients_are_served() {
             assert_eq!(answer.json(), call["answer"], "{name}");
             calls += 1;
         }
-        let beta = served.get("/subscriptions", BETA).json()["items"].clone();
-        assert_eq!((beta.as_array().unwrap().len(), &beta[0]["id"]), (1, &json!(bystander)));
+        let beta = served.items("/subscriptions", BETA);
+        assert_eq!((beta.len(), &beta[0]["id"]), (1, &json!(bystander)));
     }
     assert_eq!((clients.len(), calls), (8, 16));
 }

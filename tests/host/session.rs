@@ -44,7 +44,7 @@ fn a_session_webhook_is_delivered_logged_and_listed() {
         (&item["profile"], &item["url"]),
         (&json!("session"), &json!(receiver.url("/hook")))
     );
-    assert_eq!(served.get("/subscriptions", ACME).json()["items"][0]["profile"], "session");
+    assert_eq!(served.items("/subscriptions", ACME)[0]["profile"], "session");
     assert_eq!(served.get(&format!("/webhooks/{id}"), BETA).status, 404);
     let beta = served.get("/webhooks", BETA).json();
     assert_eq!((&beta["code"], &beta["data"]), (&json!(200), &json!([])));
@@ -72,9 +72,7 @@ fn an_inactive_webhook_waits_and_then_goes_on() {
     };
     let (id, _bystander) = (register("/hook"), register("/bystander"));
     let switch = |active: bool| {
-        let body = json!({"active": active}).to_string();
-        let path = format!("/webhooks/{id}");
-        let answer = served.request("PATCH", &path, &[("authorization", ACME)], body.as_bytes());
+        let answer = served.patch(&format!("/webhooks/{id}"), ACME, &json!({"active": active}));
         assert_eq!(answer.json()["data"]["active"], active, "{answer:?}");
     };
     switch(false);

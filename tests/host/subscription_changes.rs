@@ -6,12 +6,8 @@ use crate::client::Answer;
 use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
 
-fn call(served: &HostProcess, method: &str, path: &str, key: &str, body: &Value) -> Answer {
-    served.request(method, path, &[("authorization", key)], body.to_string().as_bytes())
-}
-
 fn patch(served: &HostProcess, id: u64, key: &str, body: &Value) -> Answer {
-    call(served, "PATCH", &format!("/subscriptions/{id}"), key, body)
+    served.patch(&format!("/subscriptions/{id}"), key, body)
 }
 
 fn read(served: &HostProcess, id: u64, key: &str) -> Value {
@@ -225,7 +221,7 @@ fn an_old_secret_stays_valid_for_its_overlap() {
     let bystander = served.subscribe(ACME, &receiver.url("/bystander"), json!({"secret": "other"}));
     let untouched = said(read(&served, bystander, ACME));
     let rotate = |id: u64, key: &str, body: Value| {
-        call(&served, "POST", &format!("/subscriptions/{id}/secret"), key, &body)
+        served.post(&format!("/subscriptions/{id}/secret"), key, body.to_string())
     };
     let signatures = || {
         served.post("/events", ACME, line(1));

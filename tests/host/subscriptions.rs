@@ -1,44 +1,9 @@
-//! API keys, routes, and the life of a subscription.
+//! Routes, and the life of a subscription.
 
 use serde_json::json;
 
 use crate::host_process::{ACME, BETA, HostProcess};
 use crate::receiver::Receiver;
-
-#[test]
-fn every_route_but_health_needs_an_api_key() {
-    let (_place, served) = HostProcess::fresh();
-    for (method, path) in [
-        ("POST", "/events"),
-        ("GET", "/subscriptions"),
-        ("POST", "/subscriptions"),
-        ("GET", "/subscriptions/1"),
-        ("PATCH", "/subscriptions/1"),
-        ("DELETE", "/subscriptions/1"),
-        ("POST", "/subscriptions/1/secret"),
-        ("POST", "/subscriptions/1/match"),
-        ("POST", "/subscriptions/1/test"),
-        ("POST", "/subscriptions/1/pause"),
-        ("POST", "/subscriptions/1/resume"),
-        ("GET", "/stats"),
-    ] {
-        for headers in [
-            &[][..],
-            &[("authorization", "acme-ke")],
-            &[("authorization", "Bearer acme-key2")],
-            &[("authorization", "Basic acme-key")],
-            &[("x-api-key", "acme-key")],
-        ] {
-            let answer = served.request(method, path, headers, b"{}");
-            answer.assert_refused(401, "unauthorized", None);
-        }
-    }
-    for key in ["acme-key", "Bearer acme-key", "bearer beta-key"] {
-        assert_eq!(served.get("/stats", key).status, 200, "{key}");
-    }
-    let answer = served.request("GET", "/healthz", &[], b"");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "{\"status\":\"ok\",\"reasons\":[]}"));
-}
 
 #[test]
 fn unknown_routes_and_methods_have_the_error_shape() {
@@ -95,14 +60,14 @@ fn a_subscription_is_visible_to_its_account_only() {
     again.assert_refused(409, "name_taken", Some("name"));
     served.get(&path, BETA).assert_refused(404, "not_found", None);
     served.delete(&path, BETA).assert_refused(404, "not_found", None);
-    assert_eq!(served.get("/subscriptions", BETA).json()["items"][0]["id"], bystander);
+    assert_eq!(served.items("/subscriptions", BETA)[0]["id"], bystander);
     assert!(!served.get("/stats", BETA).body.contains("crm"));
     assert_eq!(served.get(&path, ACME).json(), item);
 
     assert_eq!(served.delete(&path, ACME).status, 204);
     served.get(&path, ACME).assert_refused(404, "not_found", None);
     served.delete(&path, ACME).assert_refused(404, "not_found", None);
-    assert_eq!(served.get("/subscriptions", ACME).json()["items"], json!([]));
+    assert!(served.items("/subscriptions", ACME).is_empty());
     assert_eq!(served.get(&format!("/subscriptions/{bystander}"), BETA).status, 200);
 }
 
@@ -159,20 +124,15 @@ fn wrong_subscriptions_are_refused_by_field() {
         ("timeout_ms", json!(0), "timeout_ms"),
         ("retry", json!({"kind": "list", "delays_ms": []}), "retry.delays_ms"),
         ("retry", json!({"kind": "linear", "step_ms": 0, "max_ms": 1}), "retry.step_ms"),
-        ("ordering", json!("hidden"), "ordering"),
         ("rate_limit", json!({"events": 0, "per_ms": 1}), "rate_limit.events"),
         ("after", json!(99), "after"),
         ("breaker", json!({"failures": 0}), "breaker.failures"),
         ("disable_after_ms", json!(0), "disable_after_ms"),
         ("retrying_max", json!(0), "retrying_max"),
         ("method", json!("TRACE"), "method"),
-        ("query", json!({"a": ["hidden"]}), "query.a"),
         ("query", json!({"a": "v".repeat(5_000)}), "query"),
-        ("body", json!("hidden"), "body"),
         ("authorization", json!({"type": "BASIC", "payload": ""}), "authorization.payload"),
-        ("authorization", json!({"type": "DIGEST", "payload": "hidden"}), "authorization.type"),
         ("body_format", json!("hidden"), "body_format"),
-        ("tls", json!({"client_key_pem": "hidden"}), "tls.client_certificate_pem"),
         ("colour", json!("red"), "colour"),
     ] {
         let answer = with(field, value);
@@ -186,7 +146,7 @@ fn wrong_subscriptions_are_refused_by_field() {
     served.post("/subscriptions", ACME, b"\xff{}").assert_refused(400, "invalid", None);
     let large = format!("{{\"name\":\"{}\"}}", "n".repeat(1024 * 1024));
     served.post("/subscriptions", ACME, large).assert_refused(413, "too_large", Some("body"));
-    assert_eq!(served.get("/subscriptions", ACME).json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(served.items("/subscriptions", ACME).len(), 1);
     assert_eq!(with("name", json!("a")).status, 201);
 }
 
@@ -199,5 +159,5 @@ fn targets_outside_the_network_settings_are_refused() {
     let body = json!({"name": "a", "url": "http://127.0.0.1:1/", "events": "*", "numbers": "*"});
     let answer = served.post("/subscriptions", ACME, body.to_string());
     answer.assert_refused(400, "invalid", Some("url"));
-    assert_eq!(served.get("/subscriptions", ACME).json()["items"], json!([]));
+    assert!(served.items("/subscriptions", ACME).is_empty());
 }

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::DEADLINE;
-use crate::accounts::OPERATOR;
 use crate::browser::{Browser, ENTER};
-use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, OPERATOR, line};
 use crate::receiver::Receiver;
 
 struct Thousands {

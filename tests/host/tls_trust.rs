@@ -96,8 +96,7 @@ fn published(served: &HostProcess, dead: usize) -> Vec<(u64, String)> {
     let started = Instant::now();
     loop {
         // Counted at once, listed when durable.
-        let letters = served.get("/dead-letters", ACME).json();
-        let items = letters["items"].as_array().unwrap();
+        let items = served.items("/dead-letters", ACME);
         if items.len() == dead {
             let letter = |one: &Value| {
                 let reason = one["reason"].as_str().unwrap().to_owned();
@@ -107,7 +106,7 @@ fn published(served: &HostProcess, dead: usize) -> Vec<(u64, String)> {
             found.sort_unstable();
             return found;
         }
-        assert!(started.elapsed() < DEADLINE, "{letters}");
+        assert!(started.elapsed() < DEADLINE, "{items:?}");
     }
 }
 
@@ -205,9 +204,7 @@ fn unusable_tls_settings_are_refused_by_field() {
         answer.assert_refused(400, "invalid", Some(field));
         assert!(!answer.body.contains("hidden") && !answer.body.contains("BEGIN PR"), "{answer:?}");
         let path = format!("/subscriptions/{bystander}");
-        let headers = [("authorization", ACME)];
-        let body = json!({ "tls": tls }).to_string();
-        let answer = served.request("PATCH", &path, &headers, body.as_bytes());
+        let answer = served.patch(&path, ACME, &json!({ "tls": tls }));
         answer.assert_refused(400, "invalid", Some(field));
     }
     assert_eq!(served.get("/subscriptions", ACME).json(), before);

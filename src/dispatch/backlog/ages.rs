@@ -66,17 +66,13 @@ impl ReplayTimes {
 
 impl Backlog {
     /// From when the age of a delivery counts; `None` for an event that was accepted just now.
-    pub(in crate::dispatch) fn counts_from(
-        &self,
-        sequence: u64,
-        times: &AcceptanceTimes,
-    ) -> Option<i64> {
+    pub(crate) fn counts_from(&self, sequence: u64, times: &AcceptanceTimes) -> Option<i64> {
         let failed = self.retries.get(&sequence).map(|retrying| retrying.counts_from_ms);
         failed.or_else(|| self.replays.of(sequence)).or_else(|| times.of(sequence))
     }
 
     /// From when the age of the oldest delivery counts.
-    pub(in crate::dispatch) fn oldest(&self, times: &AcceptanceTimes) -> Option<i64> {
+    pub(crate) fn oldest(&self, times: &AcceptanceTimes) -> Option<i64> {
         let replayed = self.replays.by(i64::MAX);
         let first = |set: &RoaringTreemap| match replayed.is_empty() {
             true => set.min(),
@@ -91,7 +87,7 @@ impl Backlog {
     }
 
     /// Deliveries whose age counts from `by_ms` or before and that are not in flight, at most `count_max`.
-    pub(in crate::dispatch) fn counting_from_by(
+    pub(crate) fn counting_from_by(
         &self,
         by_ms: i64,
         times: &AcceptanceTimes,

@@ -6,25 +6,25 @@ use super::{Backlog, Retrying};
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 
 impl Backlog {
-    pub(in crate::dispatch) fn owed(&self) -> u64 {
+    pub(crate) fn owed(&self) -> u64 {
         let first_attempts = self.in_flight.len() - self.retries_in_flight();
         self.pending.len + self.blocked.len + self.retries.len() as u64 + first_attempts as u64
     }
 
-    pub(in crate::dispatch) fn owes(&self, sequence: u64) -> bool {
+    pub(crate) fn owes(&self, sequence: u64) -> bool {
         self.pending.set.contains(sequence)
             || self.blocked.set.contains(sequence)
             || self.retries.contains_key(&sequence)
             || self.is_in_flight(sequence)
     }
 
-    pub(in crate::dispatch) fn sequences(&self) -> RoaringTreemap {
+    pub(crate) fn sequences(&self) -> RoaringTreemap {
         let mut sequences = &self.pending.set | &self.blocked.set;
         sequences.extend(self.retries.keys().chain(&self.in_flight).copied());
         sequences
     }
 
-    pub(in crate::dispatch) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
+    pub(crate) fn owed_among(&self, sequences: &RoaringTreemap) -> RoaringTreemap {
         let mut owed = &self.pending.set & sequences;
         owed |= &self.blocked.set & sequences;
         let others = self.retries.keys().chain(&self.in_flight).copied();
@@ -32,27 +32,27 @@ impl Backlog {
         owed
     }
 
-    pub(in crate::dispatch) fn retrying(&self, sequence: u64) -> Option<&Retrying> {
+    pub(crate) fn retrying(&self, sequence: u64) -> Option<&Retrying> {
         self.retries.get(&sequence)
     }
 
-    pub(in crate::dispatch) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
+    pub(crate) fn retries(&self) -> impl Iterator<Item = (u64, &Retrying)> {
         self.retries.iter().map(|(sequence, retrying)| (*sequence, retrying))
     }
 
     /// How many deliveries failed and are not in flight.
-    pub(in crate::dispatch) fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         (self.retries.len() - self.retries_in_flight()) as u64
     }
 
     /// How many deliveries were never tried and are held back.
-    pub(in crate::dispatch) fn blocked(&self) -> u64 {
+    pub(crate) fn blocked(&self) -> u64 {
         self.blocked.len
     }
 
     /// What is owed from a sequence on, in the order published, at the stages that are wanted. Deliveries that
     /// were never tried and that nothing here holds back have the stage `never_tried`.
-    pub(in crate::dispatch) fn listed(
+    pub(crate) fn listed(
         &self,
         from: u64,
         never_tried: DeliveryStage,

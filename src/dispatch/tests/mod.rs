@@ -45,19 +45,14 @@ impl Dispatcher {
     }
 }
 
+pub(super) const fn ms(span: u64) -> Duration {
+    Duration::from_millis(span)
+}
+
 /// Waits 1 s, 2 s, then 4 s for ever, with three attempts and ten seconds of age.
 pub(super) fn policy() -> Policy {
-    let retry = Retry::Exponential {
-        initial: Duration::from_millis(1_000),
-        max: Duration::from_millis(4_000),
-        jitter_permille: 0,
-    };
-    Policy {
-        retry,
-        attempts_max: Some(3),
-        age_max: Duration::from_millis(10_000),
-        ..Policy::default()
-    }
+    let retry = Retry::Exponential { initial: ms(1_000), max: ms(4_000), jitter_permille: 0 };
+    Policy { retry, attempts_max: Some(3), age_max: ms(10_000), ..Policy::default() }
 }
 
 /// One lane under test, and one that is paused with deliveries owed, which nothing may touch.
@@ -339,10 +334,7 @@ fn retry_after_is_waited_for() {
     let mut bench = Bench::new(LIMITS);
     bench.owe([1]);
     let first = bench.take(1, 1);
-    let asked = Outcome::Retry {
-        reason: Reason::Status(429),
-        retry_after: Some(Duration::from_millis(5_000)),
-    };
+    let asked = Outcome::Retry { reason: Reason::Status(429), retry_after: Some(ms(5_000)) };
     assert_eq!(bench.end(first, asked), waits(1, 1, 0, 0, 5_000));
     assert_eq!(bench.dispatcher.next_wake_ms(), Some(5_000));
 }

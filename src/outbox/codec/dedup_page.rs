@@ -23,23 +23,23 @@ const ENTRIES_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / ENTRY_BYTES
 pub(crate) type DedupKey = u128;
 
 /// Distinguishes accounts for their bound on keys. Accounts with the same tag share one bound.
-pub(in crate::outbox) type AccountTag = u32;
+pub(crate) type AccountTag = u32;
 
 const ACCOUNT_BITS: u32 = 24;
 
 /// The keys of each time bucket, each with the sequence of its event.
-pub(in crate::outbox) type BucketEntries = BTreeMap<u64, Vec<(DedupKey, u64)>>;
+pub(crate) type BucketEntries = BTreeMap<u64, Vec<(DedupKey, u64)>>;
 
 pub(crate) fn dedup_key_of(account: &str, event_type: &str, dedup_key: &str) -> DedupKey {
     let tag = u128::from(account_tag(account));
     (tag << (128 - ACCOUNT_BITS)) | (sha256_of(&[account, event_type, dedup_key]) >> ACCOUNT_BITS)
 }
 
-pub(in crate::outbox) fn account_tag(account: &str) -> AccountTag {
+pub(crate) fn account_tag(account: &str) -> AccountTag {
     u32::try_from(sha256_of(&[account]) >> (128 - ACCOUNT_BITS)).unwrap_or(0)
 }
 
-pub(in crate::outbox) fn account_of(key: DedupKey) -> AccountTag {
+pub(crate) fn account_of(key: DedupKey) -> AccountTag {
     u32::try_from(key >> (128 - ACCOUNT_BITS)).unwrap_or(0)
 }
 
@@ -55,11 +55,7 @@ fn sha256_of(texts: &[&str]) -> u128 {
 }
 
 /// The pages of some keys of one bucket, with their keys in the store.
-pub(in crate::outbox) fn pages(
-    bucket: u64,
-    first_number: u64,
-    entries: &[(DedupKey, u64)],
-) -> Vec<KeyValue> {
+pub(crate) fn pages(bucket: u64, first_number: u64, entries: &[(DedupKey, u64)]) -> Vec<KeyValue> {
     (first_number..)
         .zip(entries.chunks(ENTRIES_PER_PAGE))
         .map(|(number, entries)| {
@@ -73,7 +69,7 @@ pub(in crate::outbox) fn pages(
         .collect()
 }
 
-pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<(DedupKey, u64)>, String> {
+pub(crate) fn read(sealed: &[u8]) -> Result<Vec<(DedupKey, u64)>, String> {
     let (version, body) = unseal(sealed)?;
     if version != VERSION {
         return Err(format!("it has version {version}, this build reads {VERSION}"));
@@ -86,13 +82,13 @@ pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<(DedupKey, u64)>, Str
 }
 
 /// How many entries a page has, by its length.
-pub(in crate::outbox) fn count(sealed: &[u8]) -> usize {
+pub(crate) fn count(sealed: &[u8]) -> usize {
     sealed.len().saturating_sub(ENVELOPE_BYTES) / ENTRY_BYTES
 }
 
 /// Adds the entries of every dedup page of a database to `entries`, if `counts` says so for the page's key in the
 /// store and its entries. Returns the greatest page number.
-pub(in crate::outbox) fn read_all(
+pub(crate) fn read_all(
     database: &dyn Database,
     entries: &mut BucketEntries,
     mut counts: impl FnMut(&[u8], &[(DedupKey, u64)]) -> bool,

@@ -24,7 +24,7 @@ use super::payload::{self, PayloadLocation, PayloadWriter};
 mod owners;
 
 pub(crate) use owners::HeadOwner;
-pub(in crate::outbox) use owners::owners;
+pub(crate) use owners::owners;
 
 const VERSION: u8 = 1;
 
@@ -39,11 +39,11 @@ const HEAD_BYTES_MAX: usize = 5 + 9 + 3 * 3 + 9 + 9 + 5 + 5 + 5 + 5;
 
 /// An event as its head describes it: its payload is still to be read.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::outbox) struct EventHead {
+pub(crate) struct EventHead {
     /// The event, with an empty payload.
-    pub(in crate::outbox) event: StoredEvent,
-    pub(in crate::outbox) targets: Arc<RoaringBitmap>,
-    pub(in crate::outbox) payload: PayloadLocation,
+    pub(crate) event: StoredEvent,
+    pub(crate) targets: Arc<RoaringBitmap>,
+    pub(crate) payload: PayloadLocation,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ struct HeadV1 {
 /// The targets of an event as a head page stores them, and where the page being filled already has them:
 /// the next event often has the same targets.
 #[derive(Debug, Default)]
-pub(in crate::outbox) struct PackedTargets {
+pub(crate) struct PackedTargets {
     /// A bitmap in roaring's portable format.
     bytes: Vec<u8>,
     /// The page of the packer that has the set, and its index in that page.
@@ -128,21 +128,21 @@ pub(in crate::outbox) struct PackedTargets {
 }
 
 impl PackedTargets {
-    pub(in crate::outbox) fn new(targets: &RoaringBitmap) -> Result<PackedTargets> {
+    pub(crate) fn new(targets: &RoaringBitmap) -> Result<PackedTargets> {
         let mut bytes = Vec::with_capacity(targets.serialized_size());
         let written = targets.serialize_into(&mut bytes);
         written.map_err(|error| super::damaged("targets", error.to_string()))?;
         Ok(PackedTargets { bytes, packed: None })
     }
 
-    pub(in crate::outbox) fn of(targets: &[SubscriptionId]) -> Result<PackedTargets> {
+    pub(crate) fn of(targets: &[SubscriptionId]) -> Result<PackedTargets> {
         PackedTargets::new(&targets.iter().map(|target| target.0).collect())
     }
 }
 
 /// Packs the heads of one unit into pages.
 #[derive(Default)]
-pub(in crate::outbox) struct HeadPacker {
+pub(crate) struct HeadPacker {
     finished: Vec<PageV1>,
     open: OpenHeadPage,
 }
@@ -160,7 +160,7 @@ struct OpenHeadPage {
 impl HeadPacker {
     /// Adds the head of an event whose payload is at `payload`. Sequences ascend. A large target set goes
     /// into `payloads`. `targets` may be used again for other events of this packer, and for no other packer.
-    pub(in crate::outbox) fn add(
+    pub(crate) fn add(
         &mut self,
         event: &StoredEvent,
         targets: &mut PackedTargets,
@@ -186,12 +186,12 @@ impl HeadPacker {
     }
 
     /// Ends the page, so that the next head begins its own page and is found by its exact key.
-    pub(in crate::outbox) fn end_page(&mut self) {
+    pub(crate) fn end_page(&mut self) {
         self.finished.extend(std::mem::take(&mut self.open).page);
     }
 
     /// The pages of the unit, with their keys; empty without heads.
-    pub(in crate::outbox) fn into_pages(mut self, unit: u64) -> Result<Vec<KeyValue>> {
+    pub(crate) fn into_pages(mut self, unit: u64) -> Result<Vec<KeyValue>> {
         self.end_page();
         let unit_pages = u32::try_from(self.finished.len()).unwrap_or(u32::MAX);
         let pages = self.finished.into_iter().map(|page| {
@@ -294,33 +294,33 @@ impl OpenHeadPage {
 
 /// The events of a head page, grouped by their targets, as recovery needs them.
 #[derive(Debug)]
-pub(in crate::outbox) struct HeadPage {
-    pub(in crate::outbox) unit: u64,
-    pub(in crate::outbox) unit_pages: u32,
+pub(crate) struct HeadPage {
+    pub(crate) unit: u64,
+    pub(crate) unit_pages: u32,
     /// Sequences of events with the same targets, and those targets.
-    pub(in crate::outbox) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
+    pub(crate) events: Vec<(RoaringTreemap, Arc<RoaringBitmap>)>,
     /// Sequence, key hash and targets of each event that has a key and a target that needs it.
-    pub(in crate::outbox) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
-    pub(in crate::outbox) sizes: Vec<EventSize>,
+    pub(crate) keyed: Vec<(u64, u64, Arc<RoaringBitmap>)>,
+    pub(crate) sizes: Vec<EventSize>,
     /// What `EventSize::account` refers to.
-    pub(in crate::outbox) texts: Vec<String>,
+    pub(crate) texts: Vec<String>,
     /// When events were accepted, in wall time: the last sequence of each run with the same time.
-    pub(in crate::outbox) accepted: Vec<(u64, i64)>,
+    pub(crate) accepted: Vec<(u64, i64)>,
     /// The last payload page that the heads refer to.
-    pub(in crate::outbox) last_payload_page: u64,
+    pub(crate) last_payload_page: u64,
 }
 
 /// What an event counts against the limits of its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::outbox) struct EventSize {
-    pub(in crate::outbox) sequence: u64,
-    pub(in crate::outbox) payload_bytes: u32,
+pub(crate) struct EventSize {
+    pub(crate) sequence: u64,
+    pub(crate) payload_bytes: u32,
     /// The index of the account's name in the texts of the page.
-    pub(in crate::outbox) account: u16,
+    pub(crate) account: u16,
 }
 
 /// Finds the head of an event in its generation.
-pub(in crate::outbox) fn find(
+pub(crate) fn find(
     database: &dyn Database,
     catalogue: &Catalogue,
     id: EventId,
@@ -350,7 +350,7 @@ fn page_around(database: &dyn Database, sequence: u64) -> Result<Option<PageV1>>
 
 /// Reads a head page. An open reads every page, so heads are checked as in [`find`] but not built. `ordered`
 /// are the subscriptions that need the keys of their events.
-pub(in crate::outbox) fn read(
+pub(crate) fn read(
     database: &dyn Database,
     catalogue: &Catalogue,
     ordered: &RoaringBitmap,

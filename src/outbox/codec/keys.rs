@@ -5,78 +5,78 @@ use crate::attempt::DeliveryId;
 use crate::subscription::SubscriptionId;
 
 /// Payload pages, by page number.
-pub(in crate::outbox) const PAYLOAD: &[u8] = b"p";
+pub(crate) const PAYLOAD: &[u8] = b"p";
 /// Head pages, by the first sequence in them.
-pub(in crate::outbox) const HEADS: &[u8] = b"h";
+pub(crate) const HEADS: &[u8] = b"h";
 /// Settle pages, by record number.
-pub(in crate::outbox) const SETTLED: &[u8] = b"s";
+pub(crate) const SETTLED: &[u8] = b"s";
 /// Retry states, by delivery.
-pub(in crate::outbox) const RETRY: &[u8] = b"r";
+pub(crate) const RETRY: &[u8] = b"r";
 /// Dead letters, by delivery.
-pub(in crate::outbox) const DEAD: &[u8] = b"d";
+pub(crate) const DEAD: &[u8] = b"d";
 /// Dead letters that were replayed, by delivery.
-pub(in crate::outbox) const REVIVED: &[u8] = b"a";
+pub(crate) const REVIVED: &[u8] = b"a";
 /// Removed subscriptions, by id.
-pub(in crate::outbox) const TOMBSTONE: &[u8] = b"t";
+pub(crate) const TOMBSTONE: &[u8] = b"t";
 /// Dedup pages, by time bucket and record number.
-pub(in crate::outbox) const DEDUP: &[u8] = b"k";
+pub(crate) const DEDUP: &[u8] = b"k";
 /// Failed attempts, by delivery and slot.
-pub(in crate::outbox) const TRIED: &[u8] = b"f";
+pub(crate) const TRIED: &[u8] = b"f";
 /// The health of lanes, by subscription.
-pub(in crate::outbox) const HEALTH: &[u8] = b"l";
-pub(in crate::outbox) const META: &[u8] = b"m";
+pub(crate) const HEALTH: &[u8] = b"l";
+pub(crate) const META: &[u8] = b"m";
 
 /// Whether a key belongs to a head page or a settle page. These pages are counted, so that missing ones are
 /// noticed.
-pub(in crate::outbox) fn is_page(key: &[u8]) -> bool {
+pub(crate) fn is_page(key: &[u8]) -> bool {
     key.starts_with(HEADS) || key.starts_with(SETTLED)
 }
 
-pub(in crate::outbox) fn numbered(kind: &[u8], number: u64) -> Vec<u8> {
+pub(crate) fn numbered(kind: &[u8], number: u64) -> Vec<u8> {
     [kind, &number.to_be_bytes()].concat()
 }
 
-pub(in crate::outbox) fn of_delivery(kind: &[u8], delivery: DeliveryId) -> Vec<u8> {
+pub(crate) fn of_delivery(kind: &[u8], delivery: DeliveryId) -> Vec<u8> {
     [kind, &delivery.sequence.to_be_bytes(), &delivery.subscription.0.to_be_bytes()].concat()
 }
 
-pub(in crate::outbox) fn of_subscription(kind: &[u8], id: SubscriptionId) -> Vec<u8> {
+pub(crate) fn of_subscription(kind: &[u8], id: SubscriptionId) -> Vec<u8> {
     [kind, &id.0.to_be_bytes()].concat()
 }
 
-pub(in crate::outbox) fn of_attempt(delivery: DeliveryId, slot: u8) -> Vec<u8> {
+pub(crate) fn of_attempt(delivery: DeliveryId, slot: u8) -> Vec<u8> {
     let mut key = of_delivery(TRIED, delivery);
     key.push(slot);
     key
 }
 
-pub(in crate::outbox) fn in_bucket(bucket: u64, number: u64) -> Vec<u8> {
+pub(crate) fn in_bucket(bucket: u64, number: u64) -> Vec<u8> {
     [DEDUP, &bucket.to_be_bytes(), &number.to_be_bytes()].concat()
 }
 
 /// The number after the first byte of a key.
-pub(in crate::outbox) fn number_of(key: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     let bytes = key.get(1..)?.first_chunk::<8>()?;
     Some(u64::from_be_bytes(*bytes))
 }
 
 /// The bucket and the record number in the key of a dedup page.
-pub(in crate::outbox) fn bucket_of(key: &[u8]) -> Option<(u64, u64)> {
+pub(crate) fn bucket_of(key: &[u8]) -> Option<(u64, u64)> {
     Some((number_of(key)?, number_of(key.get(8..)?)?))
 }
 
-pub(in crate::outbox) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
+pub(crate) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
     let id: [u8; 4] = key.get(9..)?.try_into().ok()?;
     let subscription = SubscriptionId(u32::from_be_bytes(id));
     Some(DeliveryId { sequence: number_of(key)?, subscription })
 }
 
-pub(in crate::outbox) fn attempt_of(key: &[u8]) -> Option<(DeliveryId, u8)> {
+pub(crate) fn attempt_of(key: &[u8]) -> Option<(DeliveryId, u8)> {
     let (slot, key) = key.split_last()?;
     Some((delivery_of(key)?, *slot))
 }
 
-pub(in crate::outbox) fn subscription_of(key: &[u8]) -> Option<SubscriptionId> {
+pub(crate) fn subscription_of(key: &[u8]) -> Option<SubscriptionId> {
     let id: [u8; 4] = key.get(1..)?.try_into().ok()?;
     Some(SubscriptionId(u32::from_be_bytes(id)))
 }

@@ -14,37 +14,37 @@ use crate::store::{Operation, record};
 const VERSION: u8 = 1;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::outbox) struct GenerationMeta {
-    pub(in crate::outbox) incarnations: Incarnations,
+pub(crate) struct GenerationMeta {
+    pub(crate) incarnations: Incarnations,
     /// Sequences up to this one may have been assigned.
-    pub(in crate::outbox) reserved: u64,
+    pub(crate) reserved: u64,
     /// The first sequence that could be assigned in this generation.
-    pub(in crate::outbox) first_sequence: u64,
+    pub(crate) first_sequence: u64,
     /// The generation before this one, as it was when it was sealed.
-    pub(in crate::outbox) previous: Option<SealedGeneration>,
+    pub(crate) previous: Option<SealedGeneration>,
 }
 
 /// What a sealed generation must still contain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::outbox) struct SealedGeneration {
-    pub(in crate::outbox) number: u64,
+pub(crate) struct SealedGeneration {
+    pub(crate) number: u64,
     /// Head pages and settle pages.
-    pub(in crate::outbox) pages: u64,
+    pub(crate) pages: u64,
 }
 
 /// The incarnations of an outbox: the first sequence and the random name of each. A new one begins when
 /// a part of the outbox was set aside, so that no event id is used twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::outbox) struct Incarnations(Vec<(u64, u64)>);
+pub(crate) struct Incarnations(Vec<(u64, u64)>);
 
 impl Incarnations {
     /// Begins another incarnation; the first begins at sequence 0.
-    pub(in crate::outbox) fn begin(&mut self, first_sequence: u64, name: u64) {
+    pub(crate) fn begin(&mut self, first_sequence: u64, name: u64) {
         self.0.push((first_sequence, name));
     }
 
     /// The incarnation in which a sequence was assigned.
-    pub(in crate::outbox) fn of(&self, sequence: u64) -> u64 {
+    pub(crate) fn of(&self, sequence: u64) -> u64 {
         let begun = self.0.iter().rev().find(|(first, _)| *first <= sequence);
         begun.map_or(0, |(_, name)| *name)
     }
@@ -52,16 +52,16 @@ impl Incarnations {
 
 impl GenerationMeta {
     /// That of a new outbox, before its first incarnation.
-    pub(in crate::outbox) fn first() -> GenerationMeta {
+    pub(crate) fn first() -> GenerationMeta {
         GenerationMeta { first_sequence: 1, ..GenerationMeta::default() }
     }
 
-    pub(in crate::outbox) fn write(&self) -> Result<Operation> {
+    pub(crate) fn write(&self) -> Result<Operation> {
         let sealed = record::encode(VERSION, self).map_err(damaged)?;
         Ok(Operation::Put(keys::META.to_vec(), sealed))
     }
 
-    pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<GenerationMeta> {
+    pub(crate) fn read(sealed: &[u8]) -> Result<GenerationMeta> {
         record::decode(VERSION, sealed).map_err(damaged)
     }
 }

@@ -12,20 +12,20 @@ use crate::store::{Database, KeyValue, VALUE_BYTES_MAX};
 
 use super::keys;
 
-pub(in crate::outbox) const PAGE_BYTES: usize = VALUE_BYTES_MAX - ENVELOPE_BYTES;
+pub(crate) const PAGE_BYTES: usize = VALUE_BYTES_MAX - ENVELOPE_BYTES;
 
 const VERSION: u8 = 1;
 
 /// Bytes that start at `offset` in page `page` and may continue in the pages after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::outbox) struct PayloadLocation {
-    pub(in crate::outbox) page: u64,
-    pub(in crate::outbox) offset: u32,
-    pub(in crate::outbox) length: u32,
+pub(crate) struct PayloadLocation {
+    pub(crate) page: u64,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
 }
 
 impl PayloadLocation {
-    pub(in crate::outbox) fn last_page(&self) -> u64 {
+    pub(crate) fn last_page(&self) -> u64 {
         let end = u64::from(self.offset) + u64::from(self.length);
         self.page + end.saturating_sub(1) / PAGE_BYTES as u64
     }
@@ -33,19 +33,19 @@ impl PayloadLocation {
 
 /// Packs the payloads of one group into pages.
 #[derive(Debug)]
-pub(in crate::outbox) struct PayloadWriter {
+pub(crate) struct PayloadWriter {
     first_page: u64,
     bytes: Vec<u8>,
 }
 
 impl PayloadWriter {
     /// Starts at a page number that was never used before.
-    pub(in crate::outbox) fn new(first_page: u64) -> PayloadWriter {
+    pub(crate) fn new(first_page: u64) -> PayloadWriter {
         PayloadWriter { first_page, bytes: Vec::new() }
     }
 
     /// Appends bytes and returns their location. The limit on payloads bounds the length.
-    pub(in crate::outbox) fn append(&mut self, bytes: &[u8]) -> PayloadLocation {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> PayloadLocation {
         let position = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -57,7 +57,7 @@ impl PayloadWriter {
     }
 
     /// The pages with their keys, and the next unused page number.
-    pub(in crate::outbox) fn into_pages(self) -> (Vec<KeyValue>, u64) {
+    pub(crate) fn into_pages(self) -> (Vec<KeyValue>, u64) {
         let pages: Vec<_> = (self.first_page..)
             .zip(self.bytes.chunks(PAGE_BYTES))
             .map(|(number, bytes)| (keys::numbered(keys::PAYLOAD, number), seal(VERSION, bytes)))
@@ -67,10 +67,7 @@ impl PayloadWriter {
     }
 }
 
-pub(in crate::outbox) fn read(
-    database: &dyn Database,
-    location: PayloadLocation,
-) -> Result<Vec<u8>> {
+pub(crate) fn read(database: &dyn Database, location: PayloadLocation) -> Result<Vec<u8>> {
     let length = location.length as usize;
     let mut bytes = Vec::with_capacity(length);
     let mut offset = location.offset as usize;

@@ -13,7 +13,7 @@ use super::VERSION;
 const PAIR_BYTES: usize = 12;
 const PAIRS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES) / PAIR_BYTES;
 
-pub(in crate::outbox) fn pages(settled: &[DeliveryId]) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn pages(settled: &[DeliveryId]) -> impl Iterator<Item = Vec<u8>> {
     settled.chunks(PAIRS_PER_PAGE).map(|page| {
         let mut body = Vec::with_capacity(page.len() * PAIR_BYTES);
         for delivery in page {
@@ -24,7 +24,7 @@ pub(in crate::outbox) fn pages(settled: &[DeliveryId]) -> impl Iterator<Item = V
     })
 }
 
-pub(in crate::outbox) fn read(sealed: &[u8]) -> Result<Vec<DeliveryId>, String> {
+pub(crate) fn read(sealed: &[u8]) -> Result<Vec<DeliveryId>, String> {
     let (_, body) = unseal(sealed)?;
     let pairs = body.as_chunks::<PAIR_BYTES>().0.iter().map(|pair| {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *pair;

@@ -14,10 +14,7 @@ const ID_BYTES: usize = 4;
 const IDS_PER_PAGE: usize = (VALUE_BYTES_MAX - ENVELOPE_BYTES - TIME_BYTES) / ID_BYTES;
 
 /// The pages of some removals, with their keys in the store.
-pub(in crate::outbox) fn pages(
-    removed: &[SubscriptionId],
-    wall_ms: u64,
-) -> impl Iterator<Item = KeyValue> {
+pub(crate) fn pages(removed: &[SubscriptionId], wall_ms: u64) -> impl Iterator<Item = KeyValue> {
     removed.chunks(IDS_PER_PAGE).filter_map(move |page| {
         let mut body = wall_ms.to_le_bytes().to_vec();
         body.extend(page.iter().flat_map(|id| id.0.to_le_bytes()));
@@ -26,7 +23,7 @@ pub(in crate::outbox) fn pages(
     })
 }
 
-pub(in crate::outbox) fn read(key: &[u8], sealed: &[u8]) -> Result<Vec<SubscriptionId>, String> {
+pub(crate) fn read(key: &[u8], sealed: &[u8]) -> Result<Vec<SubscriptionId>, String> {
     let (_, body) = unseal(sealed)?;
     let (ids, rest) = body.get(TIME_BYTES..).unwrap_or_default().as_chunks::<ID_BYTES>();
     let ids: Vec<_> = ids.iter().map(|id| SubscriptionId(u32::from_le_bytes(*id))).collect();

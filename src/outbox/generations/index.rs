@@ -9,23 +9,23 @@ use super::owed::{EventCount, OwedCounts};
 use crate::outbox::event_accounts::{AccountRef, EventAccounts};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::outbox) struct Generation {
-    pub(in crate::outbox) number: u64,
+pub(crate) struct Generation {
+    pub(crate) number: u64,
     /// Events accepted into it have this sequence or a greater one, below the next generation's.
-    pub(in crate::outbox) first_sequence: u64,
+    pub(crate) first_sequence: u64,
     /// The size of the keys and values written to it.
-    pub(in crate::outbox) bytes: u64,
+    pub(crate) bytes: u64,
     /// Events in it, including events copied into it.
-    pub(in crate::outbox) events: u64,
+    pub(crate) events: u64,
     /// Deliveries of its events that are owed.
-    pub(in crate::outbox) owed: u64,
+    pub(crate) owed: u64,
     /// Head pages and settle pages in it. A sealed generation must still have as many when it is read.
-    pub(in crate::outbox) pages: u64,
+    pub(crate) pages: u64,
 }
 
 /// All generations, by number, and where events are.
 #[derive(Debug)]
-pub(in crate::outbox) struct GenerationIndex {
+pub(crate) struct GenerationIndex {
     generations: BTreeMap<u64, (Generation, OwedCounts)>,
     /// The first own sequence of each generation and its number. Of several generations with the same first
     /// sequence only the newest has events of its own.
@@ -36,11 +36,11 @@ pub(in crate::outbox) struct GenerationIndex {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(in crate::outbox) struct MovedEvent {
-    pub(in crate::outbox) generation: u64,
-    pub(in crate::outbox) deliveries: u32,
-    pub(in crate::outbox) payload_bytes: u32,
-    pub(in crate::outbox) account: AccountRef,
+pub(crate) struct MovedEvent {
+    pub(crate) generation: u64,
+    pub(crate) deliveries: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) account: AccountRef,
 }
 
 /// What is owed, and what is on the device.
@@ -86,7 +86,7 @@ impl GenerationIndex {
         }
     }
 
-    pub(in crate::outbox) fn add(&mut self, generation: Generation) {
+    pub(crate) fn add(&mut self, generation: Generation) {
         self.begins.insert((generation.first_sequence, generation.number));
         self.totals.events += generation.events;
         self.totals.bytes += generation.bytes;
@@ -94,11 +94,7 @@ impl GenerationIndex {
     }
 
     /// Adds own events of a generation, in ascending order, that are counted in it already.
-    pub(in crate::outbox) fn add_events(
-        &mut self,
-        number: u64,
-        events: impl Iterator<Item = EventCount>,
-    ) {
+    pub(crate) fn add_events(&mut self, number: u64, events: impl Iterator<Item = EventCount>) {
         let Some((_, counts)) = self.generations.get_mut(&number) else { return };
         for event in events {
             counts.push(event);
@@ -108,7 +104,7 @@ impl GenerationIndex {
     }
 
     /// Adds an event that was copied and is counted in its generation already.
-    pub(in crate::outbox) fn add_moved(&mut self, sequence: u64, moved: MovedEvent) {
+    pub(crate) fn add_moved(&mut self, sequence: u64, moved: MovedEvent) {
         let none = EventCount { deliveries: 0, ..moved.count(sequence) };
         self.totals.changed(&self.accounts, none, moved.deliveries);
         self.moved.insert(sequence, moved);
@@ -203,11 +199,11 @@ impl GenerationIndex {
         (generation.pages != pages).then_some(generation.pages)
     }
 
-    pub(in crate::outbox) fn ended(&mut self, sequence: u64) {
+    pub(crate) fn ended(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_sub(1));
     }
 
-    pub(in crate::outbox) fn revived(&mut self, sequence: u64) {
+    pub(crate) fn revived(&mut self, sequence: u64) {
         self.set_deliveries(sequence, |deliveries| deliveries.saturating_add(1));
     }
 
@@ -237,7 +233,7 @@ impl GenerationIndex {
     }
 
     /// Notes that an event, with the deliveries that it owes, was copied to another generation.
-    pub(in crate::outbox) fn moved(&mut self, sequence: u64, owed: u32, to: u64) {
+    pub(crate) fn moved(&mut self, sequence: u64, owed: u32, to: u64) {
         let count = self.moved.get(&sequence).map(|moved| moved.count(sequence));
         let mut before = count;
         let from = self.generation_of(sequence).and_then(|from| self.generations.get_mut(&from));

@@ -5,11 +5,11 @@ use crate::outbox::event_accounts::AccountRef;
 
 /// An event and what it owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::outbox) struct EventCount {
-    pub(in crate::outbox) sequence: u64,
-    pub(in crate::outbox) deliveries: u32,
-    pub(in crate::outbox) payload_bytes: u32,
-    pub(in crate::outbox) account: AccountRef,
+pub(crate) struct EventCount {
+    pub(crate) sequence: u64,
+    pub(crate) deliveries: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) account: AccountRef,
 }
 
 /// The events of one generation, in 16 bytes each.

@@ -56,11 +56,12 @@ const DEDUP_LOST: &str = "no event is lost, duplicates may be accepted";
 
 const READERS: usize = 4;
 
-pub(super) struct RecoveredParts {
-    pub(super) generations: Generations,
-    pub(super) cursor: Cursor,
-    pub(super) recovered: RecoveredOutbox,
-    pub(super) dedup_database: DedupDatabase,
+/// An outbox that was read but has no committer yet.
+pub(crate) struct OpenedOutbox {
+    pub(in crate::outbox) generations: Generations,
+    pub(in crate::outbox) cursor: Cursor,
+    pub(in crate::outbox) dedup_database: DedupDatabase,
+    pub(in crate::outbox) catalogue: Catalogue,
 }
 
 pub(crate) struct OutboxOptions<'a> {
@@ -75,7 +76,8 @@ pub(crate) struct OutboxOptions<'a> {
 }
 
 impl OutboxOptions<'_> {
-    pub(super) fn read(self) -> Result<RecoveredParts> {
+    /// Reads the outbox in a store, or begins a new one.
+    pub(crate) fn read(self) -> Result<(OpenedOutbox, RecoveredOutbox)> {
         let accounts = Arc::new(EventAccounts::new(Arc::clone(&self.shares)));
         let (wall_ms, new_incarnation) = (self.clock.wall_ms(), self.clock.random_u64());
         GenerationReader { options: self, accounts, wall_ms, new_incarnation }.read()
@@ -92,7 +94,7 @@ struct GenerationReader<'a> {
 
 impl GenerationReader<'_> {
     /// Reads every generation, and opens the newest for writing.
-    fn read(self) -> Result<RecoveredParts> {
+    fn read(self) -> Result<(OpenedOutbox, RecoveredOutbox)> {
         let names = self.options.store.list().map_err(failed)?;
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|name| generations::number_of(name)).collect();
@@ -257,7 +259,7 @@ impl GenerationReader<'_> {
         mut state: RecoveryState,
         next_number: u64,
         (dedup_database, stored_keys): (Arc<dyn Database>, usize),
-    ) -> Result<RecoveredParts> {
+    ) -> Result<(OpenedOutbox, RecoveredOutbox)> {
         let mut dedup = DedupTable::new(
             millis(self.options.limits.dedup_window),
             self.options.limits.dedup_keys_max,
@@ -298,7 +300,9 @@ impl GenerationReader<'_> {
             _ => self.begin_incarnation(&mut cursor, &generations, next_number)?,
         }
         generations.set_incarnations(&cursor.meta.incarnations);
-        Ok(RecoveredParts { generations, cursor, recovered: state.recovered, dedup_database })
+        let catalogue = self.options.catalogue.clone();
+        let opened = OpenedOutbox { generations, cursor, dedup_database, catalogue };
+        Ok((opened, state.recovered))
     }
 
     /// The generations with what their events owe.

@@ -78,5 +78,5 @@ fn only_the_damaged_generations_are_set_aside() {
     let expected = damaged.map(|number| format!("damaged-{}", databases::name_of(number)));
     assert_eq!(names, expected.iter().rev().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(owed(&recovered), held);
-    assert_eq!(opened.parts.generations.totals().generations, 14 - damaged.len());
+    assert_eq!(opened.generations.totals().generations, 14 - damaged.len());
 }

@@ -157,11 +157,11 @@ fn a_dead_letter_keeps_its_event_but_no_generation() {
     for next in ledger.pairs() {
         ledger.end(&running.outbox, Record::Settle(delivery(next.0, next.1)));
     }
-    churn(&running, &ledger, &store, 1);
+    churn(&running.outbox, &ledger, &store, 1);
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
     // And on through many generations more.
     for gone in 2..9 {
-        churn(&running, &ledger, &store, gone);
+        churn(&running.outbox, &ledger, &store, gone);
     }
     assert_eq!(running.outbox.event(sequence).unwrap().payload, vec![5; 900]);
     running.outbox.close();
@@ -177,7 +177,7 @@ fn a_copied_letter_is_read_and_a_replayed_one_is_not() {
     let sequence = ledger.publish(outbox, vec![5; 900], &[2, 3]);
     ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
     ledger.end(outbox, Record::Dead(letter(sequence, 3, WALL_MS)));
-    churn(&running, &ledger, &store, 1);
+    churn(&running.outbox, &ledger, &store, 1);
     outbox.revive(vec![vec![delivery(sequence, 3)]]).wait().unwrap();
     let read = outbox.letter(delivery(sequence, 2)).unwrap();
     assert_eq!(read, Some(letter(sequence, 2, WALL_MS)));
@@ -212,7 +212,7 @@ fn a_letter_that_dies_again_during_copying_keeps_its_event() {
     assert_eq!(sequence, 1);
     ledger.accept(bystander, &[2]);
     ledger.end(outbox, Record::Dead(letter(sequence, 2, WALL_MS)));
-    churn(&running, &ledger, &store, 1);
+    churn(&running.outbox, &ledger, &store, 1);
     assert!(replayed.wait().is_ok());
     assert_eq!(outbox.event(sequence).unwrap().payload, vec![5; 900]);
     assert_eq!(outbox.event(bystander).unwrap().payload, vec![6; 900]);

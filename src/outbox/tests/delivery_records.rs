@@ -56,16 +56,8 @@ impl OutboxBed {
         self.outbox.forget(SubscriptionId(99)).wait().unwrap();
     }
 
-    /// Publishes and settles for a bystander until a generation is gone, and everything alive in it was copied.
     fn churn(&self, store: &Memory, gone: u64) {
-        for _ in 0..600 {
-            let sequence = self.publish_keyed(900, &[9], 0);
-            self.end(Record::Settle(delivery(sequence, 9)));
-            if !store.list().unwrap().contains(&databases::name_of(gone)) {
-                return;
-            }
-        }
-        panic!("generation {gone} is still there: {:?}", self.outbox.usage());
+        churn(&self.outbox, &self.owing, store, gone);
     }
 
     fn history(&self, sequence: u64, id: u32) -> Vec<FailedAttempt> {

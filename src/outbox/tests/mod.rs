@@ -111,7 +111,7 @@ fn read_at(store: impl Store, limits: &Limits, clock: &ManualClock) -> OpenedOut
     let (on_damage, ordered) = (OnDamage::Refuse, RoaringBitmap::new());
     let shares = shares_of(limits);
     let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock };
-    OpenedOutbox::read(options).unwrap().0
+    options.read().unwrap().0
 }
 
 /// Opens an outbox at the time of a clock.
@@ -146,7 +146,7 @@ fn read_ordered(
     let clock = &ManualClock::new(WALL_MS, 3);
     let (store, catalogue, shares) = (Arc::new(store), &Catalogue::default(), shares_of(limits));
     let options = OutboxOptions { store, catalogue, limits, on_damage, ordered, shares, clock };
-    OpenedOutbox::read(options)
+    options.read()
 }
 
 /// The shares of two accounts, which may each take half.
@@ -280,14 +280,14 @@ fn generations(store: &Memory) -> usize {
     store.list().unwrap().iter().filter(|name| databases::number_of(name).is_some()).count()
 }
 
-/// Publishes and settles until the generation that is newest now is gone.
-fn churn(running: &RunningOutbox, ledger: &OwedLedger, store: &Memory, gone: u64) {
-    for _ in 0..400 {
-        let sequence = ledger.publish(&running.outbox, vec![1; 900], &[1]);
-        ledger.end(&running.outbox, Record::Settle(delivery(sequence, 1)));
+/// Publishes and settles for a bystander until a generation is gone, and everything alive in it was copied.
+fn churn(outbox: &Outbox, ledger: &OwedLedger, store: &Memory, gone: u64) {
+    for _ in 0..600 {
+        let sequence = ledger.publish(outbox, vec![1; 900], &[9]);
+        ledger.end(outbox, Record::Settle(delivery(sequence, 9)));
         if !store.list().unwrap().contains(&databases::name_of(gone)) {
             return;
         }
     }
-    panic!("generation {gone} is still there: {:?}", running.outbox.usage());
+    panic!("generation {gone} is still there: {:?}", outbox.usage());
 }

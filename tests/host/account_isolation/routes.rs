@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use wabahook::registration::Registration;
 
 use super::{Run, callback, own_marker};
-use crate::accounts::OPERATOR;
 use crate::client::Answer;
+use crate::host_process::OPERATOR;
 use crate::meta_callbacks::signature;
 
 /// An operation with one way to authenticate and one type of body.
@@ -181,18 +181,11 @@ impl Run {
     /// What must stay as it is whatever an account does: the webhooks and dead letters of others.
     fn others_of(&self, n: usize) -> (Vec<Value>, BTreeSet<String>) {
         let own = &self.accounts[n].id;
-        let listed = self.served.get("/subscriptions?limit=1000", OPERATOR).json();
-        let others =
-            listed["items"].as_array().unwrap().iter().filter(|one| one["account"] != **own);
-        let shown = |one: &Value| {
-            let mut shown = one.clone();
-            shown.as_object_mut().unwrap().remove("health");
-            shown
-        };
-        let others: Vec<_> = others.map(shown).collect();
+        let mut others = self.served.items("/subscriptions?limit=1000", OPERATOR);
+        others.retain(|one| one["account"] != **own);
+        others.iter_mut().for_each(|one| drop(one.as_object_mut().unwrap().remove("health")));
         let ids: BTreeSet<_> = others.iter().map(|one| one["id"].to_string()).collect();
-        let letters = self.served.get("/dead-letters?limit=1000", OPERATOR).json();
-        let letters = letters["items"].as_array().unwrap().iter();
+        let letters = self.served.items("/dead-letters?limit=1000", OPERATOR).into_iter();
         let letters = letters.filter(|one| ids.contains(&one["subscription"].to_string()));
         (others, letters.map(|one| one["id"].to_string()).collect())
     }
@@ -206,8 +199,7 @@ impl Run {
     /// The ids of an account's webhooks with a profile, the oldest first.
     fn webhooks_of(&self, n: usize, profile: &str) -> Vec<String> {
         let path = format!("/subscriptions?limit=1000&account={}", self.accounts[n].id);
-        let listed = self.served.get(&path, OPERATOR).json();
-        let items = listed["items"].as_array().unwrap().iter();
+        let items = self.served.items(&path, OPERATOR).into_iter();
         let items = items.filter(|one| one["profile"] == profile);
         items.map(|one| one["id"].to_string()).collect()
     }

@@ -256,14 +256,8 @@ impl EngineWork<'_> {
     fn tell_notice(&mut self, notice: Notice) -> Result<(), EngineStop> {
         let endpoint_of = |id: &SubscriptionId| self.endpoints.get(id).copied();
         let report = match &notice {
-            Notice::DeadLettered { event, subscription, reason } => {
-                let (event, reason) = (event.to_string(), reason.to_string());
-                endpoint_of(subscription).map(|endpoint| EngineReport::Died {
-                    event,
-                    endpoint,
-                    reason,
-                })
-            }
+            Notice::DeadLettered { event, subscription, .. } => endpoint_of(subscription)
+                .map(|endpoint| EngineReport::Died { event: event.to_string(), endpoint }),
             Notice::Disabled { subscription, reason } => endpoint_of(subscription)
                 .map(|endpoint| EngineReport::Disabled { endpoint, reason: reason.to_string() }),
             _ => None,

@@ -2,7 +2,7 @@
 //! is dead, is still owed, or is lost. A delivery counts as delivered only by the receiver's own record, never
 //! by a report of the engine; what no record, dead letter or owed delivery explains is lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use wabahook::EventId;
 
@@ -26,15 +26,17 @@ pub(super) struct AnsweredRequest {
 }
 
 /// Everything the demo knows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DeliveryLedger {
     endpoints: &'static [DemoEndpoint],
     events: HashMap<EventId, LedgerEvent>,
     sides: Vec<LedgerEndpoint>,
     accepted: u64,
     owed: u64,
-    forged: u64,
-    kill_window: Option<KillWindow>,
+    /// Requests with a wrong signature.
+    pub(super) forged: u64,
+    /// From when to when a dead letter could become durable without its notice, because of a kill.
+    kill_window: Option<(u64, u64)>,
 }
 
 /// What is known of an event.
@@ -53,7 +55,7 @@ struct LedgerEvent {
 #[derive(Debug, Default)]
 struct LedgerEndpoint {
     acknowledged: HashMap<EventId, AnsweredRequest>,
-    dead: HashMap<EventId, String>,
+    dead: HashSet<EventId>,
     /// When the last response of each permanently refused event was sent.
     refused: HashMap<EventId, u64>,
     repeated: u64,
@@ -62,13 +64,6 @@ struct LedgerEndpoint {
     lane: Option<LaneReport>,
     /// Whether it was disabled: later events are not owed to it.
     is_disabled: bool,
-}
-
-/// The span around a kill in which a dead letter could become durable without its notice.
-#[derive(Debug)]
-struct KillWindow {
-    from_ms: u64,
-    until_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,12 +121,8 @@ impl DeliveryLedger {
     pub(super) fn new(endpoints: &'static [DemoEndpoint]) -> DeliveryLedger {
         DeliveryLedger {
             endpoints,
-            events: HashMap::new(),
             sides: endpoints.iter().map(|_| LedgerEndpoint::default()).collect(),
-            accepted: 0,
-            owed: 0,
-            forged: 0,
-            kill_window: None,
+            ..DeliveryLedger::default()
         }
     }
 
@@ -173,23 +164,17 @@ impl DeliveryLedger {
             200..=299 => {
                 side.acknowledged.insert(id, exchange);
             }
-            408 | 425 | 429 => {}
-            400..=499 => {
+            400..=499 if ![408, 425, 429].contains(&exchange.status) => {
                 side.refused.insert(id, exchange.at_ms);
             }
             _ => {}
         }
     }
 
-    /// A receiver got a request with a wrong signature.
-    pub(super) fn forged(&mut self) {
-        self.forged += 1;
-    }
-
     /// The engine process reports a dead letter.
-    pub(super) fn died(&mut self, endpoint: usize, id: EventId, reason: String) {
+    pub(super) fn died(&mut self, endpoint: usize, id: EventId) {
         if let Some(side) = self.sides.get_mut(endpoint) {
-            side.dead.insert(id, reason);
+            side.dead.insert(id);
         }
     }
 
@@ -204,8 +189,7 @@ impl DeliveryLedger {
 
     /// The engine process was killed: what it had only in memory is gone.
     pub(super) fn killed(&mut self, at_ms: u64) {
-        self.kill_window =
-            Some(KillWindow { from_ms: at_ms.saturating_sub(NOTICE_LAG_MS), until_ms: None });
+        self.kill_window = Some((at_ms.saturating_sub(NOTICE_LAG_MS), u64::MAX));
         for side in &mut self.sides {
             side.retried_before += side.lane.take().map_or(0, |lane| lane.retried);
         }
@@ -213,8 +197,8 @@ impl DeliveryLedger {
 
     /// An engine process reports notices again.
     pub(super) fn listening(&mut self, at_ms: u64) {
-        if let Some(cut) = &mut self.kill_window {
-            cut.until_ms.get_or_insert(at_ms);
+        if let Some((_, until_ms)) = &mut self.kill_window {
+            *until_ms = at_ms.min(*until_ms);
         }
     }
 
@@ -278,8 +262,13 @@ impl DeliveryLedger {
             tally.owed += 1;
             if let Some(exchange) = side.acknowledged.get(id) {
                 tally.delivered += 1;
-                tally.take(known, exchange);
-            } else if side.dead.contains_key(id) {
+                if let Some((published_ms, checksum)) = known.published {
+                    tally.altered += u64::from(checksum != exchange.checksum);
+                    if exchange.attempt == 1 {
+                        tally.first_try_ms.push(exchange.at_ms.saturating_sub(published_ms));
+                    }
+                }
+            } else if side.dead.contains(id) {
                 tally.dead += 1;
             } else if side.refused.get(id).is_some_and(|at_ms| self.is_in_kill_window(*at_ms)) {
                 tally.dead += 1;
@@ -306,14 +295,12 @@ impl DeliveryLedger {
             self.events.get(*id).is_none_or(|known| !known.wanted_by.contains(&index))
         };
         let seen: BTreeSet<_> =
-            side.acknowledged.keys().chain(side.refused.keys()).chain(side.dead.keys()).collect();
+            side.acknowledged.keys().chain(side.refused.keys()).chain(&side.dead).collect();
         seen.iter().filter(|id| unwanted(id)).count() as u64
     }
 
     fn is_in_kill_window(&self, at_ms: u64) -> bool {
-        self.kill_window.as_ref().is_some_and(|cut| {
-            at_ms >= cut.from_ms && cut.until_ms.is_none_or(|until_ms| at_ms <= until_ms)
-        })
+        self.kill_window.is_some_and(|(from_ms, until_ms)| (from_ms..=until_ms).contains(&at_ms))
     }
 
     fn wanted_by(&self, event_type: &str, owner: &NumberOrWaba) -> Vec<usize> {
@@ -326,7 +313,7 @@ impl LedgerEndpoint {
     fn has_seen(&self, id: &EventId) -> bool {
         self.acknowledged.contains_key(id)
             || self.refused.contains_key(id)
-            || self.dead.contains_key(id)
+            || self.dead.contains(id)
     }
 
     fn retried(&self) -> u64 {
@@ -335,14 +322,6 @@ impl LedgerEndpoint {
 }
 
 impl EndpointTally {
-    fn take(&mut self, known: &LedgerEvent, exchange: &AnsweredRequest) {
-        let Some((published_ms, checksum)) = known.published else { return };
-        self.altered += u64::from(checksum != exchange.checksum);
-        if exchange.attempt == 1 {
-            self.first_try_ms.push(exchange.at_ms.saturating_sub(published_ms));
-        }
-    }
-
     /// This percentile of the latencies, in milliseconds.
     pub(super) fn percentile_ms(&self, percent: usize) -> Option<u64> {
         let rank = (self.first_try_ms.len() * percent).div_ceil(100);
@@ -510,7 +489,7 @@ mod tests {
                 ledger.listening(at_ms + 100);
             }
             if told {
-                ledger.died(OLD_TYPO, id(9), "status:404".into());
+                ledger.died(OLD_TYPO, id(9));
             }
             let result = ledger.result();
             assert_eq!(result.tallies[AUDIT_LOG].delivered, 3);
@@ -543,7 +522,7 @@ mod tests {
         altered.answered(AnsweredRequest { checksum: 6, ..exchange(AUDIT_LOG, 3, 200, 1_050) });
         assert_eq!(altered.result().tallies[AUDIT_LOG].altered, 1);
         let mut forged = settled();
-        forged.forged();
+        forged.forged += 1;
         let mut misjudged = settled();
         accept(&mut misjudged, 1, "MESSAGE_RECEIVED", "919000000004", 7);
         for ledger in [misrouted, altered, forged, misjudged] {

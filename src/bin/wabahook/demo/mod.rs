@@ -319,9 +319,9 @@ impl<'a> DemoRun<'a> {
                     }
                 }
             }
-            EngineReport::Died { event, endpoint, reason } => {
+            EngineReport::Died { event, endpoint } => {
                 if let Ok(id) = event.parse() {
-                    ledger().died(endpoint, id, reason);
+                    ledger().died(endpoint, id);
                 }
             }
             EngineReport::Disabled { endpoint, .. } if !self.disabled.insert(endpoint) => {}

@@ -85,11 +85,11 @@ async fn receive(
 ) -> Response {
     let stage = &receiver.stage;
     let Some(mut exchange) = read(receiver.index, &headers, &body) else {
-        stage.ledger.lock().forged();
+        stage.ledger.lock().forged += 1;
         return StatusCode::BAD_REQUEST.into_response();
     };
     if !is_signed(&receiver.key, &headers, &body) {
-        stage.ledger.lock().forged();
+        stage.ledger.lock().forged += 1;
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let answer = receiver.behaviour.response(stage.clock.monotonic_ms(), stage.show_ms);

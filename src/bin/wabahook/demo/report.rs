@@ -30,7 +30,6 @@ pub(super) enum EngineReport {
         /// The event's id.
         event: String,
         endpoint: usize,
-        reason: String,
     },
     /// A subscription was disabled by its receiver.
     Disabled { endpoint: usize, reason: String },

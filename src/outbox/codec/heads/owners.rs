@@ -17,10 +17,7 @@ pub(crate) struct HeadOwner {
 }
 
 /// The sequence and the owner of every event in the page that would contain `sequence`.
-pub(in crate::outbox) fn owners(
-    database: &dyn Database,
-    sequence: u64,
-) -> Result<Vec<(u64, HeadOwner)>> {
+pub(crate) fn owners(database: &dyn Database, sequence: u64) -> Result<Vec<(u64, HeadOwner)>> {
     let Some(page) = page_around(database, sequence)? else { return Ok(Vec::new()) };
     let owner = |head: &HeadV1| {
         let owner = HeadOwner {

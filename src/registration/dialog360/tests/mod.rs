@@ -227,22 +227,6 @@ fn the_longest_name_is_accepted() {
 }
 
 #[test]
-fn accounts_never_see_each_others_webhooks() {
-    let gateway = TestGateway::new();
-    let beta = with_bystander(&gateway);
-    assert_is(&acme(&gateway, "GET", NUMBER_PATH, ""), json!({}));
-    acme(&gateway, "GET", WABA_PATH, "").assert_refused(404, None);
-    assert_eq!(names(&gateway), [""; 0]);
-    enable(&gateway, &["mine"]);
-    acme(&gateway, "DELETE", "/multi_webhook/crm", "").assert_refused(404, None);
-    let patch = json!({"name": "crm", "url": "https://stolen.example/"});
-    acme(&gateway, "PATCH", MULTI, patch).assert_refused(404, None);
-    assert_done(&append(&gateway, &["crm"]), STARTED);
-    assert_done(&acme(&gateway, "POST", MULTI, json!({"enabled": false})), STARTED);
-    assert_eq!(gateway.listed("beta"), beta);
-}
-
-#[test]
 fn destinations_follow_the_main_webhook_in_force() {
     let gateway = TestGateway::new();
     let beta = with_bystander(&gateway);

@@ -145,21 +145,6 @@ fn a_missing_or_unknown_key_is_refused_on_every_route() {
 }
 
 #[test]
-fn other_methods_are_refused_with_allow() {
-    let gateway = TestGateway::new();
-    for (method, path, allowed) in [
-        ("DELETE", MULTI, "GET, POST, PUT, PATCH, HEAD"),
-        ("GET", "/multi_webhook/crm", "DELETE"),
-        ("PUT", NUMBER_PATH, "GET, POST, HEAD"),
-        ("DELETE", WABA_PATH, "GET, POST, HEAD"),
-    ] {
-        acme(&gateway, method, path, "{}").assert_refused(405, None);
-        let response = gateway.call(method, path, &[ACME], "{}");
-        assert_eq!(response.headers["allow"], allowed);
-    }
-}
-
-#[test]
 fn a_used_name_is_a_conflict_and_nothing_is_applied() {
     let gateway = TestGateway::new();
     let taken = Subscription::to("https://crm.example/").unwrap().account("acme");
