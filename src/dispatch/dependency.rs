@@ -5,8 +5,6 @@
 //! Main delivered: its dependents start once that is durable. Main given up: they are given up in the same
 //! batch. Main cancelled with its subscription, or never owed: they start.
 
-use std::collections::HashMap;
-
 use roaring::RoaringTreemap;
 
 use super::Dispatcher;
@@ -17,14 +15,9 @@ use crate::delivery_record::Record;
 use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
-/// The dependents of each main subscription. The opposite direction is in the policy of the lane.
-#[derive(Debug, Default)]
-pub(super) struct Dependencies {
-    dependents: HashMap<SubscriptionId, Vec<SubscriptionId>>,
-}
-
-impl Dependencies {
-    pub(super) fn change(
+impl Dispatcher {
+    /// Makes a subscription wait for `main` instead of `before`.
+    pub(super) fn set_main(
         &mut self,
         dependent: SubscriptionId,
         before: Option<SubscriptionId>,
@@ -43,25 +36,14 @@ impl Dependencies {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.dependents.is_empty()
-    }
-
-    fn is_main(&self, id: SubscriptionId) -> bool {
-        self.dependents.contains_key(&id)
-    }
-
     fn dependents_of(&self, main: SubscriptionId) -> Vec<SubscriptionId> {
         self.dependents.get(&main).cloned().unwrap_or_default()
     }
-}
 
-impl Dispatcher {
     /// Holds every delivery that was never tried and whose main delivery is owed. To be called after
     /// everything owed has been recovered.
     pub(crate) fn hold_recovered_dependents(&mut self) {
-        let mut dependents: Vec<_> =
-            self.dependencies.dependents.values().flatten().copied().collect();
+        let mut dependents: Vec<_> = self.dependents.values().flatten().copied().collect();
         // Ordered, so that a simulation repeats exactly.
         dependents.sort_unstable();
         dependents.into_iter().for_each(|id| self.hold_all_of(id));
@@ -81,7 +63,7 @@ impl Dispatcher {
         if main == before {
             return;
         }
-        self.dependencies.change(id, before, main);
+        self.set_main(id, before, main);
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.backlog.release_all_dependents();
         }
@@ -106,12 +88,12 @@ impl Dispatcher {
 
     /// Those of some targets that wait for another subscription or for which another one waits, ascending.
     pub(super) fn related(&self, targets: &[SubscriptionId]) -> Vec<SubscriptionId> {
-        if self.dependencies.is_empty() {
+        if self.dependents.is_empty() {
             return Vec::new();
         }
         let waits =
             |id: &SubscriptionId| self.lanes.get(id).is_some_and(|lane| lane.after().is_some());
-        let is_related = |id: &SubscriptionId| self.dependencies.is_main(*id) || waits(id);
+        let is_related = |id: &SubscriptionId| self.dependents.contains_key(id) || waits(id);
         let mut related: Vec<_> = targets.iter().copied().filter(is_related).collect();
         related.sort_unstable();
         related
@@ -128,7 +110,7 @@ impl Dispatcher {
     }
 
     pub(super) fn release_dependents(&mut self, main: SubscriptionId, sequences: &RoaringTreemap) {
-        for id in self.dependencies.dependents_of(main) {
+        for id in self.dependents_of(main) {
             if let Some(lane) = self.lanes.get_mut(&id) {
                 sequences.iter().for_each(|sequence| lane.backlog.release_dependent(sequence));
             }
@@ -140,16 +122,13 @@ impl Dispatcher {
         let waits = |id: &SubscriptionId| {
             self.lanes.get(id).is_some_and(|lane| lane.backlog.awaits_main(main.sequence))
         };
-        self.dependencies
-            .dependents
-            .get(&main.subscription)
-            .is_some_and(|ids| ids.iter().any(waits))
+        self.dependents.get(&main.subscription).is_some_and(|ids| ids.iter().any(waits))
     }
 
     /// Gives up the dependents of a delivery that was given up.
     pub(super) fn give_up_dependents(&mut self, main: DeliveryId, wall_ms: u64) -> Vec<Record> {
         let mut records = Vec::new();
-        for id in self.dependencies.dependents_of(main.subscription) {
+        for id in self.dependents_of(main.subscription) {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if !lane.give_up_dependent(main.sequence) {
                 continue;

@@ -45,7 +45,6 @@ use crate::outcome::{Outcome, Reason};
 use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
 use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};
-use dependency::Dependencies;
 use expiry::{Expiry, age_ms};
 use fan_out::WaitingFanOuts;
 use lane::{InFlightAttempt, Lane};
@@ -76,7 +75,8 @@ pub(crate) struct Dispatcher {
     /// Lanes that time makes ready, by when.
     resting: BTreeSet<(u64, SubscriptionId)>,
     expiry: Expiry,
-    dependencies: Dependencies,
+    /// The subscriptions that wait for each main one. The opposite direction is in the policies of the lanes.
+    dependents: HashMap<SubscriptionId, Vec<SubscriptionId>>,
     fan_outs: WaitingFanOuts,
     /// The latest time that was passed in.
     now_ms: u64,
@@ -200,7 +200,7 @@ impl Dispatcher {
             let delivery = DeliveryId { sequence, subscription: id };
             self.waiting.remove(&(retrying.due_ms, delivery));
         }
-        self.dependencies.change(id, lane.after(), None);
+        self.set_main(id, lane.after(), None);
         self.release_dependents(id, &cancelled);
         cancelled
     }

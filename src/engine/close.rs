@@ -22,7 +22,7 @@ pub(super) struct Owner(pub(super) Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.phase.close();
+        let _ = self.0.ended.set(Error::Closed);
         self.0.signal_stop();
         self.0.outbox.signal_stop();
     }
@@ -52,7 +52,7 @@ impl Shared {
         if *self.closing.lock() == ClosingStage::Closed {
             return result;
         }
-        self.phase.close();
+        let _ = self.ended.set(Error::Closed);
         self.stop_deliveries(timeout);
         self.start_release();
         let mut stage = self.closing.lock();

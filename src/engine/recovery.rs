@@ -12,7 +12,7 @@ use super::accounts::{held, lane_state};
 use super::data_directory::HISTORY;
 use super::io_threads::IssuedAttempts;
 use super::recent_attempts::RecentAttempts;
-use super::shared::{DispatchState, Phase, Shared};
+use super::shared::{DispatchState, Shared};
 use super::subscription_table::{ActiveSubscription, SubscriptionTable};
 use super::{
     account_declarations, account_usage, background, commit_events, data_directory, timekeeper,
@@ -122,8 +122,7 @@ pub(super) fn prepare(config: Config) -> Result<(Arc<Shared>, CommitterParts)> {
         work: Condvar::new(),
         timer: Condvar::new(),
         threads_ended: Condvar::new(),
-        phase: Phase::default(),
-        poison: Mutex::new(None),
+        ended: OnceLock::new(),
         store,
         directory_lock: Mutex::new(lock),
         closing: Mutex::default(),

@@ -8,7 +8,7 @@
 //! 4. the locks inside `outbox` (cache, generations, dead letters, histories; `outbox` documents their
 //!    order), the match cache inside `subscriptions`, the ring of `recent_attempts`, and the parts of `issued`, each of
 //!    which only one I/O thread locks: leaves, none is taken inside another.
-//! 5. `poison`, `directory_lock`, `closing`, `callbacks`, `dropped_letters` and the ring of notices inside `notices`: leaves.
+//! 5. `directory_lock`, `closing`, `callbacks`, `dropped_letters` and the ring of notices inside `notices`: leaves.
 //!
 //! Code of the host is called under none of them: see `host_calls`.
 //!
@@ -17,7 +17,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
@@ -84,9 +84,8 @@ pub(super) struct Shared {
     pub(super) timer: Condvar,
     /// Signalled when a thread of the engine ends.
     pub(super) threads_ended: Condvar,
-    pub(super) phase: Phase,
-    /// Why the engine stopped by itself.
-    pub(super) poison: Mutex<Option<Error>>,
+    /// What calls are refused with: that it is closed, or why it stopped by itself. Unset while it is open.
+    pub(super) ended: OnceLock<Error>,
     pub(super) store: Arc<dyn Store>,
     /// The lock file of the data directory, held while the engine is open.
     pub(super) directory_lock: Mutex<Option<std::fs::File>>,
@@ -238,23 +237,6 @@ impl ReachedBounds {
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Phase(AtomicU8);
-
-const OPEN: u8 = 0;
-const CLOSED: u8 = 1;
-const POISONED: u8 = 2;
-
-impl Phase {
-    pub(super) fn close(&self) {
-        let _ = self.0.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    pub(super) fn poison(&self) -> bool {
-        self.0.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-}
-
 /// How far the end of the engine has come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClosingStage {
@@ -268,14 +250,7 @@ pub(super) enum ClosingStage {
 impl Shared {
     /// Refuses calls on an engine that is closed or poisoned.
     pub(super) fn check_open(&self) -> Result<()> {
-        match self.phase.0.load(Ordering::Acquire) {
-            OPEN => Ok(()),
-            POISONED => {
-                let unexplained = || Error::Poisoned { why: String::new() };
-                Err(self.poison.lock().clone().unwrap_or_else(unexplained))
-            }
-            _ => Err(Error::Closed),
-        }
+        self.ended.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     pub(super) fn lock_book(&self) -> Result<MappedMutexGuard<'_, SubscriptionStore>> {
@@ -299,8 +274,7 @@ impl Shared {
             Error::NotOwner | Error::Poisoned { .. } => error,
             other => Error::Poisoned { why: other.to_string() },
         };
-        self.poison.lock().get_or_insert(why);
-        if self.phase.poison() {
+        if self.ended.set(why).is_ok() {
             self.signal_stop();
             self.notices.send(&notice);
         }
@@ -319,6 +293,6 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("phase", &self.phase).finish_non_exhaustive()
+        f.debug_struct("Shared").field("ended", &self.ended).finish_non_exhaustive()
     }
 }

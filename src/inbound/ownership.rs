@@ -126,25 +126,16 @@ impl<'c> ReadChange<'c> {
         };
         let field = object.as_ref().and_then(|change| change.id("field"));
         let number = change_number(accounts, field.as_deref(), value.as_ref(), &path)?;
-        let waba = change_waba(value.as_ref(), waba_of_entry, &path)?;
+        // Changes about a partner's customers name their WABA, in an entry with the id of the partner's business.
+        let info = match value.as_ref().and_then(|value| value.value("waba_info")) {
+            Some(info) => read_object(|| path(".value.waba_info"), info)?,
+            None => None,
+        };
+        let named = info.and_then(|info| info.id("waba_id")).filter(|id| !id.is_empty());
+        let waba = named.or(waba_of_entry.map(Cow::Borrowed));
         let owner = EventOwner::find(accounts, &number, waba.as_deref());
         Ok(ReadChange { object, value, field, number, waba, owner })
     }
-}
-
-/// The WABA that a change belongs to: the one that it names itself, else that of its entry. Changes about
-/// a partner's customers come in an entry with the id of the partner's business.
-fn change_waba<'v>(
-    value: Option<&JsonObject<'v>>,
-    of_entry: Option<&'v str>,
-    path: impl Fn(&str) -> String,
-) -> Result<Option<Cow<'v, str>>, MalformedCallback> {
-    let info = match value.and_then(|value| value.value("waba_info")) {
-        Some(info) => read_object(|| path(".value.waba_info"), info)?,
-        None => None,
-    };
-    let named = info.and_then(|info| info.id("waba_id")).filter(|id| !id.is_empty());
-    Ok(named.or(of_entry.map(Cow::Borrowed)))
 }
 
 /// The number that a change is about. Most changes name it in `metadata`, others at a place of their own.

@@ -81,6 +81,12 @@ fn every_route_with_a_key_refuses_others() {
     let document = described(&served);
     let paths = document["paths"].as_object().unwrap().iter();
     let own = paths.filter(|(path, _)| !Registration::PATHS.contains(&path.as_str()));
+    let wrong = [
+        ("authorization", "acme-ke"),
+        ("authorization", "Bearer acme-key2"),
+        ("authorization", "Basic acme-key"),
+        ("x-api-key", "acme-key"),
+    ];
     let mut checked = 0;
     for (path, item) in own {
         for (method, operation) in item.as_object().unwrap() {
@@ -88,13 +94,7 @@ fn every_route_with_a_key_refuses_others() {
                 continue;
             }
             let (method, path) = (method.to_uppercase(), concrete(path));
-            for headers in [
-                &[][..],
-                &[("authorization", "acme-ke")],
-                &[("authorization", "Bearer acme-key2")],
-                &[("authorization", "Basic acme-key")],
-                &[("x-api-key", "acme-key")],
-            ] {
+            for headers in [&[][..], &wrong[checked % wrong.len()..][..1]] {
                 let answer = served.request(&method, &path, headers, b"{}");
                 answer.assert_refused(401, "unauthorized", None);
             }

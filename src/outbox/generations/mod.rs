@@ -205,7 +205,6 @@ impl Generations {
         self.removal_holds.load(Ordering::Acquire) > 0
     }
 
-    /// The counts of all sealed generations added up, under the number 0.
     pub(super) fn sealed_total(&self) -> Generation {
         self.index.read().sealed_total()
     }
@@ -235,8 +234,6 @@ impl Generations {
         EventId::new(self.incarnations.read().of(sequence), sequence)
     }
 
-    /// The sequences of the events in a generation, below `next_sequence`. May include sequences that no event
-    /// has.
     pub(super) fn sequences_in(&self, number: u64, next_sequence: u64) -> RoaringTreemap {
         self.index.read().sequences_in(number, next_sequence)
     }
