@@ -89,3 +89,15 @@ fn an_error_tells_what_to_do() {
     assert!(matches!(error, Error::Directory { .. }), "{error}");
     assert!(error.to_string().contains("/proc/no-such-place/data"), "{error}");
 }
+
+#[test]
+fn the_secrets_of_the_examples_are_accepted() {
+    let world = World::new();
+    for page in [include_str!("../../README.md"), include_str!("../../docs/embedding.md")] {
+        let quoted: Vec<_> = page.split('"').filter(|text| text.starts_with("whsec_")).collect();
+        assert!(!quoted.is_empty());
+        for secret in quoted {
+            world.engine.subscribe(quick("example").secret(secret)).unwrap();
+        }
+    }
+}
