@@ -118,6 +118,16 @@ fn duplicates_and_invalid_numbers_are_refused() {
     check_refused(&with(Account::new("c").waba("3", ["919999999999"])), "account.waba.numbers");
     check_refused(&with(Account::new("c").waba("3", ["none"])), "account.waba.numbers");
     check_refused(&with(Account::new("c").waba("2", ["916666666666"])), "account.waba.id");
+    let taken = Account::new("c").waba("3", ["919999999999"]).waba("2", ["916666666666"]);
+    let twice = Account::new("c").waba("3", ["916666666666"]).waba("3", ["916666666667"]);
+    for (account, says) in [
+        (Account::new("c").waba("2", ["916666666666"]), "another account owns it"),
+        (taken, "another account owns it"),
+        (twice, "given twice"),
+    ] {
+        let error = Accounts::declared(&with(account)).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
     check_refused(&with(Account::new("c").bound_to("919999999999")), "account.number");
     check_refused(&with(Account::new("c").api_key("beta-key")), "account.api_key");
     for key in ["", "key\n", " key", "key\r\n", "k\tey"] {

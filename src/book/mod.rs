@@ -101,8 +101,8 @@ impl SubscriptionStore {
             if on_damage == OnDamage::Refuse {
                 let advice = "the book itself is empty, so this log may be the only copy of the \
                               subscriptions: restore it from a backup, or open with \
-                              OnDamage::SetAside, which keeps a copy and reads the lines that can \
-                              be read";
+                              OnDamage::SetAside (a host: on_damage = \"set_aside\"), which keeps a \
+                              copy and reads the lines that can be read";
                 return Err(error.advised(advice));
             }
             set_aside.push(log::salvage(path)?);
@@ -284,13 +284,14 @@ fn open_database(
 fn advised(error: &Error, log: Option<&Path>) -> Error {
     let advice = match log.map(LogContents::read) {
         Some(Ok(Some(_))) => {
-            "its log holds the subscriptions and is whole: open with OnDamage::SetAside, which \
-             renames the book and rebuilds it"
+            "its log holds the subscriptions and is whole: open with OnDamage::SetAside (a host: \
+             on_damage = \"set_aside\"), which renames the book and rebuilds it"
                 .to_owned()
         }
         Some(Err(damage)) => format!(
             "its log cannot be read whole either ({damage}): restore a copy of it, or open with \
-             OnDamage::SetAside, which keeps both and reads the lines that can be read"
+             OnDamage::SetAside (a host: on_damage = \"set_aside\"), which keeps both and reads the \
+             lines that can be read"
         ),
         Some(Ok(None)) | None => {
             "it has no log to rebuild it from: restore a copy of book or book.log".to_owned()

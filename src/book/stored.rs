@@ -21,7 +21,7 @@ use crate::subscription::{
 };
 
 /// The version of a record.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// How a value of the API is stored.
 trait Stored<P>: Sized {
@@ -163,6 +163,7 @@ pub(crate) struct StoredSubscription {
     created_at_ms: u64,
     description: Option<String>,
     condition: Option<String>,
+    disabled_reason: Option<String>,
 }
 
 stored_enum!(StoredProfile for Profile {
@@ -341,6 +342,7 @@ impl StoredSubscription {
             created_at_ms: info.created_at_ms,
             description: info.description.clone(),
             condition: condition.map(|condition| condition.to_string()),
+            disabled_reason: info.disabled_reason.clone(),
         }
     }
 
@@ -376,6 +378,7 @@ impl StoredSubscription {
             profile: self.profile.into_public(),
             precedence: self.precedence.into_public(),
             state: self.state.into_public(),
+            disabled_reason: self.disabled_reason,
             created_at_ms: self.created_at_ms,
             description: self.description,
         })
@@ -494,6 +497,7 @@ mod tests {
             profile: Profile::Session,
             precedence: Precedence::Masked,
             state: SubscriptionState::Disabled,
+            disabled_reason: Some("status:410".to_owned()),
             created_at_ms: 1_795_273_574_910,
             description: Some("takes orders".to_owned()),
         }
@@ -501,12 +505,12 @@ mod tests {
 
     #[test]
     fn the_golden_record_is_frozen_and_restores_every_field() {
-        let golden = "04cecdeab10461636d650363726d0101104d4553534147455f52454345495645440101fd0126abf8d500000\
+        let golden = "05cecdeab10461636d650363726d0101104d4553534147455f52454345495645440101fd0126abf8d500000\
              01b687474703a2f2f3132372e302e302e313a392f686f6f6b3f613d620550415443480108782d74656e616e\
              740461636d6501016103622063010674656e616e74077b2261223a317d010009757365723a776f726401010\
              105726f6f74730105636861696e036b6579010001020300fc005c2605fb983a01000102010afbe80301030005\
              06004d0001046875736801036f6c6463040302fdfec9a4fea1010000010c74616b6573206f7264657273011\
-             77b22706f696e746572223a222f61222c226571223a317d";
+             77b22706f696e746572223a222f61222c226571223a317d010a7374617475733a343130";
         let info = with_everything();
         let stored = StoredRecord::Readable(Box::new(StoredSubscription::of(&info)));
         let record = stored.seal(info.id).unwrap();

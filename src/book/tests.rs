@@ -40,6 +40,7 @@ fn info(id: u32, numbers: u64) -> SubscriptionInfo {
         profile: Profile::Wabahook,
         precedence: Precedence::Independent,
         state: SubscriptionState::Paused,
+        disabled_reason: None,
         created_at_ms: 77,
         description: None,
     }

@@ -298,6 +298,7 @@ mod tests {
             profile: subscription.profile,
             precedence: Precedence::default(),
             state: SubscriptionState::default(),
+            disabled_reason: None,
             created_at_ms: 0,
             description: None,
         }

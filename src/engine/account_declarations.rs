@@ -2,11 +2,11 @@
 //! account that is no longer declared is removed. A later declaration of its name is another account, which gets
 //! nothing of the former. Everything is checked together before anything changes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::data_directory::BOOK_LOG;
-use crate::account::{Account, AccountId, AccountIndex, AccountInfo, Accounts};
+use crate::account::{Account, AccountId, AccountIndex, AccountInfo, Accounts, Waba};
 use crate::book::{BookChange, SubscriptionStore, logged_accounts};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -22,6 +22,9 @@ pub struct AccountChanges {
     pub changed: Vec<String>,
     /// Accounts that are no longer declared. Their deliveries are held.
     pub removed: Vec<String>,
+    /// Of the removed ones, those with a number or WABA that now belongs to a new one: from name to name. An account
+    /// whose name was changed in the declaration looks like this. Its subscriptions stay with the removed account.
+    pub replaced: BTreeMap<String, String>,
 }
 
 impl AccountChanges {
@@ -72,6 +75,7 @@ pub(super) fn plan(
             }
         }
     }
+    summary.replaced = replaced(&changed, &summary.created);
     // A number may go from one of them to another, so all give up theirs first.
     changed.iter().for_each(|info| index.remove(&info.id));
     for info in &changed {
@@ -79,6 +83,26 @@ pub(super) fn plan(
         index.put(info.clone());
     }
     Ok(DeclarationPlan { summary, changed, index })
+}
+
+/// Which removed accounts have a number or WABA of one of the created ones.
+fn replaced(changed: &[AccountInfo], created: &[String]) -> BTreeMap<String, String> {
+    let owned = |info: &AccountInfo| {
+        let of_waba = |waba: &Waba| {
+            let numbers = waba.numbers.iter().map(ToString::to_string);
+            std::iter::once(format!("WABA {}", waba.id)).chain(numbers).collect::<Vec<_>>()
+        };
+        info.wabas.iter().flat_map(of_waba).collect::<Vec<_>>()
+    };
+    let created = changed.iter().filter(|info| !info.is_removed() && created.contains(&info.name));
+    let owners = created.flat_map(|info| owned(info).into_iter().map(move |one| (one, &info.name)));
+    let owners: HashMap<_, _> = owners.collect();
+    let removed = changed.iter().filter(|info| info.is_removed());
+    let replaced = removed.filter_map(|info| {
+        let owner = owned(info).iter().find_map(|one| owners.get(one))?;
+        Some((info.name.clone(), (*owner).clone()))
+    });
+    replaced.collect()
 }
 
 /// An account that exists as it is declared now. Its state, and the keys that it got while the engine ran, stay.

@@ -20,6 +20,7 @@ use crate::random;
 use crate::secret::Secret;
 use crate::subscription::{SubscriptionInfo, SubscriptionState};
 use crate::text::hex;
+use crate::timestamp::rfc3339;
 
 /// How often a change is tried while other changes of the same account get ahead of it.
 const TRIES_MAX: usize = 100;
@@ -183,7 +184,8 @@ impl Engine {
     /// force when it returns: blocks on a sync.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for a removed account; [`Error::TooLarge`] for more than 100 keys.
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a removed account, or a key that has expired already;
+    /// [`Error::TooLarge`] for more than 100 keys.
     pub fn add_api_key(
         &self,
         id: &str,
@@ -201,8 +203,13 @@ impl Engine {
             let (given, limit) = (info.keys.len() as u64 + 1, KEYS_MAX as u64);
             return Err(Error::TooLarge { field: "keys".to_owned(), given, limit });
         }
-        let digest = crate::account::KeyDigest::of(secret.reveal());
-        let mut key = ApiKey::new(fresh_key_id()?, name.into(), digest, shared.clock.wall_ms());
+        let (digest, now_ms) =
+            (crate::account::KeyDigest::of(secret.reveal()), shared.clock.wall_ms());
+        if let Some(past_ms) = expires_at_ms.filter(|at_ms| *at_ms <= now_ms) {
+            let expected = "a time in the future";
+            return Err(Error::invalid("expires_at", rfc3339(past_ms), expected));
+        }
+        let mut key = ApiKey::new(fresh_key_id()?, name.into(), digest, now_ms);
         key.expires_at_ms = expires_at_ms;
         info.keys.push(key.clone());
         shared.save_account(&mut book, info)?;

@@ -323,6 +323,7 @@ impl Shared {
             return;
         }
         info.state = SubscriptionState::Disabled;
+        info.disabled_reason = Some(reason.to_string());
         let kept = match book.as_mut() {
             Some(book) => book.put(&info),
             None => Err(Error::Closed),

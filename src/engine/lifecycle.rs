@@ -197,9 +197,9 @@ impl Shared {
         if before == after {
             return Ok(());
         }
-        let active =
-            ActiveSubscription::new(SubscriptionInfo { state: after, ..(*current.info).clone() })?;
-        self.save_and_activate(&mut book, active, Some(&current.info))
+        let mut info = (*current.info).clone();
+        info.set_state(after);
+        self.save_and_activate(&mut book, ActiveSubscription::new(info)?, Some(&current.info))
     }
 
     /// Clears `after` of the subscriptions that waited for a removed one. Returns them, to be saved once

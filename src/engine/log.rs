@@ -49,5 +49,10 @@ pub(super) fn log_in_force(info: &SubscriptionInfo) {
 }
 
 pub(super) fn log_removed(id: SubscriptionId, removed: Option<&SubscriptionInfo>, deliveries: u64) {
-    log_subscription!(info, id, removed, "subscription removed; {deliveries} deliveries cancelled");
+    log_subscription!(
+        info,
+        id,
+        removed,
+        "subscription removed; deliveries cancelled: {deliveries}"
+    );
 }

@@ -168,7 +168,8 @@ impl Shared {
         self.amend(id, |before| {
             let (subscription, state) = revise(before)?;
             let mut after = self.validated_change(subscription, Some(before))?;
-            after.state = state;
+            after.disabled_reason.clone_from(&before.disabled_reason);
+            after.set_state(state);
             keep_retiring(&mut after, before);
             Ok(after)
         })
@@ -407,6 +408,7 @@ impl Shared {
             profile: subscription.profile,
             precedence: subscription.precedence,
             state: SubscriptionState::Active,
+            disabled_reason: None,
             created_at_ms: self.clock.wall_ms(),
         })
     }

@@ -4,12 +4,16 @@ use std::fmt;
 
 use super::Notice;
 use crate::subscription::SubscriptionId;
+use crate::text::counted;
 
 /// One sentence for an operator.
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Lagged(lost) => write!(f, "{lost} notices were lost: this reader is too slow"),
+            Notice::Lagged(lost) => {
+                let lost = counted(*lost, "notice was", "notices were");
+                write!(f, "{lost} lost: this reader is too slow")
+            }
             Notice::DeadLettered { event, subscription, reason } => {
                 write!(f, "{event} for subscription {subscription} became a dead letter ({reason})")
             }
@@ -17,18 +21,18 @@ impl fmt::Display for Notice {
                 write!(f, "subscription {subscription} was disabled ({reason})")
             }
             Notice::Cancelled { subscription, deliveries } => {
-                write!(f, "{deliveries} deliveries of subscription {subscription} were cancelled")
+                let was = if *deliveries == 1 { "was" } else { "were" };
+                let deliveries = counted(*deliveries, "delivery", "deliveries");
+                write!(f, "{deliveries} of subscription {subscription} {was} cancelled")
             }
             Notice::Held { subscription, deliveries } => {
-                write!(
-                    f,
-                    "{deliveries} deliveries are held: subscription {subscription} is unknown"
-                )
+                let deliveries = counted(*deliveries, "delivery is", "deliveries are");
+                write!(f, "{deliveries} held: subscription {subscription} is unknown")
             }
-            Notice::AccountHeld { account, name, state, deliveries } => write!(
-                f,
-                "{deliveries} deliveries of account {name:?} ({account}) are held: it is {state}"
-            ),
+            Notice::AccountHeld { account, name, state, deliveries } => {
+                let deliveries = counted(*deliveries, "delivery is", "deliveries are");
+                write!(f, "account {name:?} ({account}) is {state}: {deliveries} held")
+            }
             Notice::NotServed { subscription, name, why } => {
                 write_not_served(f, *subscription, name.as_ref(), why)
             }
@@ -43,17 +47,18 @@ impl fmt::Display for Notice {
             }
             Notice::Resumed => f.write_str("the device accepts writes again"),
             Notice::DeadLettersDropped { account, letters } => {
-                write!(
-                    f,
-                    "{letters} dead letters of account {account:?}, its oldest, were dropped over \
-                     their limits"
-                )
+                let letters = counted(*letters, "dead letter", "dead letters");
+                write!(f, "dropped {letters} of account {account:?} over its limits, oldest first")
             }
             Notice::DeadLettersDiscarded(letters) => {
-                write!(f, "{letters} dead letters were discarded")
+                let letters = counted(*letters, "dead letter was", "dead letters were");
+                write!(f, "{letters} discarded")
             }
             Notice::Purged { events, deliveries } => {
-                write!(f, "{deliveries} deliveries and dead letters of {events} events were purged")
+                let deliveries =
+                    counted(*deliveries, "delivery or dead letter", "deliveries and dead letters");
+                let events = counted(*events, "event", "events");
+                write!(f, "purged {deliveries} of {events}")
             }
             Notice::DedupKeysDropped(keys) => write!(
                 f,
@@ -73,12 +78,14 @@ impl Notice {
                 write!(f, "a part of the data directory was set aside as {name}: {why}")
             }
             Notice::Unowned { number, waba } => {
-                let number = number.as_deref().unwrap_or("none");
-                let waba = waba.as_deref().unwrap_or("none");
-                write!(f, "a callback for number {number} of WABA {waba}, which no account owns")
+                let number = number.iter().map(|number| format!("number {number}"));
+                let waba = waba.iter().map(|waba| format!("WABA {waba}"));
+                let named: Vec<_> = number.chain(waba).collect();
+                write!(f, "a callback for {}, which no account owns", named.join(" of "))
             }
             Notice::CallbackRefused { reason, count, detail } => {
-                write!(f, "{count} callbacks were refused ({reason}): {detail}")
+                let callbacks = counted(*count, "callback was", "callbacks were");
+                write!(f, "{callbacks} refused ({reason}): {detail}")
             }
             Notice::InternalError { why } => write!(f, "an operation failed: {why}"),
             Notice::Unreplicated { why } => {
@@ -114,4 +121,37 @@ fn write_not_served(
         " cannot be served by this build and is held: {why}; subscribe it again under its name, or \
          remove it"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_singular() {
+        let cancelled =
+            |deliveries| Notice::Cancelled { subscription: SubscriptionId(3), deliveries };
+        let unowned = |number: Option<&str>, waba: Option<&str>| Notice::Unowned {
+            number: number.map(str::to_owned),
+            waba: waba.map(str::to_owned),
+        };
+        for (notice, says) in [
+            (Notice::Lagged(1), "1 notice was lost: this reader is too slow"),
+            (Notice::Lagged(2), "2 notices were lost: this reader is too slow"),
+            (cancelled(1), "1 delivery of subscription 3 was cancelled"),
+            (cancelled(0), "0 deliveries of subscription 3 were cancelled"),
+            (Notice::DeadLettersDiscarded(1), "1 dead letter was discarded"),
+            (
+                Notice::Purged { events: 1, deliveries: 2 },
+                "purged 2 deliveries and dead letters of 1 event",
+            ),
+            (unowned(None, Some("7000")), "a callback for WABA 7000, which no account owns"),
+            (
+                unowned(Some("91"), Some("7000")),
+                "a callback for number 91 of WABA 7000, which no account owns",
+            ),
+        ] {
+            assert_eq!(notice.to_string(), says);
+        }
+    }
 }

@@ -56,8 +56,8 @@ fn check_members(field: &str, given: usize) -> Result<()> {
 
 fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<EventType>> {
     if names.is_empty() {
-        let expected = "at least one event type, or all of them by leaving events out (\"*\")";
-        return Err(Error::invalid("events", "an empty set", expected));
+        let expected = "at least one event type; without events, it receives all of them";
+        return Err(Error::invalid("events", "[]", expected));
     }
     check_members("events", names.len())?;
     let each = names.iter().enumerate().map(|(index, name)| {
@@ -69,8 +69,8 @@ fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<Even
 
 fn parse_numbers(given: &[NumberInput]) -> Result<BTreeSet<WabaNumber>> {
     if given.is_empty() {
-        let expected = "at least one number, or all of the account by leaving numbers out (\"*\")";
-        return Err(Error::invalid("numbers", "an empty set", expected));
+        let expected = "at least one number; without numbers, it receives all of the account";
+        return Err(Error::invalid("numbers", "[]", expected));
     }
     check_members("numbers", given.len())?;
     let each = given.iter().enumerate().map(|(index, number)| {

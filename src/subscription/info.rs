@@ -46,6 +46,8 @@ pub struct SubscriptionInfo {
     pub precedence: Precedence,
     /// Whether it receives deliveries.
     pub state: SubscriptionState,
+    /// While it is disabled, the text of the [`Reason`](crate::Reason) why, such as `status:410` or `failing`.
+    pub disabled_reason: Option<String>,
     /// When it was first registered, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,
 }
@@ -62,6 +64,14 @@ impl SubscriptionInfo {
             .map_or(0, |numbers| numbers.len() * size_of::<WabaNumber>());
         let description = self.description.as_ref().map_or(0, String::len);
         (self.name.len() + description + events + numbers + self.target.text_bytes()) as u64
+    }
+
+    /// Sets its state, and forgets why it was disabled unless it still is.
+    pub(crate) fn set_state(&mut self, state: SubscriptionState) {
+        self.state = state;
+        if state != SubscriptionState::Disabled {
+            self.disabled_reason = None;
+        }
     }
 
     /// Removes its dependency after the main subscription was removed. It shared that one's

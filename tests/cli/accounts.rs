@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::host_process::{CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::program::{Ran, against, alone, as_operator, run};
 
@@ -55,6 +57,7 @@ fn an_account_is_created_changed_and_removed() {
     assert!(!first.out.contains("no longer"), "{first:?}");
     fs::write(&settings, r#"{"limits": {"unknown": 1}}"#).unwrap();
     accounts(&["edit", &id, "--settings", &settings]).failed(2, &["unknown"]);
+    accounts(&["edit", &id]).failed(2, &["--remove-waba"]);
     accounts(&["edit", "acme", "--name", "other"]).failed(2, &["configuration"]);
 
     accounts(&["suspend", "gamma two"]).done().says(&["is suspended"]);
@@ -82,6 +85,8 @@ fn keys_are_made_and_revoked() {
     let ci = shown["keys"].as_array().unwrap().iter().find(|key| key["name"] == "ci").unwrap();
     assert_eq!(ci["expires_at"], "2099-01-31T12:00:00.000Z", "{ci}");
     accounts(&["add-key", "acme", "ci", "--expires", "tomorrow"]).failed(2, &["--expires"]);
+    let passed = ["add-key", "acme", "ci", "--expires", "2020-01-01T00:00:00Z"];
+    accounts(&passed).failed(2, &["--expires", "has passed"]);
     accounts(&["remove-key", "acme", ci["id"].as_str().unwrap()]).done().says(&["is removed"]);
     served.get("/account", &key).assert_refused(401, "unauthorized", None);
     assert_eq!(served.get("/account", &bystander).json()["name"], "beta");
@@ -131,8 +136,10 @@ fn check_tells_what_a_file_would_change() {
     let renamed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
     fs::write(&file, renamed.replace("919000000001", "919000000004")).unwrap();
     let changes = check(&place, &["--json"]).done().json();
-    let expected = r#"{"created":["other"],"changed":["acme"],"removed":["beta"]}"#;
-    assert_eq!(changes["accounts"], serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    let expected = json!({
+        "created": ["other"], "changed": ["acme"], "removed": ["beta"], "replaced": {"beta": "other"},
+    });
+    assert_eq!(changes["accounts"], expected);
     let told = check(&place, &[]).done();
     told.says(&["other would be created", "acme would be changed", "beta would be removed"]);
     assert_eq!(served.get("/account", crate::host_process::BETA).json()["name"], "beta");

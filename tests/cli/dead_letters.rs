@@ -68,6 +68,9 @@ fn letters_are_discarded_deliveries_cancelled_contacts_purged() {
     let id = listed(&served, &[])[0]["id"].as_str().unwrap().to_owned();
     ask(&served, &["dead", "discard", &id]).done().says(&["discarded: 1 dead letter\n"]);
     assert_eq!(listed(&served, &[]).len(), 2, "the others stay");
+    let discard = ["dead", "discard", "--webhook", "gone"];
+    ask(&served, &discard).failed(2, &["discard 2 dead letters?", "--yes"]);
+    assert_eq!(listed(&served, &[]).len(), 2, "nothing is discarded without a confirmation");
     ask(&served, &["deliveries", "cancel"]).failed(2, &["--webhook"]);
     ask(&served, &["deliveries", "cancel", "--state", "lost"]).failed(2, &["lost"]);
     let counted = ["deliveries", "cancel", "--number", "9190", "--dry-run"];
@@ -77,10 +80,13 @@ fn letters_are_discarded_deliveries_cancelled_contacts_purged() {
     let ran = ask(&served, &["deliveries", "cancel", "--webhook", "paused", "--json"]).done();
     assert_eq!(ran.json(), json!({"cancelled": 3}));
     ask(&served, &["purge"]).failed(2, &["--contact"]);
-    ask(&served, &["purge", "--contact", "nobody"])
+    ask(&served, &["purge", "--contact", "nobody", "--yes"])
         .done()
         .says(&["purged: 0 deliveries and dead letters; erased from the history: 0 events"]);
-    ask(&served, &["purge", "--number", "919000000001"])
+    let purge = ["purge", "--number", "919000000001"];
+    ask(&served, &purge).failed(2, &["purge 3 events?", "--yes"]);
+    assert_eq!(listed(&served, &[]).len(), 2, "nothing is purged without a confirmation");
+    ask(&served, &[&purge[..], &["--yes"]].concat())
         .done()
         .says(&["purged: 2 deliveries and dead letters; erased"]);
     assert!(listed(&served, &[]).is_empty());

@@ -71,6 +71,14 @@ fn refusals_have_the_exit_code_of_their_kind() {
 }
 
 #[test]
+fn serving_a_directory_in_use_is_busy() {
+    let (place, _served) = HostProcess::fresh();
+    let [config, data] = ["wabahook.toml", "data"].map(|name| place.path(name));
+    let serve = ["serve", "--config", config.to_str().unwrap(), "--data", data.to_str().unwrap()];
+    alone(&serve).failed(6, &["already open in another engine"]);
+}
+
+#[test]
 fn a_wrong_command_line_is_told_in_one_line() {
     for (arguments, says) in [
         (&["webhooks"][..], "see wabahook --help"),

@@ -32,7 +32,11 @@ fn a_message_is_found_by_its_id() {
     ]);
     let both = ask(&served, &["--json", "find", "--contact", "919812300001"]).done();
     assert_eq!(both.json()["items"].as_array().unwrap().len(), 2);
-    ask(&served, &["find", "wamid.NOWHERE"]).done().says(&["no event matches"]);
+    let listed = ask(&served, &["find", "--contact", "919812300001"]).done();
+    listed.says(&["1 of 3 delivered, 1 dead, 1 blocked", "wabahook find EVENT"]);
+    let missed = ask(&served, &["find", "wamid.NOWHERE"]).failed(5, &["no event matches"]);
+    assert!(!missed.err.contains("user_id"), "{missed:?}");
+    ask(&served, &["find", "--contact", "nobody"]).failed(5, &["no event matches", "user_id"]);
     ask(&served, &["find", "evt_00000000000000000000000000000000"])
         .failed(5, &["there is no event"]);
     ask(&served, &["stats"]).done().says(&["delivered", "erp", "failing"]);
@@ -61,6 +65,7 @@ fn a_webhook_is_edited_and_its_secret_rotated() {
         "new crm",
     ];
     ask(&served, &edited).done().says(&["webhook", "(new crm) is changed"]);
+    ask(&served, &["webhooks", "edit", "new crm"]).failed(2, &["--name", "--settings"]);
     let now = served.get(&format!("/subscriptions/{id}"), ACME).json();
     assert_eq!(
         (&now["events"], &now["url"]),
@@ -92,9 +97,11 @@ fn a_webhook_is_shown_and_many_are_paused() {
     ask(&served, &["webhooks", "show", "shop 2"])
         .done()
         .says(&["active, healthy; 0 owed, 1 delivered"]);
-    ask(&served, &["stats"])
-        .done()
-        .says(&["dead letters         1", "webhooks that need attention"]);
+    ask(&served, &["stats"]).done().says(&[
+        "retried              0",
+        "dead letters         1",
+        "webhooks that need attention",
+    ]);
     let pause = |more: &[&str]| {
         ask(&served, &[&["webhooks", "pause", "--matching", "/shops/"], more].concat()).done()
     };

@@ -76,9 +76,7 @@ fn the_operator_names_an_account() {
     as_operator(&["find", "wamid.OPERATOR1"])
         .done()
         .says(&["account acme, number 919000000001", "status:404"]);
-    as_operator(&["find", "wamid.OPERATOR1", "--account", "beta"])
-        .done()
-        .says(&["no event matches"]);
+    as_operator(&["find", "wamid.OPERATOR1", "--account", "beta"]).failed(5, &["no event matches"]);
     let add = ["webhooks", "add", "https://new.example/", "--name", "new"];
     as_operator(&add).failed(2, &["--account"]);
     as_operator(&[&["--account", "beta"], &add[..]].concat()).done().says(&["(new) is registered"]);

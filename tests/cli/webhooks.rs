@@ -1,6 +1,9 @@
 //! `webhooks` lists, adds, removes, pauses and resumes the account's own, by id or by name.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -59,10 +62,36 @@ fn a_test_event_reports_the_response() {
         .done()
         .says(&["webhook 1 (good) accepted a test event"]);
     ask(&served, &["webhooks", "test", "bad"]).failed(1, &["webhook 2 (bad)", "status:404"]);
+    let refusing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", refusing.local_addr().unwrap());
+    served.subscribe(ACME, &url, json!({"name": "refusing"}));
+    thread::spawn(move || {
+        let (mut stream, _) = refusing.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 422 X\r\ncontent-length: 10\r\n\r\nno such\nid");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    ask(&served, &["webhooks", "test", "refusing"]).failed(1, &["status:422", "no such?id"]);
     let ran = ask(&served, &["webhooks", "test", "good", "--json"]).done();
     assert_eq!(ran.json()["outcome"], "delivered");
     assert_eq!((good.arrived().len(), bad.arrived().len()), (2, 1));
     assert_eq!(served.stats()["accepted"], 0);
+}
+
+#[test]
+fn a_disabled_webhook_says_why_after_a_restart() {
+    let (place, served) = HostProcess::fresh();
+    let (gone, good) = (Receiver::answering(410), Receiver::answering(200));
+    served.subscribe(ACME, &gone.url("/gone"), json!({"name": "gone"}));
+    served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
+    assert_eq!(served.post("/events", ACME, line(1)).status, 202);
+    served.until(|stats| stats["delivered"] == 1 && stats["dead"] == 1);
+    served.kill();
+    let served = place.start();
+    let shown = ask(&served, &["webhooks", "show", "gone"]).done();
+    let shown = shown.says(&["webhook 1 (gone): disabled (status:410); "]);
+    assert!(!shown.out.contains("healthy"), "{shown:?}");
+    ask(&served, &["webhooks", "show", "good"]).done().says(&["active, healthy"]);
 }
 
 #[test]
@@ -79,7 +108,7 @@ fn settings_come_from_a_file_and_are_checked() {
     ran.says(&["\"code\":\"usage\"", "found an array; expected an object"]);
     let ran = add("{\"ordering\":\"sideways\"}");
     assert_eq!(ran.code, 2);
-    ran.says(&["\"code\":\"usage\"", "ordering: found another string"]);
+    ran.says(&["\"code\":\"usage\"", "ordering: found \\\"sideways\\\""]);
     let ran = add("{\"timeout_ms\":0}");
     assert_eq!(ran.code, 2);
     ran.says(&["\"code\":\"usage\"", "timeout_ms"]);
@@ -106,6 +135,8 @@ fn names_are_printable_and_other_accounts_hidden() {
     }
     let stats = served.get("/stats", BETA).json();
     assert_eq!(stats["subscriptions"][0]["state"], "active");
+    (0..10).for_each(|n| _ = served.subscribe(ACME, url, json!({"name": format!("crm {n}")})));
+    ask(&served, &["webhooks", "test", "theirs"]).failed(5, &["crm 8 and others"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
@@ -120,7 +120,9 @@ fn a_reload_is_whole_or_nothing() {
     let answer = served.post("/admin/reload", OPERATOR, "{}");
     assert_eq!(answer.status, 200, "{answer:?}");
     let accounts = &answer.json()["accounts"];
-    let expected = json!({"created": ["omega"], "changed": ["beta"], "removed": ["acme"]});
+    let expected = json!({
+        "created": ["omega"], "changed": ["beta"], "removed": ["acme"], "replaced": {"acme": "omega"},
+    });
     assert_eq!(*accounts, expected);
     served.get("/stats", BETA).assert_refused(401, "unauthorized", None);
     served.get("/admin/accounts", OPERATOR).assert_refused(401, "unauthorized", None);
@@ -152,6 +154,17 @@ fn a_hangup_reads_the_file_again_and_refuses_nobody() {
     }
     served.until(|stats| stats["owed"] == 0);
     assert_eq!(receiver.arrived().len(), accepted);
+    let log = fs::read_to_string(place.path("stderr.log")).unwrap();
+    assert!(log.contains("accounts move beta other"), "{log}");
+    let entry = &served.items("/admin/audit", OPERATOR)[0];
+    assert_eq!((&entry["key"], &entry["method"]), (&json!("configuration"), &json!("SIGHUP")));
+    let changes = entry["changes"].as_array().unwrap();
+    let named = |state: &str, name: &str| {
+        changes.iter().any(|one| one["what"] == "account" && one[state]["name"] == name)
+    };
+    assert!(named("after", "other"), "{entry}");
+    assert!(changes.iter().any(|one| one["after"]["state"] == "removed"), "{entry}");
+    assert!(!entry.to_string().contains("acme"), "it is not changed: {entry}");
 }
 
 /// A SIGHUP that comes while the host starts does not end it, and is heeded once it serves.
@@ -270,4 +283,20 @@ fn a_suspended_account_is_shown_at_its_webhooks() {
             .get("account_state")
             .is_none()
     );
+}
+
+#[test]
+fn a_key_that_has_expired_is_not_made() {
+    let (_place, served) = HostProcess::operated();
+    let acme = served.items("/admin/accounts?name=acme", OPERATOR)[0].clone();
+    let keys = format!("/admin/accounts/{}/keys", acme["id"].as_str().unwrap());
+    let past = json!({"name": "ci", "expires_at": "2020-01-01T00:00:00Z"}).to_string();
+    let answer = served.post(&keys, OPERATOR, past);
+    answer.assert_refused(400, "invalid", Some("expires_at"));
+    answer.assert_says(&["in the future"]);
+    let later = json!({"name": "ci", "expires_at": "2999-01-01T00:00:00Z"}).to_string();
+    assert_eq!(served.post(&keys, OPERATOR, later).status, 201);
+    let after = served.items("/admin/accounts?name=acme", OPERATOR)[0].clone();
+    let count = |account: &Value| account["keys"].as_array().unwrap().len();
+    assert_eq!(count(&after), count(&acme) + 1);
 }

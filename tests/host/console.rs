@@ -480,7 +480,7 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.press("nav", "Dead letters");
     browser.until_says("main", "No dead letters");
     browser.press("nav", "Unowned");
-    browser.until_says("main", "None: an account owns every number");
+    browser.until_says("main", "None since the host started");
     if let Some(found) = serious_findings(&browser) {
         assert_eq!(found, Vec::<String>::new());
     }

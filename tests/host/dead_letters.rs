@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, HostProcess, line};
+use crate::host_process::{ACME, BETA, HostProcess, OPERATOR, line};
 use crate::receiver::Receiver;
 
 /// Waits until so many dead letters are listed: one is counted shortly before it is durable.
@@ -43,7 +43,8 @@ fn dead_letters_are_listed_read_and_replayed() {
     };
     let of_first = json!({"ids": [first["id"]]});
     assert_eq!(replay(&served, BETA, of_first.clone()), 0, "another account's");
-    assert_eq!(replay(&served, BETA, json!({"subscription": id})), 0);
+    let foreign = json!({"subscription": id}).to_string();
+    served.post("/dead-letters/replay", BETA, foreign).assert_refused(404, "not_found", None);
     assert_eq!(replay(&served, ACME, json!({"reason": "timeout"})), 0);
     assert_eq!(replay(&served, ACME, json!({"since": "2200-01-01T00:00:00Z"})), 0);
     assert_eq!(served.items("/dead-letters?reason=status:404", ACME), listed);
@@ -153,17 +154,20 @@ fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
         answer.json()
     };
     let one = json!({"ids": [listed[0]["id"]], "subscription": id});
-    assert_eq!(end(&served, "/dead-letters/discard", BETA, one.clone()), json!({"discarded": 0}));
+    let foreign = served.post("/dead-letters/discard", BETA, one.to_string());
+    foreign.assert_refused(404, "not_found", None);
     assert_eq!(end(&served, "/dead-letters/discard", ACME, one), json!({"discarded": 1}));
     served.post("/dead-letters/discard", ACME, "{}").assert_refused(400, "invalid", None);
     let cancel = json!({"subscription": paused, "state": ["retrying"]});
     assert_eq!(end(&served, "/deliveries/cancel", ACME, cancel), json!({"cancelled": 0}));
     let cancel = json!({"subscription": paused});
-    assert_eq!(end(&served, "/deliveries/cancel", BETA, cancel.clone()), json!({"cancelled": 0}));
+    let foreign = served.post("/deliveries/cancel", BETA, cancel.to_string());
+    foreign.assert_refused(404, "not_found", None);
     assert_eq!(end(&served, "/deliveries/cancel", ACME, cancel), json!({"cancelled": 3}));
     served.post("/deliveries/cancel", ACME, "{}").assert_refused(400, "invalid", None);
     let purge = json!({"number": "919000000001"});
-    assert_eq!(end(&served, "/purge", BETA, purge.clone()), json!({"purged": 0, "erased": 0}));
+    let foreign = served.post("/purge", BETA, purge.to_string());
+    foreign.assert_refused(403, "forbidden", Some("number"));
     assert_eq!(end(&served, "/purge", ACME, purge), json!({"purged": 2, "erased": 3}));
     served.post("/purge", ACME, "{}").assert_refused(400, "invalid", None);
     let stats = served.get("/stats", ACME).json();
@@ -172,4 +176,53 @@ fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
     served.kill();
     let served = place.start();
     assert_eq!(served.items("/deliveries", ACME), [] as [Value; 0]);
+}
+
+/// What can match nothing is refused, in place of an answer of 0; and an empty text is no filter that all match.
+#[test]
+fn a_filter_that_can_match_nothing_is_refused() {
+    let (_place, served) = HostProcess::operated();
+    let dead = Receiver::answering(404);
+    let own = served.subscribe(ACME, &dead.url("/dead"), json!({}));
+    let bystander = served.subscribe(BETA, &dead.url("/bystander"), json!({}));
+    served.post("/events", ACME, line(0));
+    until_listed(&served, 1);
+    let (replay, discard) = ("/dead-letters/replay", "/dead-letters/discard");
+    let cancel = "/deliveries/cancel";
+    for (path, body, status, field) in [
+        ("/purge", json!({"contact": ""}), 400, Some("contact")),
+        ("/purge", json!({"contacts": "15550001111"}), 400, Some("contacts")),
+        ("/purge", json!({"number": "919000000003"}), 403, Some("number")),
+        (replay, json!({"number": "919000000003"}), 403, Some("number")),
+        (replay, json!({"subscription": 999}), 404, None),
+        (discard, json!({"subscription": 999}), 404, None),
+        (discard, json!({"subscription": bystander}), 404, None),
+        (discard, json!({"reason": ""}), 400, Some("reason")),
+        (discard, json!({"event_type": ""}), 400, Some("event_type")),
+        (discard, json!({"number": ""}), 400, Some("number")),
+        (discard, json!({"number": "+"}), 400, Some("number")),
+        (discard, json!({"reasons": "expired"}), 400, Some("reasons")),
+        (cancel, json!({"subscription": 999}), 404, None),
+        (cancel, json!({"number": "919000000003"}), 403, Some("number")),
+        (cancel, json!({"state": ["dead"]}), 400, Some("state")),
+        (cancel, json!({"state": []}), 400, Some("state")),
+        (cancel, json!({"reason": ""}), 400, Some("reason")),
+    ] {
+        let code = match status {
+            400 => "invalid",
+            403 => "forbidden",
+            _ => "not_found",
+        };
+        let answer = served.post(path, ACME, body.to_string());
+        assert_eq!(answer.status, status, "{path} {body}: {answer:?}");
+        answer.assert_refused(status, code, field);
+        if status == 404 {
+            let answer = served.post(path, OPERATOR, json!({"subscription": 999}).to_string());
+            answer.assert_refused(404, "not_found", None);
+        }
+    }
+    assert_eq!(served.items("/dead-letters", ACME).len(), 1, "nothing ended");
+    let own = json!({"subscription": own, "number": "919000000002"}).to_string();
+    let answer = served.post(discard, ACME, own);
+    assert_eq!((answer.status, answer.json()), (202, json!({"discarded": 0})));
 }

@@ -82,3 +82,28 @@ fn a_paused_subscription_keeps_deliveries_across_a_kill() {
     let item = served.get(&format!("/subscriptions/{bystander}"), ACME).json();
     assert_eq!(item["state"], "active");
 }
+
+#[test]
+fn a_disabled_subscription_says_why_after_a_kill() {
+    let (place, served) = HostProcess::fresh();
+    let (gone, other) = (Receiver::answering(410), Receiver::answering(200));
+    let id = served.subscribe(ACME, &gone.url("/gone"), json!({}));
+    let bystander = served.subscribe(ACME, &other.url("/bystander"), json!({}));
+    let item =
+        |served: &HostProcess, id: u64| served.get(&format!("/subscriptions/{id}"), ACME).json();
+    assert_eq!(item(&served, id).get("reason"), None);
+    assert_eq!(served.post("/events", ACME, line(1)).json()["owed"], 2);
+    let started = std::time::Instant::now();
+    while item(&served, id)["state"] != "disabled" {
+        assert!(started.elapsed() < crate::DEADLINE, "not disabled");
+    }
+    assert_eq!(item(&served, id)["reason"], "status:410");
+    served.all_arrived(&other);
+    served.kill();
+    let served = place.start();
+    let after = item(&served, id);
+    assert_eq!((&after["state"], &after["reason"]), (&json!("disabled"), &json!("status:410")));
+    assert_eq!(item(&served, bystander).get("reason"), None);
+    let resumed = served.post(&format!("/subscriptions/{id}/resume"), ACME, "").json();
+    assert_eq!((&resumed["state"], resumed.get("reason")), (&json!("active"), None));
+}

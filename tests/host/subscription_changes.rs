@@ -195,6 +195,9 @@ fn a_wrong_change_changes_nothing() {
         let named = answer.json()["error"]["field"].as_str().unwrap().to_owned();
         assert!(named.starts_with(field), "{answer:?}");
         assert!(field == "url" || !answer.body.contains("hidden"), "{answer:?}");
+        if field == "state" {
+            answer.assert_says(&["/pause", "/resume"]);
+        }
     }
     let taken = json!({"name": "other", "ordering": "strict"});
     patch(&served, id, ACME, &taken).assert_refused(409, "name_taken", Some("name"));

@@ -262,6 +262,10 @@ fn a_bad_declaration_changes_nothing() {
     let declared = named(&world.engine, "acme");
     let error = world.engine.remove_account(declared.id()).unwrap_err();
     assert_eq!(error.field(), Some("account"), "it is removed where it is declared");
+    assert!(
+        error.to_string().contains("its settings and its end are in the configuration"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn check_one(name: &str, part: &str, what: &str, damage: impl Fn(&Path)) -> bool
     let refused = opened(&path, OnDamage::Refuse);
     if let Err(error) = &refused {
         let text = error.to_string();
-        for said in [part, name, "open with OnDamage::SetAside", "not touched"] {
+        for said in [part, name, "OnDamage::SetAside", "on_damage = \"set_aside\"", "not touched"] {
             assert!(text.contains(said), "{case}: {text:?} does not say {said:?}");
         }
         assert!(opened(&path, OnDamage::Refuse).is_err(), "{case}: refused once only");

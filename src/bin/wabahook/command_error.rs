@@ -79,6 +79,9 @@ impl CommandError {
 
 impl From<wabahook::Error> for CommandError {
     fn from(error: wabahook::Error) -> CommandError {
-        CommandError::Run(error.to_string())
+        match error {
+            wabahook::Error::InUse { .. } => CommandError::Busy(error.to_string()),
+            _ => CommandError::Run(error.to_string()),
+        }
     }
 }

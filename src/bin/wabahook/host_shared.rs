@@ -17,7 +17,7 @@ use crate::blocking::RequestRoom;
 use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
 use crate::http_error::HttpError;
-use crate::json::ReloadedJson;
+use crate::json::{AuditChangeJson, ReloadedJson};
 use crate::operators::OperatorKeys;
 use crate::port::bodies::{Bodies, BodyLimits};
 use crate::port::connections::KeyHolder;
@@ -32,8 +32,11 @@ const TESTS_AT_ONCE: usize = 4;
 /// How many of them one account may have.
 const TESTS_AT_ONCE_OF_ACCOUNT: usize = TESTS_AT_ONCE / 2;
 
-/// Reads the configuration again and puts it in force, or says what is wrong with it.
-pub(crate) type Reload = Box<dyn Fn(&HostShared) -> Result<ReloadedJson, String> + Send + Sync>;
+/// What a reload changed, and its changes of accounts for the audit log; or what is wrong with the configuration.
+pub(crate) type Reloaded = Result<(ReloadedJson, Vec<AuditChangeJson>), String>;
+
+/// Reads the configuration again and puts it in force.
+pub(crate) type Reload = Box<dyn Fn(&HostShared) -> Reloaded + Send + Sync>;
 
 /// What all routes share.
 pub(crate) struct HostShared {
@@ -98,7 +101,7 @@ impl HostShared {
     }
 
     /// Reads the configuration again.
-    pub(crate) fn reload(&self) -> Result<ReloadedJson, String> {
+    pub(crate) fn reload(&self) -> Reloaded {
         let missing = || "this host has no configuration file".to_owned();
         self.reload.as_ref().ok_or_else(missing)?(self)
     }

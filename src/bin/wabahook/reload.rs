@@ -7,12 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use wabahook::{
-    Account, AccountChanges, AccountLimits, Engine, Error, Fleet, KeyDigest, ShardPlace,
+    Account, AccountChanges, AccountInfo, AccountLimits, Engine, Error, Fleet, KeyDigest,
+    ShardPlace,
 };
 
+use crate::audit::changes_between;
 use crate::config::{self, HostSettings, ServeArgs};
-use crate::host_shared::HostShared;
-use crate::json::{AccountChangesJson, ReloadedJson};
+use crate::host_shared::{HostShared, Reloaded};
+use crate::json::{AccountChangesJson, AccountListing, AuditChangeJson, ReloadedJson};
 use crate::port::tls::ServerTls;
 
 /// The engines whose accounts a reload changes.
@@ -23,8 +25,9 @@ pub(crate) enum ReloadedEngines {
 }
 
 impl ReloadedEngines {
-    fn check(&self, accounts: Vec<Account>) -> Result<(), Error> {
-        let directory = match self {
+    /// The engine that declares the accounts, where this host has it.
+    fn directory(&self) -> Option<Engine> {
+        match self {
             ReloadedEngines::One(engine) => Some(engine.clone()),
             ReloadedEngines::Fleet(fleet) => {
                 fleet.get().and_then(|fleet| match fleet.place_of(fleet.directory_shard()) {
@@ -32,8 +35,31 @@ impl ReloadedEngines {
                     _ => None,
                 })
             }
+        }
+    }
+
+    fn check(&self, accounts: Vec<Account>) -> Result<(), Error> {
+        self.directory().map_or(Ok(()), |engine| engine.check_accounts(accounts).map(drop))
+    }
+
+    /// All accounts, by id.
+    fn accounts(&self) -> BTreeMap<String, Arc<AccountInfo>> {
+        let all = self.directory().map(|engine| engine.accounts().list()).unwrap_or_default();
+        all.into_iter().map(|one| (one.id().to_owned(), one)).collect()
+    }
+
+    /// What differs among the accounts now, for the audit log.
+    fn changes_since(&self, before: &BTreeMap<String, Arc<AccountInfo>>) -> Vec<AuditChangeJson> {
+        let directory = self.directory();
+        let shown = |one: Option<&Arc<AccountInfo>>| {
+            let shown = one
+                .zip(directory.as_ref())
+                .map(|(one, engine)| AccountListing::audited(one, &engine.account_usage(one.id())));
+            shown.unwrap_or_default()
         };
-        directory.map_or(Ok(()), |engine| engine.check_accounts(accounts).map(drop))
+        changes_between(before, &self.accounts(), |id, before, after| {
+            Some(AuditChangeJson::of_account(id, shown(before), shown(after)))
+        })
     }
 
     fn declare(
@@ -79,7 +105,7 @@ impl Reloader {
     ///
     /// # Errors
     /// What is wrong with the file; nothing has changed then.
-    pub(crate) fn reload(&self, host: &HostShared) -> Result<ReloadedJson, String> {
+    pub(crate) fn reload(&self, host: &HostShared) -> Reloaded {
         let _running = self.running.lock();
         let settings =
             config::load(&self.args.files, self.args.listen.as_ref(), &config::process_environment);
@@ -94,12 +120,14 @@ impl Reloader {
             tls.reload().map_err(|error| named(&error))?;
         }
         let needs_restart = changed(&self.fixed, &settings.fixed);
+        let before = self.engines.accounts();
         let accounts = self.engines.declare(settings.accounts, settings.account_limits);
         let accounts = accounts.map_err(|error| named(&error))?;
         host.set_secrets(settings.operators, settings.meta);
         let accounts = AccountChangesJson::from(accounts);
         tracing::warn!(?needs_restart, "the configuration was read again: {accounts}");
-        Ok(ReloadedJson { accounts, needs_restart })
+        accounts.warnings().for_each(|warning| tracing::warn!("{warning}"));
+        Ok((ReloadedJson { accounts, needs_restart }, self.engines.changes_since(&before)))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::command_error::{CommandError, CommandResult};
 use crate::config::{self, ClusterSettings, HostSettings, ServeArgs};
 use crate::host::HostState;
 use crate::host_shared::HostShared;
+use crate::json::AuditEntryJson;
 use crate::port::accept::Server;
 use crate::port::connections::ClientConnections;
 use crate::port::tls::ServerTls;
@@ -373,7 +374,13 @@ fn count_hangups() -> std::io::Result<watch::Receiver<u64>> {
 async fn reload_on_hangup(shared: Arc<HostShared>, mut hangups: watch::Receiver<u64>) {
     while hangups.changed().await.is_ok() {
         let shared = Arc::clone(&shared);
-        let reloaded = tokio::task::spawn_blocking(move || shared.reload());
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let (_, changes) = shared.reload()?;
+            if let Some(audit) = &shared.audit {
+                audit.append_or_log(AuditEntryJson::of_hangup(changes));
+            }
+            Ok::<_, String>(())
+        });
         if let Ok(Err(problem)) = reloaded.await {
             tracing::error!("nothing changes, because the configuration is wrong: {problem}");
         }

@@ -42,15 +42,16 @@ use self::scan::{GenerationScan, KnownNames, ScanMode, too_short};
 /// What is out of reach in a damaged generation that stays as it is.
 const REFUSED: &str = "its events that may be owed, dead letters and dedup keys are out of reach; the \
                        subscriptions and the other generations are not touched: restore a copy of it, or \
-                       open with OnDamage::SetAside, which renames it and goes on without it";
+                       open with OnDamage::SetAside (a host: on_damage = \"set_aside\"), which renames \
+                       it and goes on without it";
 
 /// What is lost with a generation that was set aside.
 const LOST: &str = "its events, dead letters and dedup keys are out of reach, and deliveries that ended \
                     in it may be repeated; the subscriptions and the other generations go on";
 
 const DEDUP_REFUSED: &str = "events, dead letters and subscriptions are not touched: restore a copy of \
-                             it, or open with OnDamage::SetAside, which renames it; duplicates may then \
-                             be accepted";
+                             it, or open with OnDamage::SetAside (a host: on_damage = \"set_aside\"), \
+                             which renames it; duplicates may then be accepted";
 
 const DEDUP_LOST: &str = "no event is lost, duplicates may be accepted";
 

@@ -54,11 +54,8 @@ pub(crate) async fn record_changes(host: HostRef, request: Request, next: Next) 
         }
         (None, None) => changes(&before, &snapshot(&host, &caller), &entry),
     };
-    let written =
-        off_thread(move || host.shared.audit.as_ref().map(|audit| audit.append(entry))).await;
-    if let Ok(Some(Err(error))) = written {
-        tracing::error!(%error, "a change cannot be written to the audit log");
-    }
+    let append = move || host.shared.audit.as_ref().map(|audit| audit.append_or_log(entry));
+    let _ = off_thread(append).await;
     response
 }
 

@@ -65,7 +65,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// The system refuses to write.
-    pub(crate) fn append(&self, mut entry: AuditEntryJson) -> io::Result<()> {
+    fn append(&self, mut entry: AuditEntryJson) -> io::Result<()> {
         let mut open = self.open.lock();
         entry.id = open.next_id;
         let mut line = serde_json::to_vec(&entry).map_err(io::Error::other)?;
@@ -81,6 +81,13 @@ impl AuditLog {
         open.bytes += length;
         open.next_id += 1;
         Ok(())
+    }
+
+    /// [`append`](AuditLog::append) for a change that was made already. A failure is logged.
+    pub(crate) fn append_or_log(&self, entry: AuditEntryJson) {
+        if let Err(error) = self.append(entry) {
+            tracing::error!(%error, "a change cannot be written to the audit log");
+        }
     }
 
     /// Up to `count_max` entries below this id that fit, the newest first.

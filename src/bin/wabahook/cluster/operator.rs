@@ -159,16 +159,28 @@ impl Front {
         // A query that is refused must be refused before any shard has done something.
         let query = PageQuery::read(&request.parts.uri)?;
         let (mut sum, mut included, mut missing) = (Value::Null, Vec::new(), Vec::new());
-        let mut status = StatusCode::OK;
+        let (mut status, mut unknown) = (StatusCode::OK, None);
         for (shard, answer) in self.ask_all(request).await {
             match answer {
                 Some(answer) if answer.parts.status.is_success() => {
                     (sum, status) = (added(sum, answer.value()), answer.parts.status);
                     included.push(shard);
                 }
+                // What the request names is in another shard, or in none.
+                Some(answer) if answer.parts.status == StatusCode::NOT_FOUND => {
+                    unknown = Some(answer);
+                    included.push(shard);
+                }
                 Some(answer) => return Ok(answer.into_response()),
                 None => missing.push(shard),
             }
+        }
+        match unknown {
+            Some(answer) if sum.is_null() && missing.is_empty() => {
+                return Ok(answer.into_response());
+            }
+            Some(_) if sum.is_null() => return Err(super::front::no_owner()),
+            _ => {}
         }
         if let Some(worst) = query.other("worst").and_then(|worst| worst.parse().ok()) {
             keep_worst(&mut sum, worst);

@@ -7,6 +7,7 @@ use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wabahook::WabaNumber;
+use wabahook::clock::{Clock, SystemClock};
 
 use super::client::{ApiClient, HostOptions};
 use super::deliveries::purged_text;
@@ -201,6 +202,11 @@ fn edit(before: AccountListing, given: &EditArgs) -> CommandResult<AccountChange
         }
         body.wabas = Patch::Value(changed_wabas(before.wabas, given)?);
     }
+    if json!(&body) == json!({}) {
+        let why =
+            "name what to change: --name, --waba, --remove-waba, --remove-number or --settings";
+        return Err(CommandError::Usage(why.to_owned()));
+    }
     Ok(body)
 }
 
@@ -239,12 +245,13 @@ fn changed_wabas(
 }
 
 fn check_time(expires: Option<&str>) -> CommandResult {
-    match expires.is_none_or(|text| from_rfc3339(text).is_some()) {
-        true => Ok(()),
-        false => Err(CommandError::Usage(
-            "--expires: expected a time such as 2027-01-31T12:00:00Z".to_owned(),
-        )),
-    }
+    let why = match expires.map(from_rfc3339) {
+        None => return Ok(()),
+        Some(None) => "expected a time such as 2027-01-31T12:00:00Z",
+        Some(Some(at_ms)) if at_ms > SystemClock::new().wall_ms() => return Ok(()),
+        Some(Some(_)) => "this time has passed",
+    };
+    Err(CommandError::Usage(format!("--expires: {why}")))
 }
 
 /// Changes the state of an account.

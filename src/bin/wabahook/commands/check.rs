@@ -45,5 +45,8 @@ pub(crate) fn run(args: &CheckArgs) -> CommandResult {
             say(&format!("account {} {what}", printable(name)));
         }
     }
+    for warning in changes.warnings() {
+        say(&format!("warning: {}", printable(&warning)));
+    }
     Ok(())
 }

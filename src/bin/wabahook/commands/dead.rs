@@ -5,11 +5,12 @@ use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
 use super::deliveries::DeliveryFilterArgs;
-use super::screen::{WatchOptions, printable, say, say_json, table};
+use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
-    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, Text, TimestampJson, Whole,
+    CountJson, DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, Text,
+    TimestampJson, Whole,
 };
 use crate::timestamp::rfc3339;
 
@@ -31,7 +32,7 @@ enum DeadAction {
     /// Deliver dead letters again, with the same webhook-id
     Replay(ReplayArgs),
     /// Discard dead letters for good
-    Discard(ReplayArgs),
+    Discard(DiscardArgs),
 }
 
 #[derive(Args)]
@@ -82,6 +83,14 @@ struct ReplayArgs {
     all: bool,
 }
 
+#[derive(Args)]
+struct DiscardArgs {
+    #[command(flatten)]
+    selection: ReplayArgs,
+    #[command(flatten)]
+    confirm: ConfirmOptions,
+}
+
 const TITLES: [&str; 6] = ["AT", "WEBHOOK", "TYPE", "REASON", "ATTEMPTS", "ID"];
 const HISTORY_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "REASON", "RESPONSE"];
 
@@ -91,8 +100,11 @@ pub(crate) fn run(args: &DeadArgs) -> CommandResult {
     match &args.action {
         DeadAction::List(args) => list(host, args),
         DeadAction::Show(args) => show(host, args),
-        DeadAction::Replay(args) => end(host, args, "replay", "replayed"),
-        DeadAction::Discard(args) => end(host, args, "discard", "discarded"),
+        DeadAction::Replay(args) => {
+            let client = host.client()?;
+            end(host, &client, &selected(args, &client)?, "replay", "replayed")
+        }
+        DeadAction::Discard(args) => discard(host, args),
     }
 }
 
@@ -189,9 +201,30 @@ fn selected(args: &ReplayArgs, client: &ApiClient) -> CommandResult<ReplayJson> 
     })
 }
 
-/// Replays or discards them.
-fn end(host: &HostOptions, args: &ReplayArgs, action: &str, done: &str) -> CommandResult {
+/// Discards them, after a question unless every one is named by its id.
+fn discard(host: &HostOptions, args: &DiscardArgs) -> CommandResult {
     let client = host.client()?;
-    let response = client.post(&format!("/dead-letters/{action}"), &selected(args, &client)?)?;
-    host.say_count(&client, &response, done, ("dead letter", "dead letters"))
+    let mut selected = selected(&args.selection, &client)?;
+    if selected.ids.is_none() && !selected.dry_run {
+        args.confirm.ask(|| {
+            selected.dry_run = true;
+            let response = client.post("/dead-letters/discard", &selected)?;
+            let found: CountJson = client.typed(&response)?;
+            Ok(format!("discard {}?", counted(found.count(), "dead letter", "dead letters")))
+        })?;
+        selected.dry_run = false;
+    }
+    end(host, &client, &selected, "discard", "discarded")
+}
+
+/// Replays or discards them.
+fn end(
+    host: &HostOptions,
+    client: &ApiClient,
+    selected: &ReplayJson,
+    action: &str,
+    done: &str,
+) -> CommandResult {
+    let response = client.post(&format!("/dead-letters/{action}"), selected)?;
+    host.say_count(client, &response, done, ("dead letter", "dead letters"))
 }

@@ -4,9 +4,12 @@ use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
 use super::named_webhook::find;
-use super::screen::{WatchOptions, counted, printable};
+use super::screen::{ConfirmOptions, WatchOptions, counted, printable};
 use crate::command_error::{CommandError, CommandResult};
-use crate::json::{CancelJson, DeliveryJson, PurgeJson, PurgedJson, Text, TimestampJson, Whole};
+use crate::json::{
+    CancelJson, DeliveryJson, EventTraceJson, JsonPage, PurgeJson, PurgedJson, Text, TimestampJson,
+    Whole,
+};
 
 /// The command line of `deliveries`.
 #[derive(Args)]
@@ -102,6 +105,8 @@ pub(crate) struct PurgeArgs {
     #[arg(long)]
     contact: Option<String>,
     #[command(flatten)]
+    confirm: ConfirmOptions,
+    #[command(flatten)]
     pub(crate) host: HostOptions,
 }
 
@@ -174,6 +179,20 @@ pub(super) fn purged_text(ended: &PurgedJson) -> String {
     format!("{purged}; erased from the history: {erased}")
 }
 
+/// More events than this are not counted before a purge.
+const COUNTED_MAX: usize = 1_000;
+
+/// Asks whether to purge, with the number of events.
+fn question(args: &PurgeArgs, client: &ApiClient) -> CommandResult<String> {
+    let query = [("number", args.number.as_deref()), ("contact", args.contact.as_deref())];
+    let listed = client.list("/events", &query, COUNTED_MAX + 1)?;
+    let JsonPage::<EventTraceJson> { items, .. } = client.typed(&listed)?;
+    Ok(match items.len() {
+        count if count > COUNTED_MAX => format!("purge more than {COUNTED_MAX} events?"),
+        count => format!("purge {}?", counted(count as u64, "event", "events")),
+    })
+}
+
 /// Runs `purge`.
 pub(crate) fn purge(args: &PurgeArgs) -> CommandResult {
     if args.number.is_none() && args.contact.is_none() {
@@ -186,6 +205,7 @@ pub(crate) fn purge(args: &PurgeArgs) -> CommandResult {
     let client = args.host.client()?;
     let body =
         PurgeJson { number: number.transpose()?, contact: args.contact.clone(), account: None };
+    args.confirm.ask(|| question(args, &client))?;
     let response = client.post("/purge", &body)?;
     args.host.say(&response, || Ok(format!("purged: {}", purged_text(&client.typed(&response)?))))
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::client::{ApiClient, HostOptions};
 use super::screen::{WatchOptions, counted, printable, say, say_json, table};
 use super::times::time;
-use crate::command_error::CommandResult;
+use crate::command_error::{CommandError, CommandResult};
 use crate::json::{EventTraceJson, JsonPage};
 use crate::timestamp::rfc3339;
 
@@ -42,7 +42,7 @@ pub(crate) struct FindArgs {
     pub(crate) host: HostOptions,
 }
 
-const TITLES: [&str; 6] = ["ACCEPTED", "STATE", "TYPE", "NUMBER", "WEBHOOKS", "EVENT"];
+const TITLES: [&str; 6] = ["ACCEPTED", "DELIVERIES", "TYPE", "NUMBER", "WEBHOOKS", "EVENT"];
 const ATTEMPT_TITLES: [&str; 5] = ["ATTEMPT", "AT", "TOOK MS", "OUTCOME", "RESPONSE"];
 
 /// Runs `find`.
@@ -72,13 +72,38 @@ fn list(args: &FindArgs, client: &ApiClient) -> CommandResult {
     let found = client.list("/events", &query, args.limit)?;
     let page: JsonPage<EventTraceJson> = client.typed(&found)?;
     match page.items.as_slice() {
+        [] => {
+            let hint = if args.contact.is_some() { CONTACT_HINT } else { "" };
+            Err(CommandError::NotFound(format!("{NONE}{hint}")))
+        }
         [one] if !args.host.json => show(args, client, &one.id),
-        _ => args.host.say_page(client, &found, &TITLES, row, NONE),
+        items => args.host.say(&found, || {
+            let rows: Vec<_> = items.iter().map(row).collect();
+            Ok(format!("{}\n\nattempts of one: wabahook find EVENT", table(&TITLES, &rows)))
+        }),
     }
 }
 
-const NONE: &str = "no event matches: it was never published here, or is no longer kept; callbacks of Meta name a \
-                    contact by its user_id or its number: try both";
+const NONE: &str = "no event matches: it was never published here, or is no longer kept";
+const CONTACT_HINT: &str =
+    "; callbacks of Meta name a contact by its user_id or its number: try both";
+
+/// How many deliveries have each state, such as `5 of 9 delivered, 4 dead`.
+fn states(trace: &EventTraceJson) -> String {
+    let mut counts: Vec<(&str, usize)> = vec![("delivered", 0)];
+    for delivery in &trace.deliveries {
+        match counts.iter_mut().find(|(state, _)| *state == delivery.state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((&delivery.state, 1)),
+        }
+    }
+    if trace.deliveries.is_empty() {
+        return trace.state.clone();
+    }
+    let (delivered, of) = (counts.remove(0).1, trace.deliveries.len());
+    let others = counts.iter().map(|(state, count)| format!(", {count} {state}"));
+    format!("{delivered} of {of} delivered{}", others.collect::<String>())
+}
 
 fn row(trace: &EventTraceJson) -> Vec<String> {
     let name = |one: &crate::json::DeliveryTraceJson| {
@@ -88,7 +113,7 @@ fn row(trace: &EventTraceJson) -> Vec<String> {
     let names: Vec<_> = trace.deliveries.iter().map(name).collect();
     vec![
         trace.accepted_at.to_string(),
-        trace.state.clone(),
+        states(trace),
         printable(&trace.event_type),
         trace.number.clone().unwrap_or_default(),
         names.join(","),

@@ -84,7 +84,8 @@ pub(crate) fn run(args: &InspectArgs) -> CommandResult {
     match report.damaged.len() {
         0 => Ok(()),
         parts => Err(CommandError::Run(format!(
-            "{parts} parts of {} cannot be read; docs/operating.md says what to do",
+            "{} of {} cannot be read; docs/operating.md says what to do",
+            counted(parts as u64, "part", "parts"),
             report.directory
         ))),
     }

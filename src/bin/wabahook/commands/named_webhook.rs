@@ -7,7 +7,7 @@ use crate::json::{SubscriptionListing, SubscriptionsJson};
 
 /// The webhook with this id, or this name.
 pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<SubscriptionListing> {
-    let mut known = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     // An id is found by `search`, too.
     let mut cursor = String::new();
     loop {
@@ -26,13 +26,14 @@ pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<Subscript
         }
     }
     if known.is_empty() {
-        let first = client.typed(&client.get("/subscriptions", &[("limit", "10")])?)?;
+        let first = client.typed(&client.get("/subscriptions", &[("limit", "11")])?)?;
         let SubscriptionsJson { items, .. } = first;
         known.extend(items.iter().map(|item| printable(item.name())));
     }
+    let others = if known.len() > 10 { " and others" } else { "" };
     known.truncate(10);
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    let message = format!("no webhook has the id or name {webhook:?}; known: {known}");
+    let message = format!("no webhook has the id or name {webhook:?}; known: {known}{others}");
     Err(CommandError::NotFound(message))
 }
 

@@ -100,7 +100,7 @@ fn publish_lines(
                 bar.finish_and_clear();
             }
             sent?;
-            bar.set_message(format!("{} events", totals.published));
+            bar.set_message(counted(totals.published, "event", "events"));
         }
         if read == 0 {
             break;
@@ -139,15 +139,14 @@ fn send_lines(
 ) -> CommandResult {
     let LineBatch { text, from, .. } = std::mem::take(batch);
     let answer = send_as(client, LINES, text, args.busy_wait_s).map_err(|failure| {
-        let before = totals.published;
+        let before = counted(totals.published, "event was", "events were");
         let unknown = match failure {
             CommandError::Unreachable(_) => {
                 "; lines of the last request without a dedup_key may then be published twice"
             }
             _ => "",
         };
-        let said =
-            format!("{before} events were published; go on with --from-line {from}{unknown}: ");
+        let said = format!("{before} published; go on with --from-line {from}{unknown}: ");
         failure.map(|message| match counted_from(&message, from) {
             (Some(line), message) => {
                 format!("{said}{}: line {line}: {message}", args.event.file.display())

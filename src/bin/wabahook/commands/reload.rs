@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::HostOptions;
+use super::screen::printable;
 use crate::command_error::CommandResult;
 use crate::json::ReloadedJson;
 
@@ -24,6 +25,9 @@ pub(crate) fn run(args: &ReloadArgs) -> CommandResult {
             true => String::new(),
             false => format!("\na restart changes {}", needs_restart.join(", ")),
         };
-        Ok(format!("the configuration was read again: {accounts}{restart}"))
+        let warnings =
+            accounts.warnings().map(|warning| format!("\nwarning: {}", printable(&warning)));
+        let warnings: String = warnings.collect();
+        Ok(format!("the configuration was read again: {accounts}{restart}{warnings}"))
     })
 }

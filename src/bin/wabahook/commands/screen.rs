@@ -1,14 +1,14 @@
 //! How commands print for a person: columns, and text that cannot control a terminal. No control character of
 //! a name, a URL or a response reaches the terminal, and a closed stdout is not an error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::command_error::CommandResult;
+use crate::command_error::{CommandError, CommandResult};
 use crate::timestamp::from_rfc3339;
 
 /// Prints a line to stdout. False when stdout is closed.
@@ -168,11 +168,44 @@ impl WatchOptions {
             if clears && !say("\x1b[2J\x1b[H") {
                 return Ok(());
             }
-            show()?;
+            match show() {
+                // It may exist the next time.
+                Err(CommandError::NotFound(message)) if self.watch => _ = say(&message),
+                shown => shown?,
+            }
             if !self.watch {
                 return Ok(());
             }
             std::thread::sleep(WATCH_EVERY);
+        }
+    }
+}
+
+/// The option of commands that ask before they end something.
+#[derive(Args)]
+pub(crate) struct ConfirmOptions {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl ConfirmOptions {
+    /// Asks on the terminal, unless `--yes` is given. Without a terminal, the answer is no.
+    pub(crate) fn ask(&self, question: impl FnOnce() -> CommandResult<String>) -> CommandResult {
+        if self.yes {
+            return Ok(());
+        }
+        let question = question()?;
+        if !io::stdin().is_terminal() {
+            let message = format!("{question} There is no terminal to ask on; confirm with --yes");
+            return Err(CommandError::Usage(message));
+        }
+        eprint!("{question} [y/N] ");
+        let mut answer = String::new();
+        let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
+        match read {
+            Ok(_) if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) => Ok(()),
+            _ => Err(CommandError::Run("nothing was changed".to_owned())),
         }
     }
 }

@@ -23,8 +23,17 @@ pub(crate) struct ShowWebhookArgs {
 
 const TITLES: [&str; 7] = ["AT", "TYPE", "ATTEMPT", "TOOK MS", "OUTCOME", "RESPONSE", "EVENT"];
 /// Members of a listing that are shown elsewhere.
-const SHOWN: [&str; 8] =
-    ["id", "name", "state", "account_state", "account_state_since", "health", "attempts", "hints"];
+const SHOWN: [&str; 9] = [
+    "id",
+    "name",
+    "state",
+    "reason",
+    "account_state",
+    "account_state_since",
+    "health",
+    "attempts",
+    "hints",
+];
 
 /// Shows the webhook.
 pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
@@ -56,9 +65,13 @@ pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
 /// The state, the health and the figures, and why the last attempt failed.
 fn state(item: &SubscriptionListing) -> String {
     let health = &item.health;
+    let state = match &item.reason {
+        Some(reason) => format!("{} ({})", item.state, printable(reason)),
+        None => format!("{}, {}", item.state, health.status),
+    };
     let figures = format!(
-        "{}, {}; {} owed, {} delivered, {} died",
-        item.state, health.status, health.owed, health.delivered, health.dead
+        "{state}; {} owed, {} delivered, {} died",
+        health.owed, health.delivered, health.dead
     );
     let account = item.account_state.iter().map(|state| {
         let name = printable(item.account_name.as_deref().unwrap_or(&item.account));

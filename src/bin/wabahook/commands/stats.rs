@@ -26,7 +26,7 @@ const SINCE_START: [(&str, &str); 9] = [
     ("unrouted", "no subscriber"),
     ("unowned", "unowned"),
     ("delivered", "delivered"),
-    ("retried", "failed attempts"),
+    ("retried", "retried"),
     ("dead", "died"),
     ("cancelled", "cancelled"),
     ("replayed", "replayed"),

@@ -23,7 +23,13 @@ const TITLES: [&str; 5] = ["LAST", "FIRST", "NUMBER", "WABA", "EVENTS"];
 pub(crate) fn run(args: &UnownedArgs) -> CommandResult {
     let client = args.host.client()?;
     let response = client.get("/admin/unowned", &[("limit", &args.limit.to_string())])?;
-    args.host.say_page(&client, &response, &TITLES, row, "no unowned numbers or WABAs")
+    args.host.say_page(
+        &client,
+        &response,
+        &TITLES,
+        row,
+        "no unowned numbers or WABAs since the host started",
+    )
 }
 
 fn row(source: &UnownedJson) -> Vec<String> {

@@ -12,7 +12,7 @@ use wabahook::Secret;
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::signature::{SignatureError, SignatureHeaders, TOLERANCE, verify, verify_hub};
 
-use super::screen::{printable, say, say_json};
+use super::screen::{counted, printable, say, say_json};
 use super::webhooks::secret_of;
 use crate::command_error::{CommandError, CommandResult};
 
@@ -99,9 +99,9 @@ impl ReceivedDelivery {
         }
         if checks.is_empty() {
             let message = format!(
-                "the {} headers have neither {STANDARD} nor {HUB}: is the webhook registered with a \
-                 secret, and were all headers kept?",
-                self.headers.len()
+                "neither {STANDARD} nor {HUB} is in {}: is the webhook registered with a secret, and \
+                 were all headers kept?",
+                counted(self.headers.len() as u64, "header", "headers")
             );
             return Err(CommandError::Run(message));
         }

@@ -1,7 +1,6 @@
 //! `wabahook webhooks`: list, add, edit, remove, pause, resume, test. The host checks the settings. A secret comes
 //! from the environment or a file, never from the command line, where `ps` shows it (I9).
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use wabahook::PayloadFormat;
 use super::client::HostOptions;
 use super::match_event::{self, MatchEventArgs};
 use super::named_webhook::{find, title};
-use super::screen::{WatchOptions, printable, say, say_json, span};
+use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_json, span};
 use super::show_webhook::{self, ShowWebhookArgs};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
@@ -104,9 +103,8 @@ struct ChangeStateArgs {
 
 #[derive(Args)]
 struct RemoveWebhookArgs {
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: ConfirmOptions,
     /// Its id or its name
     #[arg(value_name = "ID|NAME")]
     webhook: String,
@@ -306,6 +304,11 @@ fn edit(host: &HostOptions, args: &EditWebhookArgs) -> CommandResult {
     if let Some(payload) = args.payload {
         body.payload = Patch::Value(Word(payload));
     }
+    if json!(&body) == json!({}) {
+        let message =
+            "name what to change: --name, --target, --events, --numbers, --payload or --settings";
+        return Err(CommandError::Usage(message.to_owned()));
+    }
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let response = client.patch(&format!("/subscriptions/{}", found.id), &body)?;
@@ -315,29 +318,16 @@ fn edit(host: &HostOptions, args: &EditWebhookArgs) -> CommandResult {
 fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> CommandResult {
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;
-    let (title, owed) = (title(&found), found.health.owed);
-    if !args.yes {
-        confirm(&format!("remove {title} and cancel its {owed} owed deliveries?"))?;
-    }
+    let title = title(&found);
+    let owed = |one: &str, many: &str| counted(found.health.owed, one, many);
+    args.confirm.ask(|| {
+        let owed = owed("owed delivery", "owed deliveries");
+        Ok(format!("remove {title} and cancel its {owed}?"))
+    })?;
     client.delete(&format!("/subscriptions/{}", found.id))?;
     host.say(&json!({ "removed": found.id }), || {
-        Ok(format!("{title} is removed, {owed} deliveries cancelled"))
+        Ok(format!("{title} is removed, {} cancelled", owed("delivery", "deliveries")))
     })
-}
-
-/// Asks on the terminal. Without a terminal, the answer is no.
-fn confirm(question: &str) -> CommandResult {
-    if !io::stdin().is_terminal() {
-        let message = format!("{question} There is no terminal to ask on; confirm with --yes");
-        return Err(CommandError::Usage(message));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
-    match read {
-        Ok(_) if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) => Ok(()),
-        _ => Err(CommandError::Run("nothing was removed".to_owned())),
-    }
 }
 
 /// Pauses or resumes one webhook, or those that match.
@@ -381,7 +371,12 @@ fn test(host: &HostOptions, args: &WebhookArgs) -> CommandResult {
         return Ok(());
     }
     let reason = printable(tested.reason.as_deref().unwrap_or("-"));
-    let message = format!("{title} did not accept a test event: {reason} after {took_ms} ms");
+    let response = match tested.excerpt.as_str() {
+        "" => String::new(),
+        excerpt => format!("; its response: {}", printable(excerpt)),
+    };
+    let message =
+        format!("{title} did not accept a test event: {reason} after {took_ms} ms{response}");
     Err(CommandError::Run(message))
 }
 

@@ -16,7 +16,7 @@ export async function unowned(query) {
   return [
     element("h1", {}, "Unowned numbers"),
     element("p", { className: "hint" }, "Callbacks named these numbers and WABAs, and no account of this host owns them, so their events were not published. The last one comes first."),
-    rows.length ? table(["number", "WABA", "events", "first", "last"], rows) : empty("None: an account owns every number and WABA of the callbacks."),
+    rows.length ? table(["number", "WABA", "events", "first", "last"], rows) : empty("None since the host started: an account owns every number and WABA of the callbacks."),
     more("unowned", query, cursor),
   ];
 }
@@ -26,6 +26,7 @@ const isWorth = (lane) => lane.account_state || lane.state === "disabled" || lan
 function problem(lane) {
   if (lane.account_state) return word(`account ${lane.account_state}`, "warn");
   if (lane.state !== "active") return word(lane.state, lane.state === "disabled" ? "bad" : "warn");
+  if (lane.rests_for_ms > 0) return word(`circuit breaker open for ${span(lane.rests_for_ms)}`, "bad");
   if (lane.failing_for_ms > 0) return word(`failing for ${span(lane.failing_for_ms)}`, "bad");
   return lane.retrying > 0 ? word("retrying", "warn") : word("healthy", "good");
 }
@@ -52,7 +53,7 @@ export async function overview(view) {
       tile("events accepted", stats.accepted), tile("delivered", stats.delivered), tile("no subscriber", stats.unrouted),
       tile("owed", stats.owed, "#/deliveries"), tile("dead letters", stats.dead_letters, "#/dead"),
       tile("webhooks", stats.subscription_count, "#/webhooks"), tile("failing webhooks", stats.failing_subscriptions, "#/webhooks?health=failing")),
-    element("p", { className: "hint" }, "Accepted, delivered, without a subscriber and died: since the host started. Owed, dead letters and webhooks: now."),
+    element("p", { className: "hint" }, "Accepted, delivered, without a subscriber: since the host started. Owed, dead letters and webhooks: now."),
     charts(),
     worst(stats.subscriptions, view.isOperator && !scope.account),
   ];

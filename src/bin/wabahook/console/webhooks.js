@@ -30,7 +30,8 @@ function pauseOrResume(view, item) {
 async function test(item, view) {
   const answer = await post(`/subscriptions/${item.id}/test`);
   const said = answer.status ? `${answer.outcome}, status ${answer.status}` : `${answer.outcome}${answer.reason ? `, ${answer.reason}` : ""}`;
-  view.report(`Test of ${item.name}: ${said}, in ${span(answer.took_ms)}.`, answer.outcome !== "delivered");
+  const response = answer.excerpt ? ` Its response: ${answer.excerpt}` : "";
+  view.report(`Test of ${item.name}: ${said}, in ${span(answer.took_ms)}.${response}`, answer.outcome !== "delivered");
 }
 
 async function remove(item, view) {
@@ -66,7 +67,7 @@ export async function list(view, query) {
   const set = setter("webhooks", query);
   const create = view.account
     ? element("button", { type: "button", className: "primary", onclick: () => edit(view.account, null, (made) => view.report(`Saved ${made.name}.`)) }, "New webhook")
-    : null;
+    : element("span", { className: "hint" }, "To add or edit a webhook, choose its account at the top.");
   const hasAccounts = view.isOperator && !scope.account;
   const rows = items.map((item) => [
     element("a", { href: `#/webhooks/${item.id}` }, item.name), ...(hasAccounts ? [item.account_name ?? item.account] : []), health(item),
@@ -155,6 +156,8 @@ function figures(item, attempts) {
   ]);
 }
 
+const DISABLED = { "status:410": "its receiver answered 410", receiver_disabled: "its receiver answered webhook-delivery: disable", failing: "it failed for too long" };
+
 /** Why a webhook gets no deliveries, in a sentence or two. */
 function obstacle(item) {
   const { health: lane, attempts = [] } = item;
@@ -164,7 +167,7 @@ function obstacle(item) {
   if (item.state === "paused") return `Paused. ${kept} Resume it to deliver them.`;
   const failed = last && (lane.failing_for_ms > 0 || lane.retrying > 0)
     ? [`The last attempt, at `, time(last.at), `, failed: `, word(last.reason ?? last.outcome, "bad"), last.excerpt ? element("pre", {}, last.excerpt) : " "] : [];
-  if (item.state === "disabled") return ["Disabled, because it failed for too long or its receiver answered 410. ", kept, " Resume it when the receiver works again. ", ...failed];
+  if (item.state === "disabled") return [`Disabled: ${DISABLED[item.reason] ?? item.reason ?? "it failed for too long, or its receiver answered 410"}. `, kept, " Resume it when the receiver works again. ", ...failed];
   if (lane.rests_for_ms > 0) return [...failed, `After ${count(lane.failures_in_row)} failures in a row the circuit breaker is open: the next attempt is in ${span(lane.rests_for_ms)}. A test that succeeds, or a new URL, closes it.`];
   if (failed.length && lane.retrying > 0) return [...failed, element("a", { href: `#/deliveries?${queryOf({ subscription: String(item.id), state: "retrying" })}` }, `${counted(lane.retrying, "delivery waits", "deliveries wait")} for the next attempt`), "."];
   return failed.length ? failed : null;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wabahook::{
     Account, AccountChanges, AccountInfo, AccountLimits, AccountState, AccountUsage, ApiKey,
     WabaNumber,
@@ -98,6 +99,9 @@ pub(crate) struct AccountChangesJson {
     pub(crate) created: Vec<String>,
     pub(crate) changed: Vec<String>,
     pub(crate) removed: Vec<String>,
+    /// Removed accounts with a number or WABA of a new one, as where the name was changed: from name to name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) replaced: BTreeMap<String, String>,
 }
 
 /// What a reload of the configuration changed.
@@ -194,6 +198,22 @@ impl AccountListing {
         }
     }
 
+    /// An account as the audit log keeps it: without its usage, and with its keys and numbers as texts.
+    pub(crate) fn audited(info: &AccountInfo, usage: &AccountUsage) -> Value {
+        let listing = AccountListing::of(info, usage);
+        let numbers = listing.numbers();
+        let keys: Vec<_> = info.keys.iter().map(|key| format!("{} {}", key.id, key.name)).collect();
+        let mut value = serde_json::to_value(listing).unwrap_or_default();
+        if let Value::Object(members) = &mut value {
+            for name in ["usage", "wabas", "state_since"] {
+                members.remove(name);
+            }
+            members.insert("numbers".to_owned(), numbers.into());
+            members.insert("keys".to_owned(), keys.into());
+        }
+        value
+    }
+
     /// What it owns, one text each: `WABA`, `WABA/number` and `WABA/phone_number_id=number`.
     pub(crate) fn numbers(&self) -> Vec<String> {
         let of = |waba: &AccountWabaJson| {
@@ -222,8 +242,20 @@ impl From<&ApiKey> for ApiKeyJson {
 
 impl From<AccountChanges> for AccountChangesJson {
     fn from(changes: AccountChanges) -> AccountChangesJson {
-        let AccountChanges { created, changed, removed, .. } = changes;
-        AccountChangesJson { created, changed, removed }
+        let AccountChanges { created, changed, removed, replaced, .. } = changes;
+        AccountChangesJson { created, changed, removed, replaced }
+    }
+}
+
+impl AccountChangesJson {
+    /// What an operator who changed the name of an account did not intend.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.replaced.iter().map(|(removed, created)| {
+            format!(
+                "the new account {created} has a number or WABA of {removed}, which is removed: the webhooks of \
+                 {removed} do not go over to it; to move them, run: wabahook accounts move {removed} {created}"
+            )
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wabahook::clock::{Clock, SystemClock};
 
 use super::values::TimestampJson;
 
@@ -52,6 +53,22 @@ const ACCOUNT: &str = "account";
 const MEMBER_BYTES_MAX: usize = 2 * 1024;
 
 impl AuditEntryJson {
+    /// A reload of the configuration by SIGHUP.
+    pub(crate) fn of_hangup(changes: Vec<AuditChangeJson>) -> AuditEntryJson {
+        AuditEntryJson {
+            id: 0,
+            at: TimestampJson(SystemClock::new().wall_ms()),
+            key: "configuration".to_owned(),
+            account: None,
+            account_name: None,
+            host: None,
+            address: String::new(),
+            method: "SIGHUP".to_owned(),
+            path: "/admin/reload".to_owned(),
+            changes,
+        }
+    }
+
     /// The accounts that it is about: the one that the request named, and those that it changed.
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &str> {
         let changed = self.changes.iter().filter(|change| change.what == ACCOUNT);

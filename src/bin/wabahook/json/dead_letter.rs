@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, FailedAttempt, Reason, SubscriptionId};
 
+use super::ending::check_parts;
 use super::problem::JsonProblem;
 use super::values::{Millis, Text, TimestampJson, Whole};
 
@@ -84,6 +85,7 @@ impl ReplayJson {
             let problem = format!("found {found} ids; expected at most {IDS_MAX}");
             return Err(JsonProblem::at("ids", problem));
         }
+        check_parts(reason.as_ref(), event_type.as_ref(), number.as_ref())?;
         let mut filter = DeadLetterFilter::default();
         filter.account = account.map(str::to_owned);
         filter.subscription = subscription.map(|id| SubscriptionId(id.0));

@@ -54,7 +54,7 @@ pub(crate) struct TestDeliveryJson {
     status: Option<u16>,
     pub(crate) reason: Option<String>,
     pub(crate) took_ms: Millis,
-    excerpt: String,
+    pub(crate) excerpt: String,
 }
 
 impl DeliveryJson {

@@ -67,6 +67,23 @@ impl From<Purged> for PurgedJson {
     }
 }
 
+/// Refuses texts that are parts of every text, and digits without one: they are no filter.
+pub(super) fn check_parts(
+    reason: Option<&String>,
+    event_type: Option<&String>,
+    number: Option<&String>,
+) -> Result<(), JsonProblem> {
+    for (field, part) in [("reason", reason), ("event_type", event_type)] {
+        if part.is_some_and(String::is_empty) {
+            return Err(JsonProblem::at(field, "found an empty string; expected a part of it"));
+        }
+    }
+    if number.is_some_and(|number| !number.contains(|c: char| c.is_ascii_digit())) {
+        return Err(JsonProblem::at("number", "found no digit; expected digits of the number"));
+    }
+    Ok(())
+}
+
 impl CancelJson {
     /// The filter that the deliveries must fit.
     pub(crate) fn filter(self, account: Option<&str>) -> Result<DeliveryFilter, JsonProblem> {
@@ -76,6 +93,13 @@ impl CancelJson {
             let message =
                 "expected at least one of subscription, state, event_type, number, reason";
             return Err(JsonProblem::whole(message));
+        }
+        check_parts(self.reason.as_ref(), self.event_type.as_ref(), self.number.as_ref())?;
+        let is_owed = |state: &Text<DeliveryState>| state.0 != DeliveryState::Dead;
+        if self.state.as_ref().is_some_and(|states| !states.iter().any(is_owed)) {
+            let message = "expected at least one of owed, retrying, blocked; dead letters are discarded \
+                           with POST /dead-letters/discard";
+            return Err(JsonProblem::at("state", message));
         }
         let mut filter = DeliveryFilter::default();
         filter.account = account.map(str::to_owned);
@@ -93,6 +117,10 @@ impl PurgeJson {
     pub(crate) fn filter(self, account: Option<&str>) -> Result<PurgeFilter, JsonProblem> {
         if self.number.is_none() && self.contact.is_none() && self.account.is_none() {
             return Err(JsonProblem::whole("expected at least one of number, contact"));
+        }
+        if self.contact.as_ref().is_some_and(|contact| contact.trim().is_empty()) {
+            let message = "found an empty string; expected a user id or a number of the contact";
+            return Err(JsonProblem::at("contact", message));
         }
         let mut filter = PurgeFilter::default();
         filter.account = account.map(str::to_owned).or(self.account);

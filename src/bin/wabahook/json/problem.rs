@@ -9,8 +9,17 @@ pub(crate) struct JsonProblem {
     pub(crate) message: String,
 }
 
-/// What to give where a required member is missing.
-const REQUIRED: [(&str, &str); 10] = [
+/// What to give where a required member is missing. The first whose path ends so counts.
+const REQUIRED: [(&str, &str); 19] = [
+    ("rate_limit.events", "how many attempts may start in per_ms, a whole number"),
+    ("per_ms", "in how many milliseconds, a whole number"),
+    ("step_ms", "by how many milliseconds each wait is longer than the one before"),
+    ("initial_ms", "how many milliseconds the first wait takes"),
+    ("max_ms", "how many milliseconds a wait takes at most"),
+    ("delays_ms", "a list of waits in milliseconds such as [1000, 60000]"),
+    ("authorization.type", "\"BASIC\" or \"BEARER\""),
+    ("authorization.payload", "a string: the user and password as user:password, or the token"),
+    ("to", "the id of another account"),
     ("name", "a name, unique in the account"),
     ("url", "an absolute URL such as \"https://crm.example/hook\""),
     ("events", "a list of event types such as [\"MESSAGE_RECEIVED\"], or \"*\" for all"),
@@ -33,11 +42,24 @@ impl JsonProblem {
     }
 
     pub(crate) fn missing(path: &str) -> JsonProblem {
-        let name = path.rsplit('.').next().unwrap_or(path);
-        match REQUIRED.iter().find(|(known, _)| *known == name) {
+        let is_it = |known: &str| {
+            let before = path.strip_suffix(known);
+            before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        match REQUIRED.iter().find(|(known, _)| is_it(known)) {
             Some((_, expected)) => JsonProblem::at(path, format!("missing; expected {expected}")),
             None => JsonProblem::at(path, "missing"),
         }
+    }
+
+    /// Tells how the state is changed, where a request gives it as a member.
+    pub(crate) fn with_state_hint(mut self) -> JsonProblem {
+        if self.field.as_deref() == Some("state") {
+            self.message = "state: unknown field; POST /subscriptions/{id}/pause and \
+                            /subscriptions/{id}/resume change the state"
+                .to_owned();
+        }
+        self
     }
 
     /// The whole text is not acceptable.

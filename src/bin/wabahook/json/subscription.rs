@@ -71,6 +71,9 @@ pub(crate) struct SubscriptionListing {
     pub(crate) account_state_since: Option<TimestampJson>,
     pub(crate) profile: String,
     pub(crate) state: String,
+    /// Why it is disabled, as the notice of it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
     pub(crate) created_at: TimestampJson,
     /// Whether it has a secret.
     pub(crate) signed: bool,
@@ -295,6 +298,7 @@ impl SubscriptionListing {
             account_state_since: None,
             profile: registered.profile.as_str().to_owned(),
             state: registered.state.as_str().to_owned(),
+            reason: registered.disabled_reason.clone(),
             created_at: TimestampJson(registered.created_at_ms),
             signed: registered.secret.is_some(),
             header_names: names(target.headers()),

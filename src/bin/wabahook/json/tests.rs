@@ -79,6 +79,7 @@ fn a_set_is_a_list_or_a_star_alone() {
     check_refused(&with(r#""hidden""#), &["events", "another string"]);
     check_refused(&with(r#"["A",1]"#), &["events[1]", "found a number"]);
     check_refused(&with(r#"["A","*"]"#), &["events[1]", "inside a list"]);
+    check_refused(&with("[]"), &["events: found an empty list", "or \\\"*\\\" for all"]);
     assert_eq!(serde_json::to_string(&SetOrAll::All).unwrap(), "\"*\"");
     let set = SetOrAll::Set(vec!["ADD_TAG".to_owned()]);
     assert_eq!(serde_json::to_string(&set).unwrap(), "[\"ADD_TAG\"]");
@@ -97,8 +98,8 @@ fn a_wrong_target_names_the_member_and_what_is_expected() {
     check_member_refused(r#""secret":7"#, &["secret", "found a number"]);
     check_member_refused(r#""headers":["hidden"]"#, &["headers", "found an array"]);
     check_member_refused(r#""headers":{"x-a":1}"#, &["headers.x-a", "found a number"]);
-    check_member_refused(r#""method":"hidden""#, &["method", "another string", "HEAD"]);
-    check_member_refused(r#""method":"post""#, &["method", "another string"]);
+    check_member_refused(r#""method":"TRACE""#, &["method", "found \\\"TRACE\\\"", "HEAD"]);
+    check_member_refused(r#""method":"post""#, &["method", "found \\\"post\\\""]);
     check_member_refused(r#""method":1"#, &["method", "found a number"]);
     check_member_refused(r#""query":"a=hidden""#, &["query", "found a string", "an object"]);
     check_member_refused(r#""query":{"a":["hidden"]}"#, &["query.a", "found an array"]);
@@ -110,7 +111,7 @@ fn a_wrong_target_names_the_member_and_what_is_expected() {
     let digest = r#""authorization":{"type":"DIGEST","payload":"hidden"}"#;
     check_member_refused(digest, &["authorization.type", "BEARER"]);
     let bare = r#""authorization":{"type":"BASIC"}"#;
-    check_member_refused(bare, &["authorization.payload", "missing"]);
+    check_member_refused(bare, &["authorization.payload: missing; expected a string"]);
     let number = r#""authorization":{"type":"BASIC","payload":7}"#;
     check_member_refused(number, &["authorization.payload", "found a number"]);
     let more = r#""authorization":{"type":"BASIC","payload":"hidden","user":"a"}"#;
@@ -227,13 +228,16 @@ fn check_policy_refused(member: &str, says: &[&str]) {
 #[test]
 fn a_wrong_policy_names_the_member_and_what_is_expected() {
     check_policy_refused(r#""timeout_ms":"hidden""#, &["timeout_ms", "a whole number"]);
-    check_policy_refused(r#""timeout_ms":-1"#, &["timeout_ms", "a whole number"]);
+    check_policy_refused(
+        r#""timeout_ms":-1"#,
+        &["timeout_ms: found -1", "a whole number from 0 to"],
+    );
     check_policy_refused(r#""timeout_ms":1.5"#, &["timeout_ms", "a whole number"]);
     check_policy_refused(r#""timeout_ms":1e300"#, &["timeout_ms", "a whole number"]);
     check_policy_refused(r#""timeout_ms":"1.0""#, &["timeout_ms", "found a string"]);
     check_policy_refused(r#""retry_on_timeout":"yes""#, &["retry_on_timeout", "true or false"]);
     check_policy_refused(r#""accept":"201""#, &["accept", "2xx"]);
-    check_policy_refused(r#""retry_on":"hidden""#, &["retry_on", "transient", "all"]);
+    check_policy_refused(r#""retry_on":"some""#, &["retry_on", "some", "transient", "all"]);
     check_policy_refused(r#""retry_on":true"#, &["retry_on", "found a boolean", "a string"]);
     check_policy_refused(
         r#""honor_delivery_control":"hidden""#,
@@ -241,26 +245,30 @@ fn a_wrong_policy_names_the_member_and_what_is_expected() {
     );
     check_policy_refused(r#""retry":3"#, &["retry", "an object"]);
     check_policy_refused(r#""retry":{"attempts":3}"#, &["retry.kind", "missing"]);
-    check_policy_refused(r#""retry":{"kind":"hidden"}"#, &["retry.kind", "linear"]);
-    check_policy_refused(r#""retry":{"kind":"list"}"#, &["retry.delays_ms", "missing"]);
+    check_policy_refused(r#""retry":{"kind":"fifo"}"#, &["retry.kind", "fifo", "linear"]);
+    check_policy_refused(r#""retry":{"kind":"list"}"#, &["retry.delays_ms: missing; expected"]);
     let list = r#""retry":{"kind":"list","delays_ms":["hidden"]}"#;
     check_policy_refused(list, &["retry.delays_ms[0]", "a whole number"]);
     let jitter = r#""retry":{"kind":"exponential","initial_ms":1,"max_ms":2,"jitter":20}"#;
     check_policy_refused(jitter, &["retry.jitter", "20", "from 0 to 1"]);
     let linear = r#""retry":{"kind":"linear","step_ms":1,"max_ms":2,"jitter":0.5}"#;
     check_policy_refused(linear, &["retry.jitter", "unknown field"]);
-    check_policy_refused(r#""ordering":"hidden""#, &["ordering", "per_key"]);
+    check_policy_refused(r#""ordering":"fifo""#, &["ordering", "fifo", "per_key"]);
     check_policy_refused(r#""ordering":true"#, &["ordering", "found a boolean", "a string"]);
-    check_policy_refused(r#""rate_limit":{"events":5}"#, &["rate_limit.per_ms", "missing"]);
+    check_policy_refused(r#""rate_limit":{"events":5}"#, &["rate_limit.per_ms: missing; expected"]);
     let fraction = r#""rate_limit":{"events":1.5,"per_ms":1}"#;
     check_policy_refused(fraction, &["rate_limit.events", "whole"]);
+    let attempts = &["rate_limit.events: missing; expected how many attempts"];
+    check_policy_refused(r#""rate_limit":{"per_ms":5}"#, attempts);
+    let linear = r#""retry":{"kind":"linear","max_ms":5}"#;
+    check_policy_refused(linear, &["retry.step_ms: missing; expected"]);
     check_policy_refused(r#""rate_limit":{"rate":5}"#, &["rate_limit.rate", "unknown field"]);
     check_policy_refused(r#""after":"hidden""#, &["after", "found a string", "a whole number"]);
     check_policy_refused(r#""breaker":"hidden""#, &["breaker", "found a string", "never"]);
     check_policy_refused(r#""breaker":{"after":1}"#, &["breaker.after", "unknown field"]);
     check_policy_refused(r#""breaker":{"failures":"a"}"#, &["breaker.failures", "a whole number"]);
     check_policy_refused(r#""disable_after_ms":"hidden""#, &["disable_after_ms", "never"]);
-    check_policy_refused(r#""retrying_max":-1"#, &["retrying_max", "a whole number"]);
+    check_policy_refused(r#""retrying_max":99999999999"#, &["99999999999", "from 0 to 4294967295"]);
 }
 
 #[test]
@@ -271,7 +279,7 @@ fn a_rotation_needs_an_overlap_and_has_no_unknown_member() {
     assert_eq!((secret.as_deref(), overlap_ms.0), (Some("s"), 0));
     for (text, says) in [
         ("{}", "overlap_ms: missing"),
-        (r#"{"overlap_ms":-1}"#, "overlap_ms: found a number"),
+        (r#"{"overlap_ms":-1}"#, "overlap_ms: found -1; expected"),
         (r#"{"overlap_ms":"hidden"}"#, "overlap_ms: found a string"),
         (r#"{"overlap_ms":0,"secret":7}"#, "secret: found a number"),
         (r#"{"overlap_ms":0,"key":"hidden"}"#, "key: unknown field"),

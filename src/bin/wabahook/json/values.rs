@@ -157,10 +157,14 @@ impl<'de, T: Words> Deserialize<'de> for Word<T> {
         let text = String::deserialize(deserializer)?;
         T::of_word(&text).map(Word).ok_or_else(|| {
             let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            another_string(&words.join(" or "))
+            let found: String = text.chars().take(FOUND_CHARS_MAX).collect();
+            D::Error::custom(format_args!("found {found:?}; expected {}", words.join(" or ")))
         })
     }
 }
+
+/// How much of a wrong word a message repeats. No word is a secret.
+const FOUND_CHARS_MAX: usize = 40;
 
 /// A string that is none of those expected. The string itself is not repeated.
 fn another_string<E: Error>(expected: &str) -> E {
@@ -177,7 +181,14 @@ impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
         let fraction = number.as_f64().filter(|number| number.fract() == 0.0);
         let written = || fraction.and_then(|number| format!("{number:.0}").parse().ok());
         let whole = number.as_u64().or_else(written).and_then(|number| T::try_from(number).ok());
-        whole.map(Whole).ok_or_else(|| Error::custom("found a number; expected a whole number"))
+        whole.map(Whole).ok_or_else(|| {
+            let bounds = [u32::MAX.into(), u16::MAX.into()];
+            let max = bounds
+                .into_iter()
+                .find(|max| T::try_from(max + 1).is_err() && T::try_from(*max).is_ok());
+            let max = max.unwrap_or(u64::MAX);
+            Error::custom(format_args!("found {number}; expected a whole number from 0 to {max}"))
+        })
     }
 }
 
@@ -265,6 +276,10 @@ impl<'de> Deserialize<'de> for SetOrAll {
                 let mut set = Vec::new();
                 while let Some(SetName(name)) = list.next_element()? {
                     set.push(name);
+                }
+                if set.is_empty() {
+                    let message = format_args!("found an empty list; expected {SET_OR_ALL}");
+                    return Err(A::Error::custom(message));
                 }
                 Ok(SetOrAll::Set(set))
             }

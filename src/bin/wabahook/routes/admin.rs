@@ -2,7 +2,6 @@
 //! and their keys, and has the configuration read again. Each change is durable when it is answered, and in the
 //! audit log without any key.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request};
@@ -11,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use wabahook::{AccountInfo, ApiKey};
 
-use crate::audit::changes_between;
 use crate::caller::Caller;
 use crate::host::{HostRef, HostState, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -145,19 +143,7 @@ pub(crate) async fn remove_key(
 /// `POST /admin/reload`.
 pub(crate) async fn reload(host: HostRef, caller: Caller) -> RouteResult {
     caller.require_operator()?;
-    let reloaded = off_thread(move || {
-        let accounts = || {
-            let all = host.engine.accounts().list().into_iter();
-            all.map(|one| (one.id().to_owned(), one)).collect::<BTreeMap<_, _>>()
-        };
-        let shown = |one: Option<&Arc<_>>| one.map_or(Value::Null, |one| audited(&host, one));
-        let before = accounts();
-        let reloaded = host.shared.reload()?;
-        let changes = changes_between(&before, &accounts(), |id, before, after| {
-            Some(AuditChangeJson::of_account(id, shown(before), shown(after)))
-        });
-        Ok((reloaded, changes))
-    });
+    let reloaded = off_thread(move || host.shared.reload());
     let refused = |problem: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid", problem);
     let (reloaded, changes) = reloaded.await?.map_err(refused)?;
     Ok(told(json(StatusCode::OK, &reloaded), changes))
@@ -206,20 +192,8 @@ fn listing(host: &HostState, info: &Arc<AccountInfo>) -> AccountListing {
     AccountListing::of(info, &host.engine.account_usage(info.id()))
 }
 
-/// The account as the audit log keeps it: without its usage, and with its keys and numbers as texts.
 fn audited(host: &HostState, info: &Arc<AccountInfo>) -> Value {
-    let listing = listing(host, info);
-    let numbers = listing.numbers();
-    let keys: Vec<_> = info.keys.iter().map(|key| format!("{} {}", key.id, key.name)).collect();
-    let mut value = serde_json::to_value(listing).unwrap_or_default();
-    if let Value::Object(members) = &mut value {
-        for name in ["usage", "wabas", "state_since"] {
-            members.remove(name);
-        }
-        members.insert("numbers".to_owned(), numbers.into());
-        members.insert("keys".to_owned(), keys.into());
-    }
-    value
+    AccountListing::audited(info, &host.engine.account_usage(info.id()))
 }
 
 /// A response with a key, which is shown once.

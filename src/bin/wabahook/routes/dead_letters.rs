@@ -5,7 +5,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use wabahook::{DeadLetter, DeadLetterFilter, DeadLetterId, Engine};
 
-use super::subscriptions::{name_of, named};
+use super::subscriptions::{name_of, named, require_own};
 use crate::caller::Caller;
 use crate::host::{HostRef, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -93,7 +93,14 @@ where
     let given = parse::<ReplayJson>(utf8(&body.bytes)?)?;
     let dry_run = given.dry_run;
     let (ids, filter) = given.filter(caller.scope())?;
-    let ended = off_thread(move || end(&host.engine, ids.as_deref(), &filter, dry_run));
+    let ended = off_thread(move || {
+        let ended = end(&host.engine, ids.as_deref(), &filter, dry_run)?;
+        if ended == 0 {
+            let number = filter.number.as_ref().and_then(|number| number.parse().ok());
+            require_own(&host, &caller, filter.subscription, number)?;
+        }
+        Ok::<_, HttpError>(ended)
+    });
     Ok(json(StatusCode::ACCEPTED, &CountJson::of(done, ended.await??, dry_run)))
 }
 

@@ -4,7 +4,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use wabahook::{Delivery, DeliveryFilter, DeliveryState};
 
-use super::subscriptions::{name_of, named};
+use super::subscriptions::{name_of, named, require_own};
 use crate::caller::Caller;
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -41,9 +41,16 @@ pub(crate) async fn cancel(host: HostRef, request: Request) -> RouteResult {
     let cancel = parse::<CancelJson>(utf8(&body.bytes)?)?;
     let dry_run = cancel.dry_run;
     let filter = cancel.filter(caller.scope())?;
-    let cancelled = off_thread(move || match dry_run {
-        true => host.engine.count_cancellable(&filter),
-        false => host.engine.cancel_matching(&filter),
+    let cancelled = off_thread(move || {
+        let cancelled = match dry_run {
+            true => host.engine.count_cancellable(&filter)?,
+            false => host.engine.cancel_matching(&filter)?,
+        };
+        if cancelled == 0 {
+            let number = filter.number.as_ref().and_then(|number| number.parse().ok());
+            require_own(&host, &caller, filter.subscription, number)?;
+        }
+        Ok::<_, HttpError>(cancelled)
     });
     Ok(json(StatusCode::ACCEPTED, &CountJson::of("cancelled", cancelled.await??, dry_run)))
 }

@@ -148,13 +148,23 @@ pub(super) fn own_event(
 ) -> Result<Event, HttpError> {
     let given = parse::<EventJson<'_>>(text)?;
     let number = given.number.as_ref().and_then(|number| number.parse::<WabaNumber>().ok());
-    if let (Some(number), Some(own)) = (number, own)
-        && !engine.accounts().may_use_number(own, number)
-    {
-        let (field, given) = ("number".to_owned(), number.to_string());
-        return Err(Error::Forbidden { field, given }.into());
+    if let (Some(number), Some(own)) = (number, own) {
+        require_number(engine, own, number)?;
     }
     Ok(given.event(account)?)
+}
+
+/// Refuses a number that is not the account's.
+pub(super) fn require_number(
+    engine: &Engine,
+    own: &AccountInfo,
+    number: WabaNumber,
+) -> Result<(), HttpError> {
+    if engine.accounts().may_use_number(own, number) {
+        return Ok(());
+    }
+    let (field, given) = ("number".to_owned(), number.to_string());
+    Err(Error::Forbidden { field, given }.into())
 }
 
 #[cfg(test)]

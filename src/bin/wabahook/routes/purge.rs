@@ -4,6 +4,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 
 use super::admin::told;
+use super::subscriptions::require_own;
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AuditChangeJson, PurgeJson, PurgedJson, parse, utf8};
@@ -27,8 +28,18 @@ pub(crate) async fn purge(host: HostRef, request: Request) -> RouteResult {
     }
     let account = filter.account.clone();
     let filter = filter.filter(caller.scope())?;
-    let purged = off_thread(move || host.engine.purge(&filter)).await??;
-    let purged = PurgedJson::from(purged);
+    let named = account.clone();
+    let purged = off_thread(move || {
+        let purged = PurgedJson::from(host.engine.purge(&filter)?);
+        if purged.purged == 0 && purged.erased == 0 {
+            require_own(&host, &caller, None, filter.number)?;
+            if let Some(account) = named.filter(|id| host.engine.accounts().get(id).is_none()) {
+                return Err(HttpError::not_found("account", account));
+            }
+        }
+        Ok(purged)
+    });
+    let purged = purged.await??;
     let response = json(StatusCode::ACCEPTED, &purged);
     Ok(match account {
         Some(account) => {

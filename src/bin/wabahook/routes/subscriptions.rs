@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
-use wabahook::{AccountInfo, Engine, Secret, SubscriptionId, SubscriptionInfo};
+use wabahook::{AccountInfo, Engine, Secret, SubscriptionId, SubscriptionInfo, WabaNumber};
 
+use super::events::require_number;
 use crate::caller::Caller;
 use crate::host::{HostRef, HostState, PathId, off_thread};
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{
-    NewSecretJson, RecentAttemptJson, RotationJson, SubscriptionJson, SubscriptionListing,
-    TestDeliveryJson, parse, utf8,
+    JsonProblem, NewSecretJson, RecentAttemptJson, RotationJson, SubscriptionJson,
+    SubscriptionListing, TestDeliveryJson, parse, utf8,
 };
 use crate::query::ListQuery;
 use crate::response::json;
@@ -90,7 +91,8 @@ pub(crate) async fn revise(host: HostRef, PathId(id): PathId, request: Request) 
         let known = own(&host, &caller, &id)?.id;
         let text = utf8(&body.bytes)?;
         host.engine.revise(known, |before| {
-            Ok::<_, HttpError>(parse::<SubscriptionJson>(text)?.changed(before)?)
+            let change = parse::<SubscriptionJson>(text).map_err(JsonProblem::with_state_hint)?;
+            Ok::<_, HttpError>(change.changed(before)?)
         })?;
         listing(&host, &caller, &id)
     });
@@ -161,6 +163,24 @@ pub(super) fn own(
     let known = id.parse().ok().and_then(|id| host.engine.subscription(SubscriptionId(id)));
     let own = known.filter(|registered| caller.sees(&registered.account));
     own.ok_or_else(|| HttpError::not_found("subscription", id))
+}
+
+/// Refuses a filter that matched nothing because it names a subscription or a number that is not the caller's. One
+/// that was removed, or went to another account, may still have something that matches.
+pub(super) fn require_own(
+    host: &HostState,
+    caller: &Caller,
+    subscription: Option<SubscriptionId>,
+    number: Option<WabaNumber>,
+) -> Result<(), HttpError> {
+    if let Some(id) = subscription {
+        own(host, caller, &id.to_string())?;
+    }
+    let account = caller.scope().and_then(|account| host.engine.accounts().get(account));
+    match (account, number) {
+        (Some(account), Some(number)) => require_number(&host.engine, &account, number),
+        _ => Ok(()),
+    }
 }
 
 /// The subscriptions that the caller may see.
