@@ -62,13 +62,14 @@ impl AccountIndex {
         }
         let (mut numbers, mut wabas) = (HashSet::default(), HashSet::default());
         for waba in &info.wabas {
-            if is_other(self.by_waba.get(&*waba.id)) || !wabas.insert(&waba.id) {
-                return Err(Error::invalid("account.waba.id", &waba.id, "a WABA named once"));
+            if let Some(expected) =
+                conflict(is_other(self.by_waba.get(&*waba.id)), wabas.insert(&waba.id))
+            {
+                return Err(Error::invalid("account.waba.id", &waba.id, expected));
             }
             for number in &waba.numbers {
                 let owner = self.by_number.get(number).map(|(owner, _)| owner);
-                if is_other(owner) || !numbers.insert(*number) {
-                    let expected = "a number named once, under one WABA of one account";
+                if let Some(expected) = conflict(is_other(owner), numbers.insert(*number)) {
                     return Err(Error::invalid("account.waba.numbers", number, expected));
                 }
             }
@@ -348,6 +349,15 @@ impl Accounts {
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.index.read().all()).finish()
+    }
+}
+
+/// What is expected of a WABA or number that another account owns, or that this one names again.
+fn conflict(is_of_other: bool, is_first: bool) -> Option<&'static str> {
+    match (is_of_other, is_first) {
+        (true, _) => Some("one that no other account has; another account owns it"),
+        (false, false) => Some("each one once; it is given twice"),
+        (false, true) => None,
     }
 }
 

@@ -22,8 +22,9 @@ pub struct AccountChanges {
     pub changed: Vec<String>,
     /// Accounts that are no longer declared. Their deliveries are held.
     pub removed: Vec<String>,
-    /// Of the removed ones, those with a number or WABA that now belongs to a new one: from name to name. An account
-    /// whose name was changed in the declaration looks like this. Its subscriptions stay with the removed account.
+    /// Of the removed ones, those with a number or WABA that now belongs to a new one: from the id to the name of the
+    /// new one. An account whose name was changed in the declaration looks like this. Its subscriptions stay with the
+    /// removed account.
     pub replaced: BTreeMap<String, String>,
 }
 
@@ -100,7 +101,7 @@ fn replaced(changed: &[AccountInfo], created: &[String]) -> BTreeMap<String, Str
     let removed = changed.iter().filter(|info| info.is_removed());
     let replaced = removed.filter_map(|info| {
         let owner = owned(info).iter().find_map(|one| owners.get(one))?;
-        Some((info.name.clone(), (*owner).clone()))
+        Some((info.id().to_owned(), (*owner).clone()))
     });
     replaced.collect()
 }

@@ -402,7 +402,8 @@ pub(super) fn held(info: &AccountInfo, deliveries: u64) -> Notice {
 }
 
 fn declared(info: &AccountInfo) -> Error {
-    let expected = "an account that the configuration does not declare; change it there";
+    let expected = "an account made while the host runs; this one is declared, so its settings and its end are in \
+                    the configuration";
     Error::invalid("account", info.name(), expected)
 }
 

@@ -99,7 +99,7 @@ impl Target {
         });
         let url = &*named?;
         if url.contains('#') {
-            return Err(refused("a URL without a fragment"));
+            return Err(refused("a URL without a fragment, which is # and what follows it"));
         }
         let absolute = "an absolute URL, such as https://crm.example/hook, with other characters after its host as %C3%A4";
         if !url.is_ascii() {

@@ -136,12 +136,19 @@ fn check_tells_what_a_file_would_change() {
     let renamed = CONFIGURATION.replace("name = \"beta\"", "name = \"other\"");
     fs::write(&file, renamed.replace("919000000001", "919000000004")).unwrap();
     let changes = check(&place, &["--json"]).done().json();
+    let replaced = changes["accounts"]["replaced"].as_object().unwrap();
+    let (id, _) = replaced.iter().next().unwrap();
     let expected = json!({
-        "created": ["other"], "changed": ["acme"], "removed": ["beta"], "replaced": {"beta": "other"},
+        "created": ["other"], "changed": ["acme"], "removed": ["beta"], "replaced": {id: "other"},
     });
     assert_eq!(changes["accounts"], expected);
-    let told = check(&place, &[]).done();
-    told.says(&["other would be created", "acme would be changed", "beta would be removed"]);
+    let advice = format!("warning: the new account other has a number or WABA of {id}");
+    check(&place, &[]).done().says(&[
+        "other would be created",
+        "acme would be changed",
+        "beta would be removed",
+        &advice,
+    ]);
     assert_eq!(served.get("/account", crate::host_process::BETA).json()["name"], "beta");
 }
 

@@ -1,9 +1,6 @@
 //! `webhooks` lists, adds, removes, pauses and resumes the account's own, by id or by name.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
 
 use serde_json::{Value, json};
 
@@ -29,6 +26,7 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
     let ran = run(&mut command, "").done().says(&[
         "webhook 2 (crm) is registered",
         "hint: ADD_TAG: no callback of Meta becomes this type; it must be published",
+        "hint: secret: 13 bytes can be guessed; 24 or more are advised",
     ]);
     assert!(!ran.out.contains("hidden"));
     ask(&served, &add).failed(1, &["crm"]);
@@ -55,23 +53,14 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
 #[test]
 fn a_test_event_reports_the_response() {
     let (_place, served) = HostProcess::fresh();
-    let (good, bad) = (Receiver::answering(200), Receiver::answering(404));
+    let (good, bad) = (Receiver::answering(200), Receiver::answering_with(404, "no such\nid"));
     served.subscribe(ACME, &good.url("/good"), json!({"name": "good"}));
     served.subscribe(ACME, &bad.url("/bad"), json!({"name": "bad"}));
     ask(&served, &["webhooks", "test", "good"])
         .done()
         .says(&["webhook 1 (good) accepted a test event"]);
-    ask(&served, &["webhooks", "test", "bad"]).failed(1, &["webhook 2 (bad)", "status:404"]);
-    let refusing = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", refusing.local_addr().unwrap());
-    served.subscribe(ACME, &url, json!({"name": "refusing"}));
-    thread::spawn(move || {
-        let (mut stream, _) = refusing.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write_all(b"HTTP/1.1 422 X\r\ncontent-length: 10\r\n\r\nno such\nid");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    ask(&served, &["webhooks", "test", "refusing"]).failed(1, &["status:422", "no such?id"]);
+    ask(&served, &["webhooks", "test", "bad"])
+        .failed(1, &["webhook 2 (bad)", "status:404", "no such?id"]);
     let ran = ask(&served, &["webhooks", "test", "good", "--json"]).done();
     assert_eq!(ran.json()["outcome"], "delivered");
     assert_eq!((good.arrived().len(), bad.arrived().len()), (2, 1));

@@ -382,7 +382,7 @@ fn every_view_fits_a_phone() {
 #[test]
 fn a_webhook_says_why_it_gets_no_deliveries() {
     let Some(stage) = ConsoleTest::start(1280, 900) else { return };
-    let (browser, refusing) = (&stage.browser, Receiver::answering(503));
+    let (browser, refusing) = (&stage.browser, Receiver::answering_with(503, "<b>no such id"));
     let breaker = json!({"failures": 1, "initial_ms": 600_000, "max_ms": 600_000});
     let id = stage.served.subscribe(
         ACME,
@@ -394,6 +394,7 @@ fn a_webhook_says_why_it_gets_no_deliveries() {
     refusing.next();
     stage.served.until(|stats| stats["retried"] == 1);
     stage.sign_in(ACME);
+    browser.until_says("main tbody", "circuit breaker open for");
     browser.press("main", "failing webhooks");
     browser.until_says("main h1", "Webhooks");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
@@ -410,6 +411,9 @@ fn a_webhook_says_why_it_gets_no_deliveries() {
     );
     browser.press("article", "Pause");
     browser.until_says(".obstacle", "Paused. Events are kept for it: 1 owed.");
+    browser.press("article", "Send a test");
+    browser.until_says("#status", "status 503, in");
+    browser.until_says("#status", "Its response: <b>no such id");
     refusing.answer(200);
     browser.press("article", "Resume");
     browser.press("article", "Send a test");
@@ -468,6 +472,7 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.until_says("main h1", "Webhooks");
     browser.until("document.querySelectorAll('main tbody tr').length === 2");
     browser.until_says("main tbody", "beta");
+    browser.until_says("main", "choose its account at the top");
     browser.keys("header select", "beta");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
     let listed = served.get("/admin/accounts?name=beta", OPERATOR).json();

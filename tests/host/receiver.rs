@@ -42,6 +42,7 @@ pub(crate) const HOLD: u16 = 1;
 struct Script {
     status: Mutex<u16>,
     changed: Condvar,
+    body: &'static str,
 }
 
 impl Script {
@@ -62,10 +63,15 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Responds to everything with this status.
     pub(crate) fn answering(status: u16) -> Receiver {
+        Receiver::answering_with(status, "")
+    }
+
+    /// Responds to everything with this status and this body.
+    pub(crate) fn answering_with(status: u16, body: &'static str) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let status = Mutex::new(status);
-        let script = Arc::new(Script { status, changed: Condvar::new() });
+        let script = Arc::new(Script { status, changed: Condvar::new(), body });
         let stopped = Arc::new(AtomicBool::new(false));
         let (sender, inbox) = mpsc::channel();
         let (answers, stop) = (Arc::clone(&script), Arc::clone(&stopped));
@@ -124,7 +130,8 @@ fn converse(stream: TcpStream, script: &Script, sender: &Sender<Attempt>) {
             let _ = reader.read_to_end(&mut Vec::new());
             return;
         }
-        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+        let (body, length) = (script.body, script.body.len());
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}");
         if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }

@@ -132,7 +132,7 @@ fn wrong_subscriptions_are_refused_by_field() {
         ("method", json!("TRACE"), "method"),
         ("query", json!({"a": "v".repeat(5_000)}), "query"),
         ("authorization", json!({"type": "BASIC", "payload": ""}), "authorization.payload"),
-        ("body_format", json!("hidden"), "body_format"),
+        ("body_format", json!("XML"), "body_format"),
         ("colour", json!("red"), "colour"),
     ] {
         let answer = with(field, value);

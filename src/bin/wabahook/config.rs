@@ -350,7 +350,9 @@ fn secret(
 ) -> Result<String, String> {
     let text = match (plain, variable) {
         (Some(_), Some(_)) => {
-            return Err(format!("{field}: given twice, expected it or {field}_env, not both"));
+            return Err(format!(
+                "{field} and {field}_env are both given; expected one of them, not both"
+            ));
         }
         (None, None) => return Err(format!("{field}: missing, expected it or {field}_env")),
         (Some(SecretText(text)), None) => text.clone(),

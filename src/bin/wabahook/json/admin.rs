@@ -99,7 +99,7 @@ pub(crate) struct AccountChangesJson {
     pub(crate) created: Vec<String>,
     pub(crate) changed: Vec<String>,
     pub(crate) removed: Vec<String>,
-    /// Removed accounts with a number or WABA of a new one, as where the name was changed: from name to name.
+    /// Removed accounts with a number or WABA of a new one, as where the name was changed: from id to name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) replaced: BTreeMap<String, String>,
 }

@@ -277,6 +277,9 @@ impl SubscriptionJson {
 /// The most remarks in one answer.
 const HINTS_MAX: usize = 100;
 
+/// A shorter secret is remarked on.
+const SHORT_SECRET_BYTES: usize = 16;
+
 fn condition_text(registered: &SubscriptionInfo) -> Option<Box<RawValue>> {
     let condition = registered.filter.condition.as_ref()?;
     RawValue::from_string(condition.to_string()).ok()
@@ -313,7 +316,7 @@ impl SubscriptionListing {
         }
     }
 
-    /// With remarks on the event types of its filter.
+    /// With remarks on its secret and the event types of its filter.
     pub(crate) fn with_hints(
         mut self,
         registered: &SubscriptionInfo,
@@ -321,7 +324,12 @@ impl SubscriptionListing {
     ) -> SubscriptionListing {
         let kinds = registered.filter.events.iter().flatten();
         let hints = kinds.filter_map(|kind| catalogue.subscribe_hint(kind.as_str()));
-        self.hints = hints.take(HINTS_MAX).map(|hint| hint.to_string()).collect();
+        let length = registered.secret.as_ref().map(|secret| secret.reveal_text().len());
+        let short = length
+            .filter(|length| *length < SHORT_SECRET_BYTES)
+            .map(|length| format!("secret: {length} bytes can be guessed; 24 or more are advised"));
+        let hints = short.into_iter().chain(hints.map(|hint| hint.to_string()));
+        self.hints = hints.take(HINTS_MAX).collect();
         self
     }
 

@@ -372,8 +372,8 @@ fn listed_members() -> BTreeSet<String> {
     let id = engine.register(crm.condition(condition).events(["MESSAGE_RECIEVED"])).unwrap();
     let crm = engine.subscription(id).unwrap();
     let listing = SubscriptionListing::of(&crm, None).with_hints(&crm, engine.catalogue());
-    // Without attempts and for an account these are left out.
-    let for_some = ["attempts", "account_name", "account_state", "account_state_since"];
+    // While it is active, without attempts and for an account these are left out.
+    let for_some = ["attempts", "account_name", "account_state", "account_state_since", "reason"];
     let for_some = for_some.map(str::to_owned);
     members_of(&listing).into_iter().chain(for_some).collect()
 }
