@@ -135,6 +135,7 @@ impl LookupThreads {
         pending.listeners.retain(|(known, _)| *known != number);
         let (is_running, is_unwanted) = (pending.is_running, pending.listeners.is_empty());
         if is_unwanted && !is_running {
+            // Its place in the queue is passed over.
             state.pending.remove(host);
         }
         is_running

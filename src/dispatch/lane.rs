@@ -53,6 +53,7 @@ pub(super) struct InFlightAttempt {
     /// Which attempt of its delivery, from 1.
     pub(super) number: u32,
     pub(super) started_ms: u64,
+    /// The account that it is counted under: its lane may get another one meanwhile.
     pub(super) account: AccountSlot,
     pub(super) group: LaneGroup,
     /// Whether its delivery was cancelled: then the result of the attempt changes nothing.

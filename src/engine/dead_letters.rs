@@ -111,11 +111,10 @@ impl Engine {
         id: DeadLetterId,
     ) -> Result<Option<(DeadLetter, Vec<FailedAttempt>)>> {
         self.shared.check_open()?;
-        self.shared.settle_ends();
         let Ok(delivery) = self.shared.delivery_of(id.event, id.subscription) else {
             return Ok(None);
         };
-        let Some(letter) = self.shared.outbox.letter(delivery)? else { return Ok(None) };
+        let Some(letter) = self.shared.letter(delivery)? else { return Ok(None) };
         let history = self.shared.outbox.history(delivery)?;
         Ok(Some((self.shared.shown(letter, &mut OwnerPages::default())?, history)))
     }
@@ -129,7 +128,7 @@ impl Engine {
         self.shared.check_open()?;
         let delivery = self.shared.delivery_of(letter.event, letter.subscription)?;
         let gone = || Error::NotFound { what: "dead letter", given: letter.to_string() };
-        self.shared.outbox.letter(delivery)?.ok_or_else(gone)?;
+        self.shared.letter(delivery)?.ok_or_else(gone)?;
         self.shared.outbox.event(delivery.sequence)
     }
 
@@ -226,6 +225,17 @@ impl Engine {
 }
 
 impl Shared {
+    /// A dead letter. One that is not there may be in the group that is being written.
+    fn letter(&self, delivery: DeliveryId) -> Result<Option<StoredDeadLetter>> {
+        match self.outbox.letter(delivery)? {
+            Some(letter) => Ok(Some(letter)),
+            None => {
+                self.settle_ends();
+                self.outbox.letter(delivery)
+            }
+        }
+    }
+
     /// Of these dead letters, those that are there and match the filter.
     pub(super) fn letters_among(
         &self,

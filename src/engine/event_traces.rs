@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dead_letter_filter::is_type_and_number;
 use super::event_query::{
@@ -106,6 +107,9 @@ impl Engine {
     }
 }
 
+/// How long a reader waits for what is being written. A device that hangs must not stop it (I4).
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
 impl Shared {
     /// Waits until what happened before can be found: on the device, unless that refuses, and in the history.
     fn settle_history(&self) {
@@ -114,7 +118,7 @@ impl Shared {
     }
 
     /// Waits until what ended before is on the device, where lists find it. A notice or a counter may be ahead of
-    /// that by a group (I2). While the device refuses, what it took before is found.
+    /// that by a group (I2). While the device refuses or hangs, what it took before is found.
     pub(super) fn settle_ends(&self) {
         let is_stalled = self.dispatch_state.lock().is_stalled();
         if !is_stalled {

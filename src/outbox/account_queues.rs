@@ -38,6 +38,10 @@ impl AccountQueues {
                 }
                 None
             }
+            // Who waits only for the records before it has them now, and keeps nobody else waiting.
+            CommitterCommand::Change(records, waiter) if records.is_empty() => {
+                Some(CommitterCommand::Change(records, waiter))
+            }
             barrier if barrier.is_awaited() => {
                 self.barrier = Some(barrier);
                 None
@@ -127,6 +131,11 @@ mod tests {
         assert!(queues.sort(CommitterCommand::Cancel([7].into_iter().collect())).is_some());
         assert!(queues.sort(CommitterCommand::Stop).is_none() && queues.has_barrier());
         assert_eq!(order(&mut queues), [1, 11, 2, 0]);
+        assert!(queues.sort(publish(&["noisy"], 1)).is_none());
+        let (sender, _receipt) = receipt_pair();
+        let settled = CommitterCommand::Change(SmallVec::new(), Some(sender));
+        assert!(queues.sort(settled).is_some() && !queues.has_barrier(), "it is no barrier");
+        assert_eq!(order(&mut queues), [1]);
         // Of several accounts: it must come neither before nor after what each of them has sent.
         assert!(queues.sort(publish(&["noisy"], 1)).is_none());
         assert!(queues.sort(publish(&["quiet", "noisy"], 5)).is_none() && queues.has_barrier());

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
+use smallvec::SmallVec;
 
 use crate::account_shares::SharedRoom;
 use crate::attempt::DeliveryId;
@@ -268,6 +270,14 @@ impl Outbox {
     /// Ends dead letters that the host no longer wants. The receipt resolves with how many were dead letters.
     pub(crate) fn discard(&self, deliveries: Vec<DeliveryId>) -> Receipt<u64> {
         self.ask(|sender| CommitterCommand::Discard(deliveries, sender))
+    }
+
+    /// Waits until the changes of deliveries that were sent before are durable, at most so long. Unlike
+    /// [`flush`](Outbox::flush) it holds up no event that is published meanwhile.
+    pub(crate) fn settle(&self, at_most: Duration) -> Result<()> {
+        let receipt = self.ask(|sender| CommitterCommand::Change(SmallVec::new(), Some(sender)));
+        while !receipt.is_done() && self.step()? {}
+        receipt.wait_timeout(at_most).unwrap_or(Ok(()))
     }
 
     /// Waits until everything that was sent before is durable.

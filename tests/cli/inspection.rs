@@ -105,3 +105,23 @@ fn damage_is_reported_and_the_rest_is_shown() {
     ran.says(&["damaged", "outbox-0000000000000001", "paused"]);
     assert_eq!(picture(&data), before);
 }
+
+/// The database panics at such damage, and the text of a panic on stderr hides the error.
+#[test]
+fn damage_in_the_middle_is_one_line() {
+    let (place, served) = HostDirectory::new(CONFIGURATION).serving();
+    let id = served.subscribe(ACME, "https://crm.example/hook", json!({"name": "paused"}));
+    assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
+    let text = "x".repeat(2_000);
+    let event = json!({"type": "T", "number": "919000000001", "payload": text}).to_string();
+    assert_eq!(served.post_lines(ACME, &format!("{event}\n").repeat(1_500)).status, 202);
+    served.kill();
+    let data = place.path("data");
+    let database = data.join("outbox-0000000000000001").join("db");
+    let mut bytes = fs::read(&database).unwrap();
+    let middle = bytes.len() / 8192 * 4096;
+    bytes[middle..middle + 65_536].fill(0);
+    fs::write(&database, bytes).unwrap();
+    let ran = alone(&["inspect", data.to_str().unwrap()]).failed(1, &["1 part of"]);
+    assert!(!ran.err.contains("panicked"), "{ran:?}");
+}

@@ -45,7 +45,7 @@ fn a_wrong_command_line_is_refused_with_code_2() {
 }
 
 #[test]
-fn an_unusable_directory_is_refused_with_code_1() {
+fn an_unusable_directory_is_refused_and_one_in_use() {
     let place = HostDirectory::new(CONFIGURATION);
     fs::write(place.path("a-file"), "").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_wabahook"));
@@ -53,7 +53,7 @@ fn an_unusable_directory_is_refused_with_code_1() {
     check_refused(command.arg("--data").arg(place.path("a-file")), 1, &["a-file"]);
 
     let served = place.start();
-    check_refused(&mut place.command(), 1, &["data", "already open"]);
+    check_refused(&mut place.command(), 6, &["data", "already open"]);
     assert_eq!(served.get("/healthz", "").status, 200);
     assert_eq!(served.get("/subscriptions", ACME).status, 200);
 }

@@ -175,9 +175,10 @@ fn a_filter_replays_many_in_few_groups() {
 #[test]
 fn a_dead_letter_is_found_once_it_is_announced() {
     type Look = fn(&Engine, DeadLetterId) -> u64;
-    let looks: [(&str, Look); 7] = [
+    let looks: [(&str, Look); 8] = [
         ("dead_letters", |engine, _| all(engine).len() as u64),
         ("dead_letter", |engine, id| u64::from(engine.dead_letter(id).unwrap().is_some())),
+        ("event_of", |engine, id| u64::from(engine.event_of(id).is_ok())),
         ("history", |engine, id| engine.history(id.event, id.subscription).unwrap().len() as u64),
         ("deliveries", |engine, _| {
             let dead = DeliveryFilter::default().states([DeliveryState::Dead]);
@@ -192,7 +193,7 @@ fn a_dead_letter_is_found_once_it_is_announced() {
     let refuses = world.engine.subscribe(asks("refuses")).unwrap();
     let bystander = world.engine.subscribe(quick("bystander").events(["DELETE_TAG"])).unwrap();
     let notices = world.engine.notices();
-    for (name, look) in looks.into_iter().cycle().take(21) {
+    for (name, look) in looks.into_iter().cycle().take(24) {
         let event = world.publish("ADD_TAG", "{}").id;
         let id = DeadLetterId { event, subscription: refuses };
         let is_it = |notice: &Notice| matches!(notice, Notice::DeadLettered { event, .. } if *event == id.event);
@@ -206,6 +207,30 @@ fn a_dead_letter_is_found_once_it_is_announced() {
     world.publish("DELETE_TAG", "{}");
     world.wait_until(|stats| stats.delivered == 1);
     assert_eq!(letters(&world.engine, &DeadLetterFilter::default().subscription(bystander)), []);
+}
+
+/// A device that hangs holds up no reader: what was written before is listed.
+#[test]
+fn dead_letters_are_listed_while_the_device_hangs() {
+    let (world, faults) = World::faulty(|config| config);
+    world.receivers.script("refuses", &[ScriptedReply::Status(404)]);
+    world.engine.subscribe(asks("refuses")).unwrap();
+    let bystander = world.engine.subscribe(quick("bystander").events(["DELETE_TAG"])).unwrap();
+    let id = world.publish("ADD_TAG", "{}").id;
+    world.wait_until(|stats| stats.dead == 1);
+    assert_eq!(all(&world.engine).len(), 1);
+    faults.hold_syncs();
+    let receipt = world.engine.publish(Event::new("DELETE_TAG", "{}")).unwrap();
+    let (sender, listed) = std::sync::mpsc::channel();
+    let engine = world.engine.clone();
+    let lister = std::thread::spawn(move || sender.send(all(&engine)));
+    let letters = listed.recv_timeout(DEADLINE).expect("the list is read");
+    assert!(letters.len() == 1 && letters[0].event == id && !receipt.is_done());
+    faults.release_syncs();
+    lister.join().unwrap().unwrap();
+    assert_eq!(receipt.wait().unwrap().owed, 1);
+    world.wait_until(|stats| stats.delivered == 1);
+    assert!(letters.iter().all(|letter| letter.subscription != bystander));
 }
 
 #[test]

@@ -113,6 +113,7 @@ enum ProgramCommand {
 
 fn main() -> ExitCode {
     refuse_huge_pages();
+    quiet_caught_panics();
     let line = client::host_options_last(std::env::args_os());
     let (result, json) = match CommandLine::try_parse_from(line).map(|line| line.command) {
         Ok(command) => command.run(),
@@ -131,6 +132,21 @@ fn main() -> ExitCode {
 fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// The engine catches sled's panics at damaged files and returns an error that says what to do. The text of such a
+/// panic would only hide it. Panics of sled's own threads, which nobody catches, are printed.
+fn quiet_caught_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_sled = |file: &str| file.contains("/sled-") || file.contains("\\sled-");
+        let is_own_thread =
+            std::thread::current().name().is_none_or(|name| !name.starts_with("sled"));
+        match is_own_thread && panic.location().is_some_and(|place| is_sled(place.file())) {
+            true => tracing::debug!("{panic}"),
+            false => print(panic),
+        }
+    }));
 }
 
 impl ProgramCommand {

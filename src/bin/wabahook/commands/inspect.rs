@@ -105,7 +105,7 @@ fn original_error(error: &Error, original: &Path) -> CommandError {
 fn read(original: &Path, scratch: &ScratchDirectory) -> wabahook::Result<InspectionReport> {
     // It is only a copy, so a damaged part is set aside and the rest is read.
     let config = Config::new(scratch.path()).on_damage(OnDamage::SetAside);
-    // Without threads: no attempt is made and nothing is compacted.
+    // Without threads: no attempt is made.
     let (engine, _stepped) = Stepped::open(config)?;
     let stats = engine.stats();
     let notices = engine.notices();
