@@ -122,7 +122,7 @@ impl Shared {
     pub(super) fn settle_ends(&self) {
         let is_stalled = self.dispatch_state.lock().is_stalled();
         if !is_stalled {
-            let _ = self.outbox.flush();
+            let _ = self.outbox.settle(SETTLE_MAX);
         }
     }
 

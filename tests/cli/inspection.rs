@@ -119,8 +119,8 @@ fn damage_in_the_middle_is_one_line() {
     let data = place.path("data");
     let database = data.join("outbox-0000000000000001").join("db");
     let mut bytes = fs::read(&database).unwrap();
-    let middle = bytes.len() / 8192 * 4096;
-    bytes[middle..middle + 65_536].fill(0);
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 4..used / 2].fill(0);
     fs::write(&database, bytes).unwrap();
     let ran = alone(&["inspect", data.to_str().unwrap()]).failed(1, &["1 part of"]);
     assert!(!ran.err.contains("panicked"), "{ran:?}");

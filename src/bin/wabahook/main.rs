@@ -140,8 +140,9 @@ fn quiet_caught_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let is_sled = |file: &str| file.contains("/sled-") || file.contains("\\sled-");
-        let is_own_thread =
-            std::thread::current().name().is_none_or(|name| !name.starts_with("sled"));
+        let thread = std::thread::current();
+        let is_own = |name: &str| name == "main" || name.starts_with("wabahook");
+        let is_own_thread = thread.name().is_some_and(is_own);
         match is_own_thread && panic.location().is_some_and(|place| is_sled(place.file())) {
             true => tracing::debug!("{panic}"),
             false => print(panic),
