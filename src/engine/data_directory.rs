@@ -20,7 +20,7 @@ pub(super) const HISTORY: &str = "history";
 pub(super) const BOOK_LOG: &str = "book.log";
 
 /// The version of everything in a data directory. Any other version is refused.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const FORMAT_FILE: &str = "format";
 const NEW_FORMAT_FILE: &str = "format.new";
 const LOCK_FILE: &str = "lock";

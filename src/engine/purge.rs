@@ -128,6 +128,8 @@ impl Engine {
     /// # engine.close(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// A delivery that fits when it is found is cancelled also if it changes its state in that moment.
     pub fn cancel_matching(&self, filter: &DeliveryFilter) -> Result<u64> {
         self.shared.check_open()?;
         let filter = &filter.resolved(self.accounts());

@@ -32,8 +32,8 @@ pub struct BegunAttempt {
 }
 
 impl Stepped {
-    /// Opens an engine that starts no thread. Its [`unsubscribe`](Engine::unsubscribe) and
-    /// [`replay`](Engine::replay) commit what is queued on the caller's thread.
+    /// Opens an engine that starts no thread. What waits for a group ([`unsubscribe`](Engine::unsubscribe),
+    /// [`replay`](Engine::replay), lists of dead letters) commits what is queued on the caller's thread.
     ///
     /// # Errors
     /// As [`Engine::open`].

@@ -26,7 +26,7 @@ fn a_webhook_is_added_listed_paused_resumed_and_removed() {
     let ran = run(&mut command, "").done().says(&[
         "webhook 2 (crm) is registered",
         "hint: ADD_TAG: no callback of Meta becomes this type; it must be published",
-        "hint: secret: 13 bytes can be guessed; 24 or more are advised",
+        "hint: secret: so short a text can be guessed; 24 bytes or more are advised",
     ]);
     assert!(!ran.out.contains("hidden"));
     ask(&served, &add).failed(1, &["crm"]);

@@ -74,6 +74,10 @@ fn the_document_has_exactly_the_mounted_routes() {
     answer.assert_refused(404, "not_found", None);
 }
 
+/// What answers without an API key: probes, this document, and what Meta signs or a browser opens.
+const OPEN: [&str; 5] =
+    ["get /healthz", "get /livez", "get /meta/webhook", "get /openapi.json", "post /meta/webhook"];
+
 /// What the document lets pass without a key is served so, and all else of the host's own needs one.
 #[test]
 fn every_route_with_a_key_refuses_others() {
@@ -88,10 +92,11 @@ fn every_route_with_a_key_refuses_others() {
         &[("authorization", "Basic acme-key")],
         &[("x-api-key", "acme-key")],
     ];
-    let mut checked = 0;
+    let (mut checked, mut open) = (0, Vec::new());
     for (path, item) in own {
         for (method, operation) in item.as_object().unwrap() {
             if operation["security"] != json!([{"ApiKey": []}]) {
+                open.push(format!("{method} {path}"));
                 continue;
             }
             let (method, path) = (method.to_uppercase(), concrete(path));
@@ -107,6 +112,8 @@ fn every_route_with_a_key_refuses_others() {
         }
     }
     assert!(checked > 30, "{checked}");
+    open.sort();
+    assert_eq!(open, OPEN);
     for key in ["acme-key", "Bearer acme-key", "bearer beta-key"] {
         assert_eq!(served.get("/stats", key).status, 200, "{key}");
     }

@@ -4,7 +4,7 @@
 use axum::http::Method;
 use wabahook::Accounts;
 
-use crate::json::PurgeJson;
+use crate::json::{PurgeJson, parse, utf8};
 
 /// Which engines a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ fn of_all(is_read: bool, parts: &[&str]) -> OfAll {
 
 /// The id of the account that a purge names in its body, by its id or its name.
 pub(super) fn purged_account(body: &[u8], accounts: &Accounts) -> Option<String> {
-    let named = serde_json::from_slice::<PurgeJson>(body).ok()?.account?;
+    let named = parse::<PurgeJson>(utf8(body).ok()?).ok()?.account?;
     let found = accounts.get(&named).or_else(|| accounts.named(&named));
     Some(found.map_or(named, |account| account.id().to_owned()))
 }

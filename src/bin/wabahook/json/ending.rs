@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wabahook::{DeliveryFilter, DeliveryState, PurgeFilter, Purged, SubscriptionId, WabaNumber};
 
 use super::problem::JsonProblem;
@@ -24,8 +25,9 @@ pub(crate) struct CancelJson {
 /// How many of them there were, in a member that says what was done with them.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CountJson {
+    /// A cluster adds members that are no counts.
     #[serde(flatten)]
-    count: BTreeMap<String, u64>,
+    count: BTreeMap<String, Value>,
     /// Whether they were only counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
@@ -33,11 +35,11 @@ pub(crate) struct CountJson {
 
 impl CountJson {
     pub(crate) fn of(done: &str, count: u64, dry_run: bool) -> CountJson {
-        CountJson { count: [(done.to_owned(), count)].into(), dry_run }
+        CountJson { count: [(done.to_owned(), count.into())].into(), dry_run }
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.count.values().sum()
+        self.count.values().filter_map(Value::as_u64).sum()
     }
 }
 
@@ -127,5 +129,17 @@ impl PurgeJson {
         filter.number = self.number.map(|number| number.0);
         filter.contact = self.contact;
         Ok(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_of_a_cluster_is_read() {
+        let text = r#"{"replayed":3,"dry_run":true,"shards":{"included":[0],"missing":[]}}"#;
+        let read: CountJson = serde_json::from_str(text).unwrap();
+        assert_eq!((read.count(), read.dry_run), (3, true));
     }
 }

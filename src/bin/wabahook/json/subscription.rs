@@ -279,6 +279,7 @@ const HINTS_MAX: usize = 100;
 
 /// A shorter secret is remarked on.
 const SHORT_SECRET_BYTES: usize = 16;
+const SHORT_SECRET: &str = "secret: so short a text can be guessed; 24 bytes or more are advised";
 
 fn condition_text(registered: &SubscriptionInfo) -> Option<Box<RawValue>> {
     let condition = registered.filter.condition.as_ref()?;
@@ -324,10 +325,8 @@ impl SubscriptionListing {
     ) -> SubscriptionListing {
         let kinds = registered.filter.events.iter().flatten();
         let hints = kinds.filter_map(|kind| catalogue.subscribe_hint(kind.as_str()));
-        let length = registered.secret.as_ref().map(|secret| secret.reveal_text().len());
-        let short = length
-            .filter(|length| *length < SHORT_SECRET_BYTES)
-            .map(|length| format!("secret: {length} bytes can be guessed; 24 or more are advised"));
+        let is_short = |secret: &&Secret| secret.reveal_text().len() < SHORT_SECRET_BYTES;
+        let short = registered.secret.as_ref().filter(is_short).map(|_| SHORT_SECRET.to_owned());
         let hints = short.into_iter().chain(hints.map(|hint| hint.to_string()));
         self.hints = hints.take(HINTS_MAX).collect();
         self

@@ -96,8 +96,7 @@ where
     let ended = off_thread(move || {
         let ended = end(&host.engine, ids.as_deref(), &filter, dry_run)?;
         if ended == 0 {
-            let number = filter.number.as_ref().and_then(|number| number.parse().ok());
-            require_own(&host, &caller, filter.subscription, number)?;
+            require_own(&host, &caller, filter.subscription, None)?;
         }
         Ok::<_, HttpError>(ended)
     });

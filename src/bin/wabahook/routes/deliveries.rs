@@ -47,8 +47,7 @@ pub(crate) async fn cancel(host: HostRef, request: Request) -> RouteResult {
             false => host.engine.cancel_matching(&filter)?,
         };
         if cancelled == 0 {
-            let number = filter.number.as_ref().and_then(|number| number.parse().ok());
-            require_own(&host, &caller, filter.subscription, number)?;
+            require_own(&host, &caller, filter.subscription, None)?;
         }
         Ok::<_, HttpError>(cancelled)
     });
