@@ -253,6 +253,20 @@ impl Model {
             true => self.queue.len(),
             false => self.queue.iter().rposition(is_done).map_or(0, |last| last + 1),
         };
+        self.durable_up_to(count);
+        if everything {
+            self.together.clear();
+        }
+    }
+
+    /// What ended before is durable; events may still wait.
+    pub fn settled(&mut self) {
+        self.durable_up_to(self.queue.len());
+    }
+
+    /// Of so many first ones in the queue all records are durable, and the events whose receipts have resolved.
+    fn durable_up_to(&mut self, count: usize) {
+        let waits = |queued: &Queued| matches!(queued, Queued::Publish(one) if !one.is_done());
         // Accounts take turns, so an event may overtake one of another account. Records wait for no event.
         let taken: Vec<Queued> = self.queue.drain(..count).collect();
         let (durable, left): (Vec<_>, Vec<_>) = taken.into_iter().partition(|one| !waits(one));
@@ -274,9 +288,6 @@ impl Model {
                 }
                 Queued::Health(id) => self.subs.get_mut(&id).unwrap().lane.saved(),
             }
-        }
-        if everything {
-            self.together.clear();
         }
         self.cancelled_lately.clear();
         // Any record that was queued may be durable now.

@@ -371,7 +371,7 @@ impl World {
             return;
         }
         // The list waits for what ended before.
-        self.model.committed(true);
+        self.model.settled();
         if letters.is_empty() {
             return;
         }
