@@ -23,8 +23,8 @@ pub fn check(servers: &Servers) {
     let store = Postgres::connect(options().name("first")).unwrap();
     assert!(matches!(store.open("early"), Err(StoreFailure::InUse)), "it is no owner yet");
     store.acquire(Duration::from_secs(10)).unwrap();
-    assert_eq!(store.format(3).unwrap(), 3);
-    assert_eq!(store.format(4).unwrap(), 3, "the recorded format stays");
+    assert_eq!(store.format(4).unwrap(), 4);
+    assert_eq!(store.format(5).unwrap(), 4, "the recorded format stays");
     checks::check(&store);
     check_pages(&store);
     check_renaming(&store);
