@@ -456,10 +456,11 @@ impl World {
             self.model.together.extend(wholes);
             return;
         }
-        if !keys.is_empty() {
-            self.model.committed(true);
-            self.model.replayed(&keys);
+        if keys.is_empty() {
+            return self.model.settled();
         }
+        self.model.committed(true);
+        self.model.replayed(&keys);
     }
 }
 
