@@ -1,5 +1,5 @@
 //! Checks that the code is built as `docs/architecture.md` draws it: modules in ordered floors, no
-//! circle of files, one definition for each type name, foreign crates in their place,
+//! cycle of files, one definition for each type name, foreign crates in their place,
 //! and documents that match the code. Each check prints every violation of one run. The length of
 //! functions, clocks, threads, leftovers and `unwrap` are left to clippy.
 
@@ -121,8 +121,8 @@ fn modules_name_only_the_floors_below_them() {
 }
 
 #[test]
-fn no_files_name_each_other_in_a_circle() {
-    check(Graph::new(&sources()).circles());
+fn no_files_name_each_other_in_a_cycle() {
+    check(Graph::new(&sources()).cycles());
 }
 
 #[test]

@@ -65,22 +65,26 @@ impl Graph {
 
     /// Names through which files lead back to themselves: through another module, or through files beside each other. A
     /// file may name its children and be named by them.
-    pub(super) fn circles(&self) -> Vec<String> {
-        let all = |_: &str, _: &str| true;
+    pub(super) fn cycles(&self) -> Vec<String> {
         let beside = |from: &str, to: &str| !is_kin(from, to);
+        let (reach, reach_beside) = (self.reach_of_all(&|_, _| true), self.reach_of_all(&beside));
         let mut violations = Vec::new();
         for (from, named) in &self.edges {
             for (to, (line, path)) in named {
-                let leads_back = |counts: &dyn Fn(&str, &str) -> bool| {
-                    counts(from, to) && self.reach(to, counts).contains(from.as_str())
+                let leads_back = |reach: &BTreeMap<&str, BTreeSet<&str>>| {
+                    reach.get(to.as_str()).is_some_and(|reach| reach.contains(from.as_str()))
                 };
-                let crosses = inner_module(from) != inner_module(to) && leads_back(&all);
-                if crosses || leads_back(&beside) {
+                let crosses = inner_module(from) != inner_module(to) && leads_back(&reach);
+                if crosses || beside(from, to) && leads_back(&reach_beside) {
                     violations.push(format!("{from}:{line} names {path}, and {to} leads back"));
                 }
             }
         }
         violations
+    }
+
+    fn reach_of_all(&self, counts: &dyn Fn(&str, &str) -> bool) -> BTreeMap<&str, BTreeSet<&str>> {
+        self.edges.keys().map(|path| (path.as_str(), self.reach(path, counts))).collect()
     }
 
     /// The files that a file leads to over the names that count.
@@ -212,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_across_modules_and_beside_each_other() {
-        let circles = |path, text| graph(path, text).circles().len();
-        assert_eq!(circles("src/left/other.rs", "use super::Left;"), 0);
-        assert_eq!(circles("src/left/inner.rs", "use super::Left; pub struct Inner;"), 0);
-        assert_eq!(circles("src/left/other.rs", "use super::inner::Inner;"), 2);
-        assert_eq!(circles("src/noun.rs", "use crate::left::Inner;"), 2);
+    fn cycles_are_found_across_modules_and_beside_each_other() {
+        let cycles = |path, text| graph(path, text).cycles().len();
+        assert_eq!(cycles("src/left/other.rs", "use super::Left;"), 0);
+        assert_eq!(cycles("src/left/inner.rs", "use super::Left; pub struct Inner;"), 0);
+        assert_eq!(cycles("src/left/other.rs", "use super::inner::Inner;"), 2);
+        assert_eq!(cycles("src/noun.rs", "use crate::left::Inner;"), 2);
     }
 }
