@@ -27,7 +27,7 @@ pub(super) struct CommitGroup {
     pub(super) revived: Vec<TakenLetter>,
     /// Dead letters that the host discarded.
     pub(super) discarded: Vec<TakenLetter>,
-    /// Dead letters that were dropped before, whose end it writes.
+    /// Dead letters that were dropped earlier; this group writes that they ended.
     pub(super) dropped: Vec<DeliveryId>,
     /// Settled deliveries that others depend on.
     pub(super) settled_mains: Vec<DeliveryId>,
