@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::transports::acknowledging;
+use support::transports::Acknowledging;
 use support::{Outcome, median};
 use wabahook::{Config, Engine, Event, EventQuery, Limits, Receipt};
 
@@ -80,7 +80,7 @@ fn measure(events: u64, has_history: bool) -> Outcome<Run> {
 
 fn measure_in(directory: &Path, events: u64, has_history: bool) -> Outcome<Run> {
     let limits = Limits::default().history_bytes_max(if has_history { HISTORY_BYTES } else { 0 });
-    let config = Config::new(directory).limits(limits).transport(Arc::new(acknowledging()));
+    let config = Config::new(directory).limits(limits).transport(Arc::new(Acknowledging));
     let engine = Engine::open(config)?;
     support::subscribe(&engine, 1)?;
     // The first groups also start threads and the first generation, which is not measured.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use support::publishers::{PAYLOAD_BYTES, Publishers};
 use support::raw_file::RawFile;
-use support::transports::{Hanging, acknowledging};
+use support::transports::{Acknowledging, Hanging};
 use support::{Outcome, Process, median};
 use wabahook::{Config, Engine, Limits};
 
@@ -163,7 +163,7 @@ fn open(scenario: &Scenario, data: &Path) -> Outcome<Engine> {
         let limits = Limits::default().in_flight_max(Some(1));
         config.limits(limits).transport(Arc::new(Hanging::default()))
     } else {
-        config.transport(Arc::new(acknowledging()))
+        config.transport(Arc::new(Acknowledging))
     };
     Ok(Engine::open(config)?)
 }

@@ -28,9 +28,7 @@ mod callback;
 pub mod clock;
 mod condition;
 mod config;
-mod dead_letter;
 mod delivery;
-mod delivery_record;
 mod dispatch;
 mod duration_ms;
 mod engine;
@@ -49,7 +47,6 @@ mod minute_count;
 mod network;
 mod notice;
 mod outbox;
-mod outcome;
 mod payload;
 mod profile;
 mod random;
@@ -78,11 +75,10 @@ pub use account::{
 };
 pub use account_limits::AccountLimits;
 pub use account_shares::{AccountBounds, AccountUsage};
-pub use attempt::{FailedAttempt, HISTORY_MAX};
+pub use attempt::{DeadLetter, FailedAttempt, HISTORY_MAX, Outcome, Reason};
 pub use callback::{CallbackRefusal, UnownedSource};
 pub use condition::{Condition, UnreadablePayload};
 pub use config::{Config, Limits, OnDamage};
-pub use dead_letter::DeadLetter;
 pub use delivery::Http;
 pub use engine::{
     AccountChanges, ConditionReport, DeadLetterFilter, DeadLetterId, Delivery, DeliveryCursor,
@@ -99,7 +95,6 @@ pub use event::{
 pub use fleet::{Fleet, FleetHost, FleetListener, FleetOptions, ShardPlace};
 pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};
-pub use outcome::{Outcome, Reason};
 pub use profile::Profile;
 pub use receipt::Receipt;
 pub use secret::Secret;

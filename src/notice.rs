@@ -18,10 +18,10 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::log::FindSubscription;
 use self::log::NoticeLog;
 use crate::account::{AccountId, AccountState};
+use crate::attempt::Reason;
 use crate::callback::CallbackRefusal;
 use crate::event::EventId;
 use crate::host_calls::HostCalls;
-use crate::outcome::Reason;
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
 

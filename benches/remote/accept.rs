@@ -8,7 +8,7 @@ use wabahook::{Config, Engine};
 use crate::acquired;
 use crate::raw_inserts::{GroupRows, RawInserts};
 use crate::support::publishers::Publishers;
-use crate::support::transports::acknowledging;
+use crate::support::transports::Acknowledging;
 use crate::support::{self, Outcome, median};
 
 /// How many turns of each store a run has.
@@ -48,7 +48,7 @@ fn accept(
     span: Duration,
 ) -> Outcome<AcceptRun> {
     let directory = support::directory("remote")?;
-    let transport = || Arc::new(acknowledging());
+    let transport = || Arc::new(Acknowledging);
     let remote =
         Engine::open(Config::new("unused").store(acquired(connection)?).transport(transport()))?;
     let sled = Engine::open(Config::new(&directory).transport(transport()))?;

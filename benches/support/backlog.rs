@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use wabahook::{Config, Engine, Limits};
 
-use super::transports::{Hanging, acknowledging};
+use super::transports::{Acknowledging, Hanging};
 use super::{Outcome, cpu_time, event, mb, option, status_mb, subscribe, text};
 
 const PAYLOAD_BYTES: usize = 1024;
@@ -141,7 +141,7 @@ fn reopen(config: Config) -> Outcome {
 }
 
 fn drain(config: Config) -> Outcome {
-    let engine = Engine::open(config.transport(Arc::new(acknowledging())))?;
+    let engine = Engine::open(config.transport(Arc::new(Acknowledging)))?;
     let (started, first) = (Instant::now(), engine.stats());
     let mut peak_mb = 0.0_f64;
     while engine.stats().owed > 0 {

@@ -11,7 +11,7 @@ use roaring::RoaringTreemap;
 
 use self::ages::ReplayTimes;
 use super::order::Order;
-use crate::outcome::Reason;
+use crate::attempt::Reason;
 use crate::subscription::Ordering;
 
 #[derive(Debug, Default)]

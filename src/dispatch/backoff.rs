@@ -1,8 +1,8 @@
 //! How long a delivery waits before its next attempt. A wait is a function of its arguments, never overflows, and is
 //! at most [`LONGEST_MS`].
 
+use crate::attempt::RetryState;
 use crate::clock::millis;
-use crate::delivery_record::RetryState;
 use crate::subscription::{LONGEST_MS, Retry};
 
 /// A receiver may ask for a day at most, so that a wrong header does not silence it for a year.

@@ -6,8 +6,7 @@ use roaring::RoaringTreemap;
 use super::backlog::Disposition;
 use super::lane::InFlightAttempt;
 use super::{Completed, Dispatcher};
-use crate::attempt::DeliveryId;
-use crate::delivery_record::Record;
+use crate::attempt::{DeliveryId, Record};
 
 impl Dispatcher {
     /// Cancels a delivery. Returns the records to be made durable in one batch: its own end, and the ends of the

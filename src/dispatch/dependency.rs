@@ -9,10 +9,7 @@ use roaring::RoaringTreemap;
 
 use super::Dispatcher;
 use super::lane::Lane;
-use crate::attempt::DeliveryId;
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::Record;
-use crate::outcome::Reason;
+use crate::attempt::{DeliveryId, Reason, Record, StoredDeadLetter};
 use crate::subscription::SubscriptionId;
 
 impl Dispatcher {

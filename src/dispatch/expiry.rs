@@ -12,10 +12,7 @@ use super::backlog::Retrying;
 use super::lane::{DeliveryAge, Lane};
 use super::{Dispatcher, StepContext};
 use crate::acceptance_times::AcceptanceTimes;
-use crate::attempt::DeliveryId;
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::Record;
-use crate::outcome::Reason;
+use crate::attempt::{DeliveryId, Reason, Record, StoredDeadLetter};
 use crate::subscription::SubscriptionId;
 
 /// How long after the end of its age a delivery may start its last attempt.

@@ -304,10 +304,9 @@ mod tests {
     use roaring::RoaringTreemap;
 
     use super::*;
-    use crate::attempt::{Attempt, DeliveryId};
+    use crate::attempt::{Attempt, DeliveryId, Outcome};
     use crate::dispatch::tests::{ACTIVE, WALL_MS, judged};
     use crate::dispatch::{DispatchLimits, StepContext};
-    use crate::outcome::Outcome;
     use crate::stats::LaneStats;
     use crate::subscription::Policy;
 

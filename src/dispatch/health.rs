@@ -9,9 +9,8 @@
 
 use super::lane_demand::LaneClass;
 use super::{StepContext, backoff};
+use crate::attempt::{LaneHealth, Outcome, Reason};
 use crate::clock::millis;
-use crate::delivery_record::LaneHealth;
-use crate::outcome::{Outcome, Reason};
 use crate::subscription::{Breaker, Retry};
 use crate::transport::Failure;
 

@@ -38,10 +38,9 @@ pub(crate) use fan_out::{FAN_OUT_LANES_MAX, FanOut};
 pub(crate) use outcome::{Judgement, judge};
 pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
-use crate::attempt::{Attempt, AttemptEnd, DeliveryId};
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::{Record, RetryState};
-use crate::outcome::{Outcome, Reason};
+use crate::attempt::{
+    Attempt, AttemptEnd, DeliveryId, Outcome, Reason, Record, RetryState, StoredDeadLetter,
+};
 use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
 use crate::transport::{Reply, Shortage};
 use backlog::{Disposition, Retrying};

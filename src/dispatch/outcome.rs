@@ -22,7 +22,7 @@
 //! Whatever the outcome, `webhook-delivery: disable` in a response disables the subscription, if the policy honors that
 //! header.
 
-use crate::outcome::{Outcome, Reason};
+use crate::attempt::{Outcome, Reason};
 use crate::subscription::{Accept, Policy, RetryOn};
 use crate::transport::{DeliveryControl, Failure, Reply, Response};
 

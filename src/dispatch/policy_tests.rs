@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tests::*;
 use super::*;
-use crate::outcome::Outcome;
+use crate::attempt::Outcome;
 use crate::subscription::{Breaker, Ordering, RateLimit};
 
 /// Waits for [`LANE`].

@@ -89,6 +89,10 @@ const PROVEN_RESERVE: usize = 4;
 /// The share of `in_flight_max` that only prompt lanes may use is one divided by this.
 const PROMPT_RESERVE: usize = 16;
 
+/// How many attempts of other lanes start between two of an account's unproven lanes. One of theirs opens a
+/// connection, which costs as much as several attempts over an open one, and hangs where a receiver is down.
+const UNPROVEN_BEHIND: u64 = 16;
+
 impl ReadyQueue {
     pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
         ReadyQueue { in_flight_max: in_flight_max.max(1), ..ReadyQueue::default() }
@@ -156,18 +160,17 @@ impl ReadyQueue {
     }
 
     fn join(&mut self, id: SubscriptionId, demand: LaneDemand, at_us: u64) -> Option<QueueTicket> {
-        let turn = self.next_turn;
+        let group = demand.class.group();
+        let turn = self.next_turn(group);
         let account = self.accounts.get_mut(demand.account.0)?;
         self.active_accounts += usize::from(!account.is_active());
         let key = (at_us, turn);
-        let group = demand.class.group();
         let queue = account.lanes(group);
         queue.lanes.insert(key, id);
         if queue.turn.is_none() {
             queue.turn = Some(turn);
             self.turns(group).waiting.insert(turn, demand.account);
         }
-        self.next_turn += 1;
         self.attempts += demand.attempts;
         let is_of_others = group == LaneGroup::Prompt
             || matches!(self.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account));
@@ -249,8 +252,7 @@ impl ReadyQueue {
         turn: u64,
         group: LaneGroup,
     ) -> Option<SubscriptionId> {
-        let next_turn = self.next_turn;
-        self.next_turn += 1;
+        let next_turn = self.next_turn(group);
         let turns = self.turns(group);
         let was_above = turns.above_share.contains_key(&turn);
         turns.remove(turn);
@@ -259,6 +261,15 @@ impl ReadyQueue {
         let queue = self.accounts.get_mut(account.0)?.lanes(group);
         queue.turn = Some(next_turn);
         queue.lanes.first_key_value().map(|(_, id)| *id)
+    }
+
+    /// A turn behind all others of the group, and behind some of those that proven lanes will take.
+    fn next_turn(&mut self, group: LaneGroup) -> u64 {
+        self.next_turn += 1;
+        match group {
+            LaneGroup::Prompt | LaneGroup::Proven => self.next_turn,
+            LaneGroup::Unproven => self.next_turn + UNPROVEN_BEHIND,
+        }
     }
 
     /// The account whose turn it is in a group.

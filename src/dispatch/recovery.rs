@@ -8,8 +8,7 @@ use roaring::RoaringTreemap;
 use super::backlog::Retrying;
 use super::expiry::signed;
 use super::{Dispatcher, StepContext, backoff};
-use crate::attempt::DeliveryId;
-use crate::delivery_record::{LaneHealth, RetryState};
+use crate::attempt::{DeliveryId, LaneHealth, RetryState};
 use crate::subscription::SubscriptionId;
 
 impl Dispatcher {

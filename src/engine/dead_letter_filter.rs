@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::filter::filter;
-use crate::dead_letter::DeadLetter;
+use crate::attempt::DeadLetter;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};
 use crate::subscription::SubscriptionId;

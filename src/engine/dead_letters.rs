@@ -8,12 +8,10 @@ use super::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 use super::page::READ_FOR_PAGE_MAX;
 use super::shared::Shared;
 use super::{Engine, Page};
-use crate::attempt::{DeliveryId, FailedAttempt};
-use crate::dead_letter::{DeadLetter, StoredDeadLetter};
+use crate::attempt::{DeadLetter, DeliveryId, FailedAttempt, Reason, StoredDeadLetter};
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent};
 use crate::outbox::OwnerPages;
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
 const PLACES_AT_ONCE: usize = 256;
@@ -408,9 +406,9 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::attempt::Record;
     use crate::clock::ManualClock;
     use crate::config::Config;
-    use crate::delivery_record::Record;
     use crate::event::Event;
     use crate::store::Memory;
     use crate::subscription::{Policy, Subscription};

@@ -8,7 +8,7 @@ use super::publish::order_hash;
 use super::purge::PurgeFilter;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use super::shared::Shared;
-use crate::dead_letter::StoredDeadLetter;
+use crate::attempt::StoredDeadLetter;
 use crate::error::Result;
 use crate::history::{AttemptEntry, DeliveryStep, HistoryEntry, HistoryQuery};
 use crate::subscription::SubscriptionId;

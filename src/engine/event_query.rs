@@ -8,10 +8,10 @@ use super::DeliveryState;
 use super::filter::filter;
 use super::publish::order_hash;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
+use crate::attempt::Reason;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};
 use crate::history::{AttemptEntry, DeliveryStep, EntryPosition, HistoryQuery, dedup_hash};
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
 /// What became of an event.

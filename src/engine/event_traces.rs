@@ -14,13 +14,12 @@ use super::page::READ_FOR_PAGE_MAX;
 use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use super::shared::Shared;
 use super::{DeliveryState, Engine, Page};
-use crate::attempt::{DeliveryId, FailedAttempt};
+use crate::attempt::{DeliveryId, FailedAttempt, Reason};
 use crate::dispatch::DeliveryStage;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, StoredEvent};
 use crate::history::{AcceptedEntry, History, HistoryEntry};
 use crate::outbox::OwnerPages;
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
 impl Engine {

@@ -4,8 +4,7 @@
 use parking_lot::MutexGuard;
 
 use super::shared::{DispatchState, Shared};
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::Record;
+use crate::attempt::{Record, StoredDeadLetter};
 use crate::notice::Notice;
 
 const ENDED_AT_ONCE: usize = 256;

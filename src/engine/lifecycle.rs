@@ -9,8 +9,8 @@ use super::accounts::lane_state;
 use super::log::log_in_force;
 use super::shared::{DispatchState, Shared};
 use super::subscription_table::ActiveSubscription;
+use crate::attempt::{LaneHealth, Record};
 use crate::book::{BookChange, SubscriptionStore};
-use crate::delivery_record::{LaneHealth, Record};
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo, SubscriptionState};
@@ -227,11 +227,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::attempt::Reason;
     use crate::config::Config;
     use crate::engine::{DeliveryFilter, DeliveryState, Engine};
     use crate::event::Event;
     use crate::notice::Notice;
-    use crate::outcome::Reason;
     use crate::store::Memory;
     use crate::subscription::Subscription;
     use crate::testing::{ScriptedReply, ScriptedTransport};

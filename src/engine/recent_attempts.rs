@@ -8,10 +8,9 @@ use std::time::Duration;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
+use crate::attempt::{Reason, Record};
 use crate::config::Limits;
-use crate::delivery_record::Record;
 use crate::event::{EventId, EventType, StoredEvent};
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 use crate::word_enum::word_enum;
 
@@ -255,9 +254,7 @@ impl AttemptRing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::{Attempt, DeliveryId};
-    use crate::dead_letter::StoredDeadLetter;
-    use crate::delivery_record::RetryState;
+    use crate::attempt::{Attempt, DeliveryId, RetryState, StoredDeadLetter};
     use crate::transport::{Reply, Response};
     use proptest::prelude::*;
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::Engine;
 use super::shared::Shared;
+use crate::attempt::Reason;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent, TEST};
-use crate::outcome::Reason;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 use crate::transport::{Failure, Reply};
 

@@ -35,14 +35,15 @@ pub(super) fn start_worker(shared: &Arc<Shared>) -> io::Result<()> {
 
 impl Shared {
     fn work(self: &Arc<Self>) {
+        let mut scheduling = ThreadScheduling::of_this_thread();
         if self.transport.answers_later() {
             while let Some(attempt) = self.wait_for_attempt() {
+                scheduling.set_batch(self.yields_cpu.load(Ordering::Relaxed));
                 // A panic drops the answer, which ends the attempt.
                 let _ = catch_unwind(AssertUnwindSafe(|| self.begin(attempt)));
             }
             return;
         }
-        let mut scheduling = ThreadScheduling::of_this_thread();
         let mut next = self.wait_for_attempt();
         while let Some(attempt) = next {
             scheduling.set_batch(self.yields_cpu.load(Ordering::Relaxed));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::Reason;
 use crate::event::{EventId, StoredEvent, WabaNumber};
-use crate::outcome::Reason;
 use crate::store::record;
 use crate::subscription::SubscriptionId;
 

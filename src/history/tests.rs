@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::segments::Segments;
 use super::*;
+use crate::attempt::Reason;
 use crate::clock::ManualClock;
 use crate::event::{StoredEvent, WabaNumber};
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
 const BOUNDS: HistoryBounds = HistoryBounds { bytes_max: 1 << 30, age_max_ms: 86_400_000 };

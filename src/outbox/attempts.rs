@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::attempt::{DeliveryId, FailedAttempt, HISTORY_MAX};
-use crate::outcome::Reason;
+use crate::attempt::{DeliveryId, FailedAttempt, HISTORY_MAX, Reason};
 use crate::transport::{EXCERPT_BYTES_MAX, Failure};
 
 /// Where the failed attempts of deliveries are stored.

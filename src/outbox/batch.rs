@@ -14,8 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use parking_lot::{Condvar, Mutex};
 use roaring::RoaringTreemap;
 
-use crate::attempt::DeliveryId;
-use crate::delivery_record::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::error::Error;
 use crate::receipt::ReceiptSender;
 use crate::subscription::SubscriptionId;

@@ -6,8 +6,7 @@ use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 
 use crate::account_shares::QueueClaim;
-use crate::attempt::DeliveryId;
-use crate::delivery_record::Record;
+use crate::attempt::{DeliveryId, Record};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, StoredEvent};
 use crate::history::HistoryHashes;

@@ -163,8 +163,7 @@ pub(super) fn keys_of(pages: &[KeyValue]) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::DeliveryId;
-    use crate::delivery_record::Record;
+    use crate::attempt::{DeliveryId, Record};
     use crate::event::StoredEvent;
     use crate::outbox::codec::{encoded, keys};
     use crate::outbox::command::SubmissionSender;
@@ -271,12 +270,8 @@ mod tests {
     #[test]
     fn a_retry_state_is_removed_with_its_delivery() {
         let mut cursor = cursor();
-        let state = crate::delivery_record::RetryState {
-            attempts: 1,
-            age_ms: 0,
-            due_wall_ms: 9,
-            saved_wall_ms: 8,
-        };
+        let state =
+            crate::attempt::RetryState { attempts: 1, age_ms: 0, due_wall_ms: 9, saved_wall_ms: 8 };
         let retries =
             [Record::Retry(delivery(1), state.clone()), Record::Retry(delivery(2), state)];
         let group = build(&mut cursor, vec![], &alone(retries), 0).unwrap();
@@ -339,9 +334,9 @@ mod tests {
 
     #[test]
     fn a_group_writes_the_health_of_each_lane_once() {
-        let health = |failures_in_row| crate::delivery_record::LaneHealth {
+        let health = |failures_in_row| crate::attempt::LaneHealth {
             failures_in_row,
-            ..crate::delivery_record::LaneHealth::default()
+            ..crate::attempt::LaneHealth::default()
         };
         let (id, other) = (SubscriptionId(3), SubscriptionId(4));
         let mut cursor = cursor();

@@ -10,10 +10,9 @@ use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 
 use crate::account_shares::SharedRoom;
-use crate::attempt::DeliveryId;
+use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::delivery_record::Record;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::host_calls::HostCalls;

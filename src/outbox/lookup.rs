@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::attempt::{DeliveryId, FailedAttempt};
-use crate::dead_letter::StoredDeadLetter;
+use crate::attempt::{DeliveryId, FailedAttempt, StoredDeadLetter};
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent};
 use crate::store::Database;

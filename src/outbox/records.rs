@@ -6,9 +6,7 @@
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
-use crate::attempt::{DeliveryId, FailedAttempt};
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::{LaneHealth, Record, RetryState};
+use crate::attempt::{DeliveryId, FailedAttempt, LaneHealth, Record, RetryState, StoredDeadLetter};
 use crate::error::Result;
 use crate::store::Operation;
 use crate::subscription::SubscriptionId;

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::*;
-use crate::outcome::{Outcome, Reason};
+use crate::attempt::{Outcome, Reason};
 use crate::stats::{Bound, LaneStats};
 use crate::subscription::Retry;
 use crate::transport::Failure;

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::attempt::DeliveryId;
+use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
-use crate::delivery_record::Record;
 use crate::error::Result;
 use crate::event::Catalogue;
 use crate::store::Database;

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::acceptance_times::AcceptanceTimes;
-use crate::attempt::DeliveryId;
-use crate::delivery_record::{LaneHealth, RetryState};
+use crate::attempt::{DeliveryId, LaneHealth, RetryState};
 use crate::error::Result;
 use crate::outbox::attempts::{AttemptIndex, AttemptPlace};
 use crate::outbox::codec::meta::{GenerationMeta, SealedGeneration};

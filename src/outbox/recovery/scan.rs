@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use crate::attempt::{DeliveryId, FailedAttempt};
-use crate::dead_letter::StoredDeadLetter;
-use crate::delivery_record::{LaneHealth, RetryState};
+use crate::attempt::{DeliveryId, FailedAttempt, LaneHealth, RetryState, StoredDeadLetter};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::outbox::codec::dedup_page::{self, BucketEntries, DedupKey};

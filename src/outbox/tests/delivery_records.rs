@@ -3,8 +3,7 @@
 
 use super::stores::WrittenBytes;
 use super::*;
-use crate::attempt::FailedAttempt;
-use crate::delivery_record::LaneHealth;
+use crate::attempt::{FailedAttempt, LaneHealth};
 use std::sync::atomic::Ordering;
 
 /// An outbox, its commit events, and the engine's view of it.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::attempt::Reason;
 use crate::config::Config;
 use crate::engine::{DeliveryFilter, DeliveryState};
 use crate::error::Error;
 use crate::event::{Catalogue, Event};
 use crate::notice::Notice;
-use crate::outcome::Reason;
 use crate::profile::Profile;
 use crate::registration::test_support::{DEADLINE, GatewayResponse, TestGateway};
 use crate::secret::Secret;

@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::{DeliveryId, FailedAttempt};
-use crate::dead_letter::StoredDeadLetter;
+use super::{DeliveryId, FailedAttempt, StoredDeadLetter};
 use crate::subscription::SubscriptionId;
 
 /// A change of state that the outbox writes with its next group.

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::DeliveryId;
+use super::{DeliveryId, Reason};
 use crate::event::{EventId, EventType, WabaNumber};
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 
 /// A delivery that was given up.

@@ -1,4 +1,10 @@
-//! One attempt of one delivery: its identity, its result, and its entry in the delivery's history.
+//! What one attempt of a delivery is: its identity and its result here, what the result means in [`outcome`], and what
+//! is kept of a delivery that failed in [`record`] and [`dead_letter`]. Types only: `dispatch` decides on attempts,
+//! `delivery` makes them, and the outbox stores what is recorded.
+
+mod dead_letter;
+mod outcome;
+mod record;
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +12,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::duration_ms;
-use crate::outcome::Reason;
 use crate::subscription::SubscriptionId;
 use crate::transport::{Failure, Reply, Shortage};
+
+pub use self::dead_letter::DeadLetter;
+pub(crate) use self::dead_letter::StoredDeadLetter;
+pub use self::outcome::{Outcome, Reason};
+pub(crate) use self::record::{LaneHealth, Record, RetryState};
 
 /// One event owed to one subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
