@@ -1,9 +1,12 @@
-//! Time and jitter, behind one trait so that a test can repeat a run exactly.
+//! Time and chance. [`Clock`] gives time and jitter behind one trait, so that a test can repeat a run exactly.
 //!
-//! Everything that depends on time or jitter takes them as arguments; the library reads clocks only here
-//! (I6, checked by a test of the source). Scheduling uses the monotonic clock; the wall clock is only stored
+//! Everything that depends on time or jitter takes them as arguments; the library reads clocks and
+//! makes random numbers only here (I6, checked by a test of the source). Scheduling uses the monotonic clock; the wall clock is only stored
 //! and shown.
-#![allow(clippy::disallowed_methods, reason = "the only file that reads clocks")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the only file that reads clocks and asks for randomness"
+)]
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-
-use crate::random;
 
 /// A source of time and of random numbers.
 ///
@@ -162,11 +163,17 @@ impl fmt::Debug for ManualClock {
 
 fn seed() -> u64 {
     let mut bytes = [0_u8; 8];
-    match random::fill(&mut bytes) {
+    match fill_random(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),
         // Jitter becomes predictable then; nothing secret is drawn from this generator.
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis),
     }
+}
+
+/// Fills `bytes` with random bytes that nobody can predict, from the operating system's generator: for secrets and
+/// identities. Jitter comes from [`Clock`] instead.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+    getrandom::fill(bytes)
 }
 
 /// A span in whole milliseconds; one that does not fit is the longest that does.

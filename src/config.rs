@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::account::Account;
-use crate::account_limits::AccountLimits;
+use crate::account::{Account, AccountLimits};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
+use crate::macros::setters;
 use crate::network::{Network, Roots};
-use crate::setters::setters;
 use crate::store::{Durability, Store};
 use crate::transport::Transport;
 

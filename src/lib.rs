@@ -18,45 +18,31 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-mod acceptance_times;
 mod account;
-mod account_limits;
-mod account_shares;
 mod attempt;
 mod book;
-mod callback;
 pub mod clock;
-mod condition;
 mod config;
 mod delivery;
 mod dispatch;
-mod duration_ms;
 mod engine;
 mod error;
 mod event;
-mod file_limit;
 #[cfg(feature = "postgres")]
 mod fleet;
 mod history;
-mod host_calls;
 pub mod inbound;
-mod json;
-#[cfg(feature = "metrics")]
-pub mod metrics;
-mod minute_count;
+mod macros;
 mod network;
 mod notice;
 mod outbox;
 mod payload;
+mod process;
 mod profile;
-mod random;
 mod receipt;
 pub mod registration;
 mod routing;
 mod secret;
-#[cfg(feature = "serde")]
-mod serde_text;
-mod setters;
 pub mod signature;
 mod stats;
 pub mod store;
@@ -64,20 +50,13 @@ mod subscription;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text;
-mod threads;
-mod timestamp;
 mod transport;
-mod word_enum;
 
 pub use account::{
-    Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, DEFAULT_ACCOUNT, KeyDigest,
-    Waba, key_in_header,
+    Account, AccountId, AccountInfo, AccountLimits, AccountState, Accounts, ApiKey,
+    DEFAULT_ACCOUNT, KeyDigest, Waba, key_in_header,
 };
-pub use account_limits::AccountLimits;
-pub use account_shares::{AccountBounds, AccountUsage};
 pub use attempt::{DeadLetter, FailedAttempt, HISTORY_MAX, Outcome, Reason};
-pub use callback::{CallbackRefusal, UnownedSource};
-pub use condition::{Condition, UnreadablePayload};
 pub use config::{Config, Limits, OnDamage};
 pub use delivery::Http;
 pub use engine::{
@@ -95,14 +74,18 @@ pub use event::{
 pub use fleet::{Fleet, FleetHost, FleetListener, FleetOptions, ShardPlace};
 pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};
+pub use outbox::{AccountBounds, AccountUsage};
 pub use profile::Profile;
 pub use receipt::Receipt;
 pub use secret::Secret;
-pub use stats::{Bound, DurationHistogram, LaneStats, Stats};
+#[cfg(feature = "metrics")]
+pub use stats::metrics;
+pub use stats::{Bound, CallbackRefusal, DurationHistogram, LaneStats, Stats, UnownedSource};
 pub use store::Durability;
 pub use subscription::{
-    Authorization, BodyFormat, ClientCertificate, Filter, PayloadFormat, Precedence,
+    Authorization, BodyFormat, ClientCertificate, Condition, Filter, PayloadFormat, Precedence,
     RetiringSecret, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState, Target, Tls,
+    UnreadablePayload,
 };
 pub use transport::{
     Answer, DeliveryControl, EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Shortage,

@@ -1,7 +1,7 @@
 //! The gateways whose conventions a subscription can follow. Their requests are built in `delivery` and
 //! their APIs live in `registration`. A profile's name is stable, because hosts filter by it.
 
-use crate::word_enum::word_enum;
+use crate::macros::word_enum;
 
 /// Which gateway's conventions a subscription follows.
 ///

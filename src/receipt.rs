@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::event::Accepted;
-use crate::host_calls::HostCalls;
+use crate::process::HostCalls;
 
 /// What `publish` returns at once. It resolves when the event and all deliveries it owes are on the device (I1).
 /// Dropping it changes nothing.

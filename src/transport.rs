@@ -16,8 +16,8 @@ use http::{HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::macros::word_enum;
 use crate::subscription::Tls;
-use crate::word_enum::word_enum;
 
 /// The exact request of one attempt.
 #[derive(Clone)]

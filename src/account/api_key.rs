@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::clock::fill_random;
 use crate::error::{Error, Result};
-use crate::random;
 use crate::secret::Secret;
 use crate::text::{hex, hex_byte};
 
@@ -136,7 +136,7 @@ impl ApiKey {
 /// A new key of 32 random bytes.
 pub(crate) fn fresh_key() -> Result<Secret> {
     let mut bytes = [0_u8; 32];
-    random::fill(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+    fill_random(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
     Ok(Secret::new(format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 

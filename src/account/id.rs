@@ -4,8 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::fill_random;
 use crate::error::{Error, Result};
-use crate::random;
 use crate::text::hex;
 
 /// What every id begins with, and no name may.
@@ -22,7 +22,7 @@ impl AccountId {
     /// An id that no account ever had.
     pub(crate) fn fresh() -> Result<AccountId> {
         let mut bytes = [0_u8; 8];
-        random::fill(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+        fill_random(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
         Ok(AccountId(format!("{PREFIX}{}", hex(&bytes)).into()))
     }
 

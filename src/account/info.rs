@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::AccountLimits;
 use super::api_key::ApiKey;
 use super::id::AccountId;
-use crate::account_limits::AccountLimits;
 use crate::event::WabaNumber;
-use crate::word_enum::word_enum;
+use crate::macros::word_enum;
 
 /// Whether an account is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,6 +6,7 @@ mod api_key;
 mod directory;
 mod id;
 mod info;
+mod limits;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ pub(crate) use self::directory::AccountIndex;
 pub use self::directory::Accounts;
 pub use self::id::AccountId;
 pub use self::info::{AccountInfo, AccountState, Waba};
-use crate::account_limits::AccountLimits;
+pub use self::limits::AccountLimits;
 use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
 use crate::secret::Secret;

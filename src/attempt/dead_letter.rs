@@ -24,7 +24,10 @@ pub struct DeadLetter {
     /// When the event was accepted, in milliseconds since the Unix epoch.
     pub accepted_at_ms: Option<u64>,
     /// Why it was given up.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::text::serde_with::display::serialize")
+    )]
     pub reason: Reason,
     /// How many attempts were made.
     pub attempts: u32,

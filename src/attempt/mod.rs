@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::duration_ms;
 use crate::subscription::SubscriptionId;
+use crate::text::serde_with::duration_ms;
 use crate::transport::{Failure, Reply, Shortage};
 
 pub use self::dead_letter::DeadLetter;

@@ -8,15 +8,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::millis;
-use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, WabaNumber};
 use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::store::record::{decode, encode, unseal};
 use crate::subscription::{
-    Accept, Authorization, BodyFormat, Breaker, ClientCertificate, Filter, Ordering, PayloadFormat,
-    Policy, Precedence, RateLimit, RetiringSecret, Retry, RetryOn, SubscriptionId,
+    Accept, Authorization, BodyFormat, Breaker, ClientCertificate, Condition, Filter, Ordering,
+    PayloadFormat, Policy, Precedence, RateLimit, RetiringSecret, Retry, RetryOn, SubscriptionId,
     SubscriptionInfo, SubscriptionState, Target, Tls,
 };
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{AccountId, AccountInfo, AccountState, ApiKey, Waba};
-use crate::account_limits::AccountLimits;
+use crate::account::{AccountId, AccountInfo, AccountLimits, AccountState, ApiKey, Waba};
 use crate::clock::millis;
 use crate::error::{Error, Result};
 use crate::event::WabaNumber;

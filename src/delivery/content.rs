@@ -9,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use crate::event::StoredEvent;
-use crate::json::{JsonMember, JsonObject, quoted};
 use crate::payload::{self, GatewayPayload};
 use crate::profile::Profile;
 use crate::subscription::{PayloadFormat, SubscriptionInfo};
-use crate::timestamp::rfc3339;
+use crate::text::json::{JsonMember, JsonObject, quoted};
+use crate::text::rfc3339;
 
 /// What is made of the payloads of one subscription.
 #[derive(Clone)]

@@ -8,8 +8,8 @@ use http::Uri;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, Result};
+use crate::macros::word_enum;
 use crate::network::Network;
-use crate::word_enum::word_enum;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {

@@ -19,8 +19,8 @@ use super::name_lookup::LookupThreads;
 use super::tls::{Identities, check_roots};
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::file_limit;
 use crate::network::Network;
+use crate::process::file_limit;
 use crate::subscription::Tls;
 use crate::transport::{Answer, Reply, Request, Transport};
 

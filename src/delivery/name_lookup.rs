@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Clock;
-use crate::threads;
+use crate::process::threads;
 
 /// The addresses of a name; none when it could not be looked up.
 pub(super) type Addresses = Arc<[IpAddr]>;

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use super::backlog::Retrying;
 use super::lane::{DeliveryAge, Lane};
 use super::{Dispatcher, StepContext};
-use crate::acceptance_times::AcceptanceTimes;
 use crate::attempt::{DeliveryId, Reason, Record, StoredDeadLetter};
+use crate::event::AcceptanceTimes;
 use crate::subscription::SubscriptionId;
 
 /// How long after the end of its age a delivery may start its last attempt.

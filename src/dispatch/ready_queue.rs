@@ -3,8 +3,8 @@
 //! Accounts take turns, and the lanes of an account take turns among each other. Lanes that are proven, that
 //! is whose endpoint responded in time, may use all of `in_flight_max`. The others may hang and hold what
 //! they take for a whole timeout, so a part of `in_flight_max` is closed to them, and one account may take at
-//! most half of what they may use while there are several accounts. Among them, a lane that timed out queues
-//! behind by its last latency. No account has more attempts in flight than its own limit.
+//! most half of what they may use while there are several accounts. They also start more rarely while proven lanes
+//! are ready. Among them, a lane that timed out queues behind by its last latency. No account has more attempts in flight than its own limit.
 //!
 //! A small part of `in_flight_max` is kept for prompt lanes, whose endpoint responded fast lately and which owe little
 //! or have nothing in flight. So their events do not wait for attempts at slow endpoints to end.
@@ -89,9 +89,10 @@ const PROVEN_RESERVE: usize = 4;
 /// The share of `in_flight_max` that only prompt lanes may use is one divided by this.
 const PROMPT_RESERVE: usize = 16;
 
-/// How many attempts of other lanes start between two of an account's unproven lanes. One of theirs opens a
-/// connection, which costs as much as several attempts over an open one, and hangs where a receiver is down.
-const UNPROVEN_BEHIND: u64 = 16;
+/// How many turns the unproven lanes of an account queue behind the others; an attempt takes one or two turns. An
+/// attempt of theirs opens a connection, which costs as much as several attempts over an open one, and where a
+/// receiver is down it hangs.
+const UNPROVEN_BEHIND: u64 = 32;
 
 impl ReadyQueue {
     pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
@@ -489,7 +490,8 @@ mod tests {
 
         /// Starts and ends attempts one after the other.
         fn serve(&mut self, times: usize) -> Vec<u32> {
-            (0..times).filter_map(|_| self.start().inspect(|_| self.in_flight.clear())).collect()
+            let mut serve = || self.start().inspect(|_| self.end(self.in_flight.len() - 1));
+            (0..times).filter_map(|_| serve()).collect()
         }
     }
 
@@ -499,6 +501,18 @@ mod tests {
     fn accounts_take_turns_and_lanes_within_an_account() {
         let mut bench = QueueBench::new(100, &[(0, Proven), (0, Proven), (0, Proven), (1, Proven)]);
         assert_eq!(bench.serve(6), [0, 3, 1, 3, 2, 3]);
+    }
+
+    #[test]
+    fn unproven_lanes_start_rarely_beside_proven_ones_and_at_once_alone() {
+        let lanes = [(0, Proven), (0, Untried), (1, Proven), (1, Untried), (2, Untried)];
+        let mut bench = QueueBench::new(100, &lanes);
+        let served = bench.serve(200);
+        let times = |id| served.iter().filter(|served| **served == id).count();
+        assert_eq!([times(1), times(3), times(4)], [10; 3]);
+        assert_eq!([times(0), times(2)], [85; 2]);
+        let mut bench = QueueBench::new(100, &[(0, Untried), (1, TimedOut(3))]);
+        assert_eq!(bench.serve(6), [0, 1, 0, 1, 0, 1]);
     }
 
     #[test]
@@ -585,7 +599,7 @@ mod tests {
         let mut bench = QueueBench::new(8, &[(0, Proven), (0, Untried), (1, Proven)]);
         bench.queue.set_in_flight_max(AccountSlot(0), 2);
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(2)).unwrap());
-        assert_eq!(bench.start_all(), [0, 1]);
+        assert_eq!(bench.start_all(), [0, 0]);
         assert!(bench.queue.is_bound() && bench.queue.bound().is_none(), "no bound of the engine");
         bench.put(2, 1, Proven);
         assert!(!bench.queue.is_bound());

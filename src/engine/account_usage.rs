@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::Engine;
 use super::shared::Shared;
-use crate::account_limits::AccountLimits;
-use crate::account_shares::{AccountShares, AccountUsage};
+use crate::account::AccountLimits;
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
+use crate::outbox::{AccountShares, AccountUsage};
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 
 impl Engine {

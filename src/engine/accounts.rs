@@ -13,14 +13,13 @@ use super::shared::Shared;
 use super::subscription_table::ActiveSubscription;
 use crate::account::{Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, fresh_key};
 use crate::book::{BookChange, SubscriptionStore};
+use crate::clock::fill_random;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
-use crate::random;
 use crate::secret::Secret;
 use crate::subscription::{SubscriptionInfo, SubscriptionState};
-use crate::text::hex;
-use crate::timestamp::rfc3339;
+use crate::text::{hex, rfc3339};
 
 /// How often a change is tried while other changes of the same account get ahead of it.
 const TRIES_MAX: usize = 100;
@@ -409,6 +408,6 @@ fn declared(info: &AccountInfo) -> Error {
 
 fn fresh_key_id() -> Result<String> {
     let mut bytes = [0_u8; 6];
-    random::fill(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+    fill_random(&mut bytes).map_err(|error| Error::Poisoned { why: error.to_string() })?;
     Ok(format!("key_{}", hex(&bytes)))
 }

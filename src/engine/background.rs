@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::shared::{Job, Shared};
 use crate::error::{Error, Result};
-use crate::threads;
+use crate::process::threads;
 
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let (sender, jobs) = unbounded();

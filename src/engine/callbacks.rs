@@ -1,10 +1,10 @@
 //! What the engine counts and lists of callbacks that did not become events (I8).
 
 use super::Engine;
-use crate::callback::{CallbackRefusal, UnownedSource};
 use crate::error::Result;
 use crate::event::{Event, WabaNumber};
 use crate::notice::Notice;
+use crate::stats::{CallbackRefusal, UnownedSource};
 
 impl Engine {
     /// Counts events that could not be published because no account owns their number or WABA.

@@ -12,8 +12,8 @@ use super::shared::{ClosingStage, DispatchState, Shared};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::notice::Notice;
+use crate::process::threads;
 use crate::store::StoreFailure;
-use crate::threads;
 
 /// Signals the threads to end when the last handle is dropped. The threads hold `Shared` themselves, so
 /// its own drop would come too late.

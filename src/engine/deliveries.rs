@@ -17,10 +17,10 @@ use crate::attempt::{DeliveryId, Reason};
 use crate::dispatch::{DeliveryStage, ListedDelivery};
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};
+use crate::macros::word_enum;
 use crate::outbox::OwnerPages;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 use crate::text::contains;
-use crate::word_enum::word_enum;
 
 /// The state of a delivery. Every delivery that is owed or was given up has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::condition::{ParsedPayload, UnreadablePayload};
 use crate::error::Result;
 use crate::event::{Event, WabaNumber};
 use crate::routing::MatchQuery;
-use crate::subscription::{Filter, Precedence, SubscriptionId, SubscriptionState};
+use crate::subscription::{
+    Filter, ParsedPayload, Precedence, SubscriptionId, SubscriptionState, UnreadablePayload,
+};
 
 /// Whether a subscription would receive an event, and which check decides.
 #[derive(Debug, Clone, PartialEq, Eq)]

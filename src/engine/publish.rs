@@ -7,13 +7,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::shared::Shared;
-use crate::account::AccountInfo;
-use crate::account_limits::AccountLimits;
-use crate::account_shares::{AccountShare, QueueClaim};
+use crate::account::{AccountInfo, AccountLimits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Event, EventId, EventType, PublishError, StoredEvent, WabaNumber};
 use crate::history::{HistoryHashes, dedup_hash};
-use crate::outbox::{RoutedEvent, Submission, SubmissionSender, dedup_key_of};
+use crate::outbox::{
+    AccountShare, QueueClaim, RoutedEvent, Submission, SubmissionSender, dedup_key_of,
+};
 use crate::receipt::Receipt;
 use crate::routing::{ConditionMatch, MatchQuery};
 

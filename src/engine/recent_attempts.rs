@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use crate::attempt::{Reason, Record};
 use crate::config::Limits;
 use crate::event::{EventId, EventType, StoredEvent};
+use crate::macros::word_enum;
 use crate::subscription::SubscriptionId;
-use crate::word_enum::word_enum;
 
 /// An attempt, remembered in memory for a while.
 #[derive(Clone, PartialEq, Eq)]

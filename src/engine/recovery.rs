@@ -18,16 +18,15 @@ use super::{
     account_declarations, account_usage, background, commit_events, data_directory, timekeeper,
 };
 use crate::account::{AccountState, Accounts};
-use crate::account_shares::AccountShares;
 use crate::book::{HeldSubscription, LoadedSubscriptions, SubscriptionStore};
 use crate::config::{Config, Limits};
 use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport};
 use crate::dispatch::{DispatchLimits, Dispatcher, StepContext};
 use crate::error::{Error, Result};
-use crate::file_limit;
 use crate::history::{History, HistoryBounds};
 use crate::notice::{Notice, NoticeBroadcaster};
-use crate::outbox::{self, CommitterParts, OutboxOptions, RecoveredOutbox};
+use crate::outbox::{self, AccountShares, CommitterParts, OutboxOptions, RecoveredOutbox};
+use crate::process::file_limit;
 use crate::stats::EngineCounters;
 use crate::store::Store;
 use crate::subscription::{Ordering, SubscriptionId, SubscriptionInfo};

@@ -7,9 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Engine;
-use crate::clock::millis;
+use crate::clock::{fill_random, millis};
 use crate::error::{Error, Result};
-use crate::random;
 use crate::secret::Secret;
 use crate::subscription::{LONGEST_MS, RetiringSecret, SubscriptionId};
 
@@ -59,6 +58,6 @@ impl Engine {
 /// A Standard Webhooks secret with as many random bytes as its hash has.
 fn fresh_secret() -> Result<Secret> {
     let mut key = [0_u8; 32];
-    random::fill(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
+    fill_random(&mut key).map_err(|error| Error::Poisoned { why: error.to_string() })?;
     Ok(Secret::new(format!("{}{}", Secret::STANDARD_PREFIX, STANDARD.encode(key))))
 }

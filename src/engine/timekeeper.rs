@@ -11,8 +11,8 @@ use super::shared::{DispatchState, Shared};
 use super::worker_pool;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
+use crate::process::threads;
 use crate::stats::Bound;
-use crate::threads;
 use crate::transport::Shortage;
 
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {

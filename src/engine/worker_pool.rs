@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use super::attempts::CompletedAttempt;
 use super::shared::{DispatchState, Shared};
 use crate::attempt::{Attempt, AttemptEnd};
-use crate::threads::{self, ThreadScheduling};
+use crate::process::threads::{self, ThreadScheduling};
 use crate::transport::Shortage;
 
 /// How long a worker waits for an attempt before it ends, while other workers are left.

@@ -3,6 +3,7 @@
 //! [`Event`] only collects what it is given; `publish` checks it. The other types are checked when they are
 //! made and never again. `Debug` never shows a payload (I9).
 
+mod acceptance_times;
 mod catalogue;
 mod event_type;
 mod id;
@@ -13,6 +14,7 @@ mod type_hint;
 
 use std::fmt;
 
+pub(crate) use acceptance_times::AcceptanceTimes;
 pub(crate) use catalogue::TEST;
 pub use catalogue::{Catalogue, RAW_CLOUD_API_WEBHOOK};
 pub use event_type::EventType;

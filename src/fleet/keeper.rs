@@ -13,8 +13,8 @@ use super::{DIRECTORY_SHARD, FleetShared, HeldByShard, HeldShard};
 use crate::config::{Config, Limits};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::process::{file_limit, threads};
 use crate::store::{ClusterHost, ClusterView, Postgres, ShardLease, StoreFailure};
-use crate::{file_limit, threads};
 
 /// How often to look at the server.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -34,8 +34,8 @@ use self::segments::Segments;
 pub(crate) use self::segments::{FoundEntries, HistoryBounds};
 use crate::clock::Clock;
 use crate::event::EventId;
+use crate::process::threads;
 use crate::store::private;
-use crate::threads;
 
 /// How many entries may wait to be written.
 const QUEUE_ENTRIES_MAX: u64 = 65_536;

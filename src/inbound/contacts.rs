@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::frame::MemberEdit;
-use crate::json::{JsonObject, elements, repeated_name};
+use crate::text::json::{JsonObject, elements, repeated_name};
 
 pub(super) struct Contacts<'a> {
     /// The texts of the contacts, in their order.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::json::{JsonMember, JsonObject};
+use crate::text::json::{JsonMember, JsonObject};
 
 /// The text of an object before and after one of its values.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use crate::json::{JsonObject, depth, elements, kind_of, repeated_name};
+use crate::text::json::{JsonObject, depth, elements, kind_of, repeated_name};
 
 /// Why a body is not a callback. Nothing of it became an event.
 #[derive(Debug, Clone, PartialEq, Eq)]

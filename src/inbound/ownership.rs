@@ -7,7 +7,7 @@ use super::identity::bounded;
 use super::malformed::{MalformedCallback, read_object};
 use crate::account::{AccountInfo, Accounts};
 use crate::event::{Event, WabaNumber};
-use crate::json::{JsonObject, id};
+use crate::text::json::{JsonObject, id};
 
 /// The number that a change names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::fmt;
 
 use super::malformed::MalformedCallback;
 use super::reader::{CallbackBounds, events_within};
-use crate::callback::CallbackRefusal;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::event::{Accepted, Event, PublishError};
 use crate::receipt::Receipt;
+use crate::stats::CallbackRefusal;
 
 /// Resolves when the events of a callback are durable; `None` if the callback became no event.
 pub type CallbackReceipt = Option<Receipt<Vec<Accepted>>>;

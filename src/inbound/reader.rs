@@ -17,7 +17,7 @@ use super::update::{OrderingKey, Updates};
 use super::update_type::{types_of, updates_of};
 use crate::account::Accounts;
 use crate::event::{Event, RAW_CLOUD_API_WEBHOOK};
-use crate::json::{JsonObject, elements};
+use crate::text::json::{JsonObject, elements};
 
 /// What a callback became.
 #[derive(Debug, Clone, Default)]

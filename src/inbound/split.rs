@@ -9,7 +9,7 @@ use super::malformed::{
 };
 use super::ownership::{ChangeNumber, EventOwner, ReadChange};
 use crate::account::Accounts;
-use crate::json::elements;
+use crate::text::json::elements;
 
 /// Splits the body of a callback: `place` says where an account is served, and where the changes that no account owns
 /// are counted (`None`), as are malformed parts. A body of which all is in one place is returned unchanged.

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::contacts::Contacts;
 use super::frame::{MemberEdit, rewritten};
 use super::malformed::{MalformedCallback, read_object};
-use crate::json::{JsonObject, elements, id};
+use crate::text::json::{JsonObject, elements, id};
 
 /// A list of updates in the value of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::update::{FieldUpdates, Update, UpdateList};
-use crate::json::JsonObject;
+use crate::text::json::JsonObject;
 
 /// The types of one update: its own, and that of an advertisement it answers.
 pub(super) type TypeNames = SmallVec<[&'static str; 2]>;

@@ -1,6 +1,6 @@
 //! The committer's queue, and the batch of commands that it takes out of the queue for one group.
 //!
-//! Commands are taken in the order sent, but accounts take turns (see `account_queues`), and a batch is bounded in
+//! Commands are taken in the order sent, but accounts take turns (see `accounts::queues`), and a batch is bounded in
 //! events, bytes and records. A batch that contains nothing but records waits a few milliseconds for more, because no
 //! thread waits for a record and a sync per record would take the device away from publishers. While it waits, only a
 //! command that a thread waits for wakes the committer: waking it for each record would cost every delivery two thread
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::receipt::ReceiptSender;
 use crate::subscription::SubscriptionId;
 
-use super::account_queues::AccountQueues;
+use super::accounts::queues::AccountQueues;
 use super::admission::QueueAdmission;
 use super::command::{CommitterCommand, SealedOutbox, Submission, answer_all};
 use super::records::BatchRecords;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 
-use crate::account_shares::QueueClaim;
+use super::accounts::shares::QueueClaim;
 use crate::attempt::{DeliveryId, Record};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, StoredEvent};

@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::attempt::DeliveryId;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::process::threads::{self, CpuWaitMeter, ThreadScheduling};
 use crate::receipt::WakeGroups;
 use crate::store::Operation;
-use crate::threads::{self, CpuWaitMeter, ThreadScheduling};
 
 use super::admission::QueueAdmission;
 use super::batch::{CommandQueue, CommandReceiver, PendingBatch};

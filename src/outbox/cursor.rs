@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::account_shares::AccountShares;
+use super::accounts::shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::subscription::SubscriptionId;
 
@@ -66,7 +66,7 @@ pub(super) mod tests {
             tombstones: HashMap::new(),
             stored_removals: Arc::default(),
             removed: HashSet::new(),
-            shares: crate::account_shares::tests::shares_of(&[]),
+            shares: crate::outbox::accounts::shares::tests::shares_of(&[]),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use roaring::RoaringTreemap;
 
-use super::event_accounts::AccountRef;
+use super::accounts::events::AccountRef;
 use crate::attempt::DeliveryId;
 
 /// The sort key of a dead letter: when its delivery was given up, in milliseconds since the Unix epoch, and the

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 
-use crate::account_shares::SharedRoom;
+use super::accounts::shares::SharedRoom;
 use crate::attempt::{DeliveryId, Record};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::host_calls::HostCalls;
+use crate::process::HostCalls;
 use crate::receipt::{Receipt, ReceiptSender, WakeGroups, receipt_pair, receipt_pair_in};
 use crate::subscription::SubscriptionId;
 
@@ -28,7 +28,7 @@ use super::committer::Committer;
 use super::compaction::{CompactionBounds, Compactor, OwedQuery};
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
-use super::dedup_database::DedupDatabase;
+use super::dedup::database::DedupDatabase;
 use super::event_cache::EventCache;
 use super::generations::{Generations, OutboxUsage};
 use super::recovery::OpenedOutbox;

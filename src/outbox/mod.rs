@@ -4,7 +4,7 @@
 //! record that is there or not (I1, I2). `committer` writes groups to the newest of the `generations`,
 //! `compaction` removes old generations, `recovery` reads them at open, and `codec` defines their bytes.
 
-mod account_queues;
+mod accounts;
 mod admission;
 mod attempts;
 mod batch;
@@ -17,8 +17,6 @@ mod compaction;
 mod cursor;
 mod dead_letters;
 mod dedup;
-mod dedup_database;
-mod event_accounts;
 mod event_cache;
 mod generations;
 mod group;
@@ -31,6 +29,8 @@ mod snapshot;
 mod stall;
 mod writer;
 
+pub use self::accounts::shares::{AccountBounds, AccountUsage};
+pub(crate) use self::accounts::shares::{AccountShare, AccountShares, QueueClaim};
 pub(crate) use self::codec::dedup_page::dedup_key_of;
 pub(crate) use self::codec::heads::HeadOwner;
 pub(crate) use self::command::{RoutedEvent, Submission, SubmissionSender};
@@ -44,7 +44,7 @@ pub(crate) use self::recovery::{OpenedOutbox, OutboxOptions, RecoveredOutbox};
 
 /// Whether a database with this name is the outbox's.
 pub(crate) fn has_database(name: &str) -> bool {
-    name == dedup_database::DEDUP_DATABASE || generations::number_of(name).is_some()
+    name == dedup::database::DEDUP_DATABASE || generations::number_of(name).is_some()
 }
 
 #[cfg(test)]

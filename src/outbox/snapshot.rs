@@ -10,7 +10,7 @@ use crate::store::{Database, Store, StoreFailure};
 use super::Outbox;
 use super::command::{CommitterCommand, SealedOutbox};
 use super::committer::Committer;
-use super::dedup_database::DEDUP_DATABASE;
+use super::dedup::database::DEDUP_DATABASE;
 use super::generations::{self, Generations, RemovalHold};
 
 pub(crate) struct OutboxSnapshot {

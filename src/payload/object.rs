@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::json::quoted;
+use crate::text::json::quoted;
 
 /// A JSON object being written.
 #[derive(Debug)]

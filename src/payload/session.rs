@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::object::ObjectWriter;
 use super::update::{MetaUpdate, nested, whole};
 use crate::event::StoredEvent;
-use crate::json::{JsonObject, elements};
+use crate::text::json::{JsonObject, elements};
 
 /// The name of the event where the update decides it, and the data.
 pub(super) type NamedData = (Option<&'static str>, String);

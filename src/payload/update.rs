@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use crate::event::WabaNumber;
-use crate::json::{JsonObject, elements};
-use crate::timestamp::rfc3339;
+use crate::text::json::{JsonObject, elements};
+use crate::text::rfc3339;
 
 /// One change of Meta.
 pub(super) struct MetaUpdate<'a> {

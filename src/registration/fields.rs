@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::json::{JsonMember, JsonObject, kind_of, repeated_name};
+use crate::text::json::{JsonMember, JsonObject, kind_of, repeated_name};
 
 /// What is wrong with a request: the field, if it is one, what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,7 @@
 
 use foldhash::HashMap;
 
-use crate::condition::{Condition, ParsedPayload};
-use crate::subscription::{SubscriptionId, Targets};
+use crate::subscription::{Condition, ParsedPayload, SubscriptionId, Targets};
 
 /// The conditions of those subscriptions that have one.
 #[derive(Debug, Default)]

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::condition::Condition;
+use super::Condition;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, EventType, NumberInput, WabaNumber};
-use crate::setters::setters;
+use crate::macros::setters;
 
 /// Which events a subscription receives: a set of types or all, for a set of numbers or all, and with a condition
 /// only those whose payload meets it.

@@ -2,9 +2,9 @@
 
 use super::{Filter, Policy, Precedence, SubscriptionId, Target};
 use crate::event::WabaNumber;
+use crate::macros::word_enum;
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::word_enum::word_enum;
 
 /// A registered subscription: checked, with its id and state.
 ///

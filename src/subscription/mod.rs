@@ -2,6 +2,7 @@
 //! how. Types only; `book` stores them, `routing` matches them, `dispatch` applies their policies.
 
 mod authorization;
+mod condition;
 mod filter;
 mod host_name;
 mod info;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use authorization::Authorization;
+pub(crate) use condition::ParsedPayload;
+pub use condition::{Condition, UnreadablePayload};
 pub use filter::Filter;
 pub use info::{RetiringSecret, SubscriptionInfo, SubscriptionState};
 pub use payload_format::PayloadFormat;
@@ -31,7 +34,6 @@ pub use target::{BodyFormat, Target};
 pub(crate) use targets::{FEW_MAX, TargetIds, Targets};
 pub use tls::{ClientCertificate, Tls};
 
-use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
 use crate::profile::Profile;

@@ -1,6 +1,6 @@
 //! What a subscription receives for an update of Meta.
 
-use crate::word_enum::word_enum;
+use crate::macros::word_enum;
 
 /// What a subscription receives for an update of Meta.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::SubscriptionId;
 use crate::clock::millis;
 use crate::error::{Error, Result};
-use crate::setters::setters;
+use crate::macros::setters;
 
 /// How deliveries are retried, ordered and limited, and what counts as success.
 ///

@@ -35,8 +35,8 @@ use super::http1::OutgoingRequest;
 use super::name_lookup::{Addresses, LookupThreads};
 use super::tls::{Identities, Identity};
 use crate::clock::Clock;
+use crate::process::threads;
 use crate::subscription::Tls;
-use crate::threads;
 use crate::transport::{Answer, Failure, Reply};
 
 /// What all loops of a transport share.

@@ -4,7 +4,7 @@
 use roaring::RoaringTreemap;
 
 use super::Backlog;
-use crate::acceptance_times::AcceptanceTimes;
+use crate::event::AcceptanceTimes;
 
 /// Replays of more batches than this are merged, so that their times stay few.
 const BATCHES_MAX: usize = 64;

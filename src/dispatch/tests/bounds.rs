@@ -4,11 +4,16 @@ use super::*;
 
 #[test]
 fn ready_lanes_take_turns() {
-    let mut bench = Bench::new(LIMITS);
-    bench.set(SubscriptionId(2), policy(), ACTIVE);
+    let (mut bench, other) = (Bench::new(LIMITS), SubscriptionId(2));
+    bench.set(other, policy(), ACTIVE);
+    bench.owe([8]);
+    bench.run(8, 1, Outcome::Delivered);
+    let _ = bench.dispatcher.accept(9, 0, &[other]);
+    let first = bench.next().unwrap();
+    let _ = bench.end(first, Outcome::Delivered);
     bench.owe([1, 2, 3]);
     for sequence in [1, 2] {
-        let _ = bench.dispatcher.accept(sequence, 0, &[SubscriptionId(2)]);
+        let _ = bench.dispatcher.accept(sequence, 0, &[other]);
     }
     let mut served = Vec::new();
     while let Some(attempt) = bench.next() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::cloud_api::{Callback, events};
 use crate::account::{Account, Accounts};
 use crate::event::Event;
-use crate::json::{JsonObject, elements};
+use crate::text::json::{JsonObject, elements};
 
 mod identity;
 mod malformed;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::account_limits::AccountLimits;
-use crate::callback::CallbackRefusal;
+use crate::account::AccountLimits;
 use crate::clock::ManualClock;
 use crate::config::{Config, Limits};
 use crate::engine::Engine;
 use crate::event::Accepted;
 use crate::inbound::cloud_api::{CallbackError, publish};
 use crate::notice::Notice;
+use crate::stats::CallbackRefusal;
 use crate::store::Memory;
 use crate::subscription::Subscription;
 use crate::testing::ScriptedTransport;

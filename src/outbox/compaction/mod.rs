@@ -21,7 +21,7 @@ use self::copies::ForwardCopies;
 use super::batch::CommandQueue;
 use super::command::CommitterCommand;
 use super::commit_event::{CommitEvent, CommitListener};
-use super::dedup_database::DedupDatabase;
+use super::dedup::database::DedupDatabase;
 use super::generations::{Generation, Generations};
 use super::group::CommitGroup;
 use super::writer::{FailedWrite, GroupWriter};

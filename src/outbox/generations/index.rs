@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 
 use super::owed::{EventCount, OwedCounts};
-use crate::outbox::event_accounts::{AccountRef, EventAccounts};
+use crate::outbox::accounts::events::{AccountRef, EventAccounts};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Generation {
@@ -268,7 +268,7 @@ impl MovedEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account_shares::tests::shares_of;
+    use crate::outbox::accounts::shares::tests::shares_of;
 
     fn accounts() -> Arc<EventAccounts> {
         Arc::new(EventAccounts::new(shares_of(&["acme", "beta"])))

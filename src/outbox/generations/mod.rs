@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::event::EventId;
 use crate::store::{Batch, Database, Operation, Store, StoreFailure};
 
+use super::accounts::events::{AccountRef, EventAccounts};
 use super::codec::meta::{GenerationMeta, Incarnations, SealedGeneration};
 use super::cursor::Cursor;
 use super::dead_letters::LetterAccounts;
-use super::event_accounts::{AccountRef, EventAccounts};
 
 pub(crate) use self::index::OutboxUsage;
 pub(super) use self::index::{Generation, GenerationIndex, MovedEvent};
@@ -348,7 +348,8 @@ mod tests {
     #[test]
     fn a_generation_can_be_read_while_it_is_being_sealed() {
         let store = Arc::new(Memory::default());
-        let accounts = Arc::new(EventAccounts::new(crate::account_shares::tests::shares_of(&[])));
+        let accounts =
+            Arc::new(EventAccounts::new(crate::outbox::accounts::shares::tests::shares_of(&[])));
         let generations = Generations::new(Arc::clone(&store) as Arc<dyn Store>, 1_000, accounts);
         let mut cursor = cursor();
         assert_eq!(generations.begin(&mut cursor, 1).unwrap(), GenerationStart::Begun);

@@ -1,7 +1,7 @@
 //! How many deliveries each event of a generation owes. The bounds of the outbox count events that are owed, so
 //! these counts are exact.
 
-use crate::outbox::event_accounts::AccountRef;
+use crate::outbox::accounts::events::AccountRef;
 
 /// An event and what it owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

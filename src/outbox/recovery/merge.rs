@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use crate::acceptance_times::AcceptanceTimes;
 use crate::attempt::{DeliveryId, LaneHealth, RetryState};
 use crate::error::Result;
+use crate::event::AcceptanceTimes;
 use crate::outbox::attempts::{AttemptIndex, AttemptPlace};
 use crate::outbox::codec::meta::{GenerationMeta, SealedGeneration};
 use crate::outbox::dead_letters::{DeadLetterIndex, LetterPosition};

@@ -14,23 +14,22 @@ use std::thread::{self, Builder};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use crate::acceptance_times::AcceptanceTimes;
-use crate::account_shares::AccountShares;
 use crate::attempt::DeliveryId;
 use crate::clock::{Clock, millis};
 use crate::config::{Limits, OnDamage};
 use crate::error::{Error, Result};
-use crate::event::Catalogue;
+use crate::event::{AcceptanceTimes, Catalogue};
+use crate::outbox::accounts::shares::AccountShares;
 use crate::store::{Batch, Database, Store, StoreFailure};
 
+use super::accounts::events::EventAccounts;
 use super::codec::dedup_page::{self, BucketEntries};
 use super::codec::keys;
 use super::codec::meta::GenerationMeta;
 use super::cursor::Cursor;
 use super::dead_letters::DeadLetterIndex;
+use super::dedup::database::{DEDUP_DATABASE, DedupDatabase};
 use super::dedup::{AccountKeyLimits, DedupTable};
-use super::dedup_database::{DEDUP_DATABASE, DedupDatabase};
-use super::event_accounts::EventAccounts;
 use super::generations::{self, GenerationStart, Generations};
 use super::writer::commit_all;
 

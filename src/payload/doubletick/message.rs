@@ -3,7 +3,7 @@
 
 use super::super::object::ObjectWriter;
 use super::super::update::nested;
-use crate::json::{JsonMember, JsonObject, quoted};
+use crate::text::json::{JsonMember, JsonObject, quoted};
 
 /// The kinds of content, for a message that does not name its own.
 const KINDS: [&str; 11] = [

@@ -24,10 +24,10 @@ use self::shapes::{AttemptLog, SessionWebhook, TestResult, session_name, success
 use super::body::form_pairs;
 use super::fields::{self, Problem, RequestObject};
 use super::gateway_http::GatewayRequest;
+use crate::clock::fill_random;
 use crate::engine::{AccountSnapshot, SubscriptionChange};
 use crate::event::{Catalogue, TEST};
 use crate::profile::Profile;
-use crate::random;
 use crate::subscription::{
     Policy, Retry, Subscription, SubscriptionId, SubscriptionInfo, SubscriptionState,
 };
@@ -297,6 +297,6 @@ fn state(active: Option<bool>, before: SubscriptionState) -> SubscriptionState {
 /// 32 random bytes in hexadecimal.
 fn fresh_secret() -> SessionResult<String> {
     let mut bytes = [0_u8; 32];
-    random::fill(&mut bytes).map_err(|_| SessionError::failed())?;
+    fill_random(&mut bytes).map_err(|_| SessionError::failed())?;
     Ok(hex(&bytes))
 }

@@ -4,9 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::condition::Condition;
 use crate::event::{Catalogue, EventType};
-use crate::subscription::{Filter, Subscription, SubscriptionInfo};
+use crate::subscription::{Condition, Filter, Subscription, SubscriptionInfo};
 
 /// The gateway's names, and Meta's words for the statuses.
 const RECEIPTS: [(&str, &str); 3] =

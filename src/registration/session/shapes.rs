@@ -11,7 +11,7 @@ use crate::event::{Catalogue, EventType};
 use crate::profile::Profile;
 use crate::registration::gateway_http::json_response;
 use crate::subscription::{SubscriptionId, SubscriptionInfo, SubscriptionState};
-use crate::timestamp::rfc3339;
+use crate::text::rfc3339;
 
 /// The gateway's name of an event type.
 pub(super) fn session_name(kind: &EventType, catalogue: &Catalogue) -> String {
@@ -67,7 +67,7 @@ pub(super) struct AttemptLog {
     attempt_count: u32,
     last_error: Option<String>,
     response: Option<String>,
-    #[serde(rename = "duration_ms", with = "crate::duration_ms")]
+    #[serde(rename = "duration_ms", with = "crate::text::serde_with::duration_ms")]
     duration: Duration,
     created_at: String,
 }
@@ -105,7 +105,7 @@ pub(super) struct TestResult {
     status_code: Option<u16>,
     last_error: Option<String>,
     response: Option<String>,
-    #[serde(rename = "duration_ms", with = "crate::duration_ms")]
+    #[serde(rename = "duration_ms", with = "crate::text::serde_with::duration_ms")]
     duration: Duration,
 }
 

@@ -51,11 +51,15 @@ impl PostgresDatabase {
         })
     }
 
-    /// Sends the operations of a commit. Returns whether this store is still the owner.
-    fn send(&self, session: &Arc<Session>, effect: CommitEffect) -> Result<bool, StoreFailure> {
+    /// Sends the operations of a commit. Returns whether this store is still the owner, and what was sent.
+    fn send(
+        &self,
+        session: &Arc<Session>,
+        effect: CommitEffect,
+    ) -> Result<(bool, CommitEffect), StoreFailure> {
         let statements = self.statements(session)?;
         let writing = Arc::clone(session);
-        let commit = async move { writing.commit(&statements, &effect).await };
+        let commit = async move { Ok((writing.commit(&statements, &effect).await?, effect)) };
         session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, commit))
     }
 
@@ -189,27 +193,26 @@ impl Database for PostgresDatabase {
         if operations.is_empty() {
             return self.shared.ownership.check();
         }
-        let effect = CommitEffect::of(&operations, &self.mirror.lock());
+        let effect = CommitEffect::of(operations, &self.mirror.lock());
         let session = self.shared.session()?;
         session.take_warning();
         let outcome = match self.send(&session, effect) {
-            Ok(true) if session.take_warning() => {
+            Ok((true, _)) if session.take_warning() => {
                 // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
                 session.fail();
                 Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
             }
-            Ok(true) => Ok(()),
-            Ok(false) => {
+            Ok((true, effect)) => Ok(effect),
+            Ok((false, _)) => {
                 self.shared.ownership.lose();
                 Err(StoreFailure::Fenced)
             }
             Err(failure) => Err(failure),
         };
-        match &outcome {
-            Ok(()) => self.mirror.lock().write(operations),
-            Err(_) => self.has_failed.store(true, Ordering::Release),
+        if outcome.is_err() {
+            self.has_failed.store(true, Ordering::Release);
         }
-        outcome
+        outcome.map(|effect| self.mirror.lock().write(effect))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {

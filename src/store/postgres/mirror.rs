@@ -20,7 +20,7 @@ pub(super) enum Mirror {
     },
     /// It is being read; what was written since is to be applied to it.
     Loading {
-        written: Vec<Operation>,
+        written: Vec<CommitEffect>,
     },
     Whole {
         content: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -88,7 +88,7 @@ impl Mirror {
             }
             None => Mirror::Absent { reads: 0 },
         };
-        self.write(written);
+        written.into_iter().for_each(|effect| self.write(effect));
     }
 
     /// Whether so many bytes are too many to keep.
@@ -101,22 +101,19 @@ impl Mirror {
     }
 
     /// Follows what was written to the database.
-    pub(super) fn write(&mut self, operations: Vec<Operation>) {
+    pub(super) fn write(&mut self, effect: CommitEffect) {
         match self {
-            Mirror::Loading { written } => written.extend(operations),
+            Mirror::Loading { written } => written.push(effect),
             Mirror::Whole { content, bytes } => {
-                for operation in operations {
-                    let replaced = match operation {
-                        Operation::Put(key, value) => {
-                            let key_bytes = key.len();
-                            *bytes += key_bytes + value.len();
-                            content.insert(key, value).map(|before| key_bytes + before.len())
-                        }
-                        Operation::Remove(key) => {
-                            content.remove(&key).map(|before| key.len() + before.len())
-                        }
-                    };
-                    *bytes = bytes.saturating_sub(replaced.unwrap_or(0));
+                for key in effect.gone {
+                    let before = content.remove(&key);
+                    *bytes -= before.map_or(0, |before| key.len() + before.len());
+                }
+                for (key, value) in effect.puts {
+                    let key_bytes = key.len();
+                    *bytes += key_bytes + value.len();
+                    let before = content.insert(key, value);
+                    *bytes -= before.map_or(0, |before| key_bytes + before.len());
                 }
                 if Mirror::is_too_large(*bytes) {
                     self.give_up();
@@ -136,7 +133,7 @@ pub(super) struct CommitEffect {
 }
 
 impl CommitEffect {
-    pub(super) fn of(operations: &[Operation], mirror: &Mirror) -> CommitEffect {
+    pub(super) fn of(operations: Vec<Operation>, mirror: &Mirror) -> CommitEffect {
         let mut last = BTreeMap::new();
         for operation in operations {
             match operation {
@@ -146,10 +143,10 @@ impl CommitEffect {
         }
         let mut effect = CommitEffect { puts: Vec::new(), gone: Vec::new(), is_append: true };
         for (key, value) in last {
-            effect.is_append = effect.is_append && value.is_some() && mirror.lacks(key);
+            effect.is_append = effect.is_append && value.is_some() && mirror.lacks(&key);
             match value {
-                Some(value) => effect.puts.push((key.clone(), value.clone())),
-                None => effect.gone.push(key.clone()),
+                Some(value) => effect.puts.push((key, value)),
+                None => effect.gone.push(key),
             }
         }
         effect
@@ -164,6 +161,14 @@ mod tests {
         (key.into(), value.into())
     }
 
+    fn put(key: &str, value: &str) -> Operation {
+        Operation::Put(key.into(), value.into())
+    }
+
+    fn write(mirror: &mut Mirror, operations: Vec<Operation>) {
+        mirror.write(CommitEffect::of(operations, mirror));
+    }
+
     #[test]
     fn what_is_written_while_it_is_read_wins() {
         let mut mirror = Mirror::Absent { reads: 0 };
@@ -172,7 +177,7 @@ mod tests {
         }
         assert!(mirror.begin_fetch());
         assert!(!mirror.begin_fetch(), "one reader is enough");
-        mirror.write(vec![Operation::Put("a".into(), "new".into()), Operation::Remove("b".into())]);
+        write(&mut mirror, vec![put("a", "new"), Operation::Remove("b".into())]);
         assert_eq!(mirror.get(b"a"), None, "it is not known yet");
         mirror.end_fetch(Some(vec![pair("a", "old"), pair("b", "old"), pair("c", "old")]));
         assert_eq!(mirror.page(b"", 9), Some(vec![pair("a", "new"), pair("c", "old")]));
@@ -184,30 +189,30 @@ mod tests {
     fn a_large_database_is_not_kept() {
         let mut mirror = Mirror::empty();
         for n in 0..65_u8 {
-            mirror.write(vec![Operation::Put(vec![n], vec![0; 1024 * 1024])]);
+            write(&mut mirror, vec![Operation::Put(vec![n], vec![0; 1024 * 1024])]);
         }
         assert_eq!(mirror.get(&[1]), None);
         let mut replaced = Mirror::empty();
         for _ in 0..65 {
-            replaced.write(vec![Operation::Put(vec![1], vec![0; 1024 * 1024])]);
+            write(&mut replaced, vec![Operation::Put(vec![1], vec![0; 1024 * 1024])]);
         }
         assert!(replaced.get(&[1]).is_some(), "what is replaced takes nothing");
     }
 
     #[test]
     fn the_last_operation_on_a_key_is_its_effect() {
-        let put = |key: &str, value: &str| Operation::Put(key.into(), value.into());
         let operations =
-            [put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
+            vec![put("a", "1"), Operation::Remove("b".into()), put("a", "2"), put("b", "3")];
         let mut mirror = Mirror::empty();
-        let effect = CommitEffect::of(&operations, &mirror);
-        assert_eq!(effect.puts, [("a".into(), "2".into()), ("b".into(), "3".into())]);
+        let effect = CommitEffect::of(operations.clone(), &mirror);
+        assert_eq!(effect.puts, [pair("a", "2"), pair("b", "3")]);
         assert!(effect.gone.is_empty() && effect.is_append);
-        mirror.write(vec![put("b", "0")]);
-        assert!(!CommitEffect::of(&operations, &mirror).is_append, "b is replaced");
-        assert!(CommitEffect::of(&[put("c", "4")], &mirror).is_append);
-        assert!(!CommitEffect::of(&[Operation::Remove("c".into())], &mirror).is_append);
-        let unknown = Mirror::Absent { reads: 0 };
-        assert!(!CommitEffect::of(&[put("c", "4")], &unknown).is_append);
+        write(&mut mirror, vec![put("b", "0")]);
+        let is_append =
+            |operations, mirror: &Mirror| CommitEffect::of(operations, mirror).is_append;
+        assert!(!is_append(operations, &mirror), "b is replaced");
+        assert!(is_append(vec![put("c", "4")], &mirror));
+        assert!(!is_append(vec![Operation::Remove("c".into())], &mirror));
+        assert!(!is_append(vec![put("c", "4")], &Mirror::Absent { reads: 0 }));
     }
 }

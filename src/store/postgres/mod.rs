@@ -33,7 +33,7 @@ use self::runtime::{ClientRuntime, failure_of};
 use self::session::{CONNECT_DEADLINE, Connector, Session};
 use self::tables::BackgroundTables;
 use super::{Database, Store, StoreFailure, StoreListener};
-use crate::random;
+use crate::clock::fill_random;
 
 /// How long a statement may take. Longer than a failover that PostgreSQL itself survives, such as a restart of the
 /// standby.
@@ -74,7 +74,7 @@ struct PostgresState {
 /// Random text that tells one holder of a row on the server from every other.
 fn random_token() -> Result<String, StoreFailure> {
     let mut token = [0; 16];
-    random::fill(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
+    fill_random(&mut token).map_err(|error| StoreFailure::io(std::io::Error::other(error)))?;
     Ok(crate::text::hex(&token))
 }
 

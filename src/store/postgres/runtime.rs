@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 
 use super::sql::FENCED_CODE;
+use crate::process::threads;
 use crate::store::StoreFailure;
-use crate::threads;
 
 /// The client's thread. It ends when this is dropped, and its connections with it.
 pub(super) struct ClientRuntime {

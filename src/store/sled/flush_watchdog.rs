@@ -16,7 +16,7 @@ use std::{fmt, io};
 use parking_lot::Mutex;
 
 use super::errors::guarded;
-use crate::threads;
+use crate::process::threads;
 
 /// How long a waiter may go unnoticed: short compared with the pause before a device that refused is
 /// tried again.

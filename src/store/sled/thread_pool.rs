@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::errors::guarded;
 use super::{UNFINISHED, config, open_unlocked, remove_directory};
+use crate::process::threads;
 use crate::store::{StoreFailure, private};
-use crate::threads;
 
 /// How late a thread of the pool may notice that it had no work for a second.
 const TIMER_SLACK: Duration = Duration::from_secs(60);

@@ -1,4 +1,11 @@
-//! Texts that are handled in several rooms: names that a host chooses, and bytes in hexadecimal.
+//! Texts, without knowledge of webhooks: names that a host chooses, hexadecimal and search here, JSON whose bytes must
+//! stay as they came in [`json`], and moments and durations in the form in which they are written.
+
+pub(crate) mod json;
+pub(crate) mod serde_with;
+mod timestamp;
+
+pub(crate) use self::timestamp::rfc3339;
 
 /// The longest name, in bytes.
 const NAME_BYTES_MAX: usize = 128;

@@ -6,7 +6,7 @@ use serde_json::{Number, Value};
 use super::pointer::Pointer;
 use super::{COMPARISONS, Node, Test};
 use crate::error::{Error, Result};
-use crate::json::{JsonMember, JsonObject, elements, kind_of, repeated_name};
+use crate::text::json::{JsonMember, JsonObject, elements, kind_of, repeated_name};
 
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 const DEPTH_MAX: usize = 8;

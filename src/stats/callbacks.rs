@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::minute_count::MinuteCount;
-use crate::word_enum::word_enum;
+use super::MinuteCount;
+use crate::macros::word_enum;
 
 /// Why a callback, or a part of one, was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

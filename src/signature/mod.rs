@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_callback_is_verified_on_its_raw_bytes() {
-        let body = include_bytes!("../docs/samples/cloud_escaped_raw_bytes.json");
+        let body = include_bytes!("../../docs/samples/cloud_escaped_raw_bytes.json");
         let header = "sha256=22f082dfc4f2a5322f7a46a6c30ce8ef1c0fecae06c9e11fd6819c63f186aa69";
         let secret = Secret::new("app-secret");
         assert_eq!(verify_hub(&secret, header, body), Ok(()));

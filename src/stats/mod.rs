@@ -2,13 +2,20 @@
 //!
 //! Every way in which an event or a delivery can end has a counter here, so that nothing ends unseen (I8).
 
-use std::fmt;
+mod callbacks;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+mod minute_count;
 
-use crate::transport::Shortage;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::callbacks::CallbackLedger;
+pub use self::callbacks::{CallbackRefusal, UnownedSource};
+pub(crate) use self::minute_count::MinuteCount;
 use crate::subscription::SubscriptionId;
+use crate::transport::Shortage;
 
 /// A snapshot of the engine's counters. Counts start when this engine is opened, unless a field says otherwise.
 ///
@@ -140,7 +147,10 @@ pub struct DurationHistogram {
     /// bound before it. The last element counts those longer than every bound.
     pub counts: [u64; DurationHistogram::BOUNDS.len() + 1],
     /// All durations together.
-    #[cfg_attr(feature = "serde", serde(rename = "sum_ms", with = "crate::duration_ms"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "sum_ms", with = "crate::text::serde_with::duration_ms")
+    )]
     pub sum: Duration,
 }
 
@@ -207,12 +217,18 @@ pub struct LaneStats {
     /// Failed attempts since the last acknowledged one.
     pub failures_in_row: u64,
     /// For how long every attempt has failed; zero while the endpoint works.
-    #[cfg_attr(feature = "serde", serde(rename = "failing_for_ms", with = "crate::duration_ms"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "failing_for_ms", with = "crate::text::serde_with::duration_ms")
+    )]
     pub failing_for: Duration,
     /// How often in a row the circuit breaker opened; 0 while it is closed.
     pub breaker_trips: u64,
     /// For how much longer no attempt is made, because of the breaker or of what the receiver asked for.
-    #[cfg_attr(feature = "serde", serde(rename = "rests_for_ms", with = "crate::duration_ms"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "rests_for_ms", with = "crate::text::serde_with::duration_ms")
+    )]
     pub rests_for: Duration,
 }
 

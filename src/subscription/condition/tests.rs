@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const MESSAGE: &str = include_str!("../../docs/samples/cloud_message_text.json");
+const MESSAGE: &str = include_str!("../../../docs/samples/cloud_message_text.json");
 const MESSAGE_AT: &str = "/entry/0/changes/0/value/messages/0";
 
 fn check(condition: &str, payload: &str, expected: bool) {
@@ -22,7 +22,7 @@ fn a_condition_reads_the_payload_of_a_callback() {
     check(&at("/referral", r#""exists":false"#), MESSAGE, true);
     check(&at("/timestamp", r#""gte":1697043223,"lt":1697043224"#), MESSAGE, true);
     check(&at("/timestamp", r#""gt":1697043223"#), MESSAGE, false);
-    let cut = include_str!("../../docs/samples/callbacks/lone_surrogate.json");
+    let cut = include_str!("../../../docs/samples/callbacks/lone_surrogate.json");
     check(&at("/type", r#""eq":"text""#), cut, true);
 }
 

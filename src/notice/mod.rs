@@ -19,10 +19,9 @@ pub(crate) use self::log::FindSubscription;
 use self::log::NoticeLog;
 use crate::account::{AccountId, AccountState};
 use crate::attempt::Reason;
-use crate::callback::CallbackRefusal;
 use crate::event::EventId;
-use crate::host_calls::HostCalls;
-use crate::stats::Bound;
+use crate::process::HostCalls;
+use crate::stats::{Bound, CallbackRefusal};
 use crate::subscription::SubscriptionId;
 
 /// Something that happened and that no call returned.
@@ -61,7 +60,10 @@ pub enum Notice {
         /// The subscription it was owed to.
         subscription: SubscriptionId,
         /// Why it was given up.
-        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
+        #[cfg_attr(
+            feature = "serde",
+            serde(serialize_with = "crate::text::serde_with::display::serialize")
+        )]
         reason: Reason,
     },
     /// A subscription was disabled. It gets no deliveries until it is [resumed](crate::Engine::resume) or
@@ -71,7 +73,10 @@ pub enum Notice {
         subscription: SubscriptionId,
         /// Why: the receiver's status (410), [`Reason::ReceiverDisabled`] if the receiver asked for it, or
         /// [`Reason::Failing`] if every attempt failed for as long as the policy allows.
-        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde_text::serialize"))]
+        #[cfg_attr(
+            feature = "serde",
+            serde(serialize_with = "crate::text::serde_with::display::serialize")
+        )]
         reason: Reason,
     },
     /// Deliveries of a subscription were cancelled by the host, or because it was removed.
@@ -139,12 +144,12 @@ pub enum Notice {
     /// when the engine opens, and when the account is suspended or removed.
     AccountHeld {
         /// The account.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_text"))]
+        #[cfg_attr(feature = "serde", serde(with = "crate::text::serde_with::display"))]
         account: AccountId,
         /// Its name.
         name: String,
         /// Its state.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_text"))]
+        #[cfg_attr(feature = "serde", serde(with = "crate::text::serde_with::display"))]
         state: AccountState,
         /// How many deliveries are held.
         deliveries: u64,

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
 
-use super::codec::dedup_page::{self, BucketEntries};
-use super::codec::keys;
-use super::cursor::Cursor;
-use super::dedup::DedupTable;
-use super::generations::Generations;
-use super::group::batches;
-use super::writer::commit_all;
+use super::DedupTable;
+use crate::outbox::codec::dedup_page::{self, BucketEntries};
+use crate::outbox::codec::keys;
+use crate::outbox::cursor::Cursor;
+use crate::outbox::generations::Generations;
+use crate::outbox::group::batches;
+use crate::outbox::writer::commit_all;
 
-pub(super) const DEDUP_DATABASE: &str = "dedup";
+pub(in crate::outbox) const DEDUP_DATABASE: &str = "dedup";
 
 /// The most pages of expired keys in one batch: few enough that readers do not wait long behind it.
 const EXPIRED_BATCH: usize = 64;
@@ -29,7 +29,7 @@ const PACKED_AT_ONCE: usize = 32;
 /// A pass is not worth its writes for fewer keys that no longer count, which take 100 KB.
 const UNCOUNTED_MIN: usize = 4_096;
 
-pub(super) struct DedupDatabase {
+pub(in crate::outbox) struct DedupDatabase {
     /// None after a failure, until it is opened again.
     database: Option<Arc<dyn Database>>,
     /// The number of keys in its pages, without those that the pass has yet to read.
@@ -57,13 +57,20 @@ struct ReadPages {
 
 impl DedupDatabase {
     /// The database with so many keys in its pages, of which `counted` count.
-    pub(super) fn new(database: Arc<dyn Database>, stored: usize, counted: usize) -> DedupDatabase {
+    pub(in crate::outbox) fn new(
+        database: Arc<dyn Database>,
+        stored: usize,
+        counted: usize,
+    ) -> DedupDatabase {
         let pass_at = pass_after(counted);
         DedupDatabase { database: Some(database), stored, pass_at, pass: None }
     }
 
     /// The open database. It is opened again after a failure.
-    pub(super) fn handle(&mut self, generations: &Generations) -> Option<Arc<dyn Database>> {
+    pub(in crate::outbox) fn handle(
+        &mut self,
+        generations: &Generations,
+    ) -> Option<Arc<dyn Database>> {
         if self.database.is_none() {
             self.database = generations.open_other(DEDUP_DATABASE).ok();
         }
@@ -71,7 +78,11 @@ impl DedupDatabase {
     }
 
     /// Adds pages. Returns false if the database accepts no writes now.
-    pub(super) fn put(&mut self, generations: &Generations, pages: Vec<KeyValue>) -> bool {
+    pub(in crate::outbox) fn put(
+        &mut self,
+        generations: &Generations,
+        pages: Vec<KeyValue>,
+    ) -> bool {
         if pages.is_empty() {
             return true;
         }
@@ -82,12 +93,12 @@ impl DedupDatabase {
         self.with(generations, |database| commit_all(database, batches)).is_some()
     }
 
-    pub(super) fn has_work(&self, dedup: &DedupTable) -> bool {
+    pub(in crate::outbox) fn has_work(&self, dedup: &DedupTable) -> bool {
         dedup.expired_bucket().is_some() || self.pass.is_some() || self.stored >= self.pass_at
     }
 
     /// Removes some pages that are past their window, or else packs some.
-    pub(super) fn maintain(&mut self, generations: &Generations, cursor: &mut Cursor) {
+    pub(in crate::outbox) fn maintain(&mut self, generations: &Generations, cursor: &mut Cursor) {
         match cursor.dedup.expired_bucket() {
             Some(bucket) => self.remove_expired(generations, &mut cursor.dedup, bucket),
             None if self.has_work(&cursor.dedup) => self.pack(generations, cursor),
@@ -227,15 +238,16 @@ fn failed(failure: StoreFailure) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::accounts::events::EventAccounts;
     use crate::outbox::cursor::tests::cursor;
-    use crate::outbox::event_accounts::EventAccounts;
     use crate::store::{FaultInjectingStore, FaultPlan, Memory, Store};
 
     const BUCKET: u64 = 1_000;
 
     /// A database of 10,000 keys in ten buckets, of which the table has each third.
     fn third_counts(store: Arc<dyn Store>) -> (Generations, Cursor, DedupDatabase) {
-        let accounts = Arc::new(EventAccounts::new(crate::account_shares::tests::shares_of(&[])));
+        let accounts =
+            Arc::new(EventAccounts::new(crate::outbox::accounts::shares::tests::shares_of(&[])));
         let generations = Generations::new(Arc::clone(&store), 1_000, accounts);
         let mut cursor = Cursor { dedup: DedupTable::new(1_000_000, 10_000), ..cursor() };
         let mut database = DedupDatabase::new(store.open(DEDUP_DATABASE).unwrap(), 0, 0);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::millis;
 use crate::error::{Error, Result};
-use crate::setters::setters;
+use crate::macros::setters;
 use crate::subscription::RateLimit;
 
 /// How much one account may take. Start from [`AccountLimits::default`], where nothing is set, and change fields.

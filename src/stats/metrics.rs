@@ -23,9 +23,9 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{DurationHistogram, LaneStats, Stats};
 use crate::account::AccountInfo;
 use crate::clock::millis;
-use crate::stats::{DurationHistogram, LaneStats, Stats};
 use crate::subscription::{SubscriptionInfo, SubscriptionState};
 
 /// The content type of what [`exposition`] returns.

@@ -5,10 +5,12 @@
 //! for all together: at its bound an account's oldest keys are forgotten early and counted, and at the bound of all
 //! those of the account with the most keys.
 
+pub(super) mod database;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::codec::dedup_page::{AccountTag, DedupKey, account_of, account_tag};
-use crate::account_shares::AccountShares;
+use crate::outbox::accounts::shares::AccountShares;
 
 /// The part of all keys that is dropped at once is one divided by this.
 const ROOM_MADE: usize = 1_024;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use super::object::ObjectWriter;
 use super::update::{MetaUpdate, moment, nested, whole};
 use crate::event::StoredEvent;
-use crate::json::{JsonObject, elements};
+use crate::text::json::{JsonObject, elements};
 
 mod message;
 

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::account_shares::{AccountShare, AccountShares};
+use super::shares::{AccountShare, AccountShares};
 
 /// The account of an event. The default stands for no account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct AccountRef(u32);
+pub(in crate::outbox) struct AccountRef(u32);
 
 #[cfg(test)]
 impl AccountRef {
-    pub(super) const fn new(number: u32) -> AccountRef {
+    pub(in crate::outbox) const fn new(number: u32) -> AccountRef {
         AccountRef(number)
     }
 }
 
 #[derive(Debug)]
-pub(super) struct EventAccounts {
+pub(in crate::outbox) struct EventAccounts {
     shares: Arc<AccountShares>,
     /// A leaf among the locks.
     known: RwLock<KnownAccounts>,
@@ -32,11 +32,11 @@ struct KnownAccounts {
 }
 
 impl EventAccounts {
-    pub(super) fn new(shares: Arc<AccountShares>) -> EventAccounts {
+    pub(in crate::outbox) fn new(shares: Arc<AccountShares>) -> EventAccounts {
         EventAccounts { shares, known: RwLock::default() }
     }
 
-    pub(super) fn refer(&self, account: &str) -> AccountRef {
+    pub(in crate::outbox) fn refer(&self, account: &str) -> AccountRef {
         if let Some(found) = self.find(account) {
             return found;
         }
@@ -50,16 +50,16 @@ impl EventAccounts {
     }
 
     /// The reference to an account that events refer to already.
-    pub(super) fn find(&self, account: &str) -> Option<AccountRef> {
+    pub(in crate::outbox) fn find(&self, account: &str) -> Option<AccountRef> {
         self.known.read().refs.get(account).copied()
     }
 
-    pub(super) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {
+    pub(in crate::outbox) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {
         let index = account.0.checked_sub(1)? as usize;
         self.known.read().shares.get(index).map(Arc::clone)
     }
 
-    pub(super) fn letters_max(&self, account: AccountRef) -> usize {
+    pub(in crate::outbox) fn letters_max(&self, account: AccountRef) -> usize {
         self.share(account).map_or(usize::MAX, |share| self.shares.bounds(&share).dead_letters_max)
     }
 }

@@ -1,4 +1,4 @@
-//! The words of enums whose variants have one each.
+//! The macros of the library: words for the variants of enums, and setters for structs of settings.
 
 /// Gives an enum `as_str` and `Display`. With the name of a field, also `FromStr` as the inverse: an unknown word is
 /// an error of that field.
@@ -18,7 +18,7 @@ macro_rules! word_enum {
         }
     };
     ($vis:vis $type:ident, $field:literal: $($variant:ident = $word:literal),+ $(,)?) => {
-        $crate::word_enum::word_enum!($vis $type: $($variant = $word),+);
+        $crate::macros::word_enum!($vis $type: $($variant = $word),+);
 
         impl std::str::FromStr for $type {
             type Err = $crate::error::Error;
@@ -34,4 +34,22 @@ macro_rules! word_enum {
     };
 }
 
+/// Declares one chainable setter for each named field of a struct. The structs are `#[non_exhaustive]`, so that a new
+/// field is not a breaking change; other crates make them from their default and these setters.
+macro_rules! setters {
+    ($type:ident { $($field:ident: $value:ty),+ $(,)? }) => {
+        impl $type {
+            $(
+                #[doc = concat!("Sets the field `", stringify!($field), "`.")]
+                #[must_use]
+                pub fn $field(mut self, $field: $value) -> $type {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use setters;
 pub(crate) use word_enum;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::threads;
+use super::threads;
 
 type HostCall = Box<dyn FnOnce() + Send>;
 

@@ -8,11 +8,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::command::{CommitterCommand, QueuedSize, Submission};
+use crate::outbox::command::{CommitterCommand, QueuedSize, Submission};
 
 /// What was taken from the channel and is not in a batch yet.
 #[derive(Default)]
-pub(super) struct AccountQueues {
+pub(in crate::outbox) struct AccountQueues {
     queues: HashMap<Arc<str>, VecDeque<(Submission, QueuedSize)>>,
     /// The accounts with submissions, in the order of their turns.
     turns: VecDeque<Arc<str>>,
@@ -20,16 +20,19 @@ pub(super) struct AccountQueues {
 }
 
 impl AccountQueues {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::outbox) fn is_empty(&self) -> bool {
         self.turns.is_empty() && self.barrier.is_none()
     }
 
-    pub(super) fn has_barrier(&self) -> bool {
+    pub(in crate::outbox) fn has_barrier(&self) -> bool {
         self.barrier.is_some()
     }
 
     /// Sorts a command in. Returns it if it is to be taken at once.
-    pub(super) fn sort(&mut self, command: CommitterCommand) -> Option<CommitterCommand> {
+    pub(in crate::outbox) fn sort(
+        &mut self,
+        command: CommitterCommand,
+    ) -> Option<CommitterCommand> {
         match command {
             CommitterCommand::Publish(submission, size) => {
                 match only_account(&submission) {
@@ -59,7 +62,7 @@ impl AccountQueues {
     }
 
     /// The submission of the account whose turn it is, or the barrier after the last one.
-    pub(super) fn next(&mut self) -> Option<CommitterCommand> {
+    pub(in crate::outbox) fn next(&mut self) -> Option<CommitterCommand> {
         let Some(account) = self.turns.pop_front() else { return self.barrier.take() };
         let queue = self.queues.get_mut(&account)?;
         let (submission, size) = queue.pop_front()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::account_limits::AccountLimits;
+use crate::account::AccountLimits;
 use crate::clock::millis;
 use crate::config::Limits;
 use crate::error::{Error, Result};
