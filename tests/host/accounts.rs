@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::client::Pending;
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
 
@@ -304,4 +305,30 @@ fn a_key_that_has_expired_is_not_made() {
     let after = served.items("/admin/accounts?name=acme", OPERATOR)[0].clone();
     let count = |account: &Value| account["keys"].as_array().unwrap().len();
     assert_eq!(count(&after), count(&acme) + 1);
+}
+
+/// Whoever has a key that was revoked learns nothing more by a stream that it opened before.
+#[test]
+fn a_stream_of_notices_ends_with_its_key() {
+    let (_place, served) = HostProcess::operated();
+    let receiver = Receiver::answering(404);
+    let (id, key) = create(&served, "gamma", "919000000009");
+    let keys = format!("/admin/accounts/{id}/keys");
+    let made = served.post(&keys, OPERATOR, r#"{"name":"ci"}"#).json();
+    let (ci, ci_id) = (made["api_key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    served.subscribe(&key, &receiver.url("/gamma"), json!({}));
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    let [revoked, mut kept, mut bystander] = [ci, &key, BETA].map(|key| {
+        let headers = [("authorization", key)];
+        let mut stream = Pending::open(served.address, "GET", "/notices", &headers, 0);
+        stream.until_it_says("\r\n\r\n");
+        stream
+    });
+    assert_eq!(served.delete(&format!("{keys}/{ci_id}"), OPERATOR).status, 204);
+    assert_eq!(served.post("/events", &key, event("919000000009", "x")).status, 202);
+    assert_eq!(served.post("/events", BETA, event("919000000003", "x")).status, 202);
+    kept.until_it_says("dead_lettered");
+    bystander.until_it_says("dead_lettered");
+    let rest = revoked.rest();
+    assert!(!rest.contains("dead_lettered"), "{rest}");
 }

@@ -224,3 +224,31 @@ fn a_filter_that_can_match_nothing_is_refused() {
     let answer = served.post(discard, ACME, own);
     assert_eq!((answer.status, answer.json()), (202, json!({"discarded": 0})));
 }
+
+/// A cursor names a dead letter. One of another account is like one that does not exist, or a caller could find out
+/// which ones do.
+#[test]
+fn a_cursor_names_only_a_letter_of_its_account() {
+    let (_place, served) = HostProcess::fresh();
+    let dead = Receiver::answering(404);
+    let id = served.subscribe(ACME, &dead.url("/acme"), json!({}));
+    served.subscribe(BETA, &dead.url("/beta"), json!({}));
+    let beta = r#"{"type":"T","number":"919000000003","payload":1}"#;
+    (0..2).for_each(|_| assert_eq!(served.post("/events", BETA, beta).status, 202));
+    (0..2).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
+    let acme = until_listed(&served, 2);
+    served.until(|_| served.items("/dead-letters", BETA).len() == 2);
+    let foreign = acme[0]["id"].as_str().unwrap();
+    let refused = |list: &str| {
+        let answer = served.get(&format!("{list}{foreign}"), BETA);
+        answer.assert_refused(400, "invalid", Some("cursor"));
+    };
+    refused("/dead-letters?cursor=");
+    refused("/deliveries?cursor=dead.");
+    // A letter that was replayed and delivered has no account any more, and one of a removed subscription no other.
+    assert_eq!(served.delete(&format!("/subscriptions/{id}"), ACME).status, 204);
+    refused("/dead-letters?cursor=");
+    assert_eq!(served.items(&format!("/dead-letters?cursor={foreign}"), ACME), acme[1..]);
+    assert_eq!(served.paged_items("/dead-letters?", ACME, 1), acme);
+    assert_eq!(served.paged_items("/dead-letters?", BETA, 1).len(), 2);
+}

@@ -277,3 +277,17 @@ fn a_full_queue_is_429_and_accepts_nothing_more() {
     served.kill();
     assert_eq!(place.start().stats()["recovered"], taken);
 }
+
+/// The lines are counted before any is read, because an event takes many times the memory of a short line.
+#[test]
+fn too_many_events_are_refused_before_they_are_read() {
+    let limits = "\n[limits]\nqueue_events_max = 4\n";
+    let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+    let wrong = "{\"type\": 1}\n\n";
+    let refused = served.post_lines(ACME, &wrong.repeat(5));
+    refused.assert_refused(413, "too_large", Some("events"));
+    refused.assert_says(&["events: 5 is over the limit of 4"]);
+    served.post_lines(ACME, &wrong.repeat(4)).assert_refused(400, "invalid", Some("type"));
+    let other = r#"{"type":"T","number":"919000000003","payload":1}"#;
+    assert_eq!(served.post("/events", BETA, other).status, 202);
+}

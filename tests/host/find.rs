@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, HostProcess};
+use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::receiver::Receiver;
 
 /// A message as an event, whose text decides who gets it.
@@ -170,4 +170,23 @@ fn check_one(served: &HostProcess, ids: &[String]) {
         None,
     );
     served.get("/events/nothing", ACME).assert_refused(404, "not_found", None);
+}
+
+/// One account owes more than is read for a page. Another one finds its own event on the first.
+#[test]
+fn a_search_reads_no_backlog_of_another_account() {
+    let limits = "\n[limits]\nhistory_bytes_max = 0\n";
+    let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+    let receiver = Receiver::answering(200);
+    for key in [ACME, BETA] {
+        let id = served.subscribe(key, &receiver.url("/"), json!({}));
+        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), key, "").status, 200);
+    }
+    let beta = r#"{"type":"T","number":"919000000003","payload":1}"#;
+    let own = served.post("/events", BETA, beta).json();
+    let lines: Vec<_> = (0..2_100).map(line).collect();
+    assert_eq!(served.post_lines(ACME, &lines.join("\n")).status, 202);
+    let page = served.get("/events?limit=1000", BETA).json();
+    assert_eq!((&page["items"][0]["id"], &page["cursor"]), (&own["id"], &Value::Null), "{page}");
+    assert_eq!(served.paged_items("/events?", ACME, 1_000).len(), 2_100);
 }
