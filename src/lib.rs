@@ -71,7 +71,7 @@ pub use event::{
     RAW_CLOUD_API_WEBHOOK, StoredEvent, TypeHint, WabaNumber,
 };
 #[cfg(feature = "postgres")]
-pub use fleet::{Fleet, FleetHost, FleetListener, FleetOptions, ShardPlace};
+pub use fleet::{Fleet, FleetHost, FleetListener, FleetMembership, FleetOptions, ShardPlace};
 pub use network::{Network, Roots};
 pub use notice::{Notice, Notices};
 pub use outbox::{AccountBounds, AccountUsage};

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::recent_attempts::{RecentAttempt, RecentOutcome, SentEvent};
+use super::events::recent_attempts::{RecentAttempt, RecentOutcome, SentEvent};
 use super::shared::{DispatchState, Job, Shared};
-use super::subscription_table::ActiveSubscription;
+use super::subscriptions::table::ActiveSubscription;
 use crate::attempt::{Attempt, AttemptEnd, DeliveryId, FailedAttempt, Reason, Record};
 use crate::delivery::Template;
 use crate::dispatch::{Completed, StepContext};

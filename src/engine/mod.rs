@@ -1,69 +1,46 @@
 //! The engine: what a host can ask of it. `publish` never blocks (I7), `subscribe` and `unsubscribe` return
 //! once their change is durable, and no thread of a closed engine changes anything durable.
 
-mod account_declarations;
-mod account_stats;
-mod account_usage;
 mod accounts;
-#[cfg(feature = "postgres")]
-mod adopted_accounts;
 mod attempts;
-mod background;
-mod backup;
 mod callbacks;
 mod close;
 mod commit_events;
-mod data_directory;
-mod dead_letter_filter;
-mod dead_letters;
 mod deliveries;
-mod event_history;
-mod event_query;
-mod event_traces;
-mod expiry;
+mod events;
 mod filter;
-mod io_source;
-mod io_threads;
-mod lifecycle;
-mod log;
-mod match_report;
-mod migration;
 mod page;
 mod publish;
-mod purge;
-mod recent_attempts;
-mod recovery;
-mod secret_rotation;
 mod shared;
 mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod stepping;
-mod subscription_changes;
-mod subscription_table;
-mod test_delivery;
-mod timekeeper;
-mod worker_pool;
+mod storage;
+mod subscriptions;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::account_declarations::AccountChanges;
-pub use self::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
+pub use self::accounts::declarations::AccountChanges;
+pub use self::deliveries::dead_letter_filter::{DeadLetterFilter, DeadLetterId};
 pub use self::deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryState};
 
-pub use self::event_query::{DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace};
-pub use self::match_report::{ConditionReport, MatchReport};
-pub use self::migration::Migration;
+pub use self::deliveries::purge::{PurgeFilter, Purged};
+pub use self::events::query::{
+    DeliveryOutcome, DeliveryTrace, EventCursor, EventQuery, EventTrace,
+};
+pub use self::events::recent_attempts::{RecentAttempt, RecentOutcome};
 pub use self::page::Page;
-pub use self::purge::{PurgeFilter, Purged};
-pub use self::recent_attempts::{RecentAttempt, RecentOutcome};
-pub use self::test_delivery::TestDelivery;
+pub use self::storage::migration::Migration;
+pub use self::subscriptions::match_report::{ConditionReport, MatchReport};
+pub use self::subscriptions::test_delivery::TestDelivery;
 
-pub(crate) use self::subscription_changes::{AccountSnapshot, SubscriptionChange};
+pub(crate) use self::subscriptions::{AccountSnapshot, SubscriptionChange};
 
 use self::close::Owner;
 use self::shared::Shared;
-use self::subscription_changes::ExistingName;
+use self::subscriptions::ExistingName;
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{Accepted, Catalogue, Event, PublishError};
@@ -107,7 +84,7 @@ impl Engine {
     /// [`Error::UnsupportedFormat`], [`Error::Directory`], [`Error::Store`] or [`Error::Damaged`] when
     /// the directory cannot be used. Nothing in it is lost by the refusal.
     pub fn open(config: Config) -> Result<Engine> {
-        let shared = recovery::open(config)?;
+        let shared = storage::recovery::open(config)?;
         let (subscriptions, recovered) =
             (shared.subscriptions.read().len(), shared.counters.recovered.value());
         tracing::info!(subscriptions, recovered, "the engine is open");

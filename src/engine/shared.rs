@@ -23,9 +23,9 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, RwLock};
 
-use super::io_threads::{IoThreads, IssuedAttempts};
-use super::recent_attempts::RecentAttempts;
-use super::subscription_table::SubscriptionTable;
+use super::events::recent_attempts::RecentAttempts;
+use super::subscriptions::table::SubscriptionTable;
+use super::threads::io_threads::{IoThreads, IssuedAttempts};
 use crate::account::Accounts;
 use crate::attempt::{Attempt, Reason};
 use crate::book::SubscriptionStore;

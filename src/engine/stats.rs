@@ -3,9 +3,26 @@
 
 use super::Engine;
 use crate::history::History;
-use crate::stats::Stats;
+use crate::stats::{LaneStats, Stats};
+use crate::subscription::SubscriptionId;
 
 impl Engine {
+    /// The figures of one subscription, at the same cost however many there are; `None` if it never owed anything.
+    ///
+    /// ```
+    /// # use wabahook::{Config, Engine, Event, Subscription};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let engine = Engine::open(Config::new(directory.path()))?;
+    /// let crm = engine.subscribe(Subscription::to("https://crm.example/hook")?.name("crm"))?;
+    /// assert_eq!(engine.lane_stats(crm).map_or(0, |lane| lane.owed), 0);
+    /// # engine.close(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lane_stats(&self, id: SubscriptionId) -> Option<LaneStats> {
+        let now_ms = self.shared.clock.monotonic_ms();
+        self.shared.dispatch_state.lock().dispatcher.lane_stats_of(id, now_ms)
+    }
+
     /// A reading of the counters. Costs a short lock and a line for each subscription.
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;

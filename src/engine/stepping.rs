@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attempts::CompletedAttempt;
-use super::recent_attempts::SentEvent;
+use super::events::recent_attempts::SentEvent;
 use super::shared::Shared;
-use super::{Engine, Owner, commit_events, recovery, timekeeper, worker_pool};
+use super::storage::recovery;
+use super::threads::{timekeeper, worker_pool};
+use super::{Engine, Owner, commit_events};
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::config::Config;
 use crate::delivery;

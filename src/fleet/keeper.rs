@@ -2,6 +2,7 @@
 //! opened and closed on a thread of its own, so that a slow one does not delay the announcement. A shard is served only
 //! while its lease is held, which its store sees to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::ownership::{OwnershipStep, next_step};
-use super::{DIRECTORY_SHARD, FleetShared, HeldByShard, HeldShard};
+use super::{DIRECTORY_SHARD, FleetMembership, FleetOptions, FleetShared, HeldByShard, HeldShard};
 use crate::config::{Config, Limits};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -74,49 +75,71 @@ impl FleetShared {
             }
             patience = if had_failed { PATIENCE } else { patience.saturating_sub(1) };
             let looked = self.look(look, patience == 0);
-            match &looked {
-                Err(error) if !had_failed => {
-                    tracing::warn!(%error, "the server cannot be asked for the other hosts");
-                }
-                Ok(()) if had_failed => tracing::warn!("the server answers again"),
-                _ => {}
-            }
             had_failed = looked.is_err();
-            self.is_connected.store(looked.is_ok(), Ordering::Release);
+            if !self.is_closing() {
+                self.note_membership(looked);
+            }
             if woken.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
     }
 
+    /// Keeps what a look found, and logs it where it has changed.
+    fn note_membership(&self, looked: Result<FleetMembership>) {
+        let after = *looked.as_ref().unwrap_or(&FleetMembership::Disconnected);
+        let before = std::mem::replace(&mut *self.membership.lock(), after);
+        let FleetOptions { name, address, .. } = &self.options;
+        match (after.problem(), looked) {
+            _ if after == before => {}
+            (Some(problem), Err(error)) => tracing::warn!(%error, "{problem}"),
+            (Some(problem), Ok(_)) => tracing::warn!(name, address, "{problem}"),
+            (None, _) if before == FleetMembership::Joining => {}
+            (None, _) => tracing::warn!("the other hosts count on this host again"),
+        }
+    }
+
     /// Looks once, and where it `may_take` takes what should be here.
-    fn look(self: &Arc<Self>, look: u64, may_take: bool) -> Result<()> {
+    fn look(self: &Arc<Self>, look: u64, may_take: bool) -> Result<FleetMembership> {
         let view = self.cluster.view().map_err(failed)?;
         self.close_ended();
         let step = match self.is_closing() {
             true => OwnershipStep::default(),
             false => next_step(&self.options.name, &view, &self.held_shards()),
         };
+        let own = (self.options.name.as_str(), self.options.address.as_str());
+        let membership = self.membership.lock().after(own, &view);
         let before = std::mem::replace(&mut *self.view.write(), view);
         if owners_in(&before) != owners_in(&self.view.read()) {
             self.listener.changed();
         }
         if may_take {
+            self.log_takeover(&step.take);
             step.take.into_iter().for_each(|shard| self.open_later(shard));
         }
         if let Some(shard) = step.hand_over {
             tracing::info!(shard, "handing over to the host that should own it");
             self.close_later(shard, HAND_OVER_MAX);
         }
-        // After the steps above: an announcement waits for a commit, and a shard without an owner must not wait for that.
         if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
-            if !self.cluster.announce().map_err(failed)? {
-                let name = &self.options.name;
-                tracing::warn!("another live process has the name {name:?} of this host");
-            }
+            self.cluster.announce();
             self.refresh_accounts()?;
         }
-        Ok(())
+        Ok(membership)
+    }
+
+    /// Logs from which hosts shards are taken that were not given up.
+    fn log_takeover(&self, taken: &[u16]) {
+        let view = self.view.read();
+        let mut shards_by_host = BTreeMap::<&str, Vec<u16>>::new();
+        for lease in view.leases.iter().filter(|lease| taken.contains(&lease.shard)) {
+            if !lease.host.is_empty() && lease.host != self.options.name {
+                shards_by_host.entry(&lease.host).or_default().push(lease.shard);
+            }
+        }
+        for (host, shards) in shards_by_host {
+            tracing::warn!(host, ?shards, "taking over the shards of a host that went away");
+        }
     }
 
     /// Closes engines that ended by themselves: another host took over, or a part of them failed. In the second case

@@ -5,6 +5,7 @@
 
 mod directory;
 mod keeper;
+mod membership;
 mod ownership;
 mod rendezvous;
 
@@ -19,6 +20,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use self::directory::DIRECTORY_SHARD;
 use self::directory::Directory;
+pub use self::membership::FleetMembership;
 use self::ownership::HeldShards;
 use self::rendezvous::shard_of;
 use crate::account::{Account, AccountLimits, Accounts};
@@ -132,8 +134,7 @@ struct FleetShared {
     held_changed: Condvar,
     view: RwLock<ClusterView>,
     is_closing: AtomicBool,
-    /// Whether the server answered the last look.
-    is_connected: AtomicBool,
+    membership: Mutex<FleetMembership>,
     wake: Sender<()>,
 }
 
@@ -156,7 +157,8 @@ impl Fleet {
         listener: Arc<dyn FleetListener>,
     ) -> Result<Fleet> {
         Engine::check_config(&config)?;
-        let own = ClusterHost { name: options.name.clone(), address: options.address.clone() };
+        let (name, address) = (options.name.clone(), options.address.clone());
+        let own = ClusterHost { name, address, is_own: true };
         let store = options.store.clone().name(&options.name).shards(options.shards);
         let options = FleetOptions { store: store.clone(), ..options };
         let failed = |failure| Error::store("joining the fleet", failure);
@@ -174,7 +176,7 @@ impl Fleet {
             held_changed: Condvar::new(),
             view: RwLock::default(),
             is_closing: AtomicBool::new(false),
-            is_connected: AtomicBool::new(true),
+            membership: Mutex::new(FleetMembership::Joining),
             wake,
         });
         keeper::start(Arc::clone(&shared), woken)?;
@@ -208,8 +210,9 @@ impl Fleet {
         }
         let view = self.shared.view.read();
         let lease = view.leases.iter().find(|lease| lease.shard == shard);
-        let owner = lease.and_then(ShardLease::owner).filter(|owner| *owner != self.name());
+        let owner = lease.and_then(ShardLease::owner);
         let host = owner.and_then(|owner| view.hosts.iter().find(|host| host.name == owner));
+        let host = host.filter(|host| !host.is_own);
         host.map_or(ShardPlace::Nowhere, |host| ShardPlace::At(FleetHost::of(host, &view)))
     }
 
@@ -224,9 +227,9 @@ impl Fleet {
         view.hosts.iter().map(|host| FleetHost::of(host, &view)).collect()
     }
 
-    /// Whether the server answered lately.
-    pub fn is_connected(&self) -> bool {
-        self.shared.is_connected.load(Ordering::Acquire)
+    /// Whether the other hosts count on this one, as the server had it a moment ago.
+    pub fn membership(&self) -> FleetMembership {
+        *self.shared.membership.lock()
     }
 
     /// The accounts of all shards, as the server had them at most a second ago.

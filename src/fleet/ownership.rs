@@ -30,11 +30,11 @@ pub(super) struct HeldShards {
 
 /// Decides the next step of the host `own`.
 pub(super) fn next_step(own: &str, view: &ClusterView, held: &HeldShards) -> OwnershipStep {
-    let hosts: Vec<&str> = view.hosts.iter().map(|host| host.name.as_str()).collect();
-    if !hosts.contains(&own) {
-        // Its announcement has ended, so others do not count on it.
+    if !view.hosts.iter().any(|host| host.is_own) {
+        // Its announcement has ended or another process has its name, so others do not count on it.
         return OwnershipStep::default();
     }
+    let hosts: Vec<&str> = view.hosts.iter().map(|host| host.name.as_str()).collect();
     let shards = u16::try_from(view.leases.len()).unwrap_or(u16::MAX);
     let owners = preferred_hosts(shards, &hosts);
     let preferred = |shard: u16| owners.get(usize::from(shard)).copied();
@@ -71,10 +71,14 @@ mod tests {
             Model { shards, hosts, leases: vec![(None, 0); usize::from(shards)] }
         }
 
-        fn view(&self) -> ClusterView {
+        /// As the server has it for a host of this name.
+        fn view(&self, own: &str) -> ClusterView {
             let live = self.hosts.iter().filter(|(_, lives)| *lives);
-            let hosts =
-                live.map(|(name, _)| ClusterHost { name: name.clone(), address: String::new() });
+            let hosts = live.map(|(name, _)| ClusterHost {
+                name: name.clone(),
+                address: String::new(),
+                is_own: name == own,
+            });
             let leases =
                 (0..self.shards).zip(&self.leases).map(|(shard, (owner, free))| ShardLease {
                     shard,
@@ -97,7 +101,7 @@ mod tests {
                 if !lives {
                     continue;
                 }
-                let step = next_step(&name, &self.view(), &self.held_by(host));
+                let step = next_step(&name, &self.view(&name), &self.held_by(host));
                 for shard in step.take {
                     let lease = &mut self.leases[usize::from(shard)];
                     assert_eq!(lease.0, None, "{name} takes what another host has");
@@ -178,8 +182,8 @@ mod tests {
     fn nothing_is_handed_over_while_a_shard_changes_hands() {
         let model = two_hosts();
         let held = HeldShards { changing: BTreeSet::from([3]), ..model.held_by(0) };
-        assert_eq!(next_step("host-0", &model.view(), &held), OwnershipStep::default());
-        assert!(next_step("host-0", &model.view(), &model.held_by(0)).hand_over.is_some());
+        assert_eq!(next_step("host-0", &model.view("host-0"), &held), OwnershipStep::default());
+        assert!(next_step("host-0", &model.view("host-0"), &model.held_by(0)).hand_over.is_some());
     }
 
     #[test]
@@ -187,16 +191,25 @@ mod tests {
         let mut model = two_hosts();
         let mine = |step: OwnershipStep| step.take.len();
         model.leases = vec![(None, 1); 16];
-        let soon = mine(next_step("host-0", &model.view(), &HeldShards::default()));
+        let soon = mine(next_step("host-0", &model.view("host-0"), &HeldShards::default()));
         model.leases = vec![(None, 30); 16];
-        let later = mine(next_step("host-0", &model.view(), &HeldShards::default()));
+        let later = mine(next_step("host-0", &model.view("host-0"), &HeldShards::default()));
         assert_eq!((soon, later), (8, 16));
     }
 
     #[test]
     fn a_host_whose_announcement_ended_does_nothing() {
         let model = two_hosts();
-        let step = next_step("host-9", &model.view(), &HeldShards::default());
+        let step = next_step("host-9", &model.view("host-9"), &HeldShards::default());
+        assert_eq!(step, OwnershipStep::default());
+    }
+
+    // A second process of the same name would serve shards at an address that no host knows.
+    #[test]
+    fn a_process_whose_name_is_taken_does_nothing() {
+        let mut model = two_hosts();
+        model.leases = vec![(None, 30); 16];
+        let step = next_step("host-0", &model.view("another process"), &HeldShards::default());
         assert_eq!(step, OwnershipStep::default());
     }
 }

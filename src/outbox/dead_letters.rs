@@ -5,10 +5,11 @@
 //! of a neighbour that has more. The caller learns which were dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::{Bound, RangeBounds as _};
 
 use roaring::RoaringTreemap;
 
-use super::accounts::events::AccountRef;
+use super::accounts::events::{AccountRef, AccountRefs};
 use crate::attempt::DeliveryId;
 
 /// The sort key of a dead letter: when its delivery was given up, in milliseconds since the Unix epoch, and the
@@ -28,8 +29,8 @@ pub(super) struct DeadLetterIndex {
     by_account: HashMap<AccountRef, BTreeSet<LetterPosition>>,
     /// Letters whose account was not looked up yet.
     unsorted: Vec<LetterPosition>,
-    /// The letters replayed last, and when each delivery had been given up.
-    revived: VecDeque<(DeliveryId, u64)>,
+    /// The letters replayed last, as they were.
+    revived: VecDeque<(DeliveryId, LetterOwner)>,
     /// The number of letters in each generation.
     counts: HashMap<u64, u64>,
 }
@@ -149,36 +150,55 @@ impl DeadLetterIndex {
     /// Removes a letter because its delivery is owed again. Returns when the delivery was given up, and the
     /// generation of the record.
     pub(super) fn take(&mut self, delivery: DeliveryId) -> Option<(u64, u64)> {
-        let LetterOwner { at_wall_ms, account } = self.owners.remove(&delivery)?;
+        let owner = self.owners.remove(&delivery)?;
+        let LetterOwner { at_wall_ms, account } = owner;
         self.leave_account((at_wall_ms, delivery), account.unwrap_or_default());
         let generation = self.kept.remove(&(at_wall_ms, delivery))?;
         self.uncount(Some(generation));
-        self.revived.push_back((delivery, at_wall_ms));
+        self.revived.push_back((delivery, owner));
         if self.revived.len() > self.count_max {
             self.revived.pop_front();
         }
         Some((at_wall_ms, generation))
     }
 
-    /// The newest letters before a position, or the newest of all.
+    /// The newest letters before a position, or the newest of all. Those of some accounts are found at the cost of
+    /// theirs alone.
     pub(super) fn before(
         &self,
         position: Option<LetterPosition>,
+        accounts: Option<&AccountRefs>,
         count_max: usize,
     ) -> Vec<LetterPosition> {
-        let older = match position {
-            Some(position) => self.kept.range(..position),
-            None => self.kept.range(..),
+        let older = (Bound::Unbounded, position.map_or(Bound::Unbounded, Bound::Excluded));
+        let Some(accounts) = accounts else {
+            let all = self.kept.range(older).rev();
+            return all.take(count_max).map(|(position, _)| *position).collect();
         };
-        older.rev().take(count_max).map(|(position, _)| *position).collect()
+        let theirs = accounts.iter().filter_map(|account| self.by_account.get(account));
+        let theirs = theirs.flat_map(|letters| letters.range(older).rev().take(count_max));
+        // They may be anybody's.
+        let unsorted = self.unsorted.iter().filter(|one| older.contains(*one) && self.is_kept(one));
+        let found: BTreeSet<_> = theirs.chain(unsorted).copied().collect();
+        found.into_iter().rev().take(count_max).collect()
     }
 
-    /// The position of a letter. Recently replayed letters have one too, because a caller may replay the
-    /// first pages of a list while it reads the next.
-    pub(super) fn position_of(&self, delivery: DeliveryId) -> Option<LetterPosition> {
-        let kept = self.owners.get(&delivery).map(|owner| owner.at_wall_ms);
+    fn is_kept(&self, position: &LetterPosition) -> bool {
+        self.kept.contains_key(position)
+    }
+
+    /// The position of a letter that may be of one of these accounts. Recently replayed letters have one too, because
+    /// a caller may replay the first pages of a list while it reads the next.
+    pub(super) fn position_of(
+        &self,
+        delivery: DeliveryId,
+        accounts: Option<&AccountRefs>,
+    ) -> Option<LetterPosition> {
         let revived = || self.revived.iter().rev().find(|(letter, _)| *letter == delivery);
-        kept.or_else(|| revived().map(|(_, at_wall_ms)| *at_wall_ms)).map(|at| (at, delivery))
+        let owner = self.owners.get(&delivery).or_else(|| revived().map(|(_, owner)| owner))?;
+        let account = owner.account.unwrap_or_default();
+        let is_theirs = accounts.is_none_or(|accounts| accounts.may_include(account));
+        is_theirs.then_some((owner.at_wall_ms, delivery))
     }
 
     pub(super) fn holder_of(&self, delivery: DeliveryId) -> Option<u64> {
@@ -290,18 +310,38 @@ mod tests {
     fn paging_continues_after_a_replayed_letter() {
         let mut letters = DeadLetterIndex::new(3, 1_000);
         (1..=3).for_each(|n| letters.keep(n * 100, delivery(n), 1));
-        let page = letters.before(None, 2);
+        let page = letters.before(None, None, 2);
         assert_eq!(page, [(300, delivery(3)), (200, delivery(2))]);
         assert_eq!(letters.take(delivery(2)), Some((200, 1)));
         assert_eq!(letters.holder_of(delivery(2)), None);
-        let after = letters.position_of(delivery(2)).unwrap();
-        assert_eq!(letters.before(Some(after), 2), [(100, delivery(1))]);
-        assert_eq!(letters.position_of(delivery(9)), None);
+        let after = letters.position_of(delivery(2), None).unwrap();
+        assert_eq!(letters.before(Some(after), None, 2), [(100, delivery(1))]);
+        assert_eq!(letters.position_of(delivery(9), None), None);
         assert_eq!(letters.holder_of(delivery(3)), Some(1));
         for n in 10..20 {
             letters.keep(n * 100, delivery(n), 1);
             letters.take(delivery(n));
         }
-        assert_eq!(letters.position_of(delivery(2)), None, "what is remembered is bounded");
+        assert_eq!(letters.position_of(delivery(2), None), None, "what is remembered is bounded");
+    }
+
+    #[test]
+    fn a_list_of_an_account_has_no_other_letters() {
+        let mut letters = DeadLetterIndex::new(100, 100_000);
+        (1..=3).for_each(|n| letters.keep(n * 100, delivery(n), 1));
+        letters.keep(250, delivery(1_000), 1);
+        trim(&mut letters, 400);
+        let (acme, beta) = (AccountRefs::new(vec![ACME]), AccountRefs::new(vec![BETA]));
+        let newest = letters.before(None, Some(&acme), 2);
+        assert_eq!(newest, [(300, delivery(3)), (200, delivery(2))]);
+        assert_eq!(letters.before(Some((200, delivery(2))), Some(&acme), 2), [(100, delivery(1))]);
+        assert_eq!(letters.before(None, Some(&beta), 2), [(250, delivery(1_000))]);
+        assert_eq!(letters.position_of(delivery(2), Some(&beta)), None);
+        letters.take(delivery(2));
+        assert_eq!(letters.position_of(delivery(2), Some(&beta)), None, "also once it is replayed");
+        assert_eq!(letters.position_of(delivery(2), Some(&acme)), Some((200, delivery(2))));
+        // The account of a new letter is looked up with the next group.
+        letters.keep(400, delivery(4), 1);
+        assert_eq!(letters.before(None, Some(&beta), 1), [(400, delivery(4))]);
     }
 }

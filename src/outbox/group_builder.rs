@@ -311,7 +311,8 @@ mod tests {
         let group = build(&mut cursor, vec![], &records, 0).unwrap();
         let revived: Vec<_> = group.revived.iter().map(|letter| letter.delivery).collect();
         assert_eq!(revived, [of(2, 4), of(3, 5)]);
-        let left: Vec<_> = cursor.letters.lock().before(None, 9).into_iter().map(|m| m.1).collect();
+        let left: Vec<_> =
+            cursor.letters.lock().before(None, None, 9).into_iter().map(|m| m.1).collect();
         assert_eq!(left, [of(2, 3), of(1, 4), of(1, 3)]);
     }
 

@@ -14,9 +14,10 @@ use crate::event::{EventId, StoredEvent};
 use crate::store::Database;
 use crate::subscription::SubscriptionId;
 
+use super::accounts::events::AccountRefs;
 use super::codec::heads::{EventHead, HeadOwner};
 use super::codec::{self, heads, keys, payload};
-use super::dead_letters::LetterPosition;
+use super::dead_letters::{LetterAccounts as _, LetterPosition};
 use super::handle::Outbox;
 
 impl Outbox {
@@ -65,13 +66,25 @@ impl Outbox {
         self.generations.id_of(sequence)
     }
 
-    /// The newest dead letters before a position, or the newest of all. Reads nothing from the device.
+    /// The newest dead letters before a position, or the newest of all: of all accounts, or of some. Reads nothing from
+    /// the device.
     pub(crate) fn letters_before(
         &self,
         position: Option<LetterPosition>,
+        accounts: Option<&AccountRefs>,
         count_max: usize,
     ) -> Vec<LetterPosition> {
-        self.letters.lock().before(position, count_max)
+        self.letters.lock().before(position, accounts, count_max)
+    }
+
+    /// Those of some accounts that have events here.
+    pub(crate) fn account_refs(&self, accounts: &[String]) -> AccountRefs {
+        self.generations.accounts().find_all(accounts)
+    }
+
+    /// Whether an event may be of one of these accounts. Reads nothing from the device.
+    pub(crate) fn may_be_of(&self, sequence: u64, accounts: &AccountRefs) -> bool {
+        accounts.may_include(self.generations.account_of(sequence))
     }
 
     pub(crate) fn letter_count(&self) -> u64 {
@@ -83,9 +96,13 @@ impl Outbox {
         known.map_or(0, |account| self.letters.lock().count_of(account) as u64)
     }
 
-    /// The position of a dead letter in the list. Recently replayed letters have one too.
-    pub(crate) fn letter_position(&self, delivery: DeliveryId) -> Option<LetterPosition> {
-        self.letters.lock().position_of(delivery)
+    /// The position of a dead letter in the list of all accounts, or of some. Recently replayed letters have one too.
+    pub(crate) fn letter_position(
+        &self,
+        delivery: DeliveryId,
+        accounts: Option<&AccountRefs>,
+    ) -> Option<LetterPosition> {
+        self.letters.lock().position_of(delivery, accounts)
     }
 
     /// A dead letter; `None` if the delivery has none or none any more.

@@ -29,6 +29,7 @@ mod snapshot;
 mod stall;
 mod writer;
 
+pub(crate) use self::accounts::events::AccountRefs;
 pub use self::accounts::shares::{AccountBounds, AccountUsage};
 pub(crate) use self::accounts::shares::{AccountShare, AccountShares, QueueClaim};
 pub(crate) use self::codec::dedup_page::dedup_key_of;

@@ -11,6 +11,28 @@ use super::shares::{AccountShare, AccountShares};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::outbox) struct AccountRef(u32);
 
+/// Some accounts, for reads that are limited to what is theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AccountRefs(Vec<AccountRef>);
+
+impl AccountRefs {
+    /// Whether this is one of the accounts, or unknown, because then it may be.
+    pub(in crate::outbox) fn may_include(&self, account: AccountRef) -> bool {
+        account == AccountRef::default() || self.0.contains(&account)
+    }
+
+    pub(in crate::outbox) fn iter(&self) -> impl Iterator<Item = &AccountRef> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+impl AccountRefs {
+    pub(in crate::outbox) const fn new(accounts: Vec<AccountRef>) -> AccountRefs {
+        AccountRefs(accounts)
+    }
+}
+
 #[cfg(test)]
 impl AccountRef {
     pub(in crate::outbox) const fn new(number: u32) -> AccountRef {
@@ -52,6 +74,10 @@ impl EventAccounts {
     /// The reference to an account that events refer to already.
     pub(in crate::outbox) fn find(&self, account: &str) -> Option<AccountRef> {
         self.known.read().refs.get(account).copied()
+    }
+
+    pub(in crate::outbox) fn find_all(&self, accounts: &[String]) -> AccountRefs {
+        AccountRefs(accounts.iter().filter_map(|account| self.find(account)).collect())
     }
 
     pub(in crate::outbox) fn share(&self, account: AccountRef) -> Option<Arc<AccountShare>> {

@@ -52,7 +52,7 @@ fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
     assert_eq!(running.outbox.discard(dead[10..].to_vec()).wait().unwrap(), 10);
     let store = store.crash();
     let (running, _) = open_with(store.clone(), &limits);
-    assert_eq!(running.outbox.letters_before(None, 99), [(WALL_MS, bystander)]);
+    assert_eq!(running.outbox.letters_before(None, None, 99), [(WALL_MS, bystander)]);
     // Six of ten are over a bound that was lowered.
     let dead = die(&running.outbox, 10);
     let store = store.crash();
@@ -60,7 +60,7 @@ fn letters_dropped_at_a_bound_stay_gone_after_a_restart() {
     assert_eq!(recovered.letters_dropped, 6);
     assert_eq!(running.outbox.discard(dead[6..].to_vec()).wait().unwrap(), 4);
     let (running, _) = open_with(store.crash(), &limits);
-    assert_eq!(running.outbox.letters_before(None, 99), [(WALL_MS, bystander)]);
+    assert_eq!(running.outbox.letters_before(None, None, 99), [(WALL_MS, bystander)]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_replayed_letter_is_owed_until_it_ends_again() {
         ledger.end(outbox, Record::Settle(delivery(other, 3)));
     }
     assert_eq!(found().first(), Some(&(sequence, 1)));
-    let letters = outbox.letters_before(None, 10);
+    let letters = outbox.letters_before(None, None, 10);
     assert_eq!(letters, [(WALL_MS, delivery(sequence, 2))]);
     outbox.revive(vec![vec![delivery(sequence, 1)]]).wait().unwrap();
     ledger.end(outbox, Record::Settle(delivery(sequence, 1)));

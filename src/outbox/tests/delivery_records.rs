@@ -163,7 +163,7 @@ fn deaths_together_stay_dead_through_generations() {
     bed.settle_all();
     let (_, recovered) = read(store.crash());
     assert_eq!(owed(&recovered), BTreeSet::from([(bystander, 1)]));
-    assert_eq!(bed.outbox.letters_before(None, 99).len(), 17);
+    assert_eq!(bed.outbox.letters_before(None, None, 99).len(), 17);
     assert_eq!(bed.history(sequence, 1), [tried(1)]);
 }
 

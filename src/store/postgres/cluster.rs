@@ -2,9 +2,11 @@
 //! hold. A host announces itself in a row that ends by itself, like a lease. Nothing here needs the ownership of a shard.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -30,6 +32,8 @@ pub(crate) struct ClusterHost {
     pub(crate) name: String,
     /// Where other hosts reach it.
     pub(crate) address: String,
+    /// Whether it is this process, and not another one of the same name.
+    pub(crate) is_own: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +56,10 @@ impl ShardLease {
 pub(crate) struct PostgresCluster {
     connector: Connector,
     runtime: ClientRuntime,
-    connection: Arc<Mutex<Option<Connection>>>,
+    reader: KeptConnection,
+    /// Apart from the reader, because an announcement waits for the standby.
+    announcer: KeptConnection,
+    is_announcing: Arc<AtomicBool>,
     own: ClusterHost,
     /// Tells this process from another one of the same name.
     token: String,
@@ -76,19 +83,34 @@ impl PostgresCluster {
         let preparing = connector.clone();
         runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
         let token = random_token()?;
-        Ok(PostgresCluster { connector, runtime, connection: Arc::default(), own, token })
+        let (reader, announcer) =
+            (KeptConnection::new(connector.clone()), KeptConnection::new(connector.clone()));
+        let is_announcing = Arc::default();
+        Ok(PostgresCluster { connector, runtime, reader, announcer, is_announcing, own, token })
     }
 
-    /// Announces this host until the end of a lease. Returns false while another live process has its name.
-    pub(crate) fn announce(&self) -> Result<bool, StoreFailure> {
-        let ttl_ms = self.connector.options.ttl_ms();
+    /// Announces this host until the end of a lease, unless another live process has its name or address. Does not wait:
+    /// the view shows this host once the server has confirmed it, as it confirms any write.
+    pub(crate) fn announce(&self) {
+        if self.is_announcing.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let parameters: Vec<OwnedParameter> = vec![
             (Box::new(self.own.name.clone()), Type::TEXT),
             (Box::new(self.own.address.clone()), Type::TEXT),
             (Box::new(self.token.clone()), Type::TEXT),
-            (Box::new(ttl_ms), Type::FLOAT8),
+            (Box::new(self.connector.options.ttl_ms()), Type::FLOAT8),
         ];
-        Ok(!self.query(sql::ANNOUNCE.to_owned(), parameters)?.is_empty())
+        let (connection, is_announcing) = (self.announcer.clone(), Arc::clone(&self.is_announcing));
+        self.runtime.spawn(async move {
+            let announcing = connection.query(sql::ANNOUNCE.to_owned(), parameters);
+            match timeout(CONNECT_DEADLINE, announcing).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "this host could not be announced"),
+                Err(_) => tracing::warn!("this host could not be announced in time"),
+            }
+            is_announcing.store(false, Ordering::Release);
+        });
     }
 
     /// Withdraws the announcement, so that other hosts need not wait for its end.
@@ -97,15 +119,20 @@ impl PostgresCluster {
             (Box::new(self.own.name.clone()), Type::TEXT),
             (Box::new(self.token.clone()), Type::TEXT),
         ];
-        self.query(sql::LEAVE.to_owned(), parameters).map(drop)
+        // On the connection of the announcements, so that none comes later.
+        self.run(&self.announcer, sql::LEAVE.to_owned(), parameters).map(drop)
     }
 
     /// The live hosts and the leases.
     pub(crate) fn view(&self) -> Result<ClusterView, StoreFailure> {
-        let hosts = self.query(sql::HOSTS.to_owned(), Vec::new())?;
+        let token = (Box::new(self.token.clone()) as Box<dyn ToSql + Sync + Send>, Type::TEXT);
+        let hosts = self.query(sql::HOSTS.to_owned(), vec![token])?;
         let shards = i32::from(self.connector.options.shards);
         let leases = self.query(sql::LEASES.to_owned(), vec![(Box::new(shards), Type::INT4)])?;
-        let host = |row: &Row| Ok(ClusterHost { name: row.try_get(0)?, address: row.try_get(1)? });
+        let host = |row: &Row| {
+            let (name, address) = (row.try_get(0)?, row.try_get(1)?);
+            Ok(ClusterHost { name, address, is_own: row.try_get(2)? })
+        };
         let lease = |row: &Row| {
             let (shard, free_ms): (i32, f64) = (row.try_get(0)?, row.try_get(2)?);
             let free_for = Duration::try_from_secs_f64(free_ms / 1e3).ok();
@@ -148,29 +175,58 @@ impl PostgresCluster {
         rows.iter().map(pair_in).collect()
     }
 
-    /// Runs a query on the connection, which is opened where the last one failed.
     fn query(
         &self,
         text: String,
         parameters: Vec<OwnedParameter>,
     ) -> Result<Vec<Row>, StoreFailure> {
-        let (connector, connection) = (self.connector.clone(), Arc::clone(&self.connection));
-        self.runtime.run(CONNECT_DEADLINE, async move {
-            let mut current = connection.lock().await;
-            // Taken out, so that it is dropped where this future is.
-            let usable = match current.take().filter(|one| !one.client.is_closed()) {
-                Some(usable) => usable,
-                None => connector.connect().await?,
-            };
-            let parameters: Vec<Parameter<'_>> = parameters
-                .iter()
-                .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
-                .collect();
-            let rows = usable.client.query_typed(&text, &parameters).await;
-            let rows = rows.map_err(|error| failure_of(&error))?;
-            *current = Some(usable);
-            Ok(rows)
-        })?
+        self.run(&self.reader, text, parameters)
+    }
+
+    /// Runs a query and waits for it.
+    fn run(
+        &self,
+        connection: &KeptConnection,
+        text: String,
+        parameters: Vec<OwnedParameter>,
+    ) -> Result<Vec<Row>, StoreFailure> {
+        let connection = connection.clone();
+        let query = async move { connection.query(text, parameters).await };
+        self.runtime.run(CONNECT_DEADLINE, query)?
+    }
+}
+
+/// A connection for one query at a time, which is opened again after it failed.
+#[derive(Clone)]
+struct KeptConnection {
+    connector: Connector,
+    connection: Arc<Mutex<Option<Connection>>>,
+}
+
+impl KeptConnection {
+    fn new(connector: Connector) -> KeptConnection {
+        KeptConnection { connector, connection: Arc::default() }
+    }
+
+    async fn query(
+        &self,
+        text: String,
+        parameters: Vec<OwnedParameter>,
+    ) -> Result<Vec<Row>, StoreFailure> {
+        let mut current = self.connection.lock().await;
+        // Taken out, so that it is dropped where this future is.
+        let usable = match current.take().filter(|one| !one.client.is_closed()) {
+            Some(usable) => usable,
+            None => self.connector.connect().await?,
+        };
+        let parameters: Vec<Parameter<'_>> = parameters
+            .iter()
+            .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+            .collect();
+        let rows = usable.client.query_typed(&text, &parameters).await;
+        let rows = rows.map_err(|error| failure_of(&error))?;
+        *current = Some(usable);
+        Ok(rows)
     }
 }
 

@@ -82,15 +82,18 @@ pub(super) const FORMAT: &str = "SELECT value FROM wabahook.meta WHERE key = 'fo
 
 pub(super) const SHARDS: &str = "SELECT value FROM wabahook.meta WHERE key = 'shards'";
 
-/// Announces a host, unless another live process has its name.
+/// Announces a host, unless another live process has its name or another live host its address.
 pub(super) const ANNOUNCE: &str = "INSERT INTO wabahook.host AS known \
-     VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond') \
+     SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond' WHERE NOT EXISTS ( \
+         SELECT FROM wabahook.host WHERE address = $2 AND name <> $1 AND until > clock_timestamp()) \
      ON CONFLICT (name) DO UPDATE SET address = excluded.address, token = excluded.token, until = excluded.until \
-     WHERE known.token = excluded.token OR known.until < clock_timestamp() RETURNING 1";
+     WHERE known.token = excluded.token OR known.until < clock_timestamp()";
 
 pub(super) const LEAVE: &str = "DELETE FROM wabahook.host WHERE name = $1 AND token = $2";
 
-pub(super) const HOSTS: &str = "SELECT name, address FROM wabahook.host WHERE until > clock_timestamp() ORDER BY name COLLATE \"C\"";
+/// The live hosts, and which of them the process of this token is.
+pub(super) const HOSTS: &str = "SELECT name, address, token = $1 FROM wabahook.host \
+     WHERE until > clock_timestamp() ORDER BY name COLLATE \"C\"";
 
 /// The leases, and for how many milliseconds each has been free: negative while it is held, 0 before it was ever held.
 pub(super) const LEASES: &str = "SELECT shard, host, CASE WHEN until = '-infinity' THEN 0 \

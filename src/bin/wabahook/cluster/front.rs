@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use wabahook::registration::Registration;
 use wabahook::{Fleet, ShardPlace};
 
-use super::mark::{FORWARDED, ForwardMark, ForwardTarget};
+use super::mark::{FORWARDED, ForwardMark, ForwardTarget, MARK_REFUSED};
 use super::peers::{ForwardFailure, Peers};
 use super::route_scope::{OfAll, RouteScope, scope_of};
 use super::shard_routes::{ShardPermit, ShardRoutes};
@@ -43,7 +43,7 @@ const NOT_OWNER_HEADER: HeaderName = HeaderName::from_static("x-wabahook-not-own
 pub(crate) struct Front {
     pub(super) fleet: Fleet,
     pub(super) routes: Arc<ShardRoutes>,
-    peers: Peers,
+    pub(super) peers: Peers,
     /// When an unknown key had the accounts read again.
     refreshed: Mutex<Option<Instant>>,
 }
@@ -90,7 +90,7 @@ impl Front {
         match self.peers.mark_of(&parts) {
             Ok(None) => {}
             Ok(Some(mark)) => return self.forwarded(mark, parts, body).await,
-            Err(why) => return Err(HttpError::forbidden(&format!("{FORWARDED}: {why}"))),
+            Err(why) => return Ok(mark_refused(why, &parts)),
         }
         if let "/healthz" | "/livez" = parts.uri.path() {
             return Ok(self.health(parts.uri.path()));
@@ -388,6 +388,15 @@ fn unknown() -> HttpError {
     let message = "the host that serves this account went away while it had the request, which may have taken effect; \
                    an event with a dedup_key can be sent again without being delivered twice";
     HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", message)
+}
+
+/// The refusal of a request that no host of this cluster forwarded, as far as its mark tells.
+fn mark_refused(why: &str, parts: &Parts) -> Response {
+    let remote = remote(&parts.extensions);
+    tracing::warn!(%remote, "a forwarded request was refused because of its mark: {why}");
+    let mut response = HttpError::forbidden(&format!("{FORWARDED}: {why}")).into_response();
+    response.headers_mut().insert(MARK_REFUSED, HeaderValue::from_static("1"));
+    response
 }
 
 /// The refusal of a forwarded request whose shard is not here.

@@ -18,7 +18,7 @@ impl Front {
         let problem = if path == "/livez" { self.is_dead() } else { self.is_unable(&engines) };
         let (status, readiness) = match problem {
             Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, ReadinessJson::unable(problem)),
-            None => (StatusCode::OK, self.readiness(&engines, !without_owner.is_empty())),
+            None => (StatusCode::OK, self.readiness(&engines, &hosts, !without_owner.is_empty())),
         };
         json(status, &readiness.with_cluster(self.cluster(hosts, without_owner)))
     }
@@ -34,8 +34,8 @@ impl Front {
         if !self.routes.shared.is_serving() {
             return Some("the host is closing");
         }
-        if !self.fleet.is_connected() {
-            return Some("the server of the store cannot be reached");
+        if let Some(problem) = self.fleet.membership().problem() {
+            return Some(problem);
         }
         if all(Engine::is_stalled) {
             return Some("the device refuses writes");
@@ -43,12 +43,20 @@ impl Front {
         all(Engine::is_full).then_some("busy: the outbox owes its maximum")
     }
 
-    fn readiness(&self, engines: &[(u16, Engine)], lacks_owners: bool) -> ReadinessJson {
+    fn readiness(
+        &self,
+        engines: &[(u16, Engine)],
+        hosts: &[FleetHost],
+        lacks_owners: bool,
+    ) -> ReadinessJson {
         let bound = engines.iter().find_map(|(_, engine)| engine.bound());
-        let mut reasons = self.routes.shared.recent_shortages(self.fleet.accounts());
-        if lacks_owners {
-            reasons.push("shards without an owner");
-        }
+        let shortages = self.routes.shared.recent_shortages(self.fleet.accounts());
+        let mut reasons: Vec<String> = shortages.into_iter().map(str::to_owned).collect();
+        reasons.extend(lacks_owners.then(|| "shards without an owner".to_owned()));
+        reasons.extend(hosts.iter().filter_map(|host| {
+            let problem = self.peers.problem(&host.address)?;
+            Some(format!("host {} {}", host.name, problem.text()))
+        }));
         ReadinessJson::of(bound, reasons)
     }
 

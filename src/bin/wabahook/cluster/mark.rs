@@ -11,6 +11,9 @@ use wabahook::signature::{Signer, verify_hub};
 /// The header of the mark.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-wabahook-forwarded");
 
+/// In the refusal of a request because of its mark. Nothing was done with the request.
+pub(super) const MARK_REFUSED: HeaderName = HeaderName::from_static("x-wabahook-forwarded-refused");
+
 /// How far the clocks of two hosts may differ.
 const CLOCK_DIFFERENCE_MAX_S: u64 = 300;
 
@@ -53,13 +56,14 @@ impl ForwardMark {
         let Some(header) = headers.get(FORWARDED) else { return Ok(None) };
         let header = header.to_str().map_err(|_| "it is not text")?;
         let (says, signature) = header.rsplit_once(' ').ok_or("it has no signature")?;
-        verify_hub(key, signature, signed(says, method, uri).as_bytes())
-            .map_err(|_| "its signature is not of this cluster")?;
+        verify_hub(key, signature, signed(says, method, uri).as_bytes()).map_err(
+            |_| "its signature is not of this cluster: cluster.key must be the same at all hosts",
+        )?;
         let parts: Vec<&str> = says.split(' ').collect();
         let [target, client, at] = parts.as_slice() else { return Err("it has another form") };
         let at: u64 = at.parse().map_err(|_| "it has no time")?;
         if at.abs_diff(now_s) > CLOCK_DIFFERENCE_MAX_S {
-            return Err("it is too old, or the clocks of the hosts differ");
+            return Err("it is too old, or the clocks of the hosts differ by more than 5 minutes");
         }
         let client = client.parse().map_err(|_| "it has no address")?;
         let target = match *target {

@@ -1,6 +1,7 @@
 //! Sends requests to other hosts over kept connections. What matters when that fails is whether the other host may have
 //! begun with the request: one that was never sent can be sent again, whatever it does.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,19 @@ use axum::http::{HeaderName, Request, Uri, header};
 use axum::response::Response;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use wabahook::Secret;
 use wabahook::clock::{Clock, SystemClock};
 
 use super::connector::PeerConnector;
-use super::mark::{FORWARDED, ForwardMark};
+use super::mark::{FORWARDED, ForwardMark, MARK_REFUSED};
 
 /// Shorter than the time after which a host closes a connection without requests.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// For how long `/healthz` tells that a host could not be reached, where nothing is sent to it since.
+const PROBLEM_TOLD_MS: u64 = 60_000;
 
 /// What belongs to one connection and not to the request.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -41,18 +46,56 @@ pub(super) enum ForwardFailure {
     Unknown,
 }
 
+/// Why a host does not get what is forwarded to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PeerProblem {
+    Unreachable,
+    /// It has another `cluster.key`, or the clocks differ.
+    MarkRefused,
+}
+
+impl PeerProblem {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            PeerProblem::Unreachable => "cannot be reached at its address",
+            PeerProblem::MarkRefused => "refuses what this host forwards: see its log",
+        }
+    }
+}
+
 /// The connections to other hosts.
 pub(super) struct Peers {
     client: Client<PeerConnector, Body>,
     key: Secret,
     clock: SystemClock,
+    /// By address, the problem of the last request and when it was sent.
+    problems: Mutex<BTreeMap<String, (PeerProblem, u64)>>,
 }
 
 impl Peers {
     pub(super) fn new(key: Secret, tls: Option<Arc<ClientConfig>>) -> Peers {
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new());
-        Peers { client: client.build(PeerConnector::new(tls)), key, clock: SystemClock::new() }
+        let (client, clock) = (client.build(PeerConnector::new(tls)), SystemClock::new());
+        Peers { client, key, clock, problems: Mutex::default() }
+    }
+
+    /// The problem with the host at an address, if the last request of the last minute met one.
+    pub(super) fn problem(&self, address: &str) -> Option<PeerProblem> {
+        let now_ms = self.clock.monotonic_ms();
+        let problems = self.problems.lock();
+        let (problem, at_ms) = problems.get(address)?;
+        (now_ms.saturating_sub(*at_ms) < PROBLEM_TOLD_MS).then_some(*problem)
+    }
+
+    fn note(&self, address: &str, problem: Option<PeerProblem>) {
+        let mut problems = self.problems.lock();
+        match problem {
+            Some(problem) => {
+                problems.insert(address.to_owned(), (problem, self.clock.monotonic_ms()));
+            }
+            None => drop(problems.remove(address)),
+        }
     }
 
     /// The mark of a request that another host sent here.
@@ -71,8 +114,20 @@ impl Peers {
     ) -> Result<Response, ForwardFailure> {
         let request = self.request(address, mark, parts, body).ok_or(ForwardFailure::NotSent)?;
         match self.client.request(request).await {
-            Ok(response) => Ok(response.map(Body::new)),
+            Ok(response) if response.headers().contains_key(&MARK_REFUSED) => {
+                self.note(address, Some(PeerProblem::MarkRefused));
+                tracing::warn!(
+                    address,
+                    "another host refuses what this host forwards: see its log"
+                );
+                Err(ForwardFailure::NotSent)
+            }
+            Ok(response) => {
+                self.note(address, None);
+                Ok(response.map(Body::new))
+            }
             Err(error) if error.is_connect() => {
+                self.note(address, Some(PeerProblem::Unreachable));
                 let why = error.source().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(why, address, "another host cannot be reached");
                 Err(ForwardFailure::NotSent)

@@ -513,6 +513,67 @@ mod tests {
         check_refused(&format!("{ACCOUNT}[limits]\ntransport_threads = -1\n"), &["line 5", "-1"]);
     }
 
+    const STORE: &str = "[store]\nkind = \"postgres\"\nurl = \"host=10.0.0.5\"\n";
+    const CLUSTER: &str = "[cluster]\nname = \"host-a\"\nkey = \"hidden-0123456789\"\n";
+
+    #[test]
+    fn a_wrong_type_names_the_key_and_what_is_right() {
+        let replicas = format!("{ACCOUNT}{STORE}replicas = \"one\"\n");
+        check_refused(&replicas, &["line 7", "replicas", "\"one\"", "a whole number"]);
+        let shards = format!("{ACCOUNT}{STORE}shards = 99999\n");
+        check_refused(&shards, &["line 7", "shards", "99999", "a whole number up to 65535"]);
+        check_refused(&format!("{ACCOUNT}[store]\nkind = 3\n"), &["line 5", "kind", "quotes"]);
+        let inline = "tls = { certificate = 5, key = \"hidden\" }\n";
+        check_refused(&format!("{inline}{ACCOUNT}"), &["line 1", "tls", "5"]);
+    }
+
+    #[test]
+    fn settings_of_the_store_without_its_kind_are_refused() {
+        let settings =
+            ["url = \"hidden\"", "replicas = 1", "host_name = \"a\"", "lease_ttl_ms = 2000"];
+        for setting in settings.into_iter().chain(["url_env = \"KEY_OF_ACME\"", "shards = 4"]) {
+            let name = setting.split(' ').next().unwrap();
+            let file = format!("{ACCOUNT}[store]\n{setting}\n");
+            check_refused(&file, &["store.kind", "missing", name, "\"postgres\""]);
+        }
+        let sled = format!("{ACCOUNT}[store]\nkind = \"sled\"\nurl = \"hidden\"\n");
+        check_refused(&sled, &["store.kind", "\"sled\" given", "url"]);
+        assert!(read(&format!("{ACCOUNT}[store]\nkind = \"sled\"\n")).is_ok());
+    }
+
+    #[test]
+    fn wrong_values_of_the_store_are_refused_with_what_was_given() {
+        let refused = |setting: &str, says: &[&str]| {
+            check_refused(&format!("{ACCOUNT}{STORE}{setting}\n"), says);
+        };
+        refused("replicas = 2", &["store.replicas", "2 given", "0 or 1"]);
+        refused("lease_ttl_ms = 10", &["store.lease_ttl_ms", "10 given"]);
+        refused("host_name = \"\"", &["store.host_name", "\"\" given"]);
+        refused("host_name = \"a\\nb\"", &["store.host_name", "a\\nb"]);
+        refused("shards = 0", &["store.shards", "0 given", "1 to 256"]);
+        refused("shards = 300", &["store.shards", "300 given", "1 to 256"]);
+        refused("shards = 4", &["store.shards", "4 given", "[cluster]"]);
+    }
+
+    #[test]
+    fn wrong_values_of_the_cluster_are_refused_with_what_was_given() {
+        let address = "address = \"http://10.0.0.7:7001\"";
+        let file = |store: &str, cluster: &str, address: &str| {
+            format!("{ACCOUNT}{STORE}{store}\n{cluster}{address}\n")
+        };
+        assert!(read(&file("", CLUSTER, address)).is_ok());
+        let name = file("host_name = \"b\"", CLUSTER, address);
+        check_refused(&name, &["store.host_name", "\"b\" given", "cluster.name"]);
+        let empty = CLUSTER.replace("host-a", "");
+        check_refused(&file("", &empty, address), &["cluster.name", "\"\" given"]);
+        let short = CLUSTER.replace("-0123456789", "");
+        check_refused(&file("", &short, address), &["cluster.key", "6 characters", "16"]);
+        for given in ["http://127.0.0.1:99999", "http://0.0.0.0:7001", "http://[::]:7001"] {
+            let wrong = file("", CLUSTER, &format!("address = \"{given}\"\nallow_http = true"));
+            check_refused(&wrong, &["cluster.address", given, "reach this one"]);
+        }
+    }
+
     #[test]
     fn accounts_need_a_key_of_their_own() {
         check_refused("", &["[[account]]"]);

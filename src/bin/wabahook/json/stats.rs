@@ -54,11 +54,14 @@ pub(crate) struct ReadinessJson {
 }
 
 impl ReadinessJson {
-    pub(crate) fn of(bound: Option<Bound>, host: Vec<&str>) -> ReadinessJson {
+    pub(crate) fn of(
+        bound: Option<Bound>,
+        host: impl IntoIterator<Item = impl Into<String>>,
+    ) -> ReadinessJson {
         let mut reasons = reasons(bound);
-        for reason in host {
-            if reasons.iter().all(|known| known != reason) {
-                reasons.push(reason.to_owned());
+        for reason in host.into_iter().map(Into::into) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
             }
         }
         let status = if reasons.is_empty() { "ok" } else { "degraded" };

@@ -83,7 +83,7 @@ fn read_and_publish(
         let hint = engine.catalogue().publish_hint(event.event_type());
         return Ok(PendingReceipt::One(engine.publish(event)?, hint));
     }
-    let (events, lines) = events(text, read)?;
+    let (events, lines) = events(text, engine.limits().queue_events_max, read)?;
     let hints = type_hints(&events, engine.catalogue());
     let published = engine.publish_many(events);
     let receipt = published.map_err(|e| HttpError::from_batch_error(e.error, &lines))?;
@@ -117,25 +117,28 @@ fn has_several_lines(text: &str) -> bool {
     same_line.trim().is_empty() && lines.any(|line| !line.trim().is_empty())
 }
 
-/// The events of all lines that are not empty, and the number of each line, from 1.
+/// The events of all lines that are not empty, and the number of each line, from 1. More than the engine takes at
+/// once are refused unread: an event takes many times the memory of a short line.
 fn events(
     text: &str,
+    most: usize,
     read: impl Fn(&str) -> Result<Event, HttpError>,
 ) -> Result<(Vec<Event>, Vec<usize>), HttpError> {
-    let mut events = Vec::new();
-    let mut lines = Vec::new();
-    for (line, text) in (1..).zip(text.split('\n')) {
-        let text = text.trim();
-        if !text.is_empty() {
-            events.push(read(text).map_err(|problem| problem.on_line(line))?);
-            lines.push(line);
-        }
+    let used = || (1..).zip(text.split('\n').map(str::trim)).filter(|(_, text)| !text.is_empty());
+    let (count, limit) = (used().count(), most as u64);
+    if count > most {
+        let (field, given) = ("events".to_owned(), count as u64);
+        return Err(Error::TooLarge { field, given, limit }.into());
+    }
+    let mut events = Vec::with_capacity(count);
+    for (line, text) in used() {
+        events.push(read(text).map_err(|problem| problem.on_line(line))?);
     }
     if events.is_empty() {
         let message = "the body has no event; expected one JSON object on each line";
         return Err(HttpError::new(StatusCode::BAD_REQUEST, "invalid", message));
     }
-    Ok((events, lines))
+    Ok((events, used().map(|(line, _)| line).collect()))
 }
 
 /// An event of the account. The engine accepts a number that no account owns with a WABA of the account, as in
@@ -225,14 +228,14 @@ mod tests {
     #[test]
     fn empty_lines_count_as_lines() {
         let good = r#"{"type":"T","number":"1234567","payload":{"a":1}}"#;
-        let (found, lines) = events(&format!("\n{good}\r\n\n  \n{good}"), of_acme).unwrap();
+        let (found, lines) = events(&format!("\n{good}\r\n\n  \n{good}"), 2, of_acme).unwrap();
         assert_eq!((found.len(), lines), (2, vec![2, 5]));
         assert_eq!(found[0].payload(), br#"{"a":1}"#);
-        let refusal = events(&format!("{good}\n\n{{\"type\":1}}\n{good}"), of_acme).unwrap_err();
+        let refusal = events(&format!("{good}\n\n{{\"type\":1}}\n{good}"), 9, of_acme).unwrap_err();
         assert!(format!("{refusal:?}").contains("line 3: type: found a number"), "{refusal:?}");
-        let refusal = events(&format!("{good}\n{good},\n"), of_acme).unwrap_err();
+        let refusal = events(&format!("{good}\n{good},\n"), 9, of_acme).unwrap_err();
         assert!(format!("{refusal:?}").contains("line 2: not JSON"), "{refusal:?}");
-        assert!(format!("{:?}", events(" \n", of_acme).unwrap_err()).contains("no event"));
+        assert!(format!("{:?}", events(" \n", 9, of_acme).unwrap_err()).contains("no event"));
     }
 
     #[test]

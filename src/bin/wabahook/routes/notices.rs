@@ -1,7 +1,8 @@
 //! `GET /notices`: a stream of JSON lines about the caller's own deliveries and subscriptions and about
 //! the engine as a whole, for as long as the caller listens. An account gets only its own notices, and of
 //! the engine nothing that names this machine (I9). Each listener has a bounded ring (I10), and one that
-//! went away is noticed within [`KEEP_ALIVE`].
+//! went away is noticed within [`KEEP_ALIVE`]. A stream ends with the key that opened it: nothing is sent once
+//! that is not valid any more.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use hyper::body::Frame;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -27,14 +30,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LINES_MAX: usize = 16;
 
 /// `GET /notices`.
-pub(crate) async fn stream(host: HostRef, caller: Caller) -> RouteResult {
+pub(crate) async fn stream(host: HostRef, caller: Caller, request: Request) -> RouteResult {
     let bounds = caller.scope().map(|account| host.engine.account_usage(account).bounds);
     let most = bounds.map_or(0, |bounds| bounds.notice_listeners_max);
     let permit = host.shared.listeners.admit(&caller, ("notice_listeners_max", most))?;
     let (sender, lines) = channel(LINES_MAX);
     let notices = host.engine.notices();
+    let mut parts = request.into_parts().0;
+    // Its connection may end before the stream does.
+    parts.extensions.clear();
     tokio::spawn(async move {
-        listen(&host, &caller, &notices, &sender).await;
+        listen(&host, (&caller, &parts), &notices, &sender).await;
         drop(permit);
     });
     let headers =
@@ -42,14 +48,20 @@ pub(crate) async fn stream(host: HostRef, caller: Caller) -> RouteResult {
     Ok((headers, Body::new(LineBody(lines))).into_response())
 }
 
-/// Sends lines until the listener goes away or the host stops.
-async fn listen(host: &HostState, caller: &Caller, notices: &Notices, to: &Sender<Bytes>) {
+/// Sends lines until the listener goes away, its key is not valid any more, or the host stops.
+async fn listen(
+    host: &HostState,
+    (caller, parts): (&Caller, &Parts),
+    notices: &Notices,
+    to: &Sender<Bytes>,
+) {
+    let is_valid = || host.shared.caller(host.engine.accounts(), parts).is_ok();
     let (clock, mut notice_count) = (SystemClock::new(), host.shared.notice_count.subscribe());
     // Sent at once, so that the caller knows that it misses nothing from now on.
     let mut line = Some(Bytes::from_static(b"\n"));
     loop {
         if let Some(line) = line.take()
-            && to.send(line).await.is_err()
+            && (!is_valid() || to.send(line).await.is_err())
         {
             return;
         }

@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use wabahook::{Engine, LaneStats, Stats, SubscriptionId, SubscriptionInfo, SubscriptionState};
 
-use super::subscriptions::{account, visible};
+use super::subscriptions::{account, visible, visible_stats};
 use crate::caller::Caller;
 use crate::host::{HostRef, off_thread};
 use crate::http_error::{HttpError, RouteResult};
@@ -98,7 +98,7 @@ pub(crate) async fn list(host: HostRef, caller: Caller, uri: Uri) -> RouteResult
     let after = query.text("cursor").map(SortKey::parse).transpose()?;
     let filter = SubscriptionFilterJson::of_query(|name| query.part(name));
     let page = off_thread(move || {
-        let stats = host.engine.stats();
+        let stats = visible_stats(&host.engine, &caller);
         let matching = matching(&host.engine, &caller, &filter, &stats);
         let total = matching.len() as u64;
         let key = |one: &Arc<SubscriptionInfo>| sort.key(one, stats.lane(one.id));
@@ -153,7 +153,8 @@ async fn change(
     let filter = parse::<SubscriptionFilterJson>(utf8(&body.bytes)?)?.checked()?;
     let dry_run = filter.dry_run;
     let changed = off_thread(move || {
-        let mut meant = matching(&host.engine, &caller, &filter, &host.engine.stats());
+        let stats = visible_stats(&host.engine, &caller);
+        let mut meant = matching(&host.engine, &caller, &filter, &stats);
         meant.retain(|one| is_changed(one.state));
         let mut changed = 0;
         for one in meant {

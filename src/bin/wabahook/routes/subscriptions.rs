@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
-use wabahook::{AccountInfo, Engine, Secret, SubscriptionId, SubscriptionInfo, WabaNumber};
+use wabahook::{AccountInfo, Engine, Secret, Stats, SubscriptionId, SubscriptionInfo, WabaNumber};
 
 use super::events::require_number;
 use crate::caller::Caller;
@@ -148,8 +148,8 @@ pub(crate) async fn delete(
 
 fn listing(host: &HostState, caller: &Caller, id: &str) -> Result<SubscriptionListing, HttpError> {
     let registered = own(host, caller, id)?;
-    let stats = host.engine.stats();
-    let listing = SubscriptionListing::of(&registered, stats.lane(registered.id));
+    let lane = host.engine.lane_stats(registered.id);
+    let listing = SubscriptionListing::of(&registered, lane.as_ref());
     let listing = listing.with_hints(&registered, host.engine.catalogue());
     Ok(listing.of_account(account(caller, &host.engine, &registered.account).as_deref()))
 }
@@ -189,6 +189,11 @@ pub(super) fn visible(engine: &Engine, caller: &Caller) -> Vec<Arc<SubscriptionI
         Some(account) => engine.subscriptions_of(account),
         None => engine.subscriptions(),
     }
+}
+
+/// The figures of the subscriptions that the caller may see. Those of one account are read at the cost of its own.
+pub(super) fn visible_stats(engine: &Engine, caller: &Caller) -> Stats {
+    caller.scope().map_or_else(|| engine.stats(), |account| engine.stats_of(account))
 }
 
 /// The subscription that a list is limited to, by its id or its name.

@@ -1,0 +1,48 @@
+//! A thread for what an attempt's end or start needs from the device, so that no attempt waits with it (I4):
+//! writing to the book that a subscription is disabled, and reading an event that is not in memory. An engine
+//! without threads does it at once.
+
+use std::sync::{Arc, Weak};
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use crate::engine::shared::{Job, Shared};
+use crate::error::{Error, Result};
+use crate::process::threads;
+
+pub(in crate::engine) fn start(shared: &Arc<Shared>) -> Result<()> {
+    let (sender, jobs) = unbounded();
+    let weak = Arc::downgrade(shared);
+    threads::start("wabahook-background", None, move || run(&weak, &jobs))
+        .map_err(Error::thread)?;
+    let _ = shared.jobs.set(sender);
+    Ok(())
+}
+
+fn run(shared: &Weak<Shared>, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        let Some(shared) = shared.upgrade() else { return };
+        shared.do_job(job);
+        shared.dispatch_state.lock().jobs -= 1;
+        shared.threads_ended.notify_all();
+    }
+}
+
+impl Shared {
+    /// Has a job done, by the background thread if there is one.
+    pub(in crate::engine) fn submit_job(&self, job: Job) {
+        let Some(sender) = self.jobs.get() else { return self.do_job(job) };
+        self.dispatch_state.lock().jobs += 1;
+        // Fails only if the thread panicked; then nobody waits for the job.
+        if sender.send(job).is_err() {
+            self.dispatch_state.lock().jobs -= 1;
+        }
+    }
+
+    fn do_job(&self, job: Job) {
+        match job {
+            Job::Disable(id, reason) => self.disable(id, reason),
+            Job::Read(attempt) => self.read_for(attempt),
+        }
+    }
+}
