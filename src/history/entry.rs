@@ -4,6 +4,7 @@
 //! Layout of an entry: the envelope of `store::record`, version 2, then [`HistoryEntry`] in bincode 1.3.3 with
 //! variable-length integers. Version 0 is an entry that was erased.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -198,11 +199,13 @@ impl HistoryEntry {
         let mut keys = vec![event_key(self.event())];
         if let HistoryEntry::Accepted(accepted) = self {
             keys.push(accepted_key(accepted.id()));
-            keys.extend([every_key(), account_key(&accepted.account)]);
-            keys.extend(accepted.number().map(number_key));
-            keys.extend(accepted.contact_hashes().map(contact_key));
-            keys.extend(Some(accepted.dedup_hash).filter(|hash| *hash != 0).map(dedup_key));
-            keys.extend(message_ids(&accepted.payload).into_iter().map(message_key));
+            let dedup = Some(accepted.dedup_hash).filter(|hash| *hash != 0).map(dedup_key);
+            let searched = [every_key()].into_iter().chain(accepted.number().map(number_key));
+            let searched = searched.chain(accepted.contact_hashes().map(contact_key)).chain(dedup);
+            let searched =
+                searched.chain(message_ids(&accepted.payload).into_iter().map(message_key));
+            let account = Some(accepted.account.as_str());
+            keys.extend(searched.map(|key| *keys_of(key, account).start()));
         }
         keys
     }
@@ -212,6 +215,10 @@ impl HistoryEntry {
 pub(super) fn erased(length: usize) -> Vec<u8> {
     record::seal(ERASED, &vec![0; length.saturating_sub(record::ENVELOPE_BYTES)])
 }
+
+/// The bits of a key that say whose entry it is, so that a search of one account reads nothing of the others (I4, I9),
+/// also if they publish what it searches for.
+const ACCOUNT_BITS: u64 = (1 << 24) - 1;
 
 pub(super) fn event_key(event: EventId) -> u64 {
     let (incarnation, sequence) =
@@ -229,8 +236,19 @@ pub(super) fn every_key() -> u64 {
     key(b'*', &[])
 }
 
-pub(super) fn account_key(account: &str) -> u64 {
-    key(b'a', account.as_bytes())
+/// The keys in the index of a key that is searched for: of one account, or of all.
+pub(super) fn keys_of(key: u64, account: Option<&str>) -> RangeInclusive<u64> {
+    match account {
+        Some(account) => {
+            let key = key & !ACCOUNT_BITS | account_tag(account);
+            key..=key
+        }
+        None => key & !ACCOUNT_BITS..=key | ACCOUNT_BITS,
+    }
+}
+
+fn account_tag(account: &str) -> u64 {
+    key(b'a', account.as_bytes()) & ACCOUNT_BITS
 }
 
 pub(super) fn number_key(number: WabaNumber) -> u64 {

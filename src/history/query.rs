@@ -1,6 +1,8 @@
 //! Which accepted events a search is for. The most selective part that is given decides which key of the index is
 //! read; the others are compared with each entry.
 
+use std::ops::RangeInclusive;
+
 use super::entry::{self, AcceptedEntry};
 use crate::event::WabaNumber;
 use crate::text::contains;
@@ -24,18 +26,17 @@ pub(crate) struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// The key of the index to read.
-    pub(super) fn key(&self) -> u64 {
+    /// The keys of the index to read.
+    pub(super) fn keys(&self) -> RangeInclusive<u64> {
         let by_message = || self.message_id.as_ref().map(|id| entry::message_key(id.as_bytes()));
         let key = self.dedup_hash.map(entry::dedup_key).or_else(by_message);
         let key = key.or_else(|| self.key_hash.map(entry::contact_key));
         let key = key.or_else(|| self.number.map(entry::number_key));
-        let by_account = || match self.accounts.as_deref() {
-            Some([account]) => Some(entry::account_key(account)),
+        let account = match self.accounts.as_deref() {
+            Some([account]) => Some(account.as_str()),
             _ => None,
         };
-        let key = key.or_else(by_account);
-        key.unwrap_or_else(entry::every_key)
+        entry::keys_of(key.unwrap_or_else(entry::every_key), account)
     }
 
     pub(super) fn since_ms(&self) -> u64 {

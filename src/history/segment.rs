@@ -9,13 +9,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::entry::{HistoryEntry, erased};
 use crate::store::private;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"wbhist01";
-const INDEX_MAGIC: &[u8; 8] = b"wbhidx01";
+const INDEX_MAGIC: &[u8; 8] = b"wbhidx02";
 const HEADER_BYTES: usize = 24;
 const PAIR_BYTES: usize = 12;
 
@@ -120,9 +121,10 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// The offsets of a key, ascending.
-    pub(super) fn offsets(&self, key: u64) -> Vec<u32> {
-        self.pairs.range((key, 0)..=(key, u32::MAX)).map(|(_, offset)| *offset).collect()
+    /// The offsets of some keys, ascending.
+    pub(super) fn offsets(&self, keys: &RangeInclusive<u64>) -> Vec<u32> {
+        let pairs = self.pairs.range((*keys.start(), 0)..=(*keys.end(), u32::MAX));
+        ascending(pairs.map(|(_, offset)| *offset).collect())
     }
 
     /// Writes the index, after which the segment is complete.
@@ -169,11 +171,11 @@ impl SealedSegment {
         Ok(SealedSegment { number, path, bytes, times, pair_count, fences })
     }
 
-    /// The offsets of a key, ascending.
-    pub(super) fn offsets(&self, key: u64) -> io::Result<Vec<u32>> {
-        // The key may begin in the block before the first fence that is not less.
-        let first = self.fences.partition_point(|fence| *fence < key).saturating_sub(1);
-        let last = self.fences.partition_point(|fence| *fence <= key);
+    /// The offsets of some keys, ascending.
+    pub(super) fn offsets(&self, keys: &RangeInclusive<u64>) -> io::Result<Vec<u32>> {
+        // The first key may begin in the block before the first fence that is not less.
+        let first = self.fences.partition_point(|fence| fence < keys.start()).saturating_sub(1);
+        let last = self.fences.partition_point(|fence| fence <= keys.end());
         let pairs = first * FENCE..self.pair_count.min(last * FENCE);
         if pairs.is_empty() {
             return Ok(Vec::new());
@@ -182,8 +184,9 @@ impl SealedSegment {
         file.seek(SeekFrom::Start((HEADER_BYTES + pairs.start * PAIR_BYTES) as u64))?;
         let mut bytes = vec![0; pairs.len() * PAIR_BYTES];
         file.read_exact(&mut bytes)?;
-        let own = bytes.chunks_exact(PAIR_BYTES).filter(|pair| number_at(pair, 0) == key);
-        Ok(own.filter_map(|pair| Some(u32::from_le_bytes(*pair.last_chunk::<4>()?))).collect())
+        let own = bytes.chunks_exact(PAIR_BYTES).filter(|pair| keys.contains(&number_at(pair, 0)));
+        let offsets = own.filter_map(|pair| Some(u32::from_le_bytes(*pair.last_chunk::<4>()?)));
+        Ok(ascending(offsets.collect()))
     }
 
     /// Deletes both files.
@@ -191,6 +194,12 @@ impl SealedSegment {
         fs::remove_file(&self.path)?;
         fs::remove_file(self.path.with_extension("idx"))
     }
+}
+
+/// Those of several keys are in no order.
+fn ascending(mut offsets: Vec<u32>) -> Vec<u32> {
+    offsets.sort_unstable();
+    offsets
 }
 
 fn number_at(bytes: &[u8], at: usize) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl Segments {
     /// Everything that is kept of an event, oldest first.
     pub(super) fn entries_of(&self, event: EventId) -> io::Result<Vec<HistoryEntry>> {
         let mut entries = Vec::new();
-        for place in self.places(entry::event_key(event), 0)?.into_iter().rev() {
+        for place in self.places_of_event(event)?.into_iter().rev() {
             entries.extend(self.read(place, |entry| entry.event() == event)?);
         }
         Ok(entries)
@@ -129,8 +130,9 @@ impl Segments {
     /// Whether an event is kept as it was accepted at this time. Reads no entry.
     pub(super) fn has_accepted(&self, event: EventId, accepted_at_ms: u64) -> io::Result<bool> {
         let key = entry::accepted_key(event);
+        let key = key..=key;
         let kept = self.kept.lock();
-        let is_open = !kept.open.offsets(key).is_empty();
+        let is_open = !kept.open.offsets(&key).is_empty();
         let of_then = |one: &&Arc<SealedSegment>| {
             (one.times.first_ms..=one.times.last_ms).contains(&accepted_at_ms)
         };
@@ -140,7 +142,7 @@ impl Segments {
             return Ok(true);
         }
         for one in sealed {
-            if !opened(one.offsets(key))?.unwrap_or_default().is_empty() {
+            if !opened(one.offsets(&key))?.unwrap_or_default().is_empty() {
                 return Ok(true);
             }
         }
@@ -156,7 +158,7 @@ impl Segments {
         read_max: usize,
     ) -> io::Result<FoundEntries> {
         let (mut entries, mut read) = (Vec::new(), 0);
-        for SegmentPlaces { number, offsets } in self.places(query.key(), query.since_ms())? {
+        for SegmentPlaces { number, offsets } in self.places(&query.keys(), query.since_ms())? {
             // A segment that is over the bounds may have been removed meanwhile.
             let Some(mut file) = opened(SegmentFile::open(&self.directory, number))? else {
                 continue;
@@ -189,7 +191,7 @@ impl Segments {
             let found = self.find(query, before, usize::MAX, 10_000)?;
             for (_, accepted) in &found.entries {
                 purged += 1;
-                for place in self.places(entry::event_key(accepted.id()), 0)? {
+                for place in self.places_of_event(accepted.id())? {
                     self.erase(place, accepted.id())?;
                 }
             }
@@ -211,15 +213,20 @@ impl Segments {
         file.sync()
     }
 
-    /// Where a key occurs, newest segment first, in segments with entries since a time.
-    fn places(&self, key: u64, since_ms: u64) -> io::Result<Vec<SegmentPlaces>> {
+    fn places_of_event(&self, event: EventId) -> io::Result<Vec<SegmentPlaces>> {
+        let key = entry::event_key(event);
+        self.places(&(key..=key), 0)
+    }
+
+    /// Where some keys occur, newest segment first, in segments with entries since a time.
+    fn places(&self, keys: &RangeInclusive<u64>, since_ms: u64) -> io::Result<Vec<SegmentPlaces>> {
         let kept = self.kept.lock();
-        let open = SegmentPlaces { number: kept.open.number, offsets: kept.open.offsets(key) };
+        let open = SegmentPlaces { number: kept.open.number, offsets: kept.open.offsets(keys) };
         let sealed: Vec<_> = kept.sealed.iter().rev().map(Arc::clone).collect();
         drop(kept);
         let mut places = vec![open];
         for one in sealed.iter().filter(|one| one.times.last_ms >= since_ms) {
-            let offsets = opened(one.offsets(key))?.unwrap_or_default();
+            let offsets = opened(one.offsets(keys))?.unwrap_or_default();
             places.push(SegmentPlaces { number: one.number, offsets });
         }
         places.retain(|place| !place.offsets.is_empty());

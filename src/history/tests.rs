@@ -130,6 +130,34 @@ fn a_search_has_pages_and_reads_a_bounded_number() {
     }
 }
 
+/// Two accounts talk to the same contact by one number, and one of them much more.
+#[test]
+fn a_search_of_an_account_reads_its_own_entries_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let bounds = HistoryBounds { bytes_max: 16 * 4_000, ..BOUNDS };
+    let segments = Segments::open(directory.path(), bounds).unwrap();
+    let append = |account: &str, sequence| {
+        let mut entry = AcceptedEntry::from(&accepted(sequence, 1, NOW_MS));
+        entry.account = account.to_owned();
+        segments.append(&[HistoryEntry::Accepted(entry)], NOW_MS).unwrap();
+    };
+    append("beta", 1);
+    (2..=60).for_each(|sequence| append("acme", sequence));
+    assert!(segment::used_numbers(directory.path()).unwrap().len() > 2);
+    let number = WabaNumber::from_digits(919_000_000_001);
+    for query in [
+        HistoryQuery { key_hash: Some(1), ..HistoryQuery::default() },
+        HistoryQuery { number, ..HistoryQuery::default() },
+        HistoryQuery::default(),
+    ] {
+        let of_all = segments.find(&query, None, 100, 100).unwrap();
+        assert_eq!((of_all.entries.len(), of_all.next), (60, None));
+        let of_beta = HistoryQuery { accounts: Some(vec!["beta".into()]), ..query };
+        let page = segments.find(&of_beta, None, 9, 1).unwrap();
+        assert_eq!((page.entries.len(), page.next), (1, None), "{of_beta:?}");
+    }
+}
+
 #[test]
 fn the_oldest_end_by_size_and_by_age() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,7 +4,6 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![deny(clippy::cast_possible_truncation, unreachable_pub)]
 
-mod account_permits;
 mod audit;
 mod blocking;
 mod caller;
@@ -14,19 +13,14 @@ mod commands;
 mod config;
 mod demo;
 mod host;
-mod host_shared;
 mod http_error;
 mod json;
 mod log;
-mod operators;
 mod port;
 mod query;
-mod reload;
 mod response;
 mod routes;
-mod sender;
 mod serve;
-mod standby;
 mod timestamp;
 
 use std::io::Write;
@@ -36,10 +30,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use command_error::{CommandError, CommandResult};
+use commands::operator::{
+    accounts, audit as audit_command, backup, reload as reload_command, unowned,
+};
 use commands::{
-    accounts, audit as audit_command, backup, bench, check, client, completions, dead, deliveries,
-    find, health, inspect, migrate, publish, reload as reload_command, screen, secret, stats, tail,
-    unowned, verify, webhooks,
+    bench, check, client, completions, dead, deliveries, find, health, inspect, migrate, publish,
+    screen, secret, stats, tail, verify, webhooks,
 };
 
 /// Returns memory to the system that glibc's allocator would keep: many threads allocate and free pages

@@ -29,7 +29,7 @@ use self::peers::Peers;
 pub(crate) use self::shard_routes::{MakeRegistration, ShardRoutes};
 use crate::command_error::{CommandError, CommandResult};
 use crate::config::ClusterSettings;
-use crate::host_shared::HostShared;
+use crate::host::shared::HostShared;
 
 /// How long to wait before the server is tried again after it could not be reached.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);

@@ -163,3 +163,52 @@ impl Peers {
         self.clock.wall_ms() / 1_000
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+
+    use super::super::mark::ForwardTarget;
+    use super::*;
+
+    async fn send(peers: &Peers, address: &str) -> Result<Response, ForwardFailure> {
+        let (parts, ()) = Request::new(()).into_parts();
+        let client = [127, 0, 0, 1].into();
+        let mark = ForwardMark { target: ForwardTarget::Host, client };
+        peers.send(address, mark, &parts, Bytes::new()).await
+    }
+
+    /// A host that answers every request so.
+    async fn host(answer: (StatusCode, [(HeaderName, &'static str); 1])) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().fallback(async move || answer);
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        address
+    }
+
+    // A host with another key refuses every mark. Its refusal must not reach the customer.
+    #[tokio::test]
+    async fn a_refused_mark_counts_as_not_sent() {
+        let refused = [(MARK_REFUSED, "1")];
+        let address = host((StatusCode::FORBIDDEN, refused)).await;
+        let peers = Peers::new(Secret::new("the key of the cluster"), None);
+        let sent = send(&peers, &address).await;
+        assert!(matches!(sent, Err(ForwardFailure::NotSent)));
+        assert_eq!(peers.problem(&address), Some(PeerProblem::MarkRefused));
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_told_until_the_host_answers() {
+        let address = host((StatusCode::OK, [(header::SERVER, "it")])).await;
+        let peers = Peers::new(Secret::new("the key of the cluster"), None);
+        peers.note(&address, Some(PeerProblem::Unreachable));
+        assert_eq!(peers.problem(&address), Some(PeerProblem::Unreachable));
+        assert!(send(&peers, &address).await.is_ok());
+        assert_eq!(peers.problem(&address), None);
+        // Nothing listens there.
+        assert!(send(&peers, "http://127.0.0.1:1").await.is_err());
+        assert_eq!(peers.problem("http://127.0.0.1:1"), Some(PeerProblem::Unreachable));
+    }
+}

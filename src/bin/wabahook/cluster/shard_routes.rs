@@ -16,7 +16,7 @@ use wabahook::registration::Registration;
 use wabahook::{Engine, Error, FleetListener};
 
 use crate::host::HostState;
-use crate::host_shared::HostShared;
+use crate::host::shared::HostShared;
 use crate::routes;
 
 /// How long a shard waits for its requests before it is closed. A later one gets an error of the closed engine.

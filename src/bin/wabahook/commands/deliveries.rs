@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
-use super::named_webhook::find;
 use super::screen::{ConfirmOptions, WatchOptions, counted, printable};
+use super::webhooks::named::find;
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     CancelJson, DeliveryJson, EventTraceJson, JsonPage, PurgeJson, PurgedJson, Text, TimestampJson,

@@ -1,8 +1,5 @@
 //! The commands, one file each. Output for programs goes to stdout, everything else to stderr.
 
-pub(crate) mod accounts;
-pub(crate) mod audit;
-pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod client;
@@ -13,22 +10,14 @@ pub(crate) mod event_args;
 pub(crate) mod find;
 pub(crate) mod health;
 pub(crate) mod inspect;
-pub(crate) mod match_event;
 pub(crate) mod migrate;
-pub(crate) mod named_webhook;
+pub(crate) mod operator;
 pub(crate) mod publish;
-pub(crate) mod raw;
-/// The same plain file that `cargo bench` measures.
-#[path = "../../../../benches/support/raw_file.rs"]
-mod raw_file;
-pub(crate) mod reload;
 pub(crate) mod scratch;
 pub(crate) mod screen;
 pub(crate) mod secret;
-pub(crate) mod show_webhook;
 pub(crate) mod stats;
 pub(crate) mod tail;
 pub(crate) mod times;
-pub(crate) mod unowned;
 pub(crate) mod verify;
 pub(crate) mod webhooks;

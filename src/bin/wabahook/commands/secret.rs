@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::client::HostOptions;
-use super::named_webhook::{find, title};
+use super::webhooks::named::{find, title};
 use super::webhooks::secret_of;
 use crate::command_error::CommandResult;
 use crate::json::{NewSecretJson, RotationJson, Whole};

@@ -9,8 +9,8 @@ use wabahook::{Account, KeyDigest};
 
 use crate::json::AccountLimitsJson;
 
+use super::operators::OperatorKeys;
 use super::{Environment, OneOrMany, SecretText, secret};
-use crate::operators::OperatorKeys;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::http::Uri;
+use axum::http::uri::Authority;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use wabahook::store::PostgresOptions;
 use wabahook::{FleetOptions, Secret};
 
-use super::store::machine_name;
+use super::store::{check_name, machine_name};
 use super::{Environment, SecretText, secret};
 
 /// The fewest characters of the key, which protects what hosts tell each other.
@@ -55,12 +56,13 @@ impl ClusterTable {
     ) -> Result<ClusterSettings, String> {
         let store = store.ok_or("cluster: it needs [store] with kind = \"postgres\"")?;
         let name = self.name.clone().unwrap_or_else(machine_name);
-        if name.trim().is_empty() || name.chars().any(char::is_control) {
-            return Err("cluster.name: expected a text without line ends".to_owned());
-        }
+        check_name("cluster.name", &name)?;
         let key = secret("cluster.key", self.key.as_ref(), self.key_env.as_ref(), environment)?;
         if key.len() < KEY_LENGTH_MIN {
-            return Err(format!("cluster.key: expected at least {KEY_LENGTH_MIN} characters"));
+            let length = key.chars().count();
+            return Err(format!(
+                "cluster.key: {length} characters given, expected at least {KEY_LENGTH_MIN}"
+            ));
         }
         let address = self.address(has_tls)?;
         let fleet = FleetOptions::new(store.clone(), name, address).shards(shards);
@@ -76,7 +78,9 @@ impl ClusterTable {
             "expected where other hosts reach this one, such as https://host-a.internal:7001";
         let Ok(uri) = given.parse::<Uri>() else { return wrong(expected) };
         let parts = uri.scheme_str().zip(uri.authority());
-        let parts = parts.filter(|_| uri.path() == "/" && uri.query().is_none());
+        let parts = parts.filter(|(_, authority)| {
+            uri.path() == "/" && uri.query().is_none() && is_reachable(authority)
+        });
         let Some((scheme, authority)) = parts else { return wrong(expected) };
         match scheme {
             "https" if self.ca.is_none() => {
@@ -116,6 +120,15 @@ fn trusting(ca: &Path) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error))?;
     Ok(building.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whether other hosts could reach this host and port.
+fn is_reachable(authority: &Authority) -> bool {
+    let address = authority.host().trim_matches(['[', ']']).parse::<IpAddr>();
+    let has_port =
+        authority.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let has_right_port = authority.port_u16().is_some_and(|port| port > 0) || !has_port;
+    has_right_port && !address.is_ok_and(|address| address.is_unspecified())
 }
 
 /// Whether a host is named by an address that is not reached over the internet.

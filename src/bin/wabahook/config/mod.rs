@@ -18,10 +18,10 @@ use self::cluster::ClusterTable;
 use self::gateways::{Dialog360Table, SessionTable};
 use self::limits::LimitsTable;
 use self::network::NetworkTable;
+use self::operators::OperatorKeys;
 use self::store::StoreTable;
 use crate::command_error::{CommandError, CommandResult};
 use crate::log;
-use crate::operators::OperatorKeys;
 use crate::port::bodies::BodyLimits;
 use crate::port::connections::ConnectionLimits;
 use crate::port::tls::TlsFiles;
@@ -31,6 +31,7 @@ mod cluster;
 mod gateways;
 mod limits;
 mod network;
+pub(crate) mod operators;
 mod store;
 
 const LISTEN: &str = "127.0.0.1:7001";
@@ -232,11 +233,29 @@ fn fixed(text: &str) -> Result<BTreeMap<String, KeyDigest>, toml::de::Error> {
     Ok(fixed.map(|(name, value)| (name, KeyDigest::of(value.to_string().as_bytes()))).collect())
 }
 
-/// The message with the number of the line. The line itself may hold a secret.
+/// The message with the line and the key there. The rest of the line may be a secret.
 fn located(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', " "))
+    let begun = before.rsplit('\n').next().unwrap_or_default();
+    // After the sign the value is wrong, and before it the message names the key.
+    let key =
+        begun.split_once('=').map_or_else(String::new, |(key, _)| format!("{}: ", key.trim()));
+    format!("line {line}: {key}{}", in_words(&error.message().replace('\n', " ")))
+}
+
+/// The message of the parser without the names of our types.
+fn in_words(message: &str) -> String {
+    let types = [
+        ("expected u16", "expected a whole number up to 65535"),
+        ("expected u32", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected usize", "expected a whole number"),
+        ("wanted string or table", "expected a text in quotes"),
+    ];
+    let known = types.into_iter().find(|(name, _)| message.ends_with(name));
+    known.map_or_else(|| message.to_owned(), |(name, words)| message.replace(name, words))
 }
 
 impl ConfigFile {
@@ -269,7 +288,8 @@ impl ConfigFile {
                 OnDamageWord::SetAside => OnDamage::SetAside,
             });
         engine = self.network.apply(engine, environment)?;
-        let store = self.store.read(&self.network.trusted_roots()?, environment)?;
+        let store =
+            self.store.read(&self.network.trusted_roots()?, self.cluster.is_some(), environment)?;
         let shards = self.store.shards(self.cluster.is_some())?;
         let cluster = self.cluster.as_ref();
         let with = (shards, self.tls.is_some());

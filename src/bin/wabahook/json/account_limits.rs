@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use wabahook::{AccountBounds, AccountLimits, AccountUsage};
 
-use super::policy::RateLimitJson;
+use super::subscription::policy::RateLimitJson;
 use super::values::{Patch, Whole, patches};
 
 macro_rules! limits {

@@ -1,5 +1,5 @@
-//! Accounts as the operator sees and changes them, and what a reload of the configuration changed. A key is in an
-//! answer once, when it is made.
+//! Accounts as the operator sees and changes them, what a reload of the configuration changed, and where a backup is
+//! written. A key is in an answer once, when it is made.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -265,4 +265,11 @@ impl fmt::Display for AccountChangesJson {
         let (created, changed) = (self.created.len(), self.changed.len());
         write!(f, "{created} accounts created, {changed} changed, {} removed", self.removed.len())
     }
+}
+
+/// A directory of the host's machine.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackupJson {
+    pub(crate) directory: String,
 }

@@ -7,7 +7,6 @@ mod account;
 mod account_limits;
 mod admin;
 mod audit;
-mod backup;
 mod cluster;
 mod dead_letter;
 mod delivery;
@@ -18,13 +17,9 @@ mod event_trace;
 mod match_report;
 mod notice;
 mod parse;
-mod policy;
 mod problem;
-mod secret;
 mod stats;
 mod subscription;
-mod subscription_filter;
-mod target;
 #[cfg(test)]
 mod tests;
 mod unowned;
@@ -35,11 +30,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) use account::{AccountJson, EventTypeJson};
 pub(crate) use account_limits::AccountLimitsJson;
 pub(crate) use admin::{
-    AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, MadeKeyJson, MoveJson,
-    NewKeyJson, ReloadedJson,
+    AccountChangeJson, AccountChangesJson, AccountListing, AccountWabaJson, BackupJson,
+    MadeKeyJson, MoveJson, NewKeyJson, ReloadedJson,
 };
 pub(crate) use audit::{AuditChangeJson, AuditEntryJson};
-pub(crate) use backup::BackupJson;
 pub(crate) use cluster::{ClusterHostJson, ClusterJson, IncludedShardsJson};
 pub(crate) use dead_letter::{DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson};
 pub(crate) use delivery::{DeliveryJson, RecentAttemptJson, TestDeliveryJson};
@@ -51,10 +45,11 @@ pub(crate) use match_report::MatchReportJson;
 pub(crate) use notice::NoticeJson;
 pub(crate) use parse::{parse, utf8};
 pub(crate) use problem::JsonProblem;
-pub(crate) use secret::{NewSecretJson, RotationJson};
 pub(crate) use stats::{ReadinessJson, StatsJson, SubscriptionStatsJson};
-pub(crate) use subscription::{SubscriptionJson, SubscriptionListing, SubscriptionsJson};
-pub(crate) use subscription_filter::SubscriptionFilterJson;
+pub(crate) use subscription::filter::SubscriptionFilterJson;
+pub(crate) use subscription::{
+    NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, SubscriptionsJson,
+};
 pub(crate) use unowned::UnownedJson;
 pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word, Words};
 

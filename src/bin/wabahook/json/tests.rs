@@ -14,9 +14,9 @@ use wabahook::{DeadLetterFilter, SubscriptionId};
 
 use super::account_limits::{AccountLimitsJson, AccountUsageJson};
 use super::admin::{AccountWabaJson, ApiKeyJson};
-use super::policy::RateLimitJson;
 use super::stats::HealthJson;
-use super::target::{AuthorizationJson, TlsJson};
+use super::subscription::policy::RateLimitJson;
+use super::subscription::target::{AuthorizationJson, TlsJson};
 use super::*;
 
 const REST: &str = r#""name":"crm","url":"https://crm.example/","events":"*","numbers":"*""#;

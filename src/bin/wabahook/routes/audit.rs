@@ -6,8 +6,8 @@ use axum::http::{StatusCode, Uri};
 use wabahook::Accounts;
 
 use crate::caller::Caller;
+use crate::host::shared::HostShared;
 use crate::host::{HostRef, off_thread};
-use crate::host_shared::HostShared;
 use crate::http_error::{HttpError, RouteResult};
 use crate::json::{AuditEntryJson, JsonPage};
 use crate::query::ListQuery;

@@ -13,8 +13,8 @@ use wabahook::inbound::cloud_api::{self, CallbackError};
 
 use crate::blocking::note_holder;
 use crate::config::MetaSettings;
+use crate::host::shared::HostShared;
 use crate::host::{HostRef, authenticated, off_thread, remote};
-use crate::host_shared::HostShared;
 use crate::http_error::{HttpError, RouteResult};
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;

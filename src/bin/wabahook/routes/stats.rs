@@ -83,7 +83,7 @@ fn unable(reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_shared::HostShared;
+    use crate::host::shared::HostShared;
     use crate::port::bodies::BodyLimits;
     use wabahook::registration::Registration;
     use wabahook::store::{FaultInjectingStore, FaultPlan, Memory, Store};

@@ -2,6 +2,10 @@
 //! have are written once, in [`SubscriptionJson`]; a listing adds the state and the health and leaves
 //! out what may be a credential (I9): the secret, and every value that is added to a request.
 
+pub(super) mod filter;
+pub(super) mod policy;
+pub(super) mod target;
+
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,11 +15,11 @@ use wabahook::{
     SubscriptionId, SubscriptionInfo, Target, Tls,
 };
 
+use self::policy::{BreakerJson, RateLimitJson, RetryJson};
+use self::target::{AuthorizationJson, TlsJson, TlsListing};
 use super::delivery::RecentAttemptJson;
-use super::policy::{BreakerJson, RateLimitJson, RetryJson};
 use super::problem::JsonProblem;
 use super::stats::{HealthJson, held_state};
-use super::target::{AuthorizationJson, TlsJson, TlsListing};
 use super::values::{
     Millis, Object, OrNever, Pairs, Patch, Scalar, SetOrAll, TimestampJson, Whole, Word, patches,
 };
@@ -347,4 +351,19 @@ impl SubscriptionListing {
     pub(crate) fn name(&self) -> &str {
         self.settings.name.as_ref().map_or("", String::as_str)
     }
+}
+
+/// The new secret, where one is given, and for how long the old one stays valid.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotationJson {
+    pub(crate) secret: Option<String>,
+    pub(crate) overlap_ms: Whole<u64>,
+}
+
+/// The only answer that holds a secret.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NewSecretJson {
+    pub(crate) id: u32,
+    pub(crate) secret: String,
 }

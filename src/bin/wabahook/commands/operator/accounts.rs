@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use wabahook::WabaNumber;
 use wabahook::clock::{Clock, SystemClock};
 
-use super::client::{ApiClient, HostOptions};
-use super::deliveries::purged_text;
-use super::screen::{counted, printable, table};
 use crate::command_error::{CommandError, CommandResult};
+use crate::commands::client::{ApiClient, HostOptions};
+use crate::commands::deliveries::purged_text;
+use crate::commands::screen::{counted, printable, table};
 use crate::json::{
     AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, Patch, Text, parse,
 };

@@ -2,10 +2,12 @@
 
 use clap::Args;
 
-use super::client::HostOptions;
-use super::named_webhook::{find, title};
-use super::screen::{WatchOptions, counted, printable, say, say_json, shown, span, table};
+use super::named::{find, title};
 use crate::command_error::CommandResult;
+use crate::commands::client::HostOptions;
+use crate::commands::screen::{
+    WatchOptions, counted, printable, say, say_json, shown, span, table,
+};
 use crate::json::{RecentAttemptJson, SubscriptionListing};
 
 /// The command line of `webhooks show`.
@@ -36,7 +38,7 @@ const SHOWN: [&str; 9] = [
 ];
 
 /// Shows the webhook.
-pub(super) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
+pub(in crate::commands) fn run(host: &HostOptions, args: &ShowWebhookArgs) -> CommandResult {
     let client = host.client()?;
     let path = format!("/subscriptions/{}", find(&client, &args.webhook)?.id);
     args.watch.run(|| {

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::client::HostOptions;
-use super::screen::printable;
 use crate::command_error::CommandResult;
+use crate::commands::client::HostOptions;
+use crate::commands::screen::printable;
 use crate::json::ReloadedJson;
 
 /// The command line of `reload`.

@@ -5,8 +5,8 @@ use axum::http::Method;
 use serde::{Deserialize, Serialize};
 use wabahook::{Authorization, BodyFormat, PayloadFormat, Tls};
 
-use super::problem::JsonProblem;
-use super::values::{Word, Words};
+use crate::json::problem::JsonProblem;
+use crate::json::values::{Word, Words};
 
 /// What the header `authorization` is made of. A listing has only the type.
 #[derive(Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl Words for AuthorizationKind {
 }
 
 impl AuthorizationJson {
-    pub(super) fn of(authorization: &Authorization) -> AuthorizationJson {
+    pub(in crate::json) fn of(authorization: &Authorization) -> AuthorizationJson {
         let kind = match authorization {
             Authorization::Basic(_) => AuthorizationKind::Basic,
             _ => AuthorizationKind::Bearer,
@@ -78,7 +78,7 @@ impl AuthorizationJson {
         AuthorizationJson { kind: Word(kind), payload: None }
     }
 
-    pub(super) fn authorization(self) -> Result<Authorization, JsonProblem> {
+    pub(in crate::json) fn authorization(self) -> Result<Authorization, JsonProblem> {
         let payload = self.payload.ok_or_else(|| JsonProblem::missing("authorization.payload"))?;
         Ok(match self.kind.0 {
             AuthorizationKind::Basic => Authorization::basic(payload),
@@ -88,7 +88,7 @@ impl AuthorizationJson {
 }
 
 impl TlsJson {
-    pub(super) fn tls(self) -> Result<Tls, JsonProblem> {
+    pub(in crate::json) fn tls(self) -> Result<Tls, JsonProblem> {
         let tls = self.roots_pem.map_or_else(Tls::default, |pem| Tls::default().roots(pem));
         match (self.client_certificate_pem, self.client_key_pem) {
             (Some(certificate), Some(key)) => Ok(tls.client(certificate, key)),
@@ -100,7 +100,7 @@ impl TlsJson {
 }
 
 impl TlsListing {
-    pub(super) fn of(tls: &Tls) -> TlsListing {
+    pub(in crate::json) fn of(tls: &Tls) -> TlsListing {
         TlsListing { roots: tls.roots_pem.is_some(), client_certificate: tls.client.is_some() }
     }
 }

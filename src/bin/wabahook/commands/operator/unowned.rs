@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::client::HostOptions;
-use super::screen::printable;
 use crate::command_error::CommandResult;
+use crate::commands::client::HostOptions;
+use crate::commands::screen::printable;
 use crate::json::UnownedJson;
 
 /// The command line of `unowned`.

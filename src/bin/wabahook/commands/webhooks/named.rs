@@ -1,12 +1,15 @@
 //! Finds the webhook that a command line names by its id or its name.
 
-use super::client::ApiClient;
-use super::screen::printable;
 use crate::command_error::{CommandError, CommandResult};
+use crate::commands::client::ApiClient;
+use crate::commands::screen::printable;
 use crate::json::{SubscriptionListing, SubscriptionsJson};
 
 /// The webhook with this id, or this name.
-pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<SubscriptionListing> {
+pub(in crate::commands) fn find(
+    client: &ApiClient,
+    webhook: &str,
+) -> CommandResult<SubscriptionListing> {
     let mut known: Vec<String> = Vec::new();
     // An id is found by `search`, too.
     let mut cursor = String::new();
@@ -37,6 +40,6 @@ pub(super) fn find(client: &ApiClient, webhook: &str) -> CommandResult<Subscript
     Err(CommandError::NotFound(message))
 }
 
-pub(super) fn title(item: &SubscriptionListing) -> String {
+pub(in crate::commands) fn title(item: &SubscriptionListing) -> String {
     format!("webhook {} ({})", item.id, printable(item.name()))
 }

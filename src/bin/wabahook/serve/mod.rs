@@ -1,6 +1,9 @@
 //! `wabahook serve`: start, listen, stop. The address is printed once it is served. SIGTERM and SIGINT end
 //! the process within [`STOP_MAX`] with exit code 0 and leave owed deliveries on disk.
 
+mod reload;
+mod standby;
+
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, OnceLock};
@@ -14,19 +17,19 @@ use wabahook::registration::{Dialog360, Registration, SessionGateway};
 use wabahook::store::Postgres;
 use wabahook::{Engine, Error, Notice};
 
+use self::reload::{ReloadedEngines, Reloader};
 use crate::audit::AuditLog;
 use crate::cluster::{self, MakeRegistration};
 use crate::command_error::{CommandError, CommandResult};
 use crate::config::{self, ClusterSettings, HostSettings, ServeArgs};
 use crate::host::HostState;
-use crate::host_shared::HostShared;
+use crate::host::shared::HostShared;
 use crate::json::AuditEntryJson;
 use crate::port::accept::Server;
 use crate::port::connections::ClientConnections;
 use crate::port::tls::ServerTls;
 use crate::port::{files, listener};
-use crate::reload::{ReloadedEngines, Reloader};
-use crate::{log, routes, standby};
+use crate::{log, routes};
 
 /// From the signal to the end. Open requests and attempts in flight share it.
 const STOP_MAX: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use wabahook::policy::{Accept, Breaker, Ordering, Policy, RateLimit, Retry, RetryOn};
 
-use super::problem::JsonProblem;
-use super::values::{Millis, OrNever, Whole, Word, Words};
+use crate::json::problem::JsonProblem;
+use crate::json::values::{Millis, OrNever, Whole, Word, Words};
 
 /// When a failed delivery is retried. Which members there are depends on the kind.
 #[derive(Serialize, Deserialize)]
@@ -77,18 +77,18 @@ impl Words for Ordering {
 }
 
 impl RateLimitJson {
-    pub(super) fn of(limit: RateLimit) -> RateLimitJson {
+    pub(in crate::json) fn of(limit: RateLimit) -> RateLimitJson {
         RateLimitJson { events: Whole(limit.events), per_ms: Millis(limit.per) }
     }
 
-    pub(super) fn limit(&self) -> RateLimit {
+    pub(in crate::json) fn limit(&self) -> RateLimit {
         RateLimit::new(self.events.0, self.per_ms.0)
     }
 }
 
 impl RetryJson {
     /// Changes the retries of a policy. What is left out inside of `retry` is at its default.
-    pub(super) fn apply(&self, to: &mut Policy) -> Result<(), JsonProblem> {
+    pub(in crate::json) fn apply(&self, to: &mut Policy) -> Result<(), JsonProblem> {
         RetryJson::reset(to);
         to.retry = self.retry()?;
         to.attempts_max = self.attempts.map(|count| count.0);
@@ -97,13 +97,13 @@ impl RetryJson {
     }
 
     /// Puts the retries of a policy back to the default.
-    pub(super) fn reset(to: &mut Policy) {
+    pub(in crate::json) fn reset(to: &mut Policy) {
         let default = Policy::default();
         (to.retry, to.attempts_max, to.age_max) =
             (default.retry, default.attempts_max, default.age_max);
     }
 
-    pub(super) fn of(policy: &Policy) -> RetryJson {
+    pub(in crate::json) fn of(policy: &Policy) -> RetryJson {
         let mut shown = RetryJson {
             kind: Word(RetryKind::Exponential),
             initial_ms: None,
@@ -196,7 +196,7 @@ impl RetryJson {
 }
 
 impl BreakerJson {
-    pub(super) fn of(breaker: Breaker) -> OrNever<BreakerJson> {
+    pub(in crate::json) fn of(breaker: Breaker) -> OrNever<BreakerJson> {
         OrNever(breaker.failures.map(|failures| BreakerJson {
             failures: Some(Whole(failures)),
             initial_ms: Some(Millis(breaker.initial)),
@@ -204,7 +204,7 @@ impl BreakerJson {
         }))
     }
 
-    pub(super) fn breaker(given: OrNever<BreakerJson>) -> Breaker {
+    pub(in crate::json) fn breaker(given: OrNever<BreakerJson>) -> Breaker {
         let default = Breaker::default();
         let Some(given) = given.0 else { return default.failures(None) };
         default

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::client::HostOptions;
-use super::screen::{printable, say, shown};
 use crate::command_error::CommandResult;
+use crate::commands::client::HostOptions;
+use crate::commands::screen::{printable, say, shown};
 use crate::json::{AuditChangeJson, AuditEntryJson};
 
 /// The command line of `audit`.

@@ -1,6 +1,11 @@
 //! `wabahook bench`: how many events this machine accepts and delivers a second on loopback. Each figure is
 //! printed with its limit, which the same run measures without an engine. `cargo bench` compares versions.
 
+mod raw;
+/// The same plain file that `cargo bench` measures.
+#[path = "../../../../../benches/support/raw_file.rs"]
+mod raw_file;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +15,6 @@ use clap::Args;
 use serde::Serialize;
 use wabahook::{Config, Engine, Event, Limits, Receipt, Subscription};
 
-use super::raw;
 use super::scratch::ScratchDirectory;
 use super::screen::{say, say_json};
 use crate::command_error::{CommandError, CommandResult};

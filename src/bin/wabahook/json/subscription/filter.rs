@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 use wabahook::{LaneStats, SubscriptionInfo};
 
-use super::problem::JsonProblem;
-use super::stats::health_word;
-use super::values::Whole;
+use crate::json::problem::JsonProblem;
+use crate::json::stats::health_word;
+use crate::json::values::Whole;
 
 /// Declares the texts to match.
 macro_rules! texts {

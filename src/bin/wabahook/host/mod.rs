@@ -2,6 +2,10 @@
 //! a body is read. Meta's callbacks are the exception: they are signed as a whole, so their bodies are read in a
 //! room of their own.
 
+mod account_permits;
+mod sender;
+pub(crate) mod shared;
+
 use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,13 +17,13 @@ use tokio::sync::Notify;
 use wabahook::Engine;
 use wabahook::registration::Registration;
 
+pub(crate) use self::sender::{ForwardedFor, authenticated, remote};
+use self::shared::HostShared;
 pub(crate) use crate::blocking::off_thread;
 use crate::caller::Caller;
-use crate::host_shared::HostShared;
 use crate::http_error::HttpError;
 use crate::port::bodies::{RequestBody, discard};
 use crate::port::body_room::BodyHolder;
-pub(crate) use crate::sender::{ForwardedFor, authenticated, remote};
 
 /// What the routes of one engine work with.
 pub(crate) struct HostState {

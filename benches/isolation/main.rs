@@ -10,8 +10,8 @@
 //! `isolation_*`: the engine has just been opened and knows nothing of the endpoints. `*_warm`: every hanging
 //! endpoint has timed out at least once. `limit_*`: a noisy account at each of its limits beside a quiet one.
 
-#[path = "isolation/noisy.rs"]
 mod noisy;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::path::Path;

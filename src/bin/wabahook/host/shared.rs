@@ -11,19 +11,19 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 use wabahook::{AccountState, Accounts, key_in_header};
 
-use crate::account_permits::{AccountPermit, AccountPermits};
+use super::account_permits::{AccountPermit, AccountPermits};
+use super::sender::{authenticated, remote};
 use crate::audit::AuditLog;
 use crate::blocking::RequestRoom;
 use crate::caller::{Caller, named_account};
 use crate::config::MetaSettings;
+use crate::config::operators::OperatorKeys;
 use crate::http_error::HttpError;
 use crate::json::{AuditChangeJson, ReloadedJson};
-use crate::operators::OperatorKeys;
 use crate::port::bodies::{Bodies, BodyLimits};
 use crate::port::connections::KeyHolder;
 use crate::port::key_attempts::KeyAttempts;
 use crate::port::shortages::Shortages;
-use crate::sender::{authenticated, remote};
 
 /// How many may listen to the notices at once. An account may have a part of them by its limits.
 const LISTENERS_MAX: usize = 64;

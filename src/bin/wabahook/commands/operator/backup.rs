@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::client::HostOptions;
 use crate::command_error::{CommandError, CommandResult};
+use crate::commands::client::HostOptions;
 use crate::json::BackupJson;
 
 /// The command line of `backup`.

@@ -13,7 +13,7 @@ use wabahook::{
 
 use crate::audit::changes_between;
 use crate::config::{self, HostSettings, ServeArgs};
-use crate::host_shared::{HostShared, Reloaded};
+use crate::host::shared::{HostShared, Reloaded};
 use crate::json::{AccountChangesJson, AccountListing, AuditChangeJson, ReloadedJson};
 use crate::port::tls::ServerTls;
 

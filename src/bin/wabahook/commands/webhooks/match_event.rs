@@ -4,11 +4,11 @@
 use axum::http::Method;
 use clap::Args;
 
-use super::client::HostOptions;
-use super::event_args::EventArgs;
-use super::named_webhook::{find, title};
-use super::screen::{printable, say, say_json};
+use super::named::{find, title};
 use crate::command_error::{CommandError, CommandResult};
+use crate::commands::client::HostOptions;
+use crate::commands::event_args::EventArgs;
+use crate::commands::screen::{printable, say, say_json};
 use crate::json::MatchReportJson;
 
 /// The command line of `webhooks match`.
@@ -22,7 +22,7 @@ pub(crate) struct MatchEventArgs {
 }
 
 /// Says whether the event matches; fails where it does not.
-pub(super) fn run(host: &HostOptions, args: &MatchEventArgs) -> CommandResult {
+pub(in crate::commands) fn run(host: &HostOptions, args: &MatchEventArgs) -> CommandResult {
     let event = args.event.body(args.event.open()?.0)?;
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;

@@ -3,33 +3,31 @@
 //!
 //! `WABAHOOK_SIMULATION_SEEDS=20000` runs more seeds than usual, `WABAHOOK_SIMULATION_FIRST` sets the
 //! first one, and `WABAHOOK_SIMULATION_SEED=17` replays one and prints its trace.
+mod admission;
+mod attempt_start;
+mod delivery_state;
+mod dependency;
+mod disk;
+mod endpoint;
+mod host_calls;
+mod lane;
+mod model;
+mod plan;
+mod purge;
+mod random;
+mod retention;
+mod steps;
+#[path = "../support/mod.rs"]
 mod support;
-
-mod simulation {
-    pub mod admission;
-    pub mod attempt_start;
-    pub mod delivery_state;
-    pub mod dependency;
-    pub mod disk;
-    pub mod endpoint;
-    pub mod host_calls;
-    pub mod lane;
-    pub mod model;
-    pub mod plan;
-    pub mod purge;
-    pub mod random;
-    pub mod retention;
-    pub mod steps;
-    pub mod uncertainty;
-    pub mod world;
-}
+mod uncertainty;
+mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use simulation::retention::Abandoned;
-use simulation::world::{Trace, World};
+use crate::retention::Abandoned;
+use crate::world::{Trace, World};
 
 /// How many seeds run by default.
 const SEEDS: u64 = 1_000;

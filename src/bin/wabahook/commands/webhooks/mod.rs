@@ -1,6 +1,10 @@
 //! `wabahook webhooks`: list, add, edit, remove, pause, resume, test. The host checks the settings. A secret comes
 //! from the environment or a file, never from the command line, where `ps` shows it (I9).
 
+mod match_event;
+pub(super) mod named;
+mod show;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,11 +12,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wabahook::PayloadFormat;
 
+use self::match_event::MatchEventArgs;
+use self::named::{find, title};
+use self::show::ShowWebhookArgs;
 use super::client::HostOptions;
-use super::match_event::{self, MatchEventArgs};
-use super::named_webhook::{find, title};
 use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_json, span};
-use super::show_webhook::{self, ShowWebhookArgs};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
@@ -172,7 +176,7 @@ pub(crate) fn run(args: &WebhooksArgs) -> CommandResult {
         WebhooksAction::Add(args) => add(host, args),
         WebhooksAction::Edit(args) => edit(host, args),
         WebhooksAction::Remove(args) => remove(host, args),
-        WebhooksAction::Show(args) => show_webhook::run(host, args),
+        WebhooksAction::Show(args) => show::run(host, args),
         WebhooksAction::Pause(args) => change_state(host, args, "pause", "paused"),
         WebhooksAction::Resume(args) => change_state(host, args, "resume", "resumed"),
         WebhooksAction::Test(args) => test(host, args),
