@@ -436,6 +436,4 @@ fn retry_state(retrying: Retrying, wall_ms: u64) -> RetryState {
 }
 
 #[cfg(test)]
-mod policy_tests;
-#[cfg(test)]
 mod tests;

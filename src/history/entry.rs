@@ -240,10 +240,10 @@ pub(super) fn every_key() -> u64 {
 pub(super) fn keys_of(key: u64, account: Option<&str>) -> RangeInclusive<u64> {
     match account {
         Some(account) => {
-            let key = key & !ACCOUNT_BITS | account_tag(account);
+            let key = (key & !ACCOUNT_BITS) | account_tag(account);
             key..=key
         }
-        None => key & !ACCOUNT_BITS..=key | ACCOUNT_BITS,
+        None => (key & !ACCOUNT_BITS)..=(key | ACCOUNT_BITS),
     }
 }
 

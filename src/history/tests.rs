@@ -142,7 +142,7 @@ fn a_search_of_an_account_reads_its_own_entries_alone() {
         segments.append(&[HistoryEntry::Accepted(entry)], NOW_MS).unwrap();
     };
     append("beta", 1);
-    (2..=60).for_each(|sequence| append("acme", sequence));
+    (2..=200).for_each(|sequence| append("acme", sequence));
     assert!(segment::used_numbers(directory.path()).unwrap().len() > 2);
     let number = WabaNumber::from_digits(919_000_000_001);
     for query in [
@@ -150,8 +150,8 @@ fn a_search_of_an_account_reads_its_own_entries_alone() {
         HistoryQuery { number, ..HistoryQuery::default() },
         HistoryQuery::default(),
     ] {
-        let of_all = segments.find(&query, None, 100, 100).unwrap();
-        assert_eq!((of_all.entries.len(), of_all.next), (60, None));
+        let of_all = segments.find(&query, None, 1_000, 1_000).unwrap();
+        assert!(of_all.entries.len() > 100 && of_all.next.is_none(), "{query:?}");
         let of_beta = HistoryQuery { accounts: Some(vec!["beta".into()]), ..query };
         let page = segments.find(&of_beta, None, 9, 1).unwrap();
         assert_eq!((page.entries.len(), page.next), (1, None), "{of_beta:?}");

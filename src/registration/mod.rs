@@ -8,16 +8,12 @@ mod dialog360;
 mod doubletick;
 mod fields;
 mod gateway_http;
-#[cfg(test)]
-mod guard_tests;
 mod path;
 mod session;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tolerance_tests;
 mod webhook_config;
 
 use std::cell::RefCell;

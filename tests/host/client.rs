@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -91,6 +92,19 @@ impl Pending {
                 .read_exact(&mut byte)
                 .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&head)));
             head.extend(byte);
+        }
+    }
+
+    /// Waits until the host ends the response, which must not say something before that.
+    pub(crate) fn ends_without(mut self, part: &str) {
+        let (mut seen, mut bytes, started) = (String::new(), [0; 1_024], Instant::now());
+        loop {
+            let count = self.0.read(&mut bytes).unwrap();
+            if count == 0 {
+                return;
+            }
+            seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            assert!(!seen.contains(part) && started.elapsed() < DEADLINE, "{seen}");
         }
     }
 

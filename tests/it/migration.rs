@@ -92,3 +92,45 @@ fn a_store_that_holds_something_is_no_target() {
     check_moved(&source);
     check_moved(&target);
 }
+
+/// The webhooks of a directory, by name.
+fn webhooks_in(directory: &std::path::Path) -> Vec<String> {
+    let engine = Engine::open(Config::new(directory)).unwrap();
+    let names = engine.subscriptions().iter().map(|one| one.name.clone()).collect();
+    engine.close(DEADLINE).unwrap();
+    names
+}
+
+// An operator who goes back to the old directory meets what is still in it.
+#[test]
+fn an_old_directory_is_no_target_until_it_is_moved_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, server) = (Config::new(directory.path()), Memory::default());
+    let add = |config: &Config, name: &str| {
+        let engine = Engine::open(config.clone()).unwrap();
+        let hook = Subscription::to("https://crm.example/hook").unwrap().name(name);
+        engine.subscribe(hook).unwrap();
+        engine.close(DEADLINE).unwrap();
+    };
+    add(&old, "first");
+    let (new, _) = config(Arc::new(server), 200);
+    assert!(Engine::check_config(&old).is_ok());
+    Engine::migrate(&old, &new).unwrap();
+    let refused = Engine::check_config(&old).unwrap_err().to_string();
+    assert!(refused.contains("it was moved to"), "{refused}");
+    add(&new, "second");
+    let refused = Engine::migrate(&new, &old).unwrap_err().to_string();
+    assert!(refused.contains("move the old directory away"), "{refused}");
+    // The log that is left there knows only the first one.
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    let refused = Engine::migrate(&new, &old).unwrap_err().to_string();
+    assert!(refused.contains("book.log"), "{refused}");
+    std::fs::remove_file(directory.path().join("book.log")).unwrap();
+    Engine::migrate(&new, &old).unwrap();
+    assert_eq!(webhooks_in(directory.path()).len(), 2);
+}

@@ -17,8 +17,6 @@ mod purge;
 mod random;
 mod retention;
 mod steps;
-#[path = "../support/mod.rs"]
-mod support;
 mod uncertainty;
 mod world;
 

@@ -198,4 +198,4 @@ fn start(number: LoopId, shared: &Arc<LoopShared>, limits: LoopLimits) -> io::Re
 }
 
 #[cfg(test)]
-mod loop_tests;
+mod tests;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod lanes;
+mod policy;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -98,7 +98,8 @@ fn line_of(engine: &Engine, caller: &Caller, notice: &Notice, wall_ms: u64) -> O
         // Their account is not known any more; `/stats` counts them.
         Notice::Cancelled { .. } | Notice::Held { .. } => return None,
         Notice::Lagged(count) => {
-            line.count = Some(*count);
+            // Those of all accounts.
+            line.count = caller.scope().is_none().then_some(*count);
             None
         }
         Notice::BoundReached { bound } => {
@@ -182,6 +183,10 @@ mod tests {
         let dropped = Notice::DeadLettersDropped { account: id_of("acme"), letters: 3 };
         assert!(sent("acme", &dropped).unwrap().contains("\"count\":3"));
         assert_eq!(sent("beta", &dropped), None);
+        assert!(
+            !sent("acme", &Notice::Lagged(42)).unwrap().contains("42"),
+            "not how many of others"
+        );
         let stalled = sent("acme", &Notice::Stalled { why: "/private/path".into() }).unwrap();
         assert!(stalled.contains("\"stalled\"") && !stalled.contains("private"), "{stalled}");
     }

@@ -404,5 +404,4 @@ fn length_of(value: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[path = "response_tests.rs"]
 mod tests;

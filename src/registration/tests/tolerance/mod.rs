@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-use super::test_support::{GatewayResponse, NUMBER, TestGateway};
-use super::{Registration, SessionGateway};
 use crate::error::Error;
+use crate::registration::test_support::{GatewayResponse, NUMBER, TestGateway};
+use crate::registration::{Registration, SessionGateway};
 use crate::subscription::{Authorization, Subscription, SubscriptionInfo};
 
 const DOUBLETICK: (&str, &str) = ("authorization", "acme-key");

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::tests::*;
 use super::*;
 use crate::attempt::Outcome;
 use crate::subscription::{Breaker, Ordering, RateLimit};

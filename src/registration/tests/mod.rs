@@ -2,6 +2,9 @@
 //! other. A gateway adds its calls to [`OPERATIONS`]. The values that an account stores are marked with its
 //! name; ids, names and numbers in a request may be those of the other account.
 
+mod guard;
+mod tolerance;
+
 use std::sync::Arc;
 
 use http::header::ORIGIN;

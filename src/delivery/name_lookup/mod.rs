@@ -359,5 +359,4 @@ const IDLE: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 512 * 1024;
 
 #[cfg(test)]
-#[path = "name_lookup_tests.rs"]
 mod tests;

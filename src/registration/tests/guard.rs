@@ -12,12 +12,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::test_support::{DEADLINE, TestGateway};
 use crate::clock::ManualClock;
 use crate::delivery::Http;
 use crate::engine::{DeadLetterFilter, TestDelivery};
 use crate::event::Event;
 use crate::network::Network;
+use crate::registration::test_support::{DEADLINE, TestGateway};
 use crate::subscription::{Subscription, SubscriptionId};
 
 /// Longer than a DNS result is cached and an idle connection is kept.
