@@ -18,6 +18,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+// docs/architecture.md draws these modules, lowest first, and says where to start reading.
 mod account;
 mod attempt;
 mod book;

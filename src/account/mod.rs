@@ -1,6 +1,6 @@
 //! Accounts: the customers of a host. [`Account`] is what a host declares, [`AccountInfo`] what the engine holds,
-//! and [`Accounts`] finds an account by its id, its name, an API key, a number or a WABA. A number and a WABA
-//! belong to at most one account (I9), and no key is ever printed.
+//! [`AccountLimits`] what it may take, and [`Accounts`] finds an account by its id, its name, an API key, a number or a
+//! WABA. A number and a WABA belong to at most one account (I9), and no key is ever printed.
 
 mod api_key;
 mod directory;

@@ -1,7 +1,9 @@
 //! One attempt on the wire: the exact request, the address it may go to, the exchange.
 //!
-//! Which attempt is next and what its reply means is decided by `dispatch`. What is sent is a function of
-//! the event, the subscription, the attempt's number and its time.
+//! `request` builds what is sent, a function of the event, the subscription, the attempt's number and its time; `guard`
+//! decides which addresses may be reached; `http1` is the protocol over buffers; and the threads of `io_loop` carry
+//! thousands of attempts at once. Start with `request`, then `io_loop/exchange`. Which attempt is next and what its
+//! reply means is decided by `dispatch`.
 
 mod attempt_source;
 mod content;

@@ -11,6 +11,9 @@
 //!                                 +--- uncounted (interrupted, shortage)
 //! ```
 //!
+//! A `lane` is the live side of one subscription, and the `ready_queue` chooses among the lanes that may start an
+//! attempt. Start with [`Dispatcher::next_attempt`] and [`Dispatcher::complete`].
+//!
 //! Each step costs a few look-ups in maps and queues; none visits all lanes or all owed deliveries.
 
 mod backlog;

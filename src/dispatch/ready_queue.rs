@@ -92,7 +92,7 @@ const PROMPT_RESERVE: usize = 16;
 /// How many turns the unproven lanes of an account queue behind the others; an attempt takes one or two turns. An
 /// attempt of theirs opens a connection, which costs as much as several attempts over an open one, and where a
 /// receiver is down it hangs.
-const UNPROVEN_BEHIND: u64 = 32;
+const UNPROVEN_BEHIND: u64 = 8;
 
 impl ReadyQueue {
     pub(super) fn new(in_flight_max: usize) -> ReadyQueue {

@@ -1,5 +1,9 @@
-//! The engine: what a host can ask of it. `publish` never blocks (I7), `subscribe` and `unsubscribe` return
-//! once their change is durable, and no thread of a closed engine changes anything durable.
+//! The engine: what a host can ask of it, and what carries values between routing, outbox, dispatch and delivery.
+//! [`Engine`] is a cheap handle; `shared` holds what its calls and threads share, and the order of the locks.
+//!
+//! The way of an event starts in `publish`, goes on in `commit_events` once the event is durable, and ends in
+//! `attempts`; `threads` run it. `publish` never blocks (I7), `subscribe` and `unsubscribe` return once their change is
+//! durable, and no thread of a closed engine changes anything durable.
 
 mod accounts;
 mod attempts;

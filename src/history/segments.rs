@@ -21,6 +21,9 @@ const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// The history is kept within its bounds by removing whole segments, of which it has about this many.
 const SEGMENTS: u64 = 16;
 
+/// How many bytes of payloads a search returns at once. The last event may go over it.
+const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// What is kept at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HistoryBounds {
@@ -149,7 +152,8 @@ impl Segments {
         Ok(false)
     }
 
-    /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries.
+    /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries, and
+    /// returns about `PAYLOAD_BYTES_MAX` of payloads.
     pub(super) fn find(
         &self,
         query: &HistoryQuery,
@@ -157,7 +161,7 @@ impl Segments {
         count_max: usize,
         read_max: usize,
     ) -> io::Result<FoundEntries> {
-        let (mut entries, mut read) = (Vec::new(), 0);
+        let (mut entries, mut read, mut payload_bytes) = (Vec::new(), 0, 0);
         for SegmentPlaces { number, offsets } in self.places(&query.keys(), query.since_ms())? {
             // A segment that is over the bounds may have been removed meanwhile.
             let Some(mut file) = opened(SegmentFile::open(&self.directory, number))? else {
@@ -168,7 +172,10 @@ impl Segments {
                 if before.is_some_and(|before| position >= before) {
                     continue;
                 }
-                if entries.len() >= count_max || read >= read_max {
+                if entries.len() >= count_max
+                    || read >= read_max
+                    || payload_bytes >= PAYLOAD_BYTES_MAX
+                {
                     // Positions are passed from the newest on, so this one is still to be read.
                     let next = EntryPosition { offset: offset + 1, ..position };
                     return Ok(FoundEntries { entries, next: Some(next) });
@@ -177,6 +184,7 @@ impl Segments {
                 if let Some(HistoryEntry::Accepted(accepted)) = file.entry(offset)?
                     && query.admits(&accepted)
                 {
+                    payload_bytes += accepted.payload.len();
                     entries.push((position, accepted));
                 }
             }

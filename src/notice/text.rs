@@ -40,12 +40,9 @@ impl fmt::Display for Notice {
                 write!(f, "ready deliveries wait, because a bound is reached: {bound}")
             }
             Notice::Stalled { why } => {
-                write!(
-                    f,
-                    "the device refuses writes ({why}): nothing is accepted until it recovers"
-                )
+                write!(f, "the store refuses writes ({why}): nothing is accepted until it recovers")
             }
-            Notice::Resumed => f.write_str("the device accepts writes again"),
+            Notice::Resumed => f.write_str("the store accepts writes again"),
             Notice::DeadLettersDropped { account, letters } => {
                 let letters = counted(*letters, "dead letter", "dead letters");
                 write!(f, "dropped {letters} of account {account:?} over its limits, oldest first")

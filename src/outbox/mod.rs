@@ -1,8 +1,9 @@
 //! The outbox: the durable side of the engine. It stores accepted events and what became of each delivery.
 //!
 //! An event exists if its head is on the device with everything it needs, and every change of a delivery is one
-//! record that is there or not (I1, I2). `committer` writes groups to the newest of the `generations`,
-//! `compaction` removes old generations, `recovery` reads them at open, and `codec` defines their bytes.
+//! record that is there or not (I1, I2). The engine uses the outbox through `handle`. `committer` writes groups to the
+//! newest of the `generations`, `compaction` removes old generations, `recovery` reads them at open, and `codec`
+//! defines their bytes. Start with `committer`; `batch` is what it takes and `group_builder` what it writes.
 
 mod accounts;
 mod admission;

@@ -1,6 +1,9 @@
 //! The registration APIs of four gateways, independent of any web framework: each request goes to the
 //! gateway that its path and key header name. A response shows and changes only subscriptions of that
 //! gateway and of the account whose key the request shows (I9).
+//!
+//! [`Registration::respond`] is the way in. Each gateway is one module; `gateway_http`, `body` and `fields` are what
+//! they share.
 
 mod body;
 mod business_api;

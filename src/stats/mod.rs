@@ -1,6 +1,6 @@
-//! The engine's counters, and the snapshot of them that a host reads.
-//!
-//! Every way in which an event or a delivery can end has a counter here, so that nothing ends unseen (I8).
+//! The engine's counters, and the snapshot of them that a host reads ([`Stats`]): as it is, or as Prometheus text in
+//! `metrics`. Every way in which an event, a delivery or a callback can end has a counter here, so that nothing ends
+//! unseen (I8).
 
 mod callbacks;
 #[cfg(feature = "metrics")]

@@ -1,7 +1,8 @@
-//! The ordered key-value store under everything durable. This room is the lowest: it knows nothing
-//! of events and subscriptions, only byte keys. [`Sled`] implements it on a directory and [`Memory`]
-//! in memory for tests. A batch is applied as a whole or not at all, also across a crash; batches
-//! reach the device in the order in which they were applied; and what was applied before
+//! The ordered key-value store under everything durable. It knows nothing of events and subscriptions, only byte keys.
+//!
+//! The traits [`Store`] and [`Database`] are the contract. [`Sled`] implements it on a directory, [`Memory`] in memory
+//! for tests, and `Postgres` on a replicated server. A batch is applied as a whole or not at all, also across a crash;
+//! batches reach the device in the order in which they were applied; and what was applied before
 //! [`Database::commit`] returned `Ok` is on the device.
 
 mod copy;

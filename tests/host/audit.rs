@@ -178,3 +178,26 @@ fn the_operators_changes_are_listed_with_their_account() {
     assert_eq!(reloaded[0]["changes"][0]["after"], expected, "{reloaded:?}");
     assert_eq!((reloaded.len(), of(name).len()), (1, all.len()));
 }
+
+/// A test delivery is not recorded. The name of a webhook may read like the end of its path.
+#[test]
+fn the_removal_of_a_webhook_named_test_is_recorded() {
+    let (_place, served) = HostProcess::operated();
+    let receiver = Receiver::answering(200);
+    served.subscribe(BETA, &receiver.url("/beta"), json!({}));
+    let headers = [("d360-api-key", ACME), ("content-type", "application/json")];
+    let names = ["test", "match"];
+    let list = names.map(|name| json!({"name": name, "url": receiver.url("/hook")}));
+    let enabled = json!({"enabled": true, "destinations": list}).to_string();
+    let answer = served.request("POST", "/multi_webhook", &headers, enabled.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let paths = names.map(|name| format!("/multi_webhook/{name}"));
+    for path in &paths {
+        assert_eq!(served.request("DELETE", path, &headers, b"").status, 200);
+    }
+    let all = entries(&served, "?account=acme&limit=2");
+    let recorded: Vec<_> = all.iter().rev().map(|one| one["path"].as_str().unwrap()).collect();
+    assert_eq!(recorded, paths);
+    assert!(all.iter().all(|one| one["changes"][0]["before"]["url"].is_string()), "{all:?}");
+    assert_eq!(entries(&served, "?account=beta").len(), 1);
+}

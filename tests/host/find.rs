@@ -190,3 +190,26 @@ fn a_search_reads_no_backlog_of_another_account() {
     assert_eq!((&page["items"][0]["id"], &page["cursor"]), (&own["id"], &Value::Null), "{page}");
     assert_eq!(served.paged_items("/events?", ACME, 1_000).len(), 2_100);
 }
+
+/// A list shows no payload, but what reads an event has it in memory. One request must not hold thousands of them.
+#[test]
+fn a_page_of_large_events_is_short() {
+    for limits in ["", "\n[limits]\nhistory_bytes_max = 0\n"] {
+        let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+        let receiver = Receiver::answering(200);
+        let id = served.subscribe(ACME, &receiver.url("/"), json!({}));
+        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
+        let payload = "x".repeat(1024 * 1024);
+        let large = |number: &str| json!({"type": "T", "number": number, "payload": payload});
+        for _ in 0..12 {
+            let event = large("919000000001").to_string();
+            assert_eq!(served.post("/events", ACME, event).status, 202);
+        }
+        assert_eq!(served.post("/events", BETA, large("919000000003").to_string()).status, 202);
+        let page = served.get("/events?limit=1000", ACME);
+        assert!((1..12).contains(&page.items().len()), "{}", page.items().len());
+        assert_eq!(served.paged_items("/events?", ACME, 1_000).len(), 12);
+        let bystander = served.paged_items("/events?", BETA, 1_000);
+        assert_eq!(bystander.len(), usize::from(limits.is_empty()), "without a subscriber");
+    }
+}

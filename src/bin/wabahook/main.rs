@@ -1,5 +1,8 @@
 //! The reference host and its command line. Every error is one line on stderr, which starts with
 //! `wabahook:` or, with `--json`, is JSON; the exit code says what kind of error it is.
+//!
+//! `serve` runs a host: `config` says how, `port` bounds what strangers cost, `host` checks the key, `routes` answers,
+//! and `json` has the shapes. `commands` are clients of a running host or work on its data; `demo` shows it all.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![deny(clippy::cast_possible_truncation, unreachable_pub)]

@@ -16,6 +16,7 @@ use super::Engine;
 use super::deliveries::dead_letter_filter::DeadLetterFilter;
 use super::deliveries::purge::{PurgeFilter, Purged};
 use super::shared::Shared;
+use super::storage::migration;
 use super::subscriptions::table::ActiveSubscription;
 use crate::account::{Account, AccountId, AccountInfo, AccountState, Accounts, ApiKey, fresh_key};
 use crate::book::{BookChange, SubscriptionStore};
@@ -277,6 +278,9 @@ impl Engine {
     /// ```
     pub fn check_config(config: &Config) -> Result<AccountChanges> {
         config.check()?;
+        if config.store.is_none() {
+            migration::check_directory(&config.path)?;
+        }
         declarations::check(config)
     }
 

@@ -13,7 +13,7 @@ use super::recent_attempts::{RecentAttempt, RecentOutcome};
 use crate::attempt::{DeliveryId, FailedAttempt, Reason};
 use crate::dispatch::DeliveryStage;
 use crate::engine::deliveries::dead_letter_filter::is_type_and_number;
-use crate::engine::page::READ_FOR_PAGE_MAX;
+use crate::engine::page::{PageReads, READ_FOR_PAGE_MAX};
 use crate::engine::shared::Shared;
 use crate::engine::{DeliveryState, Engine, Page};
 use crate::error::{Error, Result};
@@ -80,18 +80,19 @@ impl Engine {
             Some(SearchPosition::History(position)) => (Some(position), None),
             Some(SearchPosition::Kept(sequence)) => (None, Some(sequence)),
         };
-        let mut items = Vec::new();
+        let (mut items, mut reads) = (Vec::new(), PageReads::default());
         if let Some(history) = shared.history.as_ref().filter(|_| kept.is_none()) {
             let accounts = query.account.as_deref().map(|account| shared.accounts.ids_of(account));
             let query = query.in_history(accounts);
             let found = history.find(&query, before, count_max, READ_FOR_PAGE_MAX);
             let found = found.map_err(|error| shared.unreadable_history(error))?;
-            let mut deliveries = 0;
             for (position, accepted) in found.entries {
-                items.extend(shared.trace(accepted.id())?);
-                deliveries += accepted.targets.len();
+                let trace = shared.trace(accepted.id())?;
+                reads.add_payload(trace.as_ref().map_or(0, |trace| trace.payload.len()));
+                items.extend(trace);
                 // An event of thousands of webhooks fills a page alone.
-                if deliveries >= READ_FOR_PAGE_MAX {
+                reads.add_items(accepted.targets.len());
+                if reads.is_full() {
                     let next = Some(EventCursor(SearchPosition::History(position)));
                     return Ok(Page { items, next });
                 }
@@ -101,7 +102,7 @@ impl Engine {
                 return Ok(Page { items, next });
             }
         }
-        let next = shared.find_kept(query, kept, count_max, &mut items)?;
+        let next = shared.find_kept(query, kept, count_max, (&mut items, &mut reads))?;
         Ok(Page { items, next: next.map(|next| EventCursor(SearchPosition::Kept(next))) })
     }
 }
@@ -131,7 +132,7 @@ impl Shared {
         query: &EventQuery,
         before: Option<u64>,
         count_max: usize,
-        items: &mut Vec<EventTrace>,
+        (items, reads): (&mut Vec<EventTrace>, &mut PageReads),
     ) -> Result<Option<u64>> {
         // Events do not store their dedup key.
         if query.dedup_key.is_some() {
@@ -147,19 +148,21 @@ impl Shared {
         let (account, contact) = (query.account.as_deref(), query.contact.as_deref());
         let contact =
             contact.map(|contact| self.contact_hashes(contact, account, 1)).transpose()?;
-        let (mut pages, mut last, mut read) = (OwnerPages::default(), None, 0);
+        let (mut pages, mut last) = (OwnerPages::default(), None);
         let accounts = self.account_refs(account);
         let may_match = |sequence: &u64| {
             accounts.as_ref().is_none_or(|accounts| self.outbox.may_be_of(*sequence, accounts))
         };
         for sequence in sequences.iter().rev().filter(may_match) {
-            if items.len() >= count_max || read >= READ_FOR_PAGE_MAX {
+            if items.len() >= count_max || reads.is_full() {
                 return Ok(Some(last.unwrap_or_else(|| sequence.saturating_add(1))));
             }
-            (last, read) = (Some(sequence), read + 1);
-            if self.is_kept_match(query, contact.as_ref(), sequence, &mut pages)? {
+            last = Some(sequence);
+            reads.add_items(1);
+            if self.is_kept_match(query, contact.as_ref(), sequence, (&mut pages, reads))? {
                 let trace = self.trace(self.outbox.id_of(sequence))?;
-                read += trace.as_ref().map_or(0, |trace| trace.deliveries.len());
+                reads.add_items(trace.as_ref().map_or(0, |trace| trace.deliveries.len()));
+                reads.add_payload(trace.as_ref().map_or(0, |trace| trace.payload.len()));
                 items.extend(trace);
             }
         }
@@ -171,7 +174,7 @@ impl Shared {
         query: &EventQuery,
         contact: Option<&BTreeSet<u64>>,
         sequence: u64,
-        pages: &mut OwnerPages,
+        (pages, reads): (&mut OwnerPages, &mut PageReads),
     ) -> Result<bool> {
         let Some(owner) = pages.owner(&self.outbox, sequence)? else { return Ok(false) };
         let event_type = self.catalogue.canonical(&owner.event_type).ok();
@@ -192,6 +195,7 @@ impl Shared {
         }
         let Some(id) = &query.message_id else { return Ok(true) };
         let event = self.outbox.event(sequence)?;
+        reads.add_payload(event.payload.len());
         Ok(event.payload.windows(id.len().max(1)).any(|part| part == id.as_bytes()))
     }
 

@@ -3,9 +3,10 @@
 //! database of that name, and no engine opens them.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::data_directory;
+use super::data_directory::{self, BOOK_LOG};
 use crate::book;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -53,7 +54,12 @@ impl Engine {
     pub fn migrate(from: &Config, to: &Config) -> Result<Migration> {
         let (from_lock, source) = data_directory::claimed_store(from)?;
         let (to_lock, target) = data_directory::claimed_store(to)?;
-        let moved = migrate(from, &source, &*target, from_lock.is_some());
+        // It would be taken for the newer state of the subscriptions that are copied there.
+        let has_log = to_lock.is_some() && to.path.join(BOOK_LOG).exists();
+        let moved = match has_log {
+            true => Err(not_empty(BOOK_LOG)),
+            false => migrate(from, &source, &*target, from_lock.is_some()),
+        };
         source.release();
         target.release();
         drop((from_lock, to_lock));
@@ -73,8 +79,7 @@ fn migrate(
         return Err(refused("the source", &theirs));
     }
     if !is_resumed && !ours.is_empty() {
-        let held = ours.join(", ");
-        return Err(Error::invalid("target", format!("a store with {held}"), "an empty store"));
+        return Err(not_empty(&ours.join(", ")));
     }
     if !theirs.iter().any(|name| name == MOVED) {
         // Brings the database to what the log of the subscriptions says.
@@ -106,12 +111,25 @@ pub(in crate::engine) fn check_complete(store: &dyn Store) -> Result<()> {
     }
 }
 
+/// As [`check_complete`], for a directory that an engine may have open.
+pub(in crate::engine) fn check_directory(path: &Path) -> Result<()> {
+    let mut marks = vec![INCOMPLETE.to_owned(), MOVED.to_owned()];
+    marks.retain(|mark| path.join(mark).exists());
+    if marks.is_empty() { Ok(()) } else { Err(refused("data directory", &marks)) }
+}
+
 fn refused(field: &str, names: &[String]) -> Error {
     let (given, expected) = match names.iter().any(|name| name == MOVED) {
-        true => ("it was moved to another store", "the store that it was moved to"),
-        false => ("a copy that is not complete", "a store whose migration has ended"),
+        true => ("moved elsewhere", "the store that it was moved to"),
+        false => ("an incomplete copy", "a complete one: run the migration again, to its end"),
     };
     Error::invalid(field, given, expected)
+}
+
+fn not_empty(held: &str) -> Error {
+    let expected =
+        "an empty store: move the old directory away, or drop the old schemas on the server";
+    Error::invalid("target", held, expected)
 }
 
 /// Copies a database anew, unless it has been copied, and compares both.

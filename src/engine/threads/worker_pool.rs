@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -67,6 +68,10 @@ impl Shared {
             state.idle += 1;
             let idled = self.work.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
+            if self.yields_cpu.load(Ordering::Relaxed) {
+                // The publishers and the committer, which were woken by the same group, form the next one first.
+                MutexGuard::unlocked(&mut state, thread::yield_now);
+            }
             if idled && state.workers > WORKERS_KEPT && state.workers_wanted() == 0 {
                 return self.end_worker(state);
             }

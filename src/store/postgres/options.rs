@@ -73,8 +73,8 @@ impl PostgresOptions {
         self
     }
 
-    /// How many replicas must confirm a commit. Defaults to 1: a server that names no synchronous standby is refused.
-    /// 0 for a single server, or for a service that replicates below PostgreSQL.
+    /// With 1, the default, or more, a server that names no synchronous standby is refused; how many confirm a commit is
+    /// up to its `synchronous_standby_names`. 0 for a single server, or for a service that replicates below PostgreSQL.
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> PostgresOptions {
         self.replicas = replicas;

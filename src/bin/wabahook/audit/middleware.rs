@@ -111,7 +111,10 @@ fn may_change(request: &Request) -> bool {
     let path = request.uri().path();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let is_traffic = path == "/events" || path.starts_with("/events/") || path == "/meta/webhook";
-    !reads && !is_traffic && !path.ends_with("/test") && !path.ends_with("/match")
+    // A webhook named so is removed at such a path.
+    let is_trial =
+        request.method() == Method::POST && (path.ends_with("/test") || path.ends_with("/match"));
+    !reads && !is_traffic && !is_trial
 }
 
 /// What a request ended or repeated, where its response says how many. The filter of the request is not kept: it may

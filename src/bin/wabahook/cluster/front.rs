@@ -128,7 +128,8 @@ impl Front {
                 self.by_any(parts, body).await
             }
             RouteScope::Account(OfAll::Refuse) => {
-                let message = "missing; ids are those of one account's shard: ?account=<id>";
+                let message = "missing; ids are those of one account's shard: ?account=<id>, or --account of \
+                               the command line";
                 Err(HttpError::invalid("account", message))
             }
             RouteScope::Directory => self.to_directory(parts, body).await,

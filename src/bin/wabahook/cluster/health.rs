@@ -38,7 +38,7 @@ impl Front {
             return Some(problem);
         }
         if all(Engine::is_stalled) {
-            return Some("the device refuses writes");
+            return Some("the store refuses writes");
         }
         all(Engine::is_full).then_some("busy: the outbox owes its maximum")
     }

@@ -1,5 +1,6 @@
 //! `wabahook check`: what is wrong with a configuration file, and what it would change among the accounts of its
-//! data directory. Changes nothing, and works while a host has the directory open.
+//! data directory. Changes nothing, and works while a host has the directory open. It does not ask the server of
+//! `[store]`.
 
 use clap::Args;
 use serde_json::json;
@@ -29,12 +30,17 @@ pub(crate) fn run(args: &CheckArgs) -> CommandResult {
         tls.read().map_err(|problem| wrong(&problem))?;
     }
     let changes = Engine::check_config(&settings.engine).map_err(|error| wrong(&error))?;
-    let changes = AccountChangesJson::from(changes);
+    let is_compared = settings.store.is_none();
+    let changes = is_compared.then(|| AccountChangesJson::from(changes));
     if args.json {
         say_json(&json!({ "accounts": changes }));
         return Ok(());
     }
     say(&format!("{file} is valid"));
+    let Some(changes) = changes else {
+        say("its accounts are not compared with those on the server");
+        return Ok(());
+    };
     let groups = [
         ("would be created", &changes.created),
         ("would be changed", &changes.changed),

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &MigrateArgs) -> CommandResult {
     let store = Postgres::connect(options).map_err(failed)?;
     store.acquire(OWNER_WAIT).map_err(|failure| match failure {
         StoreFailure::InUse => {
-            CommandError::Run("store: a host owns it; stop that first".to_owned())
+            CommandError::Busy("store: a host owns it; stop that first".to_owned())
         }
         other => failed(other),
     })?;

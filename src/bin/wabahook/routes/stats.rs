@@ -55,7 +55,7 @@ pub(crate) async fn healthz(host: HostRef) -> Response {
         return unable("the engine stopped or is closing");
     }
     if host.engine.is_stalled() {
-        return unable("the device refuses writes");
+        return unable("the store refuses writes");
     }
     if host.engine.is_full() {
         return unable("busy: the outbox owes its maximum");
