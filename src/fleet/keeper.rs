@@ -2,7 +2,7 @@
 //! opened and closed on a thread of its own, so that a slow one does not delay the announcement. A shard is served only
 //! while its lease is held, which its store sees to.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -128,17 +128,14 @@ impl FleetShared {
         Ok(membership)
     }
 
-    /// Logs from which hosts shards are taken that were not given up.
+    /// Logs whose shards are taken that were not given up.
     fn log_takeover(&self, taken: &[u16]) {
         let view = self.view.read();
-        let mut shards_by_host = BTreeMap::<&str, Vec<u16>>::new();
-        for lease in view.leases.iter().filter(|lease| taken.contains(&lease.shard)) {
-            if !lease.host.is_empty() && lease.host != self.options.name {
-                shards_by_host.entry(&lease.host).or_default().push(lease.shard);
-            }
-        }
-        for (host, shards) in shards_by_host {
-            tracing::warn!(host, ?shards, "taking over the shards of a host that went away");
+        let leases = view.leases.iter().filter(|lease| taken.contains(&lease.shard));
+        let hosts: BTreeSet<&str> = leases.map(|lease| lease.host.as_str()).collect();
+        for host in hosts.into_iter().filter(|host| !host.is_empty() && *host != self.options.name)
+        {
+            tracing::warn!(host, "taking over the shards of a host that went away");
         }
     }
 

@@ -1,7 +1,7 @@
-//! The threads that make attempts through a blocking transport. A thread takes an attempt, sends it, reports its
-//! end and continues with the next. The timekeeper starts threads as they are needed, up to the bound on attempts in
-//! flight; a thread that finds nothing to do for a while ends. A panic during an attempt ends that attempt,
-//! uncounted, and not the thread.
+//! The threads that make attempts through a blocking transport, and begin those of one that answers later. A thread
+//! takes an attempt, sends it, reports its end and continues with the next. The timekeeper starts threads as they are
+//! needed, up to the bound on attempts in flight; a thread that finds nothing to do for a while ends. A panic during an
+//! attempt ends that attempt, uncounted, and not the thread.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
