@@ -92,11 +92,11 @@ pub enum Error {
         /// The data directory.
         path: PathBuf,
     },
-    /// Another version of wabahook wrote the directory in a format that this one does not read. Open it
+    /// Another version of wabahook wrote the directory or store in a format that this one does not read. Open it
     /// with that version; nothing was touched.
     UnsupportedFormat {
-        /// The data directory.
-        path: PathBuf,
+        /// The data directory; `None` where a store was given.
+        path: Option<PathBuf>,
         /// The format version found.
         found: u32,
         /// The format version that this build reads.
@@ -275,12 +275,17 @@ impl fmt::Display for Error {
             Error::InUse { path } => {
                 write!(f, "data directory {} is already open in another engine", path.display())
             }
-            Error::UnsupportedFormat { path, found, supported } => write!(
-                f,
-                "data directory {} has format version {found}; this build reads version {supported}: \
-                 open it with the wabahook that wrote it",
-                path.display()
-            ),
+            Error::UnsupportedFormat { path, found, supported } => {
+                match path {
+                    Some(path) => write!(f, "data directory {}", path.display())?,
+                    None => f.write_str("the store")?,
+                }
+                write!(
+                    f,
+                    " has format version {found}; this build reads version {supported}: open it with the wabahook \
+                     that wrote it"
+                )
+            }
             Error::Directory { path, doing, source } => {
                 write!(f, "{doing} {}: {source}{}", path.display(), advice(source))
             }
@@ -346,6 +351,13 @@ mod tests {
             Error::TooLarge { field: "payload".into(), given: 5, limit: 4 },
             &["payload", "5", "4"],
         );
+    }
+
+    #[test]
+    fn a_format_is_that_of_a_directory_or_of_the_store() {
+        let error = |path| Error::UnsupportedFormat { path, found: 9, supported: 4 };
+        check(error(Some("data".into())), &["data directory data has", "9", "4"]);
+        check(error(None), &["the store has format version 9"]);
     }
 
     #[test]

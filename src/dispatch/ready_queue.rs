@@ -264,12 +264,13 @@ impl ReadyQueue {
         queue.lanes.first_key_value().map(|(_, id)| *id)
     }
 
-    /// A turn behind all others of the group, and behind some of those that proven lanes will take.
+    /// A turn behind all others of the group, and behind some of those that proven lanes will take. No two are equal, so
+    /// that nothing but the order of calls decides.
     fn next_turn(&mut self, group: LaneGroup) -> u64 {
-        self.next_turn += 1;
+        self.next_turn += 2;
         match group {
             LaneGroup::Prompt | LaneGroup::Proven => self.next_turn,
-            LaneGroup::Unproven => self.next_turn + UNPROVEN_BEHIND,
+            LaneGroup::Unproven => self.next_turn + 2 * UNPROVEN_BEHIND + 1,
         }
     }
 

@@ -36,7 +36,7 @@ pub(in crate::engine) fn claimed_store(config: &Config) -> Result<(Option<File>,
         let failed = |failure| Error::store("reading the format of the store", failure);
         let (found, supported) = (given.format(FORMAT).map_err(failed)?, FORMAT);
         if found != supported {
-            return Err(Error::UnsupportedFormat { path: config.path.clone(), found, supported });
+            return Err(Error::UnsupportedFormat { path: None, found, supported });
         }
         return Ok((None, Arc::clone(given)));
     }
@@ -164,7 +164,7 @@ fn check_format(path: &Path) -> Result<()> {
             let version = text.strip_prefix("wabahook ").and_then(|v| v.trim_end().parse().ok());
             let found: u32 = version.ok_or_else(unreadable)?;
             if found != FORMAT {
-                let path = path.to_owned();
+                let path = Some(path.to_owned());
                 return Err(Error::UnsupportedFormat { path, found, supported: FORMAT });
             }
             Ok(())
