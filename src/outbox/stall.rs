@@ -71,12 +71,14 @@ impl Stall<'_> {
             answer_group(&mut group, &unknown);
         }
         batch.fail_record_waiters(&unknown);
+        // Before anybody is told, so that the time counts from then at the latest.
+        let answer_at_ms = self.clock.monotonic_ms() + millis(OUTCOME_WAIT);
         self.admission.stall(why.clone());
         (self.listener)(CommitEvent::Stalled(why));
         // A stop that came with the group counts: the thread that closes the engine waits for it, however
         // long the device refuses.
         batch.forget_events();
-        let outcome = self.reopen(&mut batch, &mut group, &unknown);
+        let outcome = self.reopen(&mut batch, &mut group, (answer_at_ms, &unknown));
         match &outcome {
             Ok(Some(GroupOutcome::Exists)) => accept_group(&mut group.answers),
             Ok(Some(GroupOutcome::Gone)) => {
@@ -93,16 +95,15 @@ impl Stall<'_> {
     }
 
     /// Opens the generation until the device accepts a write, and returns whether the group exists; `None` if the
-    /// engine stops first.
+    /// engine stops first. What waits for the outcome gets `unknown` at `answer_at_ms`.
     fn reopen(
         &mut self,
         kept: &mut PendingBatch,
         group: &mut CommitGroup,
-        unknown: &Error,
+        (answer_at_ms, unknown): (u64, &Error),
     ) -> Result<Option<GroupOutcome>> {
         let is_remote = self.writer.generations.is_remote();
         let pause_max = if is_remote { REMOTE_REOPEN_AFTER_MAX } else { REOPEN_AFTER_MAX };
-        let answer_at_ms = self.clock.monotonic_ms() + millis(OUTCOME_WAIT);
         let mut pause = REOPEN_AFTER;
         loop {
             self.writer.generations.deactivate();
