@@ -159,11 +159,11 @@ impl Browser {
             .to_owned()
     }
 
-    /// Clicks the button or link with this text inside the element `css`. Fails where something covers it.
+    /// Clicks the button, link or option with this text inside the element `css`. Fails where something covers it.
     pub(crate) fn press(&self, css: &str, text: &str) {
         let find = format!(
             "[...document.querySelectorAll({})].flatMap((one) => [...one.querySelectorAll('button, a, \
-             summary, label')]).find((one) => one.textContent.trim() === {})",
+             summary, label, option')]).find((one) => one.textContent.trim() === {})",
             json!(css),
             json!(text)
         );
