@@ -1,8 +1,8 @@
 //! Looks names up on threads, because the system's resolver waits and cannot be given a deadline.
 //!
-//! Accounts take turns, a name is looked up once for all who wait for it, and a name whose last look-up hung
-//! waits behind names that were never tried and never takes more than a part of the threads. An answer that
-//! is old is used while it is refreshed. Answers come back through the listener's callback, on a thread of
+//! Accounts take turns, and none takes so many threads that another finds none. A name is looked up once for all who
+//! wait for it, and a name whose last look-up hung waits behind names that were never tried and never takes more than
+//! a part of the threads. An answer that is old is used while it is refreshed. Answers come back through the listener's callback, on a thread of
 //! this file.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -58,6 +58,8 @@ struct LookupState {
     jobs: VecDeque<Box<dyn FnOnce() + Send>>,
     threads: usize,
     idle: usize,
+    /// How many look-ups run for each account that has any.
+    running: HashMap<u64, usize>,
     slow_running: usize,
     is_over: bool,
 }
@@ -204,20 +206,35 @@ impl LookupState {
         queue.push(account, host.to_owned());
     }
 
-    /// The next name to look up, and whether its last look-up hung.
-    fn next_name(&mut self) -> Option<(String, bool)> {
+    /// The next name to look up, which counts as running from now on.
+    fn next_name(&mut self) -> Option<RunningName> {
+        let free = THREADS_MAX.saturating_sub(self.running.values().sum());
+        let may_run = |account| {
+            self.running
+                .get(&account)
+                .is_none_or(|running| *running < ACCOUNT_THREADS_OF_FREE * free)
+        };
         loop {
-            let (host, is_slow) = match self.first.pop() {
-                Some(host) => (host, false),
-                None if self.slow_running < SLOW_THREADS_MAX => (self.slow.pop()?, true),
+            let ((account, host), is_slow) = match self.first.pop(may_run) {
+                Some(first) => (first, false),
+                None if self.slow_running < SLOW_THREADS_MAX => (self.slow.pop(may_run)?, true),
                 None => return None,
             };
             if let Some(pending) = self.pending.get_mut(&host).filter(|known| !known.is_running) {
                 pending.is_running = true;
+                *self.running.entry(account).or_default() += 1;
                 self.slow_running += usize::from(is_slow);
-                return Some((host, is_slow));
+                return Some(RunningName { account, host, is_slow });
             }
         }
+    }
+
+    fn end_running(&mut self, name: &RunningName) {
+        self.slow_running -= usize::from(name.is_slow);
+        if let Some(running) = self.running.get_mut(&name.account) {
+            *running -= 1;
+        }
+        self.running.retain(|_, running| *running > 0);
     }
 
     /// Remembers an answer and returns who waits for it.
@@ -257,6 +274,15 @@ impl LookupState {
     }
 }
 
+/// A name that is being looked up.
+struct RunningName {
+    /// The account that asked first.
+    account: u64,
+    host: String,
+    /// Whether its last look-up hung.
+    is_slow: bool,
+}
+
 /// Names in the order in which they are looked up: accounts take turns.
 #[derive(Default)]
 struct FairQueue {
@@ -277,8 +303,10 @@ impl FairQueue {
         names.push_back(host);
     }
 
-    fn pop(&mut self) -> Option<String> {
-        let account = self.turns.pop_front()?;
+    /// The next name of an account that may have another one looked up.
+    fn pop(&mut self, may_run: impl Fn(u64) -> bool) -> Option<(u64, String)> {
+        let at = self.turns.iter().position(|account| may_run(*account))?;
+        let account = self.turns.remove(at)?;
         let names = self.by_account.get_mut(&account)?;
         let host = names.pop_front()?;
         if names.is_empty() {
@@ -287,7 +315,7 @@ impl FairQueue {
             self.turns.push_back(account);
         }
         self.queued.remove(&host);
-        Some(host)
+        Some((account, host))
     }
 }
 
@@ -302,7 +330,7 @@ fn work(shared: &LookupShared) {
             state = shared.state.lock();
             continue;
         }
-        let Some((host, is_slow)) = state.next_name() else {
+        let Some(name) = state.next_name() else {
             state.idle += 1;
             let has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
@@ -314,16 +342,18 @@ fn work(shared: &LookupShared) {
         drop(state);
         let started_ms = shared.clock.monotonic_ms();
         // A name that has no addresses and one that cannot be asked for are tried again alike.
-        let asked = catch_unwind(AssertUnwindSafe(|| (shared.ask)(&host)));
+        let asked = catch_unwind(AssertUnwindSafe(|| (shared.ask)(&name.host)));
         let found: Addresses = asked.ok().and_then(Result::ok).unwrap_or_default().into();
         let now_ms = shared.clock.monotonic_ms();
         state = shared.state.lock();
-        state.slow_running -= usize::from(is_slow);
+        state.end_running(&name);
         let took_ms = now_ms.saturating_sub(started_ms);
-        let waiting = state.learn(&host, Arc::clone(&found), took_ms, now_ms);
+        let waiting = state.learn(&name.host, Arc::clone(&found), took_ms, now_ms);
         drop(state);
+        // A thread that is idle because of the bound of an account may go on.
+        shared.work.notify_one();
         for (_, listener) in waiting {
-            listener(&host, &found);
+            listener(&name.host, &found);
         }
         state = shared.state.lock();
     }
@@ -333,6 +363,10 @@ fn work(shared: &LookupShared) {
 /// How many threads there are at most. A name that hangs holds one for as long as the system tries, some 10 s,
 /// so names that were never tried may take many at once.
 const THREADS_MAX: usize = 256;
+
+/// An account takes at most so many threads for each one that is left: 227 alone, 120 beside another one that takes all
+/// it can, where 15 are left.
+const ACCOUNT_THREADS_OF_FREE: usize = 8;
 
 /// How many of them names take that hung before.
 const SLOW_THREADS_MAX: usize = 16;

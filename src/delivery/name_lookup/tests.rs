@@ -143,13 +143,39 @@ fn names_that_hung_leave_threads_to_names_that_were_never_tried() {
 }
 
 #[test]
+fn hanging_names_of_some_accounts_leave_threads_to_another() {
+    let (bed, release) = bed(|_| ip(1));
+    let hanging: Vec<(u64, String)> =
+        (0..3 * THREADS_MAX as u64).map(|n| (n % 3, format!("hangs{n}"))).collect();
+    for (account, host) in &hanging {
+        let pending = bed.lookups.look_up(host, *account, 0, &bed.listener);
+        assert_eq!(pending, Lookup::Pending);
+    }
+    for _ in 0..THREADS_MAX / 2 {
+        bed.asked.recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(bed.lookups.look_up("fine.example", 9, 0, &bed.listener), Lookup::Pending);
+    let answered = bed.answers.recv_timeout(Duration::from_secs(5)).map(|(host, _)| host);
+    assert_eq!(answered.as_deref(), Ok("fine.example"));
+    // They are asked for none the less, as the ones before end.
+    drop(release);
+    for _ in &hanging {
+        bed.answers.recv_timeout(DEADLINE).unwrap();
+    }
+    assert!(bed.lookups.shared.state.lock().running.is_empty());
+}
+
+#[test]
 fn accounts_take_turns_and_a_name_is_queued_once() {
     let mut queue = FairQueue::default();
     for (account, host) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "a"), (3, "y")] {
         queue.push(account, host.to_owned());
     }
-    let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-    assert_eq!(order, ["a", "x", "y", "b", "c"]);
+    let mut pop = |most| queue.pop(|account| account <= most).map(|(_, host)| host);
+    assert_eq!(pop(9).as_deref(), Some("a"));
+    assert_eq!(pop(1).as_deref(), Some("b"), "the others may not");
+    let order: Vec<_> = std::iter::from_fn(|| pop(9)).collect();
+    assert_eq!(order, ["x", "y", "c"]);
     assert!(queue.queued.is_empty());
 }
 
