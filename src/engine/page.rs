@@ -1,11 +1,9 @@
 //! One page of a listing.
 
+use crate::history::PAGE_PAYLOAD_BYTES_MAX;
+
 /// How many items are read for one page, so that a filter that few match does not read all of them.
 pub(super) const READ_FOR_PAGE_MAX: usize = 2_000;
-
-/// How many bytes of payloads are read for one page, so that a page of large events takes a bounded part of the memory.
-/// The last event may go over it.
-const PAYLOAD_BYTES_FOR_PAGE_MAX: usize = 8 * 1024 * 1024;
 
 /// What was read for a page so far.
 #[derive(Debug, Default)]
@@ -25,7 +23,7 @@ impl PageReads {
 
     /// Whether the page must end, whatever it has.
     pub(super) fn is_full(&self) -> bool {
-        self.items >= READ_FOR_PAGE_MAX || self.payload_bytes >= PAYLOAD_BYTES_FOR_PAGE_MAX
+        self.items >= READ_FOR_PAGE_MAX || self.payload_bytes >= PAGE_PAYLOAD_BYTES_MAX
     }
 }
 

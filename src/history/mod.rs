@@ -31,7 +31,7 @@ pub(crate) use self::entry::{
 pub(crate) use self::query::HistoryQuery;
 pub(crate) use self::segment::EntryPosition;
 use self::segments::Segments;
-pub(crate) use self::segments::{FoundEntries, HistoryBounds};
+pub(crate) use self::segments::{FoundEntries, HistoryBounds, PAGE_PAYLOAD_BYTES_MAX};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::process::threads;

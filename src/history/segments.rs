@@ -21,8 +21,9 @@ const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// The history is kept within its bounds by removing whole segments, of which it has about this many.
 const SEGMENTS: u64 = 16;
 
-/// How many bytes of payloads a search returns at once. The last event may go over it.
-const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How many bytes of payloads are read for one page of a search, so that a page of large events takes a bounded part of
+/// the memory. The last event may go over it.
+pub(crate) const PAGE_PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What is kept at most.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +154,7 @@ impl Segments {
     }
 
     /// The accepted events that match, newest first, from before a position on. Reads at most `read_max` entries, and
-    /// returns about `PAYLOAD_BYTES_MAX` of payloads.
+    /// returns about `PAGE_PAYLOAD_BYTES_MAX` of payloads.
     pub(super) fn find(
         &self,
         query: &HistoryQuery,
@@ -174,7 +175,7 @@ impl Segments {
                 }
                 if entries.len() >= count_max
                     || read >= read_max
-                    || payload_bytes >= PAYLOAD_BYTES_MAX
+                    || payload_bytes >= PAGE_PAYLOAD_BYTES_MAX
                 {
                     // Positions are passed from the newest on, so this one is still to be read.
                     let next = EntryPosition { offset: offset + 1, ..position };

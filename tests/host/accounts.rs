@@ -307,7 +307,6 @@ fn a_key_that_has_expired_is_not_made() {
     assert_eq!(count(&after), count(&acme) + 1);
 }
 
-/// Whoever has a key that was revoked learns nothing more by a stream that it opened before.
 #[test]
 fn a_stream_of_notices_ends_with_its_key() {
     let (_place, served) = HostProcess::operated();

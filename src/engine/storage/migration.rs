@@ -104,18 +104,24 @@ fn migrate(
 
 /// Refuses a store that was moved, or that a copy is not complete in.
 pub(in crate::engine) fn check_complete(store: &dyn Store) -> Result<()> {
-    let names = names(store)?;
-    match names.iter().any(|name| name == INCOMPLETE || name == MOVED) {
-        true => Err(refused("store", &names)),
-        false => Ok(()),
-    }
+    check_marks("store", &names(store)?)
 }
 
 /// As [`check_complete`], for a directory that an engine may have open.
 pub(in crate::engine) fn check_directory(path: &Path) -> Result<()> {
-    let mut marks = vec![INCOMPLETE.to_owned(), MOVED.to_owned()];
-    marks.retain(|mark| path.join(mark).exists());
-    if marks.is_empty() { Ok(()) } else { Err(refused("data directory", &marks)) }
+    let marks = [INCOMPLETE, MOVED].into_iter().filter(|mark| path.join(mark).exists());
+    check_marks("data directory", &marks.map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn check_marks(field: &str, names: &[String]) -> Result<()> {
+    match names.iter().any(|name| is_mark(name)) {
+        true => Err(refused(field, names)),
+        false => Ok(()),
+    }
+}
+
+fn is_mark(name: &str) -> bool {
+    name == INCOMPLETE || name == MOVED
 }
 
 fn refused(field: &str, names: &[String]) -> Error {
@@ -184,10 +190,7 @@ fn mark(store: &dyn Store, name: &str) -> Result<()> {
 /// The databases of an engine, and the marks.
 fn names(store: &dyn Store) -> Result<Vec<String>> {
     let mut names = store.list().map_err(reading)?;
-    names.retain(|name| {
-        let is_mark = name == INCOMPLETE || name == MOVED;
-        is_mark || book::has_database(name) || outbox::has_database(name)
-    });
+    names.retain(|name| is_mark(name) || book::has_database(name) || outbox::has_database(name));
     Ok(names)
 }
 

@@ -37,22 +37,26 @@ pub(in crate::engine) fn start_worker(shared: &Arc<Shared>) -> io::Result<()> {
 impl Shared {
     fn work(self: &Arc<Self>) {
         let mut scheduling = ThreadScheduling::of_this_thread();
-        if self.transport.answers_later() {
-            while let Some(attempt) = self.wait_for_attempt() {
-                scheduling.set_batch(self.yields_cpu.load(Ordering::Relaxed));
-                // A panic drops the answer, which ends the attempt.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.begin(attempt)));
-            }
-            return;
-        }
+        let answers_later = self.transport.answers_later();
         let mut next = self.wait_for_attempt();
         while let Some(attempt) = next {
             scheduling.set_batch(self.yields_cpu.load(Ordering::Relaxed));
-            let ended = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt)));
-            let end = AttemptEnd::Uncounted(Shortage::Panic);
-            let ended = ended.unwrap_or(CompletedAttempt { attempt, end, event: None });
-            next = self.complete(ended).or_else(|| self.wait_for_attempt());
+            let taken = match answers_later {
+                true => {
+                    // A panic drops the answer, which ends the attempt.
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.begin(attempt)));
+                    None
+                }
+                false => self.attempt_and_take_next(attempt),
+            };
+            next = taken.or_else(|| self.wait_for_attempt());
         }
+    }
+
+    fn attempt_and_take_next(&self, attempt: Attempt) -> Option<Attempt> {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt)));
+        let end = AttemptEnd::Uncounted(Shortage::Panic);
+        self.complete(ended.unwrap_or(CompletedAttempt { attempt, end, event: None }))
     }
 
     /// Waits for the next attempt. `None` ends the worker.

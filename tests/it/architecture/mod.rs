@@ -1,5 +1,5 @@
 //! Checks that the code is built as `docs/architecture.md` draws it: modules in ordered floors, no
-//! cycle of files, one definition for each type name, foreign crates in their place,
+//! cycle of files, one definition for each type name, each dependency used only by the modules that may use it,
 //! and documents that match the code. Each check prints every violation of one run. The length of
 //! functions, clocks, threads, leftovers and `unwrap` are left to clippy.
 
