@@ -364,7 +364,7 @@ fn work(shared: &LookupShared) {
 /// so names that were never tried may take many at once.
 const THREADS_MAX: usize = 256;
 
-/// An account takes at most so many threads for each one that is left: 227 alone, 120 beside another one that takes all
+/// An account takes at most so many threads for each one that is left: 228 alone, 121 beside another one that takes all
 /// it can, where 15 are left.
 const ACCOUNT_THREADS_OF_FREE: usize = 8;
 
