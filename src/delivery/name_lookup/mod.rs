@@ -35,7 +35,7 @@ pub(super) enum Lookup {
     NoThread,
 }
 
-/// Looks names up, and does other work that may wait.
+/// The threads that look names up, and run other work that waits for the device.
 pub(super) struct LookupThreads {
     shared: Arc<LookupShared>,
 }
