@@ -47,7 +47,6 @@ struct LookupShared {
     work: Condvar,
 }
 
-#[derive(Default)]
 struct LookupState {
     known: HashMap<String, KnownName>,
     pending: HashMap<String, PendingName>,
@@ -57,6 +56,8 @@ struct LookupState {
     slow: FairQueue,
     jobs: VecDeque<Box<dyn FnOnce() + Send>>,
     threads: usize,
+    /// How many threads the system grants: `THREADS_MAX`, or as many as ran when it refused one.
+    threads_max: usize,
     idle: usize,
     /// How many look-ups run for each account that has any.
     running: HashMap<u64, usize>,
@@ -91,7 +92,7 @@ impl LookupThreads {
 
     /// Names as `ask` says.
     pub(super) fn asking(ask: Box<AskSystem>, clock: Arc<dyn Clock>) -> LookupThreads {
-        let (state, work) = <(Mutex<LookupState>, Condvar)>::default();
+        let (state, work) = (Mutex::new(LookupState::new()), Condvar::new());
         LookupThreads { shared: Arc::new(LookupShared { ask, clock, state, work }) }
     }
 
@@ -164,13 +165,14 @@ impl LookupThreads {
 
     /// Wakes an idle thread or starts one. Returns false if no thread runs and none can start.
     fn provide_thread(&self, state: &mut LookupState) -> bool {
-        let slow = state.slow.queued.len().min(SLOW_THREADS_MAX - state.slow_running);
+        let slow_free = state.slow_max().saturating_sub(state.slow_running);
+        let slow = state.slow.queued.len().min(slow_free);
         let waiting = state.first.queued.len() + slow + state.jobs.len();
         if waiting > state.idle && state.threads < THREADS_MAX {
             let shared = Arc::clone(&self.shared);
             let started =
                 threads::start("wabahook-lookup", Some(STACK_BYTES), move || work(&shared));
-            state.threads += usize::from(started.is_ok());
+            state.note_start(started.is_ok());
         }
         self.shared.work.notify_one();
         state.threads > 0
@@ -195,20 +197,57 @@ impl fmt::Debug for LookupThreads {
 }
 
 impl LookupState {
-    /// Puts a name into the queue, unless it is there or being looked up.
+    fn new() -> LookupState {
+        LookupState {
+            known: HashMap::new(),
+            pending: HashMap::new(),
+            first: FairQueue::default(),
+            slow: FairQueue::default(),
+            jobs: VecDeque::new(),
+            threads: 0,
+            threads_max: THREADS_MAX,
+            idle: 0,
+            running: HashMap::new(),
+            slow_running: 0,
+            is_over: false,
+        }
+    }
+
+    /// Counts a thread that was started, or notes that the system refused it.
+    fn note_start(&mut self, is_started: bool) {
+        self.threads += usize::from(is_started);
+        self.threads_max = match is_started {
+            true => self.threads_max.max(self.threads),
+            false => self.threads,
+        };
+    }
+
+    /// Puts a name into the queue of an account, unless it is there or being looked up. Every account that asks
+    /// queues it, so that the first one with a free thread has it looked up.
     fn ask(&mut self, host: &str, account: u64) {
-        if self.is_over || self.pending.contains_key(host) {
+        if self.is_over || self.pending.get(host).is_some_and(|pending| pending.is_running) {
             return;
         }
-        self.pending.insert(host.to_owned(), PendingName::default());
-        let has_hung = self.known.get(host).is_some_and(|known| known.has_hung);
-        let queue = if has_hung { &mut self.slow } else { &mut self.first };
+        if !self.pending.contains_key(host) {
+            self.pending.insert(host.to_owned(), PendingName::default());
+        }
+        let queue = if self.has_hung(host) { &mut self.slow } else { &mut self.first };
         queue.push(account, host.to_owned());
+    }
+
+    fn has_hung(&self, host: &str) -> bool {
+        self.known.get(host).is_some_and(|known| known.has_hung)
+    }
+
+    /// How many threads names take at most that hung before.
+    fn slow_max(&self) -> usize {
+        (self.threads_max / 2).clamp(1, SLOW_THREADS_MAX)
     }
 
     /// The next name to look up, which counts as running from now on.
     fn next_name(&mut self) -> Option<RunningName> {
-        let free = THREADS_MAX.saturating_sub(self.running.values().sum());
+        let free = self.threads_max.saturating_sub(self.running.values().sum());
+        let slow_max = self.slow_max();
         let may_run = |account| {
             self.running
                 .get(&account)
@@ -217,10 +256,15 @@ impl LookupState {
         loop {
             let ((account, host), is_slow) = match self.first.pop(may_run) {
                 Some(first) => (first, false),
-                None if self.slow_running < SLOW_THREADS_MAX => (self.slow.pop(may_run)?, true),
+                None if self.slow_running < slow_max => (self.slow.pop(may_run)?, true),
                 None => return None,
             };
-            if let Some(pending) = self.pending.get_mut(&host).filter(|known| !known.is_running) {
+            if !is_slow && self.has_hung(&host) {
+                // It hung after this account asked, when another one had it looked up.
+                self.slow.push(account, host);
+            } else if let Some(pending) =
+                self.pending.get_mut(&host).filter(|pending| !pending.is_running)
+            {
                 pending.is_running = true;
                 *self.running.entry(account).or_default() += 1;
                 self.slow_running += usize::from(is_slow);
@@ -276,7 +320,7 @@ impl LookupState {
 
 /// A name that is being looked up.
 struct RunningName {
-    /// The account that asked first.
+    /// The account in whose turn it is looked up.
     account: u64,
     host: String,
     /// Whether its last look-up hung.
@@ -288,12 +332,12 @@ struct RunningName {
 struct FairQueue {
     turns: VecDeque<u64>,
     by_account: HashMap<u64, VecDeque<String>>,
-    queued: HashSet<String>,
+    queued: HashSet<(u64, String)>,
 }
 
 impl FairQueue {
     fn push(&mut self, account: u64, host: String) {
-        if !self.queued.insert(host.clone()) {
+        if !self.queued.insert((account, host.clone())) {
             return;
         }
         let names = self.by_account.entry(account).or_default();
@@ -314,16 +358,19 @@ impl FairQueue {
         } else {
             self.turns.push_back(account);
         }
-        self.queued.remove(&host);
-        Some((account, host))
+        let name = (account, host);
+        self.queued.remove(&name);
+        Some(name)
     }
 }
 
 /// Works on one name after the other, and ends when for a while there was none.
 fn work(shared: &LookupShared) {
     let mut state = shared.state.lock();
+    let mut has_idled = false;
     while !state.is_over {
         if let Some(job) = state.jobs.pop_front() {
+            has_idled = false;
             drop(state);
             // A job that panicked never answers; the deadline of the lookup handles that.
             let _ = catch_unwind(AssertUnwindSafe(job));
@@ -331,14 +378,15 @@ fn work(shared: &LookupShared) {
             continue;
         }
         let Some(name) = state.next_name() else {
-            state.idle += 1;
-            let has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
-            state.idle -= 1;
-            if has_idled && state.first.queued.is_empty() && state.jobs.is_empty() {
+            if has_idled {
                 break;
             }
+            state.idle += 1;
+            has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
+            state.idle -= 1;
             continue;
         };
+        has_idled = false;
         drop(state);
         let started_ms = shared.clock.monotonic_ms();
         // A name that has no addresses and one that cannot be asked for are tried again alike.
@@ -364,11 +412,11 @@ fn work(shared: &LookupShared) {
 /// so names that were never tried may take many at once.
 const THREADS_MAX: usize = 256;
 
-/// An account takes at most so many threads for each one that is left: 228 alone, 121 beside another one that takes all
-/// it can, where 15 are left.
+/// An account takes at most so many threads for each one that is left. Of 256 it takes 228 alone, and 121 while another
+/// account takes as many as it can and 15 are left.
 const ACCOUNT_THREADS_OF_FREE: usize = 8;
 
-/// How many of them names take that hung before.
+/// How many of them names take at most that hung before; half of them where the system grants few.
 const SLOW_THREADS_MAX: usize = 16;
 
 /// A look-up without an answer that took longer has hung.
@@ -387,7 +435,8 @@ const STALE_KEEP_MS: u64 = 300_000;
 const FAILED_KEEP_MS: u64 = 1_000;
 
 /// How long a lookup thread waits for a name before it ends.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration =
+    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
 /// The system's look-up runs on it, with name services that a machine may have added.
 const STACK_BYTES: usize = 512 * 1024;

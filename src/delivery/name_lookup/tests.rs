@@ -165,17 +165,87 @@ fn hanging_names_of_some_accounts_leave_threads_to_another() {
     assert!(bed.lookups.shared.state.lock().running.is_empty());
 }
 
+/// Names of an account until it may not have another one looked up. Returns how many run.
+fn fill(state: &mut LookupState, account: u64) -> usize {
+    (0..2 * THREADS_MAX).for_each(|n| state.ask(&format!("{account}-{n}.example"), account));
+    std::iter::from_fn(|| state.next_name()).count()
+}
+
+#[test]
+fn any_account_that_asks_for_a_name_has_it_looked_up() {
+    let mut state = LookupState::new();
+    fill(&mut state, 1);
+    state.ask("shared.example", 1);
+    assert!(state.next_name().is_none(), "the first account is at its bound");
+    state.ask("shared.example", 2);
+    let name = state.next_name().map(|name| (name.account, name.host));
+    assert_eq!(name, Some((2, "shared.example".to_owned())));
+    // It is looked up once, and the names of the first account go on.
+    state.ask("shared.example", 3);
+    assert!(state.next_name().is_none());
+    state.learn("shared.example", Vec::new().into(), HUNG_MS, 0);
+    while let Some(account) = state.running.keys().next().copied() {
+        state.end_running(&RunningName { account, host: String::new(), is_slow: false });
+    }
+    let rest: Vec<_> = std::iter::from_fn(|| state.next_name()).map(|name| name.host).collect();
+    assert!(!rest.is_empty() && !rest.iter().any(|host| host == "shared.example"));
+}
+
+#[test]
+fn a_name_that_hung_is_slow_in_every_queue() {
+    let mut state = LookupState::new();
+    fill(&mut state, 1);
+    state.ask("hangs.example", 1);
+    state.ask("hangs.example", 2);
+    let running = state.next_name().unwrap();
+    state.end_running(&running);
+    state.learn("hangs.example", Vec::new().into(), HUNG_MS, 0);
+    state.ask("hangs.example", 2);
+    state.running.clear();
+    state.slow_running = SLOW_THREADS_MAX;
+    let hosts = std::iter::from_fn(|| state.next_name()).map(|name| name.host);
+    assert!(!hosts.into_iter().any(|host| host == "hangs.example"));
+}
+
+#[test]
+fn accounts_share_the_threads_that_the_system_grants() {
+    let mut state = LookupState::new();
+    (0..15).for_each(|_| state.note_start(true));
+    state.note_start(false);
+    assert_eq!(fill(&mut state, 1), 14);
+    state.ask("fine.example", 2);
+    assert_eq!(state.next_name().unwrap().host, "fine.example");
+    // Once it grants more, they are shared alike.
+    state.note_start(true);
+    assert_eq!(std::iter::from_fn(|| state.next_name()).count(), 0, "one is left to others");
+    state.note_start(true);
+    assert_eq!(std::iter::from_fn(|| state.next_name()).count(), 1);
+}
+
+#[test]
+fn a_thread_that_idled_looks_for_a_name_before_it_ends() {
+    let (bed, _release) = bed(|_| ip(1));
+    bed.resolve("a.example");
+    let mut state = bed.lookups.shared.state.lock();
+    state.known.get_mut("a.example").unwrap().has_hung = true;
+    // Nothing wakes the thread.
+    state.ask("a.example", 0);
+    drop(state);
+    assert_eq!(bed.asked.recv_timeout(DEADLINE).unwrap(), "a.example");
+    assert_eq!(bed.asked.recv_timeout(DEADLINE).unwrap(), "a.example");
+}
+
 #[test]
 fn accounts_take_turns_and_a_name_is_queued_once() {
     let mut queue = FairQueue::default();
-    for (account, host) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "a"), (3, "y")] {
+    for (account, host) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "a"), (3, "y"), (2, "c")] {
         queue.push(account, host.to_owned());
     }
     let mut pop = |most| queue.pop(|account| account <= most).map(|(_, host)| host);
     assert_eq!(pop(9).as_deref(), Some("a"));
     assert_eq!(pop(1).as_deref(), Some("b"), "the others may not");
     let order: Vec<_> = std::iter::from_fn(|| pop(9)).collect();
-    assert_eq!(order, ["x", "y", "c"]);
+    assert_eq!(order, ["x", "y", "c", "c"], "once for each account that asks");
     assert!(queue.queued.is_empty());
 }
 
