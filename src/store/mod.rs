@@ -26,6 +26,7 @@ pub(crate) use self::postgres::{ClusterHost, ClusterView, PostgresCluster, Shard
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::sled::Sled;
+pub(crate) use self::sled::database_names;
 
 /// The most operations in one batch: larger ones make sled hold back memory without bound.
 pub const BATCH_OPERATIONS_MAX: usize = 256;

@@ -18,12 +18,11 @@ mod publish;
 #[allow(dead_code, reason = "the host's tests use more of it")]
 #[path = "../host/receiver.rs"]
 mod receiver;
+#[path = "../support/mod.rs"]
+mod support;
 mod tail;
 mod unowned;
 mod verification;
 mod webhooks;
 
-use std::time::Duration;
-
-/// After so long a test gives up; nothing waits for it to pass.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) use support::DEADLINE;

@@ -34,10 +34,11 @@ mod session;
 mod shortages;
 mod subscription_changes;
 mod subscriptions;
+#[path = "../support/mod.rs"]
+mod support;
 mod thousands;
+#[path = "../support/tls_receiver.rs"]
+mod tls_receiver;
 mod tls_trust;
 
-use std::time::Duration;
-
-/// After so long a test gives up; nothing waits for it to pass.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) use support::DEADLINE;

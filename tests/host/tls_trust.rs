@@ -1,72 +1,21 @@
 //! A TLS receiver is trusted by the roots of the configuration and of its subscription only.
 
 use std::fs;
-use std::io::{BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver as Inbox, Sender};
-use std::thread;
 use std::time::Instant;
 
-use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::DEADLINE;
-use crate::authority::{Authority, Pair, self_signed, server_config};
+use crate::authority::{Authority, Pair, self_signed};
 use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
-use crate::receiver::{Attempt, read_attempt};
+use crate::support::http_receiver::Receiver;
+use crate::tls_receiver::tls_receiver;
 
-/// A TLS receiver on loopback that acknowledges everything.
-struct Secured {
-    address: SocketAddr,
-    inbox: Inbox<Attempt>,
-}
-
-impl Secured {
-    /// Uses this certificate, and requires a client certificate of the authority where one is given.
-    fn showing(pair: &Pair, clients: Option<&Authority>) -> Secured {
-        let config = Arc::new(server_config(pair, clients.map(|authority| (authority, true))));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, inbox) = mpsc::channel();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (config, sender) = (Arc::clone(&config), sender.clone());
-                thread::spawn(move || {
-                    let session = ServerConnection::new(config).unwrap();
-                    converse(StreamOwned::new(session, stream), &sender);
-                });
-            }
-        });
-        Secured { address, inbox }
-    }
-
-    fn url(&self) -> String {
-        format!("https://{}/hook", self.address)
-    }
-
-    fn next(&self) -> Attempt {
-        self.inbox.recv_timeout(DEADLINE).expect("an attempt should have arrived")
-    }
-
-    fn assert_saw_nothing(&self) {
-        assert!(self.inbox.try_recv().is_err(), "a request reached one who is not trusted");
-    }
-}
-
-/// Serves one connection until its peer closes it or a handshake fails.
-fn converse(stream: StreamOwned<ServerConnection, TcpStream>, sender: &Sender<Attempt>) {
-    let mut reader = BufReader::new(stream);
-    while let Some(attempt) = read_attempt(&mut reader) {
-        if sender.send(attempt).is_err() {
-            return;
-        }
-        let stream = reader.get_mut();
-        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
-            return;
-        }
-        let _ = stream.flush();
-    }
+/// A receiver with this certificate, and its URL.
+fn receiver(pair: &Pair, clients: Option<&Authority>) -> (Receiver, String) {
+    let (receiver, _) = tls_receiver(pair, clients.map(|authority| (authority, true)));
+    let url = format!("https://{}/hook", receiver.address);
+    (receiver, url)
 }
 
 /// A directory whose configuration has these roots; `{here}` stands for its path.
@@ -113,45 +62,45 @@ fn published(served: &HostProcess, dead: usize) -> Vec<(u64, String)> {
 #[test]
 fn only_the_authority_of_the_file_is_trusted() {
     let (ours, another) = (Authority::new("ours"), Authority::new("another"));
-    let trusted = Secured::showing(&ours.sign("127.0.0.1", |_| ()), None);
-    let stranger = Secured::showing(&another.sign("127.0.0.1", |_| ()), None);
-    let alone = Secured::showing(&self_signed("127.0.0.1", false), None);
+    let (trusted, trusted_url) = receiver(&ours.sign("127.0.0.1", |_| ()), None);
+    let (stranger, stranger_url) = receiver(&another.sign("127.0.0.1", |_| ()), None);
+    let (alone, alone_url) = receiver(&self_signed("127.0.0.1", false), None);
     let place = trusting("{here}ca.pem");
     fs::write(place.path("ca.pem"), &ours.pem).unwrap();
     let served = place.start();
-    let (_, reason) = tested(&served, &trusted.url(), &Value::Null);
+    let (_, reason) = tested(&served, &trusted_url, &Value::Null);
     assert_eq!(reason, Value::Null);
     assert_eq!(trusted.next().header("x-webhook-event"), Some("TEST"));
-    let (unknown, reason) = tested(&served, &stranger.url(), &Value::Null);
+    let (unknown, reason) = tested(&served, &stranger_url, &Value::Null);
     assert_eq!(reason, "tls:unknown_issuer");
-    let (self_made, reason) = tested(&served, &alone.url(), &Value::Null);
+    let (self_made, reason) = tested(&served, &alone_url, &Value::Null);
     assert_eq!(reason, "tls:self_signed");
     let dead = [(unknown, "tls:unknown_issuer"), (self_made, "tls:self_signed")];
     assert_eq!(published(&served, 2), dead.map(|(id, reason)| (id, reason.to_owned())));
     assert_eq!(trusted.next().text(), "{\"n\":1}");
-    stranger.assert_saw_nothing();
-    alone.assert_saw_nothing();
+    assert!(stranger.saw_nothing());
+    assert!(alone.saw_nothing());
 }
 
 #[test]
 fn an_unnamed_authority_is_not_trusted() {
     let authority = Authority::new("ours");
-    let receiver = Secured::showing(&authority.sign("127.0.0.1", |_| ()), None);
+    let (receiver, url) = receiver(&authority.sign("127.0.0.1", |_| ()), None);
     for roots in ["system", "bundled"] {
         let place = trusting(roots);
         let served = place.start();
-        let (id, reason) = tested(&served, &receiver.url(), &Value::Null);
+        let (id, reason) = tested(&served, &url, &Value::Null);
         assert_eq!(reason, "tls:unknown_issuer", "{roots}");
         assert_eq!(published(&served, 1), [(id, "tls:unknown_issuer".to_owned())], "{roots}");
     }
-    receiver.assert_saw_nothing();
+    assert!(receiver.saw_nothing());
 }
 
 #[test]
 fn tls_settings_apply_to_their_subscription_only() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let private = Secured::showing(&theirs.sign("127.0.0.1", |_| ()), Some(&theirs));
-    let bystander = Secured::showing(&ours.sign("127.0.0.1", |_| ()), None);
+    let (private, private_url) = receiver(&theirs.sign("127.0.0.1", |_| ()), Some(&theirs));
+    let (bystander, bystander_url) = receiver(&ours.sign("127.0.0.1", |_| ()), None);
     let place = trusting("{here}ca.pem");
     fs::write(place.path("ca.pem"), &ours.pem).unwrap();
     let served = place.start();
@@ -160,10 +109,10 @@ fn tls_settings_apply_to_their_subscription_only() {
         "roots_pem": theirs.pem, "client_certificate_pem": pair.certificate,
         "client_key_pem": pair.key,
     });
-    let (id, reason) = tested(&served, &private.url(), &tls);
+    let (id, reason) = tested(&served, &private_url, &tls);
     assert_eq!(reason, Value::Null);
     assert_eq!(private.next().path, "/hook");
-    let (_, reason) = tested(&served, &bystander.url(), &Value::Null);
+    let (_, reason) = tested(&served, &bystander_url, &Value::Null);
     assert_eq!(reason, Value::Null);
     assert_eq!(bystander.next().path, "/hook");
     assert_eq!(published(&served, 0), []);

@@ -115,6 +115,12 @@ fn an_old_directory_is_no_target_until_it_is_moved_away() {
     add(&old, "first");
     let (new, _) = config(Arc::new(server), 200);
     assert!(Engine::check_config(&old).is_ok());
+    // A file of that name is no mark, for both of them.
+    let file = directory.path().join("moved");
+    std::fs::write(&file, "by somebody else").unwrap();
+    Engine::open(old.clone()).unwrap().close(DEADLINE).unwrap();
+    assert!(Engine::check_config(&old).is_ok());
+    std::fs::remove_file(file).unwrap();
     Engine::migrate(&old, &new).unwrap();
     let refused = Engine::check_config(&old).unwrap_err().to_string();
     assert!(refused.contains("it was moved to"), "{refused}");

@@ -15,7 +15,7 @@ use wabahook::{
     Authorization, BodyFormat, Config, DeadLetterFilter, Engine, Event, Profile, Subscription,
 };
 
-use crate::support::http_receiver::{Receiver, Seen, say};
+use crate::support::http_receiver::{Attempt, Receiver, say};
 use crate::support::{DEADLINE, wait_until};
 
 const PAGE: &str =
@@ -48,8 +48,8 @@ fn receiver() -> Receiver {
     Receiver::start(|_| say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
 }
 
-impl From<Seen> for Arrival {
-    fn from(Seen { head, body, .. }: Seen) -> Arrival {
+impl From<Attempt> for Arrival {
+    fn from(Attempt { head, body, .. }: Attempt) -> Arrival {
         let (line, lines) = head.trim_end().split_once("\r\n").unwrap();
         let (before, rest) = line.split_once("/hook/").unwrap();
         let (shape, after) = rest.split_once('?').unwrap();

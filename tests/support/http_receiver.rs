@@ -43,10 +43,29 @@ pub fn hang() -> Act {
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A request as it arrived: on which connection, counted from 0, and its exact bytes.
-pub struct Seen {
+#[derive(Debug, Clone)]
+pub struct Attempt {
     pub connection: usize,
+    pub method: String,
+    pub path: String,
     pub head: String,
     pub body: Vec<u8>,
+}
+
+impl Attempt {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let header = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.trim())
+    }
+
+    pub fn id(&self) -> &str {
+        self.header("webhook-id").unwrap()
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
 }
 
 type Script = dyn Fn(usize) -> Act + Send + Sync;
@@ -69,7 +88,7 @@ impl Duplex for TcpStream {
 /// An HTTP receiver that answers its n-th request, from 0, as its script says.
 pub struct Receiver {
     pub address: SocketAddr,
-    seen: Inbox<Seen>,
+    attempts: Inbox<Attempt>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -77,7 +96,7 @@ pub struct Receiver {
 struct Shared {
     accepted: Box<Accepted>,
     script: Box<Script>,
-    tell: Mutex<Sender<Seen>>,
+    tell: Mutex<Sender<Attempt>>,
     requests: AtomicUsize,
     /// How long the next connection waits before it reads.
     pause: Mutex<Option<Duration>>,
@@ -102,7 +121,7 @@ impl Receiver {
         script: impl Fn(usize) -> Act + Send + Sync + 'static,
     ) -> Receiver {
         let address = listener.local_addr().unwrap();
-        let ((tell, seen), (stop, stopped)) = (channel(), channel());
+        let ((tell, attempts), (stop, stopped)) = (channel(), channel());
         let shared = Arc::new(Shared {
             accepted: Box::new(accepted),
             script: Box::new(script),
@@ -116,20 +135,25 @@ impl Receiver {
         });
         let of_thread = Arc::clone(&shared);
         let accepting = Some(thread::spawn(move || accept(&listener, &of_thread)));
-        Receiver { address, seen, shared, accepting }
+        Receiver { address, attempts, shared, accepting }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}/hook?a=b", self.address)
     }
 
-    pub fn next(&self) -> Seen {
-        self.seen.recv_timeout(DEADLINE).expect("a request within the deadline")
+    pub fn next(&self) -> Attempt {
+        self.attempts.recv_timeout(DEADLINE).expect("a request within the deadline")
+    }
+
+    /// All requests that arrived and were not taken yet.
+    pub fn arrived(&self) -> Vec<Attempt> {
+        self.attempts.try_iter().collect()
     }
 
     /// Whether no other request arrived.
     pub fn saw_nothing(&self) -> bool {
-        self.seen.try_recv().is_err()
+        self.attempts.try_recv().is_err()
     }
 
     /// Makes the next connection wait before it reads.
@@ -175,9 +199,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn serve(stream: Box<dyn Duplex>, connection: usize, shared: &Shared) {
     let mut reader = BufReader::new(stream);
-    while let Some((head, body)) = read_request(&mut reader) {
+    while let Some(attempt) = read_attempt(&mut reader, connection) {
+        let _ = shared.tell.lock().unwrap().send(attempt);
         let answer = (shared.script)(shared.requests.fetch_add(1, Ordering::SeqCst));
-        let _ = shared.tell.lock().unwrap().send(Seen { connection, head, body });
         let stream = reader.get_mut();
         match answer {
             Act::Say(bytes) => {
@@ -244,13 +268,17 @@ fn flood(stream: &mut Box<dyn Duplex>, bytes: u64, flooded: &AtomicUsize) {
     }
 }
 
-fn read_request(stream: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+/// The next request of a connection; `None` where its peer closed it.
+fn read_attempt(stream: &mut impl BufRead, connection: usize) -> Option<Attempt> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         (stream.read_line(&mut head).ok()? > 0).then_some(())?;
     }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-    let mut body = vec![0; length.parse().unwrap()];
-    stream.read_exact(&mut body).ok()?;
-    Some((head, body))
+    let mut words = head.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut attempt = Attempt { connection, method, path, head, body: Vec::new() };
+    let length = attempt.header("content-length").map_or(0, |length| length.parse().unwrap());
+    attempt.body.resize(length, 0);
+    stream.read_exact(&mut attempt.body).ok()?;
+    Some(attempt)
 }

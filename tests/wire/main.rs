@@ -16,4 +16,7 @@ mod proxy;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls_receiver.rs"]
+mod tls_receiver;
 mod unsolicited;

@@ -2,65 +2,23 @@
 //! reason, and a client certificate is only used by its subscription.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, date_time_ymd};
-use rustls::{ServerConnection, StreamOwned};
 use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
 use wabahook::{Config, Engine, Failure, Http, Reply, Roots, Subscription, Tls, Transport};
 
-use super::authority::{Authority, Pair, self_signed, server_config};
+use super::authority::{Authority, Pair, self_signed};
 use super::client::*;
+use super::tls_receiver::{Shown, tls_receiver};
 
-/// The server's end of TLS.
-pub(crate) struct Secured(pub(crate) StreamOwned<ServerConnection, TcpStream>);
-
-impl Read for Secured {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(into)
-    }
-}
-
-impl Write for Secured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Duplex for Secured {
-    fn socket(&self) -> &TcpStream {
-        &self.0.sock
-    }
-}
-
-/// How many client certificates each connection sent.
-type Shown = Arc<Mutex<Vec<usize>>>;
-
-/// A receiver under TLS with this certificate. If `clients` is given, it requests a client certificate
-/// of that authority, required or optional.
+/// A receiver under TLS at the name `localhost`.
 fn receiver(pair: &Pair, clients: Option<(&Authority, bool)>) -> (Receiver, String, Shown) {
-    let config = Arc::new(server_config(pair, clients));
-    let shown = Shown::default();
-    let seen = Arc::clone(&shown);
-    let accepted = move |stream: TcpStream| {
-        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-        let mut stream = StreamOwned::new(session, stream);
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).ok()?;
-        }
-        seen.lock().unwrap().push(stream.conn.peer_certificates().map_or(0, <[_]>::len));
-        Some(Box::new(Secured(stream)) as Box<dyn Duplex>)
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let receiver = Receiver::over(listener, accepted, |_| say(OK));
+    let (receiver, shown) = tls_receiver(pair, clients);
     let url = format!("https://localhost:{}/hook", receiver.address.port());
     (receiver, url, shown)
 }

@@ -2,6 +2,7 @@
 //! so no engine is open on either. A target that is not complete, and a source that was moved, are marked with a
 //! database of that name, and no engine opens them.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::outbox;
-use crate::store::{Database, Store, StoreFailure, copy_database};
+use crate::store::{Database, Store, StoreFailure, copy_database, database_names};
 
 /// Marks a target whose copy is not complete.
 const INCOMPLETE: &str = "incomplete";
@@ -109,8 +110,13 @@ pub(in crate::engine) fn check_complete(store: &dyn Store) -> Result<()> {
 
 /// As [`check_complete`], for a directory that an engine may have open.
 pub(in crate::engine) fn check_directory(path: &Path) -> Result<()> {
-    let marks = [INCOMPLETE, MOVED].into_iter().filter(|mark| path.join(mark).exists());
-    check_marks("data directory", &marks.map(str::to_owned).collect::<Vec<_>>())
+    match database_names(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        names => {
+            let failed = |error| Error::directory("reading", path, error);
+            check_marks("data directory", &names.map_err(failed)?)
+        }
+    }
 }
 
 fn check_marks(field: &str, names: &[String]) -> Result<()> {

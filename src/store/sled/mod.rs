@@ -9,6 +9,7 @@ mod manifest;
 mod snapshots;
 mod thread_pool;
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,28 @@ impl Sled {
     }
 }
 
+/// The names of the databases below `root`, in order, also while a store has them open.
+pub(crate) fn database_names(root: &Path) -> io::Result<Vec<String>> {
+    let mut names = manifest::names(root)?;
+    for entry in fs::read_dir(root)? {
+        let path = entry?.path();
+        let is_unfinished = path.extension().is_some_and(|end| end == UNFINISHED);
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if path.is_dir() && !is_unfinished && !is_removed(&path) && name != manifest::DIRECTORY {
+            names.push(name.to_owned());
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Whether a database of this path is being removed.
+fn is_removed(path: &Path) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(REMOVED))
+}
+
 impl Store for Sled {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
         let path = self.root.join(name);
@@ -127,20 +150,13 @@ impl Store for Sled {
     }
 
     fn list(&self) -> Result<Vec<String>, StoreFailure> {
-        let mut names = manifest::names(&self.root).map_err(StoreFailure::io)?;
         for entry in fs::read_dir(&self.root).map_err(StoreFailure::io)? {
-            let entry = entry.map_err(StoreFailure::io)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let unfinished = entry.path().extension().is_some_and(|end| end == UNFINISHED);
-            if name.starts_with(REMOVED) {
-                remove_directory(&entry.path())?;
-            } else if entry.path().is_dir() && !unfinished && name != manifest::DIRECTORY {
-                names.push(name);
+            let path = entry.map_err(StoreFailure::io)?.path();
+            if is_removed(&path) {
+                remove_directory(&path)?;
             }
         }
-        names.sort();
-        names.dedup();
-        Ok(names)
+        database_names(&self.root).map_err(StoreFailure::io)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreFailure> {
