@@ -152,10 +152,8 @@ mod tests {
         let beta = gateway.listed("beta");
         set(&gateway, EXAMPLE);
         let hook = gateway.named("acme", NAME);
-        assert_eq!(
-            (hook.profile, hook.precedence),
-            (Profile::BusinessApi, Precedence::Independent)
-        );
+        assert_eq!(hook.profile, Profile::BusinessApi);
+        assert_eq!(hook.precedence, Precedence::Independent);
         assert_eq!(hook.filter.events, None);
         assert_eq!(hook.filter.numbers, Some([NUMBER.parse().unwrap()].into()));
         assert_eq!(gateway.named("beta", NAME).filter.numbers, None, "its key is bound to none");

@@ -63,7 +63,7 @@ fn an_account_is_created_changed_and_removed() {
     accounts(&["suspend", "gamma two"]).done().says(&["is suspended"]);
     served.get("/account", &key).assert_refused(403, "forbidden", None);
     accounts(&["resume", "gamma two"]).done().says(&["is active"]);
-    assert_eq!(served.get("/account", &key).status, 200);
+    served.get("/account", &key).with_status(200);
     accounts(&["remove", "gamma two"]).done().says(&["is removed"]);
     served.get("/account", &key).assert_refused(401, "unauthorized", None);
     accounts(&["show", "gamma two"]).failed(5, &["no account gamma two"]);

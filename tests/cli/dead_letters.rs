@@ -33,10 +33,8 @@ fn dead_letters_are_listed_shown_and_replayed() {
         ran.json()["replayed"].as_u64().unwrap()
     };
     assert_eq!((listed(&served, &["--since", "1h"]).len(), replayed(&["--since", "1h"])), (6, 6));
-    assert_eq!(
-        (listed(&served, &["--until", "1h"]).len(), replayed(&["--until", "2020-01-31"])),
-        (0, 0)
-    );
+    assert_eq!(listed(&served, &["--until", "1h"]).len(), 0);
+    assert_eq!(replayed(&["--until", "2020-01-31"]), 0);
     assert_eq!((replayed(&["--number", "9190"]), replayed(&["--type", "add_tag"])), (6, 0));
     ask(&served, &["dead", "list", "--since", "soon"]).failed(2, &["--since", "24h"]);
     gone.answer(200);

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::program::alone;
 use crate::receiver::Receiver;
@@ -62,12 +63,12 @@ fn a_directory_is_described_and_left_as_it_is() {
     let data = place.path("data");
     let before = picture(&data);
     let report = inspect(&data);
-    assert_eq!((&report["owed"], &report["dead_letters"]), (&json!(3), &json!(3)), "{report}");
+    assert_members(&report, json!({"owed": 3, "dead_letters": 3}));
     assert_eq!(report["dead_letters_by_reason"], json!({"status:404": 3}));
     assert_eq!(report["damaged"], json!([]));
     let lanes = report["subscriptions"].as_array().unwrap();
-    assert_eq!((&lanes[0]["name"], &lanes[0]["owed"]), (&json!("dead"), &json!(0)));
-    assert_eq!((&lanes[1]["state"], &lanes[1]["owed"]), (&json!("paused"), &json!(3)));
+    assert_members(&lanes[0], json!({"name": "dead", "owed": 0}));
+    assert_members(&lanes[1], json!({"state": "paused", "owed": 3}));
     assert_eq!(timeless(inspect(&data)), timeless(report), "a second look sees the same");
     let shown = alone(&["inspect", data.to_str().unwrap()]).done();
     shown.says(&["owed: 3 deliveries", "dead letters: 3", "3 status:404", "outbox-"]);
@@ -83,7 +84,7 @@ fn a_directory_in_use_or_of_another_kind_is_refused() {
     let served = place.start();
     let data = place.path("data");
     alone(&["inspect", data.to_str().unwrap()]).failed(6, &["open in a running engine"]);
-    assert_eq!(served.get("/healthz", "").status, 200);
+    served.get("/healthz", "").with_status(200);
     fs::create_dir(place.path("other")).unwrap();
     let other = place.path("other");
     alone(&["inspect", other.to_str().unwrap()]).failed(2, &["not a data directory"]);
@@ -111,10 +112,10 @@ fn damage_is_reported_and_the_rest_is_shown() {
 fn damage_in_the_middle_is_one_line() {
     let (place, served) = HostDirectory::new(CONFIGURATION).serving();
     let id = served.subscribe(ACME, "https://crm.example/hook", json!({"name": "paused"}));
-    assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
+    served.post(&format!("/subscriptions/{id}/pause"), ACME, "").with_status(200);
     let text = "x".repeat(2_000);
     let event = json!({"type": "T", "number": "919000000001", "payload": text}).to_string();
-    assert_eq!(served.post_lines(ACME, &format!("{event}\n").repeat(1_500)).status, 202);
+    served.post_lines(ACME, &format!("{event}\n").repeat(1_500)).with_status(202);
     served.kill();
     let data = place.path("data");
     let database = data.join("outbox-0000000000000001").join("db");

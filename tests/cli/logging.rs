@@ -22,7 +22,7 @@ fn told(place: &HostDirectory) -> Vec<(String, String)> {
 
 fn publish(served: &HostProcess) {
     let event = json!({"type": "T", "number": "919000000001", "payload": "hidden-payload"});
-    assert_eq!(served.post("/events", ACME, event.to_string()).status, 202);
+    served.post("/events", ACME, event.to_string()).with_status(202);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn the_operator_has_series_of_every_account() {
     served.subscribe(BETA, &receiver.url("/beta"), json!({"name": "beta hook"}));
     (0..3).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
     let beta = json!({"type": "T", "number": "919000000003", "payload": 1}).to_string();
-    assert_eq!(served.post("/events", BETA, beta).status, 202);
+    served.post("/events", BETA, beta).with_status(202);
     served.until(|stats| stats["delivered"] == 3);
     (0..4).for_each(|_| drop(receiver.next()));
     let accounts = served.items("/admin/accounts", OPERATOR);
@@ -76,7 +76,7 @@ fn the_operator_has_series_of_every_account() {
         check_by_promtool(&own);
     }
     // A counter never falls, also when a webhook is removed with its figures.
-    assert_eq!(served.delete(&format!("/subscriptions/{acme}"), ACME).status, 204);
+    served.delete(&format!("/subscriptions/{acme}"), ACME).with_status(204);
     served.get("/metrics", ACME).assert_says(&["\nwabahook_deliveries_delivered_total 3\n"]);
 }
 

@@ -5,16 +5,16 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::client::Pending;
+use crate::client::{Pending, assert_members};
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
+use crate::support::wait_until;
 
 /// Creates an account; its id and its key.
 pub(crate) fn create(served: &HostProcess, name: &str, number: &str) -> (String, String) {
     let wabas = json!([{"id": format!("waba-{number}"), "numbers": [number]}]);
     let body = json!({"name": name, "wabas": wabas});
-    let answer = served.post("/admin/accounts", OPERATOR, body.to_string());
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = served.post("/admin/accounts", OPERATOR, body.to_string()).with_status(201);
     let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
     (text("id"), text("api_key"))
 }
@@ -33,8 +33,7 @@ fn only_the_operator_names_an_account() {
         "invalid",
         Some("account"),
     );
-    let published = served.post("/events?account=acme", OPERATOR, event("919000000001", "x"));
-    assert_eq!(published.status, 202, "{published:?}");
+    served.post("/events?account=acme", OPERATOR, event("919000000001", "x")).with_status(202);
 }
 
 #[test]
@@ -51,28 +50,27 @@ fn an_account_lives_without_a_restart() {
 
     let made = served.post(&format!("{path}/keys"), OPERATOR, r#"{"name":"ci"}"#).json();
     let (ci, ci_id) = (made["api_key"].as_str().unwrap(), made["id"].as_str().unwrap());
-    assert_eq!(served.get("/stats", ci).status, 200);
+    served.get("/stats", ci).with_status(200);
     let shown = served.get(&path, OPERATOR);
     assert!(!shown.body.contains(ci) && !shown.body.contains(&key), "a key is shown once");
     assert!(shown.json()["keys"][1]["last_used_at"].is_string(), "{shown:?}");
-    assert_eq!(served.delete(&format!("{path}/keys/{ci_id}"), OPERATOR).status, 204);
+    served.delete(&format!("{path}/keys/{ci_id}"), OPERATOR).with_status(204);
     served.get("/stats", ci).assert_refused(401, "unauthorized", None);
 
-    assert_eq!(served.patch(&path, OPERATOR, &json!({"state": "suspended"})).status, 200);
+    served.patch(&path, OPERATOR, &json!({"state": "suspended"})).with_status(200);
     served.get("/stats", &key).assert_refused(403, "forbidden", None);
     let held =
         served.post(&format!("/events?account={id}"), OPERATOR, event("919000000009", "held"));
     assert_eq!(held.json()["owed"], 1, "{held:?}");
-    assert_eq!(served.post("/events", BETA, event("919000000003", "b")).status, 202);
+    served.post("/events", BETA, event("919000000003", "b")).with_status(202);
     assert_eq!(receiver.next().path, "/beta");
-    assert_eq!(
-        served.patch(&path, OPERATOR, &json!({"state": "active", "name": "gamma two"})).status,
-        200
-    );
+    served
+        .patch(&path, OPERATOR, &json!({"state": "active", "name": "gamma two"}))
+        .with_status(200);
     assert_eq!(receiver.next().path, "/gamma");
     assert_eq!(served.get("/account", &key).json()["name"], "gamma two");
 
-    assert_eq!(served.delete(&path, OPERATOR).status, 200);
+    served.delete(&path, OPERATOR).with_status(200);
     served.get("/stats", &key).assert_refused(401, "unauthorized", None);
     let (second, second_key) = create(&served, "gamma two", "919000000009");
     assert_ne!(second, id);
@@ -83,8 +81,7 @@ fn an_account_lives_without_a_restart() {
     assert_eq!(moved.json()["moved_to"], json!(second), "{moved:?}");
     assert_eq!(served.post("/events", &second_key, event("919000000009", "y")).json()["owed"], 1);
     assert_eq!(receiver.next().path, "/gamma");
-    let forgotten = served.post(&format!("{path}/forget"), OPERATOR, "{}");
-    assert_eq!(forgotten.status, 202, "{forgotten:?}");
+    served.post(&format!("{path}/forget"), OPERATOR, "{}").with_status(202);
     served.get(&path, OPERATOR).assert_refused(404, "not_found", None);
     let audit = served.get("/admin/audit", OPERATOR);
     assert!(!audit.body.contains(&second_key), "no key in the audit log");
@@ -107,7 +104,7 @@ fn a_reload_is_whole_or_nothing() {
         let answer = served.post("/admin/reload", OPERATOR, "{}");
         answer.assert_refused(400, "invalid", None);
         answer.assert_says(&[says]);
-        assert_eq!(served.get("/stats", BETA).status, 200);
+        served.get("/stats", BETA).with_status(200);
     }
     let acme_id = served.items("/admin/accounts?name=acme", OPERATOR)[0]["id"].clone();
     let acme_id = acme_id.as_str().unwrap();
@@ -116,8 +113,7 @@ fn a_reload_is_whole_or_nothing() {
     let acme =
         acme.replace("name = \"acme\"", "name = \"omega\"").replace(OPERATOR, "new-operator");
     fs::write(&file, acme).unwrap();
-    let answer = served.post("/admin/reload", OPERATOR, "{}");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = served.post("/admin/reload", OPERATOR, "{}").with_status(200);
     let accounts = &answer.json()["accounts"];
     let expected = json!({
         "created": ["omega"], "changed": ["beta"], "removed": ["acme"], "replaced": {acme_id: "omega"},
@@ -144,26 +140,24 @@ fn a_hangup_reads_the_file_again_and_refuses_nobody() {
     let before = fs::read_to_string(&file).unwrap();
     fs::write(&file, before.replace("name = \"beta\"", "name = \"other\"")).unwrap();
     served.send_signal("HUP");
-    let (mut accepted, started) = (0, std::time::Instant::now());
-    while served.get("/account", BETA).json()["name"] != "other" {
-        let answer = served.post("/events", ACME, event("919000000001", "x"));
-        assert_eq!(answer.status, 202, "{answer:?}");
+    let mut accepted = 0;
+    let is_read = wait_until(|| {
+        served.post("/events", ACME, event("919000000001", "x")).with_status(202);
         accepted += 1;
-        assert!(started.elapsed() < crate::DEADLINE, "the file is read again");
-    }
+        served.get("/account", BETA).json()["name"] == "other"
+    });
+    assert!(is_read, "the file is read again");
     served.until(|stats| stats["owed"] == 0);
     assert_eq!(receiver.arrived().len(), accepted);
     // It is written after the accounts have changed.
     let newest = || served.items("/admin/audit", OPERATOR)[0].clone();
-    while newest()["key"] != "configuration" {
-        assert!(started.elapsed() < crate::DEADLINE, "it is audited: {}", newest());
-    }
+    assert!(wait_until(|| newest()["key"] == "configuration"), "it is audited: {}", newest());
     let log = fs::read_to_string(place.path("stderr.log")).unwrap();
     let beta = served.items("/admin/accounts?state=removed", OPERATOR)[0]["id"].clone();
     let advice = format!("accounts move {} other", beta.as_str().unwrap());
     assert!(log.contains(&advice), "{log}");
     let entry = newest();
-    assert_eq!((&entry["method"], &entry["address"]), (&json!("SIGHUP"), &json!("")));
+    assert_members(&entry, json!({"method": "SIGHUP", "address": ""}));
     let changes = entry["changes"].as_array().unwrap();
     let named = |state: &str, name: &str| {
         changes.iter().any(|one| one["what"] == "account" && one[state]["name"] == name)
@@ -190,10 +184,8 @@ fn a_sighup_during_the_start_reads_the_file_again() {
     std::io::Write::write_all(&mut pipe, CONFIGURATION.as_bytes()).unwrap();
     drop(pipe);
     let served = place.listening(served, &lines);
-    let started = std::time::Instant::now();
-    while served.get("/account", BETA).json()["name"] != "other" {
-        assert!(started.elapsed() < crate::DEADLINE, "the file is read again");
-    }
+    let is_read = || served.get("/account", BETA).json()["name"] == "other";
+    assert!(wait_until(is_read), "the file is read again");
     assert_eq!(served.get("/account", ACME).json()["name"], "acme");
 }
 
@@ -256,20 +248,17 @@ fn a_suspended_account_is_shown_at_its_webhooks() {
     let (id, key) = create(&served, "gamma", "919000000009");
     let webhook = served.subscribe(&key, &receiver.url("/gamma"), json!({"name": "crm"}));
     let bystander = served.subscribe(BETA, &receiver.url("/beta"), json!({}));
-    assert_eq!(served.post("/events", &key, event("919000000009", "x")).status, 202);
+    served.post("/events", &key, event("919000000009", "x")).with_status(202);
     let retrying = format!("/deliveries?account={id}&state=retrying");
     let first = |path: &str| served.get(path, OPERATOR).json()["items"][0].clone();
     served.until(|_| first(&retrying)["due_at"].is_string());
     let path = format!("/admin/accounts/{id}");
-    assert_eq!(served.patch(&path, OPERATOR, &json!({"state": "suspended"})).status, 200);
+    served.patch(&path, OPERATOR, &json!({"state": "suspended"})).with_status(200);
     let shown = served.get(&format!("/subscriptions/{webhook}"), OPERATOR).json();
     let listed = served.get(&format!("/subscriptions?account={id}"), OPERATOR).json();
     let stats = served.get(&format!("/stats?account={id}"), OPERATOR).json();
     for item in [&shown, &listed["items"][0], &stats["subscriptions"][0]] {
-        assert_eq!(
-            (&item["state"], &item["account_state"]),
-            (&json!("active"), &json!("suspended"))
-        );
+        assert_members(item, json!({"state": "active", "account_state": "suspended"}));
     }
     let account = served.get(&path, OPERATOR).json();
     assert_eq!(shown["account_state_since"], account["state_since"], "{shown}");
@@ -281,7 +270,7 @@ fn a_suspended_account_is_shown_at_its_webhooks() {
     assert!(waiting.get("due_at").is_none(), "no attempt is due: {waiting}");
     let state = served.get(&format!("/subscriptions?account={id}&state=active"), OPERATOR).json();
     assert_eq!(state["total"], 1, "the webhook itself is active: {state}");
-    assert_eq!(served.patch(&path, OPERATOR, &json!({"state": "active"})).status, 200);
+    served.patch(&path, OPERATOR, &json!({"state": "active"})).with_status(200);
     assert!(
         served
             .get(&format!("/subscriptions/{webhook}"), &key)
@@ -301,7 +290,7 @@ fn a_key_that_has_expired_is_not_made() {
     answer.assert_refused(400, "invalid", Some("expires_at"));
     answer.assert_says(&["in the future"]);
     let later = json!({"name": "ci", "expires_at": "2999-01-01T00:00:00Z"}).to_string();
-    assert_eq!(served.post(&keys, OPERATOR, later).status, 201);
+    served.post(&keys, OPERATOR, later).with_status(201);
     let after = served.items("/admin/accounts?name=acme", OPERATOR)[0].clone();
     let count = |account: &Value| account["keys"].as_array().unwrap().len();
     assert_eq!(count(&after), count(&acme) + 1);
@@ -323,9 +312,9 @@ fn a_stream_of_notices_ends_with_its_key() {
         stream.until_it_says("\r\n\r\n");
         stream
     });
-    assert_eq!(served.delete(&format!("{keys}/{ci_id}"), OPERATOR).status, 204);
-    assert_eq!(served.post("/events", &key, event("919000000009", "x")).status, 202);
-    assert_eq!(served.post("/events", BETA, event("919000000003", "x")).status, 202);
+    served.delete(&format!("{keys}/{ci_id}"), OPERATOR).with_status(204);
+    served.post("/events", &key, event("919000000009", "x")).with_status(202);
+    served.post("/events", BETA, event("919000000003", "x")).with_status(202);
     kept.until_it_says("dead_lettered");
     bystander.until_it_says("dead_lettered");
     revoked.ends_without("dead_lettered");

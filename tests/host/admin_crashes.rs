@@ -70,8 +70,7 @@ fn gamma_path(template: &Template) -> String {
 }
 
 fn set_state(template: &Template, served: &HostProcess, state: &str) {
-    let set = served.patch(&gamma_path(template), OPERATOR, &json!({"state": state}));
-    assert_eq!(set.status, 200, "{set:?}");
+    served.patch(&gamma_path(template), OPERATOR, &json!({"state": state})).with_status(200);
 }
 
 /// Registers a webhook that nobody answers, so what it is owed stays owed.
@@ -83,8 +82,7 @@ fn subscribe(served: &HostProcess, key: &str, name: &str) {
 
 fn publish(served: &HostProcess, key: &str, number: &str) {
     let event = json!({"type": "ADD_TAG", "number": number, "payload": {}}).to_string();
-    let answer = served.post("/events", key, event);
-    assert_eq!(answer.status, 202, "{answer:?}");
+    served.post("/events", key, event).with_status(202);
 }
 
 impl Template {
@@ -328,7 +326,7 @@ fn a_killed_purge_ends_whole_deliveries() {
 #[test]
 fn a_killed_forgetting_is_repeated() {
     let prepare = |template: &Template, served: &HostProcess| {
-        assert_eq!(served.delete(&gamma_path(template), OPERATOR).status, 200);
+        served.delete(&gamma_path(template), OPERATOR).with_status(200);
     };
     let path = |template: &Template| format!("{}/forget", gamma_path(template));
     let parts = Parts::Repeatable;

@@ -21,6 +21,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
+    /// Asserts the status.
+    pub(crate) fn with_status(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
     /// What a list shows.
     pub(crate) fn items(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{self:?}");
@@ -46,6 +52,13 @@ impl Answer {
         for part in parts {
             assert!(self.body.contains(part), "{} does not say {part}", self.body);
         }
+    }
+}
+
+/// Asserts that an object has these members, among others. One that is null may be left out.
+pub(crate) fn assert_members(object: &Value, expected: Value) {
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(object[name], *value, "{name} of {object}");
     }
 }
 

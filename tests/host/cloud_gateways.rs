@@ -3,16 +3,14 @@
 
 use serde_json::json;
 
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory};
+use crate::host_process::{ACME, BETA, HostDirectory};
 use crate::receiver::Receiver;
 
 const DIALOG360: [(&str, &str); 1] = [("d360-api-key", ACME)];
 
 #[test]
 fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
-    let place =
-        HostDirectory::new(&format!("{CONFIGURATION}\n[dialog360]\ndestinations_max = 1\n"));
-    let served = place.start();
+    let (_place, served) = HostDirectory::with("[dialog360]\ndestinations_max = 1").serving();
     let [premises, number, extra] = [(); 3].map(|()| Receiver::answering(200));
     let bystander = served.subscribe(BETA, &extra.url("/beta"), json!({}));
     let set = |headers: &[(&str, &str)], method: &str, path: &str, body: serde_json::Value| {
@@ -22,11 +20,10 @@ fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
     let hook = json!({"url": premises.url("/hook"), "headers": {"X-Tenant": "acme"}});
     let answer = set(&[("WHIZARD-KEY", ACME)], "POST", path, hook.clone());
     assert_eq!((answer.status, answer.json()), (200, hook));
-    let answer = set(&DIALOG360, "POST", path, json!({"url": number.url("/hook")}));
-    assert_eq!(answer.status, 200, "{answer:?}");
+    set(&DIALOG360, "POST", path, json!({"url": number.url("/hook")})).with_status(200);
     let list = json!([{"name": "a b", "url": extra.url("/hook")}]);
     let enabled = json!({"enabled": true, "destinations": list});
-    assert_eq!(set(&DIALOG360, "POST", "/multi_webhook", enabled).status, 200);
+    set(&DIALOG360, "POST", "/multi_webhook", enabled).with_status(200);
     let second = json!({"destinations": [{"name": "c", "url": extra.url("/")}]});
     let refused = set(&DIALOG360, "PUT", "/multi_webhook", second);
     assert_eq!((refused.status, &refused.json()["meta"]["http_code"]), (400, &json!(400)));
@@ -38,13 +35,12 @@ fn webhooks_of_cloud_gateways_are_listed_and_delivered() {
     assert_eq!((beta.len(), &beta[0]["id"]), (1, &json!(bystander)));
 
     let event = r#"{"type":"MESSAGE_RECEIVED","number":"919000000001","payload":{"a": 1}}"#;
-    assert_eq!(served.post("/events", ACME, event).status, 202);
+    served.post("/events", ACME, event).with_status(202);
     for receiver in [&premises, &number, &extra] {
         let request = receiver.next();
         assert_eq!(request.body, b"{\"a\": 1}");
         assert_eq!(request.header("x-webhook-event"), Some("MESSAGE_RECEIVED"));
     }
-    let deleted = set(&DIALOG360, "DELETE", "/multi_webhook/a%20b", json!(null));
-    assert_eq!(deleted.status, 200, "{deleted:?}");
+    set(&DIALOG360, "DELETE", "/multi_webhook/a%20b", json!(null)).with_status(200);
     assert_eq!(served.items("/subscriptions", ACME).len(), 2);
 }

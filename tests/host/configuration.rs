@@ -54,8 +54,8 @@ fn an_unusable_directory_is_refused_and_one_in_use() {
 
     let served = place.start();
     check_refused(&mut place.command(), 6, &["data", "already open"]);
-    assert_eq!(served.get("/healthz", "").status, 200);
-    assert_eq!(served.get("/subscriptions", ACME).status, 200);
+    served.get("/healthz", "").with_status(200);
+    served.get("/subscriptions", ACME).with_status(200);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_used_address_is_refused_and_the_command_line_wins() {
     let other = HostDirectory::new(CONFIGURATION);
     let taken = first.address.to_string();
     check_refused(other.command().arg("--listen").arg(&taken), 1, &["listen", &taken]);
-    assert_eq!(client::send(first.address, "GET", "/healthz", &[], b"").status, 200);
+    client::send(first.address, "GET", "/healthz", &[], b"").with_status(200);
 }
 
 /// Each of a thousand threads that wait for receivers would get a page of 2 MB.

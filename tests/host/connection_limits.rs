@@ -4,18 +4,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::client::{self, Pending};
-use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess};
+use crate::host_process::{ACME, HostDirectory, HostProcess};
 
 const CONNECTIONS_MAX: usize = 16;
 
 fn start(per_address_max: usize) -> (HostDirectory, HostProcess) {
     let limits = format!(
-        "[limits]\nconnections_max = {CONNECTIONS_MAX}\n\
-         connections_per_address_max = {per_address_max}\n"
+        "[limits]\nconnections_max = {CONNECTIONS_MAX}\nconnections_per_address_max = {per_address_max}"
     );
-    let directory = HostDirectory::new(&format!("{CONFIGURATION}{limits}"));
-    let served = directory.start();
-    (directory, served)
+    HostDirectory::with(&limits).serving()
 }
 
 /// A connection that has sent the beginning of a request.
@@ -31,10 +28,10 @@ fn slow_heads_and_bodies_do_not_stop_the_host() {
     for per_address_max in [CONNECTIONS_MAX, 4] {
         let (_directory, served) = start(per_address_max);
         let heads: Vec<_> = (0..4 * CONNECTIONS_MAX).map(|_| slow(&served)).collect();
-        assert_eq!(served.get("/subscriptions", ACME).status, 200);
+        served.get("/subscriptions", ACME).with_status(200);
         let body = |_| Pending::open(served.address, "POST", "/meta/webhook", &[], 1_000);
         let bodies: Vec<_> = (0..4 * CONNECTIONS_MAX).map(body).collect();
-        assert_eq!(served.get("/subscriptions", ACME).status, 200);
+        served.get("/subscriptions", ACME).with_status(200);
         drop((heads, bodies));
     }
 }
@@ -47,9 +44,9 @@ fn a_request_with_a_key_outlives_a_crowd() {
     let mut request = Pending::open(served.address, "POST", "/events", &headers, body.len());
     request.until_asked_for_the_body();
     let crowd: Vec<_> = (0..4 * CONNECTIONS_MAX).map(|_| slow(&served)).collect();
-    assert_eq!(client::send(served.address, "GET", "/healthz", &[], b"").status, 200);
+    client::send(served.address, "GET", "/healthz", &[], b"").with_status(200);
     request.more(body.as_bytes());
-    assert_eq!(request.answer().status, 202);
+    request.answer().with_status(202);
     drop(crowd);
     let log = std::fs::read_to_string(directory.path("stderr.log")).unwrap();
     assert_eq!(log.matches("too many connections").count(), 1, "{log}");
@@ -86,5 +83,5 @@ fn a_head_over_the_bound_is_refused() {
     for bytes in [70_000, 110_000] {
         is_told(bytes);
     }
-    assert_eq!(served.get("/subscriptions", ACME).status, 200);
+    served.get("/subscriptions", ACME).with_status(200);
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::browser::{Browser, ENTER};
+use crate::client::assert_members;
 use crate::host_process::{ACME, BETA, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::Receiver;
 
@@ -47,7 +48,7 @@ impl ConsoleTest {
     fn publish(&self, payload: &str) {
         let event =
             json!({"type": "MESSAGE_RECEIVED", "number": "919000000001", "payload": payload});
-        assert_eq!(self.served.post("/events", ACME, event.to_string()).status, 202);
+        self.served.post("/events", ACME, event.to_string()).with_status(202);
     }
 }
 
@@ -135,8 +136,10 @@ fn a_webhook_is_managed_from_creation_to_deletion() {
     browser.until_says("main tbody", HOSTILE);
     let answer = stage.served.get("/subscriptions", ACME).json();
     let made = &answer["items"][0];
-    assert_eq!((&made["name"], &made["events"]), (&json!(HOSTILE), &json!(["MESSAGE_RECEIVED"])));
-    assert_eq!((&made["numbers"], &made["signed"]), (&json!("*"), &json!(false)));
+    assert_members(
+        made,
+        json!({"name": HOSTILE, "events": ["MESSAGE_RECEIVED"], "numbers": "*", "signed": false}),
+    );
     let state = |id: u64, key: &str| stage.served.get(&format!("/subscriptions/{id}"), key).json();
     let id = made["id"].as_u64().unwrap();
 
@@ -160,7 +163,7 @@ fn a_webhook_is_managed_from_creation_to_deletion() {
     browser.press("dialog", "Save");
     browser.until_says("article h1", "crm");
     let changed = state(id, ACME);
-    assert_eq!((&changed["name"], &changed["events"]), (&json!("crm"), &json!("*")));
+    assert_members(&changed, json!({"name": "crm", "events": "*"}));
     assert_eq!(changed["header_names"], json!([]), "headers can be emptied");
 
     browser.press("main", "Sign with a secret");
@@ -184,7 +187,7 @@ fn a_webhook_is_managed_from_creation_to_deletion() {
     browser.press("dialog", "Delete");
     browser.until_says("main", "No webhook yet");
     browser.until_says("#status", "Deleted crm.");
-    assert_eq!(stage.served.get(&format!("/subscriptions/{id}"), ACME).status, 404);
+    stage.served.get(&format!("/subscriptions/{id}"), ACME).with_status(404);
     assert_eq!(state(bystander, BETA)["state"], "active", "another account's is untouched");
     stage.check_clean();
 }
@@ -195,17 +198,11 @@ fn dead_letters_are_viewed_replayed_and_discarded() {
     let browser = &stage.browser;
     stage.receiver.answer(404);
     stage.served.subscribe(ACME, &stage.receiver.url("/hook"), json!({"name": HOSTILE}));
-    let listed = |count: usize| {
-        stage.served.until(|_| {
-            let listed = stage.served.get("/dead-letters", ACME).json();
-            listed["items"].as_array().unwrap().len() == count
-        })
-    };
     for _ in 0..4 {
         stage.publish(HOSTILE);
         stage.receiver.next();
     }
-    listed(4);
+    stage.served.until_listed(ACME, 4);
     stage.sign_in(ACME);
     stage.go("Dead letters", "Dead letters");
     browser.until("document.querySelectorAll('main tbody tr').length === 4");
@@ -235,7 +232,7 @@ fn dead_letters_are_viewed_replayed_and_discarded() {
     browser.keys("main input[type=checkbox]", " ");
     browser.press("main", "Discard selected");
     browser.until_says("#status", "Discarded: 1.");
-    listed(3);
+    stage.served.until_listed(ACME, 3);
     // A filter is in the address, and limits what is replayed; the count comes first.
     browser.fill("main input[name=reason]", &format!("timeout{ENTER}"));
     browser.until_says("main", "No dead letters");
@@ -263,7 +260,7 @@ fn a_message_is_found_by_its_id() {
         "type": "MESSAGE_RECEIVED", "number": "919000000001", "key": "919812300001",
         "payload": {"id": "wamid.CONSOLE01", "text": HOSTILE},
     });
-    assert_eq!(stage.served.post("/events", ACME, event.to_string()).status, 202);
+    stage.served.post("/events", ACME, event.to_string()).with_status(202);
     stage.receiver.next();
     refusing.next();
     stage.served.until(|stats| stats["dead"] == 1 && stats["delivered"] == 1);
@@ -462,7 +459,7 @@ fn the_operator_sees_all_accounts_or_one() {
     served.subscribe(ACME, &dead.url("/acme"), json!({"name": "shop"}));
     served.subscribe(BETA, &dead.url("/beta"), json!({"name": "shop"}));
     let event = json!({"type": "MESSAGE_RECEIVED", "number": "919000000001", "payload": "{}"});
-    assert_eq!(served.post("/events", ACME, event.to_string()).status, 202);
+    served.post("/events", ACME, event.to_string()).with_status(202);
     dead.next();
     browser.open(&format!("http://{}/", served.address));
     browser.until("!document.getElementById('signin-page').hidden");
@@ -477,7 +474,7 @@ fn the_operator_sees_all_accounts_or_one() {
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
     let listed = served.get("/admin/accounts?name=beta", OPERATOR).json();
     let path = format!("/admin/accounts/{}", listed["items"][0]["id"].as_str().unwrap());
-    assert_eq!(served.patch(&path, OPERATOR, &json!({"state": "suspended"})).status, 200);
+    served.patch(&path, OPERATOR, &json!({"state": "suspended"})).with_status(200);
     browser.press("main tbody", "shop");
     browser.until_says(".obstacle", "Its account beta is suspended");
     browser.until_says(".head", "account suspended");
@@ -506,7 +503,7 @@ fn the_page_cannot_be_framed_and_runs_only_its_scripts() {
     // There is no cookie, so a request that another site makes a browser send has no key.
     assert!(page.header("set-cookie").is_none());
     let forged = [("cookie", "key=acme-key"), ("origin", "https://evil.example")];
-    assert_eq!(served.request("POST", "/dead-letters/replay", &forged, b"{}").status, 401);
+    served.request("POST", "/dead-letters/replay", &forged, b"{}").with_status(401);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn check_killed(lines: &str, moment: Moment) -> usize {
     served.subscribe(ACME, &receiver.url("/two"), json!({}));
     served.subscribe(BETA, &receiver.url("/bystander"), json!({}));
     let bystander = r#"{"type":"T","number":"919000000003","payload":1}"#;
-    assert_eq!(served.post("/events", BETA, bystander).status, 202);
+    served.post("/events", BETA, bystander).with_status(202);
     let mut request = served.open_lines(ACME, lines.len());
     let sent = if let Moment::Sent(sent) = moment { sent } else { lines.len() };
     request.more(&lines.as_bytes()[..sent]);
@@ -87,7 +87,7 @@ fn check_killed(lines: &str, moment: Moment) -> usize {
         }
     }
     if moment == Moment::Answered {
-        assert_eq!(request.answer().status, 202);
+        request.answer().with_status(202);
     }
     served.kill();
     let recovered = place.start().stats()["recovered"].as_u64().unwrap();
@@ -129,7 +129,7 @@ fn sigterm_lets_attempts_and_requests_finish() {
     let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HOLD);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
-    assert_eq!(served.post("/events", ACME, line(0)).status, 202);
+    served.post("/events", ACME, line(0)).with_status(202);
     let under_way = receiver.next();
     let body = line(1) + &line(2);
     let mut request = served.open_lines(ACME, body.len());
@@ -139,8 +139,7 @@ fn sigterm_lets_attempts_and_requests_finish() {
     receiver.answer(200);
     served.until_it_stops_listening();
     request.more(&body.as_bytes()[10..]);
-    let answer = request.answer();
-    assert_eq!(answer.status, 202, "{answer:?}");
+    request.answer().with_status(202);
     assert_eq!(served.ended().code(), Some(0));
 
     let before: Vec<String> = receiver.arrived().iter().map(|a| a.text().to_owned()).collect();
@@ -158,7 +157,7 @@ fn sigterm_interrupts_attempts_after_the_deadline() {
     let (place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(HANG);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
-    assert_eq!(served.post("/events", ACME, line(0)).status, 202);
+    served.post("/events", ACME, line(0)).with_status(202);
     let attempt = receiver.next();
     assert_eq!(served.signal("TERM").code(), Some(0));
     receiver.answer(200);

@@ -2,14 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, BETA, HostProcess, OPERATOR, line};
 use crate::receiver::Receiver;
-
-/// Waits until so many dead letters are listed: one is counted shortly before it is durable.
-fn until_listed(served: &HostProcess, count: usize) -> Vec<Value> {
-    served.until(|_| served.items("/dead-letters", ACME).len() == count);
-    served.items("/dead-letters", ACME)
-}
 
 #[test]
 fn dead_letters_are_listed_read_and_replayed() {
@@ -19,12 +14,14 @@ fn dead_letters_are_listed_read_and_replayed() {
     served.subscribe(ACME, &other.url("/bystander"), json!({}));
     served.subscribe(BETA, &other.url("/beta"), json!({}));
     let published: Vec<_> = (0..3).map(|n| served.post("/events", ACME, line(n)).json()).collect();
-    let listed = until_listed(&served, 3);
+    let listed = served.until_listed(ACME, 3);
     assert_eq!(served.paged_items("/dead-letters?", ACME, 1), listed);
     let first = &listed[0];
     assert!(published.iter().any(|one| one["id"] == first["event_id"]), "{first}");
-    assert_eq!((&first["subscription"], &first["attempts"]), (&json!(id), &json!(1)));
-    assert_eq!((&first["reason"], &first["status"]), (&json!("status:404"), &json!(404)));
+    assert_members(
+        first,
+        json!({"subscription": id, "attempts": 1, "reason": "status:404", "status": 404}),
+    );
     assert!(first["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{first}");
     let path = format!("/dead-letters/{}", first["id"].as_str().unwrap());
     let whole = served.get(&path, ACME).json();
@@ -37,8 +34,7 @@ fn dead_letters_are_listed_read_and_replayed() {
     served.get(&path, BETA).assert_refused(404, "not_found", None);
     served.get("/dead-letters/nothing", ACME).assert_refused(404, "not_found", None);
     let replay = |served: &HostProcess, key: &str, body: Value| {
-        let answer = served.post("/dead-letters/replay", key, body.to_string());
-        assert_eq!(answer.status, 202, "{answer:?}");
+        let answer = served.post("/dead-letters/replay", key, body.to_string()).with_status(202);
         answer.json()["replayed"].as_u64().unwrap()
     };
     let of_first = json!({"ids": [first["id"]]});
@@ -78,12 +74,12 @@ fn deliveries_are_listed_by_state_to_their_account() {
     let gone = served.subscribe(ACME, &dead.url("/dead"), json!({}));
     let beta = served.subscribe(BETA, &dead.url("/beta"), json!({}));
     for (id, key) in [(paused, ACME), (beta, BETA)] {
-        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), key, "").status, 200);
+        served.post(&format!("/subscriptions/{id}/pause"), key, "").with_status(200);
     }
     assert_eq!(served.post("/events", ACME, line(1)).json()["owed"], 4);
     let of_beta = r#"{"type":"T","number":"919000000003","payload":{}}"#;
     assert_eq!(served.post("/events", BETA, of_beta).json()["owed"], 1);
-    until_listed(&served, 1);
+    served.until_listed(ACME, 1);
     served.until(|stats| stats["retried"] == 1);
     let listed = served.items("/deliveries", ACME);
     let shown: Vec<_> = listed.iter().map(|one| (&one["subscription"], &one["state"])).collect();
@@ -147,10 +143,9 @@ fn what_is_no_longer_wanted_is_discarded_cancelled_and_purged() {
         served.post("/events", ACME, line(n));
     }
     let _ = bystander;
-    let listed = until_listed(&served, 3);
+    let listed = served.until_listed(ACME, 3);
     let end = |served: &HostProcess, path: &str, key: &str, body: Value| {
-        let answer = served.post(path, key, body.to_string());
-        assert_eq!(answer.status, 202, "{answer:?}");
+        let answer = served.post(path, key, body.to_string()).with_status(202);
         answer.json()
     };
     let one = json!({"ids": [listed[0]["id"]], "subscription": id});
@@ -186,7 +181,7 @@ fn a_filter_that_can_match_nothing_is_refused() {
     let own = served.subscribe(ACME, &dead.url("/dead"), json!({}));
     let bystander = served.subscribe(BETA, &dead.url("/bystander"), json!({}));
     served.post("/events", ACME, line(0));
-    until_listed(&served, 1);
+    served.until_listed(ACME, 1);
     let (replay, discard) = ("/dead-letters/replay", "/dead-letters/discard");
     let cancel = "/deliveries/cancel";
     for (path, body, status, field) in [
@@ -236,8 +231,8 @@ fn a_cursor_names_only_a_letter_of_its_account() {
     let beta = r#"{"type":"T","number":"919000000003","payload":1}"#;
     (0..2).for_each(|_| assert_eq!(served.post("/events", BETA, beta).status, 202));
     (0..2).for_each(|n| assert_eq!(served.post("/events", ACME, line(n)).status, 202));
-    let acme = until_listed(&served, 2);
-    served.until(|_| served.items("/dead-letters", BETA).len() == 2);
+    let acme = served.until_listed(ACME, 2);
+    served.until_listed(BETA, 2);
     let foreign = acme[0]["id"].as_str().unwrap();
     let refused = |list: &str| {
         let answer = served.get(&format!("{list}{foreign}"), BETA);
@@ -246,7 +241,7 @@ fn a_cursor_names_only_a_letter_of_its_account() {
     refused("/dead-letters?cursor=");
     refused("/deliveries?cursor=dead.");
     // A letter of a removed subscription is still the account's.
-    assert_eq!(served.delete(&format!("/subscriptions/{id}"), ACME).status, 204);
+    served.delete(&format!("/subscriptions/{id}"), ACME).with_status(204);
     refused("/dead-letters?cursor=");
     let rest = served.items(&format!("/dead-letters?cursor={foreign}"), ACME);
     assert_eq!((rest.len(), &rest[0]["id"]), (1, &acme[1]["id"]));

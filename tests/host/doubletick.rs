@@ -27,8 +27,8 @@ fn a_doubletick_webhook_is_delivered_listed_and_removed() {
     let (place, served) = HostProcess::fresh();
     let (receiver, other) = (Receiver::answering(200), Receiver::answering(200));
     let bystander = served.subscribe(ACME, &other.url("/own"), json!({}));
-    let answer = served.post(REGISTER, ACME, webhook(&receiver.url("/hook")).to_string());
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer =
+        served.post(REGISTER, ACME, webhook(&receiver.url("/hook")).to_string()).with_status(201);
     let expected = json!({
         "validWebhooks":
             [{"wabaNumber": "+919000000001", "webhookEventType": "Message Received"}],
@@ -92,8 +92,5 @@ fn refused_webhooks_have_doubletick_s_error_shape() {
     assert_eq!((method.status, method.header("allow")), (405, Some("POST")));
     assert_eq!(served.post(REGISTER, ACME, vec![b'['; 10 * 1024 * 1024]).status, 413);
     assert!(served.items("/subscriptions", ACME).is_empty());
-    assert_eq!(
-        served.post(REGISTER, ACME, webhook("https://crm.example/").to_string()).status,
-        201
-    );
+    served.post(REGISTER, ACME, webhook("https://crm.example/").to_string()).with_status(201);
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::DEADLINE;
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::client::assert_members;
+use crate::host_process::{ACME, BETA, HostDirectory, HostProcess, line};
 use crate::receiver::{HANG, Receiver};
 
 #[test]
@@ -26,8 +27,7 @@ fn a_payload_reaches_its_subscribers_byte_for_byte() {
     let body = format!(
         "{{\"type\":\"MESSAGE_RECEIVED\", \"number\":\"+91 90000 00001\",\"payload\" : {payload} }}"
     );
-    let answer = served.post("/events", ACME, body);
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let answer = served.post("/events", ACME, body).with_status(202);
     assert_eq!(answer.json()["owed"], 4);
     assert!(answer.json().get("duplicate").is_none());
     let attempts = served.all_arrived(&receiver);
@@ -105,8 +105,7 @@ fn a_repeated_dedup_key_returns_the_first_id() {
 
 #[test]
 fn a_bad_event_is_refused_by_field_and_not_stored() {
-    let place = HostDirectory::new(&format!("{CONFIGURATION}[limits]\npayload_bytes_max = 1000\n"));
-    let served = place.start();
+    let (_place, served) = HostDirectory::with("[limits]\npayload_bytes_max = 1000").serving();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     let before = served.stats();
@@ -159,7 +158,7 @@ fn a_bad_event_is_refused_by_field_and_not_stored() {
     assert_eq!((&after["accepted"], &after["groups"]), (&before["accepted"], &before["groups"]));
     assert_eq!(after["owed"], 0);
     let fits = large.replacen("xx", "", 1);
-    assert_eq!(served.post("/events", ACME, fits).status, 202);
+    served.post("/events", ACME, fits).with_status(202);
     assert_eq!(receiver.next().body.len(), 999);
     assert_eq!(receiver.arrived().len(), 0);
 }
@@ -170,8 +169,7 @@ fn ten_thousand_lines_are_accepted_in_one_request() {
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     let lines: String = (0..10_000).map(line).collect();
-    let answer = served.post_lines(ACME, &lines);
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let answer = served.post_lines(ACME, &lines).with_status(202);
     let answer = answer.json();
     let answered = answer.as_array().unwrap();
     assert_eq!(answered.len(), 10_000);
@@ -213,7 +211,7 @@ fn one_bad_line_refuses_the_whole_request() {
         answer.assert_says(&["line 5000: "]);
     }
     let stats = served.stats();
-    assert_eq!((&stats["accepted"], &stats["owed"]), (&json!(0), &json!(0)));
+    assert_members(&stats, json!({"accepted": 0, "owed": 0}));
     assert_eq!(served.post_lines(ACME, &line(0)).json().as_array().unwrap().len(), 1);
     assert_eq!(receiver.next().text(), "{\"n\":0}");
     assert_eq!(receiver.arrived().len(), 0);
@@ -221,8 +219,7 @@ fn one_bad_line_refuses_the_whole_request() {
 
 #[test]
 fn a_body_over_the_limit_or_compressed_is_refused() {
-    let place = HostDirectory::new(&format!("{CONFIGURATION}[limits]\nbody_bytes_max = 100000\n"));
-    let served = place.start();
+    let (_place, served) = HostDirectory::with("[limits]\nbody_bytes_max = 100000").serving();
     let lines: String = (0..2_000).map(line).collect();
     served.post_lines(ACME, &lines).assert_refused(413, "too_large", Some("body"));
     // Far more than the host reads before it responds; the sender must still get the response.
@@ -233,18 +230,16 @@ fn a_body_over_the_limit_or_compressed_is_refused() {
     let answer = served.request("POST", "/events", &compressed, b"\x1f\x8b");
     answer.assert_refused(415, "unsupported_media_type", None);
     assert_eq!(served.stats()["accepted"], 0);
-    assert_eq!(served.post_lines(ACME, &line(0)).status, 202);
+    served.post_lines(ACME, &line(0)).with_status(202);
 }
 
 #[test]
 fn a_full_queue_is_429_and_accepts_nothing_more() {
-    let limits = "[limits]\nqueue_events_max = 64\n";
-    let place = HostDirectory::new(&format!("{CONFIGURATION}{limits}"));
-    let served = place.start();
+    let (place, served) = HostDirectory::with("[limits]\nqueue_events_max = 64").serving();
     let receiver = Receiver::answering(HANG);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
     let too_many: String = (0..65).map(line).collect();
-    assert_eq!(served.post_lines(ACME, &too_many).status, 413);
+    served.post_lines(ACME, &too_many).with_status(413);
 
     let (seen, taken) = (AtomicBool::new(false), AtomicU64::new(0));
     let started = Instant::now();
@@ -281,13 +276,12 @@ fn a_full_queue_is_429_and_accepts_nothing_more() {
 /// The lines are counted before any is read, because an event takes many times the memory of a short line.
 #[test]
 fn too_many_events_are_refused_before_they_are_read() {
-    let limits = "\n[limits]\nqueue_events_max = 4\n";
-    let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+    let (_place, served) = HostDirectory::with("[limits]\nqueue_events_max = 4").serving();
     let wrong = "{\"type\": 1}\n\n";
     let refused = served.post_lines(ACME, &wrong.repeat(5));
     refused.assert_refused(413, "too_large", Some("events"));
     refused.assert_says(&["events: 5 is over the limit of 4"]);
     served.post_lines(ACME, &wrong.repeat(4)).assert_refused(400, "invalid", Some("type"));
     let other = r#"{"type":"T","number":"919000000003","payload":1}"#;
-    assert_eq!(served.post("/events", BETA, other).status, 202);
+    served.post("/events", BETA, other).with_status(202);
 }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::client::assert_members;
+use crate::host_process::{ACME, BETA, HostDirectory, HostProcess, line};
 use crate::receiver::Receiver;
 
 /// A message as an event, whose text decides who gets it.
@@ -61,8 +62,9 @@ fn publish_all(served: &HostProcess, ids: &[String]) {
     for (n, id) in ids.iter().enumerate() {
         let (times, event_type, _) = kind(n);
         for time in 0..times {
-            let answer = served.post("/events", ACME, message(id, event_type, "919812300001"));
-            assert_eq!(answer.status, 202, "{answer:?}");
+            let answer = served
+                .post("/events", ACME, message(id, event_type, "919812300001"))
+                .with_status(202);
             assert_eq!(answer.json()["duplicate"] == true, time > 0, "{answer:?}");
         }
     }
@@ -138,8 +140,7 @@ fn a_message_is_found_wherever_it_is() {
         let found = state(&served, id);
         assert!(found == kind(n).2 || n == 1 && found == "owed", "{id}: {found}");
     }
-    let purged = served.post("/purge", ACME, json!({"contact": "919812300001"}).to_string());
-    assert_eq!(purged.status, 202, "{purged:?}");
+    served.post("/purge", ACME, json!({"contact": "919812300001"}).to_string()).with_status(202);
     assert_eq!(
         find(&served, "contact=919812300001", ACME).len(),
         0,
@@ -154,14 +155,9 @@ fn check_one(served: &HostProcess, ids: &[String]) {
     let path = format!("/events/{}", dead["id"].as_str().unwrap());
     let whole = served.get(&path, ACME).json();
     let delivery = &whole["deliveries"][0];
-    assert_eq!(
-        (&delivery["subscription_name"], &delivery["state"]),
-        (&json!("dead"), &json!("dead"))
-    );
-    assert_eq!(
-        (&delivery["reason"], &delivery["history"][0]["status"]),
-        (&json!("status:404"), &json!(404))
-    );
+    assert_members(delivery, json!({"subscription_name": "dead", "state": "dead"}));
+    assert_eq!(delivery["reason"], "status:404");
+    assert_eq!(delivery["history"][0]["status"], 404);
     assert!(whole["payload"].as_str().unwrap().contains(&ids[2]), "{whole}");
     served.get(&path, BETA).assert_refused(404, "not_found", None);
     served.get("/events/evt_00000000000000000000000000000000", ACME).assert_refused(
@@ -175,17 +171,16 @@ fn check_one(served: &HostProcess, ids: &[String]) {
 /// One account owes more than is read for a page. Another one finds its own event on the first.
 #[test]
 fn a_search_reads_no_backlog_of_another_account() {
-    let limits = "\n[limits]\nhistory_bytes_max = 0\n";
-    let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+    let (_place, served) = HostDirectory::with("[limits]\nhistory_bytes_max = 0").serving();
     let receiver = Receiver::answering(200);
     for key in [ACME, BETA] {
         let id = served.subscribe(key, &receiver.url("/"), json!({}));
-        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), key, "").status, 200);
+        served.post(&format!("/subscriptions/{id}/pause"), key, "").with_status(200);
     }
     let beta = r#"{"type":"T","number":"919000000003","payload":1}"#;
     let own = served.post("/events", BETA, beta).json();
     let lines: Vec<_> = (0..2_100).map(line).collect();
-    assert_eq!(served.post_lines(ACME, &lines.join("\n")).status, 202);
+    served.post_lines(ACME, &lines.join("\n")).with_status(202);
     let page = served.get("/events?limit=1000", BETA).json();
     assert_eq!((&page["items"][0]["id"], &page["cursor"]), (&own["id"], &Value::Null), "{page}");
     assert_eq!(served.paged_items("/events?", ACME, 1_000).len(), 2_100);
@@ -194,18 +189,18 @@ fn a_search_reads_no_backlog_of_another_account() {
 /// A list shows no payload, but what reads an event has it in memory. One request must not hold thousands of them.
 #[test]
 fn a_page_of_large_events_is_short() {
-    for limits in ["", "\n[limits]\nhistory_bytes_max = 0\n"] {
-        let (_place, served) = HostDirectory::new(&format!("{CONFIGURATION}{limits}")).serving();
+    for limits in ["", "[limits]\nhistory_bytes_max = 0"] {
+        let (_place, served) = HostDirectory::with(limits).serving();
         let receiver = Receiver::answering(200);
         let id = served.subscribe(ACME, &receiver.url("/"), json!({}));
-        assert_eq!(served.post(&format!("/subscriptions/{id}/pause"), ACME, "").status, 200);
+        served.post(&format!("/subscriptions/{id}/pause"), ACME, "").with_status(200);
         let payload = "x".repeat(1024 * 1024);
         let large = |number: &str| json!({"type": "T", "number": number, "payload": payload});
         for _ in 0..12 {
             let event = large("919000000001").to_string();
-            assert_eq!(served.post("/events", ACME, event).status, 202);
+            served.post("/events", ACME, event).with_status(202);
         }
-        assert_eq!(served.post("/events", BETA, large("919000000003").to_string()).status, 202);
+        served.post("/events", BETA, large("919000000003").to_string()).with_status(202);
         let page = served.get("/events?limit=1000", ACME);
         assert!((1..12).contains(&page.items().len()), "{}", page.items().len());
         assert_eq!(served.paged_items("/events?", ACME, 1_000).len(), 12);

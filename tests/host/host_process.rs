@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::DEADLINE;
 use crate::client::{self, Answer, Pending};
 use crate::receiver::Receiver;
+use crate::support::wait_until;
 
 /// Two accounts with the WABAs and numbers of `docs/samples/cloud_batch_two_wabas_three_numbers`.
 pub(crate) const CONFIGURATION: &str = r#"
@@ -57,6 +58,11 @@ impl HostDirectory {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("wabahook.toml"), configuration).unwrap();
         HostDirectory { directory }
+    }
+
+    /// With [`CONFIGURATION`], and more sections.
+    pub(crate) fn with(more: &str) -> HostDirectory {
+        HostDirectory::new(&format!("{CONFIGURATION}\n{more}\n"))
     }
 
     /// With an operator.
@@ -206,10 +212,8 @@ impl HostProcess {
 
     /// Waits until it accepts no more connections.
     pub(crate) fn until_it_stops_listening(&self) {
-        let started = Instant::now();
-        while TcpStream::connect(self.address).is_ok() {
-            assert!(started.elapsed() < DEADLINE, "still listening");
-        }
+        let has_stopped = || TcpStream::connect(self.address).is_err();
+        assert!(wait_until(has_stopped), "still listening");
     }
 
     /// Waits for the end.
@@ -300,14 +304,12 @@ impl HostProcess {
         for (name, value) in more.as_object().unwrap() {
             body[name] = value.clone();
         }
-        let answer = self.post("/subscriptions", key, body.to_string());
-        assert_eq!(answer.status, 201, "{answer:?}");
+        let answer = self.post("/subscriptions", key, body.to_string()).with_status(201);
         answer.json()["id"].as_u64().unwrap()
     }
 
     pub(crate) fn stats(&self) -> Value {
-        let answer = self.get("/stats", ACME);
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = self.get("/stats", ACME).with_status(200);
         answer.json()
     }
 
@@ -321,6 +323,12 @@ impl HostProcess {
             }
             assert!(started.elapsed() < DEADLINE, "not as expected: {stats}");
         }
+    }
+
+    /// Waits until so many dead letters are listed: one is counted shortly before it is durable.
+    pub(crate) fn until_listed(&self, key: &str, count: usize) -> Vec<Value> {
+        self.until(|_| self.items("/dead-letters", key).len() == count);
+        self.items("/dead-letters", key)
     }
 
     /// All attempts that a receiver got, once nothing is owed.

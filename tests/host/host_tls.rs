@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
@@ -12,6 +11,7 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::DEADLINE;
 use crate::authority::{Authority, Pair};
 use crate::host_process::{CONFIGURATION, HostDirectory, HostProcess};
+use crate::support::wait_until;
 
 fn write(place: &HostDirectory, pair: &Pair) {
     fs::write(place.path("cert.pem"), &pair.certificate).unwrap();
@@ -57,18 +57,14 @@ fn the_host_serves_tls_and_takes_a_new_certificate() {
     // A key of another certificate changes nothing.
     fs::write(place.path("key.pem"), &second.key).unwrap();
     served.send_signal("HUP");
-    let started = Instant::now();
     let log = || fs::read_to_string(place.path("stderr.log")).unwrap();
-    while !log().contains("nothing changes, because") {
-        assert!(started.elapsed() < DEADLINE, "{}", log());
-    }
+    assert!(wait_until(|| log().contains("nothing changes, because")), "{}", log());
     assert_eq!(ask(&served, &authority).unwrap().1, shown);
 
     write(&place, &second);
     served.send_signal("HUP");
-    while ask(&served, &authority).unwrap().1 == shown {
-        assert!(started.elapsed() < DEADLINE, "the old certificate is still shown");
-    }
+    let is_new = || ask(&served, &authority).unwrap().1 != shown;
+    assert!(wait_until(is_new), "the old certificate is still shown");
     assert!(!log().contains("PRIVATE KEY"));
     assert!(served.signal("TERM").success());
 }

@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::DEADLINE;
 use crate::client::{self, Pending};
-use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
+use crate::host_process::{ACME, HostDirectory, HostProcess, line};
 use crate::meta_callbacks::{ESCAPED, signature};
 
 /// On a quiet machine the slowest answer takes some milliseconds; this one is shared.
@@ -258,14 +258,13 @@ fn a_wrong_key_is_refused_without_its_body() {
     let (_place, served) = HostProcess::fresh();
     for (path, header) in [("/events", "authorization"), ("/v1/configs/webhook", "whizard-key")] {
         let headers = [(header, "wrong"), ("expect", "100-continue")];
-        let answer = Pending::open(served.address, "POST", path, &headers, 1_000_000).answer();
-        assert_eq!(answer.status, 401, "{answer:?}");
+        Pending::open(served.address, "POST", path, &headers, 1_000_000).answer().with_status(401);
     }
     let headers = [("expect", "100-continue")];
     let answer =
         Pending::open(served.address, "POST", "/meta/webhook", &headers, 1_000_000).answer();
     assert_eq!(answer.status, 401, "without a signature: {answer:?}");
-    assert_eq!(served.get("/stats", ACME).status, 200);
+    served.get("/stats", ACME).with_status(200);
 }
 
 /// Ten wrong keys of an address are answered at once, then one a second. A right key never waits.
@@ -274,20 +273,19 @@ fn wrong_keys_are_slowed_down_and_right_ones_are_not() {
     let (_place, served) = HostProcess::fresh();
     let started = Instant::now();
     for n in 0..11 {
-        assert_eq!(served.get("/stats", &format!("wrong-{n}")).status, 401);
+        served.get("/stats", &format!("wrong-{n}")).with_status(401);
     }
     assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
     let hanging = Pending::open(served.address, "GET", "/stats", &[("authorization", "no")], 0);
-    assert_eq!(served.get("/stats", ACME).status, 200);
-    assert_eq!(hanging.answer().status, 401);
+    served.get("/stats", ACME).with_status(200);
+    hanging.answer().with_status(401);
 }
 
 /// A head and a body that drip are cut, whatever their pauses.
 #[test]
 fn a_slow_head_and_a_slow_body_are_cut() {
-    let limits = "[limits]\nhead_timeout_ms = 300\nbody_timeout_ms = 300\n";
-    let place = HostDirectory::new(&format!("{CONFIGURATION}{limits}"));
-    let served = place.start();
+    let limits = "[limits]\nhead_timeout_ms = 300\nbody_timeout_ms = 300";
+    let (_place, served) = HostDirectory::with(limits).serving();
     // A connection that never sent a request ends anyway, so this one has sent one.
     let mut stream = TcpStream::connect(served.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE / 3)).unwrap();
@@ -301,7 +299,7 @@ fn a_slow_head_and_a_slow_body_are_cut() {
     let headers = [("authorization", ACME)];
     let mut body = Pending::open(served.address, "POST", "/events", &headers, 100);
     body.more(b"{");
-    assert_eq!(body.answer().status, 408);
+    body.answer().with_status(408);
     let ready = client::send(served.address, "GET", "/healthz", &[], b"");
     assert_eq!(ready.status, 200);
 }

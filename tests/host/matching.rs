@@ -57,7 +57,7 @@ fn a_refused_condition_is_named_by_place_and_byte() {
         answer.assert_refused(400, "invalid", Some(field));
         answer.assert_says(&[says]);
     }
-    assert_eq!(register("null").status, 201);
+    register("null").with_status(201);
 }
 
 #[test]
@@ -69,8 +69,7 @@ fn a_dry_run_says_which_check_decides() {
     let id = served.subscribe(ACME, "https://crm.example/hook", more);
     let path = format!("/subscriptions/{id}/match");
     let matched = |kind: &str, payload: Value| {
-        let answer = served.post(&path, ACME, event(kind, &payload));
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = served.post(&path, ACME, event(kind, &payload)).with_status(200);
         answer.json()
     };
     let checks = |kind: bool, condition: bool| json!({"active": true, "type": kind, "number": true, "precedence": true, "condition": condition});
@@ -133,8 +132,7 @@ fn gateways_say_it_in_a_header() {
         "method": "POST", "url": "https://crm.example/hook", "name": "crm", "wabaNumbers": [NUMBER],
         "webhookEvents": ["MESSAGE_RECEIVED", "ADD_TAG"],
     });
-    let answer = served.post("/v2/webhook/register", ACME, webhook.to_string());
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = served.post("/v2/webhook/register", ACME, webhook.to_string()).with_status(201);
     let hint = answer.header("x-wabahook-hint").unwrap();
     assert!(hint.starts_with("ADD_TAG: no callback of Meta"), "{hint}");
 

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::client::Answer;
+use crate::client::{Answer, assert_members};
 use crate::host_process::{ACME, BETA, CONFIGURATION, HostDirectory, HostProcess, OPERATOR};
 use crate::receiver::{Attempt, Receiver};
 
@@ -91,9 +91,9 @@ fn a_signed_callback_reaches_its_subscribers_unchanged() {
     ];
     assert_eq!(arrived, expected.map(|(path, event)| (path.to_owned(), event.to_owned())));
     // Meta repeats a callback whose response it missed; the repetition stores nothing.
-    assert_eq!(post_signed(&served, ESCAPED).status, 200);
+    post_signed(&served, ESCAPED).with_status(200);
     let stats = served.stats();
-    assert_eq!((&stats["duplicates"], &stats["owed"]), (&json!(2), &json!(0)), "{stats}");
+    assert_members(&stats, json!({"duplicates": 2, "owed": 0}));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_wrong_signature_is_401_and_nothing_is_stored() {
     let mut expected = before;
     expected["callbacks_refused_signature"] = json!(6);
     assert_eq!(served.stats(), expected);
-    assert_eq!(post(&served, ESCAPED, Some(&right)).status, 200);
+    post(&served, ESCAPED, Some(&right)).with_status(200);
     assert_eq!(served.all_arrived(&receiver).len(), 2);
 }
 
@@ -141,7 +141,7 @@ fn a_callback_is_split_by_account_and_number() {
     let (acme, beta) = (Receiver::answering(200), Receiver::answering(200));
     served.subscribe(ACME, &acme.url("/"), json!({}));
     served.subscribe(BETA, &beta.url("/"), json!({}));
-    assert_eq!(post_signed(&served, BATCH).status, 200);
+    post_signed(&served, BATCH).with_status(200);
     served.until(|stats| stats["owed"] == 0);
     let (acme, beta) = (acme.arrived(), beta.arrived());
     let of = |event: &str, number: Option<&str>| (event.to_owned(), number.map(str::to_owned));
@@ -198,7 +198,7 @@ fn unowned_updates_are_200_and_non_callbacks_400() {
     let (_place, served) = HostProcess::fresh();
     let receiver = Receiver::answering(200);
     served.subscribe(ACME, &receiver.url("/"), json!({}));
-    assert_eq!(post_unowned(&served).status, 200);
+    post_unowned(&served).with_status(200);
     let stats = served.stats();
     let seen = ["unowned", "unrouted", "accepted"].map(|name| stats[name].clone());
     assert_eq!(seen, [2, 0, 0], "{stats}");
@@ -223,11 +223,11 @@ fn unowned_numbers_are_listed_masked() {
     let listed = |query: &str| served.get(&format!("/admin/unowned{query}"), BETA).json();
     assert_eq!(listed(""), json!({"items": [], "cursor": null}));
     for _ in 0..2 {
-        assert_eq!(post_unowned(&served).status, 200);
+        post_unowned(&served).with_status(200);
     }
-    assert_eq!(post_signed(&served, ESCAPED).status, 200);
+    post_signed(&served, ESCAPED).with_status(200);
     let source = &listed("?limit=1")["items"][0];
-    assert_eq!((&source["number"], &source["waba"]), (&json!("********6666"), &json!("1000")));
+    assert_members(source, json!({"number": "********6666", "waba": "1000"}));
     assert_eq!(source["events"], 4);
     assert!(source["first_at"].as_str().unwrap() <= source["last_at"].as_str().unwrap());
     assert_eq!(served.get("/admin/unowned", ACME).json(), listed(""), "any account may read it");
@@ -252,7 +252,7 @@ fn a_contact_is_found_and_purged_by_number_and_user_id() {
         let contact = json!({"wa_id": from, "user_id": user_id});
         let body = json!({"body": "hello"});
         let message = json!({"id": id, "from": from, "type": "text", "text": body});
-        assert_eq!(post_signed(&served, &callback(contact, message)).status, 200);
+        post_signed(&served, &callback(contact, message)).with_status(200);
     };
     text("wamid.WITHBOTH", "919812300001", Some("IN.111"));
     text("wamid.NUMBERONLY", "919812300001", None);
@@ -262,8 +262,8 @@ fn a_contact_is_found_and_purged_by_number_and_user_id() {
     };
     assert_eq!((found("919812300001"), found("IN.111"), found("IN.222")), (2, 1, 1));
     let purge = |contact: &str| {
-        let purged = served.post("/purge", ACME, json!({"contact": contact}).to_string());
-        assert_eq!(purged.status, 202, "{purged:?}");
+        let purged =
+            served.post("/purge", ACME, json!({"contact": contact}).to_string()).with_status(202);
         purged.json()["purged"].clone()
     };
     assert_eq!(purge("919812300001"), 2, "of both callbacks");
@@ -275,9 +275,9 @@ fn a_contact_is_found_and_purged_by_number_and_user_id() {
 #[test]
 fn a_number_given_to_an_account_leaves_the_unowned() {
     let (_place, served) = HostProcess::operated();
-    assert_eq!(post_unowned(&served).status, 200);
+    post_unowned(&served).with_status(200);
     let other = ESCAPED.replace("919000000001", "915555555555").replace("100000000000001", "2000");
-    assert_eq!(post_signed(&served, &other).status, 200);
+    post_signed(&served, &other).with_status(200);
     let unowned = || {
         let items = served.items("/admin/unowned", OPERATOR);
         items.iter().map(|one| one["number"].clone()).collect::<Vec<_>>()
@@ -285,7 +285,7 @@ fn a_number_given_to_an_account_leaves_the_unowned() {
     assert_eq!(unowned().len(), 2);
     let wabas = json!([{"id": "1000", "numbers": ["916666666666"]}]);
     let body = json!({"name": "gamma", "wabas": wabas}).to_string();
-    assert_eq!(served.post("/admin/accounts", OPERATOR, body).status, 201);
+    served.post("/admin/accounts", OPERATOR, body).with_status(201);
     assert_eq!(unowned(), [json!("915555555555")]);
 }
 
@@ -294,9 +294,9 @@ fn a_number_given_to_an_account_leaves_the_unowned() {
 fn refused_callbacks_are_logged_once_with_their_address() {
     let (place, served) = HostProcess::fresh();
     for _ in 0..3 {
-        assert_eq!(post(&served, ESCAPED, Some("sha256=hidden")).status, 401);
-        assert_eq!(served.request("GET", "/meta/webhook?hidden", &[], b"").status, 403);
-        assert_eq!(post_signed(&served, "{\"hidden\":").status, 400);
+        post(&served, ESCAPED, Some("sha256=hidden")).with_status(401);
+        served.request("GET", "/meta/webhook?hidden", &[], b"").with_status(403);
+        post_signed(&served, "{\"hidden\":").with_status(400);
     }
     let log = std::fs::read_to_string(place.path("stderr.log")).unwrap();
     for reason in ["(signature)", "(verify_token)", "(malformed)"] {
@@ -306,7 +306,7 @@ fn refused_callbacks_are_logged_once_with_their_address() {
     }
     assert!(!log.contains("hidden"), "{log}");
     // What is not refused is not logged.
-    assert_eq!(post_signed(&served, ESCAPED).status, 200);
+    post_signed(&served, ESCAPED).with_status(200);
     assert_eq!(std::fs::read_to_string(place.path("stderr.log")).unwrap(), log);
 }
 

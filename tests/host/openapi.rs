@@ -214,7 +214,7 @@ fn only_too_many_tests_at_once_are_refused() {
         assert!(message.contains("tests_at_once: the account uses 2 of 2"), "{message}");
         let neighbour = Receiver::answering(200);
         let id = served.subscribe(BETA, &neighbour.url("/hook"), json!({}));
-        assert_eq!(served.post(&format!("/subscriptions/{id}/test"), BETA, "").status, 200);
+        served.post(&format!("/subscriptions/{id}/test"), BETA, "").with_status(200);
         // A destination named `test` is not a test.
         let keys = [("d360-api-key", ACME)];
         let other = served.request("DELETE", "/multi_webhook/test", &keys, b"");
@@ -240,10 +240,10 @@ fn webhooks_of_all_gateways_are_listed_with_their_profile() {
         "method": "POST", "url": "https://hooks.example/doubletick", "name": "doubletick",
         "webhookEvents": ["ADD_TAG"], "wabaNumbers": ["919000000001"],
     });
-    assert_eq!(call("authorization", "/v2/webhook/register", webhook).status, 201);
-    assert_eq!(call("whizard-key", "/v1/configs/webhook", hook.clone()).status, 200);
-    assert_eq!(call("d360-api-key", "/v1/configs/webhook", hook.clone()).status, 200);
-    assert_eq!(call("authorization", "/webhooks", hook).status, 201);
+    call("authorization", "/v2/webhook/register", webhook).with_status(201);
+    call("whizard-key", "/v1/configs/webhook", hook.clone()).with_status(200);
+    call("d360-api-key", "/v1/configs/webhook", hook.clone()).with_status(200);
+    call("authorization", "/webhooks", hook).with_status(201);
     let profiles = |key: &str| -> Vec<(u64, String)> {
         let profile = |item: &Value| item["profile"].as_str().unwrap().to_owned();
         let items = served.items("/subscriptions", key);

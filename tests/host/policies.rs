@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
+use crate::support::wait_until;
 
 #[test]
 fn a_policy_is_listed_as_given_also_after_a_restart() {
@@ -27,8 +29,10 @@ fn a_policy_is_listed_as_given_also_after_a_restart() {
             assert_eq!(&item[name], value, "{name}");
         }
         let other = served.get(&format!("/subscriptions/{bystander}"), BETA).json();
-        assert_eq!((&other["ordering"], &other["after"]), (&json!("none"), &json!(null)));
-        assert_eq!((&other["rate_limit"], &other["retrying_max"]), (&json!(null), &json!(1_000)));
+        assert_members(
+            &other,
+            json!({"ordering": "none", "after": null, "rate_limit": null, "retrying_max": 1_000}),
+        );
     };
     check(&served);
     assert!(served.signal("TERM").success());
@@ -45,7 +49,7 @@ fn a_policy_is_listed_as_given_also_after_a_restart() {
     let unknown = served.post("/subscriptions", ACME, body(99)).body;
     let foreign = served.post("/subscriptions", ACME, body(bystander)).body;
     assert_eq!(foreign, unknown.replace("99", &bystander.to_string()), "one answer for both");
-    assert_eq!(served.delete(&format!("/subscriptions/{main}"), ACME).status, 204);
+    served.delete(&format!("/subscriptions/{main}"), ACME).with_status(204);
     assert_eq!(served.get(&path, ACME).json()["after"], json!(null));
 }
 
@@ -93,16 +97,13 @@ fn a_disabled_subscription_says_why_after_a_kill() {
         |served: &HostProcess, id: u64| served.get(&format!("/subscriptions/{id}"), ACME).json();
     assert_eq!(item(&served, id).get("reason"), None);
     assert_eq!(served.post("/events", ACME, line(1)).json()["owed"], 2);
-    let started = std::time::Instant::now();
-    while item(&served, id)["state"] != "disabled" {
-        assert!(started.elapsed() < crate::DEADLINE, "not disabled");
-    }
+    assert!(wait_until(|| item(&served, id)["state"] == "disabled"), "not disabled");
     assert_eq!(item(&served, id)["reason"], "status:410");
     served.all_arrived(&other);
     served.kill();
     let served = place.start();
     let after = item(&served, id);
-    assert_eq!((&after["state"], &after["reason"]), (&json!("disabled"), &json!("status:410")));
+    assert_members(&after, json!({"state": "disabled", "reason": "status:410"}));
     assert_eq!(item(&served, bystander).get("reason"), None);
     let resumed = served.post(&format!("/subscriptions/{id}/resume"), ACME, "").json();
     assert_eq!((&resumed["state"], resumed.get("reason")), (&json!("active"), None));

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::DEADLINE;
 use crate::client;
 use crate::host_process::{ACME, CONFIGURATION, HostDirectory, line};
 use crate::receiver::{HANG, Receiver};
+use crate::support::wait_until;
 
 /// 200 requests a second.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -34,19 +34,15 @@ fn publish_during(address: SocketAddr, work: impl FnOnce(&dyn Fn(usize))) -> usi
                 scope.spawn(move || {
                     let event = line(n);
                     let headers = [("authorization", ACME)];
-                    let answer =
-                        client::send(address, "POST", "/events", &headers, event.as_bytes());
-                    assert_eq!(answer.status, 202, "{answer:?}");
+                    client::send(address, "POST", "/events", &headers, event.as_bytes())
+                        .with_status(202);
                     answered.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
         let until_answered = |more: usize| {
-            let (started, wanted) = (Instant::now(), answered.load(Ordering::SeqCst) + more);
-            while answered.load(Ordering::SeqCst) < wanted {
-                assert!(started.elapsed() < DEADLINE, "no answers");
-                thread::yield_now();
-            }
+            let wanted = answered.load(Ordering::SeqCst) + more;
+            assert!(wait_until(|| answered.load(Ordering::SeqCst) >= wanted), "no answers");
         };
         work(&until_answered);
         drop(stop);

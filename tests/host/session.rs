@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
 
@@ -12,10 +13,9 @@ fn a_session_webhook_is_delivered_logged_and_listed() {
     let body = json!({
         "url": receiver.url("/hook"), "secret": "s3cret", "events": ["message.received"],
     });
-    let answer = served.post("/webhooks", ACME, body.to_string());
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = served.post("/webhooks", ACME, body.to_string()).with_status(201);
     let created = answer.json();
-    assert_eq!((&created["status"], &created["code"]), (&json!(true), &json!(201)));
+    assert_members(&created, json!({"status": true, "code": 201}));
     let id = created["data"]["id"].as_u64().unwrap();
     let bystander = served.subscribe(BETA, &other.url("/beta"), json!({}));
     let accepted = served.post("/events", ACME, line(1)).json();
@@ -30,24 +30,18 @@ fn a_session_webhook_is_delivered_logged_and_listed() {
     let logs = served.get(&format!("/webhooks/{id}/logs"), ACME).json();
     let [log] = &logs["data"].as_array().unwrap()[..] else { panic!("{logs}") };
     assert_eq!((&log["event_id"], &log["status"]), (&accepted["id"], &json!("success")));
-    assert_eq!(
-        (&log["event_type"], &log["status_code"]),
-        (&json!("message.received"), &json!(200))
-    );
+    assert_members(log, json!({"event_type": "message.received", "status_code": 200}));
 
     let tested = served.post(&format!("/webhooks/{id}/test"), ACME, "").json();
     assert_eq!((&tested["code"], &tested["data"]["status"]), (&json!(200), &json!("success")));
     assert_eq!(receiver.next().header("x-webhook-event"), Some("test.ping"));
 
     let item = served.get(&format!("/subscriptions/{id}"), ACME).json();
-    assert_eq!(
-        (&item["profile"], &item["url"]),
-        (&json!("session"), &json!(receiver.url("/hook")))
-    );
+    assert_members(&item, json!({"profile": "session", "url": receiver.url("/hook")}));
     assert_eq!(served.items("/subscriptions", ACME)[0]["profile"], "session");
-    assert_eq!(served.get(&format!("/webhooks/{id}"), BETA).status, 404);
+    served.get(&format!("/webhooks/{id}"), BETA).with_status(404);
     let beta = served.get("/webhooks", BETA).json();
-    assert_eq!((&beta["code"], &beta["data"]), (&json!(200), &json!([])));
+    assert_members(&beta, json!({"code": 200, "data": []}));
 
     // An orderly end, so that no delivery is repeated.
     assert!(served.signal("TERM").success());
@@ -57,8 +51,8 @@ fn a_session_webhook_is_delivered_logged_and_listed() {
     let logs = served.get(&format!("/webhooks/{id}/logs"), ACME).json();
     assert_eq!(logs["data"], json!([]), "remembered in memory alone");
     assert_eq!(served.delete(&format!("/webhooks/{id}"), ACME).json()["code"], 200);
-    assert_eq!(served.get(&format!("/webhooks/{id}"), ACME).status, 404);
-    assert_eq!(served.get(&format!("/subscriptions/{bystander}"), BETA).status, 200);
+    served.get(&format!("/webhooks/{id}"), ACME).with_status(404);
+    served.get(&format!("/subscriptions/{bystander}"), BETA).with_status(200);
     assert!(other.arrived().is_empty());
 }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::receiver::Receiver;
 
@@ -71,7 +72,7 @@ fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> 
         let answered = scope.spawn(|| {
             let mut answers = 0;
             while !is_over.load(Ordering::SeqCst) {
-                assert_eq!(host.get("/healthz", ACME).status, 200);
+                host.get("/healthz", ACME).with_status(200);
                 answers += 1;
             }
             answers
@@ -82,13 +83,13 @@ fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> 
         });
         let deliver = |owed: usize| {
             let started = Instant::now();
-            assert_eq!(host.post_lines(ACME, &lines).status, 202);
+            host.post_lines(ACME, &lines).with_status(202);
             host.until(|stats| stats["owed"] == owed);
             started.elapsed()
         };
         let alone = deliver(0);
         let event = line(0).replace("MESSAGE_RECEIVED", "ADD_TAG");
-        assert_eq!(host.post_lines(ACME, &event).status, 202);
+        host.post_lines(ACME, &event).with_status(202);
         // Three quarters are open to endpoints that never responded, and one account may have half of these.
         let most = |stats: &Value| stats["in_flight_max"].as_u64().unwrap() * 3 / 8;
         host.until(|stats| stats["in_flight"].as_u64() >= Some(most(stats).min(hanging as u64)));
@@ -103,11 +104,7 @@ fn deliver_beside(place: &HostDirectory, host: &HostProcess, hanging: usize) -> 
     let stats = host.stats();
     assert_eq!(stats["retried"], 0, "{stats}");
     for one in stats["subscriptions"].as_array().unwrap() {
-        assert_eq!(
-            (&one["breaker_trips"], &one["failures_in_row"]),
-            (&json!(0), &json!(0)),
-            "{one}"
-        );
+        assert_members(one, json!({"breaker_trips": 0, "failures_in_row": 0}));
     }
     let log = fs::read_to_string(place.path("stderr.log")).unwrap();
     assert!(log.matches("a bound is reached").count() <= 1, "a bound is told once: {log}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Answer;
+use crate::client::{Answer, assert_members};
 use crate::host_process::{ACME, BETA, HostProcess, line};
 use crate::receiver::Receiver;
 
@@ -11,8 +11,7 @@ fn patch(served: &HostProcess, id: u64, key: &str, body: &Value) -> Answer {
 }
 
 fn read(served: &HostProcess, id: u64, key: &str) -> Value {
-    let answer = served.get(&format!("/subscriptions/{id}"), key);
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = served.get(&format!("/subscriptions/{id}"), key).with_status(200);
     without_hints(answer.json())
 }
 
@@ -41,7 +40,7 @@ fn requests_follow_the_target_and_hide_credentials() {
     let bystander = served.subscribe(BETA, &receiver.url("/beta"), json!({}));
     let check = |served: &HostProcess| {
         let item = read(served, id, ACME);
-        assert_eq!((&item["method"], &item["body_format"]), (&json!("PUT"), &json!("JSON")));
+        assert_members(&item, json!({"method": "PUT", "body_format": "JSON"}));
         assert_eq!(item["header_names"], json!(["x-token"]));
         assert_eq!(item["query_names"], json!(["key", "n", "on"]));
         assert_eq!(item["body_names"], json!(["static"]));
@@ -51,7 +50,7 @@ fn requests_follow_the_target_and_hide_credentials() {
             assert!(!shown.contains("hidden") && !shown.contains("aGlkZGVu"), "{shown}");
         }
         let other = read(served, bystander, BETA);
-        assert_eq!((&other["method"], &other["authorization"]), (&json!("POST"), &json!(null)));
+        assert_members(&other, json!({"method": "POST", "authorization": null}));
         assert_eq!(other["query_names"], json!([]));
     };
     check(&served);
@@ -187,11 +186,8 @@ fn a_wrong_change_changes_nothing() {
         let mut change = json!({"retrying_max": 77, "ordering": "strict"});
         change[field] = value;
         let answer = patch(&served, id, ACME, &change);
-        assert_eq!(
-            (answer.status, &answer.json()["error"]["code"]),
-            (400, &json!("invalid")),
-            "{answer:?}"
-        );
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.json()["error"]["code"], "invalid", "{answer:?}");
         let named = answer.json()["error"]["field"].as_str().unwrap().to_owned();
         assert!(named.starts_with(field), "{answer:?}");
         assert!(field == "url" || !answer.body.contains("hidden"), "{answer:?}");
@@ -272,7 +268,7 @@ fn a_test_reaches_its_subscription_only() {
     let answer = test(id, ACME);
     assert_eq!(answer.status, 200, "{answer:?}");
     let came = answer.json();
-    assert_eq!((&came["outcome"], &came["status"]), (&json!("delivered"), &json!(204)));
+    assert_members(&came, json!({"outcome": "delivered", "status": 204}));
     assert_eq!((&came["reason"], came["took_ms"].is_u64()), (&Value::Null, true));
     let attempt = receiver.next();
     assert_eq!(came["event_id"], attempt.id());
@@ -280,14 +276,14 @@ fn a_test_reaches_its_subscription_only() {
     assert!(attempt.header("webhook-signature").is_some());
     assert!(failing.arrived().is_empty());
     let came = test(dead, ACME).json();
-    assert_eq!((&came["outcome"], &came["status"]), (&json!("failed"), &json!(404)));
+    assert_members(&came, json!({"outcome": "failed", "status": 404}));
     assert_eq!(came["reason"], "status:404");
     for (id, key) in [(id, BETA), (999, ACME)] {
         test(id, key).assert_refused(404, "not_found", None);
     }
     assert_eq!((receiver.arrived().len(), failing.arrived().len()), (0, 1));
     let stats = served.stats();
-    assert_eq!((&stats["attempts"], &stats["dead"]), (&json!(0), &json!(0)));
+    assert_members(&stats, json!({"attempts": 0, "dead": 0}));
 }
 
 /// A change that another one got ahead of is made again on what that one left.
@@ -334,6 +330,6 @@ fn hanging_tests_block_no_other_request() {
     served.post(&path, ACME, "").assert_refused(429, "limit_reached", Some("tests_at_once"));
     let of_gateway = served.post("/webhooks/1/test", ACME, "");
     assert_eq!((of_gateway.status, &of_gateway.json()["code"]), (429, &json!(429)));
-    assert_eq!(served.get("/subscriptions", ACME).status, 200);
+    served.get("/subscriptions", ACME).with_status(200);
     assert_eq!(served.get("/stats", ACME).json()["attempts"], 0);
 }

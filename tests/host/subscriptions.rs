@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::client::assert_members;
 use crate::host_process::{ACME, BETA, HostProcess};
 use crate::receiver::Receiver;
 
@@ -29,19 +30,20 @@ fn a_subscription_is_visible_to_its_account_only() {
         "headers": {"x-token": "hidden-value"}, "timeout_ms": 2_000, "accept": "200",
         "retry": {"kind": "linear", "step_ms": 50, "max_ms": 200, "attempts": 7},
     });
-    let answer = served.post("/subscriptions", ACME, body.to_string());
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = served.post("/subscriptions", ACME, body.to_string()).with_status(201);
     let item = answer.json();
     let id = item["id"].as_u64().unwrap();
     let path = format!("/subscriptions/{id}");
     assert_eq!(answer.header("location"), Some(path.as_str()));
-    assert_eq!((&item["name"], &item["url"]), (&json!("crm"), &json!(url)));
+    assert_members(&item, json!({"name": "crm", "url": url}));
     assert_eq!(item["events"], json!(["MESSAGE_RECEIVED", "order.placed"]));
     assert_eq!(item["numbers"], json!(["919000000001"]));
-    assert_eq!((&item["profile"], &item["state"]), (&json!("wabahook"), &json!("active")));
-    assert_eq!((&item["timeout_ms"], &item["accept"]), (&json!(2_000), &json!("200")));
-    assert_eq!((&item["retry"]["kind"], &item["retry"]["attempts"]), (&json!("linear"), &json!(7)));
-    assert_eq!((&item["header_names"], &item["signed"]), (&json!(["x-token"]), &json!(true)));
+    assert_members(
+        &item,
+        json!({"profile": "wabahook", "state": "active", "timeout_ms": 2_000, "accept": "200"}),
+    );
+    assert_members(&item["retry"], json!({"kind": "linear", "attempts": 7}));
+    assert_members(&item, json!({"header_names": ["x-token"], "signed": true}));
     assert!(item["created_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{item}");
     assert_eq!(item["health"]["owed"], 0);
 
@@ -64,11 +66,11 @@ fn a_subscription_is_visible_to_its_account_only() {
     assert!(!served.get("/stats", BETA).body.contains("crm"));
     assert_eq!(served.get(&path, ACME).json(), item);
 
-    assert_eq!(served.delete(&path, ACME).status, 204);
+    served.delete(&path, ACME).with_status(204);
     served.get(&path, ACME).assert_refused(404, "not_found", None);
     served.delete(&path, ACME).assert_refused(404, "not_found", None);
     assert!(served.items("/subscriptions", ACME).is_empty());
-    assert_eq!(served.get(&format!("/subscriptions/{bystander}"), BETA).status, 200);
+    served.get(&format!("/subscriptions/{bystander}"), BETA).with_status(200);
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn a_subscription_keeps_its_id_and_secret_over_a_restart() {
     assert_eq!(served.get("/subscriptions", ACME).json(), before);
     assert_eq!(before["items"][0]["id"], id);
     let event = r#"{"type":"T","number":"919000000001","payload":{}}"#;
-    assert_eq!(served.post("/events", ACME, event).status, 202);
+    served.post("/events", ACME, event).with_status(202);
     assert!(receiver.next().header("x-hub-signature-256").is_some());
 }
 
@@ -147,7 +149,7 @@ fn wrong_subscriptions_are_refused_by_field() {
     let large = format!("{{\"name\":\"{}\"}}", "n".repeat(1024 * 1024));
     served.post("/subscriptions", ACME, large).assert_refused(413, "too_large", Some("body"));
     assert_eq!(served.items("/subscriptions", ACME).len(), 1);
-    assert_eq!(with("name", json!("a")).status, 201);
+    with("name", json!("a")).with_status(201);
 }
 
 #[test]

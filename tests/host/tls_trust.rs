@@ -1,11 +1,9 @@
 //! A TLS receiver is trusted by the roots of the configuration and of its subscription only.
 
 use std::fs;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::DEADLINE;
 use crate::authority::{Authority, Pair, self_signed};
 use crate::host_process::{ACME, CONFIGURATION, HostDirectory, HostProcess, line};
 use crate::support::http_receiver::Receiver;
@@ -32,31 +30,22 @@ fn trusting(roots: &str) -> HostDirectory {
 fn tested(served: &HostProcess, url: &str, tls: &Value) -> (u64, Value) {
     let retry = json!({"kind": "linear", "step_ms": 50, "max_ms": 50, "attempts": 1});
     let id = served.subscribe(ACME, url, json!({"retry": retry, "tls": tls}));
-    let answer = served.post(&format!("/subscriptions/{id}/test"), ACME, "");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = served.post(&format!("/subscriptions/{id}/test"), ACME, "").with_status(200);
     (id, answer.json()["reason"].clone())
 }
 
 /// Publishes, waits until this many are dead and nothing is owed, and returns whose they are.
 fn published(served: &HostProcess, dead: usize) -> Vec<(u64, String)> {
-    assert_eq!(served.post("/events", ACME, line(1)).status, 202);
+    served.post("/events", ACME, line(1)).with_status(202);
     let stats = served.until(|stats| stats["owed"] == 0);
     assert_eq!(stats["dead"], dead, "{stats}");
-    let started = Instant::now();
-    loop {
-        // Counted at once, listed when durable.
-        let items = served.items("/dead-letters", ACME);
-        if items.len() == dead {
-            let letter = |one: &Value| {
-                let reason = one["reason"].as_str().unwrap().to_owned();
-                (one["subscription"].as_u64().unwrap(), reason)
-            };
-            let mut found: Vec<_> = items.iter().map(letter).collect();
-            found.sort_unstable();
-            return found;
-        }
-        assert!(started.elapsed() < DEADLINE, "{items:?}");
-    }
+    let letter = |one: &Value| {
+        let reason = one["reason"].as_str().unwrap().to_owned();
+        (one["subscription"].as_u64().unwrap(), reason)
+    };
+    let mut found: Vec<_> = served.until_listed(ACME, dead).iter().map(letter).collect();
+    found.sort_unstable();
+    found
 }
 
 #[test]

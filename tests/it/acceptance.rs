@@ -31,10 +31,8 @@ fn an_event_reaches_exactly_the_four_kinds_of_filter_that_match() {
         assert_eq!(arrival.body, b"{ \"a\" : \"\\u0040\" }", "byte for byte");
         assert_eq!(arrival.id, accepted.id.to_string());
         assert_eq!(arrival.event_type(), "MESSAGE_RECEIVED");
-        assert_eq!(
-            (arrival.header("x-webhook-number"), arrival.attempt),
-            (Some("919999999999"), 1)
-        );
+        assert_eq!(arrival.header("x-webhook-number"), Some("919999999999"));
+        assert_eq!(arrival.attempt, 1);
     }
     for bystander in ["other.type", "other.number", "other.both"] {
         assert!(world.receivers.at(bystander).is_empty(), "{bystander}");

@@ -214,11 +214,8 @@ fn a_moved_account_s_deliveries_go_on_in_the_other_one() {
     });
     assert_eq!(again.unwrap_err().field(), Some("account"), "a moved account is not resumed");
     let purged = world.engine.purge(&PurgeFilter::default().account("to")).unwrap();
-    assert_eq!(
-        (purged.deliveries, letters("to")),
-        (1, 0),
-        "what was moved ends with its new account"
-    );
+    assert_eq!(purged.deliveries, 1, "what was moved ends with its new account");
+    assert_eq!(letters("to"), 0, "what was moved ends with its new account");
     check_bystander(&world);
 }
 

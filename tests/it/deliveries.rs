@@ -74,10 +74,8 @@ fn every_delivery_of_an_account_is_listed_once() {
     assert_eq!(state(beta), []);
     let first = &listed[0];
     assert_eq!((first.event, first.subscription, first.attempts), (events[0].id, fails, 1));
-    assert_eq!(
-        (first.due_at_ms, &first.reason),
-        (Some(BEGIN_WALL_MS + 1_000), &Some(Reason::Status(503)))
-    );
+    assert_eq!(first.due_at_ms, Some(BEGIN_WALL_MS + 1_000));
+    assert_eq!(first.reason, Some(Reason::Status(503)));
     let last = listed.last().unwrap();
     assert_eq!((last.reason.clone(), last.attempts), (Some(Reason::Status(404)), 1));
     assert_eq!(last.died_at_ms, Some(BEGIN_WALL_MS));

@@ -15,6 +15,7 @@ use crate::client::{Answer, Pending};
 use crate::host_process::{HostDirectory, HostProcess, OPERATOR};
 use crate::meta_callbacks::post_signed;
 use crate::receiver::Receiver;
+use crate::support::wait_until;
 
 /// One account, from its creation to its end.
 struct Incarnation {
@@ -80,12 +81,9 @@ impl Run {
         let (name, number) = (format!("name-{slot}"), number_of(slot));
         let (id, key) = create(&self.served, &name, &number);
         // What the number-level routes of 360dialog are about.
-        let bound = self.served.patch(
-            &format!("/admin/accounts/{id}"),
-            OPERATOR,
-            &json!({"number": number}),
-        );
-        assert_eq!(bound.status, 200, "{bound:?}");
+        self.served
+            .patch(&format!("/admin/accounts/{id}"), OPERATOR, &json!({"number": number}))
+            .with_status(200);
         let headers = [("authorization", key.as_str())];
         let mut notices = Pending::open(self.served.address, "GET", "/notices", &headers, 0);
         notices.until_it_says("\r\n\r\n");
@@ -120,18 +118,16 @@ impl Run {
             5 => {
                 let body = callback(&self.accounts[n].number, &own_marker(n), self.published);
                 self.published += 1;
-                assert_eq!(post_signed(&self.served, &body).status, 200);
+                post_signed(&self.served, &body).with_status(200);
             }
             6 => {
                 let name = format!("{} renamed {}", self.accounts[n].name, self.published);
-                let renamed = self.served.patch(&path, OPERATOR, &json!({"name": name}));
-                assert_eq!(renamed.status, 200, "{renamed:?}");
+                self.served.patch(&path, OPERATOR, &json!({"name": name})).with_status(200);
             }
             7 => {
                 let is_suspended = !self.accounts[n].is_suspended;
                 let state = if is_suspended { "suspended" } else { "active" };
-                let set = self.served.patch(&path, OPERATOR, &json!({"state": state}));
-                assert_eq!(set.status, 200, "{set:?}");
+                self.served.patch(&path, OPERATOR, &json!({"state": state})).with_status(200);
                 self.accounts[n].is_suspended = is_suspended;
             }
             8 => {
@@ -154,7 +150,7 @@ impl Run {
     /// Removes an account and creates another one of its number; sometimes moves it there.
     fn end(&mut self, n: usize, slot: usize) {
         let path = format!("/admin/accounts/{}", self.accounts[n].id);
-        assert_eq!(self.served.delete(&path, OPERATOR).status, 200);
+        self.served.delete(&path, OPERATOR).with_status(200);
         self.accounts[n].is_removed = true;
         let named = self.accounts[n].name.clone();
         let free = self.served.get(&format!("/admin/accounts?name={named}"), OPERATOR);
@@ -162,8 +158,7 @@ impl Run {
         let next = self.create(slot);
         if self.draw(2) == 0 {
             let to = json!({"to": self.accounts[next].id}).to_string();
-            let moved = self.served.post(&format!("{path}/move"), OPERATOR, to);
-            assert_eq!(moved.status, 200, "{moved:?}");
+            self.served.post(&format!("{path}/move"), OPERATOR, to).with_status(200);
             let markers = self.accounts[n].markers.clone();
             self.accounts[next].markers.extend(markers);
         }
@@ -289,12 +284,9 @@ fn sweep(run: &mut Run, all: &[Operation], n: usize, other: usize) {
     run.served.subscribe(&key, &url, json!({}));
     let event = json!({"type": "MESSAGE_RECEIVED", "number": number, "key": "contact",
         "payload": {"of": own_marker(n)}});
-    assert_eq!(run.served.post("/events", &key, event.to_string()).status, 202);
+    run.served.post("/events", &key, event.to_string()).with_status(202);
     let path = format!("/dead-letters?account={}", run.accounts[n].id);
-    let started = std::time::Instant::now();
-    while run.served.items(&path, OPERATOR).is_empty() {
-        assert!(started.elapsed() < crate::DEADLINE, "a dead letter");
-    }
+    assert!(wait_until(|| !run.served.items(&path, OPERATOR).is_empty()), "a dead letter");
     for operation in all.iter().filter(|one| one.path != "/notices") {
         run.call(operation, n, other);
         run.call(operation, n, n);
@@ -310,7 +302,7 @@ fn sweep(run: &mut Run, all: &[Operation], n: usize, other: usize) {
 fn active(run: &mut Run, slot: usize) -> usize {
     let Some(n) = run.current(slot) else { return run.create(slot) };
     let path = format!("/admin/accounts/{}", run.accounts[n].id);
-    assert_eq!(run.served.patch(&path, OPERATOR, &json!({"state": "active"})).status, 200);
+    run.served.patch(&path, OPERATOR, &json!({"state": "active"})).with_status(200);
     run.accounts[n].is_suspended = false;
     n
 }

@@ -251,10 +251,8 @@ fn destinations_follow_the_main_webhook_in_force() {
     acme(&gateway, "POST", WABA_PATH, waba_body(true));
     acme(&gateway, "POST", WABA_PATH, waba_body(false));
     assert_eq!(both(), [(Precedence::Number, Some(number)); 2], "it is a fallback again");
-    assert_eq!(
-        (id(&gateway, key_webhooks::WABA), id(&gateway, key_webhooks::NUMBER)),
-        (waba, number)
-    );
+    assert_eq!(id(&gateway, key_webhooks::WABA), waba);
+    assert_eq!(id(&gateway, key_webhooks::NUMBER), number);
     append(&gateway, &["three"]);
     let three = key_webhooks::name_of_destination("three");
     assert_eq!(stands(&gateway, &three), (Precedence::Number, Some(number)));

@@ -277,10 +277,8 @@ fn the_short_form_of_a_public_doubletick_client_is_registered() {
     let row = json!([{"wabaNumber": NUMBER, "webhookEventType": "MESSAGE_RECEIVED"}]);
     assert_eq!(answer["validWebhooks"], row);
     let known = client.only();
-    assert_eq!(
-        (known.name.as_str(), known.target.method().as_str()),
-        ("https://crm.example/dt", "POST")
-    );
+    assert_eq!(known.name.as_str(), "https://crm.example/dt");
+    assert_eq!(known.target.method().as_str(), "POST");
     // Two URLs that differ only behind what fits into a name.
     for end in ["a", "b"] {
         let url = format!("https://crm.example/{}{end}", "x".repeat(200));
@@ -296,8 +294,6 @@ fn the_short_form_of_a_public_doubletick_client_is_registered() {
     let mut without = body;
     without.as_object_mut().unwrap().remove("wabaNumber");
     let refused = client.call("POST", REGISTER, &[DOUBLETICK], without.to_string());
-    assert_eq!(
-        (refused.status, &refused.body["message"]),
-        (400, &json!("wabaNumber: missing; expected a number"))
-    );
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.body["message"], "wabaNumber: missing; expected a number");
 }

@@ -33,11 +33,8 @@ fn errors_under_a_gateways_path_have_its_shape() {
     ] {
         assert!(Registration::serves(path), "{path}");
         let refused = client.call("GET", path, &[key], "");
-        assert_eq!(
-            (refused.status, refused.body.pointer(pointer)),
-            (404, Some(&json!(404))),
-            "{path}"
-        );
+        assert_eq!(refused.status, 404, "{path}");
+        assert_eq!(refused.body.pointer(pointer), Some(&json!(404)), "{path}");
     }
     for path in ["/", "/v3/webhooks", "/events", "/webhook"] {
         assert!(!Registration::serves(path), "{path}");
