@@ -14,7 +14,7 @@ use crate::account::{Account, AccountLimits};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::macros::setters;
+use crate::macros::{setters, word_enum};
 use crate::network::{Network, Roots};
 use crate::store::{Durability, Store};
 use crate::transport::Transport;
@@ -239,6 +239,8 @@ pub enum OnDamage {
     /// A full disk, missing permissions or an I/O error is not damage and sets nothing aside.
     SetAside,
 }
+
+word_enum!(pub OnDamage, "on_damage": Refuse = "refuse", SetAside = "set_aside");
 
 /// The engine's bounds. Start from [`Limits::default`] and change fields.
 ///

@@ -37,6 +37,7 @@ impl Engine {
             in_flight: state.dispatcher.in_flight() as u64,
             in_flight_max: state.dispatcher.in_flight_max() as u64,
             bound: state.bounds.current(now_ms),
+            stalled: u64::from(state.is_stalled()),
             transport_threads: state.workers as u64,
             queued_events: queued_events as u64,
             queued_bytes: queued_bytes as u64,

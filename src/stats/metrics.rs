@@ -161,6 +161,9 @@ const ENGINE_METRICS: &[Metric<Stats>] = &[
         "Attempts that do not count, because something of ours was short.",
         |s| s.uncounted,
     ),
+    gauge("stalled", "1 while the store refuses writes or does not answer, otherwise 0.", |s| {
+        s.stalled
+    }),
     gauge("transport_threads", "Threads of the host's own transport now.", |s| s.transport_threads),
     gauge("queue_events", "Events waiting to be written now.", |s| s.queued_events),
     gauge("queue_bytes", "Payload bytes waiting to be written now.", |s| s.queued_bytes),

@@ -71,6 +71,8 @@ pub struct Stats {
     pub uncounted: u64,
     /// What kept ready deliveries from starting within the last minute.
     pub bound: Option<Bound>,
+    /// 1 while the store [refuses writes](crate::Engine::is_stalled), otherwise 0.
+    pub stalled: u64,
     /// Threads of the host's own transport now.
     pub transport_threads: u64,
     /// Groups written; each was made durable by one sync.

@@ -73,10 +73,12 @@ fn letters_are_discarded_deliveries_cancelled_contacts_purged() {
     ask(&served, &["deliveries", "cancel", "--state", "lost"]).failed(2, &["lost"]);
     let counted = ["deliveries", "cancel", "--number", "9190", "--dry-run"];
     ask(&served, &counted).done().says(&["would be cancelled: 3 deliveries\n"]);
-    let retrying = ["deliveries", "cancel", "--webhook", "paused", "--state", "retrying,owed"];
-    ask(&served, &retrying).done().says(&["cancelled: 0 deliveries\n"]);
-    let ran = ask(&served, &["deliveries", "cancel", "--webhook", "paused", "--json"]).done();
-    assert_eq!(ran.json(), json!({"cancelled": 3}));
+    let cancel = ["deliveries", "cancel", "--webhook", "paused"];
+    ask(&served, &cancel).failed(2, &["cancel 3 deliveries?", "--yes"]);
+    ask(&served, &counted).done().says(&["would be cancelled: 3 deliveries\n"]);
+    let cancelled = |more: &[&str]| ask(&served, &[&cancel[..], more].concat()).done();
+    cancelled(&["--state", "retrying,owed", "--yes"]).says(&["cancelled: 0 deliveries\n"]);
+    assert_eq!(cancelled(&["--json", "--yes"]).json(), json!({"cancelled": 3}));
     ask(&served, &["purge"]).failed(2, &["--contact"]);
     ask(&served, &["purge", "--contact", "nobody", "--yes"])
         .done()

@@ -103,6 +103,16 @@ impl HostOptions {
         Ok(())
     }
 
+    /// Prints a response: as JSON with `--json`, else the text of what it holds.
+    pub(crate) fn say_as<T: DeserializeOwned>(
+        &self,
+        client: &ApiClient,
+        response: &Value,
+        text: impl FnOnce(&T) -> String,
+    ) -> CommandResult {
+        self.say(response, || Ok(text(&client.typed(response)?)))
+    }
+
     /// Prints one page of a list: as JSON with `--json`, else as a table, or the text `none` if it has no items.
     pub(crate) fn say_page<T: DeserializeOwned>(
         &self,
@@ -112,10 +122,9 @@ impl HostOptions {
         row: fn(&T) -> Vec<String>,
         none: &str,
     ) -> CommandResult {
-        self.say(response, || {
-            let JsonPage { items, .. } = client.typed(response)?;
-            let rows: Vec<_> = items.iter().map(row).collect();
-            Ok(if rows.is_empty() { none.to_owned() } else { table(titles, &rows) })
+        self.say_as(client, response, |page: &JsonPage<T>| {
+            let rows: Vec<_> = page.items.iter().map(row).collect();
+            if rows.is_empty() { none.to_owned() } else { table(titles, &rows) }
         })
     }
 
@@ -127,10 +136,9 @@ impl HostOptions {
         done: &str,
         (one, many): (&str, &str),
     ) -> CommandResult {
-        self.say(response, || {
-            let ended: CountJson = client.typed(response)?;
+        self.say_as(client, response, |ended: &CountJson| {
             let would_be = if ended.dry_run { "would be " } else { "" };
-            Ok(format!("{would_be}{done}: {}", counted(ended.count(), one, many)))
+            format!("{would_be}{done}: {}", counted(ended.count(), one, many))
         })
     }
 
@@ -178,6 +186,18 @@ impl ApiClient {
 
     pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> CommandResult<Value> {
         self.send_json(Method::POST, path, body)
+    }
+
+    /// The question before a request that ends things, with the number that its dry run counts.
+    pub(crate) fn count_question(
+        &self,
+        path: &str,
+        dry_run: &impl Serialize,
+        action: &str,
+        (one, many): (&str, &str),
+    ) -> CommandResult<String> {
+        let found: CountJson = self.typed(&self.post(path, dry_run)?)?;
+        Ok(format!("{action} {}?", counted(found.count(), one, many)))
     }
 
     fn send_json(&self, method: Method, path: &str, body: &impl Serialize) -> CommandResult<Value> {

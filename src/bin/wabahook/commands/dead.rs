@@ -5,12 +5,11 @@ use clap::{Args, Subcommand};
 
 use super::client::{ApiClient, HostOptions};
 use super::deliveries::DeliveryFilterArgs;
-use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_json, table};
+use super::screen::{ConfirmOptions, WatchOptions, printable, table};
 use super::times::time;
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
-    CountJson, DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, Text,
-    TimestampJson, Whole,
+    DeadLetterDetailJson, DeadLetterJson, FailedAttemptJson, ReplayJson, Text, TimestampJson, Whole,
 };
 use crate::timestamp::rfc3339;
 
@@ -143,24 +142,21 @@ fn show(host: &HostOptions, args: &ShowDeadArgs) -> CommandResult {
     }
     let client = host.client()?;
     let response = client.get(&format!("/dead-letters/{}", args.id), &[])?;
-    if host.json {
-        say_json(&response);
-        return Ok(());
-    }
-    let DeadLetterDetailJson { letter, history, .. } = client.typed(&response)?;
-    for (name, value) in [
+    host.say_as(&client, &response, letter_text)
+}
+
+fn letter_text(DeadLetterDetailJson { letter, history, .. }: &DeadLetterDetailJson) -> String {
+    let members = [
         ("id", &letter.id),
         ("event_id", &letter.event_id),
         ("subscription", &letter.subscription.to_string()),
         ("reason", &letter.reason),
         ("attempts", &letter.attempts.to_string()),
         ("at", &letter.at.to_string()),
-    ] {
-        say(&format!("{name:13} {}", printable(value)));
-    }
+    ];
+    let lines = members.map(|(name, value)| format!("{name:13} {}\n", printable(value)));
     let rows: Vec<_> = history.iter().map(attempt_row).collect();
-    say(&format!("\n{}", table(&HISTORY_TITLES, &rows)));
-    Ok(())
+    format!("{}\n{}", lines.concat(), table(&HISTORY_TITLES, &rows))
 }
 
 fn attempt_row(attempt: &FailedAttemptJson) -> Vec<String> {
@@ -206,12 +202,9 @@ fn discard(host: &HostOptions, args: &DiscardArgs) -> CommandResult {
     let client = host.client()?;
     let mut selected = selected(&args.selection, &client)?;
     if selected.ids.is_none() && !selected.dry_run {
-        args.confirm.ask(|| {
-            selected.dry_run = true;
-            let response = client.post("/dead-letters/discard", &selected)?;
-            let found: CountJson = client.typed(&response)?;
-            Ok(format!("discard {}?", counted(found.count(), "dead letter", "dead letters")))
-        })?;
+        selected.dry_run = true;
+        let (route, names) = ("/dead-letters/discard", ("dead letter", "dead letters"));
+        args.confirm.ask(|| client.count_question(route, &selected, "discard", names))?;
         selected.dry_run = false;
     }
     end(host, &client, &selected, "discard", "discarded")

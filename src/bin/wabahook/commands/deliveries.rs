@@ -93,6 +93,8 @@ struct CancelArgs {
     /// Only count them
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    confirm: ConfirmOptions,
 }
 
 /// The command line of `purge`.
@@ -160,16 +162,21 @@ fn cancel(host: &HostOptions, args: &CancelArgs) -> CommandResult {
     });
     let states = states.collect::<Result<Vec<_>, _>>()?;
     let client = host.client()?;
-    let body = CancelJson {
+    let mut body = CancelJson {
         subscription: filter.webhook_id(&client)?.map(Whole),
         state: Some(states).filter(|states| !states.is_empty()),
         event_type: filter.event_type.clone(),
         number: filter.number.clone(),
         reason: filter.reason.clone(),
-        dry_run: args.dry_run,
+        dry_run: true,
     };
-    let response = client.post("/deliveries/cancel", &body)?;
-    host.say_count(&client, &response, "cancelled", ("delivery", "deliveries"))
+    let (route, names) = ("/deliveries/cancel", ("delivery", "deliveries"));
+    if !args.dry_run {
+        args.confirm.ask(|| client.count_question(route, &body, "cancel", names))?;
+    }
+    body.dry_run = args.dry_run;
+    let response = client.post(route, &body)?;
+    host.say_count(&client, &response, "cancelled", names)
 }
 
 /// What a purge ended, in words.
@@ -207,5 +214,5 @@ pub(crate) fn purge(args: &PurgeArgs) -> CommandResult {
         PurgeJson { number: number.transpose()?, contact: args.contact.clone(), account: None };
     args.confirm.ask(|| question(args, &client))?;
     let response = client.post("/purge", &body)?;
-    args.host.say(&response, || Ok(format!("purged: {}", purged_text(&client.typed(&response)?))))
+    args.host.say_as(&client, &response, |ended| format!("purged: {}", purged_text(ended)))
 }

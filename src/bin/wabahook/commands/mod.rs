@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod migrate;
 pub(crate) mod operator;
+pub(crate) mod option_file;
 pub(crate) mod publish;
 pub(crate) mod scratch;
 pub(crate) mod screen;

@@ -31,22 +31,23 @@ impl ScratchDirectory {
         // Held until the copy is complete: an engine that starts meanwhile is refused.
         let lock = lock(original)?;
         let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
-        let made = tempfile::Builder::new().prefix("wabahook-").tempdir_in(&parent);
-        let directory = made.map_err(|error| copy_error(&parent, original, &error))?;
-        let copied = copy(original, &directory.path().join(DATA));
-        copied.map_err(|error| copy_error(&parent, original, &error))?;
+        let made = ScratchDirectory::below(&parent);
+        let copied = made.and_then(|made| copy(original, &made.path()).map(|()| made));
         drop(lock);
-        Ok(ScratchDirectory { directory })
+        copied.map_err(|error| copy_error(&parent, original, &error))
     }
 
     /// An empty directory.
     pub(crate) fn empty(parent: Option<&Path>) -> CommandResult<ScratchDirectory> {
         let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
-        let made = tempfile::Builder::new().prefix("wabahook-").tempdir_in(&parent);
-        let failed = |error| {
+        ScratchDirectory::below(&parent).map_err(|error| {
             CommandError::Run(format!("{}: cannot create a directory: {error}", parent.display()))
-        };
-        Ok(ScratchDirectory { directory: made.map_err(failed)? })
+        })
+    }
+
+    fn below(parent: &Path) -> io::Result<ScratchDirectory> {
+        let directory = tempfile::Builder::new().prefix("wabahook-").tempdir_in(parent)?;
+        Ok(ScratchDirectory { directory })
     }
 
     pub(crate) fn path(&self) -> PathBuf {

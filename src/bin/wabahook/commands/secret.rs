@@ -52,12 +52,8 @@ pub(crate) fn run(args: &SecretArgs) -> CommandResult {
     let overlap_ms = Whole(args.overlap_s.saturating_mul(1_000));
     let body = RotationJson { secret, overlap_ms };
     let response = client.post(&format!("/subscriptions/{}/secret", found.id), &body)?;
-    host.say(&response, || {
-        let NewSecretJson { secret, .. } = client.typed(&response)?;
-        let title = title(&found);
-        Ok(match is_given {
-            true => format!("{title} signs with the given secret"),
-            false => format!("{title} signs with {secret}"),
-        })
+    host.say_as(&client, &response, |NewSecretJson { secret, .. }| {
+        let secret = if is_given { "the given secret" } else { secret };
+        format!("{} signs with {secret}", title(&found))
     })
 }

@@ -74,6 +74,9 @@ fn show(args: &StatsArgs, client: &ApiClient) -> CommandResult {
             say(&format!("  {name:20} {}", shown(value)));
         }
     }
+    if stats.get("stalled").is_some_and(|stalled| stalled != 0) {
+        say("the store refuses writes");
+    }
     for reason in stats.get("reasons").and_then(Value::as_array).into_iter().flatten() {
         say(&format!("deliveries wait: {}", shown(reason)));
     }

@@ -12,6 +12,7 @@ use wabahook::Secret;
 use wabahook::clock::{Clock, SystemClock};
 use wabahook::signature::{SignatureError, SignatureHeaders, TOLERANCE, verify, verify_hub};
 
+use super::option_file::file_text;
 use super::screen::{counted, printable, say, say_json};
 use super::webhooks::secret_of;
 use crate::command_error::{CommandError, CommandResult};
@@ -224,9 +225,7 @@ fn body(path: &Path) -> CommandResult<Vec<u8>> {
 fn headers(args: &VerifyArgs) -> CommandResult<Vec<(String, String)>> {
     let mut lines = args.header.clone();
     if let Some(path) = &args.headers {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            CommandError::Usage(format!("--headers: {}: {error}", path.display()))
-        })?;
+        let text = file_text("--headers", path)?;
         lines.extend(text.lines().map(str::to_owned));
     }
     if lines.is_empty() {

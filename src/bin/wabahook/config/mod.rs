@@ -21,6 +21,7 @@ use self::network::NetworkTable;
 use self::operators::OperatorKeys;
 use self::store::StoreTable;
 use crate::command_error::{CommandError, CommandResult};
+use crate::json::Text;
 use crate::log;
 use crate::port::bodies::BodyLimits;
 use crate::port::connections::ConnectionLimits;
@@ -105,10 +106,8 @@ struct ConfigFile {
     listen: Option<String>,
     data: Option<PathBuf>,
     tls: Option<TlsFiles>,
-    #[serde(default)]
-    durability: DurabilityWord,
-    #[serde(default)]
-    on_damage: OnDamageWord,
+    durability: Option<Text<Durability>>,
+    on_damage: Option<Text<OnDamage>>,
     #[serde(default)]
     account: Vec<AccountTable>,
     operator_key: Option<OneOrMany<SecretText>>,
@@ -126,24 +125,6 @@ struct ConfigFile {
     cluster: Option<ClusterTable>,
     #[serde(default)]
     limits: LimitsTable,
-}
-
-/// What an accepted event survives: a power cut, or only the end of the process.
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum DurabilityWord {
-    #[default]
-    Power,
-    Process,
-}
-
-/// What to do at start when part of the data directory is unreadable.
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum OnDamageWord {
-    #[default]
-    Refuse,
-    SetAside,
 }
 
 #[derive(Deserialize)]
@@ -279,14 +260,8 @@ impl ConfigFile {
         let mut engine = Config::new(&data)
             .limits(self.limits.engine())
             .account_limits(account_limits.clone())
-            .durability(match self.durability {
-                DurabilityWord::Power => Durability::Power,
-                DurabilityWord::Process => Durability::Process,
-            })
-            .on_damage(match self.on_damage {
-                OnDamageWord::Refuse => OnDamage::Refuse,
-                OnDamageWord::SetAside => OnDamage::SetAside,
-            });
+            .durability(self.durability.map_or_else(Durability::default, |Text(word)| word))
+            .on_damage(self.on_damage.map_or_else(OnDamage::default, |Text(word)| word));
         engine = self.network.apply(engine, environment)?;
         let store =
             self.store.read(&self.network.trusted_roots()?, self.cluster.is_some(), environment)?;

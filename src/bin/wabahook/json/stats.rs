@@ -133,7 +133,7 @@ counters! {
     accepted, duplicates, unrouted, condition_unparsable, unowned, callbacks_refused_signature,
     callbacks_refused_verify_token, callbacks_refused_malformed, callback_parts_malformed, busy,
     owed, recovered, delivered, attempts, retried, dead,
-    cancelled, held, in_flight, in_flight_max, uncounted, transport_threads, groups, queued_events, queued_bytes,
+    cancelled, held, in_flight, in_flight_max, uncounted, stalled, transport_threads, groups, queued_events, queued_bytes,
     owed_events, owed_bytes, outbox_events, outbox_bytes, generations, dead_letters, replayed, letters_dropped, letters_discarded,
     purged, keys_dropped, history_bytes, history_dropped,
 }

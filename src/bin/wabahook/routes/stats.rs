@@ -121,9 +121,19 @@ mod tests {
         let response = healthz(refusing.clone()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(livez(refusing.clone()).await.status(), StatusCode::OK);
+        let stalled = |host: &HostRef| {
+            let stats = host.engine.stats();
+            let metrics = wabahook::metrics::exposition(&stats, &[]);
+            let shown = serde_json::to_value(StatsJson::of(&stats, Vec::new(), 0, 0)).unwrap();
+            let line = metrics.lines().find_map(|line| line.strip_prefix("wabahook_stalled "));
+            (shown["stalled"].as_u64(), line.map(str::to_owned))
+        };
+        assert_eq!(stalled(&refusing), (Some(1), Some("1".to_owned())));
+        assert_eq!(stalled(&bystander), (Some(0), Some("0".to_owned())));
         assert_eq!(healthz(bystander).await.status(), StatusCode::OK);
         faults.heal();
         wait_for(|notice| matches!(notice, Notice::Resumed));
+        assert_eq!(stalled(&refusing), (Some(0), Some("0".to_owned())));
         assert_eq!(healthz(refusing).await.status(), StatusCode::OK);
     }
 

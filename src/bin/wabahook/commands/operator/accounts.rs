@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wabahook::WabaNumber;
@@ -12,9 +11,10 @@ use wabahook::clock::{Clock, SystemClock};
 use crate::command_error::{CommandError, CommandResult};
 use crate::commands::client::{ApiClient, HostOptions};
 use crate::commands::deliveries::purged_text;
+use crate::commands::option_file::settings;
 use crate::commands::screen::{counted, printable, table};
 use crate::json::{
-    AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, Patch, Text, parse,
+    AccountChangeJson, AccountListing, AccountWabaJson, JsonPage, MadeKeyJson, Patch, Text,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -123,51 +123,48 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
         }
         AccountsAction::Show(one) => {
             let response = client.get(&path(&client, &one.account)?, &[])?;
-            args.host.say(&response, || Ok(account_text(&client.typed(&response)?)))
+            args.host.say_as(&client, &response, account_text)
         }
         AccountsAction::Create { name, waba } => {
             let wabas = waba.iter().map(|text| waba_json(text)).collect::<Result<Vec<_>, _>>()?;
             let body = json!({ "name": name, "wabas": wabas });
             let response = client.post("/admin/accounts", &body)?;
-            args.host.say(&response, || {
-                let MadeKeyJson { id, name, api_key } = client.typed(&response)?;
-                let name = printable(&name);
-                Ok(format!("account {name} is {id}; its key, which is not shown again:\n{api_key}"))
+            args.host.say_as(&client, &response, |MadeKeyJson { id, name, api_key }| {
+                let name = printable(name);
+                format!("account {name} is {id}; its key, which is not shown again:\n{api_key}")
             })
         }
         AccountsAction::Edit(given) => {
             let before = find(&client, &given.account)?;
             let (path, owned) = (format!("/admin/accounts/{}", before.id), before.numbers());
             let response = client.patch(&path, &edit(before, given)?)?;
-            args.host.say(&response, || Ok(edited_text(&owned, &client.typed(&response)?)))
+            args.host.say_as(&client, &response, |after| edited_text(&owned, after))
         }
         AccountsAction::Suspend(one) => state(args, &client, one, "suspended"),
         AccountsAction::Resume(one) => state(args, &client, one, "active"),
         AccountsAction::Remove(one) => {
             let response = client.delete(&path(&client, &one.account)?)?;
-            args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
+            args.host.say_as(&client, &response, state_text)
         }
         AccountsAction::Move { account, to } => {
             let to = find(&client, to)?.id;
             let path = format!("{}/move", path(&client, account)?);
             let response = client.post(&path, &json!({ "to": to }))?;
-            args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
+            args.host.say_as(&client, &response, state_text)
         }
         AccountsAction::Forget(one) => {
             let path = format!("{}/forget", path(&client, &one.account)?);
             let response = client.post(&path, &json!({}))?;
-            args.host.say(&response, || {
-                let ended = client.typed(&response)?;
-                Ok(format!("forgotten; ended: {}", purged_text(&ended)))
+            args.host.say_as(&client, &response, |ended| {
+                format!("forgotten; ended: {}", purged_text(ended))
             })
         }
         AccountsAction::AddKey { account, name, expires } => {
             check_time(expires.as_deref())?;
             let path = format!("{}/keys", path(&client, account)?);
             let response = client.post(&path, &json!({ "name": name, "expires_at": expires }))?;
-            args.host.say(&response, || {
-                let MadeKeyJson { id, api_key, .. } = client.typed(&response)?;
-                Ok(format!("key {id}, which is not shown again:\n{api_key}"))
+            args.host.say_as(&client, &response, |MadeKeyJson { id, api_key, .. }| {
+                format!("key {id}, which is not shown again:\n{api_key}")
             })
         }
         AccountsAction::RemoveKey { account, key } => {
@@ -181,15 +178,7 @@ pub(crate) fn run(args: &AccountsArgs) -> CommandResult {
 
 /// The change that is given. Numbers and WABAs that are not named stay as they are.
 fn edit(before: AccountListing, given: &EditArgs) -> CommandResult<AccountChangeJson> {
-    let wrong = |why: String| CommandError::Usage(format!("--settings: {why}"));
-    let mut body = match &given.settings {
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| wrong(error.to_string())).and_then(
-                |text| parse::<AccountChangeJson>(&text).map_err(|problem| wrong(problem.message)),
-            )?
-        }
-        None => AccountChangeJson::default(),
-    };
+    let mut body: AccountChangeJson = settings(given.settings.as_deref())?;
     if let Some(name) = &given.name {
         body.name = Patch::Value(name.clone());
     }
@@ -197,8 +186,9 @@ fn edit(before: AccountListing, given: &EditArgs) -> CommandResult<AccountChange
         !(given.waba.is_empty() && given.remove_waba.is_empty() && given.remove_number.is_empty());
     if changes_wabas {
         if !body.wabas.is_absent() {
-            let why = "its wabas replace all; give no --waba, --remove-waba or --remove-number";
-            return Err(wrong(why.to_owned()));
+            let why = "--settings: its wabas replace all; give no --waba, --remove-waba or \
+                       --remove-number";
+            return Err(CommandError::Usage(why.to_owned()));
         }
         body.wabas = Patch::Value(changed_wabas(before.wabas, given)?);
     }
@@ -256,10 +246,8 @@ fn check_time(expires: Option<&str>) -> CommandResult {
 
 /// Changes the state of an account.
 fn state(args: &AccountsArgs, client: &ApiClient, one: &AccountArgs, state: &str) -> CommandResult {
-    let body = json!({ "state": state }).to_string().into_bytes();
-    let path = path(client, &one.account)?;
-    let response = client.send(Method::PATCH, &path, "application/json", body)?;
-    args.host.say(&response, || Ok(state_text(&client.typed(&response)?)))
+    let response = client.patch(&path(client, &one.account)?, &json!({ "state": state }))?;
+    args.host.say_as(client, &response, state_text)
 }
 
 /// All accounts whose name contains a text.

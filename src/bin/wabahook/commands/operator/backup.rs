@@ -27,8 +27,6 @@ pub(crate) fn run(args: &BackupArgs) -> CommandResult {
         directory.map_err(|_| CommandError::Usage("the path is not UTF-8".to_owned()))?;
     let client = args.host.client()?;
     let response = client.post("/admin/backup", &BackupJson { directory })?;
-    args.host.say(&response, || {
-        let BackupJson { directory } = client.typed(&response)?;
-        Ok(format!("written to {directory}"))
-    })
+    args.host
+        .say_as(&client, &response, |BackupJson { directory }| format!("written to {directory}"))
 }

@@ -19,8 +19,7 @@ pub(crate) struct ReloadArgs {
 pub(crate) fn run(args: &ReloadArgs) -> CommandResult {
     let client = args.host.client()?;
     let response = client.post("/admin/reload", &json!({}))?;
-    args.host.say(&response, || {
-        let ReloadedJson { accounts, needs_restart, .. } = client.typed(&response)?;
+    args.host.say_as(&client, &response, |ReloadedJson { accounts, needs_restart, .. }| {
         let restart = match needs_restart.is_empty() {
             true => String::new(),
             false => format!("\na restart changes {}", needs_restart.join(", ")),
@@ -28,6 +27,6 @@ pub(crate) fn run(args: &ReloadArgs) -> CommandResult {
         let warnings =
             accounts.warnings().map(|warning| format!("\nwarning: {}", printable(&warning)));
         let warnings: String = warnings.collect();
-        Ok(format!("the configuration was read again: {accounts}{restart}{warnings}"))
+        format!("the configuration was read again: {accounts}{restart}{warnings}")
     })
 }

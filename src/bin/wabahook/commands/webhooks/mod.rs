@@ -16,11 +16,12 @@ use self::match_event::MatchEventArgs;
 use self::named::{find, title};
 use self::show::ShowWebhookArgs;
 use super::client::HostOptions;
+use super::option_file::{file_text, settings};
 use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_json, span};
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
-    TestDeliveryJson, Word, Words, parse,
+    TestDeliveryJson, Word, Words,
 };
 
 /// The command line of `webhooks`.
@@ -226,10 +227,7 @@ fn row(item: &SubscriptionListing) -> Vec<String> {
 }
 
 fn add(host: &HostOptions, args: &AddWebhookArgs) -> CommandResult {
-    let mut body = match &args.settings {
-        Some(file) => settings(file)?,
-        None => SubscriptionJson::default(),
-    };
+    let mut body: SubscriptionJson = settings(args.settings.as_deref())?;
     let name = args.name.as_ref().unwrap_or(&args.target);
     body.name = Patch::Value(name.clone());
     body.url = Patch::Value(args.target.clone());
@@ -240,10 +238,9 @@ fn add(host: &HostOptions, args: &AddWebhookArgs) -> CommandResult {
     }
     let client = host.client()?;
     let response = client.post("/subscriptions", &body)?;
-    host.say(&response, || {
-        let registered: SubscriptionListing = client.typed(&response)?;
+    host.say_as(&client, &response, |registered: &SubscriptionListing| {
         let hints = registered.hints.iter().map(|hint| format!("\nhint: {}", printable(hint)));
-        Ok(format!("{} is registered{}", title(&registered), hints.collect::<String>()))
+        format!("{} is registered{}", title(registered), hints.collect::<String>())
     })
 }
 
@@ -258,12 +255,6 @@ fn set_or_all(words: &[String]) -> SetOrAll {
     }
 }
 
-fn settings(file: &PathBuf) -> CommandResult<SubscriptionJson> {
-    let wrong = |why: String| CommandError::Usage(format!("--settings: {}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    parse(&text).map_err(|problem| wrong(problem.message))
-}
-
 /// The secret that an environment variable or a file has.
 pub(crate) fn secret_of(
     variable: Option<&str>,
@@ -276,34 +267,24 @@ pub(crate) fn secret_of(
         return Ok(Some(secret));
     }
     let Some(file) = file else { return Ok(None) };
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        CommandError::Usage(format!("--secret-file: {}: {error}", file.display()))
-    })?;
+    let text = file_text("--secret-file", file)?;
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// Changes the settings that are given.
 fn edit(host: &HostOptions, args: &EditWebhookArgs) -> CommandResult {
-    let mut body = match &args.settings {
-        Some(file) => settings(file)?,
-        None => SubscriptionJson::default(),
-    };
-    let text = |given: &Option<String>| given.clone().map_or(Patch::Absent, Patch::Value);
-    let set = |given: &[String]| match given {
-        [] => Patch::Absent,
-        given => Patch::Value(set_or_all(given)),
-    };
-    if args.name.is_some() {
-        body.name = text(&args.name);
+    let mut body: SubscriptionJson = settings(args.settings.as_deref())?;
+    if let Some(name) = &args.name {
+        body.name = Patch::Value(name.clone());
     }
-    if args.url_of_webhook.is_some() {
-        body.url = text(&args.url_of_webhook);
+    if let Some(url) = &args.url_of_webhook {
+        body.url = Patch::Value(url.clone());
     }
     if !args.events.is_empty() {
-        body.events = set(&args.events);
+        body.events = Patch::Value(set_or_all(&args.events));
     }
     if !args.numbers.is_empty() {
-        body.numbers = set(&args.numbers);
+        body.numbers = Patch::Value(set_or_all(&args.numbers));
     }
     if let Some(payload) = args.payload {
         body.payload = Patch::Value(Word(payload));
@@ -316,7 +297,7 @@ fn edit(host: &HostOptions, args: &EditWebhookArgs) -> CommandResult {
     let client = host.client()?;
     let found = find(&client, &args.webhook)?;
     let response = client.patch(&format!("/subscriptions/{}", found.id), &body)?;
-    host.say(&response, || Ok(format!("{} is changed", title(&client.typed(&response)?))))
+    host.say_as(&client, &response, |changed| format!("{} is changed", title(changed)))
 }
 
 fn remove(host: &HostOptions, args: &RemoveWebhookArgs) -> CommandResult {
