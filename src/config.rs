@@ -3,7 +3,6 @@
 //! Every queue, cache and pool of the engine has its bound in [`Limits`] (I10). Each default is documented
 //! with its reason.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::account::{Account, AccountLimits};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::macros::{setters, word_enum};
+use crate::macros::{debug_fields, setters, word_enum};
 use crate::network::{Network, Roots};
 use crate::store::{Durability, Store};
 use crate::transport::Transport;
@@ -209,16 +208,7 @@ impl Config {
     }
 }
 
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("path", &self.path)
-            .field("accounts", &self.accounts.len())
-            .field("limits", &self.limits)
-            .field("network", &self.network)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Config: path, accounts.len(), limits, network);
 
 /// What `open` does when a part of the directory cannot be read.
 ///

@@ -6,6 +6,7 @@ use http::Uri;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, Result};
+use crate::macros::debug_fields;
 
 /// Which targets are allowed beyond the safe default, HTTPS to public addresses.
 ///
@@ -101,18 +102,8 @@ const NAT64_BITS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 
 const PROXY_SCHEMES: [&str; 2] = ["http", "socks5h"];
 
-impl fmt::Debug for Network {
-    /// Without the proxy's URL, which may contain a password (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("allow", &self.allow)
-            .field("allow_http", &self.allow_http)
-            .field("roots", &self.roots)
-            .field("nat64", &self.nat64)
-            .field("has_proxy", &self.proxy.is_some())
-            .finish()
-    }
-}
+// Without the proxy's URL, which may contain a password (I9).
+debug_fields!(Network: allow, allow_http, roots, nat64, proxy.is_some());
 
 /// Which certificate authorities are trusted.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::macros::word_enum;
+use crate::macros::{debug_fields, word_enum};
 use crate::subscription::Tls;
 
 /// The exact request of one attempt.
@@ -202,11 +202,7 @@ impl Drop for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
-    }
-}
+debug_fields!(Answer);
 
 /// What came back from the receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,17 +294,8 @@ impl Response {
     }
 }
 
-impl fmt::Debug for Response {
-    /// Without the excerpt, which may repeat the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response")
-            .field("status", &self.status)
-            .field("retry_after", &self.retry_after)
-            .field("control", &self.control)
-            .field("excerpt_bytes", &self.excerpt.len())
-            .finish()
-    }
-}
+// Without the excerpt, which may repeat the payload (I9).
+debug_fields!(Response: status, retry_after, control, excerpt.len());
 
 /// What was short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

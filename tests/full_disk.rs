@@ -37,7 +37,7 @@ mod linux {
         Accepted, Config, Engine, Error, Event, Limits, Notice, Notices, OnDamage, Subscription,
     };
 
-    use crate::support::wait_until;
+    use crate::support::{is_wanted, wait_until};
     use wabahook::testing::{ScriptedReply, ScriptedTransport};
 
     use crate::world::{BEGIN_WALL_MS, DEADLINE, quick};
@@ -51,9 +51,7 @@ mod linux {
         if let Some(below) = std::env::var_os(INSIDE) {
             return inside(Path::new(&below));
         }
-        let filters: Vec<_> =
-            std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
-        if !filters.is_empty() && !filters.iter().any(|one| "full_disk".contains(one.as_str())) {
+        if !is_wanted("full_disk") {
             return;
         }
         let below = tempfile::tempdir().unwrap();

@@ -6,11 +6,11 @@ mod dead_letter;
 mod outcome;
 mod record;
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::macros::debug_fields;
 use crate::subscription::SubscriptionId;
 use crate::text::serde_with::duration_ms;
 use crate::transport::{Failure, Reply, Shortage};
@@ -82,18 +82,8 @@ pub struct FailedAttempt {
     pub excerpt: Vec<u8>,
 }
 
-impl fmt::Debug for FailedAttempt {
-    /// Without the excerpt, which may repeat the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FailedAttempt")
-            .field("number", &self.number)
-            .field("at_ms", &self.at_ms)
-            .field("took", &self.took)
-            .field("reason", &self.reason)
-            .field("excerpt_bytes", &self.excerpt.len())
-            .finish()
-    }
-}
+// Without the excerpt, which may repeat the payload (I9).
+debug_fields!(FailedAttempt: number, at_ms, took, reason, excerpt.len());
 
 /// How many failed attempts of a delivery are kept: the newest ones.
 pub const HISTORY_MAX: u32 = 8;

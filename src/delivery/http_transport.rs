@@ -4,7 +4,6 @@
 //! transport of the host that wraps this one, waits in [`Transport::send`] for its own attempt, which takes the same
 //! way.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +18,7 @@ use super::name_lookup::LookupThreads;
 use super::tls::{Identities, check_roots};
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::macros::debug_fields;
 use crate::network::Network;
 use crate::process::file_limit;
 use crate::subscription::Tls;
@@ -164,11 +164,7 @@ impl Transport for Http {
     }
 }
 
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("loops", &self.loops).finish_non_exhaustive()
-    }
-}
+debug_fields!(Http: loops);
 
 /// The rest is for the host, the outbox and the connections in use.
 fn idle_max(files_max: Option<u64>) -> usize {

@@ -5,7 +5,6 @@
 //! checked here. Each TLS setting has an agent of its own, and so connections of its own.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use super::io_loop::failure;
 use super::response_headers::{DELIVERY_CONTROL, control, retry_after_ms};
 use super::tls::{self, check_roots};
 use crate::error::{Error, Result};
+use crate::macros::debug_fields;
 use crate::network::{Network, Roots};
 use crate::subscription::Tls;
 use crate::transport::{EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport};
@@ -125,11 +125,7 @@ impl Transport for ProxyTransport {
     }
 }
 
-impl fmt::Debug for ProxyTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProxyTransport").field("roots", &self.roots).finish_non_exhaustive()
-    }
-}
+debug_fields!(ProxyTransport: roots);
 
 /// Reduces a response to what the engine uses. It counts from its head on, whatever becomes of the body.
 fn read(response: HttpResponse<Body>, wall_ms: u64) -> Response {

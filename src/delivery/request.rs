@@ -4,7 +4,6 @@
 //! `docs/requests.md` lists all of it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -16,6 +15,7 @@ use super::query::{encoded_bytes, with_parameters};
 use super::tls;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, StoredEvent};
+use crate::macros::debug_fields;
 use crate::profile::Profile;
 use crate::signature::Signer;
 use crate::subscription::{BodyFormat, SubscriptionInfo, Target, Tls};
@@ -167,15 +167,8 @@ impl Template {
     }
 }
 
-impl fmt::Debug for Template {
-    /// Without path, query, headers and secrets (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Template")
-            .field("method", &self.method)
-            .field("host", &self.url.host())
-            .finish_non_exhaustive()
-    }
-}
+// Without path, query, headers and secrets (I9).
+debug_fields!(Template: method, url.host());
 
 impl Carrier {
     fn of(target: &Target) -> Carrier {

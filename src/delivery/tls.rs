@@ -22,6 +22,7 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 pub(super) use super::tls_session::TlsSession;
 use crate::error::{Error, Result};
+use crate::macros::debug_fields;
 use crate::network::Roots;
 use crate::subscription::{ClientCertificate, Tls};
 
@@ -105,11 +106,7 @@ impl Identities {
     }
 }
 
-impl fmt::Debug for Identities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identities").field("roots", &self.roots).finish_non_exhaustive()
-    }
-}
+debug_fields!(Identities: roots);
 
 /// Refuses a setting that no connection could be made with.
 ///

@@ -16,7 +16,6 @@
 //! taken by a callback of the committer except `dispatch_state` and the leaves.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -36,6 +35,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::history::History;
+use crate::macros::debug_fields;
 use crate::network::Network;
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::{AccountShares, Outbox};
@@ -287,8 +287,4 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
+debug_fields!(Shared: ended);

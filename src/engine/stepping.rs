@@ -1,7 +1,6 @@
 //! Drives an engine step by step on one thread, so that a simulation repeats exactly. Each step calls what
 //! the engine's threads call; no thread is started, and nothing happens between two steps.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::attempts::CompletedAttempt;
@@ -14,6 +13,7 @@ use crate::attempt::{Attempt, AttemptEnd};
 use crate::config::Config;
 use crate::delivery;
 use crate::error::Result;
+use crate::macros::debug_fields;
 use crate::transport::{Reply, Shortage};
 
 /// The committer, timekeeper and workers of an engine, each driven by a method.
@@ -151,8 +151,4 @@ impl Engine {
     }
 }
 
-impl fmt::Debug for Stepped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stepped").finish_non_exhaustive()
-    }
-}
+debug_fields!(Stepped);

@@ -12,8 +12,6 @@ mod publish_error;
 mod stored;
 mod type_hint;
 
-use std::fmt;
-
 pub(crate) use acceptance_times::AcceptanceTimes;
 pub(crate) use catalogue::TEST;
 pub use catalogue::{Catalogue, RAW_CLOUD_API_WEBHOOK};
@@ -24,6 +22,8 @@ pub(crate) use number::{NumberInput, number_input};
 pub use publish_error::PublishError;
 pub use stored::{Accepted, StoredEvent};
 pub use type_hint::{HintReason, TypeHint};
+
+use crate::macros::debug_fields;
 
 /// An event to publish. The builder only collects; `publish` checks it and names the field at fault.
 ///
@@ -115,17 +115,7 @@ impl Event {
     }
 }
 
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event")
-            .field("account", &self.account)
-            .field("type", &self.kind)
-            .field("number", &self.number)
-            .field("waba", &self.waba)
-            .field("payload_bytes", &self.payload.len())
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Event: account, kind, number, waba, payload.len());
 
 #[cfg(test)]
 mod tests {

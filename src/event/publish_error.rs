@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Event;
 use crate::error::Error;
+use crate::macros::debug_fields;
 
 /// Why [`publish`](crate::Engine::publish) or [`publish_many`](crate::Engine::publish_many) accepted nothing.
 ///
@@ -53,15 +54,8 @@ impl From<PublishError> for Error {
     }
 }
 
-impl fmt::Debug for PublishError {
-    /// Without the events: their payloads stay out of logs (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishError")
-            .field("error", &self.error)
-            .field("events", &self.events.len())
-            .finish()
-    }
-}
+// Without the events: their payloads stay out of logs (I9).
+debug_fields!(PublishError: error, events.len());
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,10 @@
 //! An accepted event: what its receipt resolves to, and what the outbox keeps of it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::{EventId, EventType, WabaNumber};
+
+use crate::macros::debug_fields;
 
 /// An accepted event. The outbox keeps it as long as a subscription is owed it or a dead letter refers to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,16 +45,8 @@ impl StoredEvent {
     }
 }
 
-impl fmt::Debug for StoredEvent {
-    /// Without the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredEvent")
-            .field("id", &self.id)
-            .field("event_type", &self.event_type)
-            .field("payload_bytes", &self.payload.len())
-            .finish_non_exhaustive()
-    }
-}
+// Without the payload (I9).
+debug_fields!(StoredEvent: id, event_type, payload.len());
 
 /// What a receipt resolves to when the event is durable.
 ///

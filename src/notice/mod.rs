@@ -8,7 +8,6 @@ mod log;
 mod text;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use self::log::NoticeLog;
 use crate::account::{AccountId, AccountState};
 use crate::attempt::Reason;
 use crate::event::EventId;
+use crate::macros::debug_fields;
 use crate::process::HostCalls;
 use crate::stats::{Bound, CallbackRefusal};
 use crate::subscription::SubscriptionId;
@@ -299,11 +299,7 @@ impl Unread {
     }
 }
 
-impl fmt::Debug for NoticeRing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NoticeRing").finish_non_exhaustive()
-    }
-}
+debug_fields!(NoticeRing);
 
 /// Sends notices to every reader.
 pub(crate) struct NoticeBroadcaster {

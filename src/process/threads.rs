@@ -25,6 +25,18 @@ pub(crate) fn start(
     thread.spawn(work)
 }
 
+/// Runs `work` on a thread of its own and waits for it.
+#[cfg(feature = "postgres")]
+pub(crate) fn run_on_another<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let started = Builder::new().name(name.to_owned()).spawn_scoped(scope, work)?;
+        started.join().map_err(|_| io::Error::other("the thread panicked"))
+    })
+}
+
 /// Checks that the system grants so many threads at a time, for code that cannot handle a refusal.
 pub(crate) fn check_available(count: usize) -> io::Result<()> {
     let (release, released) = crossbeam_channel::bounded::<()>(0);

@@ -2,7 +2,6 @@
 //! After its first fault a database refuses every write until it is opened again, as sled does. A
 //! commit counts as one write for each batch and one sync, and each of them can fail.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, Database, KeyValue, Store, StoreEvent, StoreFailure, StoreListener, Visit};
+
+use crate::macros::debug_fields;
 
 /// A store whose writes and syncs fail, wait or are skipped as its [`FaultPlan`] says.
 ///
@@ -37,11 +38,7 @@ pub struct FaultPlan {
     listener: Mutex<Option<StoreListener>>,
 }
 
-impl fmt::Debug for FaultPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultPlan").field("state", &self.state).finish_non_exhaustive()
-    }
-}
+debug_fields!(FaultPlan: state);
 
 #[derive(Debug, Default)]
 struct FaultState {
@@ -318,11 +315,7 @@ impl Database for FaultInjectingDatabase {
     }
 }
 
-impl fmt::Debug for FaultInjectingDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultInjectingDatabase").finish_non_exhaustive()
-    }
-}
+debug_fields!(FaultInjectingDatabase);
 
 fn fault() -> StoreFailure {
     StoreFailure::io(io::Error::other("an injected fault"))

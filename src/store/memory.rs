@@ -2,7 +2,6 @@
 //! applied, so that [`Memory::crash`] shows what a power cut leaves.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::{Batch, Database, KeyValue, Operation, Store, StoreFailure, Visit};
+
+use crate::macros::debug_fields;
 
 type KeyValueMap = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -75,11 +76,7 @@ impl Memory {
     }
 }
 
-impl fmt::Debug for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").finish_non_exhaustive()
-    }
-}
+debug_fields!(Memory);
 
 impl Store for Memory {
     fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
@@ -118,11 +115,7 @@ struct MemoryDatabase {
     disk: MemoryDisk,
 }
 
-impl fmt::Debug for MemoryDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryDatabase").finish_non_exhaustive()
-    }
-}
+debug_fields!(MemoryDatabase);
 
 impl Drop for MemoryDatabase {
     fn drop(&mut self) {

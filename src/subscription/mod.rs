@@ -36,6 +36,7 @@ pub use tls::{ClientCertificate, Tls};
 
 use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
+use crate::macros::debug_fields;
 use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::text::{NAME_EXPECTED, hex, is_name};
@@ -330,17 +331,7 @@ impl Subscription {
     }
 }
 
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("account", &self.account)
-            .field("name", &self.name)
-            .field("events", &self.events)
-            .field("numbers", &self.numbers)
-            .field("target", &self.target)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Subscription: account, name, events, numbers, target);
 
 impl From<&SubscriptionInfo> for Subscription {
     /// The subscription to register again in order to change a part of it.

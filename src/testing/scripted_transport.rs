@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use parking_lot::{Condvar, Mutex};
 
+use crate::macros::debug_fields;
 use crate::transport::{DeliveryControl, Failure, Reply, Request, Response, Transport};
 
 /// The longest wait of a test.
@@ -240,8 +241,4 @@ impl Transport for ScriptedTransport {
     }
 }
 
-impl fmt::Debug for ScriptedTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedTransport").finish_non_exhaustive()
-    }
-}
+debug_fields!(ScriptedTransport);

@@ -23,11 +23,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use wabahook::clock::ManualClock;
@@ -35,6 +33,7 @@ use wabahook::{DeadLetterFilter, Engine, Stats};
 
 use ledger::{Delivery, Ledger, Run};
 use place::Place;
+use support::processes::lines_of;
 use support::{DEADLINE, wait_until};
 use wabahook::testing::{Arrival, ScriptedReply, ScriptedTransport};
 
@@ -132,7 +131,7 @@ fn kill_after(
     let mut input = child.stdin.take().unwrap();
     ledger.published_again().iter().for_each(|tag| writeln!(input, "{tag}").unwrap());
     drop(input);
-    let said = said_by(&mut child);
+    let said = lines_of(child.stdout.take().unwrap(), |line| line);
     let mut run = Run::default();
     let mut heard = Ok(());
     let mut count = 0;
@@ -159,22 +158,6 @@ fn kill_after(
     child.wait().unwrap();
     ledger.killed(run);
     heard
-}
-
-/// The lines that a process prints, complete ones only.
-fn said_by(child: &mut Child) -> Receiver<String> {
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut line = String::new();
-        while output.read_line(&mut line).is_ok_and(|read| read > 0) && line.ends_with('\n') {
-            line.pop();
-            if sender.send(std::mem::take(&mut line)).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Opens the directory, lets everything arrive, checks it and closes. With `drains` it is two hours

@@ -31,7 +31,7 @@ mod linux {
 
     use crate::server;
     use crate::support::http_receiver::{OK, Receiver, say};
-    use crate::support::{DEADLINE, wait_until};
+    use crate::support::{DEADLINE, is_wanted, wait_until};
 
     /// Set inside the namespaces, to a directory for files.
     const INSIDE: &str = "WABAHOOK_DNS_INSIDE";
@@ -46,9 +46,7 @@ mod linux {
         if let Some(files) = std::env::var_os(INSIDE) {
             return inside(Path::new(&files));
         }
-        let filters: Vec<_> =
-            std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
-        if !filters.is_empty() && !filters.iter().any(|one| "dns".contains(one.as_str())) {
+        if !is_wanted("dns") {
             return;
         }
         let files = tempfile::tempdir().unwrap();

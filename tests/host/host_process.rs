@@ -1,7 +1,6 @@
 //! `wabahook serve` as a process: started, called, killed, and started again on the same directory.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +14,7 @@ use tempfile::TempDir;
 use crate::DEADLINE;
 use crate::client::{self, Answer, Pending};
 use crate::receiver::Receiver;
+use crate::support::processes::lines_of;
 use crate::support::wait_until;
 
 /// Two accounts with the WABAs and numbers of `docs/samples/cloud_batch_two_wabas_three_numbers`.
@@ -129,13 +129,7 @@ impl HostDirectory {
     pub(crate) fn spawn(&self, mut command: Command) -> (HostProcess, mpsc::Receiver<String>) {
         command.stdout(Stdio::piped()).stderr(File::create(self.path("stderr.log")).unwrap());
         let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let (told, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = told.send(line);
-            }
-        });
+        let lines = lines_of(child.stdout.take().unwrap(), |line| line);
         (HostProcess { child: Some(child), address: ([127, 0, 0, 1], 0).into() }, lines)
     }
 

@@ -42,6 +42,7 @@ mod linux {
     use wabahook::Durability;
 
     use crate::device::{Chance, Device, Unsynced};
+    use crate::support::is_wanted;
     use crate::trace::{Call, Moment, TRACED, Trace};
     use crate::workload::{self, Promised};
 
@@ -63,10 +64,7 @@ mod linux {
             };
             return workload::run(Path::new(&path), durability);
         }
-        // A name filter is applied as in other test programs.
-        let filters: Vec<_> =
-            std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
-        if !filters.is_empty() && !filters.iter().any(|one| "power_cut".contains(one.as_str())) {
+        if !is_wanted("power_cut") {
             return;
         }
         if let Err(why) = strace_runs() {

@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use crate::support::DEADLINE;
+use crate::support::processes::OwnedChild;
 
 /// A secret that every library can read: Meta's take its text, Standard Webhooks' the bytes that it encodes.
 pub(crate) const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -25,7 +26,7 @@ pub(crate) struct Installation {
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) url: String,
-    child: Child,
+    _child: OwnedChild,
     said: Arc<Mutex<String>>,
 }
 
@@ -127,7 +128,8 @@ impl Program {
             });
         }
         drop(tell);
-        let mut program = Program { name: name.to_owned(), url: String::new(), child, said };
+        let mut program =
+            Program { name: name.to_owned(), url: String::new(), _child: OwnedChild(child), said };
         loop {
             // The programs end their output when they fail to start.
             let Ok(line) = told.recv_timeout(DEADLINE) else {
@@ -146,12 +148,5 @@ impl Program {
         let said = self.said.lock().unwrap();
         let lines: Vec<_> = said.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,6 +23,7 @@ use crate::hosts::{ask_on, ask_with, connect, expect};
 use crate::servers::Servers;
 use crate::support::DEADLINE;
 use crate::support::http_receiver::{self, Receiver};
+use crate::support::processes::OwnedChild;
 
 const ACCOUNTS: usize = 1_000;
 /// The accounts with a webhook. They are in nearly all shards.
@@ -38,7 +39,7 @@ pub struct ClusterHost {
     address: String,
     /// How to connect to it, where it serves TLS.
     tls: Option<Arc<ClientConfig>>,
-    child: Option<Child>,
+    child: Option<OwnedChild>,
 }
 
 impl ClusterHost {
@@ -94,14 +95,11 @@ impl ClusterHost {
         let mut command = Command::new(&self.program);
         command.arg("serve").arg("--config").arg(self.directory.join("wabahook.toml"));
         command.env("WABAHOOK_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(OwnedChild(command.spawn().unwrap()));
     }
 
     fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.child = None;
     }
 
     fn log(&self) -> PathBuf {
@@ -144,12 +142,6 @@ impl ClusterHost {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
-    }
-}
-
-impl Drop for ClusterHost {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -1,11 +1,10 @@
 //! Two processes of the reference host on one server: one serves and the other waits, and says so at `/healthz`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,9 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::servers::Servers;
 use crate::support::DEADLINE;
 use crate::support::http_receiver::{self, Receiver as HttpReceiver};
+use crate::support::processes::{OwnedChild, lines_of};
 
 struct Host {
-    child: Child,
+    child: OwnedChild,
     lines: Receiver<String>,
     _directory: tempfile::TempDir,
 }
@@ -35,12 +35,8 @@ impl Host {
         let mut command = Command::new(program);
         command.arg("serve").arg("--config").arg(&file);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
-        });
-        Host { child, lines, _directory: directory }
+        let lines = lines_of(child.stdout.take().unwrap(), |line| line);
+        Host { child: OwnedChild(child), lines, _directory: directory }
     }
 
     /// Waits until it prints that it is `doing` so, and returns its address.
@@ -55,14 +51,7 @@ impl Host {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
     }
 }
 

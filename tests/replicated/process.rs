@@ -1,10 +1,9 @@
 //! A host process as the test sees it: its lines, and signals to it.
 
 use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,9 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::ledger::Ledger;
 use crate::owner;
 use crate::support::DEADLINE;
+use crate::support::processes::{OwnedChild, lines_of};
 
 pub struct HostProcess {
-    child: Child,
+    child: OwnedChild,
     lines: Receiver<(Instant, String)>,
 }
 
@@ -43,18 +43,8 @@ impl HostProcess {
             command.env(owner::DRAINS, "1");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            while output.read_line(&mut line).is_ok_and(|read| read > 0) && line.ends_with('\n') {
-                line.pop();
-                if sender.send((Instant::now(), std::mem::take(&mut line))).is_err() {
-                    return;
-                }
-            }
-        });
-        HostProcess { child, lines }
+        let lines = lines_of(child.stdout.take().unwrap(), |line| (Instant::now(), line));
+        HostProcess { child: OwnedChild(child), lines }
     }
 
     /// Waits for a line that begins so, at most [`DEADLINE`], and returns when it came.
@@ -103,19 +93,18 @@ impl HostProcess {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
     }
 
     /// Kills it, and hears all that it said before.
     pub fn kill(&mut self, ledger: &mut Ledger) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill();
         self.hear_all(ledger);
     }
 
     /// Ends it in order.
     pub fn stop(mut self, ledger: &mut Ledger) -> Result<(), String> {
-        let _ = writeln!(self.child.stdin.take().unwrap(), "stop");
+        let _ = writeln!(self.child.0.stdin.take().unwrap(), "stop");
         let ended = self.wait_for("closed", ledger).map(drop);
         self.kill(ledger);
         ended
@@ -125,12 +114,5 @@ impl HostProcess {
         while let Ok((_, line)) = self.lines.recv_timeout(DEADLINE) {
             ledger.hear(&line);
         }
-    }
-}
-
-impl Drop for HostProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,9 +1,16 @@
-//! What the integration tests share: a receiver over real sockets, and waits with a deadline.
+//! What the integration tests share: a receiver over real sockets, processes, and waits with a deadline.
 #![allow(dead_code, unused_imports, reason = "every test uses its own part")]
 
 pub mod http_receiver;
+pub mod processes;
 
 use std::time::{Duration, Instant};
+
+/// Whether a test program without the harness is meant by its command line, as with the names of other tests.
+pub fn is_wanted(name: &str) -> bool {
+    let mut names = std::env::args().skip(1).filter(|one| !one.starts_with('-')).peekable();
+    names.peek().is_none() || names.any(|one| name.contains(one.as_str()))
+}
 
 /// No wait of a test lasts longer; nothing passes or fails by how fast it is.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -11,12 +11,13 @@ use std::thread;
 use wabahook::Transport;
 
 use super::client::*;
+use crate::support::processes::OwnedChild;
 
 const THREADS: usize = 8;
 const ATTEMPTS: usize = 500;
 
 struct Nginx {
-    child: Child,
+    _child: OwnedChild,
     port: u16,
     home: tempfile::TempDir,
 }
@@ -39,7 +40,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Some(Nginx { child, port, home })
+        Some(Nginx { _child: OwnedChild(child), port, home })
     }
 
     fn url(&self) -> String {
@@ -63,13 +64,6 @@ impl Nginx {
         });
         assert!(is_there, "{} of {requests}", lines.len());
         lines
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -66,7 +66,6 @@ impl Engine {
     pub fn count_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
         self.shared.settle_ends();
-        let filter = &filter.resolved(self.accounts());
         Ok(self.shared.all_dead_letters(filter)?.len() as u64)
     }
 
@@ -77,7 +76,6 @@ impl Engine {
     pub fn count_replayable(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
         self.shared.settle_ends();
-        let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         let groups = self.shared.revivals(letters.iter().map(DeadLetter::id))?;
         Ok(groups.iter().flatten().map(|together| together.len() as u64).sum())
@@ -204,7 +202,6 @@ impl Engine {
     pub fn replay_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
         self.shared.settle_ends();
-        let filter = &filter.resolved(self.accounts());
         let letters = self.shared.all_dead_letters(filter)?;
         self.shared.revive_all(letters.iter().map(DeadLetter::id))
     }
@@ -215,9 +212,6 @@ impl Engine {
     /// # Errors
     /// As [`replay_matching`](Engine::replay_matching).
     pub fn replay_these(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
-        self.shared.check_open()?;
-        self.shared.settle_ends();
-        let filter = &filter.resolved(self.accounts());
         self.shared.revive_all(self.shared.letters_among(ids, filter)?.into_iter())
     }
 }
@@ -234,12 +228,15 @@ impl Shared {
         }
     }
 
-    /// Of these dead letters, those that are there and match the filter.
+    /// Of these dead letters, those that are there and match the filter. What ended before this call is there.
     pub(in crate::engine) fn letters_among(
         &self,
         ids: &[DeadLetterId],
         filter: &DeadLetterFilter,
     ) -> Result<Vec<DeadLetterId>> {
+        self.check_open()?;
+        self.settle_ends();
+        let filter = &filter.resolved(&self.accounts);
         let (mut meant, mut pages) = (Vec::new(), OwnerPages::default());
         for id in ids {
             // An event of another outbox has no dead letters here.
@@ -255,6 +252,7 @@ impl Shared {
         &self,
         filter: &DeadLetterFilter,
     ) -> Result<Vec<DeadLetter>> {
+        let filter = &filter.resolved(&self.accounts);
         Ok(self.dead_letters(filter, None, usize::MAX, usize::MAX)?.items)
     }
 

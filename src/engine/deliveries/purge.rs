@@ -88,7 +88,6 @@ impl Engine {
     /// ```
     pub fn discard_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
-        let filter = &filter.resolved(self.accounts());
         // After this, everything given up so far is listed.
         self.shared.outbox.flush()?;
         let letters = self.shared.all_dead_letters(filter)?;
@@ -101,9 +100,6 @@ impl Engine {
     /// # Errors
     /// As [`discard_matching`](Engine::discard_matching).
     pub fn discard(&self, ids: &[DeadLetterId], filter: &DeadLetterFilter) -> Result<u64> {
-        self.shared.check_open()?;
-        self.shared.settle_ends();
-        let filter = &filter.resolved(self.accounts());
         let meant = self.shared.letters_among(ids, filter)?;
         self.shared.discard(meant.into_iter())
     }

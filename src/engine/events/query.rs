@@ -12,6 +12,7 @@ use crate::engine::publish::order_hash;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};
 use crate::history::{AttemptEntry, DeliveryStep, EntryPosition, HistoryQuery, dedup_hash};
+use crate::macros::debug_fields;
 use crate::subscription::SubscriptionId;
 
 /// What became of an event.
@@ -91,16 +92,8 @@ impl fmt::Display for DeliveryOutcome {
     }
 }
 
-impl fmt::Debug for EventTrace {
-    /// Omits the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventTrace")
-            .field("id", &self.id)
-            .field("event_type", &self.event_type)
-            .field("deliveries", &self.deliveries)
-            .finish_non_exhaustive()
-    }
-}
+// Omits the payload (I9).
+debug_fields!(EventTrace: id, event_type, deliveries);
 
 filter! {
     /// Selects events that match everything that is set. Defaults to all that are kept.

@@ -2,7 +2,6 @@
 //! all. Both numbers are bounded by the limits (I10), and adding an attempt costs the same however many are
 //! remembered. Failed attempts that must outlive the process are kept by `outbox`.
 
-use std::fmt;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use crate::attempt::{Reason, Record};
 use crate::config::Limits;
 use crate::event::{EventId, EventType, StoredEvent};
-use crate::macros::word_enum;
+use crate::macros::{debug_fields, word_enum};
 use crate::subscription::SubscriptionId;
 
 /// An attempt, remembered in memory for a while.
@@ -81,22 +80,10 @@ impl RecentOutcome {
     }
 }
 
-impl fmt::Debug for RecentAttempt {
-    /// Omits the excerpt, which may repeat the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecentAttempt")
-            .field("at_ms", &self.at_ms)
-            .field("event", &self.event)
-            .field("event_type", &self.event_type)
-            .field("number", &self.number)
-            .field("outcome", &self.outcome)
-            .field("status", &self.status)
-            .field("reason", &self.reason)
-            .field("took", &self.took)
-            .field("excerpt_bytes", &self.excerpt.len())
-            .finish()
-    }
-}
+// Omits the excerpt, which may repeat the payload (I9).
+debug_fields!(
+    RecentAttempt: at_ms, event, event_type, number, outcome, status, reason, took, excerpt.len()
+);
 
 #[derive(Debug)]
 pub(in crate::engine) struct RecentAttempts {

@@ -2,7 +2,6 @@
 //! deliveries, but nothing is owed, counted or held against the endpoint, and the event's id is no other
 //! event's. A test that succeeds clears the endpoint's health.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent, TEST};
+use crate::macros::debug_fields;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
 use crate::transport::{Failure, Reply};
 
@@ -39,18 +39,8 @@ impl TestDelivery {
     }
 }
 
-impl fmt::Debug for TestDelivery {
-    /// Omits the excerpt, which may repeat the payload (I9).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestDelivery")
-            .field("event_id", &self.event_id)
-            .field("reason", &self.reason)
-            .field("status", &self.status)
-            .field("took", &self.took)
-            .field("excerpt_bytes", &self.excerpt.len())
-            .finish()
-    }
-}
+// Omits the excerpt, which may repeat the payload (I9).
+debug_fields!(TestDelivery: event_id, reason, status, took, excerpt.len());
 
 impl Engine {
     /// Sends a test event to one subscription and returns what its receiver did: one attempt, with the

@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::database::{end_of, pair_in};
 use super::options::PostgresOptions;
-use super::runtime::{ClientRuntime, failure_of};
+use super::runtime::{ClientThread, failure_of};
 use super::session::{CONNECT_DEADLINE, Connection, Connector, Parameter};
 use super::{random_token, sql};
 use crate::store::{KeyValue, StoreFailure};
@@ -55,7 +55,7 @@ impl ShardLease {
 /// The place of one host among the others.
 pub(crate) struct PostgresCluster {
     connector: Connector,
-    runtime: ClientRuntime,
+    runtime: ClientThread,
     reader: KeptConnection,
     /// Apart from the reader, because an announcement waits for the standby.
     announcer: KeptConnection,
@@ -79,7 +79,7 @@ impl PostgresCluster {
         own: ClusterHost,
     ) -> Result<PostgresCluster, StoreFailure> {
         let connector = Connector::new(options)?;
-        let runtime = ClientRuntime::start()?;
+        let runtime = ClientThread::start()?;
         let preparing = connector.clone();
         runtime.run(CONNECT_DEADLINE, async move { preparing.prepare_server().await })??;
         let token = random_token()?;

@@ -1,7 +1,6 @@
 //! One open table as a [`Database`] of the contract. A commit is one statement, which writes all of its batches or
 //! none; where its outcome is unknown the database refuses writes until it is opened again.
 
-use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use tokio_postgres::{Error, Row};
 use super::mirror::{CommitEffect, Mirror};
 use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
+use crate::macros::debug_fields;
 use crate::store::{Batch, Database, KeyValue, StoreFailure, Visit};
 
 /// How many rows are read at a time.
@@ -60,7 +60,7 @@ impl PostgresDatabase {
         let statements = self.statements(session)?;
         let writing = Arc::clone(session);
         let commit = async move { Ok((writing.commit(&statements, &effect).await?, effect)) };
-        session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, commit))
+        session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, commit))
     }
 
     fn statements(&self, session: &Arc<Session>) -> Result<CommitStatements, StoreFailure> {
@@ -72,7 +72,7 @@ impl PostgresDatabase {
         }
         let (preparing, table) = (Arc::clone(session), self.table.clone());
         let prepare = async move { preparing.prepare_commit(&table).await };
-        let statements = session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, prepare))?;
+        let statements = session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, prepare))?;
         *prepared = Some((session.epoch(), statements.clone()));
         Ok(statements)
     }
@@ -85,7 +85,7 @@ impl PostgresDatabase {
         let once = || {
             let session = self.shared.session()?;
             let reading = query(Arc::clone(&session));
-            session.checked(self.shared.runtime.run(STATEMENT_DEADLINE, reading))
+            session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, reading))
         };
         match once() {
             Err(StoreFailure::Io(_)) => once(),
@@ -177,11 +177,7 @@ impl Drop for PostgresDatabase {
     }
 }
 
-impl fmt::Debug for PostgresDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresDatabase").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+debug_fields!(PostgresDatabase: name);
 
 impl Database for PostgresDatabase {
     fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {

@@ -2,8 +2,8 @@
 //! commit is one statement, and the ownership is a row that every commit checks in its own transaction: a process that
 //! lost the ownership can write nothing more. Only the files of this directory name the client of PostgreSQL.
 //!
-//! One thread runs the client. Callers wait for it over channels with a deadline, so that they may be threads of an
-//! async runtime. An answer that does not come in time is an unknown outcome: the connection is dropped, and the next
+//! Callers run the connections of the session themselves, with a deadline, and may be threads of an async runtime; one
+//! thread runs the rest, such as the renewal of the lease. An answer that does not come in time is an unknown outcome: the connection is dropped, and the next
 //! one first takes a new epoch, which ends or refuses whatever the old one left under way.
 
 mod cluster;
@@ -29,7 +29,7 @@ pub(crate) use self::cluster::{ClusterHost, ClusterView, PostgresCluster, ShardL
 use self::database::PostgresDatabase;
 pub use self::options::PostgresOptions;
 use self::ownership::Ownership;
-use self::runtime::{ClientRuntime, failure_of};
+use self::runtime::{ClientThread, SessionRuntime, failure_of};
 use self::session::{CONNECT_DEADLINE, Connector, Session};
 use self::tables::BackgroundTables;
 use super::{Database, Store, StoreFailure, StoreListener};
@@ -68,7 +68,10 @@ struct PostgresState {
     /// The names of the open databases.
     open: Mutex<BTreeSet<String>>,
     tables: Arc<BackgroundTables>,
-    runtime: ClientRuntime,
+    /// Runs the connections of the session.
+    sessions: SessionRuntime,
+    /// Runs everything else.
+    runtime: ClientThread,
 }
 
 /// Random text that tells one holder of a row on the server from every other.
@@ -102,10 +105,12 @@ impl Postgres {
     /// A store on a server that is known to have what is shared by all shards. Connects to nothing yet.
     pub(crate) fn on_prepared_server(options: PostgresOptions) -> Result<Postgres, StoreFailure> {
         let connector = Connector::new(options)?;
-        let runtime = ClientRuntime::start()?;
+        let runtime = ClientThread::start()?;
         let ownership = Arc::new(Ownership::new(random_token()?, connector.options.lease_ttl));
         let (session, open, tables) = (Mutex::default(), Mutex::default(), Arc::default());
-        let state = PostgresState { connector, ownership, session, open, tables, runtime };
+        let sessions = SessionRuntime::new()?;
+        let state =
+            PostgresState { connector, ownership, session, open, tables, sessions, runtime };
         Ok(Postgres { shared: Arc::new(state) })
     }
 
@@ -201,7 +206,7 @@ impl Store for Postgres {
         let session = self.shared.session()?;
         let read = async move { session.format(newest).await };
         let found =
-            self.shared.runtime.run(STATEMENT_DEADLINE, read)?.map_err(|e| failure_of(&e))?;
+            self.shared.sessions.run(STATEMENT_DEADLINE, read)?.map_err(|e| failure_of(&e))?;
         found.parse().map_err(|_| StoreFailure::Damaged(format!("the format is {found:?}")))
     }
 
@@ -221,13 +226,12 @@ impl Store for Postgres {
         if !self.shared.ownership.release() {
             return;
         }
-        let session = self.shared.session.lock().take();
+        drop(self.shared.session.lock().take());
+        // The connections are closed only now.
+        let _ = self.shared.sessions.catch_up();
         let (connector, ownership) =
             (self.shared.connector.clone(), Arc::clone(&self.shared.ownership));
-        let give_up = async move {
-            drop(session);
-            lease::give_up(&connector, &ownership).await
-        };
+        let give_up = async move { lease::give_up(&connector, &ownership).await };
         // Without it the lease ends by itself.
         let _ = self.shared.runtime.run(CONNECT_DEADLINE, give_up);
     }
@@ -247,13 +251,16 @@ impl PostgresState {
     fn session(&self) -> Result<Arc<Session>, StoreFailure> {
         self.ownership.check()?;
         let mut current = self.session.lock();
+        if current.is_some() {
+            self.sessions.catch_up()?;
+        }
         if let Some(session) = current.as_ref().filter(|session| !session.has_failed()) {
             return Ok(Arc::clone(session));
         }
         *current = None;
         let (connector, ownership) = (self.connector.clone(), Arc::clone(&self.ownership));
         let connect = async move { Session::begin(&connector, &ownership).await };
-        let session = Arc::new(self.runtime.run(CONNECT_DEADLINE, connect)??);
+        let session = Arc::new(self.sessions.run(CONNECT_DEADLINE, connect)??);
         *current = Some(Arc::clone(&session));
         // An earlier owner may have left some.
         self.drop_removed(session.epoch());
@@ -265,7 +272,7 @@ impl PostgresState {
         let schema = self.connector.schema();
         let reading = Arc::clone(&session);
         let names = async move { reading.names(&schema).await };
-        let mut names = session.checked(self.runtime.run(STATEMENT_DEADLINE, names))?;
+        let mut names = session.checked(self.sessions.run(STATEMENT_DEADLINE, names))?;
         names.retain(|name| tables::is_database(name));
         Ok(names)
     }
@@ -299,7 +306,7 @@ impl PostgresState {
         let text = sql::fenced(self.connector.options.shard, session.epoch(), statement);
         let writing = Arc::clone(&session);
         let define = async move { writing.execute(&text).await };
-        let defined = session.checked(self.runtime.run(STATEMENT_DEADLINE, define));
+        let defined = session.checked(self.sessions.run(STATEMENT_DEADLINE, define));
         if let Err(StoreFailure::Fenced) = defined {
             self.ownership.lose();
         }

@@ -1,10 +1,10 @@
 //! How the server is reached and what is required of it.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::config::TargetSessionAttrs;
 
+use crate::macros::debug_fields;
 use crate::store::StoreFailure;
 
 /// After so long without an answer a peer counts as gone.
@@ -123,17 +123,8 @@ impl PostgresOptions {
     }
 }
 
-/// Without the connection string, which may hold a password.
-impl fmt::Debug for PostgresOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("PostgresOptions");
-        shown.field("name", &self.name).field("replicas", &self.replicas);
-        shown
-            .field("lease_ttl", &self.lease_ttl)
-            .field("shard", &self.shard)
-            .finish_non_exhaustive()
-    }
-}
+// Without the connection string, which may hold a password.
+debug_fields!(PostgresOptions: name, replicas, lease_ttl, shard);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,6 @@
 //! One open sled database as a [`Database`] of the contract. A commit ends with sled's flush followed
 //! by `sync_data` on its log, because on Linux the flush alone does not reach the device.
 
-use std::fmt;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use super::errors::guarded;
 use super::flush_watchdog::FlushWatchdog;
 use super::manifest::Manifest;
+use crate::macros::debug_fields;
 use crate::store::{Batch, Database, Durability, KeyValue, Operation, StoreFailure, Visit};
 
 /// How many bytes of a commit are written between two syncs at most. sled makes about twice as many of
@@ -94,11 +94,7 @@ impl Drop for SledDatabase {
     }
 }
 
-impl fmt::Debug for SledDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledDatabase").finish_non_exhaustive()
-    }
-}
+debug_fields!(SledDatabase);
 
 impl Database for SledDatabase {
     fn commit(&self, batches: Vec<Batch>) -> Result<(), StoreFailure> {

@@ -7,15 +7,16 @@
 //! therefore looks for recorded errors and wakes the waiters with a call that sled refuses because of
 //! the error. It sleeps while no call into sled is in flight.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
-use std::{fmt, io};
 
 use parking_lot::Mutex;
 
 use super::errors::guarded;
+use crate::macros::debug_fields;
 use crate::process::threads;
 
 /// How long a waiter may go unnoticed: short compared with the pause before a device that refused is
@@ -57,11 +58,7 @@ struct WatchedDatabase {
     tree: Weak<::sled::Db>,
 }
 
-impl fmt::Debug for FlushWatchdog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlushWatchdog").finish_non_exhaustive()
-    }
-}
+debug_fields!(FlushWatchdog);
 
 impl FlushWatchdog {
     /// Starts the thread, unless it runs. Called before sled opens anything: without threads of its

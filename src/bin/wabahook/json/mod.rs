@@ -51,7 +51,7 @@ pub(crate) use subscription::{
     NewSecretJson, RotationJson, SubscriptionJson, SubscriptionListing, SubscriptionsJson,
 };
 pub(crate) use unowned::UnownedJson;
-pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word, Words};
+pub(crate) use values::{Millis, Patch, SetOrAll, Text, TimestampJson, Whole, Word};
 
 /// One page of a listing. `cursor` names the next page where there is one.
 #[derive(Default, Serialize, Deserialize)]

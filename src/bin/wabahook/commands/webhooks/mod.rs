@@ -21,7 +21,7 @@ use super::screen::{ConfirmOptions, WatchOptions, counted, printable, say, say_j
 use crate::command_error::{CommandError, CommandResult};
 use crate::json::{
     Patch, SetOrAll, SubscriptionFilterJson, SubscriptionJson, SubscriptionListing,
-    TestDeliveryJson, Word, Words,
+    TestDeliveryJson, Word,
 };
 
 /// The command line of `webhooks`.
@@ -156,7 +156,7 @@ struct EditWebhookArgs {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     numbers: Vec<String>,
     /// What a gateway's webhook receives from now on: the gateway's own body, or Meta's callback
-    #[arg(long, value_name = "gateway|meta", value_parser = payload_format)]
+    #[arg(long, value_name = "gateway|meta")]
     payload: Option<PayloadFormat>,
     /// A file with a JSON object of further settings, as in PATCH /subscriptions/{id}; null is the default
     #[arg(long, value_name = "FILE")]
@@ -242,10 +242,6 @@ fn add(host: &HostOptions, args: &AddWebhookArgs) -> CommandResult {
         let hints = registered.hints.iter().map(|hint| format!("\nhint: {}", printable(hint)));
         format!("{} is registered{}", title(registered), hints.collect::<String>())
     })
-}
-
-fn payload_format(word: &str) -> Result<PayloadFormat, String> {
-    PayloadFormat::of_word(word).ok_or_else(|| "expected gateway or meta".to_owned())
 }
 
 fn set_or_all(words: &[String]) -> SetOrAll {
