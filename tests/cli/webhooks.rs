@@ -166,5 +166,5 @@ fn an_edit_decides_what_a_gateways_webhook_receives() {
     ask(&served, &["webhooks", "edit", "crm", "--payload", "gateway"]).done();
     assert_eq!(listed(&served)[0]["payload"], "gateway");
     ask(&served, &["webhooks", "edit", "crm", "--payload", "mine"])
-        .failed(2, &["expected gateway or meta"]);
+        .failed(2, &["expected one of gateway, meta"]);
 }

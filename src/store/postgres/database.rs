@@ -1,7 +1,6 @@
 //! One open table as a [`Database`] of the contract. A commit is one statement, which writes all of its batches or
 //! none; where its outcome is unknown the database refuses writes until it is opened again.
 
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,40 +50,31 @@ impl PostgresDatabase {
         })
     }
 
-    /// Sends the operations of a commit. Returns whether this store is still the owner, and what was sent.
-    fn send(
-        &self,
-        session: &Arc<Session>,
-        effect: CommitEffect,
-    ) -> Result<(bool, CommitEffect), StoreFailure> {
+    /// Sends what a commit writes. Returns whether this store is still the owner.
+    fn send(&self, session: &Session, effect: &CommitEffect) -> Result<bool, StoreFailure> {
         let statements = self.statements(session)?;
-        let writing = Arc::clone(session);
-        let commit = async move { Ok((writing.commit(&statements, &effect).await?, effect)) };
+        let commit = session.commit(&statements, effect);
         session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, commit))
     }
 
-    fn statements(&self, session: &Arc<Session>) -> Result<CommitStatements, StoreFailure> {
+    fn statements(&self, session: &Session) -> Result<CommitStatements, StoreFailure> {
         let mut prepared = self.prepared.lock();
         if let Some((epoch, statements)) = &*prepared
             && *epoch == session.epoch()
         {
             return Ok(statements.clone());
         }
-        let (preparing, table) = (Arc::clone(session), self.table.clone());
-        let prepare = async move { preparing.prepare_commit(&table).await };
+        let prepare = session.prepare_commit(&self.table);
         let statements = session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, prepare))?;
         *prepared = Some((session.epoch(), statements.clone()));
         Ok(statements)
     }
 
     /// Reads on the present session, and once more on a new one if that one is broken.
-    fn read<F>(&self, query: impl Fn(Arc<Session>) -> F) -> Result<Vec<Row>, StoreFailure>
-    where
-        F: Future<Output = Result<Vec<Row>, Error>> + Send + 'static,
-    {
+    fn read(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreFailure> {
         let once = || {
             let session = self.shared.session()?;
-            let reading = query(Arc::clone(&session));
+            let reading = session.read(text, parameters);
             session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, reading))
         };
         match once() {
@@ -99,16 +89,10 @@ impl PostgresDatabase {
             page.retain(|(key, _)| end.is_none_or(|end| key.as_slice() < end));
             return Ok(page);
         }
-        let text = sql::page(&self.table);
-        let rows = self.read(|session| {
-            let (text, from, end) = (text.clone(), from.to_vec(), end.map(<[u8]>::to_vec));
-            let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
-            async move {
-                let parameters: [Parameter<'_>; 3] =
-                    [(&from, Type::BYTEA), (&limit, Type::INT8), (&end, Type::BYTEA)];
-                session.read(&text, &parameters).await
-            }
-        })?;
+        let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+        let parameters: [Parameter<'_>; 3] =
+            [(&from, Type::BYTEA), (&limit, Type::INT8), (&end, Type::BYTEA)];
+        let rows = self.read(&sql::page(&self.table), &parameters)?;
         rows.iter().map(pair_in).collect()
     }
 
@@ -130,20 +114,13 @@ impl PostgresDatabase {
 
     /// All keys and values; `None` where they are too many to keep.
     fn whole(&self) -> Result<Option<Vec<KeyValue>>, StoreFailure> {
-        let size = self.read(|session| {
-            let table = self.table.clone();
-            async move { session.read(sql::SIZE, &[(&table, Type::TEXT)]).await }
-        })?;
+        let size = self.read(sql::SIZE, &[(&self.table, Type::TEXT)])?;
         let size: i64 = size.first().map_or(Ok(0), |row| row.try_get(0)).map_err(unreadable)?;
         // Up to a half may be rows that are gone.
         if Mirror::is_too_large(usize::try_from(size / 2).unwrap_or(usize::MAX)) {
             return Ok(None);
         }
-        let text = sql::whole(&self.table);
-        let rows = self.read(|session| {
-            let text = text.clone();
-            async move { session.read(&text, &[]).await }
-        })?;
+        let rows = self.read(&sql::whole(&self.table), &[])?;
         rows.iter().map(pair_in).collect::<Result<_, _>>().map(Some)
     }
 
@@ -192,14 +169,14 @@ impl Database for PostgresDatabase {
         let effect = CommitEffect::of(operations, &self.mirror.lock());
         let session = self.shared.session()?;
         session.take_warning();
-        let outcome = match self.send(&session, effect) {
-            Ok((true, _)) if session.take_warning() => {
+        let outcome = match self.send(&session, &effect) {
+            Ok(true) if session.take_warning() => {
                 // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
                 session.fail();
                 Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
             }
-            Ok((true, effect)) => Ok(effect),
-            Ok((false, _)) => {
+            Ok(true) => Ok(()),
+            Ok(false) => {
                 self.shared.ownership.lose();
                 Err(StoreFailure::Fenced)
             }
@@ -208,7 +185,7 @@ impl Database for PostgresDatabase {
         if outcome.is_err() {
             self.has_failed.store(true, Ordering::Release);
         }
-        outcome.map(|effect| self.mirror.lock().write(effect))
+        outcome.map(|()| self.mirror.lock().write(effect))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
@@ -224,11 +201,7 @@ impl Database for PostgresDatabase {
                 return Ok(known);
             }
         }
-        let text = sql::get(&self.table);
-        let rows = self.read(|session| {
-            let (text, key) = (text.clone(), key.to_vec());
-            async move { session.read(&text, &[(&key, Type::BYTEA)]).await }
-        })?;
+        let rows = self.read(&sql::get(&self.table), &[(&key, Type::BYTEA)])?;
         rows.first().map(|row| row.try_get(0)).transpose().map_err(unreadable)
     }
 
@@ -240,11 +213,8 @@ impl Database for PostgresDatabase {
         if let Some(known) = self.mirror.lock().last(prefix, to) {
             return Ok(known.filter(|(key, _)| key.starts_with(prefix)));
         }
-        let text = sql::last(&self.table);
-        let rows = self.read(|session| {
-            let (text, from, to) = (text.clone(), prefix.to_vec(), to.to_vec());
-            async move { session.read(&text, &[(&from, Type::BYTEA), (&to, Type::BYTEA)]).await }
-        })?;
+        let parameters: [Parameter<'_>; 2] = [(&prefix, Type::BYTEA), (&to, Type::BYTEA)];
+        let rows = self.read(&sql::last(&self.table), &parameters)?;
         let last = rows.first().map(pair_in).transpose()?;
         Ok(last.filter(|(key, _)| key.starts_with(prefix)))
     }

@@ -3,8 +3,9 @@
 //! lost the ownership can write nothing more. Only the files of this directory name the client of PostgreSQL.
 //!
 //! Callers run the connections of the session themselves, with a deadline, and may be threads of an async runtime; one
-//! thread runs the rest, such as the renewal of the lease. An answer that does not come in time is an unknown outcome: the connection is dropped, and the next
-//! one first takes a new epoch, which ends or refuses whatever the old one left under way.
+//! thread runs the rest, such as the renewal of the lease. An answer that does not come in time is an unknown outcome:
+//! the connection is dropped, and the next one first takes a new epoch, which ends or refuses whatever the old one left
+//! under way.
 
 mod cluster;
 mod database;
@@ -204,9 +205,8 @@ impl Store for Postgres {
 
     fn format(&self, newest: u32) -> Result<u32, StoreFailure> {
         let session = self.shared.session()?;
-        let read = async move { session.format(newest).await };
-        let found =
-            self.shared.sessions.run(STATEMENT_DEADLINE, read)?.map_err(|e| failure_of(&e))?;
+        let found = self.shared.sessions.run(STATEMENT_DEADLINE, session.format(newest))?;
+        let found = found.map_err(|error| failure_of(&error))?;
         found.parse().map_err(|_| StoreFailure::Damaged(format!("the format is {found:?}")))
     }
 
@@ -258,8 +258,7 @@ impl PostgresState {
             return Ok(Arc::clone(session));
         }
         *current = None;
-        let (connector, ownership) = (self.connector.clone(), Arc::clone(&self.ownership));
-        let connect = async move { Session::begin(&connector, &ownership).await };
+        let connect = Session::begin(&self.connector, &self.ownership);
         let session = Arc::new(self.sessions.run(CONNECT_DEADLINE, connect)??);
         *current = Some(Arc::clone(&session));
         // An earlier owner may have left some.
@@ -270,9 +269,8 @@ impl PostgresState {
     fn names(&self) -> Result<Vec<String>, StoreFailure> {
         let session = self.session()?;
         let schema = self.connector.schema();
-        let reading = Arc::clone(&session);
-        let names = async move { reading.names(&schema).await };
-        let mut names = session.checked(self.sessions.run(STATEMENT_DEADLINE, names))?;
+        let names = self.sessions.run(STATEMENT_DEADLINE, session.names(&schema));
+        let mut names = session.checked(names)?;
         names.retain(|name| tables::is_database(name));
         Ok(names)
     }
@@ -304,9 +302,8 @@ impl PostgresState {
     fn define(&self, statement: &str) -> Result<(), StoreFailure> {
         let session = self.session()?;
         let text = sql::fenced(self.connector.options.shard, session.epoch(), statement);
-        let writing = Arc::clone(&session);
-        let define = async move { writing.execute(&text).await };
-        let defined = session.checked(self.sessions.run(STATEMENT_DEADLINE, define));
+        let defined = self.sessions.run(STATEMENT_DEADLINE, session.execute(&text));
+        let defined = session.checked(defined);
         if let Err(StoreFailure::Fenced) = defined {
             self.ownership.lose();
         }

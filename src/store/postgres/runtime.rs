@@ -73,23 +73,27 @@ impl SessionRuntime {
         deadline: Duration,
         work: impl Future<Output = T> + Send,
     ) -> Result<T, StoreFailure> {
-        let runtime = self.runtime.as_ref().ok_or(StoreFailure::Closed)?;
-        let run = || runtime.block_on(async { timeout(deadline, work).await });
-        // A thread of an async runtime must not run another one.
-        let done = match Handle::try_current() {
-            Ok(_) => threads::run_on_another("wabahook-session", run).map_err(StoreFailure::io)?,
-            Err(_) => run(),
-        };
-        done.map_err(|late| unanswered(late, deadline))
+        self.block_on(async { timeout(deadline, work).await })?
+            .map_err(|late| unanswered(late, deadline))
     }
 
     /// Lets the connections notice what has come since the last call, such as their end.
     pub(super) fn catch_up(&self) -> Result<(), StoreFailure> {
-        // The first turn looks what has come, and the second one comes after the connections have read it.
-        self.run(Duration::MAX, async {
+        // The first turn looks what has come, and before the second one ends the connections have read it.
+        self.block_on(async {
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
         })
+    }
+
+    fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> Result<T, StoreFailure> {
+        let runtime = self.runtime.as_ref().ok_or(StoreFailure::Closed)?;
+        let run = || runtime.block_on(work);
+        // A thread of an async runtime must not run another one.
+        match Handle::try_current() {
+            Ok(_) => threads::run_on_another("wabahook-session", run).map_err(StoreFailure::io),
+            Err(_) => Ok(run()),
+        }
     }
 }
 
