@@ -46,39 +46,36 @@ impl Filter {
 /// `publish` waits while a filter is put in force, which takes tens of milliseconds for so many.
 const MEMBERS_MAX: usize = 50_000;
 
-fn check_members(field: &str, given: usize) -> Result<()> {
-    if given <= MEMBERS_MAX {
-        return Ok(());
+/// One side of a filter. A member that cannot be parsed is given back as it was.
+fn members<G, T: Ord>(
+    side: &str,
+    given: &[G],
+    [expected_of_side, expected]: [&str; 2],
+    parse: impl Fn(&G) -> std::result::Result<T, String>,
+) -> Result<BTreeSet<T>> {
+    if given.is_empty() {
+        return Err(Error::invalid(side, "[]", expected_of_side));
     }
-    let (given, limit) = (given as u64, MEMBERS_MAX as u64);
-    Err(Error::TooLarge { field: field.to_owned(), given, limit })
+    if given.len() > MEMBERS_MAX {
+        let (given, limit) = (given.len() as u64, MEMBERS_MAX as u64);
+        return Err(Error::TooLarge { field: side.to_owned(), given, limit });
+    }
+    let each = given.iter().enumerate().map(|(index, member)| {
+        parse(member).map_err(|given| Error::invalid(format!("{side}[{index}]"), given, expected))
+    });
+    each.collect()
 }
 
 fn parse_events(names: &[String], catalogue: &Catalogue) -> Result<BTreeSet<EventType>> {
-    if names.is_empty() {
-        let expected = "at least one event type; without events, it receives all of them";
-        return Err(Error::invalid("events", "[]", expected));
-    }
-    check_members("events", names.len())?;
-    let each = names.iter().enumerate().map(|(index, name)| {
-        let invalid = |_| Error::invalid(format!("events[{index}]"), name, EventType::EXPECTED);
-        catalogue.canonical(name).map_err(invalid)
-    });
-    each.collect()
+    let expected = "at least one event type; without events, it receives all of them";
+    members("events", names, [expected, EventType::EXPECTED], |name| {
+        catalogue.canonical(name).map_err(|_| name.clone())
+    })
 }
 
 fn parse_numbers(given: &[NumberInput]) -> Result<BTreeSet<WabaNumber>> {
-    if given.is_empty() {
-        let expected = "at least one number; without numbers, it receives all of the account";
-        return Err(Error::invalid("numbers", "[]", expected));
-    }
-    check_members("numbers", given.len())?;
-    let each = given.iter().enumerate().map(|(index, number)| {
-        let invalid =
-            |text| Error::invalid(format!("numbers[{index}]"), text, WabaNumber::EXPECTED);
-        number.as_ref().copied().map_err(invalid)
-    });
-    each.collect()
+    let expected = "at least one number; without numbers, it receives all of the account";
+    members("numbers", given, [expected, WabaNumber::EXPECTED], NumberInput::clone)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ const ACCOUNTS: usize = 1_000;
 /// The accounts with a webhook. They are in nearly all shards.
 const WATCHED: usize = 48;
 const SHARDS: usize = 16;
-const OPERATOR: &str = "operator-key";
+pub const OPERATOR: &str = "operator-key";
 const APP_SECRET: &str = "app-secret";
 
 /// A host process of the cluster.
@@ -100,6 +101,18 @@ impl ClusterHost {
 
     fn kill(&mut self) {
         self.child = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child.as_ref().unwrap().0), signal).unwrap();
+    }
+
+    /// Reaches the server at another port.
+    pub fn through(self, before: u16, port: u16) -> ClusterHost {
+        let file = self.directory.join("wabahook.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, text.replace(&format!("port={before}"), &format!("port={port}"))).unwrap();
+        self
     }
 
     fn log(&self) -> PathBuf {

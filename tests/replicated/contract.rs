@@ -30,6 +30,7 @@ pub fn check(servers: &Servers) {
     check_renaming(&store);
     check_spare_table(&store, servers);
     check_removal(&store, servers);
+    check_closed_connections(&store, servers);
     check_takeover(store, options());
 }
 
@@ -134,6 +135,28 @@ fn check_removal(store: &Postgres, servers: &Servers) {
     store.remove("dropped").unwrap();
 }
 
+/// Connections that the server closed while nothing was written are noticed before the next commit.
+fn check_closed_connections(store: &Postgres, servers: &Servers) {
+    let put = |value: &str| {
+        let mut batch = Batch::default();
+        batch.put("key", value);
+        vec![batch]
+    };
+    let (idle, bystander) = (store.open("idle").unwrap(), store.open("bystander").unwrap());
+    idle.commit(put("before")).unwrap();
+    bystander.commit(put("untouched")).unwrap();
+    let query = |text: &str| servers.query(text).unwrap();
+    let clients = "backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let open =
+        query(&format!("SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE {clients}"));
+    let of_open = format!("FROM pg_stat_activity WHERE pid IN ({open})");
+    query(&format!("SELECT count(pg_terminate_backend(pid)) {of_open}"));
+    assert!(wait_until(|| query(&format!("SELECT count(*) {of_open}")) == "0"));
+    idle.commit(put("after")).unwrap();
+    assert_eq!(idle.get(b"key").unwrap().as_deref(), Some(&b"after"[..]));
+    assert_eq!(bystander.get(b"key").unwrap().as_deref(), Some(&b"untouched"[..]));
+}
+
 /// Lets the server refuse such a command for tables whose name begins so.
 fn refuse(servers: &Servers, command: &str, table: &str) {
     let refuse = format!(
@@ -168,4 +191,6 @@ fn check_takeover(first: Postgres, options: PostgresOptions) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let names = runtime.block_on(async { second.list() });
     assert!(names.unwrap().contains(&"held".to_owned()));
+    // Nor may the end of a store there.
+    runtime.block_on(async { drop(second) });
 }

@@ -51,6 +51,11 @@ impl Proxy {
         *self.gate.held_below.lock() = *self.connections.lock();
     }
 
+    /// Holds what all connections send from now on, later ones too.
+    pub fn hold_all(&self) {
+        *self.gate.held_below.lock() = usize::MAX;
+    }
+
     /// Lets what was held go on to the server.
     pub fn release(&self) {
         *self.gate.held_below.lock() = 0;

@@ -23,7 +23,7 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 /// How much is accepted before something is killed.
 pub const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 14] = [
+const ROUNDS: [(&str, u32, Round); 15] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
     ("tls", 1, tls::check),
@@ -37,6 +37,7 @@ const ROUNDS: [(&str, u32, Round); 14] = [
     ("both_killed", 2, kill_both),
     ("cluster", 1, run_a_cluster),
     ("cluster_tls", 1, run_a_cluster_over_tls),
+    ("owner_away", 1, freeze_an_owner_without_a_server),
     // Last, because it leaves deliveries that only the host may make.
     ("two_hosts", 1, run_two_hosts),
 ];
@@ -134,6 +135,10 @@ fn run_a_cluster(servers: &mut Servers) -> Verdict {
 
 fn run_a_cluster_over_tls(servers: &mut Servers) -> Verdict {
     with_host_program(|program| crate::cluster_tls::serve_together(program, servers))
+}
+
+fn freeze_an_owner_without_a_server(servers: &mut Servers) -> Verdict {
+    with_host_program(|program| crate::owner_away::refuse_in_time(program, servers))
 }
 
 fn run_two_hosts(servers: &mut Servers) -> Verdict {

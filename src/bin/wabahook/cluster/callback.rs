@@ -10,18 +10,17 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use wabahook::inbound::cloud_api;
 use wabahook::signature::Signer;
 
-use super::front::{Front, KeptRequest, OWNER_WAIT_MAX};
+use super::front::{Front, KeptRequest};
 use crate::http_error::{HttpError, RouteResult};
 use crate::routes::{self, HUB_SIGNATURE};
 
 impl Front {
     /// `POST /meta/webhook`.
-    pub(super) async fn callback(self: &Arc<Self>, parts: Parts, body: Body) -> RouteResult {
-        self.wait_for_accounts().await?;
+    pub(super) async fn callback(self: &Arc<Self>, mut parts: Parts, body: Body) -> RouteResult {
+        self.wait_for_accounts(&mut parts).await?;
         let engines = self.fleet.engines();
         let verified =
             routes::verified_callback(&self.routes.shared, &parts, body, |reason, why| {
@@ -49,9 +48,7 @@ impl Front {
                 request.parts.headers.insert(HUB_SIGNATURE, signature);
             }
             let front = Arc::clone(self);
-            sent.spawn(async move {
-                front.deliver(shard, &request, Instant::now() + OWNER_WAIT_MAX).await
-            });
+            sent.spawn(async move { front.deliver(shard, &request).await });
         }
         let mut refused = None;
         for answer in sent.join_all().await {

@@ -13,9 +13,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use wabahook::registration::Registration;
-use wabahook::{Fleet, ShardPlace};
+use wabahook::{Fleet, FleetMembership, ShardPlace};
 
 use super::mark::{FORWARDED, ForwardMark, ForwardTarget, MARK_REFUSED};
 use super::peers::{ForwardFailure, Peers};
@@ -29,8 +29,9 @@ use crate::port::body_room::BodyHolder;
 use crate::port::connections::KeyHolder;
 use crate::routes::audit_page;
 
-/// How long a request waits for an owner of its shard: twice as long as another host takes to take over.
-pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a request waits for an owner of its shard, the wait for the accounts included: twice as long as another host
+/// takes to take over.
+const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often to look at the owner again, where nothing is told.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often unknown keys may have the accounts read again.
@@ -48,6 +49,10 @@ pub(crate) struct Front {
     refreshed: Mutex<Option<Instant>>,
 }
 
+/// How long a request has waited for the accounts.
+#[derive(Clone, Copy)]
+struct Waited(Duration);
+
 /// A request that is kept until it is answered, to be sent again where that is safe.
 #[derive(Clone)]
 pub(super) struct KeptRequest {
@@ -55,6 +60,8 @@ pub(super) struct KeptRequest {
     pub(super) body: Bytes,
     /// The memory that the body takes.
     _memory: Arc<RequestBody>,
+    /// Until when it waits for owners of its shards, all of them together.
+    pub(super) deadline: Instant,
     /// Whether it may be done twice.
     pub(super) is_repeatable: bool,
 }
@@ -63,7 +70,14 @@ impl KeptRequest {
     pub(super) fn new(parts: Parts, mut body: RequestBody) -> KeptRequest {
         let is_repeatable = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let bytes = Bytes::from(std::mem::take(&mut body.bytes));
-        KeptRequest { parts, body: bytes, _memory: Arc::new(body), is_repeatable }
+        let waited = parts.extensions.get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
+        let deadline = Instant::now() + OWNER_WAIT_MAX.saturating_sub(waited);
+        KeptRequest { parts, body: bytes, _memory: Arc::new(body), deadline, is_repeatable }
+    }
+
+    /// The same request, which waits from now on.
+    pub(super) fn again(&self) -> KeptRequest {
+        KeptRequest { deadline: Instant::now() + OWNER_WAIT_MAX, ..self.clone() }
     }
 
     /// The same request with a part of its body, which may be done twice.
@@ -101,6 +115,7 @@ impl Front {
             RouteScope::Callback => return self.callback(parts, body).await,
             _ => {}
         }
+        self.wait_for_accounts(&mut parts).await?;
         let Some(caller) = self.caller(&parts).await? else {
             return self.by_any(parts, body).await;
         };
@@ -163,23 +178,26 @@ impl Front {
         authenticated(&parts.extensions, KeyHolder::Host);
         parts.headers.remove(FORWARDED);
         parts.extensions.insert(ForwardedFor(mark.client));
-        let caller = self.caller(&parts).await.ok().flatten();
-        let answer = match mark.target {
-            ForwardTarget::Host => {
-                if let Some(caller) = caller {
-                    parts.extensions.insert(caller);
-                }
-                self.of_this_host(Request::from_parts(parts, body)).await
-            }
+        let permit = match mark.target {
+            ForwardTarget::Host => None,
             ForwardTarget::Shard(shard) => match self.routes.enter(shard) {
-                Some(permit) => {
-                    let account = caller.as_ref().and_then(Caller::scope);
-                    let request = Request::from_parts(parts, body);
-                    Some(self.answer_here(permit, request, account).await?)
-                }
-                None => None,
+                None => return Ok(not_owner_here()),
+                permit => permit,
             },
         };
+        // The other host waits for an owner; this one must not wait as well.
+        let caller = match self.fleet.has_accounts() {
+            true => self.caller(&parts).await.ok().flatten(),
+            false => None,
+        };
+        if let Some(permit) = permit {
+            let account = caller.as_ref().and_then(Caller::scope);
+            return self.answer_here(permit, Request::from_parts(parts, body), account).await;
+        }
+        if let Some(caller) = caller {
+            parts.extensions.insert(caller);
+        }
+        let answer = self.of_this_host(Request::from_parts(parts, body)).await;
         Ok(answer.unwrap_or_else(not_owner_here))
     }
 
@@ -215,7 +233,6 @@ impl Front {
 
     /// The caller of a request; `None` without a valid key.
     async fn caller(&self, parts: &Parts) -> Result<Option<Caller>, HttpError> {
-        self.wait_for_accounts().await?;
         if let Some(caller) = self.known_caller(parts)? {
             return Ok(Some(caller));
         }
@@ -242,11 +259,12 @@ impl Front {
     }
 
     /// Before the accounts are known every key would be refused.
-    pub(super) async fn wait_for_accounts(&self) -> Result<(), HttpError> {
-        let deadline = Instant::now() + OWNER_WAIT_MAX;
+    pub(super) async fn wait_for_accounts(&self, parts: &mut Parts) -> Result<(), HttpError> {
+        let began = Instant::now();
         while !self.fleet.has_accounts() {
-            self.wait(deadline).await?;
+            self.wait(began + OWNER_WAIT_MAX).await?;
         }
+        parts.extensions.insert(Waited(began.elapsed()));
         Ok(())
     }
 
@@ -275,7 +293,7 @@ impl Front {
             return self.answer_here(permit, Request::from_parts(parts, body), account).await;
         }
         let request = self.kept(parts, body).await?;
-        self.deliver(shard, &request, Instant::now() + OWNER_WAIT_MAX).await
+        self.deliver(shard, &request).await
     }
 
     /// A request with its whole body.
@@ -291,14 +309,9 @@ impl Front {
         Ok(KeptRequest::new(parts, body))
     }
 
-    /// Sends a request to the engine of a shard, wherever it is, and waits for an owner until a deadline. It is sent again
-    /// only where it was not begun, or may be done twice.
-    pub(super) async fn deliver(
-        &self,
-        shard: u16,
-        request: &KeptRequest,
-        deadline: Instant,
-    ) -> RouteResult {
+    /// Sends a request to the engine of a shard, wherever it is, and waits for an owner until its deadline. It is sent
+    /// again only where it was not begun, or may be done twice.
+    pub(super) async fn deliver(&self, shard: u16, request: &KeptRequest) -> RouteResult {
         loop {
             if let Some(permit) = self.routes.enter(shard) {
                 let caller = request.parts.extensions.get::<Caller>();
@@ -318,12 +331,12 @@ impl Front {
                     Err(ForwardFailure::Unknown) => return Err(unknown()),
                 }
             }
-            self.wait(deadline).await?;
+            self.wait(request.deadline).await?;
         }
     }
 
-    /// Sends a request to another host. Gives up when that is no longer the right one: a host that stopped would not
-    /// answer. A host that refuses because the shard is not there has not begun with the request.
+    /// Sends a request to another host. Gives up when that is no longer the right one, because a host that stopped would
+    /// not answer; and after the deadline while the server is away, because nobody knows then which hosts live. A host that refuses because the shard is not there has not begun with the request.
     pub(super) async fn forward(
         &self,
         address: &str,
@@ -334,11 +347,13 @@ impl Front {
         let mark = ForwardMark { target, client: remote(&request.parts.extensions) };
         let mut changes = self.routes.changes.subscribe();
         let sent = self.peers.send(address, mark, &request.parts, request.body.clone());
+        let is_lost = || {
+            Instant::now() >= request.deadline
+                && self.fleet.membership() == FleetMembership::Disconnected
+        };
         let is_wrong = async {
-            while is_right() {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+            while is_right() && !is_lost() {
+                let _ = timeout(LOOK_EVERY, changes.changed()).await;
             }
         };
         tokio::select! {

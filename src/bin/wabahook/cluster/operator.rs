@@ -11,10 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use wabahook::metrics::CONTENT_TYPE;
 
-use super::front::{Front, KeptRequest, OWNER_WAIT_MAX};
+use super::front::{Front, KeptRequest};
 use super::host_pages::{HostCursors, HostPage, merged};
 use super::mark::ForwardTarget;
 use super::merge::{added, exposition, keep_worst, with_shards};
@@ -132,22 +131,16 @@ impl Front {
         WholeAnswer::read(response).await.map_err(|_| ForwardFailure::Unknown)
     }
 
-    async fn ask(
-        &self,
-        shard: u16,
-        request: &KeptRequest,
-        deadline: Instant,
-    ) -> Result<WholeAnswer, HttpError> {
-        WholeAnswer::read(self.deliver(shard, request, deadline).await?).await
+    async fn ask(&self, shard: u16, request: &KeptRequest) -> Result<WholeAnswer, HttpError> {
+        WholeAnswer::read(self.deliver(shard, request).await?).await
     }
 
     /// Asks every shard at the same time. The answers are in the order of the shards; a shard without an owner has none.
     async fn ask_all(self: &Arc<Self>, request: &KeptRequest) -> Vec<(u16, Option<WholeAnswer>)> {
-        let deadline = Instant::now() + OWNER_WAIT_MAX;
         let mut asked = JoinSet::new();
         for shard in 0..self.fleet.shards() {
             let (front, request) = (Arc::clone(self), request.clone());
-            asked.spawn(async move { (shard, front.ask(shard, &request, deadline).await.ok()) });
+            asked.spawn(async move { (shard, front.ask(shard, &request).await.ok()) });
         }
         let mut answers = asked.join_all().await;
         answers.sort_unstable_by_key(|(shard, _)| *shard);
@@ -199,7 +192,7 @@ impl Front {
         match named() {
             Some(account) => {
                 let shard = self.fleet.shard_of(&account);
-                self.deliver(shard, request, Instant::now() + OWNER_WAIT_MAX).await
+                self.deliver(shard, request).await
             }
             None => self.sum(request).await,
         }
@@ -227,7 +220,6 @@ impl Front {
         is_wanted: impl Fn(u16, &Value) -> bool,
     ) -> RouteResult {
         let query = PageQuery::read(&request.parts.uri)?;
-        let deadline = Instant::now() + OWNER_WAIT_MAX;
         let (mut items, mut next) =
             (Vec::new(), Some(query.place(ListPlace::first, ListPlace::read)?));
         let (mut included, mut missing, mut has_total) = (Vec::new(), Vec::new(), false);
@@ -241,7 +233,7 @@ impl Front {
             let mut request = request.clone();
             request.parts.uri = query.uri(query.limit - items.len(), &place.cursor);
             let mut after = None;
-            match self.ask(shard, &request, deadline).await {
+            match self.ask(shard, &request).await {
                 Ok(answer) if answer.parts.status == StatusCode::OK => {
                     let mut page = answer.value();
                     if let Some(Value::Array(all)) = page.get_mut("items") {
@@ -285,15 +277,15 @@ impl Front {
             let (front, request, sender) = (Arc::clone(self), request.clone(), sender.clone());
             tokio::spawn(async move {
                 while !sender.is_closed() && front.routes.shared.is_serving() {
-                    let deadline = Instant::now() + OWNER_WAIT_MAX;
-                    match front.deliver(shard, &request, deadline).await {
+                    let request = request.again();
+                    match front.deliver(shard, &request).await {
                         Ok(response) if response.status().is_success() => {
                             pump(response, &sender).await;
                         }
                         Ok(_) => return,
                         Err(_) => {}
                     }
-                    let _ = front.wait(Instant::now() + OWNER_WAIT_MAX).await;
+                    let _ = front.wait(request.again().deadline).await;
                 }
             });
         }
@@ -335,12 +327,11 @@ impl Front {
     ) -> RouteResult {
         let (shard, directory) = (self.fleet.shard_of(id), self.fleet.directory_shard());
         let request = self.kept(parts, body).await?;
-        let deadline = Instant::now() + OWNER_WAIT_MAX;
-        let first = self.deliver(shard, &request, deadline).await?;
+        let first = self.deliver(shard, &request).await?;
         if shard == directory || !first.status().is_success() {
             return Ok(first);
         }
-        let second = self.deliver(directory, &request, deadline).await?;
+        let second = self.deliver(directory, &request).await?;
         if !second.status().is_success() {
             return Ok(second);
         }

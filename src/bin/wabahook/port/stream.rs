@@ -49,8 +49,16 @@ impl<S> TimedStream<S> {
         TimedStream { stream, connection, head_timeout, head: None, write: None }
     }
 
-    /// `pending`, or an error once the client took nothing for too long.
-    fn stalled<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// The result of a write; in place of `pending`, an error once the client took nothing for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write = None;
+            return written;
+        }
         let sleep = self.write.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL_MAX)));
         sleep.as_mut().poll(context).map(|()| Err(ErrorKind::TimedOut.into()))
     }
@@ -116,11 +124,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(context, bytes);
-        if written.is_pending() {
-            return this.stalled(context);
-        }
-        this.write = None;
-        written
+        this.unless_stalled(context, written)
     }
 
     fn poll_write_vectored(
@@ -130,11 +134,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(context, parts);
-        if written.is_pending() {
-            return this.stalled(context);
-        }
-        this.write = None;
-        written
+        this.unless_stalled(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -144,11 +144,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
-        if flushed.is_pending() {
-            return this.stalled(context);
-        }
-        this.write = None;
-        flushed
+        this.unless_stalled(context, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,0 +1,69 @@
+//! A host of a cluster freezes at the moment at which the server goes away, so nobody can take over: what the other host
+//! forwards to it is refused in time all the same.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::cluster::{ClusterHost, OPERATOR, has_half_each, number, wait_for, with_logs};
+use crate::hosts::expect;
+use crate::proxy::Proxy;
+use crate::servers::Servers;
+
+/// Some of them are in shards of the host that freezes.
+const ACCOUNTS: usize = 12;
+
+/// What a request waits for an owner, and a reserve for a busy machine.
+const REFUSED_WITHIN: Duration = Duration::from_secs(13);
+
+pub fn refuse_in_time(program: &str, servers: &Servers) -> Result<String, String> {
+    servers.query("CREATE DATABASE owner_away")?;
+    let directory = tempfile::tempdir().unwrap();
+    let proxy = Proxy::to(servers.primary_port());
+    let new = |name: &str| {
+        ClusterHost::new(program, name, servers, "owner_away", directory.path())
+            .through(servers.primary_port(), proxy.port)
+    };
+    let (mut first, mut second) = (new("host-a"), new("host-b"));
+    first.start();
+    second.start();
+    let told = run(&first, &second, &proxy);
+    proxy.release();
+    with_logs(told, &first, &second)
+}
+
+fn run(first: &ClusterHost, second: &ClusterHost, proxy: &Proxy) -> Result<String, String> {
+    wait_for("both hosts to serve half of the shards", || has_half_each(first, second))?;
+    for account in 0..ACCOUNTS {
+        expect(first.ask("GET", "/subscriptions", (&format!("key-{account}"), &[]), "")?, 200)?;
+    }
+    proxy.hold_all();
+    second.signal(Signal::STOP);
+    let mut requests: Vec<(&str, &str, String, String)> = Vec::new();
+    for account in 0..ACCOUNTS {
+        let event = json!({"type": "ADD_TAG", "number": number(account), "payload": 1});
+        requests.push(("GET", "/subscriptions", format!("key-{account}"), String::new()));
+        requests.push(("POST", "/events", format!("key-{account}"), event.to_string()));
+    }
+    requests.push(("GET", "/dead-letters", OPERATOR.to_owned(), String::new()));
+    let timed = |(method, path, key, body): &(&str, &str, String, String)| {
+        let began = Instant::now();
+        let (status, _) = first.ask(method, path, (key, &[]), body)?;
+        Ok((status, began.elapsed(), format!("{method} {path} {key}")))
+    };
+    let answers: Result<Vec<_>, String> = thread::scope(|scope| {
+        let asked: Vec<_> = requests.iter().map(|one| scope.spawn(|| timed(one))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    second.signal(Signal::CONT);
+    let answers = answers?;
+    let refused = answers.iter().filter(|(status, ..)| *status == 503).count();
+    let slowest = answers.iter().max_by_key(|(_, took, _)| *took).ok_or("no answer")?;
+    let told = format!("{refused} refused, the last answer after {slowest:?}");
+    match refused > 0 && slowest.1 < REFUSED_WITHIN {
+        true => Ok(told),
+        false => Err(told),
+    }
+}
