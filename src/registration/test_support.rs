@@ -1,7 +1,7 @@
 //! The gateways' APIs on an engine in memory, for the tests of all gateways.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Request};
 use serde_json::Value;
@@ -13,15 +13,12 @@ use crate::engine::Engine;
 use crate::stats::Stats;
 use crate::store::Memory;
 use crate::subscription::SubscriptionInfo;
-use crate::testing::{ScriptedReply, ScriptedTransport};
+use crate::testing::{DEADLINE, ScriptedReply, ScriptedTransport, is_within};
 
 pub(super) const NUMBER: &str = "919999999999";
 pub(super) const OTHER_NUMBER: &str = "918888888888";
 pub(super) const BETA_NUMBER: &str = "917777777777";
 pub(super) const WABA: u64 = 123_065_260_884_961;
-
-/// The longest wait of a test.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(super) struct TestGateway {
     pub(super) engine: Engine,
@@ -107,11 +104,8 @@ impl TestGateway {
 
     /// Waits until the engine's counters satisfy a condition.
     pub(super) fn wait_until(&self, is_met: impl Fn(&Stats) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !is_met(&self.engine.stats()) {
-            assert!(Instant::now() < deadline, "not in time: {:?}", self.engine.stats());
-            std::thread::yield_now();
-        }
+        let in_time = is_within(DEADLINE, || is_met(&self.engine.stats()));
+        assert!(in_time, "not in time: {:?}", self.engine.stats());
     }
 
     /// Every subscription of an account as a line that shows any change.

@@ -13,10 +13,18 @@ pub(crate) const ENVELOPE_BYTES: usize = 5;
 
 pub(crate) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(ENVELOPE_BYTES + body.len());
-    sealed.push(version);
-    sealed.extend_from_slice(&checksum(version, body).to_le_bytes());
+    sealed.extend_from_slice(&[0; ENVELOPE_BYTES]);
     sealed.extend_from_slice(body);
+    put_envelope(version, &mut sealed);
     sealed
+}
+
+/// Seals a body in its place, after [`ENVELOPE_BYTES`] that are overwritten.
+pub(crate) fn put_envelope(version: u8, record: &mut [u8]) {
+    if let Some((envelope, body)) = record.split_first_chunk_mut::<ENVELOPE_BYTES>() {
+        let [a, b, c, d] = checksum(version, body).to_le_bytes();
+        *envelope = [version, a, b, c, d];
+    }
 }
 
 /// The version and body of a sealed record, or what is wrong with it.
@@ -32,8 +40,10 @@ pub(crate) fn unseal(sealed: &[u8]) -> Result<(u8, &[u8]), String> {
 
 /// Seals a value in bincode.
 pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, String> {
-    let body = layout().serialize(value).map_err(|error| error.to_string())?;
-    Ok(seal(version, &body))
+    let mut sealed = vec![0; ENVELOPE_BYTES];
+    layout().serialize_into(&mut sealed, value).map_err(|error| error.to_string())?;
+    put_envelope(version, &mut sealed);
+    Ok(sealed)
 }
 
 /// Opens a value of the given version.

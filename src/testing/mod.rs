@@ -39,6 +39,8 @@ mod store_layer;
 
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+pub(crate) use scripted_transport::DEADLINE;
 pub use scripted_transport::{Arrival, ScriptedReply, ScriptedTransport};
 #[doc(hidden)]
 pub use store_layer::{LayeredStore, StoreLayer};
@@ -55,8 +57,13 @@ pub use crate::store::{FaultInjectingStore, FaultPlan};
 /// attempt is in flight, and no delivery is due. Returns whether that was so within `timeout`.
 #[must_use]
 pub fn wait_until_idle(engine: &Engine, timeout: Duration) -> bool {
+    is_within(timeout, || engine.is_idle())
+}
+
+/// Waits until something is so. Returns whether it was within `timeout`.
+pub(crate) fn is_within(timeout: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
-    while !engine.is_idle() {
+    while !is_so() {
         if started.elapsed() > timeout {
             return false;
         }

@@ -11,7 +11,7 @@ use crate::macros::debug_fields;
 use crate::transport::{DeliveryControl, Failure, Reply, Request, Response, Transport};
 
 /// The longest wait of a test.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One attempt as it arrived.
 #[derive(Clone)]

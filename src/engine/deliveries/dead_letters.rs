@@ -409,7 +409,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::attempt::Record;
@@ -418,9 +417,7 @@ mod tests {
     use crate::event::Event;
     use crate::store::Memory;
     use crate::subscription::{Policy, Subscription};
-    use crate::testing::{ScriptedReply, ScriptedTransport};
-
-    const DEADLINE: Duration = Duration::from_secs(20);
+    use crate::testing::{DEADLINE, ScriptedReply, ScriptedTransport, is_within};
 
     #[test]
     fn an_id_parses_its_own_text_and_nothing_else() {
@@ -480,11 +477,8 @@ mod tests {
     }
 
     fn wait_delivered(engine: &Engine, delivered: u64) {
-        let deadline = Instant::now() + DEADLINE;
-        while engine.stats().delivered < delivered {
-            assert!(Instant::now() < deadline, "not in time: {:?}", engine.stats());
-            std::thread::yield_now();
-        }
+        let in_time = is_within(DEADLINE, || engine.stats().delivered >= delivered);
+        assert!(in_time, "not in time: {:?}", engine.stats());
     }
 
     fn letters(engine: &Engine) -> Vec<(EventId, u32)> {

@@ -224,7 +224,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::attempt::Reason;
@@ -234,9 +233,7 @@ mod tests {
     use crate::notice::Notice;
     use crate::store::Memory;
     use crate::subscription::Subscription;
-    use crate::testing::{ScriptedReply, ScriptedTransport};
-
-    const DEADLINE: Duration = Duration::from_secs(20);
+    use crate::testing::{DEADLINE, ScriptedReply, ScriptedTransport, is_within};
 
     fn states_of(engine: &Engine, id: SubscriptionId) -> Vec<DeliveryState> {
         let of_it = DeliveryFilter::default().subscription(id);
@@ -262,11 +259,8 @@ mod tests {
         let events = events.map(|one| one.number("919999999999"));
         engine.publish_many(events.into()).unwrap().wait().unwrap();
         // The worker that is about to ask for the book holds no attempt of another's meanwhile.
-        let deadline = Instant::now() + DEADLINE;
-        while shared.counters.attempts.value() < 4 {
-            assert!(Instant::now() < deadline, "the bystander waits for the book");
-            std::thread::yield_now();
-        }
+        let in_time = is_within(DEADLINE, || shared.counters.attempts.value() >= 4);
+        assert!(in_time, "the bystander waits for the book");
         assert_eq!(states_of(&engine, id), [DeliveryState::Blocked; 2]);
         let before = shared.subscriptions.read().get(id).unwrap();
         let called = SubscriptionInfo { state: call, ..(*before.info).clone() };

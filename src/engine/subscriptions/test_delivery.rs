@@ -124,9 +124,8 @@ mod tests {
     use crate::event::Event;
     use crate::store::Memory;
     use crate::subscription::{Subscription, SubscriptionState};
-    use crate::testing::{ScriptedReply, ScriptedTransport};
+    use crate::testing::{DEADLINE, ScriptedReply, ScriptedTransport};
 
-    const DEADLINE: Duration = Duration::from_secs(20);
     const BEGIN_WALL_MS: u64 = 1_700_000_000_000;
 
     /// An engine whose receivers answer after 30 ms.

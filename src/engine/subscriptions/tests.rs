@@ -1,7 +1,6 @@
 //! Changes of subscriptions where the device, the stored form or the ids fail.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::account::Account;
 use crate::book::SubscriptionStore;
@@ -14,9 +13,7 @@ use crate::notice::Notice;
 use crate::secret::Secret;
 use crate::store::{FaultInjectingStore, FaultPlan, Memory, Store};
 use crate::subscription::{Subscription, SubscriptionId, SubscriptionInfo};
-use crate::testing::{ScriptedTransport, wait_until_idle};
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::testing::{DEADLINE, ScriptedTransport, wait_until_idle};
 
 fn engine_on(store: Arc<dyn Store>, receivers: &Arc<ScriptedTransport>) -> Engine {
     let config = Config::new("unused")

@@ -16,9 +16,8 @@ use crate::notice::Notice;
 use crate::stats::CallbackRefusal;
 use crate::store::Memory;
 use crate::subscription::Subscription;
-use crate::testing::ScriptedTransport;
+use crate::testing::{DEADLINE, ScriptedTransport, is_within};
 
-const DEADLINE: Duration = Duration::from_secs(20);
 const WABA: &str = "123065260884961";
 const FIRST: &str = "919999999999";
 const SECOND: &str = "918888888888";
@@ -125,11 +124,8 @@ fn an_account_at_its_limit_does_not_affect_another() {
         panic!("acme is at its limit")
     };
     assert!(refused.is_busy() && refused.events.len() == 2, "{refused}");
-    let deadline = std::time::Instant::now() + DEADLINE;
-    while engine.stats().delivered < 6 {
-        assert!(std::time::Instant::now() < deadline, "{:?}", engine.stats());
-        std::thread::yield_now();
-    }
+    let in_time = is_within(DEADLINE, || engine.stats().delivered >= 6);
+    assert!(in_time, "{:?}", engine.stats());
     assert_eq!(engine.stats().accepted, 6, "beta's events of both callbacks");
 }
 

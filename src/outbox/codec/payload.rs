@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::store::record::{ENVELOPE_BYTES, seal, unseal};
+use crate::store::record::{ENVELOPE_BYTES, put_envelope, unseal};
 use crate::store::{Database, KeyValue, VALUE_BYTES_MAX};
 
 use super::keys;
@@ -35,35 +35,56 @@ impl PayloadLocation {
 #[derive(Debug)]
 pub(crate) struct PayloadWriter {
     first_page: u64,
-    bytes: Vec<u8>,
+    /// Each begins with room for its envelope, and all but the last are full.
+    pages: Vec<Vec<u8>>,
 }
 
 impl PayloadWriter {
     /// Starts at a page number that was never used before.
     pub(crate) fn new(first_page: u64) -> PayloadWriter {
-        PayloadWriter { first_page, bytes: Vec::new() }
+        PayloadWriter { first_page, pages: Vec::new() }
     }
 
     /// Appends bytes and returns their location. The limit on payloads bounds the length.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> PayloadLocation {
-        let position = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
+        let (page, offset) = match self.pages.last().filter(|_| self.room() > 0) {
+            Some(last) => (self.pages.len() - 1, last.len() - ENVELOPE_BYTES),
+            None => (self.pages.len(), 0),
+        };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.room() == 0 {
+                let mut page = Vec::with_capacity(VALUE_BYTES_MAX);
+                page.resize(ENVELOPE_BYTES, 0);
+                self.pages.push(page);
+            }
+            let (part, after) = rest.split_at(rest.len().min(self.room()));
+            self.pages.last_mut().into_iter().for_each(|page| page.extend_from_slice(part));
+            rest = after;
+        }
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         PayloadLocation {
-            page: self.first_page + (position / PAGE_BYTES) as u64,
-            offset: narrow(position % PAGE_BYTES),
+            page: self.first_page + page as u64,
+            offset: narrow(offset),
             length: narrow(bytes.len()),
         }
     }
 
+    /// How many bytes the last page still takes.
+    fn room(&self) -> usize {
+        self.pages.last().map_or(0, |page| VALUE_BYTES_MAX - page.len())
+    }
+
     /// The pages with their keys, and the next unused page number.
     pub(crate) fn into_pages(self) -> (Vec<KeyValue>, u64) {
-        let pages: Vec<_> = (self.first_page..)
-            .zip(self.bytes.chunks(PAGE_BYTES))
-            .map(|(number, bytes)| (keys::numbered(keys::PAYLOAD, number), seal(VERSION, bytes)))
-            .collect();
-        let next = self.first_page + pages.len() as u64;
-        (pages, next)
+        let next = self.first_page + self.pages.len() as u64;
+        let sealed = self.pages.into_iter().map(|mut page| {
+            put_envelope(VERSION, &mut page);
+            page.shrink_to_fit();
+            page
+        });
+        let numbers = (self.first_page..).map(|number| keys::numbered(keys::PAYLOAD, number));
+        (numbers.zip(sealed).collect(), next)
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use http::Request;
@@ -17,8 +17,9 @@ use crate::delivery::Http;
 use crate::engine::{DeadLetterFilter, TestDelivery};
 use crate::event::Event;
 use crate::network::Network;
-use crate::registration::test_support::{DEADLINE, TestGateway};
+use crate::registration::test_support::TestGateway;
 use crate::subscription::{Subscription, SubscriptionId};
+use crate::testing::{DEADLINE, is_within};
 
 /// Longer than a DNS result is cached and an idle connection is kept.
 const LATER_MS: u64 = 600_000;
@@ -144,13 +145,9 @@ fn a_name_that_changes_to_an_internal_address_is_refused() {
     assert_eq!(bed.tested(session), "guard:private");
     assert_eq!(reason(&engine.test(own).unwrap()).as_deref(), Some("guard:private"));
     bed.publish();
-    let deadline = Instant::now() + DEADLINE;
-    let letters = std::iter::repeat_with(|| {
-        assert!(Instant::now() < deadline, "too late");
-        engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap().items
-    });
-    let letters = letters.into_iter().find(|letters| letters.len() == 2).unwrap();
-    for letter in letters {
+    let letters = || engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap().items;
+    assert!(is_within(DEADLINE, || letters().len() == 2), "too late");
+    for letter in letters() {
         assert_eq!(letter.reason.to_string(), "guard:private");
         assert!([session, own].contains(&letter.subscription), "{letter:?}");
     }

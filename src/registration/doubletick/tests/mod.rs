@@ -5,7 +5,7 @@ mod refusals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -17,12 +17,13 @@ use crate::error::Error;
 use crate::event::{Catalogue, Event};
 use crate::notice::Notice;
 use crate::profile::Profile;
-use crate::registration::test_support::{DEADLINE, GatewayResponse, TestGateway};
+use crate::registration::test_support::{GatewayResponse, TestGateway};
 use crate::secret::Secret;
 use crate::subscription::{
     Authorization, BodyFormat, Policy, Subscription, SubscriptionId, SubscriptionInfo,
     SubscriptionState,
 };
+use crate::testing::{DEADLINE, is_within};
 use crate::testing::{ScriptedReply, ScriptedTransport};
 use crate::transport::Failure;
 
@@ -348,15 +349,12 @@ fn a_timeout_is_retried_only_if_requested() {
     client.registered(json!({"name": "bystander", "url": "https://fine.example/"}));
     let event = Event::new("Tag added", "{}").account("acme").number("919999999999");
     assert_eq!(client.engine.publish(event).unwrap().wait().unwrap().owed, 7);
-    let started = Instant::now();
     for (id, is_dead) in made {
         let expected = if is_dead { DeliveryState::Dead } else { DeliveryState::Retrying };
         let of_it = DeliveryFilter::default().subscription(id);
         let state = || client.engine.deliveries(&of_it, None, 9).unwrap().items.pop();
-        while state().map(|delivery| delivery.state) != Some(expected) {
-            assert!(started.elapsed() < DEADLINE, "{id}: {:?}", state());
-            std::thread::yield_now();
-        }
+        let is_it = || state().is_some_and(|delivery| delivery.state == expected);
+        assert!(is_within(DEADLINE, is_it), "{id}: {:?}", state());
         if is_dead {
             let reason = Reason::Failed(Failure::Timeout);
             let died = std::iter::repeat_with(|| notices.next_timeout(DEADLINE).unwrap());

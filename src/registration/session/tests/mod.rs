@@ -3,7 +3,7 @@
 mod refusals;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,8 +13,9 @@ use crate::config::{Config, Limits};
 use crate::error::Error;
 use crate::event::Event;
 use crate::registration::BODY_BYTES_MAX;
-use crate::registration::test_support::{DEADLINE, GatewayResponse, NUMBER, TestGateway};
+use crate::registration::test_support::{GatewayResponse, NUMBER, TestGateway};
 use crate::testing::ScriptedReply;
+use crate::testing::{DEADLINE, is_within};
 
 /// 2025-12-17T10:30:00Z
 const BEGIN_WALL_MS: u64 = 1_765_967_400_000;
@@ -209,10 +210,7 @@ fn a_webhook_disabled_by_its_receiver_stays_inactive() {
     gateway.wait_until(|stats| stats.dead == 1 && stats.delivered == 1);
     let active =
         |path: &str| gateway.enveloped("GET", path, Value::Null).1["data"]["active"].clone();
-    let deadline = Instant::now() + DEADLINE;
-    while active(&path) == json!(true) {
-        assert!(Instant::now() < deadline, "still active");
-    }
+    assert!(is_within(DEADLINE, || active(&path) != json!(true)), "still active");
     for (change, expected, state) in [
         (json!({"events": []}), false, SubscriptionState::Disabled),
         (json!({"active": false}), false, SubscriptionState::Disabled),
