@@ -13,9 +13,10 @@ use crate::account::{Account, AccountLimits};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
-use crate::macros::{debug_fields, setters, word_enum};
+use crate::macros::{setters, word_enum};
 use crate::network::{Network, Roots};
 use crate::store::{Durability, Store};
+use crate::text::debug_fields;
 use crate::transport::Transport;
 
 /// How an engine is set up. Checked once, by `Engine::open`.
@@ -230,6 +231,7 @@ pub enum OnDamage {
     SetAside,
 }
 
+word_enum!(pub Durability, "durability": Power = "power", Process = "process");
 word_enum!(pub OnDamage, "on_damage": Refuse = "refuse", SetAside = "set_aside");
 
 /// The engine's bounds. Start from [`Limits::default`] and change fields.

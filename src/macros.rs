@@ -1,5 +1,4 @@
-//! The macros of the library: words for the variants of enums, setters for structs of settings, and `Debug` that leaves
-//! out what it must.
+//! The macros of the library: words for the variants of enums, and setters for structs of settings.
 
 /// Gives an enum `as_str` and `Display`. With the name of a field, also `FromStr` as the inverse: an unknown word is
 /// an error of that field.
@@ -52,23 +51,5 @@ macro_rules! setters {
     };
 }
 
-/// `Debug` with these fields only. What else the type has is secret, may be long, or has no `Debug`. Of a field a method
-/// may be named, whose result is shown instead.
-macro_rules! debug_fields {
-    ($type:ident $(: $($field:ident $(.$method:ident())?),+)?) => {
-        impl std::fmt::Debug for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($type))
-                    $($(.field(
-                        concat!(stringify!($field) $(, ".", stringify!($method))?),
-                        &self.$field $(.$method())?,
-                    ))+)?
-                    .finish_non_exhaustive()
-            }
-        }
-    };
-}
-
-pub(crate) use debug_fields;
 pub(crate) use setters;
 pub(crate) use word_enum;

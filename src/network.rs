@@ -6,7 +6,7 @@ use http::Uri;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, Result};
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 /// Which targets are allowed beyond the safe default, HTTPS to public addresses.
 ///

@@ -16,8 +16,9 @@ use http::{HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::macros::{debug_fields, word_enum};
+use crate::macros::word_enum;
 use crate::subscription::Tls;
+use crate::text::debug_fields;
 
 /// The exact request of one attempt.
 #[derive(Clone)]

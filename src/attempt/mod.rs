@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::macros::debug_fields;
 use crate::subscription::SubscriptionId;
+use crate::text::debug_fields;
 use crate::text::serde_with::duration_ms;
 use crate::transport::{Failure, Reply, Shortage};
 

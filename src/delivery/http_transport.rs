@@ -18,10 +18,10 @@ use super::name_lookup::LookupThreads;
 use super::tls::{Identities, check_roots};
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::macros::debug_fields;
 use crate::network::Network;
 use crate::process::file_limit;
 use crate::subscription::Tls;
+use crate::text::debug_fields;
 use crate::transport::{Answer, Reply, Request, Transport};
 
 /// What makes the attempts of an engine that is given no other transport: HTTP/1.1 over connections

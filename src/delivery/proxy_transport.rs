@@ -21,9 +21,9 @@ use super::io_loop::failure;
 use super::response_headers::{DELIVERY_CONTROL, control, retry_after_ms};
 use super::tls::{self, check_roots};
 use crate::error::{Error, Result};
-use crate::macros::debug_fields;
 use crate::network::{Network, Roots};
 use crate::subscription::Tls;
+use crate::text::debug_fields;
 use crate::transport::{EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport};
 
 /// The transport of a network that is left through a proxy.

@@ -15,10 +15,10 @@ use super::query::{encoded_bytes, with_parameters};
 use super::tls;
 use crate::error::{Error, Result};
 use crate::event::{Catalogue, StoredEvent};
-use crate::macros::debug_fields;
 use crate::profile::Profile;
 use crate::signature::Signer;
 use crate::subscription::{BodyFormat, SubscriptionInfo, Target, Tls};
+use crate::text::debug_fields;
 use crate::transport::{Failure, Request};
 
 /// What all requests of one subscription share, prepared once: a request is made from it without

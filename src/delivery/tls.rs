@@ -22,9 +22,9 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 pub(super) use super::tls_session::TlsSession;
 use crate::error::{Error, Result};
-use crate::macros::debug_fields;
 use crate::network::Roots;
 use crate::subscription::{ClientCertificate, Tls};
+use crate::text::debug_fields;
 
 /// Trusted authorities and a client certificate, as rustls needs them.
 pub(super) struct Identity {

@@ -35,13 +35,13 @@ use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::history::History;
-use crate::macros::debug_fields;
 use crate::network::Network;
 use crate::notice::{Notice, NoticeBroadcaster};
 use crate::outbox::{AccountShares, Outbox};
 use crate::stats::{Bound, CallbackLedger, EngineCounters, MinuteCount};
 use crate::store::Store;
 use crate::subscription::SubscriptionId;
+use crate::text::debug_fields;
 use crate::transport::Transport;
 
 pub(super) struct Shared {

@@ -13,7 +13,7 @@ use crate::attempt::{Attempt, AttemptEnd};
 use crate::config::Config;
 use crate::delivery;
 use crate::error::Result;
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 use crate::transport::{Reply, Shortage};
 
 /// The committer, timekeeper and workers of an engine, each driven by a method.

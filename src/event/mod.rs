@@ -23,7 +23,7 @@ pub use publish_error::PublishError;
 pub use stored::{Accepted, StoredEvent};
 pub use type_hint::{HintReason, TypeHint};
 
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 /// An event to publish. The builder only collects; `publish` checks it and names the field at fault.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Event;
 use crate::error::Error;
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 /// Why [`publish`](crate::Engine::publish) or [`publish_many`](crate::Engine::publish_many) accepted nothing.
 ///

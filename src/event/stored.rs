@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{EventId, EventType, WabaNumber};
 
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 /// An accepted event. The outbox keeps it as long as a subscription is owed it or a dead letter refers to it.
 #[derive(Clone, PartialEq, Eq)]

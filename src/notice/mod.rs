@@ -19,10 +19,10 @@ use self::log::NoticeLog;
 use crate::account::{AccountId, AccountState};
 use crate::attempt::Reason;
 use crate::event::EventId;
-use crate::macros::debug_fields;
 use crate::process::HostCalls;
 use crate::stats::{Bound, CallbackRefusal};
 use crate::subscription::SubscriptionId;
+use crate::text::debug_fields;
 
 /// Something that happened and that no call returned.
 ///

@@ -2,6 +2,7 @@
 //! call the engine, block or panic, and neither a thread nor a lock of the engine waits for it. The thread starts
 //! with the first call and ends when everything that can queue calls is dropped.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +10,6 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Sender, unbounded};
 
 use super::threads;
-
-use crate::macros::debug_fields;
 
 type HostCall = Box<dyn FnOnce() + Send>;
 
@@ -76,4 +75,8 @@ impl HostCalls {
     }
 }
 
-debug_fields!(HostCalls: thread_name);
+impl fmt::Debug for HostCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostCalls").field("thread_name", &self.thread_name).finish_non_exhaustive()
+    }
+}

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, Database, KeyValue, Store, StoreEvent, StoreFailure, StoreListener, Visit};
 
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 /// A store whose writes and syncs fail, wait or are skipped as its [`FaultPlan`] says.
 ///

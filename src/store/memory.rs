@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Batch, Database, KeyValue, Operation, Store, StoreFailure, Visit};
 
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 
 type KeyValueMap = BTreeMap<Vec<u8>, Vec<u8>>;
 

@@ -27,7 +27,6 @@ pub(crate) use self::postgres::{ClusterHost, ClusterView, PostgresCluster, Shard
 pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::sled::Sled;
 pub(crate) use self::sled::database_names;
-use crate::macros::word_enum;
 
 /// The most operations in one batch: larger ones make sled hold back memory without bound.
 pub const BATCH_OPERATIONS_MAX: usize = 256;
@@ -185,8 +184,6 @@ pub enum Durability {
     /// the operating system, without waiting for the device.
     Process,
 }
-
-word_enum!(pub Durability, "durability": Power = "power", Process = "process");
 
 /// Operations that take effect together.
 ///

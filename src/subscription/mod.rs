@@ -36,10 +36,9 @@ pub use tls::{ClientCertificate, Tls};
 
 use crate::error::{Error, Result};
 use crate::event::{NumberInput, WabaNumber, number_input};
-use crate::macros::debug_fields;
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::text::{NAME_EXPECTED, hex, is_name};
+use crate::text::{NAME_EXPECTED, debug_fields, hex, is_name};
 
 /// Identifies a subscription. An id is never assigned twice.
 #[derive(

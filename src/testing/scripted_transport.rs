@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use parking_lot::{Condvar, Mutex};
 
-use crate::macros::debug_fields;
+use crate::text::debug_fields;
 use crate::transport::{DeliveryControl, Failure, Reply, Request, Response, Transport};
 
 /// The longest wait of a test.

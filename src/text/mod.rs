@@ -1,10 +1,12 @@
 //! Texts, without knowledge of webhooks: names that a host chooses, hexadecimal and search here, JSON whose bytes must
-//! stay as they came in [`json`], and moments and durations in the form in which they are written.
+//! stay as they came in [`json`], `Debug` that leaves out fields, and moments and durations in the form in which they are written.
 
+mod debug;
 pub(crate) mod json;
 pub(crate) mod serde_with;
 mod timestamp;
 
+pub(crate) use self::debug::debug_fields;
 pub(crate) use self::timestamp::rfc3339;
 
 /// The longest name, in bytes.

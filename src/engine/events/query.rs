@@ -12,8 +12,8 @@ use crate::engine::publish::order_hash;
 use crate::error::{Error, Result};
 use crate::event::{EventId, EventType, WabaNumber};
 use crate::history::{AttemptEntry, DeliveryStep, EntryPosition, HistoryQuery, dedup_hash};
-use crate::macros::debug_fields;
 use crate::subscription::SubscriptionId;
+use crate::text::debug_fields;
 
 /// What became of an event.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use crate::attempt::{Reason, Record};
 use crate::config::Limits;
 use crate::event::{EventId, EventType, StoredEvent};
-use crate::macros::{debug_fields, word_enum};
+use crate::macros::word_enum;
 use crate::subscription::SubscriptionId;
+use crate::text::debug_fields;
 
 /// An attempt, remembered in memory for a while.
 #[derive(Clone, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
 use crate::event::{EventId, StoredEvent, TEST};
-use crate::macros::debug_fields;
 use crate::subscription::{SubscriptionId, SubscriptionInfo};
+use crate::text::debug_fields;
 use crate::transport::{Failure, Reply};
 
 /// What the receiver of a test event answered.

@@ -12,8 +12,8 @@ use tokio_postgres::{Error, Row};
 use super::mirror::{CommitEffect, Mirror};
 use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
-use crate::macros::debug_fields;
 use crate::store::{Batch, Database, KeyValue, StoreFailure, Visit};
+use crate::text::debug_fields;
 
 /// How many rows are read at a time.
 const PAGE_ROWS: usize = 512;

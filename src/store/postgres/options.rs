@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::config::TargetSessionAttrs;
 
-use crate::macros::debug_fields;
 use crate::store::StoreFailure;
+use crate::text::debug_fields;
 
 /// After so long without an answer a peer counts as gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(4);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::errors::guarded;
 use super::flush_watchdog::FlushWatchdog;
 use super::manifest::Manifest;
-use crate::macros::debug_fields;
 use crate::store::{Batch, Database, Durability, KeyValue, Operation, StoreFailure, Visit};
+use crate::text::debug_fields;
 
 /// How many bytes of a commit are written between two syncs at most. sled makes about twice as many of
 /// them, in segments of 512 KiB, and the header of each segment says that everything before it is

@@ -16,8 +16,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::errors::guarded;
-use crate::macros::debug_fields;
 use crate::process::threads;
+use crate::text::debug_fields;
 
 /// How long a waiter may go unnoticed: short compared with the pause before a device that refused is
 /// tried again.
