@@ -131,6 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_number_of_replicas_that_means_nothing_is_refused() {
+        let options = PostgresOptions::new("host=127.0.0.1 port=1").unwrap().replicas(3);
+        let refused = crate::store::Postgres::connect(options).unwrap_err().to_string();
+        assert!(refused.starts_with("replicas: 3 given, expected 0 or 1"), "{refused}");
+    }
+
+    #[test]
     fn a_wrong_connection_string_is_refused_without_repeating_it() {
         let error = PostgresOptions::new("host=a password=s3cret port=x").unwrap_err().to_string();
         assert!(error.contains("port") && !error.contains("s3cret"), "{error}");
