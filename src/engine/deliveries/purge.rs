@@ -88,8 +88,7 @@ impl Engine {
     /// ```
     pub fn discard_matching(&self, filter: &DeadLetterFilter) -> Result<u64> {
         self.shared.check_open()?;
-        // After this, everything given up so far is listed.
-        self.shared.outbox.flush()?;
+        self.shared.settle_ends();
         let letters = self.shared.all_dead_letters(filter)?;
         self.shared.discard(letters.iter().map(DeadLetter::id))
     }

@@ -73,8 +73,9 @@ impl PostgresOptions {
         self
     }
 
-    /// With 1, the default, or more, a server that names no synchronous standby is refused; how many confirm a commit is
-    /// up to its `synchronous_standby_names`. 0 for a single server, or for a service that replicates below PostgreSQL.
+    /// With 1, the default, a server that names no synchronous standby is refused; how many confirm a commit is up to its
+    /// `synchronous_standby_names`. 0 for a single server, or for a service that replicates below PostgreSQL.
+    /// Other numbers are [refused](PostgresOptions::check).
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> PostgresOptions {
         self.replicas = replicas;
@@ -107,6 +108,20 @@ impl PostgresOptions {
     pub fn roots_pem(mut self, pem: impl Into<Vec<u8>>) -> PostgresOptions {
         self.roots_pem = Some(pem.into());
         self
+    }
+
+    /// Refuses options that cannot be right, as [`Postgres::connect`](super::Postgres::connect) does, without a connection.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Unsafe`], which names the option, what was given and what is right.
+    pub fn check(&self) -> Result<(), StoreFailure> {
+        match self.replicas {
+            0 | 1 => Ok(()),
+            given => Err(StoreFailure::Unsafe(format!(
+                "replicas: {given} given, expected 0 or 1; how many standbys confirm a commit is set by \
+                 synchronous_standby_names on the server"
+            ))),
+        }
     }
 
     /// Lets a new connection keep the epoch of the one before, so that a test can show what is lost without new ones.

@@ -113,7 +113,9 @@ fn new_runtime() -> Result<Runtime, StoreFailure> {
 #[allow(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn unanswered(_: Elapsed, deadline: Duration) -> StoreFailure {
     let seconds = deadline.as_secs();
-    let text = format!("the server has not answered within {seconds} s");
+    let text = format!(
+        "the server has not answered within {seconds} s: look at its standby and the network"
+    );
     StoreFailure::io(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 

@@ -59,6 +59,7 @@ impl Drop for Connection {
 
 impl Connector {
     pub(super) fn new(options: PostgresOptions) -> Result<Connector, StoreFailure> {
+        options.check()?;
         let tls = TlsConnector::new(options.roots_pem.as_deref())?;
         Ok(Connector { options: Arc::new(options), tls })
     }

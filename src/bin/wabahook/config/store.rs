@@ -69,6 +69,7 @@ impl StoreTable {
         let options = PostgresOptions::new(&url).map_err(|error| format!("store.url: {error}"))?;
         let name = self.host_name.clone().unwrap_or_else(machine_name);
         let options = options.name(name).replicas(self.replicas.unwrap_or(1));
+        options.check().map_err(|error| format!("store.{error}"))?;
         let options = match self.lease_ttl_ms {
             Some(ms) => options.lease_ttl(Duration::from_millis(ms)),
             None => options,
@@ -99,18 +100,14 @@ impl StoreTable {
     }
 
     fn check_values(&self, has_cluster: bool) -> Result<(), String> {
-        match (self.replicas, self.lease_ttl_ms, self.host_name.as_deref()) {
-            (Some(given @ 2..), ..) => Err(format!(
-                "store.replicas: {given} given, expected 0 or 1; how many standbys confirm a commit is set by \
-                 synchronous_standby_names on the server"
-            )),
-            (_, Some(ms), _) if !(1_000..=600_000).contains(&ms) => {
+        match (self.lease_ttl_ms, self.host_name.as_deref()) {
+            (Some(ms), _) if !(1_000..=600_000).contains(&ms) => {
                 Err(format!("store.lease_ttl_ms: {ms} given, expected 1000 to 600000"))
             }
-            (.., Some(name)) if has_cluster => Err(format!(
+            (_, Some(name)) if has_cluster => Err(format!(
                 "store.host_name: {name:?} given, but with [cluster] the name of a host is cluster.name"
             )),
-            (.., Some(name)) => check_name("store.host_name", name),
+            (_, Some(name)) => check_name("store.host_name", name),
             _ => Ok(()),
         }
     }
