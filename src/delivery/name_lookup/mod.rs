@@ -47,6 +47,7 @@ struct LookupShared {
     work: Condvar,
 }
 
+#[derive(Default)]
 struct LookupState {
     known: HashMap<String, KnownName>,
     pending: HashMap<String, PendingName>,
@@ -198,19 +199,7 @@ impl fmt::Debug for LookupThreads {
 
 impl LookupState {
     fn new() -> LookupState {
-        LookupState {
-            known: HashMap::new(),
-            pending: HashMap::new(),
-            first: FairQueue::default(),
-            slow: FairQueue::default(),
-            jobs: VecDeque::new(),
-            threads: 0,
-            threads_max: THREADS_MAX,
-            idle: 0,
-            running: HashMap::new(),
-            slow_running: 0,
-            is_over: false,
-        }
+        LookupState { threads_max: THREADS_MAX, ..LookupState::default() }
     }
 
     /// Counts a thread that was started, or notes that the system refused it.

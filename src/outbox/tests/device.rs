@@ -1,6 +1,10 @@
 //! Checks what a device that refuses leaves, and that it is waited for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
+use crate::store::{Database, StoreFailure};
+use crate::testing::{LayeredStore, StoreLayer};
 
 #[test]
 fn a_refusing_device_leaves_receipts_unknown() {
@@ -148,6 +152,56 @@ fn receipts_of_a_remote_store_wait_10_s_at_most() {
     assert!(matches!(receipt.wait(), Err(Error::Unknown { .. })));
     faults.heal();
     told(&running, |told| matches!(told, CommitEvent::Resumed));
+}
+
+/// A store that opens nothing once it is silent: the first try takes 8 s, the next one never ends.
+#[derive(Clone)]
+struct SilentServer {
+    inner: Arc<FaultInjectingStore>,
+    clock: Arc<ManualClock>,
+    tries: crossbeam_channel::Receiver<()>,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl StoreLayer for SilentServer {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn Database>, StoreFailure> {
+        if !self.is_silent.load(Ordering::Acquire) {
+            return self.inner.open(name);
+        }
+        let _ = self.tries.recv();
+        self.clock.advance(Duration::from_secs(8));
+        Err(StoreFailure::Closed)
+    }
+}
+
+// Each try to open the server takes seconds, and nobody is answered during one.
+#[test]
+fn receipts_are_answered_before_a_try_that_lasts_too_long() {
+    let (faulty, faults) = faulty(&Memory::default());
+    faults.remote();
+    let clock = Arc::new(ManualClock::new(WALL_MS, 3));
+    let (try_once, tries) = crossbeam_channel::unbounded();
+    let is_silent = Arc::<AtomicBool>::default();
+    let server = SilentServer {
+        inner: Arc::new(faulty),
+        clock: Arc::clone(&clock),
+        tries,
+        is_silent: Arc::clone(&is_silent),
+    };
+    let running = open_at(LayeredStore(server), &Limits::default(), &clock);
+    faults.fail_after(0);
+    is_silent.store(true, Ordering::Release);
+    let receipt = submit(&running.outbox, vec![routed(vec![1], &[1])]);
+    told(&running, |told| matches!(told, CommitEvent::Stalled(_)));
+    assert!(!receipt.is_done());
+    try_once.send(()).unwrap();
+    let answered = receipt.wait_timeout(Duration::from_secs(20));
+    drop(try_once);
+    assert!(matches!(answered, Some(Err(Error::Unknown { .. }))), "{answered:?}");
 }
 
 #[test]

@@ -55,8 +55,8 @@ impl ClientThread {
     }
 }
 
-/// Runs the connections of a session on the threads that wait for its answers. A commit that was handed to another
-/// thread took some 70 us longer. Nothing moves between two calls.
+/// Runs the connections of a session on the threads that wait for its answers. To hand each commit to another thread
+/// and back costs 0.1 ms of CPU. Nothing moves between two calls.
 pub(super) struct SessionRuntime {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
