@@ -8,12 +8,15 @@
 //! `--only beside_300 --files 256` the process may open 256 files.
 //!
 //! `isolation_*`: the engine has just been opened and knows nothing of the endpoints. `*_warm`: every hanging
-//! endpoint has timed out at least once. `limit_*`: a noisy account at each of its limits beside a quiet one.
+//! endpoint has timed out at least once. `*_of_connecting`: cold deliveries beside what is left of the machine while
+//! a plain sender connects once to each of the hanging endpoints, which any sender has to. `limit_*`: a noisy account at each of its limits beside a quiet one.
 
 mod noisy;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +36,8 @@ const OTHER_ACCOUNT: (&str, &str) = ("beta", "918888888888");
 const HANGING_EVENTS: usize = 20;
 const PAYLOAD_BYTES: usize = 1024;
 const SUBSCRIBED_TOGETHER: usize = 50;
+/// Of the plain sender, so that it fits into the file limit.
+const CONNECTED_TOGETHER: usize = 100;
 /// The measurement fails after this time.
 const STRETCH_MAX_MS: u64 = 300_000;
 
@@ -106,6 +111,8 @@ const SCENARIOS: [Scenario; 8] = [
 struct Rates {
     cold: f64,
     warm: f64,
+    /// How long a plain sender takes to connect to each hanging endpoint and to send it a payload.
+    connecting: Duration,
     /// The memory and threads of the process after the cold deliveries, while the others hang.
     rss_mb: f64,
     threads: u64,
@@ -138,6 +145,7 @@ fn measure(scenario: &Scenario, runs: usize) -> Outcome {
         "\n{what}: {events} events to each of {prompt} endpoints that answer after {after_ms} ms"
     );
     let (mut cold, mut warm) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    let mut connecting = Vec::new();
     for run in 0..runs {
         // They go first alternately.
         let order = if run % 2 == 0 { [0, hanging] } else { [hanging, 0] };
@@ -149,12 +157,21 @@ fn measure(scenario: &Scenario, runs: usize) -> Outcome {
             );
             let (cold, warm) = match hanging {
                 0 => (&mut cold.0, &mut warm.0),
-                _ => (&mut cold.1, &mut warm.1),
+                _ => {
+                    connecting.push(rates.connecting.as_secs_f64());
+                    (&mut cold.1, &mut warm.1)
+                }
             };
             cold.push(rates.cold);
             warm.push(rates.warm);
         }
     }
+    let due = (prompt * events) as f64;
+    let left: Vec<_> = (cold.0.iter().zip(&connecting))
+        .map(|(without, connecting)| due / (due / without + connecting))
+        .collect();
+    let ratio = median(cold.1.iter().zip(&left).map(|(with, left)| with / left).collect());
+    let of_connecting = (format!("{what}_of_connecting"), median(cold.1.clone()), median(left));
     for (how, (without, with)) in [("", cold), ("_warm", warm)] {
         // Of the two in one run, which saw the machine in the same phase.
         let ratio =
@@ -169,6 +186,8 @@ fn measure(scenario: &Scenario, runs: usize) -> Outcome {
             ratio,
         );
     }
+    let (what, with, left) = of_connecting;
+    support::result("isolation", what, with, "deliveries/s", (left, "connecting"), ratio);
     Ok(())
 }
 
@@ -177,6 +196,8 @@ fn deliver(scenario: &Scenario) -> Outcome<Rates> {
     let path = support::directory("isolation")?;
     owe(&path, &receivers, scenario)?;
     let due = (scenario.prompt * scenario.events) as u64;
+    let connecting = connect(&receivers, scenario.hanging)?;
+    receivers.reset()?;
 
     let engine = Engine::open(config(&path, scenario)?)?;
     let cold = stretch(&mut receivers, due, || Ok(()))?;
@@ -187,7 +208,24 @@ fn deliver(scenario: &Scenario) -> Outcome<Rates> {
         stretch(&mut receivers, due, || publish(&engine, PROMPT_ACCOUNT, PROMPT, scenario.events))?;
     engine.close(support::CLOSE_MAX)?;
     std::fs::remove_dir_all(&path)?;
-    Ok(Rates { cold, warm, rss_mb, threads })
+    Ok(Rates { cold, warm, connecting, rss_mb, threads })
+}
+
+/// Connects to each hanging endpoint and sends it a payload, as plainly as that can be done.
+fn connect(receivers: &Receivers, hanging: usize) -> Outcome<Duration> {
+    let all: Vec<_> = (0..hanging).map(|n| receivers.hanging_authority(n)).collect();
+    let mut took = Duration::ZERO;
+    for together in all.chunks(CONNECTED_TOGETHER) {
+        let started = Instant::now();
+        let open = together.iter().map(|authority| {
+            let mut stream = TcpStream::connect(authority)?;
+            stream.write_all(&[b'x'; PAYLOAD_BYTES]).map(|()| stream)
+        });
+        let open: Vec<_> = open.collect::<std::io::Result<_>>()?;
+        took += started.elapsed();
+        drop(open);
+    }
+    Ok(took)
 }
 
 /// Deliveries a second to those that answer, from before `begin` until so many have arrived.

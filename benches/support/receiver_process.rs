@@ -78,6 +78,11 @@ impl Receivers {
         self.url(HANGING, n)
     }
 
+    /// The same as host and port.
+    pub(crate) fn hanging_authority(&self, n: usize) -> String {
+        self.authority(HANGING, n)
+    }
+
     /// The address of the n-th receiver that answers 404.
     pub(crate) fn refusing(&self, n: usize) -> String {
         self.url(REFUSING, n)
@@ -89,7 +94,11 @@ impl Receivers {
     }
 
     fn url(&self, kind: u8, n: usize) -> String {
-        format!("http://127.{kind}.{}.{}:{}/hook", n / 200, n % 200 + 1, self.port)
+        format!("http://{}/hook", self.authority(kind, n))
+    }
+
+    fn authority(&self, kind: u8, n: usize) -> String {
+        format!("127.{kind}.{}.{}:{}", n / 200, n % 200 + 1, self.port)
     }
 
     /// Forgets what arrived so far.

@@ -104,14 +104,16 @@ impl Stall<'_> {
     ) -> Result<Option<GroupOutcome>> {
         let is_remote = self.writer.generations.is_remote();
         let pause_max = if is_remote { REMOTE_REOPEN_AFTER_MAX } else { REOPEN_AFTER_MAX };
-        let mut pause = REOPEN_AFTER;
+        let (mut pause, mut took_ms) = (REOPEN_AFTER, 0);
         loop {
             self.writer.generations.deactivate();
             kept.fill_while_stalled(self.receiver, self.admission, pause);
             if kept.stop {
                 return Ok(None);
             }
-            if self.clock.monotonic_ms() >= answer_at_ms {
+            let began_ms = self.clock.monotonic_ms();
+            // Nobody is answered during a try, and a server that is silent makes each last for seconds.
+            if began_ms.saturating_add(took_ms) >= answer_at_ms {
                 answer_group(group, unknown);
             }
             let reopened = self.writer.generations.reopen(self.writer.cursor.generation);
@@ -121,6 +123,7 @@ impl Stall<'_> {
                 Err(Error::NotOwner) => return Err(Error::NotOwner),
                 Err(_) => pause = (pause * 2).min(pause_max),
             }
+            took_ms = self.clock.monotonic_ms().saturating_sub(began_ms);
         }
     }
 
