@@ -472,7 +472,7 @@ mod tests {
             "{debug}"
         );
         assert!(debug.contains("::1/128") && debug.contains("roots: Bundled"), "{debug}");
-        for part in ["nat64: [64:ff9b::/96]", "has_proxy: true", "host_in_flight_max: 9"] {
+        for part in ["nat64: [64:ff9b::/96]", "proxy.is_some: true", "host_in_flight_max: 9"] {
             assert!(debug.contains(part) && !debug.contains("hidden"), "{debug}");
         }
         let dialog360 = Dialog360 { destinations_max: 5, destinations_wait: false };
