@@ -176,6 +176,10 @@ impl Database for PostgresDatabase {
                 Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
             }
             Ok(true) => Ok(()),
+            // Another thread has given the session up and taken a new epoch of the same ownership.
+            Ok(false) if session.has_failed() => {
+                Err(StoreFailure::io(std::io::Error::other("the session was replaced")))
+            }
             Ok(false) => {
                 self.shared.ownership.lose();
                 Err(StoreFailure::Fenced)

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -88,12 +89,14 @@ impl SessionRuntime {
 
     fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> Result<T, StoreFailure> {
         let runtime = self.runtime.as_ref().ok_or(StoreFailure::Closed)?;
-        let run = || runtime.block_on(work);
+        // It panics where the system refuses the thread that looks up the name of a server.
+        let run = || catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
         // A thread of an async runtime must not run another one.
-        match Handle::try_current() {
-            Ok(_) => threads::run_on_another("wabahook-session", run).map_err(StoreFailure::io),
-            Err(_) => Ok(run()),
-        }
+        let done = match Handle::try_current() {
+            Ok(_) => threads::run_on_another("wabahook-session", run).map_err(StoreFailure::io)?,
+            Err(_) => run(),
+        };
+        done.map_err(|_| StoreFailure::io(io::Error::other("the client of PostgreSQL panicked")))
     }
 }
 
@@ -136,4 +139,26 @@ pub(super) fn failure_of(error: &tokio_postgres::Error) -> StoreFailure {
     };
     let text = format!("{} ({})", refusal.message(), refusal.code().code());
     StoreFailure::io(io::Error::new(kind, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_client_is_a_failure_and_the_next_call_works() {
+        let sessions = SessionRuntime::new().unwrap();
+        let on_threads = |panics: bool| {
+            let work = || async move { assert!(!panics, "no thread") };
+            let within = Duration::from_secs(5);
+            let runtime = new_runtime().unwrap();
+            [sessions.run(within, work()), runtime.block_on(async { sessions.run(within, work()) })]
+        };
+        for failed in on_threads(true) {
+            assert!(matches!(failed, Err(StoreFailure::Io(_))), "{failed:?}");
+        }
+        for done in on_threads(false) {
+            done.unwrap();
+        }
+    }
 }
