@@ -8,8 +8,9 @@
 //! `--only beside_300 --files 256` the process may open 256 files.
 //!
 //! `isolation_*`: the engine has just been opened and knows nothing of the endpoints. `*_warm`: every hanging
-//! endpoint has timed out at least once. `*_of_connecting`: cold deliveries beside what is left of the machine while
-//! a plain sender connects once to each of the hanging endpoints, which any sender has to. `limit_*`: a noisy account at each of its limits beside a quiet one.
+//! endpoint has timed out at least once. `*_of_connecting`: cold deliveries beside what is left of the machine
+//! while a plain sender connects once to each of the hanging endpoints, which any sender has to. `limit_*`: a
+//! noisy account at each of its limits beside a quiet one.
 
 mod noisy;
 #[path = "../support/mod.rs"]

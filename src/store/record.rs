@@ -19,7 +19,7 @@ pub(crate) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// Seals a body in its place, after [`ENVELOPE_BYTES`] that are overwritten.
+/// Seals the body that follows the first [`ENVELOPE_BYTES`] of a record, by writing the envelope there.
 pub(crate) fn put_envelope(version: u8, record: &mut [u8]) {
     if let Some((envelope, body)) = record.split_first_chunk_mut::<ENVELOPE_BYTES>() {
         let [a, b, c, d] = checksum(version, body).to_le_bytes();

@@ -2,8 +2,8 @@
 //!
 //! Accounts take turns, and none takes so many threads that another finds none. A name is looked up once for all who
 //! wait for it, and a name whose last look-up hung waits behind names that were never tried and never takes more than
-//! a part of the threads. An answer that is old is used while it is refreshed. Answers come back through the listener's callback, on a thread of
-//! this file.
+//! a part of the threads. An answer that is old is used while it is refreshed. Answers come back through the listener's
+//! callback, on a thread of this file.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;

@@ -59,7 +59,9 @@ impl PayloadWriter {
                 self.pages.push(page);
             }
             let (part, after) = rest.split_at(rest.len().min(self.room()));
-            self.pages.last_mut().into_iter().for_each(|page| page.extend_from_slice(part));
+            if let Some(page) = self.pages.last_mut() {
+                page.extend_from_slice(part);
+            }
             rest = after;
         }
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -77,7 +77,7 @@ impl KeptRequest {
 
     /// The same request, which waits from now on.
     pub(super) fn again(&self) -> KeptRequest {
-        KeptRequest { deadline: Instant::now() + OWNER_WAIT_MAX, ..self.clone() }
+        KeptRequest { deadline: owner_deadline(), ..self.clone() }
     }
 
     /// The same request with a part of its body, which may be done twice.
@@ -88,6 +88,11 @@ impl KeptRequest {
     pub(super) fn request(&self) -> Request {
         Request::from_parts(self.parts.clone(), Body::from(self.body.clone()))
     }
+}
+
+/// Until when a request that begins to wait now does so.
+pub(super) fn owner_deadline() -> Instant {
+    Instant::now() + OWNER_WAIT_MAX
 }
 
 impl Front {
@@ -336,7 +341,8 @@ impl Front {
     }
 
     /// Sends a request to another host. Gives up when that is no longer the right one, because a host that stopped would
-    /// not answer; and after the deadline while the server is away, because nobody knows then which hosts live. A host that refuses because the shard is not there has not begun with the request.
+    /// not answer; and after the deadline while the server is away, because nobody knows then which hosts live. A host
+    /// that refuses because the shard is not there has not begun with the request.
     pub(super) async fn forward(
         &self,
         address: &str,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 use wabahook::metrics::CONTENT_TYPE;
 
-use super::front::{Front, KeptRequest};
+use super::front::{Front, KeptRequest, owner_deadline};
 use super::host_pages::{HostCursors, HostPage, merged};
 use super::mark::ForwardTarget;
 use super::merge::{added, exposition, keep_worst, with_shards};
@@ -285,7 +285,7 @@ impl Front {
                         Ok(_) => return,
                         Err(_) => {}
                     }
-                    let _ = front.wait(request.again().deadline).await;
+                    let _ = front.wait(owner_deadline()).await;
                 }
             });
         }
