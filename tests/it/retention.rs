@@ -49,9 +49,12 @@ fn owed(world: &World, id: SubscriptionId) -> u64 {
     stats.lanes.iter().find(|lane| lane.subscription == id).map_or(0, |lane| lane.owed)
 }
 
-fn reopened(world: World) -> World {
-    world.engine.close(DEADLINE).unwrap();
-    World::on(world.store, world.clock, two_accounts)
+/// The engine attempts what is owed as soon as it is open, so the receivers keep their scripts.
+fn reopened(World { engine, store, clock, receivers }: World) -> World {
+    engine.close(DEADLINE).unwrap();
+    let transport = receivers.clone();
+    let world = World::on(store, clock, |config| two_accounts(config).transport(transport));
+    World { receivers, ..world }
 }
 
 /// One lane for each reason why deliveries wait, each owed 2,000 events.
