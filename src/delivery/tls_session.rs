@@ -13,6 +13,8 @@ pub(super) struct TlsSession {
     rustls: ClientConnection,
     /// The start of a record whose rest has not arrived.
     partial: Vec<u8>,
+    /// Bytes of messages of TLS itself since the handshake.
+    message_bytes: usize,
     is_closed: bool,
 }
 
@@ -22,12 +24,16 @@ const RECORD_HEAD_BYTES: usize = 5;
 /// The longest body of a TLS record (RFC 8446, 5.2, and RFC 5246, 6.2.3).
 const RECORD_BYTES_MAX: usize = 16 * 1024 + 2_048;
 
+/// How much of session tickets and other messages of TLS itself is taken in over a connection, in bytes. Servers send
+/// a few; a ticket of 50 bytes costs as much time as a small request.
+const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
 /// The most plaintext that one TLS record holds, and so the most that is encrypted at once.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 
 impl TlsSession {
     pub(super) fn new(rustls: ClientConnection) -> TlsSession {
-        TlsSession { rustls, partial: Vec::new(), is_closed: false }
+        TlsSession { rustls, partial: Vec::new(), message_bytes: 0, is_closed: false }
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -110,6 +116,7 @@ impl TlsSession {
     }
 
     fn take_record(&mut self, mut record: &[u8], read: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let bytes = record.len();
         while !record.is_empty() {
             if self.rustls.read_tls(&mut record)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
@@ -120,6 +127,12 @@ impl TlsSession {
                 .map_err(|reason| io::Error::new(ErrorKind::InvalidData, reason))?;
             self.is_closed |= state.peer_has_closed();
             let mut left = state.plaintext_bytes_to_read();
+            if left == 0 && !self.rustls.is_handshaking() {
+                self.message_bytes += bytes;
+            }
+            if self.message_bytes > MESSAGE_BYTES_MAX {
+                return Err(ErrorKind::InvalidData.into());
+            }
             while left > 0 {
                 let mut reader = self.rustls.reader();
                 let bytes = reader.fill_buf()?;

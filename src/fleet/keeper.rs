@@ -1,13 +1,14 @@
-//! The thread of a fleet: it announces this host, looks at the others, and opens and closes engines. Each engine is
-//! opened and closed on a thread of its own, so that a slow one does not delay the announcement. A shard is served only
-//! while its lease is held, which its store sees to.
+//! The threads of a fleet. One announces this host, looks at the others, and opens and closes engines, each on a thread
+//! of its own. Another one reads the accounts, which engines may have to write. So neither a slow engine nor a silent
+//! server delays the look that tells whether the server is there. A shard is served only while its lease is held, which
+//! its store sees to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::ownership::{OwnershipStep, next_step};
 use super::{DIRECTORY_SHARD, FleetMembership, FleetOptions, FleetShared, HeldByShard, HeldShard};
@@ -40,7 +41,12 @@ const CLOSE_GRACE: Duration = Duration::from_secs(6);
 
 pub(super) fn start(shared: Arc<FleetShared>, woken: Receiver<()>) -> Result<()> {
     let failed = |error| Error::store("starting a thread", StoreFailure::io(error));
-    threads::start("wabahook-fleet", None, move || shared.run(&woken)).map(drop).map_err(failed)
+    let (read_accounts, asked) = crossbeam_channel::bounded(1);
+    let reading = Arc::clone(&shared);
+    let read = move || asked.iter().for_each(|()| reading.read_accounts());
+    threads::start("wabahook-fleet-accounts", None, read).map_err(failed)?;
+    let run = move || shared.run(&woken, &read_accounts);
+    threads::start("wabahook-fleet", None, run).map(drop).map_err(failed)
 }
 
 /// The live hosts, and of each shard the host that has its lease.
@@ -66,7 +72,7 @@ fn failed(failure: StoreFailure) -> Error {
 }
 
 impl FleetShared {
-    fn run(self: &Arc<Self>, woken: &Receiver<()>) {
+    fn run(self: &Arc<Self>, woken: &Receiver<()>, read_accounts: &Sender<()>) {
         let (mut had_failed, mut looks_left, mut patience) = (false, LOOKS_AFTER_CLOSE, 0);
         for look in 0_u64.. {
             looks_left -= u64::from(self.is_closing());
@@ -74,10 +80,15 @@ impl FleetShared {
                 return;
             }
             patience = if had_failed { PATIENCE } else { patience.saturating_sub(1) };
-            let looked = self.look(look, patience == 0);
+            let looked = self.look(patience == 0);
             had_failed = looked.is_err();
             if !self.is_closing() {
                 self.note_membership(looked);
+                if look.is_multiple_of(ANNOUNCE_EVERY) && !had_failed {
+                    self.cluster.announce();
+                    // If the channel is full, they are about to be read anyway.
+                    let _ = read_accounts.try_send(());
+                }
             }
             if woken.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
                 return;
@@ -100,7 +111,7 @@ impl FleetShared {
     }
 
     /// Looks once, and where it `may_take` takes what should be here.
-    fn look(self: &Arc<Self>, look: u64, may_take: bool) -> Result<FleetMembership> {
+    fn look(self: &Arc<Self>, may_take: bool) -> Result<FleetMembership> {
         let view = self.cluster.view().map_err(failed)?;
         self.close_ended();
         let step = match self.is_closing() {
@@ -121,11 +132,13 @@ impl FleetShared {
             tracing::info!(shard, "handing over to the host that should own it");
             self.close_later(shard, HAND_OVER_MAX);
         }
-        if look.is_multiple_of(ANNOUNCE_EVERY) && !self.is_closing() {
-            self.cluster.announce();
-            self.refresh_accounts()?;
-        }
         Ok(membership)
+    }
+
+    fn read_accounts(&self) {
+        if let Err(error) = self.refresh_accounts() {
+            tracing::warn!(%error, "the accounts could not be read");
+        }
     }
 
     /// Logs whose shards are taken that were not given up.

@@ -3,16 +3,17 @@
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, date_time_ymd};
+use rustls::{ServerConnection, StreamOwned};
 use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
 use wabahook::{Config, Engine, Failure, Http, Reply, Roots, Subscription, Tls, Transport};
 
-use super::authority::{Authority, Pair, self_signed};
+use super::authority::{Authority, Pair, self_signed, server_config};
 use super::client::*;
 use super::tls_receiver::{Shown, tls_receiver};
 
@@ -210,4 +211,30 @@ fn a_handshake_that_hangs_ends_at_the_timeout() {
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let reply = client().send(&request(&url, b"{}", 300));
     assert_eq!(reply, failed(Failure::Timeout));
+}
+
+/// Each costs as much as a small request, and they could be endless.
+#[test]
+fn a_receiver_that_floods_with_tickets_is_not_listened_to() {
+    let authority = Authority::new("ours");
+    let flooding = |tickets| {
+        let mut config = server_config(&authority.sign("localhost", |_| ()), None);
+        config.send_tls13_tickets = tickets;
+        let config = Arc::new(config);
+        let accepted = move |mut stream: TcpStream| {
+            let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            while session.is_handshaking() {
+                session.complete_io(&mut stream).ok()?;
+            }
+            Some(Box::new(StreamOwned::new(session, stream)) as Box<dyn Duplex>)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Receiver::over(listener, accepted, |_| say(OK))
+    };
+    let client = trusting(Roots::Given(authority.pem.clone()));
+    for (tickets, expected) in [(8, status(200)), (600, failed(Failure::Connect))] {
+        let receiver = flooding(tickets);
+        let url = format!("https://localhost:{}/hook", receiver.address.port());
+        assert_eq!(send(&client, &url), expected, "{tickets}");
+    }
 }

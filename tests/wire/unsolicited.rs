@@ -219,6 +219,38 @@ mod tls {
         });
     }
 
+    /// A receiver that sends without end over a kept connection would take the thread from all others.
+    #[test]
+    fn an_unsolicited_stream_is_not_read_to_its_end() {
+        const RECORDS: usize = 4_000;
+        let authority = Authority::new("ours");
+        let config = Arc::new(server_config(&authority.sign("localhost", |_| ()), None));
+        let (steps, step) = steps();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let thread = thread::spawn(move || {
+            let socket = listener.accept().unwrap().0;
+            let mut server = Server::new(socket, ServerConnection::new(config).unwrap());
+            server.read_request();
+            let first = server.records(OK);
+            let piece = "x".repeat(16_000);
+            let stream: Vec<_> = (0..RECORDS).map(|_| server.records(&piece)).collect();
+            server.socket.write_all(&first).unwrap();
+            let mut taken = 0;
+            step(&mut || {
+                taken =
+                    stream.iter().take_while(|one| server.socket.write_all(one).is_ok()).count();
+            });
+            taken
+        });
+        let roots = Roots::Given(authority.pem.clone());
+        let client = http(network(&["127.0.0.0/8", "::1/128"]).roots(roots));
+        assert_eq!(send(&client, &format!("https://localhost:{port}/hook")), status(200));
+        steps.next();
+        let taken = thread.join().unwrap();
+        assert!(taken < RECORDS / 2, "{taken}: more than the system's buffers hold");
+    }
+
     #[test]
     fn a_connection_that_tls_says_is_closed_is_not_used_again() {
         check_both(|server| {

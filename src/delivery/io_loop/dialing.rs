@@ -228,7 +228,10 @@ impl EventLoop {
         if let Some(identity) = &attempt.identity {
             match identity.session(attempt.request.authority().host()) {
                 Ok(session) => connection.stream.secure(session),
-                Err(error) => return self.fail(slot, failure(&error)),
+                Err(error) => {
+                    self.connections.close(number, &mut self.hosts);
+                    return self.fail(slot, failure(&error));
+                }
             }
         }
         self.begin_exchange(slot, number, false, ready);

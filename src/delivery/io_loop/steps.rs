@@ -97,7 +97,9 @@ impl EventLoop {
             return self.connections.check_idle(number, &mut self.hosts, &mut self.scratch);
         };
         match self.attempts.get(slot).map(|attempt| &attempt.stage) {
-            Some(Stage::Connecting(_)) => self.on_connecting(slot, number, ready),
+            Some(Stage::Connecting(known)) if known.sockets.contains(&number) => {
+                self.on_connecting(slot, number, ready);
+            }
             Some(Stage::Exchanging(known)) if known.connection == number => self.drive(slot, ready),
             _ => self.connections.close(number, &mut self.hosts),
         }

@@ -107,13 +107,15 @@ impl Stream {
             return peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         }
         let mut is_quiet = true;
-        loop {
+        while is_quiet {
             match self.receive(scratch, &mut |_| is_quiet = false) {
-                Ok(Receiving::Blocked) => return is_quiet && !self.has_leftover(),
+                Ok(Receiving::Blocked) => return !self.has_leftover(),
+                // It ends: a session takes in little but plaintext.
                 Ok(Receiving::Short | Receiving::Full) => {}
                 Ok(Receiving::Closed) | Err(_) => return false,
             }
         }
+        false
     }
 
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {

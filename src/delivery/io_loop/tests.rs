@@ -380,6 +380,21 @@ fn of_a_name_only_the_addresses_that_the_guard_admits_are_used() {
     assert_eq!(script.end(3), failed(Failure::Dns));
 }
 
+/// TLS refuses the name after the connection is made.
+#[cfg(feature = "tls")]
+#[test]
+fn a_name_that_no_certificate_can_have_keeps_no_connection() {
+    let (_loops, script) =
+        bed(LIMITS, Arc::new(SystemClock::new()), |_| Ok(vec![IpAddr::from([127, 0, 0, 1])]));
+    let receiver = listener();
+    let port = receiver.local_addr().unwrap().port();
+    script.give(1, &format!("https://a-.example:{port}/"), 10_000);
+    assert_eq!(script.end(1), failed(Failure::Tls("name".to_owned())));
+    let (mut stream, _) = receiver.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is closed");
+}
+
 /// An address that swallows packets: its queue of connections is full. Holds what fills it.
 #[cfg(target_os = "linux")]
 fn swallowing(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {

@@ -10,17 +10,20 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use wabahook::inbound::cloud_api;
 use wabahook::signature::Signer;
 
-use super::front::{Front, KeptRequest};
+use super::front::{Front, KeptRequest, OWNER_WAIT_MAX, Waited};
 use crate::http_error::{HttpError, RouteResult};
 use crate::routes::{self, HUB_SIGNATURE};
 
 impl Front {
     /// `POST /meta/webhook`.
     pub(super) async fn callback(self: &Arc<Self>, mut parts: Parts, body: Body) -> RouteResult {
-        self.wait_for_accounts(&mut parts).await?;
+        let began = Instant::now();
+        self.wait_for_accounts(began + OWNER_WAIT_MAX).await?;
+        parts.extensions.insert(Waited(began.elapsed()));
         let engines = self.fleet.engines();
         let verified =
             routes::verified_callback(&self.routes.shared, &parts, body, |reason, why| {

@@ -12,17 +12,19 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use wabahook::registration::Registration;
 use wabahook::{Fleet, FleetMembership, ShardPlace};
 
+use super::account_refresh::AccountRefresh;
+use super::forwarded_body::{ForwardedBody, GivenUp};
 use super::mark::{FORWARDED, ForwardMark, ForwardTarget, MARK_REFUSED};
 use super::peers::{ForwardFailure, Peers};
 use super::route_scope::{OfAll, RouteScope, scope_of};
 use super::shard_routes::{ShardPermit, ShardRoutes};
 use crate::caller::Caller;
-use crate::host::{ForwardedFor, authenticated, off_thread, remote};
+use crate::host::{ForwardedFor, authenticated, remote};
 use crate::http_error::{HttpError, NOT_OWNER, RouteResult};
 use crate::port::bodies::RequestBody;
 use crate::port::body_room::BodyHolder;
@@ -31,11 +33,11 @@ use crate::routes::audit_page;
 
 /// How long a request waits for an owner of its shard, the wait for the accounts included: twice as long as another host
 /// takes to take over.
-const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const OWNER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often to look at the owner again, where nothing is told.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often unknown keys may have the accounts read again.
-const REFRESH_EVERY: Duration = Duration::from_millis(200);
+/// How long a request waits, after a change of an account, until the change is in force on this host.
+const IN_FORCE_WAIT: Duration = Duration::from_secs(2);
 
 /// In the refusal of a forwarded request by a host that does not have its shard. Nothing was done with it.
 const NOT_OWNER_HEADER: HeaderName = HeaderName::from_static("x-wabahook-not-owner");
@@ -45,13 +47,12 @@ pub(crate) struct Front {
     pub(super) fleet: Fleet,
     pub(super) routes: Arc<ShardRoutes>,
     pub(super) peers: Peers,
-    /// When an unknown key had the accounts read again.
-    refreshed: Mutex<Option<Instant>>,
+    pub(super) refresh: AccountRefresh,
 }
 
 /// How long a request has waited for the accounts.
 #[derive(Clone, Copy)]
-struct Waited(Duration);
+pub(super) struct Waited(pub(super) Duration);
 
 /// A request that is kept until it is answered, to be sent again where that is safe.
 #[derive(Clone)]
@@ -70,14 +71,13 @@ impl KeptRequest {
     pub(super) fn new(parts: Parts, mut body: RequestBody) -> KeptRequest {
         let is_repeatable = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let bytes = Bytes::from(std::mem::take(&mut body.bytes));
-        let waited = parts.extensions.get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
-        let deadline = Instant::now() + OWNER_WAIT_MAX.saturating_sub(waited);
+        let deadline = owner_deadline(&parts);
         KeptRequest { parts, body: bytes, _memory: Arc::new(body), deadline, is_repeatable }
     }
 
-    /// The same request, which waits from now on.
+    /// A copy of the request to send once more, with all of the time to wait for an owner.
     pub(super) fn again(&self) -> KeptRequest {
-        KeptRequest { deadline: owner_deadline(), ..self.clone() }
+        KeptRequest { deadline: Instant::now() + OWNER_WAIT_MAX, ..self.clone() }
     }
 
     /// The same request with a part of its body, which may be done twice.
@@ -90,14 +90,17 @@ impl KeptRequest {
     }
 }
 
-/// Until when a request that begins to wait now does so.
-pub(super) fn owner_deadline() -> Instant {
-    Instant::now() + OWNER_WAIT_MAX
+/// Until when a request waits for an owner from now on.
+fn owner_deadline(parts: &Parts) -> Instant {
+    let waited = parts.extensions.get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
+    Instant::now() + OWNER_WAIT_MAX.saturating_sub(waited)
 }
 
 impl Front {
     pub(super) fn new(fleet: Fleet, routes: Arc<ShardRoutes>, peers: Peers) -> Front {
-        Front { fleet, routes, peers, refreshed: Mutex::default() }
+        let read = fleet.clone();
+        let refresh = AccountRefresh::new(move || read.refresh_accounts());
+        Front { fleet, routes, peers, refresh }
     }
 
     /// All routes.
@@ -120,10 +123,10 @@ impl Front {
             RouteScope::Callback => return self.callback(parts, body).await,
             _ => {}
         }
-        self.wait_for_accounts(&mut parts).await?;
-        let Some(caller) = self.caller(&parts).await? else {
-            return self.by_any(parts, body).await;
-        };
+        let began = Instant::now();
+        let caller = self.caller(&parts, began + OWNER_WAIT_MAX).await?;
+        parts.extensions.insert(Waited(began.elapsed()));
+        let Some(caller) = caller else { return self.by_any(parts, body).await };
         authenticated(&parts.extensions, caller.key_holder());
         parts.extensions.insert(caller.clone());
         match (scope, caller.scope()) {
@@ -183,21 +186,24 @@ impl Front {
         authenticated(&parts.extensions, KeyHolder::Host);
         parts.headers.remove(FORWARDED);
         parts.extensions.insert(ForwardedFor(mark.client));
-        let permit = match mark.target {
-            ForwardTarget::Host => None,
-            ForwardTarget::Shard(shard) => match self.routes.enter(shard) {
-                None => return Ok(not_owner_here()),
-                permit => permit,
-            },
-        };
+        // A shard that is about to be closed does not wait for the accounts.
+        if let ForwardTarget::Shard(shard) = mark.target
+            && self.routes.enter(shard).is_none()
+        {
+            return Ok(not_owner_here());
+        }
+        let deadline = Instant::now() + OWNER_WAIT_MAX;
         // The other host waits for an owner; this one must not wait as well.
         let caller = match self.fleet.has_accounts() {
-            true => self.caller(&parts).await.ok().flatten(),
+            true => self.caller(&parts, deadline).await.ok().flatten(),
             false => None,
         };
-        if let Some(permit) = permit {
+        if let ForwardTarget::Shard(shard) = mark.target {
             let account = caller.as_ref().and_then(Caller::scope);
-            return self.answer_here(permit, Request::from_parts(parts, body), account).await;
+            return match self.enter(shard, account, deadline).await? {
+                Some(permit) => Ok(permit.answer(Request::from_parts(parts, body)).await),
+                None => Ok(not_owner_here()),
+            };
         }
         if let Some(caller) = caller {
             parts.extensions.insert(caller);
@@ -223,30 +229,29 @@ impl Front {
         self.routes.open().into_iter().find_map(|shard| self.routes.enter(shard))
     }
 
-    /// Answers with an engine here, which must know the account.
-    async fn answer_here(
+    /// A shard here, whose engine knows the account; `None` where another host has the shard.
+    async fn enter(
         &self,
-        permit: ShardPermit,
-        request: Request,
+        shard: u16,
         account: Option<&str>,
-    ) -> RouteResult {
-        if account.is_some_and(|account| permit.engine().accounts().get(account).is_none()) {
-            self.refresh().await?;
+        deadline: Instant,
+    ) -> Result<Option<ShardPermit>, HttpError> {
+        let Some(permit) = self.routes.enter(shard) else { return Ok(None) };
+        if account.is_none_or(|account| permit.engine().accounts().get(account).is_some()) {
+            return Ok(Some(permit));
         }
-        Ok(permit.answer(request).await)
+        drop(permit);
+        self.refresh.renewed(deadline).await?;
+        Ok(self.routes.enter(shard))
     }
 
-    /// The caller of a request; `None` without a valid key.
-    async fn caller(&self, parts: &Parts) -> Result<Option<Caller>, HttpError> {
-        if let Some(caller) = self.known_caller(parts)? {
-            return Ok(Some(caller));
+    /// The caller of a request; `None` without a valid key. Before the accounts are known every key would be refused.
+    async fn caller(&self, parts: &Parts, deadline: Instant) -> Result<Option<Caller>, HttpError> {
+        self.wait_for_accounts(deadline).await?;
+        match self.known_caller(parts)? {
+            None => self.refresh.recent(deadline).await?,
+            caller => return Ok(caller),
         }
-        let mut refreshed = self.refreshed.lock().await;
-        if refreshed.is_none_or(|at| at.elapsed() > REFRESH_EVERY) {
-            self.refresh().await?;
-            *refreshed = Some(Instant::now());
-        }
-        drop(refreshed);
         self.known_caller(parts)
     }
 
@@ -263,19 +268,16 @@ impl Front {
         }
     }
 
-    /// Before the accounts are known every key would be refused.
-    pub(super) async fn wait_for_accounts(&self, parts: &mut Parts) -> Result<(), HttpError> {
-        let began = Instant::now();
+    pub(super) async fn wait_for_accounts(&self, deadline: Instant) -> Result<(), HttpError> {
         while !self.fleet.has_accounts() {
-            self.wait(began + OWNER_WAIT_MAX).await?;
+            self.wait(deadline).await?;
         }
-        parts.extensions.insert(Waited(began.elapsed()));
         Ok(())
     }
 
-    pub(super) async fn refresh(&self) -> Result<(), HttpError> {
-        let fleet = self.fleet.clone();
-        off_thread(move || fleet.refresh_accounts()).await?.map_err(HttpError::from)
+    /// Waits until a change of an account is in force on this host. A server that went away since then delays that.
+    pub(super) async fn put_in_force(&self) {
+        let _ = self.refresh.renewed(Instant::now() + IN_FORCE_WAIT).await;
     }
 
     /// Answers with whichever engine is here.
@@ -294,8 +296,8 @@ impl Front {
         body: Body,
         account: Option<&str>,
     ) -> RouteResult {
-        if let Some(permit) = self.routes.enter(shard) {
-            return self.answer_here(permit, Request::from_parts(parts, body), account).await;
+        if let Some(permit) = self.enter(shard, account, owner_deadline(&parts)).await? {
+            return Ok(permit.answer(Request::from_parts(parts, body)).await);
         }
         let request = self.kept(parts, body).await?;
         self.deliver(shard, &request).await
@@ -317,19 +319,19 @@ impl Front {
     /// Sends a request to the engine of a shard, wherever it is, and waits for an owner until its deadline. It is sent
     /// again only where it was not begun, or may be done twice.
     pub(super) async fn deliver(&self, shard: u16, request: &KeptRequest) -> RouteResult {
+        let account = request.parts.extensions.get::<Caller>().and_then(Caller::scope);
         loop {
-            if let Some(permit) = self.routes.enter(shard) {
-                let caller = request.parts.extensions.get::<Caller>();
-                let account = caller.and_then(Caller::scope);
-                return self.answer_here(permit, request.request(), account).await;
+            if let Some(permit) = self.enter(shard, account, request.deadline).await? {
+                return Ok(permit.answer(request.request()).await);
             }
             if let ShardPlace::At(host) = self.fleet.place_of(shard) {
-                let is_owner = || match self.fleet.place_of(shard) {
+                let is_owner = move |fleet: &Fleet| match fleet.place_of(shard) {
                     ShardPlace::At(now) => now.name == host.name,
                     _ => false,
                 };
+                let given_up = self.given_up(request.deadline, is_owner);
                 let target = ForwardTarget::Shard(shard);
-                match self.forward(&host.address, target, request, is_owner).await {
+                match self.forward(&host.address, target, request, given_up).await {
                     Ok(response) => return Ok(response),
                     Err(ForwardFailure::NotSent) => {}
                     Err(ForwardFailure::Unknown) if request.is_repeatable => {}
@@ -340,37 +342,43 @@ impl Front {
         }
     }
 
-    /// Sends a request to another host. Gives up when that is no longer the right one, because a host that stopped would
-    /// not answer; and after the deadline while the server is away, because nobody knows then which hosts live. A host
-    /// that refuses because the shard is not there has not begun with the request.
+    /// Sends a request to another host, until it is given up. A host that refuses because the shard is not there has
+    /// not begun with the request.
     pub(super) async fn forward(
         &self,
         address: &str,
         target: ForwardTarget,
         request: &KeptRequest,
-        is_right: impl Fn() -> bool,
+        mut given_up: GivenUp,
     ) -> Result<Response, ForwardFailure> {
         let mark = ForwardMark { target, client: remote(&request.parts.extensions) };
-        let mut changes = self.routes.changes.subscribe();
         let sent = self.peers.send(address, mark, &request.parts, request.body.clone());
-        let is_lost = || {
-            Instant::now() >= request.deadline
-                && self.fleet.membership() == FleetMembership::Disconnected
+        let response = tokio::select! {
+            answered = sent => answered?,
+            () = &mut given_up => return Err(ForwardFailure::Unknown),
         };
-        let is_wrong = async {
-            while is_right() && !is_lost() {
-                let _ = timeout(LOOK_EVERY, changes.changed()).await;
-            }
-        };
-        tokio::select! {
-            answered = sent => match answered? {
-                refusal if refusal.headers().contains_key(&NOT_OWNER_HEADER) => {
-                    Err(ForwardFailure::NotSent)
-                }
-                response => Ok(response),
-            },
-            () = is_wrong => Err(ForwardFailure::Unknown),
+        match response.headers().contains_key(&NOT_OWNER_HEADER) {
+            true => Err(ForwardFailure::NotSent),
+            false => Ok(response.map(|body| Body::new(ForwardedBody::new(body, given_up)))),
         }
+    }
+
+    /// Ends when the host that was sent a request is no longer the right one, because a host that stopped would not
+    /// answer; and after the deadline while the server is away, because nobody knows then which hosts live.
+    pub(super) fn given_up(
+        &self,
+        deadline: Instant,
+        is_right: impl Fn(&Fleet) -> bool + Send + 'static,
+    ) -> GivenUp {
+        let (fleet, mut changes) = (self.fleet.clone(), self.routes.changes.subscribe());
+        Box::pin(async move {
+            let is_lost = || {
+                Instant::now() >= deadline && fleet.membership() == FleetMembership::Disconnected
+            };
+            while is_right(&fleet) && !is_lost() {
+                changed(&mut changes, Instant::now() + LOOK_EVERY).await;
+            }
+        })
     }
 
     /// Waits for a change of the fleet, a moment at most; an error after the deadline.
@@ -379,9 +387,16 @@ impl Front {
         if now >= deadline {
             return Err(no_owner());
         }
-        let mut changes = self.routes.changes.subscribe();
-        let _ = timeout_at(deadline.min(now + LOOK_EVERY), changes.changed()).await;
+        changed(&mut self.routes.changes.subscribe(), deadline.min(now + LOOK_EVERY)).await;
         Ok(())
+    }
+}
+
+/// Waits for a change of the fleet, until a moment at most.
+async fn changed(changes: &mut watch::Receiver<u64>, until: Instant) {
+    if let Ok(Err(_)) = timeout_at(until, changes.changed()).await {
+        // Nothing is told any more.
+        sleep_until(until).await;
     }
 }
 

@@ -1,11 +1,13 @@
 //! A host among others that serve one store together. It serves the shards that are its own with the routes of a host with
 //! one engine, one set for each shard, and forwards all other requests to the hosts that have their shards.
 
+mod account_refresh;
 #[cfg(test)]
 #[path = "../../../../tests/support/authority.rs"]
 mod authority;
 mod callback;
 mod connector;
+mod forwarded_body;
 mod front;
 mod health;
 mod host_pages;

@@ -3,6 +3,7 @@
 //! without end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
@@ -11,9 +12,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use wabahook::Fleet;
 use wabahook::metrics::CONTENT_TYPE;
 
-use super::front::{Front, KeptRequest, owner_deadline};
+use super::front::{Front, KeptRequest, no_owner};
 use super::host_pages::{HostCursors, HostPage, merged};
 use super::mark::ForwardTarget;
 use super::merge::{added, exposition, keep_worst, with_shards};
@@ -27,6 +30,8 @@ use crate::routes::LineBody;
 
 /// The longest answer of one engine that is made part of another.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long an engine here may take after the deadline, while the server is away.
+const FROM_MEMORY_WAIT: Duration = Duration::from_millis(200);
 /// How many lines of a stream may wait for a slow listener.
 const LINES_MAX: usize = 16;
 
@@ -125,14 +130,22 @@ impl Front {
         let response = if host.name == self.fleet.name() {
             self.of_this_host(request.request()).await.ok_or(ForwardFailure::NotSent)?
         } else {
-            let is_live = || self.fleet.hosts().iter().any(|live| live.name == host.name);
-            self.forward(&host.address, ForwardTarget::Host, request, is_live).await?
+            let name = host.name.clone();
+            let is_live = move |fleet: &Fleet| fleet.hosts().iter().any(|live| live.name == name);
+            let given_up = self.given_up(request.deadline, is_live);
+            self.forward(&host.address, ForwardTarget::Host, request, given_up).await?
         };
         WholeAnswer::read(response).await.map_err(|_| ForwardFailure::Unknown)
     }
 
     async fn ask(&self, shard: u16, request: &KeptRequest) -> Result<WholeAnswer, HttpError> {
-        WholeAnswer::read(self.deliver(shard, request).await?).await
+        let answer = async { WholeAnswer::read(self.deliver(shard, request).await?).await };
+        // An engine here may wait for the server, too. What it has in memory it tells also after the deadline.
+        let deadline = request.deadline.max(Instant::now() + FROM_MEMORY_WAIT);
+        tokio::select! {
+            answer = answer => answer,
+            () = self.given_up(deadline, |_| true) => Err(no_owner()),
+        }
     }
 
     /// Asks every shard at the same time. The answers are in the order of the shards; a shard without an owner has none.
@@ -172,7 +185,7 @@ impl Front {
             Some(answer) if sum.is_null() && missing.is_empty() => {
                 return Ok(answer.into_response());
             }
-            Some(_) if sum.is_null() => return Err(super::front::no_owner()),
+            Some(_) if sum.is_null() => return Err(no_owner()),
             _ => {}
         }
         if let Some(worst) = query.other("worst").and_then(|worst| worst.parse().ok()) {
@@ -187,7 +200,7 @@ impl Front {
         let accounts = self.fleet.accounts();
         let named = || purged_account(&request.body, accounts);
         if named().is_some_and(|account| accounts.get(&account).is_none()) {
-            self.refresh().await?;
+            self.refresh.recent(request.deadline).await?;
         }
         match named() {
             Some(account) => {
@@ -209,7 +222,7 @@ impl Front {
         match (found.into_iter().next(), others.into_iter().next()) {
             (Some(found), _) => Ok(found.into_response()),
             (None, Some(other)) if is_complete => Ok(other.into_response()),
-            _ => Err(super::front::no_owner()),
+            _ => Err(no_owner()),
         }
     }
 
@@ -285,7 +298,7 @@ impl Front {
                         Ok(_) => return,
                         Err(_) => {}
                     }
-                    let _ = front.wait(owner_deadline()).await;
+                    let _ = front.wait(request.deadline).await;
                 }
             });
         }
@@ -313,7 +326,7 @@ impl Front {
     pub(super) async fn to_directory(&self, parts: Parts, body: Body) -> RouteResult {
         let response = self.to_shard(self.fleet.directory_shard(), parts, body, None).await?;
         if response.status().is_success() {
-            self.refresh().await?;
+            self.put_in_force().await;
         }
         Ok(response)
     }
@@ -335,7 +348,7 @@ impl Front {
         if !second.status().is_success() {
             return Ok(second);
         }
-        self.refresh().await?;
+        self.put_in_force().await;
         Ok(first)
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct ResponseReader {
     partial: Vec<u8>,
     /// How many line ends were skipped before the status line.
     skipped: usize,
+    /// Bytes of interim responses, whose heads have the same limit together as one alone.
+    interim: usize,
     has_begun: bool,
     state: ReadState,
     reuse: Reuse,
@@ -84,6 +86,7 @@ impl ResponseReader {
             wall_ms,
             partial: Vec::new(),
             skipped: 0,
+            interim: 0,
             has_begun: false,
             state: ReadState::Head,
             reuse: Reuse::Keep,
@@ -138,7 +141,7 @@ impl ResponseReader {
             let within = input.get(..HEAD_BYTES_MAX).unwrap_or(input);
             status_of(within)?;
             if let Some(length) = head_length(within, 0) {
-                self.take_head(within.get(..length).unwrap_or_default());
+                self.take_head(within.get(..length).unwrap_or_default())?;
                 return Ok(length);
             }
         }
@@ -149,7 +152,7 @@ impl ResponseReader {
         let status = status_of(&self.partial)?;
         if let Some(length) = head_length(&self.partial, before.saturating_sub(2)) {
             let head = std::mem::take(&mut self.partial);
-            self.take_head(head.get(..length).unwrap_or_default());
+            self.take_head(head.get(..length).unwrap_or_default())?;
             return Ok(length - before);
         }
         if self.partial.len() == HEAD_BYTES_MAX {
@@ -162,15 +165,17 @@ impl ResponseReader {
     }
 
     /// A head with a status line that was checked.
-    fn take_head(&mut self, head: &[u8]) {
-        let Ok(Some(status)) = status_of(head) else { return };
+    fn take_head(&mut self, head: &[u8]) -> Result<(), MalformedResponse> {
+        let Ok(Some(status)) = status_of(head) else { return Ok(()) };
         if !is_final(status.code) {
-            return;
+            self.interim += head.len();
+            return if self.interim > HEAD_BYTES_MAX { Err(MalformedResponse) } else { Ok(()) };
         }
         let mut headers = [EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Response::new(&mut headers);
         if parsed.parse(head) != Ok(Status::Complete(head.len())) {
-            return self.take_broken_head(status, head);
+            self.take_broken_head(status, head);
+            return Ok(());
         }
         self.response.status = status.code;
         let mut framing = Framing::default();
@@ -179,6 +184,7 @@ impl ResponseReader {
             framing.note(name.as_bytes(), value);
         }
         self.begin_body(status, &framing);
+        Ok(())
     }
 
     /// Takes a head that cannot be parsed as a whole: its status counts, and what `Retry-After` and

@@ -69,6 +69,15 @@ fn interim_statuses_are_skipped_and_101_closes() {
 }
 
 #[test]
+fn interim_responses_are_bounded() {
+    let advance = "HTTP/1.1 100 Continue\r\n\r\n";
+    let whole = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let fitting = HEAD_BYTES_MAX / advance.len();
+    check_kept(&format!("{}{whole}", advance.repeat(fitting)), 200);
+    check_malformed(&advance.repeat(fitting + 1));
+}
+
+#[test]
 fn the_status_stands_where_the_headers_are_broken() {
     let length = "content-length: 0\r\n";
     for headers in [
