@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::network::{Network, Roots};
 use crate::subscription::Tls;
 use crate::text::debug_fields;
-use crate::transport::{EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Transport};
+use crate::transport::{EXCERPT_BYTES_MAX, Failure, Reply, Request, Response, Shortage, Transport};
 
 /// The transport of a network that is left through a proxy.
 pub(crate) struct ProxyTransport {
@@ -92,9 +92,8 @@ impl ProxyTransport {
         if let Host::Address(address) = host_of(&request.url) {
             self.guard.admit(address).map_err(|rule| Failure::Guard(rule.as_str().to_owned()))?;
         }
-        let agent = self
-            .agent(request.tls.as_deref())
-            .map_err(|_| Failure::Tls("certificate".to_owned()))?;
+        let agent =
+            self.agent(request.tls.as_deref()).map_err(|_| Failure::Shortage(Shortage::Files))?;
         let mut building = http::Request::builder().method(&request.method).uri(&request.url);
         for (name, value) in &request.headers {
             building = building.header(name, value);

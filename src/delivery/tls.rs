@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -17,12 +17,14 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError,
     RootCertStore, SignatureScheme,
 };
+use rustls_native_certs::{CertificateResult, ErrorKind, load_native_certs};
 use sha2::{Digest, Sha256};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 pub(super) use super::tls_session::TlsSession;
 use crate::error::{Error, Result};
 use crate::network::Roots;
+use crate::process::file_limit::is_out_of_files;
 use crate::subscription::{ClientCertificate, Tls};
 use crate::text::debug_fields;
 
@@ -40,7 +42,7 @@ impl Identity {
 
     /// A session with this host, as it is written in the URL.
     pub(super) fn session(&self, host: &str) -> io::Result<TlsSession> {
-        let failed = |reason: rustls::Error| io::Error::new(ErrorKind::InvalidData, reason);
+        let failed = |reason: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, reason);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| failed(CertificateError::NotValidForName.into()))?;
@@ -181,7 +183,7 @@ pub(super) fn proxied(tls: Option<&Tls>, roots: &Roots) -> Result<TlsConfig> {
     let trusted = match (own_roots, roots) {
         (Some(pem), _) => certificates(pem, "tls.roots_pem")?,
         (None, Roots::Given(pem)) => certificates(pem, "network.roots")?,
-        (None, Roots::System) => rustls_native_certs::load_native_certs().certs,
+        (None, Roots::System) => system_certificates()?,
         (None, Roots::Bundled) => Vec::new(),
     };
     let owned = |read: Vec<CertificateDer<'_>>| -> Vec<Certificate<'static>> {
@@ -197,7 +199,7 @@ pub(super) fn proxied(tls: Option<&Tls>, roots: &Roots) -> Result<TlsConfig> {
 
 fn read_roots(roots: &Roots) -> Result<RootCertStore> {
     let read = match roots {
-        Roots::System => system_roots(),
+        Roots::System => system_roots()?,
         Roots::Bundled => bundled_roots(),
         Roots::Given(pem) => given_roots(pem, "network.roots")?,
     };
@@ -206,10 +208,19 @@ fn read_roots(roots: &Roots) -> Result<RootCertStore> {
 
 /// What the machine trusts, or Mozilla's list if that is nothing, as in a container built from scratch. A
 /// certificate that rustls cannot read is left out, as other programs do.
-fn system_roots() -> RootCertStore {
+fn system_roots() -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if store.is_empty() { bundled_roots() } else { store }
+    store.add_parsable_certificates(system_certificates()?);
+    Ok(if store.is_empty() { bundled_roots() } else { store })
+}
+
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
+    let CertificateResult { certs, errors, .. } = load_native_certs();
+    let is_short = |error: &rustls_native_certs::Error| matches!(&error.kind, ErrorKind::Io { inner, .. } if is_out_of_files(inner));
+    match errors.iter().any(is_short) {
+        true => Err(Error::invalid("network.roots", "system", "files left to read them from")),
+        false => Ok(certs),
+    }
 }
 
 fn bundled_roots() -> RootCertStore {

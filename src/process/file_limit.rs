@@ -1,5 +1,7 @@
 //! The process's limit of open files, from which the bound on attempts in flight follows: each takes a socket.
 
+use std::io;
+
 /// The part of the limit that attempts may use, as a fraction. The rest is for the store, for look-ups and for the
 /// host's own connections.
 const SHARE: (u64, u64) = (3, 4);
@@ -26,6 +28,13 @@ pub(crate) fn soft_limit() -> Option<u64> {
 #[cfg(not(unix))]
 pub(crate) fn soft_limit() -> Option<u64> {
     None
+}
+
+/// Whether the process, or the system, may open no more files.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub(crate) fn start(
     thread.spawn(work)
 }
 
-/// Runs `work` on a thread of its own and waits for it.
+/// Runs `work` on a thread of its own and waits for it. Fails where the system refuses the thread; `work` has not run
+/// then.
 #[cfg(feature = "postgres")]
 pub(crate) fn run_on_another<T: Send>(
     name: &str,
@@ -33,7 +34,7 @@ pub(crate) fn run_on_another<T: Send>(
 ) -> io::Result<T> {
     std::thread::scope(|scope| {
         let started = Builder::new().name(name.to_owned()).spawn_scoped(scope, work)?;
-        started.join().map_err(|_| io::Error::other("the thread panicked"))
+        Ok(started.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

@@ -12,6 +12,7 @@ mod early;
 mod guard;
 mod nginx;
 mod proxy;
+mod store_panics;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "tls")]

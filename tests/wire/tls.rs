@@ -11,7 +11,9 @@ use rcgen::{CertificateParams, date_time_ymd};
 use rustls::{ServerConnection, StreamOwned};
 use wabahook::clock::ManualClock;
 use wabahook::store::Memory;
-use wabahook::{Config, Engine, Failure, Http, Reply, Roots, Subscription, Tls, Transport};
+use wabahook::{
+    Config, Engine, Failure, Http, Reply, Roots, Shortage, Subscription, Tls, Transport,
+};
 
 use super::authority::{Authority, Pair, self_signed, server_config};
 use super::client::*;
@@ -237,4 +239,44 @@ fn a_receiver_that_floods_with_tickets_is_not_listened_to() {
         let url = format!("https://localhost:{}/hook", receiver.address.port());
         assert_eq!(send(&client, &url), expected, "{tickets}");
     }
+}
+
+const CHILD: &str = "WABAHOOK_TEST_FILES";
+
+/// The child: it runs out of files before it has read the authorities that the machine trusts or looked a name up.
+/// Alone it does nothing.
+#[test]
+fn the_child_runs_out_of_files() {
+    let Ok(ports) = std::env::var(CHILD) else { return };
+    let (plain, secure) = ports.split_once(' ').unwrap();
+    let client = trusting(Roots::System);
+    // The threads start before.
+    assert_eq!(send(&client, &format!("http://127.0.0.1:{plain}/")), status(200));
+    let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let urls = [format!("http://localhost:{plain}/"), format!("https://127.0.0.1:{secure}/")];
+    for url in &urls {
+        assert_eq!(send(&client, url), failed(Failure::Shortage(Shortage::Files)), "{url}");
+    }
+    drop(held);
+    for url in &urls {
+        assert_eq!(send(&client, url), status(200), "{url}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_shortage_of_files_is_no_failure_of_names_or_authorities() {
+    let authority = Authority::new("ours");
+    let (secure, _) = tls_receiver(&authority.sign("127.0.0.1", |_| ()), None);
+    let plain = Receiver::start(|_| say(OK));
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = directory.path().join("trusted.pem");
+    std::fs::write(&trusted, &authority.pem).unwrap();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tls::the_child_runs_out_of_files", "--nocapture"])
+        .env(CHILD, format!("{} {}", plain.address.port(), secure.address.port()))
+        .env("SSL_CERT_FILE", trusted)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
 }

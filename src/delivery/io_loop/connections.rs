@@ -13,6 +13,7 @@ use super::deadlines::Deadlines;
 use super::hosts::HostTable;
 use super::stream::Stream;
 use crate::delivery::attempt_source::Shortage;
+use crate::process::file_limit::is_out_of_files;
 
 /// One socket.
 pub(super) struct LoopConnection {
@@ -211,13 +212,6 @@ pub(super) fn open_error(error: &io::Error, address: SocketAddr) -> OpenError {
         _ if is_out_of_buffers(error) => OpenError::Short(Shortage::Memory),
         _ => OpenError::Unreachable,
     }
-}
-
-/// The process, or the system, may open no more files.
-fn is_out_of_files(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// The system has no room for another socket's buffers.

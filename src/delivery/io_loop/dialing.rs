@@ -80,8 +80,8 @@ impl EventLoop {
             if is_read {
                 self.guarded_attempt(reference.slot, EventLoop::admit);
             } else {
-                // The certificates could be read when they were registered.
-                self.fail(reference.slot, Failure::Internal);
+                // Certificates of a subscription could be read when it was registered; the machine's take a file.
+                self.end(reference.slot, AttemptEnd::Uncounted(Shortage::Files));
             }
         }
     }
@@ -110,11 +110,14 @@ impl EventLoop {
     }
 
     /// A name was looked up: those who wait for it go on.
-    pub(super) fn on_resolved(&mut self, name: &str, addresses: &Addresses) {
+    pub(super) fn on_resolved(&mut self, name: &str, addresses: Option<&Addresses>) {
         let waiting = self.waiting_for_name.remove(name).unwrap_or_default();
         for reference in waiting {
             if self.is_current(reference) {
-                self.guarded_attempt(reference.slot, |this, slot| this.dial(slot, addresses));
+                self.guarded_attempt(reference.slot, |this, slot| match addresses {
+                    Some(addresses) => this.dial(slot, addresses),
+                    None => this.end(slot, AttemptEnd::Uncounted(Shortage::Files)),
+                });
             }
         }
     }

@@ -98,7 +98,7 @@ impl EventLoop {
     ) -> EventLoop {
         let told = handle.clone();
         let name_listener: LookupListener = Arc::new(move |host, addresses| {
-            told.tell(Command::Resolved(host.to_owned(), Arc::clone(addresses)));
+            told.tell(Command::Resolved(host.to_owned(), addresses.cloned()));
         });
         EventLoop {
             number,
@@ -236,7 +236,7 @@ impl EventLoop {
                     self.source = Some(source);
                     self.has_more = true;
                 }
-                Command::Resolved(host, addresses) => self.on_resolved(&host, &addresses),
+                Command::Resolved(host, addresses) => self.on_resolved(&host, addresses.as_ref()),
                 Command::IdentityRead(tls, identity) => self.on_identity(tls, identity),
                 Command::Interrupt => self.interrupt(),
                 Command::Stop => {

@@ -66,8 +66,8 @@ enum Command {
     Begin(Box<OutgoingRequest>, Answer),
     /// Take attempts from here.
     Serve(Arc<dyn AttemptSource>),
-    /// A name was looked up.
-    Resolved(String, Addresses),
+    /// A name was looked up; `None` if no file could be opened for that.
+    Resolved(String, Option<Addresses>),
     /// The certificates of these settings were read, or could not be.
     IdentityRead(Option<Arc<Tls>>, Option<Arc<Identity>>),
     /// End every attempt.

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Clock;
+use crate::process::file_limit::is_out_of_files;
 use crate::process::threads;
 
 /// The addresses of a name; none when it could not be looked up.
@@ -24,8 +26,9 @@ pub(super) type Addresses = Arc<[IpAddr]>;
 /// Asks the system's resolver for the addresses of a name. Blocks as long as that takes.
 pub(super) type AskSystem = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// Called with each answer: the name as it was asked for, in lower case, and its addresses.
-pub(super) type LookupListener = Arc<dyn Fn(&str, &Addresses) + Send + Sync>;
+/// Called with each answer: the name as it was asked for, in lower case, and its addresses; `None` if the process could
+/// open no file to look it up.
+pub(super) type LookupListener = Arc<dyn Fn(&str, Option<&Addresses>) + Send + Sync>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lookup {
@@ -85,8 +88,10 @@ impl LookupThreads {
     /// Names as the system knows them.
     pub(super) fn new(clock: Arc<dyn Clock>) -> LookupThreads {
         let ask = |host: &str| {
-            let found = (host, 0).to_socket_addrs()?;
-            Ok(found.map(|address| address.ip()).collect())
+            let found = (host, 0).to_socket_addrs();
+            // The resolver does not say that it could open no file.
+            let found = found.or_else(|error| File::open("/dev/null").and(Err(error)))?;
+            Ok(found.map(|address| address.ip()).take(ADDRESSES_MAX).collect())
         };
         LookupThreads::asking(Box::new(ask), clock)
     }
@@ -270,15 +275,13 @@ impl LookupState {
         self.running.retain(|_, running| *running > 0);
     }
 
-    /// Remembers an answer and returns who waits for it.
-    fn learn(
-        &mut self,
-        host: &str,
-        found: Addresses,
-        took_ms: u64,
-        now_ms: u64,
-    ) -> Vec<(usize, LookupListener)> {
-        let waiting = self.pending.remove(host).unwrap_or_default().listeners;
+    /// Who waits for a name.
+    fn take_waiting(&mut self, host: &str) -> Vec<(usize, LookupListener)> {
+        self.pending.remove(host).unwrap_or_default().listeners
+    }
+
+    /// Remembers an answer.
+    fn learn(&mut self, host: &str, found: Addresses, took_ms: u64, now_ms: u64) {
         let is_found = !found.is_empty();
         let before =
             self.known.get(host).filter(|known| !is_found && now_ms < known.stale_until_ms);
@@ -296,7 +299,6 @@ impl LookupState {
         let has_hung = !is_found && took_ms >= HUNG_MS;
         let known = KnownName { addresses, fresh_until_ms, stale_until_ms, has_hung };
         self.known.insert(host.to_owned(), known);
-        waiting
     }
 
     fn make_room(&mut self, now_ms: u64) {
@@ -378,19 +380,25 @@ fn work(shared: &LookupShared) {
         has_idled = false;
         drop(state);
         let started_ms = shared.clock.monotonic_ms();
-        // A name that has no addresses and one that cannot be asked for are tried again alike.
         let asked = catch_unwind(AssertUnwindSafe(|| (shared.ask)(&name.host)));
-        let found: Addresses = asked.ok().and_then(Result::ok).unwrap_or_default().into();
+        let found: Option<Addresses> = match asked {
+            Ok(Err(error)) if is_out_of_files(&error) => None,
+            // A name that has no addresses and one that cannot be asked for are tried again alike.
+            asked => Some(asked.ok().and_then(Result::ok).unwrap_or_default().into()),
+        };
         let now_ms = shared.clock.monotonic_ms();
         state = shared.state.lock();
         state.end_running(&name);
         let took_ms = now_ms.saturating_sub(started_ms);
-        let waiting = state.learn(&name.host, Arc::clone(&found), took_ms, now_ms);
+        let waiting = state.take_waiting(&name.host);
+        if let Some(found) = &found {
+            state.learn(&name.host, Arc::clone(found), took_ms, now_ms);
+        }
         drop(state);
         // A thread that is idle because of the bound of an account may go on.
         shared.work.notify_one();
         for (_, listener) in waiting {
-            listener(&name.host, &found);
+            listener(&name.host, found.as_ref());
         }
         state = shared.state.lock();
     }
@@ -412,6 +420,9 @@ const SLOW_THREADS_MAX: usize = 16;
 const HUNG_MS: u64 = 1_000;
 
 const NAMES_MAX: usize = 16_384;
+
+/// How many addresses of a name are remembered.
+const ADDRESSES_MAX: usize = 64;
 
 /// How long an answer is remembered, in milliseconds. The system does not say how long it may be.
 const FOUND_KEEP_MS: u64 = 30_000;

@@ -3,6 +3,7 @@
 //! without that lock. An event that is not in memory is read by the background thread, and its attempt is given
 //! out at a later exchange.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::io_threads::{IoThread, IssuedAttempt, PreparedAttempt};
@@ -159,15 +160,20 @@ impl Shared {
 
     /// Reads the event of an attempt, and gives the attempt out at the next exchange.
     pub(in crate::engine) fn read_for(&self, attempt: Attempt) {
-        let read = self.outbox.event(attempt.delivery.sequence);
+        let read = || self.outbox.event(attempt.delivery.sequence);
+        let read = catch_unwind(AssertUnwindSafe(read));
         let unread = match &read {
-            Ok(_) => None,
-            Err(error) => Some(self.unread(attempt, error)),
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(self.unread(attempt, error)),
+            Err(_) => {
+                let end = AttemptEnd::Uncounted(Shortage::Panic);
+                Some(CompletedAttempt { attempt, end, event: None })
+            }
         };
         let unread = self.with_random(unread);
         let mut state = self.dispatch_state.lock();
         let effects = self.end_attempts(&mut state, unread);
-        if let Ok(event) = read {
+        if let Ok(Ok(event)) = read {
             state.io.prepared.push_back(PreparedAttempt { attempt, event: Some(event) });
         }
         self.wake_workers(&mut state);

@@ -10,9 +10,10 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
 use super::mirror::{CommitEffect, Mirror};
+use super::runtime::on_waiting_thread;
 use super::session::{CommitStatements, Parameter, Session};
 use super::{PostgresState, STATEMENT_DEADLINE, sql};
-use crate::store::{Batch, Database, KeyValue, StoreFailure, Visit};
+use crate::store::{Batch, Database, KeyValue, Operation, StoreFailure, Visit};
 use crate::text::debug_fields;
 
 /// How many rows are read at a time.
@@ -50,6 +51,34 @@ impl PostgresDatabase {
         })
     }
 
+    /// Writes operations in one commit.
+    fn write(&self, operations: Vec<Operation>) -> Result<(), StoreFailure> {
+        let effect = CommitEffect::of(operations, &self.mirror.lock());
+        let session = self.shared.session()?;
+        session.take_warning();
+        let outcome = match self.send(&session, &effect) {
+            Ok(true) if session.take_warning() => {
+                // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
+                session.fail();
+                Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
+            }
+            Ok(true) => Ok(()),
+            // Another thread has given the session up and taken a new epoch of the same ownership.
+            Ok(false) if session.has_failed() => {
+                Err(StoreFailure::io(std::io::Error::other("the session was replaced")))
+            }
+            Ok(false) => {
+                self.shared.ownership.lose();
+                Err(StoreFailure::Fenced)
+            }
+            Err(failure) => Err(failure),
+        };
+        if outcome.is_err() {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        outcome.map(|()| self.mirror.lock().write(effect))
+    }
+
     /// Sends what a commit writes. Returns whether this store is still the owner.
     fn send(&self, session: &Session, effect: &CommitEffect) -> Result<bool, StoreFailure> {
         let statements = self.statements(session)?;
@@ -72,15 +101,14 @@ impl PostgresDatabase {
 
     /// Reads on the present session, and once more on a new one if that one is broken.
     fn read(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreFailure> {
-        let once = || {
-            let session = self.shared.session()?;
+        let on = |session: Arc<Session>| {
             let reading = session.read(text, parameters);
             session.checked(self.shared.sessions.run(STATEMENT_DEADLINE, reading))
         };
-        match once() {
-            Err(StoreFailure::Io(_)) => once(),
+        on_waiting_thread(|| match on(self.shared.session()?) {
+            Err(StoreFailure::Io(_)) => on(self.shared.session()?),
             read => read,
-        }
+        })
     }
 
     /// Keys and values in order from `from` on and below `end`, at most a page of them.
@@ -166,30 +194,7 @@ impl Database for PostgresDatabase {
         if operations.is_empty() {
             return self.shared.ownership.check();
         }
-        let effect = CommitEffect::of(operations, &self.mirror.lock());
-        let session = self.shared.session()?;
-        session.take_warning();
-        let outcome = match self.send(&session, &effect) {
-            Ok(true) if session.take_warning() => {
-                // The server gave up waiting for the standby. What the next epoch confirms covers this commit.
-                session.fail();
-                Err(StoreFailure::io(std::io::Error::other("the standby has not confirmed")))
-            }
-            Ok(true) => Ok(()),
-            // Another thread has given the session up and taken a new epoch of the same ownership.
-            Ok(false) if session.has_failed() => {
-                Err(StoreFailure::io(std::io::Error::other("the session was replaced")))
-            }
-            Ok(false) => {
-                self.shared.ownership.lose();
-                Err(StoreFailure::Fenced)
-            }
-            Err(failure) => Err(failure),
-        };
-        if outcome.is_err() {
-            self.has_failed.store(true, Ordering::Release);
-        }
-        outcome.map(|()| self.mirror.lock().write(effect))
+        on_waiting_thread(|| self.write(operations))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
@@ -199,14 +204,16 @@ impl Database for PostgresDatabase {
         }
         let fetches = mirror.begin_fetch();
         drop(mirror);
-        if fetches {
-            self.fetch()?;
-            if let Some(known) = self.mirror.lock().get(key) {
-                return Ok(known);
+        on_waiting_thread(|| {
+            if fetches {
+                self.fetch()?;
+                if let Some(known) = self.mirror.lock().get(key) {
+                    return Ok(known);
+                }
             }
-        }
-        let rows = self.read(&sql::get(&self.table), &[(&key, Type::BYTEA)])?;
-        rows.first().map(|row| row.try_get(0)).transpose().map_err(unreadable)
+            let rows = self.read(&sql::get(&self.table), &[(&key, Type::BYTEA)])?;
+            rows.first().map(|row| row.try_get(0)).transpose().map_err(unreadable)
+        })
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreFailure> {

@@ -22,6 +22,7 @@ mod tls;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ pub(crate) use self::cluster::{ClusterHost, ClusterView, PostgresCluster, ShardL
 use self::database::PostgresDatabase;
 pub use self::options::PostgresOptions;
 use self::ownership::Ownership;
-use self::runtime::{ClientThread, SessionRuntime, failure_of};
+use self::runtime::{ClientThread, SessionRuntime, failure_of, on_waiting_thread};
 use self::session::{CONNECT_DEADLINE, Connector, Session};
 use self::tables::BackgroundTables;
 use super::{Database, Store, StoreFailure, StoreListener};
@@ -65,7 +66,10 @@ pub struct Postgres {
 struct PostgresState {
     connector: Connector,
     ownership: Arc<Ownership>,
-    session: Mutex<Option<Arc<Session>>>,
+    /// The session, or why the last try to begin one failed.
+    session: Mutex<Option<Result<Arc<Session>, StoreFailure>>>,
+    /// How many tries to begin a session failed.
+    failed_tries: AtomicU64,
     /// The names of the open databases.
     open: Mutex<BTreeSet<String>>,
     tables: Arc<BackgroundTables>,
@@ -108,10 +112,16 @@ impl Postgres {
         let connector = Connector::new(options)?;
         let runtime = ClientThread::start()?;
         let ownership = Arc::new(Ownership::new(random_token()?, connector.options.lease_ttl));
-        let (session, open, tables) = (Mutex::default(), Mutex::default(), Arc::default());
-        let sessions = SessionRuntime::new()?;
-        let state =
-            PostgresState { connector, ownership, session, open, tables, sessions, runtime };
+        let state = PostgresState {
+            connector,
+            ownership,
+            session: Mutex::default(),
+            failed_tries: AtomicU64::new(0),
+            open: Mutex::default(),
+            tables: Arc::default(),
+            sessions: SessionRuntime::new()?,
+            runtime,
+        };
         Ok(Postgres { shared: Arc::new(state) })
     }
 
@@ -172,7 +182,7 @@ impl Store for Postgres {
         if !self.shared.open.lock().insert(name.to_owned()) {
             return Err(StoreFailure::InUse);
         }
-        match PostgresDatabase::open(&self.shared, name) {
+        match on_waiting_thread(|| PostgresDatabase::open(&self.shared, name)) {
             Ok(database) => Ok(Arc::new(database)),
             Err(failure) => {
                 self.shared.open.lock().remove(name);
@@ -182,31 +192,35 @@ impl Store for Postgres {
     }
 
     fn list(&self) -> Result<Vec<String>, StoreFailure> {
-        self.shared.names()
+        on_waiting_thread(|| self.shared.names())
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreFailure> {
         self.check_closed(name)?;
-        let (table, epoch) = (self.shared.connector.table(name), self.shared.session()?.epoch());
-        let to = sql::identifier(&self.shared.tables.removed_name(epoch));
-        self.shared.define(&format!("ALTER TABLE IF EXISTS {table} RENAME TO {to}"))?;
-        self.shared.drop_removed(epoch);
-        Ok(())
+        on_waiting_thread(|| {
+            let epoch = self.shared.session()?.epoch();
+            self.shared.rename_table(name, &self.shared.tables.removed_name(epoch))?;
+            self.shared.drop_removed(epoch);
+            Ok(())
+        })
     }
 
     fn set_aside(&self, name: &str) -> Result<String, StoreFailure> {
         self.check_closed(name)?;
-        let names = self.shared.names()?;
-        let new = super::damaged_name(name, |new| names.iter().any(|name| name == new));
-        let (table, to) = (self.shared.connector.table(name), sql::identifier(&new));
-        self.shared.define(&format!("ALTER TABLE IF EXISTS {table} RENAME TO {to}"))?;
-        Ok(new)
+        on_waiting_thread(|| {
+            let names = self.shared.names()?;
+            let new = super::damaged_name(name, |new| names.iter().any(|name| name == new));
+            self.shared.rename_table(name, &new)?;
+            Ok(new)
+        })
     }
 
     fn format(&self, newest: u32) -> Result<u32, StoreFailure> {
-        let session = self.shared.session()?;
-        let found = self.shared.sessions.run(STATEMENT_DEADLINE, session.format(newest))?;
-        let found = found.map_err(|error| failure_of(&error))?;
+        let found = on_waiting_thread(|| {
+            let session = self.shared.session()?;
+            let found = self.shared.sessions.run(STATEMENT_DEADLINE, session.format(newest))?;
+            found.map_err(|error| failure_of(&error))
+        })?;
         found.parse().map_err(|_| StoreFailure::Damaged(format!("the format is {found:?}")))
     }
 
@@ -223,12 +237,13 @@ impl Store for Postgres {
     }
 
     fn release(&self) {
-        if !self.shared.ownership.release() {
+        let was_held = self.shared.ownership.release();
+        let session = self.shared.session.lock().take();
+        self.shared.close(session);
+        self.shared.runtime.spawn(Arc::clone(&self.shared.tables).close());
+        if !was_held {
             return;
         }
-        drop(self.shared.session.lock().take());
-        // The connections are closed only now.
-        let _ = self.shared.sessions.catch_up();
         let (connector, ownership) =
             (self.shared.connector.clone(), Arc::clone(&self.shared.ownership));
         let give_up = async move { lease::give_up(&connector, &ownership).await };
@@ -249,21 +264,51 @@ impl Postgres {
 impl PostgresState {
     /// The session that writes. Where the last one failed, a new one takes a new epoch first.
     fn session(&self) -> Result<Arc<Session>, StoreFailure> {
-        self.ownership.check()?;
-        let mut current = self.session.lock();
-        if current.is_some() {
-            self.sessions.catch_up()?;
+        let check = self.ownership.check();
+        let failed_tries = self.failed_tries.load(Ordering::Acquire);
+        let mut latest = match &check {
+            Ok(()) => self.session.lock(),
+            // Where another call begins one just now, that finds out, too.
+            Err(failure) => self.session.try_lock().ok_or_else(|| failure.clone())?,
+        };
+        if let Err(failure) = check {
+            self.close(latest.take());
+            return Err(failure);
         }
-        if let Some(session) = current.as_ref().filter(|session| !session.has_failed()) {
-            return Ok(Arc::clone(session));
+        match &*latest {
+            Some(Ok(session)) => {
+                self.sessions.catch_up()?;
+                if !session.has_failed() {
+                    return Ok(Arc::clone(session));
+                }
+            }
+            // It was tried while this call waited. Each try of its own would take as long while the server is silent.
+            Some(Err(failure)) if self.failed_tries.load(Ordering::Acquire) != failed_tries => {
+                return Err(failure.clone());
+            }
+            _ => {}
         }
-        *current = None;
+        *latest = None;
         let connect = Session::begin(&self.connector, &self.ownership);
-        let session = Arc::new(self.sessions.run(CONNECT_DEADLINE, connect)??);
-        *current = Some(Arc::clone(&session));
+        let begun = self.sessions.run(CONNECT_DEADLINE, connect).flatten().map(Arc::new);
+        self.failed_tries.fetch_add(u64::from(begun.is_err()), Ordering::AcqRel);
+        let session = latest.insert(begun).clone()?;
         // An earlier owner may have left some.
         self.drop_removed(session.epoch());
         Ok(session)
+    }
+
+    /// Closes the connections of a session. They are closed when they run next.
+    fn close(&self, session: Option<Result<Arc<Session>, StoreFailure>>) {
+        if let Some(Ok(session)) = session {
+            drop(session);
+            let _ = on_waiting_thread(|| self.sessions.catch_up());
+        }
+    }
+
+    fn rename_table(&self, name: &str, to: &str) -> Result<(), StoreFailure> {
+        let (table, to) = (self.connector.table(name), sql::identifier(to));
+        self.define(&format!("ALTER TABLE IF EXISTS {table} RENAME TO {to}"))
     }
 
     fn names(&self) -> Result<Vec<String>, StoreFailure> {

@@ -56,8 +56,25 @@ impl ClientThread {
     }
 }
 
+/// Does the work of one call of the store where a session may run: on the calling thread, or where that is one of an
+/// async runtime, which must not run another runtime, on a thread that is started for the call. If the system refuses
+/// that thread, only this call fails and nothing was sent.
+pub(super) fn on_waiting_thread<T: Send>(
+    work: impl FnOnce() -> Result<T, StoreFailure> + Send,
+) -> Result<T, StoreFailure> {
+    if Handle::try_current().is_err() {
+        return work();
+    }
+    threads::run_on_another("wabahook-session", work).map_err(|error| {
+        let why =
+            "the system refuses the thread for a call from an async runtime, and nothing was sent";
+        StoreFailure::io(io::Error::new(error.kind(), format!("{why}: {error}")))
+    })?
+}
+
 /// Runs the connections of a session on the threads that wait for its answers. To hand each commit to another thread
-/// and back costs 0.1 ms of CPU. Nothing moves between two calls.
+/// and back costs 0.1 ms of CPU. Nothing moves between two calls. Its calls belong on a waiting thread
+/// ([`on_waiting_thread`]).
 pub(super) struct SessionRuntime {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
@@ -90,12 +107,7 @@ impl SessionRuntime {
     fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> Result<T, StoreFailure> {
         let runtime = self.runtime.as_ref().ok_or(StoreFailure::Closed)?;
         // It panics where the system refuses the thread that looks up the name of a server.
-        let run = || catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
-        // A thread of an async runtime must not run another one.
-        let done = match Handle::try_current() {
-            Ok(_) => threads::run_on_another("wabahook-session", run).map_err(StoreFailure::io)?,
-            Err(_) => run(),
-        };
+        let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
         done.map_err(|_| StoreFailure::io(io::Error::other("the client of PostgreSQL panicked")))
     }
 }
@@ -148,11 +160,13 @@ mod tests {
     #[test]
     fn a_panic_of_the_client_is_a_failure_and_the_next_call_works() {
         let sessions = SessionRuntime::new().unwrap();
+        let run = |panics: bool| {
+            let work = async move { assert!(!panics, "no thread") };
+            sessions.run(Duration::from_secs(5), work)
+        };
         let on_threads = |panics: bool| {
-            let work = || async move { assert!(!panics, "no thread") };
-            let within = Duration::from_secs(5);
             let runtime = new_runtime().unwrap();
-            [sessions.run(within, work()), runtime.block_on(async { sessions.run(within, work()) })]
+            [run(panics), runtime.block_on(async { on_waiting_thread(|| run(panics)) })]
         };
         for failed in on_threads(true) {
             assert!(matches!(failed, Err(StoreFailure::Io(_))), "{failed:?}");
@@ -160,5 +174,22 @@ mod tests {
         for done in on_threads(false) {
             done.unwrap();
         }
+    }
+
+    #[test]
+    fn a_call_from_an_async_runtime_takes_one_thread() {
+        let thread = || Ok(std::thread::current().id());
+        let sessions = SessionRuntime::new().unwrap();
+        let call = || {
+            let outer = thread()?;
+            sessions.catch_up()?;
+            Ok((outer, on_waiting_thread(thread)?))
+        };
+        let own = std::thread::current().id();
+        assert_eq!(on_waiting_thread(call).unwrap(), (own, own));
+        let runtime = new_runtime().unwrap();
+        let (outer, inner) = runtime.block_on(async { on_waiting_thread(call) }).unwrap();
+        assert_eq!(outer, inner);
+        assert_ne!(outer, own);
     }
 }

@@ -99,6 +99,11 @@ impl BackgroundTables {
         }
     }
 
+    /// Closes the connection.
+    pub(super) async fn close(self: Arc<BackgroundTables>) {
+        *self.connection.lock().await = None;
+    }
+
     /// Works on the connection, which is kept where that succeeds.
     async fn on_connection(
         &self,
