@@ -22,7 +22,7 @@ pub(super) struct Directory {
     pub(super) accounts: Accounts,
     /// What the configuration declares. The keys in it are not stored.
     declared: Mutex<Vec<Account>>,
-    /// The digest of what was read last; `None` before. Held while the server is asked.
+    /// The digest of what was read last; `None` where it has to be read again. Held while the server is asked.
     seen: Mutex<Option<String>>,
     is_known: AtomicBool,
 }
@@ -42,7 +42,12 @@ impl Directory {
     /// Other keys count from the next refresh on.
     pub(super) fn declare(&self, declared: Vec<Account>) {
         *self.declared.lock() = declared;
-        *self.seen.lock() = self.seen.lock().take().map(|_| String::new());
+        self.read_again();
+    }
+
+    /// The next refresh reads the accounts, whether they have changed or not.
+    pub(super) fn read_again(&self) {
+        *self.seen.lock() = None;
     }
 
     /// Reads the accounts again if they have changed. Returns whether they have.

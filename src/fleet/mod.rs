@@ -302,6 +302,7 @@ impl FleetShared {
         for (shard, engine) in self.engines() {
             if let Err(error) = self.adopt(shard, &engine) {
                 tracing::warn!(shard, %error, "the accounts of a shard could not be brought up to date");
+                self.directory.read_again();
             }
         }
     }

@@ -7,6 +7,8 @@
 //! result is on the device. Every result that is not followed by both is within the window, and its
 //! attempt may be repeated (I3).
 //!
+//! An event of a key comes to the ordered receiver only after all earlier accepted ones of its key (I5).
+//!
 //! A dead letter whose replay has returned arrives again. One whose replay was interrupted arrives
 //! again or is still a dead letter.
 
@@ -31,6 +33,8 @@ pub struct Ledger {
     unjudged: Vec<String>,
     /// Deliveries that ended, and whether the end is known to be on the device.
     ended: HashMap<Delivery, bool>,
+    /// Accepted events that have not come to the ordered receiver, by key and place.
+    ordered: HashMap<String, BTreeSet<[u32; 3]>>,
     /// The last answer to each delivery.
     answered: HashMap<Delivery, u16>,
     /// Deliveries that died or whose replay began, and that have not been checked yet.
@@ -169,6 +173,12 @@ impl Ledger {
         self.totals.duplicates += u64::from(is_known);
         self.totals.accepted += 1;
         self.unjudged.push(tag.to_owned());
+        if script::wants(script::ORDERED, tag)
+            && !self.ended.contains_key(&(script::ORDERED.to_owned(), id.to_owned()))
+        {
+            let (key, place) = script::key_and_place(tag);
+            self.ordered.entry(key).or_default().insert(place);
+        }
         self.accepted.insert(tag.to_owned(), id.to_owned());
         Ok(())
     }
@@ -200,6 +210,16 @@ impl Ledger {
         }
         if self.accepted.get(tag).is_some_and(|accepted| accepted != id) {
             return Err(format!("{tag} was accepted as {:?}, not {id}", self.accepted.get(tag)));
+        }
+        if host == script::ORDERED {
+            let (key, place) = script::key_and_place(tag);
+            let owed = self.ordered.entry(key).or_default();
+            if owed.first().is_some_and(|first| *first < place) {
+                return Err(format!("{tag} came before {:?} of its key", owed.first()));
+            }
+            if script::is_final(status) {
+                owed.remove(&place);
+            }
         }
         match self.ended.get(&delivery) {
             Some(_) if run.ended.contains(&delivery) => {
@@ -263,7 +283,10 @@ impl Ledger {
             self.judge_call(&call)?;
         }
         for tag in std::mem::take(&mut self.unjudged) {
-            self.judge_event(&tag, &[script::SOUND, script::SHAKY, script::REFUSING])?;
+            self.judge_event(
+                &tag,
+                &[script::SOUND, script::SHAKY, script::REFUSING, script::ORDERED],
+            )?;
         }
         for delivery in std::mem::take(&mut self.given_up) {
             self.judge_letter(&delivery, letters)?;

@@ -1,9 +1,10 @@
-//! I1, I2 and I3 across `kill -9`: a process that publishes, delivers and replays is killed at moments
+//! I1, I2, I3 and I5 across `kill -9`: a process that publishes, delivers and replays is killed at moments
 //! picked by a seed, and its directory is opened again, the same one in all rounds.
 //!
 //! Nothing accepted is missing, no `publish_many` is there in part, no payload is torn, no delivery is
 //! repeated outside of the window (`ledger` explains it), no open fails, no dedup key exists without
-//! its event, a dead letter stays one or arrives again, and the bystander is owed exactly what it was.
+//! its event, a dead letter stays one or arrives again, each key keeps its order, and the bystander is
+//! owed exactly what it was.
 //!
 //! `cargo test --features testing --test crash` runs 20 rounds with a random seed, which it prints. A longer run:
 //!

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use wabahook::policy::{Policy, Retry};
+use wabahook::policy::{Ordering, Policy, Retry};
 use wabahook::{Event, Limits, Subscription};
 
 /// Accepts everything at the first attempt.
@@ -13,11 +13,13 @@ pub const SOUND: &str = "sound";
 pub const SHAKY: &str = "shaky";
 /// Refuses an eighth of the events with 404.
 pub const REFUSING: &str = "refusing";
+/// Fails 30 % of the attempts with 503, and gets the events of a key one after the other.
+pub const ORDERED: &str = "ordered";
 /// Matches few events and accepts none before the last check. What it is owed must outlive every kill
 /// and every generation.
 pub const BYSTANDER: &str = "bystander";
 
-pub const HOSTS: [&str; 4] = [SOUND, SHAKY, REFUSING, BYSTANDER];
+pub const HOSTS: [&str; 5] = [SOUND, SHAKY, REFUSING, ORDERED, BYSTANDER];
 
 /// How many threads publish and replay.
 pub const PUBLISHERS: u32 = 4;
@@ -45,7 +47,7 @@ pub fn size(call: &str) -> u32 {
 
 pub fn event(tag: &str) -> Event {
     let kind = if is_rare(tag) { RARE } else { USUAL };
-    let event = Event::new(kind, payload(tag)).number("919999999999");
+    let event = Event::new(kind, payload(tag)).number("919999999999").key(key_and_place(tag).0);
     if has_key(tag) { event.dedup_key(tag) } else { event }
 }
 
@@ -64,7 +66,17 @@ pub fn tag_of(body: &[u8]) -> Option<String> {
 }
 
 pub fn wants(host: &str, tag: &str) -> bool {
-    host != BYSTANDER || is_rare(tag)
+    match host {
+        BYSTANDER => is_rare(tag),
+        ORDERED => !is_rare(tag),
+        _ => true,
+    }
+}
+
+/// The key of an event, which is the thread that publishes it, and its place among the events of that key.
+pub fn key_and_place(tag: &str) -> (String, [u32; 3]) {
+    let numbers: Vec<u32> = tag.split(['.', '/']).map(|number| number.parse().unwrap()).collect();
+    (numbers[1].to_string(), [numbers[0], numbers[2], numbers[4]])
 }
 
 /// What a receiver answers to an attempt. One that refused an event may accept its replay.
@@ -73,6 +85,7 @@ pub fn status(host: &str, tag: &str, attempt: u32, is_replayed: bool) -> u16 {
         SHAKY if attempt == 1 && hash(tag).is_multiple_of(2) => 503,
         REFUSING if is_replayed && hash(tag) % 16 == 3 => 200,
         REFUSING if hash(tag) % 8 == 3 => 404,
+        ORDERED if hash(&format!("{tag} {attempt}")) % 10 < 3 => 503,
         BYSTANDER => 503,
         _ => 200,
     }
@@ -92,8 +105,14 @@ pub fn subscription(host: &str) -> Subscription {
     let delay_ms = if host == BYSTANDER { 3_600_000 } else { 30 };
     let retry = Retry::List { delays: vec![Duration::from_millis(delay_ms)] };
     let subscription = Subscription::to(format!("https://{host}/hook")).unwrap();
-    let subscription = subscription.name(host).policy(Policy::default().retry(retry));
-    if host == BYSTANDER { subscription.events([RARE]) } else { subscription }
+    let ordering = if host == ORDERED { Ordering::PerKey } else { Ordering::None };
+    let policy = Policy::default().retry(retry).ordering(ordering);
+    let subscription = subscription.name(host).policy(policy);
+    match host {
+        BYSTANDER => subscription.events([RARE]),
+        ORDERED => subscription.events([USUAL]),
+        _ => subscription,
+    }
 }
 
 /// Small generations, so that each run begins several and copies from old ones, and a small cache, so

@@ -382,6 +382,7 @@ fn check_operator(first: &ClusterHost, second: &ClusterHost) -> Result<(), Strin
     if names.len() != ACCOUNTS {
         return Err(format!("{} accounts are listed", names.len()));
     }
+    expect(second.ask("POST", "/admin/reload", (OPERATOR, &[]), "")?, 200)?;
     let account = json!({"name": "made", "wabas": [{"id": "7", "numbers": ["917777777777"]}]});
     let made = first.ask("POST", "/admin/accounts", (OPERATOR, &[]), &account.to_string())?;
     expect(made.clone(), 201)?;

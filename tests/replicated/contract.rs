@@ -31,7 +31,7 @@ pub fn check(servers: &Servers) {
     check_spare_table(&store, servers);
     check_removal(&store, servers);
     check_closed_connections(&store, servers);
-    check_takeover(store, options());
+    check_takeover(store, options(), servers);
 }
 
 /// More rows than one read takes, read where they were found and not written.
@@ -173,7 +173,7 @@ fn allow_again(servers: &Servers) {
 }
 
 /// Another owner waits, takes over, and what the first one still holds writes nothing more.
-fn check_takeover(first: Postgres, options: PostgresOptions) {
+fn check_takeover(first: Postgres, options: PostgresOptions, servers: &Servers) {
     let second = Postgres::connect(options.name("second")).unwrap();
     assert!(!second.try_acquire().unwrap());
     assert_eq!(second.owner().unwrap().as_deref(), Some("first"));
@@ -191,6 +191,21 @@ fn check_takeover(first: Postgres, options: PostgresOptions) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let names = runtime.block_on(async { second.list() });
     assert!(names.unwrap().contains(&"held".to_owned()));
+    check_lost_lease(&second, servers);
     // Nor may the end of a store there.
     runtime.block_on(async { drop(second) });
 }
+
+/// A store that lost its lease, and one that was released, keep no connection open while they are still there.
+fn check_lost_lease(store: &Postgres, servers: &Servers) {
+    let query = |text: &str| servers.query(text).unwrap();
+    assert_ne!(query(CLIENTS), "0");
+    query(&format!("UPDATE wabahook.lease SET owner = 'another' WHERE shard = {SHARD}"));
+    assert!(wait_until(|| matches!(store.list(), Err(StoreFailure::Fenced))));
+    store.release();
+    assert!(wait_until(|| query(CLIENTS) == "0"), "{} connections are open", query(CLIENTS));
+}
+
+/// Counts the connections of clients, without the one that asks.
+const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
+     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";

@@ -46,6 +46,8 @@ pub(super) struct LookupThreads {
 struct LookupShared {
     ask: Box<AskSystem>,
     clock: Arc<dyn Clock>,
+    /// How long a thread waits for a name before it ends.
+    idle_max: Duration,
     state: Mutex<LookupState>,
     work: Condvar,
 }
@@ -98,8 +100,16 @@ impl LookupThreads {
 
     /// Names as `ask` says.
     pub(super) fn asking(ask: Box<AskSystem>, clock: Arc<dyn Clock>) -> LookupThreads {
+        LookupThreads::with_idle_max(ask, clock, IDLE_MAX)
+    }
+
+    fn with_idle_max(
+        ask: Box<AskSystem>,
+        clock: Arc<dyn Clock>,
+        idle_max: Duration,
+    ) -> LookupThreads {
         let (state, work) = (Mutex::new(LookupState::new()), Condvar::new());
-        LookupThreads { shared: Arc::new(LookupShared { ask, clock, state, work }) }
+        LookupThreads { shared: Arc::new(LookupShared { ask, clock, idle_max, state, work }) }
     }
 
     /// Asks for the addresses of a name, in lower case. `listener` is told once where the answer is pending,
@@ -120,12 +130,12 @@ impl LookupThreads {
             }
             if now_ms < known.stale_until_ms {
                 state.ask(host, account);
-                self.provide_thread(&mut state);
+                self.shared.provide_thread(&mut state);
                 return answer;
             }
         }
         state.ask(host, account);
-        if !self.provide_thread(&mut state) {
+        if !self.shared.provide_thread(&mut state) {
             state.pending.remove(host);
             return Lookup::NoThread;
         }
@@ -162,25 +172,27 @@ impl LookupThreads {
             return false;
         }
         state.jobs.push_back(Box::new(job));
-        let is_provided = self.provide_thread(&mut state);
+        let is_provided = self.shared.provide_thread(&mut state);
         if !is_provided {
             state.jobs.pop_back();
         }
         is_provided
     }
+}
 
+impl LookupShared {
     /// Wakes an idle thread or starts one. Returns false if no thread runs and none can start.
-    fn provide_thread(&self, state: &mut LookupState) -> bool {
+    fn provide_thread(self: &Arc<Self>, state: &mut LookupState) -> bool {
         let slow_free = state.slow_max().saturating_sub(state.slow_running);
         let slow = state.slow.queued.len().min(slow_free);
         let waiting = state.first.queued.len() + slow + state.jobs.len();
         if waiting > state.idle && state.threads < THREADS_MAX {
-            let shared = Arc::clone(&self.shared);
+            let shared = Arc::clone(self);
             let started =
                 threads::start("wabahook-lookup", Some(STACK_BYTES), move || work(&shared));
             state.note_start(started.is_ok());
         }
-        self.shared.work.notify_one();
+        self.work.notify_one();
         state.threads > 0
     }
 }
@@ -356,7 +368,7 @@ impl FairQueue {
 }
 
 /// Works on one name after the other, and ends when for a while there was none.
-fn work(shared: &LookupShared) {
+fn work(shared: &Arc<LookupShared>) {
     let mut state = shared.state.lock();
     let mut has_idled = false;
     while !state.is_over {
@@ -373,11 +385,13 @@ fn work(shared: &LookupShared) {
                 break;
             }
             state.idle += 1;
-            has_idled = shared.work.wait_for(&mut state, IDLE).timed_out();
+            has_idled = shared.work.wait_for(&mut state, shared.idle_max).timed_out();
             state.idle -= 1;
             continue;
         };
         has_idled = false;
+        // Other names may wait because the system refused a thread when they were asked for.
+        shared.provide_thread(&mut state);
         drop(state);
         let started_ms = shared.clock.monotonic_ms();
         let asked = catch_unwind(AssertUnwindSafe(|| (shared.ask)(&name.host)));
@@ -435,8 +449,7 @@ const STALE_KEEP_MS: u64 = 300_000;
 const FAILED_KEEP_MS: u64 = 1_000;
 
 /// How long a lookup thread waits for a name before it ends.
-const IDLE: Duration =
-    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// The system's look-up runs on it, with name services that a machine may have added.
 const STACK_BYTES: usize = 512 * 1024;

@@ -32,7 +32,8 @@ fn bed(script: impl Fn(&str) -> Vec<IpAddr> + Send + Sync + 'static) -> (Bed, Se
         Ok(script(host))
     };
     let shown = Arc::clone(&clock) as Arc<dyn Clock>;
-    let lookups = LookupThreads::asking(Box::new(ask), shown);
+    let idle_max = Duration::from_millis(100);
+    let lookups = LookupThreads::with_idle_max(Box::new(ask), shown, idle_max);
     let (answer, answers) = unbounded();
     let listener: LookupListener = Arc::new(move |host, addresses| {
         let _ = answer.send((host.to_owned(), addresses.cloned().unwrap_or_default()));
@@ -220,6 +221,19 @@ fn accounts_share_the_threads_that_the_system_grants() {
     assert_eq!(std::iter::from_fn(|| state.next_name()).count(), 0, "one is left to others");
     state.note_start(true);
     assert_eq!(std::iter::from_fn(|| state.next_name()).count(), 1);
+}
+
+// Where the system refused threads, it may grant more before another name is asked for.
+#[test]
+fn threads_are_started_while_names_wait() {
+    let (bed, _release) = bed(|_| ip(1));
+    let mut state = bed.lookups.shared.state.lock();
+    ["hangs1", "hangs2"].into_iter().for_each(|host| state.ask(host, 0));
+    drop(state);
+    assert_eq!(bed.look_up("hangs3"), Lookup::Pending);
+    let mut asked: Vec<_> = (0..3).map(|_| bed.asked.recv_timeout(DEADLINE).unwrap()).collect();
+    asked.sort();
+    assert_eq!(asked, ["hangs1", "hangs2", "hangs3"]);
 }
 
 #[test]

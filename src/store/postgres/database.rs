@@ -198,13 +198,11 @@ impl Database for PostgresDatabase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
-        let mut mirror = self.mirror.lock();
-        if let Some(known) = mirror.get(key) {
+        if let Some(known) = self.mirror.lock().get(key) {
             return Ok(known);
         }
-        let fetches = mirror.begin_fetch();
-        drop(mirror);
         on_waiting_thread(|| {
+            let fetches = self.mirror.lock().begin_fetch();
             if fetches {
                 self.fetch()?;
                 if let Some(known) = self.mirror.lock().get(key) {
