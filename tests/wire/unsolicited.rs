@@ -11,17 +11,20 @@ use super::client::*;
 
 const SORRY: &str = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n";
 
-/// Has each of its connections served by `serve`, one after the other, which gets the connection's number.
+/// Has each of its connections served by `serve`, one after the other, which gets the connection's number. All stay
+/// open, so that a request over a wrong one is not repeated.
 fn serving<S: Send + 'static>(
     mut accepted: impl FnMut(TcpStream) -> S + Send + 'static,
-    mut serve: impl FnMut(usize, S) + Send + 'static,
+    mut serve: impl FnMut(usize, &mut S) + Send + 'static,
 ) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = thread::spawn(move || {
+        let mut open = Vec::new();
         for connection in 0..2 {
-            let stream = listener.accept().unwrap().0;
-            serve(connection, accepted(stream));
+            let mut stream = accepted(listener.accept().unwrap().0);
+            serve(connection, &mut stream);
+            open.push(stream);
         }
     });
     (port, thread)
@@ -64,8 +67,8 @@ fn check_second_response(first: String, unsolicited: &'static str, expected: &Re
     let (steps, step) = steps();
     let (port, thread) = serving(
         |stream| stream,
-        move |connection, mut stream| {
-            read_request(&mut stream);
+        move |connection, stream| {
+            read_request(stream);
             if connection == 0 {
                 stream.write_all(first.as_bytes()).unwrap();
                 step(&mut || stream.write_all(unsolicited.as_bytes()).unwrap());
@@ -106,10 +109,10 @@ fn a_second_response_with_the_first_is_not_the_next_ones() {
 fn a_response_before_the_request_counts_over_a_new_connection() {
     let (port, thread) = serving(
         |stream| stream,
-        |_, mut stream| {
+        |_, stream| {
             let close = OK.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
             stream.write_all(close.as_bytes()).unwrap();
-            read_request(&mut stream);
+            read_request(stream);
         },
     );
     let (client, url) = (client(), format!("http://127.0.0.1:{port}/hook"));
@@ -166,11 +169,11 @@ mod tls {
         let (steps, step) = steps();
         let (port, thread) = serving(
             move |stream| Server::new(stream, ServerConnection::new(Arc::clone(&config)).unwrap()),
-            move |connection, mut server| {
+            move |connection, server| {
                 server.read_request();
                 if connection == 0 {
                     let mut first = server.records(OK);
-                    let mut unsolicited = unsolicited(&mut server);
+                    let mut unsolicited = unsolicited(server);
                     if is_at_once {
                         first.append(&mut unsolicited);
                     }

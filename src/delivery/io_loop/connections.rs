@@ -219,3 +219,29 @@ fn is_out_of_buffers(error: &io::Error) -> bool {
     const ENOBUFS: i32 = 105;
     cfg!(target_os = "linux") && error.raw_os_error() == Some(ENOBUFS)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_shortage_of_ours_is_no_failure_of_the_address() {
+        let (v4, v6) = ("192.0.2.1:9".parse().unwrap(), "[2001:db8::1]:9".parse().unwrap());
+        for (errno, address, expected) in [
+            (Errno::MFILE, v4, OpenError::Short(Shortage::Files)),
+            (Errno::NFILE, v6, OpenError::Short(Shortage::Files)),
+            (Errno::NOMEM, v4, OpenError::Short(Shortage::Memory)),
+            (Errno::NOBUFS, v4, OpenError::Short(Shortage::Memory)),
+            (Errno::ADDRNOTAVAIL, v4, OpenError::Short(Shortage::Ports)),
+            (Errno::ADDRNOTAVAIL, v6, OpenError::Unreachable),
+            (Errno::CONNREFUSED, v4, OpenError::Unreachable),
+            (Errno::NETUNREACH, v6, OpenError::Unreachable),
+            (Errno::ACCESS, v4, OpenError::Unreachable),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert_eq!(open_error(&error, address), expected, "{errno:?}");
+        }
+    }
+}

@@ -295,13 +295,17 @@ impl EventLoop {
         self.connections.close_all(&mut self.hosts);
     }
 
-    /// Exchanges attempts with the source as long as there are any, or for a while.
+    /// Exchanges attempts with the source as long as there are any, or for a while. While it is behind, a few attempts
+    /// begin all the same: receivers that send byte by byte could keep it behind for as long as they like.
     fn exchange(&mut self) {
         for _ in 0..EXCHANGES_MAX {
-            if self.ended.is_empty() && (self.is_behind || !self.has_more) {
+            if self.ended.is_empty() && !self.has_more {
                 return;
             }
             self.exchange_once();
+            if self.ended.is_empty() && self.is_behind {
+                return;
+            }
         }
     }
 

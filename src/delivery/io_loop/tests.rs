@@ -323,6 +323,45 @@ fn few_attempts_begin_while_more_responses_are_ready() {
 }
 
 #[test]
+fn attempts_begin_while_many_responses_trickle() {
+    const BYTES: usize = 10_000;
+    let (_loops, script) = bed(LIMITS, Arc::new(SystemClock::new()), no_names);
+    let (held, count) = (listener(), 80);
+    let url = format!("http://{}/", held.local_addr().unwrap());
+    for token in 0..count {
+        script.give(token, &url, 60_000);
+    }
+    let begin = |_| {
+        let mut stream = held.accept().unwrap().0;
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").unwrap();
+        stream
+    };
+    let streams: Vec<TcpStream> = (0..count).map(begin).collect();
+    let (has_begun, begun) = bounded(4);
+    std::thread::scope(|scope| {
+        let trickling: Vec<_> = streams
+            .chunks(20)
+            .map(|own| {
+                let has_begun = has_begun.clone();
+                scope.spawn(move || {
+                    for byte in 0..BYTES {
+                        own.iter().for_each(|mut stream| stream.write_all(b"x").unwrap());
+                        if byte == 100 {
+                            has_begun.send(()).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        (0..4).for_each(|_| begun.recv_timeout(DEADLINE).unwrap());
+        script.give(count, &format!("http://{}/", answering(listener())), 60_000);
+        assert_eq!(script.end(count), answered());
+        assert!(trickling.iter().any(|one| !one.is_finished()), "it waited until they paused");
+    });
+}
+
+#[test]
 fn one_turn_passes_on_to_the_next_attempt() {
     let limits = LoopLimits { host_in_flight_max: 1, ..LIMITS };
     let (_loops, script) = bed(limits, Arc::new(SystemClock::new()), no_names);

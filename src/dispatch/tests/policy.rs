@@ -236,12 +236,18 @@ fn a_retry_after_holds_the_whole_lane() {
     let mut bench = bench(policy());
     bench.owe(1..=3);
     let first = bench.take(1, 1);
-    let asked = Outcome::Retry { reason: Reason::Status(429), retry_after: Some(ms(3_000)) };
-    let _ = bench.end(first, asked);
+    let asked = |wait| Outcome::Retry { reason: Reason::Status(429), retry_after: Some(wait) };
+    let _ = bench.end(first, asked(ms(3_000)));
     bench.pass_ms(2_999);
     assert_eq!(bench.next(), None);
     bench.pass_ms(1);
-    bench.take(1, 2);
+    let second = bench.take(1, 2);
+    let _ = bench.end(second, asked(ms(3_600_000)));
+    bench.pass_ms(6_999);
+    assert_eq!(bench.next(), None);
+    // The age of the delivery ends: its last attempt.
+    bench.pass_ms(1);
+    bench.take(1, 3);
 }
 
 #[test]

@@ -22,10 +22,10 @@ mod tls;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub(crate) use self::cluster::{ClusterHost, ClusterView, PostgresCluster, ShardLease};
 use self::database::PostgresDatabase;
@@ -43,6 +43,10 @@ const STATEMENT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a host that waits for the ownership looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a failed try to begin a session is not repeated. Calls that wait for each other would each wait for a server
+/// that is silent.
+const FAILURE_KEPT: Duration = Duration::from_millis(250);
 
 /// A store on a PostgreSQL server. Only its owner can use it: call [`acquire`](Postgres::acquire) first.
 ///
@@ -67,9 +71,7 @@ struct PostgresState {
     connector: Connector,
     ownership: Arc<Ownership>,
     /// The session, or why the last try to begin one failed.
-    session: Mutex<Option<Result<Arc<Session>, StoreFailure>>>,
-    /// How many tries to begin a session failed.
-    failed_tries: AtomicU64,
+    session: Mutex<Option<Result<Arc<Session>, FailedTry>>>,
     /// The names of the open databases.
     open: Mutex<BTreeSet<String>>,
     tables: Arc<BackgroundTables>,
@@ -77,6 +79,12 @@ struct PostgresState {
     sessions: SessionRuntime,
     /// Runs everything else.
     runtime: ClientThread,
+}
+
+/// A try to begin a session that failed.
+struct FailedTry {
+    ended: Instant,
+    failure: StoreFailure,
 }
 
 /// Random text that tells one holder of a row on the server from every other.
@@ -116,7 +124,6 @@ impl Postgres {
             connector,
             ownership,
             session: Mutex::default(),
-            failed_tries: AtomicU64::new(0),
             open: Mutex::default(),
             tables: Arc::default(),
             sessions: SessionRuntime::new()?,
@@ -264,17 +271,13 @@ impl Postgres {
 impl PostgresState {
     /// The session that writes. Where the last one failed, a new one takes a new epoch first.
     fn session(&self) -> Result<Arc<Session>, StoreFailure> {
-        let check = self.ownership.check();
-        let failed_tries = self.failed_tries.load(Ordering::Acquire);
-        let mut latest = match &check {
-            Ok(()) => self.session.lock(),
-            // Where another call begins one just now, that finds out, too.
-            Err(failure) => self.session.try_lock().ok_or_else(|| failure.clone())?,
-        };
-        if let Err(failure) = check {
-            self.close(latest.take());
+        if let Err(failure) = self.ownership.check() {
+            // A call that begins a session just now finds out itself.
+            self.close(self.session.try_lock().and_then(|mut latest| latest.take()));
             return Err(failure);
         }
+        let called = Instant::now();
+        let mut latest = self.session.lock();
         match &*latest {
             Some(Ok(session)) => {
                 self.sessions.catch_up()?;
@@ -282,24 +285,30 @@ impl PostgresState {
                     return Ok(Arc::clone(session));
                 }
             }
-            // It was tried while this call waited. Each try of its own would take as long while the server is silent.
-            Some(Err(failure)) if self.failed_tries.load(Ordering::Acquire) != failed_tries => {
+            // It was tried while this call waited, or just before.
+            Some(Err(FailedTry { ended, failure })) if called < *ended + FAILURE_KEPT => {
                 return Err(failure.clone());
             }
             _ => {}
         }
         *latest = None;
         let connect = Session::begin(&self.connector, &self.ownership);
-        let begun = self.sessions.run(CONNECT_DEADLINE, connect).flatten().map(Arc::new);
-        self.failed_tries.fetch_add(u64::from(begun.is_err()), Ordering::AcqRel);
-        let session = latest.insert(begun).clone()?;
+        let session = match self.sessions.run(CONNECT_DEADLINE, connect).flatten() {
+            Ok(session) => Arc::new(session),
+            Err(failure) => {
+                let ended = Instant::now();
+                *latest = Some(Err(FailedTry { ended, failure: failure.clone() }));
+                return Err(failure);
+            }
+        };
+        *latest = Some(Ok(Arc::clone(&session)));
         // An earlier owner may have left some.
         self.drop_removed(session.epoch());
         Ok(session)
     }
 
     /// Closes the connections of a session. They are closed when they run next.
-    fn close(&self, session: Option<Result<Arc<Session>, StoreFailure>>) {
+    fn close(&self, session: Option<Result<Arc<Session>, FailedTry>>) {
         if let Some(Ok(session)) = session {
             drop(session);
             let _ = on_waiting_thread(|| self.sessions.catch_up());
