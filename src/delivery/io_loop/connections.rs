@@ -56,9 +56,12 @@ impl Connections {
         Connections { poll, all: Slab::new(), idle: Deadlines::default(), idle_count: 0, limits }
     }
 
-    /// Waits until a socket is ready, or so long.
+    /// Waits until a socket is ready, or so long. A signal ends the wait.
     pub(super) fn wait(&mut self, events: &mut Events, most: Option<Duration>) -> io::Result<()> {
-        self.poll.poll(events, most)
+        match self.poll.poll(events, most) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
+        }
     }
 
     pub(super) fn find(&mut self, number: usize) -> Option<&mut LoopConnection> {

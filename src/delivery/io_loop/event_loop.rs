@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -45,6 +46,11 @@ const EXCHANGES_MAX: usize = 4;
 /// are among the first of these, because such lanes queue ahead of the others of their account.
 pub(super) const BEHIND_MAX: usize = 8;
 
+/// A loop with fewer attempts in flight begins as many as it can get. With more it begins one for each that ended, unless
+/// it has nothing else to do: the CPU is then not what holds it up. More in flight than that would only wait in
+/// the buffers of sockets, and cost the caches of the CPU.
+const FEW_IN_FLIGHT: usize = 128;
+
 /// One I/O thread.
 pub(super) struct EventLoop {
     pub(super) number: LoopId,
@@ -76,6 +82,8 @@ pub(super) struct EventLoop {
     /// More sockets are ready than were looked at. Few attempts begin then: their responses would wait behind all of
     /// theirs, and those of prompt receivers with them.
     is_behind: bool,
+    /// No socket was ready at the last wait.
+    is_slack: bool,
     is_stopped: bool,
 }
 
@@ -124,6 +132,7 @@ impl EventLoop {
             demand: Demand::Open,
             has_more: false,
             is_behind: false,
+            is_slack: false,
             is_stopped: false,
         }
     }
@@ -144,10 +153,7 @@ impl EventLoop {
     fn run_to_end(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_over() {
-            match self.connections.wait(&mut events, self.patience()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            }
+            self.wait(&mut events)?;
             self.look_at_clock();
             self.is_behind = events.iter().count() >= EVENTS_MAX;
             for event in &events {
@@ -159,6 +165,21 @@ impl EventLoop {
             self.exchange();
         }
         Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        self.connections.wait(events, self.patience())?;
+        if self.has_more && self.attempts.len() >= FEW_IN_FLIGHT && self.has_none_ready(events) {
+            // A receiver on this machine may have been waiting for this core.
+            thread::yield_now();
+            self.connections.wait(events, Some(Duration::ZERO))?;
+        }
+        self.is_slack = self.has_none_ready(events);
+        Ok(())
+    }
+
+    fn has_none_ready(&self, events: &Events) -> bool {
+        self.unfinished.is_empty() && events.iter().all(|event| event.token() == WAKE)
     }
 
     fn is_over(&self) -> bool {
@@ -315,14 +336,21 @@ impl EventLoop {
         self.now_ms = self.shared.clock.monotonic_ms();
     }
 
+    /// How many attempts may begin at the next exchange.
+    fn room(&mut self) -> usize {
+        let is_slack = std::mem::take(&mut self.is_slack);
+        match self.attempts.len() {
+            _ if self.is_stopped => 0,
+            _ if self.is_behind => BEHIND_MAX,
+            in_flight if is_slack || in_flight < FEW_IN_FLIGHT => EXCHANGE_MAX,
+            _ => self.ended.len().clamp(1, EXCHANGE_MAX),
+        }
+    }
+
     fn exchange_once(&mut self) {
         self.has_more = false;
         let Some(source) = self.source.clone() else { return };
-        let room = match (self.is_stopped, self.is_behind) {
-            (true, _) => 0,
-            (false, true) => BEHIND_MAX,
-            (false, false) => EXCHANGE_MAX,
-        };
+        let room = self.room();
         let later = self.ended.split_off(self.ended.len().min(EXCHANGE_MAX));
         let mut next = std::mem::take(&mut self.next);
         self.demand = source.exchange(self.number, &mut self.ended, room, &mut next);

@@ -36,7 +36,7 @@ impl DispatchState {
 impl AttemptSource for Shared {
     fn attach(&self, from: LoopId, wake: WakeLoop) {
         let mut state = self.dispatch_state.lock();
-        let thread = IoThread { wake, is_idle: false, is_running: true };
+        let thread = IoThread { wake, is_idle: false, is_running: true, in_flight: 0 };
         match state.io.threads.get_mut(from.0) {
             Some(slot) => *slot = thread,
             None => state.io.threads.push(thread),
@@ -55,25 +55,26 @@ impl AttemptSource for Shared {
             Some(CompletedAttempt { attempt, end, event: Some(event) })
         });
         let mut completed: Vec<_> = issued.collect();
+        let in_flight = self.issued.count(from);
         loop {
-            let wanted = room - next.len();
             let ended = self.with_random(completed);
             let now_ms = self.clock.monotonic_ms();
             let mut state = self.dispatch_state.lock();
             let effects = self.end_attempts(&mut state, ended);
+            let fair = state.io.fair_room(from, in_flight, room).saturating_sub(next.len());
             let (mut taken, mut demand) = (Vec::new(), Demand::Over);
             if !state.closing {
-                (taken, demand) = (state.take_for_io(wanted, now_ms), Demand::Open);
-                if taken.len() < wanted {
+                (taken, demand) = (state.take_for_io(fair, now_ms), Demand::Open);
+                self.wake_workers(&mut state);
+                if next.len() + taken.len() < room {
                     state.io.set_idle(from);
                 }
-                self.wake_workers(&mut state);
             }
             drop(state);
-            let is_enough = taken.len() < wanted;
+            let is_enough = taken.len() < fair || next.len() + taken.len() >= fair;
             completed = self.issue(from, &effects.settled, taken, next);
             self.finish_ends(effects);
-            if completed.is_empty() && (is_enough || next.len() >= room) {
+            if completed.is_empty() && is_enough {
                 return demand;
             }
         }
