@@ -3,8 +3,8 @@
 //! event-driven thread to the same receivers, measured in turns in the same run, with those of blocking
 //! threads printed as well. Every delivery is counted by the receivers.
 //!
-//! `cargo bench --bench fanout -- --runs 5 --deliveries 60000`; `--only fanout_10` runs that alone, `--io-threads 2`
-//! with two I/O threads. `--many --deliveries 400000` measures 1, 1,000 and 10,000 subscriptions.
+//! `cargo bench --bench fanout -- --runs 5 --deliveries 60000`; `--only fanout_10` runs that alone, `--io-threads 1`
+//! with one I/O thread. `--many --deliveries 400000` measures 1, 1,000 and 10,000 subscriptions.
 //! `-- --plot` also measures other numbers of subscriptions and of attempts in flight, and draws all into `docs/`.
 
 mod support;
@@ -20,7 +20,7 @@ use support::raw_file::RawFile;
 use support::raw_requests::{self, RawRate};
 use support::receiver_process::{self, Receivers, now_ns};
 use support::{Outcome, median};
-use wabahook::{Config, Engine, Event, Limits, Receipt, Subscription};
+use wabahook::{Config, Engine, Event, Receipt, Subscription};
 
 const PAYLOAD_BYTES: usize = 1024;
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -106,8 +106,7 @@ fn open(
     fan_out: usize,
     in_flight_max: Option<usize>,
 ) -> Outcome<Engine> {
-    let limits = Limits::default().in_flight_max(in_flight_max);
-    let limits = limits.io_threads(support::option("io-threads", 1));
+    let limits = support::limits().in_flight_max(in_flight_max);
     let engine = Engine::open(config(path)?.limits(limits))?;
     for n in 0..fan_out {
         let to = Subscription::to(receivers.prompt(n))?.name(format!("receiver-{n}"));

@@ -152,7 +152,10 @@ fn open(
     subscriptions: usize,
     latency: usize,
 ) -> Outcome<Engine> {
-    let config = Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]);
+    let config = Config::new(path)
+        .limits(support::limits())
+        .allow_http(true)
+        .allow_addresses(["127.0.0.0/8".parse()?]);
     let engine = Engine::open(config)?;
     let subscribe = |url: String, name: String, event_type: &str| -> Outcome {
         let subscription = Subscription::to(url)?.name(name).events([event_type]).secret(SECRET);

@@ -290,8 +290,8 @@ pub struct Limits {
     /// hanging ones cannot use all. Each takes a socket and at most 24 KiB. Defaults to three quarters of the
     /// process's limit of open files, from 16 to 16,384.
     pub in_flight_max: Option<usize>,
-    /// How many I/O threads carry the attempts. Defaults to 1, which is enough for tens of thousands of
-    /// deliveries/s; from 1 to 8.
+    /// How many I/O threads carry the attempts. Defaults to 2, or 1 where there is one core: the second one brings a
+    /// third more on two cores that the receivers share. From 1 to 8.
     pub io_threads: usize,
     /// How many attempts may be in flight to one host and port, at most seven eighths of them of one account; more
     /// wait for a turn. Defaults to 100: an ordinary server serves as many at a time, and often refuses more from
@@ -343,7 +343,7 @@ impl Default for Limits {
             dead_letter_age_max: 30 * DAY,
             dedup_keys_max: 4_000_000,
             in_flight_max: None,
-            io_threads: 1,
+            io_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)),
             host_in_flight_max: 100,
             transport_threads: 256,
             lane_in_flight_max: 64,

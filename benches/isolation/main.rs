@@ -279,7 +279,10 @@ fn publish(engine: &Engine, (account, number): (&str, &str), kind: &str, events:
 /// Without the other account where it has no endpoints: several accounts share what endpoints never tried may use.
 fn config(path: &Path, scenario: &Scenario) -> Outcome<Config> {
     let account = |(name, number): (&str, &str)| Account::new(name).waba(name, [number]);
-    let config = Config::new(path).allow_http(true).allow_addresses(["127.0.0.0/8".parse()?]);
+    let config = Config::new(path)
+        .limits(support::limits())
+        .allow_http(true)
+        .allow_addresses(["127.0.0.0/8".parse()?]);
     let config = config.account(account(PROMPT_ACCOUNT));
     Ok(if scenario.is_other_account { config.account(account(OTHER_ACCOUNT)) } else { config })
 }

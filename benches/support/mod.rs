@@ -24,7 +24,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wabahook::{Config, Engine, Event, Subscription};
+use wabahook::{Config, Engine, Event, Limits, Subscription};
 
 /// The allocator of the reference host. glibc's keeps freed memory, and makes a thread that publishes
 /// wait for one that frees.
@@ -50,6 +50,13 @@ impl Drop for Process {
 /// The value of the option `--name`, or `default`.
 pub(crate) fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
     text(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The default limits, with `--io-threads N`.
+pub(crate) fn limits() -> Limits {
+    let limits = Limits::default();
+    let threads = option("io-threads", limits.io_threads);
+    limits.io_threads(threads)
 }
 
 /// The value of the option `--name` as it was given.

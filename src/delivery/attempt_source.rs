@@ -26,6 +26,13 @@ pub(crate) struct AttemptToken(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LoopId(pub(crate) usize);
 
+/// Chooses the I/O thread, by the remainder of a division by their number. One thread makes all attempts to a destination,
+/// because it has the open connections.
+pub(crate) fn destination_number(authority: &str) -> usize {
+    let bytes = authority.bytes().map(|byte| usize::from(byte.to_ascii_lowercase()));
+    bytes.fold(0, |number: usize, byte| number.wrapping_mul(31).wrapping_add(byte))
+}
+
 #[derive(Debug)]
 pub(crate) struct NextAttempt {
     pub(crate) token: AttemptToken,

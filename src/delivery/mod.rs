@@ -28,7 +28,8 @@ mod tls_session;
 use plain as tls;
 
 pub(crate) use attempt_source::{
-    AttemptSource, AttemptToken, Demand, EXCHANGE_MAX, EndedAttempt, LoopId, NextAttempt, WakeLoop,
+    AttemptSource, AttemptToken, Demand, EndedAttempt, LoopId, NextAttempt, WakeLoop,
+    destination_number,
 };
 pub(crate) use guard::Guard;
 pub use http_transport::Http;

@@ -310,7 +310,8 @@ mod tests {
     use crate::stats::LaneStats;
     use crate::subscription::Policy;
 
-    const LIMITS: DispatchLimits = DispatchLimits { lane_in_flight_max: 4, in_flight_max: 32 };
+    const LIMITS: DispatchLimits =
+        DispatchLimits { lane_in_flight_max: 4, in_flight_max: 32, threads: 1 };
     const OTHER: SubscriptionId = SubscriptionId(1_000_000);
     const NEIGHBOUR: SubscriptionId = SubscriptionId(1_000_001);
 

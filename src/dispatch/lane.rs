@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
-use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup, ThreadSlot};
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
 use super::ready_queue::{QueueTicket, ReadyQueue};
@@ -26,6 +26,7 @@ pub(super) struct Lane {
     policy: Option<Policy>,
     state: SubscriptionState,
     account: AccountSlot,
+    pub(super) thread: ThreadSlot,
     pub(super) backlog: Backlog,
     in_flight: usize,
     pub(super) endpoint: EndpointHealth,
@@ -369,7 +370,8 @@ impl Lane {
             LaneClass::Proven if has_none_in_flight || is_ahead => LaneClass::Prompt,
             class => class,
         };
-        (attempts > 0).then_some(LaneDemand { account: self.account, class, attempts })
+        let Lane { account, thread, .. } = *self;
+        (attempts > 0).then_some(LaneDemand { account, thread, class, attempts })
     }
 
     /// Whether it is prompt and owes little, so that it queues ahead of lanes with a backlog.

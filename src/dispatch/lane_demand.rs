@@ -4,6 +4,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(super) struct AccountSlot(pub(super) usize);
 
+/// The number of the I/O thread that makes a lane's attempts. Where there is none it is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ThreadSlot(pub(crate) usize);
+
 /// What is known of a lane's endpoint, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneClass {
@@ -37,7 +41,16 @@ pub(super) enum LaneGroup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneDemand {
     pub(super) account: AccountSlot,
+    pub(super) thread: ThreadSlot,
     pub(super) class: LaneClass,
     /// How many attempts it could start now, at least 1.
     pub(super) attempts: usize,
+}
+
+impl LaneDemand {
+    /// Whether lanes with these demands wait in the same queue.
+    pub(super) fn queues_with(self, other: LaneDemand) -> bool {
+        let queue = |demand: LaneDemand| (demand.class, demand.account, demand.thread);
+        queue(self) == queue(other)
+    }
 }

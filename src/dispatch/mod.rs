@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A `lane` is the live side of one subscription, and the `ready_queue` chooses among the lanes that may start an
-//! attempt. Start with [`Dispatcher::next_attempt`] and [`Dispatcher::complete`].
+//! attempt. Start with [`Dispatcher::next_attempt_of`] and [`Dispatcher::complete`].
 //!
 //! Each step costs a few look-ups in maps and queues; none visits all lanes or all owed deliveries.
 
@@ -51,6 +51,7 @@ use expiry::{Expiry, age_ms};
 use fan_out::WaitingFanOuts;
 use lane::{InFlightAttempt, Lane};
 use lane_demand::AccountSlot;
+pub(crate) use lane_demand::ThreadSlot;
 use ready_queue::ReadyQueue;
 use throttle::Throttle;
 
@@ -61,6 +62,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) lane_in_flight_max: usize,
     /// How many attempts all lanes may have in flight; 0 counts as 1.
     pub(crate) in_flight_max: usize,
+    /// How many I/O threads make the attempts; 0 counts as 1.
+    pub(crate) threads: usize,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +137,7 @@ const TICK_MAX: usize = 1_024;
 
 impl Dispatcher {
     pub(crate) fn new(limits: DispatchLimits) -> Dispatcher {
-        let ready_queue = ReadyQueue::new(limits.in_flight_max);
+        let ready_queue = ReadyQueue::new(limits.in_flight_max, limits.threads);
         Dispatcher { limits, ready_queue, ..Dispatcher::default() }
     }
 
@@ -159,6 +162,14 @@ impl Dispatcher {
         self.change_main(id, before);
         self.set_expiry(id, |ends_ms| ends_ms);
         self.refresh(id);
+    }
+
+    /// Sets where a lane's attempts lead. One I/O thread makes all attempts to a destination.
+    pub(crate) fn set_destination(&mut self, id: SubscriptionId, number: usize) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.thread = ThreadSlot(number % self.limits.threads.max(1));
+            self.refresh(id);
+        }
     }
 
     /// Sets how many attempts of an account may be in flight; 0 counts as 1. Without a limit it may have as many as all
@@ -220,10 +231,16 @@ impl Dispatcher {
         owed
     }
 
-    /// The next attempt, if one may start. Its end must be passed to [`complete`](Self::complete).
+    /// The next attempt where one thread makes all.
+    #[cfg(test)]
     pub(crate) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
+        self.next_attempt_of(ThreadSlot(0), now_ms)
+    }
+
+    /// The next attempt of a thread, if one may start. Its end must be passed to [`complete`](Self::complete).
+    pub(crate) fn next_attempt_of(&mut self, thread: ThreadSlot, now_ms: u64) -> Option<Attempt> {
         self.advance(now_ms);
-        let (id, group) = self.ready_queue.choose(self.throttle.limit(self.now_ms))?;
+        let (id, group) = self.ready_queue.choose(thread, self.throttle.limit(self.now_ms))?;
         let lane = self.lanes.get_mut(&id)?;
         // Leaving and joining again puts the lane behind the others.
         lane.leave_queue(&mut self.ready_queue);

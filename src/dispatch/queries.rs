@@ -3,6 +3,7 @@
 //! in the figures of these lanes.
 
 use super::Dispatcher;
+use super::lane_demand::ThreadSlot;
 use crate::stats::{Bound, LaneStats};
 use crate::subscription::SubscriptionId;
 
@@ -57,12 +58,20 @@ impl Dispatcher {
         self.lanes.get(&id).is_some_and(|lane| lane.endpoint.has_failures())
     }
 
+    /// How many attempts could start now.
     pub(crate) fn startable(&self) -> usize {
-        if self.ready_queue.is_bound() {
-            return 0;
-        }
+        let all = self.ready_queue.threads().map(|thread| self.startable_of(thread));
+        all.sum::<usize>().min(self.room())
+    }
+
+    /// How many attempts of a thread could start now.
+    pub(crate) fn startable_of(&self, thread: ThreadSlot) -> usize {
+        self.ready_queue.unbound_attempts(thread).min(self.room())
+    }
+
+    fn room(&self) -> usize {
         let most = self.in_flight_max().min(self.throttle.limit(self.now_ms));
-        self.ready_queue.attempts().min(most.saturating_sub(self.in_flight()))
+        most.saturating_sub(self.in_flight())
     }
 
     pub(crate) fn bound(&self) -> Option<Bound> {

@@ -14,10 +14,12 @@
 //!
 //! An account above its share, `in_flight_max` divided by the number of accounts that want attempts, starts
 //! more only while no other account is waiting.
+//!
+//! Each I/O thread has a queue of its own, because it has the connections of its lanes. The bounds hold for all together.
 
 use std::collections::BTreeMap;
 
-use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup, ThreadSlot};
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
 
@@ -31,18 +33,26 @@ pub(super) struct QueueTicket {
 #[derive(Debug, Default)]
 pub(super) struct ReadyQueue {
     in_flight_max: usize,
-    accounts: Vec<AccountQueue>,
-    prompt: AccountTurns,
-    proven: AccountTurns,
-    unproven: AccountTurns,
+    accounts: Vec<AccountLoad>,
+    threads: Vec<ThreadQueue>,
     next_turn: u64,
-    attempts: usize,
     in_flight: usize,
     /// Attempts of prompt lanes that started while there was no other room.
     reserve_in_flight: usize,
     unproven_in_flight: usize,
     /// Accounts with ready lanes or attempts in flight.
     active_accounts: usize,
+}
+
+/// The ready lanes of one I/O thread.
+#[derive(Debug, Default)]
+struct ThreadQueue {
+    /// By the account's number.
+    lanes: Vec<AccountLanes>,
+    prompt: AccountTurns,
+    proven: AccountTurns,
+    unproven: AccountTurns,
+    attempts: usize,
     bound: Option<QueueBound>,
 }
 
@@ -54,10 +64,16 @@ enum QueueBound {
 }
 
 #[derive(Debug, Default)]
-struct AccountQueue {
+struct AccountLanes {
     prompt: LaneQueue,
     proven: LaneQueue,
     unproven: LaneQueue,
+}
+
+#[derive(Debug, Default)]
+struct AccountLoad {
+    /// Its ready lanes, of all threads.
+    ready_lanes: usize,
     /// How many attempts it may have in flight; `None` for as many as all accounts together.
     in_flight_max: Option<usize>,
     in_flight: usize,
@@ -95,29 +111,33 @@ const PROMPT_RESERVE: usize = 16;
 const UNPROVEN_BEHIND: u64 = 8;
 
 impl ReadyQueue {
-    pub(super) fn new(in_flight_max: usize) -> ReadyQueue {
-        ReadyQueue { in_flight_max: in_flight_max.max(1), ..ReadyQueue::default() }
+    pub(super) fn new(in_flight_max: usize, threads: usize) -> ReadyQueue {
+        let threads = (0..threads.max(1)).map(|_| ThreadQueue::default()).collect();
+        ReadyQueue { in_flight_max: in_flight_max.max(1), threads, ..ReadyQueue::default() }
     }
 
     /// Adds an account, whose index is the number of those before it.
     pub(super) fn add_account(&mut self) -> AccountSlot {
-        self.accounts.push(AccountQueue::default());
+        self.accounts.push(AccountLoad::default());
+        self.threads.iter_mut().for_each(|thread| thread.lanes.push(AccountLanes::default()));
         AccountSlot(self.accounts.len() - 1)
     }
 
     pub(super) fn set_in_flight_max(&mut self, account: AccountSlot, most: usize) {
         let Some(load) = self.accounts.get_mut(account.0) else { return };
         load.in_flight_max = Some(most.max(1));
-        self.bound = None;
+        self.clear_bound();
         self.reconsider(account);
     }
 
     /// Lets an account wait for its turns again, which has room for more attempts.
     fn reconsider(&mut self, account: AccountSlot) {
-        let Some(load) = self.accounts.get(account.0) else { return };
-        self.prompt.reconsider(load.prompt.turn);
-        self.proven.reconsider(load.proven.turn);
-        self.unproven.reconsider(load.unproven.turn);
+        for thread in &mut self.threads {
+            let Some(lanes) = thread.lanes.get(account.0) else { continue };
+            thread.prompt.reconsider(lanes.prompt.turn);
+            thread.proven.reconsider(lanes.proven.turn);
+            thread.unproven.reconsider(lanes.unproven.turn);
+        }
     }
 
     pub(super) fn in_flight_of(&self, account: AccountSlot) -> usize {
@@ -136,11 +156,12 @@ impl ReadyQueue {
         behind_us: u64,
     ) {
         if let (Some(held), Some(demand)) = (ticket.as_mut(), demand)
-            && (held.demand.class, held.demand.account) == (demand.class, demand.account)
+            && held.demand.queues_with(demand)
+            && let Some(thread) = self.threads.get_mut(demand.thread.0)
         {
-            self.attempts = self.attempts - held.demand.attempts + demand.attempts;
+            thread.attempts = thread.attempts - held.demand.attempts + demand.attempts;
             held.demand = demand;
-            self.move_up(held, place_us(demand.class, now_ms, behind_us));
+            thread.move_up(held, place_us(demand.class, now_ms, behind_us));
             return;
         }
         self.leave(ticket);
@@ -149,61 +170,50 @@ impl ReadyQueue {
         }
     }
 
-    fn move_up(&mut self, held: &mut QueueTicket, at_us: u64) {
-        if at_us >= held.key.0 {
-            return;
-        }
-        let Some(account) = self.accounts.get_mut(held.demand.account.0) else { return };
-        let lanes = &mut account.lanes(held.demand.class.group()).lanes;
-        let Some(id) = lanes.remove(&held.key) else { return };
-        held.key.0 = at_us;
-        lanes.insert(held.key, id);
-    }
-
     fn join(&mut self, id: SubscriptionId, demand: LaneDemand, at_us: u64) -> Option<QueueTicket> {
         let group = demand.class.group();
         let turn = self.next_turn(group);
-        let account = self.accounts.get_mut(demand.account.0)?;
-        self.active_accounts += usize::from(!account.is_active());
+        let load = self.accounts.get_mut(demand.account.0)?;
+        let thread = self.threads.get_mut(demand.thread.0)?;
+        self.active_accounts += usize::from(!load.is_active());
+        load.ready_lanes += 1;
         let key = (at_us, turn);
-        let queue = account.lanes(group);
+        let queue = thread.lanes.get_mut(demand.account.0)?.of(group);
         queue.lanes.insert(key, id);
         if queue.turn.is_none() {
             queue.turn = Some(turn);
-            self.turns(group).waiting.insert(turn, demand.account);
+            thread.turns(group).waiting.insert(turn, demand.account);
         }
-        self.attempts += demand.attempts;
+        thread.attempts += demand.attempts;
         let is_of_others = group == LaneGroup::Prompt
-            || matches!(self.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account));
+            || matches!(thread.bound, Some(QueueBound::All(Bound::Unproven) | QueueBound::Account));
         if is_of_others {
             // That bound holds other lanes back, and not necessarily this one.
-            self.bound = None;
+            thread.bound = None;
         }
         Some(QueueTicket { key, demand })
     }
 
     pub(super) fn leave(&mut self, ticket: &mut Option<QueueTicket>) {
         let Some(QueueTicket { key, demand }) = ticket.take() else { return };
-        self.attempts -= demand.attempts;
-        let group = demand.class.group();
-        let Some(account) = self.accounts.get_mut(demand.account.0) else { return };
-        let queue = account.lanes(group);
-        queue.lanes.remove(&key);
-        let left = if queue.lanes.is_empty() { queue.turn.take() } else { None };
-        self.active_accounts -= usize::from(!account.is_active());
-        if let Some(turn) = left {
-            self.turns(group).remove(turn);
-        }
-        if self.attempts == 0 {
-            self.bound = None;
+        let Some(load) = self.accounts.get_mut(demand.account.0) else { return };
+        load.ready_lanes -= 1;
+        self.active_accounts -= usize::from(!load.is_active());
+        if let Some(thread) = self.threads.get_mut(demand.thread.0) {
+            thread.remove(key, demand);
         }
     }
 
-    /// The lane whose turn it is, while no more than `limit` attempts are in flight, and what its attempt counts as. It
+    /// The lane of a thread whose turn it is, while no more than `limit` attempts are in flight, and what its attempt counts as. It
     /// keeps its place until it leaves; its account goes behind the others.
-    pub(super) fn choose(&mut self, limit: usize) -> Option<(SubscriptionId, LaneGroup)> {
-        self.bound = None;
-        if self.attempts == 0 {
+    pub(super) fn choose(
+        &mut self,
+        slot: ThreadSlot,
+        limit: usize,
+    ) -> Option<(SubscriptionId, LaneGroup)> {
+        let thread = self.threads.get_mut(slot.0)?;
+        thread.bound = None;
+        if thread.attempts == 0 {
             return None;
         }
         let most = limit.min(self.in_flight_max);
@@ -217,13 +227,14 @@ impl ReadyQueue {
             (LaneGroup::Unproven, has_room_for_unproven),
         ];
         let open = groups.into_iter().filter(|(_, is_open)| *is_open);
-        let fronts = open.filter_map(|(group, _)| Some((self.front(group)?, group)));
+        let fronts = open.filter_map(|(group, _)| Some((self.front(slot, group)?, group)));
         let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
             let all = QueueBound::All(Bound::InFlight);
-            self.bound = Some(if has_room { self.bound_of_accounts() } else { all });
+            let bound = if has_room { self.bound_of_accounts(slot) } else { all };
+            self.threads.get_mut(slot.0)?.bound = Some(bound);
             return None;
         };
-        let id = self.serve(front.account, front.turn, group)?;
+        let id = self.serve(slot, front, group)?;
         // A prompt lane takes from the reserve only where there is no other room, so that it shuts nobody out of the rest.
         let counts_as = match group {
             LaneGroup::Prompt if has_room => LaneGroup::Proven,
@@ -232,34 +243,39 @@ impl ReadyQueue {
         Some((id, counts_as))
     }
 
-    /// The bound that holds every account back when no lane can start.
-    fn bound_of_accounts(&self) -> QueueBound {
-        let waits_for_unproven = self.unproven_in_flight >= self.unproven_max()
-            && self.unproven.waiting.len() + self.unproven.above_share.len() > 0;
-        let is_at_limit = |account: &AccountSlot| {
-            self.accounts.get(account.0).is_some_and(AccountQueue::is_at_limit)
+    /// The bound that holds every account back when no lane of a thread can start.
+    fn bound_of_accounts(&self, slot: ThreadSlot) -> QueueBound {
+        let all = QueueBound::All(Bound::Unproven);
+        let Some(ThreadQueue { prompt, proven, unproven, .. }) = self.threads.get(slot.0) else {
+            return all;
         };
-        let groups = [&self.prompt, &self.proven, &self.unproven];
-        let mut blocked = groups.into_iter().flat_map(|turns| turns.blocked.values());
+        let waits_for_unproven = self.unproven_in_flight >= self.unproven_max()
+            && unproven.waiting.len() + unproven.above_share.len() > 0;
+        let is_at_limit = |account: &AccountSlot| {
+            self.accounts.get(account.0).is_some_and(AccountLoad::is_at_limit)
+        };
+        let mut blocked =
+            [prompt, proven, unproven].into_iter().flat_map(|turns| turns.blocked.values());
         match !waits_for_unproven && blocked.any(is_at_limit) {
             true => QueueBound::Account,
-            false => QueueBound::All(Bound::Unproven),
+            false => all,
         }
     }
 
     fn serve(
         &mut self,
-        account: AccountSlot,
-        turn: u64,
+        slot: ThreadSlot,
+        QueueFront { turn, account, .. }: QueueFront,
         group: LaneGroup,
     ) -> Option<SubscriptionId> {
         let next_turn = self.next_turn(group);
-        let turns = self.turns(group);
+        let thread = self.threads.get_mut(slot.0)?;
+        let turns = thread.turns(group);
         let was_above = turns.above_share.contains_key(&turn);
         turns.remove(turn);
         let back = if was_above { &mut turns.above_share } else { &mut turns.waiting };
         back.insert(next_turn, account);
-        let queue = self.accounts.get_mut(account.0)?.lanes(group);
+        let queue = thread.lanes.get_mut(account.0)?.of(group);
         queue.turn = Some(next_turn);
         queue.lanes.first_key_value().map(|(_, id)| *id)
     }
@@ -274,12 +290,12 @@ impl ReadyQueue {
         }
     }
 
-    /// The account whose turn it is in a group.
-    fn front(&mut self, group: LaneGroup) -> Option<QueueFront> {
+    /// The account whose turn it is in a group of a thread.
+    fn front(&mut self, slot: ThreadSlot, group: LaneGroup) -> Option<QueueFront> {
         let share = self.in_flight_max / self.active_accounts.max(1);
         let unproven_max = self.unproven_max_of_account();
+        let turns = self.threads.get_mut(slot.0)?.turns(group);
         loop {
-            let turns = self.turns(group);
             let waiting = turns.waiting.first_key_value().map(|(turn, account)| (*turn, *account));
             let above = || turns.above_share.first_key_value();
             let (turn, account, is_above) = match waiting {
@@ -290,7 +306,6 @@ impl ReadyQueue {
             let is_blocked = load.is_at_limit()
                 || group == LaneGroup::Unproven && load.unproven_in_flight >= unproven_max;
             let exceeds = load.in_flight >= share.max(1);
-            let turns = self.turns(group);
             if is_blocked {
                 turns.remove(turn);
                 turns.blocked.insert(turn, account);
@@ -324,14 +339,25 @@ impl ReadyQueue {
         self.in_flight -= 1;
         self.reserve_in_flight -= usize::from(group == LaneGroup::Prompt);
         self.unproven_in_flight -= unproven;
-        self.bound = None;
         self.active_accounts -= usize::from(!load.is_active());
+        self.clear_bound();
         self.reconsider(account);
     }
 
     /// How many attempts the ready lanes could start, apart from the bounds.
     pub(super) fn attempts(&self) -> usize {
-        self.attempts
+        self.threads.iter().map(|thread| thread.attempts).sum()
+    }
+
+    /// How many attempts the ready lanes of a thread could start, unless something keeps them from it.
+    pub(super) fn unbound_attempts(&self, slot: ThreadSlot) -> usize {
+        let thread = self.threads.get(slot.0).filter(|thread| thread.bound.is_none());
+        thread.map_or(0, |thread| thread.attempts)
+    }
+
+    /// The numbers of all threads.
+    pub(super) fn threads(&self) -> impl Iterator<Item = ThreadSlot> {
+        (0..self.threads.len()).map(ThreadSlot)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -340,20 +366,16 @@ impl ReadyQueue {
 
     /// Forgets what kept a ready lane from starting: time may have changed that.
     pub(super) fn clear_bound(&mut self) {
-        self.bound = None;
+        self.threads.iter_mut().for_each(|thread| thread.bound = None);
     }
 
-    /// Whether something kept a ready lane from starting when [`choose`](Self::choose) was last called.
-    pub(super) fn is_bound(&self) -> bool {
-        self.bound.is_some()
-    }
-
-    /// The bound for all accounts that did. The limit of one account is not reported.
+    /// The bound for all accounts that kept a ready lane from starting when [`choose`](Self::choose) was last called.
+    /// The limit of one account is not reported.
     pub(super) fn bound(&self) -> Option<Bound> {
-        match self.bound {
+        self.threads.iter().find_map(|thread| match thread.bound {
             Some(QueueBound::All(bound)) => Some(bound),
             Some(QueueBound::Account) | None => None,
-        }
+        })
     }
 
     fn unproven_max(&self) -> usize {
@@ -366,12 +388,41 @@ impl ReadyQueue {
             _ => self.unproven_max().div_ceil(2),
         }
     }
+}
 
+impl ThreadQueue {
     fn turns(&mut self, group: LaneGroup) -> &mut AccountTurns {
         match group {
             LaneGroup::Prompt => &mut self.prompt,
             LaneGroup::Proven => &mut self.proven,
             LaneGroup::Unproven => &mut self.unproven,
+        }
+    }
+
+    fn move_up(&mut self, held: &mut QueueTicket, at_us: u64) {
+        if at_us >= held.key.0 {
+            return;
+        }
+        let Some(account) = self.lanes.get_mut(held.demand.account.0) else { return };
+        let lanes = &mut account.of(held.demand.class.group()).lanes;
+        let Some(id) = lanes.remove(&held.key) else { return };
+        held.key.0 = at_us;
+        lanes.insert(held.key, id);
+    }
+
+    fn remove(&mut self, key: (u64, u64), demand: LaneDemand) {
+        self.attempts -= demand.attempts;
+        if self.attempts == 0 {
+            self.bound = None;
+        }
+        let group = demand.class.group();
+        let Some(account) = self.lanes.get_mut(demand.account.0) else { return };
+        let queue = account.of(group);
+        queue.lanes.remove(&key);
+        if queue.lanes.is_empty()
+            && let Some(turn) = queue.turn.take()
+        {
+            self.turns(group).remove(turn);
         }
     }
 }
@@ -384,22 +435,23 @@ struct QueueFront {
     account: AccountSlot,
 }
 
-impl AccountQueue {
-    fn lanes(&mut self, group: LaneGroup) -> &mut LaneQueue {
+impl AccountLanes {
+    fn of(&mut self, group: LaneGroup) -> &mut LaneQueue {
         match group {
             LaneGroup::Prompt => &mut self.prompt,
             LaneGroup::Proven => &mut self.proven,
             LaneGroup::Unproven => &mut self.unproven,
         }
     }
+}
 
+impl AccountLoad {
     fn is_at_limit(&self) -> bool {
         self.in_flight_max.is_some_and(|most| self.in_flight >= most)
     }
 
     fn is_active(&self) -> bool {
-        let groups = [&self.prompt, &self.proven, &self.unproven];
-        self.in_flight > 0 || groups.iter().any(|lanes| lanes.turn.is_some())
+        self.in_flight > 0 || self.ready_lanes > 0
     }
 }
 
@@ -447,7 +499,7 @@ mod tests {
     impl QueueBench {
         /// Lanes numbered from 0, each given as its account and its class.
         fn new(in_flight_max: usize, lanes: &[(usize, LaneClass)]) -> QueueBench {
-            let mut queue = ReadyQueue::new(in_flight_max);
+            let mut queue = ReadyQueue::new(in_flight_max, 1);
             let accounts = lanes.iter().map(|lane| lane.0 + 1).max().unwrap_or(0);
             for _ in 0..accounts {
                 queue.add_account();
@@ -462,7 +514,8 @@ mod tests {
 
         fn put(&mut self, id: u32, account: usize, class: LaneClass) {
             let id = SubscriptionId(id);
-            let demand = LaneDemand { account: AccountSlot(account), class, attempts: 1 };
+            let demand =
+                LaneDemand { account: AccountSlot(account), thread: SLOT, class, attempts: 1 };
             self.demands.insert(id, demand);
             let ticket = self.tickets.entry(id).or_default();
             self.queue.update(id, ticket, Some(demand), 0, 0);
@@ -470,7 +523,7 @@ mod tests {
 
         /// Starts an attempt of the lane whose turn it is; the lane stays ready.
         fn start(&mut self) -> Option<u32> {
-            let (id, group) = self.queue.choose(usize::MAX)?;
+            let (id, group) = self.queue.choose(SLOT, usize::MAX)?;
             let demand = self.demands[&id];
             let ticket = self.tickets.get_mut(&id).unwrap();
             self.queue.leave(ticket);
@@ -495,6 +548,8 @@ mod tests {
             (0..times).filter_map(|_| serve()).collect()
         }
     }
+
+    const SLOT: ThreadSlot = ThreadSlot(0);
 
     use LaneClass::{Prompt, Proven, TimedOut, Untried};
 
@@ -521,7 +576,7 @@ mod tests {
         let lanes = [(0, TimedOut(900)), (0, TimedOut(20)), (0, Untried)];
         let mut bench = QueueBench::new(100, &lanes);
         let mut order = Vec::new();
-        while let Some((id, _)) = bench.queue.choose(usize::MAX) {
+        while let Some((id, _)) = bench.queue.choose(SLOT, usize::MAX) {
             bench.queue.leave(bench.tickets.get_mut(&id).unwrap());
             order.push(id.0);
         }
@@ -547,11 +602,11 @@ mod tests {
         assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
         // An event for a lane with nothing in flight.
         bench.put(2, 0, Prompt);
-        assert!(!bench.queue.is_bound(), "it may start");
+        assert!(bench.queue.unbound_attempts(SLOT) > 0, "it may start");
         assert_eq!(bench.start(), Some(2));
         bench.put(2, 0, Proven);
         assert_eq!(bench.start(), None, "the rest of the reserve is kept");
-        assert!(bench.queue.is_bound());
+        assert!(bench.queue.unbound_attempts(SLOT) == 0);
     }
 
     #[test]
@@ -601,9 +656,12 @@ mod tests {
         bench.queue.set_in_flight_max(AccountSlot(0), 2);
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(2)).unwrap());
         assert_eq!(bench.start_all(), [0, 0]);
-        assert!(bench.queue.is_bound() && bench.queue.bound().is_none(), "no bound of the engine");
+        assert!(
+            bench.queue.unbound_attempts(SLOT) == 0 && bench.queue.bound().is_none(),
+            "no bound of the engine"
+        );
         bench.put(2, 1, Proven);
-        assert!(!bench.queue.is_bound());
+        assert!(bench.queue.unbound_attempts(SLOT) > 0);
         assert_eq!(bench.start_all(), [2; 6], "the neighbour uses what is left");
         bench.end(2);
         bench.end(0);
@@ -619,25 +677,25 @@ mod tests {
 
     #[test]
     fn a_lane_moves_up_to_the_place_at_which_it_would_join() {
-        let mut queue = ReadyQueue::new(8);
+        let mut queue = ReadyQueue::new(8, 1);
         let account = queue.add_account();
-        let demand = Some(LaneDemand { account, class: Proven, attempts: 1 });
+        let demand = Some(LaneDemand { account, thread: SLOT, class: Proven, attempts: 1 });
         let (mut first, mut last) = (None, None);
         queue.update(SubscriptionId(1), &mut first, demand, 0, 5_000);
         queue.update(SubscriptionId(2), &mut last, demand, 0, 900_000);
         queue.update(SubscriptionId(2), &mut last, demand, 1, 0);
-        assert_eq!(queue.choose(8), Some((SubscriptionId(2), LaneGroup::Proven)));
+        assert_eq!(queue.choose(SLOT, 8), Some((SubscriptionId(2), LaneGroup::Proven)));
         queue.leave(&mut last);
         queue.update(SubscriptionId(1), &mut first, demand, 9, 0);
-        assert_eq!(queue.choose(8), Some((SubscriptionId(1), LaneGroup::Proven)));
+        assert_eq!(queue.choose(SLOT, 8), Some((SubscriptionId(1), LaneGroup::Proven)));
         queue.leave(&mut first);
-        assert_eq!((queue.attempts(), queue.choose(8)), (0, None));
+        assert_eq!((queue.attempts(), queue.choose(SLOT, 8)), (0, None));
     }
 
     #[test]
     fn a_lower_limit_bounds_everybody() {
         let mut bench = QueueBench::new(8, &[(0, Proven)]);
-        assert!(bench.queue.choose(0).is_none());
+        assert!(bench.queue.choose(SLOT, 0).is_none());
         assert_eq!(bench.queue.bound(), Some(Bound::InFlight));
         bench.queue.leave(bench.tickets.get_mut(&SubscriptionId(0)).unwrap());
         assert_eq!(bench.queue.bound(), None);

@@ -30,8 +30,8 @@ use crate::attempt::{Attempt, Reason};
 use crate::book::SubscriptionStore;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::delivery::{Guard, Http};
-use crate::dispatch::Dispatcher;
+use crate::delivery::{Guard, Http, LoopId};
+use crate::dispatch::{Dispatcher, ThreadSlot};
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::history::History;
@@ -94,7 +94,7 @@ pub(super) enum Job {
     /// Makes durable that a subscription is disabled.
     Disable(SubscriptionId, Reason),
     /// Reads the event of an attempt that an I/O thread is to make.
-    Read(Attempt),
+    Read(LoopId, Attempt),
 }
 
 /// The dispatcher, and the state of the threads that serve it.
@@ -179,12 +179,16 @@ impl DispatchState {
         self.stall == Some(0) || !self.is_owner()
     }
 
-    /// The next attempt, unless the device refuses or this engine may make none.
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
+        self.next_attempt_of(ThreadSlot::default(), now_ms)
+    }
+
+    /// The next attempt of a thread, unless the device refuses or this engine may make none.
+    pub(super) fn next_attempt_of(&mut self, thread: ThreadSlot, now_ms: u64) -> Option<Attempt> {
         if self.is_held_up() {
             return None;
         }
-        let attempt = self.dispatcher.next_attempt(now_ms);
+        let attempt = self.dispatcher.next_attempt_of(thread, now_ms);
         if let Some(bound) = self.dispatcher.bound() {
             self.bounds.note(bound, now_ms);
         }
@@ -193,6 +197,18 @@ impl DispatchState {
 
     pub(super) fn startable(&self) -> usize {
         if self.is_held_up() { 0 } else { self.dispatcher.startable() }
+    }
+
+    /// Wakes the idle I/O threads that have attempts to make.
+    pub(super) fn wake_io(&mut self) {
+        let is_held_up = self.is_held_up();
+        for (number, thread) in &mut self.io.threads {
+            let has_ready = || self.dispatcher.startable_of(ThreadSlot(number.0)) > 0;
+            if thread.is_idle && (!thread.prepared.is_empty() || !is_held_up && has_ready()) {
+                thread.is_idle = false;
+                (thread.wake)();
+            }
+        }
     }
 
     /// How many workers are useful now.

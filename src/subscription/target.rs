@@ -212,6 +212,11 @@ impl Target {
         &self.url
     }
 
+    /// The host and port, as the URL has them.
+    pub(crate) fn authority(&self) -> &str {
+        self.url.authority().map_or("", |authority| authority.as_str())
+    }
+
     /// The method. Defaults to POST.
     pub fn method(&self) -> &Method {
         &self.method
@@ -315,6 +320,22 @@ mod tests {
         ] {
             assert!(Target::new(url).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_is_its_url_authorization_and_tls() {
+        let target = || Target::new("https://crm.example/a").unwrap();
+        let authorization = Some(Authorization::basic("user:password"));
+        let tls = Some(Tls::default().roots("pem"));
+        for other in [
+            Target::new("https://crm.example/b").unwrap(),
+            Target { authorization, ..target() },
+            Target { tls, ..target() },
+        ] {
+            assert!(!target().has_same_endpoint(&other), "{other:?}");
+        }
+        let other = Target { method: Method::PUT, ..target() };
+        assert!(target().has_same_endpoint(&other));
     }
 
     #[test]

@@ -234,8 +234,12 @@ fn a_changed_url_applies_to_what_is_already_owed() {
     let id = world.engine.subscribe(quick("old").name("crm")).unwrap();
     let accepted = world.publish("ADD_TAG", "{}");
     world.wait_until(|stats| stats.retried == 1);
+    let failures = || world.engine.stats().lane(id).unwrap().failures_in_row;
+    world.engine.subscribe(quick("old").name("crm").header("x-tenant", "acme")).unwrap();
+    assert_eq!(failures(), 1, "it is the same endpoint");
     let moved = Subscription::to("https://new/hook").unwrap().name("crm");
     assert_eq!(world.engine.subscribe(moved).unwrap(), id, "the same name keeps its id");
+    assert_eq!(failures(), 0, "nothing is known of the new one");
     world.clock.advance(Duration::from_millis(1_000));
     let arrivals = world.receivers.wait_for("new", 1);
     assert_eq!((arrivals[0].id.clone(), arrivals[0].attempt), (accepted.id.to_string(), 2));

@@ -32,6 +32,8 @@ mod process;
 #[cfg(target_os = "linux")]
 mod proxy;
 #[cfg(target_os = "linux")]
+mod refused_thread;
+#[cfg(target_os = "linux")]
 mod rounds;
 #[cfg(target_os = "linux")]
 #[path = "../../src/bin/wabahook/demo/servers.rs"]
@@ -60,6 +62,9 @@ fn main() {
     }
     if let Some(disk) = std::env::var_os(disk::NAME) {
         return disk::run(Path::new(&disk));
+    }
+    if let Ok(connection) = std::env::var(refused_thread::NAME) {
+        return refused_thread::run(&connection);
     }
     if std::env::args().any(|argument| argument == "--list") {
         return;

@@ -11,6 +11,7 @@ use crate::ledger::Ledger;
 use crate::migration;
 use crate::process::{HostOptions, HostProcess};
 use crate::proxy::Proxy;
+use crate::refused_thread;
 use crate::servers::Servers;
 use crate::tls;
 
@@ -23,11 +24,12 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 /// How much is accepted before something is killed.
 pub const SOME: usize = 300;
 
-const ROUNDS: [(&str, u32, Round); 15] = [
+const ROUNDS: [(&str, u32, Round); 16] = [
     ("contract", 1, check_contract),
     ("unsafe_server", 1, refuse_an_unsafe_server),
     ("tls", 1, tls::check),
     ("migration", 1, migration::there_and_back),
+    ("refused_thread", 1, |servers| refused_thread::refuse(servers)),
     ("disk_full", 1, |_| disk::fill_in_a_namespace()),
     ("owner_killed", 3, kill_the_owner),
     ("owner_stopped", 3, stop_the_owner),

@@ -16,7 +16,7 @@ use wabahook::{
 use super::disk::Disk;
 use super::endpoint::{BEHAVIORS, Behavior};
 use super::lane::PAUSE_MAX_MS;
-use super::model::{Key, Model};
+use super::model::{Key, Model, Sub};
 use super::plan;
 use super::random::Random;
 use wabahook::testing::ScriptedTransport;
@@ -209,10 +209,12 @@ impl World {
 impl World {
     /// An idle worker takes an attempt, if one is ready.
     pub fn begin(&mut self) -> bool {
+        let waiting = self.model.startable(self.now_ms());
         let startable = self.model.startable_of(BYSTANDER, self.now_ms());
         let begun = self.running().stepped.begin();
         begun.is_some_and(|begun| {
             self.begun(begun, startable.is_some());
+            self.check_share(&waiting);
             true
         })
     }
@@ -234,8 +236,40 @@ impl World {
         let is_proven = self.model.subs[&key.1].lane.is_proven;
         let reply = answer.reply;
         self.in_flight.push(Flying { begun, key, name, ends_ms, reply, is_proven });
-        let unproven = self.in_flight.iter().filter(|one| !one.is_proven).count();
-        assert!(is_proven || unproven <= self.unproven_max(), "{unproven} unproven in flight");
+        let account = |id: u32| self.model.subs[&id].terms.account;
+        let unproven = || self.in_flight.iter().filter(|one| !one.is_proven);
+        let own = unproven().filter(|one| account(one.key.1) == account(key.1)).count();
+        let is_alone = |(id, sub): (&u32, &Sub)| sub.removed || account(*id) == account(key.1);
+        let own_max = match self.model.subs.iter().all(is_alone) {
+            true => self.unproven_max(),
+            false => self.unproven_max().div_ceil(2),
+        };
+        let unproven = unproven().count();
+        assert!(
+            is_proven || unproven <= self.unproven_max() && own <= own_max,
+            "{unproven} unproven in flight, {own} of its account"
+        );
+        assert!(self.in_flight.len() <= self.in_flight_max(), "{} in flight", self.in_flight.len());
+    }
+
+    /// No account starts an attempt above its share while another one waits below its own (I4).
+    fn check_share(&self, waiting: &[Key]) {
+        let Some((started, before)) = self.in_flight.split_last() else { return };
+        let sub = |key: &Key| &self.model.subs[&key.1];
+        let load =
+            |account| before.iter().filter(|one| sub(&one.key).terms.account == account).count();
+        let (most, account) = (self.in_flight_max(), sub(&started.key).terms.account);
+        let share = (most / plan::ACCOUNTS.len()).max(1);
+        // Without room a prompt lane uses the part that is kept for such lanes.
+        let has_room = before.len() < most - most / 16 && !self.had_shortage;
+        if !has_room || load(account) < share {
+            return;
+        }
+        let passed_over = waiting.iter().find(|key| {
+            let of = sub(key).terms.account;
+            of != account && load(of) < share && sub(key).lane.is_proven
+        });
+        assert_eq!(passed_over, None, "{:?} starts above its share", started.key);
     }
 
     /// Counts how long the lane that nothing may delay waits for its turn.

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 pub(in crate::delivery) use self::exchange::failure;
 #[cfg(any(test, feature = "testing"))]
 pub use self::scripted_wire::check_exchange;
-use super::attempt_source::{AttemptSource, LoopId, Shortage, WakeLoop};
+use super::attempt_source::{AttemptSource, LoopId, Shortage, WakeLoop, destination_number};
 use super::guard::Guard;
 use super::http1::OutgoingRequest;
 use super::name_lookup::{Addresses, LookupThreads};
@@ -142,24 +142,19 @@ impl IoLoops {
         self.shared.is_interrupted.load(Ordering::SeqCst)
     }
 
-    /// One loop serves all requests to a destination, because it has the idle connections.
     fn loop_for(&self, request: &OutgoingRequest) -> io::Result<LoopHandle> {
         let handles = self.handles()?;
-        let place = request.authority().as_str().bytes();
-        let hash = place.fold(0, |hash: usize, byte| {
-            hash.wrapping_mul(31).wrapping_add(usize::from(byte.to_ascii_lowercase()))
-        });
-        let chosen = handles.get(hash % handles.len().max(1)).cloned();
+        let number = destination_number(request.authority().as_str());
+        let chosen = handles.get(number % handles.len().max(1)).cloned();
         chosen.ok_or_else(|| io::ErrorKind::Other.into())
     }
 
     fn handles(&self) -> io::Result<Vec<LoopHandle>> {
         let mut started = self.started.lock();
-        let mut limits = self.limits;
-        // Each loop has its share of what all of them may do.
-        limits.idle_max = limits.idle_max.div_ceil(self.threads);
-        limits.host_in_flight_max = limits.host_in_flight_max.div_ceil(self.threads);
+        // Each loop has its share of all idle connections.
+        let idle_max = self.limits.idle_max.div_ceil(self.threads);
         while started.len() < self.threads {
+            let limits = LoopLimits { idle_max, ..self.limits };
             let handle = start(LoopId(started.len()), &self.shared, limits)?;
             started.push(handle);
         }

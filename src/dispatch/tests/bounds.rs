@@ -36,6 +36,44 @@ fn a_lane_that_timed_out_queues_behind_lanes_never_tried() {
 }
 
 #[test]
+fn each_thread_takes_its_own_lanes_within_one_bound() {
+    let mut bench = Bench::new(DispatchLimits { in_flight_max: 3, threads: 2, ..LIMITS });
+    let odd = SubscriptionId(2);
+    bench.set(odd, policy(), ACTIVE);
+    bench.dispatcher.set_destination(odd, 7);
+    bench.owe([1, 2, 3]);
+    for sequence in 1..=3 {
+        let _ = bench.dispatcher.accept(sequence, 0, &[odd]);
+    }
+    let next = |bench: &mut Bench, thread| {
+        let attempt = bench.dispatcher.next_attempt_of(ThreadSlot(thread), bench.now_ms)?;
+        Some((attempt.delivery.subscription, attempt))
+    };
+    let startable = |bench: &Bench| [0, 1].map(|n| bench.dispatcher.startable_of(ThreadSlot(n)));
+    assert_eq!(startable(&bench), [1, 1], "each lane begins with one");
+    let (of_first, first) = next(&mut bench, 0).unwrap();
+    let (of_second, second) = next(&mut bench, 1).unwrap();
+    assert_eq!([of_first, of_second], [LANE, odd]);
+    assert_eq!((next(&mut bench, 0), next(&mut bench, 1)), (None, None), "at their caps");
+    for attempt in [first, second] {
+        let _ = bench.end(attempt, Outcome::Delivered);
+    }
+    assert_eq!(startable(&bench), [2, 2]);
+    let mut in_flight: Vec<_> = [1, 1, 0].map(|n| next(&mut bench, n).unwrap().1).into();
+    assert_eq!(next(&mut bench, 0), None);
+    assert_eq!(bench.dispatcher.bound(), Some(Bound::InFlight), "both threads have the same");
+    // A lane that leads elsewhere is given to the other thread.
+    bench.dispatcher.set_destination(LANE, 1);
+    let _ = bench.end(in_flight.pop().unwrap(), Outcome::Delivered);
+    assert_eq!(startable(&bench), [0, 1]);
+    let (id, last) = next(&mut bench, 1).unwrap();
+    assert_eq!(id, LANE);
+    for attempt in in_flight.into_iter().chain([last]) {
+        let _ = bench.end(attempt, Outcome::Delivered);
+    }
+}
+
+#[test]
 fn in_flight_max_bounds_all_lanes_and_is_reported() {
     let mut bench = Bench::new(DispatchLimits { in_flight_max: 3, ..LIMITS });
     bench.owe([1]);

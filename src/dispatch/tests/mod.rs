@@ -18,7 +18,7 @@ pub(super) const BYSTANDER: SubscriptionId = SubscriptionId(9);
 pub(super) const WALL_MS: u64 = 1_700_000_000_000;
 
 pub(super) const LIMITS: DispatchLimits =
-    DispatchLimits { lane_in_flight_max: 4, in_flight_max: 16 };
+    DispatchLimits { lane_in_flight_max: 4, in_flight_max: 16, threads: 1 };
 
 pub(super) const ACTIVE: SubscriptionState = SubscriptionState::Active;
 pub(super) const PAUSED: SubscriptionState = SubscriptionState::Paused;

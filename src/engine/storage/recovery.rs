@@ -13,7 +13,7 @@ use super::{data_directory, migration};
 use crate::account::{AccountState, Accounts};
 use crate::book::{HeldSubscription, LoadedSubscriptions, SubscriptionStore};
 use crate::config::{Config, Limits};
-use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport};
+use crate::delivery::{AttemptSource, Guard, Http, ProxyTransport, destination_number};
 use crate::dispatch::{DispatchLimits, Dispatcher, StepContext};
 use crate::engine::accounts::{declarations, usage};
 use crate::engine::accounts::{held, lane_state};
@@ -64,7 +64,8 @@ pub(in crate::engine) fn prepare(config: Config) -> Result<(Arc<Shared>, Committ
     config.check()?;
     let (transport, http) = transport(&config)?;
     let answers_later = transport.answers_later();
-    let dispatch_limits = dispatch_limits(&config.limits, answers_later);
+    let threads = if http.is_some() { config.limits.io_threads } else { 1 };
+    let dispatch_limits = dispatch_limits(&config.limits, answers_later, threads);
     let (lock, store) = data_directory::claimed_store(&config)?;
     migration::check_complete(&*store)?;
     let LoadedSubscriptions { store: mut book, mut subscriptions, accounts, held, set_aside } =
@@ -302,6 +303,7 @@ fn owe_again(
             lane_state(accounts, &one),
             &keys,
         );
+        dispatcher.set_destination(one.id, destination_number(one.target.authority()));
     }
     let mut health: Vec<_> = health.into_iter().collect();
     health.sort_unstable_by_key(|(id, _)| *id);
@@ -337,11 +339,12 @@ fn held_accounts(
     told.collect()
 }
 
-fn dispatch_limits(limits: &Limits, answers_later: bool) -> DispatchLimits {
+fn dispatch_limits(limits: &Limits, answers_later: bool, threads: usize) -> DispatchLimits {
     let in_flight_max = limits.in_flight_max.unwrap_or_else(file_limit::in_flight_max);
     let threads_max = if answers_later { usize::MAX } else { limits.transport_threads };
     DispatchLimits {
         lane_in_flight_max: limits.lane_in_flight_max,
         in_flight_max: in_flight_max.min(threads_max),
+        threads,
     }
 }

@@ -9,6 +9,7 @@ use super::log::log_in_force;
 use super::table::ActiveSubscription;
 use crate::attempt::{LaneHealth, Record};
 use crate::book::{BookChange, SubscriptionStore};
+use crate::delivery::destination_number;
 use crate::engine::accounts::lane_state;
 use crate::engine::shared::{DispatchState, Shared};
 use crate::error::{Error, Result};
@@ -173,9 +174,10 @@ impl Shared {
         let mut dispatch = self.dispatch_state.lock();
         dispatch.dispatcher.advance(self.clock.monotonic_ms());
         for (active, keys) in &all {
-            let SubscriptionInfo { id, account, policy, .. } = &*active.info;
+            let SubscriptionInfo { id, account, policy, target, .. } = &*active.info;
             let state = lane_state(&self.accounts, &active.info);
             dispatch.dispatcher.set_lane(*id, account, policy.clone(), state, keys);
+            dispatch.dispatcher.set_destination(*id, destination_number(target.authority()));
         }
         self.wake_workers(&mut dispatch);
         drop(dispatch);

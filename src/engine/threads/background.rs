@@ -46,7 +46,7 @@ impl Shared {
     fn do_job(&self, job: Job) {
         match job {
             Job::Disable(id, reason) => self.disable(id, reason),
-            Job::Read(attempt) => self.read_for(attempt),
+            Job::Read(thread, attempt) => self.read_for(thread, attempt),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! without that lock. An event that is not in memory is read by the background thread, and its attempt is given
 //! out at a later exchange.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::attempt::{Attempt, AttemptEnd};
 use crate::delivery::{
     AttemptSource, Demand, EndedAttempt, LoopId, NextAttempt, OutgoingRequest, WakeLoop,
 };
+use crate::dispatch::ThreadSlot;
 use crate::engine::attempts::{CompletedAttempt, interrupted};
 use crate::engine::shared::{DispatchState, Job, Shared};
 use crate::engine::subscriptions::table::ActiveSubscription;
@@ -19,14 +21,15 @@ use crate::transport::{Failure, Reply, Shortage};
 
 impl DispatchState {
     /// Up to `room` attempts for an I/O thread, those whose event was read first.
-    fn take_for_io(&mut self, room: usize, now_ms: u64) -> Vec<PreparedAttempt> {
+    fn take_for_io(&mut self, from: LoopId, room: usize, now_ms: u64) -> Vec<PreparedAttempt> {
         if !self.is_owner() {
             return Vec::new();
         }
-        let mut taken: Vec<_> =
-            self.io.prepared.drain(..room.min(self.io.prepared.len())).collect();
+        let prepared = self.io.threads.get_mut(&from).map(|thread| &mut thread.prepared);
+        let mut taken: Vec<_> = prepared
+            .map_or_else(Vec::new, |prepared| prepared.drain(..room.min(prepared.len())).collect());
         while taken.len() < room {
-            let Some(attempt) = self.next_attempt(now_ms) else { break };
+            let Some(attempt) = self.next_attempt_of(ThreadSlot(from.0), now_ms) else { break };
             taken.push(PreparedAttempt { attempt, event: None });
         }
         taken
@@ -35,12 +38,8 @@ impl DispatchState {
 
 impl AttemptSource for Shared {
     fn attach(&self, from: LoopId, wake: WakeLoop) {
-        let mut state = self.dispatch_state.lock();
-        let thread = IoThread { wake, is_idle: false, is_running: true, in_flight: 0 };
-        match state.io.threads.get_mut(from.0) {
-            Some(slot) => *slot = thread,
-            None => state.io.threads.push(thread),
-        }
+        let thread = IoThread { wake, is_idle: false, is_running: true, prepared: VecDeque::new() };
+        self.dispatch_state.lock().io.threads.insert(from, thread);
     }
 
     fn exchange(
@@ -55,26 +54,25 @@ impl AttemptSource for Shared {
             Some(CompletedAttempt { attempt, end, event: Some(event) })
         });
         let mut completed: Vec<_> = issued.collect();
-        let in_flight = self.issued.count(from);
         loop {
+            let wanted = room - next.len();
             let ended = self.with_random(completed);
             let now_ms = self.clock.monotonic_ms();
             let mut state = self.dispatch_state.lock();
             let effects = self.end_attempts(&mut state, ended);
-            let fair = state.io.fair_room(from, in_flight, room).saturating_sub(next.len());
             let (mut taken, mut demand) = (Vec::new(), Demand::Over);
             if !state.closing {
-                (taken, demand) = (state.take_for_io(fair, now_ms), Demand::Open);
-                self.wake_workers(&mut state);
-                if next.len() + taken.len() < room {
+                (taken, demand) = (state.take_for_io(from, wanted, now_ms), Demand::Open);
+                if taken.len() < wanted {
                     state.io.set_idle(from);
                 }
+                self.wake_workers(&mut state);
             }
             drop(state);
-            let is_enough = taken.len() < fair || next.len() + taken.len() >= fair;
+            let is_enough = taken.len() < wanted;
             completed = self.issue(from, &effects.settled, taken, next);
             self.finish_ends(effects);
-            if completed.is_empty() && is_enough {
+            if completed.is_empty() && (is_enough || next.len() >= room) {
                 return demand;
             }
         }
@@ -89,7 +87,7 @@ impl AttemptSource for Shared {
         let lost = self.with_random(lost);
         let mut state = self.dispatch_state.lock();
         let effects = self.end_attempts(&mut state, lost);
-        if let Some(thread) = state.io.threads.get_mut(from.0) {
+        if let Some(thread) = state.io.threads.get_mut(&from) {
             (thread.is_running, thread.is_idle) = (false, false);
         }
         drop(state);
@@ -129,7 +127,7 @@ impl Shared {
                 continue;
             };
             match event.or(cached) {
-                None => self.submit_job(Job::Read(attempt)),
+                None => self.submit_job(Job::Read(from, attempt)),
                 Some(event) => match self.outgoing(attempt, &active, &event) {
                     Ok(request) => {
                         let issued = IssuedAttempt { attempt, event: (&*event).into() };
@@ -160,7 +158,7 @@ impl Shared {
     }
 
     /// Reads the event of an attempt, and gives the attempt out at the next exchange.
-    pub(in crate::engine) fn read_for(&self, attempt: Attempt) {
+    pub(in crate::engine) fn read_for(&self, thread: LoopId, attempt: Attempt) {
         let read = || self.outbox.event(attempt.delivery.sequence);
         let read = catch_unwind(AssertUnwindSafe(read));
         let unread = match &read {
@@ -174,8 +172,8 @@ impl Shared {
         let unread = self.with_random(unread);
         let mut state = self.dispatch_state.lock();
         let effects = self.end_attempts(&mut state, unread);
-        if let Ok(Ok(event)) = read {
-            state.io.prepared.push_back(PreparedAttempt { attempt, event: Some(event) });
+        if let (Ok(Ok(event)), Some(thread)) = (read, state.io.threads.get_mut(&thread)) {
+            thread.prepared.push_back(PreparedAttempt { attempt, event: Some(event) });
         }
         self.wake_workers(&mut state);
         drop(state);

@@ -87,8 +87,7 @@ impl Shared {
     pub(in crate::engine) fn wake_workers(&self, state: &mut DispatchState) {
         let is_short_of_workers = match self.http {
             Some(_) => {
-                let startable = state.startable();
-                state.io.wake(startable);
+                state.wake_io();
                 false
             }
             None => {
