@@ -85,6 +85,12 @@ impl Http {
         self
     }
 
+    /// Says how many attempts an engine has in flight at most. Where it has fewer, as many more connections stay idle.
+    pub(crate) fn in_flight_max(mut self, attempts: usize) -> Http {
+        self.loops.limits.in_flight_max = attempts;
+        self
+    }
+
     /// Knows names as a test says.
     #[cfg(test)]
     pub(crate) fn looking_up(
@@ -106,6 +112,7 @@ impl Http {
         let limits = LoopLimits {
             idle_per_host_max,
             idle_max: idle_max(file_limit::soft_limit()),
+            in_flight_max: 0,
             host_in_flight_max: HOST_IN_FLIGHT_MAX,
         };
         let shared = LoopShared {

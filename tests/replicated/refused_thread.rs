@@ -56,7 +56,7 @@ pub fn run(connection: &str) {
     let commit = |value: &str| runtime.block_on(async { database.commit(put(value)) });
     commit("before").unwrap();
     let granted = getrlimit(Resource::Nproc);
-    setrlimit(Resource::Nproc, Rlimit { current: Some(1), ..granted.clone() }).unwrap();
+    setrlimit(Resource::Nproc, Rlimit { current: Some(1), ..granted }).unwrap();
     let refused = commit("refused");
     setrlimit(Resource::Nproc, granted).unwrap();
     let refused = refused.unwrap_err().to_string();

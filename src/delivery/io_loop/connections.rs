@@ -140,7 +140,9 @@ impl Connections {
         host.idle.push(number);
         self.idle.set(number, now_ms.saturating_add(IDLE_AGE_MAX_MS));
         self.idle_count += 1;
-        if self.idle_count > self.limits.idle_max
+        let in_use = self.all.len().saturating_sub(self.idle_count);
+        let unused = self.limits.in_flight_max.saturating_sub(in_use);
+        if self.idle_count > self.limits.idle_max + unused
             && let Some(oldest) = self.idle.pop_first()
         {
             self.close(oldest, hosts);
@@ -227,6 +229,7 @@ fn is_out_of_buffers(error: &io::Error) -> bool {
 mod tests {
     use rustix::io::Errno;
 
+    use super::super::hosts::ConnectionKey;
     use super::*;
 
     #[test]
@@ -245,6 +248,32 @@ mod tests {
         ] {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
             assert_eq!(open_error(&error, address), expected, "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn idle_connections_may_use_what_attempts_leave() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (in_flight_max, expected) in [(0, 1), (2, 3), (9, 4)] {
+            let limits = LoopLimits {
+                idle_per_host_max: 9,
+                idle_max: 1,
+                in_flight_max,
+                host_in_flight_max: 9,
+            };
+            let mut hosts = HostTable::default();
+            let key = ConnectionKey {
+                identity: 0,
+                is_https: false,
+                authority: address.to_string().parse().unwrap(),
+            };
+            let host = hosts.find(&key);
+            let mut connections = Connections::new(Poll::new().unwrap(), limits);
+            let open = |attempt| connections.open(address, host, attempt, 0, &mut hosts).unwrap();
+            let all: Vec<_> = (0..4).map(open).collect();
+            all.into_iter().for_each(|number| connections.keep(number, 0, &mut hosts));
+            assert_eq!(connections.all.len(), expected, "at most {in_flight_max} attempts");
         }
     }
 }

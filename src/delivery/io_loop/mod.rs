@@ -54,8 +54,10 @@ pub(super) struct LoopShared {
 pub(super) struct LoopLimits {
     /// Idle connections of one place.
     pub(super) idle_per_host_max: usize,
-    /// Idle connections in all.
+    /// Idle connections in all, besides those that attempts in flight leave unused.
     pub(super) idle_max: usize,
+    /// Attempts in flight in all, as the source of them bounds them; 0 where none does.
+    pub(super) in_flight_max: usize,
     /// Connections in use to one host and port.
     pub(super) host_in_flight_max: usize,
 }
@@ -151,10 +153,12 @@ impl IoLoops {
 
     fn handles(&self) -> io::Result<Vec<LoopHandle>> {
         let mut started = self.started.lock();
-        // Each loop has its share of all idle connections.
-        let idle_max = self.limits.idle_max.div_ceil(self.threads);
+        // Each loop has its share of all connections.
+        let share = |all: usize| all.div_ceil(self.threads);
+        let LoopLimits { idle_max, in_flight_max, .. } = self.limits;
+        let (idle_max, in_flight_max) = (share(idle_max), share(in_flight_max));
         while started.len() < self.threads {
-            let limits = LoopLimits { idle_max, ..self.limits };
+            let limits = LoopLimits { idle_max, in_flight_max, ..self.limits };
             let handle = start(LoopId(started.len()), &self.shared, limits)?;
             started.push(handle);
         }

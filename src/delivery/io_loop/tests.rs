@@ -137,7 +137,7 @@ fn outgoing(url: &str, timeout_ms: u64) -> OutgoingRequest {
 }
 
 const LIMITS: LoopLimits =
-    LoopLimits { idle_per_host_max: 16, idle_max: 64, host_in_flight_max: 100 };
+    LoopLimits { idle_per_host_max: 16, idle_max: 64, in_flight_max: 0, host_in_flight_max: 100 };
 
 fn shared(
     clock: Arc<dyn Clock>,

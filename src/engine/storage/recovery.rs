@@ -179,7 +179,8 @@ fn transport(config: &Config) -> Result<ChosenTransport> {
     }
     let Limits { lane_in_flight_max: idle_max, io_threads, host_in_flight_max, .. } = config.limits;
     let http = Http::new(config.network.clone(), idle_max, Arc::clone(&config.clock))?;
-    let http = Arc::new(http.io_threads(io_threads).host_in_flight_max(host_in_flight_max));
+    let http = http.io_threads(io_threads).host_in_flight_max(host_in_flight_max);
+    let http = Arc::new(http.in_flight_max(in_flight_max(&config.limits)));
     Ok((Arc::clone(&http) as Arc<dyn Transport>, Some(http)))
 }
 
@@ -339,12 +340,15 @@ fn held_accounts(
     told.collect()
 }
 
+fn in_flight_max(limits: &Limits) -> usize {
+    limits.in_flight_max.unwrap_or_else(file_limit::in_flight_max)
+}
+
 fn dispatch_limits(limits: &Limits, answers_later: bool, threads: usize) -> DispatchLimits {
-    let in_flight_max = limits.in_flight_max.unwrap_or_else(file_limit::in_flight_max);
     let threads_max = if answers_later { usize::MAX } else { limits.transport_threads };
     DispatchLimits {
         lane_in_flight_max: limits.lane_in_flight_max,
-        in_flight_max: in_flight_max.min(threads_max),
+        in_flight_max: in_flight_max(limits).min(threads_max),
         threads,
     }
 }
