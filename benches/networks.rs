@@ -1,7 +1,7 @@
 //! What latency costs: deliveries a second to 100 and 1,000 subscriptions whose receivers answer after
 //! 0 to 1,000 ms, while another subscription with a prompt receiver gets an event every 20 ms. Latency
 //! allows `attempts in flight / latency`, and the machine what it reaches at 0 ms; the result is compared
-//! with the smaller one. As many attempts may be in flight as the lanes' caps allow together, and as the
+//! with the smaller one, and with raw requests of one event-driven thread at the same latency (`*_of_raw`). As many attempts may be in flight as the lanes' caps allow together, and as the
 //! engine allows in all. The receivers are in a process of their own and the prompt one in another, so that it
 //! does not wait for theirs, and everything is counted there. Every subscription has a backlog while it is
 //! measured.
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::raw_requests;
 use support::receiver_process::{self, LATENCIES_MS, Receivers, now_ns};
 use support::{Outcome, option};
 use wabahook::{Config, Engine, Event, Limits, Subscription};
@@ -73,6 +74,8 @@ struct Measured {
     in_flight_max: f64,
     /// Deliveries a second to the many.
     per_s: f64,
+    /// Raw requests a second of one thread to the same receivers, with as many in flight.
+    raw_per_s: f64,
     /// From the call of `publish` to the arrival at the prompt receiver, sorted; infinite for an event
     /// that did not arrive.
     prompt_ms: Vec<f64>,
@@ -84,6 +87,10 @@ fn conclude(what: &str, measured: &Measured, latency_ms: u64, at_0_ms: f64) {
     let limit_is = if network < at_0_ms { "in_flight_by_latency" } else { "rate_at_0_ms" };
     let per_s = measured.per_s;
     support::result("networks", what, per_s, "deliveries/s", (limit, limit_is), per_s / limit);
+    if latency_ms > 0 {
+        let (name, raw) = (format!("{what}_of_raw"), (measured.raw_per_s, "raw"));
+        support::result("networks", name, per_s, "deliveries/s", raw, per_s / raw.0);
+    }
     let count = measured.prompt_ms.len();
     let p99 = measured.prompt_ms.get(count * 99 / 100).copied().unwrap_or(f64::NAN);
     let name = format!("{what}_prompt_p99");
@@ -101,7 +108,7 @@ fn measure(
     let path = support::directory("networks")?;
     let engine = open(&path, [receivers, prompt], subscriptions, latency)?;
     let ends = Arc::new(AtomicBool::new(false));
-    let measured = thread::scope(|scope| {
+    let mut measured = thread::scope(|scope| {
         let _ends = EndOnDrop(Arc::clone(&ends));
         let backlog = scope.spawn(|| keep_backlog(&engine, subscriptions as u64, &ends));
         // In-flight caps grow, connections are made.
@@ -124,12 +131,17 @@ fn measure(
         let prompt_ms = prompt_latencies(prompt, &published)?;
         ends.store(true, Ordering::Relaxed);
         backlog.join().map_err(|_| "the publisher panicked")??;
-        Outcome::Ok(Measured { in_flight_max, per_s, prompt_ms })
+        Outcome::Ok(Measured { in_flight_max, per_s, raw_per_s: f64::NAN, prompt_ms })
     })?;
     // What is still owed is not waited for.
     engine.close(Duration::ZERO)?;
     drop(engine);
     fs::remove_dir_all(&path)?;
+    let authority = |n| receivers.delayed_authority(latency, n % subscriptions);
+    let all: Vec<_> = (0..measured.in_flight_max as usize).map(authority).collect();
+    let event = support::event(0, PAYLOAD_BYTES);
+    let raw = raw_requests::event_driven_to(receivers, all.into_iter(), event.payload(), span)?;
+    measured.raw_per_s = raw.per_s;
     Ok(measured)
 }
 

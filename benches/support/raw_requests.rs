@@ -33,8 +33,18 @@ pub(crate) fn event_driven(
     payload: &[u8],
     span: Duration,
 ) -> Outcome<RawRate> {
+    event_driven_to(receivers, authorities(receivers.port()), payload, span)
+}
+
+/// Requests a second of one event-driven thread with one connection to each of these, which are host and port.
+pub(crate) fn event_driven_to(
+    receivers: &mut Receivers,
+    authorities: impl Iterator<Item = String>,
+    payload: &[u8],
+    span: Duration,
+) -> Outcome<RawRate> {
     let request = request(receivers.port(), payload);
-    let mut sender = EventDriven::connect(receivers.port())?;
+    let mut sender = EventDriven::to(authorities)?;
     let rate = measured(|started| sender.run(&request, started, span));
     receivers.reset()?;
     rate
@@ -88,10 +98,18 @@ fn measured(run: impl FnOnce(Instant) -> Outcome<u32>) -> Outcome<RawRate> {
     Ok(RawRate { per_s: done / elapsed, cpu_us })
 }
 
-fn connect(port: u16) -> Outcome<TcpStream> {
-    let stream = TcpStream::connect(("127.1.0.1", port))?;
+fn connect(authority: &str) -> Outcome<TcpStream> {
+    let stream = TcpStream::connect(authority)?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+fn authority(port: u16) -> String {
+    format!("127.1.0.1:{port}")
+}
+
+fn authorities(port: u16) -> impl Iterator<Item = String> {
+    std::iter::repeat_n(authority(port), CONNECTIONS)
 }
 
 /// One thread with many connections, which waits in epoll.
@@ -102,12 +120,16 @@ pub(crate) struct EventDriven {
 
 impl EventDriven {
     pub(crate) fn connect(port: u16) -> Outcome<EventDriven> {
+        EventDriven::to(authorities(port))
+    }
+
+    fn to(authorities: impl Iterator<Item = String>) -> Outcome<EventDriven> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut streams = Vec::with_capacity(CONNECTIONS);
-        for slot in 0..CONNECTIONS {
-            let stream = connect(port)?;
+        let mut streams = Vec::new();
+        for authority in authorities {
+            let stream = connect(&authority)?;
             stream.set_nonblocking(true)?;
-            watch(&epoll, &stream, slot as u64)?;
+            watch(&epoll, &stream, streams.len() as u64)?;
             streams.push(stream);
         }
         Ok(EventDriven { epoll, streams })
@@ -156,7 +178,7 @@ fn has_answer(stream: &mut TcpStream) -> Outcome<bool> {
 }
 
 fn send_blocking(port: u16, request: &[u8], started: Instant, span: Duration) -> Outcome<u32> {
-    let mut stream = connect(port)?;
+    let mut stream = connect(&authority(port))?;
     let mut done = 0;
     while started.elapsed() < span {
         stream.write_all(request)?;

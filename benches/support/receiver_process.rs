@@ -90,7 +90,12 @@ impl Receivers {
 
     /// The address of the n-th receiver that answers after `LATENCIES_MS[latency]`.
     pub(crate) fn delayed(&self, latency: usize, n: usize) -> String {
-        self.url(u8::try_from(latency).map_or(HANGING, |latency| FIRST_LATENCY + latency), n)
+        format!("http://{}/hook", self.delayed_authority(latency, n))
+    }
+
+    /// The same as host and port.
+    pub(crate) fn delayed_authority(&self, latency: usize, n: usize) -> String {
+        self.authority(u8::try_from(latency).map_or(HANGING, |latency| FIRST_LATENCY + latency), n)
     }
 
     fn url(&self, kind: u8, n: usize) -> String {
