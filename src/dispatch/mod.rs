@@ -31,6 +31,7 @@ mod queries;
 mod rate;
 mod ready_queue;
 mod recovery;
+mod thread_queue;
 mod throttle;
 
 use std::collections::{BTreeSet, HashMap};

@@ -17,17 +17,10 @@
 //!
 //! Each I/O thread has a queue of its own, because it has the connections of its lanes. The bounds hold for all together.
 
-use std::collections::BTreeMap;
-
 use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup, ThreadSlot};
+use super::thread_queue::{AccountLanes, QueueBound, QueueTicket, ThreadQueue};
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
-
-#[derive(Debug)]
-pub(super) struct QueueTicket {
-    key: (u64, u64),
-    demand: LaneDemand,
-}
 
 /// The ready lanes, and the counts of attempts in flight that bound them.
 #[derive(Debug, Default)]
@@ -44,32 +37,6 @@ pub(super) struct ReadyQueue {
     active_accounts: usize,
 }
 
-/// The ready lanes of one I/O thread.
-#[derive(Debug, Default)]
-struct ThreadQueue {
-    /// By the account's number.
-    lanes: Vec<AccountLanes>,
-    prompt: AccountTurns,
-    proven: AccountTurns,
-    unproven: AccountTurns,
-    attempts: usize,
-    bound: Option<QueueBound>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum QueueBound {
-    All(Bound),
-    /// The limit of each account that has ready lanes.
-    Account,
-}
-
-#[derive(Debug, Default)]
-struct AccountLanes {
-    prompt: LaneQueue,
-    proven: LaneQueue,
-    unproven: LaneQueue,
-}
-
 #[derive(Debug, Default)]
 struct AccountLoad {
     /// Its ready lanes, of all threads.
@@ -78,25 +45,6 @@ struct AccountLoad {
     in_flight_max: Option<usize>,
     in_flight: usize,
     unproven_in_flight: usize,
-}
-
-/// Lanes of one account and group, by when it is their turn.
-#[derive(Debug, Default)]
-struct LaneQueue {
-    lanes: BTreeMap<(u64, u64), SubscriptionId>,
-    /// The account's own turn; `None` while it has no lane here.
-    turn: Option<u64>,
-}
-
-/// The accounts with ready lanes of one group, by turn.
-#[derive(Debug, Default)]
-struct AccountTurns {
-    waiting: BTreeMap<u64, AccountSlot>,
-    /// Found above their share; they wait until one of their attempts ends or nobody else waits.
-    above_share: BTreeMap<u64, AccountSlot>,
-    /// Found at the account's limit, or at the bound of an account's unproven lanes; they wait until one of their
-    /// attempts ends.
-    blocked: BTreeMap<u64, AccountSlot>,
 }
 
 /// The share of `in_flight_max` that only proven lanes may use is one divided by this.
@@ -390,59 +338,12 @@ impl ReadyQueue {
     }
 }
 
-impl ThreadQueue {
-    fn turns(&mut self, group: LaneGroup) -> &mut AccountTurns {
-        match group {
-            LaneGroup::Prompt => &mut self.prompt,
-            LaneGroup::Proven => &mut self.proven,
-            LaneGroup::Unproven => &mut self.unproven,
-        }
-    }
-
-    fn move_up(&mut self, held: &mut QueueTicket, at_us: u64) {
-        if at_us >= held.key.0 {
-            return;
-        }
-        let Some(account) = self.lanes.get_mut(held.demand.account.0) else { return };
-        let lanes = &mut account.of(held.demand.class.group()).lanes;
-        let Some(id) = lanes.remove(&held.key) else { return };
-        held.key.0 = at_us;
-        lanes.insert(held.key, id);
-    }
-
-    fn remove(&mut self, key: (u64, u64), demand: LaneDemand) {
-        self.attempts -= demand.attempts;
-        if self.attempts == 0 {
-            self.bound = None;
-        }
-        let group = demand.class.group();
-        let Some(account) = self.lanes.get_mut(demand.account.0) else { return };
-        let queue = account.of(group);
-        queue.lanes.remove(&key);
-        if queue.lanes.is_empty()
-            && let Some(turn) = queue.turn.take()
-        {
-            self.turns(group).remove(turn);
-        }
-    }
-}
-
 /// An account at the front of a group. Below its share it goes first, then by turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct QueueFront {
     is_above: bool,
     turn: u64,
     account: AccountSlot,
-}
-
-impl AccountLanes {
-    fn of(&mut self, group: LaneGroup) -> &mut LaneQueue {
-        match group {
-            LaneGroup::Prompt => &mut self.prompt,
-            LaneGroup::Proven => &mut self.proven,
-            LaneGroup::Unproven => &mut self.unproven,
-        }
-    }
 }
 
 impl AccountLoad {
@@ -462,22 +363,6 @@ fn place_us(class: LaneClass, now_ms: u64, behind_us: u64) -> u64 {
         LaneClass::TimedOut(latency_ms) => latency_ms,
     };
     now_ms.saturating_add(latency_ms).saturating_mul(1_000).saturating_add(behind_us)
-}
-
-impl AccountTurns {
-    fn remove(&mut self, turn: u64) {
-        self.waiting.remove(&turn);
-        self.above_share.remove(&turn);
-        self.blocked.remove(&turn);
-    }
-
-    /// Lets an account wait for its turn again, one of whose attempts ended.
-    fn reconsider(&mut self, turn: Option<u64>) {
-        let Some(turn) = turn else { return };
-        if let Some(account) = self.above_share.remove(&turn).or(self.blocked.remove(&turn)) {
-            self.waiting.insert(turn, account);
-        }
-    }
 }
 
 #[cfg(test)]
