@@ -21,6 +21,7 @@ const SHARD: u16 = 7;
 const USER: u32 = 65_534;
 
 pub fn refuse(servers: &Servers) -> Verdict {
+    let before = epoch(servers)?;
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.env(NAME, servers.connection()).current_dir("/");
@@ -34,11 +35,16 @@ pub fn refuse(servers: &Servers) -> Verdict {
         return Err(format!("{said}{failed}"));
     }
     // One epoch for the ownership, and one for its only session.
-    let epoch = format!("SELECT epoch FROM wabahook.lease WHERE shard = {SHARD}");
-    match servers.query(&epoch)?.as_str() {
-        "2" => Ok(said.trim().to_owned()),
-        epoch => Err(format!("the session was replaced: the epoch is {epoch}")),
+    match epoch(servers)? - before {
+        2 => Ok(said.trim().to_owned()),
+        more => Err(format!("the session was replaced: the epoch rose by {more}")),
     }
+}
+
+/// The epoch of the shard, which other rounds may have used; 0 if none did.
+fn epoch(servers: &Servers) -> Result<u64, String> {
+    let all = format!("SELECT coalesce(max(epoch), 0) FROM wabahook.lease WHERE shard = {SHARD}");
+    servers.query(&all)?.parse().map_err(|error| format!("no epoch: {error}"))
 }
 
 pub fn run(connection: &str) {
