@@ -22,7 +22,10 @@ fn serving<S: Send + 'static>(
     let thread = thread::spawn(move || {
         let mut open = Vec::new();
         for connection in 0..2 {
-            let mut stream = accepted(listener.accept().unwrap().0);
+            let socket = listener.accept().unwrap().0;
+            // What it writes leaves at once, also while an earlier write is not acknowledged.
+            socket.set_nodelay(true).unwrap();
+            let mut stream = accepted(socket);
             serve(connection, &mut stream);
             open.push(stream);
         }
