@@ -37,6 +37,10 @@ pub(crate) struct Attempt {
     pub(crate) number: u32,
 }
 
+/// Names an I/O thread of one engine, from 0. An engine that has none makes its attempts as if it had one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(crate) struct LoopId(pub(crate) usize);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptEnd {
     /// With the receiver's response, or with a failure. [`Failure::Interrupted`](crate::Failure::Interrupted) if we interrupted it.

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-pub(crate) use crate::attempt::AttemptEnd;
+pub(crate) use crate::attempt::{AttemptEnd, LoopId};
 pub(crate) use crate::transport::Shortage;
 
 use super::http1::OutgoingRequest;
@@ -22,12 +22,8 @@ pub(crate) const EXCHANGE_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AttemptToken(pub(crate) u64);
 
-/// Names an I/O thread of one engine, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LoopId(pub(crate) usize);
-
-/// Chooses the I/O thread, by the remainder of a division by their number. One thread makes all attempts to a destination,
-/// because it has the open connections.
+/// The number of a destination. Modulo the number of I/O threads it is the thread that makes all attempts there, because
+/// that one has the open connections.
 pub(crate) fn destination_number(authority: &str) -> usize {
     let bytes = authority.bytes().map(|byte| usize::from(byte.to_ascii_lowercase()));
     bytes.fold(0, |number: usize, byte| number.wrapping_mul(31).wrapping_add(byte))

@@ -216,8 +216,11 @@ fn system_roots() -> Result<RootCertStore> {
 
 fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
     let CertificateResult { certs, errors, .. } = load_native_certs();
-    let is_short = |error: &rustls_native_certs::Error| matches!(&error.kind, ErrorKind::Io { inner, .. } if is_out_of_files(inner));
-    match errors.iter().any(is_short) {
+    let is_short = |kind: &ErrorKind| match kind {
+        ErrorKind::Io { inner, .. } => is_out_of_files(inner),
+        _ => false,
+    };
+    match errors.iter().any(|error| is_short(&error.kind)) {
         true => Err(Error::invalid("network.roots", "system", "files left to read them from")),
         false => Ok(certs),
     }

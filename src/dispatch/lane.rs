@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::backlog::{Backlog, Disposition, Retrying};
 use super::health::{EndpointHealth, HealthRules, gap_max_ms};
-use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup, ThreadSlot};
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use super::outcome::{Judgement, judge};
 use super::rate::Rate;
 use super::ready_queue::ReadyQueue;
 use super::thread_queue::QueueTicket;
 use super::{StepContext, backoff};
-use crate::attempt::{LaneHealth, Outcome, Reason};
+use crate::attempt::{LaneHealth, LoopId, Outcome, Reason};
 use crate::clock::millis;
 use crate::stats::LaneStats;
 use crate::subscription::{Ordering, Policy, RateLimit, SubscriptionId, SubscriptionState};
@@ -27,7 +27,7 @@ pub(super) struct Lane {
     policy: Option<Policy>,
     state: SubscriptionState,
     account: AccountSlot,
-    pub(super) thread: ThreadSlot,
+    pub(super) thread: LoopId,
     pub(super) backlog: Backlog,
     in_flight: usize,
     pub(super) endpoint: EndpointHealth,

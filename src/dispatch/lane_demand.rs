@@ -1,12 +1,10 @@
 //! What a ready lane asks the ready queue for.
 
+use crate::attempt::LoopId;
+
 /// The number of an account, given by the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(super) struct AccountSlot(pub(super) usize);
-
-/// The number of the I/O thread that makes a lane's attempts. Where there is none it is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ThreadSlot(pub(crate) usize);
 
 /// What is known of a lane's endpoint, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,8 @@ pub(super) enum LaneGroup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneDemand {
     pub(super) account: AccountSlot,
-    pub(super) thread: ThreadSlot,
+    /// The I/O thread that makes its attempts.
+    pub(super) thread: LoopId,
     pub(super) class: LaneClass,
     /// How many attempts it could start now, at least 1.
     pub(super) attempts: usize,

@@ -43,7 +43,7 @@ pub(crate) use outcome::{Judgement, judge};
 pub(crate) use queries::{DeliveryStage, ListedDelivery};
 
 use crate::attempt::{
-    Attempt, AttemptEnd, DeliveryId, Outcome, Reason, Record, RetryState, StoredDeadLetter,
+    Attempt, AttemptEnd, DeliveryId, LoopId, Outcome, Reason, Record, RetryState, StoredDeadLetter,
 };
 use crate::subscription::{Policy, SubscriptionId, SubscriptionState};
 use crate::transport::{Reply, Shortage};
@@ -52,7 +52,6 @@ use expiry::{Expiry, age_ms};
 use fan_out::WaitingFanOuts;
 use lane::{InFlightAttempt, Lane};
 use lane_demand::AccountSlot;
-pub(crate) use lane_demand::ThreadSlot;
 use ready_queue::ReadyQueue;
 use throttle::Throttle;
 
@@ -168,7 +167,7 @@ impl Dispatcher {
     /// Sets where a lane's attempts lead. One I/O thread makes all attempts to a destination.
     pub(crate) fn set_destination(&mut self, id: SubscriptionId, number: usize) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.thread = ThreadSlot(number % self.limits.threads.max(1));
+            lane.thread = LoopId(number % self.limits.threads.max(1));
             self.refresh(id);
         }
     }
@@ -232,14 +231,8 @@ impl Dispatcher {
         owed
     }
 
-    /// The next attempt where one thread makes all.
-    #[cfg(test)]
-    pub(crate) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        self.next_attempt_of(ThreadSlot(0), now_ms)
-    }
-
     /// The next attempt of a thread, if one may start. Its end must be passed to [`complete`](Self::complete).
-    pub(crate) fn next_attempt_of(&mut self, thread: ThreadSlot, now_ms: u64) -> Option<Attempt> {
+    pub(crate) fn next_attempt_of(&mut self, thread: LoopId, now_ms: u64) -> Option<Attempt> {
         self.advance(now_ms);
         let (id, group) = self.ready_queue.choose(thread, self.throttle.limit(self.now_ms))?;
         let lane = self.lanes.get_mut(&id)?;

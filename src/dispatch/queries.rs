@@ -3,7 +3,7 @@
 //! in the figures of these lanes.
 
 use super::Dispatcher;
-use super::lane_demand::ThreadSlot;
+use crate::attempt::LoopId;
 use crate::stats::{Bound, LaneStats};
 use crate::subscription::SubscriptionId;
 
@@ -65,7 +65,7 @@ impl Dispatcher {
     }
 
     /// How many attempts of a thread could start now.
-    pub(crate) fn startable_of(&self, thread: ThreadSlot) -> usize {
+    pub(crate) fn startable_of(&self, thread: LoopId) -> usize {
         self.ready_queue.unbound_attempts(thread).min(self.room())
     }
 

@@ -15,10 +15,12 @@
 //! An account above its share, `in_flight_max` divided by the number of accounts that want attempts, starts
 //! more only while no other account is waiting.
 //!
-//! Each I/O thread has a queue of its own, because it has the connections of its lanes. The bounds hold for all together.
+//! Each I/O thread has a queue of its own, because it has the connections of its lanes. The bounds hold for all together:
+//! where a lane of one thread was refused, it takes turns with those of the others.
 
-use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup, ThreadSlot};
+use super::lane_demand::{AccountSlot, LaneClass, LaneDemand, LaneGroup};
 use super::thread_queue::{AccountLanes, QueueBound, QueueTicket, ThreadQueue};
+use crate::attempt::LoopId;
 use crate::stats::Bound;
 use crate::subscription::SubscriptionId;
 
@@ -152,15 +154,16 @@ impl ReadyQueue {
         }
     }
 
-    /// The lane of a thread whose turn it is, while no more than `limit` attempts are in flight, and what its attempt counts as. It
-    /// keeps its place until it leaves; its account goes behind the others.
+    /// The lane of a thread whose turn it is, while no more than `limit` attempts are in flight, and what its attempt
+    /// counts as. It keeps its place until it leaves; its account goes behind the others.
     pub(super) fn choose(
         &mut self,
-        slot: ThreadSlot,
+        slot: LoopId,
         limit: usize,
     ) -> Option<(SubscriptionId, LaneGroup)> {
+        self.end_turn(slot);
         let thread = self.threads.get_mut(slot.0)?;
-        thread.bound = None;
+        (thread.bound, thread.was_refused) = (None, false);
         if thread.attempts == 0 {
             return None;
         }
@@ -174,14 +177,13 @@ impl ReadyQueue {
             (LaneGroup::Proven, has_room),
             (LaneGroup::Unproven, has_room_for_unproven),
         ];
-        let open = groups.into_iter().filter(|(_, is_open)| *is_open);
-        let fronts = open.filter_map(|(group, _)| Some((self.front(slot, group)?, group)));
-        let Some((front, group)) = fronts.min_by_key(|(front, _)| *front) else {
+        let Some((front, group)) = self.first(slot, groups) else {
             let all = QueueBound::All(Bound::InFlight);
-            let bound = if has_room { self.bound_of_accounts(slot) } else { all };
-            self.threads.get_mut(slot.0)?.bound = Some(bound);
-            return None;
+            return self.refuse(slot, if has_room { self.bound_of_accounts(slot) } else { all });
         };
+        if self.is_anothers_turn(slot, front, groups) {
+            return self.refuse(slot, QueueBound::Turn);
+        }
         let id = self.serve(slot, front, group)?;
         // A prompt lane takes from the reserve only where there is no other room, so that it shuts nobody out of the rest.
         let counts_as = match group {
@@ -191,8 +193,52 @@ impl ReadyQueue {
         Some((id, counts_as))
     }
 
+    fn refuse<T>(&mut self, slot: LoopId, bound: QueueBound) -> Option<T> {
+        let thread = self.threads.get_mut(slot.0)?;
+        (thread.bound, thread.was_refused) = (Some(bound), true);
+        None
+    }
+
+    /// The account of a thread whose turn it is, among the groups that are open.
+    fn first(
+        &mut self,
+        slot: LoopId,
+        groups: [(LaneGroup, bool); 3],
+    ) -> Option<(QueueFront, LaneGroup)> {
+        let open = groups.into_iter().filter(|(_, is_open)| *is_open);
+        let fronts = open.filter_map(|(group, _)| Some((self.front(slot, group)?, group)));
+        fronts.min_by_key(|(front, _)| *front)
+    }
+
+    /// Whether a lane that was refused in another thread comes before this one. Otherwise the thread whose attempt ended
+    /// would always take the room that this left.
+    fn is_anothers_turn(
+        &mut self,
+        slot: LoopId,
+        own: QueueFront,
+        groups: [(LaneGroup, bool); 3],
+    ) -> bool {
+        let refused =
+            |(_, thread): &(usize, &ThreadQueue)| thread.was_refused && thread.bound.is_none();
+        let refused =
+            self.threads.iter().enumerate().filter(refused).map(|(number, _)| LoopId(number));
+        let others: Vec<_> = refused.filter(|other| *other != slot).collect();
+        others
+            .into_iter()
+            .any(|other| self.first(other, groups).is_some_and(|(front, _)| front < own))
+    }
+
+    /// A thread asks for a lane, so those that let it go first may go on.
+    fn end_turn(&mut self, slot: LoopId) {
+        for (number, thread) in self.threads.iter_mut().enumerate() {
+            if number != slot.0 && thread.bound == Some(QueueBound::Turn) {
+                thread.bound = None;
+            }
+        }
+    }
+
     /// The bound that holds every account back when no lane of a thread can start.
-    fn bound_of_accounts(&self, slot: ThreadSlot) -> QueueBound {
+    fn bound_of_accounts(&self, slot: LoopId) -> QueueBound {
         let all = QueueBound::All(Bound::Unproven);
         let Some(ThreadQueue { prompt, proven, unproven, .. }) = self.threads.get(slot.0) else {
             return all;
@@ -212,7 +258,7 @@ impl ReadyQueue {
 
     fn serve(
         &mut self,
-        slot: ThreadSlot,
+        slot: LoopId,
         QueueFront { turn, account, .. }: QueueFront,
         group: LaneGroup,
     ) -> Option<SubscriptionId> {
@@ -239,7 +285,7 @@ impl ReadyQueue {
     }
 
     /// The account whose turn it is in a group of a thread.
-    fn front(&mut self, slot: ThreadSlot, group: LaneGroup) -> Option<QueueFront> {
+    fn front(&mut self, slot: LoopId, group: LaneGroup) -> Option<QueueFront> {
         let share = self.in_flight_max / self.active_accounts.max(1);
         let unproven_max = self.unproven_max_of_account();
         let turns = self.threads.get_mut(slot.0)?.turns(group);
@@ -298,14 +344,14 @@ impl ReadyQueue {
     }
 
     /// How many attempts the ready lanes of a thread could start, unless something keeps them from it.
-    pub(super) fn unbound_attempts(&self, slot: ThreadSlot) -> usize {
+    pub(super) fn unbound_attempts(&self, slot: LoopId) -> usize {
         let thread = self.threads.get(slot.0).filter(|thread| thread.bound.is_none());
         thread.map_or(0, |thread| thread.attempts)
     }
 
     /// The numbers of all threads.
-    pub(super) fn threads(&self) -> impl Iterator<Item = ThreadSlot> {
-        (0..self.threads.len()).map(ThreadSlot)
+    pub(super) fn threads(&self) -> impl Iterator<Item = LoopId> {
+        (0..self.threads.len()).map(LoopId)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -322,7 +368,7 @@ impl ReadyQueue {
     pub(super) fn bound(&self) -> Option<Bound> {
         self.threads.iter().find_map(|thread| match thread.bound {
             Some(QueueBound::All(bound)) => Some(bound),
-            Some(QueueBound::Account) | None => None,
+            Some(QueueBound::Account | QueueBound::Turn) | None => None,
         })
     }
 
@@ -434,7 +480,7 @@ mod tests {
         }
     }
 
-    const SLOT: ThreadSlot = ThreadSlot(0);
+    const SLOT: LoopId = LoopId(0);
 
     use LaneClass::{Prompt, Proven, TimedOut, Untried};
 

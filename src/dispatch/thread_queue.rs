@@ -23,6 +23,8 @@ pub(super) struct ThreadQueue {
     pub(super) unproven: AccountTurns,
     pub(super) attempts: usize,
     pub(super) bound: Option<QueueBound>,
+    /// A lane of it waits that could not start when it was last asked for one.
+    pub(super) was_refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(super) enum QueueBound {
     All(Bound),
     /// The limit of each account that has ready lanes.
     Account,
+    /// A lane of another thread that was refused before has its turn first.
+    Turn,
 }
 
 #[derive(Debug, Default)]

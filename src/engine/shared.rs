@@ -31,7 +31,7 @@ use crate::book::SubscriptionStore;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::delivery::{Guard, Http, LoopId};
-use crate::dispatch::{Dispatcher, ThreadSlot};
+use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::Catalogue;
 use crate::history::History;
@@ -180,11 +180,11 @@ impl DispatchState {
     }
 
     pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
-        self.next_attempt_of(ThreadSlot::default(), now_ms)
+        self.next_attempt_of(LoopId::default(), now_ms)
     }
 
     /// The next attempt of a thread, unless the device refuses or this engine may make none.
-    pub(super) fn next_attempt_of(&mut self, thread: ThreadSlot, now_ms: u64) -> Option<Attempt> {
+    pub(super) fn next_attempt_of(&mut self, thread: LoopId, now_ms: u64) -> Option<Attempt> {
         if self.is_held_up() {
             return None;
         }
@@ -203,7 +203,7 @@ impl DispatchState {
     pub(super) fn wake_io(&mut self) {
         let is_held_up = self.is_held_up();
         for (number, thread) in &mut self.io.threads {
-            let has_ready = || self.dispatcher.startable_of(ThreadSlot(number.0)) > 0;
+            let has_ready = || self.dispatcher.startable_of(*number) > 0;
             if thread.is_idle && (!thread.prepared.is_empty() || !is_held_up && has_ready()) {
                 thread.is_idle = false;
                 (thread.wake)();

@@ -10,6 +10,7 @@ mod cuts;
 mod deadlines;
 mod early;
 mod guard;
+mod io_threads;
 mod nginx;
 mod proxy;
 mod store_panics;

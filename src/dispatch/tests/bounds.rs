@@ -46,10 +46,10 @@ fn each_thread_takes_its_own_lanes_within_one_bound() {
         let _ = bench.dispatcher.accept(sequence, 0, &[odd]);
     }
     let next = |bench: &mut Bench, thread| {
-        let attempt = bench.dispatcher.next_attempt_of(ThreadSlot(thread), bench.now_ms)?;
+        let attempt = bench.dispatcher.next_attempt_of(LoopId(thread), bench.now_ms)?;
         Some((attempt.delivery.subscription, attempt))
     };
-    let startable = |bench: &Bench| [0, 1].map(|n| bench.dispatcher.startable_of(ThreadSlot(n)));
+    let startable = |bench: &Bench| [0, 1].map(|n| bench.dispatcher.startable_of(LoopId(n)));
     assert_eq!(startable(&bench), [1, 1], "each lane begins with one");
     let (of_first, first) = next(&mut bench, 0).unwrap();
     let (of_second, second) = next(&mut bench, 1).unwrap();
@@ -70,6 +70,40 @@ fn each_thread_takes_its_own_lanes_within_one_bound() {
     assert_eq!(id, LANE);
     for attempt in in_flight.into_iter().chain([last]) {
         let _ = bench.end(attempt, Outcome::Delivered);
+    }
+}
+
+#[test]
+fn a_thread_leaves_room_to_another_one_that_waits() {
+    for (in_flight_max, account_max) in [(1, 9), (2, 9), (5, 9), (16, 16), (16, 2)] {
+        let mut bench = Bench::new(DispatchLimits { in_flight_max, threads: 2, ..LIMITS });
+        bench.dispatcher.set_account_limit(ACCOUNT, account_max);
+        let most = in_flight_max.min(account_max);
+        let lanes: Vec<_> = (10..30).map(SubscriptionId).collect();
+        for (id, thread) in lanes.iter().zip([0, 1].into_iter().cycle()) {
+            bench.set(*id, policy(), ACTIVE);
+            bench.dispatcher.set_destination(*id, thread);
+        }
+        let _ = bench.dispatcher.accepted_whole(1..=50, &[0; 50], &lanes);
+        let take = |bench: &mut Bench, thread| {
+            let next = || bench.dispatcher.next_attempt_of(LoopId(thread), bench.now_ms);
+            std::iter::from_fn(next).collect::<Vec<_>>()
+        };
+        // The first thread takes all, and asks first whenever one of its attempts ended.
+        let mut of_first = VecDeque::from(take(&mut bench, 0));
+        let mut of_second = take(&mut bench, 1);
+        for _ in 0..60 {
+            let Some(ended) = of_first.pop_front() else { break };
+            let _ = bench.end(ended, Outcome::Delivered);
+            of_first.extend(take(&mut bench, 0));
+            of_second.extend(take(&mut bench, 1));
+            of_first.extend(take(&mut bench, 0));
+            assert_eq!(bench.dispatcher.startable(), 0, "no room is left while lanes wait");
+        }
+        assert!(of_second.len() * 2 >= most, "{most}: {}", of_second.len());
+        for attempt in of_first.into_iter().chain(of_second) {
+            let _ = bench.end(attempt, Outcome::Delivered);
+        }
     }
 }
 

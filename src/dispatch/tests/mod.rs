@@ -4,6 +4,7 @@ mod bounds;
 mod lanes;
 mod policy;
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -37,6 +38,11 @@ impl Dispatcher {
         let events = sequences.zip(key_hashes.iter().copied());
         self.owe(ACCOUNT, FanOut::new(events, targets.into()), usize::MAX);
         self.take_cancelled()
+    }
+
+    /// The next attempt where one thread makes all.
+    pub(super) fn next_attempt(&mut self, now_ms: u64) -> Option<Attempt> {
+        self.next_attempt_of(LoopId::default(), now_ms)
     }
 
     /// One event.

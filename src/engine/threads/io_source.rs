@@ -12,7 +12,6 @@ use crate::attempt::{Attempt, AttemptEnd};
 use crate::delivery::{
     AttemptSource, Demand, EndedAttempt, LoopId, NextAttempt, OutgoingRequest, WakeLoop,
 };
-use crate::dispatch::ThreadSlot;
 use crate::engine::attempts::{CompletedAttempt, interrupted};
 use crate::engine::shared::{DispatchState, Job, Shared};
 use crate::engine::subscriptions::table::ActiveSubscription;
@@ -29,7 +28,7 @@ impl DispatchState {
         let mut taken: Vec<_> = prepared
             .map_or_else(Vec::new, |prepared| prepared.drain(..room.min(prepared.len())).collect());
         while taken.len() < room {
-            let Some(attempt) = self.next_attempt_of(ThreadSlot(from.0), now_ms) else { break };
+            let Some(attempt) = self.next_attempt_of(from, now_ms) else { break };
             taken.push(PreparedAttempt { attempt, event: None });
         }
         taken
