@@ -85,7 +85,7 @@ impl Http {
         self
     }
 
-    /// Says how many attempts an engine has in flight at most. Where it has fewer, as many more connections stay idle.
+    /// Says how many attempts an engine has in flight at most. While fewer are, more connections may stay idle.
     pub(crate) fn in_flight_max(mut self, attempts: usize) -> Http {
         self.loops.limits.in_flight_max = attempts;
         self

@@ -54,9 +54,9 @@ pub(super) struct LoopShared {
 pub(super) struct LoopLimits {
     /// Idle connections of one place.
     pub(super) idle_per_host_max: usize,
-    /// Idle connections in all, besides those that attempts in flight leave unused.
+    /// Idle connections in all while as many attempts as allowed are in flight; for each one less, one more.
     pub(super) idle_max: usize,
-    /// Attempts in flight in all, as the source of them bounds them; 0 where none does.
+    /// Attempts in flight in all, which their source bounds; 0 where it sets no bound.
     pub(super) in_flight_max: usize,
     /// Connections in use to one host and port.
     pub(super) host_in_flight_max: usize,
